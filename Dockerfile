@@ -1,0 +1,32 @@
+# The serving image: ONNX Runtime only, no compiler, no TensorFlow, nothing runs as root.
+FROM python:3.13-slim AS builder
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+RUN python -m venv /opt/venv
+COPY requirements/run.txt /tmp/run.txt
+RUN /opt/venv/bin/pip install --require-hashes --only-binary :all: -r /tmp/run.txt
+WORKDIR /app
+COPY pyproject.toml README.md ./
+COPY api/ api/
+COPY auth/ auth/
+COPY model/ model/
+COPY monitoring/ monitoring/
+# Editable, as in development: migrations and other files beside the code are found where they lie.
+RUN /opt/venv/bin/pip install --no-deps --editable .
+
+FROM python:3.13-slim
+RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin atalaya
+COPY --from=builder /opt/venv /opt/venv
+COPY --from=builder /app /app
+COPY artifacts/ /app/artifacts/
+RUN install --directory --owner=atalaya --group=atalaya --mode=0750 /app/var
+ENV PATH="/opt/venv/bin:$PATH" \
+    PORT=8000 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+WORKDIR /app
+USER 10001:10001
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
+    CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(f\"http://127.0.0.1:{os.environ['PORT']}/livez\", timeout=2)"]
+STOPSIGNAL SIGTERM
+CMD ["atalaya", "serve", "--host", "0.0.0.0"]

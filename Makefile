@@ -1,0 +1,72 @@
+# Atalaya. `make help` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+KERAS := .venv-keras
+BIN := $(VENV)/bin
+LOCK := --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+SOURCES := api auth model monitoring grafana examples tests
+.DEFAULT_GOAL := help
+.PHONY: help run demo test lint format lock keras dashboards clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+run: $(VENV)/.run .env ## set up, serve on $PORT (8000), show one prediction; Ctrl-C stops
+	@$(BIN)/atalaya demo --stay
+
+demo: $(VENV)/.run .env ## the same, but stop after that prediction
+	@$(BIN)/atalaya demo
+
+test: lint $(KERAS)/.dev ## lint, types, import rules and every test
+	@echo "== tests in the Keras environment"
+	@rm -f .coverage .coverage.*
+	@COVERAGE_FILE=.coverage.keras $(KERAS)/bin/python -m pytest -q -m keras --cov --cov-report=
+	@echo "== tests"
+	@COVERAGE_FILE=.coverage.gateway $(BIN)/python -m pytest -q -m "not keras" --cov --cov-report=
+	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report
+
+lint: $(VENV)/.dev ## ruff, mypy --strict and the import rules
+	@echo "== lint, types, import rules"
+	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache
+
+format: $(VENV)/.dev ## rewrite the sources in the house's format
+	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .
+
+lock: $(VENV)/.dev ## pin and hash the dependencies anew from requirements/*.in
+	@for name in build run dev keras; do echo "== requirements/$$name.txt"; \
+	  $(BIN)/pip-compile $(LOCK) --output-file requirements/$$name.txt requirements/$$name.in || exit 1; done
+
+keras: $(KERAS)/.run ## the environment for training, import and export
+
+dashboards: $(VENV)/.dev ## write grafana/dashboards/*.json anew
+	@$(BIN)/python grafana/dashboards.py
+
+clean: ## remove the environments; .env and var/ stay
+	rm -rf $(VENV) $(KERAS)
+
+.env: | $(VENV)/.run
+	@$(BIN)/atalaya secrets init
+
+# Each environment is set up once, and again when its lock file changes.
+$(VENV)/.run: requirements/run.txt requirements/build.txt pyproject.toml
+	@echo "== setting up $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "error: Python 3.11 to 3.13 is needed; set PYTHON=")'
+	@$(call install,$(VENV),run)
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.run
+	@echo "== adding the development tools"
+	@$(call pip,$(VENV)) -r requirements/dev.txt && touch $@
+
+$(KERAS)/.run: requirements/keras.txt requirements/build.txt pyproject.toml
+	@echo "== setting up $(KERAS), with TensorFlow"
+	@$(call install,$(KERAS),keras)
+
+$(KERAS)/.dev: requirements/dev.txt $(KERAS)/.run
+	@echo "== adding the development tools to $(KERAS)"
+	@$(call pip,$(KERAS)) -r requirements/dev.txt && touch $@
+
+pip = $(1)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes
+install = test -x $(1)/bin/python || $(PYTHON) -m venv $(1); \
+	$(call pip,$(1)) -r requirements/build.txt && $(call pip,$(1)) -r requirements/$(2).txt && \
+	$(1)/bin/python -m pip --quiet --disable-pip-version-check install --no-build-isolation --no-deps --editable . && \
+	touch $(1)/.run

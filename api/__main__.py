@@ -1,0 +1,5 @@
+"""`python -m api` is `atalaya`."""
+
+from api.cli import main
+
+main()

@@ -1,0 +1,65 @@
+"""The application, assembled from its settings; importing this builds nothing."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+from slowapi.errors import RateLimitExceeded
+from starlette.middleware import Middleware
+
+from api.errors import install_handlers
+from api.lifespan import lifespan_of, token_authority
+from api.limits import CallerLimits, limit_handler
+from api.middleware import BodyLimit, Observe
+from api.routes import health, me
+from api.routes.auth import auth_router
+from api.routes.metrics import metrics_router
+from api.routes.predictions import predictions_router
+from api.settings import Settings
+from api.uploads import MULTIPART_OVERHEAD_BYTES
+from model.images import MAX_BYTES
+from monitoring.metrics import Metrics
+from monitoring.sentry import ErrorReporter, NullReporter
+
+
+def create_app(
+    settings: Settings, *, registry: CollectorRegistry | None = None, reporter: ErrorReporter | None = None
+) -> FastAPI:
+    """Wire the rooms into one application. Raises SettingsError, WeakSigningKey.
+
+    Metrics are made on `registry`; errors that nobody foresaw go to `reporter`.
+    """
+    registry = registry if registry is not None else CollectorRegistry()
+    reporter = reporter or NullReporter()
+    metrics = Metrics(registry)
+    limits = CallerLimits()
+    app = FastAPI(
+        title="Atalaya",
+        summary="A secured prediction gateway: the land use in an aerial image.",
+        version=version("atalaya"),
+        lifespan=lifespan_of(settings, token_authority(settings), registry, metrics, reporter),
+        openapi_url="/openapi.json" if settings.docs_enabled else None,
+        redoc_url=None,
+        redirect_slashes=False,
+        middleware=[
+            Middleware(
+                Observe,
+                metrics=metrics,
+                reporter=reporter,
+                extra_headers=limits.headers,
+                https=settings.in_production,
+            ),
+            Middleware(BodyLimit, max_bytes=MAX_BYTES + MULTIPART_OVERHEAD_BYTES),
+        ],
+    )
+    app.state.limiter = limits
+    install_handlers(app)
+    app.add_exception_handler(RateLimitExceeded, limit_handler(metrics))
+    app.include_router(health.router)
+    app.include_router(auth_router(limits, settings.limits.token))
+    app.include_router(predictions_router(limits, settings.limits.predict))
+    app.include_router(me.router)
+    app.include_router(metrics_router(registry))
+    return app

@@ -1,0 +1,1 @@
+"""The subcommands of `atalaya`, one file per subject."""

@@ -1,0 +1,49 @@
+"""`atalaya classify`: the test client of a running gateway."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from api.commands.local import print_answers
+from api.commands.output import JsonFlag, progress_bar
+
+
+def classify(
+    images: list[Path],
+    url: Annotated[str, typer.Option(help="The gateway, for example http://127.0.0.1:8000.")],
+    token: Annotated[str, typer.Option(help="An access token.", envvar="ATALAYA_TOKEN")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Send local images to a gateway and print what it sees in them."""
+    import httpx
+
+    answers = []
+    headers = {"Authorization": f"Bearer {token}"}
+    with httpx.Client(base_url=url, headers=headers, timeout=30) as client, _bar(len(images)) as advance:
+        for done, path in enumerate(images, 1):
+            answers.append({"image": str(path), **_classify_one(client, path)})
+            advance(done)
+    print_answers(answers, as_json)
+
+
+def _classify_one(client: Any, path: Path) -> dict[str, Any]:
+    import httpx
+
+    try:
+        answer = client.post("/v1/predictions", files={"file": (path.name, path.read_bytes())})
+    except (httpx.HTTPError, OSError) as error:
+        return {"error": str(error) or type(error).__name__}
+    try:
+        body = answer.json()
+    except ValueError:
+        return {"error": f"HTTP {answer.status_code} and no JSON: is this an Atalaya gateway?"}
+    if answer.is_error:
+        return {"error": body.get("detail", f"HTTP {answer.status_code}")}
+    return {"label": body["label"], "probability": body["confidence"], "id": body["id"], "model": body["model"]["name"]}
+
+
+def _bar(total: int) -> Any:
+    return progress_bar("Classifying", total)

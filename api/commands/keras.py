@@ -1,0 +1,46 @@
+"""`atalaya train` and `atalaya export`: each in a process of its own, with Keras in it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from api.settings import load_settings
+from model.export import ExportOptions
+from model.keras_process import run_in_keras
+from model.train import TrainOptions
+
+
+def train(
+    data: Annotated[Path, typer.Option(help="Folder with train/ and test/, or the data set's original layout.")],
+    init: Annotated[str, typer.Option(help='"imagenet", or a .weights.h5 file of the backbone.')],
+    out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run resumes there.")],
+    epochs: Annotated[int, typer.Option(min=1)] = 12,
+    batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    seed: int = 20260101,
+) -> None:
+    """Fine-tune EfficientNetB0 on labelled aerial images."""
+    options = TrainOptions(str(data), init, str(out), epochs=epochs, batch_size=batch_size, seed=seed)
+    run_in_keras("model.train", asdict(options), _python())
+    typer.echo(f"The run is in {out}: read {out}/MODEL_CARD.md, then `atalaya export {out}/model.keras`.")
+
+
+def export(
+    model: Annotated[Path, typer.Argument(help="A .keras file.")],
+    out: Annotated[Path, typer.Option(help="The artefact folder to make.")],
+    name: Annotated[str, typer.Option()] = "efficientnetb0",
+    version: Annotated[str, typer.Option(help="For example 1.0.")] = "1.0",
+    images: Annotated[Path | None, typer.Option(help="Real images to compare both on.")] = None,
+) -> None:
+    """Convert a .keras file to ONNX and refuse unless both agree on at least 64 images."""
+    real = None if images is None else str(images)
+    options = ExportOptions(model=str(model), out=str(out), name=name, version=version, images=real)
+    run_in_keras("model.export", asdict(options), _python())
+
+
+def _python() -> Path | None:
+    configured = load_settings().model.keras_python
+    return None if configured is None else Path(configured)

@@ -1,0 +1,21 @@
+"""`/metrics` for callers who hold `metrics:read`; the private port needs no login."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Depends
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.responses import PlainTextResponse, Response
+
+from api.deps import requires
+from auth.principal import Scope
+
+
+def metrics_router(registry: CollectorRegistry) -> APIRouter:
+    """Serve what `registry` holds, as Prometheus text."""
+    router = APIRouter(tags=["monitoring"])
+
+    @router.get("/metrics", response_class=PlainTextResponse, dependencies=[Depends(requires(Scope.METRICS_READ))])
+    async def metrics() -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    return router

@@ -1,0 +1,99 @@
+"""The shapes of the answers."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import BaseModel, Field
+
+from auth.principal import Role, Scope
+from model.service import Prediction
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem document; `code` is stable."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+
+
+class Token(BaseModel):
+    """RFC 6749, section 5.1."""
+
+    access_token: str
+    token_type: str = "Bearer"  # noqa: S105  (RFC 6750's word)
+    expires_in: int = Field(description="seconds")
+    scope: str
+
+
+class Me(BaseModel):
+    subject: str
+    name: str
+    role: Role
+    scopes: list[Scope]
+    expires_at: datetime
+
+
+class LandUse(BaseModel):
+    """The answer of the research team's script, and what the gateway adds to it."""
+
+    prediction: int = Field(description="index of the class")
+    prediction_probability: list[list[float]] = Field(description="one list, of one probability a class")
+    label: str
+    model: str
+    id: str
+
+    @classmethod
+    def of(cls, prediction: Prediction, prediction_id: str) -> LandUse:
+        return cls(
+            prediction=prediction.index,
+            prediction_probability=[prediction.probabilities.tolist()],
+            label=prediction.label,
+            model=prediction.model.full_name,
+            id=prediction_id,
+        )
+
+
+class LabelProbability(BaseModel):
+    label: str
+    probability: float
+
+
+class ImageAnswer(BaseModel):
+    sha256: str
+    format: str
+    width: int
+    height: int
+
+
+class ModelAnswer(BaseModel):
+    name: str
+    version: str
+    digest: str = Field(description="SHA-256 of the file that is served")
+
+
+class PredictionAnswer(BaseModel):
+    id: str = Field(description="UUIDv7")
+    label: str
+    confidence: float
+    predictions: list[LabelProbability] = Field(description="the `top_k` most probable, best first")
+    model: ModelAnswer
+    image: ImageAnswer
+    timing: dict[str, float] = Field(description="milliseconds by stage")
+
+    @classmethod
+    def of(cls, prediction: Prediction, prediction_id: str, top_k: int) -> PredictionAnswer:
+        info, image = prediction.model, prediction.image
+        return cls(
+            id=prediction_id,
+            label=prediction.label,
+            confidence=prediction.confidence,
+            predictions=[LabelProbability(label=label, probability=p) for label, p in prediction.top(top_k)],
+            model=ModelAnswer(name=info.name, version=info.version, digest=info.digest),
+            image=ImageAnswer(sha256=image.sha256, format=image.format, width=image.width, height=image.height),
+            timing={stage: round(seconds * 1000, 3) for stage, seconds in prediction.timing.items()},
+        )

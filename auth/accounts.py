@@ -1,0 +1,72 @@
+"""What can be done with users: add, log in, change a password, disable, and make the first one."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Sequence
+
+from auth.errors import BadCredentials, BadUserName, UserExists
+from auth.passwords import PasswordHasher, check_password_policy
+from auth.principal import Role
+from auth.users import User, UserStore
+
+_NAME = re.compile(r"[a-z0-9._@-]{1,64}")
+_FIRST_ADMIN = "admin"
+
+
+class Accounts:
+    """Every method raises DatabaseUnavailable; those that take a password also raise HashingBusy."""
+
+    def __init__(self, store: UserStore, hasher: PasswordHasher) -> None:
+        self._store = store
+        self._hasher = hasher
+
+    async def add(self, name: str, role: Role, password: str) -> User:
+        """Raises BadUserName, PasswordRefused, UserExists."""
+        _check_name(name)
+        check_password_policy(password, name)
+        return await self._store.add(name, role, await self._hasher.hash(password))
+
+    async def authenticate(self, name: str, password: str) -> User:
+        """Raises BadCredentials, the same and after the same work for every reason."""
+        # Names that nobody can have stay away from the database, which chokes on some characters.
+        found = await self._store.find(name) if _NAME.fullmatch(name) else None
+        user, stored = found or (None, None)
+        matches = await self._hasher.verify(password, stored)
+        if user is None or not matches or user.disabled_at is not None:
+            raise BadCredentials
+        return user
+
+    async def set_password(self, name: str, password: str) -> None:
+        """Raises BadUserName, PasswordRefused, UserNotFound."""
+        _check_name(name)
+        check_password_policy(password, name)
+        await self._store.set_password_hash(name, await self._hasher.hash(password))
+
+    async def disable(self, name: str) -> User:
+        """Raises BadUserName, UserNotFound."""
+        _check_name(name)
+        return await self._store.disable(name)
+
+    async def list(self) -> Sequence[User]:
+        return await self._store.list()
+
+    async def bootstrap_admin(self) -> str | None:
+        """Make the user `admin` if there are no users; return the random password, which is kept nowhere else.
+
+        Of several processes that start at once, one returns a password and the others None.
+        """
+        if await self._store.count():
+            return None
+        password = secrets.token_urlsafe(24)
+        try:
+            await self.add(_FIRST_ADMIN, Role.ADMIN, password)
+        except UserExists:
+            return None
+        return password
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise BadUserName("A user name has 1 to 64 of the characters a-z 0-9 . _ @ -. Correct it.")

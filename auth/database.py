@@ -1,0 +1,111 @@
+"""The database of users: SQLite in one file, or PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, event, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from auth.errors import DatabaseUnavailable
+
+_SCRIPTS = Path(__file__).with_name("migrations")
+_DRIVERS = {
+    "postgres": "postgresql+psycopg",
+    "postgresql": "postgresql+psycopg",
+    "postgresql+psycopg": "postgresql+psycopg",
+    "sqlite": "sqlite+aiosqlite",
+    "sqlite+aiosqlite": "sqlite+aiosqlite",
+}
+_MIGRATION_LOCK = 0x6174616C  # any number that every process of ours knows
+_BEGIN = "sqlite_begin"
+
+
+def async_url(url: str) -> str:
+    """Name the asynchronous driver in a platform's URL. Raises DatabaseUnavailable for another database."""
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in _DRIVERS:
+        raise DatabaseUnavailable("DATABASE_URL must start with postgresql:// or sqlite:///.")
+    return f"{_DRIVERS[scheme]}://{rest}"
+
+
+def open_engine(url: str) -> AsyncEngine:
+    """Make an engine; nothing is connected yet. The folder of an SQLite file is made. Raises DatabaseUnavailable."""
+    try:
+        parsed = make_url(async_url(url))
+    except (ArgumentError, ValueError):
+        raise DatabaseUnavailable("DATABASE_URL cannot be read. Check it for unescaped characters.") from None
+    # Errors would otherwise quote the parameters, password hashes among them.
+    if parsed.get_backend_name() == "postgresql":
+        return create_async_engine(
+            parsed, hide_parameters=True, pool_pre_ping=True, pool_timeout=5, connect_args={"connect_timeout": 5}
+        )
+    if parsed.database and parsed.database != ":memory:":
+        with reaching_database():
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_async_engine(parsed, hide_parameters=True)
+    event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+    event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # the driver would leave CREATE TABLE outside the transaction
+    cursor = connection.cursor()
+    for pragma in ("busy_timeout = 5000", "journal_mode = WAL", "foreign_keys = ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN"))
+
+
+async def migrate(engine: AsyncEngine) -> None:
+    """Bring the tables up to date in one transaction; a second process waits for the first.
+
+    Raises DatabaseUnavailable.
+    """
+    with reaching_database():
+        async with engine.connect() as connection:
+            await connection.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+            async with connection.begin():
+                await connection.run_sync(_upgrade)
+
+
+def _upgrade(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+    command.upgrade(alembic_config(connection), "head")
+
+
+def alembic_config(connection: Connection) -> Config:
+    """Alembic's settings for an open connection, without an alembic.ini."""
+    config = Config()
+    config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+async def ping(engine: AsyncEngine) -> None:
+    """Raises DatabaseUnavailable."""
+    with reaching_database():
+        async with engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+
+
+@contextmanager
+def reaching_database() -> Iterator[None]:
+    """Turn a driver's connection errors into DatabaseUnavailable."""
+    try:
+        yield
+    except (OperationalError, InterfaceError, PoolTimeoutError, OSError) as error:
+        raise DatabaseUnavailable("The database cannot be reached. Check DATABASE_URL, or try again later.") from error

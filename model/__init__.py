@@ -1,0 +1,1 @@
+"""Bytes in, prediction out; and how models are made."""

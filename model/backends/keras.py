@@ -1,0 +1,62 @@
+"""The research team's own runtime, for development: Keras reads the very file that was trained.
+
+Never for serving: its loader has had a line of code-execution holes, and importing it takes 450 MB.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.artefact import read_manifest, read_verified
+from model.backends import ModelInfo
+from model.errors import ArtefactError, KerasMissing
+
+try:
+    import keras
+except ModuleNotFoundError as error:
+    raise KerasMissing("Keras is not installed here. Use onnx://, or run this in the Keras environment.") from error
+
+MODEL_FILE = "model.keras"
+
+
+class KerasBackend:
+    """Serves `model.keras` of an artefact folder. Raises ArtefactError, DigestMismatch."""
+
+    def __init__(self, folder: Path) -> None:
+        manifest = read_manifest(folder)
+        self._model: Any = _with_features(_load(read_verified(folder, manifest, MODEL_FILE), folder))
+        self.info = ModelInfo(
+            manifest.name, manifest.version, manifest.files[MODEL_FILE].sha256, "keras", manifest.classes
+        )
+
+    def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self.predict_with_features(pixels)[0]
+
+    def predict_with_features(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        probabilities, features = self._model.predict_on_batch(pixels.astype(np.float32))
+        return probabilities, features
+
+    def close(self) -> None:
+        self._model = None
+
+
+def _load(model: bytes, folder: Path) -> Any:
+    # Keras reads from a path only; this one holds the bytes that were checked.
+    with tempfile.NamedTemporaryFile(suffix=".keras") as file:
+        file.write(model)
+        file.flush()
+        try:
+            return keras.saving.load_model(file.name, compile=False)
+        except Exception as error:  # the loader raises nearly any class
+            raise ArtefactError(f"{folder / MODEL_FILE} cannot be loaded. Export the model again.") from error
+
+
+def _with_features(model: Any) -> Any:
+    """Answer the model's output and the feature maps that its head pools: the last input with 4 axes."""
+    head = next(layer for layer in reversed(model.layers) if len(layer.input.shape) == 4)
+    return keras.Model(model.inputs[0], [model.outputs[0], head.input])

@@ -1,0 +1,75 @@
+"""The serving back end: ONNX Runtime on the CPU, one thread a prediction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from model.artefact import Manifest, read_manifest, read_verified
+from model.backends import ModelInfo
+from model.errors import ArtefactError
+from model.images import INPUT_SIZE
+
+MODEL_FILE = "model.onnx"
+
+
+class OnnxBackend:
+    """Serves `model.onnx` of an artefact folder. Raises ArtefactError, DigestMismatch.
+
+    The graph takes float32 [n, 256, 256, 3] in 0..255. One session serves all threads.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        manifest = read_manifest(folder)
+        self._session: Any = _open_session(read_verified(folder, manifest, MODEL_FILE), folder)
+        self._input = _check_graph(self._session, manifest, folder)
+        self.info = ModelInfo(
+            manifest.name, manifest.version, manifest.files[MODEL_FILE].sha256, "onnx", manifest.classes
+        )
+
+    def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        probabilities: NDArray[np.float32] = self._run(["probabilities"], pixels)[0]
+        return probabilities
+
+    def predict_with_features(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        probabilities, features = self._run(["probabilities", "features"], pixels)
+        return probabilities, features
+
+    def close(self) -> None:
+        self._session = None
+
+    def _run(self, outputs: list[str], pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        result: list[NDArray[np.float32]] = self._session.run(outputs, {self._input: pixels.astype(np.float32)})
+        return result
+
+
+def _open_session(model: bytes, folder: Path) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    # Measured on EfficientNetB0, at equal speed: 9 MB less without patterns; 40 MB more at the peak without the arena.
+    options.enable_mem_pattern = False
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's errors have no base class of their own
+        raise ArtefactError(f"{folder / MODEL_FILE} cannot be loaded. Export the model again.") from error
+    # The wrapper keeps the file for a fallback to other providers; there are none.
+    session._model_bytes = None
+    return session
+
+
+def _check_graph(session: Any, manifest: Manifest, folder: Path) -> str:
+    """Name the graph's input. Raises ArtefactError when the graph is not the one the manifest describes."""
+    inputs = session.get_inputs()
+    outputs = {output.name: output.shape for output in session.get_outputs()}
+    promised = {"probabilities", "features", *manifest.outputs}
+    if len(inputs) != 1 or inputs[0].shape[1:] != [*INPUT_SIZE, 3] or not promised <= set(outputs):
+        raise ArtefactError(f"The graph in {folder} has other inputs or outputs than its manifest. Export it again.")
+    if outputs["probabilities"][1:] != [len(manifest.classes)]:
+        raise ArtefactError(f"The graph in {folder} has another number of classes than its manifest. Export it again.")
+    name: str = inputs[0].name
+    return name

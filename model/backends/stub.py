@@ -1,0 +1,61 @@
+"""A back end without a model: fixed weights over the average colours, for tests and for trying the gateway out."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from urllib.parse import parse_qs
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.backends import ModelInfo
+from model.classes import UC_MERCED_CLASSES
+from model.errors import BackendURLError
+
+_GRID = 8
+
+
+class StubBackend:
+    """Deterministic from the pixels, with the classes of UC Merced. Each call sleeps for `latency_s`."""
+
+    def __init__(self, latency_s: float = 0.0) -> None:
+        weights = np.random.default_rng(0).normal(0.0, 0.5, (_GRID * _GRID * 3, len(UC_MERCED_CLASSES)))
+        self._weights: NDArray[np.float32] = weights.astype(np.float32)
+        self.latency_s = latency_s
+        digest = hashlib.sha256(self._weights.tobytes()).hexdigest()
+        self.info = ModelInfo("stub", "1.0", digest, "stub", UC_MERCED_CLASSES)
+
+    def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self.predict_with_features(pixels)[0]
+
+    def predict_with_features(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Features are the mean colours of an 8 by 8 grid, in 0..1."""
+        n, height, width, channels = pixels.shape
+        blocks = pixels.reshape(n, _GRID, height // _GRID, _GRID, width // _GRID, channels)
+        features = blocks.mean(axis=(2, 4), dtype=np.float32) / np.float32(255)
+        if self.latency_s:
+            time.sleep(self.latency_s)
+        return _softmax(features.reshape(n, -1) @ self._weights), features
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def open_stub(rest: str) -> StubBackend:
+    """Read what follows `stub://`: nothing, or `?latency_ms=NUMBER`. Raises BackendURLError."""
+    try:
+        query = parse_qs(rest.removeprefix("?"), strict_parsing=True) if rest else {}
+        (latency_ms,) = query.pop("latency_ms", ["0"])
+        latency_s = float(latency_ms) / 1000
+        if query or not 0 <= latency_s <= 60:
+            raise ValueError(rest)
+    except ValueError as error:
+        raise BackendURLError(f"'stub://{rest}' cannot be read. Write stub:// or stub://?latency_ms=20.") from error
+    return StubBackend(latency_s)
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities: NDArray[np.float32] = powers / powers.sum(axis=1, keepdims=True)
+    return probabilities

@@ -1,0 +1,107 @@
+"""What the model room refuses, as classes with a stable code.
+
+    ModelRoomError
+    ├── ImageRefused                 the caller's bytes; nothing was predicted
+    │   ├── EmptyImage               empty_image
+    │   ├── UnsupportedImage         unsupported_image
+    │   ├── ImageTooManyBytes        image_too_many_bytes
+    │   ├── ImageTooManyPixels       image_too_many_pixels
+    │   ├── UnsupportedPixelFormat   unsupported_pixel_format
+    │   └── CorruptImage             corrupt_image
+    ├── Overloaded                   overloaded
+    ├── ArtefactError                artefact_error
+    │   └── DigestMismatch           digest_mismatch
+    ├── BackendURLError              backend_url
+    ├── DatasetError                 dataset_error
+    ├── KerasMissing                 keras_missing
+    ├── KerasProcessFailed           keras_process_failed
+    └── ExportRefused                export_refused
+
+Transports map these classes; nothing here knows an HTTP status.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ModelRoomError(Exception):
+    """Base of the room's errors; its message is one sentence that says what to do."""
+
+    code: ClassVar[str]
+
+
+class ImageRefused(ModelRoomError):
+    """The image cannot be used; another image may be."""
+
+
+class EmptyImage(ImageRefused):
+    code = "empty_image"
+
+
+class UnsupportedImage(ImageRefused):
+    code = "unsupported_image"
+
+
+class ImageTooManyBytes(ImageRefused):
+    code = "image_too_many_bytes"
+
+
+class ImageTooManyPixels(ImageRefused):
+    code = "image_too_many_pixels"
+
+
+class UnsupportedPixelFormat(ImageRefused):
+    code = "unsupported_pixel_format"
+
+
+class CorruptImage(ImageRefused):
+    code = "corrupt_image"
+
+
+class Overloaded(ModelRoomError):
+    """The queue is full. `retry_after_s` is the estimated wait in whole seconds, at least 1."""
+
+    code = "overloaded"
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class ArtefactError(ModelRoomError):
+    """The artefact folder is incomplete or its manifest is unreadable."""
+
+    code = "artefact_error"
+
+
+class DigestMismatch(ArtefactError):
+    """A file's SHA-256 is not the one its manifest names."""
+
+    code = "digest_mismatch"
+
+
+class BackendURLError(ModelRoomError):
+    code = "backend_url"
+
+
+class DatasetError(ModelRoomError):
+    code = "dataset_error"
+
+
+class KerasMissing(ModelRoomError):
+    """Training, import and export need the Keras environment."""
+
+    code = "keras_missing"
+
+
+class KerasProcessFailed(ModelRoomError):
+    """The child process ended badly; unless a signal ended it, its own line on stderr says why."""
+
+    code = "keras_process_failed"
+
+
+class ExportRefused(ModelRoomError):
+    """The ONNX graph does not reproduce the Keras model closely enough."""
+
+    code = "export_refused"

@@ -1,0 +1,26 @@
+"""Entry of the training process: one argument, the options as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from model.errors import ModelRoomError
+from model.train import TrainOptions
+
+
+def main() -> int:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from model.train.fit import train
+
+    try:
+        train(TrainOptions(**json.loads(sys.argv[1])))
+    except ModelRoomError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

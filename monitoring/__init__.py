@@ -1,0 +1,1 @@
+"""What happened: metrics, logs, errors, health."""

@@ -1,0 +1,62 @@
+"""One JSON object a line, from this project's code and from every library alike."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TextIO
+
+import structlog
+from structlog.contextvars import merge_contextvars
+from structlog.stdlib import ProcessorFormatter, add_log_level, add_logger_name
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from monitoring.redaction import redact_tree
+
+# Libraries that bring handlers of their own; theirs are taken away so that each line is written once.
+_LIBRARIES = ("uvicorn", "uvicorn.error", "uvicorn.access", "sqlalchemy", "alembic", "py.warnings")
+
+
+def configure_logging(level: str, stream: TextIO | None = None) -> None:
+    """Send structlog, the standard library's loggers and warnings to `stream` (standard output by default).
+
+    Each line has `timestamp` (UTC, ISO 8601), `level`, `event`, `logger`, what is bound in
+    `structlog.contextvars` (request_id, principal), and an exception as text; credentials are masked.
+    Calling it again replaces the earlier setting. Raises ValueError for an unknown level.
+    """
+    root = logging.getLogger()
+    root.setLevel(level.upper())
+    handler = logging.StreamHandler(stream or sys.stdout)
+    handler.setFormatter(ProcessorFormatter(processors=_pipeline()))
+    root.handlers[:] = [handler]
+    for name in _LIBRARIES:
+        library = logging.getLogger(name)
+        library.handlers.clear()
+        library.propagate = True
+    logging.captureWarnings(True)
+    structlog.configure(
+        processors=[ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.make_filtering_bound_logger(root.level),
+    )
+
+
+def _pipeline() -> list[Processor]:
+    return [
+        merge_contextvars,
+        add_logger_name,
+        add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+        ProcessorFormatter.remove_processors_meta,
+        _redact,
+        structlog.processors.JSONRenderer(),
+    ]
+
+
+def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """The last step before rendering, so that nothing added earlier escapes it."""
+    redacted = redact_tree(event)
+    assert isinstance(redacted, dict)  # noqa: S101  an EventDict is a mapping
+    return redacted

@@ -1,0 +1,67 @@
+"""Every metric of the gateway, made once on a registry that is handed in.
+
+HTTP metrics follow OpenTelemetry's semantic conventions; `http_route` is the route's template, never a raw path.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+_REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_STAGE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_CONFIDENCE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+
+
+class Metrics:
+    """The metrics of one gateway. Two on two registries do not touch each other.
+
+    Adds `process_*` (CPU, memory, file descriptors, start time) to the registry. Raises ValueError for a
+    second Metrics on the same registry.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.request_duration = Histogram(
+            "http_server_request_duration_seconds",
+            "Time from a request's first byte to its answer's last.",
+            ["http_request_method", "http_route", "http_response_status_code"],
+            buckets=_REQUEST_BUCKETS,
+            registry=registry,
+        )
+        self.active_requests = Gauge(
+            "http_server_active_requests", "Requests being answered.", ["http_request_method"], registry=registry
+        )
+        self.stage_seconds = Histogram(
+            "atalaya_prediction_stage_seconds",
+            "Time a prediction spends in each stage.",
+            ["stage"],
+            buckets=_STAGE_BUCKETS,
+            registry=registry,
+        )
+        self.predictions = Counter(
+            "atalaya_predictions_total", "Predictions answered.", ["model", "label"], registry=registry
+        )
+        self.confidence = Histogram(
+            "atalaya_prediction_confidence",
+            "Probability of the predicted class.",
+            buckets=_CONFIDENCE_BUCKETS,
+            registry=registry,
+        )
+        self.auth_events = Counter(
+            "atalaya_auth_events_total", "Logins and credential checks.", ["event", "outcome"], registry=registry
+        )
+        self.rate_limited = Counter(
+            "atalaya_rate_limited_total", "Requests refused by a rate limit.", ["limit"], registry=registry
+        )
+        self.shed = Counter(
+            "atalaya_shed_total", "Requests refused because the gateway was full.", ["reason"], registry=registry
+        )
+        self.model_info = Gauge(
+            "atalaya_model_info",
+            "The model in service; the value is always 1.",
+            ["model", "version", "digest", "backend"],
+            registry=registry,
+        )
+        self.memory_limit_bytes = Gauge(
+            "atalaya_memory_limit_bytes", "Memory this process may use before it is killed.", registry=registry
+        )
+        ProcessCollector(registry=registry)

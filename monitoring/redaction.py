@@ -1,0 +1,88 @@
+"""Takes credentials out of text and structures before they leave the process."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+
+REDACTED = "[redacted]"
+
+_MAX_DEPTH = 10
+_NAMES_OF_SECRETS = (
+    r"passw(?:or)?d|passphrase|pwd|secret|token|jwt|authorization|cookie|credential"
+    r"|(?:api|private|signing|access)[-_]?key"
+)
+_SECRET_NAME = re.compile(_NAMES_OF_SECRETS)
+
+
+def _without_jwt(run: re.Match[str]) -> str:
+    """A JWT's header is the JSON object `{"…`, which is `eyJ…` in base64url, and a dot follows it."""
+    return REDACTED if "." in run[0].partition("eyJ")[2] else run[0]
+
+
+# A mark without which the pattern cannot match, in lower case; the pattern; what replaces it. Most text has no
+# mark, and that is quick to see. Every pattern takes time linear in the text, which may be hostile.
+_RULES: tuple[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
+    (
+        "-----begin",
+        re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL),
+        REDACTED,
+    ),
+    ("://", re.compile(r"(://[^\s/:@]*:)[^\s/@]+(?=@)"), rf"\1{REDACTED}"),
+    ("eyj", re.compile(r"[\w.-]+"), _without_jwt),
+    ("atl_", re.compile(r"atl_[A-Za-z0-9]+_[\w-]+"), REDACTED),
+    ("bearer", re.compile(r"\b(bearer(?:\s|%20)+)[^\s\"',;]+", re.IGNORECASE), rf"\1{REDACTED}"),
+    ("$argon2", re.compile(r"\$argon2[^\s\"';]+"), REDACTED),
+)
+_PAIR = re.compile(
+    rf"((?:{_NAMES_OF_SECRETS})[\w-]{{0,32}}\\?[\"']?\s{{0,3}}[=:]\s{{0,3}})"
+    r"(?:(?:bearer|basic)\s)?"
+    r"(?:\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|[^\s,;&]+)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+@lru_cache(maxsize=1024)
+def is_secret_name(key: str) -> bool:
+    """Whether a value under this name is to be masked whatever it looks like: `password`, `X-API-Key`, `jwt` …"""
+    return _SECRET_NAME.search(key.lower()) is not None
+
+
+def redact(text: str) -> str:
+    """Replace what looks like a credential by "[redacted]"; doing it twice changes nothing more.
+
+    Knows JSON Web Tokens, the gateway's API keys (`atl_<id>_<secret>`), `Bearer x`, `password=x` and its like
+    (also as JSON or a Python dict), passwords in URLs, Argon2 hashes and private keys in PEM.
+    """
+    lowered = text.lower()
+    for mark, pattern, replacement in _RULES:
+        if mark in lowered:
+            text = pattern.sub(replacement, text)
+    if ("=" in text or ":" in text) and _SECRET_NAME.search(lowered):
+        text = _PAIR.sub(rf"\1{REDACTED}", text)
+    return text
+
+
+def redact_tree(value: object, depth: int = 0) -> object:
+    """A copy made of JSON's types only, redacted at every depth by key and by pattern.
+
+    Objects become their repr, as do containers more than ten levels down.
+    """
+    match value:
+        case None | bool() | int():
+            return value
+        case float():
+            return value if math.isfinite(value) else repr(value)
+        case str():
+            return redact(value)
+        case Mapping() if depth < _MAX_DEPTH:
+            return {redact(str(key)): _redact_entry(str(key), entry, depth) for key, entry in value.items()}
+        case list() | tuple() | set() | frozenset() if depth < _MAX_DEPTH:
+            return [redact_tree(entry, depth + 1) for entry in value]
+    return redact(repr(value))
+
+
+def _redact_entry(key: str, value: object, depth: int) -> object:
+    return REDACTED if is_secret_name(key) else redact_tree(value, depth + 1)

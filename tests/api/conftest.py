@@ -1,0 +1,93 @@
+"""A whole gateway in the test's own process: real database, real tokens, the stub back end."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from starlette.testclient import TestClient
+
+from api.app import create_app
+from api.commands.users import with_accounts
+from api.settings import Settings
+from auth.principal import Role
+from auth.tokens import generate_signing_key
+
+PASSWORD = "correct horse battery"
+MakeClient = Callable[..., TestClient]
+LogIn = Callable[..., dict[str, str]]
+
+
+@pytest.fixture(scope="session")
+def seeded_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated database with its users, to be copied: their passwords are hashed once."""
+    path = tmp_path_factory.mktemp("seed") / "gateway.db"
+    with_accounts(Settings(_env_file=None, database_url=f"sqlite:///{path}"), _add_users)
+    return path
+
+
+@pytest.fixture
+def settings(tmp_path: Path, seeded_database: Path) -> Settings:
+    shutil.copy(seeded_database, tmp_path / "gateway.db")
+    return Settings(
+        _env_file=None,
+        database_url=f"sqlite:///{tmp_path}/gateway.db",
+        auth={"signing_key": generate_signing_key("ES256")},
+        model={"url": "stub://", "workers": 2},
+    )
+
+
+@pytest.fixture
+def make_client(settings: Settings) -> Iterator[MakeClient]:
+    """Start a gateway with changed settings; its users `ana` (client) and `olga` (operator) exist."""
+    with ExitStack() as stack:
+
+        def make(*, raise_errors: bool = True, reporter: Any = None, **changes: Any) -> TestClient:
+            changed = settings.model_copy(update=changes)
+            app = create_app(changed, registry=CollectorRegistry(), reporter=reporter)
+            return stack.enter_context(TestClient(app, raise_server_exceptions=raise_errors))
+
+        yield make
+
+
+@pytest.fixture
+def client(make_client: MakeClient) -> TestClient:
+    return make_client()
+
+
+@pytest.fixture
+def password() -> str:
+    return PASSWORD
+
+
+@pytest.fixture
+def log_in() -> LogIn:
+    """Make the Authorization header of a fresh token."""
+
+    def header(client: TestClient, name: str = "ana", scope: str = "") -> dict[str, str]:
+        form = {"grant_type": "password", "username": name, "password": PASSWORD, "scope": scope}
+        answer = client.post("/auth/token", data=form)
+        assert answer.status_code == 200, answer.text
+        return {"Authorization": f"Bearer {answer.json()['access_token']}"}
+
+    return header
+
+
+@pytest.fixture
+def bearer(client: TestClient, log_in: LogIn) -> dict[str, str]:
+    return log_in(client)
+
+
+@pytest.fixture(scope="session")
+def sample() -> bytes:
+    return (Path(__file__).parents[2] / "samples" / "yellowstone_forest.jpg").read_bytes()
+
+
+async def _add_users(accounts: Any) -> None:
+    for name, role in (("ana", Role.CLIENT), ("olga", Role.OPERATOR)):
+        await accounts.add(name, role, PASSWORD)

@@ -1,0 +1,97 @@
+"""`POST /auth/token`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+FORM = {"grant_type": "password", "username": "ana"}
+
+
+def test_answer(client: TestClient, password: str) -> None:
+    """The answer has RFC 6749's fields and may not be stored."""
+    answer = client.post("/auth/token", data={**FORM, "password": password})
+    body = answer.json()
+    assert answer.status_code == 200
+    assert body["token_type"] == "Bearer"
+    assert body["expires_in"] == 900
+    assert body["scope"] == "keys:write predict predictions:read"
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_scope_narrows(client: TestClient, log_in: Any) -> None:
+    """A token carries the scopes that were asked for, no more."""
+    body = client.get("/v1/me", headers=log_in(client, "ana", "predict")).json()
+    assert body["scopes"] == ["predict"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"password": "wrong horse battery"}, "invalid_grant"),
+        ({"username": "nobody"}, "invalid_grant"),
+        ({"scope": "users:admin"}, "invalid_scope"),
+        ({"scope": "everything"}, "invalid_scope"),
+        ({"grant_type": "implicit"}, "unsupported_grant_type"),
+        ({"grant_type": ""}, "unsupported_grant_type"),
+        ({"username": ""}, "invalid_request"),
+        ({"password": ""}, "invalid_request"),
+        ({"password": ["a", "b"]}, "invalid_request"),
+        ({"password": "x" * 20_000}, "invalid_request"),
+        ({f"field{index}": "x" for index in range(20)}, "invalid_request"),
+    ],
+)
+def test_refusals(client: TestClient, password: str, changes: dict[str, Any], error: str) -> None:
+    """A refusal is a 400 in RFC 6749's form, with one of its words."""
+    answer = client.post("/auth/token", data={**FORM, "password": password, **changes})
+    assert (answer.status_code, answer.json()["error"]) == (400, error)
+    assert set(answer.json()) == {"error", "error_description"}
+
+
+def test_same_answer_for_unknown_user_and_wrong_password(client: TestClient) -> None:
+    """Nobody learns from the answer which users exist."""
+    unknown = client.post("/auth/token", data={**FORM, "username": "nobody", "password": "wrong horse battery"})
+    wrong = client.post("/auth/token", data={**FORM, "password": "wrong horse battery"})
+    assert unknown.json() == wrong.json()
+
+
+def test_json_is_refused(client: TestClient, password: str) -> None:
+    """The token endpoint takes a form, as RFC 6749 has it."""
+    answer = client.post("/auth/token", json={**FORM, "password": password})
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+
+
+def test_invalid_encoding(client: TestClient) -> None:
+    """A form that is not UTF-8 is refused, not a failure."""
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    answer = client.post("/auth/token", headers=headers, content=b"grant_type=\xff\xfe")
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+
+
+def test_token_in_query_is_ignored(client: TestClient, bearer: dict[str, str]) -> None:
+    """A token in the query string is no credential."""
+    token = bearer["Authorization"].removeprefix("Bearer ")
+    assert client.get(f"/v1/me?access_token={token}").status_code == 401
+
+
+def test_log_ins_are_limited_per_address(make_client: Any, settings: Any, password: str) -> None:
+    """Over the limit of log-ins an address gets 429 in OAuth's form with Retry-After, right password or not."""
+    client = make_client(limits=settings.limits.model_copy(update={"token": "3/minute"}))
+    answers = [client.post("/auth/token", data={**FORM, "password": password}) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    assert answers[-1].json()["error"] == "temporarily_unavailable"
+    assert 1 <= int(answers[-1].headers["Retry-After"]) <= 120
+
+
+def test_a_forwarded_address_is_not_believed(make_client: Any, settings: Any, password: str) -> None:
+    """X-Forwarded-For from an unknown peer gives no second allowance."""
+    client = make_client(limits=settings.limits.model_copy(update={"token": "2/minute"}))
+    statuses = [
+        client.post(
+            "/auth/token", data={**FORM, "password": password}, headers={"X-Forwarded-For": f"10.0.0.{index}"}
+        ).status_code
+        for index in range(3)
+    ]
+    assert statuses == [200, 200, 429]

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from auth.errors import WeakSigningKey
+from auth.principal import Role, Scope
+from auth.tokens import TokenAuthority, TokenPolicy, generate_signing_key, load_signing_key
+
+PEM = generate_signing_key("ES256")
+SECRET = generate_signing_key("HS256")
+KEY = load_signing_key("ES256", PEM)
+
+
+def b64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def test_the_kid_is_the_rfc_7638_thumbprint() -> None:
+    """Every process that loads a key names it alike, and can be checked by hand."""
+    public = {name: KEY.public.to_dict()[name] for name in ("crv", "kty", "x", "y")}
+    canonical = json.dumps(public, sort_keys=True, separators=(",", ":")).encode()
+    assert KEY.kid == b64(hashlib.sha256(canonical).digest())
+    assert load_signing_key("ES256", PEM).kid == KEY.kid
+    assert load_signing_key("ES256", generate_signing_key("ES256")).kid != KEY.kid
+    assert load_signing_key("HS256", SECRET).kid == load_signing_key("HS256", SECRET + "\n").kid
+
+
+def test_a_key_may_be_written_on_one_line() -> None:
+    """Environment files hold a PEM with literal backslash-n for its line ends."""
+    assert load_signing_key("ES256", PEM.strip().replace("\n", "\\n")).kid == KEY.kid
+
+
+def pem_of(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, password: bytes | None = None) -> str:
+    encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption).decode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        SECRET,
+        PEM[:100],
+        KEY.public.to_pem().decode(),
+        pem_of(ec.generate_private_key(ec.SECP256R1()), b"locked"),
+        pem_of(ec.generate_private_key(ec.SECP384R1())),
+        pem_of(ec.generate_private_key(ec.SECP256K1())),
+        pem_of(rsa.generate_private_key(65537, 2048)),
+    ],
+    ids=["empty", "secret", "cut", "public", "locked", "P-384", "secp256k1", "RSA"],
+)
+def test_es256_needs_a_p256_private_key(text: str) -> None:
+    """Any other key is refused at start-up, naming the setting and not the key."""
+    with pytest.raises(WeakSigningKey, match="AUTH__SIGNING_KEY") as refused:
+        load_signing_key("ES256", text)
+    assert not text or text not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "change-me", "change-me" * 4, "a" * 42, "0123456789abcdef" * 3, "f" * 63, "é " * 10, "pass phrase " * 2],
+)
+def test_hs256_needs_256_bits(text: str) -> None:
+    """A secret whose alphabet and length cannot hold 256 bits is refused, naming the setting and not the secret."""
+    with pytest.raises(WeakSigningKey, match="AUTH__SIGNING_KEY") as refused:
+        load_signing_key("HS256", text)
+    assert not text or text not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text", [hashlib.sha256(b"").hexdigest(), SECRET, b64(bytes(range(32))), "a phrase, long enough: 32 chars!!"]
+)
+def test_hs256_takes_hexadecimal_base64_and_text(text: str) -> None:
+    """Secrets of 256 bits in the usual spellings are taken."""
+    authority = TokenAuthority(load_signing_key("HS256", text), TokenPolicy("issuer", "audience", lifetime_s=60))
+    issued = authority.issue(subject="1", name="ada", role=Role.CLIENT, scopes={Scope.PREDICT})
+    assert authority.verify(issued.access_token).name == "ada"
+
+
+def test_a_private_key_is_no_hs256_secret() -> None:
+    """A PEM under HS256 is a mix-up and is refused."""
+    with pytest.raises(WeakSigningKey, match="AUTH__SIGNING_ALGORITHM"):
+        load_signing_key("HS256", PEM)

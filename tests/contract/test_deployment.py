@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+
+from monitoring.metrics import Metrics
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+DASHBOARDS = ("latency.json", "resources.json")
+Tool = Callable[[str], str]
+
+
+def run(*command: str | Path) -> str:
+    """The output of a command run in the project's root; a failing one fails the test with what it printed."""
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def read_yaml(path: str) -> Any:
+    return yaml.safe_load((ROOT / path).read_text())
+
+
+def services() -> dict[str, dict[str, Any]]:
+    return read_yaml("docker-compose.yml")["services"]
+
+
+def alerts() -> list[dict[str, Any]]:
+    return [rule for group in read_yaml("deploy/prometheus/alerts.yml")["groups"] for rule in group["rules"]]
+
+
+def panels(dashboard: str) -> list[dict[str, Any]]:
+    made = json.loads((ROOT / "grafana/dashboards" / dashboard).read_text())
+    return [panel for panel in made["panels"] if panel["type"] != "row"]
+
+
+def expressions() -> Iterator[str]:
+    """Every PromQL expression of both dashboards and of the alerts."""
+    for panel in itertools.chain(*map(panels, DASHBOARDS)):
+        yield from (target["expr"] for target in panel["targets"])
+    yield from (alert["expr"] for alert in alerts())
+
+
+def test_compose_file_is_valid() -> None:
+    """The Compose file follows the Compose specification's schema."""
+    run(BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", "docker-compose.yml")
+
+
+def test_published_ports() -> None:
+    """Only the gateway and Grafana are published, on loopback; the metrics port and the database are not."""
+    assert {name: service["ports"] for name, service in services().items() if "ports" in service} == {
+        "gateway": ["127.0.0.1:8000:8000"],
+        "grafana": ["127.0.0.1:3000:3000"],
+    }
+
+
+def test_inner_services_have_no_way_out() -> None:
+    """The database and Prometheus are on internal networks only, and not on the same one."""
+    networks = read_yaml("docker-compose.yml")["networks"]
+    inner = {name: set(services()[name]["networks"]) for name in ("postgres", "prometheus")}
+    assert all(networks[network]["internal"] for network in set.union(*inner.values()))
+    assert inner["postgres"].isdisjoint(inner["prometheus"])
+
+
+def test_gateway_limits() -> None:
+    """The gateway gets two cores and 512 MiB, swap included."""
+    gateway = services()["gateway"]
+    assert (gateway["cpus"], gateway["mem_limit"], gateway["memswap_limit"]) == (2, "512m", "512m")
+
+
+@pytest.mark.parametrize("name", ["gateway", "postgres", "prometheus", "alertmanager", "grafana"])
+def test_services_are_hardened(name: str) -> None:
+    """Each service has a read-only root, no capabilities, no way to gain privileges, a memory limit, a pinned image."""
+    service = services()[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["mem_limit"]
+    assert re.search(r":v?\d+\.\d+", service["image"])
+
+
+@pytest.mark.parametrize("name", ["POSTGRES_PASSWORD", "GRAFANA_ADMIN_PASSWORD"])
+def test_passwords_have_no_default(name: str) -> None:
+    """Compose refuses to start while a password is missing."""
+    uses = re.findall(rf"\${{{name}(.)(.)", (ROOT / "docker-compose.yml").read_text())
+    assert uses
+    assert set(uses) == {(":", "?")}
+
+
+def test_dockerfile_lints() -> None:
+    """hadolint has nothing to say about the Dockerfile."""
+    assert run(BIN / "hadolint", "Dockerfile") == ""
+
+
+def test_image_runs_unprivileged() -> None:
+    """The image's process is a fixed user that is not root, and dependencies are installed by hash only."""
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    (user,) = re.findall(r"^USER (\d+):\d+$", dockerfile, re.MULTILINE)
+    assert int(user) >= 1000
+    assert "--require-hashes" in dockerfile
+
+
+def test_dashboards_are_the_made_ones(tmp_path: Path) -> None:
+    """The committed dashboards are what grafana/dashboards.py makes."""
+    run(sys.executable, "grafana/dashboards.py", tmp_path)
+    for name in DASHBOARDS:
+        assert (ROOT / "grafana/dashboards" / name).read_text() == (tmp_path / name).read_text()
+
+
+@pytest.mark.parametrize("dashboard", DASHBOARDS)
+def test_panels_explain_themselves(dashboard: str) -> None:
+    """Each panel has a title of its own, a description, a unit, and asks the provisioned data source."""
+    (source,) = read_yaml("grafana/provisioning/datasources/prometheus.yml")["datasources"]
+    shown = panels(dashboard)
+    assert len({panel["title"] for panel in shown}) == len(shown)
+    for panel in shown:
+        assert panel["description"].endswith((".", "?"))
+        assert panel["fieldConfig"]["defaults"]["unit"]
+        asked = [panel["datasource"], *(target["datasource"] for target in panel["targets"])]
+        assert {(entry["type"], entry["uid"]) for entry in asked} == {(source["type"], source["uid"])}
+
+
+@pytest.mark.parametrize("dashboard", DASHBOARDS)
+def test_panels_fill_the_grid(dashboard: str) -> None:
+    """Panels lie side by side on the 24 columns, without overlaps, gaps at the right, or shared ids."""
+    made = json.loads((ROOT / "grafana/dashboards" / dashboard).read_text())["panels"]
+    cells = [
+        (x, y)
+        for panel in made
+        for at in [panel["gridPos"]]
+        for x in range(at["x"], at["x"] + at["w"])
+        for y in range(at["y"], at["y"] + at["h"])
+    ]
+    height = max(y for _, y in cells) + 1
+    assert sorted(cells) == sorted(itertools.product(range(24), range(height)))
+    assert len({panel["id"] for panel in made}) == len(made)
+
+
+def test_queries_ask_for_existing_metrics() -> None:
+    """Dashboards and alerts ask for metrics that the gateway exposes, and only for those of its own job."""
+    registry = CollectorRegistry()
+    Metrics(registry)
+    exposed = {"up"}
+    for family in registry.collect():
+        suffixes = {"histogram": ("_bucket", "_count", "_sum"), "counter": ("_total",)}.get(family.type, ("",))
+        exposed |= {family.name + suffix for suffix in suffixes}
+    for expression in expressions():
+        asked = re.findall(r"(\w+){([^}]*)}", expression)
+        assert asked
+        assert {name for name, _ in asked} <= exposed, expression
+        assert all('job="atalaya"' in selectors for _, selectors in asked), expression
+
+
+def test_scraping_meets_the_compose_file() -> None:
+    """Prometheus scrapes the gateway's metrics port as the job that dashboards and alerts select by."""
+    config = read_yaml("deploy/prometheus/prometheus.yml")
+    (job,) = config["scrape_configs"]
+    port = services()["gateway"]["environment"]["METRICS_PORT"]
+    assert (job["job_name"], job["static_configs"]) == ("atalaya", [{"targets": [f"gateway:{port}"]}])
+    assert config["alerting"]["alertmanagers"] == [{"static_configs": [{"targets": ["alertmanager:9093"]}]}]
+
+
+def test_grafana_meets_the_compose_file() -> None:
+    """Grafana finds provisioning and dashboards where Compose mounts them, and knows the scrape interval."""
+    (provider,) = read_yaml("grafana/provisioning/dashboards/atalaya.yml")["providers"]
+    (source,) = read_yaml("grafana/provisioning/datasources/prometheus.yml")["datasources"]
+    mounts = dict(volume.split(":")[:2] for volume in services()["grafana"]["volumes"])
+    assert mounts["./grafana/provisioning"] == "/etc/grafana/provisioning"
+    assert mounts["./grafana/dashboards"] == provider["options"]["path"]
+    scrape_interval = read_yaml("deploy/prometheus/prometheus.yml")["global"]["scrape_interval"]
+    assert source["jsonData"]["timeInterval"] == scrape_interval
+
+
+@pytest.mark.parametrize("alert", alerts(), ids=lambda alert: alert["alert"])
+def test_alerts_explain_themselves(alert: dict[str, Any]) -> None:
+    """Each alert has a severity, a summary, a description, and a section in the runbook."""
+    headings = re.findall(r"^## (.+)$", (ROOT / "docs/runbook.md").read_text(), re.MULTILINE)
+    assert alert["labels"]["severity"] in {"critical", "warning"}
+    assert alert["annotations"].keys() == {"summary", "description", "runbook"}
+    assert alert["alert"] in headings
+    assert alert["annotations"]["runbook"] == f"docs/runbook.md#{alert['alert'].lower()}"
+
+
+def test_prometheus_configuration(debian_tool: Tool) -> None:
+    """Prometheus accepts its configuration and the alerts it loads."""
+    assert "4 rules found" in run(debian_tool("promtool"), "check", "config", "deploy/prometheus/prometheus.yml")
+
+
+def test_alerts_fire_when_they_should(debian_tool: Tool) -> None:
+    """Every alert fires on the trouble it is for and stays silent otherwise; alerts_test.yml tests each one."""
+    tested = {
+        case["alertname"]
+        for test in read_yaml("deploy/prometheus/alerts_test.yml")["tests"]
+        for case in test["alert_rule_test"]
+        if case["exp_alerts"]
+    }
+    assert tested == {alert["alert"] for alert in alerts()}
+    run(debian_tool("promtool"), "test", "rules", "deploy/prometheus/alerts_test.yml")
+
+
+def test_alertmanager_configuration(debian_tool: Tool) -> None:
+    """Alertmanager accepts its configuration, which has one receiver."""
+    assert "1 receivers" in run(debian_tool("amtool"), "check-config", "deploy/alertmanager/alertmanager.yml")

@@ -1,0 +1,129 @@
+"""The gateway as its users meet it: a process, a port, a token, an image."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FOREST = ROOT / "samples" / "yellowstone_forest.jpg"
+RSS_LIMIT_KB = 260 * 1024
+
+
+@pytest.mark.parametrize("route", ["/predict-land-use", "/v1/predictions"])
+def test_a_forest_is_a_forest(gateway: Any, route: str) -> None:
+    """The shipped model names a forest on both routes."""
+    answer = gateway.client().post(route, files={"file": FOREST.read_bytes()})
+    assert (answer.status_code, answer.json()["label"]) == (200, "forest")
+
+
+def test_curl_gets_a_prediction(gateway: Any) -> None:
+    """Plain curl with a token gets a prediction."""
+    command = ["curl", "-sS", f"{gateway.base_url}/predict-land-use", "-F", f"file=@{FOREST}"]
+    answer = subprocess.run(
+        [*command, "-H", f"Authorization: Bearer {gateway.token()}"], capture_output=True, check=True, timeout=30
+    )
+    assert json.loads(answer.stdout)["label"] == "forest"
+
+
+def test_crowd(gateway: Any) -> None:
+    """Sixteen connections of authenticated predictions: none fails, and the gateway answers that it lives."""
+    client = gateway.client()
+    image = FOREST.read_bytes()
+
+    def predict(_: int) -> int:
+        return client.post("/v1/predictions", files={"file": image}).status_code
+
+    with ThreadPoolExecutor(16) as pool:
+        pending = pool.map(predict, range(160))
+        alive = [httpx.get(f"{gateway.base_url}/livez").status_code for _ in range(20)]
+        statuses = list(pending)
+    assert set(statuses) == {200}
+    assert set(alive) == {200}
+
+
+def test_memory_while_serving(gateway: Any) -> None:
+    """One process stays under 260 MB of resident memory while it serves."""
+    client = gateway.client()
+    for _ in range(30):
+        client.post("/v1/predictions", files={"file": FOREST.read_bytes()})
+    status = Path(f"/proc/{gateway.process.pid}/status").read_text()
+    resident_kb = int(re.search(r"VmRSS:\s+(\d+) kB", status)[1])
+    assert resident_kb < RSS_LIMIT_KB
+
+
+def test_private_metrics_port(gateway: Any) -> None:
+    """The private port serves the metrics without a login."""
+    gateway.traffic()
+    text = httpx.get(gateway.metrics_url).text
+    assert 'atalaya_predictions_total{label="forest",model="efficientnetb0-v1.0"}' in text
+    assert "process_resident_memory_bytes" in text
+
+
+def test_log_is_json_without_secrets(gateway: Any) -> None:
+    """Every log line is JSON; a request's line has its id and principal, and no line has a token or password."""
+    client = gateway.client()
+    request_id = client.get("/v1/me").headers["X-Request-ID"]
+    token = client.headers["Authorization"].removeprefix("Bearer ")
+    lines = [line for line in gateway.log().splitlines() if not line.startswith("First start:")]
+    events = [json.loads(line) for line in lines]
+    (line,) = [event for event in events if event.get("request_id") == request_id]
+    assert (line["route"], line["status"]) == ("/v1/me", 200)
+    assert line["principal"]
+    assert token not in gateway.log()
+    assert "correct horse" not in gateway.log()
+
+
+def test_tensorflow_stays_out() -> None:
+    """Importing the application loads neither TensorFlow nor Keras."""
+    program = "import sys, api.app; print([m for m in ('tensorflow', 'keras') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert found.stdout.strip() == "[]"
+
+
+def test_stops_when_asked(new_gateway: Callable[..., Any]) -> None:
+    """SIGTERM ends the gateway with status 0; users and their passwords are there after a restart."""
+    gateway = new_gateway()
+    assert gateway.stop() == 0
+    gateway.start()
+    assert gateway.token()
+    assert gateway.stop() == 0
+
+
+def test_admin_password_is_shown_once(new_gateway: Callable[..., Any], tmp_path: Path) -> None:
+    """The first start of an empty database makes `admin` and shows a working password, which no later start repeats."""
+    gateway = new_gateway()
+    assert "First start" not in gateway.log()
+    gateway.stop()
+    gateway.environment["DATABASE_URL"] = f"sqlite:///{tmp_path}/empty.db"
+    gateway.start()
+    password = re.search(r"First start: the user `admin` has the password (\S+)", gateway.log())[1]
+    assert gateway.run("token", "--user", "admin", "--password-stdin", stdin=password).returncode == 0
+    gateway.stop()
+    gateway.start()
+    assert "First start" not in gateway.log()
+
+
+def test_changed_model_file_is_refused(new_gateway: Callable[..., Any], tmp_path: Path) -> None:
+    """A model whose bytes are not those of its manifest is refused at start, in one line."""
+    artefact = tmp_path / "artefact"
+    artefact.mkdir()
+    for path in (ROOT / "artifacts" / "efficientnetb0-v1.0").iterdir():
+        (artefact / path.name).write_bytes(path.read_bytes())
+    with (artefact / "model.onnx").open("r+b") as file:
+        file.seek(1000)
+        file.write(b"changed")
+    gateway = new_gateway()
+    answer = gateway.run("predict", str(FOREST), "--model", str(artefact))
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("error: ")
+    assert answer.stderr.count("\n") == 1

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def samples() -> list[Path]:
+    """The aerial photographs that are shipped with the project."""
+    return sorted((ROOT / "samples").glob("*.jpg"))
+
+
+@pytest.fixture(scope="session")
+def artefact_folder() -> Path:
+    """The model that is shipped with the project."""
+    return ROOT / "artifacts" / "efficientnetb0-v1.0"
+
+
+@pytest.fixture(scope="session")
+def encode() -> Callable[..., bytes]:
+    """Write an image in a format, with Pillow's options."""
+
+    def write(image: Image.Image, name: str, **options: Any) -> bytes:
+        buffer = io.BytesIO()
+        image.save(buffer, name, **options)
+        return buffer.getvalue()
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def make_png() -> Callable[..., bytes]:
+    """Write a PNG by hand: `row` is one row's samples, `chunks` go before the pixels."""
+
+    def write(size: tuple[int, int], depth: int, colour: int, row: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
+        header = struct.pack(">IIBBBBB", *size, depth, colour, 0, 0, 0)
+        parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress((b"\0" + row) * size[1])), (b"IEND", b"")]
+        return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, data) for kind, data in parts)
+
+    return write
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+@pytest.fixture(scope="session")
+def make_tiff() -> Callable[..., bytes]:
+    """Write a little-endian TIFF of one strip by hand; `tags` adds or replaces (tag: (type, values))."""
+
+    def write(
+        size: tuple[int, int], bits: Sequence[int], data: bytes, tags: dict[int, tuple[int, Sequence[int]]]
+    ) -> bytes:
+        entries: dict[int, tuple[int, Sequence[int]]] = {
+            256: (4, [size[0]]),
+            257: (4, [size[1]]),
+            258: (3, bits),
+            259: (3, [1]),
+            262: (3, [1 if len(bits) == 1 else 2]),
+            273: (4, [0]),
+            277: (3, [len(bits)]),
+            278: (4, [size[1]]),
+            279: (4, [len(data)]),
+            **tags,
+        }
+        return _tiff(entries, data)
+
+    return write
+
+
+def _tiff(entries: dict[int, tuple[int, Sequence[int]]], data: bytes) -> bytes:
+    """Lay out the directory, the values that do not fit into it, and the pixels, in this order."""
+    pointer = 273 if 324 not in entries else 324
+    after = 8 + 2 + 12 * len(entries) + 4
+    values = {
+        tag: b"".join(value.to_bytes({3: 2, 4: 4, 17: 8}[kind], "little") for value in numbers)
+        for tag, (kind, numbers) in entries.items()
+    }
+    start = after + sum(len(value) for value in values.values() if len(value) > 4)
+    values[pointer] = struct.pack("<I", start)
+    directory = spill = b""
+    for tag, (kind, numbers) in sorted(entries.items()):
+        value = values[tag]
+        directory += struct.pack("<HHI", tag, kind, len(numbers))
+        directory += value.ljust(4, b"\0") if len(value) <= 4 else struct.pack("<I", after + len(spill))
+        spill += value if len(value) > 4 else b""
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + directory + bytes(4) + spill + data

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from monitoring.metrics import Metrics
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+def observe_all(metrics: Metrics) -> None:
+    metrics.request_duration.labels(
+        http_request_method="POST", http_route="/v1/predictions", http_response_status_code="200"
+    ).observe(0.02)
+    metrics.active_requests.labels(http_request_method="POST").inc()
+    metrics.stage_seconds.labels(stage="infer").observe(0.006)
+    metrics.predictions.labels(model="efficientnetb0-v1.0", label="forest").inc()
+    metrics.confidence.observe(0.93)
+    metrics.auth_events.labels(event="token", outcome="refused").inc()
+    metrics.rate_limited.labels(limit="predict").inc()
+    metrics.shed.labels(reason="queue_full").inc()
+    metrics.model_info.labels(model="efficientnetb0", version="1.0", digest="ab12", backend="onnx").set(1)
+    metrics.memory_limit_bytes.set(512 * 2**20)
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "value"),
+    [
+        (
+            "http_server_request_duration_seconds_bucket",
+            {
+                "http_request_method": "POST",
+                "http_route": "/v1/predictions",
+                "http_response_status_code": "200",
+                "le": "0.025",
+            },
+            1,
+        ),
+        ("http_server_active_requests", {"http_request_method": "POST"}, 1),
+        ("atalaya_prediction_stage_seconds_sum", {"stage": "infer"}, 0.006),
+        ("atalaya_predictions_total", {"model": "efficientnetb0-v1.0", "label": "forest"}, 1),
+        ("atalaya_prediction_confidence_bucket", {"le": "0.9"}, 0),
+        ("atalaya_prediction_confidence_bucket", {"le": "0.95"}, 1),
+        ("atalaya_auth_events_total", {"event": "token", "outcome": "refused"}, 1),
+        ("atalaya_rate_limited_total", {"limit": "predict"}, 1),
+        ("atalaya_shed_total", {"reason": "queue_full"}, 1),
+        (
+            "atalaya_model_info",
+            {"model": "efficientnetb0", "version": "1.0", "digest": "ab12", "backend": "onnx"},
+            1,
+        ),
+        ("atalaya_memory_limit_bytes", {}, 536870912),
+    ],
+)
+def test_names_and_labels(registry: CollectorRegistry, name: str, labels: dict[str, str], value: float) -> None:
+    """Each metric is exposed under the name and labels that dashboards and alerts ask for."""
+    observe_all(Metrics(registry))
+    assert registry.get_sample_value(name, labels) == value
+
+
+def test_process_metrics(registry: CollectorRegistry) -> None:
+    """CPU time, memory, file descriptors and start time of the process come with the registry."""
+    Metrics(registry)
+    names = (
+        "process_cpu_seconds_total",
+        "process_resident_memory_bytes",
+        "process_open_fds",
+        "process_max_fds",
+        "process_start_time_seconds",
+    )
+    assert all((registry.get_sample_value(name) or 0) > 0 for name in names)
+
+
+def test_two_registries_do_not_clash() -> None:
+    """Two gateways in one process count apart, and neither writes to the library's global registry."""
+    first, second = CollectorRegistry(), CollectorRegistry()
+    Metrics(first).shed.labels(reason="queue_full").inc()
+    Metrics(second)
+    assert b'atalaya_shed_total{reason="queue_full"} 1.0' in generate_latest(first)
+    assert b"atalaya_shed_total{" not in generate_latest(second)
+
+
+@pytest.mark.parametrize(
+    ("histogram", "lowest", "highest"),
+    [
+        ("http_server_request_duration_seconds", 0.005, 10.0),
+        ("atalaya_prediction_stage_seconds", 0.0005, 2.5),
+        ("atalaya_prediction_confidence", 0.1, 1.0),
+    ],
+)
+def test_bucket_ranges(registry: CollectorRegistry, histogram: str, lowest: float, highest: float) -> None:
+    """Buckets span 5 ms to 10 s for requests, 0.5 ms to 2.5 s for stages and 0.1 to 1 for confidence."""
+    observe_all(Metrics(registry))
+    bounds = {
+        float(sample.labels["le"])
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.name == f"{histogram}_bucket"
+    }
+    finite = sorted(bounds - {math.inf})
+    assert (finite[0], finite[-1]) == (lowest, highest)
+    assert math.inf in bounds

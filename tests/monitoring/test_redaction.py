@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import base64
+import json
+import math
+import secrets
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monitoring.redaction import REDACTED, is_secret_name, redact, redact_tree
+
+
+def make_jwt() -> str:
+    """Three base64url parts, made anew each time so that no token lies in the source."""
+    header = json.dumps({"alg": "ES256", "kid": secrets.token_hex(4), "typ": "at+jwt"}).encode()
+    parts = (header, json.dumps({"sub": secrets.token_hex(8)}).encode(), secrets.token_bytes(64))
+    return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
+
+
+@pytest.mark.parametrize(
+    "around",
+    ["{}", "token {} refused", "'{}',", "Bearer%20{}&x=1", "[{}]\n", "https://host.example/callback#{}", "a\\n{}"],
+)
+def test_jwt_is_found_anywhere(around: str) -> None:
+    """No part of a JSON Web Token is left, whatever text surrounds it."""
+    token = make_jwt()
+    cleaned = redact(around.format(token))
+    assert REDACTED in cleaned
+    assert not any(part in cleaned for part in token.split("."))
+
+
+def test_unsigned_and_cut_jwt() -> None:
+    """An unsigned token and one cut short by a length limit are hidden as well."""
+    header, payload, _ = make_jwt().split(".")
+    assert redact(f"{header}.{payload}.") == REDACTED
+    assert redact(f"{header}.{payload[:5]}") == REDACTED
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "atl_7fQ2_{}",
+        "Authorization: Bearer {}",
+        "authorization: bearer {}",
+        "authorization: Basic {}",
+        "password={} next",
+        "PASSWORD: {}",
+        "new_password = '{}'",
+        '{{"client_secret": "{}"}}',
+        "{{'refresh_token': '{}'}}",
+        "X-API-Key: {}",
+        "AUTH__SIGNING_KEY={}",
+        "postgresql://atalaya:{}@db.internal:5432/atalaya",
+        "stored hash $argon2id$v=19$m=19456,t=2,p=1${}",
+        "key -----BEGIN EC PRIVATE KEY-----\n{}\n-----END EC PRIVATE KEY----- end",
+        "PEM cut off: -----BEGIN PRIVATE KEY-----\\n{}",
+    ],
+)
+def test_credential_forms(template: str) -> None:
+    """Keys, bearer tokens, passwords in pairs, URLs and hashes, and private keys are hidden."""
+    secret = secrets.token_urlsafe(24)
+    cleaned = redact(template.format(secret))
+    assert secret not in cleaned
+    assert REDACTED in cleaned
+
+
+def test_password_with_spaces_in_quotes() -> None:
+    """A quoted password is hidden to its closing quote, over spaces and escaped quotes."""
+    assert redact(r'login {"password": "correct \"horse\" battery", "name": "ana"}') == (
+        'login {"password": [redacted], "name": "ana"}'
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "POST /v1/predictions answered 200 in 12 ms",
+        "The token is not valid. Ask for a new one at /auth/token.",
+        "Model efficientnetb0-v1.0 opened; sha256 9f86d081884c7d659a2feaa0c55ad015",
+        "https://gateway.example/v1/predictions?top_k=3",
+    ],
+)
+def test_plain_text_is_left_alone(text: str) -> None:
+    """Text without credentials, prose about tokens included, stays as it is."""
+    assert redact(text) == text
+
+
+@given(st.text(max_size=300))
+def test_redaction_is_idempotent(text: str) -> None:
+    """Redacting a second time changes nothing."""
+    once = redact(text)
+    assert redact(once) == once
+
+
+@pytest.mark.parametrize("unit", ["eyJ", "eyJ.", "password=", "atl_", "://a:", "bearer ", "-----BEGIN ", 'token="\\'])
+def test_hostile_text_takes_linear_time(unit: str) -> None:
+    """A megabyte of half-begun credentials takes under a second or so; a quadratic pattern would take minutes."""
+    started = time.monotonic()
+    redact(unit * (1_000_000 // len(unit)))
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize(
+    "name", ["password", "Password", "X-API-Key", "authorization", "Set-Cookie", "refresh_token", "signing-key", "jwt"]
+)
+def test_secret_names(name: str) -> None:
+    """Names that hold credentials are known in any case and with dashes or underscores."""
+    assert is_secret_name(name)
+
+
+@pytest.mark.parametrize("name", ["event", "request_id", "principal", "route", "label", "keys", "duration_ms"])
+def test_other_names(name: str) -> None:
+    """Names that the logs are read for are not taken for secret ones."""
+    assert not is_secret_name(name)
+
+
+def test_tree_at_every_depth() -> None:
+    """Values are masked by key and by pattern in nested mappings, lists, tuples, sets, keys and objects' reprs."""
+    token = make_jwt()
+    tree = {"a": [{"b": ({"password": ["x", "y"]}, token)}], token: {token}, "error": ValueError(token)}
+    cleaned = redact_tree(tree)
+    assert cleaned == {
+        "a": [{"b": [{"password": REDACTED}, REDACTED]}],
+        REDACTED: [REDACTED],
+        "error": f"ValueError('{REDACTED}')",
+    }
+
+
+def test_tree_is_json() -> None:
+    """The copy holds JSON's types only: a cycle ends, and what JSON cannot say becomes text."""
+    cycle: list[object] = [math.nan, b"bytes", None, True, 3]
+    cycle.append(cycle)
+    text = json.dumps(redact_tree(cycle), allow_nan=False)
+    assert text.startswith('["nan", "b\'bytes\'", null, true, 3, [')

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from monitoring.sentry import NullReporter, open_reporter
+
+
+class Sink(ThreadingHTTPServer):
+    """Stands where Sentry stands: keeps the body of every envelope it is sent."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.envelopes: list[bytes] = []
+
+    @property
+    def dsn(self) -> str:
+        return f"http://publickey@127.0.0.1:{self.server_port}/7"
+
+    def events(self) -> list[dict[str, Any]]:
+        """Each envelope is a header line, then pairs of an item's header and its payload, a line each."""
+        lines = (body.decode().strip().split("\n") for body in self.envelopes)
+        return [
+            json.loads(payload)
+            for _, *items in lines
+            for header, payload in zip(items[::2], items[1::2], strict=True)
+            if json.loads(header)["type"] == "event"
+        ]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Sink
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.envelopes.append(gzip.decompress(body) if self.headers["Content-Encoding"] == "gzip" else body)
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class names it so
+        pass
+
+
+@pytest.fixture
+def sink() -> Iterator[Sink]:
+    with Sink() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def make_jwt() -> str:
+    header = base64.urlsafe_b64encode(json.dumps({"alg": "ES256"}).encode()).rstrip(b"=").decode()
+    return f"{header}.{secrets.token_urlsafe(30)}.{secrets.token_urlsafe(64)}"
+
+
+def log_in(typed: str) -> None:
+    """Fails with a secret in a local variable and another in the cause's message."""
+    again = typed
+    try:
+        raise LookupError("no user for client_secret=" + again)
+    except LookupError as cause:
+        raise PermissionError("refused") from cause
+
+
+def failure(token: str, typed: str) -> RuntimeError:
+    """An error with a stack, a context and a cause, all of which know secrets."""
+    try:
+        try:
+            log_in(typed)
+        except PermissionError:
+            raise RuntimeError(f"cannot verify {token}")  # noqa: B904  an implicit context on purpose
+    except RuntimeError as error:
+        return error
+    raise AssertionError
+
+
+def test_what_arrives(sink: Sink) -> None:
+    """An error arrives with its chain, stack, tags, environment and release."""
+    reporter = open_reporter(sink.dsn, environment="staging", release="atalaya@0.1.0")
+    reporter.capture(failure(make_jwt(), secrets.token_urlsafe(12)), {"request_id": "r-1", "route": "/v1/predictions"})
+    reporter.close()
+    (event,) = sink.events()
+    chain = event["exception"]["values"]
+    assert [entry["type"] for entry in chain] == ["LookupError", "PermissionError", "RuntimeError"]
+    assert [frame["function"] for frame in chain[1]["stacktrace"]["frames"]] == ["failure", "log_in"]
+    assert event["tags"] == {"request_id": "r-1", "route": "/v1/predictions"}
+    assert (event["environment"], event["release"], event["level"]) == ("staging", "atalaya@0.1.0", "error")
+
+
+def test_what_does_not_arrive(sink: Sink) -> None:
+    """No credential of a message, local variable, cause or tag is sent, nor anything about machine or request."""
+    token, typed = make_jwt(), secrets.token_urlsafe(12)
+    reporter = open_reporter(sink.dsn, environment="production", release="1")
+    reporter.capture(failure(token, typed), {"route": "/auth/token", "password": typed, "note": f"Bearer {token}"})
+    reporter.close()
+    (event,) = sink.events()
+    sent = b"".join(sink.envelopes).decode()
+    assert typed not in sent
+    assert not any(part in sent for part in token.split("."))
+    assert not any("vars" in frame for entry in event["exception"]["values"] for frame in entry["stacktrace"]["frames"])
+    assert event.keys() == {
+        "event_id", "timestamp", "level", "platform", "exception", "tags", "environment", "release", "sdk"
+    }  # fmt: skip
+
+
+def test_exception_groups(sink: Sink) -> None:
+    """The members of an exception group arrive, redacted like any other error."""
+    token = make_jwt()
+    reporter = open_reporter(sink.dsn, environment="production", release="1")
+    reporter.capture(ExceptionGroup("two failed", [ValueError(token), KeyError("x")]), {})
+    reporter.close()
+    (event,) = sink.events()
+    assert {entry["type"] for entry in event["exception"]["values"]} == {"ExceptionGroup", "ValueError", "KeyError"}
+    assert token not in json.dumps(event)
+
+
+def test_two_reporters_do_not_mix(sink: Sink) -> None:
+    """Two gateways in one process report each to its own project, and no process-wide client is left behind."""
+    import sentry_sdk
+
+    with Sink() as silent:
+        first = open_reporter(sink.dsn, environment="one", release="1")
+        second = open_reporter(silent.dsn, environment="two", release="2")
+        first.capture(ValueError("mine"), {})
+        first.close()
+        second.close()
+        assert silent.envelopes == []
+    assert [event["environment"] for event in sink.events()] == ["one"]
+    assert not sentry_sdk.get_client().is_active()
+
+
+@pytest.mark.parametrize("dsn", [None, ""])
+def test_without_a_dsn(dsn: str | None) -> None:
+    """Without a DSN errors go nowhere."""
+    reporter = open_reporter(dsn, environment="production", release="1")
+    assert isinstance(reporter, NullReporter)
+    reporter.capture(ValueError("lost"), {})
+    reporter.close()
+
+
+def test_sdk_is_not_imported_without_a_dsn() -> None:
+    """A gateway without a DSN does not pay for importing sentry_sdk; one with a DSN does."""
+    program = (
+        "import sys; from monitoring.sentry import open_reporter\n"
+        "reporter = open_reporter(sys.argv[1] or None, environment='e', release='r')\n"
+        "reporter.capture(ValueError('x'), {}) if not sys.argv[1] else None\n"
+        "reporter.close(); print('sentry_sdk' in sys.modules)"
+    )
+    dsns = ("", "http://publickey@127.0.0.1:9/7")
+    assert [
+        subprocess.run([sys.executable, "-c", program, dsn], capture_output=True, text=True, check=True).stdout.strip()
+        for dsn in dsns
+    ] == ["False", "True"]
+
+
+def test_malformed_dsn() -> None:
+    """A DSN that is none is refused when the gateway starts."""
+    with pytest.raises(ValueError, match="scheme"):
+        open_reporter("not a dsn", environment="production", release="1")
+
+
+def test_sink_is_down() -> None:
+    """With nobody listening, reporting neither raises nor waits."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    reporter = open_reporter(f"http://publickey@127.0.0.1:{port}/7", environment="production", release="1")
+    started = time.monotonic()
+    for _ in range(20):
+        reporter.capture(ValueError("x"), {})
+    assert time.monotonic() - started < 2
+    reporter.close()
+
+
+def test_sink_hangs() -> None:
+    """A sink that accepts and never answers holds up closing for two seconds at most, and reporting not at all."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        reporter = open_reporter(
+            f"http://publickey@127.0.0.1:{mute.getsockname()[1]}/7", environment="production", release="1"
+        )
+        started = time.monotonic()
+        reporter.capture(ValueError("x"), {})
+        captured = time.monotonic()
+        reporter.close()
+        closed = time.monotonic()
+    assert captured - started < 1
+    assert 1 < closed - captured < 3
+
+
+class UnprintableError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_capture_never_raises(sink: Sink, closed: bool) -> None:
+    """Errors that cannot be printed, and reporting after closing, are survived."""
+    reporter = open_reporter(sink.dsn, environment="production", release="1")
+    if closed:
+        reporter.close()
+    reporter.capture(UnprintableError(), {"route": "/"})
+    reporter.close()
+    reporter.close()
