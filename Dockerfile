@@ -2,8 +2,8 @@
 FROM python:3.13-slim AS builder
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 RUN python -m venv /opt/venv
-COPY requirements/run.txt /tmp/run.txt
-RUN /opt/venv/bin/pip install --require-hashes --only-binary :all: -r /tmp/run.txt
+COPY requirements/run.txt requirements/build.txt /tmp/
+RUN /opt/venv/bin/pip install --require-hashes --only-binary :all: -r /tmp/run.txt -r /tmp/build.txt
 WORKDIR /app
 COPY pyproject.toml README.md ./
 COPY api/ api/
@@ -11,7 +11,8 @@ COPY auth/ auth/
 COPY model/ model/
 COPY monitoring/ monitoring/
 # Editable, as in development: migrations and other files beside the code are found where they lie.
-RUN /opt/venv/bin/pip install --no-deps --editable .
+RUN /opt/venv/bin/pip install --no-deps --no-build-isolation --editable . \
+    && /opt/venv/bin/pip uninstall --yes setuptools
 
 FROM python:3.13-slim
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin atalaya

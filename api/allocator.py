@@ -7,7 +7,6 @@ arena a thread, and freed blocks of up to 32 MB that are kept for the next one o
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _LARGE_BLOCK_BYTES = 1 << 20
@@ -30,6 +29,5 @@ def return_free_memory() -> None:
 
 
 def _glibc() -> ctypes.CDLL | None:
-    name = ctypes.util.find_library("c")
-    libc = ctypes.CDLL(name) if name else None
-    return libc if libc is not None and hasattr(libc, "malloc_trim") else None
+    program = ctypes.CDLL(None)
+    return program if hasattr(program, "malloc_trim") else None

@@ -58,7 +58,6 @@ def open_engine(url: str) -> AsyncEngine:
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # the driver would leave CREATE TABLE outside the transaction
     cursor = connection.cursor()
     for pragma in ("busy_timeout = 5000", "journal_mode = WAL", "foreign_keys = ON"):
         cursor.execute(f"PRAGMA {pragma}")
@@ -66,6 +65,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
+    # The driver itself begins late, and never for CREATE TABLE.
     connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN"))
 
 

@@ -29,7 +29,7 @@ class KerasBackend:
 
     def __init__(self, folder: Path) -> None:
         manifest = read_manifest(folder)
-        self._model: Any = _with_features(_load(read_verified(folder, manifest, MODEL_FILE), folder))
+        self._model: Any = _load(read_verified(folder, manifest, MODEL_FILE), folder)
         self.info = ModelInfo(
             manifest.name, manifest.version, manifest.files[MODEL_FILE].sha256, "keras", manifest.classes
         )
@@ -51,7 +51,7 @@ def _load(model: bytes, folder: Path) -> Any:
         file.write(model)
         file.flush()
         try:
-            return keras.saving.load_model(file.name, compile=False)
+            return _with_features(keras.saving.load_model(file.name, compile=False))
         except Exception as error:  # the loader raises nearly any class
             raise ArtefactError(f"{folder / MODEL_FILE} cannot be loaded. Export the model again.") from error
 

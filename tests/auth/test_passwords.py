@@ -3,8 +3,10 @@ from __future__ import annotations
 import asyncio
 import re
 import statistics
+import threading
 import time
 from collections.abc import Awaitable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from argon2 import PasswordHasher as Argon2
@@ -101,6 +103,9 @@ async def test_as_many_hashes_run_at_once_as_there_are_slots() -> None:
 async def test_a_caller_who_leaves_keeps_the_slot_until_the_work_ends() -> None:
     """Cancelled logins cannot pile up threads, and the slot comes back."""
     hasher = PasswordHasher(concurrency=1, max_waiting=0)
+    threads, gate = ThreadPoolExecutor(1), threading.Event()
+    asyncio.get_running_loop().set_default_executor(threads)
+    threads.submit(gate.wait)
     leaver = asyncio.create_task(hasher.hash(GOOD))
     await asyncio.sleep(0)
     leaver.cancel()
@@ -108,6 +113,7 @@ async def test_a_caller_who_leaves_keeps_the_slot_until_the_work_ends() -> None:
         await leaver
     with pytest.raises(HashingBusy):
         await hasher.hash(GOOD)
+    gate.set()
     async with asyncio.timeout(30):
         while True:
             try:

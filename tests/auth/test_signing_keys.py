@@ -87,3 +87,11 @@ def test_a_private_key_is_no_hs256_secret() -> None:
     """A PEM under HS256 is a mix-up and is refused."""
     with pytest.raises(WeakSigningKey, match="AUTH__SIGNING_ALGORITHM"):
         load_signing_key("HS256", PEM)
+
+
+def test_no_repr_shows_a_secret() -> None:
+    """Keys and tokens can be printed without harm."""
+    authority = TokenAuthority(KEY, TokenPolicy("issuer", "audience", lifetime_s=60))
+    issued = authority.issue(subject="1", name="ada", role=Role.CLIENT, scopes={Scope.PREDICT})
+    assert issued.access_token not in repr(issued)
+    assert repr(KEY) == f"SigningKey(algorithm='ES256', kid='{KEY.kid}')"

@@ -57,7 +57,10 @@ def without_ellipsis(members: dict[str, Any]) -> dict[str, Any]:
 
 def signed(header: dict[str, Any] | str, claims: dict[str, Any] | str, key: SigningKey = KEY) -> str:
     """A token whose signature is right, whatever it says."""
-    message = f"{b64(header)}.{b64(claims)}"
+    return sealed(f"{b64(header)}.{b64(claims)}", key)
+
+
+def sealed(message: str, key: SigningKey = KEY) -> str:
     return f"{message}.{b64(key.private.sign(message.encode()))}"
 
 
@@ -231,11 +234,6 @@ def test_a_token_cannot_live_for_ever(not_a_number: str) -> None:
     assert_refused(signed(HEADER, json.dumps(CLAIMS).replace(str(CLAIMS["exp"]), not_a_number)))
 
 
-def test_each_time_counts() -> None:
-    """A token that may begin now but was issued in the future is refused."""
-    assert_refused(signed(HEADER, CLAIMS | {"nbf": int(NOW), "iat": int(NOW) + 31}))
-
-
 def test_a_token_expires() -> None:
     """A token is taken until its lifetime and the leeway are over, then it is called expired."""
     token = issue()
@@ -248,6 +246,7 @@ def test_clocks_may_differ_by_the_leeway() -> None:
     """A token that another process issued half a minute ahead is taken."""
     TokenAuthority(KEY, POLICY, clock=lambda: int(NOW) - 30).verify(issue())
     assert_refused(issue(), TokenAuthority(KEY, POLICY, clock=lambda: int(NOW) - 30.1))
+    assert_refused(signed(HEADER, CLAIMS | {"nbf": int(NOW), "iat": int(NOW) + 31}))
 
 
 def test_repeated_names_are_refused() -> None:
@@ -260,9 +259,11 @@ def test_repeated_names_are_refused() -> None:
 def test_only_the_compact_form_is_taken() -> None:
     """The JSON serialisations of RFC 7515, encrypted forms and detached payloads are refused."""
     protected, payload, signature = issue().split(".")
-    general = {"payload": payload, "signatures": [{"protected": protected, "signature": signature}]}
     flattened = {"payload": payload, "protected": protected, "signature": signature}
-    for token in (json.dumps(general), json.dumps(flattened), f"{protected}..{signature}", f"{issue()}.{payload}.x"):
+    general = {"payload": payload, "signatures": [{"protected": protected, "signature": signature}]}
+    even = b64(json.dumps(CLAIMS).ljust(300))  # jose alone would skip the dot in it
+    parted = sealed(f"{protected}.{even[:100]}.{even[100:]}")
+    for token in (json.dumps(flattened), json.dumps(general), f"{protected}..{signature}", parted):
         assert_refused(token)
 
 
@@ -293,20 +294,8 @@ def test_an_oversize_token_is_refused() -> None:
     AUTHORITY.verify(signed(HEADER, CLAIMS | {"padding": "x" * 5500}))
 
 
-@pytest.mark.parametrize("deep", ["[" * 6000, '{"alg":' * 850, "[]", "7", "null", '"text"', "{", "\ufeff{}"])
-def test_a_header_that_is_no_object_is_refused(deep: str) -> None:
-    """Headers nested to exhaust the parser's stack, and other JSON, are refused before any cryptography."""
-    assert_refused(f"{b64(deep)}.{b64(CLAIMS)}.AAAA")
-
-
-@pytest.mark.parametrize("payload", ["[" * 5000, "[]", "null", "{}", "", "\ufeff{}"])
-def test_claims_that_are_no_object_are_refused(payload: str) -> None:
-    """A right signature over something else than claims is refused."""
-    assert_refused(signed(HEADER, payload))
-
-
-def test_no_repr_shows_a_secret() -> None:
-    """Keys and tokens can be printed without harm."""
-    issued = AUTHORITY.issue(subject="s", name="ada", role=Role.CLIENT, scopes=set())
-    assert issued.access_token not in repr(issued)
-    assert repr(KEY) == f"SigningKey(algorithm='ES256', kid='{KEY.kid}')"
+@pytest.mark.parametrize("text", ["[" * 5000, '{"alg":' * 800, "[]", "7", "null", '"text"', "{}", "{", "", "\ufeff{}"])
+def test_what_is_no_object_is_refused(text: str) -> None:
+    """Other JSON than objects, and nesting that exhausts the parser's stack, is refused as header and as claims."""
+    assert_refused(signed(text, CLAIMS))
+    assert_refused(signed(HEADER, text))

@@ -22,13 +22,6 @@ ATALAYA = Path(sys.executable).with_name("atalaya")
 PASSWORD = "correct horse battery"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @dataclass
 class Gateway:
     """A running gateway with the users `ana` (client) and `olga` (operator)."""
@@ -37,6 +30,12 @@ class Gateway:
     environment: dict[str, str]
     process: subprocess.Popen[bytes] | None = None
     clients: list[httpx.Client] = field(default_factory=list)
+
+    @staticmethod
+    def free_port() -> str:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return str(probe.getsockname()[1])
 
     @property
     def base_url(self) -> str:
@@ -114,11 +113,11 @@ class Gateway:
 
 
 def make_gateway(folder: Path, **changes: str) -> Gateway:
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "COVERAGE_PROCESS_START") if name in os.environ}
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     environment = {
         **kept,
-        "PORT": str(free_port()),
-        "METRICS_PORT": str(free_port()),
+        "PORT": Gateway.free_port(),
+        "METRICS_PORT": Gateway.free_port(),
         "DATABASE_URL": f"sqlite:///{folder}/gateway.db",
         "AUTH__SIGNING_KEY": generate_signing_key("ES256"),
         "MODEL__URL": f"onnx://{ROOT}/artifacts/efficientnetb0-v1.0",

@@ -127,3 +127,37 @@ def test_changed_model_file_is_refused(new_gateway: Callable[..., Any], tmp_path
     assert answer.returncode == 1
     assert answer.stderr.startswith("error: ")
     assert answer.stderr.count("\n") == 1
+
+
+def test_classify(gateway: Any) -> None:
+    """`atalaya classify` sends local images and prints their labels; one that is refused makes the status 1."""
+    good = gateway.run(
+        "classify", "--url", gateway.base_url, "--token", gateway.token(), "--json", str(FOREST), str(FOREST)
+    )
+    assert good.returncode == 0, good.stderr
+    assert [answer["label"] for answer in json.loads(good.stdout)] == ["forest", "forest"]
+    bad = gateway.run("classify", "--url", gateway.base_url, "--token", gateway.token(), str(ROOT / "README.md"))
+    assert bad.returncode == 1
+    assert "is not a JPEG" in bad.stderr
+
+
+def test_token_of_the_command_line_is_honoured(gateway: Any) -> None:
+    """A token printed by `atalaya token` opens the gateway of the same database and key."""
+    token = gateway.run("token", "--user", "ana", "--password-stdin", stdin="correct horse battery").stdout.strip()
+    answer = httpx.get(f"{gateway.base_url}/v1/me", headers={"Authorization": f"Bearer {token}"})
+    assert answer.json()["name"] == "ana"
+
+
+def test_demo(gateway: Any, tmp_path: Path) -> None:
+    """`atalaya demo` makes one prediction on a gateway of its own and ends with status 0."""
+    environment = {
+        **gateway.environment,
+        "DATABASE_URL": f"sqlite:///{tmp_path}/demo.db",
+        "PORT": gateway.free_port(),
+        "METRICS_PORT": "",
+    }
+    command = [Path(sys.executable).with_name("atalaya"), "demo"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "samples/yellowstone_forest.jpg: forest, probability" in done.stdout
+    assert "curl -s http://127.0.0.1:" in done.stdout

@@ -39,11 +39,20 @@ def encode() -> Callable[..., bytes]:
 
 @pytest.fixture(scope="session")
 def make_png() -> Callable[..., bytes]:
-    """Write a PNG by hand: `row` is one row's samples, `chunks` go before the pixels."""
+    """Write a PNG by hand: every row holds the samples `row`, `chunk` goes before the pixels."""
 
-    def write(size: tuple[int, int], depth: int, colour: int, row: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
+    def write(
+        size: tuple[int, int],
+        depth: int,
+        colour: int,
+        row: bytes,
+        *,
+        rows: int | None = None,
+        chunk: tuple[bytes, bytes] | None = None,
+    ) -> bytes:
         header = struct.pack(">IIBBBBB", *size, depth, colour, 0, 0, 0)
-        parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress((b"\0" + row) * size[1])), (b"IEND", b"")]
+        pixels = zlib.compress((b"\0" + row) * (size[1] if rows is None else rows))
+        parts = [(b"IHDR", header), *([chunk] if chunk else []), (b"IDAT", pixels), (b"IEND", b"")]
         return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, data) for kind, data in parts)
 
     return write

@@ -80,6 +80,14 @@ def test_another_file_under_the_same_name_is_a_digest_mismatch(folder: Path, con
         read_verified(folder, read_manifest(folder), "model.onnx")
 
 
+def test_a_size_that_does_not_fit_is_a_digest_mismatch(folder: Path) -> None:
+    """Both the size and the digest have to be right."""
+    entry = {"sha256": hashlib.sha256(CONTENT).hexdigest(), "bytes": len(CONTENT) + 5}
+    change(folder, files={"model.onnx": entry})
+    with pytest.raises(DigestMismatch):
+        read_verified(folder, read_manifest(folder), "model.onnx")
+
+
 def test_a_missing_file_is_named(folder: Path) -> None:
     """A half-copied folder says which file is missing."""
     (folder / "model.onnx").unlink()

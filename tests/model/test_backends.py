@@ -15,6 +15,7 @@ from model.artefact import write_manifest
 from model.backends import open_backend
 from model.backends.stub import StubBackend
 from model.errors import ArtefactError, BackendURLError, DigestMismatch, KerasMissing
+from model.images import decode_image
 
 GREY = np.full((1, 256, 256, 3), 128, np.uint8)
 
@@ -96,6 +97,16 @@ def test_a_graph_without_a_promised_output_is_an_artefact_error(copy: Path) -> N
     describe_anew(copy, outputs={"probabilities": "float32", "features": "float32", "logits": "float32"})
     with pytest.raises(ArtefactError, match="inputs or outputs"):
         open_backend(f"onnx://{copy}")
+
+
+@pytest.mark.keras
+def test_keras_and_onnx_agree(artefact_folder: Path, samples: list[Path]) -> None:
+    """The graph that is served answers as the file that was trained, and pools the same feature maps."""
+    pixels = np.stack([decode_image(path.read_bytes()).pixels for path in samples])
+    trained = open_backend(f"keras://{artefact_folder}").predict_with_features(pixels)
+    served = open_backend(f"onnx://{artefact_folder}").predict_with_features(pixels)
+    np.testing.assert_allclose(served[0], trained[0], atol=1e-4)
+    np.testing.assert_allclose(served[1], trained[1], atol=1e-2)
 
 
 @pytest.mark.skipif(find_spec("keras") is not None, reason="Keras is installed here")

@@ -102,7 +102,7 @@ def test_a_transparent_colour_of_a_png_is_laid_over_white(make_png: Encode) -> N
     """The one colour that a PNG without alpha names as transparent shows white."""
     row, key = b"\1\2\3" * 8, struct.pack(">HHH", 1, 2, 3)
     assert colour(make_png((8, 8), 8, 2, row)) == [1, 2, 3]
-    assert colour(make_png((8, 8), 8, 2, row, (b"tRNS", key))) == [255, 255, 255]
+    assert colour(make_png((8, 8), 8, 2, row, chunk=(b"tRNS", key))) == [255, 255, 255]
 
 
 def test_sixteen_bit_grey_keeps_its_high_byte(make_png: Encode, make_tiff: Encode) -> None:

@@ -36,7 +36,7 @@ class GatedBackend(StubBackend):
             self.inside += 1
             self.most_inside = max(self.most_inside, self.inside)
         try:
-            assert self.gate.wait(timeout=30)
+            assert self.gate.wait(timeout=10)
             return super().predict(pixels)
         finally:
             with self._count:

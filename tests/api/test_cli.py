@@ -1,0 +1,168 @@
+"""The command line: results on standard output, one line of error, and its exit status."""
+
+from __future__ import annotations
+
+import io
+import json
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from api.cli import run
+from auth.tokens import generate_signing_key
+
+PASSWORD = "correct horse battery"
+Command = Callable[..., int]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
+    """Run a command in an empty folder, with the stub back end and a signing key."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MODEL__URL", "stub://")
+    monkeypatch.setenv("AUTH__SIGNING_KEY", generate_signing_key("ES256"))
+
+    def run_with_input(*arguments: str, stdin: str = "") -> int:
+        monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+        return run(list(arguments))
+
+    return run_with_input
+
+
+def _image(path: Path, color: str = "green") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (64, 64), color).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["nope"], ["users", "add"], ["users", "add", "ana", "--role", "king"], ["predict"], ["serve", "--port", "x"]],
+)
+def test_wrong_usage(command: Command, capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    """Wrong usage is exit status 2 and one line on standard error."""
+    assert command(*arguments) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("error: ")
+    assert output.err.count("\n") == 1
+
+
+def test_user_life(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    """A user is added, listed, given another password and disabled; after that no token is to be had."""
+    assert command("users", "add", "ana", "--role", "client", "--password-stdin", stdin=PASSWORD) == 0
+    capsys.readouterr()
+    assert command("users", "list", "--json") == 0
+    (user,) = json.loads(capsys.readouterr().out)
+    assert (user["name"], user["role"], user["disabled_at"]) == ("ana", "client", None)
+    assert command("users", "passwd", "ana", "--password-stdin", stdin=f"{PASSWORD} staple\n") == 0
+    capsys.readouterr()
+    assert command("token", "--user", "ana", "--password-stdin", stdin=PASSWORD) == 1
+    assert "wrong" in capsys.readouterr().err
+    assert command("token", "--user", "ana", "--password-stdin", stdin=f"{PASSWORD} staple") == 0
+    assert capsys.readouterr().out.count(".") == 2
+    assert command("users", "disable", "ana", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["disabled_at"]
+    assert command("token", "--user", "ana", "--password-stdin", stdin=f"{PASSWORD} staple") == 1
+
+
+def test_user_table(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without --json people get a table."""
+    command("users", "add", "ana", "--role", "auditor", "--password-stdin", stdin=PASSWORD)
+    assert capsys.readouterr().out == "ana (auditor): added.\n"
+    assert command("users", "list") == 0
+    assert "auditor" in capsys.readouterr().out
+
+
+def test_refused_password(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    """A refused password is one line that does not repeat it."""
+    assert command("users", "add", "ana", "--role", "client", "--password-stdin", stdin="tooshort") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert "tooshort" not in error
+
+
+def test_token_needs_a_key(
+    command: Command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a signing key the setting is named."""
+    monkeypatch.delenv("AUTH__SIGNING_KEY")
+    assert command("token", "--user", "ana", "--password-stdin", stdin=PASSWORD) == 1
+    assert "AUTH__SIGNING_KEY" in capsys.readouterr().err
+
+
+def test_secrets_init(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`secrets init` adds a key that works to a private .env, and never replaces one."""
+    monkeypatch.delenv("AUTH__SIGNING_KEY")
+    file = tmp_path / ".env"
+    file.write_text("PORT=8001\nAUTH__SIGNING_KEY=")
+    assert command("secrets", "init") == 0
+    written = file.read_text()
+    assert written.startswith("PORT=8001\n")
+    assert written.count("AUTH__SIGNING_KEY") == 1
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert command("secrets", "init") == 0
+    assert file.read_text() == written
+    command("users", "add", "ana", "--role", "client", "--password-stdin", stdin=PASSWORD)
+    assert command("token", "--user", "ana", "--password-stdin", stdin=PASSWORD) == 0
+
+
+def test_predict(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """`predict` names local images without a server, as a document or as a table."""
+    image = _image(tmp_path / "a.png")
+    assert command("predict", str(image), "--json") == 0
+    (answer,) = json.loads(capsys.readouterr().out)
+    assert set(answer) == {"image", "label", "probability"}
+    assert command("predict", str(image)) == 0
+    assert answer["label"] in capsys.readouterr().out
+
+
+def test_predict_tells_what_failed(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """One bad image does not keep the others from being answered, but the status is 1."""
+    image = _image(tmp_path / "a.png")
+    assert command("predict", str(image), str(tmp_path / "missing.png"), "--json") == 1
+    output = capsys.readouterr()
+    assert [set(answer) for answer in json.loads(output.out)] == [{"image", "label", "probability"}, {"image", "error"}]
+    assert output.err.startswith("error: 1 of 2 images failed")
+
+
+def test_evaluate(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """`evaluate` prints the figures of the contract."""
+    for name in ("beach", "forest"):
+        _image(tmp_path / "data" / "test" / name / "1.png", "white" if name == "beach" else "green")
+    assert command("evaluate", "--data", str(tmp_path / "data"), "--json") == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert {"accuracy", "macro_f1", "ece", "n"} <= set(figures)
+    assert figures["n"] == 2
+
+
+def test_evaluate_without_images(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A folder without classes is one line that says what was expected."""
+    (tmp_path / "empty").mkdir()
+    assert command("evaluate", "--data", str(tmp_path / "empty")) == 1
+    assert "Expected" in capsys.readouterr().err
+
+
+def test_missing_folder(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder that is not there is one line, not a trace."""
+    assert command("evaluate", "--data", "nowhere") == 1
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_classify_without_a_gateway(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A gateway that is not there is one line, too."""
+    image = _image(tmp_path / "a.png")
+    assert command("classify", "--url", "http://127.0.0.1:1", "--token", "x", str(image)) == 1
+    assert capsys.readouterr().err.startswith("error: 1 of 1 images failed")
+
+
+def test_demo_is_refused_in_production(
+    command: Command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The demo resets a user's password: production refuses it."""
+    monkeypatch.setenv("ENVIRONMENT", "production")
+    assert command("demo") == 1
+    assert "production" in capsys.readouterr().err
