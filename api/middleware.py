@@ -22,6 +22,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _METHODS = frozenset(HTTPMethod)
 _QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics"})
 _DOCS_ROUTES = frozenset({"/docs", "/docs/oauth2-redirect"})
+_CLIENT_LEFT = 499  # no answer was sent; the number is nginx's for this
 _NOTHING_LOADS = "default-src 'none'; frame-ancestors 'none'"
 # The documentation page of FastAPI loads its script and style from this one address.
 _DOCS_LOAD = (
@@ -75,6 +76,7 @@ class Observe:
             await self._app(scope, receive, send_observed)
         except ClientDisconnect:
             state["problem_code"] = "client_left"
+            status = status or _CLIENT_LEFT
         except Exception as error:
             self._report(error, scope)
             if status:

@@ -16,14 +16,23 @@ from model.train import TrainOptions
 
 def train(
     data: Annotated[Path, typer.Option(help="Folder with train/ and test/, or the data set's original layout.")],
-    init: Annotated[str, typer.Option(help='"imagenet", or a .weights.h5 file of the backbone.')],
+    init: Annotated[str, typer.Option(help='"imagenet", a .weights.h5 file of the backbone, or an earlier .keras.')],
     out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run resumes there.")],
     epochs: Annotated[int, typer.Option(min=1)] = 12,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    learning_rate: Annotated[float, typer.Option(help="The peak, after the warm-up.")] = 1e-3,
     seed: int = 20260101,
 ) -> None:
     """Fine-tune EfficientNetB0 on labelled aerial images."""
-    options = TrainOptions(str(data), init, str(out), epochs=epochs, batch_size=batch_size, seed=seed)
+    options = TrainOptions(
+        str(data),
+        init,
+        str(out),
+        epochs=epochs,
+        batch_size=batch_size,
+        peak_learning_rate=learning_rate,
+        seed=seed,
+    )
     run_in_keras("model.train", asdict(options), _python())
     typer.echo(f"The run is in {out}: read {out}/MODEL_CARD.md, then `atalaya export {out}/model.keras`.")
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class TrainOptions:
     """What defines a run: the same options on the same data cut the same splits and schedule.
 
-    `data` and `out` are folders, `init` is "imagenet" or a `.weights.h5` file of the backbone.
+    `data` and `out` are folders, `init` is "imagenet", a `.weights.h5` file of the backbone, or a
+    `.keras` file of an earlier run: with the same seed it goes on with the same split.
     """
 
     data: str

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 
 from model.errors import ModelRoomError
+from model.keras_process import start_quietly
 from model.train import TrainOptions
 
 
 def main() -> int:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from model.train.fit import train
+    with start_quietly():
+        from model.train.fit import train
 
     try:
         train(TrainOptions(**json.loads(sys.argv[1])))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,15 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from model.dataset import LabelledFiles, Pixels, held_out_folder, list_images, read_pixels, stratified_split, training_folder
+from model.dataset import (
+    LabelledFiles,
+    Pixels,
+    held_out_folder,
+    list_images,
+    read_pixels,
+    stratified_split,
+    training_folder,
+)
 from model.errors import DatasetError
 from model.metrics import Figures, measure
 from model.train import TrainOptions
@@ -104,9 +111,7 @@ def _read(name: str, files: LabelledFiles) -> Pixels:
     return read_pixels(files)
 
 
-def _summary(
-    options: TrainOptions, figures: dict[str, Figures], log: RunLog, counts: dict[str, int]
-) -> dict[str, Any]:
+def _summary(options: TrainOptions, figures: dict[str, Figures], log: RunLog, counts: dict[str, int]) -> dict[str, Any]:
     return {
         "data": {"name": "UC Merced Land Use", "images": counts},
         "init": _origin(options.init),
@@ -122,12 +127,21 @@ def _origin(init: str) -> dict[str, str]:
     if init == "imagenet":
         return {"name": "imagenet", "source": "keras.applications"}
     path = Path(init)
-    readme = path.parent / "README.md"
-    return {
-        "name": path.name,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "source": _origin_paragraph(readme.read_text()) if readme.exists() else "not stated beside the file",
-    }
+    return {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "source": _source(path)}
+
+
+def _source(path: Path) -> str:
+    """Where the weights come from, by what lies beside them: an earlier run's record, or a README."""
+    record, readme = path.with_name("metrics.json"), path.with_name("README.md")
+    if record.exists():
+        earlier = json.loads(record.read_text())
+        options = earlier["options"]
+        return (
+            f"An earlier run of this training on the same split ({earlier['epochs_run']} epochs, batch "
+            f"{options['batch_size']}, peak learning rate {options['peak_learning_rate']}), which began with "
+            f"`{earlier['init']['name']}`. {earlier['init']['source']}"
+        )
+    return _origin_paragraph(readme.read_text()) if readme.exists() else "Not stated beside the file."
 
 
 def _origin_paragraph(readme: str) -> str:

@@ -11,8 +11,8 @@ import matplotlib
 
 matplotlib.use("Agg")
 
-import matplotlib.pyplot as plt  # noqa: E402  (the back end must be chosen first)
-import numpy as np  # noqa: E402
+import matplotlib.pyplot as plt
+import numpy as np
 
 
 def write_report(out: Path, summary: dict[str, Any], history: list[dict[str, float]], classes: Sequence[str]) -> None:
@@ -44,8 +44,8 @@ classes. Input: 256x256 RGB, values 0..255. The whole network was fine-tuned.
 - Starting weights: `{init["name"]}`{f" (SHA-256 `{init['sha256']}`)" if "sha256" in init else ""}.
 - {init["source"]}
 - Training: {summary["epochs_run"]} epochs (best: {summary["best_epoch"]}), batch {options["batch_size"]},
-  AdamW with warm-up and cosine decay to 0 from {options["peak_learning_rate"]}, label smoothing 0.1, seed {options["seed"]};
-  flips, quarter turns, zoom and light changes. Made with {tools}.
+  AdamW with warm-up and cosine decay to 0 from {options["peak_learning_rate"]}, label smoothing 0.1,
+  seed {options["seed"]}; flips, quarter turns, zoom and light changes. Made with {tools}.
 
 ## What it is for
 Naming the dominant land use of one aerial scene of about 77x77 m (256 pixels at 0.3 m). Other ground resolutions,
@@ -53,9 +53,10 @@ oblique views, satellites' coarser pixels and photographs from the ground are ou
 still answers with one of its classes.
 
 ## Data
-UC Merced Land Use: {images["training"]} images for training, {images["validation"]} for validation (cut from the training images,
-stratified, fixed seed), {images["test"]} for the final figure. Y. Yang and S. Newsam, "Bag-of-Visual-Words and Spatial Extensions
-for Land-Use Classification", ACM SIGSPATIAL GIS 2010; imagery from the USGS National Map Urban Area Imagery collection,
+UC Merced Land Use: {images["training"]} images for training, {images["validation"]} for validation
+(cut from the training images, stratified, fixed seed), {images["test"]} for the final figure.
+Y. Yang and S. Newsam, "Bag-of-Visual-Words and Spatial Extensions for Land-Use Classification",
+ACM SIGSPATIAL GIS 2010; imagery from the USGS National Map Urban Area Imagery collection,
 all of it from cities and country of the United States.
 
 ## Figures

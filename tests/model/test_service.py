@@ -18,6 +18,7 @@ from model.errors import CorruptImage, Overloaded
 from model.images import decode_image
 from model.service import Prediction, PredictionService
 
+Make = Callable[..., PredictionService]
 Reports = list[tuple[str, float, str]]
 
 
@@ -56,7 +57,7 @@ def reports() -> Reports:
 
 
 @pytest.fixture
-def make_service(backend: GatedBackend, reports: Reports) -> Iterator[Callable[..., PredictionService]]:
+def make_service(backend: GatedBackend, reports: Reports) -> Iterator[Make]:
     services: list[PredictionService] = []
 
     def make(workers: int = 1, queue_limit: int = 2) -> PredictionService:
@@ -86,9 +87,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-async def test_a_prediction_says_what_was_seen_by_which_model(
-    backend: GatedBackend, make_service: Callable[..., PredictionService]
-) -> None:
+async def test_a_prediction_says_what_was_seen_by_which_model(backend: GatedBackend, make_service: Make) -> None:
     """An answer holds the back end's own probabilities, the image's facts and the model's description."""
     backend.gate.set()
     data = png(10)
@@ -104,9 +103,7 @@ async def test_a_prediction_says_what_was_seen_by_which_model(
     assert prediction.image.bytes == len(data)
 
 
-async def test_top_lists_the_likeliest_labels_first(
-    backend: GatedBackend, make_service: Callable[..., PredictionService]
-) -> None:
+async def test_top_lists_the_likeliest_labels_first(backend: GatedBackend, make_service: Make) -> None:
     """The first of the top labels is the answer; more than there are classes gives them all."""
     backend.gate.set()
     prediction = await make_service().predict(png(10))
@@ -120,7 +117,7 @@ async def test_top_lists_the_likeliest_labels_first(
 
 
 async def test_the_event_loop_goes_on_while_a_prediction_runs(
-    backend: GatedBackend, make_service: Callable[..., PredictionService], reports: Reports
+    backend: GatedBackend, make_service: Make, reports: Reports
 ) -> None:
     """All stages happen in the service's own threads; the event loop's thread does other work meanwhile."""
     task = asyncio.create_task(make_service().predict(png(1)))
@@ -134,9 +131,7 @@ async def test_the_event_loop_goes_on_while_a_prediction_runs(
     assert {thread.split("_")[0] for _, _, thread in reports} == {"predict"}
 
 
-async def test_as_many_run_at_once_as_there_are_workers(
-    backend: GatedBackend, make_service: Callable[..., PredictionService]
-) -> None:
+async def test_as_many_run_at_once_as_there_are_workers(backend: GatedBackend, make_service: Make) -> None:
     """Three workers take three of six jobs, the others wait for their turn."""
     service = make_service(workers=3, queue_limit=3)
     tasks = [asyncio.create_task(service.predict(png(value))) for value in range(6)]
@@ -148,9 +143,7 @@ async def test_as_many_run_at_once_as_there_are_workers(
     assert service.waiting == 0
 
 
-async def test_a_full_queue_turns_callers_away(
-    backend: GatedBackend, make_service: Callable[..., PredictionService]
-) -> None:
+async def test_a_full_queue_turns_callers_away(backend: GatedBackend, make_service: Make) -> None:
     """With one running and two waiting, the fourth is refused at once, and a place that is free again is given."""
     service = make_service(workers=1, queue_limit=2)
     tasks = [asyncio.create_task(service.predict(png(value))) for value in range(3)]
@@ -163,9 +156,7 @@ async def test_a_full_queue_turns_callers_away(
     assert (await service.predict(png(4))).image.width == 40
 
 
-async def test_a_queue_of_no_places_still_serves(
-    backend: GatedBackend, make_service: Callable[..., PredictionService]
-) -> None:
+async def test_a_queue_of_no_places_still_serves(backend: GatedBackend, make_service: Make) -> None:
     """A limit of 0 means that nobody waits, not that nobody is served."""
     service = make_service(workers=1, queue_limit=0)
     task = asyncio.create_task(service.predict(png(1)))
@@ -176,9 +167,7 @@ async def test_a_queue_of_no_places_still_serves(
     await task
 
 
-async def test_the_estimated_wait_grows_with_the_queue(
-    backend: GatedBackend, make_service: Callable[..., PredictionService]
-) -> None:
+async def test_the_estimated_wait_grows_with_the_queue(backend: GatedBackend, make_service: Make) -> None:
     """Before any job was timed one is taken to need 0.1 s: forty of them on one worker are 4 s."""
     service = make_service(workers=1, queue_limit=39)
     tasks = [asyncio.create_task(service.predict(png(1))) for _ in range(40)]
@@ -190,9 +179,7 @@ async def test_the_estimated_wait_grows_with_the_queue(
     await asyncio.gather(*tasks)
 
 
-async def test_who_gives_up_while_queued_costs_nothing(
-    backend: GatedBackend, make_service: Callable[..., PredictionService]
-) -> None:
+async def test_who_gives_up_while_queued_costs_nothing(backend: GatedBackend, make_service: Make) -> None:
     """A cancelled caller's place is free at once, and its image is never decoded."""
     service = make_service(workers=1, queue_limit=1)
     running = asyncio.create_task(service.predict(png(0)))
@@ -211,9 +198,7 @@ async def test_who_gives_up_while_queued_costs_nothing(
 
 
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="counts references")
-async def test_who_gives_up_while_queued_leaves_no_image_behind(
-    backend: GatedBackend, make_service: Callable[..., PredictionService]
-) -> None:
+async def test_who_gives_up_while_queued_leaves_no_image_behind(backend: GatedBackend, make_service: Make) -> None:
     """The bytes of a cancelled upload are let go while the worker is still busy with another."""
     service = make_service(workers=1, queue_limit=1)
     running = asyncio.create_task(service.predict(png(0)))
@@ -233,7 +218,7 @@ async def test_who_gives_up_while_queued_leaves_no_image_behind(
 
 
 async def test_who_gives_up_while_running_frees_the_place_when_the_work_ends(
-    backend: GatedBackend, make_service: Callable[..., PredictionService]
+    backend: GatedBackend, make_service: Make
 ) -> None:
     """The caller is released at once; the thread is busy until it is done, and counts until then."""
     service = make_service(workers=1, queue_limit=0)
@@ -260,7 +245,7 @@ async def eventually(service: PredictionService, data: bytes) -> Prediction:
 
 
 async def test_a_refused_image_reaches_the_caller_and_frees_its_place(
-    backend: GatedBackend, make_service: Callable[..., PredictionService], reports: Reports
+    backend: GatedBackend, make_service: Make, reports: Reports
 ) -> None:
     """A corrupt image is the caller's own error; the time it took is reported, and nothing was inferred."""
     service = make_service(workers=1, queue_limit=0)
@@ -286,7 +271,7 @@ async def test_a_failing_back_end_reaches_the_caller_and_frees_its_place() -> No
 
 
 async def test_stages_are_reported_in_seconds_and_returned(
-    backend: GatedBackend, make_service: Callable[..., PredictionService], reports: Reports
+    backend: GatedBackend, make_service: Make, reports: Reports
 ) -> None:
     """The callback hears the very times that the prediction carries."""
     backend.gate.set()
@@ -296,9 +281,7 @@ async def test_stages_are_reported_in_seconds_and_returned(
     assert all(0 <= seconds < 30 for seconds in prediction.timing.values())
 
 
-async def test_closing_finishes_what_was_admitted(
-    backend: GatedBackend, make_service: Callable[..., PredictionService]
-) -> None:
+async def test_closing_finishes_what_was_admitted(backend: GatedBackend, make_service: Make) -> None:
     """A shutdown loses no accepted request; later ones are an error."""
     service = make_service(workers=1, queue_limit=2)
     tasks = [asyncio.create_task(service.predict(png(value))) for value in range(3)]
