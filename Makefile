@@ -68,5 +68,5 @@ $(KERAS)/.dev: requirements/dev.txt $(KERAS)/.run
 pip = $(1)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes
 install = test -x $(1)/bin/python || $(PYTHON) -m venv $(1); \
 	$(call pip,$(1)) -r requirements/build.txt && $(call pip,$(1)) -r requirements/$(2).txt && \
-	$(1)/bin/python -m pip --quiet --disable-pip-version-check install --no-build-isolation --no-deps --editable . && \
+	$(1)/bin/python -m pip -qq --disable-pip-version-check install --no-build-isolation --no-deps --editable . && \
 	touch $(1)/.run

@@ -50,7 +50,7 @@ def open_engine(url: str) -> AsyncEngine:
         )
     if parsed.database and parsed.database != ":memory:":
         with reaching_database():
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+            Path(parsed.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     engine = create_async_engine(parsed, hide_parameters=True)
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)

@@ -1,4 +1,4 @@
-"""Send images to an Atalaya gateway: python client.py URL USER IMAGE...   (the password is asked for)"""
+"""Send images to an Atalaya gateway: python client.py URL USER IMAGE...   (it asks for the password)"""
 
 import getpass
 import json
@@ -15,19 +15,15 @@ def call(url: str, body: bytes, headers: dict[str, str]) -> Any:
         return json.load(answer)
 
 
-def main() -> None:
-    url, user, *images = sys.argv[1:]
-    form = {"grant_type": "password", "username": user, "password": getpass.getpass()}
-    token = call(f"{url}/auth/token", urllib.parse.urlencode(form).encode(), {})["access_token"]
-    kinds = {".png": "image/png", ".webp": "image/webp", ".tif": "image/tiff", ".tiff": "image/tiff"}
-    for image in map(Path, images):
-        kind = kinds.get(image.suffix.lower(), "image/jpeg")
-        headers = {"Authorization": f"Bearer {token}", "Content-Type": kind}
-        try:
-            answer = call(f"{url}/v1/predictions", image.read_bytes(), headers)
-            print(f"{image}: {answer['label']} ({answer['confidence']:.3f})")
-        except urllib.error.HTTPError as error:
-            print(f"{image}: {json.load(error)['detail']}", file=sys.stderr)
-
-
-main()
+url, user, *images = sys.argv[1:]
+form = {"grant_type": "password", "username": user, "password": getpass.getpass()}
+token = call(f"{url}/auth/token", urllib.parse.urlencode(form).encode(), {})["access_token"]
+for image in map(Path, images):
+    # The gateway looks at the bytes: any of its image types will do as the name of the type.
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "image/jpeg"}
+    try:
+        answer = call(f"{url}/v1/predictions", image.read_bytes(), headers)
+    except urllib.error.HTTPError as error:
+        print(f"{image}: {json.load(error)['detail']}", file=sys.stderr)
+    else:
+        print(f"{image}: {answer['label']} ({answer['confidence']:.3f})")

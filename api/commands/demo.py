@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _SAMPLE = Path("samples/yellowstone_forest.jpg")
 _USER = "demo"
-_START_LIMIT_S = 30.0
+_START_LIMIT_S = 60.0
 
 
 def demo(

@@ -161,3 +161,25 @@ def test_demo(gateway: Any, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "samples/yellowstone_forest.jpg: forest, probability" in done.stdout
     assert "curl -s http://127.0.0.1:" in done.stdout
+
+
+def test_example_client(gateway: Any, tmp_path: Path) -> None:
+    """The example for copying prints a label for each image, and why one was refused."""
+    # There is no terminal here: the password comes from standard input, the arguments as if typed.
+    program = (
+        "import getpass, runpy, sys; sys.argv = sys.argv[1:]; "
+        "getpass.getpass = sys.stdin.readline; runpy.run_path(sys.argv[0])"
+    )
+    text = tmp_path / "text.jpg"
+    text.write_text("no image")
+    arguments = [str(ROOT / "examples" / "client.py"), gateway.base_url, "ana", str(FOREST), str(text)]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        input="correct horse battery",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert f"{FOREST}: forest (" in done.stdout, done.stderr
+    assert f"{text}: This is not a JPEG" in done.stderr
