@@ -7,7 +7,7 @@ import tensorflow as tf
 from model.dataset import Pixels
 from model.images import INPUT_SIZE
 
-_SMALLEST_CROP = 0.6
+_SMALLEST_CROP = 0.75
 _LARGEST_LIGHT_SHIFT = 20.0
 
 
@@ -38,7 +38,6 @@ def augment(image: tf.Tensor) -> tf.Tensor:
     image = tf.image.rot90(image, tf.random.uniform([], 0, 4, tf.int32))
     side = tf.cast(INPUT_SIZE[0] * tf.random.uniform([], _SMALLEST_CROP, 1.0), tf.int32)
     image = tf.image.resize(tf.image.random_crop(image, (side, side, 3)), INPUT_SIZE)
-    image = tf.image.random_saturation(image, 0.7, 1.3)
     image = tf.image.random_contrast(image, 0.8, 1.25)
     image = tf.image.random_brightness(image, _LARGEST_LIGHT_SHIFT)
     return tf.clip_by_value(tf.ensure_shape(image, (*INPUT_SIZE, 3)), 0.0, 255.0)
