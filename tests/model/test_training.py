@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,8 @@ pytestmark = [
 
 COLOURS = {"field": (60, 140, 50), "lake": (40, 70, 150), "road": (120, 120, 125)}
 STEPS = 2  # of 3 classes x 3 images in batches of 5
-PATIENCE_S = 240.0
+PATIENCE_S = 600.0  # a ceiling; an idle machine takes a tenth
+FIGURES = ("n", "accuracy", "macro_f1", "loss", "ece")
 
 
 @pytest.fixture(scope="module")
@@ -58,45 +59,6 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "backbone.weights.h5"
     keras.applications.EfficientNetB0(include_top=False, weights=None, input_shape=(256, 256, 3)).save_weights(path)
     return path
-
-
-@pytest.fixture
-def options(data: Path, backbone: Path, tmp_path: Path) -> TrainOptions:
-    return TrainOptions(
-        data=str(data),
-        init=str(backbone),
-        out=str(tmp_path / "run"),
-        epochs=1,
-        batch_size=5,
-        validation_fraction=0.25,
-        patience=9,
-    )
-
-
-def test_a_run_leaves_a_judged_model_that_exports(options: TrainOptions, tmp_path: Path) -> None:
-    """Training writes the model, figures, card and plots, and its export carries them into the manifest."""
-    train(options)
-    out = Path(options.out)
-    assert {path.name for path in out.iterdir()} >= {"model.keras", "metrics.json", "MODEL_CARD.md"}
-    for plot in ("curves.png", "confusion.png"):
-        with Image.open(out / plot) as image:
-            assert image.width > 400
-    metrics = json.loads((out / "metrics.json").read_text())
-    assert metrics["classes"] == ["field", "lake", "road"]
-    assert metrics["data"]["images"] == {"training": 9, "validation": 3, "test": 6}
-    assert metrics["test"]["n"] == 6
-
-    export(ExportOptions(model=str(out / "model.keras"), out=str(tmp_path / "toy-v1"), name="toy", version="1"))
-    manifest = read_manifest(tmp_path / "toy-v1")
-    assert tuple(manifest.classes) == ("field", "lake", "road")
-    assert manifest.figures["test"] == {
-        name: metrics["test"][name] for name in ("n", "accuracy", "macro_f1", "loss", "ece")
-    }
-    assert manifest.tools["training"] == metrics["tools"]
-    assert (tmp_path / "toy-v1" / "MODEL_CARD.md").read_text() == (out / "MODEL_CARD.md").read_text()
-
-    with pytest.raises(DatasetError, match="finished run"):
-        train(options)
 
 
 @contextmanager
@@ -133,28 +95,96 @@ def saved_epochs(run: Path) -> int:
     return state["epoch"] if state else 0
 
 
-def test_an_interrupted_run_goes_on_where_it_was(options: TrainOptions) -> None:
-    """After SIGKILL the same command keeps the finished epochs, and the optimiser counts its steps on from there.
+@dataclass(frozen=True)
+class Resumed:
+    """A finished run that was killed once: `before` is its history at that time, `steps` maps epochs to the
+    optimiser's step count in the checkpoint that the second process wrote after them."""
 
-    The learning rate follows from the optimiser's step count, so the schedule goes on as well.
-    """
-    run = Path(options.out)
-    options = TrainOptions(**{**asdict(options), "epochs": 3})
+    options: TrainOptions
+    before: list[dict[str, float]]
+    steps: dict[int, int]
+
+    @property
+    def out(self) -> Path:
+        return Path(self.options.out)
+
+
+@pytest.fixture(scope="module")
+def resumed(data: Path, backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Resumed:
+    """Train for 3 epochs in a process that is killed after its first, and in a second one that goes on."""
+    run = tmp_path_factory.mktemp("runs") / "toy"
+    options = TrainOptions(
+        data=str(data),
+        init=str(backbone),
+        out=str(run),
+        epochs=3,
+        batch_size=5,
+        validation_fraction=0.25,
+        patience=9,
+    )
     with training_process(options) as process:
         wait_for(lambda: saved_epochs(run) >= 1 and len(read_json(run / "history.json") or []) >= 1, process)
-    interrupted_at = saved_epochs(run)
-    first = read_json(run / "history.json")[:interrupted_at]
-
+    epochs = saved_epochs(run)
+    before = read_json(run / "history.json")[:epochs]
     with training_process(options) as process:
-        wait_for(lambda: saved_epochs(run) > interrupted_at, process)
+        wait_for(lambda: saved_epochs(run) > epochs, process)
         process.send_signal(signal.SIGSTOP)
         with h5py.File(run / "checkpoint" / "latest.weights.h5") as weights:
-            steps = int(weights["optimizer/vars/0"][()])
-        assert steps == saved_epochs(run) * STEPS
+            steps = {saved_epochs(run): int(weights["optimizer/vars/0"][()])}
         process.send_signal(signal.SIGCONT)
         assert process.wait(PATIENCE_S) == 0
+    return Resumed(options, before, steps)
 
-    history = read_json(run / "history.json")
+
+def test_an_interrupted_run_keeps_its_finished_epochs(resumed: Resumed) -> None:
+    """After SIGKILL the same command goes on after the last whole epoch instead of at the first."""
+    history = read_json(resumed.out / "history.json")
+    assert len(resumed.before) >= 1
     assert len(history) == 3
-    assert history[:interrupted_at] == first
-    assert json.loads((run / "metrics.json").read_text())["epochs_run"] == 3
+    assert history[: len(resumed.before)] == resumed.before
+
+
+def test_an_interrupted_run_keeps_its_place_in_the_schedule(resumed: Resumed) -> None:
+    """The optimiser counts its steps on from where it was killed, and the learning rate follows from that count."""
+    assert resumed.steps == {epoch: epoch * STEPS for epoch in resumed.steps}
+
+
+def test_a_run_leaves_figures_a_card_and_plots(resumed: Resumed) -> None:
+    """A finished run holds the model, its figures on every split, a model card and two plots, but no checkpoint."""
+    names = {path.name for path in resumed.out.iterdir()}
+    assert names >= {"model.keras", "metrics.json", "MODEL_CARD.md"}
+    assert "checkpoint" not in names
+    for plot in ("curves.png", "confusion.png"):
+        with Image.open(resumed.out / plot) as image:
+            assert image.width > 400
+    metrics = read_json(resumed.out / "metrics.json")
+    assert metrics["classes"] == ["field", "lake", "road"]
+    assert metrics["data"]["images"] == {"training": 9, "validation": 3, "test": 6}
+    assert metrics["epochs_run"] == 3
+    assert metrics["test"]["n"] == 6
+
+
+def test_a_trained_model_exports_with_its_record(resumed: Resumed, tmp_path: Path) -> None:
+    """What training wrote, export understands: classes, figures, versions and card reach the artefact."""
+    out = tmp_path / "toy-v1"
+    export(ExportOptions(model=str(resumed.out / "model.keras"), out=str(out), name="toy", version="1"))
+    manifest, metrics = read_manifest(out), read_json(resumed.out / "metrics.json")
+    assert manifest.classes == ("field", "lake", "road")
+    for split in ("validation", "test"):
+        assert manifest.figures[split] == {name: metrics[split][name] for name in FIGURES}
+    assert manifest.tools["training"] == metrics["tools"]
+    assert (out / "MODEL_CARD.md").read_text() == (resumed.out / "MODEL_CARD.md").read_text()
+
+
+def test_a_finished_run_is_not_trained_again(resumed: Resumed) -> None:
+    """The same command on a finished run is refused, so that its figures stay those of its model."""
+    with pytest.raises(DatasetError, match="finished run"):
+        train(resumed.options)
+
+
+def test_a_run_is_not_resumed_with_other_options(resumed: Resumed, tmp_path: Path) -> None:
+    """Options that would cut other splits or another schedule cannot go on in the same folder."""
+    begun = replace(resumed.options, out=str(tmp_path))
+    (tmp_path / "options.json").write_text(json.dumps(asdict(begun)))
+    with pytest.raises(DatasetError, match="other options"):
+        train(replace(begun, seed=1))
