@@ -53,7 +53,7 @@ def train(options: TrainOptions) -> dict[str, Any]:
     if test is not None:
         figures["test"] = _judge(model, _read("test", test), kept.classes)
     # A model of the same layers that was never compiled: the optimiser's state would treble the file.
-    keras.Model(model.inputs, model.outputs, name=model.name).save(out / "model.keras")
+    keras.Model(model.input, model.output, name=model.name).save(out / "model.keras")
     summary = _summary(options, figures, log, {"training": len(kept), "validation": len(held), "test": len(test or ())})
     write_report(out, summary, log.history, kept.classes)
     return summary
@@ -87,12 +87,16 @@ def _fit(
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=0.1),
         metrics=["accuracy"],
     )
+    # Else its variables are made while the first step is traced, which is then traced, and compiled, twice.
+    model.optimizer.build(model.trainable_variables)
     log = RunLog(out, options.patience)
     model.fit(
         training_batches(training, classes, options.batch_size, options.seed),
         validation_data=validation_batches(validation, classes, options.batch_size),
         epochs=options.epochs,
-        callbacks=[keras.callbacks.BackupAndRestore(out / "checkpoint"), log],
+        # The log comes first: an epoch that it lacks must not count as done.
+        callbacks=[log, keras.callbacks.BackupAndRestore(out / "checkpoint", double_checkpoint=True)],
+        shuffle=False,  # the pipeline shuffles
     )
     return model, log
 

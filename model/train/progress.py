@@ -32,7 +32,9 @@ class RunLog(keras.callbacks.Callback):  # type: ignore[misc]
         self.history.append({name: float(value) for name, value in (logs or {}).items()})
         if self.best_epoch == epoch:
             self.model.save_weights(self.best_weights_path)
-        self._history_path.write_text(json.dumps(self.history, indent=1) + "\n")
+        draft = self._history_path.with_suffix(".draft")
+        draft.write_text(json.dumps(self.history, indent=1) + "\n")
+        draft.replace(self._history_path)
         if epoch - self.best_epoch >= self._patience:
             self.model.stop_training = True
 
