@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,10 +60,21 @@ def open_engine(url: str) -> AsyncEngine:
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    cursor = connection.cursor()
-    for pragma in ("busy_timeout = 5000", "journal_mode = WAL", "foreign_keys = ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+    connection.run_async(_set_pragmas)
+
+
+async def _set_pragmas(driver: Any) -> None:
+    for pragma in ("busy_timeout = 5000", "foreign_keys = ON"):
+        await driver.execute(f"PRAGMA {pragma}")
+    # SQLite does not wait for its busy time-out when a new file changes to WAL while another process opens it.
+    for attempts_left in reversed(range(500)):
+        try:
+            await driver.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError:
+            if not attempts_left:
+                raise
+            await asyncio.sleep(0.01)
 
 
 def _begin_sqlite(connection: Connection) -> None:
