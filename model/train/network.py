@@ -21,7 +21,7 @@ def build_network(classes: int, init: str) -> keras.Model:
     shape = (*INPUT_SIZE, 3)
     weights = "imagenet" if init == "imagenet" else None
     backbone = keras.applications.EfficientNetB0(include_top=False, weights=weights, input_shape=shape)
-    if init.endswith(".weights.h5"):
+    if weights is None and not init.endswith(".keras"):
         backbone.load_weights(init)
     hidden = keras.layers.GlobalAveragePooling2D(name="pool")(backbone.output)
     hidden = keras.layers.Dense(256, activation="relu", name="hidden")(hidden)
