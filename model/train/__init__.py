@@ -21,4 +21,4 @@ class TrainOptions:
     seed: int = 20260101
     peak_learning_rate: float = 1e-3
     patience: int = 5
-    validation_fraction: float = 0.15
+    validation_fraction: float = 0.1

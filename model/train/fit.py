@@ -86,6 +86,8 @@ def _fit(
         optimizer=keras.optimizers.AdamW(schedule, weight_decay=1e-4),
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=0.1),
         metrics=["accuracy"],
+        # On a CPU, XLA's convolutions take eight times as long as TensorFlow's own.
+        jit_compile="auto" if _gpus() else False,
     )
     # Else its variables are made while the first step is traced, which is then traced, and compiled, twice.
     model.optimizer.build(model.trainable_variables)
@@ -157,5 +159,8 @@ def _origin_paragraph(readme: str) -> str:
 
 
 def _device() -> str:
-    gpus = tf.config.list_physical_devices("GPU")
-    return f"{len(gpus)} GPU" if gpus else "CPU"
+    return f"{_gpus()} GPU" if _gpus() else "CPU"
+
+
+def _gpus() -> int:
+    return len(tf.config.list_physical_devices("GPU"))

@@ -33,11 +33,12 @@ def validation_batches(pixels: Pixels, classes: int, batch_size: int) -> tf.data
 
 
 def augment(image: tf.Tensor) -> tf.Tensor:
-    """Flip, turn by quarters, zoom in and change the light: from above, no direction is up."""
+    """Flip, turn by quarters, zoom in, change the light and the colours' strength: from above, no direction is up."""
     image = tf.image.random_flip_left_right(tf.cast(image, tf.float32))
     image = tf.image.rot90(image, tf.random.uniform([], 0, 4, tf.int32))
     side = tf.cast(INPUT_SIZE[0] * tf.random.uniform([], _SMALLEST_CROP, 1.0), tf.int32)
     image = tf.image.resize(tf.image.random_crop(image, (side, side, 3)), INPUT_SIZE)
+    image = tf.image.random_saturation(image, 0.7, 1.3)
     image = tf.image.random_contrast(image, 0.8, 1.25)
     image = tf.image.random_brightness(image, _LARGEST_LIGHT_SHIFT)
     return tf.clip_by_value(tf.ensure_shape(image, (*INPUT_SIZE, 3)), 0.0, 255.0)

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 
-class RunLog(keras.callbacks.Callback):  # type: ignore[misc]
+class RunLog(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
     """Append each epoch to `history.json`, keep the weights of the lowest validation loss, stop when it stalls.
 
     All its state is read back from the file, so that an interrupted run goes on as if it had not been.

@@ -45,7 +45,7 @@ classes. Input: 256x256 RGB, values 0..255. The whole network was fine-tuned.
 - {init["source"]}
 - Training: {summary["epochs_run"]} epochs (best: {summary["best_epoch"]}), batch {options["batch_size"]},
   AdamW with warm-up and cosine decay to 0 from {options["peak_learning_rate"]}, label smoothing 0.1,
-  seed {options["seed"]}; flips, quarter turns, zoom and light changes. Made with {tools}.
+  seed {options["seed"]}; flips, quarter turns, zoom, light and saturation changes. Made with {tools}.
 
 ## What it is for
 Naming the dominant land use of one aerial scene of about 77x77 m (256 pixels at 0.3 m). Other ground resolutions,
