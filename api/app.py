@@ -10,10 +10,10 @@ from slowapi.errors import RateLimitExceeded
 from starlette.middleware import Middleware
 
 from api.errors import install_handlers
-from api.lifespan import lifespan_of, token_authority
+from api.lifespan import lifespan_of, open_keyring
 from api.limits import CallerLimits, limit_handler
 from api.middleware import BodyLimit, Observe
-from api.routes import health, me
+from api.routes import health, me, oauth
 from api.routes.auth import auth_router
 from api.routes.metrics import metrics_router
 from api.routes.predictions import predictions_router
@@ -39,7 +39,7 @@ def create_app(
         title="Atalaya",
         summary="A secured prediction gateway: the land use in an aerial image.",
         version=version("atalaya"),
-        lifespan=lifespan_of(settings, token_authority(settings), registry, metrics, reporter),
+        lifespan=lifespan_of(settings, open_keyring(settings), registry, metrics, reporter),
         openapi_url="/openapi.json" if settings.docs_enabled else None,
         redoc_url=None,
         redirect_slashes=False,
@@ -59,6 +59,7 @@ def create_app(
     app.add_exception_handler(RateLimitExceeded, limit_handler(metrics))
     app.include_router(health.router)
     app.include_router(auth_router(limits, settings.limits.token))
+    app.include_router(oauth.router)
     app.include_router(predictions_router(limits, settings.limits.predict))
     app.include_router(me.router)
     app.include_router(metrics_router(registry))

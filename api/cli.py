@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from api.commands import client, demo, keras, local, secrets, serve, users
+from api.commands import client, clients, demo, keras, local, secrets, serve, users
 from api.errors import ApiError
 from auth.errors import AuthError
 from model.errors import ModelRoomError
@@ -20,6 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(users.app, name="users")
+app.add_typer(clients.app, name="clients")
 app.add_typer(secrets.app, name="secrets")
 app.command()(serve.serve)
 app.command()(demo.demo)

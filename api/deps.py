@@ -7,13 +7,20 @@ from typing import Annotated, TypedDict, cast
 
 import structlog
 from fastapi import Depends, Security
-from fastapi.security import OAuth2PasswordBearer
+from fastapi.security import APIKeyHeader, OAuth2PasswordBearer
 from starlette.requests import Request
 
+from api.audit import record
+from api.limits import caller_address
 from api.settings import Settings
 from auth.accounts import Accounts
+from auth.authenticator import Authenticator
+from auth.changes import ChangeFeed
+from auth.clients import ClientStore
 from auth.errors import InsufficientScope, InvalidToken, MissingCredentials
+from auth.keyring import Keyring
 from auth.principal import Principal, Scope
+from auth.sessions import SessionStore
 from auth.tokens import TokenAuthority
 from model.service import PredictionService
 from monitoring.health import Check
@@ -26,7 +33,12 @@ class State(TypedDict):
     settings: Settings
     metrics: Metrics
     accounts: Accounts
+    sessions: SessionStore
+    clients: ClientStore
+    changes: ChangeFeed
+    keyring: Keyring
     tokens: TokenAuthority
+    authenticator: Authenticator
     service: PredictionService
     readiness: dict[str, Check]
 
@@ -37,36 +49,53 @@ def _state(request: Request) -> State:
 
 Rooms = Annotated[State, Depends(_state)]
 
-# Declares the scheme in the OpenAPI document; the checks are below.
+# Declare the schemes in the OpenAPI document; the checks are below.
 _bearer = OAuth2PasswordBearer(tokenUrl="/auth/token", auto_error=False, scopes=dict.fromkeys(Scope, ""))
+_api_key = APIKeyHeader(name="X-API-Key", auto_error=False)
 
 
-async def _principal(request: Request, rooms: Rooms, token: Annotated[str | None, Security(_bearer)]) -> Principal:
-    events = rooms["metrics"].auth_events
-    if not token:
-        events.labels("access", "missing").inc()
-        raise MissingCredentials("No credentials. Send `Authorization: Bearer` with a token from /auth/token.")
+def bearer_of(request: Request) -> str | None:
+    """What follows `Bearer` in the Authorization header (RFC 6750, section 2.1)."""
+    scheme, _, credential = request.headers.get("authorization", "").partition(" ")
+    return credential.strip() if scheme.lower() == "bearer" else None
+
+
+async def principal_of(request: Request, rooms: State, credential: str) -> Principal:
+    """Raises InvalidToken, DatabaseUnavailable."""
     try:
-        principal = rooms["tokens"].verify(token)
+        principal = await rooms["authenticator"].authenticate(credential, caller_address(request))
     except InvalidToken:
-        events.labels("access", "invalid").inc()
+        await record(request, "access", "invalid", actor="")
         raise
     request.state.principal = principal
     structlog.contextvars.bind_contextvars(principal=principal.subject)
     return principal
 
 
+async def _principal(
+    request: Request,
+    rooms: Rooms,
+    _token: Annotated[str | None, Security(_bearer)],
+    api_key: Annotated[str | None, Security(_api_key)],
+) -> Principal:
+    credential = bearer_of(request) or api_key
+    if not credential:
+        await record(request, "access", "missing", actor="")
+        raise MissingCredentials("No credentials. Send `Authorization: Bearer` with a token from /auth/token.")
+    return await principal_of(request, rooms, credential)
+
+
 CurrentPrincipal = Annotated[Principal, Depends(_principal)]
 
 
-def requires(scope: Scope) -> Callable[[Principal, State], Awaitable[Principal]]:
+def requires(scope: Scope) -> Callable[[Request, Principal], Awaitable[Principal]]:
     """A dependency that answers the principal, once it is known to hold `scope`."""
 
-    async def authorised(principal: CurrentPrincipal, rooms: Rooms) -> Principal:
+    async def authorised(request: Request, principal: CurrentPrincipal) -> Principal:
         try:
             principal.require(scope)
         except InsufficientScope:
-            rooms["metrics"].auth_events.labels("access", "forbidden").inc()
+            await record(request, "access", "forbidden", scope=scope)
             raise
         return principal
 

@@ -6,7 +6,8 @@ ApiError
 ├── UnsupportedBody        unsupported_body
 ├── MissingFile            missing_file
 ├── BadForm                bad_form
-└── UnsupportedGrant       unsupported_grant
+├── UnsupportedGrant       unsupported_grant
+└── UnauthorizedClient     unauthorized_client
 """
 
 from __future__ import annotations
@@ -61,6 +62,12 @@ class UnsupportedGrant(ApiError):
     code = "unsupported_grant"
 
 
+class UnauthorizedClient(ApiError):
+    """A client that is known asks for what is not its own."""
+
+    code = "unauthorized_client"
+
+
 STATUS_OF: Mapping[type[Exception], HTTPStatus] = {
     BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     UnsupportedBody: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -71,6 +78,7 @@ STATUS_OF: Mapping[type[Exception], HTTPStatus] = {
     auth.InsufficientScope: HTTPStatus.FORBIDDEN,
     auth.DatabaseUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     auth.HashingBusy: HTTPStatus.SERVICE_UNAVAILABLE,
+    auth.InvalidClient: HTTPStatus.UNAUTHORIZED,
     model.EmptyImage: HTTPStatus.UNPROCESSABLE_ENTITY,
     model.UnsupportedImage: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     model.ImageTooManyBytes: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -88,6 +96,8 @@ NEVER_OVER_HTTP: frozenset[type[Exception]] = frozenset(
         auth.UserExists,
         auth.UserNotFound,
         auth.BadUserName,
+        auth.ClientExists,
+        auth.ClientNotFound,
         auth.PasswordRefused,
         auth.WeakSigningKey,
         model.ArtefactError,
@@ -102,6 +112,10 @@ NEVER_OVER_HTTP: frozenset[type[Exception]] = frozenset(
 OAUTH_ERRORS: Mapping[type[Exception], str] = {
     auth.BadCredentials: "invalid_grant",
     auth.UnknownScope: "invalid_scope",
+    auth.InvalidGrant: "invalid_grant",
+    auth.InvalidClient: "invalid_client",
+    UnauthorizedClient: "unauthorized_client",
+    auth.InvalidToken: "invalid_token",
     BadForm: "invalid_request",
     UnsupportedGrant: "unsupported_grant_type",
     auth.HashingBusy: "temporarily_unavailable",
@@ -176,16 +190,26 @@ def answer(
 
 
 def headers_of(error: Exception) -> dict[str, str]:
-    """The headers that belong to an error: a challenge (RFC 6750) or how long to wait."""
+    """The headers that belong to an error: a challenge (RFC 6750, RFC 7617) or how long to wait."""
+    challenge = _challenge(error)
+    if challenge is not None:
+        return {"WWW-Authenticate": challenge}
     match error:
-        case auth.MissingCredentials():
-            return {"WWW-Authenticate": _BEARER}
-        case auth.InvalidToken():
-            return {"WWW-Authenticate": f'{_BEARER}, error="invalid_token"'}
-        case auth.InsufficientScope():
-            return {"WWW-Authenticate": f'{_BEARER}, error="insufficient_scope", scope="{error.scope}"'}
         case model.Overloaded() | auth.HashingBusy():
             return {"Retry-After": str(error.retry_after_s)}
         case auth.DatabaseUnavailable():
             return {"Retry-After": "1"}
     return {}
+
+
+def _challenge(error: Exception) -> str | None:
+    match error:
+        case auth.MissingCredentials():
+            return _BEARER
+        case auth.InvalidClient():
+            return 'Basic realm="atalaya"'
+        case auth.InvalidToken():
+            return f'{_BEARER}, error="invalid_token"'
+        case auth.InsufficientScope():
+            return f'{_BEARER}, error="insufficient_scope", scope="{error.scope}"'
+    return None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
 
 import numpy as np
 import structlog
@@ -14,11 +15,18 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.allocator import return_free_memory
 from api.deps import State
+from api.errors import SettingsError
 from api.settings import Settings
 from auth.accounts import Accounts
+from auth.authenticator import Authenticator, Verified, token_targets
+from auth.changes import ChangeFeed
+from auth.clients import ClientStore
 from auth.database import open_engine, ping
+from auth.errors import WeakSigningKey
+from auth.keyring import Keyring
 from auth.passwords import PasswordHasher
-from auth.tokens import TokenAuthority, TokenPolicy, load_signing_key
+from auth.sessions import SessionStore
+from auth.tokens import TokenAuthority, TokenPolicy
 from auth.users import UserStore
 from model.backends import Backend, open_backend
 from model.images import INPUT_SIZE
@@ -30,11 +38,13 @@ from monitoring.sentry import ErrorReporter
 
 log = structlog.get_logger("atalaya.lifespan")
 
+KEY_FILE_POLL_S = 0.5
+
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[State]]
 
 
 def lifespan_of(
-    settings: Settings, tokens: TokenAuthority, registry: CollectorRegistry, metrics: Metrics, reporter: ErrorReporter
+    settings: Settings, keyring: Keyring, registry: CollectorRegistry, metrics: Metrics, reporter: ErrorReporter
 ) -> Lifespan:
     """Open the database, the model and the private metrics port, and hand them to the requests."""
 
@@ -51,12 +61,23 @@ def lifespan_of(
             if settings.metrics_port is not None:
                 _serve_metrics(stack, settings.metrics_port, registry)
             _describe(metrics, backend)
+            changes = ChangeFeed(engine)
+            tokens = TokenAuthority(keyring, token_policy(settings))
+            authenticator = _authenticator(tokens, changes)
+            await changes.catch_up()
+            _in_background(stack, changes.follow())
+            _in_background(stack, _watch_keys(settings, keyring))
             return_free_memory()
             yield State(
                 settings=settings,
                 metrics=metrics,
                 accounts=Accounts(UserStore(engine), PasswordHasher()),
+                sessions=SessionStore(engine, settings.auth.session_seconds),
+                clients=ClientStore(engine),
+                changes=changes,
+                keyring=keyring,
                 tokens=tokens,
+                authenticator=authenticator,
                 service=service,
                 readiness=_readiness(engine),
             )
@@ -64,11 +85,59 @@ def lifespan_of(
     return lifespan
 
 
-def token_authority(settings: Settings) -> TokenAuthority:
+def open_keyring(settings: Settings) -> Keyring:
     """Raises SettingsError, WeakSigningKey."""
-    key = load_signing_key(settings.auth.signing_algorithm, settings.signing_key())
-    policy = TokenPolicy(settings.auth.issuer, settings.auth.audience, settings.auth.access_token_seconds)
-    return TokenAuthority(key, policy)
+    return Keyring(settings.auth.signing_algorithm, settings.signing_keys())
+
+
+def token_policy(settings: Settings) -> TokenPolicy:
+    return TokenPolicy(settings.issuer, settings.auth.audience, settings.auth.access_token_seconds)
+
+
+def _authenticator(tokens: TokenAuthority, changes: ChangeFeed) -> Authenticator:
+    async def own_token(credential: str) -> Verified:
+        principal = tokens.verify(credential)
+        assert principal.expires_at is not None  # noqa: S101  (a token of ours always expires)
+        return Verified(principal, principal.expires_at.timestamp(), token_targets(principal))
+
+    return Authenticator([(lambda _: True, own_token)], changes)
+
+
+def _in_background(stack: AsyncExitStack, work: Coroutine[None, None, None]) -> None:
+    """Run until the stack unwinds."""
+    task = asyncio.create_task(work)
+
+    async def stop() -> None:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    stack.push_async_callback(stop)
+
+
+async def _watch_keys(settings: Settings, keyring: Keyring) -> None:
+    """Read the file of signing keys anew within a second of its change; an unfit one changes nothing."""
+    path = settings.auth.signing_key_file
+    if path is None:
+        return
+    seen = _changed_at(path)
+    while True:
+        await asyncio.sleep(KEY_FILE_POLL_S)
+        if (now := _changed_at(path)) == seen:
+            continue
+        seen = now
+        try:
+            keyring.replace(settings.signing_keys())
+            log.info("signing_keys_read", kid=keyring.signing.kid)
+        except (SettingsError, WeakSigningKey) as error:
+            log.error("signing_keys_refused", code=error.code)
+
+
+def _changed_at(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _open_warm(url: str) -> Backend:

@@ -27,15 +27,31 @@ class Token(BaseModel):
     access_token: str
     token_type: str = "Bearer"  # noqa: S105  (RFC 6750's word)
     expires_in: int = Field(description="seconds")
+    refresh_token: str | None = None
     scope: str
+
+
+class Introspection(BaseModel):
+    """RFC 7662, section 2.2. Nothing but `active` for a token that does not count."""
+
+    active: bool
+    scope: str | None = None
+    client_id: str | None = None
+    username: str | None = None
+    token_type: str | None = None
+    exp: int | None = Field(None, description="seconds since 1970")
+    sub: str | None = None
+    aud: str | None = None
+    iss: str | None = None
+    jti: str | None = None
 
 
 class Me(BaseModel):
     subject: str
     name: str
-    role: Role
+    role: Role | None
     scopes: list[Scope]
-    expires_at: datetime
+    expires_at: datetime | None
 
 
 class LandUse(BaseModel):

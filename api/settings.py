@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
@@ -28,9 +29,12 @@ class _Room(BaseModel):
 class AuthSettings(_Room):
     signing_algorithm: Literal["ES256", "HS256"] = "ES256"
     signing_key: SecretStr | None = None
-    issuer: str = "http://localhost:8000"
+    signing_key_file: Path | None = None
+    issuer: str | None = None
     audience: str = "atalaya"
     access_token_seconds: int = Field(900, ge=60, le=3600)
+    session_seconds: int = Field(30 * 86_400, ge=3600)
+    password_grant: bool = True
 
 
 class ModelSettings(_Room):
@@ -65,6 +69,7 @@ class Settings(BaseSettings):
     sentry_dsn: SecretStr | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     docs: bool | None = None
+    railway_public_domain: str | None = None
     auth: AuthSettings = AuthSettings()
     model: ModelSettings = ModelSettings()
     limits: LimitSettings = LimitSettings()
@@ -83,8 +88,23 @@ class Settings(BaseSettings):
         """The interactive documentation, off in production unless asked for."""
         return not self.in_production if self.docs is None else self.docs
 
-    def signing_key(self) -> str:
-        """The key's text. Raises SettingsError when it is missing."""
+    @property
+    def issuer(self) -> str:
+        """Who signs the tokens: the address that callers know the gateway by, without a final slash."""
+        if self.auth.issuer is not None:
+            return self.auth.issuer.rstrip("/")
+        if self.railway_public_domain is not None:
+            return f"https://{self.railway_public_domain}"
+        return f"http://localhost:{self.port}"
+
+    def signing_keys(self) -> str:
+        """The text of the signing keys. Raises SettingsError when it is missing."""
+        path = self.auth.signing_key_file
+        if path is not None:
+            try:
+                return path.read_text()
+            except (OSError, UnicodeDecodeError) as error:
+                raise SettingsError(f"AUTH__SIGNING_KEY_FILE cannot be read: {type(error).__name__}.") from None
         if self.auth.signing_key is None:
             raise SettingsError("AUTH__SIGNING_KEY is not set. Run `atalaya secrets init` to write one into .env.")
         return self.auth.signing_key.get_secret_value()

@@ -38,11 +38,15 @@ class Accounts:
             raise BadCredentials
         return user
 
-    async def set_password(self, name: str, password: str) -> None:
-        """Raises BadUserName, PasswordRefused, UserNotFound."""
+    async def get(self, user_id: str) -> User:
+        """Raises UserNotFound."""
+        return await self._store.get(user_id)
+
+    async def set_password(self, name: str, password: str, keep_session: str | None = None) -> None:
+        """End the user's log-ins, but for `keep_session`. Raises BadUserName, PasswordRefused, UserNotFound."""
         _check_name(name)
         check_password_policy(password, name)
-        await self._store.set_password_hash(name, await self._hasher.hash(password))
+        await self._store.set_password_hash(name, await self._hasher.hash(password), keep_session)
 
     async def disable(self, name: str) -> User:
         """Raises BadUserName, UserNotFound."""

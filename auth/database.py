@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from auth.errors import DatabaseUnavailable
 
@@ -82,16 +82,34 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN"))
 
 
-async def migrate(engine: AsyncEngine) -> None:
-    """Bring the tables up to date in one transaction; a second process waits for the first.
+@asynccontextmanager
+async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A transaction that only reads. Raises DatabaseUnavailable."""
+    with reaching_database():
+        async with engine.begin() as connection:
+            yield connection
 
-    Raises DatabaseUnavailable.
+
+@asynccontextmanager
+async def writing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A transaction that writes. Raises DatabaseUnavailable.
+
+    On SQLite it takes the write lock at once: one that reads first and then cannot have it would have to be undone.
     """
     with reaching_database():
         async with engine.connect() as connection:
             await connection.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
             async with connection.begin():
-                await connection.run_sync(_upgrade)
+                yield connection
+
+
+async def migrate(engine: AsyncEngine) -> None:
+    """Bring the tables up to date in one transaction; a second process waits for the first.
+
+    Raises DatabaseUnavailable.
+    """
+    async with writing(engine) as connection:
+        await connection.run_sync(_upgrade)
 
 
 def _upgrade(connection: Connection) -> None:

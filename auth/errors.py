@@ -7,6 +7,11 @@
     ├── InsufficientScope        insufficient_scope
     ├── BadCredentials           bad_credentials
     ├── UnknownScope             invalid_scope
+    ├── InvalidGrant             invalid_grant
+    │   └── RefreshTokenReused   invalid_grant
+    ├── InvalidClient            invalid_client
+    ├── ClientExists             client_exists
+    ├── ClientNotFound           client_not_found
     ├── UserExists               user_exists
     ├── UserNotFound             user_not_found
     ├── BadUserName              bad_user_name
@@ -64,6 +69,41 @@ class UnknownScope(AuthError):
     """A scope was asked for that does not exist or that the role does not grant."""
 
     code = "invalid_scope"
+
+
+class InvalidGrant(AuthError):
+    """A refresh token that is unknown, expired, revoked or another client's: the caller cannot tell which."""
+
+    code = "invalid_grant"
+
+    def __init__(self) -> None:
+        super().__init__("The refresh token is not valid any more. Log in again.")
+
+
+class RefreshTokenReused(InvalidGrant):
+    """Answered as its parent; the session has ended."""
+
+    def __init__(self, session_id: str, user_id: str) -> None:
+        super().__init__()
+        self.session_id = session_id
+        self.user_id = user_id
+
+
+class InvalidClient(AuthError):
+    """Unknown client, wrong secret or disabled client: the caller cannot tell which."""
+
+    code = "invalid_client"
+
+    def __init__(self) -> None:
+        super().__init__("The client's id or its secret is wrong, or missing. Send both, by HTTP Basic or as fields.")
+
+
+class ClientExists(AuthError):
+    code = "client_exists"
+
+
+class ClientNotFound(AuthError):
+    code = "client_not_found"
 
 
 class UserExists(AuthError):

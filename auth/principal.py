@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -41,13 +41,22 @@ ROLE_SCOPES: Mapping[Role, frozenset[Scope]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """An authenticated caller, until `expires_at` (UTC). `subject` is the user's id."""
+    """An authenticated caller, until `expires_at` (UTC).
+
+    `subject` is the user's or the client's id, or another issuer's word for the caller; only users have a role. The
+    last fields tell by which credential: a token of ours, of a log-in that lasts, by a client, or an API key.
+    """
 
     subject: str
     name: str
-    role: Role
+    role: Role | None
     scopes: frozenset[Scope]
-    expires_at: datetime
+    expires_at: datetime | None
+    token_id: str | None = None
+    session_id: str | None = None
+    client_id: str | None = None
+    key_id: str | None = None
+    rate: str | None = None  # the key's own limit
 
     def require(self, scope: Scope) -> None:
         """Raises InsufficientScope."""
@@ -55,13 +64,22 @@ class Principal:
             raise InsufficientScope(scope)
 
 
-def granted_scopes(role: Role, asked: str) -> frozenset[Scope]:
-    """Read a space-separated request for scopes (RFC 6749, section 3.3); an empty one means all of the role's.
+def granted_scopes(granted: frozenset[Scope], asked: str) -> frozenset[Scope]:
+    """Read a space-separated request for scopes (RFC 6749, section 3.3); an empty one means all that are granted.
 
     Raises UnknownScope, even if only one of several is refused.
     """
-    granted = ROLE_SCOPES[role]
     words = frozenset(asked.split())
     if not words <= granted:
-        raise UnknownScope(f"The role {role} grants only: {' '.join(sorted(granted))}. Ask for these.")
-    return frozenset(Scope(word) for word in words) or granted
+        raise UnknownScope(f"Only these can be had: {written_scopes(granted) or 'none'}. Ask for these.")
+    return read_scopes(asked) or granted
+
+
+def written_scopes(scopes: Iterable[Scope]) -> str:
+    """Scopes as tokens and rows hold them: sorted, separated by spaces."""
+    return " ".join(sorted(scopes))
+
+
+def read_scopes(text: str) -> frozenset[Scope]:
+    """Raises ValueError for a word that is no scope."""
+    return frozenset(Scope(word) for word in text.split())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import Column, DateTime, Dialect, MetaData, String, Table
+from sqlalchemy import BigInteger, Column, DateTime, Dialect, ForeignKey, Integer, MetaData, String, Table
 from sqlalchemy.types import TypeDecorator
 
 metadata = MetaData(
@@ -42,4 +42,107 @@ users = Table(
     Column("password_hash", String(255), nullable=False),
     Column("created_at", UTCDateTime, nullable=False),
     Column("disabled_at", UTCDateTime),
+    Column("totp_secret", String(255)),  # encrypted
+    Column("totp_confirmed_at", UTCDateTime),
+    Column("totp_last_step", BigInteger),  # a code counts once
+    Column("monthly_requests", BigInteger),
+    Column("monthly_megapixels", BigInteger),
+)
+
+# Services that log in as themselves (RFC 6749, section 4.4).
+clients = Table(
+    "clients",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("secret_digest", String(64), nullable=False),
+    Column("scopes", String(255), nullable=False),
+    Column("created_at", UTCDateTime, nullable=False),
+    Column("disabled_at", UTCDateTime),
+)
+
+# One log-in: the family of its refresh tokens, and what its access tokens name as `sid`.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("user_id", ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("client_id", String(36)),  # the client that alone may refresh it
+    Column("scopes", String(255), nullable=False),
+    Column("created_at", UTCDateTime, nullable=False),
+    Column("expires_at", UTCDateTime, nullable=False),
+    Column("revoked_at", UTCDateTime),
+)
+
+refresh_tokens = Table(
+    "refresh_tokens",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("session_id", ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("created_at", UTCDateTime, nullable=False),
+    Column("used_at", UTCDateTime),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("user_id", ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("name", String(64), nullable=False),
+    Column("secret_digest", String(64), nullable=False),
+    Column("previous_digest", String(64)),  # still taken until previous_until
+    Column("previous_until", UTCDateTime),
+    Column("scopes", String(255), nullable=False),
+    Column("addresses", String(1024), nullable=False),  # networks, separated by spaces; none: any address
+    Column("rate", String(32)),
+    Column("monthly_requests", BigInteger),
+    Column("monthly_megapixels", BigInteger),
+    Column("created_at", UTCDateTime, nullable=False),
+    Column("expires_at", UTCDateTime),
+    Column("revoked_at", UTCDateTime),
+    Column("last_used_at", UTCDateTime),
+)
+
+# What every process must hear of within a second; see auth/changes.py.
+changes = Table(
+    "changes",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("target", String(128), nullable=False),
+    Column("revoked", Integer, nullable=False),
+    Column("expires_at", UTCDateTime, nullable=False),
+)
+
+change_counter = Table(
+    "change_counter",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+)
+
+# Failed guesses, by a digest of whom or where they were aimed at.
+login_failures = Table(
+    "login_failures",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("failures", Integer, nullable=False),
+    Column("last_at", UTCDateTime, nullable=False),
+)
+
+# Where an owner has logged in from: others' guesses do not slow the owner down there.
+known_addresses = Table(
+    "known_addresses",
+    metadata,
+    Column("user_id", ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    Column("address", String(64), primary_key=True),
+    Column("last_at", UTCDateTime, nullable=False),
+)
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("owner", String(320), primary_key=True),  # "user:", "key:", "client:" ... and the id
+    Column("month", String(7), primary_key=True),  # 2026-11, UTC
+    Column("requests", BigInteger, nullable=False),
+    Column("pixels", BigInteger, nullable=False),
 )

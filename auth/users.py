@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -11,12 +10,14 @@ from uuid import uuid4
 
 from sqlalchemy import Row, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from auth.database import reaching_database
+from auth.changes import announce
+from auth.database import reading, writing
 from auth.errors import UserExists, UserNotFound
 from auth.principal import Role
-from auth.tables import users
+from auth.sessions import LONGEST_ACCESS, end_sessions
+from auth.tables import sessions, users
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class UserStore:
         user = User(str(uuid4()), name, role, datetime.now(UTC), None)
         row = {"id": user.id, "name": name, "role": role.value, "created_at": user.created_at}
         try:
-            async with self._transaction() as connection:
+            async with writing(self._engine) as connection:
                 await connection.execute(insert(users).values(**row, password_hash=password_hash))
         except IntegrityError:
             raise UserExists(f"There is already a user {name}. Choose another name.") from None
@@ -49,41 +50,47 @@ class UserStore:
 
     async def find(self, name: str) -> tuple[User, str] | None:
         """Return the user and the password's hash."""
-        async with self._transaction() as connection:
+        async with reading(self._engine) as connection:
             row = (await connection.execute(select(users).where(users.c.name == name))).one_or_none()
         return (_user(row), row.password_hash) if row else None
 
     async def list(self) -> Sequence[User]:
         """Return all users, by name."""
-        async with self._transaction() as connection:
+        async with reading(self._engine) as connection:
             rows = (await connection.execute(select(users).order_by(users.c.name))).all()
         return [_user(row) for row in rows]
 
-    async def disable(self, name: str) -> User:
-        """Keep the user from logging in; one who is disabled keeps the first time. Raises UserNotFound."""
-        return await self._update(name, disabled_at=func.coalesce(users.c.disabled_at, datetime.now(UTC)))
-
-    async def set_password_hash(self, name: str, password_hash: str) -> None:
+    async def get(self, user_id: str) -> User:
         """Raises UserNotFound."""
-        await self._update(name, password_hash=password_hash)
-
-    async def count(self) -> int:
-        async with self._transaction() as connection:
-            return (await connection.execute(select(func.count()).select_from(users))).scalar_one()
-
-    async def _update(self, name: str, **values: Any) -> User:
-        statement = update(users).where(users.c.name == name).values(**values).returning(users)
-        async with self._transaction() as connection:
-            row = (await connection.execute(statement)).one_or_none()
+        async with reading(self._engine) as connection:
+            row = (await connection.execute(select(users).where(users.c.id == user_id))).one_or_none()
         if row is None:
-            raise UserNotFound(f"There is no user {name}. List the users to see their names.")
+            raise UserNotFound("There is no such user. List the users to see their ids.")
         return _user(row)
 
-    @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[AsyncConnection]:
-        with reaching_database():
-            async with self._engine.begin() as connection:
-                yield connection
+    async def disable(self, name: str) -> User:
+        """End the user's log-ins and refuse further ones; a second call keeps the first time. Raises UserNotFound."""
+        return await self._update(name, disabled_at=func.coalesce(users.c.disabled_at, datetime.now(UTC)))
+
+    async def set_password_hash(self, name: str, password_hash: str, keep_session: str | None = None) -> None:
+        """End the user's log-ins, but for `keep_session`. Raises UserNotFound."""
+        await self._update(name, keep_session, password_hash=password_hash)
+
+    async def count(self) -> int:
+        async with reading(self._engine) as connection:
+            return (await connection.execute(select(func.count()).select_from(users))).scalar_one()
+
+    async def _update(self, name: str, keep_session: str | None = None, **values: Any) -> User:
+        statement = update(users).where(users.c.name == name).values(**values).returning(users)
+        async with writing(self._engine) as connection:
+            row = (await connection.execute(statement)).one_or_none()
+            if row is None:
+                raise UserNotFound(f"There is no user {name}. List the users to see their names.")
+            await end_sessions(connection, sessions.c.user_id == row.id, sessions.c.id != (keep_session or ""))
+            # The user's API keys are read anew.
+            until = datetime.now(UTC) + LONGEST_ACCESS
+            await announce(connection, f"user:{row.id}", revoked=False, expires_at=until)
+        return _user(row)
 
 
 def _user(row: Row[Any]) -> User:

@@ -2,46 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeVar
 
 import typer
 
+from api.commands.database import with_engine
 from api.commands.output import JsonFlag, PasswordStdin, print_json, print_table, read_password
 from api.settings import Settings, load_settings
 from auth.accounts import Accounts
-from auth.principal import Role, granted_scopes
+from auth.principal import ROLE_SCOPES, Role, granted_scopes
 from auth.users import User
 
 app = typer.Typer(help="Add, list and disable users.", no_args_is_help=True)
 T = TypeVar("T")
 
 
-@asynccontextmanager
-async def open_accounts(settings: Settings) -> AsyncIterator[Accounts]:
-    """The accounts of the settings' database, migrated first."""
-    from auth.database import migrate, open_engine
+def with_accounts(settings: Settings, act: Callable[[Accounts], Awaitable[T]]) -> T:
+    """Run `act` on the accounts of the settings' database, in an event loop of its own."""
     from auth.passwords import PasswordHasher
     from auth.users import UserStore
 
-    engine = open_engine(settings.database_url.get_secret_value())
-    try:
-        await migrate(engine)
-        yield Accounts(UserStore(engine), PasswordHasher())
-    finally:
-        await engine.dispose()
-
-
-def with_accounts(settings: Settings, act: Callable[[Accounts], Awaitable[T]]) -> T:
-    """Run `act` on the accounts, in an event loop of its own."""
-
-    async def run() -> T:
-        async with open_accounts(settings) as accounts:
-            return await act(accounts)
-
-    return asyncio.run(run())
+    return with_engine(settings, lambda engine: act(Accounts(UserStore(engine), PasswordHasher())))
 
 
 @app.command("add")
@@ -84,14 +66,19 @@ def token(
     scope: Annotated[str, typer.Option(help="Scopes, separated by spaces; all of the role's if absent.")] = "",
 ) -> None:
     """Print an access token for a user, and nothing else."""
-    from api.lifespan import token_authority
+    from api.lifespan import open_keyring, token_policy
+    from auth.sessions import SessionStore
+    from auth.tokens import TokenAuthority
 
     settings = load_settings()
-    authority = token_authority(settings)
+    authority = TokenAuthority(open_keyring(settings), token_policy(settings))
     password = read_password(password_stdin)
     found = with_accounts(settings, lambda accounts: accounts.authenticate(user, password))
-    scopes = granted_scopes(found.role, scope)
-    typer.echo(authority.issue(subject=found.id, name=found.name, role=found.role, scopes=scopes).access_token)
+    scopes = granted_scopes(ROLE_SCOPES[found.role], scope)
+    seconds = settings.auth.session_seconds
+    session = with_engine(settings, lambda engine: SessionStore(engine, seconds).begin(found.id, scopes))
+    issued = authority.issue(subject=found.id, name=found.name, role=found.role, scopes=scopes, session_id=session.id)
+    typer.echo(issued.access_token)
 
 
 def _report(user: User, done: str, as_json: bool) -> None:

@@ -1,23 +1,27 @@
-"""`POST /auth/token` (RFC 6749), the password grant."""
+"""`POST /auth/token` (RFC 6749): the grants `password`, `refresh_token` and `client_credentials`."""
 
 from __future__ import annotations
 
-from http import HTTPStatus
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
-from urllib.parse import parse_qsl
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from api.audit import record
 from api.deps import Rooms, State
-from api.errors import OAUTH_ERRORS, BadForm, UnsupportedGrant, headers_of, status_of
+from api.errors import OAUTH_ERRORS, UnsupportedGrant
 from api.limits import TOKEN_LIMIT, CallerLimits
+from api.oauth import client_of, oauth_error, read_form, require
 from api.schemas import Token
-from auth.principal import granted_scopes
+from auth.clients import Client
+from auth.errors import InvalidClient, InvalidGrant, RefreshTokenReused, UserNotFound
+from auth.principal import ROLE_SCOPES, granted_scopes, written_scopes
+from auth.sessions import Session
+from auth.tokens import FIRST_PARTY, IssuedToken
+from auth.users import User
 
-_MAX_FORM_BYTES = 16 * 1024
-_MAX_FIELDS = 16
 _FORM_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -25,18 +29,26 @@ _FORM_BODY: dict[str, Any] = {
             "application/x-www-form-urlencoded": {
                 "schema": {
                     "type": "object",
-                    "required": ["grant_type", "username", "password"],
+                    "required": ["grant_type"],
                     "properties": {
-                        "grant_type": {"type": "string", "enum": ["password"]},
+                        "grant_type": {"type": "string", "enum": ["password", "refresh_token", "client_credentials"]},
                         "username": {"type": "string"},
                         "password": {"type": "string", "format": "password"},
-                        "scope": {"type": "string", "description": "separated by spaces; all of the role's if absent"},
+                        "refresh_token": {"type": "string"},
+                        "client_id": {"type": "string"},
+                        "client_secret": {"type": "string", "format": "password"},
+                        "scope": {
+                            "type": "string",
+                            "description": "separated by spaces; all that can be had if absent",
+                        },
                     },
                 }
             }
         },
     }
 }
+
+Grant = Callable[[Request, State, dict[str, str], Client | None], Awaitable[Token]]
 
 
 def auth_router(limits: CallerLimits, rate: str) -> APIRouter:
@@ -46,53 +58,95 @@ def auth_router(limits: CallerLimits, rate: str) -> APIRouter:
     @router.post("/auth/token", response_model=Token, openapi_extra=_FORM_BODY)
     @limits.per_address(rate, TOKEN_LIMIT)
     async def token(request: Request, rooms: Rooms) -> Response:
-        """Exchange a user's name and password for an access token."""
+        """Exchange a user's password, a refresh token or a client's secret for an access token."""
         try:
-            answer = await _password_grant(rooms, await _read_form(request))
+            form = await read_form(request, "grant_type")
+            client = await client_of(rooms["clients"], request, form)
+            answer = await _grant(form["grant_type"], rooms)(request, rooms, form, client)
         except tuple(OAUTH_ERRORS) as error:
-            rooms["metrics"].auth_events.labels("token", "refused").inc()
-            return _oauth_error(request, error)
-        rooms["metrics"].auth_events.labels("token", "issued").inc()
-        return JSONResponse(answer.model_dump(), headers={"Pragma": "no-cache"})
+            await record(request, "token", "refused", actor="", code=getattr(error, "code", ""))
+            return oauth_error(request, error)
+        return JSONResponse(answer.model_dump(exclude_none=True), headers={"Pragma": "no-cache"})
 
     return router
 
 
-async def _read_form(request: Request) -> dict[str, str]:
-    """The parameters, each once (RFC 6749, section 3.2). Raises BadForm."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/x-www-form-urlencoded":
-        raise BadForm("Send the parameters as application/x-www-form-urlencoded.")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAX_FORM_BYTES:
-            raise BadForm(f"The form may have {_MAX_FORM_BYTES} bytes at most.")
-    try:
-        pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_MAX_FIELDS, errors="strict")
-    except ValueError as error:
-        raise BadForm("The form is not valid: check its encoding and its number of fields.") from error
-    if len({name for name, _ in pairs}) < len(pairs):
-        raise BadForm("A parameter is given more than once. Give each once.")
-    return dict(pairs)
+def _grant(name: str, rooms: State) -> Grant:
+    """Raises UnsupportedGrant."""
+    offered = {grant: _GRANTS[grant] for grant in grants(rooms)}
+    if name not in offered:
+        raise UnsupportedGrant(f"Use one of the grant types {', '.join(offered)}.")
+    return offered[name]
 
 
-async def _password_grant(rooms: State, form: dict[str, str]) -> Token:
+def grants(rooms: State) -> list[str]:
+    """The grant types that the settings offer."""
+    return [name for name in _GRANTS if name != "password" or rooms["settings"].auth.password_grant]
+
+
+async def _password(request: Request, rooms: State, form: dict[str, str], client: Client | None) -> Token:
     """Raises BadForm, BadCredentials, UnknownScope."""
-    if form.get("grant_type") != "password":
-        raise UnsupportedGrant("Use grant_type=password.")
-    missing = [name for name in ("username", "password") if not form.get(name)]
-    if missing:
-        raise BadForm(f"Missing: {', '.join(missing)}.")
+    require(form, "username", "password")
     user = await rooms["accounts"].authenticate(form["username"], form["password"])
-    scopes = granted_scopes(user.role, form.get("scope", ""))
-    issued = rooms["tokens"].issue(subject=user.id, name=user.name, role=user.role, scopes=scopes)
-    return Token(access_token=issued.access_token, expires_in=issued.expires_in, scope=" ".join(sorted(issued.scopes)))
+    scopes = granted_scopes(ROLE_SCOPES[user.role], form.get("scope", ""))
+    session = await rooms["sessions"].begin(user.id, scopes, client.id if client else None)
+    await record(request, "token", "issued", actor=user.id, grant="password", session=session.id)
+    return _for_session(rooms, user, session)
 
 
-def _oauth_error(request: Request, error: Exception) -> Response:
-    """RFC 6749, section 5.2."""
-    name = next(OAUTH_ERRORS[kind] for kind in type(error).__mro__ if kind in OAUTH_ERRORS)
-    request.state.problem_code = name
-    status = status_of(error) or HTTPStatus.BAD_REQUEST
-    return JSONResponse({"error": name, "error_description": str(error)}, status, headers_of(error))
+async def _refresh(request: Request, rooms: State, form: dict[str, str], client: Client | None) -> Token:
+    """Raises BadForm, InvalidGrant, UnknownScope."""
+    require(form, "refresh_token")
+    try:
+        session = await rooms["sessions"].rotate(form["refresh_token"], client.id if client else None)
+    except RefreshTokenReused as error:
+        await rooms["changes"].catch_up()
+        await record(request, "token", "reused", actor=error.user_id, session=error.session_id)
+        raise
+    try:
+        user = await rooms["accounts"].get(session.user_id)
+    except UserNotFound:
+        raise InvalidGrant from None
+    if user.disabled_at is not None:
+        raise InvalidGrant
+    await record(request, "token", "issued", actor=user.id, grant="refresh_token", session=session.id)
+    return _for_session(rooms, user, session, form.get("scope", ""))
+
+
+def _for_session(rooms: State, user: User, session: Session, asked: str = "") -> Token:
+    """A refresh can ask for less; a role that was narrowed meanwhile narrows the session."""
+    issued = rooms["tokens"].issue(
+        subject=user.id,
+        name=user.name,
+        role=user.role,
+        scopes=granted_scopes(session.scopes & ROLE_SCOPES[user.role], asked),
+        session_id=session.id,
+        client_id=session.client_id or FIRST_PARTY,
+    )
+    return _answer(issued, session.refresh_token)
+
+
+async def _client_credentials(request: Request, rooms: State, form: dict[str, str], client: Client | None) -> Token:
+    """Raises InvalidClient, UnknownScope."""
+    if client is None:
+        raise InvalidClient
+    scopes = granted_scopes(client.scopes, form.get("scope", ""))
+    issued = rooms["tokens"].issue(subject=client.id, name=client.name, role=None, scopes=scopes, client_id=client.id)
+    await record(request, "token", "issued", actor=client.id, grant="client_credentials")
+    return _answer(issued)
+
+
+def _answer(issued: IssuedToken, refresh_token: str | None = None) -> Token:
+    return Token(
+        access_token=issued.access_token,
+        expires_in=issued.expires_in,
+        refresh_token=refresh_token,
+        scope=written_scopes(issued.scopes),
+    )
+
+
+_GRANTS: Mapping[str, Grant] = {
+    "password": _password,
+    "refresh_token": _refresh,
+    "client_credentials": _client_credentials,
+}

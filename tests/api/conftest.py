@@ -16,7 +16,7 @@ from api.app import create_app
 from api.commands.users import with_accounts
 from api.settings import Settings
 from auth.principal import Role
-from auth.tokens import generate_signing_key
+from auth.signatures import generate_signing_key
 
 PASSWORD = "correct horse battery"
 MakeClient = Callable[..., TestClient]

@@ -68,7 +68,7 @@ def test_missing_key_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     """Without a signing key the gateway says which setting is missing and how to make one."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SettingsError, match=r"AUTH__SIGNING_KEY.*atalaya secrets init"):
-        Settings(_env_file=None).signing_key()
+        Settings(_env_file=None).signing_keys()
 
 
 def test_documentation_is_off_in_production() -> None:

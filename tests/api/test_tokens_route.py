@@ -35,7 +35,7 @@ def test_scope_narrows(client: TestClient, log_in: Any) -> None:
         ({"scope": "users:admin"}, "invalid_scope"),
         ({"scope": "everything"}, "invalid_scope"),
         ({"grant_type": "implicit"}, "unsupported_grant_type"),
-        ({"grant_type": ""}, "unsupported_grant_type"),
+        ({"grant_type": ""}, "invalid_request"),
         ({"username": ""}, "invalid_request"),
         ({"password": ""}, "invalid_request"),
         ({"password": ["a", "b"]}, "invalid_request"),

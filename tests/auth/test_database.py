@@ -70,14 +70,14 @@ async def test_migrations_go_back(engine: AsyncEngine) -> None:
         assert await connection.run_sync(tables) == {"alembic_version"}
     await migrate(engine)
     async with engine.connect() as connection:
-        assert await connection.run_sync(tables) == {"alembic_version", "users"}
+        assert await connection.run_sync(tables) == {"alembic_version", *metadata.tables}
 
 
 async def test_migrating_twice_changes_nothing(engine: AsyncEngine) -> None:
     """A start on a current database leaves it as it is."""
     await migrate(engine)
     async with engine.connect() as connection:
-        assert (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalars().all() == ["0001"]
+        assert (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalars().all() == ["0002"]
 
 
 async def test_processes_that_start_together_migrate_once(database_url: str) -> None:
@@ -86,7 +86,7 @@ async def test_processes_that_start_together_migrate_once(database_url: str) -> 
     try:
         await asyncio.gather(*(migrate(engine) for engine in engines))
         async with engines[0].connect() as connection:
-            assert await connection.run_sync(tables) == {"alembic_version", "users"}
+            assert await connection.run_sync(tables) == {"alembic_version", *metadata.tables}
     finally:
         for engine in engines:
             await engine.dispose()

@@ -9,8 +9,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from auth.errors import WeakSigningKey
+from auth.keyring import Keyring
 from auth.principal import Role, Scope
-from auth.tokens import TokenAuthority, TokenPolicy, generate_signing_key, load_signing_key
+from auth.signatures import generate_signing_key, load_signing_key
+from auth.tokens import TokenAuthority, TokenPolicy
 
 PEM = generate_signing_key("ES256")
 SECRET = generate_signing_key("HS256")
@@ -78,7 +80,7 @@ def test_hs256_needs_256_bits(text: str) -> None:
 )
 def test_hs256_takes_hexadecimal_base64_and_text(text: str) -> None:
     """Secrets of 256 bits in the usual spellings are taken."""
-    authority = TokenAuthority(load_signing_key("HS256", text), TokenPolicy("issuer", "audience", lifetime_s=60))
+    authority = TokenAuthority(Keyring("HS256", text), TokenPolicy("issuer", "audience", lifetime_s=60))
     issued = authority.issue(subject="1", name="ada", role=Role.CLIENT, scopes={Scope.PREDICT})
     assert authority.verify(issued.access_token).name == "ada"
 
@@ -91,7 +93,7 @@ def test_a_private_key_is_no_hs256_secret() -> None:
 
 def test_no_repr_shows_a_secret() -> None:
     """Keys and tokens can be printed without harm."""
-    authority = TokenAuthority(KEY, TokenPolicy("issuer", "audience", lifetime_s=60))
+    authority = TokenAuthority(Keyring("ES256", PEM), TokenPolicy("issuer", "audience", lifetime_s=60))
     issued = authority.issue(subject="1", name="ada", role=Role.CLIENT, scopes={Scope.PREDICT})
     assert issued.access_token not in repr(issued)
     assert repr(KEY) == f"SigningKey(algorithm='ES256', kid='{KEY.kid}')"

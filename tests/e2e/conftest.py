@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from auth.tokens import generate_signing_key
+from auth.signatures import generate_signing_key
 
 ROOT = Path(__file__).parents[2]
 ATALAYA = Path(sys.executable).with_name("atalaya")

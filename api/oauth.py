@@ -1,0 +1,80 @@
+"""What the OAuth endpoints share: form bodies, who the client is, and errors in the RFC's own form."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from http import HTTPStatus
+from urllib.parse import parse_qsl, unquote_plus
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from api.errors import OAUTH_ERRORS, BadForm, headers_of, status_of
+from auth.clients import Client, ClientStore
+from auth.errors import InvalidClient
+from auth.tokens import FIRST_PARTY
+
+_MAX_FORM_BYTES = 16 * 1024
+_MAX_FIELDS = 16
+
+
+async def read_form(request: Request, *required: str) -> dict[str, str]:
+    """The parameters, each once (RFC 6749, section 3.2). Raises BadForm, also for one of `required` that is missing."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/x-www-form-urlencoded":
+        raise BadForm("Send the parameters as application/x-www-form-urlencoded.")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MAX_FORM_BYTES:
+            raise BadForm(f"The form may have {_MAX_FORM_BYTES} bytes at most.")
+    try:
+        pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_MAX_FIELDS, errors="strict")
+    except ValueError as error:
+        raise BadForm("The form is not valid: check its encoding and its number of fields.") from error
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise BadForm("A parameter is given more than once. Give each once.")
+    form = dict(pairs)
+    require(form, *required)
+    return form
+
+
+def require(form: dict[str, str], *names: str) -> None:
+    """Raises BadForm, naming what is missing or empty."""
+    missing = [name for name in names if not form.get(name)]
+    if missing:
+        raise BadForm(f"Missing: {', '.join(missing)}.")
+
+
+async def client_of(clients: ClientStore, request: Request, form: dict[str, str]) -> Client | None:
+    """The client that the request authenticates (RFC 6749, section 2.3.1), None for a first-party one.
+
+    Raises InvalidClient, BadForm for two ways at once.
+    """
+    scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
+    in_form = form.get("client_id", ""), form.get("client_secret", "")
+    client_id, secret = _basic(encoded) if scheme.lower() == "basic" else in_form
+    if scheme.lower() == "basic" and in_form[1]:
+        raise BadForm("The client's secret is given twice. Send it by HTTP Basic or as a field.")
+    if client_id in ("", FIRST_PARTY) and not secret:
+        return None
+    return await clients.authenticate(client_id, secret)
+
+
+def _basic(encoded: str) -> tuple[str, str]:
+    try:
+        client_id, separator, secret = base64.b64decode(encoded, validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        raise InvalidClient from None
+    if not separator:
+        raise InvalidClient
+    return unquote_plus(client_id), unquote_plus(secret)
+
+
+def oauth_error(request: Request, error: Exception) -> Response:
+    """RFC 6749, section 5.2."""
+    name = next(OAUTH_ERRORS[kind] for kind in type(error).__mro__ if kind in OAUTH_ERRORS)
+    request.state.problem_code = name
+    status = status_of(error) or HTTPStatus.BAD_REQUEST
+    return JSONResponse({"error": name, "error_description": str(error)}, status, headers_of(error))

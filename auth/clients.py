@@ -1,0 +1,94 @@
+"""Services that log in as themselves with an id and a secret (RFC 6749, sections 2.3 and 4.4)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import Row, insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from auth.changes import announce
+from auth.database import reading, writing
+from auth.errors import ClientExists, ClientNotFound, InvalidClient
+from auth.principal import Scope, read_scopes, written_scopes
+from auth.sessions import LONGEST_ACCESS
+from auth.tables import clients
+
+# What no client can have as its id stays away from the database, which chokes on some characters.
+_ID = re.compile(r"[0-9a-f-]{36}")
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Times are UTC; a client with `disabled_at` cannot log in."""
+
+    id: str
+    name: str
+    scopes: frozenset[Scope]
+    created_at: datetime
+    disabled_at: datetime | None
+
+
+class ClientStore:
+    """Every method raises DatabaseUnavailable while the database is away."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def add(self, name: str, scopes: Iterable[Scope]) -> tuple[Client, str]:
+        """Return the new client and its secret, which is kept nowhere else. Raises ClientExists."""
+        client = Client(str(uuid4()), name, frozenset(scopes), datetime.now(UTC), None)
+        secret = secrets.token_urlsafe(32)
+        row = {"id": client.id, "name": name, "scopes": written_scopes(client.scopes), "created_at": client.created_at}
+        try:
+            async with writing(self._engine) as connection:
+                await connection.execute(insert(clients).values(**row, secret_digest=_digest(secret)))
+        except IntegrityError:
+            raise ClientExists(f"There is already a client {name}. Choose another name.") from None
+        return client, secret
+
+    async def authenticate(self, client_id: str, secret: str) -> Client:
+        """Raises InvalidClient, the same for every reason."""
+        row = await self._find(client_id) if _ID.fullmatch(client_id) else None
+        expected = row.secret_digest if row else _digest("")
+        if not hmac.compare_digest(expected, _digest(secret)) or row is None or row.disabled_at is not None:
+            raise InvalidClient
+        return _client(row)
+
+    async def list(self) -> Sequence[Client]:
+        """Return all clients, by name."""
+        async with reading(self._engine) as connection:
+            return [_client(row) for row in await connection.execute(select(clients).order_by(clients.c.name))]
+
+    async def _find(self, client_id: str) -> Row[Any] | None:
+        async with reading(self._engine) as connection:
+            return (await connection.execute(select(clients).where(clients.c.id == client_id))).one_or_none()
+
+    async def disable(self, name: str) -> Client:
+        """Refuse the client and every token it holds. Raises ClientNotFound."""
+        now = datetime.now(UTC)
+        statement = update(clients).where(clients.c.name == name).values(disabled_at=now).returning(clients)
+        async with writing(self._engine) as connection:
+            row = (await connection.execute(statement)).one_or_none()
+            if row is None:
+                raise ClientNotFound(f"There is no client {name}. List the clients to see their names.")
+            await announce(connection, f"client:{row.id}", revoked=True, expires_at=now + LONGEST_ACCESS)
+        return _client(row)
+
+
+def _client(row: Row[Any]) -> Client:
+    return Client(row.id, row.name, read_scopes(row.scopes), row.created_at, row.disabled_at)
+
+
+def _digest(secret: str) -> str:
+    """256 random bits need no slow hash."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,150 @@
+"""Log-ins that last: a session is one log-in and the family of its refresh tokens (RFC 9700, section 4.14)."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import Row, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from auth.changes import announce
+from auth.database import reading, writing
+from auth.errors import BadCredentials, InvalidGrant, RefreshTokenReused
+from auth.principal import Scope, read_scopes, written_scopes
+from auth.tables import refresh_tokens, sessions, users
+
+REFRESH_PREFIX = "atr_"
+# No access token lives longer, so none outlives what the other processes remember of its session.
+LONGEST_ACCESS = timedelta(hours=1, minutes=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """`refresh_token` is the newest of the family: no other copy of it exists."""
+
+    id: str
+    user_id: str
+    client_id: str | None
+    scopes: frozenset[Scope]
+    expires_at: datetime
+    refresh_token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshToken:
+    """What is known of a refresh token that can be used now."""
+
+    session_id: str
+    user_id: str
+    client_id: str | None
+    scopes: frozenset[Scope]
+    issued_at: datetime
+    expires_at: datetime
+
+
+class SessionStore:
+    """Every method raises DatabaseUnavailable while the database is away."""
+
+    def __init__(self, engine: AsyncEngine, lifetime_s: int) -> None:
+        self._engine = engine
+        self._lifetime = timedelta(seconds=lifetime_s)
+
+    async def begin(self, user_id: str, scopes: frozenset[Scope], client_id: str | None = None) -> Session:
+        """Start a session for a user who has logged in, by way of a client where one is named.
+
+        Raises BadCredentials for a user disabled meanwhile.
+        """
+        now = datetime.now(UTC)
+        session = Session(str(uuid4()), user_id, client_id, scopes, now + self._lifetime, _new_token())
+        async with writing(self._engine) as connection:
+            # The lock makes disabling wait, and find this session.
+            enabled = select(users.c.id).where(users.c.id == user_id, users.c.disabled_at.is_(None))
+            if (await connection.execute(enabled.with_for_update(read=True))).one_or_none() is None:
+                raise BadCredentials
+            row = {"id": session.id, "user_id": user_id, "client_id": client_id, "scopes": written_scopes(scopes)}
+            times = {"created_at": now, "expires_at": session.expires_at}
+            await connection.execute(insert(sessions).values(**row, **times))
+            await _add_token(connection, session.refresh_token, session.id, now)
+        return session
+
+    async def rotate(self, refresh_token: str, client_id: str | None = None) -> Session:
+        """Exchange a refresh token for its successor.
+
+        Raises InvalidGrant for one that is unknown, expired, revoked or another client's, and RefreshTokenReused for
+        one that was exchanged before: someone else holds a copy, so the whole session has ended.
+        """
+        now = datetime.now(UTC)
+        async with writing(self._engine) as connection:
+            row = await _find(connection, refresh_token)
+            if row is None or row.revoked_at or row.expires_at <= now or row.client_id != client_id:
+                raise InvalidGrant
+            unused = refresh_tokens.c.digest == row.digest, refresh_tokens.c.used_at.is_(None)
+            used = await connection.execute(update(refresh_tokens).where(*unused).values(used_at=now))
+            reused = used.rowcount == 0
+            successor = _new_token()
+            if reused:
+                await end_sessions(connection, sessions.c.id == row.id)
+            else:
+                await _add_token(connection, successor, row.id, now)
+        if reused:
+            raise RefreshTokenReused(row.id, row.user_id)
+        return Session(row.id, row.user_id, row.client_id, read_scopes(row.scopes), row.expires_at, successor)
+
+    async def find(self, refresh_token: str) -> RefreshToken | None:
+        """What a refresh token stands for, None unless it could be exchanged now."""
+        async with reading(self._engine) as connection:
+            row = await _find(connection, refresh_token)
+        if row is None or row.revoked_at or row.used_at or row.expires_at <= datetime.now(UTC):
+            return None
+        return RefreshToken(row.id, row.user_id, row.client_id, read_scopes(row.scopes), row.issued_at, row.expires_at)
+
+    async def end(self, session_id: str) -> None:
+        """End a session: neither its refresh token nor its access tokens count any more."""
+        async with writing(self._engine) as connection:
+            await end_sessions(connection, sessions.c.id == session_id)
+
+    async def revoke_access_token(self, token_id: str) -> None:
+        """Refuse one access token, by its `jti`."""
+        async with writing(self._engine) as connection:
+            await announce(connection, f"jti:{token_id}", revoked=True, expires_at=datetime.now(UTC) + LONGEST_ACCESS)
+
+
+async def end_sessions(connection: AsyncConnection, *which: Any) -> Sequence[str]:
+    """End the sessions that the conditions select, in the caller's transaction; returns their ids."""
+    now = datetime.now(UTC)
+    statement = update(sessions).where(*which, sessions.c.revoked_at.is_(None)).values(revoked_at=now)
+    ended = (await connection.execute(statement.returning(sessions.c.id, sessions.c.expires_at))).all()
+    for row in ended:
+        await announce(connection, f"sid:{row.id}", revoked=True, expires_at=now + LONGEST_ACCESS)
+    return [row.id for row in ended]
+
+
+async def _find(connection: AsyncConnection, refresh_token: str) -> Row[Any] | None:
+    """The token's row beside its session's. Digests are looked up, so no comparison leaks a token's characters."""
+    token = refresh_tokens.c
+    statement = (
+        select(sessions, token.digest, token.used_at, token.created_at.label("issued_at"))
+        .join(sessions, token.session_id == sessions.c.id)
+        .where(token.digest == _digest(refresh_token))
+    )
+    return (await connection.execute(statement)).one_or_none()
+
+
+async def _add_token(connection: AsyncConnection, token: str, session_id: str, now: datetime) -> None:
+    row = {"digest": _digest(token), "session_id": session_id, "created_at": now}
+    await connection.execute(insert(refresh_tokens).values(**row))
+
+
+def _new_token() -> str:
+    return REFRESH_PREFIX + secrets.token_urlsafe(32)
+
+
+def _digest(token: str) -> str:
+    """256 random bits need no slow hash."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
