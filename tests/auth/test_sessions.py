@@ -1,0 +1,124 @@
+"""Sessions and their refresh tokens, on both databases."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from auth.changes import ChangeFeed
+from auth.errors import BadCredentials, InvalidGrant, RefreshTokenReused
+from auth.principal import Role, Scope
+from auth.sessions import Session, SessionStore
+from auth.users import User, UserStore
+
+SCOPES = frozenset({Scope.PREDICT, Scope.KEYS_WRITE})
+
+
+@pytest.fixture
+def store(engine: AsyncEngine) -> SessionStore:
+    return SessionStore(engine, lifetime_s=3600)
+
+
+@pytest.fixture
+async def user(engine: AsyncEngine) -> User:
+    return await UserStore(engine).add("ana", Role.CLIENT, "hash")
+
+
+@pytest.fixture
+async def session(store: SessionStore, user: User) -> Session:
+    return await store.begin(user.id, SCOPES)
+
+
+async def test_a_refresh_token_is_exchanged_for_the_next(store: SessionStore, session: Session) -> None:
+    """Each exchange stays in the session, keeps its scopes and its end, and brings another token."""
+    second = await store.rotate(session.refresh_token)
+    third = await store.rotate(second.refresh_token)
+    assert {session.id} == {second.id, third.id}
+    assert (third.scopes, third.expires_at) == (SCOPES, session.expires_at)
+    assert len({session.refresh_token, second.refresh_token, third.refresh_token}) == 3
+
+
+async def test_reuse_ends_the_session(store: SessionStore, session: Session) -> None:
+    """A refresh token that was exchanged before ends the whole family, the newest token included."""
+    newest = await store.rotate(session.refresh_token)
+    with pytest.raises(RefreshTokenReused) as reused:
+        await store.rotate(session.refresh_token)
+    assert reused.value.session_id == session.id
+    with pytest.raises(InvalidGrant):
+        await store.rotate(newest.refresh_token)
+
+
+async def test_of_two_exchanges_at_once_one_wins(store: SessionStore, session: Session) -> None:
+    """A race over one refresh token yields one successor at most, and ends the session."""
+    outcomes = await asyncio.gather(*(store.rotate(session.refresh_token) for _ in range(4)), return_exceptions=True)
+    successors = [outcome for outcome in outcomes if isinstance(outcome, Session)]
+    assert len(successors) == 1
+    assert all(isinstance(outcome, InvalidGrant) for outcome in outcomes if outcome is not successors[0])
+    with pytest.raises(InvalidGrant):
+        await store.rotate(successors[0].refresh_token)
+
+
+@pytest.mark.parametrize("token", ["", "atr_", "atr_unknown", "\x00", "\ud800", "x" * 9000])
+async def test_an_unknown_token_is_refused(store: SessionStore, token: str) -> None:
+    """Whatever was never issued is refused as any other."""
+    with pytest.raises(InvalidGrant):
+        await store.rotate(token)
+    assert await store.find(token) is None
+
+
+async def test_an_expired_session_cannot_be_refreshed(engine: AsyncEngine, user: User) -> None:
+    """After its lifetime a session is over."""
+    store = SessionStore(engine, lifetime_s=0)
+    session = await store.begin(user.id, SCOPES)
+    with pytest.raises(InvalidGrant):
+        await store.rotate(session.refresh_token)
+    assert await store.find(session.refresh_token) is None
+
+
+async def test_a_client_s_token_is_its_own(store: SessionStore, user: User) -> None:
+    """A refresh token that a client got is worth nothing to others, and lasts."""
+    session = await store.begin(user.id, SCOPES, client_id="client-1")
+    for other in (None, "client-2"):
+        with pytest.raises(InvalidGrant):
+            await store.rotate(session.refresh_token, other)
+    assert (await store.rotate(session.refresh_token, "client-1")).client_id == "client-1"
+
+
+async def test_a_disabled_user_gets_no_session(engine: AsyncEngine, store: SessionStore, user: User) -> None:
+    """Who is disabled between the password and the session has none."""
+    await UserStore(engine).disable("ana")
+    with pytest.raises(BadCredentials):
+        await store.begin(user.id, SCOPES)
+
+
+async def test_disabling_a_user_ends_the_sessions(engine: AsyncEngine, store: SessionStore, session: Session) -> None:
+    """Disabling a user ends what is open, and tells the other processes."""
+    feed = ChangeFeed(engine)
+    await UserStore(engine).disable("ana")
+    with pytest.raises(InvalidGrant):
+        await store.rotate(session.refresh_token)
+    await feed.catch_up()
+    assert feed.is_revoked(f"sid:{session.id}")
+
+
+async def test_a_new_password_ends_the_other_sessions(
+    engine: AsyncEngine, store: SessionStore, user: User, session: Session
+) -> None:
+    """A password change keeps the session that made it, and ends the others."""
+    other = await store.begin(user.id, SCOPES)
+    await UserStore(engine).set_password_hash("ana", "other hash", keep_session=session.id)
+    assert (await store.rotate(session.refresh_token)).id == session.id
+    with pytest.raises(InvalidGrant):
+        await store.rotate(other.refresh_token)
+
+
+async def test_only_digests_are_stored(engine: AsyncEngine, session: Session) -> None:
+    """A copy of the database holds no refresh token."""
+    async with engine.connect() as connection:
+        digests = (await connection.execute(text("SELECT digest FROM refresh_tokens"))).scalars().all()
+    assert digests
+    assert session.refresh_token not in digests
+    assert session.refresh_token not in repr(session)
