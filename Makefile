@@ -4,9 +4,8 @@ VENV := .venv
 KERAS := .venv-keras
 BIN := $(VENV)/bin
 LOCK := --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
-SOURCES := api auth model monitoring grafana examples tests
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint format lock keras dashboards clean
+.PHONY: help run demo test bench lint format lock keras dashboards clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,6 +23,9 @@ test: lint $(KERAS)/.dev ## lint, types, import rules and every test
 	@echo "== tests"
 	@COVERAGE_FILE=.coverage.gateway $(BIN)/python -m pytest -q -m "not keras" --cov --cov-report=
 	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report
+
+bench: $(VENV)/.run ## what requests cost, measured in one run
+	@$(BIN)/python bench/authentication.py
 
 lint: $(VENV)/.dev ## ruff, mypy --strict and the import rules
 	@echo "== lint, types, import rules"
