@@ -14,6 +14,13 @@ from typing import Any
 
 from model.errors import KerasMissing, KerasProcessFailed
 
+# What Python, TensorFlow and a download of weights may need of the environment.
+_PASSED = frozenset(
+    {"PATH", "HOME", "LANG", "TMPDIR", "TERM", "COLUMNS", "LD_LIBRARY_PATH", "GLIBC_TUNABLES", "SSL_CERT_FILE"}
+    | {"HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"}
+)
+_PASSED_KINDS = ("LC_", "TF_", "KERAS_", "CUDA_", "NVIDIA_", "XLA_", "OMP_")
+
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -23,11 +30,17 @@ def run_in_keras(module: str, options: Mapping[str, Any], python: Path | None = 
     Raises KerasMissing, KerasProcessFailed.
     """
     interpreter = choose_interpreter(python, PROJECT_ROOT, importlib.util.find_spec("tensorflow") is not None)
-    status = subprocess.run([interpreter, "-m", module, json.dumps(dict(options))], check=False).returncode
+    command = [interpreter, "-m", module, json.dumps(dict(options))]
+    status = subprocess.run(command, check=False, env=_harmless_environment()).returncode
     if status < 0:
         raise KerasProcessFailed(f"{module} was ended by signal {-status}. If that is 9, it may lack memory.")
     if status > 0:
         raise KerasProcessFailed(f"{module} failed with exit status {status}. Its own message above says why.")
+
+
+def _harmless_environment() -> dict[str, str]:
+    """No secret: the child may open a file from elsewhere, and Keras' loader has been talked into running code."""
+    return {name: value for name, value in os.environ.items() if name in _PASSED or name.startswith(_PASSED_KINDS)}
 
 
 def choose_interpreter(given: Path | None, root: Path, tensorflow_here: bool) -> Path:

@@ -78,3 +78,16 @@ def test_a_quiet_start_drops_native_output_but_not_exceptions(
         raise ImportError
     os.write(2, b"error: after")
     assert capfd.readouterr().err == "error: after"
+
+
+def test_the_child_has_no_secret(
+    child: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Of the environment, the child gets what programs need, and nothing that the gateway keeps to itself."""
+    monkeypatch.setenv("AUTH__SIGNING_KEY", "secret")
+    monkeypatch.setenv("TF_NUM_INTEROP_THREADS", "1")
+    child.write_text("import os; print(*os.environ)")
+    run_in_keras("child", {}, HERE)
+    seen = capfd.readouterr().out.split()
+    assert "AUTH__SIGNING_KEY" not in seen
+    assert {"PATH", "TF_NUM_INTEROP_THREADS"} <= set(seen)
