@@ -12,8 +12,8 @@ from starlette.middleware import Middleware
 from api.errors import install_handlers
 from api.lifespan import lifespan_of, open_keyring
 from api.limits import CallerLimits, limit_handler
-from api.middleware import BodyLimit, Observe
-from api.routes import health, me, oauth
+from api.middleware import MAX_JSON_BYTES, BodyLimit, Observe
+from api.routes import audit, health, keys, me, oauth, usage, users
 from api.routes.auth import auth_router
 from api.routes.metrics import metrics_router
 from api.routes.predictions import predictions_router
@@ -51,7 +51,7 @@ def create_app(
                 extra_headers=limits.headers,
                 https=settings.in_production,
             ),
-            Middleware(BodyLimit, max_bytes=MAX_BYTES + MULTIPART_OVERHEAD_BYTES),
+            Middleware(BodyLimit, max_bytes=MAX_BYTES + MULTIPART_OVERHEAD_BYTES, max_json_bytes=MAX_JSON_BYTES),
         ],
     )
     app.state.limiter = limits
@@ -62,5 +62,9 @@ def create_app(
     app.include_router(oauth.router)
     app.include_router(predictions_router(limits, settings.limits.predict))
     app.include_router(me.router)
+    app.include_router(usage.router)
+    app.include_router(audit.router)
+    app.include_router(users.router)
+    app.include_router(keys.router)
     app.include_router(metrics_router(registry))
     return app

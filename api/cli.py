@@ -6,10 +6,11 @@ import sys
 
 import typer
 
-from api.commands import client, clients, demo, keras, local, secrets, serve, users
+from api.commands import audit, client, clients, demo, keras, keys, local, secrets, serve, users
 from api.errors import ApiError
 from auth.errors import AuthError
 from model.errors import ModelRoomError
+from monitoring.errors import MonitoringError
 
 app = typer.Typer(
     name="atalaya",
@@ -21,7 +22,9 @@ app = typer.Typer(
 )
 app.add_typer(users.app, name="users")
 app.add_typer(clients.app, name="clients")
+app.add_typer(keys.app, name="keys")
 app.add_typer(secrets.app, name="secrets")
+app.add_typer(audit.app, name="audit")
 app.command()(serve.serve)
 app.command()(demo.demo)
 app.command()(users.token)
@@ -43,7 +46,7 @@ def run(arguments: list[str]) -> int:
         status = app(arguments, standalone_mode=False)
     except typer.TyperException as error:
         return _wrong_usage(error)
-    except (ApiError, AuthError, ModelRoomError) as error:
+    except (ApiError, AuthError, ModelRoomError, MonitoringError) as error:
         return _fail(str(error), 1)
     except OSError as error:
         return _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)

@@ -18,11 +18,17 @@ from auth.authenticator import Authenticator
 from auth.changes import ChangeFeed
 from auth.clients import ClientStore
 from auth.errors import InsufficientScope, InvalidToken, MissingCredentials
+from auth.key_uses import KeyUses
 from auth.keyring import Keyring
+from auth.keys import KeyStore
+from auth.logins import LogIns
 from auth.principal import Principal, Scope
 from auth.sessions import SessionStore
 from auth.tokens import TokenAuthority
+from auth.totp import OneTimeCodes
+from auth.usage import UsageMeter
 from model.service import PredictionService
+from monitoring.audit.trail import AuditTrail
 from monitoring.health import Check
 from monitoring.metrics import Metrics
 
@@ -32,13 +38,19 @@ class State(TypedDict):
 
     settings: Settings
     metrics: Metrics
+    audit: AuditTrail
     accounts: Accounts
+    codes: OneTimeCodes
+    logins: LogIns
     sessions: SessionStore
     clients: ClientStore
+    keys: KeyStore
+    key_uses: KeyUses
     changes: ChangeFeed
     keyring: Keyring
     tokens: TokenAuthority
     authenticator: Authenticator
+    meter: UsageMeter
     service: PredictionService
     readiness: dict[str, Check]
 
@@ -61,13 +73,15 @@ def bearer_of(request: Request) -> str | None:
 
 
 async def principal_of(request: Request, rooms: State, credential: str) -> Principal:
-    """Raises InvalidToken, DatabaseUnavailable."""
+    """Raises InvalidToken, IssuerUnavailable, DatabaseUnavailable."""
     try:
         principal = await rooms["authenticator"].authenticate(credential, caller_address(request))
     except InvalidToken:
         await record(request, "access", "invalid", actor="")
         raise
     request.state.principal = principal
+    if principal.key_id is not None:
+        rooms["key_uses"].note(principal.key_id)
     structlog.contextvars.bind_contextvars(principal=principal.subject)
     return principal
 

@@ -24,6 +24,7 @@ from starlette.responses import JSONResponse, Response
 
 import auth.errors as auth
 import model.errors as model
+import monitoring.errors as monitoring
 
 
 class ApiError(Exception):
@@ -77,8 +78,25 @@ STATUS_OF: Mapping[type[Exception], HTTPStatus] = {
     auth.InvalidToken: HTTPStatus.UNAUTHORIZED,
     auth.InsufficientScope: HTTPStatus.FORBIDDEN,
     auth.DatabaseUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
-    auth.HashingBusy: HTTPStatus.SERVICE_UNAVAILABLE,
+    auth.HashingBusy: HTTPStatus.TOO_MANY_REQUESTS,
+    auth.TooManyGuesses: HTTPStatus.TOO_MANY_REQUESTS,
+    auth.IssuerUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    monitoring.AuditUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     auth.InvalidClient: HTTPStatus.UNAUTHORIZED,
+    auth.KeyNotFound: HTTPStatus.NOT_FOUND,
+    auth.KeyEnded: HTTPStatus.CONFLICT,
+    auth.KeyBound: HTTPStatus.FORBIDDEN,
+    auth.TooManyKeys: HTTPStatus.CONFLICT,
+    auth.QuotaExceeded: HTTPStatus.TOO_MANY_REQUESTS,
+    auth.NoAccount: HTTPStatus.FORBIDDEN,
+    auth.BadCredentials: HTTPStatus.FORBIDDEN,
+    auth.BadCode: HTTPStatus.FORBIDDEN,
+    auth.TotpConflict: HTTPStatus.CONFLICT,
+    auth.UserExists: HTTPStatus.CONFLICT,
+    auth.UserNotFound: HTTPStatus.NOT_FOUND,
+    auth.BadUserName: HTTPStatus.UNPROCESSABLE_ENTITY,
+    auth.PasswordRefused: HTTPStatus.UNPROCESSABLE_ENTITY,
+    auth.LastAdmin: HTTPStatus.CONFLICT,
     model.EmptyImage: HTTPStatus.UNPROCESSABLE_ENTITY,
     model.UnsupportedImage: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     model.ImageTooManyBytes: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -93,12 +111,8 @@ NEVER_OVER_HTTP: frozenset[type[Exception]] = frozenset(
     {
         SettingsError,
         CommandFailed,
-        auth.UserExists,
-        auth.UserNotFound,
-        auth.BadUserName,
         auth.ClientExists,
         auth.ClientNotFound,
-        auth.PasswordRefused,
         auth.WeakSigningKey,
         model.ArtefactError,
         model.BackendURLError,
@@ -111,6 +125,7 @@ NEVER_OVER_HTTP: frozenset[type[Exception]] = frozenset(
 # Answered in OAuth's own form by the token endpoint (RFC 6749, section 5.2).
 OAUTH_ERRORS: Mapping[type[Exception], str] = {
     auth.BadCredentials: "invalid_grant",
+    auth.BadCode: "invalid_grant",
     auth.UnknownScope: "invalid_scope",
     auth.InvalidGrant: "invalid_grant",
     auth.InvalidClient: "invalid_client",
@@ -119,7 +134,10 @@ OAUTH_ERRORS: Mapping[type[Exception], str] = {
     BadForm: "invalid_request",
     UnsupportedGrant: "unsupported_grant_type",
     auth.HashingBusy: "temporarily_unavailable",
+    auth.TooManyGuesses: "temporarily_unavailable",
     auth.DatabaseUnavailable: "temporarily_unavailable",
+    auth.IssuerUnavailable: "temporarily_unavailable",
+    monitoring.AuditUnavailable: "temporarily_unavailable",
 }
 
 _PHRASE_CODES = {HTTPStatus.NOT_FOUND: "not_found", HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed"}
@@ -171,9 +189,13 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
+    if isinstance(error.__cause__, BodyTooLarge):  # FastAPI wraps what reading a document raises
+        return await _refused(request, error.__cause__)
     status = HTTPStatus(error.status_code)
-    code = _PHRASE_CODES.get(status, "bad_request")
-    return answer(request, status, code, f"{status.phrase}: {request.method} is not served here.", error.headers)
+    if status not in _PHRASE_CODES:
+        return answer(request, status, "bad_request", "The body cannot be read. Send a valid document.", error.headers)
+    detail = f"{status.phrase}: {request.method} is not served here."
+    return answer(request, status, _PHRASE_CODES[status], detail, error.headers)
 
 
 def answer(
@@ -195,9 +217,15 @@ def headers_of(error: Exception) -> dict[str, str]:
     if challenge is not None:
         return {"WWW-Authenticate": challenge}
     match error:
-        case model.Overloaded() | auth.HashingBusy():
+        case (
+            model.Overloaded()
+            | auth.QuotaExceeded()
+            | auth.HashingBusy()
+            | auth.TooManyGuesses()
+            | auth.IssuerUnavailable()
+        ):
             return {"Retry-After": str(error.retry_after_s)}
-        case auth.DatabaseUnavailable():
+        case auth.DatabaseUnavailable() | monitoring.AuditUnavailable():
             return {"Retry-After": "1"}
     return {}
 

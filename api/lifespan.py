@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
+import httpx
 import numpy as np
 import structlog
 from fastapi import FastAPI
@@ -17,20 +18,29 @@ from api.allocator import return_free_memory
 from api.deps import State
 from api.errors import SettingsError
 from api.settings import Settings
+from api.stores import audit_store
 from auth.accounts import Accounts
-from auth.authenticator import Authenticator, Verified, token_targets
+from auth.authenticator import Authenticator, Verified, Verifiers, token_targets
 from auth.changes import ChangeFeed
 from auth.clients import ClientStore
 from auth.database import open_engine, ping
 from auth.errors import WeakSigningKey
+from auth.guessing import Guesses
+from auth.issuers import OutsideIssuers
+from auth.key_uses import KeyUses
 from auth.keyring import Keyring
+from auth.keys import KeyStore, is_api_key
+from auth.logins import LogIns
 from auth.passwords import PasswordHasher
 from auth.sessions import SessionStore
 from auth.tokens import TokenAuthority, TokenPolicy
+from auth.totp import OneTimeCodes
+from auth.usage import UsageMeter
 from auth.users import UserStore
 from model.backends import Backend, open_backend
 from model.images import INPUT_SIZE
 from model.service import PredictionService
+from monitoring.audit.trail import AuditTrail
 from monitoring.health import Check
 from monitoring.memory import memory_limit_bytes
 from monitoring.metrics import Metrics
@@ -61,23 +71,37 @@ def lifespan_of(
             if settings.metrics_port is not None:
                 _serve_metrics(stack, settings.metrics_port, registry)
             _describe(metrics, backend)
+            trail = AuditTrail(audit_store(engine), metrics.audit_failures.inc)
+            await stack.enter_async_context(trail.running())
             changes = ChangeFeed(engine)
             tokens = TokenAuthority(keyring, token_policy(settings))
-            authenticator = _authenticator(tokens, changes)
+            keys, key_uses = KeyStore(engine), KeyUses(engine)
+            stack.push_async_callback(key_uses.close)
+            meter = UsageMeter(engine)
+            stack.push_async_callback(meter.close)
+            authenticator = _authenticator(tokens, keys, changes, await _outside_issuers(stack, settings))
             await changes.catch_up()
             _in_background(stack, changes.follow())
+            _in_background(stack, key_uses.follow())
             _in_background(stack, _watch_keys(settings, keyring))
+            accounts, codes = Accounts(UserStore(engine), PasswordHasher()), one_time_codes(engine, settings)
             return_free_memory()
             yield State(
                 settings=settings,
                 metrics=metrics,
-                accounts=Accounts(UserStore(engine), PasswordHasher()),
+                audit=trail,
+                accounts=accounts,
+                codes=codes,
+                logins=LogIns(accounts, Guesses(engine), codes),
                 sessions=SessionStore(engine, settings.auth.session_seconds),
                 clients=ClientStore(engine),
+                keys=keys,
+                key_uses=key_uses,
                 changes=changes,
                 keyring=keyring,
                 tokens=tokens,
                 authenticator=authenticator,
+                meter=meter,
                 service=service,
                 readiness=_readiness(engine),
             )
@@ -94,13 +118,28 @@ def token_policy(settings: Settings) -> TokenPolicy:
     return TokenPolicy(settings.issuer, settings.auth.audience, settings.auth.access_token_seconds)
 
 
-def _authenticator(tokens: TokenAuthority, changes: ChangeFeed) -> Authenticator:
+def one_time_codes(engine: AsyncEngine, settings: Settings) -> OneTimeCodes:
+    key = settings.auth.data_key
+    return OneTimeCodes(engine, key.get_secret_value() if key else None)
+
+
+async def _outside_issuers(stack: AsyncExitStack, settings: Settings) -> Verifiers:
+    """None without a setting: the client would cost start-up time and memory for nothing."""
+    if not settings.auth.issuers:
+        return []
+    client = await stack.enter_async_context(httpx.AsyncClient())
+    issuers = OutsideIssuers((entry.trusted() for entry in settings.auth.issuers), client)
+    stack.push_async_callback(issuers.close)
+    return [(issuers.accepts, issuers.verify)]
+
+
+def _authenticator(tokens: TokenAuthority, keys: KeyStore, changes: ChangeFeed, outside: Verifiers) -> Authenticator:
     async def own_token(credential: str) -> Verified:
         principal = tokens.verify(credential)
         assert principal.expires_at is not None  # noqa: S101  (a token of ours always expires)
         return Verified(principal, principal.expires_at.timestamp(), token_targets(principal))
 
-    return Authenticator([(lambda _: True, own_token)], changes)
+    return Authenticator([(is_api_key, keys.verify), *outside, (lambda _: True, own_token)], changes)
 
 
 def _in_background(stack: AsyncExitStack, work: Coroutine[None, None, None]) -> None:

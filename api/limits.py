@@ -12,8 +12,10 @@ from collections.abc import Awaitable, Callable, Iterator
 from http import HTTPStatus
 from typing import Any
 
-from limits import RateLimitItem
+from limits import RateLimitItem, parse
 from slowapi import Limiter
+from slowapi.errors import RateLimitExceeded
+from slowapi.wrappers import Limit
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -22,7 +24,9 @@ from monitoring.metrics import Metrics
 
 TOKEN_LIMIT = "token"  # noqa: S105  (the name of a limit)
 PREDICT_LIMIT = "predict"
+KEY_LIMIT = "key"
 
+Applied = tuple[RateLimitItem, list[str]]
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -48,18 +52,36 @@ class CallerLimits(Limiter):
         decorator: Decorator = self.shared_limit(rate, scope=name, key_func=key)
         return decorator
 
+    async def own_rate(self, request: Request) -> None:
+        """A dependency that holds an API key to the rate it was given. Raises RateLimitExceeded."""
+        principal = request.state.principal
+        if principal.rate is None:
+            return
+        item = parse(principal.rate)
+        applied = item, [principal.key_id, KEY_LIMIT]
+        if not self.limiter.hit(item, principal.key_id, KEY_LIMIT):
+            request.state.view_rate_limit = applied
+            raise RateLimitExceeded(Limit(item, caller_subject, KEY_LIMIT, False, None, None, None, 1, False))
+        request.state.key_rate_limit = applied
+
     def headers(self, state: dict[str, Any]) -> Iterator[tuple[str, str]]:
         """`RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers), `Retry-After` once refused."""
-        applied: tuple[RateLimitItem, list[str]] | None = state.get("view_rate_limit")
-        if applied is None:
+        applied: list[Applied] = [state[name] for name in ("view_rate_limit", "key_rate_limit") if state.get(name)]
+        if not applied:
             return
-        item, (key, name) = applied
+        policies, standings, resets_s = zip(*(self._standing(*one) for one in applied), strict=True)
+        yield "RateLimit-Policy", ", ".join(policies)
+        yield "RateLimit", ", ".join(standings)
+        if state.get("problem_code") == "rate_limited":
+            yield "Retry-After", str(resets_s[0])
+
+    def _standing(self, item: RateLimitItem, identifiers: list[str]) -> tuple[str, str, int]:
+        """A limit's policy, what is left of it, and the seconds until it begins anew."""
+        key, name = identifiers
         window = self.limiter.get_window_stats(item, key, name)
         reset_s = max(1, math.ceil(window.reset_time - time.time()))
-        yield "RateLimit-Policy", f'"{name}";q={item.amount};w={item.get_expiry()}'
-        yield "RateLimit", f'"{name}";r={max(0, window.remaining)};t={reset_s}'
-        if state.get("problem_code") == "rate_limited":
-            yield "Retry-After", str(reset_s)
+        policy = f'"{name}";q={item.amount};w={item.get_expiry()}'
+        return policy, f'"{name}";r={max(0, window.remaining)};t={reset_s}', reset_s
 
 
 def limit_handler(metrics: Metrics) -> Callable[[Request, Exception], Awaitable[Response]]:

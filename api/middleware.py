@@ -22,6 +22,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _METHODS = frozenset(HTTPMethod)
 _QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics"})
 _DOCS_ROUTES = frozenset({"/docs", "/docs/oauth2-redirect"})
+MAX_JSON_BYTES = 64 * 1024
 _CLIENT_LEFT = 499  # no answer was sent; the number is nginx's for this
 _NOTHING_LOADS = "default-src 'none'; frame-ancestors 'none'"
 # The documentation page of FastAPI loads its script and style from this one address.
@@ -117,19 +118,25 @@ class Observe:
 
 
 class BodyLimit:
-    """Refuses a body over `max_bytes`: by its announced length at once, else while it streams."""
+    """Refuses a body over `max_bytes`: by its announced length at once, else while it streams.
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+    JSON is parsed whole, and before anybody knows who sent it: it may have `max_json_bytes`.
+    """
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int, max_json_bytes: int) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._max_json_bytes = max_json_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        announced = Headers(scope=scope).get("content-length", "0")
-        if not announced.isdecimal() or int(announced) > self._max_bytes:
-            await self._refuse(scope, receive, send)
+        headers = Headers(scope=scope)
+        max_bytes = self._max_json_bytes if "json" in headers.get("content-type", "").lower() else self._max_bytes
+        announced = headers.get("content-length", "0")
+        if not announced.isdecimal() or int(announced) > max_bytes:
+            await self._refuse(_too_large(max_bytes), scope, receive, send)
             return
         received = 0
 
@@ -137,25 +144,26 @@ class BodyLimit:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self._max_bytes:
-                raise self._error()
+            if received > max_bytes:
+                raise _too_large(max_bytes)
             return message
 
         await self._app(scope, receive_counted, send)
 
-    def _error(self) -> BodyTooLarge:
-        return BodyTooLarge(f"The body may have {self._max_bytes} bytes at most. Send a smaller image.")
-
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _refuse(self, error: BodyTooLarge, scope: Scope, receive: Receive, send: Send) -> None:
         scope["state"]["problem_code"] = BodyTooLarge.code
         answer = problem(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
             BodyTooLarge.code,
-            str(self._error()),
+            str(error),
             scope["state"]["request_id"],
             {"Connection": "close"},
         )
         await answer(scope, receive, send)
+
+
+def _too_large(max_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The body may have {max_bytes} bytes at most. Send a smaller one.")
 
 
 def _request_id(offered: str | None) -> str:

@@ -76,5 +76,6 @@ def oauth_error(request: Request, error: Exception) -> Response:
     """RFC 6749, section 5.2."""
     name = next(OAUTH_ERRORS[kind] for kind in type(error).__mro__ if kind in OAUTH_ERRORS)
     request.state.problem_code = name
-    status = status_of(error) or HTTPStatus.BAD_REQUEST
+    # Elsewhere a wrong password is a 403; here the RFC has its own word and status for it.
+    status = HTTPStatus.BAD_REQUEST if name == "invalid_grant" else status_of(error) or HTTPStatus.BAD_REQUEST
     return JSONResponse({"error": name, "error_description": str(error)}, status, headers_of(error))

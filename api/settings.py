@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from enum import StrEnum
@@ -12,6 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from api.errors import SettingsError
+from auth.discovery import is_safe_url
+from auth.issuers import TrustedIssuer
+from auth.principal import Role, Scope
+from auth.signatures import IssuerAlgorithm
+from auth.totp import is_data_key
 
 Rate = Annotated[str, Field(pattern=r"^\d+/(\d+ ?)?(second|minute|hour|day)s?$")]
 
@@ -26,15 +32,60 @@ class _Room(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class IssuerSettings(_Room):
+    """An outside identity provider; see TrustedIssuer for the meaning."""
+
+    issuer: str
+    audience: str = Field(min_length=1)
+    algorithms: tuple[IssuerAlgorithm, ...] = Field(("RS256", "ES256"), min_length=1)
+    scope_claim: str = "scope"
+    scopes: dict[str, Scope] = {}
+    roles_claim: str | None = None
+    roles: dict[str, Role] = {}
+    default_role: Role | None = None
+    leeway_s: int = Field(30, ge=0, le=300)
+
+    @field_validator("issuer")
+    @classmethod
+    def _secure(cls, value: str) -> str:
+        if not is_safe_url(value, loopback=True):
+            raise ValueError("must be an https address (http on this machine only)")
+        return value
+
+    def trusted(self) -> TrustedIssuer:
+        return TrustedIssuer(**dict(self))
+
+
 class AuthSettings(_Room):
     signing_algorithm: Literal["ES256", "HS256"] = "ES256"
     signing_key: SecretStr | None = None
     signing_key_file: Path | None = None
+    data_key: SecretStr | None = None
     issuer: str | None = None
     audience: str = "atalaya"
     access_token_seconds: int = Field(900, ge=60, le=3600)
     session_seconds: int = Field(30 * 86_400, ge=3600)
     password_grant: bool = True
+    issuers: Annotated[tuple[IssuerSettings, ...], NoDecode] = ()
+
+    @field_validator("data_key")
+    @classmethod
+    def _usable(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not is_data_key(value.get_secret_value()):
+            raise ValueError("must be 32 random bytes in base64, as `atalaya secrets init` writes it")
+        return value
+
+    @field_validator("issuers", mode="before")
+    @classmethod
+    def _parse(cls, value: object) -> object:
+        return json.loads(value) if isinstance(value, str) else value
+
+    @field_validator("issuers")
+    @classmethod
+    def _once(cls, value: tuple[IssuerSettings, ...]) -> tuple[IssuerSettings, ...]:
+        if len({entry.issuer for entry in value}) < len(value):
+            raise ValueError("an issuer is listed twice")
+        return value
 
 
 class ModelSettings(_Room):
@@ -55,6 +106,10 @@ class LimitSettings(_Room):
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
+class MonitoringSettings(_Room):
+    audit_keep_days: int = Field(365, ge=1, le=36_500)
+
+
 class Settings(BaseSettings):
     """Read from the environment, then from `.env` in the working directory, then the defaults here."""
 
@@ -73,6 +128,7 @@ class Settings(BaseSettings):
     auth: AuthSettings = AuthSettings()
     model: ModelSettings = ModelSettings()
     limits: LimitSettings = LimitSettings()
+    monitoring: MonitoringSettings = MonitoringSettings()
 
     @field_validator("log_level", mode="before")
     @classmethod

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 
 from auth.errors import BadCredentials, BadUserName, UserExists
 from auth.passwords import PasswordHasher, check_password_policy
 from auth.principal import Role
-from auth.users import User, UserStore
+from auth.users import NO_QUOTAS, Quotas, User, UserChange, UserStore
 
 _NAME = re.compile(r"[a-z0-9._@-]{1,64}")
 _FIRST_ADMIN = "admin"
@@ -22,16 +23,16 @@ class Accounts:
         self._store = store
         self._hasher = hasher
 
-    async def add(self, name: str, role: Role, password: str) -> User:
+    async def add(self, name: str, role: Role, password: str, quotas: Quotas = NO_QUOTAS) -> User:
         """Raises BadUserName, PasswordRefused, UserExists."""
         _check_name(name)
         check_password_policy(password, name)
-        return await self._store.add(name, role, await self._hasher.hash(password))
+        return await self._store.add(name, role, await self._hasher.hash(password), quotas)
 
     async def authenticate(self, name: str, password: str) -> User:
         """Raises BadCredentials, the same and after the same work for every reason."""
         # Names that nobody can have stay away from the database, which chokes on some characters.
-        found = await self._store.find(name) if _NAME.fullmatch(name) else None
+        found = await self._store.find(name) if is_user_name(name) else None
         user, stored = found or (None, None)
         matches = await self._hasher.verify(password, stored)
         if user is None or not matches or user.disabled_at is not None:
@@ -42,16 +43,41 @@ class Accounts:
         """Raises UserNotFound."""
         return await self._store.get(user_id)
 
-    async def set_password(self, name: str, password: str, keep_session: str | None = None) -> None:
+    async def change(self, user_id: str, change: UserChange, password: str | None = None) -> User:
+        """Change a user, the password too where one is given; see UserStore.change.
+
+        Raises PasswordRefused, UserNotFound, LastAdmin.
+        """
+        if password is not None:
+            check_password_policy(password, (await self._store.get(user_id)).name)
+            change = replace(change, password_hash=await self._hasher.hash(password))
+        return await self._store.change(user_id, change)
+
+    async def set_password(self, name: str, password: str, keep_session: str | None = None) -> User:
         """End the user's log-ins, but for `keep_session`. Raises BadUserName, PasswordRefused, UserNotFound."""
         _check_name(name)
         check_password_policy(password, name)
-        await self._store.set_password_hash(name, await self._hasher.hash(password), keep_session)
+        return await self._store.set_password_hash(name, await self._hasher.hash(password), keep_session)
 
     async def disable(self, name: str) -> User:
         """Raises BadUserName, UserNotFound."""
         _check_name(name)
         return await self._store.disable(name)
+
+    async def enable(self, name: str) -> User:
+        """Raises BadUserName, UserNotFound."""
+        _check_name(name)
+        return await self._store.enable(name)
+
+    async def set_role(self, name: str, role: Role) -> User:
+        """Raises BadUserName, UserNotFound."""
+        _check_name(name)
+        return await self._store.set_role(name, role)
+
+    async def reset_totp(self, name: str) -> User:
+        """Raises BadUserName, UserNotFound."""
+        _check_name(name)
+        return await self._store.reset_totp(name)
 
     async def list(self) -> Sequence[User]:
         return await self._store.list()
@@ -71,6 +97,11 @@ class Accounts:
         return password
 
 
+def is_user_name(text: str) -> bool:
+    """Whether anybody can have this name."""
+    return _NAME.fullmatch(text) is not None
+
+
 def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
+    if not is_user_name(name):
         raise BadUserName("A user name has 1 to 64 of the characters a-z 0-9 . _ @ -. Correct it.")

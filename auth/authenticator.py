@@ -30,6 +30,7 @@ class Verified:
 
 
 Verifier = Callable[[str], Awaitable[Verified]]
+Verifiers = Iterable[tuple[Callable[[str], bool], Verifier]]
 
 
 class Authenticator:
@@ -40,7 +41,7 @@ class Authenticator:
 
     def __init__(
         self,
-        verifiers: Iterable[tuple[Callable[[str], bool], Verifier]],
+        verifiers: Verifiers,
         changes: ChangeFeed,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -51,7 +52,7 @@ class Authenticator:
         changes.subscribe(self._forget)
 
     async def authenticate(self, credential: str, address: str) -> Principal:
-        """Return whom the credential stands for. Raises InvalidToken, ExpiredToken, DatabaseUnavailable."""
+        """Return whom the credential stands for. Raises InvalidToken, IssuerUnavailable, DatabaseUnavailable."""
         digest = hashlib.sha256(credential.encode("utf-8", "surrogatepass")).digest()
         verified = self._known.get(digest)
         if verified is None or verified.valid_until <= self._clock():

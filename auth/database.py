@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -103,25 +103,26 @@ async def writing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
                 yield connection
 
 
-async def migrate(engine: AsyncEngine) -> None:
+async def migrate(engine: AsyncEngine, *folders: Path) -> None:
     """Bring the tables up to date in one transaction; a second process waits for the first.
 
-    Raises DatabaseUnavailable.
+    `folders` hold the migrations of other rooms, each with a version table of its own. Raises DatabaseUnavailable.
     """
     async with writing(engine) as connection:
-        await connection.run_sync(_upgrade)
+        await connection.run_sync(_upgrade, (_SCRIPTS, *folders))
 
 
-def _upgrade(connection: Connection) -> None:
+def _upgrade(connection: Connection, folders: Iterable[Path]) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-    command.upgrade(alembic_config(connection), "head")
+    for folder in folders:
+        command.upgrade(alembic_config(connection, folder), "head")
 
 
-def alembic_config(connection: Connection) -> Config:
+def alembic_config(connection: Connection, folder: Path = _SCRIPTS) -> Config:
     """Alembic's settings for an open connection, without an alembic.ini."""
     config = Config()
-    config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
+    config.set_main_option("script_location", str(folder).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config
 

@@ -12,12 +12,24 @@
     ├── InvalidClient            invalid_client
     ├── ClientExists             client_exists
     ├── ClientNotFound           client_not_found
+    ├── KeyNotFound              key_not_found
+    ├── KeyEnded                 key_ended
+    ├── KeyBound                 key_bound
+    ├── TooManyKeys              too_many_keys
+    ├── NoAccount                no_account
     ├── UserExists               user_exists
     ├── UserNotFound             user_not_found
     ├── BadUserName              bad_user_name
+    ├── LastAdmin                last_admin
     ├── PasswordRefused          password_refused
     ├── WeakSigningKey           weak_signing_key
     ├── HashingBusy              hashing_busy
+    ├── QuotaExceeded            quota_exceeded
+    ├── TooManyGuesses           too_many_guesses
+    ├── BadCode                  bad_code
+    │   └── MissingCode          bad_code
+    ├── TotpConflict             totp_conflict
+    ├── IssuerUnavailable        issuer_unavailable
     └── DatabaseUnavailable      database_unavailable
 
 Transports map these classes; nothing here knows an HTTP status, and no message holds a secret.
@@ -106,6 +118,37 @@ class ClientNotFound(AuthError):
     code = "client_not_found"
 
 
+class KeyNotFound(AuthError):
+    """Not there, or not the caller's to see: the caller cannot tell which."""
+
+    code = "key_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("There is no such API key. List the keys to see their ids.")
+
+
+class KeyEnded(AuthError):
+    """An API key that was revoked or has expired cannot be brought back."""
+
+    code = "key_ended"
+
+
+class KeyBound(AuthError):
+    """An API key cannot be used to get round its own bounds."""
+
+    code = "key_bound"
+
+
+class TooManyKeys(AuthError):
+    code = "too_many_keys"
+
+
+class NoAccount(AuthError):
+    """The caller is no user of this gateway: a client, or another issuer's user."""
+
+    code = "no_account"
+
+
 class UserExists(AuthError):
     code = "user_exists"
 
@@ -116,6 +159,12 @@ class UserNotFound(AuthError):
 
 class BadUserName(AuthError):
     code = "bad_user_name"
+
+
+class LastAdmin(AuthError):
+    """The one enabled administrator who is left can be neither disabled nor given another role."""
+
+    code = "last_admin"
 
 
 class PasswordRefused(AuthError):
@@ -137,6 +186,60 @@ class HashingBusy(AuthError):
 
     def __init__(self, message: str, *, retry_after_s: int) -> None:
         super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class TooManyGuesses(AuthError):
+    """Guesses failed before, so the next has to wait. `retry_after_s` is in whole seconds, at least 1."""
+
+    code = "too_many_guesses"
+
+    def __init__(self, *, retry_after_s: int) -> None:
+        super().__init__("Log-ins have failed for this user or from this address. Wait before the next one.")
+        self.retry_after_s = retry_after_s
+
+
+class BadCode(AuthError):
+    """The password is right, but not the one-time code (RFC 6238)."""
+
+    code = "bad_code"
+
+    def __init__(self) -> None:
+        super().__init__("The one-time code is missing, wrong or used up. Send the newest one as `totp`.")
+
+
+class MissingCode(BadCode):
+    """Answered as its parent; who sent no code has not guessed."""
+
+
+class TotpConflict(AuthError):
+    """One-time codes cannot be switched on or off as things are; the message says why."""
+
+    code = "totp_conflict"
+
+
+class QuotaExceeded(AuthError):
+    """`quota` is "requests" or "megapixels", `holder` whose it is. `retry_after_s` is in whole seconds, at least 1."""
+
+    code = "quota_exceeded"
+
+    def __init__(self, quota: str, holder: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(
+            f"This would exceed the monthly quota of {quota} of the {holder}. Wait for the next month (UTC), or ask "
+            "an administrator for more."
+        )
+        self.quota = quota
+        self.holder = holder
+        self.retry_after_s = retry_after_s
+
+
+class IssuerUnavailable(AuthError):
+    """An outside identity provider's keys cannot be had. `retry_after_s` is in whole seconds, at least 1."""
+
+    code = "issuer_unavailable"
+
+    def __init__(self, *, retry_after_s: int) -> None:
+        super().__init__("The identity provider that issued the token cannot be reached. Try again later.")
         self.retry_after_s = retry_after_s
 
 

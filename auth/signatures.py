@@ -28,6 +28,19 @@ SigningAlgorithm = Literal["ES256", "HS256"]
 
 MAX_TOKEN_CHARS = 8192
 
+IssuerAlgorithm = Literal["RS256", "RS384", "RS512", "ES256", "ES384", "ES512"]
+
+# What a key for each algorithm says of itself (RFC 7518, sections 3.1 and 6).
+_KIND_OF: Mapping[str, tuple[str, str | None]] = {
+    "RS256": ("RSA", None),
+    "RS384": ("RSA", None),
+    "RS512": ("RSA", None),
+    "ES256": ("EC", "P-256"),
+    "ES384": ("EC", "P-384"),
+    "ES512": ("EC", "P-521"),
+}
+_RSA_BITS = range(2048, 8193)  # weaker ones are refused by RFC 7518, longer ones cost too much time
+
 
 @dataclass(frozen=True, slots=True)
 class VerificationKey:
@@ -126,9 +139,21 @@ def _thumbprint(key: Key, members: Iterable[str]) -> str:
 def verification_key(document: Mapping[str, Any], algorithm: str) -> VerificationKey:
     """Read a public key from another issuer's JWK. Raises ValueError unless it is one for `algorithm`."""
     try:
+        if not _fits(document, algorithm):
+            raise ValueError(f"no {algorithm} key")
         return VerificationKey(algorithm, jwk.construct(dict(document), algorithm))
-    except (JOSEError, KeyError, TypeError) as error:
-        raise ValueError(f"no {algorithm} key") from error
+    except (JOSEError, KeyError, TypeError, UnsupportedAlgorithm):
+        raise ValueError(f"no {algorithm} key") from None
+
+
+def _fits(document: Mapping[str, Any], algorithm: str) -> bool:
+    """Whether the key is public, long enough, and meant to verify with this algorithm. Raises ValueError, TypeError."""
+    if (document["kty"], document.get("crv")) != _KIND_OF[algorithm] or "d" in document:
+        return False
+    if document["kty"] == "RSA" and int.from_bytes(_decoded(document["n"])).bit_length() not in _RSA_BITS:
+        return False
+    says = document.get("alg", algorithm), document.get("use", "sig")
+    return says == (algorithm, "sig") and "verify" in document.get("key_ops", ["verify"])
 
 
 def sign(claims: Mapping[str, Any], key: SigningKey, header: Mapping[str, str]) -> str:

@@ -86,20 +86,16 @@ class TokenAuthority:
             header = header_of(token)
             key = self._keyring.find(header.get("kid"))
             # Only what this gateway issues comes to the signature: no other member, algorithm or type.
-            _check(header == {"alg": key.algorithm, "kid": key.kid, "typ": _TYPE}, "header")
+            check(header == {"alg": key.algorithm, "kid": key.kid, "typ": _TYPE}, "header")
             return self._principal(verified_claims(token, key.verification))
         except (ValueError, RecursionError):
             raise InvalidToken("This is not a valid access token. Log in again.") from None
 
     def _principal(self, claims: dict[str, Any]) -> Principal:
-        policy, now = self._policy, self._clock()
-        _check(claims.get("iss") == policy.issuer, "issuer")
-        _check(claims.get("aud") == policy.audience, "audience")
-        issued, expires = read_seconds(claims, "iat"), read_seconds(claims, "exp")
-        begins = read_seconds(claims, "nbf") if "nbf" in claims else issued
-        _check(max(issued, begins) <= now + policy.leeway_s, "time of issue")
-        if now >= expires + policy.leeway_s:
-            raise ExpiredToken("The access token has expired. Log in again.")
+        policy = self._policy
+        check(claims.get("iss") == policy.issuer, "issuer")
+        check(claims.get("aud") == policy.audience, "audience")
+        expires = read_expiry(claims, self._clock(), policy.leeway_s)
         subject, name, scope, token_id, client_id = (
             read_text(claims, claim) for claim in ("sub", "name", "scope", "jti", "client_id")
         )
@@ -116,9 +112,20 @@ class TokenAuthority:
         )
 
 
-def _check(accepted: bool, part: str) -> None:
+def check(accepted: bool, part: str) -> None:
+    """Raises InvalidToken, naming the part of the token."""
     if not accepted:
         raise InvalidToken(f"The access token's {part} is not acceptable. Log in again.")
+
+
+def read_expiry(claims: dict[str, Any], now: float, leeway_s: int) -> int:
+    """When a token ends that is valid `now`, in seconds since 1970. Raises InvalidToken, ExpiredToken, ValueError."""
+    issued, expires = read_seconds(claims, "iat"), read_seconds(claims, "exp")
+    begins = read_seconds(claims, "nbf") if "nbf" in claims else issued
+    check(max(issued, begins) <= now + leeway_s, "time of issue")
+    if now >= expires + leeway_s:
+        raise ExpiredToken("The access token has expired. Log in again.")
+    return expires
 
 
 def read_text(claims: dict[str, Any], claim: str) -> str:

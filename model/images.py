@@ -10,6 +10,8 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,16 +97,35 @@ def decode_image(data: bytes, *, max_bytes: int = MAX_BYTES, max_pixels: int = M
     and the scans of a JPEG) is checked before any pixel is decoded. A `max_pixels` above MAX_PIXELS lifts nothing.
     Raises a subclass of ImageRefused.
     """
+    name = _checked_format(data, max_bytes)
+    with _opened(data, name, max_pixels) as image:
+        width, height = image.size
+        pixels = np.asarray(_at_input_size(image), dtype=np.uint8)
+    return DecodedImage(pixels=pixels, format=name, width=width, height=height)
+
+
+def image_size(data: bytes, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """The width and height that the header promises; no pixel is decoded. Raises as `decode_image` does."""
+    with _opened(data, _checked_format(data, max_bytes), max_pixels) as image:
+        return image.size
+
+
+def _checked_format(data: bytes, max_bytes: int) -> str:
     if len(data) > max_bytes:
         raise ImageTooManyBytes(f"The image has {len(data)} bytes; at most {max_bytes} are accepted. Compress it.")
     name = sniff_format(data)
     if name == "JPEG":
         _check_jpeg_work(data)
+    return name
+
+
+@contextmanager
+def _opened(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
+    """The image with its header read. What Pillow raises then, and while the image is used, becomes an ImageRefused."""
     try:
         with Image.open(io.BytesIO(data), formats=[name]) as image:
-            width, height = image.size
             _check_pixels(image, max_pixels)
-            pixels = np.asarray(_at_input_size(image), dtype=np.uint8)
+            yield image
     except ImageRefused:
         raise
     except Image.DecompressionBombError as error:
@@ -113,7 +134,6 @@ def decode_image(data: bytes, *, max_bytes: int = MAX_BYTES, max_pixels: int = M
         ) from error
     except Exception as error:  # Pillow's decoders raise nearly any class on hostile bytes
         raise CorruptImage(f"The {name} data cannot be decoded. Check that the file is complete.") from error
-    return DecodedImage(pixels=pixels, format=name, width=width, height=height)
 
 
 def _check_jpeg_work(data: bytes) -> None:

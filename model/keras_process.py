@@ -30,7 +30,7 @@ def run_in_keras(module: str, options: Mapping[str, Any], python: Path | None = 
     Raises KerasMissing, KerasProcessFailed.
     """
     interpreter = choose_interpreter(python, PROJECT_ROOT, importlib.util.find_spec("tensorflow") is not None)
-    command = [interpreter, "-m", module, json.dumps(dict(options))]
+    command: list[str | Path] = [interpreter, "-m", module, json.dumps(dict(options))]
     status = subprocess.run(command, check=False, env=_harmless_environment()).returncode
     if status < 0:
         raise KerasProcessFailed(f"{module} was ended by signal {-status}. If that is 9, it may lack memory.")

@@ -7,20 +7,25 @@ import hashlib
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.backends import Backend, ModelInfo
 from model.errors import Overloaded
-from model.images import decode_image
+from model.images import decode_image, image_size
 
 _EWMA_WEIGHT = 0.2
 _FIRST_GUESS_S = 0.1
+_T = TypeVar("_T")
+
+# Entered with the image's number of pixels before it is decoded, left when the prediction is made or has failed.
+Charge = Callable[[int], AbstractAsyncContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +59,13 @@ class Prediction:
 
 @dataclass(slots=True, eq=False)
 class _Job:
+    """One caller's place. Whoever pays comes to the workers twice: `waited_s` and `decode_s` add up."""
+
     data: bytes
-    queued_at: float
+    queued_at: float = 0.0
+    waited_s: float = 0.0
+    decode_s: float = 0.0
+    step: Future[Any] | None = None
 
 
 class PredictionService:
@@ -81,27 +91,48 @@ class PredictionService:
         """How many jobs no worker has begun."""
         return max(0, self._unfinished - self._workers)
 
-    async def predict(self, data: bytes) -> Prediction:
-        """Classify the image that `data` encodes.
+    async def predict(self, data: bytes, charge: Charge | None = None) -> Prediction:
+        """Classify the image that `data` encodes; `charge` comes between the reading of its header and its decoding.
 
         A caller who is cancelled while queued gives its place and its bytes back; one that runs is finished unheard.
-        Raises Overloaded, a subclass of ImageRefused, and RuntimeError after `close`.
+        Raises Overloaded, a subclass of ImageRefused, what `charge` raises, and RuntimeError after `close`.
         """
-        job = _Job(data, time.perf_counter())
-        return await asyncio.wrap_future(self._admit(job))
+        async with self._place(data) as job:
+            if charge is None:
+                return await self._run(self._work, job)
+            async with charge(await self._run(self._measure, job)):
+                return await self._run(self._work, job)
+
+    async def measure(self, data: bytes) -> int:
+        """The number of pixels that a prediction would decode. Raises as `predict` does."""
+        async with self._place(data) as job:
+            return await self._run(self._measure, job)
 
     def close(self) -> None:
         """Finish what was admitted, then end the threads. Blocks for as long; the back end stays open."""
         self._executor.shutdown()
 
-    def _admit(self, job: _Job) -> Future[Prediction]:
+    @asynccontextmanager
+    async def _place(self, data: bytes) -> AsyncIterator[_Job]:
         with self._lock:
             if self._unfinished >= self._workers + self._queue_limit:
                 raise Overloaded("Every place in the queue is taken. Try again later.", retry_after_s=self._drain_s())
-            future = self._executor.submit(self._work, job)
             self._unfinished += 1
-        future.add_done_callback(lambda _: self._leave(job))
-        return future
+        job = _Job(data)
+        try:
+            yield job
+        finally:
+            # A thread that is at work cannot be stopped: the place is taken until it ends.
+            if job.step is None:
+                self._leave(job)
+            else:
+                job.step.add_done_callback(lambda _: self._leave(job))
+
+    async def _run(self, step: Callable[[_Job], _T], job: _Job) -> _T:
+        job.queued_at = time.perf_counter()
+        future = self._executor.submit(step, job)
+        job.step = future
+        return await asyncio.wrap_future(future)
 
     def _leave(self, job: _Job) -> None:
         # The executor keeps a cancelled job until a worker comes by; it need not keep the image.
@@ -113,12 +144,24 @@ class PredictionService:
         """Whole seconds until the queue of this moment is worked off, at least 1."""
         return max(1, math.ceil(self._unfinished / self._workers * self._job_s))
 
+    def _measure(self, job: _Job) -> int:
+        started = time.perf_counter()
+        job.waited_s = started - job.queued_at
+        try:
+            width, height = image_size(job.data)
+        except BaseException:
+            self._report("queue", job.waited_s, {})
+            self._report("decode", time.perf_counter() - started, {})
+            raise
+        job.decode_s = time.perf_counter() - started
+        return width * height
+
     def _work(self, job: _Job) -> Prediction:
         data, started = job.data, time.perf_counter()
         timing: dict[str, float] = {}
-        self._report("queue", started - job.queued_at, timing)
+        self._report("queue", job.waited_s + started - job.queued_at, timing)
         try:
-            with self._stage("decode", timing):
+            with self._stage("decode", timing, job.decode_s):
                 decoded = decode_image(data)
                 facts = ImageFacts(
                     hashlib.sha256(data).hexdigest(), decoded.format, decoded.width, decoded.height, len(data)
@@ -132,8 +175,8 @@ class PredictionService:
         return Prediction(probabilities, index, info.classes[index], float(probabilities[index]), info, facts, timing)
 
     @contextmanager
-    def _stage(self, stage: str, timing: dict[str, float]) -> Iterator[None]:
-        started = time.perf_counter()
+    def _stage(self, stage: str, timing: dict[str, float], spent_s: float = 0.0) -> Iterator[None]:
+        started = time.perf_counter() - spent_s
         try:
             yield
         finally:

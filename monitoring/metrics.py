@@ -49,6 +49,11 @@ class Metrics:
         self.auth_events = Counter(
             "atalaya_auth_events_total", "Logins and credential checks.", ["event", "outcome"], registry=registry
         )
+        self.audit_failures = Counter(
+            "atalaya_audit_failures_total",
+            "Attempts to write the record of access that failed.",
+            registry=registry,
+        )
         self.rate_limited = Counter(
             "atalaya_rate_limited_total", "Requests refused by a rate limit.", ["limit"], registry=registry
         )

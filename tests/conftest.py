@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import shutil
 import signal
@@ -9,17 +11,20 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import httpx
 import psycopg
 import pytest
 
-from auth.signatures import generate_signing_key
+from auth.signatures import generate_signing_key, load_signing_key
 
 _SETTINGS = "-c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off -c port={port}"
 
@@ -64,6 +69,15 @@ def postgres_url(postgres_server: str) -> Iterator[str]:
         connection.execute(f"CREATE DATABASE {name}")
         yield f"{postgres_server}/{name}"
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of either kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/users.db"
+    url: str = request.getfixturevalue("postgres_url")
+    return url
 
 
 ROOT = Path(__file__).parents[1]
@@ -206,3 +220,63 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     gateway.start()
     yield gateway
     assert gateway.stop() == 0, gateway.log()
+
+
+class IdentityProvider(ThreadingHTTPServer):
+    """An OpenID provider on loopback that serves what the test tells it to; `fetched` lists what was asked for."""
+
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Documents)
+        self.issuer = f"http://127.0.0.1:{self.server_port}"
+        self.fetched: list[str] = []
+        self.documents: dict[str, Any] = {}
+        self.rotate()
+        threading.Thread(target=self.serve_forever, args=(0.01,)).start()
+
+    def rotate(self) -> None:
+        """Go on with another key alone."""
+        self.key = load_signing_key("ES256", generate_signing_key("ES256"))
+        metadata = {"issuer": self.issuer, "jwks_uri": f"{self.issuer}/jwks"}
+        jwks = {"keys": [self.key.public_jwk()]}
+        self.documents = {"/.well-known/openid-configuration": metadata, "/jwks": jwks}
+
+    def token(self, key: Any = None, header: dict[str, Any] | None = None, **changes: Any) -> str:
+        """An access token, with changes (`...` leaves a member out), signed by this key or another."""
+        key, now = key or self.key, int(time.time())
+        protected = {"alg": "ES256", "kid": self.key.kid, "typ": "at+jwt", **(header or {})}
+        always = {"iss": self.issuer, "aud": "atalaya", "exp": now + 900, "iat": now, "sub": "ada"}
+        claims = {**always, "scope": "land:read", **changes}
+        message = f"{_encoded(protected)}.{_encoded(claims)}"
+        return f"{message}.{_encoded(key.private.sign(message.encode()))}"
+
+    def stop(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+def _encoded(part: dict[str, Any] | bytes) -> str:
+    if isinstance(part, dict):
+        part = json.dumps({name: value for name, value in part.items() if value is not ...}).encode()
+    return base64.urlsafe_b64encode(part).rstrip(b"=").decode()
+
+
+class _Documents(BaseHTTPRequestHandler):
+    server: IdentityProvider
+
+    def do_GET(self) -> None:
+        self.server.fetched.append(self.path)
+        document = self.server.documents.get(self.path)
+        self.send_response(404 if document is None else 200)
+        self.end_headers()
+        self.wfile.write(document if isinstance(document, bytes) else json.dumps(document).encode())
+
+    def log_message(self, *_: object) -> None:
+        """Tests need no access log."""
+
+
+@pytest.fixture
+def provider() -> Iterator[IdentityProvider]:
+    """An outside identity provider of the test's own."""
+    provider = IdentityProvider()
+    yield provider
+    provider.stop()

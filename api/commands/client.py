@@ -14,14 +14,17 @@ from api.commands.output import JsonFlag, progress_bar
 def classify(
     images: list[Path],
     url: Annotated[str, typer.Option(help="The gateway, for example http://127.0.0.1:8000.")],
-    token: Annotated[str, typer.Option(help="An access token.", envvar="ATALAYA_TOKEN")],
+    token: Annotated[str, typer.Option(help="An access token.", envvar="ATALAYA_TOKEN")] = "",
+    key: Annotated[str, typer.Option(help="An API key, instead of a token.", envvar="ATALAYA_KEY")] = "",
     as_json: JsonFlag = False,
 ) -> None:
     """Send local images to a gateway and print what it sees in them."""
     import httpx
 
     answers = []
-    headers = {"Authorization": f"Bearer {token}"}
+    if not token and not key:
+        raise typer.BadParameter("Give --token or --key.")
+    headers = {"X-API-Key": key} if key else {"Authorization": f"Bearer {token}"}
     with httpx.Client(base_url=url, headers=headers, timeout=30) as client, _bar(len(images)) as advance:
         for done, path in enumerate(images, 1):
             answers.append({"image": str(path), **_classify_one(client, path)})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from api.commands.database import with_engine
+from api.commands.database import Note, Noting, with_engine
 from api.commands.output import JsonFlag, print_json, print_table
 from api.settings import load_settings
 from auth.principal import Scope, granted_scopes, written_scopes
@@ -27,7 +27,9 @@ def add(
 ) -> None:
     """Add a client; print its id and its secret, which is shown this once."""
     scopes = granted_scopes(frozenset(Scope), scope)
-    client, secret = _with_clients(lambda clients: clients.add(name, scopes))
+    client, secret = _with_clients(
+        lambda clients: clients.add(name, scopes), lambda made: Note("client", "created", f"client:{made[0].id}")
+    )
     if as_json:
         print_json({**_as_dict(client), "client_secret": secret})
         return
@@ -48,14 +50,16 @@ def list_clients(as_json: JsonFlag = False) -> None:
 @app.command("disable")
 def disable(name: str) -> None:
     """Refuse a client and every token it holds."""
-    _with_clients(lambda clients: clients.disable(name))
+    _with_clients(
+        lambda clients: clients.disable(name), lambda client: Note("client", "disabled", f"client:{client.id}")
+    )
     typer.echo(f"{name}: disabled.")
 
 
-def _with_clients(act: Callable[[ClientStore], Awaitable[T]]) -> T:
+def _with_clients(act: Callable[[ClientStore], Awaitable[T]], noting: Noting[T] | None = None) -> T:
     from auth.clients import ClientStore
 
-    return with_engine(load_settings(), lambda engine: act(ClientStore(engine)))
+    return with_engine(load_settings(), lambda engine: act(ClientStore(engine)), noting)
 
 
 def _as_dict(client: Client) -> dict[str, str | None]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+import os
+import pwd
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from api.settings import Settings
 
@@ -14,16 +17,52 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def with_engine(settings: Settings, act: Callable[[AsyncEngine], Awaitable[T]]) -> T:
-    """Run `act` on the settings' database, migrated first, in an event loop of its own."""
+class Note(NamedTuple):
+    """What a command did, in the words of the record of access; `target` is a kind, a colon and an id."""
+
+    event: str
+    outcome: str
+    target: str = ""
+    detail: Mapping[str, str] = MappingProxyType({})
+
+
+Noting = Callable[[T], Note | None]
+
+
+def with_engine(settings: Settings, act: Callable[[AsyncEngine], Awaitable[T]], noting: Noting[T] | None = None) -> T:
+    """Run `act` on the settings' database, migrated first, in an event loop of its own.
+
+    `noting` makes of its result what the record of access is to hold.
+    """
     from auth.database import migrate, open_engine
+    from monitoring.audit import MIGRATIONS
 
     async def run() -> T:
         engine = open_engine(settings.database_url.get_secret_value())
         try:
-            await migrate(engine)
-            return await act(engine)
+            await migrate(engine, MIGRATIONS)
+            result = await act(engine)
+            if noting and (done := noting(result)):
+                await note(engine, done)
+            return result
         finally:
             await engine.dispose()
 
     return asyncio.run(run())
+
+
+async def note(engine: AsyncEngine, done: Note) -> None:
+    """Write into the record of access what the operating system's user did. Raises AuditUnavailable."""
+    from api.stores import audit_store
+    from monitoring.audit.events import event_of
+
+    noted = event_of(done.event, done.outcome, actor=operator(), target=done.target, detail=done.detail)
+    await audit_store(engine).append([noted])
+
+
+def operator() -> str:
+    """Who runs the command, by the process's own user: the environment can say anything."""
+    try:
+        return f"cli:{pwd.getpwuid(os.getuid()).pw_name}"
+    except KeyError:  # containers run under numbers without a name
+        return f"cli:{os.getuid()}"

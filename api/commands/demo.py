@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.commands.users import with_accounts
+from api.commands.users import noted, with_accounts
 from api.errors import CommandFailed
 from api.settings import Settings, child_environment, load_settings
 from auth.accounts import Accounts
 from auth.errors import UserExists
 from auth.principal import Role
+from auth.users import User
 
 if TYPE_CHECKING:
     import httpx
@@ -84,7 +85,7 @@ def _wait_until_ready(client: httpx.Client, server: subprocess.Popen[bytes]) -> 
 
 def _show(client: httpx.Client, url: str, settings: Settings) -> None:
     password = secrets.token_urlsafe(16)
-    with_accounts(settings, lambda accounts: _reset_demo_user(accounts, password))
+    with_accounts(settings, lambda accounts: _reset_demo_user(accounts, password), noted("changed", fields="password"))
     form = {"grant_type": "password", "username": _USER, "password": password}
     token = _checked(client.post("/auth/token", data=form))["access_token"]
     answer = _checked(
@@ -108,11 +109,11 @@ curl -s {url}/auth/token -d grant_type=password -d username={_USER} -d password=
 """)
 
 
-async def _reset_demo_user(accounts: Accounts, password: str) -> None:
+async def _reset_demo_user(accounts: Accounts, password: str) -> User:
     try:
-        await accounts.add(_USER, Role.CLIENT, password)
+        return await accounts.add(_USER, Role.CLIENT, password)
     except UserExists:
-        await accounts.set_password(_USER, password)
+        return await accounts.set_password(_USER, password)
 
 
 def _checked(answer: httpx.Response) -> dict[str, Any]:

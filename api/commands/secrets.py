@@ -8,12 +8,15 @@ from pathlib import Path
 
 import typer
 
+from api.commands.database import Note, with_engine
 from api.errors import SettingsError
 from api.settings import Settings
 
 app = typer.Typer(help="Make the secrets a gateway needs.", no_args_is_help=True)
 ENV_FILE = Path(".env")
-_KEY_LINE = re.compile(r"^AUTH__SIGNING_KEY=.+$", re.MULTILINE)
+_SIGNING_KEY = "AUTH__SIGNING_KEY"
+_DATA_KEY = "AUTH__DATA_KEY"
+_KEY_LINE = re.compile(rf"^{_SIGNING_KEY}=.+$", re.MULTILINE)
 
 
 @app.callback()
@@ -23,21 +26,41 @@ def _group() -> None:
 
 @app.command("init")
 def init() -> None:
-    """Write a new signing key into .env, unless one is there; nothing else in the file changes."""
+    """Write the signing key and the data key into .env, unless they are there; nothing else in the file changes."""
     from auth.signatures import generate_signing_key
+    from auth.totp import new_data_key
 
-    text = ENV_FILE.read_text() if ENV_FILE.exists() else ""
-    if _KEY_LINE.search(text):
+    text = before = ENV_FILE.read_text() if ENV_FILE.exists() else ""
+    lines = {_SIGNING_KEY: _line(generate_signing_key("ES256")), _DATA_KEY: f"{_DATA_KEY}={new_data_key()}"}
+    for name, line in lines.items():
+        if not re.search(rf"^{name}=.+$", text, re.MULTILINE):
+            text = _with_line(text, name, line)
+    if text == before:
         typer.echo(f"{ENV_FILE} has its secrets.", err=True)
         return
-    kept = re.sub(r"^AUTH__SIGNING_KEY=\n?", "", text, flags=re.MULTILINE)
+    _replace_private(ENV_FILE, text)
+    typer.echo(f"Wrote new keys into {ENV_FILE}.", err=True)
+
+
+def _with_line(text: str, name: str, line: str) -> str:
+    """The text of the file with one more line, and without an empty one of that name."""
+    kept = re.sub(rf"^{name}=\n?", "", text, flags=re.MULTILINE)
     separator = "" if not kept or kept.endswith("\n") else "\n"
-    _replace_private(ENV_FILE, f"{kept}{separator}{_line(generate_signing_key('ES256'))}\n")
-    typer.echo(f"Wrote a new signing key into {ENV_FILE}.", err=True)
+    return f"{kept}{separator}{line}\n"
 
 
 def rotate_signing_key(settings: Settings) -> str:
     """Put a new signing key in front of the ones there are; returns what is left to do. Raises SettingsError."""
+
+    async def rotate(_: object) -> str:
+        return _rotate(settings)
+
+    # The database first: a key is not rotated where that cannot be recorded.
+    return with_engine(settings, rotate, lambda _: Note("signing_key", "rotated"))
+
+
+def _rotate(settings: Settings) -> str:
+    """Raises SettingsError."""
     from auth.keyring import rotate_bundle
 
     bundle = rotate_bundle(settings.auth.signing_algorithm, settings.signing_keys())
@@ -57,7 +80,7 @@ def rotate_signing_key(settings: Settings) -> str:
 
 def _line(bundle: str) -> str:
     escaped = bundle.strip().replace("\n", "\\n")
-    return f'AUTH__SIGNING_KEY="{escaped}"'
+    return f'{_SIGNING_KEY}="{escaped}"'
 
 
 def _replace_private(path: Path, text: str) -> None:

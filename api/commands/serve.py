@@ -54,9 +54,12 @@ def serve(
 
 def prepare_database(settings: Settings) -> None:
     """Bring the schema to its head; on the first start, make `admin` and show its password once."""
+    from api.commands.database import Note
     from api.commands.users import with_accounts
 
-    password = with_accounts(settings, lambda accounts: accounts.bootstrap_admin())
+    password = with_accounts(
+        settings, lambda accounts: accounts.bootstrap_admin(), lambda made: Note("user", "created") if made else None
+    )
     if password is not None:
         # Not through the log: what is logged is kept.
         typer.echo(f"First start: the user `admin` has the password {password} (shown once).", err=True)

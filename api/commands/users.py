@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from api.commands.database import with_engine
+from api.commands.database import Note, Noting, note, with_engine
 from api.commands.output import JsonFlag, PasswordStdin, print_json, print_table, read_password
 from api.settings import Settings, load_settings
 from auth.accounts import Accounts
+from auth.errors import BadCode, BadCredentials
 from auth.principal import ROLE_SCOPES, Role, granted_scopes
 from auth.users import User
 
-app = typer.Typer(help="Add, list and disable users.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+app = typer.Typer(help="Add, list, change and disable users.", no_args_is_help=True)
 T = TypeVar("T")
 
 
-def with_accounts(settings: Settings, act: Callable[[Accounts], Awaitable[T]]) -> T:
-    """Run `act` on the accounts of the settings' database, in an event loop of its own."""
+def with_accounts(settings: Settings, act: Callable[[Accounts], Awaitable[T]], noting: Noting[T] | None = None) -> T:
+    """Run `act` on the accounts of the settings' database, in an event loop of its own; see with_engine."""
     from auth.passwords import PasswordHasher
     from auth.users import UserStore
 
-    return with_engine(settings, lambda engine: act(Accounts(UserStore(engine), PasswordHasher())))
+    return with_engine(settings, lambda engine: act(Accounts(UserStore(engine), PasswordHasher())), noting)
 
 
 @app.command("add")
@@ -32,7 +36,9 @@ def add(
 ) -> None:
     """Add a user."""
     password = read_password(password_stdin)
-    user = with_accounts(load_settings(), lambda accounts: accounts.add(name, role, password))
+    user = with_accounts(
+        load_settings(), lambda accounts: accounts.add(name, role, password), noted("created", role=role)
+    )
     _report(user, "added", as_json)
 
 
@@ -49,14 +55,40 @@ def list_users(as_json: JsonFlag = False) -> None:
 @app.command("disable")
 def disable(name: str, as_json: JsonFlag = False) -> None:
     """Refuse a user's further log-ins."""
-    _report(with_accounts(load_settings(), lambda accounts: accounts.disable(name)), "disabled", as_json)
+    user = with_accounts(load_settings(), lambda accounts: accounts.disable(name), noted("disabled"))
+    _report(user, "disabled", as_json)
+
+
+@app.command("enable")
+def enable(name: str, as_json: JsonFlag = False) -> None:
+    """Let a disabled user log in again."""
+    user = with_accounts(load_settings(), lambda accounts: accounts.enable(name), noted("enabled"))
+    _report(user, "enabled", as_json)
+
+
+@app.command("role")
+def role(name: str, role: Annotated[Role, typer.Option()], as_json: JsonFlag = False) -> None:
+    """Give a user another role; the user's log-ins end."""
+    user = with_accounts(
+        load_settings(), lambda accounts: accounts.set_role(name, role), noted("changed", fields="role", role=role)
+    )
+    _report(user, "role set", as_json)
+
+
+@app.command("totp-reset")
+def totp_reset(name: str, as_json: JsonFlag = False) -> None:
+    """Let a user who has lost the one-time codes log in without."""
+    user = with_accounts(load_settings(), lambda accounts: accounts.reset_totp(name), noted("changed", fields="totp"))
+    _report(user, "one-time codes removed", as_json)
 
 
 @app.command("passwd")
 def passwd(name: str, password_stdin: PasswordStdin = False) -> None:
     """Set a user's password."""
     password = read_password(password_stdin)
-    with_accounts(load_settings(), lambda accounts: accounts.set_password(name, password))
+    with_accounts(
+        load_settings(), lambda accounts: accounts.set_password(name, password), noted("changed", fields="password")
+    )
     typer.echo(f"{name}: password set.")
 
 
@@ -64,21 +96,40 @@ def token(
     user: Annotated[str, typer.Option(help="The user's name.")],
     password_stdin: PasswordStdin = False,
     scope: Annotated[str, typer.Option(help="Scopes, separated by spaces; all of the role's if absent.")] = "",
+    totp: Annotated[str, typer.Option(help="The one-time code of a user who has them.")] = "",
 ) -> None:
     """Print an access token for a user, and nothing else."""
-    from api.lifespan import open_keyring, token_policy
-    from auth.sessions import SessionStore
+    from api.lifespan import one_time_codes, open_keyring, token_policy
+    from auth.passwords import PasswordHasher
+    from auth.sessions import Session, SessionStore
     from auth.tokens import TokenAuthority
+    from auth.users import UserStore
 
     settings = load_settings()
     authority = TokenAuthority(open_keyring(settings), token_policy(settings))
     password = read_password(password_stdin)
-    found = with_accounts(settings, lambda accounts: accounts.authenticate(user, password))
-    scopes = granted_scopes(ROLE_SCOPES[found.role], scope)
-    seconds = settings.auth.session_seconds
-    session = with_engine(settings, lambda engine: SessionStore(engine, seconds).begin(found.id, scopes))
-    issued = authority.issue(subject=found.id, name=found.name, role=found.role, scopes=scopes, session_id=session.id)
+
+    async def log_in(engine: AsyncEngine) -> tuple[User, Session]:
+        try:
+            found = await Accounts(UserStore(engine), PasswordHasher()).authenticate(user, password)
+            if found.totp:
+                await one_time_codes(engine, settings).check(found, totp)
+        except (BadCredentials, BadCode) as error:
+            await note(engine, Note("token", "refused", detail={"code": error.code}))
+            raise
+        scopes = granted_scopes(ROLE_SCOPES[found.role], scope)
+        return found, await SessionStore(engine, settings.auth.session_seconds).begin(found.id, scopes)
+
+    found, session = with_engine(settings, log_in, lambda result: Note("token", "issued", f"user:{result[0].id}"))
+    issued = authority.issue(
+        subject=found.id, name=found.name, role=found.role, scopes=session.scopes, session_id=session.id
+    )
     typer.echo(issued.access_token)
+
+
+def noted(outcome: str, **detail: str) -> Noting[User]:
+    """For the record: the user came out of it like this."""
+    return lambda user: Note("user", outcome, f"user:{user.id}", detail)
 
 
 def _report(user: User, done: str, as_json: bool) -> None:

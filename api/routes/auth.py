@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from api.audit import record
 from api.deps import Rooms, State
 from api.errors import OAUTH_ERRORS, UnsupportedGrant
-from api.limits import TOKEN_LIMIT, CallerLimits
+from api.limits import TOKEN_LIMIT, CallerLimits, caller_address
 from api.oauth import client_of, oauth_error, read_form, require
 from api.schemas import Token
 from auth.clients import Client
@@ -34,6 +34,7 @@ _FORM_BODY: dict[str, Any] = {
                         "grant_type": {"type": "string", "enum": ["password", "refresh_token", "client_credentials"]},
                         "username": {"type": "string"},
                         "password": {"type": "string", "format": "password"},
+                        "totp": {"type": "string", "description": "the one-time code of a user who has them"},
                         "refresh_token": {"type": "string"},
                         "client_id": {"type": "string"},
                         "client_secret": {"type": "string", "format": "password"},
@@ -85,11 +86,14 @@ def grants(rooms: State) -> list[str]:
 
 
 async def _password(request: Request, rooms: State, form: dict[str, str], client: Client | None) -> Token:
-    """Raises BadForm, BadCredentials, UnknownScope."""
+    """Raises BadForm, BadCredentials, BadCode, TooManyGuesses, HashingBusy, UnknownScope."""
     require(form, "username", "password")
-    user = await rooms["accounts"].authenticate(form["username"], form["password"])
+    given = form["username"], form["password"], form.get("totp", "")
+    user = await rooms["logins"].log_in(*given, caller_address(request))
     scopes = granted_scopes(ROLE_SCOPES[user.role], form.get("scope", ""))
     session = await rooms["sessions"].begin(user.id, scopes, client.id if client else None)
+    # A role that was changed before the session began has ended no session of this log-in.
+    user = await rooms["accounts"].get(user.id)
     await record(request, "token", "issued", actor=user.id, grant="password", session=session.id)
     return _for_session(rooms, user, session)
 

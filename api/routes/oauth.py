@@ -70,7 +70,7 @@ async def revoke(request: Request, rooms: Rooms) -> Response:
         if token is not None:
             await _revoke(request, rooms, caller, token)
     except tuple(OAUTH_ERRORS) as error:
-        return oauth_error(request, error)
+        return await _refuse(request, "revocation", error)
     return Response()
 
 
@@ -82,7 +82,7 @@ async def introspect(request: Request, rooms: Rooms) -> Response:
         caller = await _caller(request, rooms, form)
         token = await _find(rooms, form["token"])
     except tuple(OAUTH_ERRORS) as error:
-        return oauth_error(request, error)
+        return await _refuse(request, "introspection", error)
     visible = token is not None and (caller.client_id is not None or caller.owns(token))
     answer = _describe(rooms, token) if token is not None and visible else Introspection(active=False)
     return JSONResponse(answer.model_dump(exclude_none=True))
@@ -115,6 +115,12 @@ async def metadata(rooms: Rooms) -> Response:
     return JSONResponse(document, headers=_PUBLIC)
 
 
+async def _refuse(request: Request, event: str, error: Exception) -> Response:
+    if not isinstance(error, InvalidToken):  # that is on record already
+        await record(request, event, "refused", code=getattr(error, "code", ""))
+    return oauth_error(request, error)
+
+
 async def _caller(request: Request, rooms: State, form: dict[str, str], *, public: bool = False) -> _Caller:
     """Raises InvalidClient, InvalidToken, BadForm. `public`: a first-party caller need only name itself."""
     bearer = bearer_of(request)
@@ -144,10 +150,10 @@ async def _revoke(request: Request, rooms: State, caller: _Caller, token: Princi
         raise UnauthorizedClient("The token was issued to another. Let its owner revoke it.")
     if isinstance(token, RefreshToken):
         await rooms["sessions"].end(token.session_id)
-        target = f"session:{token.session_id}"
+        target = f"sid:{token.session_id}"
     else:
         await rooms["sessions"].revoke_access_token(str(token.token_id))
-        target = f"token:{token.token_id}"
+        target = f"jti:{token.token_id}"
     await rooms["changes"].catch_up()
     await record(request, "token", "revoked", actor=caller.subject, target=target)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -95,17 +96,20 @@ def test_token_needs_a_key(
 
 
 def test_secrets_init(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """`secrets init` adds a key that works to a private .env, and never replaces one."""
+    """`secrets init` adds keys that work to a private .env, and never replaces one."""
     monkeypatch.delenv("AUTH__SIGNING_KEY")
     file = tmp_path / ".env"
     file.write_text("PORT=8001\nAUTH__SIGNING_KEY=")
     assert command("secrets", "init") == 0
     written = file.read_text()
     assert written.startswith("PORT=8001\n")
-    assert written.count("AUTH__SIGNING_KEY") == 1
+    assert written.count("AUTH__SIGNING_KEY") == written.count("AUTH__DATA_KEY") == 1
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert command("secrets", "init") == 0
     assert file.read_text() == written
+    file.write_text(re.sub("AUTH__DATA_KEY=.*\n", "", written))
+    assert command("secrets", "init") == 0
+    assert file.read_text().startswith(written.partition("AUTH__DATA_KEY=")[0])
     command("users", "add", "ana", "--role", "client", "--password-stdin", stdin=PASSWORD)
     assert command("token", "--user", "ana", "--password-stdin", stdin=PASSWORD) == 0
 

@@ -10,8 +10,9 @@ import pytest
 from api.errors import NEVER_OVER_HTTP, OAUTH_ERRORS, STATUS_OF, ApiError
 from auth.errors import AuthError
 from model.errors import ModelRoomError
+from monitoring.errors import MonitoringError
 
-BASES = (ApiError, AuthError, ModelRoomError)
+BASES = (ApiError, AuthError, ModelRoomError, MonitoringError)
 
 
 def _leaves(base: type[Exception]) -> Iterator[type[Exception]]:

@@ -44,7 +44,13 @@ def test_example_comments_every_setting() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("AUTH__SIGNING_ALGORITHM", "none"), ("PORT", "eighty"), ("AUTH__SIGNIN_KEY", "x"), ("LIMITS__PREDICT", "many")],
+    [
+        ("AUTH__SIGNING_ALGORITHM", "none"),
+        ("PORT", "eighty"),
+        ("AUTH__SIGNIN_KEY", "x"),
+        ("AUTH__DATA_KEY", "hunter2"),
+        ("LIMITS__PREDICT", "many"),
+    ],
 )
 def test_bad_setting_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str) -> None:
     """A setting that cannot be used, or that does not exist, is named in one line."""
@@ -82,3 +88,32 @@ def test_secrets_do_not_print() -> None:
     """The settings' representation shows no key and no database password."""
     settings = Settings(_env_file=None, database_url="postgresql://u:sesame@h/n", auth={"signing_key": "open-sesame"})
     assert "sesame" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("issuers", "named"),
+    [
+        ("[{", "AUTH__ISSUERS"),
+        ("{}", "AUTH__ISSUERS"),
+        ('[{"audience": "a"}]', "AUTH__ISSUERS__0__ISSUER"),
+        ('[{"issuer": "http://id.example", "audience": "a"}]', "AUTH__ISSUERS__0__ISSUER"),
+        ('[{"issuer": "https://id.example", "audience": ""}]', "AUTH__ISSUERS__0__AUDIENCE"),
+        (
+            '[{"issuer": "https://id.example", "audience": "a", "algorithms": ["HS256"]}]',
+            "AUTH__ISSUERS__0__ALGORITHMS",
+        ),
+        ('[{"issuer": "https://id.example", "audience": "a", "scopes": {"x": "all"}}]', "AUTH__ISSUERS__0__SCOPES"),
+        ('[{"issuer": "https://id.example", "audience": "a", "role": "admin"}]', "AUTH__ISSUERS__0__ROLE"),
+        (
+            '[{"issuer": "https://id.example", "audience": "a"}, {"issuer": "https://id.example", "audience": "b"}]',
+            "AUTH__ISSUERS",
+        ),
+    ],
+)
+def test_a_bad_issuer_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, issuers: str, named: str) -> None:
+    """An outside issuer that is incomplete, insecure, unknown in part or listed twice is named in one line."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AUTH__ISSUERS", issuers)
+    with pytest.raises(SettingsError, match=f"^{named}(__.*)?: ") as caught:
+        load_settings()
+    assert "\n" not in str(caught.value)

@@ -8,9 +8,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from auth.database import open_engine
-from auth.errors import DatabaseUnavailable, UserExists, UserNotFound
+from auth.errors import DatabaseUnavailable, LastAdmin, UserExists, UserNotFound
 from auth.principal import Role
-from auth.users import User, UserStore
+from auth.users import User, UserChange, UserStore
 
 
 @pytest.fixture
@@ -100,6 +100,24 @@ async def test_changing_an_unknown_user_is_an_error(store: UserStore) -> None:
         await store.disable("ada")
     with pytest.raises(UserNotFound):
         await store.set_password_hash("ada", "$new")
+
+
+async def test_of_two_admins_who_demote_each_other_one_stays(database_url: str, store: UserStore) -> None:
+    """However many demote and disable one another at once, one enabled administrator is left."""
+    admins = [await store.add(f"admin{number}", Role.ADMIN, "$h") for number in range(6)]
+    other_engine = open_engine(database_url)
+    try:
+        stores = (store, UserStore(other_engine))
+        changes = (UserChange(role=Role.CLIENT), UserChange(disabled=True))
+        tries = [stores[i % 2].change(admin.id, changes[i % 2]) for i, admin in enumerate(admins)]
+        outcomes = await asyncio.gather(*tries, return_exceptions=True)
+    finally:
+        await other_engine.dispose()
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["LastAdmin"] + ["User"] * 5
+    left = [user for user in await store.list() if user.role is Role.ADMIN and user.disabled_at is None]
+    assert len(left) == 1
+    with pytest.raises(LastAdmin):
+        await store.change(left[0].id, UserChange(disabled=True))
 
 
 async def test_a_store_whose_database_is_away_says_so(postgres_url: str) -> None:

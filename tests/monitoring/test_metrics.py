@@ -22,6 +22,7 @@ def observe_all(metrics: Metrics) -> None:
     metrics.predictions.labels(model="efficientnetb0-v1.0", label="forest").inc()
     metrics.confidence.observe(0.93)
     metrics.auth_events.labels(event="token", outcome="refused").inc()
+    metrics.audit_failures.inc()
     metrics.rate_limited.labels(limit="predict").inc()
     metrics.shed.labels(reason="queue_full").inc()
     metrics.model_info.labels(model="efficientnetb0", version="1.0", digest="ab12", backend="onnx").set(1)
@@ -47,6 +48,7 @@ def observe_all(metrics: Metrics) -> None:
         ("atalaya_prediction_confidence_bucket", {"le": "0.9"}, 0),
         ("atalaya_prediction_confidence_bucket", {"le": "0.95"}, 1),
         ("atalaya_auth_events_total", {"event": "token", "outcome": "refused"}, 1),
+        ("atalaya_audit_failures_total", {}, 1),
         ("atalaya_rate_limited_total", {"limit": "predict"}, 1),
         ("atalaya_shed_total", {"reason": "queue_full"}, 1),
         (

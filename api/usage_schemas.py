@@ -1,0 +1,51 @@
+"""The shapes of the answers about use and cost."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import BaseModel, Field
+
+from auth.quotas import PIXELS_IN_MEGAPIXEL, Limits, Tally
+
+
+class Amounts(BaseModel):
+    requests: int
+    megapixels: float = Field(description="1,000,000 pixels each")
+
+
+class Bounds(BaseModel):
+    """`null`: without a limit."""
+
+    requests: int | None
+    megapixels: float | None
+
+    @classmethod
+    def of(cls, limits: Limits) -> Bounds:
+        requests, pixels = limits
+        return cls(requests=requests, megapixels=None if pixels is None else pixels / PIXELS_IN_MEGAPIXEL)
+
+
+class KeyUsage(Amounts):
+    limits: Bounds
+    remaining: Bounds
+
+    @classmethod
+    def of_tally(cls, tally: Tally) -> KeyUsage:
+        return cls(
+            requests=tally.requests,
+            megapixels=tally.pixels / PIXELS_IN_MEGAPIXEL,
+            limits=Bounds.of(tally.limits),
+            remaining=Bounds.of(tally.remaining),
+        )
+
+
+class UsageAnswer(KeyUsage):
+    month: str = Field(description="the calendar month in UTC, as 2026-11")
+    resets_at: datetime
+    key: KeyUsage | None = Field(description="what was done with the API key of this request")
+
+
+class DryRunAnswer(BaseModel):
+    cost: Amounts
+    remaining: Bounds = Field(description="before the cost; the smaller of the account's and the API key's")

@@ -1,0 +1,240 @@
+"""API keys, `atl_<id>_<secret>`: for programs that act for a user without logging in."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any
+
+from sqlalchemy import Row, Select, and_, func, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from auth.authenticator import Verified
+from auth.changes import announce
+from auth.database import reading, writing
+from auth.errors import InvalidToken, KeyEnded, KeyNotFound, NoAccount, TooManyKeys
+from auth.principal import ROLE_SCOPES, Principal, Role, Scope, read_scopes, written_scopes
+from auth.sessions import LONGEST_ACCESS
+from auth.tables import api_keys, users
+
+KEY_PREFIX = "atl_"
+MAX_KEYS = 100
+OVERLAP = timedelta(hours=24)
+# How long a process goes by what it read of a key; changes that are announced it hears of sooner.
+RECHECK_S = 60.0
+
+_KEY = re.compile(KEY_PREFIX + r"([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
+# What no key or user can have as its id stays away from the database, which chokes on some characters.
+_ID = re.compile(r"[0-9a-f]{16}")
+_USER_ID = re.compile(r"[0-9a-f-]{36}")
+
+Network = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class KeyTerms:
+    """What a key may do, and until when (UTC). `rate` is N/second, N/minute, N/hour or N/day; no addresses: any."""
+
+    name: str
+    scopes: frozenset[Scope]
+    expires_at: datetime
+    addresses: tuple[Network, ...] = ()
+    rate: str | None = None
+    monthly_requests: int | None = None
+    monthly_megapixels: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Times are UTC; the secret before a rotation counts until `previous_until`."""
+
+    id: str
+    user_id: str
+    user_name: str
+    terms: KeyTerms
+    created_at: datetime
+    previous_until: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+
+class KeyStore:
+    """Every method raises DatabaseUnavailable while the database is away; `clock` tells seconds since 1970."""
+
+    def __init__(self, engine: AsyncEngine, clock: Callable[[], float] = time.time) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock(), UTC)
+
+    async def create(self, user_id: str, terms: KeyTerms) -> tuple[Key, str]:
+        """Return the new key and its text, which is kept nowhere else. Raises NoAccount, TooManyKeys."""
+        now, key_id, secret = self._now(), secrets.token_hex(8), secrets.token_urlsafe(32)
+        row = {
+            "id": key_id,
+            "user_id": user_id,
+            "name": terms.name,
+            "secret_digest": _digest(secret),
+            "scopes": written_scopes(terms.scopes),
+            "addresses": " ".join(map(str, terms.addresses)),
+            "rate": terms.rate,
+            "monthly_requests": terms.monthly_requests,
+            "monthly_megapixels": terms.monthly_megapixels,
+            "created_at": now,
+            "expires_at": terms.expires_at,
+        }
+        async with writing(self._engine) as connection:
+            await _check_owner(connection, user_id, now)
+            await connection.execute(insert(api_keys).values(**row))
+            key = await _get(connection, key_id)
+        return key, _text(key_id, secret)
+
+    async def get(self, key_id: str) -> Key:
+        """Raises KeyNotFound."""
+        async with reading(self._engine) as connection:
+            return await _get(connection, key_id)
+
+    async def list(self, user_id: str | None = None) -> Sequence[Key]:
+        """Return a user's keys, or all, oldest first; ended ones too."""
+        if user_id is not None and not _USER_ID.fullmatch(user_id):
+            return []
+        statement = _selected().order_by(api_keys.c.created_at, api_keys.c.id)
+        if user_id is not None:
+            statement = statement.where(api_keys.c.user_id == user_id)
+        async with reading(self._engine) as connection:
+            return [_key(row) for row in await connection.execute(statement)]
+
+    async def rotate(self, key_id: str, overlap: timedelta, expires_at: datetime | None = None) -> tuple[Key, str]:
+        """Return the key and its new text; the old text counts for `overlap` more, any older one no longer.
+
+        The key ends when it did, or at `expires_at`. Raises KeyNotFound, KeyEnded.
+        """
+        now, secret = self._now(), secrets.token_urlsafe(32)
+        values: dict[str, Any] = {
+            "secret_digest": _digest(secret),
+            "previous_digest": api_keys.c.secret_digest,
+            "previous_until": now + overlap,
+        }
+        values |= {"expires_at": expires_at} if expires_at else {}
+        live = api_keys.c.revoked_at.is_(None), api_keys.c.expires_at > now
+        async with writing(self._engine) as connection:
+            key = await _get(connection, key_id)
+            rotated = await connection.execute(update(api_keys).where(api_keys.c.id == key.id, *live).values(**values))
+            if rotated.rowcount == 0:
+                raise KeyEnded("The key was revoked or has expired. Create another.")
+            await announce(connection, f"key:{key_id}", revoked=False, expires_at=now + LONGEST_ACCESS)
+            key = await _get(connection, key_id)
+        return key, _text(key_id, secret)
+
+    async def revoke(self, key_id: str) -> Key:
+        """Refuse the key for good; a second call keeps the first time. Raises KeyNotFound."""
+        now = self._now()
+        revoked_at = func.coalesce(api_keys.c.revoked_at, now)
+        async with writing(self._engine) as connection:
+            await _get(connection, key_id)
+            await connection.execute(update(api_keys).where(api_keys.c.id == key_id).values(revoked_at=revoked_at))
+            await announce(connection, f"key:{key_id}", revoked=True, expires_at=now + LONGEST_ACCESS)
+            return await _get(connection, key_id)
+
+    async def verify(self, credential: str) -> Verified:
+        """Whom a key stands for. Raises InvalidToken, the same for every reason."""
+        found = _KEY.fullmatch(credential)
+        row = await self._find(found[1]) if found else None
+        now = self._now()
+        until = _accepted_until(row, _digest(found[2])) if found and row else None
+        if row is None or until is None or until <= now:
+            raise InvalidToken("This is not a valid API key. Check it, or create another.")
+        key, role = _key(row), Role(row.role)
+        principal = Principal(
+            subject=key.user_id,
+            name=key.user_name,
+            role=role,
+            scopes=key.terms.scopes & ROLE_SCOPES[role],
+            expires_at=key.terms.expires_at,
+            key_id=key.id,
+            rate=key.terms.rate,
+        )
+        valid_until = min(until.timestamp(), now.timestamp() + RECHECK_S)
+        targets = frozenset({f"key:{key.id}", f"user:{key.user_id}"})
+        return Verified(principal, valid_until, targets, key.terms.addresses)
+
+    async def _find(self, key_id: str) -> Row[Any] | None:
+        async with reading(self._engine) as connection:
+            return await _row(connection, key_id)
+
+
+def is_api_key(credential: str) -> bool:
+    return credential.startswith(KEY_PREFIX)
+
+
+def _accepted_until(row: Row[Any], digest: str) -> datetime | None:
+    """Until when this secret counts, None for a wrong one or an ended key."""
+    current = hmac.compare_digest(row.secret_digest, digest)
+    previous = hmac.compare_digest(row.previous_digest or "", digest)
+    if row.revoked_at or row.user_disabled_at or not (current or previous):
+        return None
+    end: datetime = row.expires_at
+    return end if current else min(end, row.previous_until)
+
+
+async def _check_owner(connection: AsyncConnection, user_id: str, now: datetime) -> None:
+    """Raises NoAccount, TooManyKeys. The lock makes two that create keys for one user wait for each other."""
+    enabled = select(users.c.id).where(users.c.id == user_id, users.c.disabled_at.is_(None)).with_for_update()
+    if not _USER_ID.fullmatch(user_id) or (await connection.execute(enabled)).one_or_none() is None:
+        raise NoAccount("Only users of this gateway have API keys. Log in as one who is not disabled.")
+    live = and_(api_keys.c.revoked_at.is_(None), api_keys.c.expires_at > now)
+    # Those of the last day count in any case: else creating and revoking by turns would fill the table.
+    counted = or_(live, api_keys.c.created_at > now - timedelta(days=1))
+    statement = select(func.count()).select_from(api_keys).where(api_keys.c.user_id == user_id, counted)
+    if (await connection.execute(statement)).scalar_one() >= MAX_KEYS:
+        raise TooManyKeys(f"A user has {MAX_KEYS} API keys at most, and makes no more in a day. Revoke some.")
+
+
+def _selected() -> Select[Any]:
+    """Every key beside what counts of its owner."""
+    owner = users.c.name.label("user_name"), users.c.role, users.c.disabled_at.label("user_disabled_at")
+    return select(api_keys, *owner).join(users, api_keys.c.user_id == users.c.id)
+
+
+async def _row(connection: AsyncConnection, key_id: str) -> Row[Any] | None:
+    row: Row[Any] | None = (await connection.execute(_selected().where(api_keys.c.id == key_id))).one_or_none()
+    return row
+
+
+async def _get(connection: AsyncConnection, key_id: str) -> Key:
+    """Raises KeyNotFound."""
+    row = await _row(connection, key_id) if _ID.fullmatch(key_id) else None
+    if row is None:
+        raise KeyNotFound
+    return _key(row)
+
+
+def _key(row: Row[Any]) -> Key:
+    terms = KeyTerms(
+        name=row.name,
+        scopes=read_scopes(row.scopes),
+        expires_at=row.expires_at,
+        addresses=tuple(map(ip_network, row.addresses.split())),
+        rate=row.rate,
+        monthly_requests=row.monthly_requests,
+        monthly_megapixels=row.monthly_megapixels,
+    )
+    times = row.created_at, row.previous_until, row.revoked_at, row.last_used_at
+    return Key(row.id, row.user_id, row.user_name, terms, *times)
+
+
+def _text(key_id: str, secret: str) -> str:
+    return f"{KEY_PREFIX}{key_id}_{secret}"
+
+
+def _digest(secret: str) -> str:
+    """256 random bits need no slow hash."""
+    return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,57 @@
+"""A log-in: the password, then the one-time code where the user has one; guessing is slowed on the way."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from auth.accounts import Accounts
+from auth.errors import AuthError, BadCode, BadCredentials, MissingCode
+from auth.guessing import Attempt, Guesses
+from auth.totp import OneTimeCodes
+from auth.users import User
+
+
+class LogIns:
+    """Every method raises TooManyGuesses, DatabaseUnavailable; those that take a password also HashingBusy.
+
+    An attempt that comes to no verdict counts neither way.
+    """
+
+    def __init__(self, accounts: Accounts, guesses: Guesses, codes: OneTimeCodes) -> None:
+        self._accounts = accounts
+        self._guesses = guesses
+        self._codes = codes
+
+    async def log_in(self, name: str, password: str, code: str, address: str) -> User:
+        """Raises BadCredentials, and BadCode only once the password was right. An empty `code` is none."""
+        async with self._guess(name, address) as attempt:
+            user = await self._accounts.authenticate(name, password)
+            if user.totp:
+                if not code:
+                    raise MissingCode
+                await self._codes.check(user, code)
+        await self._guesses.succeeded(attempt, user.id)
+        return user
+
+    async def check_password(self, user: User, password: str, address: str) -> None:
+        """For a user who has logged in: is it really that one? Raises BadCredentials."""
+        async with self._guess(user.name, address) as attempt:
+            await self._accounts.authenticate(user.name, password)
+        await self._guesses.succeeded(attempt, user.id)
+
+    async def remove_codes(self, user: User, code: str, address: str) -> None:
+        """Raises BadCode, TotpConflict."""
+        async with self._guess(user.name, address) as attempt:
+            await self._codes.remove(user, code)
+        await self._guesses.succeeded(attempt, user.id)
+
+    @asynccontextmanager
+    async def _guess(self, name: str, address: str) -> AsyncIterator[Attempt]:
+        attempt = await self._guesses.begin(name, address)
+        try:
+            yield attempt
+        except AuthError as error:
+            guessed = isinstance(error, BadCredentials | BadCode) and not isinstance(error, MissingCode)
+            await (self._guesses.failed(attempt) if guessed else self._guesses.undone(attempt))
+            raise

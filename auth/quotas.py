@@ -1,0 +1,158 @@
+"""What is counted for whom in which month (UTC), and the quotas on it, as rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Select, bindparam, select, tuple_, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from auth.errors import QuotaExceeded
+from auth.principal import Principal
+from auth.tables import api_keys, usage, users
+
+PIXELS_IN_MEGAPIXEL = 1_000_000
+
+_USER, _KEY, _CLIENT, _ISSUER = "user:", "key:", "client:", "issuer:"
+_LIMITED = {_USER: users, _KEY: api_keys}
+
+Limits = tuple[int | None, int | None]  # requests and pixels in a month; None: as many as one likes
+NO_LIMITS: Limits = (None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is to be added to the month ("2026-11") of every owner, or of none of them; negative: taken back."""
+
+    owners: tuple[str, ...]
+    month: str
+    requests: int
+    pixels: int
+
+    def reversed(self) -> Entry:
+        return replace(self, requests=-self.requests, pixels=-self.pixels)
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What one owner has used in a month, and the limits."""
+
+    requests: int
+    pixels: int
+    limits: Limits
+
+    @property
+    def remaining(self) -> Limits:
+        """Requests and pixels until a quota is used up; 0 where a quota was lowered below what is used."""
+        requests, pixels = self.limits
+        return _left(requests, self.requests), _left(pixels, self.pixels)
+
+    def plus(self, entry: Entry) -> Tally:
+        return replace(self, requests=self.requests + entry.requests, pixels=self.pixels + entry.pixels)
+
+    def exceeded(self) -> str | None:
+        """Name the quota that is exceeded."""
+        requests, pixels = self.limits
+        if requests is not None and self.requests > requests:
+            return "requests"
+        return "megapixels" if pixels is not None and self.pixels > pixels else None
+
+
+def owners_of(principal: Principal) -> tuple[str, ...]:
+    """Whom a caller's use is counted for: always the caller first, then the API key."""
+    if principal.key_id is not None:
+        return user_owner(principal.subject), f"{_KEY}{principal.key_id}"
+    if principal.subject == principal.client_id:
+        return (f"{_CLIENT}{principal.subject}",)
+    if "|" in principal.subject:
+        return (f"{_ISSUER}{principal.subject}",)
+    return (user_owner(principal.subject),)
+
+
+def user_owner(user_id: str) -> str:
+    return f"{_USER}{user_id}"
+
+
+def month_of(now: float) -> str:
+    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m")
+
+
+def next_month(now: float) -> datetime:
+    """When the month after that of `now` (seconds since 1970) begins."""
+    first = datetime.fromtimestamp(now, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    return (first + timedelta(days=32)).replace(day=1)
+
+
+async def tallies(connection: AsyncConnection, owners: Sequence[str], month: str) -> list[Tally]:
+    """What each owner has used in the month."""
+    rows = [(owner, month) for owner in owners]
+    found = await _tallies(connection, rows, _selected(rows))
+    return [found[row] for row in rows]
+
+
+async def settle(connection: AsyncConnection, entries: Sequence[Entry]) -> list[QuotaExceeded | None]:
+    """Add the entries one after the other, but those that would exceed a quota; say for each why not.
+
+    All the rows are locked first, in one order for all processes: two never wait for each other in a circle.
+    """
+    rows = sorted({(owner, entry.month) for entry in entries for owner in entry.owners})
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    blank = [{"owner": owner, "month": month, "requests": 0, "pixels": 0} for owner, month in rows]
+    await connection.execute(insert(usage).on_conflict_do_nothing(), blank)
+    before = await _tallies(connection, rows, _selected(rows).with_for_update())
+    after = dict(before)
+    answers = [_add(after, entry) for entry in entries]
+    changed = [
+        {"of": row[0], "in": row[1], "requests": after[row].requests, "pixels": after[row].pixels}
+        for row in rows
+        if after[row] != before[row]
+    ]
+    if changed:
+        one = usage.c.owner == bindparam("of"), usage.c.month == bindparam("in")
+        values: dict[str, Any] = {"requests": bindparam("requests"), "pixels": bindparam("pixels")}
+        await connection.execute(update(usage).where(*one).values(values), changed)
+    return answers
+
+
+def _add(totals: dict[tuple[str, str], Tally], entry: Entry) -> QuotaExceeded | None:
+    """Change the totals of all the entry's owners, or return why of none."""
+    sums = {(owner, entry.month): totals[owner, entry.month].plus(entry) for owner in entry.owners}
+    for (owner, _), total in sums.items():
+        quota = total.exceeded() if entry.requests > 0 else None
+        if quota:
+            return QuotaExceeded(quota, "API key" if owner.startswith(_KEY) else "account")
+    totals.update(sums)
+    return None
+
+
+def _selected(rows: Sequence[tuple[str, str]]) -> Select[Any]:
+    statement = select(usage).where(tuple_(usage.c.owner, usage.c.month).in_(rows))
+    return statement.order_by(usage.c.owner, usage.c.month)
+
+
+async def _tallies(
+    connection: AsyncConnection, rows: Sequence[tuple[str, str]], statement: Select[Any]
+) -> dict[tuple[str, str], Tally]:
+    limits = await _limits(connection, {owner for owner, _ in rows})
+    used = {(row.owner, row.month): (row.requests, row.pixels) for row in await connection.execute(statement)}
+    return {row: Tally(*used.get(row, (0, 0)), limits.get(row[0], NO_LIMITS)) for row in rows}
+
+
+async def _limits(connection: AsyncConnection, owners: Iterable[str]) -> Mapping[str, Limits]:
+    found: dict[str, Limits] = {}
+    for prefix, table in _LIMITED.items():
+        ids = [owner.removeprefix(prefix) for owner in owners if owner.startswith(prefix)]
+        if ids:
+            limits = table.c.id, table.c.monthly_requests, table.c.monthly_megapixels
+            for owner_id, requests, megapixels in await connection.execute(select(*limits).where(table.c.id.in_(ids))):
+                pixels = None if megapixels is None else megapixels * PIXELS_IN_MEGAPIXEL
+                found[f"{prefix}{owner_id}"] = requests, pixels
+    return found
+
+
+def _left(limit: int | None, used: int) -> int | None:
+    return None if limit is None else max(0, limit - used)

@@ -1,0 +1,14 @@
+"""Run by Alembic: whoever migrates hands it an open connection and a transaction."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from monitoring.audit.tables import metadata
+
+# A version table of the room's own: other rooms' migrations share the database.
+context.configure(
+    connection=context.config.attributes["connection"], target_metadata=metadata, version_table="audit_version"
+)
+with context.begin_transaction():
+    context.run_migrations()

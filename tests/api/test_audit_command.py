@@ -1,0 +1,198 @@
+"""`atalaya audit`: what commands leave on record, and how it is read, checked, handed out and shortened."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pwd
+import sqlite3
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.cli import run
+from auth.signatures import generate_signing_key
+
+PASSWORD = "correct horse battery"
+ME = f"cli:{pwd.getpwuid(os.getuid()).pw_name}"
+
+Command = Callable[..., str]
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in an empty folder; returns its exit status and its output."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AUTH__SIGNING_KEY_FILE", str(tmp_path / "keys.pem"))
+    (tmp_path / "keys.pem").write_text(generate_signing_key("ES256"))
+
+    def start(*arguments: str, stdin: str = "") -> tuple[int, str, str]:
+        (tmp_path / "stdin").write_text(stdin)
+        with (tmp_path / "stdin").open() as file:
+            monkeypatch.setattr("sys.stdin", file)
+            status = run(list(arguments))
+        output = capsys.readouterr()
+        return status, output.out, output.err
+
+    return start
+
+
+@pytest.fixture
+def command(start: Run) -> Command:
+    """Run a command that must succeed; returns its standard output."""
+
+    def command(*arguments: str, stdin: str = "") -> str:
+        status, out, err = start(*arguments, stdin=stdin)
+        assert status == 0, err
+        text: str = out
+        return text
+
+    return command
+
+
+def add_user(command: Command, name: str = "ana") -> None:
+    command("users", "add", name, "--role", "client", "--password-stdin", stdin=PASSWORD)
+
+
+def on_record(command: Command, *options: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(command("audit", "--json", *options))
+    return found
+
+
+def change(tmp_path: Path, statement: str) -> None:
+    with sqlite3.connect(tmp_path / "var" / "atalaya.db") as connection:
+        connection.execute(statement)
+    connection.close()
+
+
+def test_commands_leave_their_record(command: Command) -> None:
+    """Users, clients, keys and the signing key: each act is recorded with the operating system's user."""
+    add_user(command)
+    command("users", "passwd", "ana", "--password-stdin", stdin=f"{PASSWORD} staple")
+    command("token", "--user", "ana", "--password-stdin", stdin=f"{PASSWORD} staple")
+    key = json.loads(command("keys", "create", "--user", "ana", "--name", "maps", "--json"))
+    command("keys", "rotate", key["id"])
+    command("keys", "revoke", key["id"])
+    command("keys", "rotate")
+    command("users", "disable", "ana")
+    client = json.loads(command("clients", "add", "maps", "--json"))
+    command("clients", "disable", "maps")
+    found = on_record(command)
+    assert [(entry["event"], entry["outcome"]) for entry in found] == [
+        ("user", "created"),
+        ("user", "changed"),
+        ("token", "issued"),
+        ("key", "created"),
+        ("key", "rotated"),
+        ("key", "revoked"),
+        ("signing_key", "rotated"),
+        ("user", "disabled"),
+        ("client", "created"),
+        ("client", "disabled"),
+    ]
+    assert {entry["actor"] for entry in found} == {ME}
+    assert [entry["detail"] for entry in found[:2]] == [{"role": "client"}, {"fields": "password"}]
+    assert found[3]["target"] == f"key:{key['id']}"
+    assert found[-1]["target"] == f"client:{client['client_id']}"
+    assert PASSWORD not in str(found)
+
+
+def test_a_wrong_password_at_a_command_is_on_record(command: Command, start: Run) -> None:
+    """A log-in refused on the command line is recorded as one refused over HTTP."""
+    add_user(command)
+    assert start("token", "--user", "ana", "--password-stdin", stdin="wrong horse battery")[0] == 1
+    last = on_record(command)[-1]
+    assert (last["event"], last["outcome"], last["detail"]) == ("token", "refused", {"code": "bad_credentials"})
+
+
+def test_people_get_a_line_an_entry(command: Command) -> None:
+    """Without --json an entry is one line with what matters; filters leave the others out."""
+    add_user(command)
+    command("clients", "add", "maps")
+    first, second = command("audit").splitlines()
+    assert first.startswith("1 20")
+    assert f" user created actor={ME} target=user:" in first
+    assert first.endswith(" role=client")
+    assert "client created" in second
+    assert command("audit", "--event", "client").splitlines() == [second]
+    assert command("audit", "--since", "2020-01-01").splitlines() == [first, second]
+    assert command("audit", "--since", "2999-01-01T00:00:00Z") == ""
+
+
+def test_a_changed_entry_cannot_forge_a_line(command: Command, tmp_path: Path) -> None:
+    """What somebody wrote into the database is printed as one quoted word, without control characters."""
+    add_user(command)
+    change(tmp_path, "UPDATE audit_events SET actor = 'ana' || char(10, 27) || '2 forged actor=root'")
+    (line,) = command("audit").splitlines()
+    assert 'actor="ana\\n\\u001b2 forged actor=root"' in line
+
+
+def test_a_time_that_is_none_is_wrong_usage(start: Run) -> None:
+    """A moment must be in ISO 8601."""
+    status, _, err = start("audit", "--since", "yesterday")
+    assert status == 2
+    assert "2026-11-03" in err
+
+
+def test_an_export_can_be_checked_elsewhere(command: Command, start: Run, tmp_path: Path) -> None:
+    """The export is JSON lines, private, and enough to compute every hash again."""
+    add_user(command)
+    command("clients", "add", "maps")
+    assert start("audit", "--export", "audit.jsonl") == (0, "", "2 entries exported.\n")
+    text = (tmp_path / "audit.jsonl").read_text()
+    assert command("audit", "--export", "-") == text
+    assert stat.S_IMODE((tmp_path / "audit.jsonl").stat().st_mode) == 0o600
+    previous = "0" * 64
+    for line in text.splitlines():
+        entry = json.loads(line)
+        entry["detail"] = json.dumps(entry["detail"], sort_keys=True, separators=(",", ":"))
+        digest = entry.pop("hash")
+        assert entry["previous"] == previous
+        assert hashlib.sha256(json.dumps(list(entry.values()), separators=(",", ":")).encode()).hexdigest() == digest
+        previous = digest
+
+
+def test_a_changed_entry_is_named(command: Command, start: Run, tmp_path: Path) -> None:
+    """`audit verify` prints what to keep; after a change it says which entry is wrong, with exit status 1."""
+    add_user(command)
+    anchor = command("audit", "verify").split()[-1]
+    assert anchor.startswith("1:")
+    command("clients", "add", "maps")
+    assert json.loads(command("audit", "verify", "--anchor", anchor, "--json"))["ok"]
+    change(tmp_path, "UPDATE audit_events SET actor = 'nobody' WHERE seq = 2")
+    status, out, err = start("audit", "verify")
+    assert (status, out) == (1, "")
+    assert err.startswith("error: Entry 2 (")
+    status, out, _ = start("audit", "verify", "--json")
+    found = json.loads(out)
+    assert (status, found["ok"], found["entries"]) == (1, False, 1)
+    assert start("audit", "verify", "--anchor", "x")[0] == 2
+    assert start("audit", "verify", "--anchor", f"1:{'0' * 64}")[0] == 1
+
+
+def test_old_entries_are_pruned(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entries past the days to keep go, by a command that is recorded; the rest verifies."""
+    add_user(command)
+    assert command("audit", "prune") == "0 entries older than 365 days removed.\n"
+    change(tmp_path, "UPDATE audit_events SET at = '2020' || substr(at, 5)")
+    monkeypatch.setenv("MONITORING__AUDIT_KEEP_DAYS", "30")
+    assert json.loads(command("audit", "prune", "--json")) == {"removed": 1}
+    (entry,) = on_record(command)
+    assert (entry["event"], entry["outcome"], entry["actor"]) == ("audit", "pruned", ME)
+    assert command("audit", "verify").startswith("1 entries, unchanged.")
+
+
+def test_a_key_is_not_rotated_where_that_cannot_be_recorded(
+    start: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its database, rotating the signing key changes nothing."""
+    before = (tmp_path / "keys.pem").read_text()
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/file/gateway.db")
+    assert start("keys", "rotate")[0] == 1
+    assert (tmp_path / "keys.pem").read_text() == before

@@ -1,0 +1,155 @@
+"""The record of access over HTTP: what is written, who may read it, and what happens when it cannot be written."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+LogIn = Callable[..., dict[str, str]]
+
+
+@pytest.fixture
+def olga(client: TestClient, log_in: LogIn) -> dict[str, str]:
+    """An operator's credentials: they hold `audit:read`."""
+    return log_in(client, "olga")
+
+
+def entries(client: TestClient, headers: dict[str, str], **query: object) -> list[dict[str, Any]]:
+    answer = client.get("/v1/audit", headers=headers, params=query)
+    assert answer.status_code == 200, answer.text
+    found: list[dict[str, Any]] = answer.json()["entries"]
+    return found
+
+
+def soon(client: TestClient, headers: dict[str, str], **query: object) -> list[dict[str, Any]]:
+    """What is found as soon as anything is: refusals are written within a second."""
+    deadline = time.monotonic() + 3
+    while not (found := entries(client, headers, **query)):
+        assert time.monotonic() < deadline
+    return found
+
+
+def sql(tmp_path: Path, statement: str) -> None:
+    with sqlite3.connect(tmp_path / "gateway.db") as connection:
+        connection.execute(statement)
+    connection.close()
+
+
+def test_a_login_is_on_record_before_its_answer(client: TestClient, olga: dict[str, str]) -> None:
+    """Whoever holds a token finds its issue recorded: subject, address, request and grant."""
+    (entry,) = entries(client, olga, event="token", outcome="issued", limit=1)
+    assert entry["actor"] == client.get("/v1/me", headers=olga).json()["subject"]
+    assert entry["detail"]["grant"] == "password"
+    assert entry["address"]
+    assert entry["request_id"]
+    assert (entry["count"], len(entry["hash"])) == (1, 64)
+
+
+@pytest.mark.parametrize(
+    ("headers", "outcome"),
+    [({}, "missing"), ({"Authorization": "Bearer x"}, "invalid"), ({"X-API-Key": "atl_x_y"}, "invalid")],
+)
+def test_a_refused_caller_is_on_record(
+    client: TestClient, olga: dict[str, str], headers: dict[str, str], outcome: str
+) -> None:
+    """A request without credentials that count is recorded within a second, without what was sent."""
+    assert client.get("/v1/me", headers=headers).status_code == 401
+    (entry,) = soon(client, olga, event="access", outcome=outcome)
+    assert (entry["actor"], entry["detail"]) == ("", {})
+
+
+def test_a_missing_scope_is_on_record(client: TestClient, olga: dict[str, str], log_in: LogIn) -> None:
+    """A client may not read the record, and the attempt is in it under the client's name."""
+    ana = log_in(client)
+    refused = client.get("/v1/audit", headers=ana)
+    assert (refused.status_code, refused.json()["code"]) == (403, "insufficient_scope")
+    (entry,) = soon(client, olga, outcome="forbidden")
+    assert entry["actor"] == client.get("/v1/me", headers=ana).json()["subject"]
+    assert entry["detail"] == {"scope": "audit:read"}
+
+
+def test_a_failed_login_is_on_record(client: TestClient, olga: dict[str, str]) -> None:
+    """A wrong password leaves an entry that does not hold it."""
+    form = {"grant_type": "password", "username": "ana", "password": "wrong horse battery"}
+    assert client.post("/auth/token", data=form).status_code == 400
+    found = soon(client, olga, event="token", outcome="refused")
+    assert found[0]["detail"]["code"] == "bad_credentials"
+    assert "horse" not in str(found)
+
+
+def test_a_revocation_is_on_record(client: TestClient, olga: dict[str, str], password: str) -> None:
+    """Ending a session names it as the target."""
+    form = {"grant_type": "password", "username": "ana", "password": password}
+    token = client.post("/auth/token", data=form).json()["refresh_token"]
+    assert client.post("/auth/revoke", data={"token": token, "client_id": "atalaya-first-party"}).status_code == 200
+    (entry,) = entries(client, olga, outcome="revoked")
+    assert entry["target"].startswith("sid:")
+
+
+@pytest.mark.parametrize(("route", "event"), [("revoke", "revocation"), ("introspect", "introspection")])
+def test_a_client_that_is_refused_is_on_record(
+    client: TestClient, olga: dict[str, str], route: str, event: str
+) -> None:
+    """A wrong client secret is recorded wherever a client logs in."""
+    form = {"token": "x", "client_id": "maps", "client_secret": "sesame"}
+    assert client.post(f"/auth/{route}", data=form).status_code == 401
+    (entry,) = soon(client, olga, event=event, outcome="refused")
+    assert (entry["detail"], "sesame" in str(entry)) == ({"code": "invalid_client"}, False)
+
+
+def test_pages_follow_each_other(client: TestClient, olga: dict[str, str], log_in: LogIn) -> None:
+    """The record comes newest first, a page at a time; the last page names no next one."""
+    for _ in range(3):
+        log_in(client)
+    seen: list[int] = []
+    query: dict[str, Any] = {"limit": 3}
+    while True:
+        page = client.get("/v1/audit", headers=olga, params=query).json()
+        seen += [entry["seq"] for entry in page["entries"]]
+        if page["next"] is None:
+            break
+        query["cursor"] = page["next"]
+    assert seen == sorted(seen, reverse=True)
+    assert len(seen) == len(set(seen)) == seen[0]
+
+
+def test_filters(client: TestClient, olga: dict[str, str]) -> None:
+    """Entries are found by actor and by time; none are found where none fit."""
+    (newest,) = entries(client, olga, outcome="issued", limit=1)
+    assert entries(client, olga, actor=newest["actor"], since=newest["at"])[-1] == newest
+    assert newest not in entries(client, olga, until=newest["at"])
+    assert entries(client, olga, event="token", outcome="forbidden") == []
+
+
+@pytest.mark.parametrize(
+    "query", [{"since": "2026-01-01T00:00:00"}, {"until": "x"}, {"limit": 501}, {"limit": 0}, {"cursor": "-1"}]
+)
+def test_a_bad_filter_is_refused(client: TestClient, olga: dict[str, str], query: dict[str, Any]) -> None:
+    """A time without its offset, a limit out of bounds or an invented cursor is 422."""
+    assert client.get("/v1/audit", headers=olga, params=query).status_code == 422
+
+
+def test_what_cannot_be_recorded_does_not_happen(client: TestClient, tmp_path: Path, password: str) -> None:
+    """While the record cannot be written, no token is issued: 503 in OAuth's form, counted; then it heals."""
+    form = {"grant_type": "password", "username": "ana", "password": password}
+    sql(tmp_path, "ALTER TABLE audit_events RENAME TO elsewhere")
+    refused = client.post("/auth/token", data=form)
+    assert (refused.status_code, refused.json()["error"]) == (503, "temporarily_unavailable")
+    assert refused.headers["retry-after"] == "1"
+    assert client.get("/v1/me").status_code == 401
+    sql(tmp_path, "ALTER TABLE elsewhere RENAME TO audit_events")
+    assert client.post("/auth/token", data=form).status_code == 200
+
+
+def test_a_record_that_cannot_be_read_is_a_503(client: TestClient, olga: dict[str, str], tmp_path: Path) -> None:
+    """A record that cannot be read is a problem document with a Retry-After, not an empty list."""
+    sql(tmp_path, "ALTER TABLE audit_events RENAME TO elsewhere")
+    refused = client.get("/v1/audit", headers=olga)
+    assert (refused.status_code, refused.json()["code"]) == (503, "audit_unavailable")
+    assert refused.headers["retry-after"] == "1"

@@ -1,0 +1,230 @@
+"""Quotas, `/v1/usage` and dry runs over HTTP."""
+
+from __future__ import annotations
+
+import io
+import re
+import sqlite3
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from api.commands.users import with_accounts
+from api.settings import Settings
+from auth.principal import Role
+
+Bearer = dict[str, str]
+LogIn = Callable[..., Bearer]
+Limit = Callable[..., None]
+ROUTES = ("/v1/predictions", "/predict-land-use", "/predict-land-use/")
+PIXELS = 600 * 400
+
+
+def png(width: int = 600, height: int = 400) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), (90, 120, 60)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def predict(client: TestClient, headers: Bearer, data: bytes, route: str = ROUTES[0], **query: Any) -> Any:
+    return client.post(route, params=query, files={"file": data}, headers=headers)
+
+
+def usage(client: TestClient, headers: Bearer) -> dict[str, Any]:
+    answer = client.get("/v1/usage", headers=headers)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def until_used(client: TestClient, headers: Bearer, requests: int) -> None:
+    """Refunds are written behind the answer: ask until they are."""
+    deadline = time.monotonic() + 10
+    while usage(client, headers)["requests"] != requests:
+        assert time.monotonic() < deadline
+
+
+def metric(client: TestClient, headers: Bearer, line: str) -> str | None:
+    """The value of one line of the metrics."""
+    lines = client.get("/metrics", headers=headers).text.splitlines()
+    return next((found.rpartition(" ")[2] for found in lines if found.startswith(f"{line} ")), None)
+
+
+def execute(settings: Settings, statement: str, *values: int | None) -> None:
+    """Change the gateway's database behind its back."""
+    path = settings.database_url.get_secret_value().removeprefix("sqlite:///")
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute(statement, values)
+    connection.close()
+
+
+@pytest.fixture
+def limit(settings: Settings) -> Limit:
+    """Give the user `ana` monthly quotas."""
+
+    def set_quotas(requests: int | None = None, megapixels: int | None = None) -> None:
+        statement = "UPDATE users SET monthly_requests = ?, monthly_megapixels = ? WHERE name = 'ana'"
+        execute(settings, statement, requests, megapixels)
+
+    return set_quotas
+
+
+@pytest.fixture
+def root(client: TestClient, settings: Settings, password: str, log_in: LogIn) -> Bearer:
+    """The token of a user who administers."""
+    with_accounts(settings, lambda accounts: accounts.add("root", Role.ADMIN, password))
+    return log_in(client, "root")
+
+
+def test_every_answered_prediction_is_counted(client: TestClient, bearer: Bearer) -> None:
+    """Each route counts one request and the pixels of the image that was sent, not of what the model sees."""
+    for route in ROUTES:
+        assert predict(client, bearer, png(), route).status_code == 200
+    found = usage(client, bearer)
+    assert (found["requests"], found["megapixels"]) == (3, 3 * PIXELS / 1e6)
+    assert re.fullmatch(r"\d{4}-\d{2}", found["month"])
+    assert found["resets_at"].endswith("-01T00:00:00Z")
+    assert found["resets_at"][:7] > found["month"]
+    assert found["limits"] == found["remaining"] == {"requests": None, "megapixels": None}
+    assert found["key"] is None
+
+
+@pytest.mark.parametrize("data", [b"", b"text", png()[:20], png()[:-200]], ids=["empty", "text", "header", "pixels"])
+def test_a_refused_image_costs_nothing(client: TestClient, bearer: Bearer, data: bytes) -> None:
+    """An image that cannot be read, in its header or after it, is not counted."""
+    assert predict(client, bearer, data).status_code in {415, 422}
+    until_used(client, bearer, 0)
+
+
+def test_an_image_broken_after_its_header_is_paid_back(client: TestClient, bearer: Bearer, limit: Limit) -> None:
+    """A failed decoding is charged and refunded: the quota is whole afterwards."""
+    limit(requests=1)
+    assert predict(client, bearer, png()[:-200]).json()["code"] == "corrupt_image"
+    until_used(client, bearer, 0)
+    assert predict(client, bearer, png()).status_code == 200
+
+
+def test_over_quota(client: TestClient, bearer: Bearer, root: Bearer, limit: Limit) -> None:
+    """Past the quota the answer is 429 with the seconds until the month ends; it is counted, recorded and free."""
+    limit(requests=2)
+    statuses = [predict(client, bearer, png(), route).status_code for route in ROUTES]
+    assert statuses == [200, 200, 429]
+    refused = predict(client, bearer, png())
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert refused.json()["code"] == "quota_exceeded"
+    assert "quota of requests of the account" in refused.json()["detail"]
+    assert 1 <= int(refused.headers["Retry-After"]) <= 31 * 86_400
+    found = usage(client, bearer)
+    assert (found["requests"], found["remaining"]["requests"]) == (2, 0)
+    assert metric(client, root, 'atalaya_rate_limited_total{limit="quota"}') == "2.0"
+    assert metric(client, root, 'atalaya_auth_events_total{event="quota",outcome="refused"}') == "2.0"
+    assert metric(client, root, 'atalaya_prediction_stage_seconds_count{stage="quota"}') == "4.0"
+    assert metric(client, root, 'atalaya_prediction_stage_seconds_count{stage="decode"}') == "2.0"
+
+
+def test_megapixels_are_bounded_by_the_size_in_the_header(client: TestClient, bearer: Bearer, limit: Limit) -> None:
+    """An image too large for the rest of the quota is refused before it is decoded; a smaller one still fits."""
+    limit(megapixels=1)
+    assert predict(client, bearer, png(1000, 900)).status_code == 200
+    refused = predict(client, bearer, png(1000, 101))
+    assert "quota of megapixels" in refused.json()["detail"]
+    assert predict(client, bearer, png(1000, 100)).status_code == 200
+    assert usage(client, bearer)["remaining"] == {"requests": None, "megapixels": 0.0}
+
+
+def test_a_key_has_quotas_of_its_own(client: TestClient, bearer: Bearer, limit: Limit) -> None:
+    """The key's quota ends before the user's, who goes on without the key; the key sees both counts."""
+    limit(requests=5)
+    made = client.post("/v1/keys", json={"name": "maps", "monthly_requests": 1}, headers=bearer).json()
+    key = {"X-API-Key": made["key"]}
+    assert predict(client, key, png()).status_code == 200
+    refused = predict(client, key, png())
+    assert refused.status_code == 429
+    assert "of the API key" in refused.json()["detail"]
+    assert predict(client, bearer, png()).status_code == 200
+    found = usage(client, key)
+    assert (found["requests"], found["limits"]["requests"], found["remaining"]["requests"]) == (2, 5, 3)
+    assert found["key"] == {
+        "requests": 1,
+        "megapixels": PIXELS / 1e6,
+        "limits": {"requests": 1, "megapixels": None},
+        "remaining": {"requests": 0, "megapixels": None},
+    }
+
+
+def test_a_rate_limited_request_is_not_charged(
+    make_client: Callable[..., TestClient], settings: Settings, log_in: LogIn
+) -> None:
+    """The rate limit comes before the quota."""
+    client = make_client(limits=settings.limits.model_copy(update={"predict": "1/minute"}))
+    bearer = log_in(client)
+    assert [predict(client, bearer, png()).status_code for _ in range(3)] == [200, 429, 429]
+    assert usage(client, bearer)["requests"] == 1
+
+
+def test_a_dry_run_tells_the_cost(client: TestClient, bearer: Bearer, root: Bearer, limit: Limit) -> None:
+    """A dry run answers the cost and what is left, charges nothing, and infers nothing."""
+    limit(requests=3, megapixels=1)
+    answer = predict(client, bearer, png(), dry_run="true")
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "cost": {"requests": 1, "megapixels": PIXELS / 1e6},
+        "remaining": {"requests": 3, "megapixels": 1.0},
+    }
+    assert usage(client, bearer)["requests"] == 0
+    assert metric(client, root, 'atalaya_prediction_stage_seconds_count{stage="infer"}') is None
+
+
+def test_a_dry_run_decodes_no_pixel(client: TestClient, bearer: Bearer) -> None:
+    """What is broken after its header has a cost; what has no readable header is refused as ever."""
+    broken = png()[:-200]
+    assert predict(client, bearer, broken, dry_run="true").json()["cost"]["megapixels"] == PIXELS / 1e6
+    assert predict(client, bearer, b"text", dry_run="true").status_code == 415
+    assert predict(client, bearer, png(), dry_run="perhaps").status_code == 422
+
+
+def test_a_dry_run_answers_when_nothing_is_left(client: TestClient, bearer: Bearer, limit: Limit) -> None:
+    """With the quota used up the dry run says 0; of account and key it tells the smaller rest."""
+    body = {"name": "maps", "monthly_requests": 1, "monthly_megapixels": 7}
+    key = {"X-API-Key": client.post("/v1/keys", json=body, headers=bearer).json()["key"]}
+    limit(requests=5, megapixels=2)
+    left = predict(client, key, png(), dry_run="true").json()["remaining"]
+    assert left == {"requests": 1, "megapixels": 2.0}
+    assert predict(client, key, png()).status_code == 200
+    left = predict(client, key, png(), dry_run="true").json()["remaining"]
+    assert left == {"requests": 0, "megapixels": 2.0 - PIXELS / 1e6}
+
+
+def test_another_users_usage_is_for_administrators(client: TestClient, bearer: Bearer, root: Bearer) -> None:
+    """With `users:admin` anybody's use can be read by the user's id; without, only one's own."""
+    predict(client, bearer, png())
+    ana, boss = (client.get("/v1/me", headers=headers).json()["subject"] for headers in (bearer, root))
+    asked = client.get("/v1/usage", params={"user": ana}, headers=root).json()
+    assert (asked["requests"], asked["key"]) == (1, None)
+    assert client.get("/v1/usage", params={"user": ana}, headers=bearer).json()["requests"] == 1
+    refused = client.get("/v1/usage", params={"user": boss}, headers=bearer)
+    assert (refused.status_code, refused.json()["code"]) == (403, "insufficient_scope")
+    nobody = client.get("/v1/usage", params={"user": ana[:-4] + "0000"}, headers=root)
+    assert (nobody.status_code, nobody.json()["code"]) == (404, "user_not_found")
+    for malformed in ("ana", "\0", "0" * 37):
+        assert client.get("/v1/usage", params={"user": malformed}, headers=root).status_code == 422
+
+
+def test_quotas_fail_closed(client: TestClient, bearer: Bearer, settings: Settings) -> None:
+    """What cannot be counted is not answered: 503 with `Retry-After`, and all goes on when the counters are back."""
+    execute(settings, "ALTER TABLE usage RENAME TO away")
+    refused = predict(client, bearer, png())
+    assert (refused.status_code, refused.json()["code"]) == (503, "database_unavailable")
+    assert int(refused.headers["Retry-After"]) >= 1
+    execute(settings, "ALTER TABLE away RENAME TO usage")
+    assert predict(client, bearer, png()).status_code == 200
+    assert usage(client, bearer)["requests"] == 1
+
+
+def test_usage_needs_a_caller(client: TestClient) -> None:
+    """Nobody's use is nobody's to read."""
+    assert client.get("/v1/usage").status_code == 401
