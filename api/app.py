@@ -13,6 +13,7 @@ from api.errors import install_handlers
 from api.lifespan import lifespan_of, open_keyring
 from api.limits import CallerLimits, limit_handler
 from api.middleware import MAX_JSON_BYTES, BodyLimit, Observe
+from api.proxies import AllowedHosts, TrustedProxies
 from api.routes import audit, health, keys, me, oauth, usage, users
 from api.routes.auth import auth_router
 from api.routes.metrics import metrics_router
@@ -44,6 +45,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
         middleware=[
+            Middleware(TrustedProxies, networks=settings.limits.trusted_proxies),
             Middleware(
                 Observe,
                 metrics=metrics,
@@ -51,6 +53,7 @@ def create_app(
                 extra_headers=limits.headers,
                 https=settings.in_production,
             ),
+            Middleware(AllowedHosts, names=settings.host_names),
             Middleware(BodyLimit, max_bytes=MAX_BYTES + MULTIPART_OVERHEAD_BYTES, max_json_bytes=MAX_JSON_BYTES),
         ],
     )

@@ -50,6 +50,7 @@ class State(TypedDict):
     keyring: Keyring
     tokens: TokenAuthority
     authenticator: Authenticator
+    certificates: Authenticator
     meter: UsageMeter
     service: PredictionService
     readiness: dict[str, Check]
@@ -74,8 +75,12 @@ def bearer_of(request: Request) -> str | None:
 
 async def principal_of(request: Request, rooms: State, credential: str) -> Principal:
     """Raises InvalidToken, IssuerUnavailable, DatabaseUnavailable."""
+    return await _judged(request, rooms, rooms["authenticator"], credential)
+
+
+async def _judged(request: Request, rooms: State, judge: Authenticator, credential: str) -> Principal:
     try:
-        principal = await rooms["authenticator"].authenticate(credential, caller_address(request))
+        principal = await judge.authenticate(credential, caller_address(request))
     except InvalidToken:
         await record(request, "access", "invalid", actor="")
         raise
@@ -93,10 +98,19 @@ async def _principal(
     api_key: Annotated[str | None, Security(_api_key)],
 ) -> Principal:
     credential = bearer_of(request) or api_key
-    if not credential:
-        await record(request, "access", "missing", actor="")
-        raise MissingCredentials("No credentials. Send `Authorization: Bearer` with a token from /auth/token.")
-    return await principal_of(request, rooms, credential)
+    if credential:
+        return await principal_of(request, rooms, credential)
+    certificate = _certificate_of(request)
+    if certificate and rooms["settings"].auth.client_certificates:
+        return await _judged(request, rooms, rooms["certificates"], certificate)
+    await record(request, "access", "missing", actor="")
+    raise MissingCredentials("No credentials. Send `Authorization: Bearer` with a token from /auth/token.")
+
+
+def _certificate_of(request: Request) -> str | None:
+    """The client's verified certificate as PEM, by ASGI's TLS extension."""
+    chain = request.scope.get("extensions", {}).get("tls", {}).get("client_cert_chain", [])
+    return chain[0] if chain else None
 
 
 CurrentPrincipal = Annotated[Principal, Depends(_principal)]

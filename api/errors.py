@@ -4,6 +4,7 @@ ApiError
 ├── SettingsError          settings_error            start-up and command line only
 ├── BodyTooLarge           body_too_large
 ├── UnsupportedBody        unsupported_body
+├── HostNotAllowed         host_not_allowed
 ├── MissingFile            missing_file
 ├── BadForm                bad_form
 ├── UnsupportedGrant       unsupported_grant
@@ -51,6 +52,10 @@ class UnsupportedBody(ApiError):
     code = "unsupported_body"
 
 
+class HostNotAllowed(ApiError):
+    code = "host_not_allowed"
+
+
 class MissingFile(ApiError):
     code = "missing_file"
 
@@ -71,6 +76,7 @@ class UnauthorizedClient(ApiError):
 
 STATUS_OF: Mapping[type[Exception], HTTPStatus] = {
     BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HostNotAllowed: HTTPStatus.MISDIRECTED_REQUEST,
     UnsupportedBody: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     MissingFile: HTTPStatus.UNPROCESSABLE_ENTITY,
     BadForm: HTTPStatus.BAD_REQUEST,

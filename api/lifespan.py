@@ -21,6 +21,7 @@ from api.settings import Settings
 from api.stores import audit_store
 from auth.accounts import Accounts
 from auth.authenticator import Authenticator, Verified, Verifiers, token_targets
+from auth.certificates import CertificateUsers
 from auth.changes import ChangeFeed
 from auth.clients import ClientStore
 from auth.database import open_engine, ping
@@ -101,6 +102,7 @@ def lifespan_of(
                 keyring=keyring,
                 tokens=tokens,
                 authenticator=authenticator,
+                certificates=_certificate_desk(engine, settings, changes),
                 meter=meter,
                 service=service,
                 readiness=_readiness(engine),
@@ -140,6 +142,12 @@ def _authenticator(tokens: TokenAuthority, keys: KeyStore, changes: ChangeFeed, 
         return Verified(principal, principal.expires_at.timestamp(), token_targets(principal))
 
     return Authenticator([(is_api_key, keys.verify), *outside, (lambda _: True, own_token)], changes)
+
+
+def _certificate_desk(engine: AsyncEngine, settings: Settings, changes: ChangeFeed) -> Authenticator:
+    """Apart from the other credentials: no header of a caller can pass for a certificate."""
+    mapped = CertificateUsers(UserStore(engine), settings.auth.client_certificates)
+    return Authenticator([(lambda _: True, mapped.verify)], changes)
 
 
 def _in_background(stack: AsyncExitStack, work: Coroutine[None, None, None]) -> None:

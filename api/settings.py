@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from api.errors import SettingsError
+from api.proxies import host_name
+from auth.certificates import read_subject
 from auth.discovery import is_safe_url
 from auth.issuers import TrustedIssuer
 from auth.principal import Role, Scope
@@ -20,6 +23,10 @@ from auth.signatures import IssuerAlgorithm
 from auth.totp import is_data_key
 
 Rate = Annotated[str, Field(pattern=r"^\d+/(\d+ ?)?(second|minute|hour|day)s?$")]
+
+
+def _split_words(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 class Environment(StrEnum):
@@ -66,6 +73,7 @@ class AuthSettings(_Room):
     access_token_seconds: int = Field(900, ge=60, le=3600)
     session_seconds: int = Field(30 * 86_400, ge=3600)
     password_grant: bool = True
+    client_certificates: Annotated[dict[str, str], NoDecode] = {}
     issuers: Annotated[tuple[IssuerSettings, ...], NoDecode] = ()
 
     @field_validator("data_key")
@@ -75,7 +83,14 @@ class AuthSettings(_Room):
             raise ValueError("must be 32 random bytes in base64, as `atalaya secrets init` writes it")
         return value
 
-    @field_validator("issuers", mode="before")
+    @field_validator("client_certificates")
+    @classmethod
+    def _subjects(cls, value: dict[str, str]) -> dict[str, str]:
+        for subject in value:
+            read_subject(subject)
+        return value
+
+    @field_validator("issuers", "client_certificates", mode="before")
     @classmethod
     def _parse(cls, value: object) -> object:
         return json.loads(value) if isinstance(value, str) else value
@@ -98,12 +113,9 @@ class ModelSettings(_Room):
 class LimitSettings(_Room):
     predict: Rate = "10000/minute"
     token: Rate = "30/minute"  # noqa: S105  (a rate)
-    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = ()
 
-    @field_validator("trusted_proxies", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+    _split = field_validator("trusted_proxies", mode="before")(_split_words)
 
 
 class MonitoringSettings(_Room):
@@ -124,11 +136,18 @@ class Settings(BaseSettings):
     sentry_dsn: SecretStr | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     docs: bool | None = None
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
     railway_public_domain: str | None = None
+    railway_private_domain: str | None = None
     auth: AuthSettings = AuthSettings()
     model: ModelSettings = ModelSettings()
     limits: LimitSettings = LimitSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
+
+    _split = field_validator("allowed_hosts", mode="before")(_split_words)
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -143,6 +162,14 @@ class Settings(BaseSettings):
     def docs_enabled(self) -> bool:
         """The interactive documentation, off in production unless asked for."""
         return not self.in_production if self.docs is None else self.docs
+
+    @property
+    def host_names(self) -> frozenset[str]:
+        """The names that the gateway answers to: ALLOWED_HOSTS, or this machine's and those it knows to be public."""
+        if self.allowed_hosts:
+            return frozenset(name.lower() for name in self.allowed_hosts)
+        known = urlsplit(self.issuer).netloc, self.railway_public_domain, self.railway_private_domain
+        return frozenset({"localhost", "127.0.0.1", "[::1]", *(host_name(name) for name in known if name)})
 
     @property
     def issuer(self) -> str:

@@ -21,6 +21,7 @@ def serve(
 
     from api.allocator import keep_memory_small
     from api.app import create_app
+    from api.tls import CertificateProtocol, tls_options
     from monitoring.logs import configure_logging
     from monitoring.sentry import open_reporter
 
@@ -41,14 +42,14 @@ def serve(
         host=host,
         port=settings.port if port is None else port,
         loop="uvloop",
-        http="httptools",
+        http=CertificateProtocol,
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=bool(settings.limits.trusted_proxies),
-        forwarded_allow_ips=list(settings.limits.trusted_proxies),
+        proxy_headers=False,  # TrustedProxies judges them
         timeout_graceful_shutdown=10,
+        **tls_options(settings),
     )
 
 

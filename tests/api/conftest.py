@@ -37,6 +37,7 @@ def settings(tmp_path: Path, seeded_database: Path) -> Settings:
     return Settings(
         _env_file=None,
         database_url=f"sqlite:///{tmp_path}/gateway.db",
+        allowed_hosts=("testserver",),
         auth={"signing_key": generate_signing_key("ES256")},
         model={"url": "stub://", "workers": 2},
     )

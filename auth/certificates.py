@@ -1,0 +1,50 @@
+"""Client certificates (mutual TLS) whose subjects stand for users."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+
+from cryptography import x509
+
+from auth.authenticator import Verified
+from auth.errors import InvalidToken
+from auth.principal import ROLE_SCOPES, Principal
+from auth.users import UserStore
+
+RECHECK_S = 60.0
+
+
+def read_subject(text: str) -> x509.Name:
+    """A subject in RFC 4514's form, such as `CN=field-app,O=Example`. Raises ValueError."""
+    return x509.Name.from_rfc4514_string(text)
+
+
+class CertificateUsers:
+    """Maps the subjects of verified certificates to names of users; `clock` tells seconds since 1970.
+
+    Whoever terminates TLS has verified the certificate's chain. Its time is checked here, since a remembered
+    certificate must not outlive it.
+    """
+
+    def __init__(self, users: UserStore, names: Mapping[str, str], clock: Callable[[], float] = time.time) -> None:
+        self._users = users
+        self._names = {read_subject(subject): name for subject, name in names.items()}
+        self._clock = clock
+
+    async def verify(self, pem: str) -> Verified:
+        """Whom a certificate stands for. Raises InvalidToken, DatabaseUnavailable."""
+        try:
+            certificate = x509.load_pem_x509_certificate(pem.encode())
+            name = self._names[certificate.subject]
+        except (ValueError, KeyError):
+            raise InvalidToken("This certificate stands for nobody here. Log in in another way.") from None
+        begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        found = await self._users.find(name)
+        if found is None or found[0].disabled_at or not begins <= datetime.fromtimestamp(self._clock(), UTC) < ends:
+            raise InvalidToken("This certificate stands for nobody now. Renew it, or log in in another way.")
+        user = found[0]
+        principal = Principal(user.id, user.name, user.role, ROLE_SCOPES[user.role], ends)
+        until = min(ends.timestamp(), self._clock() + RECHECK_S)
+        return Verified(principal, until, frozenset({f"user:{user.id}"}))
