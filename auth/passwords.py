@@ -61,7 +61,8 @@ def _is_pattern(text: str) -> bool:
 class PasswordHasher:
     """Argon2id with 19456 KiB, 2 passes and 1 lane: the least that the OWASP cheat sheet advises.
 
-    At most `concurrency` hashes are computed at once, in threads of low priority; at most `max_waiting` callers wait for their turn.
+    At most `concurrency` hashes are computed at once, in threads of low priority; at most `max_waiting` callers wait
+    for their turn.
     """
 
     def __init__(self, concurrency: int = 2, max_waiting: int = 16) -> None:
