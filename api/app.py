@@ -13,6 +13,7 @@ from api.errors import install_handlers
 from api.lifespan import lifespan_of, open_keyring
 from api.limits import CallerLimits, limit_handler
 from api.middleware import MAX_JSON_BYTES, BodyLimit, Observe
+from api.production import check_secrets
 from api.proxies import AllowedHosts, TrustedProxies
 from api.routes import audit, health, keys, me, oauth, usage, users
 from api.routes.auth import auth_router
@@ -32,6 +33,8 @@ def create_app(
 
     Metrics are made on `registry`; errors that nobody foresaw go to `reporter`.
     """
+    if settings.in_production:
+        check_secrets(settings)
     registry = registry if registry is not None else CollectorRegistry()
     reporter = reporter or NullReporter()
     metrics = Metrics(registry)

@@ -108,7 +108,12 @@ async def _principal(
 
 
 def _certificate_of(request: Request) -> str | None:
-    """The client's verified certificate as PEM, by ASGI's TLS extension."""
+    """The client's verified certificate as PEM, by ASGI's TLS extension.
+
+    A browser presents one unasked: what a page of another site makes it send is not the user's act.
+    """
+    if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        return None
     chain = request.scope.get("extensions", {}).get("tls", {}).get("client_cert_chain", [])
     return chain[0] if chain else None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import ssl
 from collections.abc import Collection, Sequence
 from http import HTTPStatus
@@ -53,9 +52,9 @@ class TrustedProxies:
         scheme = headers.get("x-forwarded-proto", "").rpartition(",")[2].strip().lower()
         if scheme in ("http", "https"):
             scope["scheme"] = scheme
-        certificate = _certificate(headers.get("client-cert", ""))
-        if certificate is not None:
-            scope["extensions"] = {**scope.get("extensions", {}), "tls": {"client_cert_chain": [certificate]}}
+        # The proxy's own certificate is no caller's, and of two headers one is a caller's invention.
+        certificate = ",".join(headers.getlist("client-cert"))
+        scope["extensions"] = {**scope.get("extensions", {}), "tls": {"client_cert_chain": _chain(certificate)}}
 
     def _client(self, headers: Headers, peer: Address) -> Address:
         """Walk back from the peer as far as each hop is trusted."""
@@ -108,16 +107,18 @@ def _address(text: str) -> Address | None:
         address = ip_address(text)
     except ValueError:
         return None
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return mapped or address
+    if isinstance(address, IPv4Address):
+        return address
+    # A zone may be any text, and means nothing on another machine.
+    return None if address.scope_id else address.ipv4_mapped or address
 
 
-def _certificate(value: str) -> str | None:
+def _chain(value: str) -> list[str]:
     """PEM of the certificate in a Client-Cert header: DER in base64 between colons (RFC 9440, section 2.2)."""
     if not (value.startswith(":") and value.endswith(":")):
-        return None
+        return []
     try:
         der = base64.b64decode(value[1:-1], validate=True)
-    except binascii.Error:
-        return None
-    return ssl.DER_cert_to_PEM_cert(der) if der else None
+    except ValueError:
+        return []
+    return [ssl.DER_cert_to_PEM_cert(der)] if der else []

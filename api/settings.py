@@ -167,7 +167,7 @@ class Settings(BaseSettings):
     def host_names(self) -> frozenset[str]:
         """The names that the gateway answers to: ALLOWED_HOSTS, or this machine's and those it knows to be public."""
         if self.allowed_hosts:
-            return frozenset(name.lower() for name in self.allowed_hosts)
+            return frozenset(map(host_name, self.allowed_hosts))
         known = urlsplit(self.issuer).netloc, self.railway_public_domain, self.railway_private_domain
         return frozenset({"localhost", "127.0.0.1", "[::1]", *(host_name(name) for name in known if name)})
 
@@ -178,7 +178,7 @@ class Settings(BaseSettings):
             return self.auth.issuer.rstrip("/")
         if self.railway_public_domain is not None:
             return f"https://{self.railway_public_domain}"
-        return f"http://localhost:{self.port}"
+        return f"{'https' if self.tls_certificate else 'http'}://localhost:{self.port}"
 
     def signing_keys(self) -> str:
         """The text of the signing keys. Raises SettingsError when it is missing."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from api.errors import SettingsError
 from api.settings import Settings
 
 
@@ -30,16 +31,30 @@ class CertificateProtocol(HttpToolsProtocol):
             self.scope["extensions"] = {"tls": {"client_cert_chain": [self._certificate]}}
 
 
-def tls_options(settings: Settings) -> dict[str, Any]:
-    """What uvicorn needs to speak TLS 1.2 or later; nothing without a certificate."""
+def server_context(settings: Settings) -> ssl.SSLContext | None:
+    """TLS 1.2 or later, where the settings name a certificate. Raises SettingsError."""
     if settings.tls_certificate is None:
-        return {}
-    options: dict[str, Any] = {"ssl_certfile": str(settings.tls_certificate), "ssl_keyfile": _text(settings.tls_key)}
+        # Who sets one of these must not be served in plain text.
+        if settings.tls_key or settings.tls_client_ca:
+            raise SettingsError("TLS_CERTIFICATE is not set, but TLS_KEY or TLS_CLIENT_CA is. Set it, or unset them.")
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    with _naming("TLS_CERTIFICATE and TLS_KEY must be PEM files that belong together, the key not encrypted"):
+        # Without a password to try, OpenSSL would ask the terminal for one and wait.
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key, password="")
     if settings.tls_client_ca is not None:
-        # A caller may come without one; one that it brings must verify.
-        options |= {"ssl_ca_certs": str(settings.tls_client_ca), "ssl_cert_reqs": ssl.CERT_OPTIONAL}
-    return options
+        with _naming("TLS_CLIENT_CA must be a PEM file of certificates"):
+            context.load_verify_locations(settings.tls_client_ca)
+        # A caller may come without a certificate; one that it brings must verify.
+        context.verify_mode = ssl.CERT_OPTIONAL
+    return context
 
 
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
+@contextmanager
+def _naming(rule: str) -> Iterator[None]:
+    """Raises SettingsError for files that cannot be used."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{rule}: {getattr(error, 'reason', None) or type(error).__name__}.") from None

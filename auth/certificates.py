@@ -18,7 +18,10 @@ RECHECK_S = 60.0
 
 def read_subject(text: str) -> x509.Name:
     """A subject in RFC 4514's form, such as `CN=field-app,O=Example`. Raises ValueError."""
-    return x509.Name.from_rfc4514_string(text)
+    subject = x509.Name.from_rfc4514_string(text)
+    if not subject.rdns:
+        raise ValueError("an empty subject names nobody")
+    return subject
 
 
 class CertificateUsers:
@@ -38,7 +41,7 @@ class CertificateUsers:
         try:
             certificate = x509.load_pem_x509_certificate(pem.encode())
             name = self._names[certificate.subject]
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, x509.InvalidVersion):
             raise InvalidToken("This certificate stands for nobody here. Log in in another way.") from None
         begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         found = await self._users.find(name)

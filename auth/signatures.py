@@ -107,7 +107,8 @@ def _load_private_key(pem: str) -> SigningKey:
 
 
 def _load_secret(text: str) -> SigningKey:
-    if _most_bits(text) < 256:
+    # A random secret has more different characters.
+    if _most_bits(text) < 256 or len(set(text)) < 9:
         raise WeakSigningKey(
             "AUTH__SIGNING_KEY must hold at least 256 bits for HS256: 64 hexadecimal digits or 43 base64url characters."
         )

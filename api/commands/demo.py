@@ -38,6 +38,8 @@ def demo(
     settings = load_settings()
     if settings.in_production:
         raise CommandFailed("The demo resets a user's password: it does not run with ENVIRONMENT=production.")
+    if settings.tls_certificate is not None:
+        raise CommandFailed("The demo speaks plain HTTP: unset TLS_CERTIFICATE, or use `atalaya serve`.")
     if not _SAMPLE.exists():
         raise CommandFailed(f"No {_SAMPLE} here. Run this in the project's folder.")
     server = _start(settings, host)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,6 +15,9 @@ from api.settings import Settings, load_settings
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(help="Port; $PORT, or 8000, if absent.")] = None,
+    tls_certificate: Annotated[Path | None, typer.Option(help="Speak TLS with this certificate (PEM).")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key.")] = None,
+    tls_client_ca: Annotated[Path | None, typer.Option(help="Accept certificates of this CA from clients.")] = None,
 ) -> None:
     """Serve predictions until SIGINT or SIGTERM."""
     import uvicorn
@@ -21,14 +25,16 @@ def serve(
 
     from api.allocator import keep_memory_small
     from api.app import create_app
-    from api.tls import CertificateProtocol, tls_options
+    from api.tls import CertificateProtocol, server_context
     from monitoring.logs import configure_logging
     from monitoring.sentry import open_reporter
 
     keep_memory_small()
     # uvicorn closes in order, then raises the signal anew: to have been asked to stop is no failure.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    settings = load_settings()
+    given = {"tls_certificate": tls_certificate, "tls_key": tls_key, "tls_client_ca": tls_client_ca}
+    settings = load_settings(**{name: path for name, path in given.items() if path is not None})
+    context = server_context(settings)
     configure_logging(settings.log_level)
     reporter = open_reporter(
         settings.sentry_dsn.get_secret_value() if settings.sentry_dsn else None,
@@ -49,7 +55,7 @@ def serve(
         server_header=False,
         proxy_headers=False,  # TrustedProxies judges them
         timeout_graceful_shutdown=10,
-        **tls_options(settings),
+        ssl_context_factory=None if context is None else lambda *_: context,
     )
 
 

@@ -33,7 +33,7 @@ async def seen(peer: str, headers: list[tuple[str, str]]) -> Scope:
     app = Seen()
     transport = httpx.ASGITransport(TrustedProxies(app, networks=NETWORKS), client=(peer, 1234))
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
-        await client.get("/", headers=headers)
+        await client.get("/", headers=[(name, value.encode("latin-1")) for name, value in headers])
     return app.scope
 
 
@@ -53,6 +53,7 @@ async def seen(peer: str, headers: list[tuple[str, str]]) -> Scope:
         ("10.0.0.1", ["203.0.113.9, "], "10.0.0.1"),
         ("10.0.0.1", ["10.1.1.1, 10.2.2.2"], "10.1.1.1"),
         ("10.0.0.1", [], "10.0.0.1"),
+        ("10.0.0.1", ["fe80::1%any text"], "10.0.0.1"),
         ("203.0.113.1", ["6.6.6.6"], "203.0.113.1"),
         ("203.0.113.1", ["10.0.0.1"], "203.0.113.1"),
     ],
@@ -95,8 +96,28 @@ async def test_a_certificate_comes_from_a_trusted_proxy() -> None:
     value = f":{base64.b64encode(b'der').decode()}:"
     assert certificates(await seen("10.0.0.1", [("Client-Cert", value)])) == [ssl.DER_cert_to_PEM_cert(b"der")]
     assert certificates(await seen("6.6.6.6", [("Client-Cert", value)])) is None
-    for malformed in ("", ":", "::", ":!:", value[1:], "der"):
-        assert certificates(await seen("10.0.0.1", [("Client-Cert", malformed)])) is None
+    for malformed in ("", ":", "::", ":!:", ":é:", value[1:], "der"):
+        assert not certificates(await seen("10.0.0.1", [("Client-Cert", malformed)]))
+
+
+async def test_two_certificates_are_none() -> None:
+    """A client's Client-Cert in front of the proxy's own does not win."""
+    values = [f":{base64.b64encode(der).decode()}:" for der in (b"stolen", b"genuine")]
+    assert not certificates(await seen("10.0.0.1", [("Client-Cert", value) for value in values]))
+
+
+@pytest.mark.parametrize(("peer", "chain"), [("10.0.0.1", []), ("6.6.6.6", ["the peer's"])])
+async def test_the_certificate_of_a_proxy_is_no_caller_s(peer: str, chain: list[str]) -> None:
+    """A trusted proxy that presents a certificate itself lends it to nobody; other peers speak for themselves."""
+    app = Seen()
+
+    async def proxy(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["extensions"] = {"tls": {"client_cert_chain": ["the peer's"]}}
+        await TrustedProxies(app, networks=NETWORKS)(scope, receive, send)
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(proxy, client=(peer, 1)), base_url="http://a") as client:
+        await client.get("/")
+    assert certificates(app.scope) == chain
 
 
 @pytest.mark.parametrize(

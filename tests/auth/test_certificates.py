@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -83,7 +84,16 @@ async def test_what_is_no_certificate_is_refused(desk: CertificateUsers, pem: st
         await desk.verify(pem)
 
 
-def test_a_subject_that_is_none_is_refused() -> None:
-    """A setting with something else than a subject is an error at start-up."""
+@pytest.mark.parametrize("text", ["field app", ""])
+def test_a_subject_that_is_none_is_refused(text: str) -> None:
+    """A setting with something else than a subject, or an empty one, is an error at start-up."""
     with pytest.raises(ValueError, match=r".*"):
-        read_subject("field app")
+        read_subject(text)
+
+
+async def test_an_unknown_version_is_refused(desk: CertificateUsers, make_pem: MakePem) -> None:
+    """A certificate of a version that X.509 does not know is refused like any other."""
+    der = bytearray(ssl.PEM_cert_to_DER_cert(make_pem()))
+    der[der.find(b"\xa0\x03\x02\x01\x02") + 4] = 9
+    with pytest.raises(InvalidToken):
+        await desk.verify(ssl.DER_cert_to_PEM_cert(bytes(der)))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import ssl
 import subprocess
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+ROOT = Path(__file__).parents[2]
 SUBJECT = "CN=field-app,O=Example"
 MAPPED = {"AUTH__CLIENT_CERTIFICATES": json.dumps({SUBJECT: "ana"})}
 
@@ -180,3 +183,116 @@ def test_a_trusted_proxy_passes_the_certificate(
     untrusting = new_gateway(**MAPPED)
     answer = httpx.get(f"{untrusting.base_url}/v1/me", headers={"Client-Cert": f":{forged}:"})
     assert answer.status_code == 401
+
+
+@contextmanager
+def nginx(folder: Path, authority: Authority, gateway: Any) -> Iterator[str]:
+    """nginx in front of the gateway, with the configuration that is shipped."""
+    if shutil.which("nginx") is None:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
+            "nginx is not installed: apt-get install nginx"
+        )
+    port, (certificate, key) = gateway.free_port(), authority.issue("CN=proxy")
+    shipped = (ROOT / "deploy" / "nginx" / "atalaya.conf").read_text()
+    for written, here in {
+        "listen 443 ssl": f"listen 127.0.0.1:{port} ssl",
+        "/etc/nginx/tls/gateway.pem": certificate,
+        "/etc/nginx/tls/gateway.key": key,
+        "/etc/nginx/tls/clients-ca.pem": str(authority.path),
+        "127.0.0.1:8000": f"127.0.0.1:{gateway.environment['PORT']}",
+    }.items():
+        assert written in shipped
+        shipped = shipped.replace(written, here)
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    own = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in kinds)
+    (folder / "nginx.conf").write_text(
+        f"daemon off; master_process off; pid {folder}/pid; events {{}}\nhttp {{\naccess_log off;\n{own}{shipped}}}\n"
+    )
+    command = ["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(folder / "nginx.log")]
+    with subprocess.Popen(command) as process:
+        try:
+            url = f"https://127.0.0.1:{port}"
+            _wait_for(url, authority, process, folder / "nginx.log")
+            yield url
+        finally:
+            process.terminate()
+
+
+def _wait_for(url: str, authority: Authority, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            ask(url, authority)
+            return
+        except httpx.ConnectError:
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline
+
+
+def test_nginx_passes_the_certificate_and_the_address(
+    new_gateway: Callable[..., Any], authority: Authority, tmp_path: Path
+) -> None:
+    """With the shipped configuration nginx passes the certificate on, and what a client invents does not count."""
+    gateway = new_gateway(**MAPPED, LIMITS__TRUSTED_PROXIES="127.0.0.0/8")
+    app = authority.issue(SUBJECT)
+    forged = "".join(Path(app[0]).read_text().splitlines()[1:-1])
+    with nginx(tmp_path, authority, gateway) as url:
+        assert ask(url, authority, app).json()["name"] == "ana"
+        assert ask(url, authority).status_code == 401
+        assert ask(url, authority, **{"Client-Cert": f":{forged}:"}).status_code == 401
+        assert ask(url, authority, make_authority(tmp_path / "other").issue(SUBJECT)).status_code == 400
+        # Every other address of the loopback network is trusted here; this one is not.
+        terms = "--user", "ana", "--name", "n", "--address", "203.0.113.9", "--json"
+        key = json.loads(gateway.run("keys", "create", *terms).stdout)["key"]
+        assert ask(url, authority, **{"X-API-Key": key, "X-Forwarded-For": "203.0.113.9"}).status_code == 200
+        assert ask(url, authority, **{"X-API-Key": key, "X-Forwarded-For": "203.0.113.9, 6.6.6.6"}).status_code == 401
+
+
+def test_a_page_of_another_site_has_no_use_of_the_certificate(
+    new_gateway: Callable[..., Any], authority: Authority
+) -> None:
+    """Browsers present certificates unasked, and say where the request comes from."""
+    certificate, key = authority.issue("CN=gateway")
+    options = {"TLS_CERTIFICATE": certificate, "TLS_KEY": key, "TLS_CLIENT_CA": str(authority.path)}
+    gateway = new_gateway(**MAPPED, **options)
+    app = authority.issue(SUBJECT)
+    for site, status in {"none": 200, "same-origin": 200, "same-site": 401, "cross-site": 401}.items():
+        assert ask(gateway.base_url, authority, app, **{"Sec-Fetch-Site": site}).status_code == status
+
+
+def test_old_tls_is_refused(new_gateway: Callable[..., Any], authority: Authority) -> None:
+    """TLS 1.1 gets no handshake, TLS 1.2 does."""
+    certificate, key = authority.issue("CN=gateway")
+    gateway = new_gateway(TLS_CERTIFICATE=certificate, TLS_KEY=key)
+    for version, reached in ((ssl.TLSVersion.TLSv1_1, False), (ssl.TLSVersion.TLSv1_2, True)):
+        context = ssl.create_default_context(cafile=str(authority.path))
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+            context.minimum_version = context.maximum_version = version
+        with socket.create_connection(("127.0.0.1", int(gateway.environment["PORT"]))) as plain:
+            try:
+                with context.wrap_socket(plain, server_hostname="127.0.0.1"):
+                    assert reached
+            except ssl.SSLError:
+                assert not reached
+
+
+def test_half_a_tls_setting_is_refused(gateway: Any, authority: Authority) -> None:
+    """Files that are missing, unfit or encrypted, or a key alone, end the start in one line that names the setting."""
+    certificate, key = authority.issue("CN=gateway")
+    encrypted = authority.folder / "encrypted.key"
+    loaded = serialization.load_pem_private_key(Path(key).read_bytes(), password=None)
+    form = serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"sesame")
+    encrypted.write_bytes(loaded.private_bytes(serialization.Encoding.PEM, *form))
+    for options, named in (
+        (["--tls-key", key], "TLS_CERTIFICATE"),
+        (["--tls-client-ca", str(authority.path)], "TLS_CERTIFICATE"),
+        (["--tls-certificate", certificate], "TLS_KEY"),
+        (["--tls-certificate", certificate, "--tls-key", "missing"], "TLS_KEY"),
+        (["--tls-certificate", certificate, "--tls-key", authority.issue("CN=other")[1]], "TLS_KEY"),
+        (["--tls-certificate", certificate, "--tls-key", str(encrypted)], "TLS_KEY"),
+        (["--tls-certificate", certificate, "--tls-key", key, "--tls-client-ca", key], "TLS_CLIENT_CA"),
+    ):
+        done = gateway.run("serve", *options)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+        assert named in done.stderr

@@ -113,6 +113,25 @@ def test_line_30_production_shows_no_documentation(new_gateway: Callable[..., An
     assert "max-age" in answer.headers["strict-transport-security"]
 
 
+@pytest.mark.parametrize("password", ["sesame", "atalaya", "passwordpassword"])
+def test_line_30_production_refuses_a_weak_database_password(gateway: Any, password: str) -> None:
+    """A database's password that is guessed first ends the start in one line that does not repeat it."""
+    changes = {"ENVIRONMENT": "production", "DATABASE_URL": f"postgresql://atalaya:{password}@127.0.0.1:1/atalaya"}
+    started = type(gateway)(gateway.folder, {**gateway.environment, **changes}).run("serve")
+    assert (started.returncode, started.stderr.count("\n")) == (1, 1), started.stderr
+    # Not for being out of reach, which it is as well.
+    assert started.stderr.startswith("error: DATABASE_URL has a password that is too weak")
+    assert f":{password}@" not in started.stderr
+
+
+def test_line_30_a_secret_without_variety_is_weak(gateway: Any) -> None:
+    """64 times the same character are no 256 bits."""
+    changes = {"AUTH__SIGNING_ALGORITHM": "HS256", "AUTH__SIGNING_KEY": "a" * 64}
+    started = type(gateway)(gateway.folder, {**gateway.environment, **changes}).run("serve")
+    assert (started.returncode, started.stderr.count("\n")) == (1, 1), started.stderr
+    assert "AUTH__SIGNING_KEY" in started.stderr
+
+
 @pytest.mark.parametrize("key", ["", "changeme", "-----BEGIN PRIVATE KEY-----"])
 def test_line_30_production_refuses_a_missing_or_weak_secret(gateway: Any, key: str) -> None:
     """Start-up fails with one line that names the setting and does not repeat the value."""

@@ -60,7 +60,7 @@ def test_line_02_an_access_token_says_all_that_it_must(call: Call, provider: Any
     wrong = [{"aud": "other"}, {"exp": 1}, {"iat": 2**32}, {"nbf": 2**32}, {"nonce": "n"}, {"at_hash": "h"}]
     for claims in missing + wrong:
         assert_refused(call(provider.token(**claims)))
-    for typ in ("rt+jwt", "logout+jwt", "", None, ...):
+    for typ in ("rt+jwt", "logout+jwt", "", None):
         assert_refused(call(provider.token(header={"typ": typ})))
 
 

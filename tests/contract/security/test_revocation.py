@@ -39,11 +39,11 @@ def wait_until(done: Callable[[], bool], seconds: float) -> float:
 
 
 @pytest.fixture
-def second_gateway(gateway: Any) -> Any:
+def second_gateway(gateway: Any, tmp_path: Path) -> Any:
     """Another process on the first one's database and keys, under the same issuer."""
     changes = {"PORT": gateway.free_port(), "METRICS_PORT": gateway.free_port()}
     issuer = f"http://localhost:{gateway.environment['PORT']}"
-    other = type(gateway)(gateway.folder, {**gateway.environment, **changes, "AUTH__ISSUER": issuer})
+    other = type(gateway)(tmp_path, {**gateway.environment, **changes, "AUTH__ISSUER": issuer})
     other.start()
     yield other
     other.stop()
