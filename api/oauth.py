@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import parse_qsl, unquote_plus
 
 from starlette.requests import Request
@@ -17,6 +19,16 @@ from auth.tokens import FIRST_PARTY
 
 _MAX_FORM_BYTES = 16 * 1024
 _MAX_FIELDS = 16
+
+
+_CLIENT_FIELDS = {"client_id": {"type": "string"}, "client_secret": {"type": "string", "format": "password"}}
+
+
+def form_body(required: Sequence[str], properties: Mapping[str, Any]) -> dict[str, Any]:
+    """What OpenAPI is told of an endpoint's form, in which a client may name itself, too."""
+    schema = {"type": "object", "required": list(required), "properties": {**properties, **_CLIENT_FIELDS}}
+    content = {"application/x-www-form-urlencoded": {"schema": schema}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 async def read_form(request: Request, *required: str) -> dict[str, str]:

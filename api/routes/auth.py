@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -13,7 +12,7 @@ from api.audit import record
 from api.deps import Rooms, State
 from api.errors import OAUTH_ERRORS, UnsupportedGrant
 from api.limits import TOKEN_LIMIT, CallerLimits, caller_address
-from api.oauth import client_of, oauth_error, read_form, require
+from api.oauth import client_of, form_body, oauth_error, read_form, require
 from api.schemas import Token
 from auth.clients import Client
 from auth.errors import InvalidClient, InvalidGrant, RefreshTokenReused, UserNotFound
@@ -22,32 +21,17 @@ from auth.sessions import Session
 from auth.tokens import FIRST_PARTY, IssuedToken
 from auth.users import User
 
-_FORM_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/x-www-form-urlencoded": {
-                "schema": {
-                    "type": "object",
-                    "required": ["grant_type"],
-                    "properties": {
-                        "grant_type": {"type": "string", "enum": ["password", "refresh_token", "client_credentials"]},
-                        "username": {"type": "string"},
-                        "password": {"type": "string", "format": "password"},
-                        "totp": {"type": "string", "description": "the one-time code of a user who has them"},
-                        "refresh_token": {"type": "string"},
-                        "client_id": {"type": "string"},
-                        "client_secret": {"type": "string", "format": "password"},
-                        "scope": {
-                            "type": "string",
-                            "description": "separated by spaces; all that can be had if absent",
-                        },
-                    },
-                }
-            }
-        },
-    }
-}
+_FORM_BODY = form_body(
+    ["grant_type"],
+    {
+        "grant_type": {"type": "string", "enum": ["password", "refresh_token", "client_credentials"]},
+        "username": {"type": "string"},
+        "password": {"type": "string", "format": "password"},
+        "totp": {"type": "string", "description": "a one-time code, for users who have them"},
+        "refresh_token": {"type": "string"},
+        "scope": {"type": "string", "description": "separated by spaces; all that can be had if absent"},
+    },
+)
 
 Grant = Callable[[Request, State, dict[str, str], Client | None], Awaitable[Token]]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -12,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from api.audit import record
 from api.deps import Rooms, State, bearer_of, principal_of
 from api.errors import OAUTH_ERRORS, UnauthorizedClient
-from api.oauth import client_of, oauth_error, read_form
+from api.oauth import client_of, form_body, oauth_error, read_form
 from api.routes.auth import grants
 from api.schemas import Introspection
 from auth.authenticator import token_targets
@@ -24,25 +23,7 @@ from auth.tokens import FIRST_PARTY
 router = APIRouter(tags=["auth"])
 
 _PUBLIC = {"Cache-Control": "public, max-age=300"}
-_FORM_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/x-www-form-urlencoded": {
-                "schema": {
-                    "type": "object",
-                    "required": ["token"],
-                    "properties": {
-                        "token": {"type": "string"},
-                        "token_type_hint": {"type": "string"},
-                        "client_id": {"type": "string"},
-                        "client_secret": {"type": "string", "format": "password"},
-                    },
-                }
-            }
-        },
-    }
-}
+_FORM_BODY = form_body(["token"], {"token": {"type": "string"}, "token_type_hint": {"type": "string"}})
 
 
 @dataclass(frozen=True, slots=True)
