@@ -6,14 +6,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from auth.accounts import Accounts
-from auth.errors import AuthError, BadCode, BadCredentials, MissingCode
+from auth.errors import AuthError, BadCode, BadCredentials, HashingBusy, MissingCode
 from auth.guessing import Attempt, Guesses
 from auth.totp import OneTimeCodes
 from auth.users import User
 
+# More at once than these would only wait for a hash, and keep the database from the predictions meanwhile.
+MOST_AT_ONCE = 8
+
 
 class LogIns:
-    """Every method raises TooManyGuesses, DatabaseUnavailable; those that take a password also HashingBusy.
+    """Every method raises TooManyGuesses, HashingBusy, DatabaseUnavailable.
 
     An attempt that comes to no verdict counts neither way.
     """
@@ -22,6 +25,7 @@ class LogIns:
         self._accounts = accounts
         self._guesses = guesses
         self._codes = codes
+        self._at_once = 0
 
     async def log_in(self, name: str, password: str, code: str, address: str) -> User:
         """Raises BadCredentials, and BadCode only once the password was right. An empty `code` is none."""
@@ -48,6 +52,17 @@ class LogIns:
 
     @asynccontextmanager
     async def _guess(self, name: str, address: str) -> AsyncIterator[Attempt]:
+        if self._at_once >= MOST_AT_ONCE:
+            raise HashingBusy("Too many logins at the moment. Try again in a second.", retry_after_s=1)
+        self._at_once += 1
+        try:
+            async with self._counted(name, address) as attempt:
+                yield attempt
+        finally:
+            self._at_once -= 1
+
+    @asynccontextmanager
+    async def _counted(self, name: str, address: str) -> AsyncIterator[Attempt]:
         attempt = await self._guesses.begin(name, address)
         try:
             yield attempt
