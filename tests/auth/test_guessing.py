@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from auth.accounts import Accounts
 from auth.database import open_engine
-from auth.errors import BadCredentials, TooManyGuesses
+from auth.errors import BadCredentials, HashingBusy, TooManyGuesses
 from auth.guessing import FORGOTTEN_AFTER, KNOWN_FOR, Guesses, wait_s
-from auth.logins import LogIns
+from auth.logins import MOST_AT_ONCE, LogIns
 from auth.passwords import PasswordHasher
 from auth.principal import Role
 from auth.tables import known_addresses, login_failures
@@ -232,6 +232,33 @@ async def test_only_digests_are_kept_of_failures(engine: AsyncEngine, guesses: G
         keys = (await connection.execute(select(login_failures.c.key))).scalars().all()
     assert {len(key) for key in keys} == {64}
     assert not any("horse" in key or AWAY in key for key in keys)
+
+
+class SlowHasher(PasswordHasher):
+    """Answers when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = asyncio.Event()
+
+    async def verify(self, password: str, stored: str | None) -> bool:
+        await self.go.wait()
+        return await super().verify(password, stored)
+
+
+async def test_a_crowd_is_turned_away_at_once(engine: AsyncEngine, guesses: Guesses) -> None:
+    """More log-ins than a process takes at once are refused without a database or a hash; the others end as they do."""
+    hasher = SlowHasher()
+    logins = LogIns(Accounts(UserStore(engine), hasher), guesses, OneTimeCodes(engine, None))
+    inside = [asyncio.create_task(logins.log_in(f"user{n}", WRONG, "", f"10.0.0.{n}")) for n in range(MOST_AT_ONCE)]
+    await asyncio.sleep(0)
+    with pytest.raises(HashingBusy):
+        await logins.log_in("ada", GOOD, "", AWAY)
+    hasher.go.set()
+    outcomes = await asyncio.gather(*inside, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {BadCredentials}
+    with pytest.raises(BadCredentials):
+        await logins.log_in("ada", GOOD, "", AWAY)
 
 
 class CountingHasher(PasswordHasher):
