@@ -22,6 +22,7 @@ from api.routes.predictions import predictions_router
 from api.settings import Settings
 from api.uploads import MULTIPART_OVERHEAD_BYTES
 from model.images import MAX_BYTES
+from monitoring.ledger.signing import Signer
 from monitoring.metrics import Metrics
 from monitoring.sentry import ErrorReporter, NullReporter
 
@@ -29,12 +30,13 @@ from monitoring.sentry import ErrorReporter, NullReporter
 def create_app(
     settings: Settings, *, registry: CollectorRegistry | None = None, reporter: ErrorReporter | None = None
 ) -> FastAPI:
-    """Wire the rooms into one application. Raises SettingsError, WeakSigningKey.
+    """Wire the rooms into one application. Raises SettingsError, WeakSigningKey, BadLedgerKey.
 
     Metrics are made on `registry`; errors that nobody foresaw go to `reporter`.
     """
     if settings.in_production:
         check_secrets(settings)
+    Signer(settings.ledger_key())
     registry = registry if registry is not None else CollectorRegistry()
     reporter = reporter or NullReporter()
     metrics = Metrics(registry)

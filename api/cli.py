@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from api.commands import audit, client, clients, demo, keras, keys, local, secrets, serve, users
+from api.commands import audit, client, clients, demo, keras, keys, ledger, local, secrets, serve, users
 from api.errors import ApiError
 from auth.errors import AuthError
 from model.errors import ModelRoomError
@@ -25,6 +25,7 @@ app.add_typer(clients.app, name="clients")
 app.add_typer(keys.app, name="keys")
 app.add_typer(secrets.app, name="secrets")
 app.add_typer(audit.app, name="audit")
+app.add_typer(ledger.app, name="ledger")
 app.command()(serve.serve)
 app.command()(demo.demo)
 app.command()(users.token)

@@ -30,6 +30,7 @@ from auth.usage import UsageMeter
 from model.service import PredictionService
 from monitoring.audit.trail import AuditTrail
 from monitoring.health import Check
+from monitoring.ledger.ledger import Ledger
 from monitoring.metrics import Metrics
 
 
@@ -52,6 +53,7 @@ class State(TypedDict):
     authenticator: Authenticator
     certificates: Authenticator
     meter: UsageMeter
+    ledger: Ledger
     service: PredictionService
     readiness: dict[str, Check]
 

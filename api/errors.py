@@ -88,6 +88,9 @@ STATUS_OF: Mapping[type[Exception], HTTPStatus] = {
     auth.TooManyGuesses: HTTPStatus.TOO_MANY_REQUESTS,
     auth.IssuerUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     monitoring.AuditUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    monitoring.LedgerUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    monitoring.LedgerFull: HTTPStatus.SERVICE_UNAVAILABLE,
+    monitoring.PredictionNotFound: HTTPStatus.NOT_FOUND,
     auth.InvalidClient: HTTPStatus.UNAUTHORIZED,
     auth.KeyNotFound: HTTPStatus.NOT_FOUND,
     auth.KeyEnded: HTTPStatus.CONFLICT,
@@ -120,6 +123,8 @@ NEVER_OVER_HTTP: frozenset[type[Exception]] = frozenset(
         auth.ClientExists,
         auth.ClientNotFound,
         auth.WeakSigningKey,
+        monitoring.BadLedgerKey,
+        monitoring.BadExport,
         model.ArtefactError,
         model.BackendURLError,
         model.DatasetError,
@@ -229,9 +234,10 @@ def headers_of(error: Exception) -> dict[str, str]:
             | auth.HashingBusy()
             | auth.TooManyGuesses()
             | auth.IssuerUnavailable()
+            | monitoring.LedgerFull()
         ):
             return {"Retry-After": str(error.retry_after_s)}
-        case auth.DatabaseUnavailable() | monitoring.AuditUnavailable():
+        case auth.DatabaseUnavailable() | monitoring.AuditUnavailable() | monitoring.LedgerUnavailable():
             return {"Retry-After": "1"}
     return {}
 

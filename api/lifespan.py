@@ -18,14 +18,14 @@ from api.allocator import return_free_memory
 from api.deps import State
 from api.errors import SettingsError
 from api.settings import Settings
-from api.stores import audit_store
+from api.stores import audit_store, ledger_journal
 from auth.accounts import Accounts
 from auth.authenticator import Authenticator, Verified, Verifiers, token_targets
 from auth.certificates import CertificateUsers
 from auth.changes import ChangeFeed
 from auth.clients import ClientStore
 from auth.database import open_engine, ping
-from auth.errors import WeakSigningKey
+from auth.errors import DatabaseUnavailable, WeakSigningKey
 from auth.guessing import Guesses
 from auth.issuers import OutsideIssuers
 from auth.key_uses import KeyUses
@@ -42,7 +42,10 @@ from model.backends import Backend, open_backend
 from model.images import INPUT_SIZE
 from model.service import PredictionService
 from monitoring.audit.trail import AuditTrail
+from monitoring.errors import LedgerFull
 from monitoring.health import Check
+from monitoring.ledger.ledger import Ledger
+from monitoring.ledger.ledger import State as LedgerState
 from monitoring.memory import memory_limit_bytes
 from monitoring.metrics import Metrics
 from monitoring.sentry import ErrorReporter
@@ -79,7 +82,8 @@ def lifespan_of(
             keys, key_uses = KeyStore(engine), KeyUses(engine)
             stack.push_async_callback(key_uses.close)
             meter = UsageMeter(engine)
-            stack.push_async_callback(meter.close)
+            ledger = Ledger(ledger_journal(settings, meter), _ledger_state(metrics), metrics.ledger_entries.inc)
+            await stack.enter_async_context(ledger)
             authenticator = _authenticator(tokens, keys, changes, await _outside_issuers(stack, settings))
             await changes.catch_up()
             _in_background(stack, changes.follow())
@@ -104,8 +108,9 @@ def lifespan_of(
                 authenticator=authenticator,
                 certificates=_certificate_desk(engine, settings, changes),
                 meter=meter,
+                ledger=ledger,
                 service=service,
-                readiness=_readiness(engine),
+                readiness=_readiness(engine, ledger),
             )
 
     return lifespan
@@ -217,11 +222,31 @@ def _describe(metrics: Metrics, backend: Backend) -> None:
     log.info("model_loaded", model=info.full_name, digest=info.digest, backend=info.backend)
 
 
-def _readiness(engine: AsyncEngine) -> dict[str, Check]:
-    async def database() -> None:
-        await ping(engine)
+def _ledger_state(metrics: Metrics) -> Callable[[LedgerState, int], None]:
+    def tell(now: LedgerState, spooled: int) -> None:
+        for state in LedgerState:
+            metrics.ledger_state.labels(state).set(state is now)
+        metrics.ledger_spooled.set(spooled)
+
+    return tell
+
+
+def _readiness(engine: AsyncEngine, ledger: Ledger) -> dict[str, Check]:
+    async def database() -> str | None:
+        try:
+            await ping(engine)
+        except DatabaseUnavailable as error:
+            if ledger.state is not LedgerState.SPOOLING:
+                raise
+            return type(error).__name__  # tokens are still known, and answers are still recorded
+        return None
+
+    async def recording() -> str | None:
+        if ledger.state is LedgerState.FULL:
+            raise LedgerFull
+        return None if ledger.state is LedgerState.WRITING else ledger.state
 
     async def model() -> None:
         """Loaded and warmed before the first request was taken."""
 
-    return {"database": database, "model": model}
+    return {"database": database, "ledger": recording, "model": model}

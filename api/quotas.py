@@ -1,10 +1,8 @@
-"""Predictions that are paid for: charged before the image is decoded, paid back when no answer comes of it."""
+"""What predictions cost, and who has used up what may be spent."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 
 from starlette.requests import Request
 
@@ -16,25 +14,10 @@ from auth.principal import Principal
 from auth.quotas import PIXELS_IN_MEGAPIXEL, owners_of
 
 
-@asynccontextmanager
-async def charged(request: Request, rooms: State, pixels: int) -> AsyncIterator[None]:
-    """Charge the caller for one image; what fails inside costs nothing. Raises QuotaExceeded, DatabaseUnavailable."""
-    metrics, meter = rooms["metrics"], rooms["meter"]
-    principal: Principal = request.state.principal
-    started = time.perf_counter()
-    try:
-        charge = await meter.charge(principal, pixels)
-    except QuotaExceeded as error:
-        metrics.rate_limited.labels("quota").inc()
-        await record(request, "quota", "refused", quota=error.quota, holder=error.holder)
-        raise
-    finally:
-        metrics.stage_seconds.labels("quota").observe(time.perf_counter() - started)
-    try:
-        yield
-    except BaseException:
-        meter.refund(charge)
-        raise
+async def heard_of(refusal: QuotaExceeded, request: Request, rooms: State) -> None:
+    """Count a request that a quota refuses, and note it in the record of access."""
+    rooms["metrics"].rate_limited.labels("quota").inc()
+    await record(request, "quota", "refused", quota=refusal.quota, holder=refusal.holder)
 
 
 async def dry_run(rooms: State, principal: Principal, pixels: int) -> DryRunAnswer:

@@ -122,6 +122,14 @@ class MonitoringSettings(_Room):
     audit_keep_days: int = Field(365, ge=1, le=36_500)
 
 
+class LedgerSettings(_Room):
+    enabled: bool = True
+    signing_key: SecretStr | None = None
+    keep_days: int = Field(3650, ge=1, le=36_500)
+    spool_folder: Path = Path("var/spool")
+    spool_megabytes: int = Field(64, ge=1, le=100_000)
+
+
 class Settings(BaseSettings):
     """Read from the environment, then from `.env` in the working directory, then the defaults here."""
 
@@ -146,6 +154,7 @@ class Settings(BaseSettings):
     model: ModelSettings = ModelSettings()
     limits: LimitSettings = LimitSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
+    ledger: LedgerSettings = LedgerSettings()
 
     _split = field_validator("allowed_hosts", mode="before")(_split_words)
 
@@ -191,6 +200,12 @@ class Settings(BaseSettings):
         if self.auth.signing_key is None:
             raise SettingsError("AUTH__SIGNING_KEY is not set. Run `atalaya secrets init` to write one into .env.")
         return self.auth.signing_key.get_secret_value()
+
+    def ledger_key(self) -> str:
+        """The private key that signs the ledger, in base64. Raises SettingsError when it is missing."""
+        if self.ledger.signing_key is None:
+            raise SettingsError("LEDGER__SIGNING_KEY is not set. Run `atalaya secrets init` to write one into .env.")
+        return self.ledger.signing_key.get_secret_value()
 
 
 def child_environment(changes: Mapping[str, str]) -> dict[str, str]:

@@ -7,15 +7,31 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from auth.database import reading, writing
+from api.ledger import QuotaTill
+from api.settings import Settings
+from auth.database import WRITING, open_blocking_engine, reading, writing
 from auth.errors import DatabaseUnavailable
+from auth.usage import UsageMeter
 from monitoring.audit.store import AuditStore, Transaction
 from monitoring.errors import AuditUnavailable
+from monitoring.ledger.journal import Journal, SpoolPolicy
+from monitoring.ledger.signing import Signer
+from monitoring.ledger.store import LedgerStore
+
+LEDGER_WAIT_S = 1  # then the spool is better
 
 
 def audit_store(engine: AsyncEngine) -> AuditStore:
     """The record of access in the database of users, in transactions of its own."""
     return AuditStore(_for_audit(engine, reading), _for_audit(engine, writing))
+
+
+def ledger_journal(settings: Settings, meter: UsageMeter) -> Journal:
+    """The prediction ledger, on a connection of its own to the same database. Raises SettingsError, BadLedgerKey."""
+    engine = open_blocking_engine(settings.database_url.get_secret_value(), LEDGER_WAIT_S)
+    store = LedgerStore(engine.execution_options(**WRITING), Signer(settings.ledger_key()))
+    spool = SpoolPolicy(settings.ledger.spool_folder, settings.ledger.spool_megabytes * 1_000_000)
+    return Journal(store, QuotaTill(meter), spool, keep=settings.ledger.enabled)
 
 
 def _for_audit(

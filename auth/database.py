@@ -11,8 +11,8 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, event, text
-from sqlalchemy.engine import make_url
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -29,6 +29,9 @@ _DRIVERS = {
 }
 _MIGRATION_LOCK = 0x6174616C  # any number that every process of ours knows
 _BEGIN = "sqlite_begin"
+# On SQLite such a transaction takes the write lock at once: one that reads first and then cannot have it would have
+# to be undone.
+WRITING = {_BEGIN: "BEGIN IMMEDIATE"}
 
 
 def async_url(url: str) -> str:
@@ -41,22 +44,48 @@ def async_url(url: str) -> str:
 
 def open_engine(url: str) -> AsyncEngine:
     """Make an engine; nothing is connected yet. The folder of an SQLite file is made. Raises DatabaseUnavailable."""
-    try:
-        parsed = make_url(async_url(url))
-    except (ArgumentError, ValueError):
-        raise DatabaseUnavailable("DATABASE_URL cannot be read. Check it for unescaped characters.") from None
+    parsed = _parse(url)
     # Errors would otherwise quote the parameters, password hashes among them.
     if parsed.get_backend_name() == "postgresql":
         return create_async_engine(
             parsed, hide_parameters=True, pool_pre_ping=True, pool_timeout=5, connect_args={"connect_timeout": 5}
         )
-    if parsed.database and parsed.database != ":memory:":
-        with reaching_database():
-            Path(parsed.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     engine = create_async_engine(parsed, hide_parameters=True)
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine
+
+
+def open_blocking_engine(url: str, wait_s: int = 5) -> Engine:
+    """Make an engine for threads and for commands that stream; with the options WRITING, for transactions that write.
+
+    No statement waits for longer than `wait_s` seconds for a lock, or for PostgreSQL. Raises DatabaseUnavailable.
+    """
+    parsed = _parse(url)
+    if parsed.get_backend_name() == "postgresql":
+        limits = f"-c lock_timeout={wait_s}s -c statement_timeout={wait_s}s"
+        arguments = {"connect_timeout": max(2, wait_s), "tcp_user_timeout": wait_s * 1000, "options": limits}
+        return create_engine(parsed, hide_parameters=True, connect_args=arguments)
+    engine = create_engine(
+        parsed.set(drivername="sqlite"),
+        hide_parameters=True,
+        connect_args={"timeout": wait_s, "check_same_thread": False, "isolation_level": None},
+    )
+    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = FULL"))
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _parse(url: str) -> URL:
+    """Raises DatabaseUnavailable."""
+    try:
+        parsed = make_url(async_url(url))
+    except (ArgumentError, ValueError):
+        raise DatabaseUnavailable("DATABASE_URL cannot be read. Check it for unescaped characters.") from None
+    if parsed.get_backend_name() == "sqlite" and parsed.database and parsed.database != ":memory:":
+        with reaching_database():
+            Path(parsed.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return parsed
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
@@ -64,7 +93,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 
 async def _set_pragmas(driver: Any) -> None:
-    for pragma in ("busy_timeout = 5000", "foreign_keys = ON"):
+    for pragma in ("busy_timeout = 5000", "foreign_keys = ON", "synchronous = FULL"):
         await driver.execute(f"PRAGMA {pragma}")
     # SQLite does not wait for its busy time-out when a new file changes to WAL while another process opens it.
     for attempts_left in reversed(range(500)):
@@ -92,13 +121,10 @@ async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 @asynccontextmanager
 async def writing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """A transaction that writes. Raises DatabaseUnavailable.
-
-    On SQLite it takes the write lock at once: one that reads first and then cannot have it would have to be undone.
-    """
+    """A transaction that writes. Raises DatabaseUnavailable."""
     with reaching_database():
         async with engine.connect() as connection:
-            await connection.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+            await connection.execution_options(**WRITING)
             async with connection.begin():
                 yield connection
 

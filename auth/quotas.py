@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, bindparam, select, tuple_, update
+from sqlalchemy import Connection, Select, bindparam, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from auth.errors import QuotaExceeded
 from auth.principal import Principal
@@ -26,15 +25,17 @@ NO_LIMITS: Limits = (None, None)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is to be added to the month ("2026-11") of every owner, or of none of them; negative: taken back."""
+    """What is to be added to the month ("2026-11") of every owner, or of none of them."""
 
     owners: tuple[str, ...]
     month: str
     requests: int
     pixels: int
 
-    def reversed(self) -> Entry:
-        return replace(self, requests=-self.requests, pixels=-self.pixels)
+    @property
+    def rows(self) -> tuple[tuple[str, str], ...]:
+        """Each owner with the month."""
+        return tuple((owner, self.month) for owner in self.owners)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,9 @@ class Tally:
         return "megapixels" if pixels is not None and self.pixels > pixels else None
 
 
+Tallies = dict[tuple[str, str], Tally]  # by owner and month
+
+
 def owners_of(principal: Principal) -> tuple[str, ...]:
     """Whom a caller's use is counted for: always the caller first, then the API key."""
     if principal.key_id is not None:
@@ -87,25 +91,28 @@ def next_month(now: float) -> datetime:
     return (first + timedelta(days=32)).replace(day=1)
 
 
-async def tallies(connection: AsyncConnection, owners: Sequence[str], month: str) -> list[Tally]:
+def tallies(connection: Connection, owners: Sequence[str], month: str) -> list[Tally]:
     """What each owner has used in the month."""
     rows = [(owner, month) for owner in owners]
-    found = await _tallies(connection, rows, _selected(rows))
+    found = _tallies(connection, rows, _selected(rows))
     return [found[row] for row in rows]
 
 
-async def settle(connection: AsyncConnection, entries: Sequence[Entry]) -> list[QuotaExceeded | None]:
+def settle(
+    connection: Connection, entries: Sequence[Entry], *, enforce: bool = True
+) -> tuple[list[QuotaExceeded | None], Tallies]:
     """Add the entries one after the other, but those that would exceed a quota; say for each why not.
 
-    All the rows are locked first, in one order for all processes: two never wait for each other in a circle.
+    Also returns what the owners have used now. Without `enforce` all are added: they are owed already. All the rows
+    are locked first, in one order for all processes: two never wait for each other in a circle.
     """
     rows = sorted({(owner, entry.month) for entry in entries for owner in entry.owners})
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     blank = [{"owner": owner, "month": month, "requests": 0, "pixels": 0} for owner, month in rows]
-    await connection.execute(insert(usage).on_conflict_do_nothing(), blank)
-    before = await _tallies(connection, rows, _selected(rows).with_for_update())
+    connection.execute(insert(usage).on_conflict_do_nothing(), blank)
+    before = _tallies(connection, rows, _selected(rows).with_for_update())
     after = dict(before)
-    answers = [_add(after, entry) for entry in entries]
+    answers = [_add(after, entry, enforce) for entry in entries]
     changed = [
         {"of": row[0], "in": row[1], "requests": after[row].requests, "pixels": after[row].pixels}
         for row in rows
@@ -114,18 +121,24 @@ async def settle(connection: AsyncConnection, entries: Sequence[Entry]) -> list[
     if changed:
         one = usage.c.owner == bindparam("of"), usage.c.month == bindparam("in")
         values: dict[str, Any] = {"requests": bindparam("requests"), "pixels": bindparam("pixels")}
-        await connection.execute(update(usage).where(*one).values(values), changed)
-    return answers
+        connection.execute(update(usage).where(*one).values(values), changed)
+    return answers, after
 
 
-def _add(totals: dict[tuple[str, str], Tally], entry: Entry) -> QuotaExceeded | None:
+def _add(totals: Tallies, entry: Entry, enforce: bool) -> QuotaExceeded | None:
     """Change the totals of all the entry's owners, or return why of none."""
-    sums = {(owner, entry.month): totals[owner, entry.month].plus(entry) for owner in entry.owners}
-    for (owner, _), total in sums.items():
-        quota = total.exceeded() if entry.requests > 0 else None
+    refusal = exceeding(totals, entry) if enforce else None
+    if refusal is None:
+        totals.update({row: totals[row].plus(entry) for row in entry.rows})
+    return refusal
+
+
+def exceeding(totals: Mapping[tuple[str, str], Tally], entry: Entry) -> QuotaExceeded | None:
+    """The error of the first of the entry's owners whose quota it would exceed."""
+    for owner, month in entry.rows:
+        quota = totals[owner, month].plus(entry).exceeded()
         if quota:
             return QuotaExceeded(quota, "API key" if owner.startswith(_KEY) else "account")
-    totals.update(sums)
     return None
 
 
@@ -134,21 +147,19 @@ def _selected(rows: Sequence[tuple[str, str]]) -> Select[Any]:
     return statement.order_by(usage.c.owner, usage.c.month)
 
 
-async def _tallies(
-    connection: AsyncConnection, rows: Sequence[tuple[str, str]], statement: Select[Any]
-) -> dict[tuple[str, str], Tally]:
-    limits = await _limits(connection, {owner for owner, _ in rows})
-    used = {(row.owner, row.month): (row.requests, row.pixels) for row in await connection.execute(statement)}
+def _tallies(connection: Connection, rows: Sequence[tuple[str, str]], statement: Select[Any]) -> Tallies:
+    limits = _limits(connection, {owner for owner, _ in rows})
+    used = {(row.owner, row.month): (row.requests, row.pixels) for row in connection.execute(statement)}
     return {row: Tally(*used.get(row, (0, 0)), limits.get(row[0], NO_LIMITS)) for row in rows}
 
 
-async def _limits(connection: AsyncConnection, owners: Iterable[str]) -> Mapping[str, Limits]:
+def _limits(connection: Connection, owners: Iterable[str]) -> Mapping[str, Limits]:
     found: dict[str, Limits] = {}
     for prefix, table in _LIMITED.items():
         ids = [owner.removeprefix(prefix) for owner in owners if owner.startswith(prefix)]
         if ids:
             limits = table.c.id, table.c.monthly_requests, table.c.monthly_megapixels
-            for owner_id, requests, megapixels in await connection.execute(select(*limits).where(table.c.id.in_(ids))):
+            for owner_id, requests, megapixels in connection.execute(select(*limits).where(table.c.id.in_(ids))):
                 pixels = None if megapixels is None else megapixels * PIXELS_IN_MEGAPIXEL
                 found[f"{prefix}{owner_id}"] = requests, pixels
     return found

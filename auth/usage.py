@@ -1,29 +1,27 @@
 """Counts what callers use, exactly and over all processes, and holds them to their monthly quotas.
 
-While one transaction runs, the charges that arrive wait for the next and share it: a crowd costs a commit every few
-milliseconds, not one a request, and a lone caller waits for nobody.
+A caller is judged twice: before the work, by what this process knows, and when the answer is written down, in the
+transaction that counts it. The first spares the work; the second is exact.
 """
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
-import structlog
+from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from auth.database import reading, writing
+from auth.database import reading
 from auth.errors import DatabaseUnavailable, QuotaExceeded
 from auth.principal import Principal
-from auth.quotas import Entry, Tally, month_of, next_month, owners_of, settle, tallies
+from auth.quotas import Entry, Tallies, Tally, exceeding, month_of, next_month, owners_of, settle, tallies
 
-_MOST_AT_ONCE = 500
-
-log = structlog.get_logger("atalaya.usage")
+_MOST_KNOWN = 10_000  # owners and months
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,88 +34,66 @@ class Report:
 
 
 class UsageMeter:
-    """`clock` tells seconds since 1970. While the database is away nothing is granted: quotas fail closed."""
+    """`clock` tells seconds since 1970.
+
+    While the database is away callers are held to what was known of them last, and counted once it is back.
+    """
 
     def __init__(self, engine: AsyncEngine, clock: Callable[[], float] = time.time) -> None:
         self._engine = engine
         self._clock = clock
-        self._waiting: list[tuple[Entry, asyncio.Future[None]]] = []
-        self._refunds: list[Entry] = []
-        self._writer: asyncio.Task[None] | None = None
+        self._known: Tallies = {}
 
-    async def charge(self, principal: Principal, pixels: int) -> Entry:
-        """Count one request for an image of so many pixels; return what `refund` takes.
+    async def admit(self, principal: Principal, pixels: int) -> Entry:
+        """What one request for an image of so many pixels will be charged. Raises QuotaExceeded.
 
-        Who is cancelled has not paid. Raises QuotaExceeded, DatabaseUnavailable.
+        The database is asked about callers who are new to this process or seem to have used their quota up.
         """
         entry = Entry(owners_of(principal), month_of(self._clock()), 1, pixels)
-        paid: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((entry, paid))
-        self._wake()
-        try:
-            await paid
-        except QuotaExceeded as error:
-            now = self._clock()
-            error.retry_after_s = max(1, math.ceil(next_month(now).timestamp() - now))
-            raise
-        except asyncio.CancelledError:
-            if not paid.cancelled() and paid.exception() is None:
-                self.refund(entry)
-            raise
+        known = self._known_of(entry)
+        if known is None or exceeding(known, entry):
+            with suppress(DatabaseUnavailable):  # what is known must do
+                known = dict(zip(entry.rows, await self._read(entry.owners, entry.month), strict=True))
+                self._learn(known)
+            if known and (refusal := exceeding(known, entry)):
+                raise self._dated(refusal)
         return entry
 
-    def refund(self, entry: Entry) -> None:
-        """Take a charge back with the next transaction; one that the database refuses is tried again."""
-        self._refunds.append(entry.reversed())
-        self._wake()
+    def settle(self, connection: Connection, entries: Sequence[Entry]) -> list[QuotaExceeded | None]:
+        """Count the entries in the open transaction, but those that would exceed a quota; say for each why not."""
+        answers, known = settle(connection, entries)
+        self._learn(known)
+        return [self._dated(refusal) if refusal else None for refusal in answers]
+
+    def settle_owed(self, connection: Connection, entries: Sequence[Entry]) -> None:
+        """Count in the open transaction what was answered while the database was away."""
+        self._learn(settle(connection, entries, enforce=False)[1])
+
+    def owe(self, entry: Entry) -> None:
+        """Remember an entry that cannot be counted in the database now."""
+        known = self._known_of(entry)
+        if known:
+            self._learn({row: tally.plus(entry) for row, tally in known.items()})
 
     async def report(self, owners: Sequence[str]) -> Report:
         """What each owner has used this month. Raises DatabaseUnavailable."""
         now = self._clock()
+        return Report(month_of(now), next_month(now), await self._read(owners, month_of(now)))
+
+    async def _read(self, owners: Sequence[str], month: str) -> list[Tally]:
         async with reading(self._engine) as connection:
-            found = await tallies(connection, owners, month_of(now))
-        return Report(month_of(now), next_month(now), found)
+            return await connection.run_sync(tallies, owners, month)
 
-    async def close(self) -> None:
-        """Write what can be written now."""
-        self._wake()
-        if self._writer is not None:
-            await self._writer
-        if self._refunds:
-            log.error("refunds_lost", requests=len(self._refunds))
+    def _known_of(self, entry: Entry) -> Tallies | None:
+        known = self._known  # another thread may put another one there
+        return {row: known[row] for row in entry.rows} if all(row in known for row in entry.rows) else None
 
-    def _wake(self) -> None:
-        if self._writer is None or self._writer.done():
-            self._writer = asyncio.create_task(self._write())
+    def _learn(self, known: Tallies) -> None:
+        if len(self._known) + len(known) > _MOST_KNOWN:
+            self._known = {}
+        self._known.update(known)
 
-    async def _write(self) -> None:
-        """Settle until nothing is left; while the database is away, refunds stay for the next time."""
-        failed = False
-        while self._waiting or (self._refunds and not failed):
-            batch, self._waiting = self._waiting[:_MOST_AT_ONCE], self._waiting[_MOST_AT_ONCE:]
-            refunds, self._refunds = self._refunds[:_MOST_AT_ONCE], self._refunds[_MOST_AT_ONCE:]
-            # Who has left already is not charged.
-            batch = [(entry, paid) for entry, paid in batch if not paid.done()]
-            try:
-                answers = await self._settle(refunds, [entry for entry, _ in batch])
-            except Exception as error:  # whatever it is, nobody may wait for ever
-                failed = True
-                self._refunds += refunds
-                if not isinstance(error, DatabaseUnavailable):
-                    log.exception("usage_not_written")
-                answers = [error] * len(batch)
-            for (entry, paid), answer in zip(batch, answers, strict=True):
-                self._tell(entry, paid, answer)
-
-    async def _settle(self, refunds: Sequence[Entry], charges: Sequence[Entry]) -> Sequence[Exception | None]:
-        if not refunds and not charges:
-            return []
-        async with writing(self._engine) as connection:
-            answers = await settle(connection, [*refunds, *charges])
-        return answers[len(refunds) :]
-
-    def _tell(self, entry: Entry, paid: asyncio.Future[None], answer: Exception | None) -> None:
-        if answer is None and paid.cancelled():
-            self._refunds.append(entry.reversed())
-        elif not paid.done():
-            paid.set_result(None) if answer is None else paid.set_exception(answer)
+    def _dated(self, refusal: QuotaExceeded) -> QuotaExceeded:
+        now = self._clock()
+        refusal.retry_after_s = max(1, math.ceil(next_month(now).timestamp() - now))
+        return refusal

@@ -36,6 +36,8 @@ from model.errors import (
     UnsupportedPixelFormat,
 )
 
+# Changes whenever the same file may give other pixels: recorded with each prediction.
+PREPROCESSING = "1"
 INPUT_SIZE = (256, 256)
 MAX_BYTES = 20_000_000
 MAX_PIXELS = 50_000_000

@@ -7,9 +7,9 @@ import hashlib
 import math
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -24,8 +24,8 @@ _EWMA_WEIGHT = 0.2
 _FIRST_GUESS_S = 0.1
 _T = TypeVar("_T")
 
-# Entered with the image's number of pixels before it is decoded, left when the prediction is made or has failed.
-Charge = Callable[[int], AbstractAsyncContextManager[None]]
+# Told the image's number of pixels before it is decoded; what it raises ends the prediction.
+Admit = Callable[[int], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Prediction:
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """One caller's place. Whoever pays comes to the workers twice: `waited_s` and `decode_s` add up."""
+    """One caller's place. An image that is measured first comes to the workers twice: the times add up."""
 
     data: bytes
     queued_at: float = 0.0
@@ -91,17 +91,16 @@ class PredictionService:
         """How many jobs no worker has begun."""
         return max(0, self._unfinished - self._workers)
 
-    async def predict(self, data: bytes, charge: Charge | None = None) -> Prediction:
-        """Classify the image that `data` encodes; `charge` comes between the reading of its header and its decoding.
+    async def predict(self, data: bytes, admit: Admit | None = None) -> Prediction:
+        """Classify the image that `data` encodes; `admit` comes between the reading of its header and its decoding.
 
         A caller who is cancelled while queued gives its place and its bytes back; one that runs is finished unheard.
-        Raises Overloaded, a subclass of ImageRefused, what `charge` raises, and RuntimeError after `close`.
+        Raises Overloaded, a subclass of ImageRefused, what `admit` raises, and RuntimeError after `close`.
         """
         async with self._place(data) as job:
-            if charge is None:
-                return await self._run(self._work, job)
-            async with charge(await self._run(self._measure, job)):
-                return await self._run(self._work, job)
+            if admit is not None:
+                await admit(await self._run(self._measure, job))
+            return await self._run(self._work, job)
 
     async def measure(self, data: bytes) -> int:
         """The number of pixels that a prediction would decode. Raises as `predict` does."""

@@ -1,7 +1,12 @@
 """What the watchtower refuses, as classes with a stable code.
 
     MonitoringError
-    └── AuditUnavailable   audit_unavailable
+    ├── AuditUnavailable     audit_unavailable
+    ├── LedgerUnavailable    ledger_unavailable
+    ├── LedgerFull           ledger_full
+    ├── PredictionNotFound   prediction_not_found
+    ├── BadLedgerKey         bad_ledger_key        start-up and command line only
+    └── BadExport            bad_export            command line only
 
 Transports map these classes; nothing here knows an HTTP status, and no message holds a secret.
 """
@@ -24,3 +29,47 @@ class AuditUnavailable(MonitoringError):
 
     def __init__(self) -> None:
         super().__init__("The record of access cannot be written or read. Check the database, or try again later.")
+
+
+class LedgerUnavailable(MonitoringError):
+    """The ledger's tables cannot be reached; what is answered meanwhile waits in the spool."""
+
+    code = "ledger_unavailable"
+
+    def __init__(self) -> None:
+        super().__init__("The prediction ledger cannot be read now. Check the database, or try again later.")
+
+
+class LedgerFull(MonitoringError):
+    """Neither the database nor the spool takes an entry: what cannot be recorded is not answered."""
+
+    code = "ledger_full"
+    retry_after_s = 5
+
+    def __init__(self) -> None:
+        super().__init__("Predictions cannot be recorded now, so none is answered. Try again later.")
+
+
+class PredictionNotFound(MonitoringError):
+    """No prediction of that id that the caller may see."""
+
+    code = "prediction_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("You have no prediction with this id. Check it, or list yours at /v1/predictions.")
+
+
+class BadLedgerKey(MonitoringError):
+    code = "bad_ledger_key"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "A ledger key is 32 bytes in base64. `atalaya secrets init` makes one, and `atalaya ledger key` shows the "
+            "public half."
+        )
+
+
+class BadExport(MonitoringError):
+    """A file that is no export of a ledger; the message says where it is wrong."""
+
+    code = "bad_export"

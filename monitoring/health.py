@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-Check = Callable[[], Awaitable[None]]
+# Answers a word on how it is, None for "ok", or raises.
+Check = Callable[[], Awaitable[str | None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """`checks` maps each dependency to "ok" or to the class name of its error; messages may hold secrets."""
+    """`checks` maps each dependency to its word, or to the class name of its error; messages may hold secrets."""
 
     ready: bool
     checks: Mapping[str, str]
@@ -21,15 +22,14 @@ async def readiness(checks: Mapping[str, Check], timeout_s: float = 1.0) -> Read
     """Run all checks at once. One that raises, or takes longer than `timeout_s` seconds, is not ready."""
     outcomes = await asyncio.gather(*(_outcome(check, timeout_s) for check in checks.values()))
     return Readiness(
-        ready=all(outcome == "ok" for outcome in outcomes),
-        checks=dict(zip(checks, outcomes, strict=True)),
+        ready=all(ready for ready, _ in outcomes),
+        checks={name: word for name, (_, word) in zip(checks, outcomes, strict=True)},
     )
 
 
-async def _outcome(check: Check, timeout_s: float) -> str:
+async def _outcome(check: Check, timeout_s: float) -> tuple[bool, str]:
     try:
         async with asyncio.timeout(timeout_s):
-            await check()
+            return True, await check() or "ok"
     except Exception as error:
-        return type(error).__name__
-    return "ok"
+        return False, type(error).__name__

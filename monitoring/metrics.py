@@ -54,6 +54,18 @@ class Metrics:
             "Attempts to write the record of access that failed.",
             registry=registry,
         )
+        self.ledger_entries = Counter(
+            "atalaya_ledger_entries_total", "Entries of the prediction ledger made durable.", registry=registry
+        )
+        self.ledger_state = Gauge(
+            "atalaya_ledger_state",
+            "1 for where entries go now: writing (database), spooling (local file) or full (nothing is answered).",
+            ["state"],
+            registry=registry,
+        )
+        self.ledger_spooled = Gauge(
+            "atalaya_ledger_spooled_entries", "Entries that wait for the database to be back.", registry=registry
+        )
         self.rate_limited = Counter(
             "atalaya_rate_limited_total", "Requests refused by a rate limit.", ["limit"], registry=registry
         )

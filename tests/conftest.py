@@ -25,6 +25,7 @@ import psycopg
 import pytest
 
 from auth.signatures import generate_signing_key, load_signing_key
+from monitoring.ledger.signing import new_private_key
 
 _SETTINGS = "-c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off -c port={port}"
 
@@ -185,6 +186,7 @@ def make_gateway(folder: Path, **changes: str) -> Gateway:
         "METRICS_PORT": Gateway.free_port(),
         "DATABASE_URL": f"sqlite:///{folder}/gateway.db",
         "AUTH__SIGNING_KEY": generate_signing_key("ES256"),
+        "LEDGER__SIGNING_KEY": new_private_key(),
         "MODEL__URL": f"onnx://{ROOT}/artifacts/efficientnetb0-v1.0",
         "LIMITS__TOKEN": "1000/minute",
         **changes,

@@ -16,6 +16,7 @@ app = typer.Typer(help="Make the secrets a gateway needs.", no_args_is_help=True
 ENV_FILE = Path(".env")
 _SIGNING_KEY = "AUTH__SIGNING_KEY"
 _DATA_KEY = "AUTH__DATA_KEY"
+_LEDGER_KEY = "LEDGER__SIGNING_KEY"
 _KEY_LINE = re.compile(rf"^{_SIGNING_KEY}=.+$", re.MULTILINE)
 
 
@@ -26,12 +27,17 @@ def _group() -> None:
 
 @app.command("init")
 def init() -> None:
-    """Write the signing key and the data key into .env, unless they are there; nothing else in the file changes."""
+    """Write the keys that a gateway needs into .env, unless they are there; nothing else in the file changes."""
     from auth.signatures import generate_signing_key
     from auth.totp import new_data_key
+    from monitoring.ledger.signing import new_private_key
 
     text = before = ENV_FILE.read_text() if ENV_FILE.exists() else ""
-    lines = {_SIGNING_KEY: _line(generate_signing_key("ES256")), _DATA_KEY: f"{_DATA_KEY}={new_data_key()}"}
+    lines = {
+        _SIGNING_KEY: _line(generate_signing_key("ES256")),
+        _DATA_KEY: f"{_DATA_KEY}={new_data_key()}",
+        _LEDGER_KEY: f"{_LEDGER_KEY}={new_private_key()}",
+    }
     for name, line in lines.items():
         if not re.search(rf"^{name}=.+$", text, re.MULTILINE):
             text = _with_line(text, name, line)

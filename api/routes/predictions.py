@@ -1,22 +1,24 @@
-"""Predictions: principal, limit, body, decode, infer, answer, in this order."""
+"""Predictions: principal, limit, body, quota, decode, infer, ledger, answer, in this order."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable
-from functools import partial
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Query
 from starlette.requests import Request
-from uuid_utils import uuid7
 
 from api.deps import Rooms, State, requires
+from api.ledger import RecordedRoute, answered, charge_of
 from api.limits import PREDICT_LIMIT, CallerLimits
-from api.quotas import charged, dry_run
+from api.quotas import dry_run, heard_of
 from api.schemas import LandUse, PredictionAnswer, Problem
 from api.uploads import MULTIPART_BODY, MULTIPART_OR_RAW_BODY, read_image, read_multipart
 from api.usage_schemas import DryRunAnswer
+from auth.errors import QuotaExceeded
 from auth.principal import Scope
+from auth.quotas import Entry
 from model.errors import Overloaded
 from model.service import Prediction
 
@@ -30,15 +32,14 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 def predictions_router(limits: CallerLimits, rate: str) -> APIRouter:
     """Both prediction routes; one principal has `rate` over them together, and an API key its own rate."""
     allowed = [Depends(requires(Scope.PREDICT)), Depends(limits.own_rate)]
-    router = APIRouter(tags=["predictions"], responses=_REFUSALS, dependencies=allowed)
+    router = APIRouter(tags=["predictions"], responses=_REFUSALS, dependencies=allowed, route_class=RecordedRoute)
 
     @router.post("/predict-land-use", openapi_extra=MULTIPART_BODY)
     @router.post("/predict-land-use/", openapi_extra=MULTIPART_BODY, include_in_schema=False)
     @limits.per_principal(rate, PREDICT_LIMIT)
     async def predict_land_use(request: Request, rooms: Rooms) -> LandUse:
         """The land use of an aerial image, in the form that the first clients were written for."""
-        prediction = await _predict(request, rooms, await read_multipart(request))
-        return LandUse.of(prediction, str(uuid7()))
+        return LandUse.of(*await _predict(request, rooms, await read_multipart(request)))
 
     @router.post("/v1/predictions", openapi_extra=MULTIPART_OR_RAW_BODY)
     @limits.per_principal(rate, PREDICT_LIMIT)
@@ -53,18 +54,36 @@ def predictions_router(limits: CallerLimits, rate: str) -> APIRouter:
         if dry:
             pixels = await _counting_shed(rooms, rooms["service"].measure(data))
             return await dry_run(rooms, request.state.principal, pixels)
-        prediction = await _predict(request, rooms, data)
-        return PredictionAnswer.of(prediction, str(uuid7()), top_k)
+        return PredictionAnswer.of(*await _predict(request, rooms, data), top_k)
 
     return router
 
 
-async def _predict(request: Request, rooms: State, data: bytes) -> Prediction:
-    metrics, charge = rooms["metrics"], partial(charged, request, rooms)
-    prediction = await _counting_shed(rooms, rooms["service"].predict(data, charge))
+async def _predict(request: Request, rooms: State, data: bytes) -> tuple[Prediction, str]:
+    """The prediction and its id, once it is on the record and paid for."""
+    metrics, owed = rooms["metrics"], list[Entry]()
+
+    async def admit(pixels: int) -> None:
+        owed.append(await rooms["meter"].admit(request.state.principal, pixels))
+
+    try:
+        prediction = await _counting_shed(rooms, rooms["service"].predict(data, admit))
+        prediction_id = await _recorded(request, rooms, prediction, owed[0])
+    except QuotaExceeded as error:
+        await heard_of(error, request, rooms)
+        raise
     metrics.predictions.labels(prediction.model.full_name, prediction.label).inc()
     metrics.confidence.observe(prediction.confidence)
-    return prediction
+    return prediction, prediction_id
+
+
+async def _recorded(request: Request, rooms: State, prediction: Prediction, owed: Entry) -> str:
+    request.state.recorded = True
+    started = time.perf_counter()
+    try:
+        return await rooms["ledger"].record(answered(request, prediction), charge_of(owed))
+    finally:
+        rooms["metrics"].stage_seconds.labels("commit").observe(time.perf_counter() - started)
 
 
 async def _counting_shed(rooms: State, work: Awaitable[_T]) -> _T:

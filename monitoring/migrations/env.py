@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from alembic import context
 
-from monitoring.audit.tables import metadata
+from monitoring.audit.tables import metadata as audit
+from monitoring.ledger.tables import metadata as ledger
 
 # A version table of the room's own: other rooms' migrations share the database.
 context.configure(
-    connection=context.config.attributes["connection"], target_metadata=metadata, version_table="audit_version"
+    connection=context.config.attributes["connection"], target_metadata=[audit, ledger], version_table="audit_version"
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -17,6 +17,7 @@ from api.commands.users import with_accounts
 from api.settings import Settings
 from auth.principal import Role
 from auth.signatures import generate_signing_key
+from monitoring.ledger.signing import new_private_key
 
 PASSWORD = "correct horse battery"
 MakeClient = Callable[..., TestClient]
@@ -40,6 +41,7 @@ def settings(tmp_path: Path, seeded_database: Path) -> Settings:
         allowed_hosts=("testserver",),
         auth={"signing_key": generate_signing_key("ES256")},
         model={"url": "stub://", "workers": 2},
+        ledger={"signing_key": new_private_key(), "spool_folder": tmp_path / "spool"},
     )
 
 

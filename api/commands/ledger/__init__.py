@@ -1,0 +1,22 @@
+"""`atalaya ledger`: check, reproduce, hand out and shorten the prediction ledger."""
+
+from __future__ import annotations
+
+import typer
+
+from api.commands.output import JsonFlag, print_json
+from api.settings import load_settings
+
+app = typer.Typer(help="Check, reproduce, hand out and shorten the prediction ledger.", no_args_is_help=True)
+
+
+@app.command("key")
+def key(as_json: JsonFlag = False) -> None:
+    """Print the public key that checks the ledger."""
+    from monitoring.ledger.signing import Signer
+
+    signer = Signer(load_settings().ledger_key())
+    if as_json:
+        print_json({"public_key": signer.public_key, "key": signer.key_id})
+    else:
+        typer.echo(signer.public_key)

@@ -1,0 +1,69 @@
+"""Ed25519 (RFC 8032) over the ledger's statements: one key writes, its public half checks."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+from collections.abc import Iterable
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from monitoring.errors import BadLedgerKey
+
+_KEY_BYTES = 32
+
+
+class Signer:
+    """Signs with a private key, 32 bytes in base64. Raises BadLedgerKey."""
+
+    def __init__(self, private_key: str) -> None:
+        self._key = Ed25519PrivateKey.from_private_bytes(_key_bytes(private_key))
+        raw = self._key.public_key().public_bytes_raw()
+        self.public_key = base64.b64encode(raw).decode()
+        self.key_id = _key_id(raw)
+
+    def sign(self, statement: str) -> str:
+        """The signature of the text's UTF-8 bytes, in base64."""
+        return base64.b64encode(self._key.sign(statement.encode())).decode()
+
+
+class Verifier:
+    """Checks signatures by public keys, each 32 bytes in base64. Raises BadLedgerKey."""
+
+    def __init__(self, public_keys: Iterable[str]) -> None:
+        raws = [_key_bytes(key) for key in public_keys]
+        self._keys = {_key_id(raw): Ed25519PublicKey.from_public_bytes(raw) for raw in raws}
+
+    def holds(self, statement: str, key_id: str, signature: str) -> bool:
+        """Whether the key of that id is known and has signed the text."""
+        key = self._keys.get(key_id)
+        if key is None:
+            return False
+        try:
+            key.verify(base64.b64decode(signature, validate=True), statement.encode())
+        except (InvalidSignature, binascii.Error, ValueError):
+            return False
+        return True
+
+
+def new_private_key() -> str:
+    """32 random bytes in base64."""
+    return base64.b64encode(os.urandom(_KEY_BYTES)).decode()
+
+
+def _key_bytes(text: str) -> bytes:
+    try:
+        raw = base64.b64decode(text.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    if len(raw) != _KEY_BYTES:
+        raise BadLedgerKey
+    return raw
+
+
+def _key_id(raw: bytes) -> str:
+    """The first 16 hex digits of the public key's SHA-256."""
+    return hashlib.sha256(raw).hexdigest()[:16]

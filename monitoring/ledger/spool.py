@@ -1,0 +1,99 @@
+"""Where entries wait while the database is away: one small SQLite file a process, durable after each batch."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_PAGE_BYTES = 4096
+_SUFFIX = ".spool"
+
+
+class SpoolFull(Exception):
+    """Neither its limit nor the disk leaves room; nothing of the batch was kept."""
+
+
+class SpoolTaken(Exception):
+    """Another process is using the file."""
+
+
+class Spool:
+    """A queue of texts in a file that no other process can open meanwhile. Raises SpoolTaken, OSError.
+
+    One thread uses it at a time. What `append` has returned from survives a crash and a power cut.
+    """
+
+    def __init__(self, path: Path, limit_bytes: int) -> None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.path = path
+        self._connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        try:
+            self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.execute("CREATE TABLE IF NOT EXISTS waiting (place INTEGER PRIMARY KEY, text TEXT)")
+            self._connection.execute("UPDATE waiting SET text = text WHERE 0")
+            self._connection.execute(f"PRAGMA max_page_count = {limit_bytes // _PAGE_BYTES}")
+        except sqlite3.OperationalError as error:
+            self._connection.close()
+            if "locked" in str(error):
+                raise SpoolTaken from error
+            raise OSError(f"{path} cannot be used: {error}") from error
+        (self.waiting,) = self._connection.execute("SELECT count(*) FROM waiting").fetchone()
+
+    def append(self, texts: Sequence[str]) -> None:
+        """Raises SpoolFull."""
+        try:
+            with _transaction(self._connection):
+                self._connection.executemany("INSERT INTO waiting (text) VALUES (?)", [(text,) for text in texts])
+        except sqlite3.Error as error:
+            raise SpoolFull from error
+        self.waiting += len(texts)
+
+    def first(self, count: int) -> list[str]:
+        """The oldest texts, in their order."""
+        rows = self._connection.execute("SELECT text FROM waiting ORDER BY place LIMIT ?", (count,))
+        return [text for (text,) in rows]
+
+    def remove_first(self, count: int) -> None:
+        """Forget the oldest texts. Raises SpoolFull where not even that can be written."""
+        oldest = "SELECT place FROM waiting ORDER BY place LIMIT ?"
+        try:
+            self._connection.execute(f"DELETE FROM waiting WHERE place IN ({oldest})", (count,))  # noqa: S608
+        except sqlite3.Error as error:
+            raise SpoolFull from error
+        self.waiting -= count
+
+    def close(self) -> None:
+        """The file goes away when nothing waits in it."""
+        self._connection.close()
+        if not self.waiting:
+            for path in self.path.parent.glob(f"{self.path.name}*"):
+                with suppress(FileNotFoundError):
+                    path.unlink()
+
+
+def open_spool(folder: Path, writer: str, limit_bytes: int) -> Spool:
+    """Raises OSError."""
+    return Spool(folder / f"{writer}{_SUFFIX}", limit_bytes)
+
+
+def left_behind(folder: Path, limit_bytes: int) -> Iterator[Spool]:
+    """The spools of processes that are no more, each opened."""
+    for path in sorted(folder.glob(f"*{_SUFFIX}")):
+        with suppress(SpoolTaken):
+            yield Spool(path, limit_bytes)
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):  # a full disk has ended the transaction already
+            connection.execute("ROLLBACK")
+        raise
