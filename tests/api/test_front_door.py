@@ -113,7 +113,7 @@ def test_readiness_names_its_checks(client: TestClient) -> None:
     """/readyz names each dependency and its state."""
     answer = client.get("/readyz")
     assert answer.status_code == 200
-    assert answer.json() == {"status": "ready", "checks": {"database": "ok", "model": "ok"}}
+    assert answer.json() == {"status": "ready", "checks": {"database": "ok", "ledger": "ok", "model": "ok"}}
 
 
 def test_me(client: TestClient, bearer: dict[str, str]) -> None:

@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import event, text, update
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy import event, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from auth.database import open_engine, writing
-from auth.errors import DatabaseUnavailable, QuotaExceeded
+from auth.errors import QuotaExceeded
 from auth.keys import KeyStore, KeyTerms
 from auth.principal import Principal, Role, Scope
-from auth.quotas import owners_of
+from auth.quotas import Entry, owners_of
 from auth.tables import users
 from auth.usage import UsageMeter
 from auth.users import UserStore
@@ -29,31 +26,25 @@ CHARGES = 150
 
 # One of several processes: charges every key it is told of in turn, and prints how many charges were granted.
 PROGRAM = """
-import asyncio, sys
-from auth.database import open_engine
-from auth.errors import QuotaExceeded
+import sys
+from auth.database import WRITING, open_blocking_engine
 from auth.principal import Principal
-from auth.usage import UsageMeter
+from auth.quotas import Entry, month_of, owners_of, settle
+import time
 
-async def main():
-    url, user, charges, *keys = sys.argv[1:]
-    engine = open_engine(url)
-    meter = UsageMeter(engine)
-    callers = [Principal(user, "ana", None, frozenset(), None, key_id=key) for key in keys]
-    await meter.report(["user:" + user])
-    print("ready", flush=True)
-    sys.stdin.readline()
-    async def charge(index):
-        try:
-            await meter.charge(callers[index % len(callers)], 250_000)
-        except QuotaExceeded:
-            return 0
-        return 1
-    print(sum(await asyncio.gather(*map(charge, range(int(charges))))))
-    await meter.close()
-    await engine.dispose()
-
-asyncio.run(main())
+url, user, charges, *keys = sys.argv[1:]
+engine = open_blocking_engine(url, 60).execution_options(**WRITING)
+callers = [Principal(user, "ana", None, frozenset(), None, key_id=key) for key in keys]
+entries = [Entry(owners_of(caller), month_of(time.time()), 1, 250_000) for caller in callers]
+print("ready", flush=True)
+sys.stdin.readline()
+granted = 0
+for index in range(int(charges)):
+    with engine.begin() as connection:
+        answers, _ = settle(connection, [entries[index % len(entries)]])
+    granted += answers == [None]
+print(granted)
+engine.dispose()
 """
 
 
@@ -71,6 +62,16 @@ class Desk:
     def clock(self) -> float:
         return self.now.timestamp()
 
+    async def charge(self, caller: Principal, pixels: int) -> None:
+        """Admit a request and count it, as an answered one is."""
+        (refusal,) = await self.settle([await self.meter.admit(caller, pixels)])
+        if refusal:
+            raise refusal
+
+    async def settle(self, entries: list[Entry]) -> list[QuotaExceeded | None]:
+        async with writing(self.engine) as connection:
+            return await connection.run_sync(self.meter.settle, entries)
+
     async def limit(self, requests: int | None = None, megapixels: int | None = None) -> None:
         values = {"monthly_requests": requests, "monthly_megapixels": megapixels}
         async with writing(self.engine) as connection:
@@ -84,143 +85,113 @@ class Desk:
         return replace(self.ana, key_id=key.id)
 
     async def used(self, caller: Principal | None = None) -> list[tuple[int, int]]:
-        """Requests and pixels of each owner, once every refund is written."""
-        await self.meter.close()
+        """Requests and pixels of each owner."""
         report = await self.meter.report(owners_of(caller or self.ana))
         return [(tally.requests, tally.pixels) for tally in report.tallies]
 
-    async def granted(self, caller: Principal, count: int, pixels: int = 1) -> int:
-        """How many of so many charges at once are granted."""
-        answers = await asyncio.gather(
-            *(self.meter.charge(caller, pixels) for _ in range(count)), return_exceptions=True
-        )
-        assert {type(answer).__name__ for answer in answers} <= {"Entry", "QuotaExceeded"}
-        return sum(not isinstance(answer, QuotaExceeded) for answer in answers)
-
 
 @pytest.fixture
-async def desk(engine: AsyncEngine) -> AsyncIterator[Desk]:
+async def desk(engine: AsyncEngine) -> Desk:
     user = await UserStore(engine).add("ana", Role.CLIENT, "hash")
-    desk = Desk(engine, Principal(user.id, user.name, user.role, frozenset(), None))
-    yield desk
-    await desk.meter.close()
+    return Desk(engine, Principal(user.id, user.name, user.role, frozenset(), None))
+
+
+def entry(caller: Principal, pixels: int = 1) -> Entry:
+    return Entry(owners_of(caller), "2026-11", 1, pixels)
 
 
 async def test_use_is_counted_for_the_user_and_the_key(desk: Desk) -> None:
     """What a key does counts for its user, too; what the user does otherwise does not count for the key."""
     key = await desk.key()
-    await desk.meter.charge(desk.ana, 3)
-    await desk.meter.charge(key, 4)
+    await desk.charge(desk.ana, 3)
+    await desk.charge(key, 4)
     assert await desk.used(key) == [(2, 7), (1, 4)]
 
 
 async def test_the_last_request_of_a_quota_is_granted(desk: Desk) -> None:
-    """Of a crowd exactly as many are granted as the quota has room for, and what was refused is not counted."""
+    """Of a crowd in one transaction exactly as many are granted as the quota has room for; no other is counted."""
     await desk.limit(requests=70)
-    assert await desk.granted(desk.ana, 100) == 70
+    answers = await desk.settle([entry(desk.ana)] * 100)
+    assert [answer is None for answer in answers] == [True] * 70 + [False] * 30
     assert await desk.used() == [(70, 70)]
-    await desk.limit(requests=0)
-    assert await desk.granted(desk.ana, 1) == 0
+    with pytest.raises(QuotaExceeded):
+        await desk.meter.admit(desk.ana, 1)
 
 
 async def test_the_last_pixel_of_a_quota_is_granted(desk: Desk) -> None:
     """An image that fits exactly is granted, one pixel more is refused, and a refused one takes nothing away."""
     await desk.limit(megapixels=2)
-    await desk.meter.charge(desk.ana, MEGAPIXEL)
+    await desk.charge(desk.ana, MEGAPIXEL)
     with pytest.raises(QuotaExceeded) as refusal:
-        await desk.meter.charge(desk.ana, MEGAPIXEL + 1)
+        await desk.charge(desk.ana, MEGAPIXEL + 1)
     assert (refusal.value.quota, refusal.value.holder) == ("megapixels", "account")
-    await desk.meter.charge(desk.ana, MEGAPIXEL)
+    await desk.charge(desk.ana, MEGAPIXEL)
     assert await desk.used() == [(2, 2 * MEGAPIXEL)]
 
 
 async def test_both_or_none_pay(desk: Desk) -> None:
     """Where the key's quota is used up the user is not charged, and the other way round; the refusal names whose."""
     key = await desk.key(requests=1)
-    await desk.meter.charge(key, 1)
+    await desk.charge(key, 1)
     with pytest.raises(QuotaExceeded) as refusal:
-        await desk.meter.charge(key, 1)
+        await desk.charge(key, 1)
     assert (refusal.value.quota, refusal.value.holder) == ("requests", "API key")
     wide = await desk.key(requests=10)
     await desk.limit(requests=1)
     with pytest.raises(QuotaExceeded) as refusal:
-        await desk.meter.charge(wide, 1)
+        await desk.charge(wide, 1)
     assert refusal.value.holder == "account"
     assert await desk.used(key) == [(1, 1), (1, 1)]
     assert await desk.used(wide) == [(1, 1), (0, 0)]
 
 
-async def test_charges_that_arrive_together_share_a_commit(desk: Desk) -> None:
-    """Two hundred charges at once take two transactions at most."""
-    commits: list[object] = []
-    event.listen(desk.engine.sync_engine, "commit", commits.append)
-    assert await desk.granted(desk.ana, 200) == 200
-    assert len(commits) <= 2
-
-
-async def test_a_refund_makes_room(desk: Desk) -> None:
-    """What was paid back can be spent again, by the user and by the key."""
-    await desk.limit(requests=1)
-    key = await desk.key(requests=1)
-    entry = await desk.meter.charge(key, 5)
-    desk.meter.refund(entry)
-    assert await desk.used(key) == [(0, 0), (0, 0)]
-    await desk.meter.charge(key, 5)
-
-
 async def test_a_month_begins_anew(desk: Desk) -> None:
-    """At midnight (UTC) the quota is whole again; a refund of the last month goes back to that month."""
+    """At midnight (UTC) the quota is whole again; the refusal says how many seconds that takes."""
     await desk.limit(requests=1)
     desk.now = datetime(2026, 12, 31, 23, 59, 30, tzinfo=UTC)
-    entry = await desk.meter.charge(desk.ana, 1)
+    await desk.charge(desk.ana, 1)
     with pytest.raises(QuotaExceeded) as refusal:
-        await desk.meter.charge(desk.ana, 1)
+        await desk.charge(desk.ana, 1)
     assert refusal.value.retry_after_s == 30
     desk.now += timedelta(seconds=30)
-    await desk.meter.charge(desk.ana, 1)
-    desk.meter.refund(entry)
-    assert await desk.used() == [(1, 1)]
+    await desk.charge(desk.ana, 1)
     report = await desk.meter.report(owners_of(desk.ana))
     assert (report.month, report.resets_at) == ("2027-01", datetime(2027, 2, 1, tzinfo=UTC))
-    desk.now -= timedelta(seconds=1)
-    assert await desk.used() == [(0, 0)]
+    assert report.tallies[0].requests == 1
 
 
 async def test_a_changed_quota_counts_at_once(desk: Desk) -> None:
     """A quota below what is used already leaves nothing, not less than nothing; a wider one grants again."""
-    assert await desk.granted(desk.ana, 3, MEGAPIXEL) == 3
+    await desk.settle([entry(desk.ana, MEGAPIXEL)] * 3)
     await desk.limit(requests=2, megapixels=1)
     (tally,) = (await desk.meter.report(owners_of(desk.ana))).tallies
     assert tally.remaining == (0, 0)
-    assert await desk.granted(desk.ana, 1) == 0
+    assert (await desk.settle([entry(desk.ana)]))[0] is not None
     await desk.limit(requests=4)
-    assert await desk.granted(desk.ana, 2) == 1
+    await desk.charge(desk.ana, 1)
+    with pytest.raises(QuotaExceeded):
+        await desk.charge(desk.ana, 1)
 
 
-async def test_who_leaves_does_not_pay(desk: Desk) -> None:
-    """A caller who is cancelled at whatever moment is not charged."""
-    for steps in range(30):
-        charge = asyncio.create_task(desk.meter.charge(desk.ana, 1))
-        for _ in range(steps):
-            await asyncio.sleep(0)
-        charge.cancel()
-        with suppress(asyncio.CancelledError):
-            desk.meter.refund(await charge)
-    assert await desk.used() == [(0, 0)]
+async def test_the_database_is_asked_about_strangers_alone(desk: Desk) -> None:
+    """A caller who has room as far as this process knows is admitted without a query; a stranger is looked up."""
+    queries: list[str] = []
+    event.listen(desk.engine.sync_engine, "before_cursor_execute", lambda *given: queries.append(given[2]))
+    await desk.meter.admit(desk.ana, 1)
+    asked = len(queries)
+    assert asked > 0
+    await desk.meter.admit(desk.ana, 1)
+    assert len(queries) == asked
 
 
-async def test_who_leaves_while_the_others_pay_is_paid_back(desk: Desk) -> None:
-    """A caller who leaves during the transaction gets back what it took; its neighbours pay."""
-    written = asyncio.Event()
-    event.listen(desk.engine.sync_engine, "commit", lambda _: written.set())
-    charges = [asyncio.create_task(desk.meter.charge(desk.ana, 1)) for _ in range(3)]
-    await asyncio.sleep(0)
-    while not written.is_set():  # noqa: ASYNC110  (the event is set in another greenlet)
-        await asyncio.sleep(0)
-    charges[0].cancel()
-    await asyncio.wait(charges)
-    assert [charge.cancelled() for charge in charges] == [True, False, False]
-    assert await desk.used() == [(2, 2)]
+async def test_what_was_answered_is_counted_past_the_quota(desk: Desk) -> None:
+    """Charges that are owed since the database was away are counted in full, and nothing is granted beside them."""
+    await desk.limit(requests=1)
+    async with writing(desk.engine) as connection:
+        await connection.run_sync(desk.meter.settle_owed, [entry(desk.ana)] * 3)
+    assert await desk.used() == [(3, 3)]
+    with pytest.raises(QuotaExceeded):
+        await desk.meter.admit(desk.ana, 1)
 
 
 async def test_clients_and_outside_callers_are_counted_by_themselves(desk: Desk) -> None:
@@ -229,31 +200,29 @@ async def test_clients_and_outside_callers_are_counted_by_themselves(desk: Desk)
     outside = Principal(f"https://issuer.example|{'ü' * 277}", "ada", None, frozenset(), None)
     assert len(outside.subject) == 300
     for caller in (service, outside):
-        await desk.meter.charge(caller, 7)
+        await desk.charge(caller, 7)
         assert await desk.used(caller) == [(1, 7)]
     assert await desk.used() == [(0, 0)]
 
 
-async def test_an_unwritten_refund_waits_for_the_database(desk: Desk) -> None:
-    """While the rows cannot be had every charge is refused; a refund of that time is written when they can."""
-    entry = await desk.meter.charge(desk.ana, 1)
-    await rename(desk.engine, "usage", "away")
-    desk.meter.refund(entry)
-    answers = await asyncio.gather(*(desk.meter.charge(desk.ana, 1) for _ in range(3)), return_exceptions=True)
-    assert all(isinstance(answer, DatabaseUnavailable | ProgrammingError) for answer in answers)
-    await desk.meter.close()
-    await rename(desk.engine, "away", "usage")
-    assert await desk.used() == [(0, 0)]
+async def test_without_a_database_the_last_word_counts(desk: Desk) -> None:
+    """While the tallies cannot be read a known caller is held to what was known, and what is owed since is added."""
+    await desk.limit(requests=2)
+    await desk.charge(desk.ana, 1)
+    meter = desk.meter
+    meter._engine = away = open_engine("postgresql://127.0.0.1:1/nowhere")
+    meter.owe(await meter.admit(desk.ana, 1))
+    with pytest.raises(QuotaExceeded):
+        await meter.admit(desk.ana, 1)
+    await away.dispose()
 
 
-async def test_without_a_database_nothing_is_granted() -> None:
-    """Quotas fail closed: each caller hears that the database is away, and nobody waits for ever."""
+async def test_without_a_database_strangers_are_admitted() -> None:
+    """A caller of whom nothing is known while the database is away is let in, and counted later."""
     engine = open_engine("postgresql://127.0.0.1:1/nowhere")
-    meter = UsageMeter(engine)
     caller = Principal("ana", "ana", None, frozenset(), None)
-    answers = await asyncio.gather(*(meter.charge(caller, 1) for _ in range(5)), return_exceptions=True)
-    assert {type(answer) for answer in answers} == {DatabaseUnavailable}
-    await meter.close()
+    admitted = await UsageMeter(engine, lambda: datetime(2026, 11, 15, tzinfo=UTC).timestamp()).admit(caller, 5)
+    assert admitted == entry(caller, 5)
     await engine.dispose()
 
 
@@ -292,8 +261,3 @@ def run_four(url: str, callers: list[Principal]) -> list[int]:
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
     return [int(process.communicate("go\n", timeout=60)[0]) for process in running]
-
-
-async def rename(engine: AsyncEngine, old: str, new: str) -> None:
-    async with writing(engine) as connection:
-        await connection.execute(text(f"ALTER TABLE {old} RENAME TO {new}"))

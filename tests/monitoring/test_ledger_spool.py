@@ -1,0 +1,101 @@
+"""The spool: a queue of texts that survives."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from monitoring.ledger.spool import Spool, SpoolFull, SpoolTaken, left_behind, open_spool
+
+MEGABYTE = 1_000_000
+
+# Spools until it is killed, and says how far it has come.
+PROGRAM = """
+import sys
+from pathlib import Path
+from monitoring.ledger.spool import open_spool
+spool = open_spool(Path(sys.argv[1]), "w", 10_000_000)
+for index in range(10**9):
+    spool.append([f"{index} a", f"{index} b"])
+    print(index, flush=True)
+"""
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    spool = open_spool(tmp_path / "spool", "writer", MEGABYTE)
+    yield spool
+    spool.close()
+
+
+def test_first_in_first_out(spool: Spool) -> None:
+    """Texts come out in the order they went in, and stay until they are removed."""
+    spool.append(["a", "b"])
+    spool.append(["c"])
+    assert spool.first(2) == ["a", "b"]
+    spool.remove_first(1)
+    assert (spool.first(10), spool.waiting) == (["b", "c"], 2)
+
+
+def test_reopened(spool: Spool) -> None:
+    """What waits in a spool that was closed is there when it is opened again; an empty one leaves no file."""
+    spool.append(["a"])
+    spool.close()
+    again = Spool(spool.path, MEGABYTE)
+    assert (again.first(10), again.waiting) == (["a"], 1)
+    again.remove_first(1)
+    again.close()
+    assert list(spool.path.parent.iterdir()) == []
+
+
+def test_full(spool: Spool) -> None:
+    """Past its limit a batch is refused whole; what was there stays, and removing makes room again."""
+    text = "x" * 1000
+    batches = 0
+    with pytest.raises(SpoolFull):
+        while True:
+            spool.append([text] * 50)
+            batches += 1
+    assert 10 <= batches <= 20
+    assert spool.waiting == batches * 50
+    assert len(spool.first(10_000)) == spool.waiting
+    spool.remove_first(100)
+    spool.append([text] * 50)
+
+
+def test_one_process_alone(spool: Spool) -> None:
+    """While a spool is open nobody else can open it, and it does not count as left behind."""
+    with pytest.raises(SpoolTaken):
+        Spool(spool.path, MEGABYTE)
+    assert list(left_behind(spool.path.parent, MEGABYTE)) == []
+
+
+def test_an_unusable_folder_is_named(tmp_path: Path) -> None:
+    """Where no file can be made the error names it."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        open_spool(tmp_path / "file", "w", MEGABYTE)
+
+
+def test_a_killed_process_leaves_all_it_spooled(tmp_path: Path) -> None:
+    """Every batch that a process has spooled before it was killed is found by the next, whole and in order."""
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    with process.stdout as lines:
+        for line in lines:
+            if int(line) >= 50:
+                break
+        os.kill(process.pid, signal.SIGKILL)
+        told = [int(line) for line in lines] or [50]
+    process.wait()
+    (spool,) = left_behind(tmp_path, MEGABYTE)
+    texts = spool.first(10**6)
+    assert texts == [f"{index} {part}" for index in range(len(texts) // 2) for part in "ab"]
+    assert len(texts) // 2 > told[-1]
+    spool.close()
