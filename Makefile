@@ -4,8 +4,9 @@ VENV := .venv
 KERAS := .venv-keras
 BIN := $(VENV)/bin
 LOCK := --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+FAULTS := ledger memory
 .DEFAULT_GOAL := help
-.PHONY: help run demo test bench lint format lock keras dashboards clean
+.PHONY: help run demo test bench faults lint format lock keras dashboards clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +28,9 @@ test: lint $(KERAS)/.dev ## lint, types, import rules and every test
 bench: $(VENV)/.run ## what requests cost, measured in one run
 	@$(BIN)/python bench/authentication.py
 
+faults: $(VENV)/.dev ## kill, fill, flood and fuzz a running gateway; prints what came of it
+	@status=0; for experiment in $(FAULTS); do echo "== $$experiment"; $(BIN)/python -m tests.faults.$$experiment || status=1; done; exit $$status
+
 lint: $(VENV)/.dev ## ruff, mypy --strict and the import rules
 	@echo "== lint, types, import rules"
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache
@@ -35,7 +39,7 @@ format: $(VENV)/.dev ## rewrite the sources in the house's format
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .
 
 lock: $(VENV)/.dev ## pin and hash the dependencies anew from requirements/*.in
-	@for name in build run dev keras; do echo "== requirements/$$name.txt"; \
+	@for name in build run parquet dev keras; do echo "== requirements/$$name.txt"; \
 	  $(BIN)/pip-compile $(LOCK) --output-file requirements/$$name.txt requirements/$$name.in || exit 1; done
 
 keras: $(KERAS)/.run ## the environment for training, import and export

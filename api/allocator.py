@@ -7,13 +7,18 @@ arena a thread, and freed blocks of up to 32 MB that are kept for the next one o
 from __future__ import annotations
 
 import ctypes
+import os
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _LARGE_BLOCK_BYTES = 1 << 20
 
 
 def keep_memory_small() -> None:
-    """Two arenas, and blocks over 1 MiB straight from the system and back to it. Does nothing without glibc."""
+    """Two arenas, and blocks over 1 MiB straight from the system and back to it. Does nothing without glibc.
+
+    Before NumPy is imported: its threads for linear algebra, of which none is done here, are not even started.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     libc = _glibc()
     if libc is not None:
         libc.mallopt(_M_ARENA_MAX, 2)

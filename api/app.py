@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -9,43 +11,60 @@ from prometheus_client import CollectorRegistry
 from slowapi.errors import RateLimitExceeded
 from starlette.middleware import Middleware
 
-from api.errors import install_handlers
+from api.draining import Draining
+from api.errors import SettingsError, install_handlers
+from api.guarded_windows import windows_of
 from api.lifespan import lifespan_of, open_keyring
 from api.limits import CallerLimits, limit_handler
 from api.middleware import MAX_JSON_BYTES, BodyLimit, Observe
+from api.openapi import describe
 from api.production import check_secrets
 from api.proxies import AllowedHosts, TrustedProxies
-from api.routes import audit, health, keys, me, oauth, usage, users
+from api.routes import audit, health, history, keys, me, oauth, usage, users
 from api.routes.auth import auth_router
 from api.routes.metrics import metrics_router
 from api.routes.predictions import predictions_router
 from api.settings import Settings
 from api.uploads import MULTIPART_OVERHEAD_BYTES
-from model.images import MAX_BYTES
+from model.backends import Backend, open_warm
+from model.image_bounds import MAX_BYTES
+from monitoring.errors import BadLedgerKey
 from monitoring.ledger.signing import Signer
 from monitoring.metrics import Metrics
 from monitoring.sentry import ErrorReporter, NullReporter
 
 
 def create_app(
-    settings: Settings, *, registry: CollectorRegistry | None = None, reporter: ErrorReporter | None = None
+    settings: Settings,
+    *,
+    registry: CollectorRegistry | None = None,
+    shown: CollectorRegistry | None = None,
+    reporter: ErrorReporter | None = None,
+    draining: Draining | None = None,
+    open_model: Callable[[], Backend] | None = None,
 ) -> FastAPI:
-    """Wire the rooms into one application. Raises SettingsError, WeakSigningKey, BadLedgerKey.
+    """Wire the rooms into one application. Raises SettingsError, WeakSigningKey.
 
-    Metrics are made on `registry`; errors that nobody foresaw go to `reporter`.
+    Metrics are made on `registry`, and /metrics shows it, or `shown` instead; errors that nobody foresaw go to
+    `reporter`; once `draining` has begun, every answer ends its connection; `open_model` makes the back end,
+    as MODEL__URL says without it.
     """
     if settings.in_production:
         check_secrets(settings)
-    Signer(settings.ledger_key())
+    try:
+        Signer(settings.ledger_key())
+    except BadLedgerKey as error:
+        raise SettingsError(f"LEDGER__SIGNING_KEY: {error}") from None
     registry = registry if registry is not None else CollectorRegistry()
-    reporter = reporter or NullReporter()
+    reporter, draining = reporter or NullReporter(), draining or Draining()
+    open_model = open_model or partial(open_warm, settings.model.url)
     metrics = Metrics(registry)
-    limits = CallerLimits()
+    limits = CallerLimits(windows_of(settings, metrics))
     app = FastAPI(
         title="Atalaya",
         summary="A secured prediction gateway: the land use in an aerial image.",
         version=version("atalaya"),
-        lifespan=lifespan_of(settings, open_keyring(settings), registry, metrics, reporter),
+        lifespan=lifespan_of(settings, open_keyring(settings), metrics, reporter, draining, limits, open_model),
         openapi_url="/openapi.json" if settings.docs_enabled else None,
         redoc_url=None,
         redirect_slashes=False,
@@ -55,6 +74,7 @@ def create_app(
                 Observe,
                 metrics=metrics,
                 reporter=reporter,
+                draining=draining,
                 extra_headers=limits.headers,
                 https=settings.in_production,
             ),
@@ -62,6 +82,7 @@ def create_app(
             Middleware(BodyLimit, max_bytes=MAX_BYTES + MULTIPART_OVERHEAD_BYTES, max_json_bytes=MAX_JSON_BYTES),
         ],
     )
+    describe(app)
     app.state.limiter = limits
     install_handlers(app)
     app.add_exception_handler(RateLimitExceeded, limit_handler(metrics))
@@ -69,10 +90,11 @@ def create_app(
     app.include_router(auth_router(limits, settings.limits.token))
     app.include_router(oauth.router)
     app.include_router(predictions_router(limits, settings.limits.predict))
+    app.include_router(history.router)
     app.include_router(me.router)
     app.include_router(usage.router)
     app.include_router(audit.router)
     app.include_router(users.router)
     app.include_router(keys.router)
-    app.include_router(metrics_router(registry))
+    app.include_router(metrics_router(shown or registry))
     return app

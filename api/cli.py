@@ -7,10 +7,7 @@ import sys
 import typer
 
 from api.commands import audit, client, clients, demo, keras, keys, ledger, local, secrets, serve, users
-from api.errors import ApiError
-from auth.errors import AuthError
-from model.errors import ModelRoomError
-from monitoring.errors import MonitoringError
+from api.commands.output import FORESEEN, fail
 
 app = typer.Typer(
     name="atalaya",
@@ -47,10 +44,8 @@ def run(arguments: list[str]) -> int:
         status = app(arguments, standalone_mode=False)
     except typer.TyperException as error:
         return _wrong_usage(error)
-    except (ApiError, AuthError, ModelRoomError, MonitoringError) as error:
-        return _fail(str(error), 1)
-    except OSError as error:
-        return _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
+    except FORESEEN as error:
+        return fail(error)
     except typer.Abort:
         return 130
     return status if isinstance(status, int) else 0
@@ -61,9 +56,4 @@ def _wrong_usage(error: typer.TyperException) -> int:
     if message.startswith("Usage:"):  # no command was given: the help is the answer
         print(message, file=sys.stderr)
         return error.exit_code
-    return _fail(message, error.exit_code)
-
-
-def _fail(message: str, status: int) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    return status
+    return fail(message, error.exit_code)

@@ -11,6 +11,7 @@ from fastapi.security import APIKeyHeader, OAuth2PasswordBearer
 from starlette.requests import Request
 
 from api.audit import record
+from api.draining import Draining
 from api.limits import caller_address
 from api.settings import Settings
 from auth.accounts import Accounts
@@ -27,10 +28,12 @@ from auth.sessions import SessionStore
 from auth.tokens import TokenAuthority
 from auth.totp import OneTimeCodes
 from auth.usage import UsageMeter
+from model.budget import MemoryBudget
 from model.service import PredictionService
 from monitoring.audit.trail import AuditTrail
 from monitoring.health import Check
 from monitoring.ledger.ledger import Ledger
+from monitoring.ledger.reader import LedgerReader
 from monitoring.metrics import Metrics
 
 
@@ -54,11 +57,15 @@ class State(TypedDict):
     certificates: Authenticator
     meter: UsageMeter
     ledger: Ledger
+    history: LedgerReader
     service: PredictionService
+    memory: MemoryBudget
     readiness: dict[str, Check]
+    draining: Draining
 
 
-def _state(request: Request) -> State:
+async def _state(request: Request) -> State:
+    # Asynchronous: FastAPI would send a plain function to another thread.
     return cast(State, request.scope["state"])
 
 

@@ -2,6 +2,9 @@
 
 ApiError
 ├── SettingsError          settings_error            start-up and command line only
+├── BadRequest             bad_request              what is no HTTP
+├── HeadTooLarge           head_too_large
+├── RequestTooSlow         request_too_slow
 ├── BodyTooLarge           body_too_large
 ├── UnsupportedBody        unsupported_body
 ├── HostNotAllowed         host_not_allowed
@@ -26,6 +29,7 @@ from starlette.responses import JSONResponse, Response
 import auth.errors as auth
 import model.errors as model
 import monitoring.errors as monitoring
+from api.openapi import allowed_methods
 
 
 class ApiError(Exception):
@@ -42,6 +46,20 @@ class CommandFailed(ApiError):
     """A command could not do all it was asked for."""
 
     code = "command_failed"
+
+
+class BadRequest(ApiError):
+    code = "bad_request"
+
+
+class HeadTooLarge(ApiError):
+    code = "head_too_large"
+
+
+class RequestTooSlow(ApiError):
+    """The client took longer to send than the gateway waits."""
+
+    code = "request_too_slow"
 
 
 class BodyTooLarge(ApiError):
@@ -75,6 +93,9 @@ class UnauthorizedClient(ApiError):
 
 
 STATUS_OF: Mapping[type[Exception], HTTPStatus] = {
+    BadRequest: HTTPStatus.BAD_REQUEST,
+    HeadTooLarge: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    RequestTooSlow: HTTPStatus.REQUEST_TIMEOUT,
     BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HostNotAllowed: HTTPStatus.MISDIRECTED_REQUEST,
     UnsupportedBody: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -110,9 +131,12 @@ STATUS_OF: Mapping[type[Exception], HTTPStatus] = {
     model.UnsupportedImage: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     model.ImageTooManyBytes: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     model.ImageTooManyPixels: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    model.ImageTooLargeHere: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     model.UnsupportedPixelFormat: HTTPStatus.UNPROCESSABLE_ENTITY,
     model.CorruptImage: HTTPStatus.UNPROCESSABLE_ENTITY,
     model.Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
+    model.MemoryFull: HTTPStatus.SERVICE_UNAVAILABLE,
+    model.DeadlineExceeded: HTTPStatus.GATEWAY_TIMEOUT,
 }
 
 # Raised by commands and at start-up, where the answer is one line on standard error.
@@ -131,6 +155,7 @@ NEVER_OVER_HTTP: frozenset[type[Exception]] = frozenset(
         model.KerasMissing,
         model.KerasProcessFailed,
         model.ExportRefused,
+        model.ReplayImpossible,
     }
 )
 # Answered in OAuth's own form by the token endpoint (RFC 6749, section 5.2).
@@ -143,6 +168,7 @@ OAUTH_ERRORS: Mapping[type[Exception], str] = {
     UnauthorizedClient: "unauthorized_client",
     auth.InvalidToken: "invalid_token",
     BadForm: "invalid_request",
+    RequestTooSlow: "invalid_request",
     UnsupportedGrant: "unsupported_grant_type",
     auth.HashingBusy: "temporarily_unavailable",
     auth.TooManyGuesses: "temporarily_unavailable",
@@ -200,13 +226,14 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
-    if isinstance(error.__cause__, BodyTooLarge):  # FastAPI wraps what reading a document raises
+    if isinstance(error.__cause__, BodyTooLarge | RequestTooSlow):  # FastAPI wraps what reading a document raises
         return await _refused(request, error.__cause__)
     status = HTTPStatus(error.status_code)
     if status not in _PHRASE_CODES:
         return answer(request, status, "bad_request", "The body cannot be read. Send a valid document.", error.headers)
     detail = f"{status.phrase}: {request.method} is not served here."
-    return answer(request, status, _PHRASE_CODES[status], detail, error.headers)
+    headers = {"Allow": allowed_methods(request)} if status is HTTPStatus.METHOD_NOT_ALLOWED else error.headers
+    return answer(request, status, _PHRASE_CODES[status], detail, headers)
 
 
 def answer(
@@ -228,8 +255,11 @@ def headers_of(error: Exception) -> dict[str, str]:
     if challenge is not None:
         return {"WWW-Authenticate": challenge}
     match error:
+        case RequestTooSlow():
+            return {"Connection": "close"}
         case (
             model.Overloaded()
+            | model.MemoryFull()
             | auth.QuotaExceeded()
             | auth.HashingBusy()
             | auth.TooManyGuesses()

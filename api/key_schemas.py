@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from api.schemas import JSON_NUMBER
 from auth.keys import OVERLAP, Key, KeyTerms
 from auth.principal import Scope
 
@@ -27,10 +28,12 @@ def _network(text: str) -> str:
     return str(ip_network(text))
 
 
-Name = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
-Network = Annotated[str, AfterValidator(_network)]
-Quota = Annotated[int, Field(ge=0, le=2**53)]
-Days = Annotated[int, Field(ge=1, le=MAX_DAYS, description="from now")]
+Name = Annotated[
+    str, Field(min_length=1, max_length=64, json_schema_extra={"format": "printable"}), AfterValidator(_printable)
+]
+Network = Annotated[str, AfterValidator(_network), Field(json_schema_extra={"format": "ip-network"})]
+Quota = Annotated[int, Field(ge=0, le=2**53), JSON_NUMBER]
+Days = Annotated[int, Field(ge=1, le=MAX_DAYS, description="from now"), JSON_NUMBER]
 
 
 class NewKey(BaseModel):
@@ -63,8 +66,8 @@ class Rotation(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    overlap_hours: int = Field(
-        DEFAULT_OVERLAP_HOURS, ge=0, le=MAX_OVERLAP_HOURS, description="how long the old secret still counts"
+    overlap_hours: Annotated[int, Field(ge=0, le=MAX_OVERLAP_HOURS), JSON_NUMBER] = Field(
+        DEFAULT_OVERLAP_HOURS, description="how long the old secret still counts"
     )
     expires_days: Days | None = Field(None, description="from now; the key ends when it did, if absent")
 

@@ -7,18 +7,18 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
-import httpx
-import numpy as np
 import structlog
 from fastapi import FastAPI
-from prometheus_client import CollectorRegistry, start_http_server
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from api.admission import memory_for_images
 from api.allocator import return_free_memory
 from api.deps import State
+from api.draining import Draining
 from api.errors import SettingsError
+from api.limits import CallerLimits
 from api.settings import Settings
-from api.stores import audit_store, ledger_journal
+from api.stores import audit_store, ledger_journal, ledger_reader
 from auth.accounts import Accounts
 from auth.authenticator import Authenticator, Verified, Verifiers, token_targets
 from auth.certificates import CertificateUsers
@@ -38,9 +38,9 @@ from auth.tokens import TokenAuthority, TokenPolicy
 from auth.totp import OneTimeCodes
 from auth.usage import UsageMeter
 from auth.users import UserStore
-from model.backends import Backend, open_backend
-from model.images import INPUT_SIZE
-from model.service import PredictionService
+from model.backends import Backend
+from model.budget import MemoryBudget
+from model.service import PredictionService, QueueLimits
 from monitoring.audit.trail import AuditTrail
 from monitoring.errors import LedgerFull
 from monitoring.health import Check
@@ -53,14 +53,21 @@ from monitoring.sentry import ErrorReporter
 log = structlog.get_logger("atalaya.lifespan")
 
 KEY_FILE_POLL_S = 0.5
+PING_LIMIT_S = 0.8
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[State]]
 
 
 def lifespan_of(
-    settings: Settings, keyring: Keyring, registry: CollectorRegistry, metrics: Metrics, reporter: ErrorReporter
+    settings: Settings,
+    keyring: Keyring,
+    metrics: Metrics,
+    reporter: ErrorReporter,
+    draining: Draining,
+    limits: CallerLimits,
+    open_model: Callable[[], Backend],
 ) -> Lifespan:
-    """Open the database, the model and the private metrics port, and hand them to the requests."""
+    """Open the database and the model, and hand them to the requests."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
@@ -68,12 +75,11 @@ def lifespan_of(
             stack.push_async_callback(asyncio.to_thread, reporter.close)
             engine = open_engine(settings.database_url.get_secret_value())
             stack.push_async_callback(engine.dispose)
-            backend = await asyncio.to_thread(_open_warm, settings.model.url)
+            backend = await asyncio.to_thread(open_model)
             stack.callback(backend.close)
             service = _service(settings, backend, metrics)
             stack.callback(service.close)
-            if settings.metrics_port is not None:
-                _serve_metrics(stack, settings.metrics_port, registry)
+            await stack.enter_async_context(limits.running())
             _describe(metrics, backend)
             trail = AuditTrail(audit_store(engine), metrics.audit_failures.inc)
             await stack.enter_async_context(trail.running())
@@ -91,6 +97,7 @@ def lifespan_of(
             _in_background(stack, _watch_keys(settings, keyring))
             accounts, codes = Accounts(UserStore(engine), PasswordHasher()), one_time_codes(engine, settings)
             return_free_memory()
+            memory = MemoryBudget(memory_for_images(settings), on_change=metrics.memory_reserved_bytes.set)
             yield State(
                 settings=settings,
                 metrics=metrics,
@@ -109,8 +116,11 @@ def lifespan_of(
                 certificates=_certificate_desk(engine, settings, changes),
                 meter=meter,
                 ledger=ledger,
+                history=ledger_reader(engine),
                 service=service,
-                readiness=_readiness(engine, ledger),
+                memory=memory,
+                readiness=_readiness(engine, ledger, limits),
+                draining=draining,
             )
 
     return lifespan
@@ -134,6 +144,8 @@ async def _outside_issuers(stack: AsyncExitStack, settings: Settings) -> Verifie
     """None without a setting: the client would cost start-up time and memory for nothing."""
     if not settings.auth.issuers:
         return []
+    import httpx
+
     client = await stack.enter_async_context(httpx.AsyncClient())
     issuers = OutsideIssuers((entry.trusted() for entry in settings.auth.issuers), client)
     stack.push_async_callback(issuers.close)
@@ -192,27 +204,13 @@ def _changed_at(path: Path) -> int:
         return 0
 
 
-def _open_warm(url: str) -> Backend:
-    """The first inference allocates: better before the first request than in it."""
-    backend = open_backend(url)
-    backend.predict(np.zeros((1, *INPUT_SIZE, 3), np.uint8))
-    return backend
-
-
 def _service(settings: Settings, backend: Backend, metrics: Metrics) -> PredictionService:
     return PredictionService(
         backend,
-        workers=settings.model.workers,
-        queue_limit=settings.model.queue_limit,
+        workers=settings.inferences_at_once,
+        limits=QueueLimits(settings.model.queue_limit, settings.model.queue_seconds),
         on_stage=lambda stage, seconds: metrics.stage_seconds.labels(stage).observe(seconds),
     )
-
-
-def _serve_metrics(stack: AsyncExitStack, port: int, registry: CollectorRegistry) -> None:
-    server, thread = start_http_server(port, registry=registry)
-    stack.callback(thread.join)
-    stack.callback(server.server_close)
-    stack.callback(server.shutdown)
 
 
 def _describe(metrics: Metrics, backend: Backend) -> None:
@@ -231,11 +229,12 @@ def _ledger_state(metrics: Metrics) -> Callable[[LedgerState, int], None]:
     return tell
 
 
-def _readiness(engine: AsyncEngine, ledger: Ledger) -> dict[str, Check]:
+def _readiness(engine: AsyncEngine, ledger: Ledger, limits: CallerLimits) -> dict[str, Check]:
     async def database() -> str | None:
         try:
-            await ping(engine)
-        except DatabaseUnavailable as error:
+            async with asyncio.timeout(PING_LIMIT_S):
+                await ping(engine)
+        except (DatabaseUnavailable, TimeoutError) as error:
             if ledger.state is not LedgerState.SPOOLING:
                 raise
             return type(error).__name__  # tokens are still known, and answers are still recorded
@@ -249,4 +248,5 @@ def _readiness(engine: AsyncEngine, ledger: Ledger) -> dict[str, Check]:
     async def model() -> None:
         """Loaded and warmed before the first request was taken."""
 
-    return {"database": database, "ledger": recording, "model": model}
+    shared = {"limits": limits.word} if limits.shared else {}
+    return {"database": database, "ledger": recording, **shared, "model": model}

@@ -1,14 +1,16 @@
-"""Rate limits: slowapi's decorators over the `limits` engine, with the standard headers.
+"""Rate limits: slowapi's decorators over sliding windows that are asked without holding up the event loop.
 
-Fenced (docs/adr/0003): slowapi's own reading of `.env` and the environment is off, limits are shared by name
-rather than by path, and the headers are ours.
+Fenced (docs/adr/0003): slowapi's own reading of `.env` and the environment is off, and so is its own check, which asks
+a storage while the event loop waits; limits are shared by name rather than by path, and the headers are ours.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from functools import wraps
 from http import HTTPStatus
 from typing import Any
 
@@ -20,25 +22,45 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from api.errors import answer
+from api.windows import LocalWindows, Standing, Windows
 from monitoring.metrics import Metrics
 
 TOKEN_LIMIT = "token"  # noqa: S105  (the name of a limit)
 PREDICT_LIMIT = "predict"
 KEY_LIMIT = "key"
 
-Applied = tuple[RateLimitItem, list[str]]
+KeyOf = Callable[[Request], str]
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 class CallerLimits(Limiter):
-    """Limits per caller, kept in this process's memory."""
+    """Limits per caller, counted in `windows`."""
 
-    def __init__(self) -> None:
-        super().__init__(key_func=caller_address, storage_uri="memory://", strategy="sliding-window-counter")
+    def __init__(self, windows: Windows) -> None:
+        super().__init__(key_func=caller_address, storage_uri="memory://", auto_check=False)
+        self._windows = windows
 
     def get_app_config(self, key: str, default_value: Any = None) -> Any:
         """Settings have one reader; slowapi would read RATELIMIT_* from the environment on its own."""
         return default_value
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Open until the context ends."""
+        await self._windows.open()
+        try:
+            yield
+        finally:
+            await self._windows.close()
+
+    @property
+    def shared(self) -> bool:
+        """Whether they are counted outside this process."""
+        return not isinstance(self._windows, LocalWindows)
+
+    async def word(self) -> str | None:
+        """How it is with what they are counted in, None where all is well."""
+        return "reduced" if self._windows.reduced else None
 
     def per_principal(self, rate: str, name: str) -> Decorator:
         """At most `rate` requests of one principal over all the routes that share `name`."""
@@ -48,47 +70,61 @@ class CallerLimits(Limiter):
         """At most `rate` requests from one client address over all the routes that share `name`."""
         return self._shared(rate, name, caller_address)
 
-    def _shared(self, rate: str, name: str, key: Callable[[Request], str]) -> Decorator:
-        decorator: Decorator = self.shared_limit(rate, scope=name, key_func=key)
-        return decorator
+    def _shared(self, rate: str, name: str, key_of: KeyOf) -> Decorator:
+        register: Decorator = self.shared_limit(rate, scope=name, key_func=key_of)
+        item = parse(rate)
+
+        def decorate(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+            @wraps(endpoint)
+            async def limited(**arguments: Any) -> Any:
+                await self._hit(arguments["request"], item, name, key_of)
+                return await endpoint(**arguments)
+
+            return register(limited)
+
+        return decorate
 
     async def own_rate(self, request: Request) -> None:
         """A dependency that holds an API key to the rate it was given. Raises RateLimitExceeded."""
-        principal = request.state.principal
-        if principal.rate is None:
-            return
-        item = parse(principal.rate)
-        applied = item, [principal.key_id, KEY_LIMIT]
-        if not self.limiter.hit(item, principal.key_id, KEY_LIMIT):
-            request.state.view_rate_limit = applied
-            raise RateLimitExceeded(Limit(item, caller_subject, KEY_LIMIT, False, None, None, None, 1, False))
-        request.state.key_rate_limit = applied
+        rate = request.state.principal.rate
+        if rate is not None:
+            await self._hit(request, parse(rate), KEY_LIMIT, _key_id)
 
-    def headers(self, state: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    async def _hit(self, request: Request, item: RateLimitItem, name: str, key_of: KeyOf) -> None:
+        """Raises RateLimitExceeded."""
+        caller = key_of(request)
+        standing = await self._windows.hit(item, name, caller)
+        standings = request.scope["state"].setdefault("standings", [])
+        standings.insert(0, (name, standing))
+        request.state.view_rate_limit = standing.item, [caller, name]  # where slowapi keeps it
+        if not standing.allowed:
+            raise RateLimitExceeded(Limit(standing.item, key_of, name, False, None, None, None, 1, False))
+
+    @staticmethod
+    def headers(state: dict[str, Any]) -> Iterator[tuple[str, str]]:
         """`RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers), `Retry-After` once refused."""
-        applied: list[Applied] = [state[name] for name in ("view_rate_limit", "key_rate_limit") if state.get(name)]
-        if not applied:
+        standings: list[tuple[str, Standing]] = state.get("standings", [])
+        if not standings:
             return
-        policies, standings, resets_s = zip(*(self._standing(*one) for one in applied), strict=True)
-        yield "RateLimit-Policy", ", ".join(policies)
-        yield "RateLimit", ", ".join(standings)
+        yield "RateLimit-Policy", ", ".join(_policy(*one) for one in standings)
+        yield "RateLimit", ", ".join(f'"{name}";r={one.remaining};t={_reset_s(one)}' for name, one in standings)
         if state.get("problem_code") == "rate_limited":
-            yield "Retry-After", str(resets_s[0])
+            yield "Retry-After", str(_reset_s(standings[0][1]))
 
-    def _standing(self, item: RateLimitItem, identifiers: list[str]) -> tuple[str, str, int]:
-        """A limit's policy, what is left of it, and the seconds until it begins anew."""
-        key, name = identifiers
-        window = self.limiter.get_window_stats(item, key, name)
-        reset_s = max(1, math.ceil(window.reset_time - time.time()))
-        policy = f'"{name}";q={item.amount};w={item.get_expiry()}'
-        return policy, f'"{name}";r={max(0, window.remaining)};t={reset_s}', reset_s
+
+def _policy(name: str, standing: Standing) -> str:
+    return f'"{name}";q={standing.item.amount};w={standing.item.get_expiry()}'
+
+
+def _reset_s(standing: Standing) -> int:
+    return max(1, math.ceil(standing.reset_at - time.monotonic()))
 
 
 def limit_handler(metrics: Metrics) -> Callable[[Request, Exception], Awaitable[Response]]:
     """Count a refused request under the name of its limit, and answer 429."""
 
     async def refused(request: Request, _: Exception) -> Response:
-        name = request.state.view_rate_limit[1][1]
+        name = request.state.standings[0][0]
         metrics.rate_limited.labels(name).inc()
         detail = "Too many requests. Wait as many seconds as Retry-After says."
         if name == TOKEN_LIMIT:
@@ -98,6 +134,11 @@ def limit_handler(metrics: Metrics) -> Callable[[Request, Exception], Awaitable[
         return answer(request, HTTPStatus.TOO_MANY_REQUESTS, "rate_limited", detail)
 
     return refused
+
+
+def _key_id(request: Request) -> str:
+    key_id: str = request.state.principal.key_id
+    return key_id
 
 
 def caller_subject(request: Request) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 import uuid
@@ -14,7 +15,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import BodyTooLarge, problem
+from api.draining import Draining
+from api.errors import BodyTooLarge, RequestTooSlow, problem
 from monitoring.metrics import Metrics
 from monitoring.sentry import ErrorReporter
 
@@ -23,6 +25,9 @@ _METHODS = frozenset(HTTPMethod)
 _QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics"})
 _DOCS_ROUTES = frozenset({"/docs", "/docs/oauth2-redirect"})
 MAX_JSON_BYTES = 64 * 1024
+# The gateway waits this long for a body, and another second for each so many bytes that have come.
+BODY_GRACE_S = 10.0
+BODY_BYTES_A_SECOND = 32 * 1024
 _CLIENT_LEFT = 499  # no answer was sent; the number is nginx's for this
 _NOTHING_LOADS = "default-src 'none'; frame-ancestors 'none'"
 # The documentation page of FastAPI loads its script and style from this one address.
@@ -44,11 +49,19 @@ class Observe:
     """
 
     def __init__(
-        self, app: ASGIApp, *, metrics: Metrics, reporter: ErrorReporter, extra_headers: HeaderSource, https: bool
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        reporter: ErrorReporter,
+        draining: Draining,
+        extra_headers: HeaderSource,
+        https: bool,
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._reporter = reporter
+        self._draining = draining
         self._extra_headers = extra_headers
         self._https = https
 
@@ -88,15 +101,13 @@ class Observe:
             self._record(scope, method, status, time.perf_counter() - started)
 
     def _add_headers(self, headers: MutableHeaders, scope: Scope) -> None:
-        headers["X-Request-ID"] = scope["state"]["request_id"]
-        headers["X-Content-Type-Options"] = "nosniff"
-        headers["Referrer-Policy"] = "no-referrer"
-        headers["Content-Security-Policy"] = _DOCS_LOAD if scope["path"] in _DOCS_ROUTES else _NOTHING_LOADS
-        headers.setdefault("Cache-Control", "no-store")
+        dress(headers, scope["state"]["request_id"], _DOCS_LOAD if scope["path"] in _DOCS_ROUTES else _NOTHING_LOADS)
         if self._https:
             headers["Strict-Transport-Security"] = "max-age=63072000; includeSubDomains"
         for name, value in self._extra_headers(scope["state"]):
             headers[name] = value
+        if self._draining.begun:
+            headers["Connection"] = "close"
 
     def _report(self, error: Exception, scope: Scope) -> None:
         log.exception("unhandled_error", route=_route(scope))
@@ -118,7 +129,7 @@ class Observe:
 
 
 class BodyLimit:
-    """Refuses a body over `max_bytes`: by its announced length at once, else while it streams.
+    """Refuses a body over `max_bytes`: by its announced length at once, else while it streams; and one that trickles.
 
     JSON is parsed whole, and before anybody knows who sent it: it may have `max_json_bytes`.
     """
@@ -138,17 +149,7 @@ class BodyLimit:
         if not announced.isdecimal() or int(announced) > max_bytes:
             await self._refuse(_too_large(max_bytes), scope, receive, send)
             return
-        received = 0
-
-        async def receive_counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > max_bytes:
-                raise _too_large(max_bytes)
-            return message
-
-        await self._app(scope, receive_counted, send)
+        await self._app(scope, _bounded(receive, max_bytes), send)
 
     async def _refuse(self, error: BodyTooLarge, scope: Scope, receive: Receive, send: Send) -> None:
         scope["state"]["problem_code"] = BodyTooLarge.code
@@ -160,6 +161,39 @@ class BodyLimit:
             {"Connection": "close"},
         )
         await answer(scope, receive, send)
+
+
+def _bounded(receive: Receive, max_bytes: int) -> Receive:
+    """`receive`, which raises BodyTooLarge or RequestTooSlow; the time that the application takes does not count."""
+    received, waited_s, whole = 0, 0.0, False
+
+    async def receive_bounded() -> Message:
+        nonlocal received, waited_s, whole
+        if whole:
+            return await receive()
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(BODY_GRACE_S + received / BODY_BYTES_A_SECOND - waited_s):
+                message = await receive()
+        except TimeoutError:
+            raise RequestTooSlow("The body arrived too slowly. Send a smaller one, or over a better line.") from None
+        waited_s += time.monotonic() - started
+        received += len(message.get("body", b""))
+        whole = not message.get("more_body", False)
+        if received > max_bytes:
+            raise _too_large(max_bytes)
+        return message
+
+    return receive_bounded
+
+
+def dress(headers: MutableHeaders, request_id: str, loads: str = _NOTHING_LOADS) -> None:
+    """What every answer carries; `loads` is the policy of what a browser may load for it."""
+    headers["X-Request-ID"] = request_id
+    headers["X-Content-Type-Options"] = "nosniff"
+    headers["Referrer-Policy"] = "no-referrer"
+    headers["Content-Security-Policy"] = loads
+    headers.setdefault("Cache-Control", "no-store")
 
 
 def _too_large(max_bytes: int) -> BodyTooLarge:

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from api.errors import OAUTH_ERRORS, BadForm, headers_of, status_of
+from api.schemas import OAuthProblem
 from auth.clients import Client, ClientStore
 from auth.errors import InvalidClient
 from auth.tokens import FIRST_PARTY
@@ -21,12 +22,23 @@ _MAX_FORM_BYTES = 16 * 1024
 _MAX_FIELDS = 16
 
 
+# What the endpoints refuse in OAuth's own form.
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": OAuthProblem} for status in (400, 401, 403, 408, 429, 503)
+}
 _CLIENT_FIELDS = {"client_id": {"type": "string"}, "client_secret": {"type": "string", "format": "password"}}
 
 
 def form_body(required: Sequence[str], properties: Mapping[str, Any]) -> dict[str, Any]:
     """What OpenAPI is told of an endpoint's form, in which a client may name itself, too."""
-    schema = {"type": "object", "required": list(required), "properties": {**properties, **_CLIENT_FIELDS}}
+    filled = {name: {"minLength": 1, **properties[name]} for name in required}
+    schema = {
+        "type": "object",
+        "required": list(required),
+        "properties": {**properties, **filled, **_CLIENT_FIELDS},
+        "additionalProperties": {"type": "string"},
+        "maxProperties": _MAX_FIELDS,
+    }
     content = {"application/x-www-form-urlencoded": {"schema": schema}}
     return {"requestBody": {"required": True, "content": content}}
 

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from auth.principal import Role, Scope
 from model.service import Prediction
+
+
+def _number(value: object) -> object:
+    if isinstance(value, bool | str):
+        raise ValueError("must be a number")
+    return value
+
+
+# Beside an `int`, behind its bounds: as JSON Schema has it, 3.0 is one, true and "3" are none.
+JSON_NUMBER = BeforeValidator(_number)
 
 
 class Problem(BaseModel):
@@ -19,6 +29,18 @@ class Problem(BaseModel):
     detail: str
     code: str
     request_id: str
+
+
+class OAuthProblem(BaseModel):
+    """RFC 6749, section 5.2."""
+
+    error: str
+    error_description: str
+
+
+class Readiness(BaseModel):
+    status: str = Field(description="ready, not ready, or stopping")
+    checks: dict[str, str] = Field(description="each dependency's state")
 
 
 class Token(BaseModel):

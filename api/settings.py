@@ -29,6 +29,16 @@ def _split_words(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
+def _is_redis_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        place = parts.path if parts.scheme == "unix" else parts.port != 0 and parts.hostname
+    except ValueError:
+        return False
+    database = parts.path.strip("/") if parts.scheme != "unix" else ""
+    return parts.scheme in ("redis", "rediss", "unix") and bool(place) and (not database or database.isdecimal())
+
+
 class Environment(StrEnum):
     DEVELOPMENT = "development"
     PRODUCTION = "production"
@@ -105,8 +115,11 @@ class AuthSettings(_Room):
 
 class ModelSettings(_Room):
     url: str = "onnx://artifacts/efficientnetb0-v1.0"
-    workers: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1, le=64)
+    workers: int | None = Field(None, ge=1, le=64)
     queue_limit: int = Field(64, ge=0, le=10_000)
+    queue_seconds: float = Field(2.0, gt=0, le=60)
+    deadline_seconds: float = Field(30.0, gt=0, le=300)
+    memory_megabytes: int | None = Field(None, ge=1, le=1_000_000)
     keras_python: str | None = None
 
 
@@ -141,9 +154,14 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535)
     metrics_port: int | None = Field(None, ge=1, le=65535)
     database_url: SecretStr = SecretStr("sqlite:///var/atalaya.db")
+    redis_url: SecretStr | None = None
     sentry_dsn: SecretStr | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     docs: bool | None = None
+    web_concurrency: int = Field(1, ge=1, le=64)
+    drain_seconds: float = Field(2.0, ge=0, le=300)
+    # What the workers of one machine share; the gateway makes the folder and sets this for its own workers.
+    atalaya_shared: Path | None = None
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     tls_certificate: Path | None = None
     tls_key: Path | None = None
@@ -158,6 +176,13 @@ class Settings(BaseSettings):
 
     _split = field_validator("allowed_hosts", mode="before")(_split_words)
 
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not _is_redis_url(value.get_secret_value()):
+            raise ValueError("must be redis://[USER:PASSWORD@]HOST[:PORT][/NUMBER], rediss://… for TLS, or unix://PATH")
+        return value
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
@@ -171,6 +196,11 @@ class Settings(BaseSettings):
     def docs_enabled(self) -> bool:
         """The interactive documentation, off in production unless asked for."""
         return not self.in_production if self.docs is None else self.docs
+
+    @property
+    def inferences_at_once(self) -> int:
+        """In each worker: as many as MODEL__WORKERS says, or its share of the cores."""
+        return self.model.workers or max(1, len(os.sched_getaffinity(0)) // self.web_concurrency)
 
     @property
     def host_names(self) -> frozenset[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -13,8 +14,9 @@ from auth.database import WRITING, open_blocking_engine, reading, writing
 from auth.errors import DatabaseUnavailable
 from auth.usage import UsageMeter
 from monitoring.audit.store import AuditStore, Transaction
-from monitoring.errors import AuditUnavailable
+from monitoring.errors import AuditUnavailable, LedgerUnavailable
 from monitoring.ledger.journal import Journal, SpoolPolicy
+from monitoring.ledger.reader import LedgerReader
 from monitoring.ledger.signing import Signer
 from monitoring.ledger.store import LedgerStore
 
@@ -32,6 +34,20 @@ def ledger_journal(settings: Settings, meter: UsageMeter) -> Journal:
     store = LedgerStore(engine.execution_options(**WRITING), Signer(settings.ledger_key()))
     spool = SpoolPolicy(settings.ledger.spool_folder, settings.ledger.spool_megabytes * 1_000_000)
     return Journal(store, QuotaTill(meter), spool, keep=settings.ledger.enabled)
+
+
+def ledger_reader(engine: AsyncEngine) -> LedgerReader:
+    """What the ledger holds, in transactions of its own."""
+    return LedgerReader(partial(_for_ledger, engine))
+
+
+@asynccontextmanager
+async def _for_ledger(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    try:
+        async with reading(engine) as connection:
+            yield connection
+    except DatabaseUnavailable as error:
+        raise LedgerUnavailable from error
 
 
 def _for_audit(

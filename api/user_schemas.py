@@ -5,12 +5,22 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StrictBool, StrictInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StrictBool, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
+from api.schemas import JSON_NUMBER
+from auth.passwords import MAX_LENGTH, MIN_LENGTH
 from auth.principal import Role
 from auth.users import Quotas, User
 
-Quota = Annotated[StrictInt, Field(ge=0, le=2**53)]
+Quota = Annotated[int, Field(ge=0, le=2**53), JSON_NUMBER]
+# The rules are the auth room's, and so are its words for a breach.
+NewPassword = Annotated[
+    SecretStr,
+    Field(
+        description="none that is guessed first", json_schema_extra={"minLength": MIN_LENGTH, "maxLength": MAX_LENGTH}
+    ),
+]
 _QUOTAS = Quotas.__optional_keys__
 
 
@@ -34,17 +44,21 @@ class _WithQuotas(_Asked):
 
 
 class NewUser(_WithQuotas):
-    name: str = Field(description="1 to 64 of the characters a-z 0-9 . _ @ -")
+    name: str = Field(
+        description="1 to 64 of the characters a-z 0-9 . _ @ -", json_schema_extra={"pattern": "^[a-z0-9._@-]{1,64}$"}
+    )
     role: Role
-    password: SecretStr = Field(description="12 to 1024 characters, none that is guessed first")
+    password: NewPassword
 
 
 class UserPatch(_WithQuotas):
     """What is to become other; what is absent stays."""
 
-    role: Role | None = None
-    disabled: StrictBool | None = None
-    password: SecretStr | None = None
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    role: Role | SkipJsonSchema[None] = None
+    disabled: StrictBool | SkipJsonSchema[None] = None
+    password: NewPassword | SkipJsonSchema[None] = None
 
     @model_validator(mode="after")
     def _something(self) -> Self:
@@ -87,7 +101,7 @@ class UserAnswer(BaseModel):
 
 class PasswordChange(_Asked):
     current_password: SecretStr
-    new_password: SecretStr
+    new_password: NewPassword
 
 
 class TotpBeginning(_Asked):

@@ -8,15 +8,18 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from http import HTTPStatus
 from ipaddress import ip_address
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import httpx
 import structlog
 
 from auth.errors import IssuerUnavailable
 from auth.signatures import VerificationKey, verification_key
+
+if TYPE_CHECKING:
+    import httpx
 
 FRESH_S = 600  # older keys are read anew beside the requests that use them
 KEPT_S = 86_400  # still older ones are not believed any more
@@ -84,6 +87,8 @@ class ProviderKeys:
 
     async def _read(self) -> None:
         """Replace the keys; on any failure keep those there are."""
+        import httpx
+
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 keys = await self._provider_keys()
@@ -114,7 +119,7 @@ class ProviderKeys:
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         body = bytearray()
         async with self._client.stream("GET", url, headers=headers) as answer:
-            if answer.status_code != httpx.codes.OK:
+            if answer.status_code != HTTPStatus.OK:
                 raise ValueError("status")
             # Raw: a small body must not unpack into a large one.
             async for chunk in answer.aiter_raw():

@@ -16,11 +16,10 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any
 
 from sqlalchemy import Row, case, delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from auth.accounts import is_user_name
-from auth.database import reading, writing
+from auth.database import insert_into, reading, writing
 from auth.errors import TooManyGuesses
 from auth.tables import known_addresses, login_failures, users
 
@@ -116,21 +115,17 @@ class Guesses:
         recent = case((_last_at < now - FORGOTTEN_AFTER, 0), else_=_failures)
         # In one order everywhere, or two transactions could wait for each other.
         for key in sorted(attempt.counted):
-            row = self._insert(login_failures).values(key=key, failures=1, last_at=now)
+            row = insert_into(login_failures, self._engine.dialect).values(key=key, failures=1, last_at=now)
             again = {"failures": recent + 1, "last_at": now}
             await connection.execute(row.on_conflict_do_update(index_elements=[_key], set_=again))
 
     async def _remember(self, connection: AsyncConnection, user_id: str, place: str, now: datetime) -> None:
         known = known_addresses.c
-        row = self._insert(known_addresses).values(user_id=user_id, address=place, last_at=now)
+        row = insert_into(known_addresses, self._engine.dialect).values(user_id=user_id, address=place, last_at=now)
         keys = [known.user_id, known.address]
         await connection.execute(row.on_conflict_do_update(index_elements=keys, set_={"last_at": now}))
         outdated = known.user_id == user_id, known.last_at < now - KNOWN_FOR
         await connection.execute(delete(known_addresses).where(*outdated))
-
-    def _insert(self, table: Any) -> Any:
-        """Both databases know `ON CONFLICT`; SQLAlchemy has it for each apart."""
-        return (postgresql if self._engine.dialect.name == "postgresql" else sqlite).insert(table)
 
 
 def wait_s(failures: int) -> int:

@@ -6,9 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from auth.authenticator import Verified
 from auth.discovery import ProviderKeys
@@ -16,6 +14,9 @@ from auth.errors import InvalidToken
 from auth.principal import ROLE_SCOPES, Principal, Role, Scope
 from auth.signatures import header_of, unverified_claims, verified_claims
 from auth.tokens import check, read_expiry, read_text
+
+if TYPE_CHECKING:
+    import httpx
 
 RECHECK_S = 60  # a key that the provider has withdrawn counts no longer than this, once that is known
 

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Select, bindparam, select, tuple_, update
-from sqlalchemy.dialects import postgresql, sqlite
 
+from auth.database import insert_into
 from auth.errors import QuotaExceeded
 from auth.principal import Principal
 from auth.tables import api_keys, usage, users
@@ -107,9 +107,8 @@ def settle(
     are locked first, in one order for all processes: two never wait for each other in a circle.
     """
     rows = sorted({(owner, entry.month) for entry in entries for owner in entry.owners})
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     blank = [{"owner": owner, "month": month, "requests": 0, "pixels": 0} for owner, month in rows]
-    connection.execute(insert(usage).on_conflict_do_nothing(), blank)
+    connection.execute(insert_into(usage, connection.dialect).on_conflict_do_nothing(), blank)
     before = _tallies(connection, rows, _selected(rows).with_for_update())
     after = dict(before)
     answers = [_add(after, entry, enforce) for entry in entries]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,18 @@ def read_verified(folder: Path, manifest: Manifest, filename: str) -> bytes:
     if len(data) != entry.bytes or hashlib.sha256(data).hexdigest() != entry.sha256:
         raise DigestMismatch(f"{folder / filename} is not the file its manifest names. Copy or export it again.")
     return data
+
+
+def find_artefact(folders: Iterable[Path], filename: str, digest: str) -> Path | None:
+    """The first artefact folder whose manifest names `filename` with that SHA-256; others are passed over."""
+    for folder in folders:
+        try:
+            entry = read_manifest(folder).files.get(filename)
+        except ArtefactError:
+            continue
+        if entry is not None and entry.sha256 == digest:
+            return folder
+    return None
 
 
 def _parse(document: Mapping[str, Any]) -> Manifest:

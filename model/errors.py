@@ -6,16 +6,20 @@
     │   ├── UnsupportedImage         unsupported_image
     │   ├── ImageTooManyBytes        image_too_many_bytes
     │   ├── ImageTooManyPixels       image_too_many_pixels
+    │   ├── ImageTooLargeHere        image_too_large_here
     │   ├── UnsupportedPixelFormat   unsupported_pixel_format
     │   └── CorruptImage             corrupt_image
     ├── Overloaded                   overloaded
+    ├── MemoryFull                   memory_full
+    ├── DeadlineExceeded             deadline_exceeded
     ├── ArtefactError                artefact_error
     │   └── DigestMismatch           digest_mismatch
     ├── BackendURLError              backend_url
     ├── DatasetError                 dataset_error
     ├── KerasMissing                 keras_missing
     ├── KerasProcessFailed           keras_process_failed
-    └── ExportRefused                export_refused
+    ├── ExportRefused                export_refused
+    └── ReplayImpossible             replay_impossible
 
 Transports map these classes; nothing here knows an HTTP status.
 """
@@ -51,6 +55,12 @@ class ImageTooManyPixels(ImageRefused):
     code = "image_too_many_pixels"
 
 
+class ImageTooLargeHere(ImageRefused):
+    """It could never be decoded in the memory of this machine; another may have more."""
+
+    code = "image_too_large_here"
+
+
 class UnsupportedPixelFormat(ImageRefused):
     code = "unsupported_pixel_format"
 
@@ -67,6 +77,25 @@ class Overloaded(ModelRoomError):
     def __init__(self, message: str, *, retry_after_s: int) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class MemoryFull(ModelRoomError):
+    """Other images take the memory. `retry_after_s` is about how long one takes, in whole seconds, at least 1."""
+
+    code = "memory_full"
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExceeded(ModelRoomError):
+    """The caller's own time ran out before its image could be looked at."""
+
+    code = "deadline_exceeded"
+
+    def __init__(self) -> None:
+        super().__init__("The time of X-Request-Timeout ran out. Ask for more, or try again later.")
 
 
 class ArtefactError(ModelRoomError):
@@ -105,3 +134,9 @@ class ExportRefused(ModelRoomError):
     """The ONNX graph does not reproduce the Keras model closely enough."""
 
     code = "export_refused"
+
+
+class ReplayImpossible(ModelRoomError):
+    """A prediction cannot be made anew from what is here."""
+
+    code = "replay_impossible"

@@ -2,14 +2,12 @@
 
 The numbers are those of the research script that this service replaces: Pillow's default
 filter to 256x256, then RGB, values left in 0..255. Orientation is left to Pillow, as it was there: a TIFF is
-turned as its tag says, the EXIF of other formats is ignored.
+turned as its tag says, the EXIF of other formats is ignored. Only a large JPEG differs: it is decoded at a lower scale.
 """
 
 from __future__ import annotations
 
 import io
-import re
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,14 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.TiffImagePlugin import (
-    BITSPERSAMPLE,
-    PHOTOMETRIC_INTERPRETATION,
-    TILELENGTH,
-    TILEWIDTH,
-    ImageFileDirectory_v2,
-    TiffImageFile,
-)
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from model.errors import (
     CorruptImage,
@@ -35,21 +27,15 @@ from model.errors import (
     UnsupportedImage,
     UnsupportedPixelFormat,
 )
+from model.image_bounds import MAX_BYTES, MAX_PIXELS, check_jpeg_work, check_pixels
+from model.image_memory import decoding_bytes
 
 # Changes whenever the same file may give other pixels: recorded with each prediction.
-PREPROCESSING = "1"
+PREPROCESSING = "2"
 INPUT_SIZE = (256, 256)
-MAX_BYTES = 20_000_000
-MAX_PIXELS = 50_000_000
-MAX_JPEG_SCANS = 50
-MAX_JPEG_SEGMENTS = 5_000
-
-# Pillow raises past twice this number, also where only it can in time: a WebP's canvas is allocated on opening.
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
-# Its warnings quote numbers of the file, and Python remembers every text: a memory that any caller could fill.
-warnings.filterwarnings("ignore", module=r"PIL\.")
-# libtiff reads numbers of type 17 (SLONG8), which Pillow skips: a tile's size must not pass unseen.
-ImageFileDirectory_v2._load_dispatch[17] = ImageFileDirectory_v2._load_dispatch[16]
+# A JPEG with both sides at least twice this is decoded at a half or a quarter, and no smaller than this.
+REDUCED_SIDE = 1024
+_SMALL_BYTES = 256 * 1024
 
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -63,8 +49,6 @@ _SIXTEEN_BIT = {"I;16", "I;16L", "I;16B", "I;16N"}
 _INDEXED = {"1", "P", "PA"}
 _WITH_ALPHA = {"RGBA", "LA"}
 _OPAQUE = {"RGB", "RGBX", "L", "CMYK", "YCbCr"}
-# The markers that carry a segment, and the end of the image: stuffed and restart bytes are part of a scan.
-_JPEG_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +59,19 @@ class DecodedImage:
     format: str
     width: int
     height: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImageNeeds:
+    """An image's size in pixels, and the memory in bytes that it takes at most until it is ready, the file included."""
+
+    width: int
+    height: int
+    bytes: int
+
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
 
 
 def sniff_format(data: bytes) -> str:
@@ -102,14 +99,22 @@ def decode_image(data: bytes, *, max_bytes: int = MAX_BYTES, max_pixels: int = M
     name = _checked_format(data, max_bytes)
     with _opened(data, name, max_pixels) as image:
         width, height = image.size
+        _reduce(image)
         pixels = np.asarray(_at_input_size(image), dtype=np.uint8)
     return DecodedImage(pixels=pixels, format=name, width=width, height=height)
 
 
-def image_size(data: bytes, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """The width and height that the header promises; no pixel is decoded. Raises as `decode_image` does."""
+def image_needs(data: bytes, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> ImageNeeds:
+    """What the header promises; no pixel is decoded. Raises as `decode_image` does."""
     with _opened(data, _checked_format(data, max_bytes), max_pixels) as image:
-        return image.size
+        width, height = image.size
+        _reduce(image)
+        return ImageNeeds(width, height, decoding_bytes(image, data, (width, height)))
+
+
+def has_quick_header(data: bytes) -> bool:
+    """Whether `image_needs` may run on an event loop: in a larger file it may search long, a TIFF may be all header."""
+    return len(data) <= _SMALL_BYTES and not data.startswith((b"II", b"MM"))
 
 
 def _checked_format(data: bytes, max_bytes: int) -> str:
@@ -117,7 +122,7 @@ def _checked_format(data: bytes, max_bytes: int) -> str:
         raise ImageTooManyBytes(f"The image has {len(data)} bytes; at most {max_bytes} are accepted. Compress it.")
     name = sniff_format(data)
     if name == "JPEG":
-        _check_jpeg_work(data)
+        check_jpeg_work(data)
     return name
 
 
@@ -126,7 +131,7 @@ def _opened(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
     """The image with its header read. What Pillow raises then, and while the image is used, becomes an ImageRefused."""
     try:
         with Image.open(io.BytesIO(data), formats=[name]) as image:
-            _check_pixels(image, max_pixels)
+            check_pixels(image, max_pixels)
             yield image
     except ImageRefused:
         raise
@@ -138,30 +143,10 @@ def _opened(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
         raise CorruptImage(f"The {name} data cannot be decoded. Check that the file is complete.") from error
 
 
-def _check_jpeg_work(data: bytes) -> None:
-    """Bound the work of a JPEG: each 14 bytes of a hostile one can be a scan over all of its pixels."""
-    scans = segments = 0
-    position = 2
-    while (marker := _JPEG_MARKER.search(data, position)) and data[marker.end() - 1] != 0xD9:
-        position = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2])
-        segments += 1
-        scans += data[marker.end() - 1] == 0xDA
-        if scans > MAX_JPEG_SCANS or segments > MAX_JPEG_SEGMENTS:
-            raise UnsupportedImage(
-                f"At most {MAX_JPEG_SCANS} scans and {MAX_JPEG_SEGMENTS} segments are accepted. Save a baseline JPEG."
-            )
-
-
-def _check_pixels(image: Image.Image, max_pixels: int) -> None:
-    """Bound the memory: of the image, and of a tile, which a TIFF may declare larger than its image."""
-    sizes = [image.size]
-    if isinstance(image, TiffImageFile):
-        sizes.append((image.tag_v2.get(TILEWIDTH, 0), image.tag_v2.get(TILELENGTH, 0)))
-    for width, height in sizes:
-        if width * height > max_pixels:
-            raise ImageTooManyPixels(
-                f"The image or its tile is {width}x{height}; at most {max_pixels} pixels are accepted. Scale it down."
-            )
+def _reduce(image: Image.Image) -> None:
+    """Have a large JPEG decoded at a lower scale: its pixels are at most 2 of 255 off, for a tenth of the memory."""
+    if isinstance(image, JpegImageFile) and min(image.size) >= 2 * REDUCED_SIDE:
+        image.draft(None, (REDUCED_SIDE, REDUCED_SIDE))
 
 
 def _at_input_size(image: Image.Image) -> Image.Image:

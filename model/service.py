@@ -7,22 +7,23 @@ import hashlib
 import math
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.backends import Backend, ModelInfo
-from model.errors import Overloaded
-from model.images import decode_image, image_size
+from model.budget import Room
+from model.errors import DeadlineExceeded, Overloaded
+from model.images import ImageNeeds, decode_image, has_quick_header, image_needs
+from model.lines import FairLines
 
 _EWMA_WEIGHT = 0.2
-_FIRST_GUESS_S = 0.1
-_T = TypeVar("_T")
+_FIRST_GUESS_S = 0.05
 
 # Told the image's number of pixels before it is decoded; what it raises ends the prediction.
 Admit = Callable[[int], Awaitable[None]]
@@ -57,110 +58,210 @@ class Prediction:
         return [(self.model.classes[index], float(self.probabilities[index])) for index in order]
 
 
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """How many may wait, and for how many seconds by the estimate of the moment.
+
+    Once somebody had to be turned away it may be more than a burst: for `strict_s` seconds, and as long as more are
+    turned away than answered, the wait is bounded by the time of one prediction. Those who are let in stay quick.
+    """
+
+    places: int = 64
+    seconds: float = 2.0
+    strict_s: float = 1.0
+
+
 @dataclass(slots=True, eq=False)
 class _Job:
-    """One caller's place. An image that is measured first comes to the workers twice: the times add up."""
+    """One caller's place; `deadline` is in seconds of time.monotonic()."""
 
     data: bytes
-    queued_at: float = 0.0
-    waited_s: float = 0.0
-    decode_s: float = 0.0
-    step: Future[Any] | None = None
+    caller: str
+    deadline: float
+    measured_s: float
+    queued_at: float = field(default_factory=time.perf_counter)
+    answer: Future[Prediction] = field(default_factory=Future)
 
 
 class PredictionService:
-    """At most `workers` predictions at once and `queue_limit` waiting; more are turned away.
+    """At most `workers` predictions at once, a bounded queue before them, and every caller in turn.
 
     `on_stage(stage, seconds)` is called from worker threads when a stage ends, also when it ends in an error.
     """
 
     def __init__(
-        self, backend: Backend, *, workers: int, queue_limit: int, on_stage: Callable[[str, float], None]
+        self, backend: Backend, *, workers: int, limits: QueueLimits, on_stage: Callable[[str, float], None]
     ) -> None:
         self._backend = backend
-        self._workers = workers
-        self._queue_limit = queue_limit
+        self._limits = limits
         self._on_stage = on_stage
-        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="predict")
-        self._lock = threading.Lock()
-        self._unfinished = 0
-        self._job_s = _FIRST_GUESS_S
+        self._lines: FairLines[_Job] = FairLines()
+        self._changed = threading.Condition()
+        self._running = 0
+        self._closing = False
+        self._job_s, self._learned = _FIRST_GUESS_S, False
+        self._strict_until = 0.0
+        self._answered = self._refused = 0
+        self._threads = [threading.Thread(target=self._serve, name=f"predict_{index}") for index in range(workers)]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def waiting(self) -> int:
-        """How many jobs no worker has begun."""
-        return max(0, self._unfinished - self._workers)
+        """How many jobs no worker is free for."""
+        return max(0, self._running + len(self._lines) - len(self._threads))
 
-    async def predict(self, data: bytes, admit: Admit | None = None) -> Prediction:
+    @property
+    def busy(self) -> bool:
+        """Whether a newcomer would have to wait."""
+        return self._running + len(self._lines) >= len(self._threads)
+
+    async def predict(
+        self,
+        data: bytes,
+        admit: Admit | None = None,
+        *,
+        room: Room | None = None,
+        caller: str = "",
+        deadline: float = math.inf,
+    ) -> Prediction:
         """Classify the image that `data` encodes; `admit` comes between the reading of its header and its decoding.
 
-        A caller who is cancelled while queued gives its place and its bytes back; one that runs is finished unheard.
-        Raises Overloaded, a subclass of ImageRefused, what `admit` raises, and RuntimeError after `close`.
+        `room` is made as large as the decoding needs. `deadline` is in seconds of time.monotonic(). Who is cancelled
+        while queued gives its place and its bytes back; one that runs is finished unheard. Raises Overloaded,
+        MemoryFull, DeadlineExceeded, a subclass of ImageRefused, what `admit` raises, and RuntimeError after `close`.
         """
-        async with self._place(data) as job:
+        started, measured_s = time.perf_counter(), 0.0
+        if admit is not None or room is not None:
+            needs = await self.measure(data)
+            measured_s = time.perf_counter() - started
+            if room is not None:
+                await room.resize(needs.bytes, meanwhile=len(data))
             if admit is not None:
-                await admit(await self._run(self._measure, job))
-            return await self._run(self._work, job)
+                await admit(needs.pixels)
+        job = _Job(data, caller, deadline, measured_s)
+        self._join(job)
+        try:
+            return await asyncio.wrap_future(job.answer)
+        except asyncio.CancelledError:
+            if job.answer.cancel():
+                self._leave(job)
+            elif room is not None:
+                room.hold_until_done(job.answer)
+            raise
 
-    async def measure(self, data: bytes) -> int:
-        """The number of pixels that a prediction would decode. Raises as `predict` does."""
-        async with self._place(data) as job:
-            return await self._run(self._measure, job)
+    async def measure(self, data: bytes) -> ImageNeeds:
+        """The pixels and the memory that a prediction would take. Raises a subclass of ImageRefused."""
+        started = time.perf_counter()
+        try:
+            return image_needs(data) if has_quick_header(data) else await asyncio.to_thread(image_needs, data)
+        except BaseException:
+            self._on_stage("decode", time.perf_counter() - started)
+            raise
+
+    def check_room(self, caller: str) -> None:
+        """Spare a caller who would be turned away the sending of an image. Raises Overloaded."""
+        with self._changed:
+            if self._crowded(math.inf) and not self._outlasted_by(caller):
+                raise self._turned_away()
 
     def close(self) -> None:
         """Finish what was admitted, then end the threads. Blocks for as long; the back end stays open."""
-        self._executor.shutdown()
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
 
-    @asynccontextmanager
-    async def _place(self, data: bytes) -> AsyncIterator[_Job]:
-        with self._lock:
-            if self._unfinished >= self._workers + self._queue_limit:
-                raise Overloaded("Every place in the queue is taken. Try again later.", retry_after_s=self._drain_s())
-            self._unfinished += 1
-        job = _Job(data)
-        try:
-            yield job
-        finally:
-            # A thread that is at work cannot be stopped: the place is taken until it ends.
-            if job.step is None:
-                self._leave(job)
-            else:
-                job.step.add_done_callback(lambda _: self._leave(job))
-
-    async def _run(self, step: Callable[[_Job], _T], job: _Job) -> _T:
-        job.queued_at = time.perf_counter()
-        future = self._executor.submit(step, job)
-        job.step = future
-        return await asyncio.wrap_future(future)
+    def _join(self, job: _Job) -> None:
+        """Queue the job, perhaps in place of the last one of whoever sends most. Raises Overloaded, RuntimeError."""
+        sent_away = None
+        with self._changed:
+            if self._closing:
+                raise RuntimeError("the service is closed")
+            if self._crowded(job.deadline):
+                if not self._outlasted_by(job.caller):
+                    raise self._turned_away()
+                sent_away, error = self._lines.send_away_last(self._lines.longest()), self._turned_away()
+            self._lines.join(job.caller, job)
+            self._changed.notify()
+        if sent_away is not None and sent_away.answer.set_running_or_notify_cancel():
+            sent_away.answer.set_exception(error)
 
     def _leave(self, job: _Job) -> None:
-        # The executor keeps a cancelled job until a worker comes by; it need not keep the image.
         job.data = b""
-        with self._lock:
-            self._unfinished -= 1
+        with self._changed:
+            self._lines.leave(job.caller, job)
 
-    def _drain_s(self) -> int:
-        """Whole seconds until the queue of this moment is worked off, at least 1."""
-        return max(1, math.ceil(self._unfinished / self._workers * self._job_s))
+    def _crowded(self, deadline: float) -> bool:
+        """Whether one more would have to wait for too long."""
+        if not self.busy:
+            return False
+        now, wait_s = time.monotonic(), self._wait_s()
+        too_long = wait_s > (self._job_s if self._strict(now) else self._limits.seconds)
+        return too_long or self.waiting >= self._limits.places or now + wait_s + self._job_s > deadline
 
-    def _measure(self, job: _Job) -> int:
-        started = time.perf_counter()
-        job.waited_s = started - job.queued_at
+    def _strict(self, now: float) -> bool:
+        if now < self._strict_until:
+            return True
+        just_ended = now < self._strict_until + self._limits.strict_s
+        overrun, self._answered, self._refused = self._refused > self._answered, 0, 0
+        if just_ended and overrun:
+            self._strict_until = now + self._limits.strict_s
+        return just_ended and overrun
+
+    def _outlasted_by(self, caller: str) -> bool:
+        """Whether somebody else's line is longer than the caller's would be."""
+        return len(self._lines) > 0 and self._lines.length_of(self._lines.longest()) > self._lines.length_of(caller) + 1
+
+    def _turned_away(self) -> Overloaded:
+        now = time.monotonic()
+        if not self._strict(now):
+            self._strict_until = now + self._limits.strict_s
+        self._refused += 1
+        retry_after_s = max(1, math.ceil(self._wait_s()))
+        return Overloaded("More is asked for than can be answered now. Try again later.", retry_after_s=retry_after_s)
+
+    def _wait_s(self) -> float:
+        """How long a newcomer would wait, in seconds."""
+        return (self.waiting + 0.5) / len(self._threads) * self._job_s
+
+    def _serve(self) -> None:
+        """What a worker thread does until the service is closed and nobody waits."""
+        while (job := self._next()) is not None:
+            tell = self._tried(job) if job.answer.set_running_or_notify_cancel() else None
+            job.data = b""
+            # The place is free before anybody hears of the answer.
+            with self._changed:
+                self._running -= 1
+                self._answered += 1
+            if tell is not None:
+                tell()
+
+    def _next(self) -> _Job | None:
+        with self._changed:
+            while not self._lines:
+                if self._closing:
+                    return None
+                self._changed.wait()
+            self._running += 1
+            return self._lines.next()
+
+    def _tried(self, job: _Job) -> Callable[[], None]:
+        """Do the work; returns what tells the caller of it."""
         try:
-            width, height = image_size(job.data)
-        except BaseException:
-            self._report("queue", job.waited_s, {})
-            self._report("decode", time.perf_counter() - started, {})
-            raise
-        job.decode_s = time.perf_counter() - started
-        return width * height
+            return partial(job.answer.set_result, self._work(job))
+        except BaseException as error:  # the caller's, whatever it is
+            return partial(job.answer.set_exception, error)
 
     def _work(self, job: _Job) -> Prediction:
         data, started = job.data, time.perf_counter()
         timing: dict[str, float] = {}
-        self._report("queue", job.waited_s + started - job.queued_at, timing)
+        self._report("queue", started - job.queued_at, timing)
+        if time.monotonic() > job.deadline:
+            raise DeadlineExceeded
         try:
-            with self._stage("decode", timing, job.decode_s):
+            with self._stage("decode", timing, job.measured_s):
                 decoded = decode_image(data)
                 facts = ImageFacts(
                     hashlib.sha256(data).hexdigest(), decoded.format, decoded.width, decoded.height, len(data)
@@ -186,5 +287,7 @@ class PredictionService:
         self._on_stage(stage, seconds)
 
     def _learn(self, seconds: float) -> None:
-        with self._lock:
-            self._job_s += _EWMA_WEIGHT * (seconds - self._job_s)
+        with self._changed:
+            # The first one says more than the guess before it.
+            self._job_s += (_EWMA_WEIGHT if self._learned else 1) * (seconds - self._job_s)
+            self._learned = True

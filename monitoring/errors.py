@@ -56,7 +56,7 @@ class PredictionNotFound(MonitoringError):
     code = "prediction_not_found"
 
     def __init__(self) -> None:
-        super().__init__("You have no prediction with this id. Check it, or list yours at /v1/predictions.")
+        super().__init__("There is no such prediction of yours. Check the id, or list yours at /v1/predictions.")
 
 
 class BadLedgerKey(MonitoringError):

@@ -15,8 +15,9 @@ _CONFIDENCE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 
 class Metrics:
     """The metrics of one gateway. Two on two registries do not touch each other.
 
-    Adds `process_*` (CPU, memory, file descriptors, start time) to the registry. Raises ValueError for a
-    second Metrics on the same registry.
+    Each gauge says how those of several workers become one (monitoring/multiprocess.py).
+    Adds `process_*` (CPU, memory, file descriptors, start time) to the registry. Raises ValueError for a second Metrics
+    on the same registry.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -28,7 +29,11 @@ class Metrics:
             registry=registry,
         )
         self.active_requests = Gauge(
-            "http_server_active_requests", "Requests being answered.", ["http_request_method"], registry=registry
+            "http_server_active_requests",
+            "Requests being answered.",
+            ["http_request_method"],
+            registry=registry,
+            multiprocess_mode="livesum",
         )
         self.stage_seconds = Histogram(
             "atalaya_prediction_stage_seconds",
@@ -62,12 +67,29 @@ class Metrics:
             "1 for where entries go now: writing (database), spooling (local file) or full (nothing is answered).",
             ["state"],
             registry=registry,
+            multiprocess_mode="livemax",
         )
         self.ledger_spooled = Gauge(
-            "atalaya_ledger_spooled_entries", "Entries that wait for the database to be back.", registry=registry
+            "atalaya_ledger_spooled_entries",
+            "Entries that wait for the database to be back.",
+            registry=registry,
+            multiprocess_mode="livesum",
         )
         self.rate_limited = Counter(
             "atalaya_rate_limited_total", "Requests refused by a rate limit.", ["limit"], registry=registry
+        )
+        self.limit_store_up = Gauge(
+            "atalaya_limit_store_up",
+            "1 while the rate limits are counted in their shared store, 0 while it is away and half of each holds.",
+            ["store"],
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
+        self.limit_fallbacks = Counter(
+            "atalaya_limit_fallbacks_total",
+            "Requests judged by reduced limits because the shared store was away.",
+            ["store"],
+            registry=registry,
         )
         self.shed = Counter(
             "atalaya_shed_total", "Requests refused because the gateway was full.", ["reason"], registry=registry
@@ -77,8 +99,18 @@ class Metrics:
             "The model in service; the value is always 1.",
             ["model", "version", "digest", "backend"],
             registry=registry,
+            multiprocess_mode="livemax",
         )
         self.memory_limit_bytes = Gauge(
-            "atalaya_memory_limit_bytes", "Memory this process may use before it is killed.", registry=registry
+            "atalaya_memory_limit_bytes",
+            "Memory the gateway may use before it is killed.",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self.memory_reserved_bytes = Gauge(
+            "atalaya_memory_reserved_bytes",
+            "Memory that requests in flight have reserved.",
+            registry=registry,
+            multiprocess_mode="livesum",
         )
         ProcessCollector(registry=registry)

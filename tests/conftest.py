@@ -5,12 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,40 +24,18 @@ import pytest
 
 from auth.signatures import generate_signing_key, load_signing_key
 from monitoring.ledger.signing import new_private_key
-
-_SETTINGS = "-c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off -c port={port}"
+from tests.servers import postgres, redis
 
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """The URL of a throw-away PostgreSQL server, without a database's name."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
-    if not found:
-        missing = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-        missing("PostgreSQL is not installed: apt-get install postgresql")
-    programs = found[-1].parent
-    # Not tmp_path: the server's own account could not enter it.
-    folder = Path(tempfile.mkdtemp(prefix="atalaya-postgres-"))
-    account = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-    if account:
-        shutil.chown(folder, "postgres")
-
-    def run(program: str, *options: str) -> None:
-        command = [*account, str(programs / program), "-D", str(folder / "data"), *options]
-        subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL)
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     try:
-        run("initdb", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-sync")
-        run("pg_ctl", "start", "-w", "-l", str(folder / "log"), "-o", _SETTINGS.format(port=port))
-        try:
-            yield f"postgresql://postgres@127.0.0.1:{port}"
-        finally:
-            run("pg_ctl", "stop", "-w", "-m", "immediate")
-    finally:
-        shutil.rmtree(folder)
+        with postgres.running() as server:
+            yield server.url
+    except LookupError as error:
+        missing = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        missing(str(error))
 
 
 @pytest.fixture
@@ -70,6 +46,17 @@ def postgres_url(postgres_server: str) -> Iterator[str]:
         connection.execute(f"CREATE DATABASE {name}")
         yield f"{postgres_server}/{name}"
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[redis.Redis]:
+    """A Redis server of the test's own, empty."""
+    try:
+        with redis.running(tmp_path) as server:
+            yield server
+    except LookupError as error:
+        missing = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        missing(str(error))
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -189,6 +176,7 @@ def make_gateway(folder: Path, **changes: str) -> Gateway:
         "LEDGER__SIGNING_KEY": new_private_key(),
         "MODEL__URL": f"onnx://{ROOT}/artifacts/efficientnetb0-v1.0",
         "LIMITS__TOKEN": "1000/minute",
+        "DRAIN_SECONDS": "0",
         **changes,
     }
     gateway = Gateway(folder, environment)

@@ -34,8 +34,10 @@ def with_engine(settings: Settings, act: Callable[[AsyncEngine], Awaitable[T]], 
 
     `noting` makes of its result what the record of access is to hold.
     """
-    from auth.database import migrate, open_engine
+    from auth.database import check_file, migrate, open_engine
     from monitoring.audit import MIGRATIONS
+
+    check_file(settings.database_url.get_secret_value())
 
     async def run() -> T:
         engine = open_engine(settings.database_url.get_secret_value())

@@ -65,7 +65,7 @@ def _start(settings: Settings, host: str) -> subprocess.Popen[bytes]:
 
 def _stop(server: subprocess.Popen[bytes]) -> None:
     if server.poll() is None:
-        server.send_signal(signal.SIGTERM)
+        server.send_signal(signal.SIGINT)  # nobody else calls: there is nobody to wait for
     server.wait(timeout=15)
 
 

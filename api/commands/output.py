@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
+
+from api.errors import ApiError
+from auth.errors import AuthError
+from model.errors import ModelRoomError
+from monitoring.errors import MonitoringError
+
+# What a user can cause: told in one line.
+FORESEEN = (ApiError, AuthError, ModelRoomError, MonitoringError, OSError)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 PasswordStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")]
@@ -40,6 +49,29 @@ def progress_bar(label: str, total: int) -> Iterator[Any]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(label, total=total)
         yield lambda done: bar.update(task, completed=done)
+
+
+def fail(reason: Exception | str, status: int = 1) -> int:
+    """Tell why in one line on standard error; returns the exit status."""
+    if isinstance(reason, OSError):
+        reason = f"{reason.strerror or reason}{f': {reason.filename}' if reason.filename else ''}"
+    print(f"error: {' '.join(str(reason).split())}", file=sys.stderr)
+    return status
+
+
+def exit_status(act: Callable[[], int]) -> int:
+    """What a process that does only this ends with. An error is told, and ends here."""
+    try:
+        return act()
+    except FORESEEN as error:
+        return fail(error)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    except KeyboardInterrupt:
+        return 130
+    except BaseException:
+        traceback.print_exc()
+        return 1
 
 
 def read_password(from_stdin: bool) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field
 
 from api.deps import Rooms, requires
 from auth.principal import Scope
@@ -45,14 +45,24 @@ class AuditPage(BaseModel):
     next: str | None = Field(description="the `cursor` of the next, older page; null on the last one")
 
 
+def _no_number(value: object) -> object:
+    if isinstance(value, str) and value[4:5] != "-":
+        raise ValueError("must be a date and a time, as in 2026-11-23T12:00:00Z")
+    return value
+
+
+# A number would be taken for seconds since 1970.
+Moment = Annotated[AwareDatetime, BeforeValidator(_no_number)]
+
+
 class AuditQuery(BaseModel):
     """Which entries, and which page of them."""
 
     event: str | None = None
     outcome: str | None = None
     actor: str | None = None
-    since: AwareDatetime | None = Field(None, description="with its offset; this moment counts in")
-    until: AwareDatetime | None = Field(None, description="with its offset; this moment does not count")
+    since: Moment | None = Field(None, description="with its offset; this moment counts in")
+    until: Moment | None = Field(None, description="with its offset; this moment does not count")
     limit: int = Field(100, ge=1, le=_MOST)
     cursor: str | None = Field(None, pattern=r"^[1-9][0-9]{0,17}$", description="`next` of the page before")
 

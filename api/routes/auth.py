@@ -12,7 +12,7 @@ from api.audit import record
 from api.deps import Rooms, State
 from api.errors import OAUTH_ERRORS, UnsupportedGrant
 from api.limits import TOKEN_LIMIT, CallerLimits, caller_address
-from api.oauth import client_of, form_body, oauth_error, read_form, require
+from api.oauth import REFUSALS, client_of, form_body, oauth_error, read_form, require
 from api.schemas import Token
 from auth.clients import Client
 from auth.errors import InvalidClient, InvalidGrant, RefreshTokenReused, UserNotFound
@@ -40,7 +40,7 @@ def auth_router(limits: CallerLimits, rate: str) -> APIRouter:
     """The token endpoint; one address has `rate` on it."""
     router = APIRouter(tags=["auth"])
 
-    @router.post("/auth/token", response_model=Token, openapi_extra=_FORM_BODY)
+    @router.post("/auth/token", response_model=Token, openapi_extra=_FORM_BODY, responses=REFUSALS)
     @limits.per_address(rate, TOKEN_LIMIT)
     async def token(request: Request, rooms: Rooms) -> Response:
         """Exchange a user's password, a refresh token or a client's secret for an access token."""

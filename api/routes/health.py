@@ -6,6 +6,7 @@ from fastapi import APIRouter
 from starlette.responses import JSONResponse
 
 from api.deps import Rooms
+from api.schemas import Readiness
 from monitoring.health import readiness
 
 router = APIRouter(tags=["health"])
@@ -17,9 +18,10 @@ async def livez() -> dict[str, str]:
     return {"status": "alive"}
 
 
-@router.get("/readyz", responses={503: {"description": "A dependency is not ready; `checks` says which."}})
+@router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness, "description": "see `checks`"}})
 async def readyz(rooms: Rooms) -> JSONResponse:
-    """Every dependency answers; 503 with the state of each where one does not."""
+    """Every dependency answers; 503 with the state of each where one does not, or where the gateway is stopping."""
     result = await readiness(rooms["readiness"])
-    body = {"status": "ready" if result.ready else "not ready", "checks": dict(result.checks)}
-    return JSONResponse(body, 200 if result.ready else 503)
+    ready = result.ready and not rooms["draining"].begun
+    status = "ready" if ready else "stopping" if rooms["draining"].begun else "not ready"
+    return JSONResponse({"status": status, "checks": dict(result.checks)}, 200 if ready else 503)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import APIRouter, Depends
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.responses import PlainTextResponse, Response
@@ -16,6 +18,7 @@ def metrics_router(registry: CollectorRegistry) -> APIRouter:
 
     @router.get("/metrics", response_class=PlainTextResponse, dependencies=[Depends(requires(Scope.METRICS_READ))])
     async def metrics() -> Response:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        # In a thread: with several workers there are files to read.
+        return Response(await asyncio.to_thread(generate_latest, registry), media_type=CONTENT_TYPE_LATEST)
 
     return router

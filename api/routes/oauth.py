@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from api.audit import record
 from api.deps import Rooms, State, bearer_of, principal_of
 from api.errors import OAUTH_ERRORS, UnauthorizedClient
-from api.oauth import client_of, form_body, oauth_error, read_form
+from api.oauth import REFUSALS, client_of, form_body, oauth_error, read_form
 from api.routes.auth import grants
 from api.schemas import Introspection
 from auth.authenticator import token_targets
@@ -41,7 +41,7 @@ class _Caller:
         return self.administers or subject == self.subject
 
 
-@router.post("/auth/revoke", openapi_extra=_FORM_BODY)
+@router.post("/auth/revoke", response_class=Response, openapi_extra=_FORM_BODY, responses=REFUSALS)
 async def revoke(request: Request, rooms: Rooms) -> Response:
     """End a refresh token with its whole session, or one access token. An unknown token is answered alike."""
     try:
@@ -55,7 +55,7 @@ async def revoke(request: Request, rooms: Rooms) -> Response:
     return Response()
 
 
-@router.post("/auth/introspect", response_model=Introspection, openapi_extra=_FORM_BODY)
+@router.post("/auth/introspect", response_model=Introspection, openapi_extra=_FORM_BODY, responses=REFUSALS)
 async def introspect(request: Request, rooms: Rooms) -> Response:
     """Tell a client about any token, and a user about the user's own."""
     try:

@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable
-from typing import Annotated, Any, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
-from starlette.requests import Request
+from fastapi import APIRouter, Depends, Header, Query
+from starlette.requests import ClientDisconnect, Request
 
+from api.admission import announced_bytes
 from api.deps import Rooms, State, requires
 from api.ledger import RecordedRoute, answered, charge_of
 from api.limits import PREDICT_LIMIT, CallerLimits
 from api.quotas import dry_run, heard_of
 from api.schemas import LandUse, PredictionAnswer, Problem
-from api.uploads import MULTIPART_BODY, MULTIPART_OR_RAW_BODY, read_image, read_multipart
+from api.uploads import MULTIPART_BODY, MULTIPART_OR_RAW_BODY, read_image, read_multipart, while_connected
 from api.usage_schemas import DryRunAnswer
 from auth.errors import QuotaExceeded
 from auth.principal import Scope
 from auth.quotas import Entry
-from model.errors import Overloaded
-from model.service import Prediction
+from model.errors import DeadlineExceeded, MemoryFull, Overloaded
+from model.service import Admit, Prediction
 
-_T = TypeVar("_T")
+Reader = Callable[[Request], Awaitable[bytes]]
+Timeout = Annotated[
+    float | None,
+    Header(
+        alias="X-Request-Timeout", ge=0.001, allow_inf_nan=False, description="seconds; an answer later is of no use"
+    ),
+]
+_SHED: dict[type[Exception], str] = {
+    Overloaded: "queue_full",
+    MemoryFull: "memory",
+    DeadlineExceeded: "deadline",
+    ClientDisconnect: "caller_left",
+}
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {"application/problem+json": {}}}
-    for status in (400, 401, 403, 413, 415, 422, 429, 503)
+    for status in (400, 401, 403, 413, 415, 422, 429, 503, 504)
 }
 
 
@@ -37,9 +50,9 @@ def predictions_router(limits: CallerLimits, rate: str) -> APIRouter:
     @router.post("/predict-land-use", openapi_extra=MULTIPART_BODY)
     @router.post("/predict-land-use/", openapi_extra=MULTIPART_BODY, include_in_schema=False)
     @limits.per_principal(rate, PREDICT_LIMIT)
-    async def predict_land_use(request: Request, rooms: Rooms) -> LandUse:
+    async def predict_land_use(request: Request, rooms: Rooms, timeout_s: Timeout = None) -> LandUse:
         """The land use of an aerial image, in the form that the first clients were written for."""
-        return LandUse.of(*await _predict(request, rooms, await read_multipart(request)))
+        return LandUse.of(*await _predict(request, rooms, read_multipart, timeout_s))
 
     @router.post("/v1/predictions", openapi_extra=MULTIPART_OR_RAW_BODY)
     @limits.per_principal(rate, PREDICT_LIMIT)
@@ -48,18 +61,19 @@ def predictions_router(limits: CallerLimits, rate: str) -> APIRouter:
         rooms: Rooms,
         top_k: Annotated[int, Query(ge=1, le=100)] = 5,
         dry: Annotated[bool, Query(alias="dry_run")] = False,
+        timeout_s: Timeout = None,
     ) -> PredictionAnswer | DryRunAnswer:
         """The land use of an aerial image, with the `top_k` most probable labels; with `dry_run` only what it costs."""
-        data = await read_image(request)
         if dry:
-            pixels = await _counting_shed(rooms, rooms["service"].measure(data))
-            return await dry_run(rooms, request.state.principal, pixels)
-        return PredictionAnswer.of(*await _predict(request, rooms, data), top_k)
+            async with rooms["memory"].reserved_for(announced_bytes(request)):
+                needs = await rooms["service"].measure(await read_image(request))
+            return await dry_run(rooms, request.state.principal, needs.pixels)
+        return PredictionAnswer.of(*await _predict(request, rooms, read_image, timeout_s), top_k)
 
     return router
 
 
-async def _predict(request: Request, rooms: State, data: bytes) -> tuple[Prediction, str]:
+async def _predict(request: Request, rooms: State, read: Reader, timeout_s: float | None) -> tuple[Prediction, str]:
     """The prediction and its id, once it is on the record and paid for."""
     metrics, owed = rooms["metrics"], list[Entry]()
 
@@ -67,14 +81,29 @@ async def _predict(request: Request, rooms: State, data: bytes) -> tuple[Predict
         owed.append(await rooms["meter"].admit(request.state.principal, pixels))
 
     try:
-        prediction = await _counting_shed(rooms, rooms["service"].predict(data, admit))
+        prediction = await _classified(request, rooms, read, admit, timeout_s)
         prediction_id = await _recorded(request, rooms, prediction, owed[0])
     except QuotaExceeded as error:
         await heard_of(error, request, rooms)
         raise
+    except (Overloaded, MemoryFull, DeadlineExceeded, ClientDisconnect) as error:
+        metrics.shed.labels(_SHED[type(error)]).inc()
+        raise
     metrics.predictions.labels(prediction.model.full_name, prediction.label).inc()
     metrics.confidence.observe(prediction.confidence)
     return prediction, prediction_id
+
+
+async def _classified(
+    request: Request, rooms: State, read: Reader, admit: Admit, timeout_s: float | None
+) -> Prediction:
+    service, caller = rooms["service"], request.state.principal.subject
+    longest_s = rooms["settings"].model.deadline_seconds
+    deadline = time.monotonic() + min(timeout_s or longest_s, longest_s)
+    service.check_room(caller)  # before the image is read
+    async with rooms["memory"].reserved_for(announced_bytes(request)) as room:
+        work = service.predict(await read(request), admit, room=room, caller=caller, deadline=deadline)
+        return await (while_connected(request, work) if service.busy else work)
 
 
 async def _recorded(request: Request, rooms: State, prediction: Prediction, owed: Entry) -> str:
@@ -84,11 +113,3 @@ async def _recorded(request: Request, rooms: State, prediction: Prediction, owed
         return await rooms["ledger"].record(answered(request, prediction), charge_of(owed))
     finally:
         rooms["metrics"].stage_seconds.labels("commit").observe(time.perf_counter() - started)
-
-
-async def _counting_shed(rooms: State, work: Awaitable[_T]) -> _T:
-    try:
-        return await work
-    except Overloaded:
-        rooms["metrics"].shed.labels("queue_full").inc()
-        raise

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import BackendURLError
+from model.images import INPUT_SIZE
 
 SCHEMES = ("onnx", "keras", "stub")
 
@@ -70,3 +71,10 @@ def open_backend(url: str) -> Backend:
     from model.backends.onnx import OnnxBackend
 
     return OnnxBackend(Path(rest))
+
+
+def open_warm(url: str) -> Backend:
+    """As `open_backend`. The first inference allocates: better before the first request than in it."""
+    backend = open_backend(url)
+    backend.predict(np.zeros((1, *INPUT_SIZE, 3), np.uint8))
+    return backend

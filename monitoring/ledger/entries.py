@@ -173,8 +173,9 @@ def columns_of(facts: Mapping[str, Any]) -> tuple[str, str, int]:
 
 def plain(text: str) -> str:
     """What any database takes as a name: no control characters, nothing that is not Unicode, not too long."""
-    printable = "".join(character if character.isprintable() else "?" for character in text[:_NAME_LENGTH])
-    return printable.encode("utf-8", "replace").decode()
+    if len(text) <= _NAME_LENGTH and text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else "?" for character in text[:_NAME_LENGTH])
 
 
 def written_time(moment: datetime) -> str:

@@ -37,16 +37,20 @@ class Verifier:
         raws = [_key_bytes(key) for key in public_keys]
         self._keys = {_key_id(raw): Ed25519PublicKey.from_public_bytes(raw) for raw in raws}
 
+    def knows(self, key_id: str) -> bool:
+        return key_id in self._keys
+
     def holds(self, statement: str, key_id: str, signature: str) -> bool:
-        """Whether the key of that id is known and has signed the text."""
+        """Whether the key of that id is known and has signed the text; one signature has one spelling."""
         key = self._keys.get(key_id)
         if key is None:
             return False
         try:
-            key.verify(base64.b64decode(signature, validate=True), statement.encode())
+            raw = base64.b64decode(signature, validate=True)
+            key.verify(raw, statement.encode())
         except (InvalidSignature, binascii.Error, ValueError):
             return False
-        return True
+        return base64.b64encode(raw).decode() == signature
 
 
 def new_private_key() -> str:

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import structlog
 from sqlalchemy import Connection, Engine, Row, func, insert, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -20,6 +21,8 @@ from monitoring.ledger.tables import ledger_checkpoints, ledger_entries, ledger_
 
 _CHECKPOINT_LOCK = 0x6C656467  # any number that every process of ours knows
 _NEVER = -1
+
+log = structlog.get_logger("atalaya.ledger")
 
 
 class OutOfStep(Exception):
@@ -57,8 +60,10 @@ class LedgerStore:
         """Make a writer known, under a checkpoint that names it; returns the greatest id so far, or ""."""
         with self.transaction() as connection:
             _insert_head(connection, self._signed(Head(writer, 0, GENESIS, self._checkpoint)))
-            self._write_checkpoint(connection)
-            return connection.execute(select(func.max(ledger_entries.c.id))).scalar_one() or ""
+            checkpoint = self._write_checkpoint(connection)
+            greatest: str | None = connection.execute(select(func.max(ledger_entries.c.id))).scalar_one()
+        _tell(checkpoint)
+        return greatest or ""
 
     def append(self, connection: Connection, links: Sequence[Link], after: int) -> None:
         """Add links of one chain, whose last entry must be number `after`. Raises OutOfStep."""
@@ -93,7 +98,8 @@ class LedgerStore:
     def checkpoint(self) -> None:
         """Bind together what all writers have written since the last checkpoint."""
         with self.transaction() as connection:
-            self._write_checkpoint(connection)
+            checkpoint = self._write_checkpoint(connection)
+        _tell(checkpoint)
 
     def check_writable(self) -> None:
         """Write something that changes nothing."""
@@ -120,12 +126,14 @@ class LedgerStore:
         self._disconnect()
         self._engine.dispose()
 
-    def _write_checkpoint(self, connection: Connection) -> None:
+    def _write_checkpoint(self, connection: Connection) -> Checkpoint | None:
+        """None where no chain has moved."""
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CHECKPOINT_LOCK})
         newest = select(ledger_checkpoints).order_by(ledger_checkpoints.c.number.desc()).limit(1)
         last = connection.execute(newest).one_or_none()
         moved = connection.execute(select(ledger_heads).where(ledger_heads.c.seq > ledger_heads.c.claimed)).all()
+        checkpoint = None
         if moved:
             checkpoint = self._next_checkpoint(last, moved)
             connection.execute(insert(ledger_checkpoints), asdict(checkpoint))
@@ -133,6 +141,7 @@ class LedgerStore:
                 ours = ledger_heads.c.writer == row.writer
                 connection.execute(update(ledger_heads).where(ours).values(claimed=row.seq))
             self._checkpoint = checkpoint.number
+        return checkpoint
 
     def _next_checkpoint(self, last: Row[Any] | None, moved: Sequence[Row[Any]]) -> Checkpoint:
         number, previous = (last.number + 1, last.hash) if last else (1, GENESIS)
@@ -150,6 +159,12 @@ class LedgerStore:
             with suppress(SQLAlchemyError, OSError):
                 connection.invalidate()
                 connection.close()
+
+
+def _tell(checkpoint: Checkpoint | None) -> None:
+    """A log kept elsewhere is an anchor: whoever writes the ledger anew cannot rewrite that, too."""
+    if checkpoint is not None:
+        log.info("ledger_checkpoint", number=checkpoint.number, hash=checkpoint.hash)
 
 
 def _insert_head(connection: Connection, head: Head) -> None:

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from api.settings import Environment
 from api.uploads import MULTIPART_OVERHEAD_BYTES
-from model.images import MAX_BYTES
+from model.image_bounds import MAX_BYTES
 
 
 class RememberedErrors:
@@ -28,7 +28,7 @@ class RememberedErrors:
 
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
-    [("GET", "/nowhere", 404, "not_found"), ("GET", "/v1/predictions", 405, "method_not_allowed")],
+    [("GET", "/nowhere", 404, "not_found"), ("DELETE", "/v1/predictions", 405, "method_not_allowed")],
 )
 def test_unknown_paths_and_methods(client: TestClient, method: str, path: str, status: int, code: str) -> None:
     """An unknown path and a wrong method are problem documents, too."""

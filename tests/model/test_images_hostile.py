@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from model import errors
-from model.images import MAX_JPEG_SCANS, MAX_JPEG_SEGMENTS, MAX_PIXELS, decode_image
+from model.image_bounds import MAX_JPEG_SCANS, MAX_JPEG_SEGMENTS, MAX_PIXELS, MAX_TIFF_NUMBERS
+from model.images import decode_image
 
 Encode = Callable[..., bytes]
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF")
@@ -248,7 +249,32 @@ def test_every_refusal_has_its_own_code() -> None:
         "unsupported_image",
         "image_too_many_bytes",
         "image_too_many_pixels",
+        "image_too_large_here",
         "unsupported_pixel_format",
         "corrupt_image",
     }
     assert len(codes) == len(classes)
+
+
+@pytest.mark.parametrize("size", [(1, 65_536), (65_536, 1)])
+def test_a_side_is_bounded(make_png: Encode, size: tuple[int, int]) -> None:
+    """Few pixels in one long row would take gigabytes to scale to a square."""
+    with pytest.raises(errors.ImageTooManyPixels, match="side"):
+        decode_image(make_png(size, 8, 0, b"\0" * size[0]))
+
+
+def test_a_tiff_of_countless_strips_is_refused_on_opening(make_tiff: Encode) -> None:
+    """A file of 4 MB could claim a million strips, each of which Pillow would make an object of."""
+    many = [8] * (MAX_TIFF_NUMBERS + 1)
+    with pytest.raises(errors.UnsupportedImage, match="strips"):
+        decode_image(make_tiff((4, 4), [8], b"\0" * 16, {258: (3, many)}))
+
+
+def test_packed_texts_of_a_png_are_bounded(make_png: Encode) -> None:
+    """A text of a megabyte is a kilobyte in the file: together they may have one megabyte."""
+    text = (b"zTXt", b"k\0\0" + zlib.compress(bytes(1 << 20)))
+    data = make_png((4, 4), 8, 0, b"\0" * 4, chunk=text)
+    assert refusal_of(data) is None
+    length = struct.unpack(">I", data[33:37])[0] + 12
+    with pytest.raises(errors.CorruptImage):
+        decode_image(data[:33] + data[33 : 33 + length] * 2 + data[33 + length :])

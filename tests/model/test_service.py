@@ -6,6 +6,7 @@ import hashlib
 import io
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -14,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.backends.stub import StubBackend
-from model.errors import CorruptImage, Overloaded
+from model.errors import CorruptImage, DeadlineExceeded, Overloaded
 from model.images import decode_image
-from model.service import Prediction, PredictionService
+from model.service import Prediction, PredictionService, QueueLimits
 
 Make = Callable[..., PredictionService]
 Reports = list[tuple[str, float, str]]
@@ -64,7 +65,7 @@ def make_service(backend: GatedBackend, reports: Reports) -> Iterator[Make]:
         def on_stage(stage: str, seconds: float) -> None:
             reports.append((stage, seconds, threading.current_thread().name))
 
-        service = PredictionService(backend, workers=workers, queue_limit=queue_limit, on_stage=on_stage)
+        service = PredictionService(backend, workers=workers, limits=QueueLimits(queue_limit), on_stage=on_stage)
         services.append(service)
         return service
 
@@ -168,13 +169,13 @@ async def test_a_queue_of_no_places_still_serves(backend: GatedBackend, make_ser
 
 
 async def test_the_estimated_wait_grows_with_the_queue(backend: GatedBackend, make_service: Make) -> None:
-    """Before any job was timed one is taken to need 0.1 s: forty of them on one worker are 4 s."""
+    """Before any job was timed one is taken to need 0.05 s: forty of them on one worker are 2 s."""
     service = make_service(workers=1, queue_limit=39)
     tasks = [asyncio.create_task(service.predict(png(1))) for _ in range(40)]
     await until(lambda: service.waiting == 39)
     with pytest.raises(Overloaded) as refusal:
         await service.predict(png(1))
-    assert refusal.value.retry_after_s == 4
+    assert refusal.value.retry_after_s == 2
     backend.gate.set()
     await asyncio.gather(*tasks)
 
@@ -263,7 +264,7 @@ async def test_a_failing_back_end_reaches_the_caller_and_frees_its_place() -> No
         def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
             raise RuntimeError(f"no answer for {pixels.shape}")
 
-    service = PredictionService(FailingBackend(), workers=1, queue_limit=0, on_stage=lambda *_: None)
+    service = PredictionService(FailingBackend(), workers=1, limits=QueueLimits(0), on_stage=lambda *_: None)
     for _ in range(3):
         with pytest.raises(RuntimeError, match="no answer"):
             await service.predict(png(1))
@@ -294,3 +295,106 @@ async def test_closing_finishes_what_was_admitted(backend: GatedBackend, make_se
         await service.predict(png(4))
     assert service.waiting == 0
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("predict")]
+
+
+async def test_who_sends_much_waits_behind_its_own(backend: GatedBackend, make_service: Make) -> None:
+    """Of a crowd of one caller's and one request of another's, the latter is next but one."""
+    service = make_service(workers=1, queue_limit=20)
+    order: list[str] = []
+
+    async def ask(caller: str) -> None:
+        await service.predict(png(1), caller=caller)
+        order.append(caller)
+
+    tasks = [asyncio.create_task(ask("many")) for _ in range(10)]
+    await until(lambda: service.waiting == 9)
+    tasks.append(asyncio.create_task(ask("few")))
+    await until(lambda: service.waiting == 10)
+    backend.gate.set()
+    await asyncio.gather(*tasks)
+    assert order.index("few") <= 2
+
+
+async def test_in_a_full_queue_the_longest_line_makes_room(backend: GatedBackend, make_service: Make) -> None:
+    """A newcomer takes the place of the last one of whoever sends most; who sends most is turned away itself."""
+    service = make_service(workers=1, queue_limit=4)
+    many = [asyncio.create_task(service.predict(png(1), caller="many")) for _ in range(5)]
+    await until(lambda: service.waiting == 4)
+    service.check_room("few")
+    few = asyncio.create_task(service.predict(png(1), caller="few"))
+    await until(many[-1].done)
+    assert isinstance(many[-1].exception(), Overloaded)
+    with pytest.raises(Overloaded):
+        service.check_room("many")
+    with pytest.raises(Overloaded):
+        await service.predict(png(1), caller="many")
+    backend.gate.set()
+    await asyncio.gather(few, *many[:-1])
+
+
+async def test_nobody_waits_for_longer_than_the_limit(backend: GatedBackend) -> None:
+    """The queue is bounded by the estimated wait, too: at 50 ms a job, two and a half are too much for 0.1 s."""
+    limits = QueueLimits(places=100, seconds=0.1)
+    service = PredictionService(backend, workers=1, limits=limits, on_stage=lambda *_: None)
+    tasks = [asyncio.create_task(service.predict(png(1))) for _ in range(3)]
+    await until(lambda: service.waiting == 2)
+    with pytest.raises(Overloaded):
+        await service.predict(png(1))
+    backend.gate.set()
+    await asyncio.gather(*tasks)
+    service.close()
+
+
+async def test_under_overload_the_wait_is_short(backend: GatedBackend) -> None:
+    """After somebody was turned away one more may wait, not four: who is let in is answered soon."""
+    limits = QueueLimits(places=4, seconds=60, strict_s=60)
+    service = PredictionService(backend, workers=1, limits=limits, on_stage=lambda *_: None)
+    tasks = [asyncio.create_task(service.predict(png(1))) for _ in range(5)]
+    await until(lambda: service.waiting == 4)
+    with pytest.raises(Overloaded):
+        await service.predict(png(1))
+    backend.gate.set()
+    await asyncio.gather(*tasks)
+    backend.gate.clear()
+    tasks = [asyncio.create_task(service.predict(png(1))) for _ in range(2)]
+    await until(lambda: service.waiting == 1)
+    with pytest.raises(Overloaded):
+        await service.predict(png(1))
+    backend.gate.set()
+    await asyncio.gather(*tasks)
+    service.close()
+
+
+async def test_a_burst_that_is_over_is_forgotten(backend: GatedBackend) -> None:
+    """Once the strict time is over and fewer were turned away than answered, as many may wait as before."""
+    limits = QueueLimits(places=4, seconds=60, strict_s=0.05)
+    service = PredictionService(backend, workers=1, limits=limits, on_stage=lambda *_: None)
+    for _ in range(2):
+        tasks = [asyncio.create_task(service.predict(png(1))) for _ in range(5)]
+        await until(lambda: service.waiting == 4)
+        with pytest.raises(Overloaded):
+            await service.predict(png(1))
+        backend.gate.set()
+        await asyncio.gather(*tasks)
+        backend.gate.clear()
+        await asyncio.sleep(0.06)
+    service.close()
+
+
+async def test_past_its_deadline_nothing_is_decoded(
+    backend: GatedBackend, make_service: Make, reports: Reports
+) -> None:
+    """A job whose time ran out while it waited costs no work; one that could not be in time is turned away at once."""
+    service = make_service(workers=1, queue_limit=4)
+    running = asyncio.create_task(service.predict(png(1)))
+    await until(lambda: backend.inside == 1)
+    late = asyncio.create_task(service.predict(png(1), deadline=time.monotonic() + 0.2))
+    await until(lambda: service.waiting == 1)
+    with pytest.raises(Overloaded):
+        await service.predict(png(1), deadline=time.monotonic() + 0.05)
+    await asyncio.sleep(0.2)
+    backend.gate.set()
+    await running
+    with pytest.raises(DeadlineExceeded):
+        await late
+    assert [stage for stage, _, _ in reports] == ["queue", "decode", "infer", "queue"]

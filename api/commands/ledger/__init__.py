@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from api.commands.ledger import export, replay, upkeep, verify
 from api.commands.output import JsonFlag, print_json
 from api.settings import load_settings
 
@@ -20,3 +21,10 @@ def key(as_json: JsonFlag = False) -> None:
         print_json({"public_key": signer.public_key, "key": signer.key_id})
     else:
         typer.echo(signer.public_key)
+
+
+app.command("verify")(verify.verify)
+app.command("replay")(replay.replay)
+app.command("export")(export.export)
+app.command("prune")(upkeep.prune)
+app.command("erase")(upkeep.erase)

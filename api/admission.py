@@ -1,0 +1,45 @@
+"""How much memory the images in flight may take, and how much a request asks for before its body is read."""
+
+from __future__ import annotations
+
+import os
+
+import structlog
+from starlette.requests import Request
+
+from api.settings import Settings
+from api.uploads import MULTIPART_OVERHEAD_BYTES
+from model.image_bounds import MAX_BYTES
+from model.image_memory import reading_bytes
+from monitoring.memory import memory_limit_bytes, private_bytes, resident_bytes
+
+log = structlog.get_logger("atalaya.admission")
+
+# What a process needs beyond what it has once it is ready: measured at 25 MB under load, and 38 MB while two passwords
+# are hashed. Of what it has, some 50 MB are pages of libraries, most of which the kernel could drop.
+GROWTH_BYTES = 56 << 20
+# Enough for photographs of a few megapixels: a gateway that can decode nothing is of no use.
+LEAST_BYTES = 32 << 20
+
+
+def memory_for_images(settings: Settings) -> int:
+    """Bytes for this process's images: what MODEL__MEMORY_MEGABYTES says, or what the container's limit leaves.
+
+    Called when everything else is open. Several workers share the limit evenly.
+    """
+    if settings.model.memory_megabytes is not None:
+        return settings.model.memory_megabytes << 20
+    limit, workers = memory_limit_bytes(), settings.web_concurrency
+    at_rest = resident_bytes() if workers == 1 else private_bytes()
+    parent = 0 if workers == 1 else resident_bytes(os.getppid())
+    left = (limit - parent) // workers - at_rest - GROWTH_BYTES
+    tell = log.info if left >= LEAST_BYTES else log.warning
+    tell("memory_for_images", bytes=max(left, LEAST_BYTES), limit_bytes=limit, at_rest_bytes=at_rest)
+    return max(left, LEAST_BYTES)
+
+
+def announced_bytes(request: Request) -> int:
+    """What the request takes until its header is known. A body that hides its length is taken for the longest."""
+    announced = request.headers.get("content-length", "")
+    length = int(announced) if announced.isdecimal() else MAX_BYTES + MULTIPART_OVERHEAD_BYTES
+    return reading_bytes(length)

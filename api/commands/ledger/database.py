@@ -1,0 +1,55 @@
+"""The ledger's database, for commands that stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import typer
+
+from api.commands.database import with_engine
+from api.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+_PATIENCE_S = 3600  # a statement of a long stream may take its time
+
+
+@contextmanager
+def ledger_view(settings: Settings) -> Iterator[Connection]:
+    """One view of the database, which writers do not disturb. Raises LedgerUnavailable."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from auth.database import open_blocking_engine
+    from monitoring.errors import LedgerUnavailable
+
+    engine = open_blocking_engine(settings.database_url.get_secret_value(), _PATIENCE_S)
+    try:
+        # SQLite's transactions always see one state of the database.
+        level = "REPEATABLE READ" if engine.dialect.name == "postgresql" else "SERIALIZABLE"
+        with engine.execution_options(isolation_level=level).begin() as connection:
+            yield connection
+    except SQLAlchemyError as error:
+        raise LedgerUnavailable from error
+    finally:
+        engine.dispose()
+
+
+def principal_named(settings: Settings, name: str) -> str:
+    """The subject of the user of that name; what names no user is a subject itself."""
+    from auth.users import UserStore
+
+    found = with_engine(settings, lambda engine: UserStore(engine).find(name))
+    return found[0].id if found else name
+
+
+def moment(text: str) -> datetime:
+    """UTC unless it names its offset. Raises BadParameter."""
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text} is no time such as 2026-11-03 or 2026-11-03T09:30:00Z.") from None
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)

@@ -1,0 +1,93 @@
+"""`atalaya ledger prune` and `erase`: what is old, and what somebody has a right to be forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from api.commands.database import Note, note, with_engine
+from api.commands.ledger.database import principal_named
+from api.commands.output import JsonFlag, print_json, progress_bar
+from api.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from monitoring.ledger.signing import Signer
+
+_PATIENCE_S = 60  # beside a gateway that writes
+
+
+def prune(as_json: JsonFlag = False) -> None:
+    """Remove the predictions older than LEDGER__KEEP_DAYS; what is left still verifies."""
+    from monitoring.ledger.retention import Pruning
+
+    settings = load_settings()
+    now = datetime.now(UTC)
+    before = now - timedelta(days=settings.ledger.keep_days)
+    with _tools(settings) as (engine, signer):
+        pruning = Pruning(engine, signer, now)
+        removed = _added_up("pruning", pruning.count(before), pruning.prune(before))
+    _note(settings, Note("ledger", "pruned", detail={"entries": str(removed), "before": before.isoformat()}))
+    if as_json:
+        print_json({"removed": removed})
+    else:
+        typer.echo(f"{removed} predictions older than {settings.ledger.keep_days} days removed.")
+
+
+def erase(
+    principal: Annotated[str, typer.Option(help="A user's name, or a subject.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Forget what a person's predictions held; that there were some stays provable."""
+    from monitoring.ledger.erasure import Forgetting
+
+    settings = load_settings()
+    subject = principal_named(settings, principal)
+    with _tools(settings) as (engine, signer):
+        forgetting = Forgetting(engine, signer, datetime.now(UTC))
+        count = forgetting.count(subject)
+        if not yes:
+            typer.confirm(f"Forget {count} predictions of {principal} for ever?", abort=True, err=True)
+        erased = _added_up("erasing", count, forgetting.erase(subject))
+    _note(settings, Note("ledger", "erased", target=f"user:{subject}", detail={"payloads": str(erased)}))
+    if as_json:
+        print_json({"erased": erased})
+    else:
+        typer.echo(f"{erased} predictions of {principal} forgotten.")
+
+
+@contextmanager
+def _tools(settings: Settings) -> Iterator[tuple[Engine, Signer]]:
+    from auth.database import WRITING, open_blocking_engine
+    from monitoring.ledger.signing import Signer
+
+    signer = Signer(settings.ledger_key())
+    with_engine(settings, _nothing)  # brings the tables up to date
+    engine = open_blocking_engine(settings.database_url.get_secret_value(), _PATIENCE_S)
+    try:
+        yield engine.execution_options(**WRITING), signer
+    finally:
+        engine.dispose()
+
+
+async def _nothing(_: object) -> None:
+    """All that is wanted has happened before."""
+
+
+def _added_up(label: str, total: int, parts: Iterator[int]) -> int:
+    done = 0
+    with progress_bar(label, total) as advance:
+        for part in parts:
+            done += part
+            advance(done)
+    return done
+
+
+def _note(settings: Settings, done: Note) -> None:
+    with_engine(settings, lambda engine: note(engine, done))

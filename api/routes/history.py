@@ -1,0 +1,52 @@
+"""`GET /v1/predictions`: what the caller asked for before."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query
+from starlette.requests import Request
+
+from api.audit import record
+from api.deps import Rooms, requires
+from api.history_schemas import PastPage, PastPrediction
+from api.schemas import Problem
+from auth.principal import Principal, Scope
+from monitoring.errors import PredictionNotFound
+
+_MOST = 200
+_ID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "content": {"application/problem+json": {}}} for status in (401, 403, 404, 503)
+}
+
+Reader = Annotated[Principal, Depends(requires(Scope.PREDICTIONS_READ))]
+
+router = APIRouter(tags=["predictions"], responses=_REFUSALS)
+
+
+@router.get("/v1/predictions")
+async def past_predictions(
+    rooms: Rooms,
+    principal: Reader,
+    limit: Annotated[int, Query(ge=1, le=_MOST)] = 50,
+    cursor: Annotated[str | None, Query(pattern=_ID, description="`next` of the page before")] = None,
+) -> PastPage:
+    """Your requests, newest first: those that were answered, and those that were refused."""
+    found = await rooms["history"].newest(principal.subject, limit + 1, cursor)
+    page = found[:limit]
+    following = page[-1].entry.id if len(found) > limit else None
+    return PastPage(entries=[PastPrediction.of(past) for past in page], next=following)
+
+
+@router.get("/v1/predictions/{prediction_id}")
+async def past_prediction(request: Request, prediction_id: str, rooms: Rooms, principal: Reader) -> PastPrediction:
+    """One of your requests, as it was recorded, and its place in the ledger."""
+    try:
+        if not re.fullmatch(_ID, prediction_id):
+            raise PredictionNotFound
+        return PastPrediction.of(await rooms["history"].find(prediction_id, principal.subject))
+    except PredictionNotFound:
+        await record(request, "prediction", "not_found")
+        raise

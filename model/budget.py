@@ -1,0 +1,192 @@
+"""The memory that images in flight may take together, reserved before they are read and before they are decoded."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from model.errors import ImageTooLargeHere, MemoryFull
+
+WAIT_S = 1.0
+# What is at most this part of the whole is small, and finds room beside any number of large ones.
+_SMALL_PART = 32
+_KEPT_FOR_SMALL_PART = 8
+_EWMA_WEIGHT = 0.2
+
+
+class Room:
+    """What one request holds of a budget. Given back when everyone who holds it has let go; used on one event loop."""
+
+    def __init__(self, budget: MemoryBudget) -> None:
+        self.amount = 0
+        self.is_reading = True
+        self.since = time.monotonic()
+        self._budget = budget
+        self._holders = 1
+
+    async def resize(self, amount: int, meanwhile: int) -> None:
+        """Hold `amount` once the header is known; no more than `meanwhile`, the body's length, until there is room.
+
+        Raises MemoryFull, ImageTooLargeHere.
+        """
+        await self._budget.decode(self, amount, meanwhile)
+
+    def hold_until_done(self, work: Future[Any]) -> None:
+        """Keep the bytes of an abandoned request until the thread that works on it has ended."""
+        loop = asyncio.get_running_loop()
+        self._holders += 1
+
+        def ended(_: object) -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits for room any more
+                loop.call_soon_threadsafe(self.release)
+
+        work.add_done_callback(ended)
+
+    def release(self) -> None:
+        """Let go; to be called once by each holder."""
+        self._holders -= 1
+        if self._holders == 0:
+            self._budget.take_back(self)
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    room: Room
+    amount: int
+    granted: asyncio.Future[bool]
+
+
+class MemoryBudget:
+    """`total` bytes for the requests of one event loop. `on_change` is told how many are reserved.
+
+    An eighth is for small requests alone, so that large ones never keep them out. Large ones are served in the order
+    of coming, those before decoding first; bodies that are being read fill half at most.
+    """
+
+    def __init__(
+        self, total: int, *, wait_s: float = WAIT_S, on_change: Callable[[int], object] = lambda _: None
+    ) -> None:
+        self.total = total
+        self.reserved = 0
+        self._reading = 0
+        self._wait_s = wait_s
+        self._on_change = on_change
+        self._to_decode: list[_Waiter] = []
+        self._to_read: list[_Waiter] = []
+        self._held_s = 0.0
+
+    @property
+    def largest(self) -> int:
+        """The most that one request can have."""
+        return self.total - self.total // _KEPT_FOR_SMALL_PART
+
+    @asynccontextmanager
+    async def reserved_for(self, amount: int) -> AsyncIterator[Room]:
+        """Room for a body of unknown content. Waits for a while; raises MemoryFull, ImageTooLargeHere."""
+        room = Room(self)
+        try:
+            await self._obtain(room, amount, self._to_read)
+            yield room
+        finally:
+            room.release()
+
+    async def decode(self, room: Room, amount: int, meanwhile: int) -> None:
+        """See Room.resize."""
+        room.is_reading = False
+        self._reading -= room.amount
+        if meanwhile < room.amount and not self._may_go(room, amount):
+            self._set(room, meanwhile)
+        await self._obtain(room, amount, self._to_decode)
+        self._wake()
+
+    def take_back(self, room: Room) -> None:
+        """See Room.release."""
+        self._held_s += _EWMA_WEIGHT * (time.monotonic() - room.since - self._held_s)
+        self._set(room, 0)
+        self._wake()
+
+    async def _obtain(self, room: Room, amount: int, line: list[_Waiter]) -> None:
+        if amount > self.largest:
+            raise ImageTooLargeHere(
+                f"The image takes {_megabytes(amount)} MB of memory to decode; one may take {_megabytes(self.largest)} "
+                "MB here. Scale it down, or send a baseline JPEG."
+            )
+        if self._may_go(room, amount):
+            self._set(room, amount)
+            return
+        waiter = _Waiter(room, amount, asyncio.get_running_loop().create_future())
+        line.append(waiter)
+        self._wake()
+        try:
+            async with asyncio.timeout(self._wait_s):
+                granted = await waiter.granted
+        except TimeoutError:
+            granted = False
+        finally:
+            line.remove(waiter)
+        if not granted:
+            raise self._full()
+
+    def _may_go(self, room: Room, amount: int) -> bool:
+        """Whether there is room, and nobody before who needs it."""
+        ahead = bool(self._to_decode) or (room.is_reading and bool(self._to_read))
+        return self._fits(room, amount) and (self._is_small(amount) or not ahead)
+
+    def _is_small(self, amount: int) -> bool:
+        return amount <= self.total // _SMALL_PART
+
+    def _fits(self, room: Room, amount: int, freed: int = 0) -> bool:
+        after = self.reserved - freed - room.amount + amount
+        if self._is_small(amount):
+            return after <= self.total
+        if room.is_reading and self._reading and self._reading + amount > self.total // 2:
+            return False
+        return after <= self.largest
+
+    def _set(self, room: Room, amount: int) -> None:
+        change = amount - room.amount
+        self.reserved += change
+        if room.is_reading:
+            self._reading += change
+        room.amount = amount
+        self._on_change(self.reserved)
+
+    def _wake(self) -> None:
+        """Let in whoever now may: small ones in any case, large ones in turn."""
+        if not self._to_decode and not self._to_read:
+            return
+        blocked = False
+        for waiter in [*self._to_decode, *self._to_read]:
+            if waiter.granted.done() or (blocked and not self._is_small(waiter.amount)):
+                continue
+            if self._fits(waiter.room, waiter.amount):
+                self._set(waiter.room, waiter.amount)
+                waiter.granted.set_result(True)
+            else:
+                blocked = True
+        self._clear_the_way()
+
+    def _clear_the_way(self) -> None:
+        """Send away the last of those whose bodies alone keep the first one from being decoded: or none ever would."""
+        waiting = [waiter for waiter in self._to_decode if not waiter.granted.done()]
+        freed, leaving = 0, list[_Waiter]()
+        while len(waiting) > 1 and not self._fits(waiting[0].room, waiting[0].amount, freed):
+            leaving.append(waiting.pop())
+            freed += leaving[-1].room.amount
+        if leaving and self._fits(waiting[0].room, waiting[0].amount, freed):
+            for waiter in leaving:
+                waiter.granted.set_result(False)
+
+    def _full(self) -> MemoryFull:
+        retry_after_s = max(1, math.ceil(self._held_s))
+        return MemoryFull("The memory for images is in use. Try again later.", retry_after_s=retry_after_s)
+
+
+def _megabytes(amount: int) -> int:
+    return math.ceil(amount / 1_000_000)

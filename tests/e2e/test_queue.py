@@ -1,0 +1,75 @@
+"""Deadlines and callers who leave, on a running gateway with one slow worker."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+FOREST = Path(__file__).parents[2] / "samples" / "yellowstone_forest.jpg"
+JPEG = {"Content-Type": "image/jpeg"}
+
+
+@pytest.fixture
+def slow(new_gateway: Callable[..., Any]) -> Any:
+    """Answers one prediction in 0.4 s, one after the other."""
+    return new_gateway(MODEL__URL="stub://?latency_ms=400", MODEL__WORKERS="1")
+
+
+def metric(gateway: Any, line: str) -> float:
+    lines = httpx.get(gateway.metrics_url).text.splitlines()
+    return next((float(found.rpartition(" ")[2]) for found in lines if found.startswith(f"{line} ")), 0.0)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_deadline_is_kept(slow: Any) -> None:
+    """Who cannot be answered in the time of X-Request-Timeout hears so at once; a time that is none is refused."""
+    client, image = slow.client(), FOREST.read_bytes()
+
+    def predict(timeout: str) -> httpx.Response:
+        return client.post("/v1/predictions", content=image, headers={**JPEG, "X-Request-Timeout": timeout})
+
+    assert predict("5").status_code == 200
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(predict, "10")
+        until(lambda: metric(slow, 'http_server_active_requests{http_request_method="POST"}') == 1)
+        refused = predict("0.3")
+        assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+        assert int(refused.headers["Retry-After"]) >= 1
+        assert first.result().status_code == 200
+    for nonsense in ("0", "-1", "soon", "nan", "inf"):
+        assert predict(nonsense).status_code == 422
+
+
+def test_work_for_a_caller_who_left_is_dropped(slow: Any) -> None:
+    """An image whose sender has gone while it was queued is never decoded, recorded or charged; it is counted."""
+    client, image = slow.client(), FOREST.read_bytes()
+    head = (
+        f"POST /v1/predictions HTTP/1.1\r\nHost: localhost\r\nAuthorization: {client.headers['Authorization']}\r\n"
+        f"Content-Type: image/jpeg\r\nContent-Length: {len(image)}\r\n\r\n"
+    )
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(client.post, "/v1/predictions", content=image, headers=JPEG)
+        active = 'http_server_active_requests{http_request_method="POST"}'
+        until(lambda: metric(slow, active) == 1)
+        with socket.create_connection(("127.0.0.1", int(slow.environment["PORT"]))) as leaving:
+            leaving.sendall(head.encode() + image)
+            until(lambda: metric(slow, active) == 2)
+        until(lambda: metric(slow, 'atalaya_shed_total{reason="caller_left"}') == 1)
+        assert first.result().status_code == 200
+    assert client.post("/v1/predictions", content=image, headers=JPEG).status_code == 200
+    assert metric(slow, 'atalaya_prediction_stage_seconds_count{stage="infer"}') == 2
+    assert metric(slow, "atalaya_ledger_entries_total") == 2
+    assert client.get("/v1/usage").json()["requests"] == 2

@@ -1,0 +1,154 @@
+"""Whether rate limits hold over processes, and what becomes of requests while Redis is away.
+
+    python -m tests.faults.limits [--rounds 5]
+
+Prints a line an experiment. Exit status 0 when four processes let through exactly what one would, and the event loop
+was never held up while Redis hung or was dead; 1 when not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import structlog
+from limits import parse
+from prometheus_client import CollectorRegistry
+
+from api.guarded_windows import windows_of
+from api.settings import Settings
+from api.shared_windows import REDIS_WAIT_S, MachineWindows, RedisWindows
+from api.windows import Windows
+from monitoring.metrics import Metrics
+from tests.servers import redis
+
+PROCESSES, REQUESTS, AT_ONCE = 4, 10_000, 50
+ALLOWED = parse("4000/hour")
+LONGEST_LAG_S, LONGEST_HEALING_S = 0.05, 3.0
+
+
+async def count(place: str) -> None:
+    """One of the processes: its share of the requests at a Redis or in a file, once it is told to begin."""
+    windows = RedisWindows(place) if place.startswith("redis") else MachineWindows(Path(place))
+    await windows.open()
+    print("open", flush=True)
+    sys.stdin.readline()
+    standings = []
+    for _ in range(REQUESTS // PROCESSES // AT_ONCE):
+        standings += await asyncio.gather(*(windows.hit(ALLOWED, "predict", "ana") for _ in range(AT_ONCE)))
+    await windows.close()
+    print(sum(standing.allowed for standing in standings))
+
+
+def allowed_by_processes(place: str) -> int:
+    """How many of the requests pass, in all processes together."""
+    command = [sys.executable, "-m", "tests.faults.limits", "--count", place]
+    root = Path(__file__).parents[2]
+    workers = [
+        subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(PROCESSES)
+    ]
+    for worker in workers:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "open\n"
+    for worker in workers:
+        assert worker.stdin is not None
+        worker.stdin.write("\n")
+        worker.stdin.flush()
+    return sum(int(worker.communicate(timeout=60)[0]) for worker in workers)
+
+
+async def worst_lag_s(windows: Windows) -> float:
+    """How late the event loop was, at most, while requests came until a store that is away must be known to be."""
+    worst, ended = 0.0, asyncio.Event()
+
+    async def tick() -> None:
+        nonlocal worst
+        while not ended.is_set():
+            began = time.perf_counter()
+            await asyncio.sleep(0.002)
+            worst = max(worst, time.perf_counter() - began - 0.002)
+
+    ticking = asyncio.create_task(tick())
+    until = time.monotonic() + 1.5 * REDIS_WAIT_S
+    while time.monotonic() < until:
+        await asyncio.gather(*(windows.hit(ALLOWED, "predict", "bob") for _ in range(AT_ONCE)))
+        await asyncio.sleep(0.01)
+    ended.set()
+    await ticking
+    return worst
+
+
+async def away(server: redis.Redis, how: signal.Signals) -> tuple[float, float]:
+    """The worst lag while the server is away, and how long after it is back the limits are whole, in seconds."""
+    windows = windows_of(Settings(_env_file=None, redis_url=server.url), Metrics(CollectorRegistry()))
+    await windows.open()
+    assert not windows.reduced
+    server.send(how)
+    lag_s = await worst_lag_s(windows)
+    assert windows.reduced
+    if how is signal.SIGKILL:
+        server.start()
+    else:
+        server.send(signal.SIGCONT)
+    back = time.monotonic()
+    while windows.reduced and time.monotonic() < back + 2 * LONGEST_HEALING_S:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    await windows.close()
+    return lag_s, time.monotonic() - back
+
+
+def experiments(folder: Path, rounds: int) -> Iterator[tuple[str, str, bool]]:
+    """What is tried, what came of it, and whether that is good."""
+
+    def exact(place: str) -> tuple[str, bool]:
+        began = time.monotonic()
+        allowed = allowed_by_processes(place)
+        took_s = time.monotonic() - began
+        return f"{allowed} of {ALLOWED.amount} allowed, in {took_s:.1f} s", allowed == ALLOWED.amount
+
+    def without(how: signal.Signals) -> tuple[str, bool]:
+        # The machine may hold this process up by itself; what the gateway does, it does each time.
+        seen = [asyncio.run(away(server, how)) for _ in range(rounds)]
+        lags, healed = sorted(lag for lag, _ in seen), max(healed for _, healed in seen)
+        told = f"event loop late by {lags[0] * 1000:.0f} to {lags[-1] * 1000:.0f} ms, whole again within {healed:.1f} s"
+        return told, lags[len(lags) // 2] < LONGEST_LAG_S and healed < LONGEST_HEALING_S
+
+    with redis.running(folder) as server:
+        tries: list[tuple[str, Callable[[], tuple[str, bool]]]] = [
+            (f"Redis: {PROCESSES} processes, {REQUESTS} requests", lambda: exact(server.url)),
+            (f"One machine: {PROCESSES} processes, {REQUESTS} requests", lambda: exact(str(folder / "limits.db"))),
+            (f"Redis hung, {rounds} times", lambda: without(signal.SIGSTOP)),
+            (f"Redis killed, {rounds} times", lambda: without(signal.SIGKILL)),
+        ]
+        for name, attempt in tries:
+            yield name, *attempt()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--count", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.count:
+        asyncio.run(count(options.count))
+        return 0
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(Path(os.devnull).open("w")))
+    good = True
+    with tempfile.TemporaryDirectory(prefix="atalaya-limits-") as folder:
+        for name, told, fine in experiments(Path(folder), options.rounds):
+            print(f"{name:<48}{told}   {'ok' if fine else 'FAILED'}", flush=True)
+            good = good and fine
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

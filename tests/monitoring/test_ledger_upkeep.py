@@ -1,0 +1,195 @@
+"""Retention and erasure, on both databases, beside a ledger that writes."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api.settings import Settings
+from api.stores import ledger_journal
+from auth.database import WRITING, open_blocking_engine
+from auth.usage import UsageMeter
+from monitoring.ledger.chain import Chain
+from monitoring.ledger.entries import Draft, written_time
+from monitoring.ledger.erasure import Forgetting
+from monitoring.ledger.identity import Ids
+from monitoring.ledger.ledger import Ledger
+from monitoring.ledger.records import records_in
+from monitoring.ledger.retention import Pruning
+from monitoring.ledger.signing import Signer, Verifier, new_private_key
+from monitoring.ledger.store import LedgerStore
+from monitoring.ledger.tables import ledger_entries
+from monitoring.ledger.verify import Finding, verify
+
+NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
+LONG_AGO = NOW - timedelta(days=100)
+KEY = new_private_key()
+
+# Prunes or erases until it is killed, and says when each transaction is done.
+PROGRAM = """
+import sys
+from datetime import UTC, datetime
+from auth.database import WRITING, open_blocking_engine
+from monitoring.ledger import erasure, retention
+from monitoring.ledger.signing import Signer
+what, url, key, moment = sys.argv[1:]
+erasure.CHUNK = retention.CHUNK = 20
+tools = open_blocking_engine(url).execution_options(**WRITING), Signer(key), datetime.now(UTC)
+if what == "prune":
+    parts = retention.Pruning(*tools).prune(datetime.fromisoformat(moment))
+else:
+    parts = erasure.Forgetting(*tools).erase("ana")
+for part in parts:
+    print(part, flush=True)
+"""
+
+
+@contextmanager
+def opened(url: str) -> Iterator[Engine]:
+    engine = open_blocking_engine(url, 30).execution_options(**WRITING)
+    yield engine
+    engine.dispose()
+
+
+def fill(url: str, count: int, at: datetime, principals: str = "ana bob") -> None:
+    """Add a chain of so many entries, of the principals in turn, under a checkpoint."""
+    names, ids = principals.split(), Ids(lambda: int(at.timestamp() * 1000))
+    with opened(url) as engine:
+        store = LedgerStore(engine, Signer(KEY), lambda: at)
+        chain = Chain(ids.new())
+        store.open_chain(chain.writer)
+        moment = written_time(at)
+        links = chain.links([Draft(ids.new(), moment, facts(names[index % len(names)])) for index in range(count)])
+        with store.transaction() as connection:
+            store.append(connection, links, 0)
+        store.checkpoint()
+        store.close()
+
+
+def facts(principal: str) -> dict[str, Any]:
+    model = {"name": "stub", "version": "1.0"}
+    return {"v": 1, "principal": principal, "status": 200, "code": None, "model": model, "output": None, "count": 1}
+
+
+def checked(url: str) -> Finding:
+    with opened(url) as engine, engine.begin() as connection:
+        finding = verify(records_in(connection), Verifier([Signer(KEY).public_key]))
+    assert finding.problems == []
+    return finding
+
+
+@pytest.fixture
+def url(engine: AsyncEngine, database_url: str) -> str:
+    """A database with the tables."""
+    assert engine.dialect.name in database_url
+    return database_url
+
+
+def test_pruning_leaves_what_is_not_old(url: str) -> None:
+    """What is older goes, in every chain; the rest still verifies, behind signed stumps, and so do later entries."""
+    fill(url, 1500, LONG_AGO)
+    fill(url, 3, LONG_AGO)
+    fill(url, 5, NOW)
+    with opened(url) as engine:
+        pruning = Pruning(engine, Signer(KEY), NOW)
+        before = NOW - timedelta(days=30)
+        assert pruning.count(before) == 1503
+        assert sum(pruning.prune(before)) == 1503
+        assert sum(pruning.prune(before)) == 0
+    finding = checked(url)
+    assert (finding.entries, finding.writers) == (5, 3)
+    fill(url, 2, NOW)
+    assert checked(url).entries == 7
+
+
+def test_checkpoints_that_prove_nothing_any_more_go_too(url: str) -> None:
+    """Old checkpoints are removed, but not the newest, and none that is the last to name an entry that is kept."""
+    fill(url, 3, LONG_AGO)
+    fill(url, 3, LONG_AGO)
+    assert checked(url).checkpoints == 4
+    with opened(url) as engine:
+        assert sum(Pruning(engine, Signer(KEY), NOW).prune(LONG_AGO)) == 0
+        assert checked(url).checkpoints >= 2
+        assert sum(Pruning(engine, Signer(KEY), NOW).prune(NOW)) == 6
+    assert checked(url).checkpoints == 1
+
+
+def test_erasing_forgets_one_person(url: str) -> None:
+    """Every payload of the person is gone, everybody else's is there, and the chain verifies with both."""
+    fill(url, 1100, NOW)
+    with opened(url) as engine:
+        forgetting = Forgetting(engine, Signer(KEY), NOW)
+        assert forgetting.count("ana") == 550
+        assert sum(forgetting.erase("ana")) == 550
+        assert forgetting.count("ana") == 0
+        assert forgetting.count("bob") == 550
+        assert sum(forgetting.erase("ana")) == 0
+    finding = checked(url)
+    assert (finding.entries, finding.erased) == (1100, 550)
+
+
+def test_erased_text_is_not_in_the_files(tmp_path: Path, engine: AsyncEngine, database_url: str) -> None:
+    """On SQLite nothing of an erased document is left in the database's files."""
+    if engine.dialect.name != "sqlite":
+        return
+    fill(database_url, 300, NOW, "zebedee bob")
+    with opened(database_url) as blocking:
+        assert sum(Forgetting(blocking, Signer(KEY), NOW).erase("zebedee")) == 150
+    left = b"".join(path.read_bytes() for path in tmp_path.iterdir() if path.is_file())
+    assert b"zebedee" not in left
+    assert b"bob" in left
+
+
+@pytest.mark.parametrize("what", ["prune", "erase"])
+def test_a_killed_run_is_gone_on_with(url: str, what: str) -> None:
+    """However a run was ended, the ledger verifies, and the next run does the rest."""
+    fill(url, 400, LONG_AGO)
+    command = [sys.executable, "-c", PROGRAM, what, url, KEY, NOW.isoformat()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        for _ in range(3):
+            assert process.stdout.readline() == "20\n"
+        process.send_signal(signal.SIGKILL)
+    finding = checked(url)
+    if what == "prune":
+        assert 0 < finding.entries <= 340
+        with opened(url) as engine:
+            assert sum(Pruning(engine, Signer(KEY), NOW).prune(NOW)) == finding.entries
+    else:
+        assert 60 <= finding.erased < 200
+        with opened(url) as engine:
+            assert sum(Forgetting(engine, Signer(KEY), NOW).erase("ana")) == 200 - finding.erased
+    checked(url)
+
+
+async def test_beside_a_ledger_that_writes(url: str, engine: AsyncEngine, tmp_path: Path) -> None:
+    """Pruning and erasing disturb no writer: all that was recorded meanwhile is there, and verifies."""
+    await asyncio.to_thread(fill, url, 3000, LONG_AGO)
+    options = {"signing_key": KEY, "spool_folder": tmp_path / "spool"}
+    journal = ledger_journal(Settings(_env_file=None, database_url=url, ledger=options), UsageMeter(engine))
+
+    def upkeep() -> None:
+        with opened(url) as blocking:
+            assert sum(Forgetting(blocking, Signer(KEY), NOW).erase("ana")) >= 1500
+            assert sum(Pruning(blocking, Signer(KEY), NOW).prune(NOW)) == 3000
+
+    async with Ledger(journal, lambda *_: None, lambda _: None) as ledger:
+        work = asyncio.create_task(asyncio.to_thread(upkeep))
+        ids = []
+        while not work.done():
+            ids.append(await ledger.record(facts("bob"), None))
+        await work
+    with opened(url) as blocking, blocking.begin() as connection:
+        assert list(connection.execute(select(ledger_entries.c.id).order_by(ledger_entries.c.id)).scalars()) == ids
+    checked(url)
