@@ -4,7 +4,7 @@ VENV := .venv
 KERAS := .venv-keras
 BIN := $(VENV)/bin
 LOCK := --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
-FAULTS := ledger memory
+FAULTS := ledger memory limits fuzz_images
 .DEFAULT_GOAL := help
 .PHONY: help run demo test bench faults lint format lock keras dashboards clean
 
@@ -26,7 +26,8 @@ test: lint $(KERAS)/.dev ## lint, types, import rules and every test
 	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report
 
 bench: $(VENV)/.run ## what requests cost, measured in one run
-	@$(BIN)/python bench/authentication.py
+	@$(BIN)/python -m bench.authentication
+	@$(BIN)/python -m bench.speed
 
 faults: $(VENV)/.dev ## kill, fill, flood and fuzz a running gateway; prints what came of it
 	@status=0; for experiment in $(FAULTS); do echo "== $$experiment"; $(BIN)/python -m tests.faults.$$experiment || status=1; done; exit $$status

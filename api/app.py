@@ -12,13 +12,13 @@ from slowapi.errors import RateLimitExceeded
 from starlette.middleware import Middleware
 
 from api.draining import Draining
-from api.errors import SettingsError, install_handlers
+from api.errors import install_handlers
 from api.guarded_windows import windows_of
 from api.lifespan import lifespan_of, open_keyring
 from api.limits import CallerLimits, limit_handler
 from api.middleware import MAX_JSON_BYTES, BodyLimit, Observe
 from api.openapi import describe
-from api.production import check_secrets
+from api.production import check_keys
 from api.proxies import AllowedHosts, TrustedProxies
 from api.routes import audit, health, history, keys, me, oauth, usage, users
 from api.routes.auth import auth_router
@@ -28,8 +28,6 @@ from api.settings import Settings
 from api.uploads import MULTIPART_OVERHEAD_BYTES
 from model.backends import Backend, open_warm
 from model.image_bounds import MAX_BYTES
-from monitoring.errors import BadLedgerKey
-from monitoring.ledger.signing import Signer
 from monitoring.metrics import Metrics
 from monitoring.sentry import ErrorReporter, NullReporter
 
@@ -49,12 +47,7 @@ def create_app(
     `reporter`; once `draining` has begun, every answer ends its connection; `open_model` makes the back end,
     as MODEL__URL says without it.
     """
-    if settings.in_production:
-        check_secrets(settings)
-    try:
-        Signer(settings.ledger_key())
-    except BadLedgerKey as error:
-        raise SettingsError(f"LEDGER__SIGNING_KEY: {error}") from None
+    check_keys(settings)
     registry = registry if registry is not None else CollectorRegistry()
     reporter, draining = reporter or NullReporter(), draining or Draining()
     open_model = open_model or partial(open_warm, settings.model.url)

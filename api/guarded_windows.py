@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 
 import structlog
 from limits import RateLimitItem
@@ -15,6 +16,7 @@ from api.windows import LocalWindows, Standing, Windows, WindowsAway
 from monitoring.metrics import Metrics
 
 HEAL_POLL_S = 0.25
+OPEN_WAIT_S = 0.5  # whoever asks whether the gateway is ready does not wait long
 
 log = structlog.get_logger("atalaya.limits")
 
@@ -48,11 +50,13 @@ class GuardedWindows:
     async def open(self) -> None:
         """Never raises: without the store the gateway serves, at half of each rate."""
         await self._fallback.open()
-        try:
-            await self._windows.open()
-            self._on_change(True)
-        except WindowsAway as error:
-            self._lose(error)
+        if self._healing is None:
+            try:
+                async with asyncio.timeout(OPEN_WAIT_S):
+                    await self._windows.open()
+                self._on_change(True)
+            except (WindowsAway, TimeoutError) as error:
+                self._lose(error)
 
     async def hit(self, item: RateLimitItem, name: str, caller: str) -> Standing:
         if self._healing is None:
@@ -71,11 +75,13 @@ class GuardedWindows:
         await self._windows.close()
         await self._fallback.close()
 
-    def _lose(self, error: WindowsAway) -> None:
+    def _lose(self, error: WindowsAway | TimeoutError) -> None:
         if self._healing is None:  # those who waited with the first have nothing new to say
-            log.error("limits_reduced", store=self._store, reason=str(error), policy="half of each rate, counted here")
+            reason = str(error) or type(error).__name__
+            log.error("limits_reduced", store=self._store, reason=reason, policy="half of each rate, counted here")
             self._on_change(False)
-            self._healing = asyncio.create_task(self._heal())
+            # What it logs later belongs to no request.
+            self._healing = asyncio.create_task(self._heal(), context=Context())
 
     async def _heal(self) -> None:
         while True:

@@ -60,6 +60,7 @@ class CallerLimits(Limiter):
 
     async def word(self) -> str | None:
         """How it is with what they are counted in, None where all is well."""
+        await self._windows.open()
         return "reduced" if self._windows.reduced else None
 
     def per_principal(self, rate: str, name: str) -> Decorator:

@@ -1,13 +1,27 @@
-"""What production refuses to start with."""
+"""What the gateway, and production above all, refuses to start with."""
 
 from __future__ import annotations
 
 from urllib.parse import unquote, urlsplit
 
 from api.errors import SettingsError
+from api.lifespan import open_keyring
 from api.settings import Settings
 from auth.errors import PasswordRefused
 from auth.passwords import check_password_policy
+from monitoring.errors import BadLedgerKey
+from monitoring.ledger.signing import Signer
+
+
+def check_keys(settings: Settings) -> None:
+    """Judge every secret before anything is opened. Raises SettingsError, WeakSigningKey."""
+    if settings.in_production:
+        check_secrets(settings)
+    open_keyring(settings)
+    try:
+        Signer(settings.ledger_key())
+    except BadLedgerKey as error:
+        raise SettingsError(f"LEDGER__SIGNING_KEY: {error}") from None
 
 
 def check_secrets(settings: Settings) -> None:

@@ -6,11 +6,13 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _PREFIX = f"atalaya-{os.getuid()}-"
+_SETTLED_S = 60
 _IN_MEMORY = Path("/dev/shm")  # noqa: S108  (mkdtemp makes a name that nobody can guess)
 
 
@@ -33,7 +35,9 @@ def shared_folder() -> Iterator[Path]:
 def _sweep(parent: Path) -> None:
     for folder in parent.glob(f"{_PREFIX}*"):
         with suppress(OSError):
-            if folder.lstat().st_uid == os.getuid() and (lock := _locked(folder)) is not None:
+            # One that has just been made may not be locked yet.
+            old = time.time() - folder.lstat().st_mtime > _SETTLED_S
+            if old and folder.lstat().st_uid == os.getuid() and (lock := _locked(folder)) is not None:
                 shutil.rmtree(folder, ignore_errors=True)
                 os.close(lock)
 

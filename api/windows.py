@@ -44,7 +44,7 @@ class Windows(Protocol):
         """Whether less than the whole rate is granted, because the store of the counts is away."""
 
     async def open(self) -> None:
-        """Make sure that requests can be counted; may be called again. Raises WindowsAway."""
+        """Find out whether requests can be counted; may be called again. Raises WindowsAway."""
 
     async def hit(self, item: RateLimitItem, name: str, caller: str) -> Standing:
         """Count a request of `caller` under the limit called `name`, unless it is used up. Raises WindowsAway."""

@@ -71,8 +71,8 @@ class _Worker:
 class Workers:
     """Keeps `count` workers; each runs `serve` and ends with the status that it returns.
 
-    They share `listeners`. `end_limit_s` is how long one may take to end. `on_change(pids)` is told the processes, this one first, and
-    `on_end(place)` where one has ended.
+    They share `listeners`. `end_limit_s` is how long one may take to end. `on_change(pids)` is told the processes,
+    this one first, and `on_end(place)` where one has ended.
     """
 
     def __init__(

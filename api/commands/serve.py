@@ -41,6 +41,7 @@ def serve(
 ) -> int:
     """Serve predictions until SIGINT or SIGTERM."""
     from api.allocator import keep_memory_small
+    from api.production import check_keys
     from api.tls import server_context
     from monitoring.logs import configure_logging
 
@@ -51,6 +52,7 @@ def serve(
     given = {name: path for name, path in paths.items() if path is not None}
     settings = load_settings(**given)
     configure_logging(settings.log_level)
+    check_keys(settings)
     server_context(settings)  # each process makes its own; what is wrong with the files is said here
     doors = _open_doors(settings, host, settings.port if port is None else port)
     gc.disable()  # until all is imported and opened: hardly anything of that is garbage
@@ -96,11 +98,12 @@ def _serve_alone(settings: Settings, doors: _Doors) -> int:
 
     registry = CollectorRegistry()
     # While this thread imports and migrates, another loads the model, most of the time without the interpreter's lock.
-    with ThreadPoolExecutor(1, thread_name_prefix="model") as thread:
-        model = thread.submit(_open_model, settings.model.url)
-        server = _server(settings, registry, registry, model.result)
-        prepare_database(settings)
-        return _run(server, doors, registry)
+    thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+    model = thread.submit(_open_model, settings.model.url)
+    thread.shutdown(wait=False)
+    server = _server(settings, registry, registry, model.result)
+    prepare_database(settings)
+    return _run(server, doors, registry)
 
 
 def _serve_with_workers(settings: Settings, given: dict[str, Any], doors: _Doors) -> int:

@@ -109,6 +109,10 @@ class _Walk:
         if not self._begun:
             self._wrong("There is nothing in it, not even a header.")
         self._leave()
+        # A chain begins under a checkpoint, and the newest one is never pruned.
+        something = self.finding.writers or self._checkpoint.begun
+        if something and not self.finding.checkpoints and not self.finding.header.cut:
+            self._wrong(f"Checkpoint {self._checkpoint.seq + 1} is missing: there is none at all.")
         # The checkpoints of a cut export name more than it holds.
         for claims in self._claims.values() if not self.finding.header.cut else ():
             for claim in claims:

@@ -39,16 +39,3 @@ def test_every_answer_is_as_documented(
         timeout=seconds + 120,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_every_refusal_is_documented_as_a_problem(gateway: Any) -> None:
-    """Outside the OAuth endpoints and the readiness, whatever is refused is documented in one form."""
-    document = httpx.get(f"{gateway.base_url}/openapi.json").json()
-    others = ("/auth/token", "/auth/revoke", "/auth/introspect", "/readyz")
-    for path, operations in document["paths"].items():
-        for method, operation in operations.items():
-            refusals = {status: answer for status, answer in operation["responses"].items() if status >= "400"}
-            assert {"400", "421", "431"} <= set(refusals), (method, path)
-            if path not in others:
-                kinds = {kind for answer in refusals.values() for kind in answer["content"]}
-                assert kinds == {"application/problem+json"}, (method, path)

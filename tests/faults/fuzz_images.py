@@ -1,6 +1,6 @@
 """Mutated images against the decoder, in a process that may die of them, and against a running gateway.
 
-    python tests/faults/fuzz_images.py [--images 10000] [--requests 1000] [--seed 7] [--only FORMAT:NUMBER] [--json]
+    python -m tests.faults.fuzz_images [--images 10000] [--requests 1000] [--seed 7] [--only FORMAT:NUMBER] [--json]
 
 Both numbers are for each format. Every image must give pixels or a refusal, within two seconds, and over HTTP a 200
 or a 4xx; neither process may grow by more than 48 MB from its first tenth on. Exit status 1 when one does not.
@@ -15,26 +15,21 @@ import json
 import multiprocessing
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from socket import socket
 
 import httpx
-from mutations import FORMATS, corpus, mutant
 
-from auth.signatures import generate_signing_key
-from monitoring.ledger.signing import new_private_key
+from tests.conftest import Gateway, make_gateway
+from tests.faults.mutations import FORMATS, corpus, mutant
 
-ATALAYA = Path(sys.executable).with_name("atalaya")
-PASSWORD = "correct horse battery"
 SLOWEST_S = 2.0
 MOST_GROWTH_KB = 48_000
 CONNECTIONS = 8
@@ -125,11 +120,12 @@ def _told(pipe: Connection, seconds: float) -> object:
     return pipe.recv()
 
 
-async def fuzz_gateway(url: str, token: str, pid: int, name: str, seed: int, requests: int) -> Report:
+async def fuzz_gateway(gateway: Gateway, name: str, seed: int, requests: int) -> Report:
     """As the body itself and as a form, on several connections; images that the decoder has not seen."""
-    report, files, early = Report(), corpus(), 0
+    assert gateway.process is not None
+    report, files, early, pid = Report(), corpus(), 0, gateway.process.pid
     numbers = iter(range(1_000_000, 1_000_000 + requests))
-    headers = {"Authorization": f"Bearer {token}"}
+    headers = {"Authorization": f"Bearer {gateway.token()}"}
 
     async def send(client: httpx.AsyncClient) -> None:
         nonlocal early
@@ -144,60 +140,21 @@ async def fuzz_gateway(url: str, token: str, pid: int, name: str, seed: int, req
                 report.faults.append(f"{name}:{number} is answered {outcome}")
             early = early or (_resident_kb(pid) if number >= 1_000_000 + requests // 10 else 0)
 
-    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30) as client:
+    async with httpx.AsyncClient(base_url=gateway.base_url, headers=headers, timeout=30) as client:
         await asyncio.gather(*(send(client) for _ in range(CONNECTIONS)))
     report.close(early, _resident_kb(pid))
     return report
 
 
 @contextmanager
-def gateway() -> Iterator[tuple[str, str, int]]:
-    """A gateway of its own: its address, a client's token and its process id."""
-    with tempfile.TemporaryDirectory() as folder, socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-        probe.close()
-        environment = {
-            "PATH": os.environ["PATH"],
-            "PORT": port,
-            "DATABASE_URL": f"sqlite:///{folder}/gateway.db",
-            "AUTH__SIGNING_KEY": generate_signing_key("ES256"),
-            "LEDGER__SIGNING_KEY": new_private_key(),
-            "MODEL__URL": "stub://",
-            "LIMITS__PREDICT": "10000000/minute",
-            "LOG_LEVEL": "warning",
-        }
-
-        def run(*arguments: str) -> str:
-            return subprocess.run(
-                [ATALAYA, *arguments],
-                input=PASSWORD,
-                env=environment,
-                cwd=folder,
-                check=True,
-                text=True,
-                stdout=subprocess.PIPE,
-            ).stdout.strip()
-
-        run("users", "add", "fuzz", "--role", "client", "--password-stdin")
-        process = subprocess.Popen([ATALAYA, "serve"], env=environment, cwd=folder)
+def running() -> Iterator[Gateway]:
+    with tempfile.TemporaryDirectory() as folder:
+        gateway = make_gateway(Path(folder), MODEL__URL="stub://", LIMITS__PREDICT="10000000/minute")
+        gateway.start()
         try:
-            url = f"http://127.0.0.1:{port}"
-            _wait_for(url, process)
-            yield url, run("token", "--user", "fuzz", "--password-stdin", "--scope", "predict"), process.pid
+            yield gateway
         finally:
-            process.terminate()
-            process.wait(20)
-
-
-def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and process.poll() is None:
-        with suppress(httpx.TransportError):
-            if httpx.get(f"{url}/readyz").is_success:
-                return
-        time.sleep(0.05)
-    raise RuntimeError("the gateway does not start")
+            gateway.stop()
 
 
 def _resident_kb(pid: int) -> int:
@@ -227,9 +184,9 @@ def main() -> int:
         return 0
     reports = {f"decoder {name}": fuzz_decoder(name, asked.seed, asked.images) for name in FORMATS}
     if asked.requests:
-        with gateway() as (url, token, pid):
+        with running() as gateway:
             for name in FORMATS:
-                reports[f"HTTP {name}"] = asyncio.run(fuzz_gateway(url, token, pid, name, asked.seed, asked.requests))
+                reports[f"HTTP {name}"] = asyncio.run(fuzz_gateway(gateway, name, asked.seed, asked.requests))
     faults = [fault for report in reports.values() for fault in report.faults]
     if asked.json:
         print(json.dumps({name: vars(report) for name, report in reports.items()}))

@@ -33,6 +33,7 @@ from tests.servers import redis
 PROCESSES, REQUESTS, AT_ONCE = 4, 10_000, 50
 ALLOWED = parse("4000/hour")
 LONGEST_LAG_S, LONGEST_HEALING_S = 0.05, 3.0
+TICK_S = 0.002
 
 
 async def count(place: str) -> None:
@@ -66,16 +67,24 @@ def allowed_by_processes(place: str) -> int:
     return sum(int(worker.communicate(timeout=60)[0]) for worker in workers)
 
 
+def waited_for_a_core_s() -> float:
+    """How long this thread could have run, but others had the cores; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    except OSError:
+        return 0.0
+
+
 async def worst_lag_s(windows: Windows) -> float:
-    """How late the event loop was, at most, while requests came until a store that is away must be known to be."""
+    """How late the event loop was by its own doing, at most, while requests came and the store was found to be away."""
     worst, ended = 0.0, asyncio.Event()
 
     async def tick() -> None:
         nonlocal worst
         while not ended.is_set():
-            began = time.perf_counter()
-            await asyncio.sleep(0.002)
-            worst = max(worst, time.perf_counter() - began - 0.002)
+            began = time.perf_counter() - waited_for_a_core_s()
+            await asyncio.sleep(TICK_S)
+            worst = max(worst, time.perf_counter() - waited_for_a_core_s() - began - TICK_S)
 
     ticking = asyncio.create_task(tick())
     until = time.monotonic() + 1.5 * REDIS_WAIT_S
@@ -116,11 +125,10 @@ def experiments(folder: Path, rounds: int) -> Iterator[tuple[str, str, bool]]:
         return f"{allowed} of {ALLOWED.amount} allowed, in {took_s:.1f} s", allowed == ALLOWED.amount
 
     def without(how: signal.Signals) -> tuple[str, bool]:
-        # The machine may hold this process up by itself; what the gateway does, it does each time.
         seen = [asyncio.run(away(server, how)) for _ in range(rounds)]
-        lags, healed = sorted(lag for lag, _ in seen), max(healed for _, healed in seen)
-        told = f"event loop late by {lags[0] * 1000:.0f} to {lags[-1] * 1000:.0f} ms, whole again within {healed:.1f} s"
-        return told, lags[len(lags) // 2] < LONGEST_LAG_S and healed < LONGEST_HEALING_S
+        lag_s, healed_s = max(lag for lag, _ in seen), max(healed for _, healed in seen)
+        told = f"event loop late by {lag_s * 1000:.0f} ms at most, whole again within {healed_s:.1f} s"
+        return told, lag_s < LONGEST_LAG_S and healed_s < LONGEST_HEALING_S
 
     with redis.running(folder) as server:
         tries: list[tuple[str, Callable[[], tuple[str, bool]]]] = [
@@ -141,9 +149,9 @@ def main() -> int:
     if options.count:
         asyncio.run(count(options.count))
         return 0
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(Path(os.devnull).open("w")))
     good = True
-    with tempfile.TemporaryDirectory(prefix="atalaya-limits-") as folder:
+    with tempfile.TemporaryDirectory(prefix="atalaya-limits-") as folder, Path(os.devnull).open("w") as nowhere:
+        structlog.configure(logger_factory=structlog.PrintLoggerFactory(nowhere))
         for name, told, fine in experiments(Path(folder), options.rounds):
             print(f"{name:<48}{told}   {'ok' if fine else 'FAILED'}", flush=True)
             good = good and fine

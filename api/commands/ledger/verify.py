@@ -69,6 +69,8 @@ NO_PARQUET = "Parquet needs pyarrow: pip install --require-hashes -r requirement
 
 
 def _told(finding: Finding) -> str:
+    if not finding.writers and not finding.checkpoints:
+        return "There is nothing in it: it was never written, or was emptied. With --anchor the difference shows."
     parts = [f"{finding.entries} entries of {finding.writers} writers, unchanged."]
     if finding.erased:
         parts.append(f"{finding.erased} were erased.")

@@ -97,6 +97,7 @@ def test_line_25_limits_without_their_store(new_gateway: Callable[..., Any], red
         MODEL__URL="stub://", REDIS_URL=redis_server.url, LIMITS__PREDICT="40/hour", DRAIN_SECONDS="0"
     )
     token = gateway.token()
+    assert limits_word(gateway) == "ok"
     redis_server.send(signal.SIGSTOP)
     with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=gateway.base_url) as client:
         asked, slowest = pool.submit(predict_at, [gateway.base_url], token, 40), 0.0

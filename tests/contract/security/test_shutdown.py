@@ -167,6 +167,13 @@ def test_ctrl_c_does_not_wait(new_gateway: Callable[..., Any]) -> None:
         assert time.monotonic() - started < 5
 
 
+def test_a_closed_terminal(new_gateway: Callable[..., Any]) -> None:
+    """Without workers SIGHUP is what it means: the terminal has gone, and the gateway ends in order."""
+    gateway = new_gateway(MODEL__URL="stub://")
+    gateway.process.send_signal(signal.SIGHUP)
+    assert gateway.process.wait(10) == 0, gateway.log()
+
+
 def test_no_worker_outlives_its_parent(new_gateway: Callable[..., Any]) -> None:
     """Workers whose parent was killed stop in order; nothing keeps the port."""
     gateway = new_gateway(MODEL__URL="stub://", DRAIN_SECONDS="0", WEB_CONCURRENCY="2")
