@@ -198,6 +198,26 @@ def resource_panels() -> Iterable[timeseries.Panel]:
         "percentunit",
         query(f"process_resident_memory_bytes{{{JOB}}} / atalaya_memory_limit_bytes{{{JOB}}}", "{{instance}}"),
     ).max(1)
+    yield graph(
+        "Memory reserved for images",
+        "What requests in progress have reserved of the budget for images; past it newcomers wait, then get 503.",
+        "bytes",
+        query(f"atalaya_memory_reserved_bytes{{{JOB}}}", "{{instance}}"),
+    )
+    yield graph(
+        "Entries made durable",
+        "Entries of the prediction ledger a second: one for each answer, and for each refusal of a known caller.",
+        "cps",
+        query(rate("instance", "atalaya_ledger_entries_total"), "{{instance}}"),
+        width=6,
+    )
+    yield graph(
+        "Entries in the spool",
+        "What waits for the database to be back. It should be 0; answers go on until the spool is full.",
+        "short",
+        query(f"sum by (instance) (atalaya_ledger_spooled_entries{{{JOB}}})", "{{instance}}"),
+        width=6,
+    )
     yield (
         graph(
             "Open files and sockets against their limit",

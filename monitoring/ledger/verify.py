@@ -86,6 +86,7 @@ class _Walk:
         self._place: _Place | None = None
         self._last_writer = ""
         self._begun = False
+        self._pruned = 0  # the last checkpoint that was
         self._steps: dict[type, Callable[..., None]] = {
             Header: self._header,
             Stump: self._stump,
@@ -119,7 +120,12 @@ class _Walk:
                 self._wrong(f"Entry {claim.seq} of {plain(claim.writer)}, which a checkpoint names, is missing.")
         noted = self._noted
         if noted is not None and not self._anchor_met:
-            self._wrong(f"Checkpoint {noted.number}, which was noted earlier, is not there any more, or is another.")
+            why = (
+                "was pruned: give a newer one"
+                if noted.number < self._pruned
+                else "is not there any more, or is another"
+            )
+            self._wrong(f"Checkpoint {noted.number}, which was noted earlier, {why}.")
 
     def _wrong(self, problem: str) -> None:
         if len(self.finding.problems) < MOST_PROBLEMS:
@@ -178,7 +184,8 @@ class _Walk:
             if self._checkpoint.begun:
                 self._wrong(f"{name} is there twice, or too late.")
             self._checkpoint.begun = True
-            self._checkpoint.seq, self._checkpoint.hash = stump.seq, stump.hash
+            self._checkpoint.seq = self._pruned = stump.seq
+            self._checkpoint.hash = stump.hash
             self.finding.anchor = Anchor(stump.seq, stump.hash)
             self._anchor_met |= self._noted == self.finding.anchor
         else:

@@ -6,7 +6,9 @@ import json
 import sqlite3
 import stat
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +178,41 @@ def test_all_that_is_wrong_is_in_the_document(ledger: Run, house: Settings) -> N
     assert (status, document["ok"], document["entries"]) == (1, False, 6)
     assert [problem[:23] for problem in document["problems"]] == ["The payload of entry 5 ", "The payload of entry 6 "]
     assert err == f"error: {document['problems'][0]} --json tells 1 more.\n"
+
+
+@contextmanager
+def written_meanwhile(house: Settings) -> Iterator[None]:
+    """Somebody writes a chain of their own without a pause, and checkpoints."""
+    stop, ids = threading.Event(), Ids()
+    engine = open_blocking_engine(house.database_url.get_secret_value(), 30).execution_options(**WRITING)
+    store, chain = LedgerStore(engine, Signer(house.ledger_key())), Chain(ids.new())
+    store.open_chain(chain.writer)
+
+    def write() -> None:
+        while not stop.is_set():
+            links = chain.links([Draft(ids.new(), "2026-11-04T09:30:00.000000Z", facts("ext"))])
+            with store.transaction() as connection:
+                store.append(connection, links, chain.seq)
+            chain.advance(links)
+            store.checkpoint()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        store.close()
+
+
+def test_a_gateway_may_write_meanwhile(ledger: Run, house: Settings) -> None:
+    """What is checked or handed out is one state of the database, whoever writes: there is no false alarm."""
+    with written_meanwhile(house):
+        for _ in range(3):
+            assert ledger("verify")[2] == ""
+            exported(ledger, "e.jsonl", "--since", "2026-11-02")
+            assert ledger("verify", "e.jsonl")[2] == ""
 
 
 def test_an_empty_ledger_is_told_apart(ledger: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,7 +194,7 @@ def test_alerts_explain_themselves(alert: dict[str, Any]) -> None:
 
 def test_prometheus_configuration(debian_tool: Tool) -> None:
     """Prometheus accepts its configuration and the alerts it loads."""
-    assert "6 rules found" in run(debian_tool("promtool"), "check", "config", "deploy/prometheus/prometheus.yml")
+    assert "9 rules found" in run(debian_tool("promtool"), "check", "config", "deploy/prometheus/prometheus.yml")
 
 
 def test_alerts_fire_when_they_should(debian_tool: Tool) -> None:

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, create_engine, text
 
 from monitoring.ledger.chain import Chain
-from monitoring.ledger.entries import GENESIS, Checkpoint, Draft, Head, written_time
+from monitoring.ledger.entries import GENESIS, Checkpoint, Draft, Head, Stump, written_time
 from monitoring.ledger.identity import Ids
 from monitoring.ledger.records import Line, Record, records_in
 from monitoring.ledger.signing import Signer, new_private_key
 from monitoring.ledger.store import LedgerStore
 from monitoring.ledger.tables import metadata
+from monitoring.ledger.verify import Anchor
 
 Check = Callable[..., Any]
 Records = Sequence[Record]
@@ -37,6 +38,16 @@ def test_an_unchanged_ledger_is_found_good(small_ledger: Records, check: Check) 
     assert finding.problems == []
     assert (finding.writers, finding.entries, finding.erased, finding.withheld) == (3, 19, 8, 0)
     assert check(small_ledger, finding.anchor).problems == []
+
+
+def test_an_anchor_can_be_too_old(small_ledger: Records, check: Check) -> None:
+    """A checkpoint that was pruned since it was noted proves nothing any more, and the sentence says so."""
+    stump = small_ledger[1]
+    assert isinstance(stump, Stump)
+    assert check(small_ledger, Anchor(stump.seq, stump.hash)).problems == []
+    told = f"Checkpoint {stump.seq - 1}, which was noted earlier, was pruned: give a newer one."
+    assert check(small_ledger, Anchor(stump.seq - 1, GENESIS)).problems == [told]
+    assert "or is another" in check(small_ledger, Anchor(stump.seq, GENESIS)).problems[0]
 
 
 def test_either_database_verifies(at_rest: Connection, check: Check) -> None:
