@@ -27,7 +27,7 @@ def workers_of(gateway: Any) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def wait_until(true: Callable[[], Any], within_s: float = 20) -> None:
+def wait_until(true: Callable[[], Any], within_s: float = 60) -> None:
     deadline = time.monotonic() + within_s
     while not true():
         assert time.monotonic() < deadline
