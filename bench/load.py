@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,19 +47,35 @@ def request_of(credential: str, image: Path, route: str = "/v1/predictions") -> 
     return head.encode() + body
 
 
-async def drive(port: int, request: bytes, connections: int, seconds: float, again: bool = False) -> Load:
-    """Send the request on so many connections for so long; with `again` open one anew where one ends."""
-    load, until = Load(), time.perf_counter() + seconds
-    began = time.perf_counter()
-    await asyncio.gather(
-        *(_connection(port, request, lambda: time.perf_counter() < until, load, again) for _ in range(connections))
-    )
+async def drive(
+    port: int, request: bytes, connections: int, seconds: float, again: bool = False, rate: float = math.inf
+) -> Load:
+    """Send the request on so many connections for so long; with `again` open one anew where one ends.
+
+    All connections together send at most `rate` requests a second.
+    """
+    load, began = Load(), time.perf_counter()
+    every_s = connections / rate
+
+    async def connection(place: int) -> None:
+        due = began + every_s * place / connections
+
+        async def turn() -> bool:
+            nonlocal due
+            await asyncio.sleep(due - time.perf_counter())
+            due = max(due + every_s, time.perf_counter())
+            return time.perf_counter() < began + seconds
+
+        await _connection(port, request, turn, load, again)
+
+    await asyncio.gather(*map(connection, range(connections)))
     load.seconds = time.perf_counter() - began
     return load
 
 
-async def _connection(port: int, request: bytes, goes_on: Callable[[], bool], load: Load, again: bool) -> None:
-    while goes_on():
+async def _connection(port: int, request: bytes, turn: Callable[[], Awaitable[bool]], load: Load, again: bool) -> None:
+    """Send whenever it is its turn, until it is told that there are no more."""
+    while await turn():
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
         except OSError:
@@ -67,8 +84,9 @@ async def _connection(port: int, request: bytes, goes_on: Callable[[], bool], lo
             await asyncio.sleep(0.01)
             continue
         try:
-            while goes_on() and await _exchange(reader, writer, request, load):
-                pass
+            while await _exchange(reader, writer, request, load):
+                if not await turn():
+                    return
         except (OSError, asyncio.IncompleteReadError):
             load.cut += 1
             if not again:

@@ -16,7 +16,7 @@ from monitoring.errors import BadExport
 from monitoring.ledger.exports import line_of, record_of
 from monitoring.ledger.records import Line, Record
 
-_ROWS_AT_ONCE = 5000
+_ROWS_AT_ONCE = 2000
 _SCHEMA = pyarrow.schema(
     [
         ("record", pyarrow.string()),
@@ -52,9 +52,11 @@ def read_rows(path: Path) -> Iterator[Record]:
     """The records, whose repeated columns say the same. Raises BadExport."""
     number = 0
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(_ROWS_AT_ONCE):
-                for number, row in enumerate(batch.to_pylist(), number + 1):  # noqa: B020  (it goes on counting)
+        # Whatever is read ahead would stay in memory.
+        with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
+            for group in range(file.num_row_groups):
+                rows = file.read_row_group(group, use_threads=False).to_pylist()
+                for number, row in enumerate(rows, number + 1):  # noqa: B020  (it goes on counting)
                     yield _checked(row, number)
     except (pyarrow.ArrowException, OSError, KeyError) as error:
         raise BadExport(f"{path} cannot be read as Parquet: the file was damaged, or is something else.") from error

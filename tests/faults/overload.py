@@ -1,0 +1,90 @@
+"""A gateway at ten times what it can answer: who is let in keeps a short latency, the rest hear so at once.
+
+    python -m tests.faults.overload [--seconds 20] [--times 10]
+
+Exit status 0 when of the admitted the 99th percentile stays under three times that of a single caller, every other
+answer is a 503 with Retry-After, memory stays flat and /livez answers within 50 ms; 1 when not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from dataclasses import dataclass, field
+
+import httpx
+
+from bench.load import Load, drive, request_of
+from bench.serving import SAMPLE, Served, serving
+
+CONNECTIONS = 100
+MOST_TIMES_P99, MOST_LIVEZ_MS, MOST_GROWTH_MB = 3.0, 50.0, 20.0
+
+
+@dataclass
+class Watch:
+    """What else was seen meanwhile: durations of /livez in milliseconds, and readings of memory."""
+
+    livez_ms: list[float] = field(default_factory=list)
+    megabytes: list[float] = field(default_factory=list)
+
+    async def look(self, served: Served, seconds: float) -> None:
+        until = time.perf_counter() + seconds
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{served.port}") as client:
+            await client.get("/livez")
+            while (began := time.perf_counter()) < until:
+                (await client.get("/livez")).raise_for_status()
+                self.livez_ms.append((time.perf_counter() - began) * 1000)
+                self.megabytes.append(served.resident_megabytes())
+                await asyncio.sleep(0.1)
+
+
+async def watched(served: Served, connections: int, seconds: float, rate: float) -> tuple[Load, Watch]:
+    watch = Watch()
+    loading = drive(served.port, request_of(served.token, SAMPLE), connections, seconds, again=True, rate=rate)
+    load, _ = await asyncio.gather(loading, watch.look(served, seconds))
+    return load, watch
+
+
+def run(seconds: float, times: float) -> list[str]:
+    """Print what was seen; returns what was missed."""
+    with serving() as served:
+        asyncio.run(watched(served, 4, 2, float("inf")))
+        alone, _ = asyncio.run(watched(served, 1, seconds / 2, float("inf")))
+        capacity, _ = asyncio.run(watched(served, 8, seconds / 4, float("inf")))
+        load, watch = asyncio.run(watched(served, CONNECTIONS, seconds, times * capacity.rate))
+        refused = httpx.get(f"http://127.0.0.1:{served.port}/readyz").status_code
+    offered = len(load.durations) / load.seconds
+    ratio = load.percentile_ms(99) / alone.percentile_ms(99)
+    growth = max(watch.megabytes) - watch.megabytes[0]
+    livez = sorted(watch.livez_ms)
+    p50, p99 = load.percentile_ms(50), load.percentile_ms(99)
+    print(f"alone:    {alone.rate:6.1f}/s, p99 {alone.percentile_ms(99):.0f} ms; capacity {capacity.rate:.1f}/s")
+    print(f"overload: {offered:6.1f}/s, {offered / capacity.rate:.1f} times; {dict(load.statuses)}, {load.cut} cut")
+    print(f"admitted: {load.rate:6.1f}/s, p50 {p50:.0f} ms, p99 {p99:.0f} ms, {ratio:.2f} times alone")
+    print(f"/livez:   median {livez[len(livez) // 2]:.1f} ms, slowest {livez[-1]:.1f} ms; {growth:.1f} MB more")
+    missed = {
+        f"the admitted waited {ratio:.2f} times as long as alone": ratio > MOST_TIMES_P99,
+        f"/livez took {livez[-1]:.0f} ms": livez[-1] > MOST_LIVEZ_MS,
+        f"memory grew by {growth:.0f} MB": growth > MOST_GROWTH_MB,
+        f"statuses {dict(load.statuses)}": not set(load.statuses) <= {200, 503} or load.cut > 0,
+        "the gateway was not ready afterwards": refused != 200,
+    }
+    return [what for what, is_so in missed.items() if is_so]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--times", type=float, default=10)
+    options = parser.parse_args()
+    missed = run(options.seconds, options.times)
+    for what in missed:
+        print(f"missed: {what}", file=sys.stderr)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
