@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO, TypeVar
 import typer
 
 from api.commands.database import operator, with_engine
+from api.commands.moments import moment
 from api.commands.output import JsonFlag, print_json
 from api.errors import CommandFailed
 from api.settings import load_settings
@@ -29,15 +30,6 @@ T = TypeVar("T")
 _NEWEST = 50
 
 
-def _moment(text: str) -> datetime:
-    """UTC unless it names its offset. Raises BadParameter."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text} is no time such as 2026-11-03 or 2026-11-03T09:30:00Z.") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
 @app.callback()
 def audit(
     context: typer.Context,
@@ -45,7 +37,7 @@ def audit(
     since: Annotated[
         datetime | None,
         typer.Option(
-            parser=_moment, metavar="TIME", help=f"From this moment on (ISO 8601); the newest {_NEWEST} if absent."
+            parser=moment, metavar="TIME", help=f"From this moment on (ISO 8601); the newest {_NEWEST} if absent."
         ),
     ] = None,
     export: Annotated[

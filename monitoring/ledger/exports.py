@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Select, func, select
 
 from monitoring.errors import BadExport
 from monitoring.ledger.entries import GENESIS, Checkpoint, Claim, Entry, Erasure, Head, Payload, Stump, claims_of
+from monitoring.ledger.payloads import parsed
 from monitoring.ledger.records import (
     Cut,
     Header,
@@ -124,7 +125,7 @@ def _members(part: Any) -> dict[str, Any]:
 def record_of(line: str, number: int) -> Record:
     """Raises BadExport, naming the line's number."""
     try:
-        document = json.loads(line)
+        document = parsed(line)
         kind = document.pop("kind")
         if kind != "entry":
             return _typed(_KINDS[kind], document)  # type: ignore[no-any-return]

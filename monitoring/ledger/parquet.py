@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
@@ -14,6 +13,7 @@ import pyarrow.parquet
 
 from monitoring.errors import BadExport
 from monitoring.ledger.exports import line_of, record_of
+from monitoring.ledger.payloads import parsed
 from monitoring.ledger.records import Line, Record
 
 _ROWS_AT_ONCE = 2000
@@ -55,7 +55,8 @@ def read_rows(path: Path) -> Iterator[Record]:
         # Whatever is read ahead would stay in memory.
         with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
             for group in range(file.num_row_groups):
-                rows = file.read_row_group(group, use_threads=False).to_pylist()
+                table = file.read_row_group(group, _SCHEMA.names, use_threads=False)
+                rows = zip(*(table[name].to_pylist() for name in _SCHEMA.names), strict=True)
                 for number, row in enumerate(rows, number + 1):  # noqa: B020  (it goes on counting)
                     yield _checked(row, number)
     except (pyarrow.ArrowException, OSError, KeyError) as error:
@@ -70,16 +71,15 @@ def _columns(record: Record) -> dict[str, Any]:
     if payload is not None:
         found |= {"principal": payload.principal, "model": payload.model, "status": payload.status}
         with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):  # one that was changed
-            document = json.loads(payload.document)
+            document = parsed(payload.document)
             output = document["output"] or {}
             found |= {"code": document["code"], "label": output.get("label"), "confidence": output.get("confidence")}
     return found
 
 
-def _checked(row: dict[str, Any], number: int) -> Record:
+def _checked(row: tuple[Any, ...], number: int) -> Record:
     """Raises BadExport where a column was changed: analysts read the columns, not the record."""
-    record = record_of(row["record"], number)
-    expected = dict.fromkeys(_SCHEMA.names[1:]) | _columns(record)
-    if any(row[name] != value for name, value in expected.items()):
+    record = record_of(row[0], number)
+    if row[1:] != tuple((dict.fromkeys(_SCHEMA.names[1:]) | _columns(record)).values()):
         raise BadExport(f"The columns of row {number} do not say what its record says: they were changed.")
     return record

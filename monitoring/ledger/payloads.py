@@ -18,7 +18,7 @@ def payload_problem(entry: Entry, payload: Payload) -> str | None:
             return "was changed: its salt is none"
         if payload.commitment() != entry.commitment:
             return "was changed: it is not what the entry commits to"
-        document = _parsed(payload.document)
+        document = parsed(payload.document)
         repeated = columns_of(document)
         named = document["id"], document["at"]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -28,8 +28,11 @@ def payload_problem(entry: Entry, payload: Payload) -> str | None:
     return None if named == (entry.id, entry.at) else "belongs to another entry"
 
 
-def _parsed(document: str) -> Any:
-    """Raises ValueError, RecursionError. The parser that takes a third of the time knows no lone surrogates."""
+def parsed(document: str) -> Any:
+    """What a text of JSON says. Raises ValueError, RecursionError.
+
+    The parser that takes a third of the time knows no lone surrogates: the other one has the last word.
+    """
     try:
         return from_json(document)
     except ValueError:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
-
-import typer
 
 from api.commands.database import with_engine
 from api.settings import Settings
@@ -44,12 +41,3 @@ def principal_named(settings: Settings, name: str) -> str:
 
     found = with_engine(settings, lambda engine: UserStore(engine).find(name))
     return found[0].id if found else name
-
-
-def moment(text: str) -> datetime:
-    """UTC unless it names its offset. Raises BadParameter."""
-    try:
-        parsed = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text} is no time such as 2026-11-03 or 2026-11-03T09:30:00Z.") from None
-    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from api.commands.database import Note, note, with_engine
-from api.commands.ledger.database import ledger_view, moment, principal_named
+from api.commands.ledger.database import ledger_view, principal_named
 from api.commands.ledger.verify import NO_PARQUET
+from api.commands.moments import moment
 from api.commands.output import JsonFlag, print_json, progress_bar
 from api.errors import CommandFailed
 from api.settings import Settings, load_settings

@@ -1,0 +1,16 @@
+"""Times on the command line."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import typer
+
+
+def moment(text: str) -> datetime:
+    """UTC unless it names its offset. Raises BadParameter."""
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text} is no time such as 2026-11-03 or 2026-11-03T09:30:00Z.") from None
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
