@@ -125,7 +125,8 @@ class Ledger:
             batch, self._waiting = self._waiting[:MOST_AT_ONCE], self._waiting[MOST_AT_ONCE:]
             # Who has left already gets no entry and pays nothing.
             batch = [waiting for waiting in batch if not waiting.done.done()]
-            refusals = self._refusals.take()
+            # Their ids are given now: those of all who wait came before.
+            refusals = [] if self._waiting else self._refusals.take()
             drafts = [Wanted(self._draft(facts), None) for facts in refusals]
             outcomes = await self._commit([waiting.wanted for waiting in batch] + drafts)
             for waiting, outcome in zip(batch, outcomes, strict=False):

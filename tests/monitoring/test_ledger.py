@@ -287,6 +287,19 @@ async def test_refusals_are_recorded_behind_the_answer(house: House) -> None:
     await house.entries()
 
 
+async def test_ids_ascend_whatever_waits(house: House) -> None:
+    """In a chain ids ascend, also where more wait than one transaction takes, and refusals come between them."""
+    async with house.ledger() as ledger:
+        for code in ("unsupported_image", "corrupt_image"):
+            recording = [asyncio.ensure_future(ledger.record(facts(), None)) for _ in range(700)]
+            await asyncio.sleep(0)
+            ledger.refuse(refused(code))
+            await asyncio.gather(*recording)
+    ids = [row.id for row in await house.entries()]
+    assert len(ids) == 1402
+    assert ids == sorted(ids)
+
+
 async def test_refusals_wait_for_the_database(house: House) -> None:
     """Refusals that can be written nowhere are kept, and written once they can be."""
     async with house.ledger() as ledger:
