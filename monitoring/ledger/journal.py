@@ -116,6 +116,8 @@ class Journal:
         """Bring the oldest part of what was spooled to the database. Raises LedgerUnavailable."""
         spool = next((spool for spool in self._spools if spool.waiting), None)
         if spool is None:
+            if self.full and not self._spools[-1].has_room():
+                raise LedgerUnavailable
             self._store.check_writable()
             self.spooling = self.full = False
             return

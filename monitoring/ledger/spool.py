@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _PAGE_BYTES = 4096
+_ROOM_BYTES = 64 * 1024
 _SUFFIX = ".spool"
 
 
@@ -51,6 +52,16 @@ class Spool:
         except sqlite3.Error as error:
             raise SpoolFull from error
         self.waiting += len(texts)
+
+    def has_room(self) -> bool:
+        """Whether some dozens of entries would fit: tried out, for a full disk may still take a few bytes."""
+        try:
+            with _transaction(self._connection):
+                self._connection.execute("INSERT INTO waiting (text) VALUES (?)", ("x" * _ROOM_BYTES,))
+            self._connection.execute("DELETE FROM waiting WHERE place = last_insert_rowid()")
+        except sqlite3.Error:
+            return False
+        return True
 
     def first(self, count: int) -> list[str]:
         """The oldest texts, in their order."""

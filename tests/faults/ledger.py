@@ -186,8 +186,8 @@ def killed_while_spooling(bench: Bench, server: postgres.Postgres) -> Outcome:
 
 def disk_full(seconds: float) -> Outcome:
     """Database and spool on a disk of a few megabytes, which another file fills; then it is removed."""
-    with small_disk() as disk:
-        bench = Bench(disk, LEDGER__SPOOL_FOLDER=str(disk / "spool"), LEDGER__SPOOL_MEGABYTES="1000")
+    changes = {"LEDGER__SPOOL_MEGABYTES": "1000"}
+    with small_disk() as disk, fresh(folder=disk, LEDGER__SPOOL_FOLDER=str(disk / "spool"), **changes) as bench:
         filler, ready = disk / "filler", []
 
         def fill() -> None:
@@ -204,7 +204,6 @@ def disk_full(seconds: float) -> Outcome:
         outcome = bench.outcome(f"SQLite: disk full for {seconds:.0f} s", *notes_of(load), f"meanwhile {ready[0]}")
         if not load.statuses[503] or set(after.statuses) != {200}:
             outcome.problem = outcome.problem or f"statuses {dict(load.statuses)}, afterwards {dict(after.statuses)}"
-        bench.gateway.stop()
         return outcome
 
 
@@ -224,16 +223,16 @@ def small_disk() -> Iterator[Path]:
 
 
 @contextmanager
-def fresh(database: str = "", **changes: str) -> Iterator[Bench]:
-    folder = Path(tempfile.mkdtemp(prefix="atalaya-faults-"))
-    bench = Bench(folder, database, **changes)
+def fresh(database: str = "", folder: Path | None = None, **changes: str) -> Iterator[Bench]:
+    own = Path(tempfile.mkdtemp(prefix="atalaya-faults-"))
+    bench = Bench(folder or own, database, **changes)
     try:
         yield bench
         bench.gateway.stop()
     finally:
         if bench.gateway.process and bench.gateway.process.poll() is None:
             bench.kill()
-        shutil.rmtree(folder)
+        shutil.rmtree(own)
 
 
 def database_of(server: postgres.Postgres) -> str:

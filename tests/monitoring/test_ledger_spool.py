@@ -67,6 +67,19 @@ def test_full(spool: Spool) -> None:
     spool.append([text] * 50)
 
 
+def test_room_is_tried_out(spool: Spool) -> None:
+    """A spool says that it has room while it has, and holds nothing more for having been asked."""
+    spool.append(["a"])
+    assert spool.has_room()
+    with suppress(SpoolFull):
+        while spool.waiting < 5000:
+            spool.append(["x" * 1000] * 10)
+    assert not spool.has_room()
+    spool.remove_first(spool.waiting - 1)
+    assert spool.has_room()
+    assert spool.first(10) == ["x" * 1000]
+
+
 def test_one_process_alone(spool: Spool) -> None:
     """While a spool is open nobody else can open it, and it does not count as left behind."""
     with pytest.raises(SpoolTaken):
