@@ -244,7 +244,7 @@ async def test_a_crowd_never_takes_more_than_there_is(seed: int) -> None:
         nonlocal most
         most = max(most, reserved)
 
-    budget = MemoryBudget(1_000, wait_s=0.05, on_change=hear)
+    budget = MemoryBudget(1_000, wait_s=20, on_change=hear)
 
     async def come(body: int, pixels: int, breaths: int) -> None:
         nonlocal served

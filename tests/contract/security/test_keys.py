@@ -59,8 +59,8 @@ def test_line_14_a_key_is_stored_hashed_and_shown_once(gateway: Any) -> None:
     assert me(gateway, made["key"][:-1] + "!") == 401
     for path in ("/v1/keys", f"/v1/keys/{made['id']}"):
         assert secret not in owner.get(path).text
-    for file in gateway.folder.iterdir():
-        assert secret.encode() not in file.read_bytes(), file.name
+    for file in gateway.folder.rglob("*"):
+        assert file.is_dir() or secret.encode() not in file.read_bytes(), file.name
     assert secret not in gateway.run("keys", "list", "--json").stdout
 
 
