@@ -1,4 +1,4 @@
-"""How much memory the images in flight may take, and how much a request asks for before its body is read."""
+"""Whether there is room for a request: in the queue, and in memory for what it announces."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import os
 import structlog
 from starlette.requests import Request
 
+from api.deps import Caller, rooms_of
 from api.settings import Settings
 from api.uploads import MULTIPART_OVERHEAD_BYTES
+from auth.principal import Scope
+from model.errors import Overloaded
 from model.image_bounds import MAX_BYTES
 from model.image_memory import reading_bytes
 from monitoring.memory import memory_limit_bytes, private_bytes, resident_bytes
@@ -20,6 +23,23 @@ log = structlog.get_logger("atalaya.admission")
 GROWTH_BYTES = 56 << 20
 # Enough for photographs of a few megapixels: a gateway that can decode nothing is of no use.
 LEAST_BYTES = 32 << 20
+
+_may_predict = Caller(Scope.PREDICT)
+
+
+async def check_room(request: Request) -> None:
+    """Turn a caller away for whom there is no place, before more is read of the request: refusing must cost little.
+
+    Raises Overloaded, and what keeps a caller from predicting.
+    """
+    rooms = rooms_of(request)
+    if rooms["service"].busy:
+        principal = await _may_predict(request)
+        try:
+            rooms["service"].check_room(principal.subject)
+        except Overloaded:
+            rooms["metrics"].shed.labels("queue_full").inc()
+            raise
 
 
 def memory_for_images(settings: Settings) -> int:

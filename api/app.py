@@ -79,10 +79,11 @@ def create_app(
     app.state.limiter = limits
     install_handlers(app)
     app.add_exception_handler(RateLimitExceeded, limit_handler(metrics))
+    # Looked through in this order: what is asked for most comes first.
+    app.include_router(predictions_router(limits, settings.limits.predict))
     app.include_router(health.router)
     app.include_router(auth_router(limits, settings.limits.token))
     app.include_router(oauth.router)
-    app.include_router(predictions_router(limits, settings.limits.predict))
     app.include_router(history.router)
     app.include_router(me.router)
     app.include_router(usage.router)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any
 
@@ -15,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from api.admission import check_room
 from api.errors import status_of
 from auth.principal import Principal
 from auth.quotas import Entry
@@ -46,7 +46,7 @@ class QuotaTill:
 
 
 def charge_of(entry: Entry) -> Charge:
-    return asdict(entry)
+    return {"owners": entry.owners, "month": entry.month, "requests": entry.requests, "pixels": entry.pixels}
 
 
 def entry_of(charge: Charge) -> Entry:
@@ -55,13 +55,19 @@ def entry_of(charge: Charge) -> Entry:
 
 def answered(request: Request, prediction: Prediction) -> dict[str, Any]:
     """What the ledger keeps of an answer, ready for JSON; probabilities at full precision, times in microseconds."""
-    info = prediction.model
+    info, image = prediction.model, prediction.image
     return {
         **_request_facts(request, HTTPStatus.OK, None),
         "model": {"name": info.name, "version": info.version, "digest": info.digest, "backend": info.backend},
         "preprocessing": PREPROCESSING,
         "runtime": runtime_facts(),
-        "image": asdict(prediction.image),
+        "image": {
+            "sha256": image.sha256,
+            "format": image.format,
+            "width": image.width,
+            "height": image.height,
+            "bytes": image.bytes,
+        },
         "output": {
             "index": prediction.index,
             "label": prediction.label,
@@ -93,13 +99,17 @@ def _request_facts(request: Request, status: int, code: str | None) -> dict[str,
 
 
 class RecordedRoute(APIRoute):
-    """A route of predictions: each request of a known caller that gets none is recorded with its code."""
+    """A route of predictions: each request of a known caller that gets none is recorded with its code.
+
+    Whoever would find no place is turned away first.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 
         async def handle_recorded(request: Request) -> Response:
             try:
+                await check_room(request)
                 return await handle(request)
             except ClientDisconnect:
                 raise

@@ -30,6 +30,7 @@ PREDICT_LIMIT = "predict"
 KEY_LIMIT = "key"
 
 KeyOf = Callable[[Request], str]
+Check = Callable[[Request], Awaitable[None]]
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -64,20 +65,22 @@ class CallerLimits(Limiter):
         return "reduced" if self._windows.reduced else None
 
     def per_principal(self, rate: str, name: str) -> Decorator:
-        """At most `rate` requests of one principal over all the routes that share `name`."""
-        return self._shared(rate, name, caller_subject)
+        """At most `rate` requests of one principal over all the routes that share `name`; and an API key's own rate."""
+        return self._shared(rate, name, caller_subject, self._own_rate)
 
     def per_address(self, rate: str, name: str) -> Decorator:
         """At most `rate` requests from one client address over all the routes that share `name`."""
         return self._shared(rate, name, caller_address)
 
-    def _shared(self, rate: str, name: str, key_of: KeyOf) -> Decorator:
+    def _shared(self, rate: str, name: str, key_of: KeyOf, first: Check | None = None) -> Decorator:
         register: Decorator = self.shared_limit(rate, scope=name, key_func=key_of)
         item = parse(rate)
 
         def decorate(endpoint: Callable[..., Any]) -> Callable[..., Any]:
             @wraps(endpoint)
             async def limited(**arguments: Any) -> Any:
+                if first is not None:
+                    await first(arguments["request"])
                 await self._hit(arguments["request"], item, name, key_of)
                 return await endpoint(**arguments)
 
@@ -85,8 +88,8 @@ class CallerLimits(Limiter):
 
         return decorate
 
-    async def own_rate(self, request: Request) -> None:
-        """A dependency that holds an API key to the rate it was given. Raises RateLimitExceeded."""
+    async def _own_rate(self, request: Request) -> None:
+        """Hold an API key to the rate it was given. Raises RateLimitExceeded."""
         rate = request.state.principal.rate
         if rate is not None:
             await self._hit(request, parse(rate), KEY_LIMIT, _key_id)

@@ -19,6 +19,8 @@ _PROBLEM = "#/components/schemas/Problem"
 # FastAPI's own shape of an error, which install_handlers replaces.
 _REPLACED = ("HTTPValidationError", "ValidationError")
 
+_API_KEY = {"type": "apiKey", "in": "header", "name": "X-API-Key"}
+
 Operation = dict[str, Any]
 
 
@@ -45,12 +47,15 @@ def _document(app: FastAPI) -> dict[str, Any]:
     for path in document["paths"].values():
         for operation in path.values():
             _complete(operation)
+    document["components"]["securitySchemes"]["APIKeyHeader"] = _API_KEY
     for name in _REPLACED:
         document["components"]["schemas"].pop(name, None)
     return document
 
 
 def _complete(operation: Operation) -> None:
+    if "security" in operation:  # whoever may send a token may send a key
+        operation["security"].append({"APIKeyHeader": []})
     possible = [*_ALWAYS]
     possible += _WITH_BODY if "requestBody" in operation else ()
     possible += _WITH_CREDENTIAL if "security" in operation else ()

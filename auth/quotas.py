@@ -17,8 +17,27 @@ from auth.tables import api_keys, usage, users
 PIXELS_IN_MEGAPIXEL = 1_000_000
 
 _USER, _KEY, _CLIENT, _ISSUER = "user:", "key:", "client:", "issuer:"
-_LIMITED = {_USER: users, _KEY: api_keys}
 
+# Every prediction executes them: made once, their compiled forms are found at once.
+_USED = (
+    select(usage.c.owner, usage.c.month, usage.c.requests, usage.c.pixels)
+    .where(tuple_(usage.c.owner, usage.c.month).in_(bindparam("rows", expanding=True)))
+    .order_by(usage.c.owner, usage.c.month)
+)
+_USED_LOCKED = _USED.with_for_update()
+_LIMITS = {
+    prefix: select(table.c.id, table.c.monthly_requests, table.c.monthly_megapixels).where(
+        table.c.id.in_(bindparam("ids", expanding=True))
+    )
+    for prefix, table in ((_USER, users), (_KEY, api_keys))
+}
+_CHANGE = (
+    update(usage)
+    .where(usage.c.owner == bindparam("of"), usage.c.month == bindparam("in"))
+    .values(requests=bindparam("requests"), pixels=bindparam("pixels"))
+)
+
+_Row = tuple[str, str]  # owner and month
 Limits = tuple[int | None, int | None]  # requests and pixels in a month; None: as many as one likes
 NO_LIMITS: Limits = (None, None)
 
@@ -33,7 +52,7 @@ class Entry:
     pixels: int
 
     @property
-    def rows(self) -> tuple[tuple[str, str], ...]:
+    def rows(self) -> tuple[_Row, ...]:
         """Each owner with the month."""
         return tuple((owner, self.month) for owner in self.owners)
 
@@ -63,7 +82,7 @@ class Tally:
         return "megapixels" if pixels is not None and self.pixels > pixels else None
 
 
-Tallies = dict[tuple[str, str], Tally]  # by owner and month
+Tallies = dict[_Row, Tally]
 
 
 def owners_of(principal: Principal) -> tuple[str, ...]:
@@ -82,7 +101,7 @@ def user_owner(user_id: str) -> str:
 
 
 def month_of(now: float) -> str:
-    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m")
+    return datetime.fromtimestamp(now, UTC).isoformat()[:7]
 
 
 def next_month(now: float) -> datetime:
@@ -94,7 +113,7 @@ def next_month(now: float) -> datetime:
 def tallies(connection: Connection, owners: Sequence[str], month: str) -> list[Tally]:
     """What each owner has used in the month."""
     rows = [(owner, month) for owner in owners]
-    found = _tallies(connection, rows, _selected(rows))
+    found = _tallies(connection, rows, _used(connection, rows, _USED))
     return [found[row] for row in rows]
 
 
@@ -107,9 +126,12 @@ def settle(
     are locked first, in one order for all processes: two never wait for each other in a circle.
     """
     rows = sorted({(owner, entry.month) for entry in entries for owner in entry.owners})
-    blank = [{"owner": owner, "month": month, "requests": 0, "pixels": 0} for owner, month in rows]
-    connection.execute(insert_into(usage, connection.dialect).on_conflict_do_nothing(), blank)
-    before = _tallies(connection, rows, _selected(rows).with_for_update())
+    used = _used(connection, rows, _USED_LOCKED)
+    if len(used) < len(rows):
+        blank = [{"owner": owner, "month": month, "requests": 0, "pixels": 0} for owner, month in rows]
+        connection.execute(insert_into(usage, connection.dialect).on_conflict_do_nothing(), blank)
+        used = _used(connection, rows, _USED_LOCKED)
+    before = _tallies(connection, rows, used)
     after = dict(before)
     answers = [_add(after, entry, enforce) for entry in entries]
     changed = [
@@ -118,9 +140,7 @@ def settle(
         if after[row] != before[row]
     ]
     if changed:
-        one = usage.c.owner == bindparam("of"), usage.c.month == bindparam("in")
-        values: dict[str, Any] = {"requests": bindparam("requests"), "pixels": bindparam("pixels")}
-        connection.execute(update(usage).where(*one).values(values), changed)
+        connection.execute(_CHANGE, changed)
     return answers, after
 
 
@@ -132,7 +152,7 @@ def _add(totals: Tallies, entry: Entry, enforce: bool) -> QuotaExceeded | None:
     return refusal
 
 
-def exceeding(totals: Mapping[tuple[str, str], Tally], entry: Entry) -> QuotaExceeded | None:
+def exceeding(totals: Mapping[_Row, Tally], entry: Entry) -> QuotaExceeded | None:
     """The error of the first of the entry's owners whose quota it would exceed."""
     for owner, month in entry.rows:
         quota = totals[owner, month].plus(entry).exceeded()
@@ -141,24 +161,23 @@ def exceeding(totals: Mapping[tuple[str, str], Tally], entry: Entry) -> QuotaExc
     return None
 
 
-def _selected(rows: Sequence[tuple[str, str]]) -> Select[Any]:
-    statement = select(usage).where(tuple_(usage.c.owner, usage.c.month).in_(rows))
-    return statement.order_by(usage.c.owner, usage.c.month)
+def _used(connection: Connection, rows: Sequence[_Row], statement: Select[Any]) -> dict[_Row, tuple[int, int]]:
+    """Requests and pixels of the rows that there are."""
+    found = connection.execute(statement, {"rows": rows})
+    return {(owner, month): (requests, pixels) for owner, month, requests, pixels in found}
 
 
-def _tallies(connection: Connection, rows: Sequence[tuple[str, str]], statement: Select[Any]) -> Tallies:
+def _tallies(connection: Connection, rows: Sequence[_Row], used: Mapping[_Row, tuple[int, int]]) -> Tallies:
     limits = _limits(connection, {owner for owner, _ in rows})
-    used = {(row.owner, row.month): (row.requests, row.pixels) for row in connection.execute(statement)}
     return {row: Tally(*used.get(row, (0, 0)), limits.get(row[0], NO_LIMITS)) for row in rows}
 
 
 def _limits(connection: Connection, owners: Iterable[str]) -> Mapping[str, Limits]:
     found: dict[str, Limits] = {}
-    for prefix, table in _LIMITED.items():
+    for prefix, statement in _LIMITS.items():
         ids = [owner.removeprefix(prefix) for owner in owners if owner.startswith(prefix)]
         if ids:
-            limits = table.c.id, table.c.monthly_requests, table.c.monthly_megapixels
-            for owner_id, requests, megapixels in connection.execute(select(*limits).where(table.c.id.in_(ids))):
+            for owner_id, requests, megapixels in connection.execute(statement, {"ids": ids}):
                 pixels = None if megapixels is None else megapixels * PIXELS_IN_MEGAPIXEL
                 found[f"{prefix}{owner_id}"] = requests, pixels
     return found

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
+import os
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -23,6 +25,8 @@ from model.images import ImageNeeds, decode_image, has_quick_header, image_needs
 from model.lines import FairLines
 
 _EWMA_WEIGHT = 0.2
+# Of the threads that infer: on a full machine whoever reads requests, or refuses them, goes first.
+_NICENESS = 10
 _FIRST_GUESS_S = 0.05
 
 # Told the image's number of pixels before it is decoded; what it raises ends the prediction.
@@ -131,6 +135,7 @@ class PredictionService:
         while queued gives its place and its bytes back; one that runs is finished unheard. Raises Overloaded,
         MemoryFull, DeadlineExceeded, a subclass of ImageRefused, what `admit` raises, and RuntimeError after `close`.
         """
+        self.check_room(caller)
         started, measured_s = time.perf_counter(), 0.0
         if admit is not None or room is not None:
             needs = await self.measure(data)
@@ -160,10 +165,10 @@ class PredictionService:
             raise
 
     def check_room(self, caller: str) -> None:
-        """Spare a caller who would be turned away the sending of an image. Raises Overloaded."""
-        with self._changed:
-            if self._crowded(math.inf) and not self._outlasted_by(caller):
-                raise self._turned_away()
+        """Spare both sides the reading of an image that would be turned away. Raises Overloaded."""
+        with self._telling() as told, self._changed:
+            if self._crowded() and not self._outlasted_by(caller):
+                raise self._turned_away(told)
 
     def close(self) -> None:
         """Finish what was admitted, then end the threads. Blocks for as long; the back end stays open."""
@@ -175,31 +180,47 @@ class PredictionService:
 
     def _join(self, job: _Job) -> None:
         """Queue the job, perhaps in place of the last one of whoever sends most. Raises Overloaded, RuntimeError."""
-        sent_away = None
-        with self._changed:
+        with self._telling() as told, self._changed:
             if self._closing:
                 raise RuntimeError("the service is closed")
-            if self._crowded(job.deadline):
+            if self._crowded():
                 if not self._outlasted_by(job.caller):
-                    raise self._turned_away()
-                sent_away, error = self._lines.send_away_last(self._lines.longest()), self._turned_away()
+                    raise self._turned_away(told)
+                told.append(self._sent_away())
+            if self.busy and time.monotonic() + self._wait_s() + self._job_s > job.deadline:
+                raise self._overloaded()  # its own haste is no sign of a crowd
             self._lines.join(job.caller, job)
             self._changed.notify()
-        if sent_away is not None and sent_away.answer.set_running_or_notify_cancel():
-            sent_away.answer.set_exception(error)
+
+    @staticmethod
+    @contextmanager
+    def _telling() -> Iterator[list[tuple[_Job, Overloaded]]]:
+        """Tells those who were sent away, once the lock is free."""
+        told: list[tuple[_Job, Overloaded]] = []
+        try:
+            yield told
+        finally:
+            for job, error in told:
+                job.data = b""
+                if job.answer.set_running_or_notify_cancel():
+                    job.answer.set_exception(error)
+
+    def _sent_away(self) -> tuple[_Job, Overloaded]:
+        """The last one of the longest line, and what to tell it."""
+        self._refused += 1
+        return self._lines.send_away_last(self._lines.longest()), self._overloaded()
 
     def _leave(self, job: _Job) -> None:
         job.data = b""
         with self._changed:
             self._lines.leave(job.caller, job)
 
-    def _crowded(self, deadline: float) -> bool:
+    def _crowded(self) -> bool:
         """Whether one more would have to wait for too long."""
         if not self.busy:
             return False
-        now, wait_s = time.monotonic(), self._wait_s()
-        too_long = wait_s > (self._job_s if self._strict(now) else self._limits.seconds)
-        return too_long or self.waiting >= self._limits.places or now + wait_s + self._job_s > deadline
+        bound_s = self._job_s if self._strict(time.monotonic()) else self._limits.seconds
+        return self._wait_s() > bound_s or self.waiting >= self._limits.places
 
     def _strict(self, now: float) -> bool:
         if now < self._strict_until:
@@ -214,11 +235,17 @@ class PredictionService:
         """Whether somebody else's line is longer than the caller's would be."""
         return len(self._lines) > 0 and self._lines.length_of(self._lines.longest()) > self._lines.length_of(caller) + 1
 
-    def _turned_away(self) -> Overloaded:
+    def _turned_away(self, told: list[tuple[_Job, Overloaded]]) -> Overloaded:
+        """Count a refusal. The first of many ends the wait of those who would not have been let in after it."""
         now = time.monotonic()
         if not self._strict(now):
             self._strict_until = now + self._limits.strict_s
+            while self._lines and self._wait_s() > self._job_s:
+                told.append(self._sent_away())
         self._refused += 1
+        return self._overloaded()
+
+    def _overloaded(self) -> Overloaded:
         retry_after_s = max(1, math.ceil(self._wait_s()))
         return Overloaded("More is asked for than can be answered now. Try again later.", retry_after_s=retry_after_s)
 
@@ -228,6 +255,8 @@ class PredictionService:
 
     def _serve(self) -> None:
         """What a worker thread does until the service is closed and nobody waits."""
+        if sys.platform == "linux":  # where a thread has a niceness of its own
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
         while (job := self._next()) is not None:
             tell = self._tried(job) if job.answer.set_running_or_notify_cancel() else None
             job.data = b""

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field
 
-from api.deps import Rooms, requires
+from api.deps import Caller, Rooms
 from auth.principal import Scope
 from monitoring.audit.events import Entry
 from monitoring.audit.store import Filter
 
-router = APIRouter(tags=["monitoring"], dependencies=[Depends(requires(Scope.AUDIT_READ))])
+router = APIRouter(tags=["monitoring"], dependencies=[Depends(Caller(Scope.AUDIT_READ))])
 
 _MOST = 500
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query
 from starlette.requests import Request
 
 from api.audit import record
-from api.deps import Rooms, requires
+from api.deps import Caller, Rooms
 from api.history_schemas import PastPage, PastPrediction
 from api.schemas import Problem
 from auth.principal import Principal, Scope
@@ -21,7 +21,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {"application/problem+json": {}}} for status in (401, 403, 404, 503)
 }
 
-Reader = Annotated[Principal, Depends(requires(Scope.PREDICTIONS_READ))]
+Reader = Annotated[Principal, Depends(Caller(Scope.PREDICTIONS_READ))]
 
 router = APIRouter(tags=["predictions"], responses=_REFUSALS)
 

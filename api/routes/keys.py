@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.audit import record
-from api.deps import Rooms, State, requires
+from api.deps import Caller, Rooms, State
 from api.key_schemas import KeyAnswer, KeyWithSecret, NewKey, Rotation
 from api.schemas import Problem
 from auth.errors import InsufficientScope, KeyBound, KeyNotFound
@@ -22,7 +22,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], responses=_REFUSALS)
-KeyUser = Annotated[Principal, Depends(requires(Scope.KEYS_WRITE))]
+KeyUser = Annotated[Principal, Depends(Caller(Scope.KEYS_WRITE))]
 
 
 @router.post("", status_code=201)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.responses import PlainTextResponse, Response
 
-from api.deps import requires
+from api.deps import Caller
 from auth.principal import Scope
 
 
@@ -16,7 +16,7 @@ def metrics_router(registry: CollectorRegistry) -> APIRouter:
     """Serve what `registry` holds, as Prometheus text."""
     router = APIRouter(tags=["monitoring"])
 
-    @router.get("/metrics", response_class=PlainTextResponse, dependencies=[Depends(requires(Scope.METRICS_READ))])
+    @router.get("/metrics", response_class=PlainTextResponse, dependencies=[Depends(Caller(Scope.METRICS_READ))])
     async def metrics() -> Response:
         # In a thread: with several workers there are files to read.
         return Response(await asyncio.to_thread(generate_latest, registry), media_type=CONTENT_TYPE_LATEST)

@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query
+from pydantic import BaseModel
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 
 from api.admission import announced_bytes
-from api.deps import Rooms, State, requires
+from api.deps import Caller, State, rooms_of
 from api.ledger import RecordedRoute, answered, charge_of
 from api.limits import PREDICT_LIMIT, CallerLimits
 from api.quotas import dry_run, heard_of
@@ -44,33 +46,38 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 
 def predictions_router(limits: CallerLimits, rate: str) -> APIRouter:
     """Both prediction routes; one principal has `rate` over them together, and an API key its own rate."""
-    allowed = [Depends(requires(Scope.PREDICT)), Depends(limits.own_rate)]
+    allowed = [Depends(Caller(Scope.PREDICT))]
     router = APIRouter(tags=["predictions"], responses=_REFUSALS, dependencies=allowed, route_class=RecordedRoute)
 
-    @router.post("/predict-land-use", openapi_extra=MULTIPART_BODY)
+    @router.post("/predict-land-use", openapi_extra=MULTIPART_BODY, response_model=LandUse)
     @router.post("/predict-land-use/", openapi_extra=MULTIPART_BODY, include_in_schema=False)
     @limits.per_principal(rate, PREDICT_LIMIT)
-    async def predict_land_use(request: Request, rooms: Rooms, timeout_s: Timeout = None) -> LandUse:
+    async def predict_land_use(request: Request, timeout_s: Timeout = None) -> Response:
         """The land use of an aerial image, in the form that the first clients were written for."""
-        return LandUse.of(*await _predict(request, rooms, read_multipart, timeout_s))
+        return _written(LandUse.of(*await _predict(request, rooms_of(request), read_multipart, timeout_s)))
 
-    @router.post("/v1/predictions", openapi_extra=MULTIPART_OR_RAW_BODY)
+    @router.post("/v1/predictions", openapi_extra=MULTIPART_OR_RAW_BODY, response_model=PredictionAnswer | DryRunAnswer)
     @limits.per_principal(rate, PREDICT_LIMIT)
     async def create_prediction(
         request: Request,
-        rooms: Rooms,
         top_k: Annotated[int, Query(ge=1, le=100)] = 5,
         dry: Annotated[bool, Query(alias="dry_run")] = False,
         timeout_s: Timeout = None,
-    ) -> PredictionAnswer | DryRunAnswer:
+    ) -> Response:
         """The land use of an aerial image, with the `top_k` most probable labels; with `dry_run` only what it costs."""
+        rooms = rooms_of(request)
         if dry:
             async with rooms["memory"].reserved_for(announced_bytes(request)):
                 needs = await rooms["service"].measure(await read_image(request))
-            return await dry_run(rooms, request.state.principal, needs.pixels)
-        return PredictionAnswer.of(*await _predict(request, rooms, read_image, timeout_s), top_k)
+            return _written(await dry_run(rooms, request.state.principal, needs.pixels))
+        return _written(PredictionAnswer.of(*await _predict(request, rooms, read_image, timeout_s), top_k))
 
     return router
+
+
+def _written(answer: BaseModel) -> Response:
+    """The answer as it is: FastAPI would check once more what has just been made."""
+    return Response(answer.model_dump_json(), media_type="application/json")
 
 
 async def _predict(request: Request, rooms: State, read: Reader, timeout_s: float | None) -> tuple[Prediction, str]:
@@ -100,7 +107,6 @@ async def _classified(
     service, caller = rooms["service"], request.state.principal.subject
     longest_s = rooms["settings"].model.deadline_seconds
     deadline = time.monotonic() + min(timeout_s or longest_s, longest_s)
-    service.check_room(caller)  # before the image is read
     async with rooms["memory"].reserved_for(announced_bytes(request)) as room:
         work = service.predict(await read(request), admit, room=room, caller=caller, deadline=deadline)
         return await (while_connected(request, work) if service.busy else work)

@@ -180,4 +180,4 @@ def plain(text: str) -> str:
 
 def written_time(moment: datetime) -> str:
     """UTC to the microsecond; such texts sort by time."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

@@ -6,21 +6,39 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import structlog
-from sqlalchemy import Connection, Engine, Row, func, insert, select, text, update
+from sqlalchemy import Connection, Engine, Row, bindparam, func, insert, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from monitoring.errors import LedgerUnavailable
-from monitoring.ledger.entries import GENESIS, Checkpoint, Claim, Head, Link, claims_text, written_time
+from monitoring.ledger.entries import (
+    GENESIS,
+    Checkpoint,
+    Claim,
+    Entry,
+    Head,
+    Link,
+    Payload,
+    claims_text,
+    written_time,
+)
 from monitoring.ledger.signing import Signer
 from monitoring.ledger.tables import ledger_checkpoints, ledger_entries, ledger_heads, ledger_payloads
 
 _CHECKPOINT_LOCK = 0x6C656467  # any number that every process of ours knows
 _NEVER = -1
+
+# Every batch executes them: made once, their compiled forms are found at once.
+_ADD_ENTRIES, _ADD_PAYLOADS = insert(ledger_entries), insert(ledger_payloads)
+_MOVE_HEAD = (
+    update(ledger_heads)
+    .where(ledger_heads.c.writer == bindparam("of"), ledger_heads.c.seq == bindparam("after"))
+    .values({name: bindparam(name) for name in Head.__slots__})
+)
 
 log = structlog.get_logger("atalaya.ledger")
 
@@ -69,12 +87,11 @@ class LedgerStore:
         """Add links of one chain, whose last entry must be number `after`. Raises OutOfStep."""
         if not links:
             return
-        connection.execute(insert(ledger_entries), [asdict(link.entry) for link in links])
-        connection.execute(insert(ledger_payloads), [_payload_row(link) for link in links])
+        connection.execute(_ADD_ENTRIES, [_row(link.entry) for link in links])
+        connection.execute(_ADD_PAYLOADS, [_payload_row(link) for link in links])
         last = links[-1].entry
-        head = asdict(self._signed(Head(last.writer, last.seq, last.hash, self._checkpoint)))
-        ours = ledger_heads.c.writer == last.writer, ledger_heads.c.seq == after
-        if connection.execute(update(ledger_heads).where(*ours).values(**head)).rowcount != 1:
+        head = _row(self._signed(Head(last.writer, last.seq, last.hash, self._checkpoint)))
+        if connection.execute(_MOVE_HEAD, {**head, "of": last.writer, "after": after}).rowcount != 1:
             raise OutOfStep
 
     def undelivered(self, connection: Connection, links: Sequence[Link]) -> Sequence[Link]:
@@ -136,7 +153,7 @@ class LedgerStore:
         checkpoint = None
         if moved:
             checkpoint = self._next_checkpoint(last, moved)
-            connection.execute(insert(ledger_checkpoints), asdict(checkpoint))
+            connection.execute(insert(ledger_checkpoints), _row(checkpoint))
             for row in moved:
                 ours = ledger_heads.c.writer == row.writer
                 connection.execute(update(ledger_heads).where(ours).values(claimed=row.seq))
@@ -168,12 +185,17 @@ def _tell(checkpoint: Checkpoint | None) -> None:
 
 
 def _insert_head(connection: Connection, head: Head) -> None:
-    connection.execute(insert(ledger_heads), {**asdict(head), "claimed": _NEVER})
+    connection.execute(insert(ledger_heads), {**_row(head), "claimed": _NEVER})
 
 
 def _payload_row(link: Link) -> dict[str, Any]:
     entry = link.entry
-    return {"writer": entry.writer, "seq": entry.seq, "id": entry.id, **asdict(link.payload)}
+    return {"writer": entry.writer, "seq": entry.seq, "id": entry.id, **_row(link.payload)}
+
+
+def _row(record: Entry | Payload | Head | Checkpoint) -> dict[str, Any]:
+    """Its columns; `dataclasses.asdict` would copy what cannot change."""
+    return {name: getattr(record, name) for name in record.__slots__}
 
 
 def _descriptor(connection: Connection) -> int:

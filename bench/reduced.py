@@ -1,0 +1,92 @@
+"""What it changes that large JPEGs are decoded at a lower scale: real photographs, enlarged, both ways.
+
+    python -m bench.reduced [--images FOLDER] [--each 2]
+
+FOLDER holds images, or folders of them; the samples without it. An enlarged photograph has nothing fine in it: for each
+size there is also a mosaic of photographs at their own scale, which is all detail.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from bench.serving import ARTEFACT, ROOT
+from model.backends import Backend, open_backend
+from model.images import INPUT_SIZE, decode_image
+
+SIZES = {"12 MP": (4000, 3000), "24 MP": (6000, 4000), "48 MP": (8000, 6000)}
+_TILE = 256
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"}
+
+
+def enlarged(photograph: Image.Image, size: tuple[int, int], files: list[Path], chance: random.Random) -> Image.Image:
+    """The photograph, scaled with the filter that `chance` picks."""
+    return photograph.resize(size, chance.choice((Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)))
+
+
+def mosaic(photograph: Image.Image, size: tuple[int, int], files: list[Path], chance: random.Random) -> Image.Image:
+    """Tiles of photographs of the same folder, none enlarged."""
+    image = Image.new("RGB", size)
+    tiles = [_read(file).resize((_TILE, _TILE)) for file in chance.sample(files, min(8, len(files)))]
+    for x in range(0, size[0], _TILE):
+        for y in range(0, size[1], _TILE):
+            image.paste(chance.choice(tiles), (x, y))
+    return image
+
+
+def compare(backend: Backend, images: Iterator[Image.Image]) -> str:
+    """One line: images, those with the same label, the differences, and milliseconds to decode both ways."""
+    same, pixels, probabilities, seconds = 0, 0.0, 0.0, []
+    for count, image in enumerate(images, start=1):
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=90)
+        began = time.perf_counter()
+        reduced = decode_image(file.getvalue()).pixels
+        between = time.perf_counter()
+        with Image.open(file) as opened:
+            whole = np.asarray(opened.resize(INPUT_SIZE).convert("RGB"))
+        seconds.append((between - began, time.perf_counter() - between))
+        ours, true = backend.predict(np.stack((reduced, whole)))
+        same += bool(ours.argmax() == true.argmax())
+        pixels = max(pixels, float(np.abs(reduced.astype(int) - whole).max()))
+        probabilities = max(probabilities, float(np.abs(ours - true).max()))
+    quick, slow = (1000 * sum(column) / count for column in zip(*seconds, strict=True))
+    return f"{count:>7}{same:>12}{pixels:>10.0f} of 255{probabilities:>14.4f}{quick:>12.0f}{slow:>10.0f}"
+
+
+def _read(file: Path) -> Image.Image:
+    with Image.open(file) as image:
+        return image.convert("RGB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, default=ROOT / "samples")
+    parser.add_argument("--each", type=int, default=2, help="so many images of each folder and size")
+    options = parser.parse_args()
+    folders = [options.images, *sorted(path for path in options.images.iterdir() if path.is_dir())]
+    groups = [[file for file in sorted(folder.iterdir()) if file.suffix.lower() in _SUFFIXES] for folder in folders]
+    chance, backend = random.Random(1), open_backend(ARTEFACT)  # noqa: S311  (the same images every time)
+    print(
+        f"{'':20}{'images':>7}{'same label':>12}{'pixels off':>17}{'probability':>14}{'ms reduced':>12}{'ms full':>10}"
+    )
+    for name, size in SIZES.items():
+        for make in (enlarged, mosaic):
+            images = (
+                make(_read(file), size, files, chance)
+                for files in filter(None, groups)
+                for file in chance.sample(files, min(options.each, len(files)))
+            )
+            print(f"{f'{name} {make.__name__}':20}{compare(backend, images)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
