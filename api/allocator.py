@@ -23,7 +23,7 @@ def keep_memory_small() -> None:
     if libc is not None:
         libc.mallopt(_M_ARENA_MAX, 2)
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
-        libc.mallopt(_M_TRIM_THRESHOLD, _LARGE_BLOCK_BYTES)
+        libc.mallopt(_M_TRIM_THRESHOLD, 4 * _LARGE_BLOCK_BYTES)
 
 
 def return_free_memory() -> None:

@@ -61,6 +61,7 @@ def create_app(
         openapi_url="/openapi.json" if settings.docs_enabled else None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # the gateway has its own
         middleware=[
             Middleware(TrustedProxies, networks=settings.limits.trusted_proxies),
             Middleware(

@@ -12,7 +12,8 @@ import argparse
 import io
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -23,29 +24,35 @@ from model.backends import Backend, open_backend
 from model.images import INPUT_SIZE, decode_image
 
 SIZES = {"12 MP": (4000, 3000), "24 MP": (6000, 4000), "48 MP": (8000, 6000)}
-_TILE = 256
+_TILE, _TILES = 256, 8
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"}
 
 
-def enlarged(photograph: Image.Image, size: tuple[int, int], files: list[Path], chance: random.Random) -> Image.Image:
-    """The photograph, scaled with the filter that `chance` picks."""
-    return photograph.resize(size, chance.choice((Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)))
+Make = Callable[[list[Path], int, tuple[int, int], random.Random], Iterator[Image.Image]]
 
 
-def mosaic(photograph: Image.Image, size: tuple[int, int], files: list[Path], chance: random.Random) -> Image.Image:
-    """Tiles of photographs of the same folder, none enlarged."""
-    image = Image.new("RGB", size)
-    tiles = [_read(file).resize((_TILE, _TILE)) for file in chance.sample(files, min(8, len(files)))]
-    for x in range(0, size[0], _TILE):
-        for y in range(0, size[1], _TILE):
-            image.paste(chance.choice(tiles), (x, y))
-    return image
+def enlarged(files: list[Path], count: int, size: tuple[int, int], chance: random.Random) -> Iterator[Image.Image]:
+    """Photographs, each scaled with a filter that `chance` picks."""
+    for file in chance.sample(files, count):
+        yield _read(file).resize(size, chance.choice((Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)))
+
+
+def mosaic(files: list[Path], count: int, size: tuple[int, int], chance: random.Random) -> Iterator[Image.Image]:
+    """Tiles of photographs, none enlarged."""
+    for _ in range(count):
+        image = Image.new("RGB", size)
+        tiles = [_read(file).resize((_TILE, _TILE)) for file in chance.sample(files, min(_TILES, len(files)))]
+        for x in range(0, size[0], _TILE):
+            for y in range(0, size[1], _TILE):
+                image.paste(chance.choice(tiles), (x, y))
+        yield image
 
 
 def compare(backend: Backend, images: Iterator[Image.Image]) -> str:
     """One line: images, those with the same label, the differences, and milliseconds to decode both ways."""
-    same, pixels, probabilities, seconds = 0, 0.0, 0.0, []
-    for count, image in enumerate(images, start=1):
+    same, pixels, probabilities = 0, 0.0, 0.0
+    seconds: list[tuple[float, float]] = []
+    for image in images:
         file = io.BytesIO()
         image.save(file, "JPEG", quality=90)
         began = time.perf_counter()
@@ -58,6 +65,7 @@ def compare(backend: Backend, images: Iterator[Image.Image]) -> str:
         same += bool(ours.argmax() == true.argmax())
         pixels = max(pixels, float(np.abs(reduced.astype(int) - whole).max()))
         probabilities = max(probabilities, float(np.abs(ours - true).max()))
+    count = len(seconds)
     quick, slow = (1000 * sum(column) / count for column in zip(*seconds, strict=True))
     return f"{count:>7}{same:>12}{pixels:>10.0f} of 255{probabilities:>14.4f}{quick:>12.0f}{slow:>10.0f}"
 
@@ -75,17 +83,13 @@ def main() -> None:
     folders = [options.images, *sorted(path for path in options.images.iterdir() if path.is_dir())]
     groups = [[file for file in sorted(folder.iterdir()) if file.suffix.lower() in _SUFFIXES] for folder in folders]
     chance, backend = random.Random(1), open_backend(ARTEFACT)  # noqa: S311  (the same images every time)
-    print(
-        f"{'':20}{'images':>7}{'same label':>12}{'pixels off':>17}{'probability':>14}{'ms reduced':>12}{'ms full':>10}"
-    )
-    for name, size in SIZES.items():
-        for make in (enlarged, mosaic):
-            images = (
-                make(_read(file), size, files, chance)
-                for files in filter(None, groups)
-                for file in chance.sample(files, min(options.each, len(files)))
-            )
-            print(f"{f'{name} {make.__name__}':20}{compare(backend, images)}", flush=True)
+    columns = f"{'images':>7}{'same label':>12}{'pixels off':>17}{'probability':>14}{'ms reduced':>12}{'ms full':>10}"
+    print(f"{'':20}{columns}")
+    makes: tuple[tuple[str, Make], ...] = (("enlarged", enlarged), ("mosaic", mosaic))
+    for size_name, size in SIZES.items():
+        for name, make in makes:
+            made = (make(files, min(options.each, len(files)), size, chance) for files in groups if files)
+            print(f"{f'{size_name} {name}':20}{compare(backend, chain.from_iterable(made))}", flush=True)
 
 
 if __name__ == "__main__":

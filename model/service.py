@@ -67,7 +67,7 @@ class QueueLimits:
     """How many may wait, and for how many seconds by the estimate of the moment.
 
     Once somebody had to be turned away it may be more than a burst: for `strict_s` seconds, and as long as more are
-    turned away than answered, the wait is bounded by the time of one prediction. Those who are let in stay quick.
+    turned away than answered, the wait is bounded by half the time of one prediction. Those who are let in stay quick.
     """
 
     places: int = 64
@@ -187,7 +187,7 @@ class PredictionService:
                 if not self._outlasted_by(job.caller):
                     raise self._turned_away(told)
                 told.append(self._sent_away())
-            if self.busy and time.monotonic() + self._wait_s() + self._job_s > job.deadline:
+            if self.busy and time.monotonic() + self._wait_s(self.waiting) + self._job_s > job.deadline:
                 raise self._overloaded()  # its own haste is no sign of a crowd
             self._lines.join(job.caller, job)
             self._changed.notify()
@@ -207,7 +207,6 @@ class PredictionService:
 
     def _sent_away(self) -> tuple[_Job, Overloaded]:
         """The last one of the longest line, and what to tell it."""
-        self._refused += 1
         return self._lines.send_away_last(self._lines.longest()), self._overloaded()
 
     def _leave(self, job: _Job) -> None:
@@ -219,8 +218,8 @@ class PredictionService:
         """Whether one more would have to wait for too long."""
         if not self.busy:
             return False
-        bound_s = self._job_s if self._strict(time.monotonic()) else self._limits.seconds
-        return self._wait_s() > bound_s or self.waiting >= self._limits.places
+        bound_s = self._strict_wait_s if self._strict(time.monotonic()) else self._limits.seconds
+        return self._wait_s(self.waiting) > bound_s or self.waiting >= self._limits.places
 
     def _strict(self, now: float) -> bool:
         if now < self._strict_until:
@@ -236,22 +235,27 @@ class PredictionService:
         return len(self._lines) > 0 and self._lines.length_of(self._lines.longest()) > self._lines.length_of(caller) + 1
 
     def _turned_away(self, told: list[tuple[_Job, Overloaded]]) -> Overloaded:
-        """Count a refusal. The first of many ends the wait of those who would not have been let in after it."""
+        """Count a refusal. Half as many as wait are no burst: then those go, too, who would not be let in any more."""
         now = time.monotonic()
         if not self._strict(now):
             self._strict_until = now + self._limits.strict_s
-            while self._lines and self._wait_s() > self._job_s:
-                told.append(self._sent_away())
         self._refused += 1
+        if self._refused > len(self._lines) / 2:
+            while self._lines and self._wait_s(self.waiting - 1) > self._strict_wait_s:
+                told.append(self._sent_away())
         return self._overloaded()
 
     def _overloaded(self) -> Overloaded:
-        retry_after_s = max(1, math.ceil(self._wait_s()))
+        retry_after_s = max(1, math.ceil(self._wait_s(self.waiting)))
         return Overloaded("More is asked for than can be answered now. Try again later.", retry_after_s=retry_after_s)
 
-    def _wait_s(self) -> float:
-        """How long a newcomer would wait, in seconds."""
-        return (self.waiting + 0.5) / len(self._threads) * self._job_s
+    @property
+    def _strict_wait_s(self) -> float:
+        return self._job_s / 2
+
+    def _wait_s(self, ahead: int) -> float:
+        """How long one waits, in seconds, that so many wait before."""
+        return (ahead + 0.5) / len(self._threads) * self._job_s
 
     def _serve(self) -> None:
         """What a worker thread does until the service is closed and nobody waits."""

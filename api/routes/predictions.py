@@ -49,13 +49,6 @@ def predictions_router(limits: CallerLimits, rate: str) -> APIRouter:
     allowed = [Depends(Caller(Scope.PREDICT))]
     router = APIRouter(tags=["predictions"], responses=_REFUSALS, dependencies=allowed, route_class=RecordedRoute)
 
-    @router.post("/predict-land-use", openapi_extra=MULTIPART_BODY, response_model=LandUse)
-    @router.post("/predict-land-use/", openapi_extra=MULTIPART_BODY, include_in_schema=False)
-    @limits.per_principal(rate, PREDICT_LIMIT)
-    async def predict_land_use(request: Request, timeout_s: Timeout = None) -> Response:
-        """The land use of an aerial image, in the form that the first clients were written for."""
-        return _written(LandUse.of(*await _predict(request, rooms_of(request), read_multipart, timeout_s)))
-
     @router.post("/v1/predictions", openapi_extra=MULTIPART_OR_RAW_BODY, response_model=PredictionAnswer | DryRunAnswer)
     @limits.per_principal(rate, PREDICT_LIMIT)
     async def create_prediction(
@@ -71,6 +64,13 @@ def predictions_router(limits: CallerLimits, rate: str) -> APIRouter:
                 needs = await rooms["service"].measure(await read_image(request))
             return _written(await dry_run(rooms, request.state.principal, needs.pixels))
         return _written(PredictionAnswer.of(*await _predict(request, rooms, read_image, timeout_s), top_k))
+
+    @router.post("/predict-land-use", openapi_extra=MULTIPART_BODY, response_model=LandUse)
+    @router.post("/predict-land-use/", openapi_extra=MULTIPART_BODY, include_in_schema=False)
+    @limits.per_principal(rate, PREDICT_LIMIT)
+    async def predict_land_use(request: Request, timeout_s: Timeout = None) -> Response:
+        """The land use of an aerial image, in the form that the first clients were written for."""
+        return _written(LandUse.of(*await _predict(request, rooms_of(request), read_multipart, timeout_s)))
 
     return router
 

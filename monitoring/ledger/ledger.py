@@ -1,7 +1,8 @@
 """The ledger of one process: an answer leaves once its entry is durable, here or in the spool.
 
 While one transaction runs, the entries that arrive wait for the next and share it: a crowd costs a commit every few
-milliseconds, not one a request, and a lone caller waits for nobody.
+milliseconds, not one a request, and a lone caller waits for nobody. Refusals, for which nobody waits, go with the next
+answers, or by themselves a little later.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ MOST_AT_ONCE = 500
 COMMIT_LIMIT_S = 3.0
 HEAL_EVERY_S = 0.25
 CHECKPOINT_EVERY_S = 60.0
+REFUSALS_WAIT_S = 0.2
 
 log = structlog.get_logger("atalaya.ledger")
 T = TypeVar("T")
@@ -67,6 +69,8 @@ class Ledger:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._waiting: list[_Waiting] = []
         self._refusals = Refusals()
+        self._refusals_due = False
+        self._reminder: asyncio.TimerHandle | None = None
         self._writer: asyncio.Task[None] | None = None
         self._healer: asyncio.Task[None] | None = None
         self._checkpoints: asyncio.Task[None] | None = None
@@ -90,7 +94,7 @@ class Ledger:
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
-        self._wake()
+        self._write_refusals()
         if self._writer is not None:
             await self._writer
         with suppress(LedgerUnavailable):
@@ -110,6 +114,13 @@ class Ledger:
     def refuse(self, facts: dict[str, Any]) -> None:
         """Note a request that gets no prediction; it is written soon. Never waits and never raises."""
         self._refusals.add(facts)
+        if self._reminder is None:
+            self._reminder = asyncio.get_running_loop().call_later(REFUSALS_WAIT_S, self._write_refusals)
+
+    def _write_refusals(self) -> None:
+        if self._reminder is not None:
+            self._reminder.cancel()
+        self._reminder, self._refusals_due = None, True
         self._wake()
 
     def _draft(self, facts: dict[str, Any]) -> Draft:
@@ -121,12 +132,13 @@ class Ledger:
 
     async def _write(self) -> None:
         """Commit until nothing waits. Refusals that cannot be written wait on, in bounded memory."""
-        while self._waiting or self._refusals:
+        while self._waiting or (self._refusals and self._refusals_due):
             batch, self._waiting = self._waiting[:MOST_AT_ONCE], self._waiting[MOST_AT_ONCE:]
             # Who has left already gets no entry and pays nothing.
             batch = [waiting for waiting in batch if not waiting.done.done()]
             # Their ids are given now: those of all who wait came before.
             refusals = [] if self._waiting else self._refusals.take()
+            self._refusals_due = self._refusals_due and bool(self._waiting)
             drafts = [Wanted(self._draft(facts), None) for facts in refusals]
             outcomes = await self._commit([waiting.wanted for waiting in batch] + drafts)
             for waiting, outcome in zip(batch, outcomes, strict=False):

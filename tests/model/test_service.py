@@ -365,6 +365,38 @@ async def test_under_overload_the_wait_is_short(backend: GatedBackend) -> None:
     service.close()
 
 
+async def test_a_crowd_ends_the_wait_of_those_who_came_before_it(backend: GatedBackend) -> None:
+    """When more than half as many were turned away as wait, only those stay who would still be let in."""
+    limits = QueueLimits(places=4, seconds=60, strict_s=60)
+    service = PredictionService(backend, workers=1, limits=limits, on_stage=lambda *_: None)
+    tasks = [asyncio.create_task(service.predict(png(1))) for _ in range(5)]
+    await until(lambda: service.waiting == 4)
+    for waiting in (4, 4, 1):
+        with pytest.raises(Overloaded):
+            await service.predict(png(1))
+        assert service.waiting == waiting
+    backend.gate.set()
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [Prediction] * 2 + [Overloaded] * 3
+    service.close()
+
+
+async def test_the_haste_of_one_is_no_crowd(backend: GatedBackend) -> None:
+    """Who asks for an answer sooner than it can be had is turned away alone: nobody else notices."""
+    limits = QueueLimits(places=4, seconds=60, strict_s=60)
+    service = PredictionService(backend, workers=1, limits=limits, on_stage=lambda *_: None)
+    tasks = [asyncio.create_task(service.predict(png(1))) for _ in range(4)]
+    await until(lambda: service.waiting == 3)
+    for _ in range(10):
+        with pytest.raises(Overloaded):
+            await service.predict(png(1), deadline=time.monotonic())
+    tasks.append(asyncio.create_task(service.predict(png(1))))
+    await until(lambda: service.waiting == 4)
+    backend.gate.set()
+    assert [type(answer) for answer in await asyncio.gather(*tasks)] == [Prediction] * 5
+    service.close()
+
+
 async def test_a_burst_that_is_over_is_forgotten(backend: GatedBackend) -> None:
     """Once the strict time is over and fewer were turned away than answered, as many may wait as before."""
     limits = QueueLimits(places=4, seconds=60, strict_s=0.05)
