@@ -44,7 +44,7 @@ class Served:
 def serving(**changes: str) -> Iterator[Served]:
     """Everything on, on SQLite, as `make run` serves, with changed settings."""
     folder = Path(tempfile.mkdtemp(prefix="atalaya-bench-"))
-    port = _free_port()
+    port = free_port()
     environment = {
         "PATH": os.environ["PATH"],
         "PORT": str(port),
@@ -71,6 +71,14 @@ def serving(**changes: str) -> Iterator[Served]:
         shutil.rmtree(folder)
 
 
+def free_port() -> int:
+    """A port that nothing listens at now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 def _until_ready(port: int, process: subprocess.Popen[bytes]) -> float:
     while process.poll() is None:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
@@ -84,13 +92,6 @@ def _token(port: int) -> str:
     form = {"grant_type": "password", "username": "ana", "password": _PASSWORD}
     token: str = httpx.post(f"http://127.0.0.1:{port}/auth/token", data=form).json()["access_token"]
     return token
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _children(parent: int) -> list[int]:

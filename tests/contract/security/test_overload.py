@@ -1,0 +1,40 @@
+"""Line 26 on a running gateway whose capacity is known: one prediction in 0.2 s, one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from bench.load import Load, drive, request_of
+
+FOREST = Path(__file__).parents[3] / "samples" / "yellowstone_forest.jpg"
+
+
+def test_line_26_a_crowd_is_refused_and_who_is_let_in_stays_quick(new_gateway: Callable[..., Any]) -> None:
+    """At ten times capacity the admitted wait little, the rest get 503 with Retry-After, and /livez answers."""
+    gateway = new_gateway(MODEL__URL="stub://?latency_ms=200", MODEL__WORKERS="1")
+    client = gateway.client()
+    client.headers["Content-Type"] = "image/jpeg"
+    request = request_of(client.headers["Authorization"].removeprefix("Bearer "), FOREST)
+
+    def load(connections: int, seconds: float, rate: float) -> Load:
+        return asyncio.run(drive(int(gateway.environment["PORT"]), request, connections, seconds, rate=rate))
+
+    alone = load(1, 2, 5)
+    with ThreadPoolExecutor(1) as pool:
+        crowd = pool.submit(load, 20, 5, 50)
+        time.sleep(1.5)
+        answers = [client.post("/v1/predictions", content=FOREST.read_bytes()) for _ in range(10)]
+        assert client.get("/livez").elapsed.total_seconds() < 0.2  # a prediction's time: it waits for none
+        crowded = crowd.result()
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert refused
+    assert {(answer.json()["code"], answer.headers["Retry-After"]) for answer in refused} == {("overloaded", "1")}
+    assert set(crowded.statuses) == {200, 503}
+    assert crowded.cut == 0
+    assert crowded.statuses[200] > 12  # of 25 that can be had
+    assert crowded.percentile_ms(99) < 3 * alone.percentile_ms(99)
