@@ -7,6 +7,7 @@ import errno
 import gc
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 # After the time that DRAIN_SECONDS gives clients to go elsewhere.
 ANSWERS_LIMIT_S = 5  # for what is in flight
 END_LIMIT_S = 7.5  # for that and for closing what was opened
+# How long a thread may keep the interpreter while another wants it: the event loop's turns are short and many.
+SWITCH_S = 0.001
 FIRST_REQUEST_S = 1.0  # for a new connection to say what it wants
 
 
@@ -95,6 +98,7 @@ class GatewayServer(uvicorn.Server):
         # What was made until now stays: the collector need not go through it again and again.
         gc.freeze()
         gc.enable()
+        sys.setswitchinterval(SWITCH_S)
         if self._on_ready is not None:
             self._on_ready()
 
