@@ -50,7 +50,7 @@ def create_app(
     check_keys(settings)
     registry = registry if registry is not None else CollectorRegistry()
     reporter, draining = reporter or NullReporter(), draining or Draining()
-    open_model = open_model or partial(open_warm, settings.model.url)
+    open_model = open_model or partial(open_warm, settings.model.url, settings.inferences_at_once)
     metrics = Metrics(registry)
     limits = CallerLimits(windows_of(settings, metrics))
     app = FastAPI(

@@ -99,7 +99,7 @@ def _serve_alone(settings: Settings, doors: _Doors) -> int:
     registry = CollectorRegistry()
     # While this thread imports and migrates, another loads the model, most of the time without the interpreter's lock.
     thread = ThreadPoolExecutor(1, thread_name_prefix="model")
-    model = thread.submit(_open_model, settings.model.url)
+    model = thread.submit(_open_model, settings)
     thread.shutdown(wait=False)
     server = _server(settings, registry, registry, model.result)
     prepare_database(settings)
@@ -115,7 +115,7 @@ def _serve_with_workers(settings: Settings, given: dict[str, Any], doors: _Doors
     from monitoring.multiprocess import forget_gauges, share_metrics, shared_registry
 
     def prepare() -> int:
-        _server(settings, CollectorRegistry(), CollectorRegistry(), partial(_open_model, settings.model.url))
+        _server(settings, CollectorRegistry(), CollectorRegistry(), partial(_open_model, settings))
         prepare_database(settings)
         return 0
 
@@ -127,7 +127,7 @@ def _serve_with_workers(settings: Settings, given: dict[str, Any], doors: _Doors
             share_metrics(metrics, place.number)
             shown = shared_registry(metrics, lambda: [int(pid) for pid in processes.read_text().split()])
             settings = load_settings(atalaya_shared=folder, **given)  # anew: a restart takes up what has changed
-            model = partial(_open_model, settings.model.url)
+            model = partial(_open_model, settings)
             return _run(_server(settings, CollectorRegistry(), shown, model, place.begin), doors, shown)
 
         def note_processes(pids: list[int]) -> None:
@@ -147,12 +147,12 @@ def _serve_with_workers(settings: Settings, given: dict[str, Any], doors: _Doors
         return 1 if prepared else workers.run()
 
 
-def _open_model(url: str) -> Backend:
+def _open_model(settings: Settings) -> Backend:
     from model.backends import open_warm
     from model.errors import BackendURLError
 
     try:
-        return open_warm(url)
+        return open_warm(settings.model.url, settings.inferences_at_once)
     except BackendURLError as error:
         raise SettingsError(f"MODEL__URL: {error}") from None
 

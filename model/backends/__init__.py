@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -50,10 +51,11 @@ class Backend(Protocol):
         ...
 
 
-def open_backend(url: str) -> Backend:
+def open_backend(url: str, at_once: int = 1) -> Backend:
     """Load the model that `url` names: `onnx://FOLDER`, `keras://FOLDER` or `stub://?latency_ms=20`.
 
-    FOLDER is an artefact folder, absolute or relative to the working directory.
+    FOLDER is an artefact folder, absolute or relative to the working directory. So many threads can predict `at_once`
+    without waiting for each other.
     Raises BackendURLError, ArtefactError, KerasMissing.
     """
     scheme, _, rest = url.partition("://")
@@ -70,11 +72,12 @@ def open_backend(url: str) -> Backend:
         return KerasBackend(Path(rest))
     from model.backends.onnx import OnnxBackend
 
-    return OnnxBackend(Path(rest))
+    return OnnxBackend(Path(rest), at_once)
 
 
-def open_warm(url: str) -> Backend:
-    """As `open_backend`. The first inference allocates: better before the first request than in it."""
-    backend = open_backend(url)
-    backend.predict(np.zeros((1, *INPUT_SIZE, 3), np.uint8))
+def open_warm(url: str, at_once: int = 1) -> Backend:
+    """As `open_backend`. The first inferences allocate: better before the first request than in it."""
+    backend = open_backend(url, at_once)
+    with ThreadPoolExecutor(at_once) as threads:
+        list(threads.map(backend.predict, [np.zeros((1, *INPUT_SIZE, 3), np.uint8)] * at_once))
     return backend
