@@ -18,8 +18,8 @@ from monitoring.memory import memory_limit_bytes, private_bytes, resident_bytes
 
 log = structlog.get_logger("atalaya.admission")
 
-# What a process needs beyond what it has once it is ready. Measured: 12 MB under load, and 38 MB while two passwords are
-# hashed; of what it has, some 50 MB are pages of libraries, and the kernel drops those first.
+# What a process needs beyond what it has once it is ready. Measured: 12 MB under load, and 38 MB while two passwords
+# are hashed; of what it has, some 50 MB are pages of libraries, and the kernel drops those first.
 GROWTH_BYTES = 30 << 20
 # Enough for photographs of a few megapixels: a gateway that can decode nothing is of no use.
 LEAST_BYTES = 32 << 20
