@@ -183,12 +183,12 @@ class PredictionService:
         with self._telling() as told, self._changed:
             if self._closing:
                 raise RuntimeError("the service is closed")
+            if self.busy and time.monotonic() + self._wait_s(self.waiting) + self._job_s > job.deadline:
+                raise self._overloaded()  # its own haste is no sign of a crowd
             if self._crowded():
                 if not self._outlasted_by(job.caller):
                     raise self._turned_away(told)
                 told.append(self._sent_away())
-            if self.busy and time.monotonic() + self._wait_s(self.waiting) + self._job_s > job.deadline:
-                raise self._overloaded()  # its own haste is no sign of a crowd
             self._lines.join(job.caller, job)
             self._changed.notify()
 

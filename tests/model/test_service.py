@@ -392,6 +392,9 @@ async def test_the_haste_of_one_is_no_crowd(backend: GatedBackend) -> None:
             await service.predict(png(1), deadline=time.monotonic())
     tasks.append(asyncio.create_task(service.predict(png(1))))
     await until(lambda: service.waiting == 4)
+    with pytest.raises(Overloaded):
+        await service.predict(png(1), caller="another", deadline=time.monotonic())
+    assert service.waiting == 4
     backend.gate.set()
     assert [type(answer) for answer in await asyncio.gather(*tasks)] == [Prediction] * 5
     service.close()
