@@ -25,8 +25,8 @@ from model.images import ImageNeeds, decode_image, has_quick_header, image_needs
 from model.lines import FairLines
 
 _EWMA_WEIGHT = 0.2
-# Of the threads that infer: on a full machine whoever reads requests, or refuses them, goes first.
-_NICENESS = 10
+# Of the threads that infer: on a full machine whoever reads requests, or refuses them, goes first; passwords go last.
+_NICENESS = 3
 _FIRST_GUESS_S = 0.05
 
 # Told the image's number of pixels before it is decoded; what it raises ends the prediction.

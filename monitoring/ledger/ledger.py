@@ -146,7 +146,7 @@ class Ledger:
                     waiting.done.set_result(None) if outcome is None else waiting.done.set_exception(outcome)
             if drafts and outcomes[-1] is not None:
                 self._refusals.put_back(refusals)
-                return
+                self._refusals_due = False  # until there are more; whoever waits for an answer is served on
 
     async def _commit(self, wanted: Sequence[Wanted]) -> Sequence[Outcome]:
         if not wanted:
