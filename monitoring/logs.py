@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from functools import partial
 from typing import TextIO
 
 import structlog
@@ -25,11 +24,10 @@ def configure_logging(level: str, stream: TextIO | None = None) -> None:
     `structlog.contextvars` (request_id, principal), and an exception as text; credentials are masked.
     Calling it again replaces the earlier setting. Raises ValueError for an unknown level.
     """
-    stream = stream or sys.stdout
     root = logging.getLogger()
     root.setLevel(level.upper())
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(ProcessorFormatter(processors=_PIPELINE))
+    handler = logging.StreamHandler(stream or sys.stdout)
+    handler.setFormatter(ProcessorFormatter(processors=_pipeline()))
     root.handlers[:] = [handler]
     for name in _LIBRARIES:
         library = logging.getLogger(name)
@@ -37,23 +35,24 @@ def configure_logging(level: str, stream: TextIO | None = None) -> None:
         library.propagate = True
     logging.captureWarnings(True)
     structlog.configure(
-        processors=_PIPELINE,
-        logger_factory=partial(_Lines, stream),
+        processors=[ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.make_filtering_bound_logger(root.level),
     )
 
 
-class _Lines(structlog.WriteLogger):
-    """Writes this project's own lines without the standard library's records, which take as long as all the rest."""
-
-    def __init__(self, stream: TextIO, name: str = "") -> None:
-        super().__init__(stream)
-        self.name = name
-
-
-def _without_record(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """What a library's line has, and none of ours: ProcessorFormatter's own notes."""
-    return ProcessorFormatter.remove_processors_meta(_logger, _method, event) if "_record" in event else event
+def _pipeline() -> list[Processor]:
+    return [
+        merge_contextvars,
+        add_logger_name,
+        add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+        ProcessorFormatter.remove_processors_meta,
+        _redact,
+        structlog.processors.JSONRenderer(),
+    ]
 
 
 def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -61,16 +60,3 @@ def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict
     redacted = redact_tree(event)
     assert isinstance(redacted, dict)  # noqa: S101  an EventDict is a mapping
     return redacted
-
-
-_PIPELINE: list[Processor] = [
-    merge_contextvars,
-    add_logger_name,
-    add_log_level,
-    structlog.processors.TimeStamper(fmt="iso", utc=True),
-    structlog.processors.StackInfoRenderer(),
-    structlog.processors.format_exc_info,
-    _without_record,
-    _redact,
-    structlog.processors.JSONRenderer(),
-]
