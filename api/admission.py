@@ -1,4 +1,4 @@
-"""Whether there is room for a request: in the queue, and in memory for what it announces."""
+"""Whether a caller may predict, and whether there is room: in the queue, and in memory for what a request announces."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ async def check_room(request: Request) -> None:
     Raises Overloaded, and what keeps a caller from predicting.
     """
     rooms = rooms_of(request)
+    principal = await _may_predict(request)
     if rooms["service"].busy:
-        principal = await _may_predict(request)
         try:
             rooms["service"].check_room(principal.subject)
         except Overloaded:

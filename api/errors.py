@@ -149,6 +149,7 @@ NEVER_OVER_HTTP: frozenset[type[Exception]] = frozenset(
         auth.WeakSigningKey,
         monitoring.BadLedgerKey,
         monitoring.BadExport,
+        monitoring.LedgerInUse,
         model.ArtefactError,
         model.BackendURLError,
         model.DatasetError,
@@ -177,6 +178,7 @@ OAUTH_ERRORS: Mapping[type[Exception], str] = {
     monitoring.AuditUnavailable: "temporarily_unavailable",
 }
 
+CLIENT_LEFT = 499  # no answer was sent; the number is nginx's for this
 _PHRASE_CODES = {HTTPStatus.NOT_FOUND: "not_found", HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed"}
 _BEARER = 'Bearer realm="atalaya"'
 

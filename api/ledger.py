@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from api.admission import check_room
-from api.errors import status_of
+from api.errors import CLIENT_LEFT, status_of
 from auth.principal import Principal
 from auth.quotas import Entry
 from auth.usage import UsageMeter
@@ -25,6 +25,7 @@ from model.service import Prediction
 from monitoring.ledger.journal import Charge, Refusal
 
 VERSION = 1
+TIMEOUT_HEADER = "X-Request-Timeout"
 
 
 class QuotaTill:
@@ -101,7 +102,7 @@ def _request_facts(request: Request, status: int, code: str | None) -> dict[str,
 class RecordedRoute(APIRoute):
     """A route of predictions: each request of a known caller that gets none is recorded with its code.
 
-    Whoever would find no place is turned away first.
+    Whoever may not predict, or would find no place, is turned away first.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -110,9 +111,11 @@ class RecordedRoute(APIRoute):
         async def handle_recorded(request: Request) -> Response:
             try:
                 await check_room(request)
-                return await handle(request)
-            except ClientDisconnect:
-                raise
+                if _has_options(request):
+                    return await handle(request)
+                # What FastAPI would resolve is known: the caller was judged, and all parameters have their defaults.
+                response: Response = await self.endpoint(request=request)
+                return response
             except Exception as error:
                 # A refused charge is recorded where it is judged, and what the ledger refuses cannot be.
                 if hasattr(request.state, "principal") and not getattr(request.state, "recorded", False):
@@ -122,6 +125,10 @@ class RecordedRoute(APIRoute):
         return handle_recorded
 
 
+def _has_options(request: Request) -> bool:
+    return bool(request.scope["query_string"]) or TIMEOUT_HEADER in request.headers
+
+
 def _verdict(error: Exception) -> tuple[int, str]:
     """The status and the code that the error is answered with."""
     status = status_of(error)
@@ -129,6 +136,8 @@ def _verdict(error: Exception) -> tuple[int, str]:
         code: str = error.code  # type: ignore[attr-defined]  # each room's base declares it
         return status, code
     match error:
+        case ClientDisconnect():
+            return CLIENT_LEFT, "client_left"
         case RateLimitExceeded():
             return HTTPStatus.TOO_MANY_REQUESTS, "rate_limited"
         case RequestValidationError():

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.draining import Draining
-from api.errors import BodyTooLarge, RequestTooSlow, problem
+from api.errors import CLIENT_LEFT, BodyTooLarge, RequestTooSlow, problem
 from monitoring.metrics import Metrics
 from monitoring.sentry import ErrorReporter
 
@@ -28,7 +28,6 @@ MAX_JSON_BYTES = 64 * 1024
 # The gateway waits this long for a body, and another second for each so many bytes that have come.
 BODY_GRACE_S = 10.0
 BODY_BYTES_A_SECOND = 32 * 1024
-_CLIENT_LEFT = 499  # no answer was sent; the number is nginx's for this
 _NOTHING_LOADS = "default-src 'none'; frame-ancestors 'none'"
 # The documentation page of FastAPI loads its script and style from this one address.
 _DOCS_LOAD = (
@@ -90,7 +89,7 @@ class Observe:
             await self._app(scope, receive, send_observed)
         except ClientDisconnect:
             state["problem_code"] = "client_left"
-            status = status or _CLIENT_LEFT
+            status = status or CLIENT_LEFT
         except Exception as error:
             self._report(error, scope)
             if status:

@@ -4,6 +4,7 @@
     ├── AuditUnavailable     audit_unavailable
     ├── LedgerUnavailable    ledger_unavailable
     ├── LedgerFull           ledger_full
+    ├── LedgerInUse          ledger_in_use         command line only
     ├── PredictionNotFound   prediction_not_found
     ├── BadLedgerKey         bad_ledger_key        start-up and command line only
     └── BadExport            bad_export            command line only
@@ -48,6 +49,18 @@ class LedgerFull(MonitoringError):
 
     def __init__(self) -> None:
         super().__init__("Predictions cannot be recorded now, so none is answered. Try again later.")
+
+
+class LedgerInUse(MonitoringError):
+    """What was removed is out of the tables, but somebody who reads an older state keeps its text in SQLite's files."""
+
+    code = "ledger_in_use"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The entries are removed, but their text is still in the database's files: another program is reading. "
+            "Run this again when no export, check or backup is running."
+        )
 
 
 class PredictionNotFound(MonitoringError):

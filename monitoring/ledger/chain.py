@@ -12,10 +12,10 @@ from monitoring.ledger.entries import GENESIS, SALT_BYTES, Draft, Entry, Link, p
 class Chain:
     """Where the chain of `writer` ends. Nobody else writes it: a process that starts begins its own."""
 
-    def __init__(self, writer: str) -> None:
+    def __init__(self, writer: str, seq: int = 0, digest: str = GENESIS) -> None:
         self.writer = writer
-        self.seq = 0
-        self.hash = GENESIS
+        self.seq = seq
+        self.hash = digest
 
     def links(self, drafts: Sequence[Draft]) -> list[Link]:
         """The next links of the chain; it goes on from them once they are durable, see `advance`."""

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, delete, func, insert, select, text, tuple_
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, Engine, delete, func, insert, select, tuple_
 
-from monitoring.errors import LedgerUnavailable
 from monitoring.ledger.entries import Erasure, plain, written_time
-from monitoring.ledger.retention import ledger_transaction
+from monitoring.ledger.retention import ledger_transaction, scrub
 from monitoring.ledger.signing import Signer
 from monitoring.ledger.tables import ledger_entries, ledger_erasures, ledger_payloads
 
@@ -38,10 +35,13 @@ class Forgetting:
             return connection.execute(select(func.count()).select_from(ledger_payloads).where(theirs)).scalar_one()
 
     def erase(self, principal: str) -> Iterator[int]:
-        """Yield how many payloads each transaction has erased; at the end nothing of them is in SQLite's files."""
+        """Yield how many payloads each transaction has erased; at the end nothing of them is in SQLite's files.
+
+        Raises LedgerInUse where a reader keeps that from being so.
+        """
         while erased := self._erase_some(plain(principal)):
             yield erased
-        self._scrub()
+        scrub(self._engine)
 
     def _erase_some(self, principal: str) -> int:
         payloads, entries = ledger_payloads.c, ledger_entries.c
@@ -54,8 +54,6 @@ class Forgetting:
             .limit(CHUNK)
         )
         with ledger_transaction(self._engine) as connection:
-            if connection.dialect.name == "sqlite":
-                connection.execute(text("PRAGMA secure_delete = ON"))
             rows = connection.execute(wanted).all()
             if rows:
                 self._replace(connection, rows)
@@ -71,14 +69,3 @@ class Forgetting:
         signature = self._signer.sign(Erasure(self._now, "", "").text(row.id, row.commitment))
         place = {"writer": row.writer, "seq": row.seq}
         return {**place, "at": self._now, "key": self._signer.key_id, "signature": signature}
-
-    def _scrub(self) -> None:
-        """Bring SQLite's log of changes into its file, and empty it: the deleted text is in there, too."""
-        if self._engine.dialect.name != "sqlite":
-            return
-        try:
-            connection = self._engine.raw_connection()  # outside of any transaction
-            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            connection.close()
-        except (SQLAlchemyError, sqlite3.Error) as error:
-            raise LedgerUnavailable from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import astuple, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -91,12 +90,13 @@ class Journal:
 
     def open(self) -> str:
         """Begin a chain; returns the greatest id so far, or "". Raises LedgerUnavailable, OSError."""
-        greatest = self._begin_chain()
+        greatest = [self._begin_chain()]
         if self._keep:
             folder, limit_bytes = self._policy.folder, self._policy.limit_bytes
             own = open_spool(folder, self._chain.writer, limit_bytes)
             self._spools = [*left_behind(folder, limit_bytes), own]
-        return greatest
+            greatest += [_read(text).link.entry.id for spool in self._spools for text in spool.last()]
+        return max(greatest)
 
     def commit(self, wanted: Sequence[Wanted]) -> Sequence[Outcome]:
         """Make the entries durable in one transaction; None for each that is, and whose charge was granted."""
@@ -118,7 +118,7 @@ class Journal:
         if spool is None:
             if self.full and not self._spools[-1].has_room():
                 raise LedgerUnavailable
-            self._store.check_writable()
+            self._store.check_writable(self._chain.writer)
             self.spooling = self.full = False
             return
         items = _of_one_chain(_read(text) for text in spool.first(_DELIVERED_AT_ONCE))
@@ -127,8 +127,10 @@ class Journal:
         except OutOfStep:
             log.error("ledger_out_of_step", writer=items[0].link.entry.writer, policy="go on in a new chain")
             self._into_new_chain(items)
-        with suppress(SpoolFull):  # what is delivered twice is recognised
+        try:
             spool.remove_first(len(items))
+        except SpoolFull as error:  # later, then: what is delivered twice is recognised
+            raise LedgerUnavailable from error
         if not spool.waiting and spool is not self._spools[-1]:
             self._spools.remove(spool)
             spool.close()
@@ -148,15 +150,16 @@ class Journal:
         except OutOfStep:
             # The database was restored, or took a batch whose answer was lost and that found no room in the spool.
             log.error("ledger_out_of_step", writer=self._chain.writer, policy="go on in a new chain")
+            attempt.begin_again()
             self._begin_chain()
-            self._append(_Attempt(attempt.wanted))
+            self._append(attempt)
 
     def _append(self, attempt: _Attempt) -> None:
         with self._store.transaction() as connection:
             attempt.judge(self._till.settle(connection, attempt.charges) if attempt.charges else [])
             if self._keep:
                 attempt.links = self._chain.links(attempt.drafts)
-                self._store.append(connection, attempt.links, self._chain.seq)
+                self._store.append(connection, attempt.links, self._chain)
         self._chain.advance(attempt.links)
 
     def _into_spool(self, attempt: _Attempt) -> Sequence[Outcome]:
@@ -174,10 +177,10 @@ class Journal:
 
     def _into_chain(self, items: Sequence[_Spooled]) -> None:
         with self._store.transaction() as connection:
-            missing = self._store.undelivered(connection, [item.link for item in items])
+            missing, chain = self._store.undelivered(connection, [item.link for item in items])
             if missing:
                 self._settle_owed(connection, items[-len(missing) :])
-                self._store.append(connection, missing, missing[0].entry.seq - 1)
+                self._store.append(connection, missing, chain)
 
     def _into_new_chain(self, items: Sequence[_Spooled]) -> None:
         chain = Chain(str(uuid7()))
@@ -186,7 +189,7 @@ class Journal:
             known = self._store.known(connection, [item.link.entry.id for item in items])
             missing = [item for item in items if item.link.entry.id not in known]
             self._settle_owed(connection, missing)
-            self._store.append(connection, chain.adopt([item.link for item in missing]), 0)
+            self._store.append(connection, chain.adopt([item.link for item in missing]), chain)
 
     def _settle_owed(self, connection: Connection, items: Sequence[_Spooled]) -> None:
         charges = [item.charge for item in items if item.charge is not None]
@@ -198,10 +201,14 @@ class _Attempt:
     """A batch on its way; its outcomes, and the links it was given."""
 
     def __init__(self, wanted: Sequence[Wanted]) -> None:
-        self.wanted = wanted
-        self.drafts = [one.draft for one in wanted]
-        self.costs = [one.charge for one in wanted]
-        self.outcomes: list[Outcome] = [None] * len(wanted)
+        self._wanted = wanted
+        self.begin_again()
+
+    def begin_again(self) -> None:
+        """As if nobody had judged it or given it links."""
+        self.drafts = [one.draft for one in self._wanted]
+        self.costs = [one.charge for one in self._wanted]
+        self.outcomes: list[Outcome] = [None] * len(self._wanted)
         self.links: list[Link] = []
 
     @property

@@ -1,8 +1,8 @@
 """The ledger of one process: an answer leaves once its entry is durable, here or in the spool.
 
-While one transaction runs, the entries that arrive wait for the next and share it: a crowd costs a commit every few
-milliseconds, not one a request, and a lone caller waits for nobody. Refusals, for which nobody waits, go with the next
-answers, or by themselves a little later.
+While one transaction runs, the entries that arrive wait for the next and share it; one that has time waits a few
+milliseconds for another. So a crowd does not cost a commit a request, and a lone caller waits for nobody. Refusals, for
+which nobody waits, go with the next answers, or by themselves a little later.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ COMMIT_LIMIT_S = 3.0
 HEAL_EVERY_S = 0.25
 CHECKPOINT_EVERY_S = 60.0
 REFUSALS_WAIT_S = 0.2
+COMPANY_WAIT_S = 0.01
 
 log = structlog.get_logger("atalaya.ledger")
 T = TypeVar("T")
@@ -71,6 +72,7 @@ class Ledger:
         self._refusals = Refusals()
         self._refusals_due = False
         self._reminder: asyncio.TimerHandle | None = None
+        self._lonely: asyncio.TimerHandle | None = None
         self._writer: asyncio.Task[None] | None = None
         self._healer: asyncio.Task[None] | None = None
         self._checkpoints: asyncio.Task[None] | None = None
@@ -102,12 +104,18 @@ class Ledger:
         await self._in_thread(self._journal.close)
         self._thread.shutdown()
 
-    async def record(self, facts: dict[str, Any], charge: Charge | None) -> str:
-        """Return the entry's id once it is durable. Raises LedgerFull, and the error of a charge that is refused."""
+    async def record(self, facts: dict[str, Any], charge: Charge | None, *, has_time: bool = False) -> str:
+        """Return the entry's id once it is durable. Raises LedgerFull, and the error of a charge that is refused.
+
+        One that `has_time` waits up to COMPANY_WAIT_S for another, to share its transaction.
+        """
         draft = self._draft(facts)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(Wanted(draft, charge), done))
-        self._wake()
+        if has_time and len(self._waiting) == 1:
+            self._lonely = asyncio.get_running_loop().call_later(COMPANY_WAIT_S, self._wake)
+        else:
+            self._wake()
         await done
         return draft.id
 
@@ -127,6 +135,9 @@ class Ledger:
         return Draft(self._ids.new(), written_time(self._clock()), facts)
 
     def _wake(self) -> None:
+        if self._lonely is not None:
+            self._lonely.cancel()
+            self._lonely = None
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write())
 

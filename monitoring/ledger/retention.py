@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 
-from sqlalchemy import Connection, Engine, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, delete, func, insert, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from monitoring.errors import LedgerUnavailable
+from monitoring.errors import LedgerInUse, LedgerUnavailable
 from monitoring.ledger.entries import CHECKPOINTS, Claim, Stump, claims_of, written_time
 from monitoring.ledger.signing import Signer
 from monitoring.ledger.tables import (
@@ -22,6 +23,7 @@ from monitoring.ledger.tables import (
 )
 
 CHUNK = 1000
+_UPKEEP_LOCK = 0x6C656470  # any number that every process of ours knows
 
 
 class Pruning:
@@ -42,7 +44,10 @@ class Pruning:
             return connection.execute(older).scalar_one()
 
     def prune(self, before: datetime) -> Iterator[int]:
-        """Yield how many entries each transaction has removed; the checkpoints that name nothing else go at the end."""
+        """Yield how many entries each transaction has removed; the checkpoints that name nothing else go at the end.
+
+        Raises LedgerInUse where a reader keeps their text in SQLite's files.
+        """
         moment = written_time(before)
         with self._transaction() as connection:
             writers = connection.execute(select(ledger_heads.c.writer).order_by(ledger_heads.c.writer)).scalars().all()
@@ -51,6 +56,7 @@ class Pruning:
                 yield removed
         while self._prune_checkpoints(moment):
             pass
+        scrub(self._engine)
 
     def _prune_chain(self, writer: str, moment: str) -> int:
         """Remove the oldest entries of a chain, at most CHUNK, up to the first that is not older."""
@@ -111,9 +117,30 @@ def _needed(claim: Claim, stumps: Mapping[str, int], claimed: Mapping[str, int])
 
 @contextmanager
 def ledger_transaction(engine: Engine) -> Iterator[Connection]:
-    """Raises LedgerUnavailable."""
+    """For upkeep: one such transaction at a time, and what it deletes is overwritten. Raises LedgerUnavailable."""
     try:
         with engine.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPKEEP_LOCK})
+            else:  # SQLite has one writer at a time anyway
+                connection.execute(text("PRAGMA secure_delete = ON"))
             yield connection
     except (SQLAlchemyError, OSError) as error:
         raise LedgerUnavailable from error
+
+
+def scrub(engine: Engine) -> None:
+    """Bring SQLite's log of changes into its file, and empty it: deleted text is in there, too.
+
+    Waits for readers as long as the engine waits for locks. Raises LedgerInUse, LedgerUnavailable.
+    """
+    if engine.dialect.name != "sqlite":
+        return
+    try:
+        connection = engine.raw_connection()  # outside of any transaction
+        busy, *_ = connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        connection.close()
+    except (SQLAlchemyError, sqlite3.Error) as error:
+        raise LedgerUnavailable from error
+    if busy:
+        raise LedgerInUse

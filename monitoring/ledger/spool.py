@@ -35,9 +35,11 @@ class Spool:
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.execute("CREATE TABLE IF NOT EXISTS waiting (place INTEGER PRIMARY KEY, text TEXT)")
+            self._connection.execute("CREATE TABLE IF NOT EXISTS room (place INTEGER PRIMARY KEY, text TEXT)")
+            self._connection.execute("DELETE FROM room")
             self._connection.execute("UPDATE waiting SET text = text WHERE 0")
             self._connection.execute(f"PRAGMA max_page_count = {limit_bytes // _PAGE_BYTES}")
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             self._connection.close()
             if "locked" in str(error):
                 raise SpoolTaken from error
@@ -57,8 +59,8 @@ class Spool:
         """Whether some dozens of entries would fit: tried out, for a full disk may still take a few bytes."""
         try:
             with _transaction(self._connection):
-                self._connection.execute("INSERT INTO waiting (text) VALUES (?)", ("x" * _ROOM_BYTES,))
-            self._connection.execute("DELETE FROM waiting WHERE place = last_insert_rowid()")
+                self._connection.execute("INSERT OR REPLACE INTO room VALUES (1, ?)", ("x" * _ROOM_BYTES,))
+            self._connection.execute("DELETE FROM room")
         except sqlite3.Error:
             return False
         return True
@@ -66,6 +68,11 @@ class Spool:
     def first(self, count: int) -> list[str]:
         """The oldest texts, in their order."""
         rows = self._connection.execute("SELECT text FROM waiting ORDER BY place LIMIT ?", (count,))
+        return [text for (text,) in rows]
+
+    def last(self) -> list[str]:
+        """The newest text, if there is one."""
+        rows = self._connection.execute("SELECT text FROM waiting ORDER BY place DESC LIMIT 1")
         return [text for (text,) in rows]
 
     def remove_first(self, count: int) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 
 import structlog
 from sqlalchemy import Connection, Engine, Row, bindparam, func, insert, select, text, update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from monitoring.errors import LedgerUnavailable
+from monitoring.ledger.chain import Chain
 from monitoring.ledger.entries import (
     GENESIS,
     Checkpoint,
@@ -36,7 +37,11 @@ _NEVER = -1
 _ADD_ENTRIES, _ADD_PAYLOADS = insert(ledger_entries), insert(ledger_payloads)
 _MOVE_HEAD = (
     update(ledger_heads)
-    .where(ledger_heads.c.writer == bindparam("of"), ledger_heads.c.seq == bindparam("after"))
+    .where(
+        ledger_heads.c.writer == bindparam("of"),
+        ledger_heads.c.seq == bindparam("after"),
+        ledger_heads.c.hash == bindparam("onto"),
+    )
     .values({name: bindparam(name) for name in Head.__slots__})
 )
 
@@ -64,12 +69,14 @@ class LedgerStore:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """Durable once it is left without an error."""
+        """Durable once it is left without an error. Raises OutOfStep where what is to be added is there already."""
         try:
             if self._connection is None:
                 self._connection = self._engine.connect()
             with self._connection.begin():
                 yield self._connection
+        except IntegrityError as error:
+            raise OutOfStep from error
         except (SQLAlchemyError, OSError) as error:
             self._disconnect()
             raise LedgerUnavailable from error
@@ -78,35 +85,45 @@ class LedgerStore:
         """Make a writer known, under a checkpoint that names it; returns the greatest id so far, or ""."""
         with self.transaction() as connection:
             _insert_head(connection, self._signed(Head(writer, 0, GENESIS, self._checkpoint)))
-            checkpoint = self._write_checkpoint(connection)
+            newest, checkpoint = self._write_checkpoint(connection)
             greatest: str | None = connection.execute(select(func.max(ledger_entries.c.id))).scalar_one()
-        _tell(checkpoint)
+        self._has_seen(newest, checkpoint)
         return greatest or ""
 
-    def append(self, connection: Connection, links: Sequence[Link], after: int) -> None:
-        """Add links of one chain, whose last entry must be number `after`. Raises OutOfStep."""
+    def append(self, connection: Connection, links: Sequence[Link], chain: Chain) -> None:
+        """Add links to `chain`, which must end in the database where it says. Raises OutOfStep."""
         if not links:
             return
-        connection.execute(_ADD_ENTRIES, [_row(link.entry) for link in links])
-        connection.execute(_ADD_PAYLOADS, [_payload_row(link) for link in links])
         last = links[-1].entry
         head = _row(self._signed(Head(last.writer, last.seq, last.hash, self._checkpoint)))
-        if connection.execute(_MOVE_HEAD, {**head, "of": last.writer, "after": after}).rowcount != 1:
+        place = {"of": chain.writer, "after": chain.seq, "onto": chain.hash}
+        if connection.execute(_MOVE_HEAD, {**head, **place}).rowcount != 1:
             raise OutOfStep
+        connection.execute(_ADD_ENTRIES, [_row(link.entry) for link in links])
+        connection.execute(_ADD_PAYLOADS, [_payload_row(link) for link in links])
 
-    def undelivered(self, connection: Connection, links: Sequence[Link]) -> Sequence[Link]:
-        """Those of a chain's links that the database has not got; its end stays locked. Raises OutOfStep.
+    def undelivered(self, connection: Connection, links: Sequence[Link]) -> tuple[Sequence[Link], Chain]:
+        """Those of a chain's links that the database has not got, and where the chain ends there; it stays locked.
 
-        A commit whose answer was lost may have succeeded: what it brought must not come twice.
+        A commit whose answer was lost may have succeeded: what it brought must not come twice. Raises OutOfStep where
+        other entries are in their places.
         """
-        writer = links[0].entry.writer
-        wanted = select(ledger_heads.c.seq, ledger_heads.c.hash).where(ledger_heads.c.writer == writer)
-        head = connection.execute(wanted.with_for_update()).one_or_none()
-        if head is None or head.seq < links[0].entry.seq - 1:
+        writer, heads, entries = links[0].entry.writer, ledger_heads.c, ledger_entries.c
+        locked = select(heads.seq, heads.hash).where(heads.writer == writer).with_for_update()
+        head = connection.execute(locked).one_or_none()
+        if head is None:
             raise OutOfStep
-        if any(link.entry.seq == head.seq and link.entry.hash != head.hash for link in links):
+        known = [link.entry for link in links if link.entry.seq <= head.seq]
+        missing = links[len(known) :]
+        if known:
+            there = entries.writer == writer, entries.seq.between(known[0].seq, known[-1].seq)
+            stored = connection.execute(select(entries.hash).where(*there).order_by(entries.seq)).scalars().all()
+            if stored != [entry.hash for entry in known]:
+                raise OutOfStep
+        chain = Chain(writer, head.seq, head.hash)
+        if chain.adopt(missing) != missing:
             raise OutOfStep
-        return [link for link in links if link.entry.seq > head.seq]
+        return missing, chain
 
     def known(self, connection: Connection, ids: Sequence[str]) -> set[str]:
         """Which of the ids have an entry in any chain."""
@@ -115,13 +132,14 @@ class LedgerStore:
     def checkpoint(self) -> None:
         """Bind together what all writers have written since the last checkpoint."""
         with self.transaction() as connection:
-            checkpoint = self._write_checkpoint(connection)
-        _tell(checkpoint)
+            newest, checkpoint = self._write_checkpoint(connection)
+        self._has_seen(newest, checkpoint)
 
-    def check_writable(self) -> None:
+    def check_writable(self, writer: str) -> None:
         """Write something that changes nothing."""
         with self.transaction() as connection:
-            connection.execute(update(ledger_heads).values(claimed=ledger_heads.c.claimed))
+            ours = ledger_heads.c.writer == writer
+            connection.execute(update(ledger_heads).where(ours).values(claimed=ledger_heads.c.claimed))
 
     def reach(self) -> None:
         """Connect anew and ask; any thread may."""
@@ -143,22 +161,21 @@ class LedgerStore:
         self._disconnect()
         self._engine.dispose()
 
-    def _write_checkpoint(self, connection: Connection) -> Checkpoint | None:
-        """None where no chain has moved."""
+    def _write_checkpoint(self, connection: Connection) -> tuple[int, Checkpoint | None]:
+        """The newest checkpoint's number, and the checkpoint if it is a new one: none is where no chain has moved."""
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CHECKPOINT_LOCK})
         newest = select(ledger_checkpoints).order_by(ledger_checkpoints.c.number.desc()).limit(1)
         last = connection.execute(newest).one_or_none()
         moved = connection.execute(select(ledger_heads).where(ledger_heads.c.seq > ledger_heads.c.claimed)).all()
-        checkpoint = None
-        if moved:
-            checkpoint = self._next_checkpoint(last, moved)
-            connection.execute(insert(ledger_checkpoints), _row(checkpoint))
-            for row in moved:
-                ours = ledger_heads.c.writer == row.writer
-                connection.execute(update(ledger_heads).where(ours).values(claimed=row.seq))
-            self._checkpoint = checkpoint.number
-        return checkpoint
+        if not moved:
+            return last.number if last else 0, None
+        checkpoint = self._next_checkpoint(last, moved)
+        connection.execute(insert(ledger_checkpoints), _row(checkpoint))
+        for row in moved:
+            ours = ledger_heads.c.writer == row.writer
+            connection.execute(update(ledger_heads).where(ours).values(claimed=row.seq))
+        return checkpoint.number, checkpoint
 
     def _next_checkpoint(self, last: Row[Any] | None, moved: Sequence[Row[Any]]) -> Checkpoint:
         number, previous = (last.number + 1, last.hash) if last else (1, GENESIS)
@@ -166,6 +183,12 @@ class LedgerStore:
         unsigned = Checkpoint(number, written_time(self._clock()), heads, previous, "", self._signer.key_id, "")
         signature = self._signer.sign(unsigned.text())
         return Checkpoint(number, unsigned.at, heads, previous, unsigned.computed_hash(), unsigned.key, signature)
+
+    def _has_seen(self, newest: int, checkpoint: Checkpoint | None) -> None:
+        """Once it is durable: heads say which checkpoint they have seen, and logs kept elsewhere are anchors."""
+        self._checkpoint = newest
+        if checkpoint is not None:
+            log.info("ledger_checkpoint", number=checkpoint.number, hash=checkpoint.hash)
 
     def _signed(self, head: Head) -> Head:
         return replace(head, key=self._signer.key_id, signature=self._signer.sign(head.text()))
@@ -176,12 +199,6 @@ class LedgerStore:
             with suppress(SQLAlchemyError, OSError):
                 connection.invalidate()
                 connection.close()
-
-
-def _tell(checkpoint: Checkpoint | None) -> None:
-    """A log kept elsewhere is an anchor: whoever writes the ledger anew cannot rewrite that, too."""
-    if checkpoint is not None:
-        log.info("ledger_checkpoint", number=checkpoint.number, hash=checkpoint.hash)
 
 
 def _insert_head(connection: Connection, head: Head) -> None:

@@ -49,7 +49,7 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str) ->
         drafts = [Draft(ids.new(), f"{day}T09:30:00.000000Z", facts(who)) for who in (subject_of_ana(settings), "ext")]
         links = chain.links(drafts)
         with store.transaction() as connection:
-            store.append(connection, links, chain.seq)
+            store.append(connection, links, chain)
         chain.advance(links)
         store.checkpoint()
     store.close()
@@ -192,7 +192,7 @@ def written_meanwhile(house: Settings) -> Iterator[None]:
         while not stop.is_set():
             links = chain.links([Draft(ids.new(), "2026-11-04T09:30:00.000000Z", facts("ext"))])
             with store.transaction() as connection:
-                store.append(connection, links, chain.seq)
+                store.append(connection, links, chain)
             chain.advance(links)
             store.checkpoint()
 

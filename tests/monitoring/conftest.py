@@ -63,7 +63,7 @@ def build_ledger(engine: Engine) -> None:
         drafts = [Draft(ids.new(), written_time(at), _facts(("ana", "bob")[index % 2])) for index in range(count)]
         links = chain.links(drafts)
         with store.transaction() as connection:
-            store.append(connection, links, chain.seq)
+            store.append(connection, links, chain)
         chain.advance(links)
 
     for chain, at in zip(chains, (NOW, LONG_AGO, NOW), strict=True):

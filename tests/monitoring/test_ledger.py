@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Row, event, select, text
+from sqlalchemy import Connection, Row, event, func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.settings import Settings
@@ -24,12 +24,15 @@ from auth.quotas import month_of
 from auth.tables import usage
 from auth.usage import UsageMeter
 from auth.users import UserStore
-from monitoring.errors import LedgerFull
+from monitoring.errors import LedgerFull, LedgerUnavailable
 from monitoring.ledger.entries import GENESIS, Entry, Head, Payload
+from monitoring.ledger.identity import Ids
 from monitoring.ledger.journal import Journal
 from monitoring.ledger.ledger import Ledger, State
 from monitoring.ledger.signing import Signer, Verifier, new_private_key
-from monitoring.ledger.tables import ledger_entries, ledger_heads, ledger_payloads
+from monitoring.ledger.spool import SpoolFull
+from monitoring.ledger.store import LedgerStore
+from monitoring.ledger.tables import ledger_checkpoints, ledger_entries, ledger_heads, ledger_payloads
 
 LONG = "x" * 20_000
 NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
@@ -168,6 +171,29 @@ async def test_a_crowd_shares_transactions(house: House) -> None:
     assert await house.used() == 200
 
 
+async def test_entries_that_have_time_wait_for_each_other(house: House) -> None:
+    """One that has time shares its transaction with the next, or goes alone a little later; others wait for nobody."""
+    async with house.ledger() as ledger:
+        commits: list[object] = []
+        store: Any = house.journals[0]._store
+        event.listen(store._engine, "commit", commits.append)
+        first = asyncio.ensure_future(ledger.record(facts(), cost(), has_time=True))
+        await asyncio.sleep(0)
+        assert ledger._writer is None
+        ids = [await ledger.record(facts(), cost(), has_time=True), await first]
+        assert len(commits) == 1
+        ids.append(await ledger.record(facts(), cost(), has_time=True))
+        assert len(commits) == 2
+        patient = asyncio.ensure_future(ledger.record(facts(), cost(), has_time=True))
+        await asyncio.sleep(0)
+        ids += [await ledger.record(facts(), cost()), await patient]
+        assert len(commits) == 3
+        last = asyncio.ensure_future(ledger.record(facts(), cost(), has_time=True))
+        await asyncio.sleep(0)
+    ids.append(await last)  # whoever stops does not wait for company
+    assert [row.id for row in await house.entries()] == sorted(ids)
+
+
 async def test_a_charge_that_is_refused_leaves_a_refusal(house: House) -> None:
     """Past a quota the caller hears of it; the entry has its code and nothing of the image or the answer."""
     user = await UserStore(house.engine).add("ana", Role.CLIENT, "hash")
@@ -267,6 +293,99 @@ async def test_a_database_that_was_restored(house: House) -> None:
         found = list((await connection.execute(select(ledger_entries.c.id).order_by(ledger_entries.c.id))).scalars())
     assert found == [*after, *spooled]
     assert await house.used() == 4
+
+
+@contextmanager
+def unlucky(store: LedgerStore, *, durable: bool) -> Iterator[None]:
+    """Meanwhile every transaction ends in an error, though it may be `durable`."""
+    whole = store.transaction
+
+    @contextmanager
+    def transaction() -> Iterator[Connection]:
+        with suppress(_Undone) if not durable else nullcontext(), whole() as connection:
+            yield connection
+            if not durable:
+                raise _Undone
+        raise LedgerUnavailable
+
+    store.transaction = transaction  # type: ignore[method-assign]
+    yield
+    store.transaction = whole  # type: ignore[method-assign]
+
+
+class _Undone(Exception):
+    """Ends a transaction."""
+
+
+@pytest.mark.parametrize("then", [1, 2, 3, 5])
+async def test_what_the_database_took_unheard(house: House, then: int) -> None:
+    """Entries that came into the database though their callers heard 503 hide none that is answered later."""
+    async with house.ledger() as ledger:
+        (journal,) = house.journals
+        with unlucky(journal._store, durable=True), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(journal._spools[-1], "append", _full)
+            crowd = (ledger.record(facts(), cost()) for _ in range(3))
+            assert {type(error) for error in await asyncio.gather(*crowd, return_exceptions=True)} == {LedgerFull}
+        with unlucky(journal._store, durable=False):
+            ids = sorted(await asyncio.gather(*(ledger.record(facts(), cost()) for _ in range(then))))
+            assert ledger.state is State.SPOOLING
+        await until(lambda: ledger.state is State.WRITING)
+        ids.append(await ledger.record(facts(), cost()))
+    recorded = sorted(row.id for row in await house.entries())
+    assert recorded[3:] == ids
+    assert await house.used() == 4 + then
+
+
+def _full(_: object) -> None:
+    raise SpoolFull
+
+
+async def test_a_new_chain_judges_anew(house: House) -> None:
+    """A batch that has to begin another chain is charged there: the caller hears what the record says."""
+    user = await UserStore(house.engine).add("ana", Role.CLIENT, "hash")
+    owner = f"user:{user.id}"
+    async with house.ledger() as ledger:
+        await ledger.record(facts(), cost(owner))
+        await house.execute("UPDATE ledger_heads SET seq = 7 WHERE seq = 1")
+        (journal,) = house.journals
+        begin = journal._store.open_chain
+
+        def after_a_change(writer: str) -> str:
+            with journal._store.transaction() as connection:
+                connection.execute(text("UPDATE users SET monthly_requests = 1"))
+            return begin(writer)
+
+        journal._store.open_chain = after_a_change  # type: ignore[method-assign]
+        with pytest.raises(QuotaExceeded):
+            await ledger.record(facts(), cost(owner))
+    assert [document["code"] for document in await house.documents()] == [None, "quota_exceeded"]
+    assert await house.used(owner) == 1
+
+
+async def test_only_a_durable_checkpoint_was_seen(house: House) -> None:
+    """Where a checkpoint was not committed, no head says that it has seen it."""
+    async with house.ledger() as ledger:
+        await ledger.record(facts(), None)
+        (journal,) = house.journals
+        with unlucky(journal._store, durable=False), pytest.raises(LedgerUnavailable):
+            await asyncio.to_thread(journal._store.checkpoint)
+        await ledger.record(facts(), None)
+        async with reading(house.engine) as connection:
+            assert (await connection.execute(select(func.max(ledger_heads.c.checkpoint)))).scalar_one() == 1
+            assert (await connection.execute(select(func.max(ledger_checkpoints.c.number)))).scalar_one() == 1
+
+
+async def test_ids_go_on_after_what_is_spooled(house: House) -> None:
+    """A start whose clock is behind gives no id that sorts before one that waits in a spool."""
+    async with AsyncExitStack() as outage, house.ledger() as ledger:
+        ledger._ids = Ids(lambda: 4_000_000_000_000)
+        await outage.enter_async_context(house.away())
+        ids = [await ledger.record(facts(), cost())]
+    async with house.ledger() as ledger:
+        ids.append(await ledger.record(facts(), cost()))
+        await until(lambda: house.states[-1] == ("writing", 0))
+    assert ids == sorted(ids)
+    assert sorted(row.id for row in await house.entries()) == ids
 
 
 async def test_refusals_are_recorded_behind_the_answer(house: House) -> None:

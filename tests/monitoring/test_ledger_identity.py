@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from uuid import UUID
 
 from hypothesis import given
@@ -49,3 +50,23 @@ def test_sources_do_not_collide() -> None:
     with ThreadPoolExecutor(4) as pool:
         given_out = list(pool.map(lambda index: sources[index % 2].new(), range(20_000)))
     assert len(set(given_out)) == 20_000
+
+
+def test_processes_do_not_collide() -> None:
+    """Four processes that are forked from one, all in the same millisecond, give no id twice."""
+    shared = Ids(lambda: 1000)
+    with ProcessPoolExecutor(4, multiprocessing.get_context("fork"), _share, (shared,)) as pool:
+        parts = list(pool.map(_some, [5000] * 8))
+    assert len({text for part in parts for text in part}) == 40_000
+
+
+_source = Ids()
+
+
+def _share(source: Ids) -> None:
+    global _source  # noqa: PLW0603  (what a forked process begins with)
+    _source = source
+
+
+def _some(count: int) -> list[str]:
+    return [_source.new() for _ in range(count)]

@@ -80,6 +80,30 @@ def test_room_is_tried_out(spool: Spool) -> None:
     assert spool.first(10) == ["x" * 1000]
 
 
+def test_trying_for_room_leaves_nothing_in_line(spool: Spool) -> None:
+    """Whatever a try for room leaves behind when it is cut short, it is no text, and the next start forgets it."""
+    spool._connection.execute("CREATE TRIGGER stop BEFORE DELETE ON room BEGIN SELECT RAISE(ABORT, 'no space'); END")
+    spool.append(["a"])
+    assert not spool.has_room()
+    assert spool.first(10) == ["a"]
+    spool._connection.execute("DROP TRIGGER stop")
+    spool.close()
+    again = Spool(spool.path, MEGABYTE)
+    assert (again.first(10), again.waiting) == (["a"], 1)
+    assert again._connection.execute("SELECT count(*) FROM room").fetchone() == (0,)
+    again.remove_first(1)
+    again.close()
+
+
+def test_a_damaged_file_is_named(spool: Spool) -> None:
+    """A file that is no spool is not overwritten: the error names it."""
+    path = spool.path.with_name("damaged.spool")
+    path.write_bytes(b"no database" * 1000)
+    with pytest.raises(OSError, match=r"damaged\.spool cannot be used"):
+        list(left_behind(path.parent, MEGABYTE))
+    assert path.read_bytes().startswith(b"no database")
+
+
 def test_one_process_alone(spool: Spool) -> None:
     """While a spool is open nobody else can open it, and it does not count as left behind."""
     with pytest.raises(SpoolTaken):

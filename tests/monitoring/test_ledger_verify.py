@@ -193,7 +193,7 @@ def test_rolling_back_is_found_by_an_anchor(check: Check) -> None:
     store.open_chain(chain.writer)
     older = records()
     with store.transaction() as connection:
-        store.append(connection, chain.links([Draft(ids.new(), written_time(datetime.now(UTC)), FACTS)]), 0)
+        store.append(connection, chain.links([Draft(ids.new(), written_time(datetime.now(UTC)), FACTS)]), chain)
     store.checkpoint()
     anchor = check(records(), key=key).anchor
     store.close()
