@@ -22,7 +22,7 @@ from monitoring.ledger.signing import new_private_key
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "samples" / "yellowstone_forest.jpg"
 ARTEFACT = f"onnx://{ROOT}/artifacts/efficientnetb0-v1.0"
-_ATALAYA = Path(sys.executable).with_name("atalaya")
+ATALAYA = Path(sys.executable).with_name("atalaya")
 _PASSWORD = "correct horse battery"  # noqa: S105  (of a user who lives for a minute)
 
 
@@ -57,11 +57,11 @@ def serving(**changes: str) -> Iterator[Served]:
         "LIMITS__PREDICT": "1000000/minute",
         **changes,
     }
-    adding = [str(_ATALAYA), "users", "add", "ana", "--role", "client", "--password-stdin"]
+    adding = [str(ATALAYA), "users", "add", "ana", "--role", "client", "--password-stdin"]
     subprocess.run(adding, input=_PASSWORD.encode(), check=True, cwd=folder, env=environment, capture_output=True)
     began = time.perf_counter()
     with (folder / "gateway.log").open("wb") as log:
-        process = subprocess.Popen([str(_ATALAYA), "serve"], cwd=folder, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen([str(ATALAYA), "serve"], cwd=folder, env=environment, stdout=log, stderr=log)
     try:
         ready_s = _until_ready(port, process) - began
         yield Served(port, process.pid, _token(port), ready_s)

@@ -54,7 +54,7 @@ def test_a_deadline_is_kept(slow: Any) -> None:
 
 
 def test_work_for_a_caller_who_left_is_dropped(slow: Any) -> None:
-    """An image whose sender has gone while it was queued is never decoded, recorded or charged; it is counted."""
+    """An image whose sender has gone while it was queued is never decoded or charged; it is on record as that."""
     client, image = slow.client(), FOREST.read_bytes()
     head = (
         f"POST /v1/predictions HTTP/1.1\r\nHost: localhost\r\nAuthorization: {client.headers['Authorization']}\r\n"
@@ -71,5 +71,7 @@ def test_work_for_a_caller_who_left_is_dropped(slow: Any) -> None:
         assert first.result().status_code == 200
     assert client.post("/v1/predictions", content=image, headers=JPEG).status_code == 200
     assert metric(slow, 'atalaya_prediction_stage_seconds_count{stage="infer"}') == 2
-    assert metric(slow, "atalaya_ledger_entries_total") == 2
+    assert metric(slow, "atalaya_ledger_entries_total") == 3
+    listed = client.get("/v1/predictions").json()["entries"]
+    assert sorted((entry["status"], entry["code"]) for entry in listed[1:]) == [(200, None), (499, "client_left")]
     assert client.get("/v1/usage").json()["requests"] == 2
