@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ _EWMA_WEIGHT = 0.2
 # Of the threads that infer: on a full machine whoever reads requests, or refuses them, goes first; passwords go last.
 _NICENESS = 3
 _FIRST_GUESS_S = 0.05
+# Of those who are turned away for each one that is answered: then a worker that is free finds work at once.
+_FLOOD = 4
 
 # Told the image's number of pixels before it is decoded; what it raises ends the prediction.
 Admit = Callable[[int], Awaitable[None]]
@@ -68,6 +71,7 @@ class QueueLimits:
 
     Once somebody had to be turned away it may be more than a burst: for `strict_s` seconds, and as long as more are
     turned away than answered, the wait is bounded by half the time of one prediction. Those who are let in stay quick.
+    In a flood nobody waits but who has nothing here yet: a free worker finds work at once.
     """
 
     places: int = 64
@@ -102,6 +106,7 @@ class PredictionService:
         self._lines: FairLines[_Job] = FairLines()
         self._changed = threading.Condition()
         self._running = 0
+        self._of: Counter[str] = Counter()  # how many of each caller wait or run
         self._closing = False
         self._job_s, self._learned = _FIRST_GUESS_S, False
         self._strict_until = 0.0
@@ -167,7 +172,7 @@ class PredictionService:
     def check_room(self, caller: str) -> None:
         """Spare both sides the reading of an image that would be turned away. Raises Overloaded."""
         with self._telling() as told, self._changed:
-            if self._crowded() and not self._outlasted_by(caller):
+            if self._crowded(caller) and not self._outlasted_by(caller):
                 raise self._turned_away(told)
 
     def close(self) -> None:
@@ -185,11 +190,12 @@ class PredictionService:
                 raise RuntimeError("the service is closed")
             if self.busy and time.monotonic() + self._wait_s(self.waiting) + self._job_s > job.deadline:
                 raise self._overloaded()  # its own haste is no sign of a crowd
-            if self._crowded():
+            if self._crowded(job.caller):
                 if not self._outlasted_by(job.caller):
                     raise self._turned_away(told)
                 told.append(self._sent_away())
             self._lines.join(job.caller, job)
+            self._of[job.caller] += 1
             self._changed.notify()
 
     @staticmethod
@@ -207,19 +213,32 @@ class PredictionService:
 
     def _sent_away(self) -> tuple[_Job, Overloaded]:
         """The last one of the longest line, and what to tell it."""
-        return self._lines.send_away_last(self._lines.longest()), self._overloaded()
+        job = self._lines.send_away_last(self._lines.longest())
+        self._gone(job)
+        return job, self._overloaded()
 
     def _leave(self, job: _Job) -> None:
         job.data = b""
         with self._changed:
-            self._lines.leave(job.caller, job)
+            if self._lines.leave(job.caller, job):
+                self._gone(job)
 
-    def _crowded(self) -> bool:
-        """Whether one more would have to wait for too long."""
+    def _gone(self, job: _Job) -> None:
+        self._of[job.caller] -= 1
+        if not self._of[job.caller]:
+            del self._of[job.caller]
+
+    def _crowded(self, caller: str) -> bool:
+        """Whether one more of the caller's would have to wait for too long."""
         if not self.busy:
             return False
-        bound_s = self._strict_wait_s if self._strict(time.monotonic()) else self._limits.seconds
-        return self._wait_s(self.waiting) > bound_s or self.waiting >= self._limits.places
+        return self._wait_s(self.waiting) > self._bound_s(caller) or self.waiting >= self._limits.places
+
+    def _bound_s(self, caller: str) -> float:
+        if not self._strict(time.monotonic()):
+            return self._limits.seconds
+        flood = self._refused > _FLOOD * (self._answered + 1)
+        return 0.0 if flood and self._of[caller] else self._strict_wait_s
 
     def _strict(self, now: float) -> bool:
         if now < self._strict_until:
@@ -231,8 +250,8 @@ class PredictionService:
         return just_ended and overrun
 
     def _outlasted_by(self, caller: str) -> bool:
-        """Whether somebody else's line is longer than the caller's would be."""
-        return len(self._lines) > 0 and self._lines.length_of(self._lines.longest()) > self._lines.length_of(caller) + 1
+        """Whether somebody who waits has more here than the caller would have."""
+        return len(self._lines) > 0 and self._of[self._lines.longest()] > self._of[caller] + 1
 
     def _turned_away(self, told: list[tuple[_Job, Overloaded]]) -> Overloaded:
         """Count a refusal. Half as many as wait are no burst: then those go, too, who would not be let in any more."""
@@ -268,6 +287,7 @@ class PredictionService:
             with self._changed:
                 self._running -= 1
                 self._answered += 1
+                self._gone(job)
             if tell is not None:
                 tell()
 

@@ -381,6 +381,33 @@ async def test_a_crowd_ends_the_wait_of_those_who_came_before_it(backend: GatedB
     service.close()
 
 
+async def test_in_a_flood_only_who_has_nothing_here_waits(backend: GatedBackend) -> None:
+    """A caller who floods the service gets a worker that is free and no place: that is for others, one at a time."""
+    limits = QueueLimits(places=4, seconds=60, strict_s=60)
+    service = PredictionService(backend, workers=1, limits=limits, on_stage=lambda *_: None)
+    tasks = [asyncio.create_task(service.predict(png(1), caller="many")) for _ in range(5)]
+    await until(lambda: service.waiting == 4)
+    for _ in range(6):
+        with pytest.raises(Overloaded):
+            await service.predict(png(1), caller="many")
+    assert service.waiting == 1  # of those who came before
+    few = asyncio.create_task(service.predict(png(1), caller="few"))
+    await until(tasks[1].done)
+    assert isinstance(tasks[1].exception(), Overloaded)
+    for caller in ("many", "few", "third"):
+        with pytest.raises(Overloaded):
+            service.check_room(caller)
+    few.cancel()
+    await until(lambda: service.waiting == 0)
+    with pytest.raises(Overloaded):
+        service.check_room("many")
+    service.check_room("third")
+    backend.gate.set()
+    await asyncio.gather(*tasks, few, return_exceptions=True)
+    assert isinstance(await service.predict(png(1), caller="many"), Prediction)
+    service.close()
+
+
 async def test_the_haste_of_one_is_no_crowd(backend: GatedBackend) -> None:
     """Who asks for an answer sooner than it can be had is turned away alone: nobody else notices."""
     limits = QueueLimits(places=4, seconds=60, strict_s=60)

@@ -11,6 +11,7 @@ from typing import Any
 
 from bench.load import Load, drive, request_of
 
+PASSWORD = "correct horse battery"
 FOREST = Path(__file__).parents[3] / "samples" / "yellowstone_forest.jpg"
 
 
@@ -38,3 +39,19 @@ def test_line_26_a_crowd_is_refused_and_who_is_let_in_stays_quick(new_gateway: C
     assert crowded.cut == 0
     assert crowded.statuses[200] > 12  # of 25 that can be had
     assert crowded.percentile_ms(99) < 3 * alone.percentile_ms(99)
+
+
+def test_line_26_who_sends_much_does_not_starve_who_sends_little(new_gateway: Callable[..., Any]) -> None:
+    """While one caller asks for ten times what can be answered, nearly every request of another is answered."""
+    gateway = new_gateway(MODEL__URL="stub://?latency_ms=200", MODEL__WORKERS="1")
+    added = gateway.run("users", "add", "ben", "--role", "client", "--password-stdin", stdin=PASSWORD)
+    assert added.returncode == 0, added.stderr
+    request, few = request_of(gateway.token("ana"), FOREST), gateway.client("ben")
+    few.headers["Content-Type"] = "image/jpeg"
+    with ThreadPoolExecutor(1) as pool:
+        crowd = pool.submit(asyncio.run, drive(int(gateway.environment["PORT"]), request, 20, 7, rate=50))
+        time.sleep(1.5)
+        answers = [few.post("/v1/predictions", content=FOREST.read_bytes()).status_code for _ in range(8)]
+        statuses = crowd.result().statuses
+    assert answers.count(200) >= 7
+    assert statuses[503] > statuses[200] > 0
