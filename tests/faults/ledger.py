@@ -83,6 +83,18 @@ class Bench:
         self.gateway.process.send_signal(signal.SIGKILL)
         self.gateway.process.wait()
 
+    def kill_under_load(self, seconds: float) -> None:
+        """Kill it so long after the load has begun."""
+
+        async def strike() -> Load:
+            port = int(self.gateway.environment["PORT"])
+            loading = asyncio.create_task(drive(port, self.request, CONNECTIONS, seconds + 1))
+            await asyncio.sleep(seconds)
+            self.kill()
+            return await loading
+
+        self.ids += asyncio.run(strike()).ids
+
     def until_delivered(self) -> None:
         """Wait until no entry is in a spool."""
         deadline = time.monotonic() + 60
@@ -115,16 +127,7 @@ class Bench:
 def killed(bench: Bench, rounds: int, name: str) -> Outcome:
     """SIGKILL at a random moment under load, start again, check: so many times."""
     for done in range(rounds):
-        port = int(bench.gateway.environment["PORT"])
-        delay = random.uniform(0.3, 1.2)  # noqa: S311  (no secret)
-
-        async def strike(seconds: float = delay, port: int = port) -> Load:
-            loading = asyncio.create_task(drive(port, bench.request, CONNECTIONS, seconds + 1))
-            await asyncio.sleep(seconds)
-            bench.kill()
-            return await loading
-
-        bench.ids += asyncio.run(strike()).ids
+        bench.kill_under_load(random.uniform(0.3, 1.2))  # noqa: S311  (no secret)
         bench.gateway.start()
         bench.until_delivered()
         outcome = bench.outcome(f"{name}, round {done + 1}")
@@ -157,9 +160,13 @@ def notes_of(load: Load) -> list[str]:
 
 
 def sqlite_locked(bench: Bench, seconds: float) -> Outcome:
-    connection = sqlite3.connect(bench.gateway.folder / "gateway.db", isolation_level=None, check_same_thread=False)
-    load = during(bench, seconds, lambda: connection.execute("BEGIN IMMEDIATE"), connection.close)
+    lock = lock_of(bench)
+    load = during(bench, seconds, lambda: lock.execute("BEGIN IMMEDIATE"), lock.close)
     return bench.outcome(f"SQLite: locked for {seconds:.0f} s", *notes_of(load))
+
+
+def lock_of(bench: Bench) -> sqlite3.Connection:
+    return sqlite3.connect(bench.gateway.folder / "gateway.db", isolation_level=None, check_same_thread=False)
 
 
 def postgres_stopped(bench: Bench, server: postgres.Postgres, seconds: float) -> Outcome:
@@ -173,15 +180,17 @@ def postgres_hung(bench: Bench, server: postgres.Postgres, seconds: float) -> Ou
     return bench.outcome(f"PostgreSQL: hung for {seconds:.0f} s", *notes_of(load))
 
 
-def killed_while_spooling(bench: Bench, server: postgres.Postgres) -> Outcome:
-    """The gateway is killed while its entries are in the spool alone, and the database comes back before it does."""
-    server.stop()
-    bench.load(1.0, again=True)
-    bench.kill()
-    server.start()
+def killed_while_spooling(bench: Bench, name: str, fault: Callable[[], object], heal: Callable[[], object]) -> Outcome:
+    """Killed under load while entries are in the spool alone, and again while they are delivered."""
+    fault()
+    bench.kill_under_load(2.0)
+    heal()
+    for _ in range(3):
+        bench.gateway.start()
+        bench.kill()
     bench.gateway.start()
     bench.until_delivered()
-    return bench.outcome("PostgreSQL: stopped, then SIGKILL while it spools")
+    return bench.outcome(f"{name}, SIGKILL spooling, 3 x delivering")
 
 
 def disk_full(seconds: float) -> Outcome:
@@ -246,6 +255,8 @@ def experiments(rounds: int, seconds: float) -> Iterator[Outcome]:
     with fresh() as bench:
         yield killed(bench, rounds, "SQLite")
         yield sqlite_locked(bench, seconds)
+        lock = lock_of(bench)
+        yield killed_while_spooling(bench, "SQLite: locked", lambda: lock.execute("BEGIN IMMEDIATE"), lock.close)
     try:
         yield disk_full(seconds)
     except PermissionError as error:
@@ -254,7 +265,7 @@ def experiments(rounds: int, seconds: float) -> Iterator[Outcome]:
         yield killed(bench, rounds, "PostgreSQL")
         yield postgres_stopped(bench, server, seconds)
         yield postgres_hung(bench, server, seconds)
-        yield killed_while_spooling(bench, server)
+        yield killed_while_spooling(bench, "PostgreSQL: stopped", server.stop, server.start)
 
 
 def main() -> int:

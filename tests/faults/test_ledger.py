@@ -12,12 +12,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 NAMES = (
     "SQLite: 2 x SIGKILL",
-    "SQLite: locked",
+    "SQLite: locked for",
+    "SQLite: locked, SIGKILL",
     "SQLite: disk full",
     "PostgreSQL: 2 x SIGKILL",
     "PostgreSQL: stopped for",
     "PostgreSQL: hung",
-    "PostgreSQL: stopped, then SIGKILL",
+    "PostgreSQL: stopped, SIGKILL",
 )
 
 
@@ -28,6 +29,6 @@ def test_nothing_answered_is_lost(postgres_server: str) -> None:
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert run.returncode == 0, run.stdout + run.stderr
     shown = [name for name in NAMES if any(line.startswith(name) for line in run.stdout.splitlines())]
-    if "SQLite: disk full" not in shown and os.geteuid() == 0:
-        pytest.skip(run.stderr.strip())  # a container without the right to mount
-    assert set(NAMES) - set(shown) <= {"SQLite: disk full"}
+    if set(NAMES) - set(shown) == {"SQLite: disk full"} and os.environ.get("CI") != "true":
+        pytest.skip(run.stderr.strip())  # somebody without the right to mount
+    assert set(shown) == set(NAMES)
