@@ -104,7 +104,9 @@ class PredictionService:
         self._limits = limits
         self._on_stage = on_stage
         self._lines: FairLines[_Job] = FairLines()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        # The worker that was at work last is called first: its session's weights may still be in a cache.
+        self._idle: list[threading.Condition] = []
         self._running = 0
         self._of: Counter[str] = Counter()  # how many of each caller wait or run
         self._closing = False
@@ -171,21 +173,22 @@ class PredictionService:
 
     def check_room(self, caller: str) -> None:
         """Spare both sides the reading of an image that would be turned away. Raises Overloaded."""
-        with self._telling() as told, self._changed:
+        with self._telling() as told, self._lock:
             if self._crowded(caller) and not self._outlasted_by(caller):
                 raise self._turned_away(told)
 
     def close(self) -> None:
         """Finish what was admitted, then end the threads. Blocks for as long; the back end stays open."""
-        with self._changed:
+        with self._lock:
             self._closing = True
-            self._changed.notify_all()
+            for worker in self._idle:
+                worker.notify()
         for thread in self._threads:
             thread.join()
 
     def _join(self, job: _Job) -> None:
         """Queue the job, perhaps in place of the last one of whoever sends most. Raises Overloaded, RuntimeError."""
-        with self._telling() as told, self._changed:
+        with self._telling() as told, self._lock:
             if self._closing:
                 raise RuntimeError("the service is closed")
             if self.busy and time.monotonic() + self._wait_s(self.waiting) + self._job_s > job.deadline:
@@ -196,7 +199,8 @@ class PredictionService:
                 told.append(self._sent_away())
             self._lines.join(job.caller, job)
             self._of[job.caller] += 1
-            self._changed.notify()
+            if self._idle:
+                self._idle.pop().notify()
 
     @staticmethod
     @contextmanager
@@ -219,7 +223,7 @@ class PredictionService:
 
     def _leave(self, job: _Job) -> None:
         job.data = b""
-        with self._changed:
+        with self._lock:
             if self._lines.leave(job.caller, job):
                 self._gone(job)
 
@@ -280,23 +284,25 @@ class PredictionService:
         """What a worker thread does until the service is closed and nobody waits."""
         if sys.platform == "linux":  # where a thread has a niceness of its own
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
-        while (job := self._next()) is not None:
+        called = threading.Condition(self._lock)
+        while (job := self._next(called)) is not None:
             tell = self._tried(job) if job.answer.set_running_or_notify_cancel() else None
             job.data = b""
             # The place is free before anybody hears of the answer.
-            with self._changed:
+            with self._lock:
                 self._running -= 1
                 self._answered += 1
                 self._gone(job)
             if tell is not None:
                 tell()
 
-    def _next(self) -> _Job | None:
-        with self._changed:
+    def _next(self, called: threading.Condition) -> _Job | None:
+        with self._lock:
             while not self._lines:
                 if self._closing:
                     return None
-                self._changed.wait()
+                self._idle.append(called)
+                called.wait()
             self._running += 1
             return self._lines.next()
 
@@ -340,7 +346,7 @@ class PredictionService:
         self._on_stage(stage, seconds)
 
     def _learn(self, seconds: float) -> None:
-        with self._changed:
+        with self._lock:
             # The first one says more than the guess before it.
             self._job_s += (_EWMA_WEIGHT if self._learned else 1) * (seconds - self._job_s)
             self._learned = True
