@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 
@@ -111,10 +112,8 @@ async def test_line_26_log_ins_at_once_hold_up_no_predictions(new_gateway: Calla
     """Of two hundred log-ins at once each is answered soon, with a token or a 429; predictions go on meanwhile."""
     gateway = new_gateway()
     headers = {"Authorization": f"Bearer {gateway.token('ana')}", "Content-Type": "image/jpeg"}
-    form = {"grant_type": "password", "username": "ana", "password": PASSWORD}
-    limits = httpx.Limits(max_connections=250)
-    async with httpx.AsyncClient(base_url=gateway.base_url, timeout=30, limits=limits) as client:
-        flood = asyncio.gather(*(client.post("/auth/token", data=form) for _ in range(200)))
+    async with httpx.AsyncClient(base_url=gateway.base_url, timeout=30) as client:
+        flood = asyncio.gather(*(_log_in_cheaply(int(gateway.environment["PORT"])) for _ in range(200)))
         seconds = []
         while not flood.done() or not seconds:
             began = time.monotonic()
@@ -122,7 +121,19 @@ async def test_line_26_log_ins_at_once_hold_up_no_predictions(new_gateway: Calla
             seconds.append(time.monotonic() - began)
             assert predicted.status_code == 200
         answers = await flood
-    assert {answer.status_code for answer in answers} == {200, 429}
-    assert all(answer.headers["retry-after"] == "1" for answer in answers if answer.status_code == 429)
-    assert max(answer.elapsed.total_seconds() for answer in answers) < 10
+    assert {status for status, _, _ in answers} == {200, 429}
+    assert all(b"\r\nretry-after: 1\r\n" in head for status, head, _ in answers if status == 429)
+    assert max(took for _, _, took in answers) < 10
     assert max(seconds) < 5
+
+
+async def _log_in_cheaply(port: int) -> tuple[int, bytes, float]:
+    """Status, head and duration of a log-in: hundreds of httpx's would keep this process from the predictions."""
+    form = urlencode({"grant_type": "password", "username": "ana", "password": PASSWORD})
+    head = f"POST /auth/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(form)}\r\n"
+    began = time.monotonic()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"{head}Content-Type: application/x-www-form-urlencoded\r\n\r\n{form}".encode())
+    answer = (await reader.readuntil(b"\r\n\r\n")).lower()
+    writer.close()
+    return int(answer[9:12]), answer, time.monotonic() - began
