@@ -60,7 +60,8 @@ def fill(store: LedgerStore, chain: Chain, ids: Ids, entries: int) -> None:
     """Append so many entries to a chain, in transactions of AT_ONCE, with checkpoints between them."""
     for begun in range(0, entries, AT_ONCE):
         now = written_time(datetime.now(UTC))
-        links = chain.links([Draft(ids.new(), now, _facts(begun + place)) for place in range(AT_ONCE)])
+        numbers = range(begun, min(begun + AT_ONCE, entries))
+        links = chain.links([Draft(ids.new(), now, _facts(number)) for number in numbers])
         with store.transaction() as connection:
             store.append(connection, links, chain)
         chain.advance(links)
