@@ -61,5 +61,7 @@ def memory_for_images(settings: Settings) -> int:
 def announced_bytes(request: Request) -> int:
     """What the request takes until its header is known. A body that hides its length is taken for the longest."""
     announced = request.headers.get("content-length", "")
-    length = int(announced) if announced.isdecimal() else MAX_BYTES + MULTIPART_OVERHEAD_BYTES
-    return reading_bytes(length)
+    if announced.isdecimal():
+        return reading_bytes(int(announced))
+    # It is not refused for what it may turn out to be.
+    return min(reading_bytes(MAX_BYTES + MULTIPART_OVERHEAD_BYTES), rooms_of(request)["memory"].largest)

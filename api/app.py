@@ -16,7 +16,8 @@ from api.errors import install_handlers
 from api.guarded_windows import windows_of
 from api.lifespan import lifespan_of, open_keyring
 from api.limits import CallerLimits, limit_handler
-from api.middleware import MAX_JSON_BYTES, BodyLimit, Observe
+from api.middleware import MAX_DOCUMENT_BYTES, BodyLimit, Observe
+from api.oauth import FORM_PATHS
 from api.openapi import describe
 from api.production import check_keys
 from api.proxies import AllowedHosts, TrustedProxies
@@ -25,7 +26,7 @@ from api.routes.auth import auth_router
 from api.routes.metrics import metrics_router
 from api.routes.predictions import predictions_router
 from api.settings import Settings
-from api.uploads import MULTIPART_OVERHEAD_BYTES
+from api.uploads import IMAGE_PATHS, MULTIPART_OVERHEAD_BYTES
 from model.backends import Backend, open_warm
 from model.image_bounds import MAX_BYTES
 from monitoring.metrics import Metrics
@@ -73,7 +74,12 @@ def create_app(
                 https=settings.in_production,
             ),
             Middleware(AllowedHosts, names=settings.host_names),
-            Middleware(BodyLimit, max_bytes=MAX_BYTES + MULTIPART_OVERHEAD_BYTES, max_json_bytes=MAX_JSON_BYTES),
+            Middleware(
+                BodyLimit,
+                max_bytes=MAX_BYTES + MULTIPART_OVERHEAD_BYTES,
+                max_document_bytes=MAX_DOCUMENT_BYTES,
+                streamed=frozenset({*IMAGE_PATHS, *FORM_PATHS}),
+            ),
         ],
     )
     describe(app)

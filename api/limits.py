@@ -23,6 +23,7 @@ from starlette.responses import JSONResponse, Response
 
 from api.errors import answer
 from api.windows import LocalWindows, Standing, Windows
+from auth.guessing import place_of
 from monitoring.metrics import Metrics
 
 TOKEN_LIMIT = "token"  # noqa: S105  (the name of a limit)
@@ -69,8 +70,8 @@ class CallerLimits(Limiter):
         return self._shared(rate, name, caller_subject, self._own_rate)
 
     def per_address(self, rate: str, name: str) -> Decorator:
-        """At most `rate` requests from one client address over all the routes that share `name`."""
-        return self._shared(rate, name, caller_address)
+        """At most `rate` requests from one client address (of IPv6, one network) over the routes that share `name`."""
+        return self._shared(rate, name, caller_place)
 
     def _shared(self, rate: str, name: str, key_of: KeyOf, first: Check | None = None) -> Decorator:
         register: Decorator = self.shared_limit(rate, scope=name, key_func=key_of)
@@ -154,3 +155,8 @@ def caller_subject(request: Request) -> str:
 def caller_address(request: Request) -> str:
     """The peer's address; a proxy's word for it counts only where the server was told to trust that proxy."""
     return request.client.host if request.client else "unknown"
+
+
+def caller_place(request: Request) -> str:
+    """Whom the peer's address stands for: who has one IPv6 address has its whole network."""
+    return place_of(caller_address(request))

@@ -24,7 +24,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _METHODS = frozenset(HTTPMethod)
 _QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics"})
 _DOCS_ROUTES = frozenset({"/docs", "/docs/oauth2-redirect"})
-MAX_JSON_BYTES = 64 * 1024
+MAX_DOCUMENT_BYTES = 64 * 1024
 # The gateway waits this long for a body, and another second for each so many bytes that have come.
 BODY_GRACE_S = 10.0
 BODY_BYTES_A_SECOND = 32 * 1024
@@ -130,21 +130,22 @@ class Observe:
 class BodyLimit:
     """Refuses a body over `max_bytes`: by its announced length at once, else while it streams; and one that trickles.
 
-    JSON is parsed whole, and before anybody knows who sent it: it may have `max_json_bytes`.
+    Only the paths in `streamed` read a body themselves. Everywhere else FastAPI reads it whole, of whatever type it is,
+    and before anybody knows who sent it: there it may have `max_document_bytes`.
     """
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int, max_json_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_bytes: int, max_document_bytes: int, streamed: frozenset[str]) -> None:
         self._app = app
         self._max_bytes = max_bytes
-        self._max_json_bytes = max_json_bytes
+        self._max_document_bytes = max_document_bytes
+        self._streamed = streamed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        max_bytes = self._max_json_bytes if "json" in headers.get("content-type", "").lower() else self._max_bytes
-        announced = headers.get("content-length", "0")
+        max_bytes = self._max_bytes if scope["path"] in self._streamed else self._max_document_bytes
+        announced = Headers(scope=scope).get("content-length", "0")
         if not announced.isdecimal() or int(announced) > max_bytes:
             await self._refuse(_too_large(max_bytes), scope, receive, send)
             return

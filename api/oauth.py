@@ -18,6 +18,7 @@ from auth.clients import Client, ClientStore
 from auth.errors import InvalidClient
 from auth.tokens import FIRST_PARTY
 
+FORM_PATHS = ("/auth/token", "/auth/revoke", "/auth/introspect")  # their forms are bounded below
 _MAX_FORM_BYTES = 16 * 1024
 _MAX_FIELDS = 16
 

@@ -62,7 +62,7 @@ class Guesses:
     async def begin(self, name: str, address: str) -> Attempt:
         """Ask before a password is checked. Raises TooManyGuesses."""
         now = self._clock()
-        place = _place(address)
+        place = place_of(address)
         async with reading(self._engine) as connection:
             known_since = await _known_since(connection, name, place, now)
             attempt = _attempt(name, place, known_since)
@@ -177,7 +177,7 @@ async def _subtract(connection: AsyncConnection, keys: Sequence[str], failures: 
     await connection.execute(delete(login_failures).where(_key.in_(keys), _failures <= 0))
 
 
-def _place(address: str) -> str:
+def place_of(address: str) -> str:
     """Whom an address stands for: one who has an IPv6 address has the 2^64 of its network."""
     try:
         parsed = ip_address(address.partition("%")[0])

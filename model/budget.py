@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
@@ -23,8 +24,9 @@ _EWMA_WEIGHT = 0.2
 class Room:
     """What one request holds of a budget. Given back when everyone who holds it has let go; used on one event loop."""
 
-    def __init__(self, budget: MemoryBudget) -> None:
+    def __init__(self, budget: MemoryBudget, caller: str) -> None:
         self.amount = 0
+        self.caller = caller
         self.is_reading = True
         self.since = time.monotonic()
         self._budget = budget
@@ -66,7 +68,8 @@ class MemoryBudget:
     """`total` bytes for the requests of one event loop. `on_change` is told how many are reserved.
 
     An eighth is for small requests alone, so that large ones never keep them out. Large ones are served in the order
-    of coming, those before decoding first; bodies that are being read fill half at most.
+    of coming, those before decoding first. Large bodies that are being read fill half at most, all of them three
+    quarters, and the small ones of one caller a quarter: whoever sends slowly keeps nobody's image from being decoded.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class MemoryBudget:
         self.total = total
         self.reserved = 0
         self._reading = 0
+        self._small_of: Counter[str] = Counter()  # bytes reserved for each caller's small bodies that are being read
         self._wait_s = wait_s
         self._on_change = on_change
         self._to_decode: list[_Waiter] = []
@@ -87,9 +91,9 @@ class MemoryBudget:
         return self.total - self.total // _KEPT_FOR_SMALL_PART
 
     @asynccontextmanager
-    async def reserved_for(self, amount: int) -> AsyncIterator[Room]:
+    async def reserved_for(self, amount: int, caller: str = "") -> AsyncIterator[Room]:
         """Room for a body of unknown content. Waits for a while; raises MemoryFull, ImageTooLargeHere."""
-        room = Room(self)
+        room = Room(self, caller)
         try:
             await self._obtain(room, amount, self._to_read)
             yield room
@@ -98,8 +102,12 @@ class MemoryBudget:
 
     async def decode(self, room: Room, amount: int, meanwhile: int) -> None:
         """See Room.resize."""
+        self._note_reading(room, -room.amount)
         room.is_reading = False
-        self._reading -= room.amount
+        if amount <= room.amount:
+            self._set(room, amount)
+            self._wake()
+            return
         if meanwhile < room.amount and not self._may_go(room, amount):
             self._set(room, meanwhile)
         await self._obtain(room, amount, self._to_decode)
@@ -142,20 +150,27 @@ class MemoryBudget:
         return amount <= self.total // _SMALL_PART
 
     def _fits(self, room: Room, amount: int, freed: int = 0) -> bool:
-        after = self.reserved - freed - room.amount + amount
+        after, reading = self.reserved - freed - room.amount + amount, self._reading + amount
         if self._is_small(amount):
-            return after <= self.total
-        if room.is_reading and self._reading and self._reading + amount > self.total // 2:
-            return False
-        return after <= self.largest
+            may_read = reading <= self.total * 3 // 4 and self._small_of[room.caller] + amount <= self.total // 4
+            return after <= self.total and (may_read or not room.is_reading)
+        may_read = not self._reading or reading <= self.total // 2
+        return after <= self.largest and (may_read or not room.is_reading)
 
     def _set(self, room: Room, amount: int) -> None:
-        change = amount - room.amount
-        self.reserved += change
+        self.reserved += amount - room.amount
         if room.is_reading:
-            self._reading += change
+            self._note_reading(room, -room.amount)
+            self._note_reading(room, amount)
         room.amount = amount
         self._on_change(self.reserved)
+
+    def _note_reading(self, room: Room, change: int) -> None:
+        self._reading += change
+        if self._is_small(abs(change)):
+            self._small_of[room.caller] += change
+            if not self._small_of[room.caller]:
+                del self._small_of[room.caller]
 
     def _wake(self) -> None:
         """Let in whoever now may: small ones in any case, large ones in turn."""
@@ -169,7 +184,7 @@ class MemoryBudget:
                 self._set(waiter.room, waiter.amount)
                 waiter.granted.set_result(True)
             else:
-                blocked = True
+                blocked = blocked or not self._is_small(waiter.amount)
         self._clear_the_way()
 
     def _clear_the_way(self) -> None:

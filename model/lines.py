@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Mapping
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -43,9 +44,9 @@ class FairLines(Generic[T]):
         self._forget(caller, line)
         return True
 
-    def longest(self) -> str:
-        """The caller with the longest line. Raises ValueError when nobody waits."""
-        return max(self._lines, key=lambda caller: len(self._lines[caller]))
+    def greediest(self, having: Mapping[str, int]) -> str:
+        """Of the callers who wait the one who is `having` most, of equals the last to be served. Raises ValueError."""
+        return max(reversed(self._lines), key=lambda caller: having[caller])
 
     def send_away_last(self, caller: str) -> T:
         """Take the one of the caller's line who came last."""

@@ -6,13 +6,14 @@ import asyncio
 import hashlib
 import math
 import os
+import random
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -31,6 +32,7 @@ _NICENESS = 3
 _FIRST_GUESS_S = 0.05
 # Of those who are turned away for each one that is answered: then a worker that is free finds work at once.
 _FLOOD = 4
+_LONGEST_RETRY_S = 20.0
 
 # Told the image's number of pixels before it is decoded; what it raises ends the prediction.
 Admit = Callable[[int], Awaitable[None]]
@@ -216,8 +218,8 @@ class PredictionService:
                     job.answer.set_exception(error)
 
     def _sent_away(self) -> tuple[_Job, Overloaded]:
-        """The last one of the longest line, and what to tell it."""
-        job = self._lines.send_away_last(self._lines.longest())
+        """The last one of whoever has most here, and what to tell it."""
+        job = self._lines.send_away_last(self._lines.greediest(self._of))
         self._gone(job)
         return job, self._overloaded()
 
@@ -255,7 +257,7 @@ class PredictionService:
 
     def _outlasted_by(self, caller: str) -> bool:
         """Whether somebody who waits has more here than the caller would have."""
-        return len(self._lines) > 0 and self._of[self._lines.longest()] > self._of[caller] + 1
+        return len(self._lines) > 0 and self._of[self._lines.greediest(self._of)] > self._of[caller] + 1
 
     def _turned_away(self, told: list[tuple[_Job, Overloaded]]) -> Overloaded:
         """Count a refusal. Half as many as wait are no burst: then those go, too, who would not be let in any more."""
@@ -269,7 +271,10 @@ class PredictionService:
         return self._overloaded()
 
     def _overloaded(self) -> Overloaded:
-        retry_after_s = max(1, math.ceil(self._wait_s(self.waiting)))
+        # In a crowd one of so many is let in: who comes back at once is turned away again, and all at once are a crowd.
+        crowd = self._refused / (self._answered + 1) - 1 if time.monotonic() < self._strict_until else 0.0
+        spread_s = min(max(crowd, 0.0), _LONGEST_RETRY_S) * random.uniform(0.5, 1.5)  # noqa: S311  (no secret)
+        retry_after_s = max(1, math.ceil(self._wait_s(self.waiting) + spread_s))
         return Overloaded("More is asked for than can be answered now. Try again later.", retry_after_s=retry_after_s)
 
     @property
@@ -283,7 +288,8 @@ class PredictionService:
     def _serve(self) -> None:
         """What a worker thread does until the service is closed and nobody waits."""
         if sys.platform == "linux":  # where a thread has a niceness of its own
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+            with suppress(OSError):  # forbidden: then all threads go alike
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
         called = threading.Condition(self._lock)
         while (job := self._next(called)) is not None:
             tell = self._tried(job) if job.answer.set_running_or_notify_cancel() else None
@@ -319,16 +325,14 @@ class PredictionService:
         self._report("queue", started - job.queued_at, timing)
         if time.monotonic() > job.deadline:
             raise DeadlineExceeded
-        try:
-            with self._stage("decode", timing, job.measured_s):
-                decoded = decode_image(data)
-                facts = ImageFacts(
-                    hashlib.sha256(data).hexdigest(), decoded.format, decoded.width, decoded.height, len(data)
-                )
-            with self._stage("infer", timing):
-                probabilities = self._backend.predict(decoded.pixels[np.newaxis])[0]
-        finally:
-            self._learn(time.perf_counter() - started)
+        with self._stage("decode", timing, job.measured_s):
+            decoded = decode_image(data)
+            facts = ImageFacts(
+                hashlib.sha256(data).hexdigest(), decoded.format, decoded.width, decoded.height, len(data)
+            )
+        with self._stage("infer", timing):
+            probabilities = self._backend.predict(decoded.pixels[np.newaxis])[0]
+        self._learn(time.perf_counter() - started)  # a broken image's time tells nothing of the next one's
         index = int(probabilities.argmax())
         info = self._backend.info
         return Prediction(probabilities, index, info.classes[index], float(probabilities[index]), info, facts, timing)

@@ -267,3 +267,36 @@ async def test_a_crowd_never_takes_more_than_there_is(seed: int) -> None:
     assert most <= 1_000
     assert budget.reserved == 0
     assert served > 40
+
+
+async def test_who_needs_less_than_it_holds_waits_for_nobody() -> None:
+    """A request that turns out to be smaller goes on at once, also while a large one waits for room."""
+    budget = MemoryBudget(1000, wait_s=0.05)
+    async with budget.reserved_for(400) as large, budget.reserved_for(100) as other:
+        growing = asyncio.create_task(large.resize(850, meanwhile=400))
+        await settle()
+        await other.resize(60, meanwhile=50)
+        assert (other.amount, growing.done()) == (60, False)
+        with pytest.raises(MemoryFull):
+            await growing
+
+
+async def test_slow_small_bodies_of_one_caller_fill_a_quarter() -> None:
+    """However many small bodies one caller sends slowly, others' images are read and decoded meanwhile."""
+    budget = MemoryBudget(3200, wait_s=0.02)
+    async with AsyncExitStack() as stack:
+        for _ in range(8):
+            await stack.enter_async_context(budget.reserved_for(100, "ana"))
+        with pytest.raises(MemoryFull):
+            await stack.enter_async_context(budget.reserved_for(100, "ana"))
+        room = await stack.enter_async_context(budget.reserved_for(100, "ben"))
+        await room.resize(2000, meanwhile=100)
+        assert (room.amount, budget.reserved) == (2000, 2800)
+    assert budget.reserved == 0
+    async with AsyncExitStack() as stack:
+        for caller in "abcdef":
+            for _ in range(4):
+                await stack.enter_async_context(budget.reserved_for(100, caller))
+        with pytest.raises(MemoryFull):
+            await stack.enter_async_context(budget.reserved_for(100, "g"))
+    assert budget.reserved == 0

@@ -52,9 +52,10 @@ def test_leaving() -> None:
     assert [lines.next() for _ in range(len(lines))] == [("a", 2), ("b", 1)]
 
 
-def test_the_last_of_the_longest_line() -> None:
-    """The longest line is found, and whoever came last in it can be sent away."""
+def test_the_last_of_whoever_has_most() -> None:
+    """Who has most is found, of equals the last to be served, and whoever came last in a line can be sent away."""
     lines = lines_of([("a", 1), ("b", 1), ("b", 2), ("c", 1)])
-    assert lines.longest() == "b"
+    assert lines.greediest({"a": 3, "b": 2, "c": 1}) == "a"
+    assert lines.greediest({"a": 1, "b": 2, "c": 2}) == "c"
     assert lines.send_away_last("b") == ("b", 2)
     assert (lines.length_of("b"), lines.length_of("d"), len(lines)) == (1, 0, 3)

@@ -120,9 +120,11 @@ def test_line_16_a_flood_of_urlencoded_fields_is_refused(wire: Any) -> None:
     assert (status, problem["code"]) == (415, "unsupported_body")
 
 
-def test_line_16_large_json_is_refused(wire: Any) -> None:
-    """JSON, which is read before anybody knows whose it is, has 64 KB."""
-    status, problem = lengthy(wire, "/v1/me/password", "application/json", b"[" * 1_000_000)
+@pytest.mark.parametrize("media_type", ["application/json", "text/plain", "image/jpeg", FORM])
+@pytest.mark.parametrize("path", ["/v1/me/password", "/v1/keys", "/v1/users", "/nowhere"])
+def test_line_16_a_large_document_is_refused(wire: Any, media_type: str, path: str) -> None:
+    """A document, which is read before anybody knows whose it is, has 64 KB, whatever type it says it is of."""
+    status, problem = lengthy(wire, path, media_type, b"[" * 1_000_000)
     assert (status, problem["code"]) == (413, "body_too_large")
 
 

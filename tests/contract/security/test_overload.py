@@ -34,7 +34,11 @@ def test_line_26_a_crowd_is_refused_and_who_is_let_in_stays_quick(new_gateway: C
         crowded = crowd.result()
     refused = [answer for answer in answers if answer.status_code == 503]
     assert refused
-    assert {(answer.json()["code"], answer.headers["Retry-After"]) for answer in refused} == {("overloaded", "1")}
+    assert {answer.json()["code"] for answer in refused} == {"overloaded"}
+    # About nine of ten are turned away: whoever comes back a second later would be, too.
+    waits = [int(answer.headers["Retry-After"]) for answer in refused]
+    assert min(waits) >= 1
+    assert 2 <= max(waits) <= 31
     assert set(crowded.statuses) == {200, 503}
     assert crowded.cut == 0
     assert crowded.statuses[200] > 12  # of 25 that can be had
