@@ -13,8 +13,10 @@ from random import Random
 import pytest
 from limits import parse
 from prometheus_client import CollectorRegistry
+from starlette.requests import Request
 
 from api.guarded_windows import windows_of
+from api.limits import caller_place
 from api.settings import Settings
 from api.shared_windows import MACHINE_WAIT_S, MachineWindows
 from api.windows import SLICES, LocalWindows, Windows, WindowsAway
@@ -144,3 +146,20 @@ async def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     windows = MachineWindows(tmp_path / "missing" / "limits.db")
     with pytest.raises(WindowsAway, match=r"^OperationalError$"):
         await windows.open()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("2001:db8:0:1::1", "2001:db8:0:1:ffff::2", True),
+        ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
+        ("::ffff:192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+    ],
+)
+def test_a_network_of_ipv6_is_one_caller(one: str, other: str, same: bool) -> None:
+    """Whoever has one IPv6 address has 2^64 of them: they share a limit."""
+    places = {
+        caller_place(Request({"type": "http", "client": (address, 1), "headers": []})) for address in (one, other)
+    }
+    assert (len(places) == 1) is same

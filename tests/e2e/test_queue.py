@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +76,25 @@ def test_work_for_a_caller_who_left_is_dropped(slow: Any) -> None:
     listed = client.get("/v1/predictions").json()["entries"]
     assert sorted((entry["status"], entry["code"]) for entry in listed[1:]) == [(200, None), (499, "client_left")]
     assert client.get("/v1/usage").json()["requests"] == 2
+
+
+def test_slow_uploads_of_one_caller_leave_memory_to_others(new_gateway: Callable[..., Any]) -> None:
+    """Forty uploads that do not go on hold a quarter of the memory, which the metric shows; another is answered."""
+    gateway = new_gateway(MODEL__URL="stub://", MODEL__MEMORY_MEGABYTES="64")
+    added = gateway.run("users", "add", "ben", "--role", "client", "--password-stdin", stdin="correct horse battery")
+    assert added.returncode == 0, added.stderr
+    client, other, image = gateway.client(), gateway.client("ben"), FOREST.read_bytes()
+    head = (
+        f"POST /v1/predictions HTTP/1.1\r\nHost: localhost\r\nAuthorization: {client.headers['Authorization']}\r\n"
+        f"Content-Type: image/jpeg\r\nContent-Length: 100000\r\n\r\n"
+    )
+    reserved = "atalaya_memory_reserved_bytes"
+    with ExitStack() as stack:
+        for _ in range(40):
+            upload = stack.enter_context(socket.create_connection(("127.0.0.1", int(gateway.environment["PORT"]))))
+            upload.sendall(head.encode() + image[:1000])
+        until(lambda: metric(gateway, reserved) > 12e6)
+        assert other.post("/v1/predictions", content=image, headers=JPEG).status_code == 200
+        assert metric(gateway, reserved) <= 64 * 2**20 / 4
+    until(lambda: metric(gateway, reserved) == 0)
+    assert client.post("/v1/predictions", content=image, headers=JPEG).status_code == 200
