@@ -36,7 +36,7 @@ REFUSALS = [
     ("GET", "/v1/keys/none", {}, 404, "key_not_found"),
     ("PUT", "/v1/me", {}, 405, "method_not_allowed"),
     ("OPTIONS", "/v1/keys", {}, 405, "method_not_allowed"),
-    ("POST", "/v1/predictions", {"json": "x" * 70_000}, 413, "body_too_large"),
+    ("POST", "/v1/me/password", {"json": "x" * 70_000}, 413, "body_too_large"),
     ("POST", "/v1/predictions", {"content": b"x"}, 415, "unsupported_body"),
     ("POST", "/v1/predictions", {"files": {"file": b"text"}}, 415, "unsupported_image"),
     ("POST", "/v1/predictions?top_k=0", {"files": {"file": b"text"}}, 422, "invalid_request"),
