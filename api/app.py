@@ -63,24 +63,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # the gateway has its own
-        middleware=[
-            Middleware(TrustedProxies, networks=settings.limits.trusted_proxies),
-            Middleware(
-                Observe,
-                metrics=metrics,
-                reporter=reporter,
-                draining=draining,
-                extra_headers=limits.headers,
-                https=settings.in_production,
-            ),
-            Middleware(AllowedHosts, names=settings.host_names),
-            Middleware(
-                BodyLimit,
-                max_bytes=MAX_BYTES + MULTIPART_OVERHEAD_BYTES,
-                max_document_bytes=MAX_DOCUMENT_BYTES,
-                streamed=frozenset({*IMAGE_PATHS, *FORM_PATHS}),
-            ),
-        ],
+        middleware=_middleware(settings, metrics, reporter, draining, limits),
     )
     describe(app)
     app.state.limiter = limits
@@ -99,3 +82,27 @@ def create_app(
     app.include_router(keys.router)
     app.include_router(metrics_router(shown or registry))
     return app
+
+
+def _middleware(
+    settings: Settings, metrics: Metrics, reporter: ErrorReporter, draining: Draining, limits: CallerLimits
+) -> list[Middleware]:
+    """What every request passes before its route, the outermost first."""
+    return [
+        Middleware(TrustedProxies, networks=settings.limits.trusted_proxies),
+        Middleware(
+            Observe,
+            metrics=metrics,
+            reporter=reporter,
+            draining=draining,
+            extra_headers=limits.headers,
+            https=settings.in_production,
+        ),
+        Middleware(AllowedHosts, names=settings.host_names),
+        Middleware(
+            BodyLimit,
+            max_bytes=MAX_BYTES + MULTIPART_OVERHEAD_BYTES,
+            max_document_bytes=MAX_DOCUMENT_BYTES,
+            streamed=frozenset({*IMAGE_PATHS, *FORM_PATHS}),
+        ),
+    ]
