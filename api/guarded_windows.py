@@ -86,9 +86,13 @@ class GuardedWindows:
     async def _heal(self) -> None:
         while True:
             await asyncio.sleep(HEAL_POLL_S)
-            with suppress(WindowsAway):
+            try:
                 await self._windows.open()
                 break
+            except (WindowsAway, TimeoutError):
+                """Still away."""
+            except Exception:  # whatever it is, limits must not stay reduced for it
+                log.exception("limits_not_restored", store=self._store)
         self._healing = None
         self._on_change(True)
         log.info("limits_restored", store=self._store)

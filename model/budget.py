@@ -24,9 +24,10 @@ _EWMA_WEIGHT = 0.2
 class Room:
     """What one request holds of a budget. Given back when everyone who holds it has let go; used on one event loop."""
 
-    def __init__(self, budget: MemoryBudget, caller: str) -> None:
+    def __init__(self, budget: MemoryBudget, caller: str, deadline: float) -> None:
         self.amount = 0
         self.caller = caller
+        self.deadline = deadline
         self.is_reading = True
         self.since = time.monotonic()
         self._budget = budget
@@ -91,9 +92,12 @@ class MemoryBudget:
         return self.total - self.total // _KEPT_FOR_SMALL_PART
 
     @asynccontextmanager
-    async def reserved_for(self, amount: int, caller: str = "") -> AsyncIterator[Room]:
-        """Room for a body of unknown content. Waits for a while; raises MemoryFull, ImageTooLargeHere."""
-        room = Room(self, caller)
+    async def reserved_for(self, amount: int, caller: str = "", deadline: float = math.inf) -> AsyncIterator[Room]:
+        """Room for a body of unknown content. Waits for a while, and not past `deadline` (of time.monotonic()).
+
+        Raises MemoryFull, ImageTooLargeHere.
+        """
+        room = Room(self, caller, deadline)
         try:
             await self._obtain(room, amount, self._to_read)
             yield room
@@ -132,7 +136,7 @@ class MemoryBudget:
         line.append(waiter)
         self._wake()
         try:
-            async with asyncio.timeout(self._wait_s):
+            async with asyncio.timeout(min(self._wait_s, room.deadline - time.monotonic())):
                 granted = await waiter.granted
         except TimeoutError:
             granted = False

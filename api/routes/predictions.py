@@ -105,7 +105,7 @@ async def _classified(
     service, caller = rooms["service"], request.state.principal.subject
     longest_s = rooms["settings"].model.deadline_seconds
     deadline = time.monotonic() + min(timeout_s or longest_s, longest_s)
-    async with rooms["memory"].reserved_for(announced_bytes(request), caller) as room:
+    async with rooms["memory"].reserved_for(announced_bytes(request), caller, deadline) as room:
         work = service.predict(await read(request), admit, room=room, caller=caller, deadline=deadline)
         return await (while_connected(request, work) if service.busy else work)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AsyncExitStack
@@ -299,4 +300,17 @@ async def test_slow_small_bodies_of_one_caller_fill_a_quarter() -> None:
                 await stack.enter_async_context(budget.reserved_for(100, caller))
         with pytest.raises(MemoryFull):
             await stack.enter_async_context(budget.reserved_for(100, "g"))
+    assert budget.reserved == 0
+
+
+async def test_nobody_waits_for_memory_past_a_deadline() -> None:
+    """Whoever has less time than the usual wait hears when it is over, before reading and before decoding."""
+    budget = MemoryBudget(1000, wait_s=30)
+    async with budget.reserved_for(400), asyncio.timeout(10):
+        with pytest.raises(MemoryFull):
+            async with budget.reserved_for(500, deadline=time.monotonic() + 0.05):
+                """There is no room for both."""
+        async with budget.reserved_for(100, deadline=time.monotonic() + 0.05) as room:
+            with pytest.raises(MemoryFull):
+                await room.resize(800, meanwhile=100)
     assert budget.reserved == 0
