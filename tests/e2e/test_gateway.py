@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -86,6 +87,10 @@ def test_log_is_json_without_secrets(gateway: Any) -> None:
     client = gateway.client()
     request_id = client.get("/v1/me").headers["X-Request-ID"]
     token = client.headers["Authorization"].removeprefix("Bearer ")
+    deadline = time.monotonic() + 10
+    while request_id not in gateway.log():  # the line is written behind the answer
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     lines = [line for line in gateway.log().splitlines() if not line.startswith("First start:")]
     events = [json.loads(line) for line in lines]
     (line,) = [event for event in events if event.get("request_id") == request_id]
