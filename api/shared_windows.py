@@ -46,13 +46,14 @@ CREATE TABLE IF NOT EXISTS slices (
 CREATE INDEX IF NOT EXISTS slices_by_end ON slices (ends_at);
 """
 
-# In milliseconds of Redis' own clock: those of the replicas may differ.
+# In milliseconds of Redis' own clock: those of the replicas may differ. `now` is cut to a whole one, so a window ends
+# one later: it is never short.
 _SCRIPT = """
 local amount, window, slices = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local number = string.format('%d', math.floor(now * slices / window))
-local used, current, first = 0, 0, now + window
+local used, current, first = 0, 0, now + window + 1
 local entries = redis.call('HGETALL', KEYS[1])
 for i = 1, #entries, 2 do
   local count, ends = string.match(entries[i + 1], '(%d+):(%d+)')
@@ -67,8 +68,9 @@ end
 local allowed = 0
 if used < amount then
   allowed = 1
-  redis.call('HSET', KEYS[1], number, string.format('%d:%d', current + 1, now + window))
-  redis.call('PEXPIRE', KEYS[1], window)
+  local ends = now + window + 1
+  redis.call('HSET', KEYS[1], number, string.format('%d:%d', current + 1, ends))
+  redis.call('PEXPIREAT', KEYS[1], ends)
 end
 return {allowed, amount - used - allowed, first - now}
 """

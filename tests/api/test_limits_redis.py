@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import signal
 import socket
 import time
@@ -57,6 +58,21 @@ async def test_the_window_slides(redis_server: Any) -> None:
     for (sent_at, _), (_, answered_at) in zip(passed, passed[20:], strict=False):
         assert answered_at - sent_at >= 1
     assert 40 <= len(passed) <= 60
+
+
+async def test_a_window_is_no_millisecond_short(redis_server: Any) -> None:
+    """Redis' time is cut to milliseconds: the part that is cut off is not given to the caller."""
+    windows, item = RedisWindows(redis_server.url), parse("1/second")
+    for caller in "ana", "ben", "cleo", "dan":
+        passed = list[tuple[float, float]]()
+        while len(passed) < 2:
+            sent_at = time.monotonic()
+            if (await windows.hit(item, "predict", caller)).allowed:
+                passed.append((sent_at, time.monotonic()))
+        (sent_at, _), (_, answered_at) = passed
+        assert 1 <= answered_at - sent_at < 1.5
+        await asyncio.sleep(random.uniform(0, 0.002))  # noqa: S311  (so that each begins elsewhere in a millisecond)
+    await windows.close()
 
 
 async def test_a_refused_caller_knows_when_to_come_back(redis_server: Any) -> None:
