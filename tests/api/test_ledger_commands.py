@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from api.cli import run
 from api.commands.users import with_accounts
@@ -24,6 +25,7 @@ from monitoring.ledger.entries import Draft
 from monitoring.ledger.identity import Ids
 from monitoring.ledger.signing import Signer, new_private_key
 from monitoring.ledger.store import LedgerStore
+from monitoring.ledger.tables import ledger_entries
 
 Run = Callable[..., tuple[int, str, str]]
 DAYS = ("2026-11-01", "2026-11-02", "2026-11-03")
@@ -227,3 +229,29 @@ def test_an_empty_ledger_is_told_apart(ledger: Run, tmp_path: Path, monkeypatch:
 
 async def _nothing(_: object) -> None:
     """The tables are made before."""
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("act", "outcome"), [(("prune",), "pruned"), (("erase", "--principal", "ana", "--yes"), "erased")]
+)
+def test_an_act_that_ends_on_the_way_is_on_record(
+    house: Settings,
+    ledger: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    act: tuple[str, ...],
+    outcome: str,
+) -> None:
+    """A reader keeps the removed text in SQLite's files: the command says so, and that it began is on record."""
+    monkeypatch.setattr("api.commands.ledger.upkeep._PATIENCE_S", 0.1)
+    monkeypatch.setenv("LEDGER__KEEP_DAYS", "1")
+    reader = open_blocking_engine(house.database_url.get_secret_value())
+    with reader.begin() as connection:
+        assert connection.execute(select(ledger_entries.c.id)).all()
+        status, _, told = ledger(*act)
+    assert (status, "another program is reading" in told) == (1, True), told
+    reader.dispose()
+    assert run(["audit", "--event", "ledger", "--json"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert entry["outcome"] == outcome

@@ -1,4 +1,7 @@
-"""`atalaya ledger prune` and `erase`: what is old, and what somebody has a right to be forgotten."""
+"""`atalaya ledger prune` and `erase`: what is old, and what somebody has a right to be forgotten.
+
+The record of access hears of either before it begins: it may be ended on the way.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +34,9 @@ def prune(as_json: JsonFlag = False) -> None:
     before = now - timedelta(days=settings.ledger.keep_days)
     with _tools(settings) as (engine, signer):
         pruning = Pruning(engine, signer, now)
-        removed = _added_up("pruning", pruning.count(before), pruning.prune(before))
-    _note(settings, Note("ledger", "pruned", detail={"entries": str(removed), "before": before.isoformat()}))
+        count = pruning.count(before)
+        _note(settings, Note("ledger", "pruned", detail={"entries": str(count), "before": before.isoformat()}))
+        removed = _added_up("pruning", count, pruning.prune(before))
     if as_json:
         print_json({"removed": removed})
     else:
@@ -54,8 +58,8 @@ def erase(
         count = forgetting.count(subject)
         if not yes:
             typer.confirm(f"Forget {count} predictions of {principal} for ever?", abort=True, err=True)
+        _note(settings, Note("ledger", "erased", target=f"user:{subject}", detail={"payloads": str(count)}))
         erased = _added_up("erasing", count, forgetting.erase(subject))
-    _note(settings, Note("ledger", "erased", target=f"user:{subject}", detail={"payloads": str(erased)}))
     if as_json:
         print_json({"erased": erased})
     else:
