@@ -34,9 +34,9 @@ async def check_room(request: Request) -> None:
     """
     rooms = rooms_of(request)
     principal = await _may_predict(request)
-    if rooms["service"].busy:
+    if rooms["service"].queue.busy:
         try:
-            rooms["service"].check_room(principal.subject)
+            rooms["service"].queue.check_room(principal.subject)
         except Overloaded:
             rooms["metrics"].shed.labels("queue_full").inc()
             raise

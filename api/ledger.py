@@ -20,8 +20,8 @@ from auth.principal import Principal
 from auth.quotas import Entry
 from auth.usage import UsageMeter
 from model.images import PREPROCESSING
+from model.prediction import Prediction
 from model.runtime import runtime_facts
-from model.service import Prediction
 from monitoring.ledger.journal import Charge, Refusal
 
 VERSION = 1

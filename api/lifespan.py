@@ -40,7 +40,8 @@ from auth.usage import UsageMeter
 from auth.users import UserStore
 from model.backends import Backend
 from model.budget import MemoryBudget
-from model.service import PredictionService, QueueLimits
+from model.queue import QueueLimits
+from model.service import PredictionService
 from monitoring.audit.trail import AuditTrail
 from monitoring.errors import LedgerFull
 from monitoring.health import Check

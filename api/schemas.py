@@ -7,7 +7,7 @@ from datetime import datetime
 from pydantic import BaseModel, BeforeValidator, Field
 
 from auth.principal import Role, Scope
-from model.service import Prediction
+from model.prediction import Prediction
 
 
 def _number(value: object) -> object:

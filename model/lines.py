@@ -19,9 +19,6 @@ class FairLines(Generic[T]):
     def __len__(self) -> int:
         return self._waiting
 
-    def length_of(self, caller: str) -> int:
-        return len(self._lines.get(caller, ()))
-
     def join(self, caller: str, job: T) -> None:
         self._lines.setdefault(caller, deque()).append(job)
         self._waiting += 1

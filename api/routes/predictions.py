@@ -23,7 +23,8 @@ from auth.errors import QuotaExceeded
 from auth.principal import Scope
 from auth.quotas import Entry
 from model.errors import DeadlineExceeded, MemoryFull, Overloaded
-from model.service import Admit, Prediction
+from model.prediction import Prediction
+from model.service import Admit
 
 Reader = Callable[[Request], Awaitable[bytes]]
 Timeout = Annotated[
@@ -107,7 +108,7 @@ async def _classified(
     deadline = time.monotonic() + min(timeout_s or longest_s, longest_s)
     async with rooms["memory"].reserved_for(announced_bytes(request), caller, deadline) as room:
         work = service.predict(await read(request), admit, room=room, caller=caller, deadline=deadline)
-        return await (while_connected(request, work) if service.busy else work)
+        return await (while_connected(request, work) if service.in_use else work)
 
 
 async def _recorded(request: Request, rooms: State, prediction: Prediction, owed: Entry) -> str:
@@ -115,7 +116,7 @@ async def _recorded(request: Request, rooms: State, prediction: Prediction, owed
     started = time.perf_counter()
     try:
         # While others wait for a core, one transaction for two answers brings all of them forward.
-        crowded = rooms["service"].waiting > 0
+        crowded = rooms["service"].queue.waiting > 0
         return await rooms["ledger"].record(answered(request, prediction), charge_of(owed), has_time=crowded)
     finally:
         rooms["metrics"].stage_seconds.labels("commit").observe(time.perf_counter() - started)

@@ -2,13 +2,18 @@ from __future__ import annotations
 
 import io
 import struct
+import threading
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+
+from model.queue import QueueLimits
+from model.service import PredictionService
+from tests.model.gated import GatedBackend, Make, Reports
 
 ROOT = Path(__file__).parents[2]
 
@@ -103,3 +108,33 @@ def _tiff(entries: dict[int, tuple[int, Sequence[int]]], data: bytes) -> bytes:
         directory += value.ljust(4, b"\0") if len(value) <= 4 else struct.pack("<I", after + len(spill))
         spill += value if len(value) > 4 else b""
     return b"II*\0" + struct.pack("<IH", 8, len(entries)) + directory + bytes(4) + spill + data
+
+
+@pytest.fixture
+def backend() -> Iterator[GatedBackend]:
+    backend = GatedBackend()
+    yield backend
+    backend.gate.set()
+
+
+@pytest.fixture
+def reports() -> Reports:
+    return []
+
+
+@pytest.fixture
+def make_service(backend: GatedBackend, reports: Reports) -> Iterator[Make]:
+    services: list[PredictionService] = []
+
+    def make(workers: int = 1, queue_limit: int = 2) -> PredictionService:
+        def on_stage(stage: str, seconds: float) -> None:
+            reports.append((stage, seconds, threading.current_thread().name))
+
+        service = PredictionService(backend, workers=workers, limits=QueueLimits(queue_limit), on_stage=on_stage)
+        services.append(service)
+        return service
+
+    yield make
+    backend.gate.set()
+    for service in services:
+        service.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -12,7 +12,9 @@ from PIL import Image
 
 from model.backends.stub import StubBackend
 from model.errors import CorruptImage, ImageRefused
-from model.service import PredictionService, QueueLimits
+from model.queue import QueueLimits
+from model.service import PredictionService
+from tests.model.gated import until
 
 
 @dataclass
@@ -51,12 +53,6 @@ def png(width: int = 40, height: int = 30) -> bytes:
     return buffer.getvalue()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110  (it changes in other threads)
-            await asyncio.sleep(0)
-
-
 async def test_the_door_hears_the_pixels(service: PredictionService, stages: list[str]) -> None:
     """The door is told the image's size; each stage is reported once."""
     door = Door()
@@ -68,10 +64,12 @@ async def test_the_door_hears_the_pixels(service: PredictionService, stages: lis
 
 
 async def test_who_waits_at_the_door_keeps_nobody_out(service: PredictionService) -> None:
-    """While a caller is being admitted no worker is taken: another is answered meanwhile."""
+    """While a caller is being admitted no worker is taken, but the service is in use: another is answered meanwhile."""
     door = Door()
+    assert not service.in_use
     waiting = asyncio.create_task(service.predict(png(), door.admit))
     await until(lambda: bool(door.heard))
+    assert (service.in_use, service.queue.busy) == (True, False)
     assert (await service.predict(png())).image.width == 40
     door.open.set()
     assert (await waiting).image.width == 40

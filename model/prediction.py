@@ -1,0 +1,40 @@
+"""What one image was found to show, and by which model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.backends import ModelInfo
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """The image as it was sent: SHA-256 in hex, format (JPEG, PNG, WEBP, TIFF), size in pixels and in bytes."""
+
+    sha256: str
+    format: str
+    width: int
+    height: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """One answer. `probabilities` is float32 [classes]; `timing` is seconds by stage: queue, decode, infer."""
+
+    probabilities: NDArray[np.float32]
+    index: int
+    label: str
+    confidence: float
+    model: ModelInfo
+    image: ImageFacts
+    timing: Mapping[str, float]
+
+    def top(self, k: int) -> list[tuple[str, float]]:
+        """The `k` likeliest labels with their probabilities, the likeliest first."""
+        order = np.argsort(-self.probabilities, kind="stable")[:k]
+        return [(self.model.classes[index], float(self.probabilities[index])) for index in order]
