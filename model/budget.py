@@ -6,10 +6,11 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from model.errors import ImageTooLargeHere, MemoryFull
@@ -68,8 +69,9 @@ class _Waiter:
 class MemoryBudget:
     """`total` bytes for the requests of one event loop. `on_change` is told how many are reserved.
 
-    An eighth is for small requests alone, so that large ones never keep them out. Large ones are served in the order
-    of coming, those before decoding first. Large bodies that are being read fill half at most, all of them three
+    An eighth is for small requests alone, so that large ones never keep them out; while a large one waits, one caller's
+    small ones have no more than that, so that they do not keep it out either. Large ones are served in the order of
+    coming, those before decoding first. Large bodies that are being read fill half at most, all of them three
     quarters, and the small ones of one caller a quarter: whoever sends slowly keeps nobody's image from being decoded.
     """
 
@@ -78,8 +80,9 @@ class MemoryBudget:
     ) -> None:
         self.total = total
         self.reserved = 0
-        self._reading = 0
-        self._small_of: Counter[str] = Counter()  # bytes reserved for each caller's small bodies that are being read
+        self._kept_for_small = total // _KEPT_FOR_SMALL_PART
+        self._reading = self._small = 0  # bytes of bodies that are being read, and of small requests
+        self._small_of: Counter[tuple[str, bool]] = Counter()  # the latter by caller and whether they are being read
         self._wait_s = wait_s
         self._on_change = on_change
         self._to_decode: list[_Waiter] = []
@@ -89,7 +92,7 @@ class MemoryBudget:
     @property
     def largest(self) -> int:
         """The most that one request can have."""
-        return self.total - self.total // _KEPT_FOR_SMALL_PART
+        return self.total - self._kept_for_small
 
     @asynccontextmanager
     async def reserved_for(self, amount: int, caller: str = "", deadline: float = math.inf) -> AsyncIterator[Room]:
@@ -106,8 +109,9 @@ class MemoryBudget:
 
     async def decode(self, room: Room, amount: int, meanwhile: int) -> None:
         """See Room.resize."""
-        self._note_reading(room, -room.amount)
+        self._count(room, -1)
         room.is_reading = False
+        self._count(room, 1)
         if amount <= room.amount:
             self._set(room, amount)
             self._wake()
@@ -153,28 +157,49 @@ class MemoryBudget:
     def _is_small(self, amount: int) -> bool:
         return amount <= self.total // _SMALL_PART
 
-    def _fits(self, room: Room, amount: int, freed: int = 0) -> bool:
-        after, reading = self.reserved - freed - room.amount + amount, self._reading + amount
+    def _fits(self, room: Room, amount: int, without: Sequence[Room] = ()) -> bool:
+        """Whether there is room for `amount`, once those who are `without` have left."""
+        others, other_small = self.reserved - room.amount, self._small - self._small_part(room)
+        for leaving in without:
+            others, other_small = others - leaving.amount, other_small - self._small_part(leaving)
+        if others + amount > self.total or (room.is_reading and not self._may_be_read(room.caller, amount)):
+            return False
         if self._is_small(amount):
-            may_read = reading <= self.total * 3 // 4 and self._small_of[room.caller] + amount <= self.total // 4
-            return after <= self.total and (may_read or not room.is_reading)
-        may_read = not self._reading or reading <= self.total // 2
-        return after <= self.largest and (may_read or not room.is_reading)
+            its_small = self._small_part_of(room.caller) - self._small_part(room) + amount
+            return its_small <= self._kept_for_small or not self._large_waits()
+        return others - other_small + amount <= self.largest
+
+    def _may_be_read(self, caller: str, amount: int) -> bool:
+        reading = self._reading + amount
+        if self._is_small(amount):
+            return reading <= self.total * 3 // 4 and self._small_of[caller, True] + amount <= self.total // 4
+        return not self._reading or reading <= self.total // 2
+
+    def _large_waits(self) -> bool:
+        lines = chain(self._to_decode, self._to_read)
+        return any(not waiter.granted.done() and not self._is_small(waiter.amount) for waiter in lines)
+
+    def _small_part(self, room: Room) -> int:
+        return room.amount if self._is_small(room.amount) else 0
+
+    def _small_part_of(self, caller: str) -> int:
+        return self._small_of[caller, True] + self._small_of[caller, False]
 
     def _set(self, room: Room, amount: int) -> None:
-        self.reserved += amount - room.amount
-        if room.is_reading:
-            self._note_reading(room, -room.amount)
-            self._note_reading(room, amount)
+        self._count(room, -1)
         room.amount = amount
+        self._count(room, 1)
         self._on_change(self.reserved)
 
-    def _note_reading(self, room: Room, change: int) -> None:
-        self._reading += change
-        if self._is_small(abs(change)):
-            self._small_of[room.caller] += change
-            if not self._small_of[room.caller]:
-                del self._small_of[room.caller]
+    def _count(self, room: Room, sign: int) -> None:
+        """Add what the room holds to the sums, or take it away."""
+        self.reserved += sign * room.amount
+        self._reading += sign * room.amount * room.is_reading
+        small = self._small_part(room)
+        self._small += sign * small
+        self._small_of[room.caller, room.is_reading] += sign * small
+        if not self._small_of[room.caller, room.is_reading]:
+            del self._small_of[room.caller, room.is_reading]
 
     def _wake(self) -> None:
         """Let in whoever now may: small ones in any case, large ones in turn."""
@@ -192,15 +217,17 @@ class MemoryBudget:
         self._clear_the_way()
 
     def _clear_the_way(self) -> None:
-        """Send away the last of those whose bodies alone keep the first one from being decoded: or none ever would."""
-        waiting = [waiter for waiter in self._to_decode if not waiter.granted.done()]
-        freed, leaving = 0, list[_Waiter]()
-        while len(waiting) > 1 and not self._fits(waiting[0].room, waiting[0].amount, freed):
+        """Send away the last of those whose bodies alone keep the first from being decoded: or none ever would."""
+        waiting = [one for one in self._to_decode if not one.granted.done() and not self._is_small(one.amount)]
+        leaving = list[_Waiter]()
+        while len(waiting) > 1 and not self._would_fit(waiting[0], leaving):
             leaving.append(waiting.pop())
-            freed += leaving[-1].room.amount
-        if leaving and self._fits(waiting[0].room, waiting[0].amount, freed):
+        if leaving and self._would_fit(waiting[0], leaving):
             for waiter in leaving:
                 waiter.granted.set_result(False)
+
+    def _would_fit(self, waiter: _Waiter, leaving: Sequence[_Waiter]) -> bool:
+        return self._fits(waiter.room, waiter.amount, [other.room for other in leaving])
 
     def _full(self) -> MemoryFull:
         retry_after_s = max(1, math.ceil(self._held_s))

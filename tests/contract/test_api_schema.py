@@ -36,15 +36,12 @@ def key_of(gateway: Any, user: str) -> dict[str, str]:
     return {"X-API-Key": json.loads(made.stdout)["key"]}
 
 
-@pytest.mark.parametrize(
-    ("user", "credential", "seconds"), [("root", token_of, 30), ("ana", token_of, 20), ("ana", key_of, 15)]
-)
+@pytest.mark.parametrize(("user", "credential"), [("root", token_of), ("ana", token_of), ("ana", key_of)])
 def test_every_answer_is_as_documented(
     new_gateway: Callable[..., Any],
     tmp_path: Path,
     user: str,
     credential: Callable[[Any, str], dict[str, str]],
-    seconds: int,
 ) -> None:
     """Valid and invalid requests, alone and in a row, as an administrator and as a client: each answer is as told."""
     gateway = new_gateway(MODEL__URL="stub://")
@@ -56,13 +53,13 @@ def test_every_answer_is_as_documented(
         shutil.copy(HERE / name, tmp_path)
     command = ["run", f"{gateway.base_url}/openapi.json", *(f"--header={': '.join(one)}" for one in headers.items())]
     done = subprocess.run(
-        [sys.executable, "-m", "schemathesis.cli", *command, "--max-time", str(seconds), "--seed", "1"],
+        [sys.executable, "-m", "schemathesis.cli", *command, "--seed", "1"],
         cwd=tmp_path,
         env={**gateway.environment, "ATALAYA_TEST_SUBJECT": me["subject"]},
         capture_output=True,
         text=True,
         check=False,
-        timeout=seconds + 120,
+        timeout=400,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     told, seen = operations(gateway), answers(gateway)

@@ -137,6 +137,29 @@ async def test_small_ones_find_room_beside_large_ones() -> None:
     await callers.all_leave()
 
 
+async def test_small_ones_do_not_keep_a_large_one_out() -> None:
+    """While it waits one caller's small ones have an eighth, which is beside what it needs; others' have theirs."""
+    budget = MemoryBudget(3200, wait_s=10)
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        small = [await enter(budget.reserved_for(100, "ana")) for _ in range(6)]
+        for room in small:
+            await room.resize(90, meanwhile=50)
+        large = await enter(budget.reserved_for(300, "ben"))
+        growing = asyncio.create_task(large.resize(2800, meanwhile=150))
+        await settle()
+        assert not growing.done()
+        one_more = asyncio.create_task(enter(budget.reserved_for(40, "ana")))
+        await settle()
+        assert not one_more.done()
+        assert (await enter(budget.reserved_for(60, "cleo"))).amount == 60
+        for room in small[:3]:
+            await room.resize(10, meanwhile=10)
+        await growing
+        await one_more
+    assert budget.reserved == 0
+
+
 async def test_large_ones_are_served_in_the_order_of_coming() -> None:
     """A stream of lesser ones does not keep a large one out for ever: they wait behind it."""
     callers = Callers(MemoryBudget(800, wait_s=10))
