@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -119,6 +120,32 @@ async def test_rolling_restart_under_load(new_gateway: Callable[..., Any]) -> No
     crowd = crowd_at(gateway)
     await crowd.run(restart)
     assert set(crowd.outcomes) == {"200"}, crowd.outcomes
+
+
+async def test_a_worker_that_is_killed_under_load(new_gateway: Callable[..., Any]) -> None:
+    """What it had in hand is lost, once; nobody else notices, and all that was answered is on record."""
+    gateway = new_gateway(MODEL__URL="stub://?latency_ms=10", WEB_CONCURRENCY="2", DRAIN_SECONDS="0.3")
+    wait_until(lambda: gateway.log().count('"worker_ready"') == 2)
+    crowd = crowd_at(gateway)
+    lost = list[int]()
+
+    def lost_so_far() -> int:
+        return sum(count for outcome, count in crowd.outcomes.items() if outcome.startswith("lost"))
+
+    def kill() -> None:
+        killed = min(workers_of(gateway), key=int)
+        os.kill(int(killed), signal.SIGKILL)
+        wait_until(lambda: killed not in workers_of(gateway))
+        time.sleep(0.2)  # for those who have yet to read that their connection ended
+        lost.append(lost_so_far())
+        wait_until(lambda: gateway.log().count('"worker_ready"') == 3)
+
+    await crowd.run(kill)
+    assert lost == [lost_so_far()]
+    assert {outcome for outcome in crowd.outcomes if not outcome.startswith("lost")} == {"200"}, crowd.outcomes
+    verified = gateway.run("ledger", "verify", "--json")
+    assert verified.returncode == 0, verified.stdout
+    assert json.loads(verified.stdout)["entries"] >= crowd.outcomes["200"]
 
 
 def test_not_ready_at_once(new_gateway: Callable[..., Any]) -> None:
