@@ -1,6 +1,6 @@
 """Mutated images against the decoder, in a process that may die of them, and against a running gateway.
 
-    python -m tests.faults.fuzz_images [--images 10000] [--requests 1000] [--seed 7] [--only FORMAT:NUMBER] [--json]
+    python -m tests.faults.fuzz_images [--images 10000] [--requests 10000] [--seed 7] [--only FORMAT:NUMBER] [--json]
 
 Both numbers are for each format. Every image must give pixels or a refusal, within two seconds, and over HTTP a 200
 or a 4xx; neither process may grow by more than 48 MB from its first tenth on. Exit status 1 when one does not.
@@ -173,7 +173,7 @@ def _rows(reports: Mapping[str, Report]) -> Iterator[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Mutated images against the decoder and a gateway.")
     parser.add_argument("--images", type=int, default=10_000)
-    parser.add_argument("--requests", type=int, default=1_000)
+    parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--only")
     parser.add_argument("--json", action="store_true")
