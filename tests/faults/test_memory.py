@@ -25,7 +25,7 @@ def test_images_that_do_not_fit_kill_nothing() -> None:
     figures = json.loads(experiment.stdout)
     assert figures["oom_kills"] == 0
     assert figures["group_peak_bytes"] < figures["limit_bytes"]
-    # Which kind of JPEG finds room beside a PNG that waits for nearly all of it is chance (ADR 0012).
+    # In so short a time it is chance which kind of JPEG finds room beside a PNG that takes nearly all of it (ADR 0012).
     jpegs = [figures["kinds"][kind]["statuses"] for kind in ("48 MP JPEG", "48 MP progressive JPEG")]
     assert sum(statuses.get("200", 0) for statuses in jpegs) > 0
 
