@@ -150,6 +150,7 @@ NEVER_OVER_HTTP: frozenset[type[Exception]] = frozenset(
         monitoring.BadLedgerKey,
         monitoring.BadExport,
         monitoring.LedgerInUse,
+        monitoring.LedgerDamaged,
         model.ArtefactError,
         model.BackendURLError,
         model.DatasetError,

@@ -5,6 +5,7 @@
     ├── LedgerUnavailable    ledger_unavailable
     ├── LedgerFull           ledger_full
     ├── LedgerInUse          ledger_in_use         command line only
+    ├── LedgerDamaged        ledger_damaged        command line only
     ├── PredictionNotFound   prediction_not_found
     ├── BadLedgerKey         bad_ledger_key        start-up and command line only
     └── BadExport            bad_export            command line only
@@ -61,6 +62,15 @@ class LedgerInUse(MonitoringError):
             "The entries are removed, but their text is still in the database's files: another program is reading. "
             "Run this again when no export, check or backup is running."
         )
+
+
+class LedgerDamaged(MonitoringError):
+    """What is to be removed is not what was written: a signature of ours must not make up for that."""
+
+    code = "ledger_damaged"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"{problem}, so it is left as it is. `atalaya ledger verify` says more.")
 
 
 class PredictionNotFound(MonitoringError):

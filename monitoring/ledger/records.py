@@ -5,7 +5,7 @@ The order: header, the checkpoints' stump, the checkpoints; then for each writer
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -107,18 +107,26 @@ def head_of(row: Any) -> Head:
     return Head(row.writer, row.seq, row.hash, row.checkpoint, row.key, row.signature)
 
 
-def checkpoints_in(connection: Connection, after: int = 0) -> Iterator[Checkpoint]:
-    """Those with a greater number, in their order."""
-    number = ledger_checkpoints.c.number
-    while rows := connection.execute(
-        select(ledger_checkpoints).where(number > after).order_by(number).limit(_CHUNK)
-    ).all():
-        yield from (Checkpoint(*row) for row in rows)
-        after = rows[-1].number
+def checkpoints_in(connection: Connection) -> Iterator[Checkpoint]:
+    """All of them, in the order of their numbers, whatever these are."""
+    page = checkpoints_after(connection, None, _CHUNK)
+    while page:
+        yield from page
+        page = checkpoints_after(connection, page[-1].number, _CHUNK)
 
 
-def lines_in(connection: Connection, writer: str, after: int = -1) -> Iterator[Line | Stray]:
-    """A writer's entries after the one of that number, each with what belongs to it; and what belongs to none."""
+def checkpoints_after(connection: Connection, number: int | None, count: int) -> Sequence[Checkpoint]:
+    """The first ones, or those with a greater number."""
+    wanted = select(ledger_checkpoints).order_by(ledger_checkpoints.c.number).limit(count)
+    wanted = wanted if number is None else wanted.where(ledger_checkpoints.c.number > number)
+    return [Checkpoint(*row) for row in connection.execute(wanted)]
+
+
+def lines_in(connection: Connection, writer: str, after: int | None = None) -> Iterator[Line | Stray]:
+    """A writer's entries, whatever their numbers are, each with what belongs to it; and what belongs to none.
+
+    Or only those with a greater number than `after`.
+    """
     while True:
         entries = connection.execute(_part(ledger_entries, writer, after).limit(_CHUNK)).all()
         last = entries[-1].seq if len(entries) == _CHUNK else None
@@ -145,8 +153,9 @@ def lines_in(connection: Connection, writer: str, after: int = -1) -> Iterator[L
         after = last
 
 
-def _part(table: Any, writer: str, after: int, last: int | None = None) -> Select[Any]:
-    wanted = select(table).where(table.c.writer == writer, table.c.seq > after).order_by(table.c.seq)
+def _part(table: Any, writer: str, after: int | None, last: int | None = None) -> Select[Any]:
+    wanted = select(table).where(table.c.writer == writer).order_by(table.c.seq)
+    wanted = wanted if after is None else wanted.where(table.c.seq > after)
     return wanted if last is None else wanted.where(table.c.seq <= last)
 
 
@@ -154,12 +163,9 @@ def _writers(connection: Connection) -> set[str]:
     """Who has rows of any kind: found by jumping from one writer to the next in the index."""
     found: set[str] = set()
     for table in (ledger_entries, ledger_payloads, ledger_erasures):
-        writer = ""
-        while row := connection.execute(_next_writer(table, writer)).first():
-            (writer,) = row
-            found.add(writer)
+        first = select(table.c.writer).order_by(table.c.writer).limit(1)
+        wanted = first
+        while row := connection.execute(wanted).first():
+            found.add(row.writer)
+            wanted = first.where(table.c.writer > row.writer)
     return found
-
-
-def _next_writer(table: Any, after: str) -> Select[Any]:
-    return select(table.c.writer).where(table.c.writer > after).order_by(table.c.writer).limit(1)

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, Engine, delete, func, insert, select, text, update
+from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from monitoring.errors import LedgerInUse, LedgerUnavailable
-from monitoring.ledger.entries import CHECKPOINTS, Claim, Stump, claims_of, written_time
-from monitoring.ledger.signing import Signer
+from monitoring.errors import LedgerDamaged, LedgerInUse, LedgerUnavailable
+from monitoring.ledger.entries import (
+    CHECKPOINTS,
+    GENESIS,
+    Checkpoint,
+    Claim,
+    Entry,
+    Stump,
+    claims_of,
+    plain,
+    written_time,
+)
+from monitoring.ledger.records import checkpoints_after
+from monitoring.ledger.signing import Signer, Verifier
 from monitoring.ledger.tables import (
     ledger_checkpoints,
     ledger_entries,
@@ -23,18 +35,21 @@ from monitoring.ledger.tables import (
 )
 
 CHUNK = 1000
+_NOT_SIGNED = "is signed by no known key (--public-key makes one known), or was changed"
 _UPKEEP_LOCK = 0x6C656470  # any number that every process of ours knows
 
 
 class Pruning:
     """Removes what is older than a moment, in many short transactions: it can end at any time, and go on later.
 
-    `engine` opens transactions that write. Every method raises LedgerUnavailable.
+    It signs that it was right to, and so removes only what is as it was written, by this signer or one of the
+    `public_keys` of earlier ones. `engine` opens transactions that write. Every method raises LedgerUnavailable.
     """
 
-    def __init__(self, engine: Engine, signer: Signer, now: datetime) -> None:
+    def __init__(self, engine: Engine, signer: Signer, now: datetime, public_keys: Sequence[str] = ()) -> None:
         self._engine = engine
         self._signer = signer
+        self._verifier = Verifier([signer.public_key, *public_keys])
         self._now = written_time(now)
 
     def count(self, before: datetime) -> int:
@@ -46,52 +61,103 @@ class Pruning:
     def prune(self, before: datetime) -> Iterator[int]:
         """Yield how many entries each transaction has removed; the checkpoints that name nothing else go at the end.
 
-        Raises LedgerInUse where a reader keeps their text in SQLite's files.
+        Raises LedgerInUse where a reader keeps their text in SQLite's files, and LedgerDamaged when all else is done.
         """
-        moment = written_time(before)
+        moment, damage = written_time(before), list[LedgerDamaged]()
         with self._transaction() as connection:
             writers = connection.execute(select(ledger_heads.c.writer).order_by(ledger_heads.c.writer)).scalars().all()
         for writer in writers:
-            while removed := self._prune_chain(writer, moment):
-                yield removed
-        while self._prune_checkpoints(moment):
-            pass
+            try:
+                while removed := self._prune_chain(writer, moment):
+                    yield removed
+            except LedgerDamaged as error:
+                damage.append(error)
+        try:
+            last = self._last_claims()
+            while self._prune_checkpoints(moment, last):
+                pass
+        except LedgerDamaged as error:
+            damage.append(error)
         scrub(self._engine)
+        if damage:
+            raise damage[0]
 
     def _prune_chain(self, writer: str, moment: str) -> int:
         """Remove the oldest entries of a chain, at most CHUNK, up to the first that is not older."""
         columns = ledger_entries.c
         ours = columns.writer == writer
         with self._transaction() as connection:
-            oldest = select(columns.seq, columns.at, columns.hash).where(ours).order_by(columns.seq).limit(CHUNK)
-            rows = connection.execute(oldest).all()
-            kept = next((place for place, row in enumerate(rows) if row.at >= moment), len(rows))
+            rows = connection.execute(select(ledger_entries).where(ours).order_by(columns.seq).limit(CHUNK)).all()
+            kept = next((place for place, row in enumerate(rows) if str(row.at) >= moment), len(rows))
             if kept == 0:
                 return 0
-            last = rows[kept - 1]
+            seq, digest = self._beginning(connection, writer)
+            for row in rows[:kept]:
+                entry = Entry(*row)
+                if not _follows(entry, seq, digest):
+                    raise LedgerDamaged(f"Entry {plain(str(entry.seq))} of {plain(writer)} was changed")
+                seq, digest = entry.seq, entry.hash
             for table in (ledger_payloads, ledger_erasures, ledger_entries):
-                connection.execute(delete(table).where(table.c.writer == writer, table.c.seq <= last.seq))
-            self._leave_stump(connection, writer, last.seq, last.hash)
+                connection.execute(delete(table).where(table.c.writer == writer, table.c.seq <= seq))
+            self._leave_stump(connection, writer, seq, digest)
             return kept
 
-    def _prune_checkpoints(self, moment: str) -> int:
+    def _prune_checkpoints(self, moment: str, last: Mapping[str, int]) -> int:
         """Remove the oldest checkpoints, at most CHUNK, up to the first that is not older or still proves something."""
-        columns = ledger_checkpoints.c
+        number = ledger_checkpoints.c.number
         with self._transaction() as connection:
-            rows = connection.execute(select(ledger_checkpoints).order_by(columns.number).limit(CHUNK + 1)).all()
-            stumps = {row.writer: row.seq for row in connection.execute(select(ledger_stumps))}
-            claimed = {row.writer: row.claimed for row in connection.execute(select(ledger_heads))}
+            rows = connection.execute(select(ledger_checkpoints).order_by(number).limit(CHUNK + 1)).all()
+            stumps = {row.writer: row.seq for row in connection.execute(select(ledger_stumps)) if self._signed(row)}
+            seq, digest = self._beginning(connection, CHECKPOINTS)
             gone = 0
             # The newest one always stays: the next follows it.
             for row in rows[:-1]:
-                if row.at >= moment or any(_needed(claim, stumps, claimed) for claim in claims_of(row.heads)):
+                if row.at >= moment:
                     break
-                gone += 1
+                self._check(Checkpoint(*row), seq, digest)
+                if any(_needed(claim, stumps, last) for claim in claims_of(row.heads)):
+                    break
+                seq, digest, gone = row.number, row.hash, gone + 1
             if gone:
-                last = rows[gone - 1]
-                connection.execute(delete(ledger_checkpoints).where(columns.number <= last.number))
-                self._leave_stump(connection, CHECKPOINTS, last.number, last.hash)
+                connection.execute(delete(ledger_checkpoints).where(number <= seq))
+                self._leave_stump(connection, CHECKPOINTS, seq, digest)
             return gone
+
+    def _last_claims(self) -> Mapping[str, int]:
+        """Of each writer the last entry that a checkpoint names. Raises LedgerDamaged."""
+        with self._transaction() as connection:
+            seq, digest = self._beginning(connection, CHECKPOINTS)
+            page = checkpoints_after(connection, None, CHUNK)
+        last = dict[str, int]()
+        while page:
+            for checkpoint in page:
+                self._check(checkpoint, seq, digest)
+                last |= {claim.writer: claim.seq for claim in claims_of(checkpoint.heads)}
+                seq, digest = checkpoint.number, checkpoint.hash
+            with self._transaction() as connection:
+                page = checkpoints_after(connection, seq, CHUNK)
+        return last
+
+    def _check(self, checkpoint: Checkpoint, seq: int, digest: str) -> None:
+        """Raises LedgerDamaged where it does not follow that number and hash, or no known key has signed it."""
+        name = f"Checkpoint {plain(str(checkpoint.number))}"
+        follows = checkpoint.number == seq + 1 and checkpoint.previous == digest
+        if not follows or "\n" in checkpoint.at or checkpoint.hash != checkpoint.computed_hash():
+            raise LedgerDamaged(f"{name}, or the one before it, was changed")
+        if not self._verifier.holds(checkpoint.text(), checkpoint.key, checkpoint.signature):
+            raise LedgerDamaged(f"{name} {_NOT_SIGNED}")
+
+    def _beginning(self, connection: Connection, writer: str) -> tuple[int, str]:
+        """Number and hash of the last one that was pruned. Raises LedgerDamaged."""
+        row = connection.execute(select(ledger_stumps).where(ledger_stumps.c.writer == writer)).one_or_none()
+        if row is None:
+            return 0, GENESIS
+        if not self._signed(row):
+            raise LedgerDamaged(f"The stump of {plain(writer)} {_NOT_SIGNED}")
+        return row.seq, row.hash
+
+    def _signed(self, row: Row[Any]) -> bool:
+        return self._verifier.holds(Stump(row.writer, row.seq, row.hash, row.at).text(), row.key, row.signature)
 
     def _leave_stump(self, connection: Connection, writer: str, seq: int, digest: str) -> None:
         stump = Stump(writer, seq, digest, self._now)
@@ -110,9 +176,16 @@ class Pruning:
         return ledger_transaction(self._engine)
 
 
-def _needed(claim: Claim, stumps: Mapping[str, int], claimed: Mapping[str, int]) -> bool:
+def _follows(entry: Entry, seq: int, digest: str) -> bool:
+    try:
+        return entry.seq == seq + 1 and entry.hash == entry.computed_hash(digest)
+    except TypeError:  # SQLite stores anything anywhere
+        return False
+
+
+def _needed(claim: Claim, stumps: Mapping[str, int], last: Mapping[str, int]) -> bool:
     """Whether a checkpoint's claim is the last one of a chain, and the entry it names is still there."""
-    return claim.seq > stumps.get(claim.writer, 0) and claim.seq == claimed.get(claim.writer)
+    return claim.seq > stumps.get(claim.writer, 0) and claim.seq == last.get(claim.writer)
 
 
 @contextmanager

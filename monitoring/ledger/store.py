@@ -27,7 +27,8 @@ from monitoring.ledger.entries import (
     claims_text,
     written_time,
 )
-from monitoring.ledger.signing import Signer
+from monitoring.ledger.records import head_of
+from monitoring.ledger.signing import Signer, Verifier
 from monitoring.ledger.tables import ledger_checkpoints, ledger_entries, ledger_heads, ledger_payloads
 
 _CHECKPOINT_LOCK = 0x6C656467  # any number that every process of ours knows
@@ -66,6 +67,8 @@ class LedgerStore:
         self._clock = clock
         self._connection: Connection | None = None
         self._checkpoint = 0
+        self._verifier = Verifier([signer.public_key])
+        self._not_ours: set[str] = set()
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -167,7 +170,8 @@ class LedgerStore:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CHECKPOINT_LOCK})
         newest = select(ledger_checkpoints).order_by(ledger_checkpoints.c.number.desc()).limit(1)
         last = connection.execute(newest).one_or_none()
-        moved = connection.execute(select(ledger_heads).where(ledger_heads.c.seq > ledger_heads.c.claimed)).all()
+        rows = connection.execute(select(ledger_heads).where(ledger_heads.c.seq > ledger_heads.c.claimed)).all()
+        moved = [row for row in rows if self._is_ours(row)]
         if not moved:
             return last.number if last else 0, None
         checkpoint = self._next_checkpoint(last, moved)
@@ -176,6 +180,16 @@ class LedgerStore:
             ours = ledger_heads.c.writer == row.writer
             connection.execute(update(ledger_heads).where(ours).values(claimed=row.seq))
         return checkpoint.number, checkpoint
+
+    def _is_ours(self, row: Row[Any]) -> bool:
+        """Whether this key has signed the head: what it has not, no checkpoint makes true."""
+        head = head_of(row)
+        if self._verifier.holds(head.text(), head.key, head.signature):
+            return True
+        if row.writer not in self._not_ours:
+            self._not_ours.add(row.writer)
+            log.error("ledger_head_not_ours", writer=row.writer, policy="no checkpoint names it")
+        return False
 
     def _next_checkpoint(self, last: Row[Any] | None, moved: Sequence[Row[Any]]) -> Checkpoint:
         number, previous = (last.number + 1, last.hash) if last else (1, GENESIS)

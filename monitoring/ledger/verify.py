@@ -81,6 +81,7 @@ class _Walk:
         self._verifier = verifier
         self._noted = noted
         self._anchor_met = noted == Anchor(0, GENESIS)
+        self._number_met = False  # there is a checkpoint of that number, be it another
         self._claims: dict[str, deque[Claim]] = {}  # of each writer, those that are not reached yet
         self._checkpoint = _Place(CHECKPOINTS)
         self._place: _Place | None = None
@@ -120,12 +121,14 @@ class _Walk:
                 self._wrong(f"Entry {claim.seq} of {plain(claim.writer)}, which a checkpoint names, is missing.")
         noted = self._noted
         if noted is not None and not self._anchor_met:
-            why = (
-                "was pruned: give a newer one"
-                if noted.number < self._pruned
-                else "is not there any more, or is another"
-            )
-            self._wrong(f"Checkpoint {noted.number}, which was noted earlier, {why}.")
+            self._wrong(f"Checkpoint {noted.number}, which was noted earlier, {self._why_not_met(noted)}.")
+
+    def _why_not_met(self, noted: Anchor) -> str:
+        if noted.number < self._pruned:
+            return "was pruned: give a newer one"
+        if self.finding.header.cut and not self._number_met:
+            return "is not in this window: check the whole ledger against it"
+        return "is not there any more, or is another"
 
     def _wrong(self, problem: str) -> None:
         if len(self.finding.problems) < MOST_PROBLEMS:
@@ -158,8 +161,9 @@ class _Walk:
         place.seq, place.hash = checkpoint.number, checkpoint.hash
         self.finding.checkpoints += 1
         self.finding.anchor = Anchor(checkpoint.number, checkpoint.hash)
-        if self._noted == self.finding.anchor:
-            self._anchor_met = True
+        if self._noted is not None and self._noted.number == checkpoint.number:
+            self._number_met = True
+            self._anchor_met |= self._noted == self.finding.anchor
 
     def _before_all_chains(self, name: str) -> None:
         if self.finding.writers:
@@ -174,6 +178,11 @@ class _Walk:
         for claim in claims:
             # Of a whole chain the last claim says it all; the pieces of a cut one end wherever there is one.
             kept = self._claims.setdefault(claim.writer, deque(maxlen=None if self.finding.header.cut else 1))
+            if kept and claim.seq <= kept[-1].seq:
+                self._wrong(
+                    f"{name} names entry {claim.seq} of {plain(claim.writer)}, and one before it entry {kept[-1].seq}: "
+                    "the chain was cut back."
+                )
             kept.append(claim)
 
     def _stump(self, stump: Stump) -> None:

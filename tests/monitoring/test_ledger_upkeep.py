@@ -6,15 +6,12 @@ import asyncio
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, select
+from sqlalchemy import event, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.settings import Settings
@@ -22,21 +19,12 @@ from api.stores import ledger_journal
 from auth.database import WRITING, open_blocking_engine
 from auth.usage import UsageMeter
 from monitoring.errors import LedgerInUse
-from monitoring.ledger.chain import Chain
-from monitoring.ledger.entries import Draft, written_time
 from monitoring.ledger.erasure import Forgetting
-from monitoring.ledger.identity import Ids
 from monitoring.ledger.ledger import Ledger
-from monitoring.ledger.records import records_in
 from monitoring.ledger.retention import Pruning
-from monitoring.ledger.signing import Signer, Verifier, new_private_key
-from monitoring.ledger.store import LedgerStore
+from monitoring.ledger.signing import Signer
 from monitoring.ledger.tables import ledger_entries
-from monitoring.ledger.verify import Finding, verify
-
-NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
-LONG_AGO = NOW - timedelta(days=100)
-KEY = new_private_key()
+from tests.monitoring.ledgers import KEY, LONG_AGO, NOW, checked, facts, fill, opened
 
 # Prunes or erases until it is killed, and says when each transaction is done.
 PROGRAM = """
@@ -55,40 +43,6 @@ else:
 for part in parts:
     print(part, flush=True)
 """
-
-
-@contextmanager
-def opened(url: str) -> Iterator[Engine]:
-    engine = open_blocking_engine(url, 30).execution_options(**WRITING)
-    yield engine
-    engine.dispose()
-
-
-def fill(url: str, count: int, at: datetime, principals: str = "ana bob") -> None:
-    """Add a chain of so many entries, of the principals in turn, under a checkpoint."""
-    names, ids = principals.split(), Ids(lambda: int(at.timestamp() * 1000))
-    with opened(url) as engine:
-        store = LedgerStore(engine, Signer(KEY), lambda: at)
-        chain = Chain(ids.new())
-        store.open_chain(chain.writer)
-        moment = written_time(at)
-        links = chain.links([Draft(ids.new(), moment, facts(names[index % len(names)])) for index in range(count)])
-        with store.transaction() as connection:
-            store.append(connection, links, chain)
-        store.checkpoint()
-        store.close()
-
-
-def facts(principal: str) -> dict[str, Any]:
-    model = {"name": "stub", "version": "1.0"}
-    return {"v": 1, "principal": principal, "status": 200, "code": None, "model": model, "output": None, "count": 1}
-
-
-def checked(url: str) -> Finding:
-    with opened(url) as engine, engine.begin() as connection:
-        finding = verify(records_in(connection), Verifier([Signer(KEY).public_key]))
-    assert finding.problems == []
-    return finding
 
 
 @pytest.fixture

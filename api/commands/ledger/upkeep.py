@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 _PATIENCE_S = 60  # beside a gateway that writes
 
 
-def prune(as_json: JsonFlag = False) -> None:
+def prune(
+    public_key: Annotated[
+        list[str] | None, typer.Option(help="Of an earlier key that has signed; what `atalaya ledger key` printed.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Remove the predictions older than LEDGER__KEEP_DAYS; what is left still verifies."""
     from monitoring.ledger.retention import Pruning
 
@@ -33,7 +38,7 @@ def prune(as_json: JsonFlag = False) -> None:
     now = datetime.now(UTC)
     before = now - timedelta(days=settings.ledger.keep_days)
     with _tools(settings) as (engine, signer):
-        pruning = Pruning(engine, signer, now)
+        pruning = Pruning(engine, signer, now, public_key or ())
         count = pruning.count(before)
         _note(settings, Note("ledger", "pruned", detail={"entries": str(count), "before": before.isoformat()}))
         removed = _added_up("pruning", count, pruning.prune(before))

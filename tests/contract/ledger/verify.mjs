@@ -61,6 +61,7 @@ const steps = {
     signed(record, text, `checkpoint ${record.number}`);
     for (const line of record.heads.split("\n")) {
       const [writer, seq, hash] = line.split(" ");
+      check(!(Number(seq) <= claims.get(writer)?.seq), `checkpoint ${record.number}: ${writer} was cut back`);
       claims.set(writer, { seq: Number(seq), hash });
     }
     checkpoint = record;
