@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from api.ledger import QuotaTill
 from api.settings import Settings
-from auth.database import WRITING, open_blocking_engine, reading, writing
+from auth.database import WRITING, file_of, open_blocking_engine, reading, writing
 from auth.errors import DatabaseUnavailable
 from auth.usage import UsageMeter
 from monitoring.audit.store import AuditStore, Transaction
@@ -30,9 +30,10 @@ def audit_store(engine: AsyncEngine) -> AuditStore:
 
 def ledger_journal(settings: Settings, meter: UsageMeter) -> Journal:
     """The prediction ledger, on a connection of its own to the same database. Raises SettingsError, BadLedgerKey."""
-    engine = open_blocking_engine(settings.database_url.get_secret_value(), LEDGER_WAIT_S)
+    url = settings.database_url.get_secret_value()
+    engine = open_blocking_engine(url, LEDGER_WAIT_S)
     store = LedgerStore(engine.execution_options(**WRITING), Signer(settings.ledger_key()))
-    spool = SpoolPolicy(settings.ledger.spool_folder, settings.ledger.spool_megabytes * 1_000_000)
+    spool = SpoolPolicy(settings.ledger.spool_folder, settings.ledger.spool_megabytes * 1_000_000, file_of(url))
     return Journal(store, QuotaTill(meter), spool, keep=settings.ledger.enabled)
 
 

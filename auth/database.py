@@ -30,6 +30,8 @@ _DRIVERS = {
     "sqlite+aiosqlite": "sqlite+aiosqlite",
 }
 _MIGRATION_LOCK = 0x6174616C  # any number that every process of ours knows
+# Durable when committed; and what is deleted, or moved to another page, is overwritten: it may be erased for a reason.
+_ALWAYS = ("synchronous = FULL", "secure_delete = ON")
 _BEGIN = "sqlite_begin"
 # On SQLite such a transaction takes the write lock at once: one that reads first and then cannot have it would have
 # to be undone.
@@ -73,7 +75,7 @@ def open_blocking_engine(url: str, wait_s: int = 5) -> Engine:
         hide_parameters=True,
         connect_args={"timeout": wait_s, "check_same_thread": False, "isolation_level": None},
     )
-    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = FULL"))
+    event.listen(engine, "connect", _prepare_blocking_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
 
@@ -90,17 +92,28 @@ def _parse(url: str) -> URL:
     return parsed
 
 
+def file_of(url: str) -> Path | None:
+    """SQLite's file. Raises DatabaseUnavailable."""
+    parsed = _parse(url)
+    return Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
+
+
 def check_file(url: str) -> None:
     """For SQLite, see that the file can be opened, before the asynchronous driver leaves a failed thread behind.
 
     Raises DatabaseUnavailable, which names the file.
     """
-    parsed = _parse(url)
-    if parsed.get_backend_name() == "sqlite" and parsed.database:
+    path = file_of(url)
+    if path is not None:
         try:
-            sqlite3.connect(parsed.database).close()
+            sqlite3.connect(path).close()
         except sqlite3.Error as error:
-            raise DatabaseUnavailable(f"DATABASE_URL: {parsed.database} cannot be opened: {error}.") from None
+            raise DatabaseUnavailable(f"DATABASE_URL: {path} cannot be opened: {error}.") from None
+
+
+def _prepare_blocking_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    for pragma in _ALWAYS:
+        connection.execute(f"PRAGMA {pragma}")
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
@@ -108,7 +121,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 
 async def _set_pragmas(driver: Any) -> None:
-    for pragma in ("busy_timeout = 5000", "foreign_keys = ON", "synchronous = FULL"):
+    for pragma in ("busy_timeout = 5000", "foreign_keys = ON", *_ALWAYS):
         await driver.execute(f"PRAGMA {pragma}")
     # SQLite does not wait for its busy time-out when a new file changes to WAL while another process opens it.
     for attempts_left in reversed(range(500)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -16,7 +17,7 @@ from uuid_utils import uuid7
 from monitoring.errors import LedgerFull, LedgerUnavailable
 from monitoring.ledger.chain import Chain
 from monitoring.ledger.entries import Draft, Entry, Link, Payload
-from monitoring.ledger.spool import Spool, SpoolFull, left_behind, open_spool
+from monitoring.ledger.spool import Spool, SpoolFull, open_spools
 from monitoring.ledger.store import LedgerStore, OutOfStep
 
 _DELIVERED_AT_ONCE = 500
@@ -62,10 +63,17 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class SpoolPolicy:
-    """Where a process may put what it cannot deliver, and how much of it."""
+    """Where a process may put what it cannot deliver, and how much of it; the `database`'s file, if it has one."""
 
     folder: Path
     limit_bytes: int
+    database: Path | None = None
+
+    def shares_disk(self) -> bool:
+        """Whether a disk that is full for the spool is so for the database."""
+        with suppress(OSError):
+            return self.database is not None and self.database.stat().st_dev == self.folder.stat().st_dev
+        return False
 
 
 class Journal:
@@ -92,9 +100,7 @@ class Journal:
         """Begin a chain; returns the greatest id so far, or "". Raises LedgerUnavailable, OSError."""
         greatest = [self._begin_chain()]
         if self._keep:
-            folder, limit_bytes = self._policy.folder, self._policy.limit_bytes
-            own = open_spool(folder, self._chain.writer, limit_bytes)
-            self._spools = [*left_behind(folder, limit_bytes), own]
+            self._spools = open_spools(self._policy.folder, self._chain.writer, self._policy.limit_bytes)
             greatest += [_read(text).link.entry.id for spool in self._spools for text in spool.last()]
         return max(greatest)
 
@@ -116,7 +122,7 @@ class Journal:
         """Bring the oldest part of what was spooled to the database. Raises LedgerUnavailable."""
         spool = next((spool for spool in self._spools if spool.waiting), None)
         if spool is None:
-            if self.full and not self._spools[-1].has_room():
+            if self.full and self._policy.shares_disk() and not self._spools[-1].has_room():
                 raise LedgerUnavailable
             self._store.check_writable(self._chain.writer)
             self.spooling = self.full = False
@@ -127,10 +133,7 @@ class Journal:
         except OutOfStep:
             log.error("ledger_out_of_step", writer=items[0].link.entry.writer, policy="go on in a new chain")
             self._into_new_chain(items)
-        try:
-            spool.remove_first(len(items))
-        except SpoolFull as error:  # later, then: what is delivered twice is recognised
-            raise LedgerUnavailable from error
+        spool.remove_first(len(items))  # what is delivered twice, after a crash, is recognised
         if not spool.waiting and spool is not self._spools[-1]:
             self._spools.remove(spool)
             spool.close()

@@ -190,13 +190,11 @@ def _needed(claim: Claim, stumps: Mapping[str, int], last: Mapping[str, int]) ->
 
 @contextmanager
 def ledger_transaction(engine: Engine) -> Iterator[Connection]:
-    """For upkeep: one such transaction at a time, and what it deletes is overwritten. Raises LedgerUnavailable."""
+    """For upkeep: one such transaction at a time. Raises LedgerUnavailable."""
     try:
         with engine.begin() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPKEEP_LOCK})
-            else:  # SQLite has one writer at a time anyway
-                connection.execute(text("PRAGMA secure_delete = ON"))
             yield connection
     except (SQLAlchemyError, OSError) as error:
         raise LedgerUnavailable from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -27,10 +28,11 @@ class Spool:
     """
 
     def __init__(self, path: Path, limit_bytes: int) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path = path
+        path.touch(mode=0o600)
         self._connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
+            self._connection.execute("PRAGMA secure_delete = ON")
             self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
@@ -45,6 +47,7 @@ class Spool:
                 raise SpoolTaken from error
             raise OSError(f"{path} cannot be used: {error}") from error
         (self.waiting,) = self._connection.execute("SELECT count(*) FROM waiting").fetchone()
+        self._owed = 0  # of the oldest, how many are done with and could not be deleted
 
     def append(self, texts: Sequence[str]) -> None:
         """Raises SpoolFull."""
@@ -67,7 +70,7 @@ class Spool:
 
     def first(self, count: int) -> list[str]:
         """The oldest texts, in their order."""
-        rows = self._connection.execute("SELECT text FROM waiting ORDER BY place LIMIT ?", (count,))
+        rows = self._connection.execute("SELECT text FROM waiting ORDER BY place LIMIT ? OFFSET ?", (count, self._owed))
         return [text for (text,) in rows]
 
     def last(self) -> list[str]:
@@ -76,13 +79,15 @@ class Spool:
         return [text for (text,) in rows]
 
     def remove_first(self, count: int) -> None:
-        """Forget the oldest texts. Raises SpoolFull where not even that can be written."""
-        oldest = "SELECT place FROM waiting ORDER BY place LIMIT ?"
-        try:
-            self._connection.execute(f"DELETE FROM waiting WHERE place IN ({oldest})", (count,))  # noqa: S608
-        except sqlite3.Error as error:
-            raise SpoolFull from error
+        """Forget the oldest texts; on a full disk they are deleted later, or come again after a crash."""
         self.waiting -= count
+        self._owed += count
+        oldest = "SELECT place FROM waiting ORDER BY place LIMIT ?"
+        with suppress(sqlite3.Error):
+            self._connection.execute(f"DELETE FROM waiting WHERE place IN ({oldest})", (self._owed,))  # noqa: S608
+            self._owed = 0
+            if not self.waiting:
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # what is erased elsewhere is not kept here
 
     def close(self) -> None:
         """The file goes away when nothing waits in it."""
@@ -93,13 +98,18 @@ class Spool:
                     path.unlink()
 
 
-def open_spool(folder: Path, writer: str, limit_bytes: int) -> Spool:
-    """Raises OSError."""
-    return Spool(folder / f"{writer}{_SUFFIX}", limit_bytes)
+def open_spools(folder: Path, writer: str, limit_bytes: int) -> list[Spool]:
+    """Those of processes that are no more, and at the end a new one. Raises OSError.
+
+    One process at a time: none sees another's new file before that is locked.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        return [*_left_behind(folder, limit_bytes), Spool(folder / f"{writer}{_SUFFIX}", limit_bytes)]
 
 
-def left_behind(folder: Path, limit_bytes: int) -> Iterator[Spool]:
-    """The spools of processes that are no more, each opened."""
+def _left_behind(folder: Path, limit_bytes: int) -> Iterator[Spool]:
     for path in sorted(folder.glob(f"*{_SUFFIX}")):
         with suppress(SpoolTaken):
             yield Spool(path, limit_bytes)

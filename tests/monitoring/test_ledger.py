@@ -225,7 +225,7 @@ async def test_while_the_database_is_away(house: House) -> None:
     assert await house.used() == 12
     assert house.states[0] == ("writing", 0)
     assert house.states[-1] == ("writing", 0)
-    assert list(house.folder.iterdir()) == []
+    assert list(house.folder.glob("*.spool*")) == []
 
 
 async def test_the_next_start_delivers_what_was_left_behind(house: House) -> None:
@@ -242,7 +242,7 @@ async def test_the_next_start_delivers_what_was_left_behind(house: House) -> Non
     assert [row.id for row in rows] == ids
     assert len({row.writer for row in rows}) == 2
     assert await house.used() == 4
-    assert list(house.folder.iterdir()) == []
+    assert list(house.folder.glob("*.spool*")) == []
 
 
 async def test_nowhere_to_write(house: House) -> None:
@@ -258,6 +258,42 @@ async def test_nowhere_to_write(house: House) -> None:
     assert [row.id for row in await house.entries()] == ids
     assert 20 < len(ids) < 100
     assert await house.used() == len(ids)
+
+
+async def test_the_database_alone_is_enough(house: House) -> None:
+    """Back again it takes entries, though the spool has no room left, not even to forget what was delivered."""
+    async with house.ledger() as ledger:
+        (journal,) = house.journals
+        own = journal._spools[-1]
+        async with house.away():
+            ids = await fill(ledger)
+            refuse = "BEFORE DELETE ON waiting BEGIN SELECT RAISE(ABORT, 'disk full'); END"
+            own._connection.execute(f"CREATE TEMP TRIGGER stuck {refuse}")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(own, "has_room", lambda: False)
+            patch.setattr(type(journal._policy), "shares_disk", lambda _: False)
+            await until(lambda: ledger.state is State.WRITING)
+            ids.append(await ledger.record(facts(), cost()))
+        assert own.waiting == 0
+    assert [row.id for row in await house.entries()] == ids
+    assert await house.used() == len(ids)
+
+
+async def test_a_full_disk_is_full_for_both(house: House) -> None:
+    """Where SQLite's file is on the spool's disk, a full one is waited for."""
+    async with house.ledger() as ledger:
+        (journal,) = house.journals
+        assert journal._policy.shares_disk() is (house.engine.dialect.name == "sqlite")
+        async with house.away():
+            await fill(ledger)
+            await until(lambda: ledger.state is State.FULL)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(journal._spools[-1], "has_room", lambda: False)
+            patch.setattr(type(journal._policy), "shares_disk", lambda _: True)
+            await until(lambda: ledger.state is State.FULL and not journal.spooled)
+            await asyncio.sleep(0.6)
+            assert ledger.state is State.FULL
+        await until(lambda: ledger.state is State.WRITING)
 
 
 async def test_a_batch_whose_answer_was_lost_comes_once(house: House) -> None:

@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from monitoring.ledger.spool import Spool, SpoolFull, SpoolTaken, left_behind, open_spool
+from monitoring.ledger.spool import Spool, SpoolFull, SpoolTaken, open_spools
 
 MEGABYTE = 1_000_000
 
@@ -20,8 +21,8 @@ MEGABYTE = 1_000_000
 PROGRAM = """
 import sys
 from pathlib import Path
-from monitoring.ledger.spool import open_spool
-spool = open_spool(Path(sys.argv[1]), "w", 10_000_000)
+from monitoring.ledger.spool import open_spools
+(spool,) = open_spools(Path(sys.argv[1]), "w", 10_000_000)
 for index in range(10**9):
     spool.append([f"{index} a", f"{index} b"])
     print(index, flush=True)
@@ -30,7 +31,7 @@ for index in range(10**9):
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Iterator[Spool]:
-    spool = open_spool(tmp_path / "spool", "writer", MEGABYTE)
+    (spool,) = open_spools(tmp_path / "spool", "writer", MEGABYTE)
     yield spool
     spool.close()
 
@@ -52,7 +53,7 @@ def test_reopened(spool: Spool) -> None:
     assert (again.first(10), again.waiting) == (["a"], 1)
     again.remove_first(1)
     again.close()
-    assert list(spool.path.parent.iterdir()) == []
+    assert list(spool.path.parent.glob("*.spool*")) == []
 
 
 def test_full(spool: Spool) -> None:
@@ -65,6 +66,39 @@ def test_full(spool: Spool) -> None:
     assert len(spool.first(10_000)) == spool.waiting
     spool.remove_first(100)
     spool.append([text] * 50)
+
+
+def test_what_cannot_be_deleted_does_not_come_again(spool: Spool) -> None:
+    """On a full disk texts that were removed stay in the file; they are out of the line, and go as soon as they can."""
+    spool.append(["a", "b", "c", "d"])
+    spool._connection.execute("CREATE TEMP TRIGGER stuck BEFORE DELETE ON waiting BEGIN SELECT RAISE(ABORT, ''); END")
+    spool.remove_first(1)
+    spool.remove_first(1)
+    assert (spool.first(10), spool.waiting) == (["c", "d"], 2)
+    spool._connection.execute("DROP TRIGGER stuck")
+    spool.remove_first(1)
+    assert (spool.first(10), spool.waiting) == (["d"], 1)
+    assert spool._connection.execute("SELECT text FROM waiting").fetchall() == [("d",)]
+    spool.remove_first(1)
+
+
+def test_nothing_is_left_of_what_was_removed(spool: Spool) -> None:
+    """A spool that was emptied holds no text any more, in no file; and these are its owner's alone."""
+    spool.append([f"zebedee {index}" for index in range(500)])
+    spool.remove_first(500)
+    files = list(spool.path.parent.glob("*.spool*"))
+    assert files
+    assert not any(b"zebedee" in path.read_bytes() for path in files)
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+
+
+def test_starts_take_turns(tmp_path: Path) -> None:
+    """Several who start at once never take each other's new file."""
+    with ThreadPoolExecutor(8) as pool:
+        opened = list(pool.map(lambda index: open_spools(tmp_path, f"w{index}", MEGABYTE), range(40)))
+    assert [[spool.path.stem for spool in spools] for spools in opened] == [[f"w{index}"] for index in range(40)]
+    for (spool,) in opened:
+        spool.close()
 
 
 def test_room_is_tried_out(spool: Spool) -> None:
@@ -100,7 +134,7 @@ def test_a_damaged_file_is_named(spool: Spool) -> None:
     path = spool.path.with_name("damaged.spool")
     path.write_bytes(b"no database" * 1000)
     with pytest.raises(OSError, match=r"damaged\.spool cannot be used"):
-        list(left_behind(path.parent, MEGABYTE))
+        open_spools(path.parent, "another", MEGABYTE)
     assert path.read_bytes().startswith(b"no database")
 
 
@@ -108,14 +142,15 @@ def test_one_process_alone(spool: Spool) -> None:
     """While a spool is open nobody else can open it, and it does not count as left behind."""
     with pytest.raises(SpoolTaken):
         Spool(spool.path, MEGABYTE)
-    assert list(left_behind(spool.path.parent, MEGABYTE)) == []
+    (own,) = open_spools(spool.path.parent, "another", MEGABYTE)
+    own.close()
 
 
 def test_an_unusable_folder_is_named(tmp_path: Path) -> None:
     """Where no file can be made the error names it."""
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
-        open_spool(tmp_path / "file", "w", MEGABYTE)
+        open_spools(tmp_path / "file", "w", MEGABYTE)
 
 
 def test_a_killed_process_leaves_all_it_spooled(tmp_path: Path) -> None:
@@ -129,7 +164,8 @@ def test_a_killed_process_leaves_all_it_spooled(tmp_path: Path) -> None:
         os.kill(process.pid, signal.SIGKILL)
         told = [int(line) for line in lines] or [50]
     process.wait()
-    (spool,) = left_behind(tmp_path, MEGABYTE)
+    spool, own = open_spools(tmp_path, "another", MEGABYTE)
+    own.close()
     texts = spool.first(10**6)
     assert texts == [f"{index} {part}" for index in range(len(texts) // 2) for part in "ab"]
     assert len(texts) // 2 > told[-1]

@@ -9,6 +9,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import event, select
@@ -95,14 +96,18 @@ def test_erasing_forgets_one_person(url: str) -> None:
     assert (finding.entries, finding.erased) == (1100, 550)
 
 
+def _off(connection: Any, _: object) -> None:
+    """Many builds of SQLite do not overwrite what is deleted unless they are told to."""
+    connection.execute("PRAGMA secure_delete = OFF")
+
+
 def test_erased_text_is_not_in_the_files(tmp_path: Path, engine: AsyncEngine, database_url: str) -> None:
     """On SQLite nothing of an erased document is left in the database's files."""
     if engine.dialect.name != "sqlite":
         return
     fill(database_url, 300, NOW, "zebedee bob")
     with opened(database_url) as blocking:
-        # Many builds of SQLite do not overwrite what is deleted unless they are told to.
-        event.listen(blocking, "connect", lambda connection, _: connection.execute("PRAGMA secure_delete = OFF"))
+        event.listen(blocking, "connect", _off, insert=True)
         assert sum(Forgetting(blocking, Signer(KEY), NOW).erase("zebedee")) == 150
     left = b"".join(path.read_bytes() for path in tmp_path.iterdir() if path.is_file())
     assert b"zebedee" not in left
@@ -115,7 +120,7 @@ def test_pruned_text_is_not_in_the_files(tmp_path: Path, engine: AsyncEngine, da
         return
     fill(database_url, 300, LONG_AGO, "zebedee bob")
     with opened(database_url) as blocking:
-        event.listen(blocking, "connect", lambda connection, _: connection.execute("PRAGMA secure_delete = OFF"))
+        event.listen(blocking, "connect", _off, insert=True)
         assert sum(Pruning(blocking, Signer(KEY), NOW).prune(NOW)) == 300
     assert b"zebedee" not in b"".join(path.read_bytes() for path in tmp_path.iterdir() if path.is_file())
 
