@@ -7,7 +7,7 @@ import logging
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image, PngImagePlugin, _imaging
 from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, ImageFileDirectory_v2, TiffImageFile
@@ -20,6 +20,10 @@ MAX_PIXELS = 50_000_000
 MAX_SIDE = 65_535
 MAX_JPEG_SCANS = 50
 MAX_JPEG_SEGMENTS = 5_000
+# A PNG of one-character texts took twelve times its bytes; one of colour profiles a megabyte of work for each kilobyte.
+MAX_PNG_CHUNKS = 20_000
+MAX_PNG_EXTRAS = 5_000  # beside the pixels'
+MAX_TIFF_TAGS = 4_096
 START_OF_SCAN = 0xDA
 # A file of 4 MB that claims a million strips took 280 MB and ten seconds to open.
 MAX_TIFF_NUMBERS = 32_768
@@ -94,6 +98,31 @@ def check_jpeg_work(data: bytes) -> None:
             raise UnsupportedImage(
                 f"At most {MAX_JPEG_SCANS} scans and {MAX_JPEG_SEGMENTS} segments are accepted. Save a baseline JPEG."
             )
+
+
+def check_png_work(data: bytes) -> None:
+    """Bound what a PNG has beside its pixels, before and behind them: Pillow reads and keeps every chunk."""
+    position, chunks, extras, profiles = 8, 0, 0, 0
+    while len(kind := data[position + 4 : position + 8]) == 4 and kind != b"IEND":
+        chunks += 1
+        extras += kind != b"IDAT"
+        profiles += kind == b"iCCP"
+        if chunks > MAX_PNG_CHUNKS or extras > MAX_PNG_EXTRAS or profiles > 1:
+            raise UnsupportedImage(
+                f"At most {MAX_PNG_CHUNKS} chunks, {MAX_PNG_EXTRAS} beside the pixels' and one colour profile are "
+                "accepted. Save the PNG without metadata."
+            )
+        position += 12 + int.from_bytes(data[position : position + 4])
+
+
+def check_tiff_work(data: bytes) -> None:
+    """Bound the tags of a TIFF; a BigTIFF may claim as many as its bytes have room for."""
+    order: Literal["little", "big"] = "little" if data.startswith(b"II") else "big"
+    big = data[2] == 43  # as Pillow tells them apart
+    where, width = (slice(8, 16), 8) if big else (slice(4, 8), 2)
+    offset = int.from_bytes(data[where], order)
+    if int.from_bytes(data[offset : offset + width], order) > MAX_TIFF_TAGS:
+        raise UnsupportedImage(f"At most {MAX_TIFF_TAGS} tags are accepted. Save the TIFF without metadata.")
 
 
 def check_pixels(image: Image.Image, max_pixels: int) -> None:

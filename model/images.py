@@ -27,7 +27,14 @@ from model.errors import (
     UnsupportedImage,
     UnsupportedPixelFormat,
 )
-from model.image_bounds import MAX_BYTES, MAX_PIXELS, check_jpeg_work, check_pixels
+from model.image_bounds import (
+    MAX_BYTES,
+    MAX_PIXELS,
+    check_jpeg_work,
+    check_pixels,
+    check_png_work,
+    check_tiff_work,
+)
 from model.image_memory import decoding_bytes
 
 # Changes whenever the same file may give other pixels: recorded with each prediction.
@@ -45,6 +52,7 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"II+\x00", "TIFF"),
     (b"MM\x00+", "TIFF"),
 )
+_WORK = {"JPEG": check_jpeg_work, "PNG": check_png_work, "TIFF": check_tiff_work}
 _SIXTEEN_BIT = {"I;16", "I;16L", "I;16B", "I;16N"}
 _INDEXED = {"1", "P", "PA"}
 _WITH_ALPHA = {"RGBA", "LA"}
@@ -121,8 +129,8 @@ def _checked_format(data: bytes, max_bytes: int) -> str:
     if len(data) > max_bytes:
         raise ImageTooManyBytes(f"The image has {len(data)} bytes; at most {max_bytes} are accepted. Compress it.")
     name = sniff_format(data)
-    if name == "JPEG":
-        check_jpeg_work(data)
+    if name in _WORK:
+        _WORK[name](data)
     return name
 
 
@@ -133,7 +141,7 @@ def _opened(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
         with Image.open(io.BytesIO(data), formats=[name]) as image:
             check_pixels(image, max_pixels)
             yield image
-    except ImageRefused:
+    except (ImageRefused, MemoryError):  # want of memory is no fault of the image's
         raise
     except Image.DecompressionBombError as error:
         raise ImageTooManyPixels(

@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from model import errors
-from model.image_bounds import MAX_JPEG_SCANS, MAX_JPEG_SEGMENTS, MAX_PIXELS, MAX_TIFF_NUMBERS
+from model.image_bounds import (
+    MAX_JPEG_SCANS,
+    MAX_JPEG_SEGMENTS,
+    MAX_PIXELS,
+    MAX_PNG_CHUNKS,
+    MAX_PNG_EXTRAS,
+    MAX_TIFF_NUMBERS,
+    MAX_TIFF_TAGS,
+)
 from model.images import decode_image
 
 Encode = Callable[..., bytes]
@@ -278,3 +286,52 @@ def test_packed_texts_of_a_png_are_bounded(make_png: Encode) -> None:
     length = struct.unpack(">I", data[33:37])[0] + 12
     with pytest.raises(errors.CorruptImage):
         decode_image(data[:33] + data[33 : 33 + length] * 2 + data[33 + length :])
+
+
+def png_with(extras: bytes, *, behind: bytes = b"", pixels: int = 1) -> bytes:
+    """A PNG with more chunks before and behind its pixels, which are parted into so many."""
+    data = small("PNG")
+    start, end = data.index(b"IDAT") - 4, data.index(b"IEND") - 4
+    idat = chunk(b"IDAT", b"") * (pixels - 1) + data[start:end]
+    return data[:start] + extras + idat + behind + data[end:]
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+PROFILE = chunk(b"iCCP", b"p\0\0" + zlib.compress(bytes(1 << 20), 9))
+TEXT = chunk(b"tEXt", b"k\0a")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        png_with(PROFILE * 2),
+        png_with(PROFILE, behind=PROFILE),
+        png_with(b"", behind=TEXT * (MAX_PNG_EXTRAS + 1)),
+        png_with(TEXT * (MAX_PNG_EXTRAS + 1)),
+        png_with(b"", pixels=MAX_PNG_CHUNKS + 1),
+    ],
+    ids=["profiles", "a profile behind the pixels", "texts behind them", "texts", "pieces of nothing"],
+)
+def test_the_chunks_of_a_png_are_bounded(data: bytes) -> None:
+    """Chunks that cost a megabyte of work or an object each are counted before any is read, wherever they stand."""
+    with pytest.raises(errors.UnsupportedImage, match="Save the PNG without metadata"):
+        decode_image(data)
+
+
+def test_a_png_may_have_some_metadata() -> None:
+    """One colour profile, some texts and pixels in many pieces are what honest programs write."""
+    assert decode_image(png_with(PROFILE + TEXT * 100, behind=TEXT * 100, pixels=1000)).width == 24
+
+
+@pytest.mark.parametrize("big", [True, False])
+def test_the_tags_of_a_tiff_are_bounded(big: bool) -> None:
+    """How many there are is read before they are: Pillow takes some microseconds for each."""
+    entry, count = ("<HHQQ", "<Q") if big else ("<HHII", "<H")
+    start = b"II+\0\x08\0\0\0" + struct.pack("<Q", 16) if big else b"II*\0" + struct.pack("<I", 8)
+    for tags, refused in ((MAX_TIFF_TAGS + 1, True), (MAX_TIFF_TAGS, False)):
+        data = start + struct.pack(count, tags) + struct.pack(entry, 60_000, 7, 1, 0) * tags + bytes(4096)
+        refusal = refusal_of(data)
+        assert isinstance(refusal, errors.UnsupportedImage) is refused, refusal
