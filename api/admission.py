@@ -1,22 +1,28 @@
-"""Whether a caller may predict, and whether there is room: in the queue, and in memory for what a request announces."""
+"""Whether a caller may predict, until when, and whether there is room: in the queue, and in memory for the request."""
 
 from __future__ import annotations
 
+import asyncio
 import os
+import time
+from collections.abc import Awaitable
+from typing import TypeVar
 
 import structlog
 from starlette.requests import Request
 
-from api.deps import Caller, rooms_of
+from api.deps import Caller, State, rooms_of
 from api.settings import Settings
-from api.uploads import MULTIPART_OVERHEAD_BYTES
+from api.uploads import MAX_BODY_BYTES
 from auth.principal import Scope
-from model.errors import Overloaded
-from model.image_bounds import MAX_BYTES
+from model.errors import DeadlineExceeded, Overloaded
 from model.image_memory import reading_bytes
 from monitoring.memory import memory_limit_bytes, private_bytes, resident_bytes
 
 log = structlog.get_logger("atalaya.admission")
+T = TypeVar("T")
+
+TIMEOUT_HEADER = "X-Request-Timeout"
 
 # What a process needs beyond what it has once it is ready. Measured: 12 MB under load, and 38 MB while two passwords
 # are hashed; of what it has, some 50 MB are pages of libraries, and the kernel drops those first.
@@ -42,6 +48,21 @@ async def check_room(request: Request) -> None:
             raise
 
 
+def deadline_of(rooms: State, timeout_s: float | None) -> float:
+    """When the answer is of no use any more, in seconds of time.monotonic(): what the caller asks for, in bounds."""
+    longest_s = rooms["settings"].model.deadline_seconds
+    return time.monotonic() + min(timeout_s or longest_s, longest_s)
+
+
+async def before(deadline: float, work: Awaitable[T]) -> T:
+    """Raises DeadlineExceeded where the work, the reading of a body above all, takes longer."""
+    try:
+        async with asyncio.timeout(deadline - time.monotonic()):
+            return await work
+    except TimeoutError:
+        raise DeadlineExceeded from None
+
+
 def memory_for_images(settings: Settings) -> int:
     """Bytes for this process's images: what MODEL__MEMORY_MEGABYTES says, or what the container's limit leaves.
 
@@ -64,4 +85,4 @@ def announced_bytes(request: Request) -> int:
     if announced.isdecimal():
         return reading_bytes(int(announced))
     # It is not refused for what it may turn out to be.
-    return min(reading_bytes(MAX_BYTES + MULTIPART_OVERHEAD_BYTES), rooms_of(request)["memory"].largest)
+    return min(reading_bytes(MAX_BODY_BYTES), rooms_of(request)["memory"].largest)

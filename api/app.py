@@ -26,9 +26,8 @@ from api.routes.auth import auth_router
 from api.routes.metrics import metrics_router
 from api.routes.predictions import predictions_router
 from api.settings import Settings
-from api.uploads import IMAGE_PATHS, MULTIPART_OVERHEAD_BYTES
+from api.uploads import IMAGE_PATHS, MAX_BODY_BYTES
 from model.backends import Backend, open_warm
-from model.image_bounds import MAX_BYTES
 from monitoring.metrics import Metrics
 from monitoring.sentry import ErrorReporter, NullReporter
 
@@ -101,7 +100,7 @@ def _middleware(
         Middleware(AllowedHosts, names=settings.host_names),
         Middleware(
             BodyLimit,
-            max_bytes=MAX_BYTES + MULTIPART_OVERHEAD_BYTES,
+            max_bytes=MAX_BODY_BYTES,
             max_document_bytes=MAX_DOCUMENT_BYTES,
             streamed=frozenset({*IMAGE_PATHS, *FORM_PATHS}),
         ),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import uuid
 from asyncio import TimerHandle
+from collections import Counter
+from typing import Any
 
 import structlog
 from starlette.datastructures import MutableHeaders
@@ -12,14 +15,41 @@ from starlette.datastructures import MutableHeaders
 from api.errors import ApiError, BadRequest, HeadTooLarge, RequestTooSlow, problem, status_of
 from api.middleware import dress
 from api.tls import CertificateProtocol
+from auth.guessing import place_of
 
 MAX_HEAD_BYTES = 32 * 1024  # of the request line and the headers; also of a chunk's head, and of trailers
 MAX_HEADERS = 100
 MAX_PIPELINED = 16
+MAX_CONNECTIONS = 1000  # of one process; each may hold a document of 64 KiB
+SPARE_DESCRIPTORS = 64  # for the database, the spool and forms
 HEAD_LIMIT_S = 10.0  # for the head of a request to arrive
 REST_LIMIT_S = 10.0  # for the rest of a body that has its answer already
+UNREAD_LIMIT_S = 10.0  # for the client to read on
 
 log = structlog.get_logger("atalaya.access")
+
+
+class Places:
+    """How many connections there may be: in all, and half as many from one address, unless proxies stand before it."""
+
+    def __init__(self, *, behind_proxies: bool) -> None:
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.most = max(1, min(MAX_CONNECTIONS, descriptors - SPARE_DESCRIPTORS))
+        self._most_of_one = self.most if behind_proxies else max(1, self.most // 2)
+        self._taken: Counter[str] = Counter()
+
+    def take(self, address: str) -> bool:
+        place = place_of(address)
+        if self._taken.total() >= self.most or self._taken[place] >= self._most_of_one:
+            return False
+        self._taken[place] += 1
+        return True
+
+    def give_back(self, address: str) -> None:
+        place = place_of(address)
+        self._taken[place] -= 1
+        if not self._taken[place]:
+            del self._taken[place]
 
 
 class BoundedProtocol(CertificateProtocol):
@@ -28,20 +58,43 @@ class BoundedProtocol(CertificateProtocol):
     uvicorn bounds only the pause between two requests, and httptools gathers a header for as long as it grows.
     """
 
+    _address: str | None = None  # once it has a place
     _timer: TimerHandle | None = None
+    _unread_timer: TimerHandle | None = None
     _refusal: ApiError | None = None
     _unparsed = 0
     _head_bytes = 0
     _arriving = False  # a head has begun, and is not whole
     _in_message = False
 
+    def __init__(self, *arguments: Any, places: Places, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._places = places
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own signature
         super().connection_made(transport)
+        address = self.client[0] if self.client else ""
+        if not self._places.take(address):
+            log.info("connection_refused", code="too_many_connections")
+            transport.abort()
+            return
+        self._address = address
         self._end_after(HEAD_LIMIT_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_timer()
+        self._is_read()
+        if self._address is not None:
+            self._places.give_back(self._address)
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._must_be_read()  # whatever is asked for meanwhile
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._is_read()
 
     def data_received(self, data: bytes) -> None:
         self._unparsed += len(data)
@@ -58,6 +111,8 @@ class BoundedProtocol(CertificateProtocol):
             raise self._refused(BadRequest(f"At most {MAX_PIPELINED} requests may wait in line on one connection."))
         self._arriving = self._in_message = True
         self._head_bytes = 0
+        if not self.flow.write_paused:
+            self._is_read()
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -74,7 +129,11 @@ class BoundedProtocol(CertificateProtocol):
         self._unparsed = 0
         if self._head_bytes > MAX_HEAD_BYTES:  # all of it in the request line
             raise self._refused(_head_too_large())
+        upgrade = self.parser.should_upgrade()  # then the parser takes a body for the next request
+        if upgrade and any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers):
+            raise self._refused(BadRequest("The gateway speaks no other protocol. Send the request without Upgrade."))
         super().on_headers_complete()
+        self.cycle.keep_alive = self.cycle.keep_alive and not upgrade
         self._arriving = False
         self._forget_timer()
 
@@ -91,6 +150,8 @@ class BoundedProtocol(CertificateProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if not self.flow.write_paused:
+            self._must_be_read()
         if self._in_message and self.cycle.response_complete:
             self._end_after(REST_LIMIT_S)
 
@@ -109,6 +170,22 @@ class BoundedProtocol(CertificateProtocol):
         if self.cycle is None or self.cycle.response_complete:
             self.transport.write(_rendered(error))
         self.transport.close()
+        self._must_be_read()
+
+    def _must_be_read(self) -> None:
+        """End the connection if, after a while, something is still left to send."""
+        self._is_read()
+        if self.transport.get_write_buffer_size():
+            self._unread_timer = self.loop.call_later(UNREAD_LIMIT_S, self._end_unread)
+
+    def _end_unread(self) -> None:
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+
+    def _is_read(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
 
     def _end_after(self, seconds: float) -> None:
         self._forget_timer()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypedDict, cast
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, TypedDict, cast
 
 import structlog
 from fastapi import Depends
+from fastapi.routing import APIRoute
 from fastapi.security import OAuth2PasswordBearer
 from starlette.requests import Request
+from starlette.responses import Response
 
 from api.audit import record
 from api.draining import Draining
@@ -30,7 +33,7 @@ from auth.usage import UsageMeter
 from model.budget import MemoryBudget
 from model.service import PredictionService
 from monitoring.audit.trail import AuditTrail
-from monitoring.health import Check
+from monitoring.health import Health
 from monitoring.ledger.ledger import Ledger
 from monitoring.ledger.reader import LedgerReader
 from monitoring.metrics import Metrics
@@ -59,7 +62,7 @@ class State(TypedDict):
     history: LedgerReader
     service: PredictionService
     memory: MemoryBudget
-    readiness: dict[str, Check]
+    health: Health
     draining: Draining
 
 
@@ -120,6 +123,19 @@ class Caller(OAuth2PasswordBearer):
                 await record(request, "access", "forbidden", scope=self._scope)
                 raise
         return principal
+
+
+class GuardedRoute(APIRoute):
+    """A route that knows its caller before it reads a body: FastAPI would read it first."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle, known = super().get_route_handler(), Caller()
+
+        async def handle_known(request: Request) -> Response:
+            await known(request)
+            return await handle(request)
+
+        return handle_known
 
 
 CurrentPrincipal = Annotated[Principal, Depends(Caller())]

@@ -258,7 +258,7 @@ def headers_of(error: Exception) -> dict[str, str]:
     if challenge is not None:
         return {"WWW-Authenticate": challenge}
     match error:
-        case RequestTooSlow():
+        case RequestTooSlow() | BodyTooLarge():
             return {"Connection": "close"}
         case (
             model.Overloaded()

@@ -25,6 +25,8 @@ def _printable(text: str) -> str:
 
 
 def _network(text: str) -> str:
+    if "%" in text:  # a zone means something on one machine alone
+        raise ValueError("must be an address or a network without a zone")
     return str(ip_network(text))
 
 

@@ -14,8 +14,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from api.admission import check_room
+from api.admission import TIMEOUT_HEADER, check_room
 from api.errors import CLIENT_LEFT, status_of
+from api.uploads import check_announced
 from auth.principal import Principal
 from auth.quotas import Entry
 from auth.usage import UsageMeter
@@ -25,7 +26,6 @@ from model.runtime import runtime_facts
 from monitoring.ledger.journal import Charge, Refusal
 
 VERSION = 1
-TIMEOUT_HEADER = "X-Request-Timeout"
 
 
 class QuotaTill:
@@ -111,6 +111,7 @@ class RecordedRoute(APIRoute):
         async def handle_recorded(request: Request) -> Response:
             try:
                 await check_room(request)
+                check_announced(request)
                 if _has_options(request):
                     return await handle(request)
                 # What FastAPI would resolve is known: the caller was judged, and all parameters have their defaults.

@@ -44,7 +44,7 @@ from model.queue import QueueLimits
 from model.service import PredictionService
 from monitoring.audit.trail import AuditTrail
 from monitoring.errors import LedgerFull
-from monitoring.health import Check
+from monitoring.health import Check, Health
 from monitoring.ledger.ledger import Ledger
 from monitoring.ledger.ledger import State as LedgerState
 from monitoring.memory import memory_limit_bytes
@@ -120,7 +120,7 @@ def lifespan_of(
                 history=ledger_reader(engine),
                 service=service,
                 memory=memory,
-                readiness=_readiness(engine, ledger, limits),
+                health=Health(_checks(engine, ledger, limits)),
                 draining=draining,
             )
 
@@ -230,7 +230,7 @@ def _ledger_state(metrics: Metrics) -> Callable[[LedgerState, int], None]:
     return tell
 
 
-def _readiness(engine: AsyncEngine, ledger: Ledger, limits: CallerLimits) -> dict[str, Check]:
+def _checks(engine: AsyncEngine, ledger: Ledger, limits: CallerLimits) -> dict[str, Check]:
     async def database() -> str | None:
         try:
             async with asyncio.timeout(PING_LIMIT_S):

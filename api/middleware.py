@@ -130,8 +130,8 @@ class Observe:
 class BodyLimit:
     """Refuses a body over `max_bytes`: by its announced length at once, else while it streams; and one that trickles.
 
-    Only the paths in `streamed` read a body themselves. Everywhere else FastAPI reads it whole, of whatever type it is,
-    and before anybody knows who sent it: there it may have `max_document_bytes`.
+    Only the paths in `streamed` read a body themselves, and judge its announced length: that goes on record.
+    Everywhere else FastAPI reads it whole, of whatever type it is: there it may have `max_document_bytes`.
     """
 
     def __init__(self, app: ASGIApp, *, max_bytes: int, max_document_bytes: int, streamed: frozenset[str]) -> None:
@@ -145,11 +145,10 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         max_bytes = self._max_bytes if scope["path"] in self._streamed else self._max_document_bytes
-        announced = Headers(scope=scope).get("content-length", "0")
-        if not announced.isdecimal() or int(announced) > max_bytes:
-            await self._refuse(_too_large(max_bytes), scope, receive, send)
-            return
-        await self._app(scope, _bounded(receive, max_bytes), send)
+        if scope["path"] in self._streamed or not exceeds(Headers(scope=scope), max_bytes):
+            await self._app(scope, _bounded(receive, max_bytes), send)
+        else:
+            await self._refuse(too_large(max_bytes), scope, receive, send)
 
     async def _refuse(self, error: BodyTooLarge, scope: Scope, receive: Receive, send: Send) -> None:
         scope["state"]["problem_code"] = BodyTooLarge.code
@@ -181,7 +180,7 @@ def _bounded(receive: Receive, max_bytes: int) -> Receive:
         received += len(message.get("body", b""))
         whole = not message.get("more_body", False)
         if received > max_bytes:
-            raise _too_large(max_bytes)
+            raise too_large(max_bytes)
         return message
 
     return receive_bounded
@@ -196,7 +195,13 @@ def dress(headers: MutableHeaders, request_id: str, loads: str = _NOTHING_LOADS)
     headers.setdefault("Cache-Control", "no-store")
 
 
-def _too_large(max_bytes: int) -> BodyTooLarge:
+def exceeds(headers: Headers, max_bytes: int) -> bool:
+    """Whether the announced length, if there is one, is too great, or none."""
+    announced = headers.get("content-length", "0")
+    return not announced.isdecimal() or int(announced) > max_bytes
+
+
+def too_large(max_bytes: int) -> BodyTooLarge:
     return BodyTooLarge(f"The body may have {max_bytes} bytes at most. Send a smaller one.")
 
 

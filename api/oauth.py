@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -90,7 +89,7 @@ async def client_of(clients: ClientStore, request: Request, form: dict[str, str]
 def _basic(encoded: str) -> tuple[str, str]:
     try:
         client_id, separator, secret = base64.b64decode(encoded, validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # no base64, or no UTF-8 in it
         raise InvalidClient from None
     if not separator:
         raise InvalidClient

@@ -10,13 +10,14 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 from uvicorn.lifespan.off import LifespanOff
 
-from api.connections import BoundedProtocol
+from api.connections import BoundedProtocol, Places
 from api.draining import Draining
 from api.errors import SettingsError
 from api.settings import Settings
@@ -136,7 +137,8 @@ class GatewayServer(uvicorn.Server):
                 )
 
     def _new_protocol(self) -> asyncio.Protocol:
-        return _Protocol(self.config, self.server_state, self.lifespan.state)
+        make = cast(Callable[..., asyncio.Protocol], self.config.http_protocol_class)
+        return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
 
 def gateway_server(
@@ -144,10 +146,11 @@ def gateway_server(
 ) -> GatewayServer:
     """A server of `app` for listeners that it is given when it runs. Raises SettingsError."""
     context = server_context(settings)
+    places = Places(behind_proxies=bool(settings.limits.trusted_proxies))
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http=_Protocol,
+        http=cast(Any, partial(_Protocol, places=places)),
         log_config=None,
         access_log=False,
         server_header=False,

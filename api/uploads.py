@@ -13,13 +13,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
 from api.errors import BadForm, MissingFile, UnsupportedBody
+from api.middleware import exceeds, too_large
+from model.image_bounds import MAX_BYTES
 
 T = TypeVar("T")
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/tiff")
 # They know who sends an image, and have memory for it, before they read it.
 IMAGE_PATHS = ("/v1/predictions", "/predict-land-use", "/predict-land-use/")
 # Room for the part's headers and boundaries around an image of the largest accepted size.
-MULTIPART_OVERHEAD_BYTES = 64 * 1024
+MAX_BODY_BYTES = MAX_BYTES + 64 * 1024
 _MAX_FIELDS = 32
 # A form may name any codec of Python's: `undefined` fails, `punycode` takes minutes for a megabyte.
 _CHARSETS = frozenset({b"utf-8", b"us-ascii", b"iso-8859-1"})
@@ -40,6 +42,12 @@ MULTIPART_OR_RAW_BODY = {
         "content": {"multipart/form-data": _FILE_SCHEMA, **dict.fromkeys(IMAGE_TYPES, _RAW_SCHEMA)},
     }
 }
+
+
+def check_announced(request: Request) -> None:
+    """Raises BodyTooLarge for a body that says it is; one that hides its length is counted while it is read."""
+    if exceeds(request.headers, MAX_BODY_BYTES):
+        raise too_large(MAX_BODY_BYTES)
 
 
 async def read_multipart(request: Request) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,6 +14,7 @@ from auth.users import User
 
 # More at once than these would only wait for a hash, and keep the database from the predictions meanwhile.
 MOST_AT_ONCE = 8
+MOST_OF_ONE = 4  # of one account: nobody keeps the others out
 
 
 class LogIns:
@@ -25,7 +27,7 @@ class LogIns:
         self._accounts = accounts
         self._guesses = guesses
         self._codes = codes
-        self._at_once = 0
+        self._at_once: Counter[str] = Counter()  # by account
 
     async def log_in(self, name: str, password: str, code: str, address: str) -> User:
         """Raises BadCredentials, and BadCode only once the password was right. An empty `code` is none."""
@@ -52,14 +54,16 @@ class LogIns:
 
     @asynccontextmanager
     async def _guess(self, name: str, address: str) -> AsyncIterator[Attempt]:
-        if self._at_once >= MOST_AT_ONCE:
+        if self._at_once.total() >= MOST_AT_ONCE or self._at_once[name] >= MOST_OF_ONE:
             raise HashingBusy("Too many logins at the moment. Try again in a second.", retry_after_s=1)
-        self._at_once += 1
+        self._at_once[name] += 1
         try:
             async with self._counted(name, address) as attempt:
                 yield attempt
         finally:
-            self._at_once -= 1
+            self._at_once[name] -= 1
+            if not self._at_once[name]:
+                del self._at_once[name]
 
     @asynccontextmanager
     async def _counted(self, name: str, address: str) -> AsyncIterator[Attempt]:

@@ -11,9 +11,11 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 from model.errors import ImageTooLargeHere, MemoryFull
+
+K = TypeVar("K")
 
 WAIT_S = 1.0
 # What is at most this part of the whole is small, and finds room beside any number of large ones.
@@ -72,7 +74,8 @@ class MemoryBudget:
     An eighth is for small requests alone, so that large ones never keep them out; while a large one waits, one caller's
     small ones have no more than that, so that they do not keep it out either. Large ones are served in the order of
     coming, those before decoding first. Large bodies that are being read fill half at most, all of them three
-    quarters, and the small ones of one caller a quarter: whoever sends slowly keeps nobody's image from being decoded.
+    quarters; the small ones of one caller a quarter, and so do its large ones, but for the first: whoever sends slowly
+    keeps nobody's image from being decoded.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class MemoryBudget:
         self._kept_for_small = total // _KEPT_FOR_SMALL_PART
         self._reading = self._small = 0  # bytes of bodies that are being read, and of small requests
         self._small_of: Counter[tuple[str, bool]] = Counter()  # the latter by caller and whether they are being read
+        self._large_read_of: Counter[str] = Counter()  # bytes of large bodies that are being read, by caller
         self._wait_s = wait_s
         self._on_change = on_change
         self._to_decode: list[_Waiter] = []
@@ -173,7 +177,8 @@ class MemoryBudget:
         reading = self._reading + amount
         if self._is_small(amount):
             return reading <= self.total * 3 // 4 and self._small_of[caller, True] + amount <= self.total // 4
-        return not self._reading or reading <= self.total // 2
+        of_one = self._large_read_of[caller]
+        return not self._reading or (reading <= self.total // 2 and (not of_one or of_one + amount <= self.total // 4))
 
     def _large_waits(self) -> bool:
         lines = chain(self._to_decode, self._to_read)
@@ -197,9 +202,8 @@ class MemoryBudget:
         self._reading += sign * room.amount * room.is_reading
         small = self._small_part(room)
         self._small += sign * small
-        self._small_of[room.caller, room.is_reading] += sign * small
-        if not self._small_of[room.caller, room.is_reading]:
-            del self._small_of[room.caller, room.is_reading]
+        _add(self._small_of, (room.caller, room.is_reading), sign * small)
+        _add(self._large_read_of, room.caller, sign * (room.amount - small) * room.is_reading)
 
     def _wake(self) -> None:
         """Let in whoever now may: small ones in any case, large ones in turn."""
@@ -232,6 +236,13 @@ class MemoryBudget:
     def _full(self) -> MemoryFull:
         retry_after_s = max(1, math.ceil(self._held_s))
         return MemoryFull("The memory for images is in use. Try again later.", retry_after_s=retry_after_s)
+
+
+def _add(sums: Counter[K], key: K, change: int) -> None:
+    """Who has nothing is not remembered."""
+    sums[key] += change
+    if not sums[key]:
+        del sums[key]
 
 
 def _megabytes(amount: int) -> int:

@@ -90,12 +90,14 @@ class MemoryFull(ModelRoomError):
 
 
 class DeadlineExceeded(ModelRoomError):
-    """The caller's own time ran out before its image could be looked at."""
+    """The time ran out before the image could be looked at."""
 
     code = "deadline_exceeded"
 
     def __init__(self) -> None:
-        super().__init__("The time of X-Request-Timeout ran out. Ask for more, or try again later.")
+        super().__init__(
+            "The time for the answer ran out. Ask for more by X-Request-Timeout, send less, or try again later."
+        )
 
 
 class ArtefactError(ModelRoomError):

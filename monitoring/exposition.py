@@ -27,6 +27,8 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 
 class _Quiet(WSGIRequestHandler):
+    timeout = 5.0  # seconds for each reading and writing: an idle connection must not keep a thread
+
     def log_message(self, *_: Any) -> None:
         """Scrapes are no news."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
@@ -25,6 +26,27 @@ async def readiness(checks: Mapping[str, Check], timeout_s: float = 1.0) -> Read
         ready=all(ready for ready, _ in outcomes),
         checks={name: word for name, (_, word) in zip(checks, outcomes, strict=True)},
     )
+
+
+class Health:
+    """Whether the checks hold, found out once for all who ask at about the same time: anybody may, and often."""
+
+    def __init__(self, checks: Mapping[str, Check], fresh_s: float = 0.25) -> None:
+        self._checks = checks
+        self._fresh_s = fresh_s
+        self._asking: asyncio.Task[Readiness] | None = None
+        self._answered_at = 0.0
+
+    async def ask(self) -> Readiness:
+        """An answer that is at most `fresh_s` seconds old."""
+        if self._asking is None or (self._asking.done() and time.monotonic() - self._answered_at > self._fresh_s):
+            self._asking = asyncio.create_task(self._ask())
+        return await asyncio.shield(self._asking)
+
+    async def _ask(self) -> Readiness:
+        result = await readiness(self._checks)
+        self._answered_at = time.monotonic()
+        return result
 
 
 async def _outcome(check: Check, timeout_s: float) -> tuple[bool, str]:

@@ -11,6 +11,7 @@ def moment(text: str) -> datetime:
     """UTC unless it names its offset. Raises BadParameter."""
     try:
         parsed = datetime.fromisoformat(text)
-    except ValueError:
+        parsed = parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+        return parsed.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise typer.BadParameter(f"{text} is no time such as 2026-11-03 or 2026-11-03T09:30:00Z.") from None
-    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)

@@ -7,7 +7,6 @@ from starlette.responses import JSONResponse
 
 from api.deps import Rooms
 from api.schemas import Readiness
-from monitoring.health import readiness
 
 router = APIRouter(tags=["health"])
 
@@ -21,7 +20,7 @@ async def livez() -> dict[str, str]:
 @router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness, "description": "see `checks`"}})
 async def readyz(rooms: Rooms) -> JSONResponse:
     """Every dependency answers; 503 with the state of each where one does not, or where the gateway is stopping."""
-    result = await readiness(rooms["readiness"])
+    result = await rooms["health"].ask()
     ready = result.ready and not rooms["draining"].begun
     status = "ready" if ready else "stopping" if rooms["draining"].begun else "not ready"
     return JSONResponse({"status": status, "checks": dict(result.checks)}, 200 if ready else 503)

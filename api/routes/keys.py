@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.audit import record
-from api.deps import Caller, Rooms, State
+from api.deps import Caller, GuardedRoute, Rooms, State
 from api.key_schemas import KeyAnswer, KeyWithSecret, NewKey, Rotation
 from api.schemas import Problem
 from auth.errors import InsufficientScope, KeyBound, KeyNotFound
@@ -21,7 +21,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {"application/problem+json": {}}} for status in (401, 403, 404, 409, 422)
 }
 
-router = APIRouter(prefix="/v1/keys", tags=["keys"], responses=_REFUSALS)
+router = APIRouter(prefix="/v1/keys", tags=["keys"], responses=_REFUSALS, route_class=GuardedRoute)
 KeyUser = Annotated[Principal, Depends(Caller(Scope.KEYS_WRITE))]
 
 

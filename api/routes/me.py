@@ -10,18 +10,19 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 
 from api.audit import record
-from api.deps import CurrentPrincipal, Rooms
+from api.deps import CurrentPrincipal, GuardedRoute, Rooms
 from api.limits import caller_address
 from api.schemas import Me, Problem
 from api.user_schemas import PasswordChange, TotpBeginning, TotpCode, TotpSecret
 from auth.errors import AuthError, KeyBound, NoAccount, UserNotFound
+from auth.passwords import check_password_policy
 from auth.users import User
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {"application/problem+json": {}}} for status in (401, 403, 409, 422, 429)
 }
 
-router = APIRouter(tags=["account"])
+router = APIRouter(tags=["account"], route_class=GuardedRoute)
 
 
 @router.get("/v1/me")
@@ -66,8 +67,9 @@ async def change_password(
 ) -> None:
     """Set another password. The caller's other log-ins end, this one stays."""
     async with _recorded(request, "password", "changed"):
-        await rooms["logins"].check_password(user, asked.current_password.get_secret_value(), caller_address(request))
         new = asked.new_password.get_secret_value()
+        check_password_policy(new, user.name)  # before the other one is hashed, which takes long
+        await rooms["logins"].check_password(user, asked.current_password.get_secret_value(), caller_address(request))
         await rooms["accounts"].set_password(user.name, new, keep_session=principal.session_id)
         await rooms["changes"].catch_up()
 

@@ -11,9 +11,9 @@ from pydantic import BaseModel
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from api.admission import announced_bytes
+from api.admission import TIMEOUT_HEADER, announced_bytes, before, deadline_of
 from api.deps import Caller, State, rooms_of
-from api.ledger import TIMEOUT_HEADER, RecordedRoute, answered, charge_of
+from api.ledger import RecordedRoute, answered, charge_of
 from api.limits import PREDICT_LIMIT, CallerLimits
 from api.quotas import dry_run, heard_of
 from api.schemas import LandUse, PredictionAnswer, Problem
@@ -59,8 +59,9 @@ def predictions_router(limits: CallerLimits, rate: str) -> APIRouter:
         """The land use of an aerial image, with the `top_k` most probable labels; with `dry_run` only what it costs."""
         rooms = rooms_of(request)
         if dry:
-            async with rooms["memory"].reserved_for(announced_bytes(request)):
-                needs = await rooms["service"].measure(await read_image(request))
+            subject, deadline = request.state.principal.subject, deadline_of(rooms, timeout_s)
+            async with rooms["memory"].reserved_for(announced_bytes(request), subject, deadline):
+                needs = await rooms["service"].measure(await before(deadline, read_image(request)))
             return _written(await dry_run(rooms, request.state.principal, needs.pixels))
         return _written(PredictionAnswer.of(*await _predict(request, rooms, read_image, timeout_s), top_k))
 
@@ -103,11 +104,10 @@ async def _predict(request: Request, rooms: State, read: Reader, timeout_s: floa
 async def _classified(
     request: Request, rooms: State, read: Reader, admit: Admit, timeout_s: float | None
 ) -> Prediction:
-    service, caller = rooms["service"], request.state.principal.subject
-    longest_s = rooms["settings"].model.deadline_seconds
-    deadline = time.monotonic() + min(timeout_s or longest_s, longest_s)
+    service, caller, deadline = rooms["service"], request.state.principal.subject, deadline_of(rooms, timeout_s)
     async with rooms["memory"].reserved_for(announced_bytes(request), caller, deadline) as room:
-        work = service.predict(await read(request), admit, room=room, caller=caller, deadline=deadline)
+        data = await before(deadline, read(request))
+        work = service.predict(data, admit, room=room, caller=caller, deadline=deadline)
         return await (while_connected(request, work) if service.in_use else work)
 
 

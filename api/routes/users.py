@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 
 from api.audit import record
-from api.deps import Caller, Rooms
+from api.deps import Caller, GuardedRoute, Rooms
 from api.schemas import Problem
 from api.user_schemas import NewUser, UserAnswer, UserPatch
 from auth.errors import AuthError
@@ -20,7 +20,11 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 router = APIRouter(
-    prefix="/v1/users", tags=["users"], responses=_REFUSALS, dependencies=[Depends(Caller(Scope.USERS_ADMIN))]
+    prefix="/v1/users",
+    tags=["users"],
+    responses=_REFUSALS,
+    dependencies=[Depends(Caller(Scope.USERS_ADMIN))],
+    route_class=GuardedRoute,
 )
 
 

@@ -128,7 +128,16 @@ def test_filters(client: TestClient, olga: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", [{"since": "2026-01-01T00:00:00"}, {"until": "x"}, {"limit": 501}, {"limit": 0}, {"cursor": "-1"}]
+    "query",
+    [
+        {"since": "2026-01-01T00:00:00"},
+        {"since": "0001-01-01T00:00:00+23:59"},
+        {"until": "9999-12-31T23:59:59-23:59"},
+        {"until": "x"},
+        {"limit": 501},
+        {"limit": 0},
+        {"cursor": "-1"},
+    ],
 )
 def test_a_bad_filter_is_refused(client: TestClient, olga: dict[str, str], query: dict[str, Any]) -> None:
     """A time without its offset, a limit out of bounds or an invented cursor is 422."""

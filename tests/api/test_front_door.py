@@ -9,8 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.settings import Environment
-from api.uploads import MULTIPART_OVERHEAD_BYTES
-from model.image_bounds import MAX_BYTES
+from api.uploads import MAX_BODY_BYTES
 
 
 class RememberedErrors:
@@ -74,7 +73,7 @@ def test_bad_request_id_is_replaced(client: TestClient, offered: str) -> None:
 
 def test_announced_body_over_the_cap(client: TestClient, bearer: dict[str, str]) -> None:
     """A body that announces too many bytes is refused before it is read."""
-    headers = {**bearer, "Content-Type": "image/jpeg", "Content-Length": str(MAX_BYTES * 2)}
+    headers = {**bearer, "Content-Type": "image/jpeg", "Content-Length": str(MAX_BODY_BYTES + 1)}
     answer = client.post("/v1/predictions", headers=headers, content=b"x")
     assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
     assert answer.headers["X-Request-ID"] == answer.json()["request_id"]
@@ -83,7 +82,7 @@ def test_announced_body_over_the_cap(client: TestClient, bearer: dict[str, str])
 def test_streamed_body_over_the_cap(client: TestClient, bearer: dict[str, str]) -> None:
     """A body without an announced length is counted while it streams."""
     chunk = bytes(1024 * 1024)
-    chunks = (MAX_BYTES + MULTIPART_OVERHEAD_BYTES) // len(chunk) + 2
+    chunks = MAX_BODY_BYTES // len(chunk) + 2
     answer = client.post(
         "/v1/predictions",
         headers={**bearer, "Content-Type": "image/jpeg"},

@@ -107,6 +107,9 @@ def test_a_wrong_key_is_an_invalid_token(client: TestClient, key: str) -> None:
         {"addresses": ["10.0.0.1/8"]},
         {"addresses": ["here"]},
         {"addresses": ["::1"] * 17},
+        {"addresses": ["fe80::1%eth0"]},
+        {"addresses": ["fe80::1%a b"]},
+        {"addresses": ["fe80::1%\0x"]},
         {"rate": "often"},
         {"rate": "0/minute"},
         {"rate": "5/fortnight"},
@@ -251,10 +254,10 @@ def test_keys_need_a_login(client: TestClient, log_in: LogIn) -> None:
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_a_large_document_is_refused_unread(client: TestClient, streamed: bool) -> None:
+def test_a_large_document_is_refused_unread(client: TestClient, bearer: Bearer, streamed: bool) -> None:
     """JSON is capped far below images, with and without an announced length."""
     body = b"[" * 70_000
-    answer = client.post("/v1/keys", content=iter([body]) if streamed else body, headers=JSON)
+    answer = client.post("/v1/keys", content=iter([body]) if streamed else body, headers=JSON | bearer)
     assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
 
 

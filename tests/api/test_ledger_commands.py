@@ -108,7 +108,21 @@ def test_a_window_is_days_or_moments(ledger: Run) -> None:
         records = exported(ledger, "e.jsonl", "--since", since, "--until", until)
         assert sorted({record["at"][:10] for record in records if record.get("payload")}) == list(days)
         assert ledger("verify", "e.jsonl")[0] == 0
-    assert ledger("export", "x.jsonl", "--since", "yesterday")[0] == 2
+    for time in ("yesterday", "0001-01-01T00:00:00+05:00", "9999-12-31T23:00:00-05:00"):
+        assert ledger("export", "x.jsonl", "--since", time)[0] == 2
+
+
+def test_a_window_is_held_against_no_anchor_outside_it(ledger: Run) -> None:
+    """A window may lack the checkpoint that was noted: that is no accusation; another in its place is one."""
+    _, whole, _ = ledger("verify", "--json")
+    newest = json.loads(whole)["anchor"]
+    exported(ledger, "e.jsonl", "--since", DAYS[0], "--until", DAYS[1])
+    status, _, told = ledger("verify", "e.jsonl", "--anchor", f"{newest['number']}:{newest['hash']}")
+    assert (status, "is not in this window: check the whole ledger against it" in told) == (1, True)
+    number = next(json.loads(line)["number"] for line in Path("e.jsonl").read_text().splitlines() if '"number"' in line)
+    status, _, told = ledger("verify", "e.jsonl", "--anchor", f"{number}:{newest['hash']}")
+    assert (status, "is not there any more, or is another" in told) == (1, True)
+    assert ledger("verify", "e.jsonl", "--anchor", "9" * 5000 + ":ab")[0] == 2
 
 
 def test_standard_output_takes_lines_alone(ledger: Run) -> None:
@@ -220,6 +234,10 @@ def test_a_gateway_may_write_meanwhile(ledger: Run, house: Settings) -> None:
 def test_an_empty_ledger_is_told_apart(ledger: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A database without a ledger is no proof of anything, and one without its tables cannot be read."""
     monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/new.db")
+    status, _, err = ledger("verify")
+    assert (status, err) == (1, f"error: DATABASE_URL: there is no file {tmp_path}/new.db.\n")
+    assert not (tmp_path / "new.db").exists()
+    (tmp_path / "new.db").touch()
     assert ledger("verify")[0] == 1
     with_accounts(Settings(_env_file=None), _nothing)
     status, out, _ = ledger("verify")

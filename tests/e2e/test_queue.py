@@ -84,17 +84,54 @@ def test_slow_uploads_of_one_caller_leave_memory_to_others(new_gateway: Callable
     added = gateway.run("users", "add", "ben", "--role", "client", "--password-stdin", stdin="correct horse battery")
     assert added.returncode == 0, added.stderr
     client, other, image = gateway.client(), gateway.client("ben"), FOREST.read_bytes()
-    head = (
-        f"POST /v1/predictions HTTP/1.1\r\nHost: localhost\r\nAuthorization: {client.headers['Authorization']}\r\n"
-        f"Content-Type: image/jpeg\r\nContent-Length: 100000\r\n\r\n"
-    )
     reserved = "atalaya_memory_reserved_bytes"
     with ExitStack() as stack:
         for _ in range(40):
-            upload = stack.enter_context(socket.create_connection(("127.0.0.1", int(gateway.environment["PORT"]))))
-            upload.sendall(head.encode() + image[:1000])
+            stack.enter_context(unfinished(gateway, client, "/v1/predictions", 100_000, image[:1000]))
         until(lambda: metric(gateway, reserved) > 12e6)
         assert other.post("/v1/predictions", content=image, headers=JPEG).status_code == 200
         assert metric(gateway, reserved) <= 64 * 2**20 / 4
     until(lambda: metric(gateway, reserved) == 0)
     assert client.post("/v1/predictions", content=image, headers=JPEG).status_code == 200
+
+
+def unfinished(gateway: Any, client: httpx.Client, path: str, length: int, sent: bytes) -> socket.socket:
+    """An upload that does not go on."""
+    connection = socket.create_connection(("127.0.0.1", int(gateway.environment["PORT"])), timeout=20)
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {client.headers['Authorization']}\r\n"
+    connection.sendall(f"{head}Content-Type: image/jpeg\r\nContent-Length: {length}\r\n\r\n".encode() + sent)
+    return connection
+
+
+@pytest.mark.parametrize("path", ["/v1/predictions", "/v1/predictions?dry_run=true"])
+def test_a_deadline_ends_the_reading_of_a_body(new_gateway: Callable[..., Any], path: str) -> None:
+    """Who sends too slowly to be answered in time hears so then, and gives its memory back."""
+    gateway = new_gateway(MODEL__URL="stub://", MODEL__DEADLINE_SECONDS="1")
+    client, started = gateway.client(), time.monotonic()
+    with unfinished(gateway, client, path, 5_000_000, FOREST.read_bytes()[:1000]) as connection:
+        assert connection.recv(100).startswith(b"HTTP/1.1 504 ")
+    assert 0.9 < time.monotonic() - started < 8
+    until(lambda: metric(gateway, "atalaya_memory_reserved_bytes") == 0)
+
+
+def test_trials_are_somebody_s(new_gateway: Callable[..., Any]) -> None:
+    """What dry runs reserve counts as their caller's: another's finds room."""
+    gateway = new_gateway(MODEL__URL="stub://", MODEL__MEMORY_MEGABYTES="64")
+    added = gateway.run("users", "add", "ben", "--role", "client", "--password-stdin", stdin="correct horse battery")
+    assert added.returncode == 0, added.stderr
+    client, other, image = gateway.client(), gateway.client("ben"), FOREST.read_bytes()
+    with ExitStack() as stack:
+        for _ in range(60):
+            stack.enter_context(unfinished(gateway, client, "/v1/predictions?dry_run=true", 100_000, image[:1000]))
+        until(lambda: metric(gateway, "atalaya_memory_reserved_bytes") > 12e6)
+        assert other.post("/v1/predictions?dry_run=true", content=image, headers=JPEG).status_code == 200
+
+
+def test_a_body_that_is_too_long_is_on_record(slow: Any) -> None:
+    """Refused for what it announces, before it is read."""
+    client = slow.client()
+    with unfinished(slow, client, "/v1/predictions", 60_000_000, b"x") as connection:
+        assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+    until(lambda: bool(client.get("/v1/predictions").json()["entries"]))
+    (entry,) = client.get("/v1/predictions").json()["entries"]
+    assert (entry["status"], entry["code"]) == (413, "body_too_large")

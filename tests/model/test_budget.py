@@ -42,7 +42,7 @@ class Callers:
 
         async def stay() -> None:
             try:
-                async with self._budget.reserved_for(amount) as room:
+                async with self._budget.reserved_for(amount, str(len(self._tasks))) as room:
                     self._leave[room] = asyncio.Event()
                     entered.set_result(room)
                     await self._leave[room].wait()
@@ -296,7 +296,7 @@ async def test_a_crowd_never_takes_more_than_there_is(seed: int) -> None:
 async def test_who_needs_less_than_it_holds_waits_for_nobody() -> None:
     """A request that turns out to be smaller goes on at once, also while a large one waits for room."""
     budget = MemoryBudget(1000, wait_s=0.05)
-    async with budget.reserved_for(400) as large, budget.reserved_for(100) as other:
+    async with budget.reserved_for(400, "ana") as large, budget.reserved_for(100, "ben") as other:
         growing = asyncio.create_task(large.resize(850, meanwhile=400))
         await settle()
         await other.resize(60, meanwhile=50)
@@ -326,10 +326,24 @@ async def test_slow_small_bodies_of_one_caller_fill_a_quarter() -> None:
     assert budget.reserved == 0
 
 
+async def test_large_bodies_of_one_caller_leave_room_for_others() -> None:
+    """One large body may be read in any case, more of the same caller's fill a quarter: another's finds room."""
+    budget = MemoryBudget(3200, wait_s=0.02)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(budget.reserved_for(1300, "ana"))
+        with pytest.raises(MemoryFull):
+            await stack.enter_async_context(budget.reserved_for(200, "ana"))
+        room = await stack.enter_async_context(budget.reserved_for(200, "ben"))
+        await room.resize(1200, meanwhile=150)
+        for _ in range(2):
+            await stack.enter_async_context(budget.reserved_for(110, "ben"))
+    assert budget.reserved == 0
+
+
 async def test_nobody_waits_for_memory_past_a_deadline() -> None:
     """Whoever has less time than the usual wait hears when it is over, before reading and before decoding."""
     budget = MemoryBudget(1000, wait_s=30)
-    async with budget.reserved_for(400), asyncio.timeout(10):
+    async with budget.reserved_for(400, "ana"), asyncio.timeout(10):
         with pytest.raises(MemoryFull):
             async with budget.reserved_for(500, deadline=time.monotonic() + 0.05):
                 """There is no room for both."""

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
-from monitoring.health import readiness
+from monitoring.health import Health, readiness
 
 
 async def fine() -> None:
@@ -50,3 +50,24 @@ async def test_cancelling_passes_through() -> None:
     task.cancel()
     assert await asyncio.gather(task, return_exceptions=True) != []
     assert task.cancelled()
+
+
+async def test_a_crowd_that_asks_is_one_question() -> None:
+    """Whoever asks at about the same time hears the same answer; later it is asked for anew."""
+    asked = 0
+
+    async def count() -> None:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0.01)
+
+    health = Health({"database": count}, fresh_s=0.1)
+    assert all(state.ready for state in await asyncio.gather(*(health.ask() for _ in range(50))))
+    await health.ask()
+    assert asked == 1
+    await asyncio.sleep(0.15)
+    gone = asyncio.create_task(health.ask())
+    await asyncio.sleep(0)
+    gone.cancel()
+    assert (await health.ask()).ready
+    assert asked == 2

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from api.commands.database import with_engine
+from api.errors import CommandFailed
 from api.settings import Settings
 
 if TYPE_CHECKING:
@@ -17,13 +18,17 @@ _PATIENCE_S = 3600  # a statement of a long stream may take its time
 
 @contextmanager
 def ledger_view(settings: Settings) -> Iterator[Connection]:
-    """One view of the database, which writers do not disturb. Raises LedgerUnavailable."""
+    """One view of the database, which writers do not disturb. Raises LedgerUnavailable, CommandFailed."""
     from sqlalchemy.exc import SQLAlchemyError
 
-    from auth.database import open_blocking_engine
+    from auth.database import file_of, open_blocking_engine
     from monitoring.errors import LedgerUnavailable
 
-    engine = open_blocking_engine(settings.database_url.get_secret_value(), _PATIENCE_S)
+    url = settings.database_url.get_secret_value()
+    path = file_of(url)
+    if path is not None and not path.exists():  # SQLite would make one
+        raise CommandFailed(f"DATABASE_URL: there is no file {path}.")
+    engine = open_blocking_engine(url, _PATIENCE_S)
     try:
         # SQLite's transactions always see one state of the database.
         level = "REPEATABLE READ" if engine.dialect.name == "postgresql" else "SERIALIZABLE"

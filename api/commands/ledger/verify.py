@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -93,7 +94,7 @@ def _anchor(text: str) -> Anchor:
     from monitoring.ledger.verify import Anchor
 
     number, _, digest = text.partition(":")
-    if not number.isdecimal() or not digest:
+    if not re.fullmatch(r"[0-9]{1,18}", number) or not digest:
         raise typer.BadParameter(
             "--anchor: give it as `atalaya ledger verify` printed it, a number, a colon and a hash."
         )

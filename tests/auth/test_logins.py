@@ -1,0 +1,59 @@
+"""How many log-ins there may be at once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from auth.accounts import Accounts
+from auth.errors import HashingBusy
+from auth.guessing import Guesses
+from auth.logins import MOST_AT_ONCE, MOST_OF_ONE, LogIns
+from auth.totp import OneTimeCodes
+
+
+class Slow:
+    """Passwords that are not judged before the test is over."""
+
+    async def authenticate(self, *_: Any) -> None:
+        await asyncio.Event().wait()
+
+
+class Patient:
+    """Guesses that are never counted."""
+
+    async def begin(self, *_: Any) -> None: ...
+
+    async def undone(self, *_: Any) -> None: ...
+
+
+@pytest.fixture
+def logins() -> LogIns:
+    accounts: Any = Slow()
+    guesses: Any = Patient()
+    codes: Any = None
+    typed: tuple[Accounts, Guesses, OneTimeCodes] = accounts, guesses, codes
+    return LogIns(*typed)
+
+
+async def test_one_account_keeps_nobody_out(logins: LogIns) -> None:
+    """Of one account's half as many may wait for a hash as of all: the rest is free for others."""
+    waiting = [asyncio.create_task(logins.log_in("ana", "x", "", "a")) for _ in range(MOST_OF_ONE)]
+    await asyncio.sleep(0)
+    with pytest.raises(HashingBusy):
+        await logins.log_in("ana", "x", "", "b")
+    waiting += [
+        asyncio.create_task(logins.log_in(f"user{index}", "x", "", "a")) for index in range(MOST_AT_ONCE - MOST_OF_ONE)
+    ]
+    await asyncio.sleep(0)
+    with pytest.raises(HashingBusy):
+        await logins.log_in("late", "x", "", "a")
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    asked = asyncio.create_task(logins.log_in("ana", "x", "", "a"))
+    await asyncio.sleep(0)
+    assert not asked.done()
+    asked.cancel()
