@@ -148,6 +148,8 @@ def _opened(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
             f"The image has more pixels than the {min(max_pixels, MAX_PIXELS)} that are accepted. Scale it down."
         ) from error
     except Exception as error:  # Pillow's decoders raise nearly any class on hostile bytes
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the machine's own: no file can be opened any more, as for an import
         raise CorruptImage(f"The {name} data cannot be decoded. Check that the file is complete.") from error
 
 

@@ -335,3 +335,15 @@ def test_the_tags_of_a_tiff_are_bounded(big: bool) -> None:
         data = start + struct.pack(count, tags) + struct.pack(entry, 60_000, 7, 1, 0) * tags + bytes(4096)
         refusal = refusal_of(data)
         assert isinstance(refusal, errors.UnsupportedImage) is refused, refusal
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(24, "Too many open files")])
+def test_the_machine_s_want_is_no_fault_of_the_image(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Nobody hears that a good image is corrupt because the machine has no memory or no descriptor left."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(type(error)):
+        decode_image(small("PNG"))
