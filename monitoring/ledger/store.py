@@ -148,6 +148,7 @@ class LedgerStore:
         """Connect anew and ask; any thread may."""
         try:
             with self._engine.connect() as connection:
+                connection.detach()  # closed at the end, also where the engine was disposed of meanwhile
                 connection.execute(text("SELECT 1"))
         except (SQLAlchemyError, OSError) as error:
             raise LedgerUnavailable from error

@@ -25,6 +25,7 @@ from monitoring.ledger.signing import Signer, Verifier, new_private_key
 from monitoring.ledger.store import LedgerStore
 from monitoring.ledger.tables import metadata
 from monitoring.ledger.verify import Anchor, Finding, verify
+from tests.monitoring.house import House
 
 LEDGER_KEY = new_private_key()
 NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
@@ -112,3 +113,8 @@ def check() -> Check:
         return verify(iter(records), Verifier([Signer(key).public_key]), noted)
 
     return check
+
+
+@pytest.fixture
+def house(database_url: str, engine: AsyncEngine, tmp_path: Path) -> House:
+    return House(database_url, engine, tmp_path / "spool")
