@@ -24,7 +24,9 @@ MAX_CONNECTIONS = 1000  # of one process; each may hold a document of 64 KiB
 SPARE_DESCRIPTORS = 64  # for the database, the spool and forms
 HEAD_LIMIT_S = 10.0  # for the head of a request to arrive
 REST_LIMIT_S = 10.0  # for the rest of a body that has its answer already
-UNREAD_LIMIT_S = 10.0  # for the client to read on
+UNREAD_LIMIT_S = 10.0  # after which so much of an answer must have been read, or all of it
+UNREAD_BYTES = 10 * 1024
+LAST_LIMIT_S = 30.0  # for what a closed connection still holds, of which TLS does not say how much it is
 
 log = structlog.get_logger("atalaya.access")
 
@@ -130,12 +132,16 @@ class BoundedProtocol(CertificateProtocol):
         if self._head_bytes > MAX_HEAD_BYTES:  # all of it in the request line
             raise self._refused(_head_too_large())
         upgrade = self.parser.should_upgrade()  # then the parser takes a body for the next request
-        if upgrade and any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers):
+        if upgrade and self._has_body():
             raise self._refused(BadRequest("The gateway speaks no other protocol. Send the request without Upgrade."))
         super().on_headers_complete()
         self.cycle.keep_alive = self.cycle.keep_alive and not upgrade
         self._arriving = False
         self._forget_timer()
+
+    def _has_body(self) -> bool:
+        lengths = (value.strip(b" \t0") for name, value in self.headers if name == b"content-length")
+        return any(lengths) or any(name == b"transfer-encoding" for name, _ in self.headers)
 
     def on_body(self, body: bytes) -> None:
         self._unparsed = 0
@@ -155,6 +161,14 @@ class BoundedProtocol(CertificateProtocol):
         if self._in_message and self.cycle.response_complete:
             self._end_after(REST_LIMIT_S)
 
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._must_be_read()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        self._must_be_read()
+
     def send_400_response(self, msg: str) -> None:
         """uvicorn's answer to what is no HTTP, and to what the callbacks above refuse."""
         self._refuse(self._refusal or BadRequest("This is no valid HTTP request. Send one."))
@@ -173,13 +187,17 @@ class BoundedProtocol(CertificateProtocol):
         self._must_be_read()
 
     def _must_be_read(self) -> None:
-        """End the connection if, after a while, something is still left to send."""
+        """End the connection if what is left to send does not get less."""
         self._is_read()
-        if self.transport.get_write_buffer_size():
-            self._unread_timer = self.loop.call_later(UNREAD_LIMIT_S, self._end_unread)
+        if left := self.transport.get_write_buffer_size():
+            self._unread_timer = self.loop.call_later(UNREAD_LIMIT_S, self._judge_reading, left)
+        elif self.transport.is_closing():
+            self._unread_timer = self.loop.call_later(LAST_LIMIT_S, self.transport.abort)
 
-    def _end_unread(self) -> None:
-        if self.transport.get_write_buffer_size():
+    def _judge_reading(self, before: int) -> None:
+        if before - self.transport.get_write_buffer_size() >= min(before, UNREAD_BYTES):
+            self._must_be_read()
+        else:
             self.transport.abort()
 
     def _is_read(self) -> None:
@@ -204,6 +222,7 @@ class BoundedProtocol(CertificateProtocol):
             self._refuse(RequestTooSlow("The request arrived too slowly. Send it again, faster."))
         else:
             self.transport.close()
+            self._must_be_read()
 
 
 def _head_too_large() -> HeadTooLarge:

@@ -209,16 +209,23 @@ class MemoryBudget:
         """Let in whoever now may: small ones in any case, large ones in turn."""
         if not self._to_decode and not self._to_read:
             return
-        blocked = False
+        while self._let_in():  # a large one that is let in may have kept small ones out
+            pass
+        self._clear_the_way()
+
+    def _let_in(self) -> bool:
+        """Whether anybody was."""
+        blocked = somebody = False
         for waiter in [*self._to_decode, *self._to_read]:
             if waiter.granted.done() or (blocked and not self._is_small(waiter.amount)):
                 continue
             if self._fits(waiter.room, waiter.amount):
                 self._set(waiter.room, waiter.amount)
                 waiter.granted.set_result(True)
+                somebody = True
             else:
                 blocked = blocked or not self._is_small(waiter.amount)
-        self._clear_the_way()
+        return somebody
 
     def _clear_the_way(self) -> None:
         """Send away the last of those whose bodies alone keep the first from being decoded: or none ever would."""

@@ -121,7 +121,8 @@ def check_tiff_work(data: bytes) -> None:
     big = data[2] == 43  # as Pillow tells them apart
     where, width = (slice(8, 16), 8) if big else (slice(4, 8), 2)
     offset = int.from_bytes(data[where], order)
-    if int.from_bytes(data[offset : offset + width], order) > MAX_TIFF_TAGS:
+    # Before the eighth byte there are none: the file is broken.
+    if offset >= 8 and int.from_bytes(data[offset : offset + width], order) > MAX_TIFF_TAGS:
         raise UnsupportedImage(f"At most {MAX_TIFF_TAGS} tags are accepted. Save the TIFF without metadata.")
 
 

@@ -48,7 +48,7 @@ class PredictionService:
 
     @property
     def in_use(self) -> bool:
-        """Whether one who comes now may have to wait: as many are being answered as there are workers, or admitted."""
+        """Whether one who comes now may have to wait: as many as there are workers wait for an answer, or for leave."""
         return self._inside >= len(self._threads)
 
     async def predict(

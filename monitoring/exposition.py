@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -28,6 +28,10 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 class _Quiet(WSGIRequestHandler):
     timeout = 5.0  # seconds for each reading and writing: an idle connection must not keep a thread
+
+    def handle(self) -> None:
+        with suppress(TimeoutError):  # else it would be told at length on standard error
+            super().handle()
 
     def log_message(self, *_: Any) -> None:
         """Scrapes are no news."""

@@ -52,7 +52,7 @@ class Forgetting:
         One that was changed is left, for it may be another's. Raises LedgerInUse where a reader keeps the text in the
         files, and LedgerDamaged when all else is done.
         """
-        last, changed = "", list[Entry]()
+        last, changed = None, list[Entry]()
         while (part := self._erase_some(plain(principal), last)) is not None:
             changed += part.changed
             last = part.last
@@ -61,20 +61,20 @@ class Forgetting:
         if changed:
             raise LedgerDamaged(f"The payload of entry {changed[0].seq} of {plain(changed[0].writer)} was changed")
 
-    def _erase_some(self, principal: str, last: str) -> _Part | None:
-        """Of the payloads with a greater id than `last`, at most CHUNK; None when there is none."""
+    def _erase_some(self, principal: str, last: str | None) -> _Part | None:
+        """Of the payloads, or those with a greater id than `last`, at most CHUNK; None when there is none."""
         payloads, entries = ledger_payloads.c, ledger_entries.c
         same = (payloads.writer == entries.writer) & (payloads.seq == entries.seq)
         kept = payloads.principal, payloads.model, payloads.status, payloads.salt, payloads.document
         wanted = (
             select(payloads.id, *entries, *kept)
             .join_from(ledger_payloads, ledger_entries, same)
-            .where(payloads.principal == principal, payloads.id > last)
+            .where(payloads.principal == principal)
             .order_by(payloads.id)
             .limit(CHUNK)
         )
         with ledger_transaction(self._engine) as connection:
-            rows = connection.execute(wanted).all()
+            rows = connection.execute(wanted if last is None else wanted.where(payloads.id > last)).all()
             if not rows:
                 return None
             sound, changed = list[Entry](), list[Entry]()

@@ -91,7 +91,7 @@ def records_in(connection: Connection) -> Iterator[Record]:
         with suppress(ValueError):  # whoever checks finds that, too
             claimed |= {claim.writer: claim.seq for claim in claims_of(checkpoint.heads)}
     heads = {row.writer: row for row in connection.execute(select(ledger_heads))}
-    for writer in sorted(heads.keys() | _writers(connection) | stumps.keys() - {CHECKPOINTS}, key=str):
+    for writer in sorted(heads.keys() | writers_in(connection) | stumps.keys() - {CHECKPOINTS}, key=str):
         if writer in stumps:
             yield stumps[writer]
         yield from lines_in(connection, writer)
@@ -159,7 +159,7 @@ def _part(table: Any, writer: str, after: int | None, last: int | None = None) -
     return wanted if last is None else wanted.where(table.c.seq <= last)
 
 
-def _writers(connection: Connection) -> set[str]:
+def writers_in(connection: Connection) -> set[str]:
     """Who has rows of any kind: found by jumping from one writer to the next in the index."""
     found: set[str] = set()
     for table in (ledger_entries, ledger_payloads, ledger_erasures):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
@@ -23,7 +24,7 @@ from monitoring.ledger.entries import (
     plain,
     written_time,
 )
-from monitoring.ledger.records import checkpoints_after
+from monitoring.ledger.records import checkpoints_after, writers_in
 from monitoring.ledger.signing import Signer, Verifier
 from monitoring.ledger.tables import (
     ledger_checkpoints,
@@ -66,6 +67,8 @@ class Pruning:
         moment, damage = written_time(before), list[LedgerDamaged]()
         with self._transaction() as connection:
             writers = connection.execute(select(ledger_heads.c.writer).order_by(ledger_heads.c.writer)).scalars().all()
+            headless = sorted(writers_in(connection) - set(writers))
+        damage += (LedgerDamaged(f"The head of {plain(writer)} is missing") for writer in headless)
         for writer in writers:
             try:
                 while removed := self._prune_chain(writer, moment):
@@ -135,6 +138,8 @@ class Pruning:
                 last |= {claim.writer: claim.seq for claim in claims_of(checkpoint.heads)}
                 seq, digest = checkpoint.number, checkpoint.hash
             with self._transaction() as connection:
+                begun = self._beginning(connection, CHECKPOINTS)
+                seq, digest = begun if begun[0] > seq else (seq, digest)  # others may prune, too
                 page = checkpoints_after(connection, seq, CHUNK)
         return last
 
@@ -209,7 +214,12 @@ def scrub(engine: Engine) -> None:
         return
     try:
         connection = engine.raw_connection()  # outside of any transaction
-        busy, *_ = connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        cursor = connection.cursor()
+        (patience_ms,) = cursor.execute("PRAGMA busy_timeout").fetchone()
+        until = time.monotonic() + patience_ms / 1000
+        # SQLite waits for readers and writers, but not for another that does the same, as a writer now and then does.
+        while (busy := cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]) and time.monotonic() < until:
+            time.sleep(0.02)
         connection.close()
     except (SQLAlchemyError, sqlite3.Error) as error:
         raise LedgerUnavailable from error

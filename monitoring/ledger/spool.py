@@ -29,6 +29,11 @@ class Spool:
 
     def __init__(self, path: Path, limit_bytes: int) -> None:
         self.path = path
+        self._limit_bytes = limit_bytes
+        self._open()
+
+    def _open(self) -> None:
+        path = self.path
         path.touch(mode=0o600)
         self._connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
@@ -40,7 +45,7 @@ class Spool:
             self._connection.execute("CREATE TABLE IF NOT EXISTS room (place INTEGER PRIMARY KEY, text TEXT)")
             self._connection.execute("DELETE FROM room")
             self._connection.execute("UPDATE waiting SET text = text WHERE 0")
-            self._connection.execute(f"PRAGMA max_page_count = {limit_bytes // _PAGE_BYTES}")
+            self._connection.execute(f"PRAGMA max_page_count = {self._limit_bytes // _PAGE_BYTES}")
         except sqlite3.DatabaseError as error:
             self._connection.close()
             if "locked" in str(error):
@@ -79,15 +84,24 @@ class Spool:
         return [text for (text,) in rows]
 
     def remove_first(self, count: int) -> None:
-        """Forget the oldest texts; on a full disk they are deleted later, or come again after a crash."""
+        """Forget the oldest texts; on a full disk they are deleted with the last, or come again after a crash."""
         self.waiting -= count
         self._owed += count
         oldest = "SELECT place FROM waiting ORDER BY place LIMIT ?"
-        with suppress(sqlite3.Error):
+        try:
             self._connection.execute(f"DELETE FROM waiting WHERE place IN ({oldest})", (self._owed,))  # noqa: S608
             self._owed = 0
             if not self.waiting:
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # what is erased elsewhere is not kept here
+        except sqlite3.Error:
+            if not self.waiting:
+                self._begin_again()
+
+    def _begin_again(self) -> None:
+        """In another file, where nothing more can be written to one that holds nothing of use: that takes no room."""
+        with _turn(self.path.parent), suppress(OSError):
+            self.close()
+            self._open()
 
     def close(self) -> None:
         """The file goes away when nothing waits in it."""
@@ -104,9 +118,15 @@ def open_spools(folder: Path, writer: str, limit_bytes: int) -> list[Spool]:
     One process at a time: none sees another's new file before that is locked.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _turn(folder):
+        return [*_left_behind(folder, limit_bytes), Spool(folder / f"{writer}{_SUFFIX}", limit_bytes)]
+
+
+@contextmanager
+def _turn(folder: Path) -> Iterator[None]:
     with (folder / ".lock").open("w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
-        return [*_left_behind(folder, limit_bytes), Spool(folder / f"{writer}{_SUFFIX}", limit_bytes)]
+        yield
 
 
 def _left_behind(folder: Path, limit_bytes: int) -> Iterator[Spool]:

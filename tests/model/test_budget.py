@@ -160,6 +160,26 @@ async def test_small_ones_do_not_keep_a_large_one_out() -> None:
     assert budget.reserved == 0
 
 
+async def test_who_waited_behind_a_large_one_goes_with_it() -> None:
+    """When a large one is let in, small ones that it kept out are looked at once more."""
+    budget = MemoryBudget(3200, wait_s=10)
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        first = await enter(budget.reserved_for(300, "ben"))
+        await first.resize(2000, meanwhile=150)
+        small = [await enter(budget.reserved_for(100, "ana")) for _ in range(4)]
+        for room in small:
+            await room.resize(100, meanwhile=50)
+        large = await enter(budget.reserved_for(300, "cleo"))
+        growing = asyncio.create_task(large.resize(1500, meanwhile=150))
+        one_more = asyncio.create_task(enter(budget.reserved_for(90, "ana")))
+        await settle()
+        assert [growing.done(), one_more.done()] == [False, False]
+        await first.resize(10, meanwhile=10)
+        await asyncio.wait_for(asyncio.gather(growing, one_more), 5)
+    assert budget.reserved == 0
+
+
 async def test_large_ones_are_served_in_the_order_of_coming() -> None:
     """A stream of lesser ones does not keep a large one out for ever: they wait behind it."""
     callers = Callers(MemoryBudget(800, wait_s=10))

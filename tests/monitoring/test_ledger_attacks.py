@@ -197,6 +197,23 @@ def test_nobody_is_forgotten_in_anothers_name(url: str) -> None:
     assert (finding.erased, len(finding.problems)) == (3, 3)
 
 
+def test_no_payload_hides_from_its_erasure(url: str) -> None:
+    """One without an id is found by its name like the others."""
+    fill(url, 6, NOW, "ana mallory")
+    change(url, update(ledger_payloads).where(ledger_payloads.c.seq == 1).values(id=""))
+    with opened(url) as engine:
+        assert sum(Forgetting(engine, Signer(KEY), NOW).erase("ana")) == 3
+
+
+def test_pruning_tells_of_a_chain_without_a_head(url: str) -> None:
+    """Nothing of it is removed: nobody has signed where it ends."""
+    chain = fill(url, 3, LONG_AGO)
+    change(url, delete(ledger_heads).where(ledger_heads.c.writer == chain.writer))
+    with pytest.raises(LedgerDamaged, match=f"The head of {chain.writer} is missing"):
+        prune(url)
+    assert found(url).entries == 3
+
+
 def test_an_orderly_ledger_is_signed_on(url: str) -> None:
     """None of this keeps a checkpoint from naming what was signed and not named yet."""
     with opened(url) as engine:

@@ -82,6 +82,19 @@ def test_what_cannot_be_deleted_does_not_come_again(spool: Spool) -> None:
     spool.remove_first(1)
 
 
+def test_an_emptied_spool_begins_again(spool: Spool) -> None:
+    """Where its own texts fill the disk nothing can be deleted: once all are delivered another file is begun."""
+    spool.append([f"zebedee {index}" for index in range(500)])
+    spool._connection.execute("CREATE TEMP TRIGGER stuck BEFORE DELETE ON waiting BEGIN SELECT RAISE(ABORT, ''); END")
+    spool.remove_first(500)
+    assert not any(b"zebedee" in path.read_bytes() for path in spool.path.parent.glob("*.spool*"))
+    spool.append(["a"])
+    assert (spool.first(10), spool.waiting) == (["a"], 1)
+    with pytest.raises(SpoolTaken):
+        Spool(spool.path, MEGABYTE)
+    spool.remove_first(1)
+
+
 def test_nothing_is_left_of_what_was_removed(spool: Spool) -> None:
     """A spool that was emptied holds no text any more, in no file; and these are its owner's alone."""
     spool.append([f"zebedee {index}" for index in range(500)])

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import Engine, event, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.settings import Settings
@@ -20,11 +20,13 @@ from api.stores import ledger_journal
 from auth.database import WRITING, open_blocking_engine
 from auth.usage import UsageMeter
 from monitoring.errors import LedgerInUse
+from monitoring.ledger import retention
+from monitoring.ledger.entries import written_time
 from monitoring.ledger.erasure import Forgetting
 from monitoring.ledger.ledger import Ledger
 from monitoring.ledger.retention import Pruning
 from monitoring.ledger.signing import Signer
-from monitoring.ledger.tables import ledger_entries
+from monitoring.ledger.tables import ledger_entries, ledger_heads
 from tests.monitoring.ledgers import KEY, LONG_AGO, NOW, checked, facts, fill, opened
 
 # Prunes or erases until it is killed, and says when each transaction is done.
@@ -160,6 +162,36 @@ def test_upkeep_takes_turns(url: str) -> None:
     assert 750 <= sum(counts[0::2]) <= 1500
     finding = checked(url)
     assert (finding.entries, finding.erased) == (1500, 750)
+
+
+def test_another_that_prunes_is_no_damage(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checkpoints that another run removes while they are looked through were not changed."""
+    for _ in range(8):
+        fill(url, 1, LONG_AGO)
+    monkeypatch.setattr(retention, "CHUNK", 4)
+    looked, page = [0], retention.checkpoints_after
+
+    def meanwhile(connection: Any, number: int | None, count: int) -> Any:
+        looked[0] += 1
+        found = page(connection, number, count)
+        if looked[0] == 1:
+            connection.commit()
+            with opened(url) as other:
+                assert sum(Pruning(other, Signer(KEY), NOW).prune(NOW)) == 0
+        return found
+
+    with opened(url) as engine:
+        for writer in [entry.writer for entry in _chains(engine)]:
+            Pruning(engine, Signer(KEY), NOW)._prune_chain(writer, written_time(NOW))
+        monkeypatch.setattr(retention, "checkpoints_after", meanwhile)
+        assert sum(Pruning(engine, Signer(KEY), NOW).prune(NOW)) == 0
+    assert looked[0] > 2
+    assert checked(url).checkpoints == 1
+
+
+def _chains(engine: Engine) -> Any:
+    with engine.begin() as connection:
+        return connection.execute(select(ledger_heads.c.writer)).all()
 
 
 @pytest.mark.parametrize("what", ["prune", "erase"])

@@ -50,10 +50,11 @@ def test_line_26_a_body_is_no_request(wire: Any, length: str, body: bytes) -> No
     assert received.count(b"HTTP/1.1") == 1
 
 
-def test_line_26_an_offer_of_another_protocol_is_declined(wire: Any) -> None:
-    """A request without a body is answered as ever, and nothing more comes of that connection."""
+@pytest.mark.parametrize("more", [(), ("Content-Length: 0",)])
+def test_line_26_an_offer_of_another_protocol_is_declined(wire: Any, more: tuple[str, ...]) -> None:
+    """A request without a body, as Java's client sends it, is answered as ever, and the connection ends."""
     with closing(wire.connect()) as connection:
-        connection.sendall(wire.head("GET", "/v1/me", "Connection: Upgrade", "Upgrade: h2c"))
+        connection.sendall(wire.head("GET", "/v1/me", "Connection: Upgrade", "Upgrade: h2c", *more))
         time.sleep(0.2)
         with suppress(OSError):
             connection.sendall(ANOTHER_REQUEST)
