@@ -119,6 +119,8 @@ class GatewayServer(uvicorn.Server):
             await asyncio.sleep(0.05)
         for listener in sockets or []:
             await self._take_waiting(listener)
+        for server in self.servers:  # at once: who comes between is reset, not refused
+            server.close()
         await super().shutdown(sockets)
 
     async def _take_waiting(self, listener: socket.socket) -> None:
