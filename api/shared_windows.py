@@ -172,7 +172,8 @@ class RedisWindows:
             except self._failures as error:
                 self._lost = True
                 raise WindowsAway(type(error).__name__) from None
-        return Standing(item, bool(allowed), remaining, time.monotonic() + reset_ms / 1000)
+        # No more than the window is told, though it ends with the millisecond: callers count in seconds.
+        return Standing(item, bool(allowed), remaining, time.monotonic() + min(reset_ms, window_ms) / 1000)
 
     async def close(self) -> None:
         await self._redis.aclose()

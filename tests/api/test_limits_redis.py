@@ -90,7 +90,8 @@ async def test_a_caller_takes_little_of_redis(redis_server: Any) -> None:
     """A caller's requests take one key of a few slices, which goes with the window."""
     async with opened(redis_server.url) as windows:
         for _ in range(300):
-            await windows.hit(parse("100000/minute"), "predict", "ana")
+            standing = await windows.hit(parse("100000/minute"), "predict", "ana")
+            assert standing.reset_at - time.monotonic() <= 60
     (key,) = [line for line in redis_server.ask(b"KEYS atalaya:*ana*").decode().split() if line.startswith("atalaya:")]
     length = int(redis_server.ask(f"HLEN {key}".encode()).decode().strip(":\r\n"))
     assert 1 <= length <= SLICES
