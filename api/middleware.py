@@ -144,11 +144,12 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        max_bytes = self._max_bytes if scope["path"] in self._streamed else self._max_document_bytes
-        if scope["path"] in self._streamed or not exceeds(Headers(scope=scope), max_bytes):
-            await self._app(scope, _bounded(receive, max_bytes), send)
+        if scope["path"] in self._streamed:
+            await self._app(scope, _bounded(receive, self._max_bytes), send)
+        elif exceeds(Headers(scope=scope), self._max_document_bytes):
+            await self._refuse(too_large(self._max_document_bytes), scope, receive, send)
         else:
-            await self._refuse(too_large(max_bytes), scope, receive, send)
+            await self._app(scope, _bounded(receive, self._max_document_bytes), send)
 
     async def _refuse(self, error: BodyTooLarge, scope: Scope, receive: Receive, send: Send) -> None:
         scope["state"]["problem_code"] = BodyTooLarge.code

@@ -107,22 +107,21 @@ class Pruning:
 
     def _prune_checkpoints(self, moment: str, last: Mapping[str, int]) -> int:
         """Remove the oldest checkpoints, at most CHUNK, up to the first that is not older or still proves something."""
-        number = ledger_checkpoints.c.number
         with self._transaction() as connection:
-            rows = connection.execute(select(ledger_checkpoints).order_by(number).limit(CHUNK + 1)).all()
+            oldest = checkpoints_after(connection, None, CHUNK + 1)
             stumps = {row.writer: row.seq for row in connection.execute(select(ledger_stumps)) if self._signed(row)}
             seq, digest = self._beginning(connection, CHECKPOINTS)
             gone = 0
             # The newest one always stays: the next follows it.
-            for row in rows[:-1]:
-                if row.at >= moment:
+            for checkpoint in oldest[:-1]:
+                if checkpoint.at >= moment:
                     break
-                self._check(Checkpoint(*row), seq, digest)
-                if any(_needed(claim, stumps, last) for claim in claims_of(row.heads)):
+                self._check(checkpoint, seq, digest)
+                if any(_needed(claim, stumps, last) for claim in claims_of(checkpoint.heads)):
                     break
-                seq, digest, gone = row.number, row.hash, gone + 1
+                seq, digest, gone = checkpoint.number, checkpoint.hash, gone + 1
             if gone:
-                connection.execute(delete(ledger_checkpoints).where(number <= seq))
+                connection.execute(delete(ledger_checkpoints).where(ledger_checkpoints.c.number <= seq))
                 self._leave_stump(connection, CHECKPOINTS, seq, digest)
             return gone
 

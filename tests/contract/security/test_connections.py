@@ -15,6 +15,7 @@ import pytest
 
 DESCRIPTORS = 128
 FOREST = Path(__file__).parents[3] / "samples" / "yellowstone_forest.jpg"
+OFFER = ("Connection: Upgrade", "Upgrade: h2c")
 ANOTHER_REQUEST = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -27,6 +28,16 @@ def all_of(connection: socket.socket) -> bytes:
     return received
 
 
+def said_to(wire: Any, head: bytes, later: bytes) -> bytes:
+    """All that comes of a head and, in another segment, of what follows it."""
+    with closing(wire.connect()) as connection:
+        connection.sendall(head)
+        time.sleep(0.3)
+        with suppress(OSError):
+            connection.sendall(later)
+        return all_of(connection)
+
+
 @pytest.mark.parametrize(
     ("length", "body"),
     [
@@ -37,15 +48,8 @@ def all_of(connection: socket.socket) -> bytes:
 )
 def test_line_26_a_body_is_no_request(wire: Any, length: str, body: bytes) -> None:
     """Asked for another protocol, the gateway does not take the body for what comes next."""
-    head = wire.head(
-        "POST", "/v1/predictions", "Connection: Upgrade", "Upgrade: h2c", "Content-Type: image/jpeg", length
-    )
-    with closing(wire.connect()) as connection:
-        connection.sendall(head)
-        time.sleep(0.3)
-        with suppress(OSError):
-            connection.sendall(body)
-        received = all_of(connection)
+    head = wire.head("POST", "/v1/predictions", *OFFER, "Content-Type: image/jpeg", length)
+    received = said_to(wire, head, body)
     assert received.startswith(b"HTTP/1.1 400 ")
     assert received.count(b"HTTP/1.1") == 1
 
@@ -53,12 +57,7 @@ def test_line_26_a_body_is_no_request(wire: Any, length: str, body: bytes) -> No
 @pytest.mark.parametrize("more", [(), ("Content-Length: 0",)])
 def test_line_26_an_offer_of_another_protocol_is_declined(wire: Any, more: tuple[str, ...]) -> None:
     """A request without a body, as Java's client sends it, is answered as ever, and the connection ends."""
-    with closing(wire.connect()) as connection:
-        connection.sendall(wire.head("GET", "/v1/me", "Connection: Upgrade", "Upgrade: h2c", *more))
-        time.sleep(0.2)
-        with suppress(OSError):
-            connection.sendall(ANOTHER_REQUEST)
-        received = all_of(connection)
+    received = said_to(wire, wire.head("GET", "/v1/me", *OFFER, *more), ANOTHER_REQUEST)
     assert received.startswith(b"HTTP/1.1 200 ")
     assert received.count(b"HTTP/1.1") == 1
     assert b"connection: close" in received.lower()
