@@ -24,7 +24,7 @@ from auth.authenticator import Authenticator, Verified, Verifiers, token_targets
 from auth.certificates import CertificateUsers
 from auth.changes import ChangeFeed
 from auth.clients import ClientStore
-from auth.database import open_engine, ping
+from storage.database import open_engine, ping
 from auth.errors import DatabaseUnavailable, WeakSigningKey
 from auth.guessing import Guesses
 from auth.issuers import OutsideIssuers

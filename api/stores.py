@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from api.ledger import QuotaTill
 from api.settings import Settings
-from auth.database import WRITING, file_of, open_blocking_engine, reading, writing
+from storage.database import WRITING, file_of, open_blocking_engine, reading, writing
 from auth.errors import DatabaseUnavailable
 from auth.usage import UsageMeter
 from monitoring.audit.store import AuditStore, Transaction

@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from auth.database import reading
+from storage.database import reading
 from auth.errors import DatabaseUnavailable
 from auth.tables import change_counter, changes
 

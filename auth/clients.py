@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from auth.changes import announce
-from auth.database import reading, writing
+from storage.database import reading, writing
 from auth.errors import ClientExists, ClientNotFound, InvalidClient
 from auth.principal import Scope, read_scopes, written_scopes
 from auth.sessions import LONGEST_ACCESS

@@ -19,7 +19,7 @@ from sqlalchemy import Row, case, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from auth.accounts import is_user_name
-from auth.database import insert_into, reading, writing
+from storage.database import insert_into, reading, writing
 from auth.errors import TooManyGuesses
 from auth.tables import known_addresses, login_failures, users
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from sqlalchemy import or_, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from auth.database import writing
+from storage.database import writing
 from auth.errors import DatabaseUnavailable
 from auth.tables import api_keys
 

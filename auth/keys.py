@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from auth.authenticator import Verified
 from auth.changes import announce
-from auth.database import reading, writing
+from storage.database import reading, writing
 from auth.errors import InvalidToken, KeyEnded, KeyNotFound, NoAccount, TooManyKeys
 from auth.principal import ROLE_SCOPES, Principal, Role, Scope, read_scopes, written_scopes
 from auth.sessions import LONGEST_ACCESS

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, bindparam, select, tuple_, update
 
-from auth.database import insert_into
+from storage.database import insert_into
 from auth.errors import QuotaExceeded
 from auth.principal import Principal
 from auth.tables import api_keys, usage, users

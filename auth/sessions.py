@@ -14,7 +14,7 @@ from sqlalchemy import Row, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from auth.changes import announce
-from auth.database import reading, writing
+from storage.database import reading, writing
 from auth.errors import BadCredentials, InvalidGrant, RefreshTokenReused
 from auth.principal import Scope, read_scopes, written_scopes
 from auth.tables import refresh_tokens, sessions, users

@@ -16,7 +16,7 @@ from cryptography.fernet import Fernet, InvalidToken
 from sqlalchemy import or_, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from auth.database import reading, writing
+from storage.database import reading, writing
 from auth.errors import BadCode, TotpConflict
 from auth.sessions import end_sessions
 from auth.tables import sessions, users

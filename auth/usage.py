@@ -16,7 +16,7 @@ from datetime import datetime
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from auth.database import reading
+from storage.database import reading
 from auth.errors import DatabaseUnavailable, QuotaExceeded
 from auth.principal import Principal
 from auth.quotas import Entry, Tallies, Tally, exceeding, month_of, next_month, owners_of, settle, tallies

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from auth.changes import announce
-from auth.database import reading, writing
+from storage.database import reading, writing
 from auth.errors import LastAdmin, UserExists, UserNotFound
 from auth.principal import Role
 from auth.sessions import LONGEST_ACCESS, end_sessions

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from auth.authenticator import Authenticator, Verified, token_targets
 from auth.changes import ChangeFeed
-from auth.database import migrate, open_engine
+from storage.database import migrate, open_engine
 from auth.keyring import Keyring
 from auth.principal import Role, Scope
 from auth.signatures import generate_signing_key

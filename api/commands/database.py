@@ -34,7 +34,7 @@ def with_engine(settings: Settings, act: Callable[[AsyncEngine], Awaitable[T]], 
 
     `noting` makes of its result what the record of access is to hold.
     """
-    from auth.database import check_file, migrate, open_engine
+    from storage.database import check_file, migrate, open_engine
     from monitoring.audit import MIGRATIONS
 
     check_file(settings.database_url.get_secret_value())

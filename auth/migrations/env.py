@@ -1,4 +1,4 @@
-"""Run by Alembic: `auth.database.migrate` hands it an open connection and a transaction."""
+"""Run by Alembic: `storage.database.migrate` hands it an open connection and a transaction."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from sqlalchemy import select
 from api.cli import run
 from api.commands.users import with_accounts
 from api.settings import Settings
-from auth.database import WRITING, open_blocking_engine
+from storage.database import WRITING, open_blocking_engine
 from auth.principal import Role
 from monitoring.ledger.chain import Chain
 from monitoring.ledger.entries import Draft

@@ -15,7 +15,7 @@ import pytest
 from api.cli import run
 from api.lifespan import one_time_codes
 from api.settings import Settings, load_settings
-from auth.database import open_engine
+from storage.database import open_engine
 from auth.signatures import generate_signing_key
 from auth.totp import new_data_key
 from auth.users import UserStore

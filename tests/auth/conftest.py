@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from auth.database import migrate, open_engine
+from storage.database import migrate, open_engine
 
 
 @pytest.fixture

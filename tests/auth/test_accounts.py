@@ -9,7 +9,7 @@ from argon2 import extract_parameters
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from auth.accounts import Accounts
-from auth.database import open_engine
+from storage.database import open_engine
 from auth.errors import BadCredentials, BadUserName, PasswordRefused, UserExists, UserNotFound
 from auth.passwords import PasswordHasher
 from auth.principal import Role

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from auth.authenticator import CACHE_SIZE, Authenticator, Verified
 from auth.changes import ChangeFeed, announce
-from auth.database import writing
+from storage.database import writing
 from auth.errors import InvalidToken
 from auth.principal import Principal, Role, Scope
 

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
 from auth.changes import ChangeFeed, announce
-from auth.database import open_engine, reading, writing
+from storage.database import open_engine, reading, writing
 from auth.tables import changes
 
 LATER = timedelta(hours=1)

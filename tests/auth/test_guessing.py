@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from auth.accounts import Accounts
-from auth.database import open_engine
+from storage.database import open_engine
 from auth.errors import BadCredentials, HashingBusy, TooManyGuesses
 from auth.guessing import FORGOTTEN_AFTER, KNOWN_FOR, Guesses, wait_s
 from auth.logins import MOST_AT_ONCE, LogIns

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from auth.database import open_engine
+from storage.database import open_engine
 from auth.errors import DatabaseUnavailable
 from auth.key_uses import KeyUses
 from auth.keys import KeyStore, KeyTerms

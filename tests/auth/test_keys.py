@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from auth.authenticator import Authenticator
 from auth.changes import ChangeFeed
-from auth.database import open_engine, writing
+from storage.database import open_engine, writing
 from auth.errors import (
     DatabaseUnavailable,
     InvalidToken,

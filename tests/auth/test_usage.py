@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import event, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from auth.database import open_engine, writing
+from storage.database import open_engine, writing
 from auth.errors import QuotaExceeded
 from auth.keys import KeyStore, KeyTerms
 from auth.principal import Principal, Role, Scope
@@ -27,7 +27,7 @@ CHARGES = 150
 # One of several processes: charges every key it is told of in turn, and prints how many charges were granted.
 PROGRAM = """
 import sys
-from auth.database import WRITING, open_blocking_engine
+from storage.database import WRITING, open_blocking_engine
 from auth.principal import Principal
 from auth.quotas import Entry, month_of, owners_of, settle
 import time

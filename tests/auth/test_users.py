@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from auth.database import open_engine
+from storage.database import open_engine
 from auth.errors import DatabaseUnavailable, LastAdmin, UserExists, UserNotFound
 from auth.principal import Role
 from auth.users import User, UserChange, UserStore

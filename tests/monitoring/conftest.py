@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.stores import audit_store
-from auth.database import WRITING, migrate, open_blocking_engine, open_engine
+from storage.database import WRITING, migrate, open_blocking_engine, open_engine
 from monitoring.audit import MIGRATIONS
 from monitoring.audit.store import AuditStore
 from monitoring.ledger.chain import Chain

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.settings import Settings
 from api.stores import ledger_journal
-from auth.database import reading, writing
+from storage.database import reading, writing
 from auth.quotas import month_of
 from auth.tables import usage
 from auth.usage import UsageMeter

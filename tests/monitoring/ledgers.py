@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from auth.database import WRITING, open_blocking_engine
+from storage.database import WRITING, open_blocking_engine
 from monitoring.ledger.chain import Chain
 from monitoring.ledger.entries import Draft, written_time
 from monitoring.ledger.identity import Ids

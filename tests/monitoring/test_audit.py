@@ -18,7 +18,7 @@ from sqlalchemy import Connection, delete, inspect
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.stores import audit_store
-from auth.database import alembic_config, migrate, open_engine
+from storage.database import alembic_config, migrate, open_engine
 from monitoring.audit import MIGRATIONS
 from monitoring.audit.events import Entry, Event, event_of, safe_text
 from monitoring.audit.store import AuditStore, Filter

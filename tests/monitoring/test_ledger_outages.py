@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, contextmanager, nullcontext, suppress
 import pytest
 from sqlalchemy import Connection, func, select
 
-from auth.database import reading
+from storage.database import reading
 from monitoring.errors import LedgerFull, LedgerUnavailable
 from monitoring.ledger.identity import Ids
 from monitoring.ledger.ledger import State

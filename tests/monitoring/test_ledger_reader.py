@@ -7,7 +7,7 @@ from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.stores import ledger_reader
-from auth.database import writing
+from storage.database import writing
 from monitoring.errors import LedgerUnavailable, PredictionNotFound
 from monitoring.ledger.chain import Chain
 from monitoring.ledger.entries import GENESIS, Draft, Link

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.settings import Settings
 from api.stores import ledger_journal
-from auth.database import WRITING, open_blocking_engine
+from storage.database import WRITING, open_blocking_engine
 from auth.usage import UsageMeter
 from monitoring.errors import LedgerInUse
 from monitoring.ledger import retention
@@ -33,7 +33,7 @@ from tests.monitoring.ledgers import KEY, LONG_AGO, NOW, checked, facts, fill, o
 PROGRAM = """
 import sys
 from datetime import UTC, datetime
-from auth.database import WRITING, open_blocking_engine
+from storage.database import WRITING, open_blocking_engine
 from monitoring.ledger import erasure, retention
 from monitoring.ledger.signing import Signer
 what, url, key, moment = sys.argv[1:]

@@ -21,7 +21,7 @@ def ledger_view(settings: Settings) -> Iterator[Connection]:
     """One view of the database, which writers do not disturb. Raises LedgerUnavailable, CommandFailed."""
     from sqlalchemy.exc import SQLAlchemyError
 
-    from auth.database import file_of, open_blocking_engine
+    from storage.database import file_of, open_blocking_engine
     from monitoring.errors import LedgerUnavailable
 
     url = settings.database_url.get_secret_value()

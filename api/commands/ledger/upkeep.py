@@ -73,7 +73,7 @@ def erase(
 
 @contextmanager
 def _tools(settings: Settings) -> Iterator[tuple[Engine, Signer]]:
-    from auth.database import WRITING, open_blocking_engine
+    from storage.database import WRITING, open_blocking_engine
     from monitoring.ledger.signing import Signer
 
     signer = Signer(settings.ledger_key())

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from auth.database import alembic_config, async_url, migrate, open_engine, ping
+from storage.database import alembic_config, async_url, migrate, open_engine, ping
 from auth.errors import DatabaseUnavailable
 from auth.tables import metadata
 

@@ -10,7 +10,7 @@ import pytest
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
-from auth.database import alembic_config, check_file, migrate, open_engine
+from storage.database import alembic_config, check_file, migrate, open_engine
 from auth.errors import DatabaseUnavailable
 
 ROOT = Path(__file__).parents[2]
@@ -19,7 +19,7 @@ ROOMS = [ROOT / "auth" / "migrations", ROOT / "monitoring" / "migrations"]
 START = """
 import asyncio, sys
 from pathlib import Path
-from auth.database import migrate, open_engine
+from storage.database import migrate, open_engine
 
 async def start():
     engine = open_engine(sys.argv[1])
