@@ -15,7 +15,7 @@ from starlette.datastructures import MutableHeaders
 from api.errors import ApiError, BadRequest, HeadTooLarge, RequestTooSlow, problem, status_of
 from api.middleware import dress
 from api.tls import CertificateProtocol
-from auth.guessing import place_of
+from auth.login.throttle import place_of
 
 MAX_HEAD_BYTES = 32 * 1024  # of the request line and the headers; also of a chunk's head, and of trailers
 MAX_HEADERS = 100

@@ -16,20 +16,20 @@ from api.audit import record
 from api.draining import Draining
 from api.limits import caller_address
 from api.settings import Settings
-from auth.accounts import Accounts
+from auth.accounts.service import Accounts
 from auth.authenticator import Authenticator
 from auth.changes import ChangeFeed
 from auth.clients import ClientStore
 from auth.errors import InsufficientScope, InvalidToken, MissingCredentials
-from auth.key_uses import KeyUses
-from auth.keyring import Keyring
-from auth.keys import KeyStore
-from auth.logins import LogIns
+from auth.api_keys.last_use import KeyUses
+from auth.tokens.keyring import Keyring
+from auth.api_keys.store import KeyStore
+from auth.login.service import LogIns
 from auth.principal import Principal, Scope
 from auth.sessions import SessionStore
-from auth.tokens import TokenAuthority
-from auth.totp import OneTimeCodes
-from auth.usage import UsageMeter
+from auth.tokens.access import TokenAuthority
+from auth.login.totp import OneTimeCodes
+from auth.quotas.meter import UsageMeter
 from model.budget import MemoryBudget
 from model.service import PredictionService
 from monitoring.audit.trail import AuditTrail

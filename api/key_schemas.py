@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from api.schemas import JSON_NUMBER
-from auth.keys import OVERLAP, Key, KeyTerms
+from auth.api_keys.store import OVERLAP, Key, KeyTerms
 from auth.principal import Scope
 
 MAX_DAYS = 366

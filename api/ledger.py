@@ -18,8 +18,8 @@ from api.admission import TIMEOUT_HEADER, check_room
 from api.errors import CLIENT_LEFT, status_of
 from api.uploads import check_announced
 from auth.principal import Principal
-from auth.quotas import Entry
-from auth.usage import UsageMeter
+from auth.quotas.tallies import Entry
+from auth.quotas.meter import UsageMeter
 from model.images import PREPROCESSING
 from model.prediction import Prediction
 from model.runtime import runtime_facts

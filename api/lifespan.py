@@ -19,25 +19,25 @@ from api.errors import SettingsError
 from api.limits import CallerLimits
 from api.settings import Settings
 from api.stores import audit_store, ledger_journal, ledger_reader
-from auth.accounts import Accounts
+from auth.accounts.service import Accounts
 from auth.authenticator import Authenticator, Verified, Verifiers, token_targets
 from auth.certificates import CertificateUsers
 from auth.changes import ChangeFeed
 from auth.clients import ClientStore
 from storage.database import open_engine, ping
 from auth.errors import DatabaseUnavailable, WeakSigningKey
-from auth.guessing import Guesses
-from auth.issuers import OutsideIssuers
-from auth.key_uses import KeyUses
-from auth.keyring import Keyring
-from auth.keys import KeyStore, is_api_key
-from auth.logins import LogIns
-from auth.passwords import PasswordHasher
+from auth.login.throttle import Guesses
+from auth.tokens.external_issuers import OutsideIssuers
+from auth.api_keys.last_use import KeyUses
+from auth.tokens.keyring import Keyring
+from auth.api_keys.store import KeyStore, is_api_key
+from auth.login.service import LogIns
+from auth.accounts.passwords import PasswordHasher
 from auth.sessions import SessionStore
-from auth.tokens import TokenAuthority, TokenPolicy
-from auth.totp import OneTimeCodes
-from auth.usage import UsageMeter
-from auth.users import UserStore
+from auth.tokens.access import TokenAuthority, TokenPolicy
+from auth.login.totp import OneTimeCodes
+from auth.quotas.meter import UsageMeter
+from auth.accounts.store import UserStore
 from model.backends import Backend
 from model.budget import MemoryBudget
 from model.queue import QueueLimits

@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse, Response
 
 from api.errors import answer
 from api.windows import LocalWindows, Standing, Windows
-from auth.guessing import place_of
+from auth.login.throttle import place_of
 from monitoring.metrics import Metrics
 
 TOKEN_LIMIT = "token"  # noqa: S105  (the name of a limit)

@@ -15,7 +15,7 @@ from api.errors import OAUTH_ERRORS, BadForm, headers_of, status_of
 from api.schemas import OAuthProblem
 from auth.clients import Client, ClientStore
 from auth.errors import InvalidClient
-from auth.tokens import FIRST_PARTY
+from auth.tokens.access import FIRST_PARTY
 
 FORM_PATHS = ("/auth/token", "/auth/revoke", "/auth/introspect")  # their forms are bounded below
 _MAX_FORM_BYTES = 16 * 1024

@@ -8,7 +8,7 @@ from api.errors import SettingsError
 from api.lifespan import open_keyring
 from api.settings import Settings
 from auth.errors import PasswordRefused
-from auth.passwords import check_password_policy
+from auth.accounts.passwords import check_password_policy
 from monitoring.errors import BadLedgerKey
 from monitoring.ledger.signing import Signer
 

@@ -11,7 +11,7 @@ from api.deps import State
 from api.usage_schemas import Amounts, Bounds, DryRunAnswer
 from auth.errors import QuotaExceeded
 from auth.principal import Principal
-from auth.quotas import PIXELS_IN_MEGAPIXEL, owners_of
+from auth.quotas.tallies import PIXELS_IN_MEGAPIXEL, owners_of
 
 
 async def heard_of(refusal: QuotaExceeded, request: Request, rooms: State) -> None:

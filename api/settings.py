@@ -16,11 +16,11 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from api.errors import SettingsError
 from api.proxies import host_name
 from auth.certificates import read_subject
-from auth.discovery import is_safe_url
-from auth.issuers import TrustedIssuer
+from auth.tokens.jwks import is_safe_url
+from auth.tokens.external_issuers import TrustedIssuer
 from auth.principal import Role, Scope
-from auth.signatures import IssuerAlgorithm
-from auth.totp import is_data_key
+from auth.tokens.jws import IssuerAlgorithm
+from auth.login.totp import is_data_key
 
 Rate = Annotated[str, Field(pattern=r"^\d+/(\d+ ?)?(second|minute|hour|day)s?$")]
 

@@ -12,7 +12,7 @@ from api.ledger import QuotaTill
 from api.settings import Settings
 from storage.database import WRITING, file_of, open_blocking_engine, reading, writing
 from auth.errors import DatabaseUnavailable
-from auth.usage import UsageMeter
+from auth.quotas.meter import UsageMeter
 from monitoring.audit.store import AuditStore, Transaction
 from monitoring.errors import AuditUnavailable, LedgerUnavailable
 from monitoring.ledger.journal import Journal, SpoolPolicy

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, Field
 
-from auth.quotas import PIXELS_IN_MEGAPIXEL, Limits, Tally
+from auth.quotas.tallies import PIXELS_IN_MEGAPIXEL, Limits, Tally
 
 
 class Amounts(BaseModel):

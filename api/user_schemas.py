@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, StrictBool, model_
 from pydantic.json_schema import SkipJsonSchema
 
 from api.schemas import JSON_NUMBER
-from auth.passwords import MAX_LENGTH, MIN_LENGTH
+from auth.accounts.passwords import MAX_LENGTH, MIN_LENGTH
 from auth.principal import Role
-from auth.users import Quotas, User
+from auth.accounts.store import Quotas, User
 
 Quota = Annotated[int, Field(ge=0, le=2**53), JSON_NUMBER]
 # The rules are the auth room's, and so are its words for a breach.

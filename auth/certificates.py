@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from auth.authenticator import Verified
 from auth.errors import InvalidToken
 from auth.principal import ROLE_SCOPES, Principal
-from auth.users import UserStore
+from auth.accounts.store import UserStore
 
 if TYPE_CHECKING:
     from cryptography import x509

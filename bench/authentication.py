@@ -12,10 +12,10 @@ from pathlib import Path
 from auth.authenticator import Authenticator, Verified, token_targets
 from auth.changes import ChangeFeed
 from storage.database import migrate, open_engine
-from auth.keyring import Keyring
+from auth.tokens.keyring import Keyring
 from auth.principal import Role, Scope
-from auth.signatures import generate_signing_key
-from auth.tokens import TokenAuthority, TokenPolicy
+from auth.tokens.jws import generate_signing_key
+from auth.tokens.access import TokenAuthority, TokenPolicy
 
 ROUNDS = 5000
 AIM_MS = 0.15

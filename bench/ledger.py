@@ -21,7 +21,7 @@ from pathlib import Path
 import structlog
 
 from storage.database import WRITING, migrate, open_blocking_engine, open_engine
-from auth.signatures import generate_signing_key
+from auth.tokens.jws import generate_signing_key
 from bench.serving import ATALAYA
 from monitoring.audit import MIGRATIONS
 from monitoring.ledger.chain import Chain

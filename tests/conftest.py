@@ -22,7 +22,7 @@ import httpx
 import psycopg
 import pytest
 
-from auth.signatures import generate_signing_key, load_signing_key
+from auth.tokens.jws import generate_signing_key, load_signing_key
 from monitoring.ledger.signing import new_private_key
 from tests.servers import postgres, redis
 

@@ -15,10 +15,10 @@ import typer
 from api.commands.users import noted, with_accounts
 from api.errors import CommandFailed
 from api.settings import Settings, child_environment, load_settings
-from auth.accounts import Accounts
+from auth.accounts.service import Accounts
 from auth.errors import UserExists
 from auth.principal import Role
-from auth.users import User
+from auth.accounts.store import User
 
 if TYPE_CHECKING:
     import httpx

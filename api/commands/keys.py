@@ -27,8 +27,8 @@ from auth.principal import ROLE_SCOPES, Scope, granted_scopes
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from auth.keys import Key, KeyStore
-    from auth.users import User
+    from auth.api_keys.store import Key, KeyStore
+    from auth.accounts.store import User
 
 app = typer.Typer(help="Make, list, rotate and revoke API keys; rotate the signing key.", no_args_is_help=True)
 T = TypeVar("T")
@@ -52,7 +52,7 @@ def create(  # noqa: PLR0913  (each is an option)
     """Print a new API key, which is shown this once."""
 
     async def make(engine: AsyncEngine) -> tuple[Key, str]:
-        from auth.keys import KeyStore
+        from auth.api_keys.store import KeyStore
 
         owner = await _user(engine, user)
         asked = _checked(
@@ -78,7 +78,7 @@ def list_keys(
     """List API keys, without their secrets."""
 
     async def find(engine: AsyncEngine) -> list[KeyAnswer]:
-        from auth.keys import KeyStore
+        from auth.api_keys.store import KeyStore
 
         owner = None if user is None else (await _user(engine, user)).id
         return [KeyAnswer.of(key) for key in await KeyStore(engine).list(owner)]
@@ -123,7 +123,7 @@ def revoke(key_id: str, as_json: JsonFlag = False) -> None:
 
 
 def _with_keys(act: Callable[[KeyStore], Awaitable[T]], noting: Noting[T]) -> T:
-    from auth.keys import KeyStore
+    from auth.api_keys.store import KeyStore
 
     return with_engine(load_settings(), lambda engine: act(KeyStore(engine)), noting)
 
@@ -136,7 +136,7 @@ def _noted(key: Key, outcome: str) -> Note:
 async def _user(engine: AsyncEngine, name: str) -> User:
     """Raises UserNotFound."""
     from auth.errors import UserNotFound
-    from auth.users import UserStore
+    from auth.accounts.store import UserStore
 
     found = await UserStore(engine).find(name)
     if found is None:

@@ -28,8 +28,8 @@ def _group() -> None:
 @app.command("init")
 def init() -> None:
     """Write the keys that a gateway needs into .env, unless they are there; nothing else in the file changes."""
-    from auth.signatures import generate_signing_key
-    from auth.totp import new_data_key
+    from auth.tokens.jws import generate_signing_key
+    from auth.login.totp import new_data_key
     from monitoring.ledger.signing import new_private_key
 
     text = before = ENV_FILE.read_text() if ENV_FILE.exists() else ""
@@ -67,7 +67,7 @@ def rotate_signing_key(settings: Settings) -> str:
 
 def _rotate(settings: Settings) -> str:
     """Raises SettingsError."""
-    from auth.keyring import rotate_bundle
+    from auth.tokens.keyring import rotate_bundle
 
     bundle = rotate_bundle(settings.auth.signing_algorithm, settings.signing_keys())
     path = settings.auth.signing_key_file

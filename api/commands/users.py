@@ -10,10 +10,10 @@ import typer
 from api.commands.database import Note, Noting, note, with_engine
 from api.commands.output import JsonFlag, PasswordStdin, print_json, print_table, read_password
 from api.settings import Settings, load_settings
-from auth.accounts import Accounts
+from auth.accounts.service import Accounts
 from auth.errors import BadCode, BadCredentials
 from auth.principal import ROLE_SCOPES, Role, granted_scopes
-from auth.users import User
+from auth.accounts.store import User
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -24,8 +24,8 @@ T = TypeVar("T")
 
 def with_accounts(settings: Settings, act: Callable[[Accounts], Awaitable[T]], noting: Noting[T] | None = None) -> T:
     """Run `act` on the accounts of the settings' database, in an event loop of its own; see with_engine."""
-    from auth.passwords import PasswordHasher
-    from auth.users import UserStore
+    from auth.accounts.passwords import PasswordHasher
+    from auth.accounts.store import UserStore
 
     return with_engine(settings, lambda engine: act(Accounts(UserStore(engine), PasswordHasher())), noting)
 
@@ -100,10 +100,10 @@ def token(
 ) -> None:
     """Print an access token for a user, and nothing else."""
     from api.lifespan import one_time_codes, open_keyring, token_policy
-    from auth.passwords import PasswordHasher
+    from auth.accounts.passwords import PasswordHasher
     from auth.sessions import Session, SessionStore
-    from auth.tokens import TokenAuthority
-    from auth.users import UserStore
+    from auth.tokens.access import TokenAuthority
+    from auth.accounts.store import UserStore
 
     settings = load_settings()
     authority = TokenAuthority(open_keyring(settings), token_policy(settings))

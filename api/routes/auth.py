@@ -18,8 +18,8 @@ from auth.clients import Client
 from auth.errors import InvalidClient, InvalidGrant, RefreshTokenReused, UserNotFound
 from auth.principal import ROLE_SCOPES, granted_scopes, written_scopes
 from auth.sessions import Session
-from auth.tokens import FIRST_PARTY, IssuedToken
-from auth.users import User
+from auth.tokens.access import FIRST_PARTY, IssuedToken
+from auth.accounts.store import User
 
 _FORM_BODY = form_body(
     ["grant_type"],

@@ -13,8 +13,8 @@ from api.deps import Caller, GuardedRoute, Rooms, State
 from api.key_schemas import KeyAnswer, KeyWithSecret, NewKey, Rotation
 from api.schemas import Problem
 from auth.errors import InsufficientScope, KeyBound, KeyNotFound
-from auth.key_rules import check_rotation, may_see, terms_for
-from auth.keys import Key
+from auth.api_keys.rules import check_rotation, may_see, terms_for
+from auth.api_keys.store import Key
 from auth.principal import Principal, Scope
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {

@@ -15,8 +15,8 @@ from api.limits import caller_address
 from api.schemas import Me, Problem
 from api.user_schemas import PasswordChange, TotpBeginning, TotpCode, TotpSecret
 from auth.errors import AuthError, KeyBound, NoAccount, UserNotFound
-from auth.passwords import check_password_policy
-from auth.users import User
+from auth.accounts.passwords import check_password_policy
+from auth.accounts.store import User
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {"application/problem+json": {}}} for status in (401, 403, 409, 422, 429)

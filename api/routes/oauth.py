@@ -18,7 +18,7 @@ from auth.authenticator import token_targets
 from auth.errors import InvalidClient, InvalidToken
 from auth.principal import Principal, Scope, written_scopes
 from auth.sessions import REFRESH_PREFIX, RefreshToken
-from auth.tokens import FIRST_PARTY
+from auth.tokens.access import FIRST_PARTY
 
 router = APIRouter(tags=["auth"])
 

@@ -21,7 +21,7 @@ from api.uploads import MULTIPART_BODY, MULTIPART_OR_RAW_BODY, read_image, read_
 from api.usage_schemas import DryRunAnswer
 from auth.errors import QuotaExceeded
 from auth.principal import Scope
-from auth.quotas import Entry
+from auth.quotas.tallies import Entry
 from model.errors import DeadlineExceeded, MemoryFull, Overloaded
 from model.prediction import Prediction
 from model.service import Admit

@@ -13,7 +13,7 @@ from api.schemas import Problem
 from api.usage_schemas import KeyUsage, UsageAnswer
 from auth.errors import InsufficientScope
 from auth.principal import Scope
-from auth.quotas import owners_of, user_owner
+from auth.quotas.tallies import owners_of, user_owner
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {"application/problem+json": {}}} for status in (401, 403, 404, 422, 503)

@@ -13,7 +13,7 @@ from api.schemas import Problem
 from api.user_schemas import NewUser, UserAnswer, UserPatch
 from auth.errors import AuthError
 from auth.principal import Scope
-from auth.users import UserChange
+from auth.accounts.store import UserChange
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {"application/problem+json": {}}} for status in (401, 403, 404, 409, 422)

@@ -16,7 +16,7 @@ from api.app import create_app
 from api.commands.users import with_accounts
 from api.settings import Settings
 from auth.principal import Role
-from auth.signatures import generate_signing_key
+from auth.tokens.jws import generate_signing_key
 from monitoring.ledger.signing import new_private_key
 
 PASSWORD = "correct horse battery"

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from api.cli import run
-from auth.signatures import generate_signing_key
+from auth.tokens.jws import generate_signing_key
 
 PASSWORD = "correct horse battery"
 ME = f"cli:{pwd.getpwuid(os.getuid()).pw_name}"

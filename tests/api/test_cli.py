@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from api.cli import run
-from auth.signatures import generate_signing_key
+from auth.tokens.jws import generate_signing_key
 
 PASSWORD = "correct horse battery"
 Command = Callable[..., int]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from api.cli import run
-from auth.signatures import generate_signing_key
+from auth.tokens.jws import generate_signing_key
 
 PASSWORD = "correct horse battery"
 Command = Callable[..., int]

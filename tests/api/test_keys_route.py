@@ -15,7 +15,7 @@ from api.commands.database import with_engine
 from api.commands.users import with_accounts
 from api.settings import Settings
 from auth.clients import ClientStore
-from auth.keys import KeyStore
+from auth.api_keys.store import KeyStore
 from auth.principal import Role, Scope
 
 LogIn = Callable[..., dict[str, str]]

@@ -13,7 +13,7 @@ from api.commands.database import with_engine
 from api.settings import Settings
 from auth.clients import ClientStore
 from auth.principal import Scope
-from auth.signatures import header_of
+from auth.tokens.jws import header_of
 
 MakeClient = Callable[..., TestClient]
 

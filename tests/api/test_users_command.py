@@ -16,9 +16,9 @@ from api.cli import run
 from api.lifespan import one_time_codes
 from api.settings import Settings, load_settings
 from storage.database import open_engine
-from auth.signatures import generate_signing_key
-from auth.totp import new_data_key
-from auth.users import UserStore
+from auth.tokens.jws import generate_signing_key
+from auth.login.totp import new_data_key
+from auth.accounts.store import UserStore
 
 PASSWORD = "correct horse battery"
 Command = Callable[..., tuple[int, str, str]]

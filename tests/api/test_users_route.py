@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from api.commands.users import with_accounts
 from api.settings import Settings
 from auth.principal import Role
-from auth.totp import new_data_key
+from auth.login.totp import new_data_key
 
 NEW = "walnut ferry quiet lamp"
 BOB = {"name": "bob", "role": "client", "password": NEW}

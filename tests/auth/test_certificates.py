@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from auth.certificates import CertificateUsers, read_subject
 from auth.errors import InvalidToken
 from auth.principal import ROLE_SCOPES, Role
-from auth.users import User, UserStore
+from auth.accounts.store import User, UserStore
 
 NOW = datetime.now(UTC)
 SUBJECT = "CN=field-app,O=Example"

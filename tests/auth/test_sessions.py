@@ -12,7 +12,7 @@ from auth.changes import ChangeFeed
 from auth.errors import BadCredentials, InvalidGrant, RefreshTokenReused
 from auth.principal import Role, Scope
 from auth.sessions import Session, SessionStore
-from auth.users import User, UserStore
+from auth.accounts.store import User, UserStore
 
 SCOPES = frozenset({Scope.PREDICT, Scope.KEYS_WRITE})
 

@@ -29,7 +29,7 @@ from pathlib import Path
 import httpx
 from PIL import Image
 
-from auth.signatures import generate_signing_key
+from auth.tokens.jws import generate_signing_key
 from monitoring.ledger.signing import new_private_key
 
 ROOT = Path(__file__).parents[2]

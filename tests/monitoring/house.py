@@ -17,9 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.settings import Settings
 from api.stores import ledger_journal
 from storage.database import reading, writing
-from auth.quotas import month_of
+from auth.quotas.tallies import month_of
 from auth.tables import usage
-from auth.usage import UsageMeter
+from auth.quotas.meter import UsageMeter
 from monitoring.errors import LedgerFull
 from monitoring.ledger.entries import GENESIS, Entry, Head, Payload
 from monitoring.ledger.journal import Journal

@@ -10,7 +10,7 @@ from sqlalchemy import event, text
 
 from auth.errors import QuotaExceeded
 from auth.principal import Role
-from auth.users import UserStore
+from auth.accounts.store import UserStore
 from tests.monitoring.house import House, cost, facts, refused
 
 

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.settings import Settings
 from api.stores import ledger_journal
 from storage.database import WRITING, open_blocking_engine
-from auth.usage import UsageMeter
+from auth.quotas.meter import UsageMeter
 from monitoring.errors import LedgerInUse
 from monitoring.ledger import retention
 from monitoring.ledger.entries import written_time

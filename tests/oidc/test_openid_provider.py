@@ -17,7 +17,7 @@ import pytest
 from jose import jwk
 
 from auth.errors import ExpiredToken, InvalidToken
-from auth.issuers import OutsideIssuers, TrustedIssuer
+from auth.tokens.external_issuers import OutsideIssuers, TrustedIssuer
 from auth.principal import Role, Scope
 
 SAMPLE = Path(__file__).parents[2] / "samples" / "yellowstone_forest.jpg"

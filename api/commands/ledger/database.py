@@ -42,7 +42,7 @@ def ledger_view(settings: Settings) -> Iterator[Connection]:
 
 def principal_named(settings: Settings, name: str) -> str:
     """The subject of the user of that name; what names no user is a subject itself."""
-    from auth.users import UserStore
+    from auth.accounts.store import UserStore
 
     found = with_engine(settings, lambda engine: UserStore(engine).find(name))
     return found[0].id if found else name

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from auth.signatures import generate_signing_key, load_signing_key
+from auth.tokens.jws import generate_signing_key, load_signing_key
 
 OTHER = load_signing_key("ES256", generate_signing_key("ES256"))
 AWAY = "http://127.0.0.1:1"

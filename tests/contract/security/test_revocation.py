@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from auth.keyring import ACTIVATION
-from auth.signatures import generate_signing_key, header_of
+from auth.tokens.keyring import ACTIVATION
+from auth.tokens.jws import generate_signing_key, header_of
 
 PASSWORD = "correct horse battery"
 

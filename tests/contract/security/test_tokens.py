@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from auth.signatures import SigningKey, generate_signing_key, load_signing_key
+from auth.tokens.jws import SigningKey, generate_signing_key, load_signing_key
 
 Forge = Callable[..., str]
 

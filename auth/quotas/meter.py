@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from storage.database import reading
 from auth.errors import DatabaseUnavailable, QuotaExceeded
 from auth.principal import Principal
-from auth.quotas import Entry, Tallies, Tally, exceeding, month_of, next_month, owners_of, settle, tallies
+from auth.quotas.tallies import Entry, Tallies, Tally, exceeding, month_of, next_month, owners_of, settle, tallies
 
 _MOST_KNOWN = 10_000  # owners and months
 

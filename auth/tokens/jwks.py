@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from auth.errors import IssuerUnavailable
-from auth.signatures import VerificationKey, verification_key
+from auth.tokens.jws import VerificationKey, verification_key
 
 if TYPE_CHECKING:
     import httpx

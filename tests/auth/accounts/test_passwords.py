@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from auth.errors import HashingBusy, PasswordRefused
-from auth.passwords import MAX_LENGTH, PasswordHasher, check_password_policy
+from auth.accounts.passwords import MAX_LENGTH, PasswordHasher, check_password_policy
 
 GOOD = "walnut ferry quiet lamp"
 
@@ -187,7 +187,7 @@ def test_the_policy_answers_for_any_text(password: str, name: str) -> None:
 
 def test_the_common_passwords_are_in_reach_of_the_policy() -> None:
     """Each listed password would pass without the list: it is long enough and folded."""
-    from auth.passwords import _COMMON, _is_pattern
+    from auth.accounts.passwords import _COMMON, _is_pattern
 
     words = _COMMON.read_text(encoding="utf-8").split()
     assert len(words) > 300

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from auth.errors import KeyBound
-from auth.keys import Key, KeyTerms
+from auth.api_keys.store import Key, KeyTerms
 from auth.principal import Principal, Scope
 
 

@@ -25,10 +25,10 @@ from auth.errors import (
     NoAccount,
     TooManyKeys,
 )
-from auth.keys import MAX_KEYS, OVERLAP, RECHECK_S, Key, KeyStore, KeyTerms, is_api_key
+from auth.api_keys.store import MAX_KEYS, OVERLAP, RECHECK_S, Key, KeyStore, KeyTerms, is_api_key
 from auth.principal import Principal, Role, Scope
 from auth.tables import users
-from auth.users import UserStore
+from auth.accounts.store import UserStore
 
 HERE = "127.0.0.1"
 ID, SECRET = "0" * 16, "A" * 43

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from auth.errors import BadCredentials, BadUserName, UserExists
-from auth.passwords import PasswordHasher, check_password_policy
+from auth.accounts.passwords import PasswordHasher, check_password_policy
 from auth.principal import Role
-from auth.users import NO_QUOTAS, Quotas, User, UserChange, UserStore
+from auth.accounts.store import NO_QUOTAS, Quotas, User, UserChange, UserStore
 
 _NAME = re.compile(r"[a-z0-9._@-]{1,64}")
 _FIRST_ADMIN = "admin"

@@ -10,9 +10,9 @@ from typing import Any
 from uuid import uuid4
 
 from auth.errors import ExpiredToken, InvalidToken
-from auth.keyring import Keyring
+from auth.tokens.keyring import Keyring
 from auth.principal import Principal, Role, Scope
-from auth.signatures import header_of, sign, verified_claims
+from auth.tokens.jws import header_of, sign, verified_claims
 
 FIRST_PARTY = "atalaya-first-party"
 _TYPE = "at+jwt"

@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from jose import jwk
 
 from auth.errors import ExpiredToken, InvalidToken
-from auth.issuers import OutsideIssuers, TrustedIssuer
+from auth.tokens.external_issuers import OutsideIssuers, TrustedIssuer
 from auth.principal import ROLE_SCOPES, Role, Scope
-from auth.signatures import generate_signing_key, load_signing_key
+from auth.tokens.jws import generate_signing_key, load_signing_key
 
 NOW = 1_800_000_000
 SCOPES = {"land:read": Scope.PREDICT, "land:admin": Scope.MODELS_WRITE}

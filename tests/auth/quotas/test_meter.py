@@ -14,12 +14,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from storage.database import open_engine, writing
 from auth.errors import QuotaExceeded
-from auth.keys import KeyStore, KeyTerms
+from auth.api_keys.store import KeyStore, KeyTerms
 from auth.principal import Principal, Role, Scope
-from auth.quotas import Entry, owners_of
+from auth.quotas.tallies import Entry, owners_of
 from auth.tables import users
-from auth.usage import UsageMeter
-from auth.users import UserStore
+from auth.quotas.meter import UsageMeter
+from auth.accounts.store import UserStore
 
 MEGAPIXEL = 1_000_000
 CHARGES = 150
@@ -29,7 +29,7 @@ PROGRAM = """
 import sys
 from storage.database import WRITING, open_blocking_engine
 from auth.principal import Principal
-from auth.quotas import Entry, month_of, owners_of, settle
+from auth.quotas.tallies import Entry, month_of, owners_of, settle
 import time
 
 url, user, charges, *keys = sys.argv[1:]

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from auth.accounts import Accounts
+from auth.accounts.service import Accounts
 from auth.errors import HashingBusy
-from auth.guessing import Guesses
-from auth.logins import MOST_AT_ONCE, MOST_OF_ONE, LogIns
-from auth.totp import OneTimeCodes
+from auth.login.throttle import Guesses
+from auth.login.service import MOST_AT_ONCE, MOST_OF_ONE, LogIns
+from auth.login.totp import OneTimeCodes
 
 
 class Slow:

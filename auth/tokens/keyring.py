@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from auth.errors import WeakSigningKey
-from auth.signatures import SigningAlgorithm, SigningKey, generate_signing_key, load_signing_key
+from auth.tokens.jws import SigningAlgorithm, SigningKey, generate_signing_key, load_signing_key
 
 # A new key verifies at once and signs this much later, when every process has read it.
 ACTIVATION = timedelta(seconds=10)

@@ -10,10 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from storage.database import open_engine
 from auth.errors import DatabaseUnavailable
-from auth.key_uses import KeyUses
-from auth.keys import KeyStore, KeyTerms
+from auth.api_keys.last_use import KeyUses
+from auth.api_keys.store import KeyStore, KeyTerms
 from auth.principal import Role, Scope
-from auth.users import UserStore
+from auth.accounts.store import UserStore
 
 
 async def make_keys(engine: AsyncEngine, count: int) -> list[str]:

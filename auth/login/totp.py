@@ -20,7 +20,7 @@ from storage.database import reading, writing
 from auth.errors import BadCode, TotpConflict
 from auth.sessions import end_sessions
 from auth.tables import sessions, users
-from auth.users import User
+from auth.accounts.store import User
 
 STEP_S = 30
 _DRIFT_STEPS = (0, -1, 1)  # a clock may be half a minute off

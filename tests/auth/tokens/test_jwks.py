@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from auth.discovery import ProviderKeys, is_safe_url
+from auth.tokens.jwks import ProviderKeys, is_safe_url
 from auth.errors import IssuerUnavailable
 
 DISCOVERY = "/.well-known/openid-configuration"

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from storage.database import open_engine
 from auth.errors import DatabaseUnavailable, LastAdmin, UserExists, UserNotFound
 from auth.principal import Role
-from auth.users import User, UserChange, UserStore
+from auth.accounts.store import User, UserChange, UserStore
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import Row, case, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from auth.accounts import is_user_name
+from auth.accounts.service import is_user_name
 from storage.database import insert_into, reading, writing
 from auth.errors import TooManyGuesses
 from auth.tables import known_addresses, login_failures, users
