@@ -16,7 +16,7 @@ from api.settings import Settings
 from api.uploads import MAX_BODY_BYTES
 from auth.principal import Scope
 from model.errors import DeadlineExceeded, Overloaded
-from model.image_memory import reading_bytes
+from model.imaging.memory import reading_bytes
 from monitoring.memory import memory_limit_bytes, private_bytes, resident_bytes
 
 log = structlog.get_logger("atalaya.admission")

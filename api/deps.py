@@ -30,8 +30,8 @@ from auth.sessions import SessionStore
 from auth.tokens.access import TokenAuthority
 from auth.login.totp import OneTimeCodes
 from auth.quotas.meter import UsageMeter
-from model.budget import MemoryBudget
-from model.service import PredictionService
+from model.serving.memory_budget import MemoryBudget
+from model.serving.service import PredictionService
 from monitoring.audit.trail import AuditTrail
 from monitoring.health import Health
 from monitoring.ledger.ledger import Ledger

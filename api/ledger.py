@@ -20,9 +20,9 @@ from api.uploads import check_announced
 from auth.principal import Principal
 from auth.quotas.tallies import Entry
 from auth.quotas.meter import UsageMeter
-from model.images import PREPROCESSING
-from model.prediction import Prediction
-from model.runtime import runtime_facts
+from model.imaging.decode import PREPROCESSING
+from model.serving.prediction import Prediction
+from model.serving.runtime import runtime_facts
 from monitoring.ledger.journal import Charge, Refusal
 
 VERSION = 1

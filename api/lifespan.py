@@ -39,9 +39,9 @@ from auth.login.totp import OneTimeCodes
 from auth.quotas.meter import UsageMeter
 from auth.accounts.store import UserStore
 from model.backends import Backend
-from model.budget import MemoryBudget
-from model.queue import QueueLimits
-from model.service import PredictionService
+from model.serving.memory_budget import MemoryBudget
+from model.serving.queue import QueueLimits
+from model.serving.service import PredictionService
 from monitoring.audit.trail import AuditTrail
 from monitoring.errors import LedgerFull
 from monitoring.health import Check, Health

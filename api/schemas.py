@@ -7,7 +7,7 @@ from datetime import datetime
 from pydantic import BaseModel, BeforeValidator, Field
 
 from auth.principal import Role, Scope
-from model.prediction import Prediction
+from model.serving.prediction import Prediction
 
 
 def _number(value: object) -> object:

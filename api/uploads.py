@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from api.errors import BadForm, MissingFile, UnsupportedBody
 from api.middleware import exceeds, too_large
-from model.image_bounds import MAX_BYTES
+from model.imaging.bounds import MAX_BYTES
 
 T = TypeVar("T")
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/tiff")

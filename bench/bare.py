@@ -40,7 +40,7 @@ def measure(artefact: str, image: Path, processes: int, seconds: float) -> Bare:
 
 def _work(artefact: str, data: bytes, seconds: float, start: Barrier, results: Queue[list[float]]) -> None:
     from model.backends import open_backend
-    from model.images import decode_image
+    from model.imaging.decode import decode_image
 
     backend = open_backend(artefact)
     backend.predict(decode_image(data).pixels[np.newaxis])

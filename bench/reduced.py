@@ -21,7 +21,7 @@ from PIL import Image
 
 from bench.serving import ARTEFACT, ROOT
 from model.backends import Backend, open_backend
-from model.images import INPUT_SIZE, decode_image
+from model.imaging.decode import INPUT_SIZE, decode_image
 
 SIZES = {"12 MP": (4000, 3000), "24 MP": (6000, 4000), "48 MP": (8000, 6000)}
 _TILE, _TILES = 256, 8

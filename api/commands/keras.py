@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from api.settings import load_settings
-from model.export import ExportOptions
-from model.keras_process import run_in_keras
-from model.train import TrainOptions
+from model.offline.export import ExportOptions
+from model.offline.keras_process import run_in_keras
+from model.offline.train import TrainOptions
 
 
 def train(
@@ -33,7 +33,7 @@ def train(
         peak_learning_rate=learning_rate,
         seed=seed,
     )
-    run_in_keras("model.train", asdict(options), _python())
+    run_in_keras("model.offline.train", asdict(options), _python())
     typer.echo(f"The run is in {out}: read {out}/MODEL_CARD.md, then `atalaya export {out}/model.keras`.")
 
 
@@ -47,7 +47,7 @@ def export(
     """Convert a .keras file to ONNX and refuse unless both agree on at least 64 images."""
     real = None if images is None else str(images)
     options = ExportOptions(model=str(model), out=str(out), name=name, version=version, images=real)
-    run_in_keras("model.export", asdict(options), _python())
+    run_in_keras("model.offline.export", asdict(options), _python())
 
 
 def _python() -> Path | None:

@@ -18,7 +18,7 @@ def predict(images: list[Path], model: ModelOption = None, as_json: JsonFlag = F
     """Name the land use in local images."""
     from model.backends import Backend, open_backend
     from model.errors import ImageRefused
-    from model.images import decode_image
+    from model.imaging.decode import decode_image
 
     def answer(backend: Backend, path: Path) -> dict[str, Any]:
         try:
@@ -38,8 +38,8 @@ def predict(images: list[Path], model: ModelOption = None, as_json: JsonFlag = F
 def evaluate(data: Annotated[Path, typer.Option()], model: ModelOption = None, as_json: JsonFlag = False) -> None:
     """Judge a model on labelled images: DATA/test where there is one, else DATA."""
     from model.backends import open_backend
-    from model.dataset import evaluation_folder, list_images
-    from model.evaluate import evaluate as judge
+    from model.offline.dataset import evaluation_folder, list_images
+    from model.offline.evaluate import evaluate as judge
 
     backend = open_backend(_url(model))
     files = list_images(evaluation_folder(data), backend.info.classes)

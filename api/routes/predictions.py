@@ -23,8 +23,8 @@ from auth.errors import QuotaExceeded
 from auth.principal import Scope
 from auth.quotas.tallies import Entry
 from model.errors import DeadlineExceeded, MemoryFull, Overloaded
-from model.prediction import Prediction
-from model.service import Admit
+from model.serving.prediction import Prediction
+from model.serving.service import Admit
 
 Reader = Callable[[Request], Awaitable[bytes]]
 Timeout = Annotated[

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import BackendURLError
-from model.images import INPUT_SIZE
+from model.imaging.decode import INPUT_SIZE
 
 SCHEMES = ("onnx", "keras", "stub")
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.artefact import read_manifest, read_verified
+from model.registry.artefact import read_manifest, read_verified
 from model.backends import ModelInfo
 from model.errors import ArtefactError, KerasMissing
 

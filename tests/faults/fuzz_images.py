@@ -62,7 +62,7 @@ def decode_all(name: str, seed: int, numbers: Sequence[int], told: Connection) -
     """In a process of its own: say the number before each image, then how it ended and what is resident."""
     from api.allocator import keep_memory_small
     from model.errors import ImageRefused
-    from model.images import decode_image, image_needs
+    from model.imaging.decode import decode_image, image_needs
 
     keep_memory_small()
     files = corpus()

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from model.queue import QueueLimits
-from model.service import PredictionService
-from tests.model.gated import GatedBackend, Make, Reports
+from model.serving.queue import QueueLimits
+from model.serving.service import PredictionService
+from tests.model.serving.gated import GatedBackend, Make, Reports
 
 ROOT = Path(__file__).parents[2]
 

@@ -26,7 +26,7 @@ def replay(
     as_json: JsonFlag = False,
 ) -> None:
     """Reproduce a prediction bit for bit, or say what differs."""
-    from model.replay import replay as make_anew
+    from model.serving.replay import replay as make_anew
 
     settings = load_settings()
     past = _recorded(settings, prediction_id)

@@ -1,0 +1,96 @@
+"""One export: load, convert, compare, and only then leave an artefact folder behind."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from zipfile import is_zipfile
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from model.registry.artefact import Manifest, write_manifest
+from model.errors import ExportRefused
+from model.offline.export import ExportOptions
+from model.offline.export.check import Agreement, CheckImages, answer_with_onnx, check_softmax, collect_images, compare
+from model.offline.export.convert import load_classifier, to_onnx
+from model.offline.export.record import Record, read_record, short_card
+
+_TOOLS = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime", "numpy")
+_OUTPUTS = {
+    "probabilities": "float32 [n, classes], a softmax",
+    "features": "float32 [n, height, width, channels], the input of the last global average pooling",
+}
+
+
+def export(options: ExportOptions, convert: Callable[[keras.Model], bytes] = to_onnx) -> Manifest:
+    """Make the artefact folder `options.out`: model.keras, model.onnx, MODEL_CARD.md and manifest.json.
+
+    It appears whole or not at all. Raises ExportRefused.
+    """
+    source, out = Path(options.model), Path(options.out)
+    if out.exists():
+        raise ExportRefused(f"{out} exists. Give another --out, or another version.")
+    if source.suffix != ".keras" or not is_zipfile(source):
+        raise ExportRefused(f"{source} is not a .keras file. Make one with model.save('NAME.keras').")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as beside:
+        folder = Path(beside) / out.name
+        folder.mkdir()
+        manifest = _fill(folder, options, convert)
+        folder.rename(out)
+    return manifest
+
+
+def _fill(folder: Path, options: ExportOptions, convert: Callable[[keras.Model], bytes]) -> Manifest:
+    source = Path(options.model)
+    # The copy is what is loaded: the manifest's digest is then that of the model compared.
+    model = load_classifier(shutil.copyfile(source, folder / "model.keras"))
+    record = read_record(source, model.outputs[0].shape[-1])
+    images = collect_images(Path(options.images) if options.images is not None else None)
+    graph, agreement = _convert_and_compare(model, images, convert)
+    (folder / "model.onnx").write_bytes(graph)
+    (folder / "MODEL_CARD.md").write_text(_card(source, options.name, record))
+    return write_manifest(
+        folder,
+        name=options.name,
+        version=options.version,
+        classes=record.classes,
+        outputs=_OUTPUTS,
+        filenames=("model.onnx", "model.keras", "MODEL_CARD.md"),
+        data=record.data,
+        figures={**record.figures, "agreement": asdict(agreement)},
+        tools={
+            "saved_by": {"keras": record.saved_by},
+            "training": record.tools,
+            "export": {name: importlib.metadata.version(name) for name in _TOOLS},
+        },
+    )
+
+
+def _convert_and_compare(
+    model: keras.Model, images: CheckImages, convert: Callable[[keras.Model], bytes]
+) -> tuple[bytes, Agreement]:
+    print(f"Comparing on {len(images.pixels)} images, {images.real} of them real.", flush=True)
+    expected = _answer_with_keras(model, images.pixels)
+    check_softmax(expected)
+    graph = convert(model)
+    agreement = compare(expected, answer_with_onnx(graph, images.pixels), images.real)
+    print(
+        f"Largest difference of a probability between Keras and ONNX: {agreement.largest_difference:.2e}.", flush=True
+    )
+    return graph, agreement
+
+
+def _answer_with_keras(model: keras.Model, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return np.asarray(model.predict(pixels, batch_size=16, verbose=0), np.float32)
+
+
+def _card(source: Path, name: str, record: Record) -> str:
+    card = source.with_name("MODEL_CARD.md")
+    return card.read_text() if card.exists() else short_card(name, record)

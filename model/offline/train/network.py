@@ -1,0 +1,40 @@
+"""The network: EfficientNetB0 (Tan and Le, 2019) with the research team's head."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+
+from model.errors import DatasetError
+from model.imaging.decode import INPUT_SIZE
+
+
+def build_network(classes: int, init: str) -> keras.Model:
+    """Map float [n, 256, 256, 3] in 0..255 to softmax [n, classes]; every layer is trainable.
+
+    `init` is "imagenet" (Keras downloads it), a `.weights.h5` file of the backbone, or the `.keras` file of an
+    earlier run. Raises DatasetError.
+    """
+    if init != "imagenet" and not Path(init).is_file():
+        raise DatasetError(f"No weights at {init}. Give --init imagenet, a .weights.h5 file or an earlier .keras file.")
+    shape = (*INPUT_SIZE, 3)
+    weights = "imagenet" if init == "imagenet" else None
+    backbone = keras.applications.EfficientNetB0(include_top=False, weights=weights, input_shape=shape)
+    if weights is None and not init.endswith(".keras"):
+        backbone.load_weights(init)
+    hidden = keras.layers.GlobalAveragePooling2D(name="pool")(backbone.output)
+    hidden = keras.layers.Dense(256, activation="relu", name="hidden")(hidden)
+    hidden = keras.layers.Dropout(0.3, name="dropout")(hidden)
+    probabilities = keras.layers.Dense(classes, activation="softmax", name="probabilities")(hidden)
+    model = keras.Model(backbone.input, probabilities, name="efficientnetb0_land_use")
+    if init.endswith(".keras"):
+        _go_on_from(model, init)
+    return model
+
+
+def _go_on_from(model: keras.Model, init: str) -> None:
+    earlier = keras.models.load_model(init, compile=False, safe_mode=True)
+    if earlier.output_shape != model.output_shape:
+        raise DatasetError(f"{init} has {earlier.output_shape[-1]} classes, the data {model.output_shape[-1]}.")
+    model.set_weights(earlier.get_weights())

@@ -1,0 +1,110 @@
+"""What every back end promises, run over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from model.backends import Backend, open_backend
+from model.imaging.decode import decode_image
+
+Pixels = NDArray[np.uint8]
+
+
+@pytest.fixture(
+    scope="module",
+    params=["stub", "onnx", pytest.param("keras", marks=pytest.mark.keras)],
+)
+def scheme(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def url(scheme: str, artefact_folder: Path) -> str:
+    return "stub://" if scheme == "stub" else f"{scheme}://{artefact_folder}"
+
+
+@pytest.fixture(scope="module")
+def backend(url: str) -> Iterator[Backend]:
+    backend = open_backend(url)
+    yield backend
+    backend.close()
+
+
+@pytest.fixture(scope="module")
+def pixels(samples: list[Path]) -> Pixels:
+    """The shipped photographs, uint8 [4, 256, 256, 3]."""
+    return np.stack([decode_image(path.read_bytes()).pixels for path in samples])
+
+
+def test_the_model_is_described(backend: Backend, scheme: str) -> None:
+    """A back end says which model it serves, by name, version, digest and classes."""
+    info = backend.info
+    assert info.backend == scheme
+    assert info.full_name == f"{info.name}-v{info.version}"
+    assert len(info.digest) == 64
+    assert set(info.digest) <= set("0123456789abcdef")
+    assert len(set(info.classes)) == len(info.classes) == 21
+
+
+def test_probabilities_are_float32_rows_that_add_up_to_one(backend: Backend, pixels: Pixels) -> None:
+    """One row an image, one column a class, none negative."""
+    probabilities = backend.predict(pixels)
+    assert probabilities.shape == (4, 21)
+    assert probabilities.dtype == np.float32
+    assert probabilities.min() >= 0
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, atol=1e-5)
+
+
+def test_different_images_get_different_answers(backend: Backend, pixels: Pixels) -> None:
+    """The answer depends on the pixels."""
+    assert len(np.unique(backend.predict(pixels), axis=0)) == 4
+
+
+def test_the_same_pixels_get_the_same_answer(backend: Backend, pixels: Pixels) -> None:
+    """Repeating a prediction gives exactly the same numbers."""
+    assert np.array_equal(backend.predict(pixels[:1]), backend.predict(pixels[:1]))
+
+
+def test_neighbours_in_a_batch_do_not_matter(backend: Backend, pixels: Pixels) -> None:
+    """An image gets the same probabilities alone and in company."""
+    alone = np.concatenate([backend.predict(image[np.newaxis]) for image in pixels])
+    np.testing.assert_allclose(backend.predict(pixels), alone, atol=1e-5)
+
+
+def test_features_come_with_the_same_probabilities(backend: Backend, pixels: Pixels) -> None:
+    """Asking for feature maps, float32 [n, h, w, c], does not change the answer."""
+    probabilities, features = backend.predict_with_features(pixels)
+    np.testing.assert_allclose(probabilities, backend.predict(pixels), atol=1e-6)
+    assert features.dtype == np.float32
+    assert features.ndim == 4
+    assert len(features) == 4
+
+
+def test_the_layout_in_memory_does_not_matter(backend: Backend, pixels: Pixels) -> None:
+    """A view is read as what it shows, and nothing is written into it."""
+    view = pixels[:1, :, ::-1]
+    copy = view.copy()
+    assert np.array_equal(backend.predict(view), backend.predict(copy))
+    assert np.array_equal(view, copy)
+
+
+def test_threads_do_not_disturb_each_other(backend: Backend, pixels: Pixels) -> None:
+    """Four threads predicting different images at once get what one thread gets."""
+    expected = [backend.predict(image[np.newaxis]) for image in pixels]
+    order = [index % 4 for index in range(24)]
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda index: backend.predict(pixels[index : index + 1]), order))
+    assert all(np.array_equal(answer, expected[index]) for answer, index in zip(answers, order, strict=True))
+
+
+def test_closing_twice_is_no_error(url: str) -> None:
+    """Whoever cleans up need not know whether someone already did."""
+    backend = open_backend(url)
+    backend.close()
+    backend.close()

@@ -1,0 +1,63 @@
+"""Large JPEGs are decoded at a lower scale, and nothing else is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from model.imaging.decode import REDUCED_SIDE, decode_image, image_needs
+
+Encode = Callable[..., bytes]
+
+
+@pytest.fixture(scope="module")
+def photograph(samples: list[Path]) -> Image.Image:
+    with Image.open(samples[0]) as image:
+        return image.convert("RGB")
+
+
+def at_full_scale(data: bytes) -> NDArray[np.uint8]:
+    """What the research script saw."""
+    with Image.open(BytesIO(data)) as image:
+        return np.asarray(image.resize((256, 256)).convert("RGB"))
+
+
+@pytest.mark.parametrize("size", [(256, 256), (2047, 2047), (4000, 2047), (2047, 3000)])
+def test_below_twice_the_reduced_side_every_bit_is_as_before(
+    photograph: Image.Image, encode: Encode, size: tuple[int, int]
+) -> None:
+    """A JPEG of which one side is short is decoded whole: the numbers are those of the research script."""
+    data = encode(photograph.resize(size), "JPEG", quality=90)
+    assert np.array_equal(decode_image(data).pixels, at_full_scale(data))
+
+
+@pytest.mark.parametrize("size", [(2048, 2048), (6000, 4100)])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_large_jpeg_differs_by_no_more_than_two(
+    photograph: Image.Image, encode: Encode, size: tuple[int, int], progressive: bool
+) -> None:
+    """At a half and at a quarter the pixels that the model sees are nearly the same; the size is the file's."""
+    data = encode(photograph.resize(size), "JPEG", quality=90, progressive=progressive)
+    decoded = decode_image(data)
+    assert np.abs(decoded.pixels.astype(int) - at_full_scale(data)).max() <= 2
+    assert (decoded.width, decoded.height) == size
+
+
+def test_a_large_png_is_decoded_whole(photograph: Image.Image, encode: Encode) -> None:
+    """Only JPEG can be decoded at a lower scale."""
+    data = encode(photograph.resize((2100, 2100)), "PNG", compress_level=1)
+    assert np.array_equal(decode_image(data).pixels, at_full_scale(data))
+
+
+def test_a_large_jpeg_takes_little_memory(photograph: Image.Image, encode: Encode) -> None:
+    """No more than four bytes for each of the pixels that are left; a PNG takes four for every pixel."""
+    large = photograph.resize((4096, 2100))
+    jpeg, png = (image_needs(encode(large, name)) for name in ("JPEG", "PNG"))
+    assert jpeg.pixels == png.pixels == 4096 * 2100
+    assert jpeg.bytes < 4 * (2 * REDUCED_SIDE) ** 2 + 10_000_000 < 4 * png.pixels < png.bytes

@@ -1,0 +1,89 @@
+"""What decoding is said to take, against what it takes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+Encode = Callable[..., bytes]
+
+# Reads names of files, decodes each and prints what was foretold and the true peak of memory, the file included.
+_MEASURE = """
+import json, sys
+from pathlib import Path
+from api.allocator import keep_memory_small, return_free_memory
+from model.imaging.decode import decode_image, image_needs
+def memory(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+keep_memory_small()
+decode_image(Path(sys.argv[1]).read_bytes())
+for name in sys.argv[1:]:
+    data = Path(name).read_bytes()
+    needs = image_needs(data)
+    return_free_memory()
+    Path("/proc/self/clear_refs").write_text("5")
+    before = memory("VmRSS")
+    decode_image(data)
+    print(json.dumps([Path(name).name, needs.bytes, memory("VmHWM") - before + len(data)]))
+"""
+_KINDS: dict[str, tuple[str, dict[str, object]]] = {
+    "grey.jpg": ("L", {}),
+    "baseline.jpg": ("RGB", {}),
+    "progressive.jpg": ("RGB", {"progressive": True}),
+    "progressive_444.jpg": ("RGB", {"progressive": True, "subsampling": 0}),
+    "cmyk_progressive.jpg": ("CMYK", {"progressive": True}),
+    "one_bit.png": ("1", {}),
+    "grey.png": ("L", {}),
+    "grey_alpha.png": ("LA", {}),
+    "grey_keyed.png": ("L", {"transparency": 3}),
+    "palette.png": ("P", {}),
+    "palette_keyed.png": ("P", {"transparency": 3}),
+    "sixteen.png": ("I;16", {}),
+    "colour.png": ("RGB", {}),
+    "colour_keyed.png": ("RGB", {"transparency": (1, 2, 3)}),
+    "alpha.png": ("RGBA", {}),
+    "colour.webp": ("RGB", {"method": 0}),
+    "alpha.webp": ("RGBA", {"method": 0}),
+    "lossless.webp": ("RGBA", {"method": 0, "lossless": True, "quality": 0}),
+    "raw.tiff": ("RGB", {}),
+    "strips.tiff": ("RGB", {"compression": "tiff_lzw"}),
+    "one_strip.tiff": ("RGBA", {"compression": "tiff_deflate", "strip_size": 1 << 30}),
+    "one_strip_jpeg.tiff": ("RGB", {"compression": "jpeg", "strip_size": 1 << 30}),
+    "turned.tiff": ("RGB", {"compression": "tiff_lzw", "tiffinfo": {274: 6}}),
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_no_image_takes_more_than_was_foretold(tmp_path: Path, samples: list[Path], encode: Encode) -> None:
+    """Of every format and mode the peak stays under what the header foretold, and the PNG and JPEG ones near it."""
+    with Image.open(samples[0]) as sample:
+        # Below the size at which a JPEG would be decoded at a lower scale.
+        large = sample.convert("RGB").resize((1200, 900))
+    for name, (mode, options) in _KINDS.items():
+        image = large.convert("L").convert("I").convert("I;16") if mode == "I;16" else large.convert(mode)
+        kind = {"jpg": "JPEG"}.get(name.rpartition(".")[2], name.rpartition(".")[2].upper())
+        (tmp_path / name).write_bytes(encode(image, kind, **options))
+    files = [str(tmp_path / name) for name in _KINDS]
+    measured = subprocess.run([sys.executable, "-c", _MEASURE, *files], capture_output=True, text=True, check=True)
+    peaks = {name: (foretold, true) for name, foretold, true in map(json.loads, measured.stdout.splitlines())}
+    assert {name: figures for name, figures in peaks.items() if figures[1] > figures[0]} == {}
+    wasteful = {name for name, (foretold, true) in peaks.items() if foretold > 1.6 * true + 4_000_000}
+    assert not {name for name in wasteful if not name.endswith("tiff")}
+
+
+def test_jpegs_whose_colours_come_apart_are_held_whole(encode: Encode) -> None:
+    """A baseline JPEG whose first scan has one of three colours makes libjpeg keep every coefficient."""
+    from model.imaging.decode import image_needs
+
+    image = Image.effect_noise((1600, 1600), 60).convert("RGB")
+    data = encode(image, "JPEG")
+    scan = data.index(b"\xff\xda") + 2
+    apart = data[:scan] + b"\x00\x08\x01\x01\x00\x00\x3f\x00" + data[scan + int.from_bytes(data[scan : scan + 2]) :]
+    assert image_needs(apart).bytes - image_needs(data).bytes > 2 * 1600 * 1600

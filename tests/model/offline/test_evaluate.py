@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model.backends.stub import StubBackend
+from model.offline.dataset import list_images, read_image, read_pixels
+from model.errors import DatasetError
+from model.offline.evaluate import evaluate
+from model.offline.metrics import measure
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Twelve images of noise in three of the model's classes."""
+    generator = np.random.default_rng(3)
+    for name in ("beach", "forest", "river"):
+        (tmp_path / name).mkdir()
+        for number in range(4):
+            image = Image.fromarray(generator.integers(0, 256, (8, 8, 3), np.uint8))
+            image.save(tmp_path / name / f"{number}.png")
+    return tmp_path
+
+
+def test_figures_are_those_of_the_back_ends_own_answers(folder: Path) -> None:
+    """Threads change neither the order nor the numbers: the figures are those of one batch."""
+    backend = StubBackend()
+    files = list_images(folder, backend.info.classes)
+    pixels = read_pixels(files)
+    expected = measure(backend.predict(pixels.images), pixels.labels, files.classes)
+    figures = evaluate(backend, files)
+    assert (figures.n, figures.accuracy, figures.confusion) == (12, expected.accuracy, expected.confusion)
+    assert figures.loss == pytest.approx(expected.loss, rel=1e-5)
+
+
+def test_right_labels_score_one(folder: Path) -> None:
+    """A data set that the model itself labelled is answered without a mistake, whatever classes are absent."""
+    backend = StubBackend()
+    for path in list_images(folder).paths:
+        index = int(backend.predict(read_image(path).pixels[np.newaxis]).argmax())
+        target = folder / "relabelled" / backend.info.classes[index]
+        target.mkdir(parents=True, exist_ok=True)
+        path.rename(target / f"{path.parent.name}{path.name}")
+    figures = evaluate(backend, list_images(folder / "relabelled", backend.info.classes))
+    assert (figures.n, figures.accuracy, figures.macro_f1) == (12, 1.0, 1.0)
+
+
+def test_progress_counts_every_file(folder: Path) -> None:
+    """A progress bar sees 1 to n."""
+    backend = StubBackend()
+    seen: list[int] = []
+    evaluate(backend, list_images(folder, backend.info.classes), seen.append)
+    assert seen == list(range(1, 13))
+
+
+def test_labels_in_another_order_are_an_error(folder: Path) -> None:
+    """Labels numbered without the model's classes would judge every answer wrongly."""
+    with pytest.raises(DatasetError, match="model's classes"):
+        evaluate(StubBackend(), list_images(folder))
+
+
+def test_a_broken_file_is_named(folder: Path) -> None:
+    """An evaluation does not quietly leave out what it cannot read."""
+    (folder / "beach" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    backend = StubBackend()
+    with pytest.raises(DatasetError, match=r"broken\.png"):
+        evaluate(backend, list_images(folder, backend.info.classes))

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model.errors import ExportRefused
+from model.offline.export.check import answer_with_onnx, check_softmax, collect_images, compare, draw_images
+
+ROWS = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3]], np.float32)
+
+
+def test_drawn_images_are_the_same_every_time_and_all_different() -> None:
+    """The drawn images are a fixed set without repetition, so that two exports judge alike."""
+    first, second = draw_images(64), draw_images(64)
+    assert np.array_equal(first, second)
+    assert len({image.tobytes() for image in first}) == 64
+
+
+def test_real_images_are_found_at_any_depth_and_topped_up(tmp_path: Path) -> None:
+    """Images come from all levels of the folder, other files are passed over, and drawn ones fill up to 64."""
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    Image.new("RGB", (30, 20), (10, 20, 30)).save(tmp_path / "a" / "b" / "one.png")
+    Image.new("RGB", (30, 20), (90, 80, 70)).save(tmp_path / "two.tif")
+    (tmp_path / "two.tfw").write_text("0.3\n")
+    (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    images = collect_images(tmp_path)
+    assert images.real == 2
+    assert images.pixels.shape == (64, 256, 256, 3)
+    assert images.pixels[0, 0, 0].tolist() == [10, 20, 30]
+
+
+def test_a_large_folder_is_sampled_over_its_whole_length(tmp_path: Path) -> None:
+    """Of more than 256 images an even spread is compared, from the first class to the last."""
+    for index in range(300):
+        Image.new("L", (1, 1), index % 256).save(tmp_path / f"{index:03}.png")
+    images = collect_images(tmp_path)
+    assert images.real == len(images.pixels) == 150
+    assert images.pixels[-1, 0, 0, 0] == 298 % 256
+
+
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
+    """Whoever names a folder of real images is told when there is none in it."""
+    with pytest.raises(ExportRefused, match="No image can be decoded"):
+        collect_images(tmp_path)
+
+
+def test_close_answers_agree_and_the_largest_difference_is_kept() -> None:
+    """Answers within 1e-4 are accepted, and the manifest gets the largest difference."""
+    agreement = compare(ROWS, ROWS + np.float32(5e-5), real=1)
+    assert agreement.images == 2
+    assert agreement.real_images == 1
+    assert agreement.largest_difference == pytest.approx(5e-5, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    "answered",
+    [
+        pytest.param(ROWS + np.float32(2e-4), id="too far"),
+        pytest.param(ROWS * np.float32(np.nan), id="not a number"),
+        pytest.param(ROWS[:, :2], id="too few classes"),
+        pytest.param(ROWS[:1], id="too few rows"),
+    ],
+)
+def test_answers_that_differ_are_refused(answered: np.ndarray) -> None:
+    """A graph is refused for distant, undefined or missing probabilities."""
+    with pytest.raises(ExportRefused):
+        compare(ROWS, answered, real=0)
+
+
+def test_another_first_class_is_refused_however_close() -> None:
+    """Two classes so close that the answer changes are refused although no probability moved by 1e-4."""
+    near = np.array([[0.50001, 0.49999]], np.float32)
+    with pytest.raises(ExportRefused, match="another first class on 1 of 1"):
+        compare(near, near[:, ::-1], real=0)
+
+
+@pytest.mark.parametrize("outputs", [[[0.9, 0.8]], [[1.5, -0.5]], [[float("nan"), 1.0]]])
+def test_outputs_that_are_no_softmax_are_refused(outputs: list[list[float]]) -> None:
+    """Sigmoids, logits and NaN are not probabilities over classes that exclude each other."""
+    with pytest.raises(ExportRefused, match="softmax"):
+        check_softmax(np.array(outputs, np.float32))
+
+
+def test_a_graph_that_onnx_runtime_cannot_open_is_refused() -> None:
+    """A broken graph ends the export with the reason, not with a traceback."""
+    with pytest.raises(ExportRefused, match="ONNX Runtime cannot run the graph"):
+        answer_with_onnx(b"not a graph", np.zeros((1, 256, 256, 3), np.uint8))

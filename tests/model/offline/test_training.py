@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model.registry.artefact import read_manifest
+from model.errors import DatasetError
+from model.offline.export import ExportOptions
+from model.offline.train import TrainOptions
+
+keras = pytest.importorskip("keras", reason="needs the Keras environment")
+h5py = pytest.importorskip("h5py")
+
+from model.offline.export.build import export  # noqa: E402  (needs TensorFlow)
+from model.offline.train.fit import train  # noqa: E402
+
+pytestmark = [
+    pytest.mark.keras,
+    # Keras 3.15 reads its variables in a way that NumPy 2 is about to drop.
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
+]
+
+COLOURS = {"field": (60, 140, 50), "lake": (40, 70, 150), "road": (120, 120, 125)}
+STEPS = 2  # of 3 classes x 3 images in batches of 5
+PATIENCE_S = 600.0  # a ceiling; an idle machine takes a tenth
+FIGURES = ("n", "accuracy", "macro_f1", "loss", "ece")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of 4 training and 2 test images each: a colour with some noise."""
+    root = tmp_path_factory.mktemp("data")
+    generator = np.random.default_rng(5)
+    for name, colour in COLOURS.items():
+        for split, count in (("train", 4), ("test", 2)):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                noisy = np.clip(generator.normal(colour, 12, (64, 64, 3)), 0, 255).astype(np.uint8)
+                Image.fromarray(noisy).save(folder / f"{index}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Untrained weights of the backbone, in the form that training starts from."""
+    path = tmp_path_factory.mktemp("weights") / "backbone.weights.h5"
+    keras.applications.EfficientNetB0(include_top=False, weights=None, input_shape=(256, 256, 3)).save_weights(path)
+    return path
+
+
+@contextmanager
+def training_process(options: TrainOptions) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "model.offline.train", json.dumps(asdict(options))]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for(ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not ready():
+        assert process.poll() is None, "the training process ended"
+        assert time.monotonic() < deadline, "the training process is too slow"
+        try:
+            process.wait(0.02)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def read_json(path: Path) -> Any:
+    """What the file holds, or None while it is absent or half written."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+
+
+def saved_epochs(run: Path) -> int:
+    state = read_json(run / "checkpoint" / "training_metadata.json")
+    return state["epoch"] if state else 0
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A finished run that was killed once: `before` is its history at that time, `steps` maps epochs to the
+    optimiser's step count in the checkpoint that the second process wrote after them."""
+
+    options: TrainOptions
+    before: list[dict[str, float]]
+    steps: dict[int, int]
+
+    @property
+    def out(self) -> Path:
+        return Path(self.options.out)
+
+
+@pytest.fixture(scope="module")
+def resumed(data: Path, backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Resumed:
+    """Train for 3 epochs in a process that is killed after its first, and in a second one that goes on."""
+    run = tmp_path_factory.mktemp("runs") / "toy"
+    options = TrainOptions(
+        data=str(data),
+        init=str(backbone),
+        out=str(run),
+        epochs=3,
+        batch_size=5,
+        validation_fraction=0.25,
+        patience=9,
+    )
+    with training_process(options) as process:
+        wait_for(lambda: saved_epochs(run) >= 1 and len(read_json(run / "history.json") or []) >= 1, process)
+    epochs = saved_epochs(run)
+    before = read_json(run / "history.json")[:epochs]
+    with training_process(options) as process:
+        wait_for(lambda: saved_epochs(run) > epochs, process)
+        process.send_signal(signal.SIGSTOP)
+        with h5py.File(run / "checkpoint" / "latest.weights.h5") as weights:
+            steps = {saved_epochs(run): int(weights["optimizer/vars/0"][()])}
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(PATIENCE_S) == 0
+    return Resumed(options, before, steps)
+
+
+def test_an_interrupted_run_keeps_its_finished_epochs(resumed: Resumed) -> None:
+    """After SIGKILL the same command goes on after the last whole epoch instead of at the first."""
+    history = read_json(resumed.out / "history.json")
+    assert len(resumed.before) >= 1
+    assert len(history) == 3
+    assert history[: len(resumed.before)] == resumed.before
+
+
+def test_an_interrupted_run_keeps_its_place_in_the_schedule(resumed: Resumed) -> None:
+    """The optimiser counts its steps on from where it was killed, and the learning rate follows from that count."""
+    assert resumed.steps == {epoch: epoch * STEPS for epoch in resumed.steps}
+
+
+def test_a_run_leaves_figures_a_card_and_plots(resumed: Resumed) -> None:
+    """A finished run holds the model, its figures on every split, a model card and two plots, but no checkpoint."""
+    names = {path.name for path in resumed.out.iterdir()}
+    assert names >= {"model.keras", "metrics.json", "MODEL_CARD.md"}
+    assert "checkpoint" not in names
+    for plot in ("curves.png", "confusion.png"):
+        with Image.open(resumed.out / plot) as image:
+            assert image.width > 400
+    metrics = read_json(resumed.out / "metrics.json")
+    assert metrics["classes"] == ["field", "lake", "road"]
+    assert metrics["data"]["images"] == {"training": 9, "validation": 3, "test": 6}
+    assert metrics["epochs_run"] == 3
+    assert metrics["test"]["n"] == 6
+
+
+def test_a_trained_model_exports_with_its_record(resumed: Resumed, tmp_path: Path) -> None:
+    """What training wrote, export understands: classes, figures, versions and card reach the artefact."""
+    out = tmp_path / "toy-v1"
+    export(ExportOptions(model=str(resumed.out / "model.keras"), out=str(out), name="toy", version="1"))
+    manifest, metrics = read_manifest(out), read_json(resumed.out / "metrics.json")
+    assert manifest.classes == ("field", "lake", "road")
+    for split in ("validation", "test"):
+        assert manifest.figures[split] == {name: metrics[split][name] for name in FIGURES}
+    assert manifest.tools["training"] == metrics["tools"]
+    assert (out / "MODEL_CARD.md").read_text() == (resumed.out / "MODEL_CARD.md").read_text()
+
+
+def test_a_finished_run_is_not_trained_again(resumed: Resumed) -> None:
+    """The same command on a finished run is refused, so that its figures stay those of its model."""
+    with pytest.raises(DatasetError, match="finished run"):
+        train(resumed.options)
+
+
+def test_a_run_is_not_resumed_with_other_options(resumed: Resumed, tmp_path: Path) -> None:
+    """Options that would cut other splits or another schedule cannot go on in the same folder."""
+    begun = replace(resumed.options, out=str(tmp_path))
+    (tmp_path / "options.json").write_text(json.dumps(asdict(begun)))
+    with pytest.raises(DatasetError, match="other options"):
+        train(replace(begun, seed=1))

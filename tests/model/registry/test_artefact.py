@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model.registry.artefact import Manifest, read_manifest, read_verified, write_manifest
+from model.errors import ArtefactError, DigestMismatch
+
+CONTENT = b"a graph, for all the manifest knows"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An artefact folder with one file."""
+    (tmp_path / "model.onnx").write_bytes(CONTENT)
+    write(tmp_path)
+    return tmp_path
+
+
+def write(folder: Path) -> Manifest:
+    return write_manifest(
+        folder,
+        name="tiny",
+        version="1.2",
+        classes=("beach", "forest"),
+        outputs={"probabilities": "float32 [n, 2]", "features": "float32 [n, 8, 8, 3]"},
+        filenames=("model.onnx",),
+        data={"name": "none"},
+        figures={"accuracy": 0.5},
+        tools={"onnx": "1"},
+    )
+
+
+def change(folder: Path, **members: Any) -> None:
+    """Replace top-level members of the manifest; None removes one."""
+    document = json.loads((folder / "manifest.json").read_text()) | members
+    kept = {name: value for name, value in document.items() if value is not None}
+    (folder / "manifest.json").write_text(json.dumps(kept))
+
+
+def test_what_is_written_is_read_back(folder: Path) -> None:
+    """A manifest comes back as it was written."""
+    manifest = read_manifest(folder)
+    assert manifest == write(folder)
+    assert manifest.full_name == "tiny-v1.2"
+    assert manifest.classes == ("beach", "forest")
+
+
+def test_a_manifest_is_json_with_schema_input_sizes_and_digests(folder: Path) -> None:
+    """The document says what the model takes, and names each file by size and SHA-256."""
+    document = json.loads((folder / "manifest.json").read_text())
+    assert document["schema"] == 1
+    assert document["input"] == {
+        "shape": [256, 256, 3],
+        "layout": "NHWC",
+        "color": "RGB",
+        "dtype": "float32",
+        "range": [0, 255],
+        "resize_filter": "bicubic",
+    }
+    assert document["files"] == {
+        "model.onnx": {"sha256": hashlib.sha256(CONTENT).hexdigest(), "bytes": len(CONTENT)},
+    }
+
+
+def test_verified_bytes_are_the_file(folder: Path) -> None:
+    """An untouched file is returned whole."""
+    assert read_verified(folder, read_manifest(folder), "model.onnx") == CONTENT
+
+
+@pytest.mark.parametrize("content", [CONTENT[:-1] + b"!", CONTENT[:-1], CONTENT + b"!", b""])
+def test_another_file_under_the_same_name_is_a_digest_mismatch(folder: Path, content: bytes) -> None:
+    """One changed, missing or added byte is found."""
+    (folder / "model.onnx").write_bytes(content)
+    with pytest.raises(DigestMismatch, match=r"model\.onnx is not the file its manifest names"):
+        read_verified(folder, read_manifest(folder), "model.onnx")
+
+
+def test_a_size_that_does_not_fit_is_a_digest_mismatch(folder: Path) -> None:
+    """Both the size and the digest have to be right."""
+    entry = {"sha256": hashlib.sha256(CONTENT).hexdigest(), "bytes": len(CONTENT) + 5}
+    change(folder, files={"model.onnx": entry})
+    with pytest.raises(DigestMismatch):
+        read_verified(folder, read_manifest(folder), "model.onnx")
+
+
+def test_a_missing_file_is_named(folder: Path) -> None:
+    """A half-copied folder says which file is missing."""
+    (folder / "model.onnx").unlink()
+    with pytest.raises(ArtefactError, match=r"model\.onnx"):
+        read_verified(folder, read_manifest(folder), "model.onnx")
+
+
+def test_a_file_the_manifest_does_not_name_is_not_read(folder: Path) -> None:
+    """Lying in the folder is not enough."""
+    (folder / "model.keras").write_bytes(CONTENT)
+    with pytest.raises(ArtefactError, match=r"names no model\.keras"):
+        read_verified(folder, read_manifest(folder), "model.keras")
+
+
+def test_a_folder_without_a_manifest_is_an_error(tmp_path: Path) -> None:
+    """The message names the path that was tried."""
+    with pytest.raises(ArtefactError, match=r"manifest\.json"):
+        read_manifest(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b'"manifest"', b"{}", b"\xff\xfe"])
+def test_a_manifest_that_is_no_manifest_is_an_error(tmp_path: Path, text: bytes) -> None:
+    """Bad JSON and JSON of another shape are both refused."""
+    (tmp_path / "manifest.json").write_bytes(text)
+    with pytest.raises(ArtefactError, match="is not a manifest of schema 1"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"schema": 2},
+        {"name": None},
+        {"name": ""},
+        {"version": 1.0},
+        {"classes": ["beach", 7]},
+        {"classes": None},
+        {"input": {"shape": [224, 224, 3]}},
+        {"outputs": ["probabilities"]},
+        {"files": {"../model.onnx": {"sha256": "0", "bytes": 1}}},
+        {"files": {"model.onnx": {"sha256": "0", "bytes": -1}}},
+        {"files": {"model.onnx": {"sha256": "0", "bytes": "many"}}},
+        {"files": {"model.onnx": {"bytes": 1}}},
+    ],
+)
+def test_each_member_of_a_manifest_is_checked(folder: Path, members: dict[str, Any]) -> None:
+    """A member that is missing, of another type or beyond what the gateway can serve is refused."""
+    change(folder, **members)
+    with pytest.raises(ArtefactError, match="is not a manifest of schema 1"):
+        read_manifest(folder)

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import hashlib
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from model.backends.stub import StubBackend
+from model.errors import CorruptImage, DeadlineExceeded, Overloaded
+from model.imaging.decode import decode_image
+from model.serving.prediction import Prediction
+from model.serving.queue import QueueLimits
+from model.serving.service import PredictionService
+from tests.model.serving.gated import GatedBackend, Make, Reports, png, until
+
+
+async def test_a_prediction_says_what_was_seen_by_which_model(backend: GatedBackend, make_service: Make) -> None:
+    """An answer holds the back end's own probabilities, the image's facts and the model's description."""
+    backend.gate.set()
+    data = png(10)
+    prediction = await make_service().predict(data)
+    expected = StubBackend().predict(decode_image(data).pixels[np.newaxis])[0]
+    assert np.array_equal(prediction.probabilities, expected)
+    assert prediction.index == int(expected.argmax())
+    assert prediction.label == backend.info.classes[prediction.index]
+    assert prediction.confidence == pytest.approx(float(expected.max()))
+    assert prediction.model == backend.info
+    assert prediction.image.sha256 == hashlib.sha256(data).hexdigest()
+    assert (prediction.image.format, prediction.image.width, prediction.image.height) == ("PNG", 40, 30)
+    assert prediction.image.bytes == len(data)
+
+
+async def test_top_lists_the_likeliest_labels_first(backend: GatedBackend, make_service: Make) -> None:
+    """The first of the top labels is the answer; more than there are classes gives them all."""
+    backend.gate.set()
+    prediction = await make_service().predict(png(10))
+    top = prediction.top(3)
+    assert len(top) == 3
+    assert top[0] == (prediction.label, prediction.confidence)
+    everything = prediction.top(100)
+    assert everything[:3] == top
+    assert [share for _, share in everything] == sorted((share for _, share in everything), reverse=True)
+    assert {label for label, _ in everything} == set(backend.info.classes)
+
+
+async def test_the_event_loop_goes_on_while_a_prediction_runs(
+    backend: GatedBackend, make_service: Make, reports: Reports
+) -> None:
+    """All stages happen in the service's own threads; the event loop's thread does other work meanwhile."""
+    task = asyncio.create_task(make_service().predict(png(1)))
+    await until(lambda: backend.inside == 1)
+    for _ in range(1000):
+        await asyncio.sleep(0)
+    assert not task.done()
+    backend.gate.set()
+    await task
+    assert [stage for stage, _, _ in reports] == ["queue", "decode", "infer"]
+    assert {thread.split("_")[0] for _, _, thread in reports} == {"predict"}
+
+
+async def test_as_many_run_at_once_as_there_are_workers(backend: GatedBackend, make_service: Make) -> None:
+    """Three workers take three of six jobs, the others wait for their turn."""
+    service = make_service(workers=3, queue_limit=3)
+    tasks = [asyncio.create_task(service.predict(png(value))) for value in range(6)]
+    await until(lambda: backend.inside == 3)
+    assert service.queue.waiting == 3
+    backend.gate.set()
+    await asyncio.gather(*tasks)
+    assert backend.most_inside == 3
+    assert service.queue.waiting == 0
+
+
+async def test_who_gives_up_while_queued_costs_nothing(backend: GatedBackend, make_service: Make) -> None:
+    """A cancelled caller's place is free at once, and its image is never decoded."""
+    service = make_service(workers=1, queue_limit=1)
+    running = asyncio.create_task(service.predict(png(0)))
+    await until(lambda: backend.inside == 1)
+    for value in range(20):
+        queued = asyncio.create_task(service.predict(png(value)))
+        await until(lambda: service.queue.waiting == 1)
+        queued.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await queued
+        assert service.queue.waiting == 0
+    backend.gate.set()
+    await running
+    await service.predict(png(0))
+    assert backend.calls == 2
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="counts references")
+async def test_who_gives_up_while_queued_leaves_no_image_behind(backend: GatedBackend, make_service: Make) -> None:
+    """The bytes of a cancelled upload are let go while the worker is still busy with another."""
+    service = make_service(workers=1, queue_limit=1)
+    running = asyncio.create_task(service.predict(png(0)))
+    await until(lambda: backend.inside == 1)
+    data = png(1)
+    before = sys.getrefcount(data)
+    queued = asyncio.create_task(service.predict(data))
+    await until(lambda: service.queue.waiting == 1)
+    assert sys.getrefcount(data) > before
+    queued.cancel()
+    await asyncio.wait([queued])
+    del queued
+    gc.collect()
+    assert sys.getrefcount(data) == before
+    backend.gate.set()
+    await running
+
+
+async def test_who_gives_up_while_running_frees_the_place_when_the_work_ends(
+    backend: GatedBackend, make_service: Make
+) -> None:
+    """The caller is released at once; the thread is busy until it is done, and counts until then."""
+    service = make_service(workers=1, queue_limit=0)
+    task = asyncio.create_task(service.predict(png(0)))
+    await until(lambda: backend.inside == 1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    with pytest.raises(Overloaded):
+        await service.predict(png(1))
+    backend.gate.set()
+    await until(lambda: backend.inside == 0)
+    assert (await eventually(service, png(1))).image.width == 40
+
+
+async def eventually(service: PredictionService, data: bytes) -> Prediction:
+    """Ask again until there is a place."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                return await service.predict(data)
+            except Overloaded:
+                await asyncio.sleep(0)
+
+
+async def test_a_refused_image_reaches_the_caller_and_frees_its_place(
+    backend: GatedBackend, make_service: Make, reports: Reports
+) -> None:
+    """A corrupt image is the caller's own error; the time it took is reported, and nothing was inferred."""
+    service = make_service(workers=1, queue_limit=0)
+    with pytest.raises(CorruptImage):
+        await service.predict(png(1)[:40])
+    assert [stage for stage, _, _ in reports] == ["queue", "decode"]
+    backend.gate.set()
+    assert (await service.predict(png(1))).image.width == 40
+
+
+async def test_a_failing_back_end_reaches_the_caller_and_frees_its_place() -> None:
+    """An error of the model is raised where the prediction was awaited, and the next request is served the same."""
+
+    class FailingBackend(StubBackend):
+        def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+            raise RuntimeError(f"no answer for {pixels.shape}")
+
+    service = PredictionService(FailingBackend(), workers=1, limits=QueueLimits(0), on_stage=lambda *_: None)
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="no answer"):
+            await service.predict(png(1))
+    service.close()
+
+
+async def test_stages_are_reported_in_seconds_and_returned(
+    backend: GatedBackend, make_service: Make, reports: Reports
+) -> None:
+    """The callback hears the very times that the prediction carries."""
+    backend.gate.set()
+    prediction = await make_service().predict(png(1))
+    assert dict(prediction.timing) == {stage: seconds for stage, seconds, _ in reports}
+    assert set(prediction.timing) == {"queue", "decode", "infer"}
+    assert all(0 <= seconds < 30 for seconds in prediction.timing.values())
+
+
+async def test_closing_finishes_what_was_admitted(backend: GatedBackend, make_service: Make) -> None:
+    """A shutdown loses no accepted request; later ones are an error."""
+    service = make_service(workers=1, queue_limit=2)
+    tasks = [asyncio.create_task(service.predict(png(value))) for value in range(3)]
+    await until(lambda: service.queue.waiting == 2)
+    closing = asyncio.create_task(asyncio.to_thread(service.close))
+    backend.gate.set()
+    assert len(await asyncio.gather(*tasks)) == 3
+    await closing
+    with pytest.raises(RuntimeError):
+        await service.predict(png(4))
+    assert service.queue.waiting == 0
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("predict")]
+
+
+async def test_past_its_deadline_nothing_is_decoded(
+    backend: GatedBackend, make_service: Make, reports: Reports
+) -> None:
+    """A job whose time ran out while it waited costs no work; one that could not be in time is turned away at once."""
+    service = make_service(workers=1, queue_limit=4)
+    running = asyncio.create_task(service.predict(png(1)))
+    await until(lambda: backend.inside == 1)
+    late = asyncio.create_task(service.predict(png(1), deadline=time.monotonic() + 0.2))
+    await until(lambda: service.queue.waiting == 1)
+    with pytest.raises(Overloaded):
+        await service.predict(png(1), deadline=time.monotonic() + 0.05)
+    await asyncio.sleep(0.2)
+    backend.gate.set()
+    await running
+    with pytest.raises(DeadlineExceeded):
+        await late
+    assert [stage for stage, _, _ in reports] == ["queue", "decode", "infer", "queue"]
