@@ -10,7 +10,7 @@ from api.settings import Settings
 from auth.errors import PasswordRefused
 from auth.accounts.passwords import check_password_policy
 from monitoring.errors import BadLedgerKey
-from monitoring.ledger.signing import Signer
+from monitoring.chains.signing import Signer
 
 
 def check_keys(settings: Settings) -> None:

@@ -17,7 +17,7 @@ from monitoring.audit.store import AuditStore, Transaction
 from monitoring.errors import AuditUnavailable, LedgerUnavailable
 from monitoring.ledger.journal import Journal, SpoolPolicy
 from monitoring.ledger.reader import LedgerReader
-from monitoring.ledger.signing import Signer
+from monitoring.chains.signing import Signer
 from monitoring.ledger.store import LedgerStore
 
 LEDGER_WAIT_S = 1  # then the spool is better

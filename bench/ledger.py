@@ -27,7 +27,7 @@ from monitoring.audit import MIGRATIONS
 from monitoring.ledger.chain import Chain
 from monitoring.ledger.entries import Draft, written_time
 from monitoring.ledger.identity import Ids
-from monitoring.ledger.signing import Signer, new_private_key
+from monitoring.chains.signing import Signer, new_private_key
 from monitoring.ledger.store import LedgerStore
 
 AT_ONCE, CHECKPOINT_EVERY, WRITERS = 2000, 50, 4

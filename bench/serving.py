@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 
 from auth.tokens.jws import generate_signing_key
-from monitoring.ledger.signing import new_private_key
+from monitoring.chains.signing import new_private_key
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "samples" / "yellowstone_forest.jpg"

@@ -23,7 +23,7 @@ import psycopg
 import pytest
 
 from auth.tokens.jws import generate_signing_key, load_signing_key
-from monitoring.ledger.signing import new_private_key
+from monitoring.chains.signing import new_private_key
 from tests.servers import postgres, redis
 
 

@@ -30,7 +30,7 @@ def init() -> None:
     """Write the keys that a gateway needs into .env, unless they are there; nothing else in the file changes."""
     from auth.tokens.jws import generate_signing_key
     from auth.login.totp import new_data_key
-    from monitoring.ledger.signing import new_private_key
+    from monitoring.chains.signing import new_private_key
 
     text = before = ENV_FILE.read_text() if ENV_FILE.exists() else ""
     lines = {

@@ -13,7 +13,7 @@ from monitoring.errors import LedgerDamaged
 from monitoring.ledger.entries import Entry, Erasure, Payload, plain, written_time
 from monitoring.ledger.payloads import payload_problem
 from monitoring.ledger.retention import ledger_transaction, scrub
-from monitoring.ledger.signing import Signer
+from monitoring.chains.signing import Signer
 from monitoring.ledger.tables import ledger_entries, ledger_erasures, ledger_payloads
 
 CHUNK = 500

@@ -25,7 +25,7 @@ from monitoring.ledger.entries import (
     written_time,
 )
 from monitoring.ledger.records import checkpoints_after, writers_in
-from monitoring.ledger.signing import Signer, Verifier
+from monitoring.chains.signing import Signer, Verifier
 from monitoring.ledger.tables import (
     ledger_checkpoints,
     ledger_entries,

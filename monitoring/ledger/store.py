@@ -28,7 +28,7 @@ from monitoring.ledger.entries import (
     written_time,
 )
 from monitoring.ledger.records import head_of
-from monitoring.ledger.signing import Signer, Verifier
+from monitoring.chains.signing import Signer, Verifier
 from monitoring.ledger.tables import ledger_checkpoints, ledger_entries, ledger_heads, ledger_payloads
 
 _CHECKPOINT_LOCK = 0x6C656467  # any number that every process of ours knows

@@ -20,7 +20,7 @@ from monitoring.ledger.entries import (
 )
 from monitoring.ledger.payloads import payload_problem
 from monitoring.ledger.records import FORMAT, Cut, Header, Line, Record, Stray
-from monitoring.ledger.signing import Verifier
+from monitoring.chains.signing import Verifier
 
 MOST_PROBLEMS = 20
 

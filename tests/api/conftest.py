@@ -17,7 +17,7 @@ from api.commands.users import with_accounts
 from api.settings import Settings
 from auth.principal import Role
 from auth.tokens.jws import generate_signing_key
-from monitoring.ledger.signing import new_private_key
+from monitoring.chains.signing import new_private_key
 
 PASSWORD = "correct horse battery"
 MakeClient = Callable[..., TestClient]

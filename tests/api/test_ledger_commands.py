@@ -23,7 +23,7 @@ from auth.principal import Role
 from monitoring.ledger.chain import Chain
 from monitoring.ledger.entries import Draft
 from monitoring.ledger.identity import Ids
-from monitoring.ledger.signing import Signer, new_private_key
+from monitoring.chains.signing import Signer, new_private_key
 from monitoring.ledger.store import LedgerStore
 from monitoring.ledger.tables import ledger_entries
 

@@ -30,7 +30,7 @@ import httpx
 from PIL import Image
 
 from auth.tokens.jws import generate_signing_key
-from monitoring.ledger.signing import new_private_key
+from monitoring.chains.signing import new_private_key
 
 ROOT = Path(__file__).parents[2]
 ATALAYA = Path(sys.executable).with_name("atalaya")

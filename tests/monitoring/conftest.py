@@ -21,11 +21,11 @@ from monitoring.ledger.erasure import Forgetting
 from monitoring.ledger.identity import Ids
 from monitoring.ledger.records import Record, records_in
 from monitoring.ledger.retention import Pruning
-from monitoring.ledger.signing import Signer, Verifier, new_private_key
+from monitoring.chains.signing import Signer, Verifier, new_private_key
 from monitoring.ledger.store import LedgerStore
 from monitoring.ledger.tables import metadata
 from monitoring.ledger.verify import Anchor, Finding, verify
-from tests.monitoring.house import House
+from tests.monitoring.ledger.environment import House
 
 LEDGER_KEY = new_private_key()
 NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)

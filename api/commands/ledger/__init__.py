@@ -14,7 +14,7 @@ app = typer.Typer(help="Check, reproduce, hand out and shorten the prediction le
 @app.command("key")
 def key(as_json: JsonFlag = False) -> None:
     """Print the public key that checks the ledger."""
-    from monitoring.ledger.signing import Signer
+    from monitoring.chains.signing import Signer
 
     signer = Signer(load_settings().ledger_key())
     if as_json:

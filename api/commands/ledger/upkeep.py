@@ -20,7 +20,7 @@ from api.settings import Settings, load_settings
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from monitoring.ledger.signing import Signer
+    from monitoring.chains.signing import Signer
 
 _PATIENCE_S = 60  # beside a gateway that writes
 
@@ -74,7 +74,7 @@ def erase(
 @contextmanager
 def _tools(settings: Settings) -> Iterator[tuple[Engine, Signer]]:
     from storage.database import WRITING, open_blocking_engine
-    from monitoring.ledger.signing import Signer
+    from monitoring.chains.signing import Signer
 
     signer = Signer(settings.ledger_key())
     with_engine(settings, _nothing)  # brings the tables up to date

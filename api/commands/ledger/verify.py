@@ -36,7 +36,7 @@ def verify(
 ) -> None:
     """Check every entry, every statement and the order of all; say which is wrong."""
     from monitoring.ledger import verify as check
-    from monitoring.ledger.signing import Signer, Verifier
+    from monitoring.chains.signing import Signer, Verifier
 
     noted = _anchor(anchor) if anchor else None
     verifier = Verifier(public_key or [Signer(load_settings().ledger_key()).public_key])

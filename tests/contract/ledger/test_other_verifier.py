@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from monitoring.ledger.exports import read_export
-from monitoring.ledger.signing import Verifier
+from monitoring.chains.signing import Verifier
 from monitoring.ledger.verify import verify
 
 HERE = Path(__file__).parent

@@ -14,7 +14,7 @@ from monitoring.ledger.chain import Chain
 from monitoring.ledger.entries import Draft, written_time
 from monitoring.ledger.identity import Ids
 from monitoring.ledger.records import records_in
-from monitoring.ledger.signing import Signer, Verifier, new_private_key
+from monitoring.chains.signing import Signer, Verifier, new_private_key
 from monitoring.ledger.store import LedgerStore
 from monitoring.ledger.verify import Anchor, Finding, verify
 

@@ -16,7 +16,7 @@ from monitoring.ledger.ledger import State
 from monitoring.ledger.spool import SpoolFull
 from monitoring.ledger.store import LedgerStore
 from monitoring.ledger.tables import ledger_checkpoints, ledger_entries, ledger_heads
-from tests.monitoring.house import LONG, House, cost, facts, fill, refused, until
+from tests.monitoring.ledger.environment import LONG, House, cost, facts, fill, refused, until
 
 
 async def test_while_the_database_is_away(house: House) -> None:

@@ -24,7 +24,7 @@ from monitoring.errors import LedgerFull
 from monitoring.ledger.entries import GENESIS, Entry, Head, Payload
 from monitoring.ledger.journal import Journal
 from monitoring.ledger.ledger import Ledger, State
-from monitoring.ledger.signing import Signer, Verifier, new_private_key
+from monitoring.chains.signing import Signer, Verifier, new_private_key
 from monitoring.ledger.tables import ledger_entries, ledger_heads, ledger_payloads
 
 LONG = "x" * 20_000

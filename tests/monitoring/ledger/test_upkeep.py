@@ -25,9 +25,9 @@ from monitoring.ledger.entries import written_time
 from monitoring.ledger.erasure import Forgetting
 from monitoring.ledger.ledger import Ledger
 from monitoring.ledger.retention import Pruning
-from monitoring.ledger.signing import Signer
+from monitoring.chains.signing import Signer
 from monitoring.ledger.tables import ledger_entries, ledger_heads
-from tests.monitoring.ledgers import KEY, LONG_AGO, NOW, checked, facts, fill, opened
+from tests.monitoring.ledger.ledgers import KEY, LONG_AGO, NOW, checked, facts, fill, opened
 
 # Prunes or erases until it is killed, and says when each transaction is done.
 PROGRAM = """
@@ -35,7 +35,7 @@ import sys
 from datetime import UTC, datetime
 from storage.database import WRITING, open_blocking_engine
 from monitoring.ledger import erasure, retention
-from monitoring.ledger.signing import Signer
+from monitoring.chains.signing import Signer
 what, url, key, moment = sys.argv[1:]
 erasure.CHUNK = retention.CHUNK = 20
 tools = open_blocking_engine(url).execution_options(**WRITING), Signer(key), datetime.now(UTC)

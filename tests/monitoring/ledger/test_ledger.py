@@ -11,7 +11,7 @@ from sqlalchemy import event, text
 from auth.errors import QuotaExceeded
 from auth.principal import Role
 from auth.accounts.store import UserStore
-from tests.monitoring.house import House, cost, facts, refused
+from tests.monitoring.ledger.environment import House, cost, facts, refused
 
 
 async def test_recorded_is_durable(house: House) -> None:

@@ -12,7 +12,7 @@ import pytest
 from monitoring.ledger.entries import Checkpoint, Entry, Head, Payload
 from monitoring.ledger.payloads import payload_problem
 from monitoring.ledger.records import Header, Line, Record
-from monitoring.ledger.signing import new_private_key
+from monitoring.chains.signing import new_private_key
 from monitoring.ledger.verify import MOST_PROBLEMS
 
 BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"

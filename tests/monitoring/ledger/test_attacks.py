@@ -17,7 +17,7 @@ from monitoring.ledger.erasure import Forgetting
 from monitoring.ledger.identity import Ids
 from monitoring.ledger.records import Header, Line, checkpoints_in
 from monitoring.ledger.retention import Pruning
-from monitoring.ledger.signing import Signer, Verifier, new_private_key
+from monitoring.chains.signing import Signer, Verifier, new_private_key
 from monitoring.ledger.store import LedgerStore
 from monitoring.ledger.tables import (
     ledger_checkpoints,
@@ -27,7 +27,7 @@ from monitoring.ledger.tables import (
     ledger_stumps,
 )
 from monitoring.ledger.verify import verify
-from tests.monitoring.ledgers import KEY, LONG_AGO, NOW, checked, facts, fill, found, opened
+from tests.monitoring.ledger.ledgers import KEY, LONG_AGO, NOW, checked, facts, fill, found, opened
 
 WRITTEN_LONG_AGO = written_time(LONG_AGO)
 
