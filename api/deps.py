@@ -12,9 +12,9 @@ from fastapi.security import OAuth2PasswordBearer
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.audit import record
-from api.draining import Draining
-from api.limits import caller_address
+from api.http.audit import record
+from api.http.draining import Draining
+from api.rate_limits.limiter import caller_address
 from api.settings import Settings
 from auth.accounts.service import Accounts
 from auth.authenticator import Authenticator

@@ -11,12 +11,12 @@ import structlog
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.admission import memory_for_images
-from api.allocator import return_free_memory
+from api.prediction.admission import memory_for_images
+from api.server.allocator import return_free_memory
 from api.deps import State
-from api.draining import Draining
-from api.errors import SettingsError
-from api.limits import CallerLimits
+from api.http.draining import Draining
+from api.http.errors import SettingsError
+from api.rate_limits.limiter import CallerLimits
 from api.settings import Settings
 from api.stores import audit_store, ledger_journal, ledger_reader
 from auth.accounts.service import Accounts

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from api.errors import SettingsError
-from api.proxies import host_name
+from api.http.errors import SettingsError
+from api.http.proxies import host_name
 from auth.certificates import read_subject
 from auth.tokens.jwks import is_safe_url
 from auth.tokens.external_issuers import TrustedIssuer

@@ -8,7 +8,7 @@ from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from api.ledger import QuotaTill
+from api.prediction.recording import QuotaTill
 from api.settings import Settings
 from storage.database import WRITING, file_of, open_blocking_engine, reading, writing
 from auth.errors import DatabaseUnavailable

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from api.commands.database import Note, Noting, with_engine
 from api.commands.output import JsonFlag, print_json, print_table
 from api.commands.secrets import rotate_signing_key
-from api.key_schemas import (
+from api.schemas.keys import (
     DEFAULT_DAYS,
     DEFAULT_OVERLAP_HOURS,
     MAX_DAYS,

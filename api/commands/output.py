@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from api.errors import ApiError
+from api.http.errors import ApiError
 from auth.errors import AuthError
 from model.errors import ModelRoomError
 from monitoring.errors import MonitoringError

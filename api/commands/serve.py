@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.errors import SettingsError
+from api.http.errors import SettingsError
 from api.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry
 
-    from api.serving import GatewayServer
-    from api.workers import Place
+    from api.server.process import GatewayServer
+    from api.server.supervisor import Place
     from model.backends import Backend
     from monitoring.sentry import ErrorReporter
 
@@ -40,9 +40,9 @@ def serve(
     tls_client_ca: Annotated[Path | None, typer.Option(help="Accept certificates of this CA from clients.")] = None,
 ) -> int:
     """Serve predictions until SIGINT or SIGTERM."""
-    from api.allocator import keep_memory_small
+    from api.server.allocator import keep_memory_small
     from api.production import check_keys
-    from api.tls import server_context
+    from api.server.tls import server_context
     from monitoring.logs import configure_logging
 
     keep_memory_small()
@@ -84,7 +84,7 @@ class _Doors:
 
 def _open_doors(settings: Settings, host: str, port: int) -> _Doors:
     """Raises SettingsError."""
-    from api.serving import listen_at
+    from api.server.process import listen_at
 
     requests = listen_at(host, port, "PORT")
     if settings.metrics_port is None:
@@ -109,9 +109,9 @@ def _serve_alone(settings: Settings, doors: _Doors) -> int:
 def _serve_with_workers(settings: Settings, given: dict[str, Any], doors: _Doors) -> int:
     from prometheus_client import CollectorRegistry
 
-    from api.serving import END_LIMIT_S
-    from api.sharing import shared_folder
-    from api.workers import Workers, fork, freeze_imports
+    from api.server.process import END_LIMIT_S
+    from api.server.shared_directory import shared_folder
+    from api.server.supervisor import Workers, fork, freeze_imports
     from monitoring.multiprocess import forget_gauges, share_metrics, shared_registry
 
     def prepare() -> int:
@@ -166,8 +166,8 @@ def _server(
 ) -> GatewayServer:
     """Nothing is opened yet. Raises SettingsError, WeakSigningKey."""
     from api.app import create_app
-    from api.draining import Draining
-    from api.serving import gateway_server
+    from api.http.draining import Draining
+    from api.server.process import gateway_server
 
     draining = Draining()
     app = create_app(

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from starlette.responses import JSONResponse
 
 from api.deps import Rooms
-from api.schemas import Readiness
+from api.schemas.predictions import Readiness
 
 router = APIRouter(tags=["health"])
 

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query
 from starlette.requests import Request
 
-from api.audit import record
+from api.http.audit import record
 from api.deps import Caller, Rooms
-from api.history_schemas import PastPage, PastPrediction
-from api.schemas import Problem
+from api.schemas.history import PastPage, PastPrediction
+from api.schemas.predictions import Problem
 from auth.principal import Principal, Scope
 from monitoring.errors import PredictionNotFound
 

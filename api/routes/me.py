@@ -9,11 +9,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
 
-from api.audit import record
+from api.http.audit import record
 from api.deps import CurrentPrincipal, GuardedRoute, Rooms
-from api.limits import caller_address
-from api.schemas import Me, Problem
-from api.user_schemas import PasswordChange, TotpBeginning, TotpCode, TotpSecret
+from api.rate_limits.limiter import caller_address
+from api.schemas.predictions import Me, Problem
+from api.schemas.users import PasswordChange, TotpBeginning, TotpCode, TotpSecret
 from auth.errors import AuthError, KeyBound, NoAccount, UserNotFound
 from auth.accounts.passwords import check_password_policy
 from auth.accounts.store import User

@@ -8,12 +8,12 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from api.audit import record
+from api.http.audit import record
 from api.deps import Rooms, State, bearer_of, principal_of
-from api.errors import OAUTH_ERRORS, UnauthorizedClient
-from api.oauth import REFUSALS, client_of, form_body, oauth_error, read_form
+from api.http.errors import OAUTH_ERRORS, UnauthorizedClient
+from api.http.oauth_forms import REFUSALS, client_of, form_body, oauth_error, read_form
 from api.routes.auth import grants
-from api.schemas import Introspection
+from api.schemas.predictions import Introspection
 from auth.authenticator import token_targets
 from auth.errors import InvalidClient, InvalidToken
 from auth.principal import Principal, Scope, written_scopes

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from starlette.requests import Request
 
-from api.audit import record
+from api.http.audit import record
 from api.deps import CurrentPrincipal, Rooms
-from api.schemas import Problem
-from api.usage_schemas import KeyUsage, UsageAnswer
+from api.schemas.predictions import Problem
+from api.schemas.usage import KeyUsage, UsageAnswer
 from auth.errors import InsufficientScope
 from auth.principal import Scope
 from auth.quotas.tallies import owners_of, user_owner

@@ -7,10 +7,10 @@ from typing import Any
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
 
-from api.audit import record
+from api.http.audit import record
 from api.deps import Caller, GuardedRoute, Rooms
-from api.schemas import Problem
-from api.user_schemas import NewUser, UserAnswer, UserPatch
+from api.schemas.predictions import Problem
+from api.schemas.users import NewUser, UserAnswer, UserPatch
 from auth.errors import AuthError
 from auth.principal import Scope
 from auth.accounts.store import UserChange

@@ -60,7 +60,7 @@ class Report:
 
 def decode_all(name: str, seed: int, numbers: Sequence[int], told: Connection) -> None:
     """In a process of its own: say the number before each image, then how it ended and what is resident."""
-    from api.allocator import keep_memory_small
+    from api.server.allocator import keep_memory_small
     from model.errors import ImageRefused
     from model.imaging.decode import decode_image, image_needs
 

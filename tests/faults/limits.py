@@ -23,10 +23,10 @@ import structlog
 from limits import parse
 from prometheus_client import CollectorRegistry
 
-from api.guarded_windows import windows_of
+from api.rate_limits.guarded import windows_of
 from api.settings import Settings
-from api.shared_windows import REDIS_WAIT_S, MachineWindows, RedisWindows
-from api.windows import Windows
+from api.rate_limits.shared import REDIS_WAIT_S, MachineWindows, RedisWindows
+from api.rate_limits.windows import Windows
 from monitoring.metrics import Metrics
 from tests.servers import redis
 

@@ -17,7 +17,7 @@ Encode = Callable[..., bytes]
 _MEASURE = """
 import json, sys
 from pathlib import Path
-from api.allocator import keep_memory_small, return_free_memory
+from api.server.allocator import keep_memory_small, return_free_memory
 from model.imaging.decode import decode_image, image_needs
 def memory(name):
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -1,0 +1,105 @@
+"""What the OAuth endpoints share: form bodies, who the client is, and errors in the RFC's own form."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import parse_qsl, unquote_plus
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from api.http.errors import OAUTH_ERRORS, BadForm, headers_of, status_of
+from api.schemas.predictions import OAuthProblem
+from auth.clients import Client, ClientStore
+from auth.errors import InvalidClient
+from auth.tokens.access import FIRST_PARTY
+
+FORM_PATHS = ("/auth/token", "/auth/revoke", "/auth/introspect")  # their forms are bounded below
+_MAX_FORM_BYTES = 16 * 1024
+_MAX_FIELDS = 16
+
+
+# What the endpoints refuse in OAuth's own form.
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": OAuthProblem} for status in (400, 401, 403, 408, 429, 503)
+}
+_CLIENT_FIELDS = {"client_id": {"type": "string"}, "client_secret": {"type": "string", "format": "password"}}
+
+
+def form_body(required: Sequence[str], properties: Mapping[str, Any]) -> dict[str, Any]:
+    """What OpenAPI is told of an endpoint's form, in which a client may name itself, too."""
+    filled = {name: {"minLength": 1, **properties[name]} for name in required}
+    schema = {
+        "type": "object",
+        "required": list(required),
+        "properties": {**properties, **filled, **_CLIENT_FIELDS},
+        "additionalProperties": {"type": "string"},
+        "maxProperties": _MAX_FIELDS,
+    }
+    content = {"application/x-www-form-urlencoded": {"schema": schema}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+async def read_form(request: Request, *required: str) -> dict[str, str]:
+    """The parameters, each once (RFC 6749, section 3.2). Raises BadForm, also for one of `required` that is missing."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/x-www-form-urlencoded":
+        raise BadForm("Send the parameters as application/x-www-form-urlencoded.")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MAX_FORM_BYTES:
+            raise BadForm(f"The form may have {_MAX_FORM_BYTES} bytes at most.")
+    try:
+        pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_MAX_FIELDS, errors="strict")
+    except ValueError as error:
+        raise BadForm("The form is not valid: check its encoding and its number of fields.") from error
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise BadForm("A parameter is given more than once. Give each once.")
+    form = dict(pairs)
+    require(form, *required)
+    return form
+
+
+def require(form: dict[str, str], *names: str) -> None:
+    """Raises BadForm, naming what is missing or empty."""
+    missing = [name for name in names if not form.get(name)]
+    if missing:
+        raise BadForm(f"Missing: {', '.join(missing)}.")
+
+
+async def client_of(clients: ClientStore, request: Request, form: dict[str, str]) -> Client | None:
+    """The client that the request authenticates (RFC 6749, section 2.3.1), None for a first-party one.
+
+    Raises InvalidClient, BadForm for two ways at once.
+    """
+    scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
+    in_form = form.get("client_id", ""), form.get("client_secret", "")
+    client_id, secret = _basic(encoded) if scheme.lower() == "basic" else in_form
+    if scheme.lower() == "basic" and in_form[1]:
+        raise BadForm("The client's secret is given twice. Send it by HTTP Basic or as a field.")
+    if client_id in ("", FIRST_PARTY) and not secret:
+        return None
+    return await clients.authenticate(client_id, secret)
+
+
+def _basic(encoded: str) -> tuple[str, str]:
+    try:
+        client_id, separator, secret = base64.b64decode(encoded, validate=True).decode().partition(":")
+    except ValueError:  # no base64, or no UTF-8 in it
+        raise InvalidClient from None
+    if not separator:
+        raise InvalidClient
+    return unquote_plus(client_id), unquote_plus(secret)
+
+
+def oauth_error(request: Request, error: Exception) -> Response:
+    """RFC 6749, section 5.2."""
+    name = next(OAUTH_ERRORS[kind] for kind in type(error).__mro__ if kind in OAUTH_ERRORS)
+    request.state.problem_code = name
+    # Elsewhere a wrong password is a 403; here the RFC has its own word and status for it.
+    status = HTTPStatus.BAD_REQUEST if name == "invalid_grant" else status_of(error) or HTTPStatus.BAD_REQUEST
+    return JSONResponse({"error": name, "error_description": str(error)}, status, headers_of(error))

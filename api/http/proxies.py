@@ -1,0 +1,124 @@
+"""Who is at the other end, the peer or the client that a trusted proxy tells of, and under which name it asks."""
+
+from __future__ import annotations
+
+import base64
+import ssl
+from collections.abc import Collection, Sequence
+from http import HTTPStatus
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.http.errors import HostNotAllowed, problem
+
+Network = IPv4Network | IPv6Network
+Address = IPv4Address | IPv6Address
+
+# Words about the client that anybody can send. Nothing behind this middleware sees them.
+_FORWARDING = frozenset(
+    {b"forwarded", b"x-real-ip", b"cf-connecting-ip", b"true-client-ip", b"x-client-ip", b"client-cert"}
+    | {b"client-cert-chain", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port"}
+)
+_PROBES = frozenset({"/livez", "/readyz"})  # asked by address, not by name
+_MAX_HOPS = 32
+
+
+class TrustedProxies:
+    """Makes the client's address, scheme and certificate those that a proxy in `networks` passes on.
+
+    The address is the right-most of X-Forwarded-For that is no trusted proxy's; the certificate comes as RFC 9440
+    says and goes where ASGI's TLS extension has it. From every other peer these headers are dropped unread.
+    """
+
+    def __init__(self, app: ASGIApp, *, networks: Sequence[Network]) -> None:
+        self._app = app
+        self._networks = networks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            peer = _address(scope["client"][0]) if scope.get("client") else None
+            if peer is not None and self._trusts(peer):
+                self._believe(scope, Headers(scope=scope), peer)
+            scope["headers"] = [(name, value) for name, value in scope["headers"] if name not in _FORWARDING]
+        await self._app(scope, receive, send)
+
+    def _trusts(self, address: Address) -> bool:
+        return any(address in network for network in self._networks)
+
+    def _believe(self, scope: Scope, headers: Headers, peer: Address) -> None:
+        scope["client"] = (str(self._client(headers, peer)), 0)
+        scheme = headers.get("x-forwarded-proto", "").rpartition(",")[2].strip().lower()
+        if scheme in ("http", "https"):
+            scope["scheme"] = scheme
+        # The proxy's own certificate is no caller's, and of two headers one is a caller's invention.
+        certificate = ",".join(headers.getlist("client-cert"))
+        scope["extensions"] = {**scope.get("extensions", {}), "tls": {"client_cert_chain": _chain(certificate)}}
+
+    def _client(self, headers: Headers, peer: Address) -> Address:
+        """Walk back from the peer as far as each hop is trusted."""
+        client = peer
+        hops = ",".join(headers.getlist("x-forwarded-for")).split(",")
+        for hop in reversed(hops[-_MAX_HOPS:]):
+            address = _address(hop)
+            if address is None:
+                break
+            client = address
+            if not self._trusts(address):
+                break
+        return client
+
+
+class AllowedHosts:
+    """Refuses a request under a name that is not in `names`; "*" allows all. Probes need no name."""
+
+    def __init__(self, app: ASGIApp, *, names: Collection[str]) -> None:
+        self._app = app
+        self._names = frozenset(names)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in _PROBES or self._allows(Headers(scope=scope).getlist("host")):
+            await self._app(scope, receive, send)
+            return
+        scope["state"]["problem_code"] = HostNotAllowed.code
+        detail = "This gateway is not served under that host name. Add the name to ALLOWED_HOSTS, or use another."
+        request_id = scope["state"]["request_id"]
+        await problem(HTTPStatus.MISDIRECTED_REQUEST, HostNotAllowed.code, detail, request_id)(scope, receive, send)
+
+    def _allows(self, hosts: Sequence[str]) -> bool:
+        return "*" in self._names or (len(hosts) == 1 and host_name(hosts[0]) in self._names)
+
+
+def host_name(authority: str) -> str:
+    """The name in `name:port`, in lower case; an IPv6 address keeps its brackets."""
+    name, separator, port = authority.strip().lower().rpartition(":")
+    return (name if separator and (port.isdecimal() or not port) else authority.strip().lower()).rstrip(".")
+
+
+def _address(text: str) -> Address | None:
+    """Read an address, with or without a port; one of IPv4 written as IPv6 is the same as the former."""
+    text = text.strip()
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    if isinstance(address, IPv4Address):
+        return address
+    # A zone may be any text, and means nothing on another machine.
+    return None if address.scope_id else address.ipv4_mapped or address
+
+
+def _chain(value: str) -> list[str]:
+    """PEM of the certificate in a Client-Cert header: DER in base64 between colons (RFC 9440, section 2.2)."""
+    if not (value.startswith(":") and value.endswith(":")):
+        return []
+    try:
+        der = base64.b64decode(value[1:-1], validate=True)
+    except ValueError:
+        return []
+    return [ssl.DER_cert_to_PEM_cert(der)] if der else []

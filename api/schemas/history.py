@@ -1,0 +1,61 @@
+"""Past predictions, as they are shown."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Field
+
+from api.schemas.predictions import ImageAnswer, LabelProbability, ModelAnswer
+from monitoring.ledger.reader import Past
+
+
+class Proof(BaseModel):
+    """The prediction's place in the ledger; docs/ledger.md says how to check it."""
+
+    writer: str
+    seq: int
+    commitment: str = Field(description="SHA-256 over the salt and the document that is kept")
+    hash: str = Field(description="SHA-256 over the entry and the hash of the one before it")
+
+
+class PastPrediction(BaseModel):
+    """What was recorded of a request. One that got no prediction has a `code`, and null for what it lacks."""
+
+    id: str = Field(description="UUIDv7")
+    at: str = Field(description="UTC, to the microsecond")
+    status: int
+    code: str | None
+    count: int = Field(description="how many equal refusals this stands for")
+    label: str | None
+    confidence: float | None
+    predictions: list[LabelProbability] = Field(description="all labels, best first")
+    model: ModelAnswer | None
+    image: ImageAnswer | None
+    preprocessing: str | None
+    timing: dict[str, float] = Field(description="milliseconds by stage")
+    proof: Proof
+
+    @classmethod
+    def of(cls, past: Past) -> PastPrediction:
+        facts, entry = past.facts, past.entry
+        output = facts["output"] or {"label": None, "confidence": None, "probabilities": {}}
+        ranked = sorted(output["probabilities"].items(), key=lambda pair: -pair[1])
+        return cls(
+            id=entry.id,
+            at=entry.at,
+            status=facts["status"],
+            code=facts["code"],
+            count=facts["count"],
+            label=output["label"],
+            confidence=output["confidence"],
+            predictions=[LabelProbability(label=label, probability=probability) for label, probability in ranked],
+            model=ModelAnswer(**facts["model"]) if facts["model"] else None,
+            image=ImageAnswer(**facts["image"]) if facts["image"] else None,
+            preprocessing=facts["preprocessing"],
+            timing={stage: microseconds / 1000 for stage, microseconds in facts["timing_us"].items()},
+            proof=Proof(writer=entry.writer, seq=entry.seq, commitment=entry.commitment, hash=entry.hash),
+        )
+
+
+class PastPage(BaseModel):
+    entries: list[PastPrediction]
+    next: str | None = Field(description="the `cursor` of the next, older page; null on the last one")

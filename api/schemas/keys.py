@@ -1,0 +1,137 @@
+"""The shapes of `/v1/keys`, which the command line shares."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from api.schemas.predictions import JSON_NUMBER
+from auth.api_keys.store import OVERLAP, Key, KeyTerms
+from auth.principal import Scope
+
+MAX_DAYS = 366
+MAX_OVERLAP_HOURS = 30 * 24
+DEFAULT_DAYS = 90
+DEFAULT_OVERLAP_HOURS = OVERLAP // timedelta(hours=1)
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must be printable")
+    return text
+
+
+def _network(text: str) -> str:
+    if "%" in text:  # a zone means something on one machine alone
+        raise ValueError("must be an address or a network without a zone")
+    return str(ip_network(text))
+
+
+Name = Annotated[
+    str, Field(min_length=1, max_length=64, json_schema_extra={"format": "printable"}), AfterValidator(_printable)
+]
+Network = Annotated[str, AfterValidator(_network), Field(json_schema_extra={"format": "ip-network"})]
+Quota = Annotated[int, Field(ge=0, le=2**53), JSON_NUMBER]
+Days = Annotated[int, Field(ge=1, le=MAX_DAYS, description="from now"), JSON_NUMBER]
+
+
+class NewKey(BaseModel):
+    """What is asked of a new key."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Name
+    scopes: list[Scope] = Field([Scope.PREDICT], min_length=1, max_length=len(Scope))
+    expires_days: Days = DEFAULT_DAYS
+    addresses: list[Network] = Field([], max_length=16, description="addresses or networks; any where there is none")
+    rate: str | None = Field(None, pattern=r"^[1-9][0-9]{0,8}/(second|minute|hour|day)$", examples=["60/minute"])
+    monthly_requests: Quota | None = None
+    monthly_megapixels: Quota | None = None
+
+    def terms(self) -> KeyTerms:
+        return KeyTerms(
+            name=self.name,
+            scopes=frozenset(self.scopes),
+            expires_at=in_days(self.expires_days),
+            addresses=tuple(map(ip_network, self.addresses)),
+            rate=self.rate,
+            monthly_requests=self.monthly_requests,
+            monthly_megapixels=self.monthly_megapixels,
+        )
+
+
+class Rotation(BaseModel):
+    """How a key is rotated."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    overlap_hours: Annotated[int, Field(ge=0, le=MAX_OVERLAP_HOURS), JSON_NUMBER] = Field(
+        DEFAULT_OVERLAP_HOURS, description="how long the old secret still counts"
+    )
+    expires_days: Days | None = Field(None, description="from now; the key ends when it did, if absent")
+
+    @property
+    def overlap(self) -> timedelta:
+        return timedelta(hours=self.overlap_hours)
+
+    @property
+    def expires_at(self) -> datetime | None:
+        return None if self.expires_days is None else in_days(self.expires_days)
+
+
+class KeyAnswer(BaseModel):
+    """A key without its secret."""
+
+    id: str
+    name: str
+    user_id: str
+    user: str
+    scopes: list[Scope]
+    addresses: list[str]
+    rate: str | None
+    monthly_requests: int | None
+    monthly_megapixels: int | None
+    created_at: datetime
+    expires_at: datetime
+    previous_until: datetime | None = Field(description="until when the secret before the last rotation counts")
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+    @classmethod
+    def of(cls, key: Key) -> KeyAnswer:
+        return cls(**_members(key))
+
+
+class KeyWithSecret(KeyAnswer):
+    key: str = Field(description="the whole key, shown this once")
+
+    @classmethod
+    def showing(cls, key: Key, text: str) -> KeyWithSecret:
+        return cls(**_members(key), key=text)
+
+
+def _members(key: Key) -> dict[str, Any]:
+    terms = key.terms
+    return {
+        "id": key.id,
+        "name": terms.name,
+        "user_id": key.user_id,
+        "user": key.user_name,
+        "scopes": sorted(terms.scopes),
+        "addresses": [str(network) for network in terms.addresses],
+        "rate": terms.rate,
+        "monthly_requests": terms.monthly_requests,
+        "monthly_megapixels": terms.monthly_megapixels,
+        "created_at": key.created_at,
+        "expires_at": terms.expires_at,
+        "previous_until": key.previous_until,
+        "revoked_at": key.revoked_at,
+        "last_used_at": key.last_used_at,
+    }
+
+
+def in_days(days: int) -> datetime:
+    return datetime.now(UTC) + timedelta(days=days)

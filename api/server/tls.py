@@ -1,0 +1,60 @@
+"""TLS that the gateway terminates itself: uvicorn's HTTP protocol, with the client's certificate in the scope."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from api.http.errors import SettingsError
+from api.settings import Settings
+
+
+class CertificateProtocol(HttpToolsProtocol):
+    """Adds ASGI's TLS extension, of which it fills `client_cert_chain` (PEM, the client's own certificate alone)."""
+
+    _certificate: str | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own signature
+        super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        # Only what the handshake has verified is told.
+        der = tls.getpeercert(binary_form=True) if tls is not None else None
+        self._certificate = ssl.DER_cert_to_PEM_cert(der) if der else None
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._certificate is not None:
+            self.scope["extensions"] = {"tls": {"client_cert_chain": [self._certificate]}}
+
+
+def server_context(settings: Settings) -> ssl.SSLContext | None:
+    """TLS 1.2 or later, where the settings name a certificate. Raises SettingsError."""
+    if settings.tls_certificate is None:
+        # Who sets one of these must not be served in plain text.
+        if settings.tls_key or settings.tls_client_ca:
+            raise SettingsError("TLS_CERTIFICATE is not set, but TLS_KEY or TLS_CLIENT_CA is. Set it, or unset them.")
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    with _naming("TLS_CERTIFICATE and TLS_KEY must be PEM files that belong together, the key not encrypted"):
+        # Without a password to try, OpenSSL would ask the terminal for one and wait.
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key, password="")
+    if settings.tls_client_ca is not None:
+        with _naming("TLS_CLIENT_CA must be a PEM file of certificates"):
+            context.load_verify_locations(settings.tls_client_ca)
+        # A caller may come without a certificate; one that it brings must verify.
+        context.verify_mode = ssl.CERT_OPTIONAL
+    return context
+
+
+@contextmanager
+def _naming(rule: str) -> Iterator[None]:
+    """Raises SettingsError for files that cannot be used."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{rule}: {getattr(error, 'reason', None) or type(error).__name__}.") from None

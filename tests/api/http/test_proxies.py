@@ -1,0 +1,152 @@
+"""What a proxy says counts from a trusted one; a host name counts when it is listed."""
+
+from __future__ import annotations
+
+import base64
+import ssl
+from ipaddress import ip_network
+from typing import Any
+
+import httpx
+import pytest
+from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
+
+from api.http.proxies import TrustedProxies, host_name
+
+NETWORKS = (ip_network("10.0.0.0/8"), ip_network("2001:db8::/32"))
+
+
+class Seen:
+    """An application that keeps the last request's scope."""
+
+    scope: Scope
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+
+async def seen(peer: str, headers: list[tuple[str, str]]) -> Scope:
+    """What comes through of a request from `peer`."""
+    app = Seen()
+    transport = httpx.ASGITransport(TrustedProxies(app, networks=NETWORKS), client=(peer, 1234))
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        await client.get("/", headers=[(name, value.encode("latin-1")) for name, value in headers])
+    return app.scope
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "client"),
+    [
+        ("10.0.0.1", ["203.0.113.9"], "203.0.113.9"),
+        ("10.0.0.1", ["6.6.6.6, 203.0.113.9"], "203.0.113.9"),
+        ("10.0.0.1", ["6.6.6.6, 203.0.113.9, 10.9.9.9"], "203.0.113.9"),
+        ("10.0.0.1", ["6.6.6.6", "203.0.113.9"], "203.0.113.9"),
+        ("10.0.0.1", ["203.0.113.9:4711"], "203.0.113.9"),
+        ("10.0.0.1", ["[2001:4860::1]:80"], "2001:4860::1"),
+        ("2001:db8::1", ["2001:4860::1"], "2001:4860::1"),
+        ("::ffff:10.0.0.1", ["203.0.113.9"], "203.0.113.9"),
+        ("10.0.0.1", ["::ffff:203.0.113.9"], "203.0.113.9"),
+        ("10.0.0.1", ["203.0.113.9, unknown"], "10.0.0.1"),
+        ("10.0.0.1", ["203.0.113.9, "], "10.0.0.1"),
+        ("10.0.0.1", ["10.1.1.1, 10.2.2.2"], "10.1.1.1"),
+        ("10.0.0.1", [], "10.0.0.1"),
+        ("10.0.0.1", ["fe80::1%any text"], "10.0.0.1"),
+        ("203.0.113.1", ["6.6.6.6"], "203.0.113.1"),
+        ("203.0.113.1", ["10.0.0.1"], "203.0.113.1"),
+    ],
+)
+async def test_the_client_is_the_right_most_untrusted_hop(peer: str, forwarded: list[str], client: str) -> None:
+    """Only what trusted proxies have added is walked back; what a client wrote before it changes nothing."""
+    scope = await seen(peer, [("X-Forwarded-For", value) for value in forwarded])
+    assert scope["client"][0] == client
+
+
+@pytest.mark.parametrize(
+    ("peer", "proto", "scheme"),
+    [
+        ("10.0.0.1", "https", "https"),
+        ("10.0.0.1", "http, HTTPS", "https"),
+        ("10.0.0.1", "javascript", "http"),
+        ("6.6.6.6", "https", "http"),
+    ],
+)
+async def test_the_scheme_is_the_proxy_s_word(peer: str, proto: str, scheme: str) -> None:
+    """X-Forwarded-Proto counts from a trusted proxy, and only as http or https."""
+    assert (await seen(peer, [("X-Forwarded-Proto", proto)]))["scheme"] == scheme
+
+
+@pytest.mark.parametrize("peer", ["10.0.0.1", "6.6.6.6"])
+async def test_nothing_behind_sees_the_headers(peer: str) -> None:
+    """Forwarding headers end here, so that no other code can believe them."""
+    names = ("Forwarded", "X-Real-IP", "CF-Connecting-IP", "True-Client-IP", "X-Forwarded-Host", "Client-Cert")
+    scope = await seen(peer, [(name, "6.6.6.6") for name in names])
+    left = {name.decode() for name, _ in scope["headers"]}
+    assert left.isdisjoint(name.lower() for name in names)
+
+
+def certificates(scope: Scope) -> Any:
+    return scope.get("extensions", {}).get("tls", {}).get("client_cert_chain")
+
+
+async def test_a_certificate_comes_from_a_trusted_proxy() -> None:
+    """RFC 9440's header becomes ASGI's TLS extension; from others, or malformed, it is nothing."""
+    value = f":{base64.b64encode(b'der').decode()}:"
+    assert certificates(await seen("10.0.0.1", [("Client-Cert", value)])) == [ssl.DER_cert_to_PEM_cert(b"der")]
+    assert certificates(await seen("6.6.6.6", [("Client-Cert", value)])) is None
+    for malformed in ("", ":", "::", ":!:", ":é:", value[1:], "der"):
+        assert not certificates(await seen("10.0.0.1", [("Client-Cert", malformed)]))
+
+
+async def test_two_certificates_are_none() -> None:
+    """A client's Client-Cert in front of the proxy's own does not win."""
+    values = [f":{base64.b64encode(der).decode()}:" for der in (b"stolen", b"genuine")]
+    assert not certificates(await seen("10.0.0.1", [("Client-Cert", value) for value in values]))
+
+
+@pytest.mark.parametrize(("peer", "chain"), [("10.0.0.1", []), ("6.6.6.6", ["the peer's"])])
+async def test_the_certificate_of_a_proxy_is_no_caller_s(peer: str, chain: list[str]) -> None:
+    """A trusted proxy that presents a certificate itself lends it to nobody; other peers speak for themselves."""
+    app = Seen()
+
+    async def proxy(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["extensions"] = {"tls": {"client_cert_chain": ["the peer's"]}}
+        await TrustedProxies(app, networks=NETWORKS)(scope, receive, send)
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(proxy, client=(peer, 1)), base_url="http://a") as client:
+        await client.get("/")
+    assert certificates(app.scope) == chain
+
+
+@pytest.mark.parametrize(
+    ("authority", "name"),
+    [
+        ("Gateway.Example:8000", "gateway.example"),
+        ("gateway.example.", "gateway.example"),
+        ("[::1]:8000", "[::1]"),
+        ("[::1]", "[::1]"),
+        ("gateway.example:", "gateway.example"),
+        ("gateway.example:80@evil", "gateway.example:80@evil"),
+        ("", ""),
+    ],
+)
+def test_a_name_has_no_port(authority: str, name: str) -> None:
+    """The port, the case and a final dot do not belong to the name."""
+    assert host_name(authority) == name
+
+
+@pytest.mark.parametrize("host", ["evil.example", "testserver.evil.example", "eviltestserver", "", "testserver@evil"])
+def test_another_host_is_refused(client: TestClient, host: str) -> None:
+    """A name that is not listed gets 421, a request id and a sentence that says what to do; probes need no name."""
+    answer = client.get("/v1/me", headers={"Host": host})
+    assert (answer.status_code, answer.json()["code"]) == (421, "host_not_allowed")
+    assert "ALLOWED_HOSTS" in answer.json()["detail"]
+    assert answer.headers["x-request-id"]
+    assert client.get("/livez", headers={"Host": host}).status_code == 200
+
+
+def test_a_listed_host_is_served(client: TestClient) -> None:
+    """The port and the case of a listed name do not matter."""
+    assert client.get("/v1/me", headers={"Host": "TestServer:1"}).status_code == 401
