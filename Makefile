@@ -32,7 +32,7 @@ bench: $(VENV)/.run ## what requests cost, measured in one run
 	@$(BIN)/python -m bench.ledger
 
 faults: $(VENV)/.dev ## kill, fill, flood and fuzz a running gateway; prints what came of it
-	@status=0; for experiment in $(FAULTS); do echo "== $$experiment"; $(BIN)/python -m tests.faults.$$experiment || status=1; done; exit $$status
+	@status=0; for experiment in $(FAULTS); do echo "== $$experiment"; $(BIN)/python -m tests.experiments.$$experiment || status=1; done; exit $$status
 
 lint: $(VENV)/.dev ## ruff, mypy --strict and the import rules
 	@echo "== lint, types, import rules"

@@ -22,7 +22,7 @@ from api.settings import Settings, load_settings
 from api.rate_limits.shared import REDIS_WAIT_S, RedisWindows
 from api.rate_limits.windows import SLICES, Windows
 from monitoring.metrics import Metrics
-from tests.faults.limits import worst_lag_s
+from tests.experiments.limits import worst_lag_s
 
 HOURLY = parse("10/hour")
 

@@ -12,7 +12,7 @@ from typing import Any
 from bench.load import Load, drive, request_of
 
 PASSWORD = "correct horse battery"
-FOREST = Path(__file__).parents[3] / "samples" / "yellowstone_forest.jpg"
+FOREST = Path(__file__).parents[2] / "samples" / "yellowstone_forest.jpg"
 
 
 def test_line_26_a_crowd_is_refused_and_who_is_let_in_stays_quick(new_gateway: Callable[..., Any]) -> None:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 DESCRIPTORS = 128
-FOREST = Path(__file__).parents[3] / "samples" / "yellowstone_forest.jpg"
+FOREST = Path(__file__).parents[2] / "samples" / "yellowstone_forest.jpg"
 OFFER = ("Connection: Upgrade", "Upgrade: h2c")
 ANOTHER_REQUEST = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 

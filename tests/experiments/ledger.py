@@ -1,6 +1,6 @@
 """What becomes of the ledger when processes are killed and storage fails, under load.
 
-    python -m tests.faults.ledger [--rounds 20] [--seconds 10]
+    python -m tests.experiments.ledger [--rounds 20] [--seconds 10]
 
 Prints a line an experiment. Exit status 0 when nothing that was answered is missing or there twice, and every chain
 is valid; 1 when not.
@@ -31,7 +31,7 @@ from sqlalchemy import create_engine, text
 
 from bench.load import Load, drive, request_of
 from tests.conftest import ROOT, Gateway, make_gateway
-from tests.servers import postgres
+from tests.support import postgres
 
 SAMPLE = ROOT / "samples" / "yellowstone_forest.jpg"
 CONNECTIONS = 16

@@ -1,6 +1,6 @@
 """A gateway at ten times what it can answer: who is let in keeps a short latency, the rest hear so at once.
 
-    python -m tests.faults.overload [--seconds 20] [--times 10]
+    python -m tests.experiments.overload [--seconds 20] [--times 10]
 
 Exit status 0 when of the admitted the 99th percentile stays under three times that of a single caller, every other
 answer is a 503 with Retry-After, memory stays flat and /livez answers within 50 ms; 1 when not.

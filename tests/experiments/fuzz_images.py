@@ -1,6 +1,6 @@
 """Mutated images against the decoder, in a process that may die of them, and against a running gateway.
 
-    python -m tests.faults.fuzz_images [--images 10000] [--requests 10000] [--seed 7] [--only FORMAT:NUMBER] [--json]
+    python -m tests.experiments.fuzz_images [--images 10000] [--requests 10000] [--seed 7] [--only FORMAT:NUMBER] [--json]
 
 Both numbers are for each format. Every image must give pixels or a refusal, within two seconds, and over HTTP a 200
 or a 4xx; neither process may grow by more than 48 MB from its first tenth on. Exit status 1 when one does not.
@@ -28,7 +28,7 @@ from pathlib import Path
 import httpx
 
 from tests.conftest import Gateway, make_gateway
-from tests.faults.mutations import FORMATS, corpus, mutant
+from tests.experiments.mutations import FORMATS, corpus, mutant
 
 SLOWEST_S = 2.0
 MOST_GROWTH_KB = 48_000

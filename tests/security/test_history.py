@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 PASSWORD = "correct horse battery"
-SAMPLE = Path(__file__).parents[3] / "samples" / "yellowstone_forest.jpg"
+SAMPLE = Path(__file__).parents[2] / "samples" / "yellowstone_forest.jpg"
 NEVER = "01a2073c-bc9a-7019-bf0d-15032078e849"
 
 

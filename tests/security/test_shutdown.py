@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 SAMPLE = (ROOT / "samples" / "yellowstone_forest.jpg").read_bytes()
 CALLERS = 16
 

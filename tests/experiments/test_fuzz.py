@@ -19,7 +19,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF")
 def test_mutated_images_are_decoded_or_refused() -> None:
     """300 mutants of each format end as pixels or a refusal; over HTTP as a 200 or a 4xx; no process grows or dies."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.faults.fuzz_images", "--images", "300", "--requests", "100", "--json"],
+        [sys.executable, "-m", "tests.experiments.fuzz_images", "--images", "300", "--requests", "100", "--json"],
         cwd=ROOT,
         capture_output=True,
         text=True,

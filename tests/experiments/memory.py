@@ -1,6 +1,6 @@
 """A real gateway in a real memory cgroup of 512 MiB, under images that do not all fit.
 
-    python tests/faults/memory.py [--seconds 120] [--connections 32] [--megabytes 512] [--json]
+    python tests/experiments/memory.py [--seconds 120] [--connections 32] [--megabytes 512] [--json]
 
 Half of the connections send small images, the rest images of 48 megapixels: JPEG, progressive JPEG and PNG. Exit
 status 0 when nothing was killed, nothing restarted and the small ones were answered throughout, 1 when not, and 77

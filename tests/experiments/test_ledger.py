@@ -25,7 +25,7 @@ NAMES = (
 def test_nothing_answered_is_lost(postgres_server: str) -> None:
     """Killed processes and storage that fails, under load, leave nothing missing, nothing twice, every chain valid."""
     assert postgres_server
-    command = [sys.executable, "-m", "tests.faults.ledger", "--rounds=2", "--seconds=2"]
+    command = [sys.executable, "-m", "tests.experiments.ledger", "--rounds=2", "--seconds=2"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert run.returncode == 0, run.stdout + run.stderr
     shown = [name for name in NAMES if any(line.startswith(name) for line in run.stdout.splitlines())]

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-FOREST = Path(__file__).parents[3] / "samples" / "yellowstone_forest.jpg"
+FOREST = Path(__file__).parents[2] / "samples" / "yellowstone_forest.jpg"
 
 
 def test_line_24_a_quota_is_exact_over_two_gateways(new_gateway: Callable[..., Any], tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-FOREST = (Path(__file__).parents[3] / "samples" / "yellowstone_forest.jpg").read_bytes()
+FOREST = (Path(__file__).parents[2] / "samples" / "yellowstone_forest.jpg").read_bytes()
 
 
 def predict_at(urls: list[str], token: str, count: int) -> list[httpx.Response]:

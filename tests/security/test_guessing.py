@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 import httpx
 
 PASSWORD, WRONG = "correct horse battery", "wrong horse battery"
-SAMPLE = Path(__file__).parents[3] / "samples" / "yellowstone_forest.jpg"
+SAMPLE = Path(__file__).parents[2] / "samples" / "yellowstone_forest.jpg"
 
 
 def log_in(gateway: Any, name: str, password: str, source: str = "127.0.0.1") -> httpx.Response:

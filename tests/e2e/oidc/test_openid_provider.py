@@ -20,7 +20,7 @@ from auth.errors import ExpiredToken, InvalidToken
 from auth.tokens.external_issuers import OutsideIssuers, TrustedIssuer
 from auth.principal import Role, Scope
 
-SAMPLE = Path(__file__).parents[2] / "samples" / "yellowstone_forest.jpg"
+SAMPLE = Path(__file__).parents[3] / "samples" / "yellowstone_forest.jpg"
 RULES: dict[str, Any] = {
     "audience": "urn:atalaya",
     "scopes": {"land:read": "predict", "land:admin": "models:read"},

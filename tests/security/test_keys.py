@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 PASSWORD = "correct horse battery"
-SAMPLE = Path(__file__).parents[3] / "samples" / "yellowstone_forest.jpg"
+SAMPLE = Path(__file__).parents[2] / "samples" / "yellowstone_forest.jpg"
 
 
 def make(gateway: Any, user: str = "ana", **asked: Any) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Whether rate limits hold over processes, and what becomes of requests while Redis is away.
 
-    python -m tests.faults.limits [--rounds 5]
+    python -m tests.experiments.limits [--rounds 5]
 
 Prints a line an experiment. Exit status 0 when four processes let through exactly what one would, and the event loop
 was never held up while Redis hung or was dead; 1 when not.
@@ -28,7 +28,7 @@ from api.settings import Settings
 from api.rate_limits.shared import REDIS_WAIT_S, MachineWindows, RedisWindows
 from api.rate_limits.windows import Windows
 from monitoring.metrics import Metrics
-from tests.servers import redis
+from tests.support import redis
 
 PROCESSES, REQUESTS, AT_ONCE = 4, 10_000, 50
 ALLOWED = parse("4000/hour")
@@ -51,7 +51,7 @@ async def count(place: str) -> None:
 
 def allowed_by_processes(place: str) -> int:
     """How many of the requests pass, in all processes together."""
-    command = [sys.executable, "-m", "tests.faults.limits", "--count", place]
+    command = [sys.executable, "-m", "tests.experiments.limits", "--count", place]
     root = Path(__file__).parents[2]
     workers = [
         subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
