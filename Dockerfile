@@ -10,6 +10,7 @@ COPY api/ api/
 COPY auth/ auth/
 COPY model/ model/
 COPY monitoring/ monitoring/
+COPY storage/ storage/
 # Editable, as in development: migrations and other files beside the code are found where they lie.
 RUN /opt/venv/bin/pip install --no-deps --no-build-isolation --editable . \
     && /opt/venv/bin/pip uninstall --yes setuptools

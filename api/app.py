@@ -13,20 +13,20 @@ from starlette.middleware import Middleware
 
 from api.http.draining import Draining
 from api.http.errors import install_handlers
-from api.rate_limits.guarded import windows_of
-from api.lifespan import lifespan_of, open_keyring
-from api.rate_limits.limiter import CallerLimits, limit_handler
 from api.http.middleware import MAX_DOCUMENT_BYTES, BodyLimit, Observe
 from api.http.oauth_forms import FORM_PATHS
 from api.http.openapi import describe
-from api.production import check_keys
 from api.http.proxies import AllowedHosts, TrustedProxies
+from api.http.uploads import IMAGE_PATHS, MAX_BODY_BYTES
+from api.lifespan import lifespan_of, open_keyring
+from api.production import check_keys
+from api.rate_limits.guarded import windows_of
+from api.rate_limits.limiter import CallerLimits, limit_handler
 from api.routes import audit, health, history, keys, me, oauth, usage, users
 from api.routes.auth import auth_router
 from api.routes.metrics import metrics_router
 from api.routes.predictions import predictions_router
 from api.settings import Settings
-from api.http.uploads import IMAGE_PATHS, MAX_BODY_BYTES
 from model.backends import Backend, open_warm
 from monitoring.metrics import Metrics
 from monitoring.sentry import ErrorReporter, NullReporter

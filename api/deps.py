@@ -17,19 +17,19 @@ from api.http.draining import Draining
 from api.rate_limits.limiter import caller_address
 from api.settings import Settings
 from auth.accounts.service import Accounts
+from auth.api_keys.last_use import KeyUses
+from auth.api_keys.store import KeyStore
 from auth.authenticator import Authenticator
 from auth.changes import ChangeFeed
 from auth.clients import ClientStore
 from auth.errors import InsufficientScope, InvalidToken, MissingCredentials
-from auth.api_keys.last_use import KeyUses
-from auth.tokens.keyring import Keyring
-from auth.api_keys.store import KeyStore
 from auth.login.service import LogIns
+from auth.login.totp import OneTimeCodes
 from auth.principal import Principal, Scope
+from auth.quotas.meter import UsageMeter
 from auth.sessions import SessionStore
 from auth.tokens.access import TokenAuthority
-from auth.login.totp import OneTimeCodes
-from auth.quotas.meter import UsageMeter
+from auth.tokens.keyring import Keyring
 from model.serving.memory_budget import MemoryBudget
 from model.serving.service import PredictionService
 from monitoring.audit.trail import AuditTrail

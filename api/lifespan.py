@@ -11,45 +11,49 @@ import structlog
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.prediction.admission import memory_for_images
-from api.server.allocator import return_free_memory
 from api.deps import State
 from api.http.draining import Draining
 from api.http.errors import SettingsError
+from api.prediction.admission import memory_for_images
 from api.rate_limits.limiter import CallerLimits
+from api.server.allocator import return_free_memory
+from api.services.recording import open_journal
 from api.settings import Settings
-from api.stores import audit_store, ledger_journal, ledger_reader
+from auth.accounts.passwords import PasswordHasher
 from auth.accounts.service import Accounts
+from auth.accounts.store import UserStore
+from auth.api_keys.last_use import KeyUses
+from auth.api_keys.store import KeyStore, is_api_key
 from auth.authenticator import Authenticator, Verified, Verifiers, token_targets
 from auth.certificates import CertificateUsers
 from auth.changes import ChangeFeed
 from auth.clients import ClientStore
-from storage.database import open_engine, ping
-from auth.errors import DatabaseUnavailable, WeakSigningKey
-from auth.login.throttle import Guesses
-from auth.tokens.external_issuers import OutsideIssuers
-from auth.api_keys.last_use import KeyUses
-from auth.tokens.keyring import Keyring
-from auth.api_keys.store import KeyStore, is_api_key
+from auth.errors import WeakSigningKey
 from auth.login.service import LogIns
-from auth.accounts.passwords import PasswordHasher
-from auth.sessions import SessionStore
-from auth.tokens.access import TokenAuthority, TokenPolicy
+from auth.login.throttle import Guesses
 from auth.login.totp import OneTimeCodes
 from auth.quotas.meter import UsageMeter
-from auth.accounts.store import UserStore
+from auth.sessions import SessionStore
+from auth.tokens.access import TokenAuthority, TokenPolicy
+from auth.tokens.external_issuers import OutsideIssuers
+from auth.tokens.keyring import Keyring
 from model.backends import Backend
 from model.serving.memory_budget import MemoryBudget
 from model.serving.queue import QueueLimits
 from model.serving.service import PredictionService
+from monitoring.audit.store import AuditStore
 from monitoring.audit.trail import AuditTrail
 from monitoring.errors import LedgerFull
 from monitoring.health import Check, Health
 from monitoring.ledger.ledger import Ledger
 from monitoring.ledger.ledger import State as LedgerState
+from monitoring.ledger.reader import LedgerReader
 from monitoring.memory import memory_limit_bytes
 from monitoring.metrics import Metrics
 from monitoring.sentry import ErrorReporter
+from storage.engine import open_engine
+from storage.errors import DatabaseUnavailable
+from storage.transactions import ping
 
 log = structlog.get_logger("atalaya.lifespan")
 
@@ -82,14 +86,14 @@ def lifespan_of(
             stack.callback(service.close)
             await stack.enter_async_context(limits.running())
             _describe(metrics, backend)
-            trail = AuditTrail(audit_store(engine), metrics.audit_failures.inc)
+            trail = AuditTrail(AuditStore(engine), metrics.audit_failures.inc)
             await stack.enter_async_context(trail.running())
             changes = ChangeFeed(engine)
             tokens = TokenAuthority(keyring, token_policy(settings))
             keys, key_uses = KeyStore(engine), KeyUses(engine)
             stack.push_async_callback(key_uses.close)
             meter = UsageMeter(engine)
-            ledger = Ledger(ledger_journal(settings, meter), _ledger_state(metrics), metrics.ledger_entries.inc)
+            ledger = Ledger(open_journal(settings, meter), _ledger_state(metrics), metrics.ledger_entries.inc)
             await stack.enter_async_context(ledger)
             authenticator = _authenticator(tokens, keys, changes, await _outside_issuers(stack, settings))
             await changes.catch_up()
@@ -117,7 +121,7 @@ def lifespan_of(
                 certificates=_certificate_desk(engine, settings, changes),
                 meter=meter,
                 ledger=ledger,
-                history=ledger_reader(engine),
+                history=LedgerReader(engine),
                 service=service,
                 memory=memory,
                 health=Health(_checks(engine, ledger, limits)),

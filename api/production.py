@@ -7,10 +7,10 @@ from urllib.parse import unquote, urlsplit
 from api.http.errors import SettingsError
 from api.lifespan import open_keyring
 from api.settings import Settings
-from auth.errors import PasswordRefused
 from auth.accounts.passwords import check_password_policy
-from monitoring.errors import BadLedgerKey
+from auth.errors import PasswordRefused
 from monitoring.chains.signing import Signer
+from monitoring.errors import BadLedgerKey
 
 
 def check_keys(settings: Settings) -> None:

@@ -16,11 +16,11 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from api.http.errors import SettingsError
 from api.http.proxies import host_name
 from auth.certificates import read_subject
-from auth.tokens.jwks import is_safe_url
-from auth.tokens.external_issuers import TrustedIssuer
-from auth.principal import Role, Scope
-from auth.tokens.jws import IssuerAlgorithm
 from auth.login.totp import is_data_key
+from auth.principal import Role, Scope
+from auth.tokens.external_issuers import TrustedIssuer
+from auth.tokens.jwks import is_safe_url
+from auth.tokens.jws import IssuerAlgorithm
 
 Rate = Annotated[str, Field(pattern=r"^\d+/(\d+ ?)?(second|minute|hour|day)s?$")]
 

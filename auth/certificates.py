@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from auth.accounts.store import UserStore
 from auth.authenticator import Verified
 from auth.errors import InvalidToken
 from auth.principal import ROLE_SCOPES, Principal
-from auth.accounts.store import UserStore
 
 if TYPE_CHECKING:
     from cryptography import x509

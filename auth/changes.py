@@ -15,9 +15,9 @@ import structlog
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from storage.database import reading
-from auth.errors import DatabaseUnavailable
 from auth.tables import change_counter, changes
+from storage.errors import DatabaseUnavailable
+from storage.transactions import reading
 
 POLL_S = 0.25
 

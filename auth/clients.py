@@ -17,11 +17,11 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from auth.changes import announce
-from storage.database import reading, writing
 from auth.errors import ClientExists, ClientNotFound, InvalidClient
 from auth.principal import Scope, read_scopes, written_scopes
 from auth.sessions import LONGEST_ACCESS
 from auth.tables import clients
+from storage.transactions import reading, writing
 
 # What no client can have as its id stays away from the database, which chokes on some characters.
 _ID = re.compile(r"[0-9a-f-]{36}")

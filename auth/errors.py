@@ -29,8 +29,7 @@
     ├── BadCode                  bad_code
     │   └── MissingCode          bad_code
     ├── TotpConflict             totp_conflict
-    ├── IssuerUnavailable        issuer_unavailable
-    └── DatabaseUnavailable      database_unavailable
+    └── IssuerUnavailable        issuer_unavailable
 
 Transports map these classes; nothing here knows an HTTP status, and no message holds a secret.
 """
@@ -241,9 +240,3 @@ class IssuerUnavailable(AuthError):
     def __init__(self, *, retry_after_s: int) -> None:
         super().__init__("The identity provider that issued the token cannot be reached. Try again later.")
         self.retry_after_s = retry_after_s
-
-
-class DatabaseUnavailable(AuthError):
-    """The database cannot be reached, or its URL names no known kind."""
-
-    code = "database_unavailable"

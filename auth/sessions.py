@@ -14,10 +14,10 @@ from sqlalchemy import Row, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from auth.changes import announce
-from storage.database import reading, writing
 from auth.errors import BadCredentials, InvalidGrant, RefreshTokenReused
 from auth.principal import Scope, read_scopes, written_scopes
 from auth.tables import refresh_tokens, sessions, users
+from storage.transactions import reading, writing
 
 REFRESH_PREFIX = "atr_"
 # No access token lives longer, so none outlives what the other processes remember of its session.

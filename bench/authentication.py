@@ -9,13 +9,15 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import auth
 from auth.authenticator import Authenticator, Verified, token_targets
 from auth.changes import ChangeFeed
-from storage.database import migrate, open_engine
-from auth.tokens.keyring import Keyring
 from auth.principal import Role, Scope
-from auth.tokens.jws import generate_signing_key
 from auth.tokens.access import TokenAuthority, TokenPolicy
+from auth.tokens.jws import generate_signing_key
+from auth.tokens.keyring import Keyring
+from storage.engine import open_engine
+from storage.migrations import migrate
 
 ROUNDS = 5000
 AIM_MS = 0.15
@@ -33,7 +35,7 @@ async def median_ms(act: Callable[[int], Awaitable[object]], rounds: int = ROUND
 
 async def measure(folder: str) -> None:
     engine = open_engine(f"sqlite:///{folder}/bench.db")
-    await migrate(engine)
+    await migrate(engine, auth.MIGRATIONS)
     tokens = TokenAuthority(Keyring("ES256", generate_signing_key("ES256")), TokenPolicy("https://b", "atalaya", 900))
 
     async def verify(token: str) -> Verified:

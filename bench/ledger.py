@@ -20,15 +20,18 @@ from pathlib import Path
 
 import structlog
 
-from storage.database import WRITING, migrate, open_blocking_engine, open_engine
+import auth
+import monitoring
 from auth.tokens.jws import generate_signing_key
 from bench.serving import ATALAYA
-from monitoring.audit import MIGRATIONS
+from monitoring.chains.signing import Signer, new_private_key
 from monitoring.ledger.chain import Chain
 from monitoring.ledger.entries import Draft, written_time
 from monitoring.ledger.identity import Ids
-from monitoring.chains.signing import Signer, new_private_key
 from monitoring.ledger.store import LedgerStore
+from storage.engine import open_blocking_engine, open_engine
+from storage.migrations import migrate
+from storage.transactions import WRITING
 
 AT_ONCE, CHECKPOINT_EVERY, WRITERS = 2000, 50, 4
 AIM_S, MOST_GROWTH = 60.0, 1.25
@@ -106,7 +109,7 @@ def measure(folder: str, entries: int) -> bool:
 
 async def _prepare(url: str) -> None:
     engine = open_engine(url)
-    await migrate(engine, MIGRATIONS)
+    await migrate(engine, auth.MIGRATIONS, monitoring.MIGRATIONS)
     await engine.dispose()
 
 

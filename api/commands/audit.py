@@ -123,9 +123,9 @@ def _private(path: Path) -> TextIO:
 
 
 def _with_store(act: Callable[[AuditStore], Awaitable[T]]) -> T:
-    from api.stores import audit_store
+    from monitoring.audit.store import AuditStore
 
-    return with_engine(load_settings(), lambda engine: act(audit_store(engine)))
+    return with_engine(load_settings(), lambda engine: act(AuditStore(engine)))
 
 
 def _anchor(text: str) -> Anchor:

@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+import auth
+import monitoring
 from api.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,15 +36,15 @@ def with_engine(settings: Settings, act: Callable[[AsyncEngine], Awaitable[T]], 
 
     `noting` makes of its result what the record of access is to hold.
     """
-    from storage.database import check_file, migrate, open_engine
-    from monitoring.audit import MIGRATIONS
+    from storage.engine import check_sqlite_file, open_engine
+    from storage.migrations import migrate
 
-    check_file(settings.database_url.get_secret_value())
+    check_sqlite_file(settings.database_url.get_secret_value())
 
     async def run() -> T:
         engine = open_engine(settings.database_url.get_secret_value())
         try:
-            await migrate(engine, MIGRATIONS)
+            await migrate(engine, auth.MIGRATIONS, monitoring.MIGRATIONS)
             result = await act(engine)
             if noting and (done := noting(result)):
                 await note(engine, done)
@@ -55,11 +57,11 @@ def with_engine(settings: Settings, act: Callable[[AsyncEngine], Awaitable[T]], 
 
 async def note(engine: AsyncEngine, done: Note) -> None:
     """Write into the record of access what the operating system's user did. Raises AuditUnavailable."""
-    from api.stores import audit_store
     from monitoring.audit.events import event_of
+    from monitoring.audit.store import AuditStore
 
     noted = event_of(done.event, done.outcome, actor=operator(), target=done.target, detail=done.detail)
-    await audit_store(engine).append([noted])
+    await AuditStore(engine).append([noted])
 
 
 def operator() -> str:

@@ -16,9 +16,9 @@ from api.commands.users import noted, with_accounts
 from api.http.errors import CommandFailed
 from api.settings import Settings, child_environment, load_settings
 from auth.accounts.service import Accounts
+from auth.accounts.store import User
 from auth.errors import UserExists
 from auth.principal import Role
-from auth.accounts.store import User
 
 if TYPE_CHECKING:
     import httpx

@@ -27,8 +27,8 @@ from auth.principal import ROLE_SCOPES, Scope, granted_scopes
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from auth.api_keys.store import Key, KeyStore
     from auth.accounts.store import User
+    from auth.api_keys.store import Key, KeyStore
 
 app = typer.Typer(help="Make, list, rotate and revoke API keys; rotate the signing key.", no_args_is_help=True)
 T = TypeVar("T")
@@ -135,8 +135,8 @@ def _noted(key: Key, outcome: str) -> Note:
 
 async def _user(engine: AsyncEngine, name: str) -> User:
     """Raises UserNotFound."""
-    from auth.errors import UserNotFound
     from auth.accounts.store import UserStore
+    from auth.errors import UserNotFound
 
     found = await UserStore(engine).find(name)
     if found is None:

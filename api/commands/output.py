@@ -15,9 +15,10 @@ from api.http.errors import ApiError
 from auth.errors import AuthError
 from model.errors import ModelRoomError
 from monitoring.errors import MonitoringError
+from storage.errors import StorageError
 
 # What a user can cause: told in one line.
-FORESEEN = (ApiError, AuthError, ModelRoomError, MonitoringError, OSError)
+FORESEEN = (ApiError, AuthError, ModelRoomError, MonitoringError, StorageError, OSError)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 PasswordStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")]

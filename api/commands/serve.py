@@ -40,8 +40,8 @@ def serve(
     tls_client_ca: Annotated[Path | None, typer.Option(help="Accept certificates of this CA from clients.")] = None,
 ) -> int:
     """Serve predictions until SIGINT or SIGTERM."""
-    from api.server.allocator import keep_memory_small
     from api.production import check_keys
+    from api.server.allocator import keep_memory_small
     from api.server.tls import server_context
     from monitoring.logs import configure_logging
 

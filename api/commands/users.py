@@ -11,9 +11,9 @@ from api.commands.database import Note, Noting, note, with_engine
 from api.commands.output import JsonFlag, PasswordStdin, print_json, print_table, read_password
 from api.settings import Settings, load_settings
 from auth.accounts.service import Accounts
+from auth.accounts.store import User
 from auth.errors import BadCode, BadCredentials
 from auth.principal import ROLE_SCOPES, Role, granted_scopes
-from auth.accounts.store import User
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -101,9 +101,9 @@ def token(
     """Print an access token for a user, and nothing else."""
     from api.lifespan import one_time_codes, open_keyring, token_policy
     from auth.accounts.passwords import PasswordHasher
+    from auth.accounts.store import UserStore
     from auth.sessions import Session, SessionStore
     from auth.tokens.access import TokenAuthority
-    from auth.accounts.store import UserStore
 
     settings = load_settings()
     authority = TokenAuthority(open_keyring(settings), token_policy(settings))

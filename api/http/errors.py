@@ -29,6 +29,7 @@ from starlette.responses import JSONResponse, Response
 import auth.errors as auth
 import model.errors as model
 import monitoring.errors as monitoring
+import storage.errors as storage
 from api.http.openapi import allowed_methods
 
 
@@ -104,7 +105,7 @@ STATUS_OF: Mapping[type[Exception], HTTPStatus] = {
     auth.MissingCredentials: HTTPStatus.UNAUTHORIZED,
     auth.InvalidToken: HTTPStatus.UNAUTHORIZED,
     auth.InsufficientScope: HTTPStatus.FORBIDDEN,
-    auth.DatabaseUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    storage.DatabaseUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     auth.HashingBusy: HTTPStatus.TOO_MANY_REQUESTS,
     auth.TooManyGuesses: HTTPStatus.TOO_MANY_REQUESTS,
     auth.IssuerUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -174,7 +175,7 @@ OAUTH_ERRORS: Mapping[type[Exception], str] = {
     UnsupportedGrant: "unsupported_grant_type",
     auth.HashingBusy: "temporarily_unavailable",
     auth.TooManyGuesses: "temporarily_unavailable",
-    auth.DatabaseUnavailable: "temporarily_unavailable",
+    storage.DatabaseUnavailable: "temporarily_unavailable",
     auth.IssuerUnavailable: "temporarily_unavailable",
     monitoring.AuditUnavailable: "temporarily_unavailable",
 }
@@ -270,7 +271,7 @@ def headers_of(error: Exception) -> dict[str, str]:
             | monitoring.LedgerFull()
         ):
             return {"Retry-After": str(error.retry_after_s)}
-        case auth.DatabaseUnavailable() | monitoring.AuditUnavailable() | monitoring.LedgerUnavailable():
+        case storage.DatabaseUnavailable() | monitoring.AuditUnavailable() | monitoring.LedgerUnavailable():
             return {"Retry-After": "1"}
     return {}
 

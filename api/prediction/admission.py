@@ -12,8 +12,8 @@ import structlog
 from starlette.requests import Request
 
 from api.deps import Caller, State, rooms_of
-from api.settings import Settings
 from api.http.uploads import MAX_BODY_BYTES
+from api.settings import Settings
 from auth.principal import Scope
 from model.errors import DeadlineExceeded, Overloaded
 from model.imaging.memory import reading_bytes

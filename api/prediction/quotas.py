@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from starlette.requests import Request
 
-from api.http.audit import record
 from api.deps import State
+from api.http.audit import record
 from api.schemas.usage import Amounts, Bounds, DryRunAnswer
 from auth.errors import QuotaExceeded
 from auth.principal import Principal

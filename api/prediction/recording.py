@@ -14,12 +14,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from api.prediction.admission import TIMEOUT_HEADER, check_room
 from api.http.errors import CLIENT_LEFT, status_of
 from api.http.uploads import check_announced
+from api.prediction.admission import TIMEOUT_HEADER, check_room
 from auth.principal import Principal
-from auth.quotas.tallies import Entry
 from auth.quotas.meter import UsageMeter
+from auth.quotas.tallies import Entry
 from model.imaging.decode import PREPROCESSING
 from model.serving.prediction import Prediction
 from model.serving.runtime import runtime_facts

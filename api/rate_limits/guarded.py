@@ -10,9 +10,9 @@ from contextvars import Context
 import structlog
 from limits import RateLimitItem
 
-from api.settings import Settings
 from api.rate_limits.shared import MachineWindows, RedisWindows
 from api.rate_limits.windows import LocalWindows, Standing, Windows, WindowsAway
+from api.settings import Settings
 from monitoring.metrics import Metrics
 
 HEAL_POLL_S = 0.25

@@ -8,18 +8,18 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from api.http.audit import record
 from api.deps import Rooms, State
+from api.http.audit import record
 from api.http.errors import OAUTH_ERRORS, UnsupportedGrant
-from api.rate_limits.limiter import TOKEN_LIMIT, CallerLimits, caller_address
 from api.http.oauth_forms import REFUSALS, client_of, form_body, oauth_error, read_form, require
+from api.rate_limits.limiter import TOKEN_LIMIT, CallerLimits, caller_address
 from api.schemas.predictions import Token
+from auth.accounts.store import User
 from auth.clients import Client
 from auth.errors import InvalidClient, InvalidGrant, RefreshTokenReused, UserNotFound
 from auth.principal import ROLE_SCOPES, granted_scopes, written_scopes
 from auth.sessions import Session
 from auth.tokens.access import FIRST_PARTY, IssuedToken
-from auth.accounts.store import User
 
 _FORM_BODY = form_body(
     ["grant_type"],

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query
 from starlette.requests import Request
 
-from api.http.audit import record
 from api.deps import Caller, Rooms
+from api.http.audit import record
 from api.schemas.history import PastPage, PastPrediction
 from api.schemas.predictions import Problem
 from auth.principal import Principal, Scope

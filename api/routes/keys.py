@@ -8,13 +8,13 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.http.audit import record
 from api.deps import Caller, GuardedRoute, Rooms, State
+from api.http.audit import record
 from api.schemas.keys import KeyAnswer, KeyWithSecret, NewKey, Rotation
 from api.schemas.predictions import Problem
-from auth.errors import InsufficientScope, KeyBound, KeyNotFound
 from auth.api_keys.rules import check_rotation, may_see, terms_for
 from auth.api_keys.store import Key
+from auth.errors import InsufficientScope, KeyBound, KeyNotFound
 from auth.principal import Principal, Scope
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {

@@ -9,14 +9,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
 
-from api.http.audit import record
 from api.deps import CurrentPrincipal, GuardedRoute, Rooms
+from api.http.audit import record
 from api.rate_limits.limiter import caller_address
 from api.schemas.predictions import Me, Problem
 from api.schemas.users import PasswordChange, TotpBeginning, TotpCode, TotpSecret
-from auth.errors import AuthError, KeyBound, NoAccount, UserNotFound
 from auth.accounts.passwords import check_password_policy
 from auth.accounts.store import User
+from auth.errors import AuthError, KeyBound, NoAccount, UserNotFound
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {"application/problem+json": {}}} for status in (401, 403, 409, 422, 429)

@@ -8,8 +8,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from api.http.audit import record
 from api.deps import Rooms, State, bearer_of, principal_of
+from api.http.audit import record
 from api.http.errors import OAUTH_ERRORS, UnauthorizedClient
 from api.http.oauth_forms import REFUSALS, client_of, form_body, oauth_error, read_form
 from api.routes.auth import grants

@@ -11,13 +11,13 @@ from pydantic import BaseModel
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from api.prediction.admission import TIMEOUT_HEADER, announced_bytes, before, deadline_of
 from api.deps import Caller, State, rooms_of
+from api.http.uploads import MULTIPART_BODY, MULTIPART_OR_RAW_BODY, read_image, read_multipart, while_connected
+from api.prediction.admission import TIMEOUT_HEADER, announced_bytes, before, deadline_of
+from api.prediction.quotas import dry_run, heard_of
 from api.prediction.recording import RecordedRoute, answered, charge_of
 from api.rate_limits.limiter import PREDICT_LIMIT, CallerLimits
-from api.prediction.quotas import dry_run, heard_of
 from api.schemas.predictions import LandUse, PredictionAnswer, Problem
-from api.http.uploads import MULTIPART_BODY, MULTIPART_OR_RAW_BODY, read_image, read_multipart, while_connected
 from api.schemas.usage import DryRunAnswer
 from auth.errors import QuotaExceeded
 from auth.principal import Scope

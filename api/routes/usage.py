@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from starlette.requests import Request
 
-from api.http.audit import record
 from api.deps import CurrentPrincipal, Rooms
+from api.http.audit import record
 from api.schemas.predictions import Problem
 from api.schemas.usage import KeyUsage, UsageAnswer
 from auth.errors import InsufficientScope

@@ -7,13 +7,13 @@ from typing import Any
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
 
-from api.http.audit import record
 from api.deps import Caller, GuardedRoute, Rooms
+from api.http.audit import record
 from api.schemas.predictions import Problem
 from api.schemas.users import NewUser, UserAnswer, UserPatch
+from auth.accounts.store import UserChange
 from auth.errors import AuthError
 from auth.principal import Scope
-from auth.accounts.store import UserChange
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {"application/problem+json": {}}} for status in (401, 403, 404, 409, 422)

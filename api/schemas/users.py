@@ -10,8 +10,8 @@ from pydantic.json_schema import SkipJsonSchema
 
 from api.schemas.predictions import JSON_NUMBER
 from auth.accounts.passwords import MAX_LENGTH, MIN_LENGTH
-from auth.principal import Role
 from auth.accounts.store import Quotas, User
+from auth.principal import Role
 
 Quota = Annotated[int, Field(ge=0, le=2**53), JSON_NUMBER]
 # The rules are the auth room's, and so are its words for a breach.

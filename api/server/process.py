@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, cast
 import uvicorn
 from uvicorn.lifespan.off import LifespanOff
 
-from api.server.connections import BoundedProtocol, Places
 from api.http.draining import Draining
 from api.http.errors import SettingsError
-from api.settings import Settings
+from api.server.connections import BoundedProtocol, Places
 from api.server.tls import server_context
+from api.settings import Settings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

@@ -7,10 +7,10 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 
-from auth.errors import BadCredentials, BadUserName, UserExists
 from auth.accounts.passwords import PasswordHasher, check_password_policy
-from auth.principal import Role
 from auth.accounts.store import NO_QUOTAS, Quotas, User, UserChange, UserStore
+from auth.errors import BadCredentials, BadUserName, UserExists
+from auth.principal import Role
 
 _NAME = re.compile(r"[a-z0-9._@-]{1,64}")
 _FIRST_ADMIN = "admin"

@@ -13,11 +13,11 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from auth.changes import announce
-from storage.database import reading, writing
 from auth.errors import LastAdmin, UserExists, UserNotFound
 from auth.principal import Role
 from auth.sessions import LONGEST_ACCESS, end_sessions
 from auth.tables import sessions, users
+from storage.transactions import reading, writing
 
 
 @dataclass(frozen=True, slots=True)

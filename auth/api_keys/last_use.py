@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from sqlalchemy import or_, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from storage.database import writing
-from auth.errors import DatabaseUnavailable
 from auth.tables import api_keys
+from storage.errors import DatabaseUnavailable
+from storage.transactions import writing
 
 WRITE_EVERY_S = 3.0
 

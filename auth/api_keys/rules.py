@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from auth.errors import KeyBound
 from auth.api_keys.store import Key, KeyTerms
+from auth.errors import KeyBound
 from auth.principal import Principal, Scope
 
 

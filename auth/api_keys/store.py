@@ -18,11 +18,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from auth.authenticator import Verified
 from auth.changes import announce
-from storage.database import reading, writing
 from auth.errors import InvalidToken, KeyEnded, KeyNotFound, NoAccount, TooManyKeys
 from auth.principal import ROLE_SCOPES, Principal, Role, Scope, read_scopes, written_scopes
 from auth.sessions import LONGEST_ACCESS
 from auth.tables import api_keys, users
+from storage.transactions import reading, writing
 
 KEY_PREFIX = "atl_"
 MAX_KEYS = 100

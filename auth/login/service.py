@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from auth.accounts.service import Accounts
+from auth.accounts.store import User
 from auth.errors import AuthError, BadCode, BadCredentials, HashingBusy, MissingCode
 from auth.login.throttle import Attempt, Guesses
 from auth.login.totp import OneTimeCodes
-from auth.accounts.store import User
 
 # More at once than these would only wait for a hash, and keep the database from the predictions meanwhile.
 MOST_AT_ONCE = 8

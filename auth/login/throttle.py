@@ -19,9 +19,10 @@ from sqlalchemy import Row, case, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from auth.accounts.service import is_user_name
-from storage.database import insert_into, reading, writing
 from auth.errors import TooManyGuesses
 from auth.tables import known_addresses, login_failures, users
+from storage.engine import dialect_insert
+from storage.transactions import reading, writing
 
 FREE_FAILURES = 3
 LONGEST_WAIT_S = 60
@@ -115,13 +116,13 @@ class Guesses:
         recent = case((_last_at < now - FORGOTTEN_AFTER, 0), else_=_failures)
         # In one order everywhere, or two transactions could wait for each other.
         for key in sorted(attempt.counted):
-            row = insert_into(login_failures, self._engine.dialect).values(key=key, failures=1, last_at=now)
+            row = dialect_insert(login_failures, self._engine.dialect).values(key=key, failures=1, last_at=now)
             again = {"failures": recent + 1, "last_at": now}
             await connection.execute(row.on_conflict_do_update(index_elements=[_key], set_=again))
 
     async def _remember(self, connection: AsyncConnection, user_id: str, place: str, now: datetime) -> None:
         known = known_addresses.c
-        row = insert_into(known_addresses, self._engine.dialect).values(user_id=user_id, address=place, last_at=now)
+        row = dialect_insert(known_addresses, self._engine.dialect).values(user_id=user_id, address=place, last_at=now)
         keys = [known.user_id, known.address]
         await connection.execute(row.on_conflict_do_update(index_elements=keys, set_={"last_at": now}))
         outdated = known.user_id == user_id, known.last_at < now - KNOWN_FOR

@@ -16,11 +16,11 @@ from cryptography.fernet import Fernet, InvalidToken
 from sqlalchemy import or_, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from storage.database import reading, writing
+from auth.accounts.store import User
 from auth.errors import BadCode, TotpConflict
 from auth.sessions import end_sessions
 from auth.tables import sessions, users
-from auth.accounts.store import User
+from storage.transactions import reading, writing
 
 STEP_S = 30
 _DRIFT_STEPS = (0, -1, 1)  # a clock may be half a minute off

@@ -16,10 +16,11 @@ from datetime import datetime
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from storage.database import reading
-from auth.errors import DatabaseUnavailable, QuotaExceeded
+from auth.errors import QuotaExceeded
 from auth.principal import Principal
 from auth.quotas.tallies import Entry, Tallies, Tally, exceeding, month_of, next_month, owners_of, settle, tallies
+from storage.errors import DatabaseUnavailable
+from storage.transactions import reading
 
 _MOST_KNOWN = 10_000  # owners and months
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, bindparam, select, tuple_, update
 
-from storage.database import insert_into
 from auth.errors import QuotaExceeded
 from auth.principal import Principal
 from auth.tables import api_keys, usage, users
+from storage.engine import dialect_insert
 
 PIXELS_IN_MEGAPIXEL = 1_000_000
 
@@ -129,7 +129,7 @@ def settle(
     used = _used(connection, rows, _USED_LOCKED)
     if len(used) < len(rows):
         blank = [{"owner": owner, "month": month, "requests": 0, "pixels": 0} for owner, month in rows]
-        connection.execute(insert_into(usage, connection.dialect).on_conflict_do_nothing(), blank)
+        connection.execute(dialect_insert(usage, connection.dialect).on_conflict_do_nothing(), blank)
         used = _used(connection, rows, _USED_LOCKED)
     before = _tallies(connection, rows, used)
     after = dict(before)

@@ -10,9 +10,9 @@ from typing import Any
 from uuid import uuid4
 
 from auth.errors import ExpiredToken, InvalidToken
-from auth.tokens.keyring import Keyring
 from auth.principal import Principal, Role, Scope
 from auth.tokens.jws import header_of, sign, verified_claims
+from auth.tokens.keyring import Keyring
 
 FIRST_PARTY = "atalaya-first-party"
 _TYPE = "at+jwt"

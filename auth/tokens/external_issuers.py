@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from auth.authenticator import Verified
-from auth.tokens.jwks import ProviderKeys
 from auth.errors import InvalidToken
 from auth.principal import ROLE_SCOPES, Principal, Role, Scope
-from auth.tokens.jws import header_of, unverified_claims, verified_claims
 from auth.tokens.access import check, read_expiry, read_text
+from auth.tokens.jwks import ProviderKeys
+from auth.tokens.jws import header_of, unverified_claims, verified_claims
 
 if TYPE_CHECKING:
     import httpx

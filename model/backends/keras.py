@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.registry.artefact import read_manifest, read_verified
 from model.backends import ModelInfo
 from model.errors import ArtefactError, KerasMissing
+from model.registry.artefact import read_manifest, read_verified
 
 try:
     import keras

@@ -12,10 +12,10 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from model.registry.artefact import Manifest, read_manifest, read_verified
 from model.backends import ModelInfo
 from model.errors import ArtefactError
 from model.imaging.decode import INPUT_SIZE
+from model.registry.artefact import Manifest, read_manifest, read_verified
 
 MODEL_FILE = "model.onnx"
 

@@ -1,7 +1,7 @@
 """How much memory the decoding of an image takes at its peak: known from the header, before a pixel is decoded.
 
-The numbers follow from what Pillow keeps a pixel and which copies `model.imaging.decode` makes it take; a test holds them
-against true peaks.
+The numbers follow from what Pillow keeps for each pixel and which copies `model.imaging.decode` makes it take; a test
+compares them with measured peaks.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.backends import Backend
-from model.offline.dataset import LabelledFiles, read_image
 from model.errors import DatasetError
+from model.offline.dataset import LabelledFiles, read_image
 from model.offline.metrics import Figures, measure
 
 

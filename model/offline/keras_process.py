@@ -21,7 +21,7 @@ _PASSED = frozenset(
 )
 _PASSED_KINDS = ("LC_", "TF_", "KERAS_", "CUDA_", "NVIDIA_", "XLA_", "OMP_")
 
-PROJECT_ROOT = Path(__file__).resolve().parents[1]
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_in_keras(module: str, options: Mapping[str, Any], python: Path | None = None) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from model.registry.artefact import find_artefact
 from model.backends import Backend, open_backend
 from model.backends.onnx import MODEL_FILE
 from model.errors import ReplayImpossible
 from model.imaging.decode import PREPROCESSING, decode_image
+from model.registry.artefact import find_artefact
 from model.serving.runtime import runtime_facts
 
 

@@ -16,9 +16,9 @@ from functools import partial
 import numpy as np
 
 from model.backends import Backend
-from model.serving.memory_budget import Room
 from model.errors import DeadlineExceeded
 from model.imaging.decode import ImageNeeds, decode_image, has_quick_header, image_needs
+from model.serving.memory_budget import Room
 from model.serving.prediction import ImageFacts, Prediction
 from model.serving.queue import Job, PredictionQueue, QueueLimits
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select, delete, func, insert, select, text, update
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from monitoring.audit.chain import Anchor, Finding, check_chain
 from monitoring.audit.events import (
@@ -27,8 +26,8 @@ from monitoring.audit.events import (
 )
 from monitoring.audit.tables import audit_events, audit_head
 from monitoring.errors import AuditUnavailable
-
-Transaction = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
+from storage.errors import DatabaseUnavailable
+from storage.transactions import reading, writing
 
 _CHUNK = 500
 _THE_HEAD = audit_head.c.id == 1
@@ -59,18 +58,14 @@ class Filter:
 
 
 class AuditStore:
-    """`reading` and `writing` open transactions; on SQLite the latter takes the write lock at once.
+    """Every method raises AuditUnavailable while the database is unavailable."""
 
-    Every method raises AuditUnavailable while the database is away.
-    """
-
-    def __init__(self, reading: Transaction, writing: Transaction) -> None:
-        self._reading = reading
-        self._writing = writing
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
 
     async def append(self, events: Sequence[Event]) -> None:
         """Add entries in a transaction of their own; they are durable once this returns."""
-        async with _or_unavailable(self._writing) as connection:
+        async with _or_unavailable(writing(self._engine, strict=True)) as connection:
             await _append(connection, events, await _locked_head(connection))
 
     async def newest(self, wanted: Filter, limit: int, before: int | None = None) -> Sequence[Entry]:
@@ -78,7 +73,7 @@ class AuditStore:
         statement = _select(wanted).order_by(audit_events.c.seq.desc()).limit(limit)
         if before is not None:
             statement = statement.where(audit_events.c.seq < before)
-        async with _or_unavailable(self._reading) as connection:
+        async with _or_unavailable(reading(self._engine, strict=True)) as connection:
             return [entry_from(row) for row in await connection.execute(statement)]
 
     async def every(self, wanted: Filter) -> AsyncIterator[Entry]:
@@ -86,7 +81,7 @@ class AuditStore:
         seen = 0
         while True:
             statement = _select(wanted).where(audit_events.c.seq > seen).order_by(audit_events.c.seq).limit(_CHUNK)
-            async with _or_unavailable(self._reading) as connection:
+            async with _or_unavailable(reading(self._engine, strict=True)) as connection:
                 entries = [entry_from(row) for row in await connection.execute(statement)]
             for entry in entries:
                 yield entry
@@ -96,7 +91,7 @@ class AuditStore:
 
     async def verify(self, anchor: Anchor | None = None) -> Finding:
         """Check the whole chain, and that it holds the entry that was noted earlier."""
-        async with _or_unavailable(self._reading) as connection:
+        async with _or_unavailable(reading(self._engine, strict=True)) as connection:
             if connection.dialect.name == "postgresql":
                 await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
             return await check_chain(connection, anchor)
@@ -107,7 +102,7 @@ class AuditStore:
         The hash of the last one removed stays behind, and the removal is an entry itself: the rest still verifies.
         """
         columns = audit_events.c
-        async with _or_unavailable(self._writing) as connection:
+        async with _or_unavailable(writing(self._engine, strict=True)) as connection:
             head = await _locked_head(connection)
             kept = select(func.min(columns.seq)).where(columns.at >= written_time(before))
             first_kept = (await connection.execute(kept)).scalar_one()
@@ -149,15 +144,11 @@ def _select(wanted: Filter) -> Select[Any]:
 
 
 @asynccontextmanager
-async def _or_unavailable(transaction: Transaction) -> AsyncIterator[AsyncConnection]:
-    with _database_errors():
-        async with transaction() as connection:
-            yield connection
-
-
-@contextmanager
-def _database_errors() -> Iterator[None]:
+async def _or_unavailable(
+    transaction: AbstractAsyncContextManager[AsyncConnection],
+) -> AsyncIterator[AsyncConnection]:
     try:
-        yield
-    except (SQLAlchemyError, OSError) as error:
+        async with transaction as connection:
+            yield connection
+    except DatabaseUnavailable as error:
         raise AuditUnavailable from error

@@ -9,12 +9,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, delete, func, insert, select, tuple_
 
+from monitoring.chains.signing import Signer
 from monitoring.errors import LedgerDamaged
 from monitoring.ledger.entries import Entry, Erasure, Payload, plain, written_time
 from monitoring.ledger.payloads import payload_problem
-from monitoring.ledger.retention import ledger_transaction, scrub
-from monitoring.chains.signing import Signer
 from monitoring.ledger.tables import ledger_entries, ledger_erasures, ledger_payloads
+from monitoring.ledger.transactions import ledger_transaction, scrub
 
 CHUNK = 500
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Select, select, union
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from monitoring.errors import LedgerUnavailable, PredictionNotFound
 from monitoring.ledger.entries import GENESIS, Entry, Payload, plain
 from monitoring.ledger.tables import ledger_entries, ledger_payloads, ledger_stumps
-
-Transaction = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
+from storage.errors import DatabaseUnavailable
+from storage.transactions import reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +32,17 @@ class Past:
 
 
 class LedgerReader:
-    """`reading` opens transactions. Every method raises LedgerUnavailable while the database is away."""
+    """Every method raises LedgerUnavailable while the database is unavailable."""
 
-    def __init__(self, reading: Transaction) -> None:
-        self._reading = reading
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
 
     async def find(self, entry_id: str, principal: str | None = None) -> Past:
         """The prediction of that id; another `principal`'s is not found. Raises PredictionNotFound."""
         wanted = _joined().where(ledger_entries.c.id == entry_id)
         if principal is not None:
             wanted = wanted.where(ledger_payloads.c.principal == plain(principal))
-        async with _or_unavailable(self._reading) as connection:
+        async with _view(self._engine) as connection:
             row = (await connection.execute(wanted)).one_or_none()
         if row is None:
             raise PredictionNotFound
@@ -55,7 +54,7 @@ class LedgerReader:
         wanted = _joined().where(columns.principal == plain(principal)).order_by(columns.id.desc()).limit(limit)
         if before is not None:
             wanted = wanted.where(columns.id < before)
-        async with _or_unavailable(self._reading) as connection:
+        async with _view(self._engine) as connection:
             return [_past(row) for row in await connection.execute(wanted)]
 
     async def hash_before(self, entry: Entry) -> str | None:
@@ -66,7 +65,7 @@ class LedgerReader:
             select(table.c.hash).where(table.c.writer == entry.writer, table.c.seq == entry.seq - 1)
             for table in (ledger_entries, ledger_stumps)
         )
-        async with _or_unavailable(self._reading) as connection:
+        async with _view(self._engine) as connection:
             found: str | None = (await connection.execute(union(*wanted))).scalar()
         return found
 
@@ -83,9 +82,9 @@ def _past(row: Any) -> Past:
 
 
 @asynccontextmanager
-async def _or_unavailable(transaction: Transaction) -> AsyncIterator[AsyncConnection]:
+async def _view(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     try:
-        async with transaction() as connection:
+        async with reading(engine, strict=True) as connection:
             yield connection
-    except (SQLAlchemyError, OSError) as error:
+    except DatabaseUnavailable as error:
         raise LedgerUnavailable from error

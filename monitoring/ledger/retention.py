@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sqlite3
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, text, update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, update
 
-from monitoring.errors import LedgerDamaged, LedgerInUse, LedgerUnavailable
+from monitoring.chains.signing import Signer, Verifier
+from monitoring.errors import LedgerDamaged
 from monitoring.ledger.entries import (
     CHECKPOINTS,
     GENESIS,
@@ -25,7 +23,6 @@ from monitoring.ledger.entries import (
     written_time,
 )
 from monitoring.ledger.records import checkpoints_after, writers_in
-from monitoring.chains.signing import Signer, Verifier
 from monitoring.ledger.tables import (
     ledger_checkpoints,
     ledger_entries,
@@ -34,10 +31,10 @@ from monitoring.ledger.tables import (
     ledger_payloads,
     ledger_stumps,
 )
+from monitoring.ledger.transactions import ledger_transaction, scrub
 
 CHUNK = 1000
 _NOT_SIGNED = "is signed by no known key (--public-key makes one known), or was changed"
-_UPKEEP_LOCK = 0x6C656470  # any number that every process of ours knows
 
 
 class Pruning:
@@ -190,37 +187,3 @@ def _follows(entry: Entry, seq: int, digest: str) -> bool:
 def _needed(claim: Claim, stumps: Mapping[str, int], last: Mapping[str, int]) -> bool:
     """Whether a checkpoint's claim is the last one of a chain, and the entry it names is still there."""
     return claim.seq > stumps.get(claim.writer, 0) and claim.seq == last.get(claim.writer)
-
-
-@contextmanager
-def ledger_transaction(engine: Engine) -> Iterator[Connection]:
-    """For upkeep: one such transaction at a time. Raises LedgerUnavailable."""
-    try:
-        with engine.begin() as connection:
-            if connection.dialect.name == "postgresql":
-                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPKEEP_LOCK})
-            yield connection
-    except (SQLAlchemyError, OSError) as error:
-        raise LedgerUnavailable from error
-
-
-def scrub(engine: Engine) -> None:
-    """Bring SQLite's log of changes into its file, and empty it: deleted text is in there, too.
-
-    Waits for readers as long as the engine waits for locks. Raises LedgerInUse, LedgerUnavailable.
-    """
-    if engine.dialect.name != "sqlite":
-        return
-    try:
-        connection = engine.raw_connection()  # outside of any transaction
-        cursor = connection.cursor()
-        (patience_ms,) = cursor.execute("PRAGMA busy_timeout").fetchone()
-        until = time.monotonic() + patience_ms / 1000
-        # SQLite waits for readers and writers, but not for another that does the same, as a writer now and then does.
-        while (busy := cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]) and time.monotonic() < until:
-            time.sleep(0.02)
-        connection.close()
-    except (SQLAlchemyError, sqlite3.Error) as error:
-        raise LedgerUnavailable from error
-    if busy:
-        raise LedgerInUse

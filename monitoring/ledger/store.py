@@ -12,8 +12,9 @@ from typing import Any
 
 import structlog
 from sqlalchemy import Connection, Engine, Row, bindparam, func, insert, select, text, update
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 
+from monitoring.chains.signing import Signer, Verifier
 from monitoring.errors import LedgerUnavailable
 from monitoring.ledger.chain import Chain
 from monitoring.ledger.entries import (
@@ -28,8 +29,8 @@ from monitoring.ledger.entries import (
     written_time,
 )
 from monitoring.ledger.records import head_of
-from monitoring.chains.signing import Signer, Verifier
 from monitoring.ledger.tables import ledger_checkpoints, ledger_entries, ledger_heads, ledger_payloads
+from monitoring.ledger.transactions import ledger_errors
 
 _CHECKPOINT_LOCK = 0x6C656467  # any number that every process of ours knows
 _NEVER = -1
@@ -74,15 +75,17 @@ class LedgerStore:
     def transaction(self) -> Iterator[Connection]:
         """Durable once it is left without an error. Raises OutOfStep where what is to be added is there already."""
         try:
-            if self._connection is None:
-                self._connection = self._engine.connect()
-            with self._connection.begin():
-                yield self._connection
-        except IntegrityError as error:
-            raise OutOfStep from error
-        except (SQLAlchemyError, OSError) as error:
+            with ledger_errors():
+                if self._connection is None:
+                    self._connection = self._engine.connect()
+                try:
+                    with self._connection.begin():
+                        yield self._connection
+                except IntegrityError as error:
+                    raise OutOfStep from error
+        except LedgerUnavailable:
             self._disconnect()
-            raise LedgerUnavailable from error
+            raise
 
     def open_chain(self, writer: str) -> str:
         """Make a writer known, under a checkpoint that names it; returns the greatest id so far, or ""."""
@@ -146,12 +149,9 @@ class LedgerStore:
 
     def reach(self) -> None:
         """Connect anew and ask; any thread may."""
-        try:
-            with self._engine.connect() as connection:
-                connection.detach()  # closed at the end, also where the engine was disposed of meanwhile
-                connection.execute(text("SELECT 1"))
-        except (SQLAlchemyError, OSError) as error:
-            raise LedgerUnavailable from error
+        with ledger_errors(), self._engine.connect() as connection:
+            connection.detach()  # closed at the end, also where the engine was disposed of meanwhile
+            connection.execute(text("SELECT 1"))
 
     def break_off(self) -> None:
         """Make a transaction that PostgreSQL does not answer fail at once; any thread may."""
@@ -211,7 +211,7 @@ class LedgerStore:
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            with suppress(SQLAlchemyError, OSError):
+            with suppress(LedgerUnavailable), ledger_errors():
                 connection.invalidate()
                 connection.close()
 

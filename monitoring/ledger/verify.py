@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from monitoring.chains.signing import Verifier
 from monitoring.ledger.entries import (
     CHECKPOINTS,
     GENESIS,
@@ -20,7 +21,6 @@ from monitoring.ledger.entries import (
 )
 from monitoring.ledger.payloads import payload_problem
 from monitoring.ledger.records import FORMAT, Cut, Header, Line, Record, Stray
-from monitoring.chains.signing import Verifier
 
 MOST_PROBLEMS = 20
 

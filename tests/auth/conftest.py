@@ -5,13 +5,15 @@ from collections.abc import AsyncIterator
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from storage.database import migrate, open_engine
+import auth
+from storage.engine import open_engine
+from storage.migrations import migrate
 
 
 @pytest.fixture
 async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
     """A migrated database."""
     engine = open_engine(database_url)
-    await migrate(engine)
+    await migrate(engine, auth.MIGRATIONS)
     yield engine
     await engine.dispose()

@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from auth.authenticator import CACHE_SIZE, Authenticator, Verified
 from auth.changes import ChangeFeed, announce
-from storage.database import writing
 from auth.errors import InvalidToken
 from auth.principal import Principal, Role, Scope
+from storage.transactions import writing
 
 HERE = "127.0.0.1"
 

@@ -12,10 +12,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from auth.accounts.store import User, UserStore
 from auth.certificates import CertificateUsers, read_subject
 from auth.errors import InvalidToken
 from auth.principal import ROLE_SCOPES, Role
-from auth.accounts.store import User, UserStore
 
 NOW = datetime.now(UTC)
 SUBJECT = "CN=field-app,O=Example"

@@ -10,8 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
 from auth.changes import ChangeFeed, announce
-from storage.database import open_engine, reading, writing
 from auth.tables import changes
+from storage.engine import open_engine
+from storage.transactions import reading, writing
 
 LATER = timedelta(hours=1)
 

@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from auth.accounts.store import User, UserStore
 from auth.changes import ChangeFeed
 from auth.errors import BadCredentials, InvalidGrant, RefreshTokenReused
 from auth.principal import Role, Scope
 from auth.sessions import Session, SessionStore
-from auth.accounts.store import User, UserStore
 
 SCOPES = frozenset({Scope.PREDICT, Scope.KEYS_WRITE})
 

@@ -1,6 +1,6 @@
 """Mutated images against the decoder, in a process that may die of them, and against a running gateway.
 
-    python -m tests.experiments.fuzz_images [--images 10000] [--requests 10000] [--seed 7] [--only FORMAT:NUMBER] [--json]
+    python -m tests.experiments.fuzz_images [--images 10000] [--requests 10000] [--seed 7] [--only FORMAT:N] [--json]
 
 Both numbers are for each format. Every image must give pixels or a refusal, within two seconds, and over HTTP a 200
 or a 4xx; neither process may grow by more than 48 MB from its first tenth on. Exit status 1 when one does not.

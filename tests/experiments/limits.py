@@ -24,9 +24,9 @@ from limits import parse
 from prometheus_client import CollectorRegistry
 
 from api.rate_limits.guarded import windows_of
-from api.settings import Settings
 from api.rate_limits.shared import REDIS_WAIT_S, MachineWindows, RedisWindows
 from api.rate_limits.windows import Windows
+from api.settings import Settings
 from monitoring.metrics import Metrics
 from tests.support import redis
 

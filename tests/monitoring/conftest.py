@@ -11,20 +11,22 @@ import pytest
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.stores import audit_store
-from storage.database import WRITING, migrate, open_blocking_engine, open_engine
-from monitoring.audit import MIGRATIONS
+import auth
+import monitoring
 from monitoring.audit.store import AuditStore
+from monitoring.chains.signing import Signer, Verifier, new_private_key
 from monitoring.ledger.chain import Chain
 from monitoring.ledger.entries import Draft, written_time
 from monitoring.ledger.erasure import Forgetting
 from monitoring.ledger.identity import Ids
 from monitoring.ledger.records import Record, records_in
 from monitoring.ledger.retention import Pruning
-from monitoring.chains.signing import Signer, Verifier, new_private_key
 from monitoring.ledger.store import LedgerStore
 from monitoring.ledger.tables import metadata
 from monitoring.ledger.verify import Anchor, Finding, verify
+from storage.engine import open_blocking_engine, open_engine
+from storage.migrations import migrate
+from storage.transactions import WRITING
 from tests.monitoring.ledger.environment import House
 
 LEDGER_KEY = new_private_key()
@@ -38,14 +40,14 @@ Check = Callable[..., Finding]
 async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
     """A database of either kind, with the record's tables."""
     engine = open_engine(database_url)
-    await migrate(engine, MIGRATIONS)
+    await migrate(engine, auth.MIGRATIONS, monitoring.MIGRATIONS)
     yield engine
     await engine.dispose()
 
 
 @pytest.fixture
 def store(engine: AsyncEngine) -> AuditStore:
-    return audit_store(engine)
+    return AuditStore(engine)
 
 
 def _facts(principal: str) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from auth.tokens.keyring import ACTIVATION
 from auth.tokens.jws import generate_signing_key, header_of
+from auth.tokens.keyring import ACTIVATION
 
 PASSWORD = "correct horse battery"
 

@@ -13,9 +13,12 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from storage.database import alembic_config, async_url, migrate, open_engine, ping
-from auth.errors import DatabaseUnavailable
+import auth
 from auth.tables import metadata
+from storage.engine import async_url, open_engine
+from storage.errors import DatabaseUnavailable
+from storage.migrations import alembic_config, migrate
+from storage.transactions import ping
 
 
 def tables(connection: Connection) -> set[str]:
@@ -66,16 +69,16 @@ async def test_migrations_make_what_the_code_expects(engine: AsyncEngine) -> Non
 async def test_migrations_go_back(engine: AsyncEngine) -> None:
     """Every migration can be undone, and done again."""
     async with engine.begin() as connection:
-        await connection.run_sync(lambda sync: command.downgrade(alembic_config(sync), "base"))
+        await connection.run_sync(lambda sync: command.downgrade(alembic_config(sync, auth.MIGRATIONS), "base"))
         assert await connection.run_sync(tables) == {"alembic_version"}
-    await migrate(engine)
+    await migrate(engine, auth.MIGRATIONS)
     async with engine.connect() as connection:
         assert await connection.run_sync(tables) == {"alembic_version", *metadata.tables}
 
 
 async def test_migrating_twice_changes_nothing(engine: AsyncEngine) -> None:
     """A start on a current database leaves it as it is."""
-    await migrate(engine)
+    await migrate(engine, auth.MIGRATIONS)
     async with engine.connect() as connection:
         assert (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalars().all() == ["0002"]
 
@@ -84,7 +87,7 @@ async def test_processes_that_start_together_migrate_once(database_url: str) -> 
     """Of eight starts at the same moment on an empty database, none fails."""
     engines = [open_engine(database_url) for _ in range(8)]
     try:
-        await asyncio.gather(*(migrate(engine) for engine in engines))
+        await asyncio.gather(*(migrate(engine, auth.MIGRATIONS) for engine in engines))
         async with engines[0].connect() as connection:
             assert await connection.run_sync(tables) == {"alembic_version", *metadata.tables}
     finally:
@@ -98,7 +101,7 @@ async def test_a_failed_migration_leaves_nothing(database_url: str) -> None:
 
     async def interrupted() -> None:
         async with engine.begin() as connection:
-            await connection.run_sync(lambda sync: command.upgrade(alembic_config(sync), "head"))
+            await connection.run_sync(lambda sync: command.upgrade(alembic_config(sync, auth.MIGRATIONS), "head"))
             raise ZeroDivisionError
 
     try:

@@ -10,20 +10,22 @@ import pytest
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
-from storage.database import alembic_config, check_file, migrate, open_engine
-from auth.errors import DatabaseUnavailable
+from storage.engine import check_sqlite_file, open_engine
+from storage.errors import DatabaseUnavailable
+from storage.migrations import alembic_config, migrate
 
 ROOT = Path(__file__).parents[2]
-ROOMS = [ROOT / "auth" / "migrations", ROOT / "monitoring" / "migrations"]
+DIRECTORIES = [ROOT / "auth" / "migrations", ROOT / "monitoring" / "migrations"]
 
 START = """
 import asyncio, sys
 from pathlib import Path
-from storage.database import migrate, open_engine
+from storage.engine import open_engine
+from storage.migrations import migrate
 
 async def start():
     engine = open_engine(sys.argv[1])
-    await migrate(engine, Path(sys.argv[2]))
+    await migrate(engine, *map(Path, sys.argv[2:]))
     await engine.dispose()
 
 asyncio.run(start())
@@ -36,13 +38,13 @@ def revision_files(folder: Path) -> list[str]:
 
 
 def test_a_current_database_starts_without_alembic(database_url: str) -> None:
-    """The first start migrates both rooms' tables; the second sees that nothing is to be done, and is quicker."""
-    command = [sys.executable, "-c", START, database_url, str(ROOMS[1])]
+    """The first start migrates both packages' tables; the second sees that nothing is to be done, and is quicker."""
+    command = [sys.executable, "-c", START, database_url, *map(str, DIRECTORIES)]
     first, second = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(2)]
     assert (first.stdout, second.stdout) == ("True\n", "False\n")
 
 
-@pytest.mark.parametrize("folder", ROOMS, ids=["auth", "monitoring"])
+@pytest.mark.parametrize("folder", DIRECTORIES, ids=["auth", "monitoring"])
 async def test_files_are_named_for_their_revisions(folder: Path, tmp_path: Path) -> None:
     """The last migration's file begins with the number that Alembic calls the head."""
     engine = open_engine(f"sqlite:///{tmp_path}/any.db")
@@ -58,15 +60,15 @@ async def test_files_are_named_for_their_revisions(folder: Path, tmp_path: Path)
 async def test_tables_of_a_newer_release(database_url: str) -> None:
     """A release that has been rolled back says that the database is ahead of it, in one sentence."""
     engine = open_engine(database_url)
-    await migrate(engine)
+    await migrate(engine, DIRECTORIES[0])
     async with engine.begin() as connection:
         await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(DatabaseUnavailable, match="newer release"):
-        await migrate(engine)
+        await migrate(engine, DIRECTORIES[0])
     await engine.dispose()
 
 
 def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     """A path that is no file is refused before anything else is done, with its name."""
     with pytest.raises(DatabaseUnavailable, match=f"DATABASE_URL: {tmp_path} cannot be opened"):
-        check_file(f"sqlite:///{tmp_path}")
+        check_sqlite_file(f"sqlite:///{tmp_path}")

@@ -19,23 +19,19 @@ _PATIENCE_S = 3600  # a statement of a long stream may take its time
 @contextmanager
 def ledger_view(settings: Settings) -> Iterator[Connection]:
     """One view of the database, which writers do not disturb. Raises LedgerUnavailable, CommandFailed."""
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from storage.database import file_of, open_blocking_engine
-    from monitoring.errors import LedgerUnavailable
+    from monitoring.ledger.transactions import ledger_errors
+    from storage.engine import open_blocking_engine, sqlite_path
 
     url = settings.database_url.get_secret_value()
-    path = file_of(url)
+    path = sqlite_path(url)
     if path is not None and not path.exists():  # SQLite would make one
         raise CommandFailed(f"DATABASE_URL: there is no file {path}.")
     engine = open_blocking_engine(url, _PATIENCE_S)
     try:
         # SQLite's transactions always see one state of the database.
         level = "REPEATABLE READ" if engine.dialect.name == "postgresql" else "SERIALIZABLE"
-        with engine.execution_options(isolation_level=level).begin() as connection:
+        with ledger_errors(), engine.execution_options(isolation_level=level).begin() as connection:
             yield connection
-    except SQLAlchemyError as error:
-        raise LedgerUnavailable from error
     finally:
         engine.dispose()
 

@@ -52,12 +52,12 @@ def replay(
 
 def _recorded(settings: Settings, prediction_id: str) -> Past:
     """Raises CommandFailed where there is no record, or one that was changed."""
-    from api.stores import ledger_reader
     from monitoring.errors import PredictionNotFound
     from monitoring.ledger.payloads import payload_problem
+    from monitoring.ledger.reader import LedgerReader
 
     async def found(engine: AsyncEngine) -> tuple[Past, str | None]:
-        reader = ledger_reader(engine)
+        reader = LedgerReader(engine)
         past = await reader.find(prediction_id)
         return past, await reader.hash_before(past.entry)
 

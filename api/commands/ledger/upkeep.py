@@ -73,8 +73,9 @@ def erase(
 
 @contextmanager
 def _tools(settings: Settings) -> Iterator[tuple[Engine, Signer]]:
-    from storage.database import WRITING, open_blocking_engine
     from monitoring.chains.signing import Signer
+    from storage.engine import open_blocking_engine
+    from storage.transactions import WRITING
 
     signer = Signer(settings.ledger_key())
     with_engine(settings, _nothing)  # brings the tables up to date

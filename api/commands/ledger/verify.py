@@ -35,8 +35,8 @@ def verify(
     as_json: JsonFlag = False,
 ) -> None:
     """Check every entry, every statement and the order of all; say which is wrong."""
-    from monitoring.ledger import verify as check
     from monitoring.chains.signing import Signer, Verifier
+    from monitoring.ledger import verify as check
 
     noted = _anchor(anchor) if anchor else None
     verifier = Verifier(public_key or [Signer(load_settings().ledger_key()).public_key])

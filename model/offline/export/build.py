@@ -14,12 +14,12 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from model.registry.artefact import Manifest, write_manifest
 from model.errors import ExportRefused
 from model.offline.export import ExportOptions
 from model.offline.export.check import Agreement, CheckImages, answer_with_onnx, check_softmax, collect_images, compare
 from model.offline.export.convert import load_classifier, to_onnx
 from model.offline.export.record import Record, read_record, short_card
+from model.registry.artefact import Manifest, write_manifest
 
 _TOOLS = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime", "numpy")
 _OUTPUTS = {

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from model.errors import DatasetError
 from model.offline.dataset import (
     LabelledFiles,
     Pixels,
@@ -21,7 +22,6 @@ from model.offline.dataset import (
     stratified_split,
     training_folder,
 )
-from model.errors import DatasetError
 from model.offline.metrics import Figures, measure
 from model.offline.train import TrainOptions
 from model.offline.train.network import build_network

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from model.offline.dataset import Pixels
 from model.imaging.decode import INPUT_SIZE
+from model.offline.dataset import Pixels
 
 _SMALLEST_CROP = 0.75
 _LARGEST_LIGHT_SHIFT = 20.0

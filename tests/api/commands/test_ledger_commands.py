@@ -18,14 +18,15 @@ from sqlalchemy import select
 from api.cli import run
 from api.commands.users import with_accounts
 from api.settings import Settings
-from storage.database import WRITING, open_blocking_engine
 from auth.principal import Role
+from monitoring.chains.signing import Signer, new_private_key
 from monitoring.ledger.chain import Chain
 from monitoring.ledger.entries import Draft
 from monitoring.ledger.identity import Ids
-from monitoring.chains.signing import Signer, new_private_key
 from monitoring.ledger.store import LedgerStore
 from monitoring.ledger.tables import ledger_entries
+from storage.engine import open_blocking_engine
+from storage.transactions import WRITING
 
 Run = Callable[..., tuple[int, str, str]]
 DAYS = ("2026-11-01", "2026-11-02", "2026-11-03")

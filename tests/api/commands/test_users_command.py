@@ -15,10 +15,10 @@ import pytest
 from api.cli import run
 from api.lifespan import one_time_codes
 from api.settings import Settings, load_settings
-from storage.database import open_engine
-from auth.tokens.jws import generate_signing_key
-from auth.login.totp import new_data_key
 from auth.accounts.store import UserStore
+from auth.login.totp import new_data_key
+from auth.tokens.jws import generate_signing_key
+from storage.engine import open_engine
 
 PASSWORD = "correct horse battery"
 Command = Callable[..., tuple[int, str, str]]

@@ -11,8 +11,9 @@ from api.http.errors import NEVER_OVER_HTTP, OAUTH_ERRORS, STATUS_OF, ApiError
 from auth.errors import AuthError
 from model.errors import ModelRoomError
 from monitoring.errors import MonitoringError
+from storage.errors import StorageError
 
-BASES = (ApiError, AuthError, ModelRoomError, MonitoringError)
+BASES = (ApiError, AuthError, ModelRoomError, MonitoringError, StorageError)
 
 
 def _leaves(base: type[Exception]) -> Iterator[type[Exception]]:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from api.settings import Environment
 from api.http.uploads import MAX_BODY_BYTES
+from api.settings import Environment
 
 
 class RememberedErrors:

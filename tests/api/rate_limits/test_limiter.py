@@ -17,9 +17,9 @@ from starlette.requests import Request
 
 from api.rate_limits.guarded import windows_of
 from api.rate_limits.limiter import caller_place
-from api.settings import Settings
 from api.rate_limits.shared import MACHINE_WAIT_S, MachineWindows
 from api.rate_limits.windows import SLICES, LocalWindows, Windows, WindowsAway
+from api.settings import Settings
 from monitoring.metrics import Metrics
 
 WINDOW_S = 60

@@ -18,9 +18,9 @@ from structlog.testing import capture_logs
 
 from api.http.errors import SettingsError
 from api.rate_limits.guarded import GuardedWindows, windows_of
-from api.settings import Settings, load_settings
 from api.rate_limits.shared import REDIS_WAIT_S, RedisWindows
 from api.rate_limits.windows import SLICES, Windows
+from api.settings import Settings, load_settings
 from monitoring.metrics import Metrics
 from tests.experiments.limits import worst_lag_s
 

@@ -14,8 +14,8 @@ from api.app import create_app
 from api.commands.database import with_engine
 from api.commands.users import with_accounts
 from api.settings import Settings
-from auth.clients import ClientStore
 from auth.api_keys.store import KeyStore
+from auth.clients import ClientStore
 from auth.principal import Role, Scope
 
 LogIn = Callable[..., dict[str, str]]

@@ -12,8 +12,8 @@ from starlette.testclient import TestClient
 
 from api.commands.users import with_accounts
 from api.settings import Settings
-from auth.principal import Role
 from auth.login.totp import new_data_key
+from auth.principal import Role
 
 NEW = "walnut ferry quiet lamp"
 BOB = {"name": "bob", "role": "client", "password": NEW}

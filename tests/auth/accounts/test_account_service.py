@@ -8,12 +8,12 @@ import pytest
 from argon2 import extract_parameters
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from auth.accounts.service import Accounts
-from storage.database import open_engine
-from auth.errors import BadCredentials, BadUserName, PasswordRefused, UserExists, UserNotFound
 from auth.accounts.passwords import PasswordHasher
-from auth.principal import Role
+from auth.accounts.service import Accounts
 from auth.accounts.store import UserStore
+from auth.errors import BadCredentials, BadUserName, PasswordRefused, UserExists, UserNotFound
+from auth.principal import Role
+from storage.engine import open_engine
 
 GOOD = "walnut ferry quiet lamp"
 OTHER = "another ferry, loud lamp"

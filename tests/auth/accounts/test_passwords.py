@@ -14,8 +14,8 @@ from argon2 import Type, extract_parameters
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from auth.errors import HashingBusy, PasswordRefused
 from auth.accounts.passwords import MAX_LENGTH, PasswordHasher, check_password_policy
+from auth.errors import HashingBusy, PasswordRefused
 
 GOOD = "walnut ferry quiet lamp"
 

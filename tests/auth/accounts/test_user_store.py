@@ -7,10 +7,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from storage.database import open_engine
-from auth.errors import DatabaseUnavailable, LastAdmin, UserExists, UserNotFound
-from auth.principal import Role
 from auth.accounts.store import User, UserChange, UserStore
+from auth.errors import LastAdmin, UserExists, UserNotFound
+from auth.principal import Role
+from storage.engine import open_engine
+from storage.errors import DatabaseUnavailable
 
 
 @pytest.fixture

@@ -14,21 +14,16 @@ import pytest
 from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from auth.accounts.store import UserStore
+from auth.api_keys.store import MAX_KEYS, OVERLAP, RECHECK_S, Key, KeyStore, KeyTerms, is_api_key
 from auth.authenticator import Authenticator
 from auth.changes import ChangeFeed
-from storage.database import open_engine, writing
-from auth.errors import (
-    DatabaseUnavailable,
-    InvalidToken,
-    KeyEnded,
-    KeyNotFound,
-    NoAccount,
-    TooManyKeys,
-)
-from auth.api_keys.store import MAX_KEYS, OVERLAP, RECHECK_S, Key, KeyStore, KeyTerms, is_api_key
+from auth.errors import InvalidToken, KeyEnded, KeyNotFound, NoAccount, TooManyKeys
 from auth.principal import Principal, Role, Scope
 from auth.tables import users
-from auth.accounts.store import UserStore
+from storage.engine import open_engine
+from storage.errors import DatabaseUnavailable
+from storage.transactions import writing
 
 HERE = "127.0.0.1"
 ID, SECRET = "0" * 16, "A" * 43

@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from storage.database import open_engine
-from auth.errors import DatabaseUnavailable
+from auth.accounts.store import UserStore
 from auth.api_keys.last_use import KeyUses
 from auth.api_keys.store import KeyStore, KeyTerms
 from auth.principal import Role, Scope
-from auth.accounts.store import UserStore
+from storage.engine import open_engine
+from storage.errors import DatabaseUnavailable
 
 
 async def make_keys(engine: AsyncEngine, count: int) -> list[str]:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from auth.errors import InsufficientScope, KeyBound
 from auth.api_keys.rules import check_rotation, may_see, terms_for
 from auth.api_keys.store import Key, KeyTerms
+from auth.errors import InsufficientScope, KeyBound
 from auth.principal import Principal, Role, Scope
 
 TERMS = KeyTerms("maps", frozenset({Scope.PREDICT}), datetime.now(UTC) + timedelta(days=30))

@@ -9,8 +9,8 @@ import pytest
 
 from auth.accounts.service import Accounts
 from auth.errors import HashingBusy
-from auth.login.throttle import Guesses
 from auth.login.service import MOST_AT_ONCE, MOST_OF_ONE, LogIns
+from auth.login.throttle import Guesses
 from auth.login.totp import OneTimeCodes
 
 

@@ -10,16 +10,16 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from auth.accounts.service import Accounts
-from storage.database import open_engine
-from auth.errors import BadCredentials, HashingBusy, TooManyGuesses
-from auth.login.throttle import FORGOTTEN_AFTER, KNOWN_FOR, Guesses, wait_s
-from auth.login.service import MOST_AT_ONCE, LogIns
 from auth.accounts.passwords import PasswordHasher
+from auth.accounts.service import Accounts
+from auth.accounts.store import User, UserStore
+from auth.errors import BadCredentials, HashingBusy, TooManyGuesses
+from auth.login.service import MOST_AT_ONCE, LogIns
+from auth.login.throttle import FORGOTTEN_AFTER, KNOWN_FOR, Guesses, wait_s
+from auth.login.totp import OneTimeCodes
 from auth.principal import Role
 from auth.tables import known_addresses, login_failures
-from auth.login.totp import OneTimeCodes
-from auth.accounts.store import User, UserStore
+from storage.engine import open_engine
 
 HOME, OFFICE, AWAY = "192.0.2.1", "192.0.2.2", "198.51.100.7"
 GOOD, WRONG = "walnut ferry quiet lamp", "another ferry, loud lamp"

@@ -9,16 +9,16 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from auth.accounts.service import Accounts
-from auth.errors import BadCode, BadCredentials, InvalidGrant, MissingCode, TooManyGuesses, TotpConflict
-from auth.login.throttle import Guesses
-from auth.login.service import LogIns
 from auth.accounts.passwords import PasswordHasher
+from auth.accounts.service import Accounts
+from auth.accounts.store import User, UserStore
+from auth.errors import BadCode, BadCredentials, InvalidGrant, MissingCode, TooManyGuesses, TotpConflict
+from auth.login.service import LogIns
+from auth.login.throttle import Guesses
+from auth.login.totp import STEP_S, Enrolment, OneTimeCodes, is_data_key, new_data_key
 from auth.principal import Role, Scope
 from auth.sessions import SessionStore
 from auth.tables import users
-from auth.login.totp import STEP_S, Enrolment, OneTimeCodes, is_data_key, new_data_key
-from auth.accounts.store import User, UserStore
 
 PASSWORD = "walnut ferry quiet lamp"
 HERE = "192.0.2.1"

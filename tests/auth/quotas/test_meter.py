@@ -12,14 +12,15 @@ import pytest
 from sqlalchemy import event, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from storage.database import open_engine, writing
-from auth.errors import QuotaExceeded
+from auth.accounts.store import UserStore
 from auth.api_keys.store import KeyStore, KeyTerms
+from auth.errors import QuotaExceeded
 from auth.principal import Principal, Role, Scope
+from auth.quotas.meter import UsageMeter
 from auth.quotas.tallies import Entry, owners_of
 from auth.tables import users
-from auth.quotas.meter import UsageMeter
-from auth.accounts.store import UserStore
+from storage.engine import open_engine
+from storage.transactions import writing
 
 MEGAPIXEL = 1_000_000
 CHARGES = 150
@@ -27,7 +28,8 @@ CHARGES = 150
 # One of several processes: charges every key it is told of in turn, and prints how many charges were granted.
 PROGRAM = """
 import sys
-from storage.database import WRITING, open_blocking_engine
+from storage.engine import open_blocking_engine
+from storage.transactions import WRITING
 from auth.principal import Principal
 from auth.quotas.tallies import Entry, month_of, owners_of, settle
 import time

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from auth.errors import ExpiredToken, InvalidToken
-from auth.tokens.keyring import Keyring
 from auth.principal import ROLE_SCOPES, Principal, Role, Scope
-from auth.tokens.jws import SigningAlgorithm, SigningKey, generate_signing_key, load_signing_key
 from auth.tokens.access import TokenAuthority, TokenPolicy
+from auth.tokens.jws import SigningAlgorithm, SigningKey, generate_signing_key, load_signing_key
+from auth.tokens.keyring import Keyring
 
 NOW = 1_800_000_000.5
 POLICY = TokenPolicy(issuer="https://atalaya.example", audience="atalaya", lifetime_s=900)

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from jose import jwk
 
 from auth.errors import ExpiredToken, InvalidToken
-from auth.tokens.external_issuers import OutsideIssuers, TrustedIssuer
 from auth.principal import ROLE_SCOPES, Role, Scope
+from auth.tokens.external_issuers import OutsideIssuers, TrustedIssuer
 from auth.tokens.jws import generate_signing_key, load_signing_key
 
 NOW = 1_800_000_000

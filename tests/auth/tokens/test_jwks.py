@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from auth.tokens.jwks import ProviderKeys, is_safe_url
 from auth.errors import IssuerUnavailable
+from auth.tokens.jwks import ProviderKeys, is_safe_url
 
 DISCOVERY = "/.well-known/openid-configuration"
 TLS = ssl.create_default_context()  # reading the certificates takes longer than a test

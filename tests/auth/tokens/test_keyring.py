@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from auth.errors import WeakSigningKey
-from auth.tokens.keyring import ACTIVATION, RETIREMENT, Keyring, read_bundle, rotate_bundle
 from auth.principal import Role, Scope
-from auth.tokens.jws import SigningAlgorithm, generate_signing_key
 from auth.tokens.access import TokenAuthority, TokenPolicy
+from auth.tokens.jws import SigningAlgorithm, generate_signing_key
+from auth.tokens.keyring import ACTIVATION, RETIREMENT, Keyring, read_bundle, rotate_bundle
 
 POLICY = TokenPolicy("https://atalaya.example", "atalaya", lifetime_s=900)
 

@@ -9,10 +9,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from auth.errors import WeakSigningKey
-from auth.tokens.keyring import Keyring
 from auth.principal import Role, Scope
-from auth.tokens.jws import generate_signing_key, load_signing_key
 from auth.tokens.access import TokenAuthority, TokenPolicy
+from auth.tokens.jws import generate_signing_key, load_signing_key
+from auth.tokens.keyring import Keyring
 
 PEM = generate_signing_key("ES256")
 SECRET = generate_signing_key("HS256")

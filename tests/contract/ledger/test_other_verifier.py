@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from monitoring.ledger.exports import read_export
 from monitoring.chains.signing import Verifier
+from monitoring.ledger.exports import read_export
 from monitoring.ledger.verify import verify
 
 HERE = Path(__file__).parent

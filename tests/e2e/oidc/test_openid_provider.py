@@ -17,8 +17,8 @@ import pytest
 from jose import jwk
 
 from auth.errors import ExpiredToken, InvalidToken
-from auth.tokens.external_issuers import OutsideIssuers, TrustedIssuer
 from auth.principal import Role, Scope
+from auth.tokens.external_issuers import OutsideIssuers, TrustedIssuer
 
 SAMPLE = Path(__file__).parents[3] / "samples" / "yellowstone_forest.jpg"
 RULES: dict[str, Any] = {

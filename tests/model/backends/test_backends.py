@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model.registry.artefact import write_manifest
 from model.backends import open_backend
 from model.backends.stub import StubBackend
 from model.errors import ArtefactError, BackendURLError, DigestMismatch, KerasMissing
 from model.imaging.decode import decode_image
+from model.registry.artefact import write_manifest
 
 GREY = np.full((1, 256, 256, 3), 128, np.uint8)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model.errors import DatasetError
 from model.offline.dataset import (
     evaluation_folder,
     held_out_folder,
@@ -16,7 +17,6 @@ from model.offline.dataset import (
     stratified_split,
     training_folder,
 )
-from model.errors import DatasetError
 
 
 def fill(folder: Path, suffix: str = ".jpg", **counts: int) -> Path:

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from model.backends.stub import StubBackend
-from model.offline.dataset import list_images, read_image, read_pixels
 from model.errors import DatasetError
+from model.offline.dataset import list_images, read_image, read_pixels
 from model.offline.evaluate import evaluate
 from model.offline.metrics import measure
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model.registry.artefact import read_manifest
 from model.errors import ExportRefused, KerasProcessFailed
-from model.offline.export import ExportOptions
 from model.imaging.decode import decode_image
+from model.offline.export import ExportOptions
 from model.offline.keras_process import run_in_keras
+from model.registry.artefact import read_manifest
 
 keras = pytest.importorskip("keras", reason="needs the Keras environment")
 onnx = pytest.importorskip("onnx")

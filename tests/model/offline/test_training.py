@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.registry.artefact import read_manifest
 from model.errors import DatasetError
 from model.offline.export import ExportOptions
 from model.offline.train import TrainOptions
+from model.registry.artefact import read_manifest
 
 keras = pytest.importorskip("keras", reason="needs the Keras environment")
 h5py = pytest.importorskip("h5py")

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from model.registry.artefact import Manifest, read_manifest, read_verified, write_manifest
 from model.errors import ArtefactError, DigestMismatch
+from model.registry.artefact import Manifest, read_manifest, read_verified, write_manifest
 
 CONTENT = b"a graph, for all the manifest knows"
 

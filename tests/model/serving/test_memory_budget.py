@@ -11,8 +11,8 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from model.serving.memory_budget import MemoryBudget, Room
 from model.errors import ImageTooLargeHere, MemoryFull
+from model.serving.memory_budget import MemoryBudget, Room
 
 Task = asyncio.Task[Room]
 

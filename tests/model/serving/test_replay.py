@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model.registry.artefact import find_artefact
 from model.backends import Backend, open_backend
 from model.errors import DigestMismatch, ReplayImpossible
 from model.imaging.decode import PREPROCESSING, decode_image
+from model.registry.artefact import find_artefact
 from model.serving.replay import replay
 from model.serving.runtime import runtime_facts
 

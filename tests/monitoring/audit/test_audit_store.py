@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, delete, inspect
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.stores import audit_store
-from storage.database import alembic_config, migrate, open_engine
-from monitoring.audit import MIGRATIONS
+from monitoring import MIGRATIONS
 from monitoring.audit.events import Entry, Event, event_of, safe_text
 from monitoring.audit.store import AuditStore, Filter
 from monitoring.audit.tables import audit_head, metadata
 from monitoring.errors import AuditUnavailable
+from storage.engine import open_engine
+from storage.migrations import alembic_config, migrate
 
 
 def login(actor: str = "ana", **more: Any) -> Event:
@@ -54,7 +54,7 @@ async def test_processes_write_one_chain(database_url: str, store: AuditStore) -
     """Entries that many connections append at the same moment follow each other without a gap."""
     engines = [open_engine(database_url) for _ in range(4)]
     try:
-        await asyncio.gather(*(audit_store(engines[index % 4]).append([login(), login()]) for index in range(20)))
+        await asyncio.gather(*(AuditStore(engines[index % 4]).append([login(), login()]) for index in range(20)))
     finally:
         for engine in engines:
             await engine.dispose()
@@ -191,7 +191,7 @@ async def test_without_its_head_nothing_is_written(engine: AsyncEngine, store: A
 async def test_a_database_that_is_away_is_reported(unused_tcp_port: int) -> None:
     """A refused connection is AuditUnavailable, for writing and for reading."""
     engine = open_engine(f"postgresql://u:sesame@127.0.0.1:{unused_tcp_port}/db")
-    store = audit_store(engine)
+    store = AuditStore(engine)
     try:
         for attempt in (store.append([login()]), store.newest(Filter(), 1), store.verify()):
             with pytest.raises(AuditUnavailable):

@@ -14,18 +14,18 @@ from typing import Any
 from sqlalchemy import Row, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from api.services.recording import open_journal
 from api.settings import Settings
-from api.stores import ledger_journal
-from storage.database import reading, writing
+from auth.quotas.meter import UsageMeter
 from auth.quotas.tallies import month_of
 from auth.tables import usage
-from auth.quotas.meter import UsageMeter
+from monitoring.chains.signing import Signer, Verifier, new_private_key
 from monitoring.errors import LedgerFull
 from monitoring.ledger.entries import GENESIS, Entry, Head, Payload
 from monitoring.ledger.journal import Journal
 from monitoring.ledger.ledger import Ledger, State
-from monitoring.chains.signing import Signer, Verifier, new_private_key
 from monitoring.ledger.tables import ledger_entries, ledger_heads, ledger_payloads
+from storage.transactions import reading, writing
 
 LONG = "x" * 20_000
 NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
@@ -47,7 +47,7 @@ class House:
     async def ledger(self, **changes: Any) -> AsyncIterator[Ledger]:
         options = {"signing_key": self.key, "spool_folder": self.folder, "spool_megabytes": 1, **changes}
         settings = Settings(_env_file=None, database_url=self.url, ledger=options)
-        journal = ledger_journal(settings, UsageMeter(self.engine))
+        journal = open_journal(settings, UsageMeter(self.engine))
         self.journals.append(journal)
         async with Ledger(journal, self._hear, self._count, lambda: NOW) as ledger:
             yield ledger

@@ -9,14 +9,15 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from storage.database import WRITING, open_blocking_engine
+from monitoring.chains.signing import Signer, Verifier, new_private_key
 from monitoring.ledger.chain import Chain
 from monitoring.ledger.entries import Draft, written_time
 from monitoring.ledger.identity import Ids
 from monitoring.ledger.records import records_in
-from monitoring.chains.signing import Signer, Verifier, new_private_key
 from monitoring.ledger.store import LedgerStore
 from monitoring.ledger.verify import Anchor, Finding, verify
+from storage.engine import open_blocking_engine
+from storage.transactions import WRITING
 
 NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
 LONG_AGO = NOW - timedelta(days=100)

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Connection, delete, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from monitoring.chains.signing import Signer, Verifier, new_private_key
 from monitoring.errors import LedgerDamaged
 from monitoring.ledger.chain import Chain
 from monitoring.ledger.entries import Draft, Link, written_time
@@ -17,7 +18,6 @@ from monitoring.ledger.erasure import Forgetting
 from monitoring.ledger.identity import Ids
 from monitoring.ledger.records import Header, Line, checkpoints_in
 from monitoring.ledger.retention import Pruning
-from monitoring.chains.signing import Signer, Verifier, new_private_key
 from monitoring.ledger.store import LedgerStore
 from monitoring.ledger.tables import (
     ledger_checkpoints,

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from monitoring.chains.signing import new_private_key
 from monitoring.ledger.entries import Checkpoint, Entry, Head, Payload
 from monitoring.ledger.payloads import payload_problem
 from monitoring.ledger.records import Header, Line, Record
-from monitoring.chains.signing import new_private_key
 from monitoring.ledger.verify import MOST_PROBLEMS
 
 BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
+from auth.accounts.store import UserStore
 from auth.errors import QuotaExceeded
 from auth.principal import Role
-from auth.accounts.store import UserStore
 from tests.monitoring.ledger.environment import House, cost, facts, refused
 
 

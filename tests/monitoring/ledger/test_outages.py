@@ -9,13 +9,13 @@ from contextlib import AsyncExitStack, contextmanager, nullcontext, suppress
 import pytest
 from sqlalchemy import Connection, func, select
 
-from storage.database import reading
 from monitoring.errors import LedgerFull, LedgerUnavailable
 from monitoring.ledger.identity import Ids
 from monitoring.ledger.ledger import State
 from monitoring.ledger.spool import SpoolFull
 from monitoring.ledger.store import LedgerStore
 from monitoring.ledger.tables import ledger_checkpoints, ledger_entries, ledger_heads
+from storage.transactions import reading
 from tests.monitoring.ledger.environment import LONG, House, cost, facts, fill, refused, until
 
 

@@ -6,20 +6,19 @@ import pytest
 from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.stores import ledger_reader
-from storage.database import writing
 from monitoring.errors import LedgerUnavailable, PredictionNotFound
 from monitoring.ledger.chain import Chain
 from monitoring.ledger.entries import GENESIS, Draft, Link
 from monitoring.ledger.reader import LedgerReader
 from monitoring.ledger.tables import ledger_entries, ledger_payloads, ledger_stumps
+from storage.transactions import writing
 
 WRITERS = ("01a2073c-0000-7000-8000-00000000000a", "01a2073c-0000-7000-8000-00000000000b")
 
 
 @pytest.fixture
 def reader(engine: AsyncEngine) -> LedgerReader:
-    return ledger_reader(engine)
+    return LedgerReader(engine)
 
 
 @pytest.fixture

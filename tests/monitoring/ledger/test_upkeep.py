@@ -15,25 +15,27 @@ import pytest
 from sqlalchemy import Engine, event, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from api.services.recording import open_journal
 from api.settings import Settings
-from api.stores import ledger_journal
-from storage.database import WRITING, open_blocking_engine
 from auth.quotas.meter import UsageMeter
+from monitoring.chains.signing import Signer
 from monitoring.errors import LedgerInUse
 from monitoring.ledger import retention
 from monitoring.ledger.entries import written_time
 from monitoring.ledger.erasure import Forgetting
 from monitoring.ledger.ledger import Ledger
 from monitoring.ledger.retention import Pruning
-from monitoring.chains.signing import Signer
 from monitoring.ledger.tables import ledger_entries, ledger_heads
+from storage.engine import open_blocking_engine
+from storage.transactions import WRITING
 from tests.monitoring.ledger.ledgers import KEY, LONG_AGO, NOW, checked, facts, fill, opened
 
 # Prunes or erases until it is killed, and says when each transaction is done.
 PROGRAM = """
 import sys
 from datetime import UTC, datetime
-from storage.database import WRITING, open_blocking_engine
+from storage.engine import open_blocking_engine
+from storage.transactions import WRITING
 from monitoring.ledger import erasure, retention
 from monitoring.chains.signing import Signer
 what, url, key, moment = sys.argv[1:]
@@ -220,7 +222,7 @@ async def test_beside_a_ledger_that_writes(url: str, engine: AsyncEngine, tmp_pa
     """Pruning and erasing disturb no writer: all that was recorded meanwhile is there, and verifies."""
     await asyncio.to_thread(fill, url, 3000, LONG_AGO)
     options = {"signing_key": KEY, "spool_folder": tmp_path / "spool"}
-    journal = ledger_journal(Settings(_env_file=None, database_url=url, ledger=options), UsageMeter(engine))
+    journal = open_journal(Settings(_env_file=None, database_url=url, ledger=options), UsageMeter(engine))
 
     def upkeep() -> None:
         with opened(url) as blocking:

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Connection, create_engine, text
 
+from monitoring.chains.signing import Signer, new_private_key
 from monitoring.ledger.chain import Chain
 from monitoring.ledger.entries import GENESIS, Checkpoint, Draft, Head, Stump, written_time
 from monitoring.ledger.identity import Ids
 from monitoring.ledger.records import Line, Record, records_in
-from monitoring.chains.signing import Signer, new_private_key
 from monitoring.ledger.store import LedgerStore
 from monitoring.ledger.tables import metadata
 from monitoring.ledger.verify import Anchor

@@ -1,0 +1,55 @@
+"""Transactions on the ledger's tables, and erasing deleted text from SQLite's files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, Engine, text
+
+from monitoring.errors import LedgerInUse, LedgerUnavailable
+from storage.errors import DatabaseUnavailable
+from storage.transactions import database_errors
+
+_UPKEEP_LOCK = 0x6C656470  # PostgreSQL's advisory lock; any number that all our processes share
+_CHECKPOINT_RETRY_S = 0.02
+
+
+@contextmanager
+def ledger_errors() -> Iterator[None]:
+    """Raises LedgerUnavailable for every error of the database: the answer is then recorded in the spool."""
+    try:
+        with database_errors(strict=True):
+            yield
+    except DatabaseUnavailable as error:
+        raise LedgerUnavailable from error
+
+
+@contextmanager
+def ledger_transaction(engine: Engine) -> Iterator[Connection]:
+    """Open a transaction for upkeep; only one runs at a time. Raises LedgerUnavailable."""
+    with ledger_errors(), engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPKEEP_LOCK})
+        yield connection
+
+
+def scrub(engine: Engine) -> None:
+    """Move SQLite's write-ahead log into the database file and empty the log: it contains deleted text, too.
+
+    Waits for readers as long as the engine waits for locks. Raises LedgerInUse, LedgerUnavailable.
+    """
+    if engine.dialect.name != "sqlite":
+        return
+    with ledger_errors():
+        connection = engine.raw_connection()  # outside of any transaction
+        cursor = connection.cursor()
+        (patience_ms,) = cursor.execute("PRAGMA busy_timeout").fetchone()
+        until = time.monotonic() + patience_ms / 1000
+        # SQLite waits for readers and writers, but not for another checkpoint, which a writer runs now and then.
+        while (busy := cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]) and time.monotonic() < until:
+            time.sleep(_CHECKPOINT_RETRY_S)
+        connection.close()
+    if busy:
+        raise LedgerInUse
