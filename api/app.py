@@ -18,9 +18,9 @@ from api.http.oauth_forms import FORM_PATHS
 from api.http.openapi import describe
 from api.http.proxies import AllowedHosts, TrustedProxies
 from api.http.uploads import IMAGE_PATHS, MAX_BODY_BYTES
-from api.lifespan import lifespan_of, open_keyring
+from api.lifespan import make_lifespan, open_keyring
 from api.production import check_keys
-from api.rate_limits.guarded import windows_of
+from api.rate_limits.guarded import make_windows
 from api.rate_limits.limiter import CallerLimits, limit_handler
 from api.routes import audit, health, history, keys, me, oauth, usage, users
 from api.routes.auth import auth_router
@@ -52,12 +52,12 @@ def create_app(
     reporter, draining = reporter or NullReporter(), draining or Draining()
     open_model = open_model or partial(open_warm, settings.model.url, settings.inferences_at_once)
     metrics = Metrics(registry)
-    limits = CallerLimits(windows_of(settings, metrics))
+    limits = CallerLimits(make_windows(settings, metrics))
     app = FastAPI(
         title="Atalaya",
         summary="A secured prediction gateway: the land use in an aerial image.",
         version=version("atalaya"),
-        lifespan=lifespan_of(settings, open_keyring(settings), metrics, reporter, draining, limits, open_model),
+        lifespan=make_lifespan(settings, open_keyring(settings), metrics, reporter, draining, limits, open_model),
         openapi_url="/openapi.json" if settings.docs_enabled else None,
         redoc_url=None,
         redirect_slashes=False,

@@ -16,14 +16,14 @@ from api.http.audit import record
 from api.http.draining import Draining
 from api.rate_limits.limiter import caller_address
 from api.settings import Settings
-from auth.accounts.service import Accounts
-from auth.api_keys.last_use import KeyUses
+from auth.accounts.service import AccountService
+from auth.api_keys.last_use import LastUseRecorder
 from auth.api_keys.store import KeyStore
 from auth.authenticator import Authenticator
 from auth.changes import ChangeFeed
 from auth.clients import ClientStore
 from auth.errors import InsufficientScope, InvalidToken, MissingCredentials
-from auth.login.service import LogIns
+from auth.login.service import LoginService
 from auth.login.totp import OneTimeCodes
 from auth.principal import Principal, Scope
 from auth.quotas.meter import UsageMeter
@@ -45,13 +45,13 @@ class State(TypedDict):
     settings: Settings
     metrics: Metrics
     audit: AuditTrail
-    accounts: Accounts
+    accounts: AccountService
     codes: OneTimeCodes
-    logins: LogIns
+    logins: LoginService
     sessions: SessionStore
     clients: ClientStore
     keys: KeyStore
-    key_uses: KeyUses
+    key_uses: LastUseRecorder
     changes: ChangeFeed
     keyring: Keyring
     tokens: TokenAuthority
@@ -66,26 +66,26 @@ class State(TypedDict):
     draining: Draining
 
 
-def rooms_of(request: Request) -> State:
+def get_services(request: Request) -> State:
     """What the rooms offer this request."""
     return cast(State, request.scope["state"])
 
 
 async def _state(request: Request) -> State:
     # Asynchronous: FastAPI would send a plain function to another thread.
-    return rooms_of(request)
+    return get_services(request)
 
 
 Rooms = Annotated[State, Depends(_state)]
 
 
-def bearer_of(request: Request) -> str | None:
+def get_bearer_token(request: Request) -> str | None:
     """What follows `Bearer` in the Authorization header (RFC 6750, section 2.1)."""
     scheme, _, credential = request.headers.get("authorization", "").partition(" ")
     return credential.strip() if scheme.lower() == "bearer" else None
 
 
-async def principal_of(request: Request, rooms: State, credential: str) -> Principal:
+async def authenticate_request(request: Request, rooms: State, credential: str) -> Principal:
     """Raises InvalidToken, IssuerUnavailable, DatabaseUnavailable."""
     return await _judged(request, rooms, rooms["authenticator"], credential)
 
@@ -115,7 +115,7 @@ class Caller(OAuth2PasswordBearer):
         self._scope = scope
 
     async def __call__(self, request: Request) -> Principal:  # type: ignore[override]  # a string elsewhere
-        principal = getattr(request.state, "principal", None) or await _principal(request, rooms_of(request))
+        principal = getattr(request.state, "principal", None) or await _principal(request, get_services(request))
         if self._scope is not None:
             try:
                 principal.require(self._scope)
@@ -141,15 +141,15 @@ class GuardedRoute(APIRoute):
 CurrentPrincipal = Annotated[Principal, Depends(Caller())]
 
 
-def credential_of(request: Request) -> str | None:
+def get_credential(request: Request) -> str | None:
     """A bearer token or an API key, the former first."""
-    return bearer_of(request) or request.headers.get("x-api-key")
+    return get_bearer_token(request) or request.headers.get("x-api-key")
 
 
 async def _principal(request: Request, rooms: State) -> Principal:
-    credential = credential_of(request)
+    credential = get_credential(request)
     if credential:
-        return await principal_of(request, rooms, credential)
+        return await authenticate_request(request, rooms, credential)
     certificate = _certificate_of(request)
     if certificate and rooms["settings"].auth.client_certificates:
         return await _judged(request, rooms, rooms["certificates"], certificate)

@@ -20,22 +20,22 @@ from api.server.allocator import return_free_memory
 from api.services.recording import open_journal
 from api.settings import Settings
 from auth.accounts.passwords import PasswordHasher
-from auth.accounts.service import Accounts
+from auth.accounts.service import AccountService
 from auth.accounts.store import UserStore
-from auth.api_keys.last_use import KeyUses
+from auth.api_keys.last_use import LastUseRecorder
 from auth.api_keys.store import KeyStore, is_api_key
-from auth.authenticator import Authenticator, Verified, Verifiers, token_targets
+from auth.authenticator import Authenticator, CredentialVerifiers, VerifiedCredential, token_targets
 from auth.certificates import CertificateUsers
 from auth.changes import ChangeFeed
 from auth.clients import ClientStore
 from auth.errors import WeakSigningKey
-from auth.login.service import LogIns
-from auth.login.throttle import Guesses
+from auth.login.service import LoginService
+from auth.login.throttle import LoginThrottle
 from auth.login.totp import OneTimeCodes
 from auth.quotas.meter import UsageMeter
 from auth.sessions import SessionStore
 from auth.tokens.access import TokenAuthority, TokenPolicy
-from auth.tokens.external_issuers import OutsideIssuers
+from auth.tokens.external_issuers import ExternalIssuers
 from auth.tokens.keyring import Keyring
 from model.backends import Backend
 from model.serving.memory_budget import MemoryBudget
@@ -63,7 +63,7 @@ PING_LIMIT_S = 0.8
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[State]]
 
 
-def lifespan_of(
+def make_lifespan(
     settings: Settings,
     keyring: Keyring,
     metrics: Metrics,
@@ -90,17 +90,17 @@ def lifespan_of(
             await stack.enter_async_context(trail.running())
             changes = ChangeFeed(engine)
             tokens = TokenAuthority(keyring, token_policy(settings))
-            keys, key_uses = KeyStore(engine), KeyUses(engine)
+            keys, key_uses = KeyStore(engine), LastUseRecorder(engine)
             stack.push_async_callback(key_uses.close)
             meter = UsageMeter(engine)
             ledger = Ledger(open_journal(settings, meter), _ledger_state(metrics), metrics.ledger_entries.inc)
             await stack.enter_async_context(ledger)
-            authenticator = _authenticator(tokens, keys, changes, await _outside_issuers(stack, settings))
+            authenticator = _authenticator(tokens, keys, changes, await _external_issuers(stack, settings))
             await changes.catch_up()
             _in_background(stack, changes.follow())
             _in_background(stack, key_uses.follow())
             _in_background(stack, _watch_keys(settings, keyring))
-            accounts, codes = Accounts(UserStore(engine), PasswordHasher()), one_time_codes(engine, settings)
+            accounts, codes = AccountService(UserStore(engine), PasswordHasher()), one_time_codes(engine, settings)
             return_free_memory()
             memory = MemoryBudget(memory_for_images(settings), on_change=metrics.memory_reserved_bytes.set)
             yield State(
@@ -109,7 +109,7 @@ def lifespan_of(
                 audit=trail,
                 accounts=accounts,
                 codes=codes,
-                logins=LogIns(accounts, Guesses(engine), codes),
+                logins=LoginService(accounts, LoginThrottle(engine), codes),
                 sessions=SessionStore(engine, settings.auth.session_seconds),
                 clients=ClientStore(engine),
                 keys=keys,
@@ -145,23 +145,25 @@ def one_time_codes(engine: AsyncEngine, settings: Settings) -> OneTimeCodes:
     return OneTimeCodes(engine, key.get_secret_value() if key else None)
 
 
-async def _outside_issuers(stack: AsyncExitStack, settings: Settings) -> Verifiers:
+async def _external_issuers(stack: AsyncExitStack, settings: Settings) -> CredentialVerifiers:
     """None without a setting: the client would cost start-up time and memory for nothing."""
     if not settings.auth.issuers:
         return []
     import httpx
 
     client = await stack.enter_async_context(httpx.AsyncClient())
-    issuers = OutsideIssuers((entry.trusted() for entry in settings.auth.issuers), client)
+    issuers = ExternalIssuers((entry.trusted() for entry in settings.auth.issuers), client)
     stack.push_async_callback(issuers.close)
     return [(issuers.accepts, issuers.verify)]
 
 
-def _authenticator(tokens: TokenAuthority, keys: KeyStore, changes: ChangeFeed, outside: Verifiers) -> Authenticator:
-    async def own_token(credential: str) -> Verified:
+def _authenticator(
+    tokens: TokenAuthority, keys: KeyStore, changes: ChangeFeed, outside: CredentialVerifiers
+) -> Authenticator:
+    async def own_token(credential: str) -> VerifiedCredential:
         principal = tokens.verify(credential)
         assert principal.expires_at is not None  # noqa: S101  (a token of ours always expires)
-        return Verified(principal, principal.expires_at.timestamp(), token_targets(principal))
+        return VerifiedCredential(principal, principal.expires_at.timestamp(), token_targets(principal))
 
     return Authenticator([(is_api_key, keys.verify), *outside, (lambda _: True, own_token)], changes)
 

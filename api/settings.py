@@ -18,7 +18,7 @@ from api.http.proxies import host_name
 from auth.certificates import read_subject
 from auth.login.totp import is_data_key
 from auth.principal import Role, Scope
-from auth.tokens.external_issuers import TrustedIssuer
+from auth.tokens.external_issuers import ExternalIssuer
 from auth.tokens.jwks import is_safe_url
 from auth.tokens.jws import IssuerAlgorithm
 
@@ -44,13 +44,13 @@ class Environment(StrEnum):
     PRODUCTION = "production"
 
 
-class _Room(BaseModel):
+class _SettingsGroup(BaseModel):
     # A mistyped name must not pass for a setting.
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class IssuerSettings(_Room):
-    """An outside identity provider; see TrustedIssuer for the meaning."""
+class IssuerSettings(_SettingsGroup):
+    """An outside identity provider; see ExternalIssuer for the meaning."""
 
     issuer: str
     audience: str = Field(min_length=1)
@@ -69,11 +69,11 @@ class IssuerSettings(_Room):
             raise ValueError("must be an https address (http on this machine only)")
         return value
 
-    def trusted(self) -> TrustedIssuer:
-        return TrustedIssuer(**dict(self))
+    def trusted(self) -> ExternalIssuer:
+        return ExternalIssuer(**dict(self))
 
 
-class AuthSettings(_Room):
+class AuthSettings(_SettingsGroup):
     signing_algorithm: Literal["ES256", "HS256"] = "ES256"
     signing_key: SecretStr | None = None
     signing_key_file: Path | None = None
@@ -113,7 +113,7 @@ class AuthSettings(_Room):
         return value
 
 
-class ModelSettings(_Room):
+class ModelSettings(_SettingsGroup):
     url: str = "onnx://artifacts/efficientnetb0-v1.0"
     workers: int | None = Field(None, ge=1, le=64)
     queue_limit: int = Field(64, ge=0, le=10_000)
@@ -123,7 +123,7 @@ class ModelSettings(_Room):
     keras_python: str | None = None
 
 
-class LimitSettings(_Room):
+class LimitSettings(_SettingsGroup):
     predict: Rate = "10000/minute"
     token: Rate = "30/minute"  # noqa: S105  (a rate)
     trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = ()
@@ -131,11 +131,11 @@ class LimitSettings(_Room):
     _split = field_validator("trusted_proxies", mode="before")(_split_words)
 
 
-class MonitoringSettings(_Room):
+class MonitoringSettings(_SettingsGroup):
     audit_keep_days: int = Field(365, ge=1, le=36_500)
 
 
-class LedgerSettings(_Room):
+class LedgerSettings(_SettingsGroup):
     enabled: bool = True
     signing_key: SecretStr | None = None
     keep_days: int = Field(3650, ge=1, le=36_500)

@@ -17,7 +17,7 @@ CACHE_SIZE = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
+class VerifiedCredential:
     """A credential that was accepted: for whom, until when (seconds since 1970), and whose change ends it.
 
     With `networks`, it counts only from an address in one of them.
@@ -29,8 +29,8 @@ class Verified:
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
 
 
-Verifier = Callable[[str], Awaitable[Verified]]
-Verifiers = Iterable[tuple[Callable[[str], bool], Verifier]]
+Verifier = Callable[[str], Awaitable[VerifiedCredential]]
+CredentialVerifiers = Iterable[tuple[Callable[[str], bool], Verifier]]
 
 
 class Authenticator:
@@ -41,14 +41,14 @@ class Authenticator:
 
     def __init__(
         self,
-        verifiers: Verifiers,
+        verifiers: CredentialVerifiers,
         changes: ChangeFeed,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._verifiers = tuple(verifiers)
         self._changes = changes
         self._clock = clock
-        self._known: OrderedDict[bytes, Verified] = OrderedDict()
+        self._known: OrderedDict[bytes, VerifiedCredential] = OrderedDict()
         changes.subscribe(self._forget)
 
     async def authenticate(self, credential: str, address: str) -> Principal:
@@ -61,7 +61,7 @@ class Authenticator:
             raise InvalidToken("This key is not valid from here. Use it from an address that it allows.")
         return verified.principal
 
-    async def _verify(self, credential: str, digest: bytes) -> Verified:
+    async def _verify(self, credential: str, digest: bytes) -> VerifiedCredential:
         version = self._changes.version
         verifier = next((verify for accepts, verify in self._verifiers if accepts(credential)), None)
         if verifier is None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from auth.accounts.store import UserStore
-from auth.authenticator import Verified
+from auth.authenticator import VerifiedCredential
 from auth.errors import InvalidToken
 from auth.principal import ROLE_SCOPES, Principal
 
@@ -40,7 +40,7 @@ class CertificateUsers:
         self._names = {read_subject(subject): name for subject, name in names.items()}
         self._clock = clock
 
-    async def verify(self, pem: str) -> Verified:
+    async def verify(self, pem: str) -> VerifiedCredential:
         """Whom a certificate stands for. Raises InvalidToken, DatabaseUnavailable."""
         from cryptography import x509
 
@@ -56,4 +56,4 @@ class CertificateUsers:
         user = found[0]
         principal = Principal(user.id, user.name, user.role, ROLE_SCOPES[user.role], ends)
         until = min(ends.timestamp(), self._clock() + RECHECK_S)
-        return Verified(principal, until, frozenset({f"user:{user.id}"}))
+        return VerifiedCredential(principal, until, frozenset({f"user:{user.id}"}))

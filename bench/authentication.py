@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import auth
-from auth.authenticator import Authenticator, Verified, token_targets
+from auth.authenticator import Authenticator, VerifiedCredential, token_targets
 from auth.changes import ChangeFeed
 from auth.principal import Role, Scope
 from auth.tokens.access import TokenAuthority, TokenPolicy
@@ -38,9 +38,9 @@ async def measure(folder: str) -> None:
     await migrate(engine, auth.MIGRATIONS)
     tokens = TokenAuthority(Keyring("ES256", generate_signing_key("ES256")), TokenPolicy("https://b", "atalaya", 900))
 
-    async def verify(token: str) -> Verified:
+    async def verify(token: str) -> VerifiedCredential:
         principal = tokens.verify(token)
-        return Verified(principal, time.time() + 900, token_targets(principal))
+        return VerifiedCredential(principal, time.time() + 900, token_targets(principal))
 
     authenticator = Authenticator([(lambda _: True, verify)], ChangeFeed(engine))
 

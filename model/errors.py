@@ -1,6 +1,6 @@
 """What the model room refuses, as classes with a stable code.
 
-    ModelRoomError
+    ModelError
     ├── ImageRefused                 the caller's bytes; nothing was predicted
     │   ├── EmptyImage               empty_image
     │   ├── UnsupportedImage         unsupported_image
@@ -29,13 +29,13 @@ from __future__ import annotations
 from typing import ClassVar
 
 
-class ModelRoomError(Exception):
+class ModelError(Exception):
     """Base of the room's errors; its message is one sentence that says what to do."""
 
     code: ClassVar[str]
 
 
-class ImageRefused(ModelRoomError):
+class ImageRefused(ModelError):
     """The image cannot be used; another image may be."""
 
 
@@ -69,7 +69,7 @@ class CorruptImage(ImageRefused):
     code = "corrupt_image"
 
 
-class Overloaded(ModelRoomError):
+class Overloaded(ModelError):
     """The queue is full. `retry_after_s` is the estimated wait in whole seconds, at least 1."""
 
     code = "overloaded"
@@ -79,7 +79,7 @@ class Overloaded(ModelRoomError):
         self.retry_after_s = retry_after_s
 
 
-class MemoryFull(ModelRoomError):
+class MemoryFull(ModelError):
     """Other images take the memory. `retry_after_s` is about how long one takes, in whole seconds, at least 1."""
 
     code = "memory_full"
@@ -89,7 +89,7 @@ class MemoryFull(ModelRoomError):
         self.retry_after_s = retry_after_s
 
 
-class DeadlineExceeded(ModelRoomError):
+class DeadlineExceeded(ModelError):
     """The time ran out before the image could be looked at."""
 
     code = "deadline_exceeded"
@@ -100,7 +100,7 @@ class DeadlineExceeded(ModelRoomError):
         )
 
 
-class ArtefactError(ModelRoomError):
+class ArtefactError(ModelError):
     """The artefact folder is incomplete or its manifest is unreadable."""
 
     code = "artefact_error"
@@ -112,33 +112,33 @@ class DigestMismatch(ArtefactError):
     code = "digest_mismatch"
 
 
-class BackendURLError(ModelRoomError):
+class BackendURLError(ModelError):
     code = "backend_url"
 
 
-class DatasetError(ModelRoomError):
+class DatasetError(ModelError):
     code = "dataset_error"
 
 
-class KerasMissing(ModelRoomError):
+class KerasMissing(ModelError):
     """Training, import and export need the Keras environment."""
 
     code = "keras_missing"
 
 
-class KerasProcessFailed(ModelRoomError):
+class KerasProcessFailed(ModelError):
     """The child process ended badly; unless a signal ended it, its own line on stderr says why."""
 
     code = "keras_process_failed"
 
 
-class ExportRefused(ModelRoomError):
+class ExportRefused(ModelError):
     """The ONNX graph does not reproduce the Keras model closely enough."""
 
     code = "export_refused"
 
 
-class ReplayImpossible(ModelRoomError):
+class ReplayImpossible(ModelError):
     """A prediction cannot be made anew from what is here."""
 
     code = "replay_impossible"

@@ -59,17 +59,17 @@ class _AllProcesses:
         self._processes = processes
 
     def collect(self) -> Iterator[Metric]:
-        figures: dict[str, list[float]] = defaultdict(list)
+        results: dict[str, list[float]] = defaultdict(list)
         families: dict[str, Metric] = {}
         first, *others = self._processes()
         for pid in (first, *others):
             for family in _of_process(pid):
                 families[family.name] = family
-                figures[family.name].append(family.samples[0].value)
-        figures["process_cpu_seconds"].append(_ended_children_seconds(first))
+                results[family.name].append(family.samples[0].value)
+        results["process_cpu_seconds"].append(_ended_children_seconds(first))
         for name, family in families.items():
             kind = CounterMetricFamily if family.type == "counter" else GaugeMetricFamily
-            yield kind(name, family.documentation, value=_COMBINED[name](figures[name]))
+            yield kind(name, family.documentation, value=_COMBINED[name](results[name]))
 
 
 def _of_process(pid: int) -> Iterator[Metric]:

@@ -24,7 +24,7 @@ import pytest
 
 from auth.tokens.jws import generate_signing_key, load_signing_key
 from monitoring.chains.signing import new_private_key
-from tests.servers import postgres, redis
+from tests.support import postgres, redis
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from api.commands.local import print_answers
+from api.commands.local import print_results
 from api.commands.output import JsonFlag, progress_bar
 
 
@@ -29,7 +29,7 @@ def classify(
         for done, path in enumerate(images, 1):
             answers.append({"image": str(path), **_classify_one(client, path)})
             advance(done)
-    print_answers(answers, as_json)
+    print_results(answers, as_json)
 
 
 def _classify_one(client: Any, path: Path) -> dict[str, Any]:

@@ -57,10 +57,10 @@ def with_engine(settings: Settings, act: Callable[[AsyncEngine], Awaitable[T]], 
 
 async def note(engine: AsyncEngine, done: Note) -> None:
     """Write into the record of access what the operating system's user did. Raises AuditUnavailable."""
-    from monitoring.audit.events import event_of
+    from monitoring.audit.events import new_event
     from monitoring.audit.store import AuditStore
 
-    noted = event_of(done.event, done.outcome, actor=operator(), target=done.target, detail=done.detail)
+    noted = new_event(done.event, done.outcome, actor=operator(), target=done.target, detail=done.detail)
     await AuditStore(engine).append([noted])
 
 

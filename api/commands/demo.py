@@ -15,7 +15,7 @@ import typer
 from api.commands.users import noted, with_accounts
 from api.http.errors import CommandFailed
 from api.settings import Settings, child_environment, load_settings
-from auth.accounts.service import Accounts
+from auth.accounts.service import AccountService
 from auth.accounts.store import User
 from auth.errors import UserExists
 from auth.principal import Role
@@ -111,7 +111,7 @@ curl -s {url}/auth/token -d grant_type=password -d username={_USER} -d password=
 """)
 
 
-async def _reset_demo_user(accounts: Accounts, password: str) -> User:
+async def _reset_demo_user(accounts: AccountService, password: str) -> User:
     try:
         return await accounts.add(_USER, Role.CLIENT, password)
     except UserExists:

@@ -16,7 +16,7 @@ from api.schemas.keys import (
     DEFAULT_OVERLAP_HOURS,
     MAX_DAYS,
     MAX_OVERLAP_HOURS,
-    KeyAnswer,
+    KeyResponse,
     KeyWithSecret,
     NewKey,
     Rotation,
@@ -77,11 +77,11 @@ def list_keys(
 ) -> None:
     """List API keys, without their secrets."""
 
-    async def find(engine: AsyncEngine) -> list[KeyAnswer]:
+    async def find(engine: AsyncEngine) -> list[KeyResponse]:
         from auth.api_keys.store import KeyStore
 
         owner = None if user is None else (await _user(engine, user)).id
-        return [KeyAnswer.of(key) for key in await KeyStore(engine).list(owner)]
+        return [KeyResponse.of(key) for key in await KeyStore(engine).list(owner)]
 
     found = with_engine(load_settings(), find)
     if as_json:
@@ -117,7 +117,7 @@ def revoke(key_id: str, as_json: JsonFlag = False) -> None:
     """End an API key for good; running gateways refuse it within a second."""
     key = _with_keys(lambda keys: keys.revoke(key_id), lambda key: _noted(key, "revoked"))
     if as_json:
-        print_json(KeyAnswer.of(key).model_dump(mode="json"))
+        print_json(KeyResponse.of(key).model_dump(mode="json"))
     else:
         typer.echo(f"{key.id} ({key.terms.name}): revoked.")
 
@@ -163,7 +163,7 @@ def _show(key: Key, text: str, as_json: bool) -> None:
     typer.echo(text)
 
 
-def _row(key: KeyAnswer) -> tuple[str, ...]:
+def _row(key: KeyResponse) -> tuple[str, ...]:
     used = f"{key.last_used_at:%Y-%m-%d}" if key.last_used_at else ""
     ends = "revoked" if key.revoked_at else f"{key.expires_at:%Y-%m-%d}"
     return key.id, key.name, key.user, " ".join(key.scopes), used, ends

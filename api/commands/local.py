@@ -32,7 +32,7 @@ def predict(images: list[Path], model: ModelOption = None, as_json: JsonFlag = F
     backend = open_backend(_url(model))
     answers = [answer(backend, path) for path in images]
     backend.close()
-    print_answers(answers, as_json)
+    print_results(answers, as_json)
 
 
 def evaluate(data: Annotated[Path, typer.Option()], model: ModelOption = None, as_json: JsonFlag = False) -> None:
@@ -44,25 +44,25 @@ def evaluate(data: Annotated[Path, typer.Option()], model: ModelOption = None, a
     backend = open_backend(_url(model))
     files = list_images(evaluation_folder(data), backend.info.classes)
     with progress_bar("Evaluating", len(files)) as advance:
-        figures = judge(backend, files, advance)
+        results = judge(backend, files, advance)
     name = backend.info.full_name
     backend.close()
     if as_json:
-        print_json({"model": name, **figures.as_dict()})
+        print_json({"model": name, **results.as_dict()})
         return
     print_table(
         ("model", "images", "accuracy", "macro F1", "loss", "ECE"),
         [
             (
                 name,
-                str(figures.n),
-                *(f"{v:.4f}" for v in (figures.accuracy, figures.macro_f1, figures.loss, figures.ece)),
+                str(results.n),
+                *(f"{v:.4f}" for v in (results.accuracy, results.macro_f1, results.loss, results.ece)),
             )
         ],
     )
 
 
-def print_answers(answers: list[dict[str, Any]], as_json: bool) -> None:
+def print_results(answers: list[dict[str, Any]], as_json: bool) -> None:
     """A row an image; raises CommandFailed when any could not be answered, after the rest were shown."""
     if as_json:
         print_json(answers)

@@ -13,12 +13,12 @@ import typer
 
 from api.http.errors import ApiError
 from auth.errors import AuthError
-from model.errors import ModelRoomError
+from model.errors import ModelError
 from monitoring.errors import MonitoringError
 from storage.errors import StorageError
 
 # What a user can cause: told in one line.
-FORESEEN = (ApiError, AuthError, ModelRoomError, MonitoringError, StorageError, OSError)
+FORESEEN = (ApiError, AuthError, ModelError, MonitoringError, StorageError, OSError)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 PasswordStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")]

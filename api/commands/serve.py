@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from api.server.process import GatewayServer
-    from api.server.supervisor import Place
+    from api.server.supervisor import WorkerSlot
     from model.backends import Backend
     from monitoring.sentry import ErrorReporter
 
@@ -123,7 +123,7 @@ def _serve_with_workers(settings: Settings, given: dict[str, Any], doors: _Doors
         metrics, processes = folder / "metrics", folder / "processes"
         metrics.mkdir()
 
-        def work(place: Place) -> int:
+        def work(place: WorkerSlot) -> int:
             share_metrics(metrics, place.number)
             shown = shared_registry(metrics, lambda: [int(pid) for pid in processes.read_text().split()])
             settings = load_settings(atalaya_shared=folder, **given)  # anew: a restart takes up what has changed

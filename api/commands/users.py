@@ -10,7 +10,7 @@ import typer
 from api.commands.database import Note, Noting, note, with_engine
 from api.commands.output import JsonFlag, PasswordStdin, print_json, print_table, read_password
 from api.settings import Settings, load_settings
-from auth.accounts.service import Accounts
+from auth.accounts.service import AccountService
 from auth.accounts.store import User
 from auth.errors import BadCode, BadCredentials
 from auth.principal import ROLE_SCOPES, Role, granted_scopes
@@ -22,12 +22,14 @@ app = typer.Typer(help="Add, list, change and disable users.", no_args_is_help=T
 T = TypeVar("T")
 
 
-def with_accounts(settings: Settings, act: Callable[[Accounts], Awaitable[T]], noting: Noting[T] | None = None) -> T:
+def with_accounts(
+    settings: Settings, act: Callable[[AccountService], Awaitable[T]], noting: Noting[T] | None = None
+) -> T:
     """Run `act` on the accounts of the settings' database, in an event loop of its own; see with_engine."""
     from auth.accounts.passwords import PasswordHasher
     from auth.accounts.store import UserStore
 
-    return with_engine(settings, lambda engine: act(Accounts(UserStore(engine), PasswordHasher())), noting)
+    return with_engine(settings, lambda engine: act(AccountService(UserStore(engine), PasswordHasher())), noting)
 
 
 @app.command("add")
@@ -111,7 +113,7 @@ def token(
 
     async def log_in(engine: AsyncEngine) -> tuple[User, Session]:
         try:
-            found = await Accounts(UserStore(engine), PasswordHasher()).authenticate(user, password)
+            found = await AccountService(UserStore(engine), PasswordHasher()).authenticate(user, password)
             if found.totp:
                 await one_time_codes(engine, settings).check(found, totp)
         except (BadCredentials, BadCode) as error:

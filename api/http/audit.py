@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 
 from api.rate_limits.limiter import caller_address
-from monitoring.audit.events import event_of
+from monitoring.audit.events import new_event
 
 if TYPE_CHECKING:
     from auth.principal import Principal
@@ -31,7 +31,7 @@ async def record(
         actor = principal.subject if principal else ""
     if principal and principal.key_id and principal.subject == actor:
         detail = {"key": principal.key_id, **detail}
-    noted = event_of(
+    noted = new_event(
         event,
         outcome,
         actor=actor,

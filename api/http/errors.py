@@ -93,7 +93,7 @@ class UnauthorizedClient(ApiError):
     code = "unauthorized_client"
 
 
-STATUS_OF: Mapping[type[Exception], HTTPStatus] = {
+STATUS_BY_ERROR: Mapping[type[Exception], HTTPStatus] = {
     BadRequest: HTTPStatus.BAD_REQUEST,
     HeadTooLarge: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     RequestTooSlow: HTTPStatus.REQUEST_TIMEOUT,
@@ -201,24 +201,24 @@ def problem(
     return JSONResponse(body, status.value, headers, media_type="application/problem+json")
 
 
-def status_of(error: Exception) -> HTTPStatus | None:
+def find_status(error: Exception) -> HTTPStatus | None:
     """The status of the nearest mapped class, None for one that no user can cause."""
-    return next((STATUS_OF[kind] for kind in type(error).__mro__ if kind in STATUS_OF), None)
+    return next((STATUS_BY_ERROR[kind] for kind in type(error).__mro__ if kind in STATUS_BY_ERROR), None)
 
 
 def install_handlers(app: FastAPI) -> None:
     """Map every error a user can cause; whatever else escapes is the Observe middleware's to answer."""
-    for kind in STATUS_OF:
+    for kind in STATUS_BY_ERROR:
         app.add_exception_handler(kind, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    status = status_of(error)
+    status = find_status(error)
     assert status is not None  # noqa: S101  (installed for mapped classes alone)
     code: str = error.code  # type: ignore[attr-defined]  # each room's base declares it
-    return answer(request, status, code, str(error), headers_of(error))
+    return answer(request, status, code, str(error), build_error_headers(error))
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
@@ -253,7 +253,7 @@ def answer(
     return problem(status, code, detail, request.state.request_id, headers, **more)
 
 
-def headers_of(error: Exception) -> dict[str, str]:
+def build_error_headers(error: Exception) -> dict[str, str]:
     """The headers that belong to an error: a challenge (RFC 6750, RFC 7617) or how long to wait."""
     challenge = _challenge(error)
     if challenge is not None:

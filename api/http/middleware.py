@@ -100,7 +100,9 @@ class Observe:
             self._record(scope, method, status, time.perf_counter() - started)
 
     def _add_headers(self, headers: MutableHeaders, scope: Scope) -> None:
-        dress(headers, scope["state"]["request_id"], _DOCS_LOAD if scope["path"] in _DOCS_ROUTES else _NOTHING_LOADS)
+        set_security_headers(
+            headers, scope["state"]["request_id"], _DOCS_LOAD if scope["path"] in _DOCS_ROUTES else _NOTHING_LOADS
+        )
         if self._https:
             headers["Strict-Transport-Security"] = "max-age=63072000; includeSubDomains"
         for name, value in self._extra_headers(scope["state"]):
@@ -187,7 +189,7 @@ def _bounded(receive: Receive, max_bytes: int) -> Receive:
     return receive_bounded
 
 
-def dress(headers: MutableHeaders, request_id: str, loads: str = _NOTHING_LOADS) -> None:
+def set_security_headers(headers: MutableHeaders, request_id: str, loads: str = _NOTHING_LOADS) -> None:
     """What every answer carries; `loads` is the policy of what a browser may load for it."""
     headers["X-Request-ID"] = request_id
     headers["X-Content-Type-Options"] = "nosniff"

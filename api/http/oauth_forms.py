@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, unquote_plus
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from api.http.errors import OAUTH_ERRORS, BadForm, headers_of, status_of
+from api.http.errors import OAUTH_ERRORS, BadForm, build_error_headers, find_status
 from api.schemas.predictions import OAuthProblem
 from auth.clients import Client, ClientStore
 from auth.errors import InvalidClient
@@ -71,7 +71,7 @@ def require(form: dict[str, str], *names: str) -> None:
         raise BadForm(f"Missing: {', '.join(missing)}.")
 
 
-async def client_of(clients: ClientStore, request: Request, form: dict[str, str]) -> Client | None:
+async def authenticate_client(clients: ClientStore, request: Request, form: dict[str, str]) -> Client | None:
     """The client that the request authenticates (RFC 6749, section 2.3.1), None for a first-party one.
 
     Raises InvalidClient, BadForm for two ways at once.
@@ -101,5 +101,5 @@ def oauth_error(request: Request, error: Exception) -> Response:
     name = next(OAUTH_ERRORS[kind] for kind in type(error).__mro__ if kind in OAUTH_ERRORS)
     request.state.problem_code = name
     # Elsewhere a wrong password is a 403; here the RFC has its own word and status for it.
-    status = HTTPStatus.BAD_REQUEST if name == "invalid_grant" else status_of(error) or HTTPStatus.BAD_REQUEST
-    return JSONResponse({"error": name, "error_description": str(error)}, status, headers_of(error))
+    status = HTTPStatus.BAD_REQUEST if name == "invalid_grant" else find_status(error) or HTTPStatus.BAD_REQUEST
+    return JSONResponse({"error": name, "error_description": str(error)}, status, build_error_headers(error))

@@ -11,7 +11,7 @@ from typing import TypeVar
 import structlog
 from starlette.requests import Request
 
-from api.deps import Caller, State, rooms_of
+from api.deps import Caller, State, get_services
 from api.http.uploads import MAX_BODY_BYTES
 from api.settings import Settings
 from auth.principal import Scope
@@ -33,22 +33,22 @@ LEAST_BYTES = 32 << 20
 _may_predict = Caller(Scope.PREDICT)
 
 
-async def check_room(request: Request) -> None:
+async def check_capacity(request: Request) -> None:
     """Turn a caller away for whom there is no place, before more is read of the request: refusing must cost little.
 
     Raises Overloaded, and what keeps a caller from predicting.
     """
-    rooms = rooms_of(request)
+    rooms = get_services(request)
     principal = await _may_predict(request)
     if rooms["service"].queue.busy:
         try:
-            rooms["service"].queue.check_room(principal.subject)
+            rooms["service"].queue.check_capacity(principal.subject)
         except Overloaded:
             rooms["metrics"].shed.labels("queue_full").inc()
             raise
 
 
-def deadline_of(rooms: State, timeout_s: float | None) -> float:
+def compute_deadline(rooms: State, timeout_s: float | None) -> float:
     """When the answer is of no use any more, in seconds of time.monotonic(): what the caller asks for, in bounds."""
     longest_s = rooms["settings"].model.deadline_seconds
     return time.monotonic() + min(timeout_s or longest_s, longest_s)
@@ -85,4 +85,4 @@ def announced_bytes(request: Request) -> int:
     if announced.isdecimal():
         return reading_bytes(int(announced))
     # It is not refused for what it may turn out to be.
-    return min(reading_bytes(MAX_BODY_BYTES), rooms_of(request)["memory"].largest)
+    return min(reading_bytes(MAX_BODY_BYTES), get_services(request)["memory"].largest)

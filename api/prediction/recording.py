@@ -14,9 +14,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from api.http.errors import CLIENT_LEFT, status_of
+from api.http.errors import CLIENT_LEFT, find_status
 from api.http.uploads import check_announced
-from api.prediction.admission import TIMEOUT_HEADER, check_room
+from api.prediction.admission import TIMEOUT_HEADER, check_capacity
 from auth.principal import Principal
 from auth.quotas.meter import UsageMeter
 from auth.quotas.tallies import Entry
@@ -28,25 +28,25 @@ from monitoring.ledger.journal import Charge, Refusal
 VERSION = 1
 
 
-class QuotaTill:
+class QuotaChargeRecorder:
     """The ledger's till: quotas are counted in the transactions that record what they pay for."""
 
     def __init__(self, meter: UsageMeter) -> None:
         self._meter = meter
 
-    def settle(self, connection: Connection, charges: Sequence[Charge]) -> Sequence[Refusal | None]:
-        refusals = self._meter.settle(connection, [entry_of(charge) for charge in charges])
+    def charge(self, connection: Connection, charges: Sequence[Charge]) -> Sequence[Refusal | None]:
+        refusals = self._meter.charge(connection, [entry_of(charge) for charge in charges])
         return [Refusal(error, HTTPStatus.TOO_MANY_REQUESTS, error.code) if error else None for error in refusals]
 
-    def settle_owed(self, connection: Connection, charges: Sequence[Charge]) -> None:
-        self._meter.settle_owed(connection, [entry_of(charge) for charge in charges])
+    def charge_deferred(self, connection: Connection, charges: Sequence[Charge]) -> None:
+        self._meter.charge_deferred(connection, [entry_of(charge) for charge in charges])
 
-    def owe(self, charges: Sequence[Charge]) -> None:
+    def charge_later(self, charges: Sequence[Charge]) -> None:
         for charge in charges:
-            self._meter.owe(entry_of(charge))
+            self._meter.charge_later(entry_of(charge))
 
 
-def charge_of(entry: Entry) -> Charge:
+def encode_charge(entry: Entry) -> Charge:
     return {"owners": entry.owners, "month": entry.month, "requests": entry.requests, "pixels": entry.pixels}
 
 
@@ -110,7 +110,7 @@ class RecordedRoute(APIRoute):
 
         async def handle_recorded(request: Request) -> Response:
             try:
-                await check_room(request)
+                await check_capacity(request)
                 check_announced(request)
                 if _has_options(request):
                     return await handle(request)
@@ -132,7 +132,7 @@ def _has_options(request: Request) -> bool:
 
 def _verdict(error: Exception) -> tuple[int, str]:
     """The status and the code that the error is answered with."""
-    status = status_of(error)
+    status = find_status(error)
     if status is not None:
         code: str = error.code  # type: ignore[attr-defined]  # each room's base declares it
         return status, code

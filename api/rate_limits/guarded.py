@@ -11,7 +11,7 @@ import structlog
 from limits import RateLimitItem
 
 from api.rate_limits.shared import MachineWindows, RedisWindows
-from api.rate_limits.windows import LocalWindows, Standing, Windows, WindowsAway
+from api.rate_limits.windows import LimitResult, LocalWindows, StoreUnavailable, Windows
 from api.settings import Settings
 from monitoring.metrics import Metrics
 
@@ -55,14 +55,14 @@ class GuardedWindows:
                 async with asyncio.timeout(OPEN_WAIT_S):
                     await self._windows.open()
                 self._on_change(True)
-            except (WindowsAway, TimeoutError) as error:
+            except (StoreUnavailable, TimeoutError) as error:
                 self._lose(error)
 
-    async def hit(self, item: RateLimitItem, name: str, caller: str) -> Standing:
+    async def hit(self, item: RateLimitItem, name: str, caller: str) -> LimitResult:
         if self._healing is None:
             try:
                 return await self._windows.hit(item, name, caller)
-            except WindowsAway as error:
+            except StoreUnavailable as error:
                 self._lose(error)
         self._on_fallback()
         return await self._fallback.hit(_half(item), name, caller)
@@ -75,7 +75,7 @@ class GuardedWindows:
         await self._windows.close()
         await self._fallback.close()
 
-    def _lose(self, error: WindowsAway | TimeoutError) -> None:
+    def _lose(self, error: StoreUnavailable | TimeoutError) -> None:
         if self._healing is None:  # those who waited with the first have nothing new to say
             reason = str(error) or type(error).__name__
             log.error("limits_reduced", store=self._store, reason=reason, policy="half of each rate, counted here")
@@ -89,7 +89,7 @@ class GuardedWindows:
             try:
                 await self._windows.open()
                 break
-            except (WindowsAway, TimeoutError):
+            except (StoreUnavailable, TimeoutError):
                 """Still away."""
             except Exception:  # whatever it is, limits must not stay reduced for it
                 log.exception("limits_not_restored", store=self._store)
@@ -102,7 +102,7 @@ def _half(item: RateLimitItem) -> RateLimitItem:
     return type(item)(max(1, item.amount // 2) if item.amount else 0, item.multiples, item.namespace)
 
 
-def windows_of(settings: Settings, metrics: Metrics) -> Windows:
+def make_windows(settings: Settings, metrics: Metrics) -> Windows:
     """Where this gateway counts: in Redis, else in what the workers share, else in this process's memory."""
     windows: Windows = LocalWindows()
     if settings.atalaya_shared is not None:

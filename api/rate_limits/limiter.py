@@ -22,8 +22,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from api.http.errors import answer
-from api.rate_limits.windows import LocalWindows, Standing, Windows
-from auth.login.throttle import place_of
+from api.rate_limits.windows import LimitResult, LocalWindows, Windows
+from auth.login.throttle import client_network
 from monitoring.metrics import Metrics
 
 TOKEN_LIMIT = "token"  # noqa: S105  (the name of a limit)
@@ -71,7 +71,7 @@ class CallerLimits(Limiter):
 
     def per_address(self, rate: str, name: str) -> Decorator:
         """At most `rate` requests from one client address (of IPv6, one network) over the routes that share `name`."""
-        return self._shared(rate, name, caller_place)
+        return self._shared(rate, name, caller_network)
 
     def _shared(self, rate: str, name: str, key_of: KeyOf, first: Check | None = None) -> Decorator:
         register: Decorator = self.shared_limit(rate, scope=name, key_func=key_of)
@@ -98,38 +98,38 @@ class CallerLimits(Limiter):
     async def _hit(self, request: Request, item: RateLimitItem, name: str, key_of: KeyOf) -> None:
         """Raises RateLimitExceeded."""
         caller = key_of(request)
-        standing = await self._windows.hit(item, name, caller)
-        standings = request.scope["state"].setdefault("standings", [])
-        standings.insert(0, (name, standing))
-        request.state.view_rate_limit = standing.item, [caller, name]  # where slowapi keeps it
-        if not standing.allowed:
-            raise RateLimitExceeded(Limit(standing.item, key_of, name, False, None, None, None, 1, False))
+        limit_result = await self._windows.hit(item, name, caller)
+        limit_results = request.scope["state"].setdefault("standings", [])
+        limit_results.insert(0, (name, limit_result))
+        request.state.view_rate_limit = limit_result.item, [caller, name]  # where slowapi keeps it
+        if not limit_result.allowed:
+            raise RateLimitExceeded(Limit(limit_result.item, key_of, name, False, None, None, None, 1, False))
 
     @staticmethod
     def headers(state: dict[str, Any]) -> Iterator[tuple[str, str]]:
         """`RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers), `Retry-After` once refused."""
-        standings: list[tuple[str, Standing]] = state.get("standings", [])
-        if not standings:
+        limit_results: list[tuple[str, LimitResult]] = state.get("standings", [])
+        if not limit_results:
             return
-        yield "RateLimit-Policy", ", ".join(_policy(*one) for one in standings)
-        yield "RateLimit", ", ".join(f'"{name}";r={one.remaining};t={_reset_s(one)}' for name, one in standings)
+        yield "RateLimit-Policy", ", ".join(_policy(*one) for one in limit_results)
+        yield "RateLimit", ", ".join(f'"{name}";r={one.remaining};t={_reset_s(one)}' for name, one in limit_results)
         if state.get("problem_code") == "rate_limited":
-            yield "Retry-After", str(_reset_s(standings[0][1]))
+            yield "Retry-After", str(_reset_s(limit_results[0][1]))
 
 
-def _policy(name: str, standing: Standing) -> str:
-    return f'"{name}";q={standing.item.amount};w={standing.item.get_expiry()}'
+def _policy(name: str, limit_result: LimitResult) -> str:
+    return f'"{name}";q={limit_result.item.amount};w={limit_result.item.get_expiry()}'
 
 
-def _reset_s(standing: Standing) -> int:
-    return max(1, math.ceil(standing.reset_at - time.monotonic()))
+def _reset_s(limit_result: LimitResult) -> int:
+    return max(1, math.ceil(limit_result.reset_at - time.monotonic()))
 
 
 def limit_handler(metrics: Metrics) -> Callable[[Request, Exception], Awaitable[Response]]:
     """Count a refused request under the name of its limit, and answer 429."""
 
     async def refused(request: Request, _: Exception) -> Response:
-        name = request.state.standings[0][0]
+        name = request.state.limit_results[0][0]
         metrics.rate_limited.labels(name).inc()
         detail = "Too many requests. Wait as many seconds as Retry-After says."
         if name == TOKEN_LIMIT:
@@ -157,6 +157,6 @@ def caller_address(request: Request) -> str:
     return request.client.host if request.client else "unknown"
 
 
-def caller_place(request: Request) -> str:
+def caller_network(request: Request) -> str:
     """Whom the peer's address stands for: who has one IPv6 address has its whole network."""
-    return place_of(caller_address(request))
+    return client_network(caller_address(request))

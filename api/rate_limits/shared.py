@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from limits import RateLimitItem, RateLimitItemPerSecond
 
-from api.rate_limits.windows import SLICES, Standing, WindowsAway
+from api.rate_limits.windows import SLICES, LimitResult, StoreUnavailable
 
 # How long a request may wait for a store, once, before that is taken to be away.
 MACHINE_WAIT_S = 0.3
@@ -93,7 +93,7 @@ class MachineWindows:
     async def open(self) -> None:
         await self.hit(*_PROBE)
 
-    async def hit(self, item: RateLimitItem, name: str, caller: str) -> Standing:
+    async def hit(self, item: RateLimitItem, name: str, caller: str) -> LimitResult:
         now, window_s = self._clock(), item.get_expiry()
         facts = {
             "key": item.key_for(name, caller),
@@ -110,8 +110,8 @@ class MachineWindows:
                     await self._done(_FORGET, facts)
         except (sqlite3.Error, TimeoutError) as error:
             await self.close()  # it may have been opened on a file that is gone
-            raise WindowsAway(type(error).__name__) from None
-        return Standing(item, allowed == 1, max(0, item.amount - used), reset_at or now + window_s)
+            raise StoreUnavailable(type(error).__name__) from None
+        return LimitResult(item, allowed == 1, max(0, item.amount - used), reset_at or now + window_s)
 
     async def close(self) -> None:
         if self._connection is not None:
@@ -161,19 +161,19 @@ class RedisWindows:
         self._lost = False
         await self.hit(*_PROBE)
 
-    async def hit(self, item: RateLimitItem, name: str, caller: str) -> Standing:
+    async def hit(self, item: RateLimitItem, name: str, caller: str) -> LimitResult:
         key, window_ms = f"atalaya:{item.key_for(name, caller)}", item.get_expiry() * 1000
         async with self._turns:
             if self._lost:  # found out while this one waited
-                raise WindowsAway("lost")
+                raise StoreUnavailable("lost")
             try:
                 async with asyncio.timeout(REDIS_WAIT_S):
                     allowed, remaining, reset_ms = await self._script([key], [item.amount, window_ms, SLICES])
             except self._failures as error:
                 self._lost = True
-                raise WindowsAway(type(error).__name__) from None
+                raise StoreUnavailable(type(error).__name__) from None
         # No more than the window is told, though it ends with the millisecond: callers count in seconds.
-        return Standing(item, bool(allowed), remaining, time.monotonic() + min(reset_ms, window_ms) / 1000)
+        return LimitResult(item, bool(allowed), remaining, time.monotonic() + min(reset_ms, window_ms) / 1000)
 
     async def close(self) -> None:
         await self._redis.aclose()

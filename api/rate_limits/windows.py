@@ -19,12 +19,12 @@ SLICES = 60
 _FORGOTTEN_A_HIT = 10  # callers who are gone: more than come, and too few to hold anybody up
 
 
-class WindowsAway(Exception):
+class StoreUnavailable(Exception):
     """The windows cannot be asked now. The message is a word on why, without secrets."""
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class LimitResult:
     """How a caller stands with the limit `item`: whether this request may pass and how many more may.
 
     Some of it is given back at `reset_at`, in seconds of time.monotonic().
@@ -44,10 +44,10 @@ class Windows(Protocol):
         """Whether less than the whole rate is granted, because the store of the counts is away."""
 
     async def open(self) -> None:
-        """Find out whether requests can be counted; may be called again. Raises WindowsAway."""
+        """Find out whether requests can be counted; may be called again. Raises StoreUnavailable."""
 
-    async def hit(self, item: RateLimitItem, name: str, caller: str) -> Standing:
-        """Count a request of `caller` under the limit called `name`, unless it is used up. Raises WindowsAway."""
+    async def hit(self, item: RateLimitItem, name: str, caller: str) -> LimitResult:
+        """Count a request of `caller` under the limit called `name`, unless it is used up. Raises StoreUnavailable."""
 
     async def close(self) -> None: ...
 
@@ -76,7 +76,7 @@ class LocalWindows:
     async def open(self) -> None:
         """Nothing to open."""
 
-    async def hit(self, item: RateLimitItem, name: str, caller: str) -> Standing:
+    async def hit(self, item: RateLimitItem, name: str, caller: str) -> LimitResult:
         now, window_s = self._clock(), item.get_expiry()
         slices = self._slices(window_s, item.key_for(name, caller), now)
         used = sum(entry.count for entry in slices)
@@ -88,7 +88,7 @@ class LocalWindows:
             slices[-1].count += 1
             slices[-1].ends_at = now + window_s
         reset_at = slices[0].ends_at if slices else now + window_s
-        return Standing(item, allowed, item.amount - used - allowed, reset_at)
+        return LimitResult(item, allowed, item.amount - used - allowed, reset_at)
 
     async def close(self) -> None:
         """Nothing to close."""

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from api.deps import Rooms, State
 from api.http.audit import record
 from api.http.errors import OAUTH_ERRORS, UnsupportedGrant
-from api.http.oauth_forms import REFUSALS, client_of, form_body, oauth_error, read_form, require
+from api.http.oauth_forms import REFUSALS, authenticate_client, form_body, oauth_error, read_form, require
 from api.rate_limits.limiter import TOKEN_LIMIT, CallerLimits, caller_address
 from api.schemas.predictions import Token
 from auth.accounts.store import User
@@ -46,7 +46,7 @@ def auth_router(limits: CallerLimits, rate: str) -> APIRouter:
         """Exchange a user's password, a refresh token or a client's secret for an access token."""
         try:
             form = await read_form(request, "grant_type")
-            client = await client_of(rooms["clients"], request, form)
+            client = await authenticate_client(rooms["clients"], request, form)
             answer = await _grant(form["grant_type"], rooms)(request, rooms, form, client)
         except tuple(OAUTH_ERRORS) as error:
             await record(request, "token", "refused", actor="", code=getattr(error, "code", ""))

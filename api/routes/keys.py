@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from api.deps import Caller, GuardedRoute, Rooms, State
 from api.http.audit import record
-from api.schemas.keys import KeyAnswer, KeyWithSecret, NewKey, Rotation
+from api.schemas.keys import KeyResponse, KeyWithSecret, NewKey, Rotation
 from api.schemas.predictions import Problem
 from auth.api_keys.rules import check_rotation, may_see, terms_for
 from auth.api_keys.store import Key
@@ -40,7 +40,7 @@ async def create(request: Request, rooms: Rooms, principal: KeyUser, asked: NewK
 
 
 @router.get("")
-async def list_keys(request: Request, rooms: Rooms, principal: KeyUser, user: str | None = None) -> list[KeyAnswer]:
+async def list_keys(request: Request, rooms: Rooms, principal: KeyUser, user: str | None = None) -> list[KeyResponse]:
     """The caller's own keys, oldest first; with `users:admin`, also those of the user with the id `user`."""
     if user is not None and user != principal.subject:
         try:
@@ -48,13 +48,13 @@ async def list_keys(request: Request, rooms: Rooms, principal: KeyUser, user: st
         except InsufficientScope as error:
             await record(request, "key", "refused", code=error.code)
             raise
-    return [KeyAnswer.of(key) for key in await rooms["keys"].list(user or principal.subject)]
+    return [KeyResponse.of(key) for key in await rooms["keys"].list(user or principal.subject)]
 
 
 @router.get("/{key_id}")
-async def show(request: Request, rooms: Rooms, principal: KeyUser, key_id: str) -> KeyAnswer:
+async def show(request: Request, rooms: Rooms, principal: KeyUser, key_id: str) -> KeyResponse:
     """One key. Another's is not found, unless the caller holds `users:admin`."""
-    return KeyAnswer.of(await _visible(request, rooms, principal, key_id))
+    return KeyResponse.of(await _visible(request, rooms, principal, key_id))
 
 
 @router.post("/{key_id}/rotate")

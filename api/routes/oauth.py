@@ -8,10 +8,10 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from api.deps import Rooms, State, bearer_of, principal_of
+from api.deps import Rooms, State, authenticate_request, get_bearer_token
 from api.http.audit import record
 from api.http.errors import OAUTH_ERRORS, UnauthorizedClient
-from api.http.oauth_forms import REFUSALS, client_of, form_body, oauth_error, read_form
+from api.http.oauth_forms import REFUSALS, authenticate_client, form_body, oauth_error, read_form
 from api.routes.auth import grants
 from api.schemas.predictions import Introspection
 from auth.authenticator import token_targets
@@ -104,11 +104,11 @@ async def _refuse(request: Request, event: str, error: Exception) -> Response:
 
 async def _caller(request: Request, rooms: State, form: dict[str, str], *, public: bool = False) -> _Caller:
     """Raises InvalidClient, InvalidToken, BadForm. `public`: a first-party caller need only name itself."""
-    bearer = bearer_of(request)
+    bearer = get_bearer_token(request)
     if bearer is not None:
-        principal = await principal_of(request, rooms, bearer)
+        principal = await authenticate_request(request, rooms, bearer)
         return _Caller(principal.subject, None, Scope.USERS_ADMIN in principal.scopes)
-    client = await client_of(rooms["clients"], request, form)
+    client = await authenticate_client(rooms["clients"], request, form)
     if client is not None:
         return _Caller(client.id, client.id, False)
     if public and form.get("client_id") == FIRST_PARTY:

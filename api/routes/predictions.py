@@ -11,14 +11,14 @@ from pydantic import BaseModel
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from api.deps import Caller, State, rooms_of
+from api.deps import Caller, State, get_services
 from api.http.uploads import MULTIPART_BODY, MULTIPART_OR_RAW_BODY, read_image, read_multipart, while_connected
-from api.prediction.admission import TIMEOUT_HEADER, announced_bytes, before, deadline_of
-from api.prediction.quotas import dry_run, heard_of
-from api.prediction.recording import RecordedRoute, answered, charge_of
+from api.prediction.admission import TIMEOUT_HEADER, announced_bytes, before, compute_deadline
+from api.prediction.quotas import dry_run, report_refusal
+from api.prediction.recording import RecordedRoute, answered, encode_charge
 from api.rate_limits.limiter import PREDICT_LIMIT, CallerLimits
-from api.schemas.predictions import LandUse, PredictionAnswer, Problem
-from api.schemas.usage import DryRunAnswer
+from api.schemas.predictions import LandUse, PredictionResponse, Problem
+from api.schemas.usage import DryRunResponse
 from auth.errors import QuotaExceeded
 from auth.principal import Scope
 from auth.quotas.tallies import Entry
@@ -48,7 +48,9 @@ def predictions_router(limits: CallerLimits, rate: str) -> APIRouter:
     allowed = [Depends(Caller(Scope.PREDICT))]
     router = APIRouter(tags=["predictions"], responses=_REFUSALS, dependencies=allowed, route_class=RecordedRoute)
 
-    @router.post("/v1/predictions", openapi_extra=MULTIPART_OR_RAW_BODY, response_model=PredictionAnswer | DryRunAnswer)
+    @router.post(
+        "/v1/predictions", openapi_extra=MULTIPART_OR_RAW_BODY, response_model=PredictionResponse | DryRunResponse
+    )
     @limits.per_principal(rate, PREDICT_LIMIT)
     async def create_prediction(
         request: Request,
@@ -57,20 +59,20 @@ def predictions_router(limits: CallerLimits, rate: str) -> APIRouter:
         timeout_s: Timeout = None,
     ) -> Response:
         """The land use of an aerial image, with the `top_k` most probable labels; with `dry_run` only what it costs."""
-        rooms = rooms_of(request)
+        rooms = get_services(request)
         if dry:
-            subject, deadline = request.state.principal.subject, deadline_of(rooms, timeout_s)
+            subject, deadline = request.state.principal.subject, compute_deadline(rooms, timeout_s)
             async with rooms["memory"].reserved_for(announced_bytes(request), subject, deadline):
                 needs = await rooms["service"].measure(await before(deadline, read_image(request)))
             return _written(await dry_run(rooms, request.state.principal, needs.pixels))
-        return _written(PredictionAnswer.of(*await _predict(request, rooms, read_image, timeout_s), top_k))
+        return _written(PredictionResponse.of(*await _predict(request, rooms, read_image, timeout_s), top_k))
 
     @router.post("/predict-land-use", openapi_extra=MULTIPART_BODY, response_model=LandUse)
     @router.post("/predict-land-use/", openapi_extra=MULTIPART_BODY, include_in_schema=False)
     @limits.per_principal(rate, PREDICT_LIMIT)
     async def predict_land_use(request: Request, timeout_s: Timeout = None) -> Response:
         """The land use of an aerial image, in the form that the first clients were written for."""
-        return _written(LandUse.of(*await _predict(request, rooms_of(request), read_multipart, timeout_s)))
+        return _written(LandUse.of(*await _predict(request, get_services(request), read_multipart, timeout_s)))
 
     return router
 
@@ -91,7 +93,7 @@ async def _predict(request: Request, rooms: State, read: Reader, timeout_s: floa
         prediction = await _classified(request, rooms, read, admit, timeout_s)
         prediction_id = await _recorded(request, rooms, prediction, owed[0])
     except QuotaExceeded as error:
-        await heard_of(error, request, rooms)
+        await report_refusal(error, request, rooms)
         raise
     except (Overloaded, MemoryFull, DeadlineExceeded, ClientDisconnect) as error:
         metrics.shed.labels(_SHED[type(error)]).inc()
@@ -104,10 +106,10 @@ async def _predict(request: Request, rooms: State, read: Reader, timeout_s: floa
 async def _classified(
     request: Request, rooms: State, read: Reader, admit: Admit, timeout_s: float | None
 ) -> Prediction:
-    service, caller, deadline = rooms["service"], request.state.principal.subject, deadline_of(rooms, timeout_s)
-    async with rooms["memory"].reserved_for(announced_bytes(request), caller, deadline) as room:
+    service, caller, deadline = rooms["service"], request.state.principal.subject, compute_deadline(rooms, timeout_s)
+    async with rooms["memory"].reserved_for(announced_bytes(request), caller, deadline) as reservation:
         data = await before(deadline, read(request))
-        work = service.predict(data, admit, room=room, caller=caller, deadline=deadline)
+        work = service.predict(data, admit, reservation=reservation, caller=caller, deadline=deadline)
         return await (while_connected(request, work) if service.in_use else work)
 
 
@@ -117,6 +119,6 @@ async def _recorded(request: Request, rooms: State, prediction: Prediction, owed
     try:
         # While others wait for a core, one transaction for two answers brings all of them forward.
         crowded = rooms["service"].queue.waiting > 0
-        return await rooms["ledger"].record(answered(request, prediction), charge_of(owed), has_time=crowded)
+        return await rooms["ledger"].record(answered(request, prediction), encode_charge(owed), has_time=crowded)
     finally:
         rooms["metrics"].stage_seconds.labels("commit").observe(time.perf_counter() - started)

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from api.deps import Caller, GuardedRoute, Rooms
 from api.http.audit import record
 from api.schemas.predictions import Problem
-from api.schemas.users import NewUser, UserAnswer, UserPatch
+from api.schemas.users import NewUser, UserPatch, UserResponse
 from auth.accounts.store import UserChange
 from auth.errors import AuthError
 from auth.principal import Scope
@@ -29,13 +29,13 @@ router = APIRouter(
 
 
 @router.get("")
-async def list_users(rooms: Rooms) -> list[UserAnswer]:
+async def list_users(rooms: Rooms) -> list[UserResponse]:
     """All users, by name."""
-    return [UserAnswer.of(user) for user in await rooms["accounts"].list()]
+    return [UserResponse.of(user) for user in await rooms["accounts"].list()]
 
 
 @router.post("", status_code=201)
-async def create(request: Request, rooms: Rooms, asked: NewUser) -> UserAnswer:
+async def create(request: Request, rooms: Rooms, asked: NewUser) -> UserResponse:
     """Make a user."""
     try:
         user = await rooms["accounts"].add(asked.name, asked.role, asked.password.get_secret_value(), asked.quotas())
@@ -43,17 +43,17 @@ async def create(request: Request, rooms: Rooms, asked: NewUser) -> UserAnswer:
         await record(request, "user", "refused", code=error.code)
         raise
     await record(request, "user", "created", target=f"user:{user.id}", role=user.role)
-    return UserAnswer.of(user)
+    return UserResponse.of(user)
 
 
 @router.get("/{user_id}")
-async def show(rooms: Rooms, user_id: str) -> UserAnswer:
+async def show(rooms: Rooms, user_id: str) -> UserResponse:
     """One user."""
-    return UserAnswer.of(await rooms["accounts"].get(user_id))
+    return UserResponse.of(await rooms["accounts"].get(user_id))
 
 
 @router.patch("/{user_id}")
-async def change(request: Request, rooms: Rooms, user_id: str, asked: UserPatch) -> UserAnswer:
+async def change(request: Request, rooms: Rooms, user_id: str, asked: UserPatch) -> UserResponse:
     """Change a user. Another role, a new password and disabling end the user's log-ins everywhere within a second."""
     password = asked.password.get_secret_value() if asked.password is not None else None
     change = UserChange(role=asked.role, disabled=asked.disabled, quotas=asked.quotas())
@@ -64,7 +64,7 @@ async def change(request: Request, rooms: Rooms, user_id: str, asked: UserPatch)
         raise
     await rooms["changes"].catch_up()
     await record(request, "user", _outcome(asked), target=f"user:{user.id}", **asked.told())
-    return UserAnswer.of(user)
+    return UserResponse.of(user)
 
 
 def _outcome(asked: UserPatch) -> str:

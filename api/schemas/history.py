@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from api.schemas.predictions import ImageAnswer, LabelProbability, ModelAnswer
+from api.schemas.predictions import ImageResponse, LabelProbability, ModelResponse
 from monitoring.ledger.reader import Past
 
 
@@ -28,8 +28,8 @@ class PastPrediction(BaseModel):
     label: str | None
     confidence: float | None
     predictions: list[LabelProbability] = Field(description="all labels, best first")
-    model: ModelAnswer | None
-    image: ImageAnswer | None
+    model: ModelResponse | None
+    image: ImageResponse | None
     preprocessing: str | None
     timing: dict[str, float] = Field(description="milliseconds by stage")
     proof: Proof
@@ -48,8 +48,8 @@ class PastPrediction(BaseModel):
             label=output["label"],
             confidence=output["confidence"],
             predictions=[LabelProbability(label=label, probability=probability) for label, probability in ranked],
-            model=ModelAnswer(**facts["model"]) if facts["model"] else None,
-            image=ImageAnswer(**facts["image"]) if facts["image"] else None,
+            model=ModelResponse(**facts["model"]) if facts["model"] else None,
+            image=ImageResponse(**facts["image"]) if facts["image"] else None,
             preprocessing=facts["preprocessing"],
             timing={stage: microseconds / 1000 for stage, microseconds in facts["timing_us"].items()},
             proof=Proof(writer=entry.writer, seq=entry.seq, commitment=entry.commitment, hash=entry.hash),

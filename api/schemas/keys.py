@@ -82,7 +82,7 @@ class Rotation(BaseModel):
         return None if self.expires_days is None else in_days(self.expires_days)
 
 
-class KeyAnswer(BaseModel):
+class KeyResponse(BaseModel):
     """A key without its secret."""
 
     id: str
@@ -101,11 +101,11 @@ class KeyAnswer(BaseModel):
     last_used_at: datetime | None
 
     @classmethod
-    def of(cls, key: Key) -> KeyAnswer:
+    def of(cls, key: Key) -> KeyResponse:
         return cls(**_members(key))
 
 
-class KeyWithSecret(KeyAnswer):
+class KeyWithSecret(KeyResponse):
     key: str = Field(description="the whole key, shown this once")
 
     @classmethod

@@ -101,37 +101,37 @@ class LabelProbability(BaseModel):
     probability: float
 
 
-class ImageAnswer(BaseModel):
+class ImageResponse(BaseModel):
     sha256: str
     format: str
     width: int
     height: int
 
 
-class ModelAnswer(BaseModel):
+class ModelResponse(BaseModel):
     name: str
     version: str
     digest: str = Field(description="SHA-256 of the file that is served")
 
 
-class PredictionAnswer(BaseModel):
+class PredictionResponse(BaseModel):
     id: str = Field(description="UUIDv7")
     label: str
     confidence: float
     predictions: list[LabelProbability] = Field(description="the `top_k` most probable, best first")
-    model: ModelAnswer
-    image: ImageAnswer
+    model: ModelResponse
+    image: ImageResponse
     timing: dict[str, float] = Field(description="milliseconds by stage")
 
     @classmethod
-    def of(cls, prediction: Prediction, prediction_id: str, top_k: int) -> PredictionAnswer:
+    def of(cls, prediction: Prediction, prediction_id: str, top_k: int) -> PredictionResponse:
         info, image = prediction.model, prediction.image
         return cls(
             id=prediction_id,
             label=prediction.label,
             confidence=prediction.confidence,
             predictions=[LabelProbability(label=label, probability=p) for label, p in prediction.top(top_k)],
-            model=ModelAnswer(name=info.name, version=info.version, digest=info.digest),
-            image=ImageAnswer(sha256=image.sha256, format=image.format, width=image.width, height=image.height),
+            model=ModelResponse(name=info.name, version=info.version, digest=info.digest),
+            image=ImageResponse(sha256=image.sha256, format=image.format, width=image.width, height=image.height),
             timing={stage: round(seconds * 1000, 3) for stage, seconds in prediction.timing.items()},
         )

@@ -40,12 +40,12 @@ class KeyUsage(Amounts):
         )
 
 
-class UsageAnswer(KeyUsage):
+class UsageResponse(KeyUsage):
     month: str = Field(description="the calendar month in UTC, as 2026-11")
     resets_at: datetime
     key: KeyUsage | None = Field(description="what was done with the API key of this request")
 
 
-class DryRunAnswer(BaseModel):
+class DryRunResponse(BaseModel):
     cost: Amounts
     remaining: Bounds = Field(description="before the cost; the smaller of the account's and the API key's")

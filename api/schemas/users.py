@@ -75,7 +75,7 @@ class UserPatch(_WithQuotas):
         return {"fields": " ".join(sorted(self.model_fields_set)), **role}
 
 
-class UserAnswer(BaseModel):
+class UserResponse(BaseModel):
     id: str
     name: str
     role: Role
@@ -86,7 +86,7 @@ class UserAnswer(BaseModel):
     monthly_megapixels: int | None
 
     @classmethod
-    def of(cls, user: User) -> UserAnswer:
+    def of(cls, user: User) -> UserResponse:
         return cls(
             id=user.id,
             name=user.name,

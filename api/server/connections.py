@@ -12,10 +12,10 @@ from typing import Any
 import structlog
 from starlette.datastructures import MutableHeaders
 
-from api.http.errors import ApiError, BadRequest, HeadTooLarge, RequestTooSlow, problem, status_of
-from api.http.middleware import dress
+from api.http.errors import ApiError, BadRequest, HeadTooLarge, RequestTooSlow, find_status, problem
+from api.http.middleware import set_security_headers
 from api.server.tls import CertificateProtocol
-from auth.login.throttle import place_of
+from auth.login.throttle import client_network
 
 MAX_HEAD_BYTES = 32 * 1024  # of the request line and the headers; also of a chunk's head, and of trailers
 MAX_HEADERS = 100
@@ -31,7 +31,7 @@ LAST_LIMIT_S = 30.0  # for what a closed connection still holds, of which TLS do
 log = structlog.get_logger("atalaya.access")
 
 
-class Places:
+class ConnectionLimiter:
     """How many connections there may be: in all, and half as many from one address, unless proxies stand before it."""
 
     def __init__(self, *, behind_proxies: bool) -> None:
@@ -41,14 +41,14 @@ class Places:
         self._taken: Counter[str] = Counter()
 
     def take(self, address: str) -> bool:
-        place = place_of(address)
+        place = client_network(address)
         if self._taken.total() >= self.most or self._taken[place] >= self._most_of_one:
             return False
         self._taken[place] += 1
         return True
 
     def give_back(self, address: str) -> None:
-        place = place_of(address)
+        place = client_network(address)
         self._taken[place] -= 1
         if not self._taken[place]:
             del self._taken[place]
@@ -69,7 +69,7 @@ class BoundedProtocol(CertificateProtocol):
     _arriving = False  # a head has begun, and is not whole
     _in_message = False
 
-    def __init__(self, *arguments: Any, places: Places, **options: Any) -> None:
+    def __init__(self, *arguments: Any, places: ConnectionLimiter, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._places = places
 
@@ -84,19 +84,19 @@ class BoundedProtocol(CertificateProtocol):
         self._end_after(HEAD_LIMIT_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._forget_timer()
-        self._is_read()
+        self._cancel_timeout()
+        self._cancel_write_timeout()
         if self._address is not None:
             self._places.give_back(self._address)
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._must_be_read()  # whatever is asked for meanwhile
+        self._start_write_timeout()  # whatever is asked for meanwhile
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._is_read()
+        self._cancel_write_timeout()
 
     def data_received(self, data: bytes) -> None:
         self._unparsed += len(data)
@@ -114,7 +114,7 @@ class BoundedProtocol(CertificateProtocol):
         self._arriving = self._in_message = True
         self._head_bytes = 0
         if not self.flow.write_paused:
-            self._is_read()
+            self._cancel_write_timeout()
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -137,7 +137,7 @@ class BoundedProtocol(CertificateProtocol):
         super().on_headers_complete()
         self.cycle.keep_alive = self.cycle.keep_alive and not upgrade
         self._arriving = False
-        self._forget_timer()
+        self._cancel_timeout()
 
     def _has_body(self) -> bool:
         lengths = (value.strip(b" \t0") for name, value in self.headers if name == b"content-length")
@@ -151,23 +151,23 @@ class BoundedProtocol(CertificateProtocol):
         self._in_message = False
         self._unparsed = 0
         if self.cycle.response_complete:
-            self._forget_timer()
+            self._cancel_timeout()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if not self.flow.write_paused:
-            self._must_be_read()
+            self._start_write_timeout()
         if self._in_message and self.cycle.response_complete:
             self._end_after(REST_LIMIT_S)
 
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
-        self._must_be_read()
+        self._start_write_timeout()
 
     def shutdown(self) -> None:
         super().shutdown()
-        self._must_be_read()
+        self._start_write_timeout()
 
     def send_400_response(self, msg: str) -> None:
         """uvicorn's answer to what is no HTTP, and to what the callbacks above refuse."""
@@ -184,11 +184,11 @@ class BoundedProtocol(CertificateProtocol):
         if self.cycle is None or self.cycle.response_complete:
             self.transport.write(_rendered(error))
         self.transport.close()
-        self._must_be_read()
+        self._start_write_timeout()
 
-    def _must_be_read(self) -> None:
+    def _start_write_timeout(self) -> None:
         """End the connection if what is left to send does not get less."""
-        self._is_read()
+        self._cancel_write_timeout()
         if left := self.transport.get_write_buffer_size():
             self._unread_timer = self.loop.call_later(UNREAD_LIMIT_S, self._judge_reading, left)
         elif self.transport.is_closing():
@@ -196,20 +196,20 @@ class BoundedProtocol(CertificateProtocol):
 
     def _judge_reading(self, before: int) -> None:
         if before - self.transport.get_write_buffer_size() >= min(before, UNREAD_BYTES):
-            self._must_be_read()
+            self._start_write_timeout()
         else:
             self.transport.abort()
 
-    def _is_read(self) -> None:
+    def _cancel_write_timeout(self) -> None:
         if self._unread_timer is not None:
             self._unread_timer.cancel()
             self._unread_timer = None
 
     def _end_after(self, seconds: float) -> None:
-        self._forget_timer()
+        self._cancel_timeout()
         self._timer = self.loop.call_later(seconds, self._too_slow)
 
-    def _forget_timer(self) -> None:
+    def _cancel_timeout(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -222,7 +222,7 @@ class BoundedProtocol(CertificateProtocol):
             self._refuse(RequestTooSlow("The request arrived too slowly. Send it again, faster."))
         else:
             self.transport.close()
-            self._must_be_read()
+            self._start_write_timeout()
 
 
 def _head_too_large() -> HeadTooLarge:
@@ -232,9 +232,9 @@ def _head_too_large() -> HeadTooLarge:
 def _rendered(error: ApiError) -> bytes:
     """A whole HTTP answer, for which there is no request to give it to."""
     request_id = uuid.uuid4().hex
-    status = status_of(error)
+    status = find_status(error)
     assert status is not None  # noqa: S101  (a test holds that every class is mapped)
     answer = problem(status, error.code, str(error), request_id, {"Connection": "close"})
-    dress(MutableHeaders(raw=answer.raw_headers), request_id)
+    set_security_headers(MutableHeaders(raw=answer.raw_headers), request_id)
     head = b"".join(b"%b: %b\r\n" % header for header in answer.raw_headers)
     return b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, status.phrase.encode(), head) + bytes(answer.body)

@@ -19,7 +19,7 @@ from uvicorn.lifespan.off import LifespanOff
 
 from api.http.draining import Draining
 from api.http.errors import SettingsError
-from api.server.connections import BoundedProtocol, Places
+from api.server.connections import BoundedProtocol, ConnectionLimiter
 from api.server.tls import server_context
 from api.settings import Settings
 
@@ -54,7 +54,7 @@ def listen_at(host: str, port: int, setting: str) -> list[socket.socket]:
     return bound
 
 
-class _Rooms(LifespanOff):
+class _Lifespan(LifespanOff):
     """Opens and closes the application without ASGI's messages in between, which would make a text of an error."""
 
     def __init__(self, app: FastAPI) -> None:
@@ -148,7 +148,7 @@ def gateway_server(
 ) -> GatewayServer:
     """A server of `app` for listeners that it is given when it runs. Raises SettingsError."""
     context = server_context(settings)
-    places = Places(behind_proxies=bool(settings.limits.trusted_proxies))
+    places = ConnectionLimiter(behind_proxies=bool(settings.limits.trusted_proxies))
     config = uvicorn.Config(
         app,
         loop="uvloop",
@@ -161,5 +161,5 @@ def gateway_server(
         ssl_context_factory=None if context is None else lambda *_: context,
     )
     config.load()
-    config.lifespan_class = lambda _: _Rooms(app)
+    config.lifespan_class = lambda _: _Lifespan(app)
     return GatewayServer(config, draining, settings.drain_seconds, on_ready)

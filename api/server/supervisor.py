@@ -35,7 +35,7 @@ log = structlog.get_logger("atalaya.workers")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class WorkerSlot:
     """A worker's number among the others, and how it and its parent know of each other.
 
     The descriptor `parent` becomes readable when the parent has gone.
@@ -78,7 +78,7 @@ class Workers:
     def __init__(
         self,
         count: int,
-        serve: Callable[[Place], int],
+        serve: Callable[[WorkerSlot], int],
         listeners: Sequence[socket.socket],
         *,
         end_limit_s: float,
@@ -169,7 +169,7 @@ class Workers:
         taken = {worker.place for worker in self._workers}
         place = next(number for number in range(len(taken) + 1) if number not in taken)
         pipe, tell = os.pipe()
-        pid = fork(lambda: self._serve(Place(place, self._parent, tell)), closing=[self._life, pipe])
+        pid = fork(lambda: self._serve(WorkerSlot(place, self._parent, tell)), closing=[self._life, pipe])
         os.close(tell)
         worker = _Worker(pid, place, pipe)
         worker.kill_at = worker.started_at + READY_LIMIT_S

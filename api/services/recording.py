@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from api.prediction.recording import QuotaTill
+from api.prediction.recording import QuotaChargeRecorder
 from api.settings import Settings
 from auth.quotas.meter import UsageMeter
 from monitoring.chains.signing import Signer
@@ -20,4 +20,4 @@ def open_journal(settings: Settings, meter: UsageMeter) -> Journal:
     engine = open_blocking_engine(url, LEDGER_WAIT_S)
     store = LedgerStore(engine.execution_options(**WRITING), Signer(settings.ledger_key()))
     spool = SpoolPolicy(settings.ledger.spool_folder, settings.ledger.spool_megabytes * 1_000_000, sqlite_path(url))
-    return Journal(store, QuotaTill(meter), spool, keep=settings.ledger.enabled)
+    return Journal(store, QuotaChargeRecorder(meter), spool, keep=settings.ledger.enabled)

@@ -16,7 +16,7 @@ _NAME = re.compile(r"[a-z0-9._@-]{1,64}")
 _FIRST_ADMIN = "admin"
 
 
-class Accounts:
+class AccountService:
     """Every method raises DatabaseUnavailable; those that take a password also raise HashingBusy."""
 
     def __init__(self, store: UserStore, hasher: PasswordHasher) -> None:

@@ -16,7 +16,7 @@ from storage.transactions import writing
 WRITE_EVERY_S = 3.0
 
 
-class KeyUses:
+class LastUseRecorder:
     """What one process has seen of keys. While the database is away, it keeps the last use of each."""
 
     def __init__(self, engine: AsyncEngine) -> None:

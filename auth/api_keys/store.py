@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Row, Select, and_, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from auth.authenticator import Verified
+from auth.authenticator import VerifiedCredential
 from auth.changes import announce
 from auth.errors import InvalidToken, KeyEnded, KeyNotFound, NoAccount, TooManyKeys
 from auth.principal import ROLE_SCOPES, Principal, Role, Scope, read_scopes, written_scopes
@@ -144,7 +144,7 @@ class KeyStore:
             await announce(connection, f"key:{key_id}", revoked=True, expires_at=now + LONGEST_ACCESS)
             return await _get(connection, key_id)
 
-    async def verify(self, credential: str) -> Verified:
+    async def verify(self, credential: str) -> VerifiedCredential:
         """Whom a key stands for. Raises InvalidToken, the same for every reason."""
         found = _KEY.fullmatch(credential)
         row = await self._find(found[1]) if found else None
@@ -164,7 +164,7 @@ class KeyStore:
         )
         valid_until = min(until.timestamp(), now.timestamp() + RECHECK_S)
         targets = frozenset({f"key:{key.id}", f"user:{key.user_id}"})
-        return Verified(principal, valid_until, targets, key.terms.addresses)
+        return VerifiedCredential(principal, valid_until, targets, key.terms.addresses)
 
     async def _find(self, key_id: str) -> Row[Any] | None:
         async with reading(self._engine) as connection:

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from auth.accounts.service import Accounts
+from auth.accounts.service import AccountService
 from auth.accounts.store import User
 from auth.errors import AuthError, BadCode, BadCredentials, HashingBusy, MissingCode
-from auth.login.throttle import Attempt, Guesses
+from auth.login.throttle import Attempt, LoginThrottle
 from auth.login.totp import OneTimeCodes
 
 # More at once than these would only wait for a hash, and keep the database from the predictions meanwhile.
@@ -17,15 +17,15 @@ MOST_AT_ONCE = 8
 MOST_OF_ONE = 4  # of one account: nobody keeps the others out
 
 
-class LogIns:
+class LoginService:
     """Every method raises TooManyGuesses, HashingBusy, DatabaseUnavailable.
 
     An attempt that comes to no verdict counts neither way.
     """
 
-    def __init__(self, accounts: Accounts, guesses: Guesses, codes: OneTimeCodes) -> None:
+    def __init__(self, accounts: AccountService, throttle: LoginThrottle, codes: OneTimeCodes) -> None:
         self._accounts = accounts
-        self._guesses = guesses
+        self._throttle = throttle
         self._codes = codes
         self._at_once: Counter[str] = Counter()  # by account
 
@@ -37,20 +37,20 @@ class LogIns:
                 if not code:
                     raise MissingCode
                 await self._codes.check(user, code)
-        await self._guesses.succeeded(attempt, user.id)
+        await self._throttle.succeeded(attempt, user.id)
         return user
 
     async def check_password(self, user: User, password: str, address: str) -> None:
         """For a user who has logged in: is it really that one? Raises BadCredentials."""
         async with self._guess(user.name, address) as attempt:
             await self._accounts.authenticate(user.name, password)
-        await self._guesses.succeeded(attempt, user.id)
+        await self._throttle.succeeded(attempt, user.id)
 
     async def remove_codes(self, user: User, code: str, address: str) -> None:
         """Raises BadCode, TotpConflict."""
         async with self._guess(user.name, address) as attempt:
             await self._codes.remove(user, code)
-        await self._guesses.succeeded(attempt, user.id)
+        await self._throttle.succeeded(attempt, user.id)
 
     @asynccontextmanager
     async def _guess(self, name: str, address: str) -> AsyncIterator[Attempt]:
@@ -67,10 +67,10 @@ class LogIns:
 
     @asynccontextmanager
     async def _counted(self, name: str, address: str) -> AsyncIterator[Attempt]:
-        attempt = await self._guesses.begin(name, address)
+        attempt = await self._throttle.begin(name, address)
         try:
             yield attempt
         except AuthError as error:
             guessed = isinstance(error, BadCredentials | BadCode) and not isinstance(error, MissingCode)
-            await (self._guesses.failed(attempt) if guessed else self._guesses.undone(attempt))
+            await (self._throttle.failed(attempt) if guessed else self._throttle.undone(attempt))
             raise

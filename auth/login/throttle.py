@@ -52,7 +52,7 @@ class Attempt:
     claimed: bool = False
 
 
-class Guesses:
+class LoginThrottle:
     """Every method raises DatabaseUnavailable: while failures cannot be counted, nobody logs in."""
 
     def __init__(self, engine: AsyncEngine, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
@@ -63,7 +63,7 @@ class Guesses:
     async def begin(self, name: str, address: str) -> Attempt:
         """Ask before a password is checked. Raises TooManyGuesses."""
         now = self._clock()
-        place = place_of(address)
+        place = client_network(address)
         async with reading(self._engine) as connection:
             known_since = await _known_since(connection, name, place, now)
             attempt = _attempt(name, place, known_since)
@@ -178,7 +178,7 @@ async def _subtract(connection: AsyncConnection, keys: Sequence[str], failures: 
     await connection.execute(delete(login_failures).where(_key.in_(keys), _failures <= 0))
 
 
-def place_of(address: str) -> str:
+def client_network(address: str) -> str:
     """Whom an address stands for: one who has an IPv6 address has the 2^64 of its network."""
     try:
         parsed = ip_address(address.partition("%")[0])

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from auth.errors import QuotaExceeded
 from auth.principal import Principal
-from auth.quotas.tallies import Entry, Tallies, Tally, exceeding, month_of, next_month, owners_of, settle, tallies
+from auth.quotas.tallies import Entry, Tallies, Tally, charge, exceeding, format_month, list_owners, next_month, tallies
 from storage.errors import DatabaseUnavailable
 from storage.transactions import reading
 
@@ -50,7 +50,7 @@ class UsageMeter:
 
         The database is asked about callers who are new to this process or seem to have used their quota up.
         """
-        entry = Entry(owners_of(principal), month_of(self._clock()), 1, pixels)
+        entry = Entry(list_owners(principal), format_month(self._clock()), 1, pixels)
         known = self._known_of(entry)
         if known is None or exceeding(known, entry):
             with suppress(DatabaseUnavailable):  # what is known must do
@@ -60,17 +60,17 @@ class UsageMeter:
                 raise self._dated(refusal)
         return entry
 
-    def settle(self, connection: Connection, entries: Sequence[Entry]) -> list[QuotaExceeded | None]:
+    def charge(self, connection: Connection, entries: Sequence[Entry]) -> list[QuotaExceeded | None]:
         """Count the entries in the open transaction, but those that would exceed a quota; say for each why not."""
-        answers, known = settle(connection, entries)
+        answers, known = charge(connection, entries)
         self._learn(known)
         return [self._dated(refusal) if refusal else None for refusal in answers]
 
-    def settle_owed(self, connection: Connection, entries: Sequence[Entry]) -> None:
+    def charge_deferred(self, connection: Connection, entries: Sequence[Entry]) -> None:
         """Count in the open transaction what was answered while the database was away."""
-        self._learn(settle(connection, entries, enforce=False)[1])
+        self._learn(charge(connection, entries, enforce=False)[1])
 
-    def owe(self, entry: Entry) -> None:
+    def charge_later(self, entry: Entry) -> None:
         """Remember an entry that cannot be counted in the database now."""
         known = self._known_of(entry)
         if known:
@@ -79,7 +79,7 @@ class UsageMeter:
     async def report(self, owners: Sequence[str]) -> Report:
         """What each owner has used this month. Raises DatabaseUnavailable."""
         now = self._clock()
-        return Report(month_of(now), next_month(now), await self._read(owners, month_of(now)))
+        return Report(format_month(now), next_month(now), await self._read(owners, format_month(now)))
 
     async def _read(self, owners: Sequence[str], month: str) -> list[Tally]:
         async with reading(self._engine) as connection:

@@ -85,7 +85,7 @@ class Tally:
 Tallies = dict[_Row, Tally]
 
 
-def owners_of(principal: Principal) -> tuple[str, ...]:
+def list_owners(principal: Principal) -> tuple[str, ...]:
     """Whom a caller's use is counted for: always the caller first, then the API key."""
     if principal.key_id is not None:
         return user_owner(principal.subject), f"{_KEY}{principal.key_id}"
@@ -100,7 +100,7 @@ def user_owner(user_id: str) -> str:
     return f"{_USER}{user_id}"
 
 
-def month_of(now: float) -> str:
+def format_month(now: float) -> str:
     return datetime.fromtimestamp(now, UTC).isoformat()[:7]
 
 
@@ -117,7 +117,7 @@ def tallies(connection: Connection, owners: Sequence[str], month: str) -> list[T
     return [found[row] for row in rows]
 
 
-def settle(
+def charge(
     connection: Connection, entries: Sequence[Entry], *, enforce: bool = True
 ) -> tuple[list[QuotaExceeded | None], Tallies]:
     """Add the entries one after the other, but those that would exceed a quota; say for each why not.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from auth.authenticator import Verified
+from auth.authenticator import VerifiedCredential
 from auth.errors import InvalidToken
 from auth.principal import ROLE_SCOPES, Principal, Role, Scope
 from auth.tokens.access import check, read_expiry, read_text
@@ -29,7 +29,7 @@ _MAX_SUBJECT = 300  # what the columns that hold subjects have room for
 
 
 @dataclass(frozen=True, slots=True)
-class TrustedIssuer:
+class ExternalIssuer:
     """What is believed of an issuer's tokens for `audience`.
 
     `scopes` and `roles` translate the issuer's words, found in the claims `scope_claim` and `roles_claim`; words that
@@ -47,12 +47,12 @@ class TrustedIssuer:
     leeway_s: int = 30
 
 
-class OutsideIssuers:
+class ExternalIssuers:
     """Verifies the tokens of the issuers that are trusted; `clock` tells seconds since 1970."""
 
     def __init__(
         self,
-        trusted: Iterable[TrustedIssuer],
+        trusted: Iterable[ExternalIssuer],
         client: httpx.AsyncClient,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -75,7 +75,7 @@ class OutsideIssuers:
         except (ValueError, RecursionError, TypeError):
             return False
 
-    async def verify(self, token: str) -> Verified:
+    async def verify(self, token: str) -> VerifiedCredential:
         """Raises InvalidToken, ExpiredToken, IssuerUnavailable; none repeats the token."""
         try:
             trusted, keys = self._issuers[read_text(unverified_claims(token), "iss")]
@@ -88,9 +88,9 @@ class OutsideIssuers:
             raise InvalidToken("This is not a valid access token. Log in again.") from None
         assert principal.expires_at is not None  # noqa: S101  (read_expiry has found it)
         until = min(principal.expires_at.timestamp(), self._clock() + RECHECK_S)
-        return Verified(principal, until, frozenset())
+        return VerifiedCredential(principal, until, frozenset())
 
-    def _principal(self, claims: dict[str, Any], trusted: TrustedIssuer) -> Principal:
+    def _principal(self, claims: dict[str, Any], trusted: ExternalIssuer) -> Principal:
         check(claims.get("iss") == trusted.issuer, "issuer")
         check(trusted.audience in _words(claims.get("aud"), split=False), "audience")
         check(_ID_TOKEN_CLAIMS.isdisjoint(claims), "kind")
@@ -109,7 +109,7 @@ class OutsideIssuers:
         )
 
 
-def _judged_kid(header: Mapping[str, Any], trusted: TrustedIssuer) -> str:
+def _judged_kid(header: Mapping[str, Any], trusted: ExternalIssuer) -> str:
     """The key id of a header that may go on to the signature. Raises InvalidToken."""
     # Okta's access tokens name no type; what keeps ID tokens out is their audience, and the claims only they hold.
     kid, algorithm, kind = header.get("kid"), header.get("alg"), header.get("typ", "JWT")
@@ -120,12 +120,12 @@ def _judged_kid(header: Mapping[str, Any], trusted: TrustedIssuer) -> str:
     return kid
 
 
-def _role(claims: Mapping[str, Any], trusted: TrustedIssuer) -> Role | None:
+def _role(claims: Mapping[str, Any], trusted: ExternalIssuer) -> Role | None:
     held = _words(claims.get(trusted.roles_claim), split=False) if trusted.roles_claim else frozenset()
     return next((role for word, role in trusted.roles.items() if word in held), trusted.default_role)
 
 
-def _scopes(claims: Mapping[str, Any], trusted: TrustedIssuer, role: Role | None) -> frozenset[Scope]:
+def _scopes(claims: Mapping[str, Any], trusted: ExternalIssuer, role: Role | None) -> frozenset[Scope]:
     """What the role grants, or what the token's scopes do; what both do where the issuer gives both."""
     held = _words(claims.get(trusted.scope_claim), split=True)
     of_scopes = frozenset(scope for word, scope in trusted.scopes.items() if word in held)

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from model.backends import Backend
 from model.errors import DatasetError
 from model.offline.dataset import LabelledFiles, read_image
-from model.offline.metrics import Figures, measure
+from model.offline.metrics import EvaluationResults, measure
 
 
-def evaluate(backend: Backend, files: LabelledFiles, progress: Callable[[int], object] = lambda _: None) -> Figures:
+def evaluate(
+    backend: Backend, files: LabelledFiles, progress: Callable[[int], object] = lambda _: None
+) -> EvaluationResults:
     """Predict every file, one by one on as many threads as cores; `progress` is told how many are done.
 
     Raises DatasetError for a file that cannot be decoded, or labels that do not follow the model's classes.

@@ -13,7 +13,7 @@ _ECE_BINS = 15
 
 
 @dataclass(frozen=True, slots=True)
-class ClassFigures:
+class ClassResults:
     """Precision, recall and F1 of one class, and how many images truly carry it."""
 
     precision: float
@@ -23,7 +23,7 @@ class ClassFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class EvaluationResults:
     """A model's figures on `n` labelled images; `ece` is the expected calibration error (Guo et al., 2017)."""
 
     n: int
@@ -31,14 +31,16 @@ class Figures:
     macro_f1: float
     loss: float
     ece: float
-    per_class: dict[str, ClassFigures]
+    per_class: dict[str, ClassResults]
     confusion: list[list[int]]
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def measure(probabilities: NDArray[np.floating], labels: NDArray[np.integer], classes: Sequence[str]) -> Figures:
+def measure(
+    probabilities: NDArray[np.floating], labels: NDArray[np.integer], classes: Sequence[str]
+) -> EvaluationResults:
     """Judge float [n, classes] probabilities against integer [n] labels.
 
     Macro F1 averages the classes that have at least one image. `confusion[true][predicted]` counts images.
@@ -46,12 +48,12 @@ def measure(probabilities: NDArray[np.floating], labels: NDArray[np.integer], cl
     predicted = probabilities.argmax(axis=1)
     confusion = np.zeros((len(classes), len(classes)), np.int64)
     np.add.at(confusion, (labels, predicted), 1)
-    per_class = {name: _class_figures(confusion, index) for index, name in enumerate(classes)}
+    per_class = {name: _class_results(confusion, index) for index, name in enumerate(classes)}
     true_class = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return Figures(
+    return EvaluationResults(
         n=len(labels),
         accuracy=float((predicted == labels).mean()),
-        macro_f1=float(np.mean([figures.f1 for figures in per_class.values() if figures.support])),
+        macro_f1=float(np.mean([results.f1 for results in per_class.values() if results.support])),
         loss=float(-np.log(np.clip(true_class, 1e-12, 1.0)).mean()),
         ece=expected_calibration_error(probabilities.max(axis=1), predicted == labels),
         per_class=per_class,
@@ -69,11 +71,11 @@ def expected_calibration_error(confidence: NDArray[np.floating], correct: NDArra
     return float(sum(gaps))
 
 
-def _class_figures(confusion: NDArray[np.int64], index: int) -> ClassFigures:
+def _class_results(confusion: NDArray[np.int64], index: int) -> ClassResults:
     hits = int(confusion[index, index])
     support = int(confusion[index].sum())
     called = int(confusion[:, index].sum())
-    return ClassFigures(
+    return ClassResults(
         precision=hits / called if called else 0.0,
         recall=hits / support if support else 0.0,
         f1=2 * hits / (support + called) if support + called else 0.0,

@@ -42,7 +42,7 @@ class Manifest:
     outputs: Mapping[str, str]
     files: Mapping[str, FileEntry]
     data: Mapping[str, Any]
-    figures: Mapping[str, Any]
+    results: Mapping[str, Any]
     tools: Mapping[str, Any]
 
     @property
@@ -60,7 +60,7 @@ def write_manifest(  # noqa: PLR0913  (one keyword for each member of the docume
     outputs: Mapping[str, str],
     filenames: Sequence[str],
     data: Mapping[str, Any],
-    figures: Mapping[str, Any],
+    results: Mapping[str, Any],
     tools: Mapping[str, Any],
 ) -> Manifest:
     """Write `manifest.json` into a folder that already holds `filenames`, with their sizes and digests."""
@@ -71,7 +71,7 @@ def write_manifest(  # noqa: PLR0913  (one keyword for each member of the docume
         outputs=dict(outputs),
         files={filename: _describe(folder / filename) for filename in filenames},
         data=data,
-        figures=figures,
+        results=results,
         tools=tools,
     )
     document = {"schema": SCHEMA, "input": INPUT, **asdict(manifest)}
@@ -132,7 +132,7 @@ def _parse(document: Mapping[str, Any]) -> Manifest:
         outputs={name: _text(meaning) for name, meaning in document["outputs"].items()},
         files={_plain(name): _entry(entry) for name, entry in document["files"].items()},
         data=dict(document["data"]),
-        figures=dict(document["figures"]),
+        results=dict(document["figures"]),
         tools=dict(document["tools"]),
     )
 

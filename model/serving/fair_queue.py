@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class FairLines(Generic[T]):
+class FairQueue(Generic[T]):
     """Who sends much waits behind its own, not before others. Whoever shares it holds a lock."""
 
     def __init__(self) -> None:
@@ -41,11 +41,11 @@ class FairLines(Generic[T]):
         self._forget(caller, line)
         return True
 
-    def greediest(self, having: Mapping[str, int]) -> str:
+    def heaviest(self, having: Mapping[str, int]) -> str:
         """Of the callers who wait the one who is `having` most, of equals the last to be served. Raises ValueError."""
         return max(reversed(self._lines), key=lambda caller: having[caller])
 
-    def send_away_last(self, caller: str) -> T:
+    def evict_last(self, caller: str) -> T:
         """Take the one of the caller's line who came last."""
         line = self._lines[caller]
         job = line.pop()

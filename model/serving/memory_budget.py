@@ -24,7 +24,7 @@ _KEPT_FOR_SMALL_PART = 8
 _EWMA_WEIGHT = 0.2
 
 
-class Room:
+class Reservation:
     """What one request holds of a budget. Given back when everyone who holds it has let go; used on one event loop."""
 
     def __init__(self, budget: MemoryBudget, caller: str, deadline: float) -> None:
@@ -63,7 +63,7 @@ class Room:
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    room: Room
+    reservation: Reservation
     amount: int
     granted: asyncio.Future[bool]
 
@@ -99,52 +99,54 @@ class MemoryBudget:
         return self.total - self._kept_for_small
 
     @asynccontextmanager
-    async def reserved_for(self, amount: int, caller: str = "", deadline: float = math.inf) -> AsyncIterator[Room]:
+    async def reserved_for(
+        self, amount: int, caller: str = "", deadline: float = math.inf
+    ) -> AsyncIterator[Reservation]:
         """Room for a body of unknown content. Waits for a while, and not past `deadline` (of time.monotonic()).
 
         Raises MemoryFull, ImageTooLargeHere.
         """
-        room = Room(self, caller, deadline)
+        reservation = Reservation(self, caller, deadline)
         try:
-            await self._obtain(room, amount, self._to_read)
-            yield room
+            await self._obtain(reservation, amount, self._to_read)
+            yield reservation
         finally:
-            room.release()
+            reservation.release()
 
-    async def decode(self, room: Room, amount: int, meanwhile: int) -> None:
+    async def decode(self, reservation: Reservation, amount: int, meanwhile: int) -> None:
         """See Room.resize."""
-        self._count(room, -1)
-        room.is_reading = False
-        self._count(room, 1)
-        if amount <= room.amount:
-            self._set(room, amount)
+        self._count(reservation, -1)
+        reservation.is_reading = False
+        self._count(reservation, 1)
+        if amount <= reservation.amount:
+            self._set(reservation, amount)
             self._wake()
             return
-        if meanwhile < room.amount and not self._may_go(room, amount):
-            self._set(room, meanwhile)
-        await self._obtain(room, amount, self._to_decode)
+        if meanwhile < reservation.amount and not self._may_go(reservation, amount):
+            self._set(reservation, meanwhile)
+        await self._obtain(reservation, amount, self._to_decode)
         self._wake()
 
-    def take_back(self, room: Room) -> None:
+    def take_back(self, reservation: Reservation) -> None:
         """See Room.release."""
-        self._held_s += _EWMA_WEIGHT * (time.monotonic() - room.since - self._held_s)
-        self._set(room, 0)
+        self._held_s += _EWMA_WEIGHT * (time.monotonic() - reservation.since - self._held_s)
+        self._set(reservation, 0)
         self._wake()
 
-    async def _obtain(self, room: Room, amount: int, line: list[_Waiter]) -> None:
+    async def _obtain(self, reservation: Reservation, amount: int, line: list[_Waiter]) -> None:
         if amount > self.largest:
             raise ImageTooLargeHere(
                 f"The image takes {_megabytes(amount)} MB of memory to decode; one may take {_megabytes(self.largest)} "
                 "MB here. Scale it down, or send a baseline JPEG."
             )
-        if self._may_go(room, amount):
-            self._set(room, amount)
+        if self._may_go(reservation, amount):
+            self._set(reservation, amount)
             return
-        waiter = _Waiter(room, amount, asyncio.get_running_loop().create_future())
+        waiter = _Waiter(reservation, amount, asyncio.get_running_loop().create_future())
         line.append(waiter)
         self._wake()
         try:
-            async with asyncio.timeout(min(self._wait_s, room.deadline - time.monotonic())):
+            async with asyncio.timeout(min(self._wait_s, reservation.deadline - time.monotonic())):
                 granted = await waiter.granted
         except TimeoutError:
             granted = False
@@ -153,23 +155,25 @@ class MemoryBudget:
         if not granted:
             raise self._full()
 
-    def _may_go(self, room: Room, amount: int) -> bool:
+    def _may_go(self, reservation: Reservation, amount: int) -> bool:
         """Whether there is room, and nobody before who needs it."""
-        ahead = bool(self._to_decode) or (room.is_reading and bool(self._to_read))
-        return self._fits(room, amount) and (self._is_small(amount) or not ahead)
+        ahead = bool(self._to_decode) or (reservation.is_reading and bool(self._to_read))
+        return self._fits(reservation, amount) and (self._is_small(amount) or not ahead)
 
     def _is_small(self, amount: int) -> bool:
         return amount <= self.total // _SMALL_PART
 
-    def _fits(self, room: Room, amount: int, without: Sequence[Room] = ()) -> bool:
+    def _fits(self, reservation: Reservation, amount: int, without: Sequence[Reservation] = ()) -> bool:
         """Whether there is room for `amount`, once those who are `without` have left."""
-        others, other_small = self.reserved - room.amount, self._small - self._small_part(room)
+        others, other_small = self.reserved - reservation.amount, self._small - self._small_part(reservation)
         for leaving in without:
             others, other_small = others - leaving.amount, other_small - self._small_part(leaving)
-        if others + amount > self.total or (room.is_reading and not self._may_be_read(room.caller, amount)):
+        if others + amount > self.total or (
+            reservation.is_reading and not self._may_be_read(reservation.caller, amount)
+        ):
             return False
         if self._is_small(amount):
-            its_small = self._small_part_of(room.caller) - self._small_part(room) + amount
+            its_small = self._small_part_of(reservation.caller) - self._small_part(reservation) + amount
             return its_small <= self._kept_for_small or not self._large_waits()
         return others - other_small + amount <= self.largest
 
@@ -184,26 +188,26 @@ class MemoryBudget:
         lines = chain(self._to_decode, self._to_read)
         return any(not waiter.granted.done() and not self._is_small(waiter.amount) for waiter in lines)
 
-    def _small_part(self, room: Room) -> int:
-        return room.amount if self._is_small(room.amount) else 0
+    def _small_part(self, reservation: Reservation) -> int:
+        return reservation.amount if self._is_small(reservation.amount) else 0
 
     def _small_part_of(self, caller: str) -> int:
         return self._small_of[caller, True] + self._small_of[caller, False]
 
-    def _set(self, room: Room, amount: int) -> None:
-        self._count(room, -1)
-        room.amount = amount
-        self._count(room, 1)
+    def _set(self, reservation: Reservation, amount: int) -> None:
+        self._count(reservation, -1)
+        reservation.amount = amount
+        self._count(reservation, 1)
         self._on_change(self.reserved)
 
-    def _count(self, room: Room, sign: int) -> None:
+    def _count(self, reservation: Reservation, sign: int) -> None:
         """Add what the room holds to the sums, or take it away."""
-        self.reserved += sign * room.amount
-        self._reading += sign * room.amount * room.is_reading
-        small = self._small_part(room)
+        self.reserved += sign * reservation.amount
+        self._reading += sign * reservation.amount * reservation.is_reading
+        small = self._small_part(reservation)
         self._small += sign * small
-        _add(self._small_of, (room.caller, room.is_reading), sign * small)
-        _add(self._large_read_of, room.caller, sign * (room.amount - small) * room.is_reading)
+        _add(self._small_of, (reservation.caller, reservation.is_reading), sign * small)
+        _add(self._large_read_of, reservation.caller, sign * (reservation.amount - small) * reservation.is_reading)
 
     def _wake(self) -> None:
         """Let in whoever now may: small ones in any case, large ones in turn."""
@@ -219,8 +223,8 @@ class MemoryBudget:
         for waiter in [*self._to_decode, *self._to_read]:
             if waiter.granted.done() or (blocked and not self._is_small(waiter.amount)):
                 continue
-            if self._fits(waiter.room, waiter.amount):
-                self._set(waiter.room, waiter.amount)
+            if self._fits(waiter.reservation, waiter.amount):
+                self._set(waiter.reservation, waiter.amount)
                 waiter.granted.set_result(True)
                 somebody = True
             else:
@@ -238,7 +242,7 @@ class MemoryBudget:
                 waiter.granted.set_result(False)
 
     def _would_fit(self, waiter: _Waiter, leaving: Sequence[_Waiter]) -> bool:
-        return self._fits(waiter.room, waiter.amount, [other.room for other in leaving])
+        return self._fits(waiter.reservation, waiter.amount, [other.reservation for other in leaving])
 
     def _full(self) -> MemoryFull:
         retry_after_s = max(1, math.ceil(self._held_s))

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from model.errors import Overloaded
-from model.serving.fair_queue import FairLines
+from model.serving.fair_queue import FairQueue
 from model.serving.prediction import Prediction
 
 _EWMA_WEIGHT = 0.2
@@ -55,7 +55,7 @@ class PredictionQueue:
     def __init__(self, workers: int, limits: QueueLimits) -> None:
         self._workers = workers
         self._limits = limits
-        self._lines: FairLines[Job] = FairLines()
+        self._lines: FairQueue[Job] = FairQueue()
         self._lock = threading.Lock()
         # The worker that was at work last is called first: its session's weights may still be in a cache.
         self._idle: list[threading.Condition] = []
@@ -76,7 +76,7 @@ class PredictionQueue:
         """Whether a newcomer would have to wait."""
         return self._running + len(self._lines) >= self._workers
 
-    def check_room(self, caller: str) -> None:
+    def check_capacity(self, caller: str) -> None:
         """Spare both sides the reading of an image that would be turned away. Raises Overloaded."""
         with self._telling() as told, self._lock:
             if self._crowded(caller) and not self._outlasted_by(caller):
@@ -156,7 +156,7 @@ class PredictionQueue:
 
     def _sent_away(self) -> tuple[Job, Overloaded]:
         """The last one of whoever has most here, and what to tell it."""
-        job = self._lines.send_away_last(self._lines.greediest(self._of))
+        job = self._lines.evict_last(self._lines.heaviest(self._of))
         self._gone(job)
         return job, self._overloaded()
 
@@ -188,7 +188,7 @@ class PredictionQueue:
 
     def _outlasted_by(self, caller: str) -> bool:
         """Whether somebody who waits has more here than the caller would have."""
-        return len(self._lines) > 0 and self._of[self._lines.greediest(self._of)] > self._of[caller] + 1
+        return len(self._lines) > 0 and self._of[self._lines.heaviest(self._of)] > self._of[caller] + 1
 
     def _turned_away(self, told: list[tuple[Job, Overloaded]]) -> Overloaded:
         """Count a refusal. Half as many as wait are no burst: then those go, too, who would not be let in any more."""

@@ -18,7 +18,7 @@ import numpy as np
 from model.backends import Backend
 from model.errors import DeadlineExceeded
 from model.imaging.decode import ImageNeeds, decode_image, has_quick_header, image_needs
-from model.serving.memory_budget import Room
+from model.serving.memory_budget import Reservation
 from model.serving.prediction import ImageFacts, Prediction
 from model.serving.queue import Job, PredictionQueue, QueueLimits
 
@@ -56,7 +56,7 @@ class PredictionService:
         data: bytes,
         admit: Admit | None = None,
         *,
-        room: Room | None = None,
+        reservation: Reservation | None = None,
         caller: str = "",
         deadline: float = math.inf,
     ) -> Prediction:
@@ -66,11 +66,11 @@ class PredictionService:
         while queued gives its place and its bytes back; one that runs is finished unheard. Raises Overloaded,
         MemoryFull, DeadlineExceeded, a subclass of ImageRefused, what `admit` raises, and RuntimeError after `close`.
         """
-        self.queue.check_room(caller)
+        self.queue.check_capacity(caller)
         self._inside += 1
         try:
-            measured_s = await self._admitted(data, admit, room)
-            return await self._answer(Job(data, caller, deadline, measured_s), room)
+            measured_s = await self._admitted(data, admit, reservation)
+            return await self._answer(Job(data, caller, deadline, measured_s), reservation)
         finally:
             self._inside -= 1
 
@@ -83,28 +83,28 @@ class PredictionService:
             self._on_stage("decode", time.perf_counter() - started)
             raise
 
-    async def _admitted(self, data: bytes, admit: Admit | None, room: Room | None) -> float:
+    async def _admitted(self, data: bytes, admit: Admit | None, reservation: Reservation | None) -> float:
         """Ask for leave to decode. Returns how many seconds the reading of the header took."""
-        if admit is None and room is None:
+        if admit is None and reservation is None:
             return 0.0
         started = time.perf_counter()
         needs = await self.measure(data)
         measured_s = time.perf_counter() - started
-        if room is not None:
-            await room.resize(needs.bytes, meanwhile=len(data))
+        if reservation is not None:
+            await reservation.resize(needs.bytes, meanwhile=len(data))
         if admit is not None:
             await admit(needs.pixels)
         return measured_s
 
-    async def _answer(self, job: Job, room: Room | None) -> Prediction:
+    async def _answer(self, job: Job, reservation: Reservation | None) -> Prediction:
         self.queue.join(job)
         try:
             return await asyncio.wrap_future(job.answer)
         except asyncio.CancelledError:
             if job.answer.cancel():
                 self.queue.leave(job)
-            elif room is not None:
-                room.hold_until_done(job.answer)
+            elif reservation is not None:
+                reservation.hold_until_done(job.answer)
             raise
 
     def close(self) -> None:

@@ -28,7 +28,7 @@ _LOOKED_AT = 4096  # characters; masking what is then cut off would be wasted ti
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One act, or `count` equal ones since `at` (UTC). Make it with `event_of`."""
+    """One act, or `count` equal ones since `at` (UTC). Make it with `new_event`."""
 
     at: datetime
     event: str
@@ -86,7 +86,7 @@ class Entry:
         return {**asdict(self), "detail": detail}
 
 
-def event_of(
+def new_event(
     event: str,
     outcome: str,
     *,

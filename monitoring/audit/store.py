@@ -19,7 +19,7 @@ from monitoring.audit.events import (
     Event,
     entry_from,
     entry_of,
-    event_of,
+    new_event,
     pruned_detail,
     safe_text,
     written_time,
@@ -113,7 +113,7 @@ class AuditStore:
             await connection.execute(delete(audit_events).where(columns.seq <= last))
             moved = {"pruned_seq": last, "pruned_hash": digest}
             await connection.execute(update(audit_head).where(_THE_HEAD).values(**moved))
-            await _append(connection, [event_of(*PRUNED, actor=actor, detail=pruned_detail(last, digest))], head)
+            await _append(connection, [new_event(*PRUNED, actor=actor, detail=pruned_detail(last, digest))], head)
             removed: int = last - head.pruned_seq
             return removed
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 
-from monitoring.ledger.entries import GENESIS, SALT_BYTES, Draft, Entry, Link, payload_of
+from monitoring.ledger.entries import GENESIS, SALT_BYTES, Draft, Entry, Link, build_payload
 
 
 class Chain:
@@ -36,7 +36,7 @@ class Chain:
 
 
 def _unlinked(draft: Draft) -> Link:
-    payload = payload_of(draft, os.urandom(SALT_BYTES))
+    payload = build_payload(draft, os.urandom(SALT_BYTES))
     return Link(Entry("", 0, draft.id, draft.at, payload.commitment(), ""), payload)
 
 

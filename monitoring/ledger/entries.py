@@ -150,21 +150,21 @@ class Claim:
     hash: str
 
 
-def claims_text(claims: Sequence[Claim]) -> str:
+def format_claims(claims: Sequence[Claim]) -> str:
     return "\n".join(sorted(f"{claim.writer} {claim.seq} {claim.hash}" for claim in claims))
 
 
-def claims_of(heads: str) -> list[Claim]:
+def parse_claims(heads: str) -> list[Claim]:
     """Raises ValueError for what is no list of claims."""
     return [Claim(writer, int(seq), digest) for writer, seq, digest in (line.split(" ") for line in heads.split("\n"))]
 
 
-def payload_of(draft: Draft, salt: bytes) -> Payload:
+def build_payload(draft: Draft, salt: bytes) -> Payload:
     document = json.dumps({"id": draft.id, "at": draft.at, **draft.facts}, sort_keys=True, separators=(",", ":"))
-    return Payload(*columns_of(draft.facts), salt.hex(), document)
+    return Payload(*extract_columns(draft.facts), salt.hex(), document)
 
 
-def columns_of(facts: Mapping[str, Any]) -> tuple[str, str, int]:
+def extract_columns(facts: Mapping[str, Any]) -> tuple[str, str, int]:
     """Principal, model and status as the payload's columns repeat them."""
     model = facts["model"]
     name = f"{model['name']}-v{model['version']}" if model else ""

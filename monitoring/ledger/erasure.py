@@ -28,7 +28,7 @@ class _Part:
     changed: Sequence[Entry]
 
 
-class Forgetting:
+class Eraser:
     """Erases payloads in many short transactions: it can end at any time, and go on later.
 
     `engine` opens transactions that write. Every method raises LedgerUnavailable. What waits in a spool is not there

@@ -11,17 +11,17 @@ from typing import Any, TextIO
 from sqlalchemy import Connection, Select, func, select
 
 from monitoring.errors import BadExport
-from monitoring.ledger.entries import GENESIS, Checkpoint, Claim, Entry, Erasure, Head, Payload, Stump, claims_of
+from monitoring.ledger.entries import GENESIS, Checkpoint, Claim, Entry, Erasure, Head, Payload, Stump, parse_claims
 from monitoring.ledger.payloads import parsed
 from monitoring.ledger.records import (
     Cut,
     Header,
     Line,
+    Orphan,
     Record,
-    Stray,
     checkpoints_in,
-    head_of,
     lines_in,
+    read_head,
     records_in,
 )
 from monitoring.ledger.tables import ledger_entries, ledger_heads, ledger_stumps
@@ -44,7 +44,7 @@ def exported(connection: Connection, header: Header) -> Iterator[Record]:
             yield header
         elif isinstance(record, Line):
             yield record if _wanted(record, header) else replace(record, payload=None)
-        elif not isinstance(record, Stray):
+        elif not isinstance(record, Orphan):
             yield record
 
 
@@ -77,13 +77,13 @@ def _window(connection: Connection, header: Header) -> Iterator[Record]:
         else:
             row = connection.execute(select(ledger_heads).where(ledger_heads.c.writer == writer)).one_or_none()
             if row is not None:  # where one is missing, the check of the export says so
-                yield head_of(row)
+                yield read_head(row)
 
 
 def _claims(checkpoint: Checkpoint) -> list[Claim]:
     """None where they were changed: the check of the export says so."""
     try:
-        return claims_of(checkpoint.heads)
+        return parse_claims(checkpoint.heads)
     except ValueError:
         return []
 

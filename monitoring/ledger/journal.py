@@ -37,18 +37,18 @@ class Refusal:
     code: str
 
 
-class Till(Protocol):
+class ChargeRecorder(Protocol):
     """Who counts what answers cost, in the transactions that record them."""
 
-    def settle(self, connection: Connection, charges: Sequence[Charge]) -> Sequence[Refusal | None]:
+    def charge(self, connection: Connection, charges: Sequence[Charge]) -> Sequence[Refusal | None]:
         """Count each charge or say why not."""
         ...
 
-    def settle_owed(self, connection: Connection, charges: Sequence[Charge]) -> None:
+    def charge_deferred(self, connection: Connection, charges: Sequence[Charge]) -> None:
         """Count charges of answers that were given while the database was away."""
         ...
 
-    def owe(self, charges: Sequence[Charge]) -> None:
+    def charge_later(self, charges: Sequence[Charge]) -> None:
         """Remember charges that cannot be counted now."""
         ...
 
@@ -79,9 +79,11 @@ class SpoolPolicy:
 class Journal:
     """One thread at a time uses it, but for `reach` and `break_off`. Without `keep` charges alone are written."""
 
-    def __init__(self, store: LedgerStore, till: Till, policy: SpoolPolicy, *, keep: bool = True) -> None:
+    def __init__(
+        self, store: LedgerStore, charge_recorder: ChargeRecorder, policy: SpoolPolicy, *, keep: bool = True
+    ) -> None:
         self._store = store
-        self._till = till
+        self._charge_recorder = charge_recorder
         self._policy = policy
         self._keep = keep
         self._spools: list[Spool] = []  # the last one is this process's own
@@ -122,7 +124,7 @@ class Journal:
         """Bring the oldest part of what was spooled to the database. Raises LedgerUnavailable."""
         spool = next((spool for spool in self._spools if spool.waiting), None)
         if spool is None:
-            if self.full and self._policy.shares_disk() and not self._spools[-1].has_room():
+            if self.full and self._policy.shares_disk() and not self._spools[-1].has_capacity():
                 raise LedgerUnavailable
             self._store.check_writable(self._chain.writer)
             self.spooling = self.full = False
@@ -159,7 +161,7 @@ class Journal:
 
     def _append(self, attempt: _Attempt) -> None:
         with self._store.transaction() as connection:
-            attempt.judge(self._till.settle(connection, attempt.charges) if attempt.charges else [])
+            attempt.judge(self._charge_recorder.charge(connection, attempt.charges) if attempt.charges else [])
             if self._keep:
                 attempt.links = self._chain.links(attempt.drafts)
                 self._store.append(connection, attempt.links, self._chain)
@@ -175,14 +177,14 @@ class Journal:
             return [LedgerFull()] * len(links)
         self.full = False
         self._chain.advance(links)
-        self._till.owe(attempt.charges)
+        self._charge_recorder.charge_later(attempt.charges)
         return attempt.outcomes
 
     def _into_chain(self, items: Sequence[_Spooled]) -> None:
         with self._store.transaction() as connection:
             missing, chain = self._store.undelivered(connection, [item.link for item in items])
             if missing:
-                self._settle_owed(connection, items[-len(missing) :])
+                self._charge_deferred(connection, items[-len(missing) :])
                 self._store.append(connection, missing, chain)
 
     def _into_new_chain(self, items: Sequence[_Spooled]) -> None:
@@ -191,13 +193,13 @@ class Journal:
         with self._store.transaction() as connection:
             known = self._store.known(connection, [item.link.entry.id for item in items])
             missing = [item for item in items if item.link.entry.id not in known]
-            self._settle_owed(connection, missing)
+            self._charge_deferred(connection, missing)
             self._store.append(connection, chain.adopt([item.link for item in missing]), chain)
 
-    def _settle_owed(self, connection: Connection, items: Sequence[_Spooled]) -> None:
+    def _charge_deferred(self, connection: Connection, items: Sequence[_Spooled]) -> None:
         charges = [item.charge for item in items if item.charge is not None]
         if charges:
-            self._till.settle_owed(connection, charges)
+            self._charge_recorder.charge_deferred(connection, charges)
 
 
 class _Attempt:

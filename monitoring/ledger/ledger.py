@@ -29,7 +29,7 @@ COMMIT_LIMIT_S = 3.0
 HEAL_EVERY_S = 0.25
 CHECKPOINT_EVERY_S = 60.0
 REFUSALS_WAIT_S = 0.2
-COMPANY_WAIT_S = 0.01
+LINGER_S = 0.01
 
 log = structlog.get_logger("atalaya.ledger")
 T = TypeVar("T")
@@ -72,7 +72,7 @@ class Ledger:
         self._refusals = Refusals()
         self._refusals_due = False
         self._reminder: asyncio.TimerHandle | None = None
-        self._lonely: asyncio.TimerHandle | None = None
+        self._linger: asyncio.TimerHandle | None = None
         self._writer: asyncio.Task[None] | None = None
         self._healer: asyncio.Task[None] | None = None
         self._checkpoints: asyncio.Task[None] | None = None
@@ -86,7 +86,7 @@ class Ledger:
             self._ids.start_after(greatest)
         self._on_state(self.state, 0)
         self._checkpoints = asyncio.create_task(self._keep_checkpoints())
-        self._settle_state()
+        self._update_state()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -107,13 +107,13 @@ class Ledger:
     async def record(self, facts: dict[str, Any], charge: Charge | None, *, has_time: bool = False) -> str:
         """Return the entry's id once it is durable. Raises LedgerFull, and the error of a charge that is refused.
 
-        One that `has_time` waits up to COMPANY_WAIT_S for another, to share its transaction.
+        One that `has_time` waits up to LINGER_S for another, to share its transaction.
         """
         draft = self._draft(facts)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(Wanted(draft, charge), done))
         if has_time and len(self._waiting) == 1:
-            self._lonely = asyncio.get_running_loop().call_later(COMPANY_WAIT_S, self._wake)
+            self._linger = asyncio.get_running_loop().call_later(LINGER_S, self._wake)
         else:
             self._wake()
         await done
@@ -135,9 +135,9 @@ class Ledger:
         return Draft(self._ids.new(), written_time(self._clock()), facts)
 
     def _wake(self) -> None:
-        if self._lonely is not None:
-            self._lonely.cancel()
-            self._lonely = None
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write())
 
@@ -170,11 +170,11 @@ class Ledger:
             return [error] * len(wanted)
         finally:
             patience.cancel()
-            self._settle_state()
+            self._update_state()
         self._on_entries(sum(not isinstance(outcome, LedgerFull | LedgerUnavailable) for outcome in outcomes))
         return outcomes
 
-    def _settle_state(self) -> None:
+    def _update_state(self) -> None:
         """Say what has changed, and see to it that the database is tried again."""
         journal = self._journal
         self.state = State.FULL if journal.full else State.SPOOLING if journal.spooling else State.WRITING
@@ -202,7 +202,7 @@ class Ledger:
             told, self._told = self._told, (self.state, self._journal.spooled)
             if told != self._told:
                 self._on_state(*self._told)
-        self._settle_state()
+        self._update_state()
 
     async def _keep_checkpoints(self) -> None:
         while True:

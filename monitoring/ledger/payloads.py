@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from monitoring.ledger.entries import SALT_BYTES, Entry, Payload, columns_of
+from monitoring.ledger.entries import SALT_BYTES, Entry, Payload, extract_columns
 
 
 def payload_problem(entry: Entry, payload: Payload) -> str | None:
@@ -19,7 +19,7 @@ def payload_problem(entry: Entry, payload: Payload) -> str | None:
         if payload.commitment() != entry.commitment:
             return "was changed: it is not what the entry commits to"
         document = parsed(payload.document)
-        repeated = columns_of(document)
+        repeated = extract_columns(document)
         named = document["id"], document["at"]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "was changed: it cannot be read"

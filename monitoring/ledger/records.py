@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, select
 
-from monitoring.ledger.entries import CHECKPOINTS, Checkpoint, Entry, Erasure, Head, Payload, Stump, claims_of
+from monitoring.ledger.entries import CHECKPOINTS, Checkpoint, Entry, Erasure, Head, Payload, Stump, parse_claims
 from monitoring.ledger.tables import (
     ledger_checkpoints,
     ledger_entries,
@@ -65,7 +65,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Stray:
+class Orphan:
     """What belongs to no entry; only a database can hold it. `what` is "payload", "erasure" or "claim".
 
     The last is a head's note of the entry that a checkpoint has named last, where none has.
@@ -76,7 +76,7 @@ class Stray:
     what: str
 
 
-Record = Header | Stump | Checkpoint | Cut | Line | Head | Stray
+Record = Header | Stump | Checkpoint | Cut | Line | Head | Orphan
 
 
 def records_in(connection: Connection) -> Iterator[Record]:
@@ -89,21 +89,21 @@ def records_in(connection: Connection) -> Iterator[Record]:
     for checkpoint in checkpoints_in(connection):
         yield checkpoint
         with suppress(ValueError):  # whoever checks finds that, too
-            claimed |= {claim.writer: claim.seq for claim in claims_of(checkpoint.heads)}
+            claimed |= {claim.writer: claim.seq for claim in parse_claims(checkpoint.heads)}
     heads = {row.writer: row for row in connection.execute(select(ledger_heads))}
     for writer in sorted(heads.keys() | writers_in(connection) | stumps.keys() - {CHECKPOINTS}, key=str):
         if writer in stumps:
             yield stumps[writer]
         yield from lines_in(connection, writer)
         if writer in heads:
-            yield head_of(heads[writer])
+            yield read_head(heads[writer])
             told, pruned = heads[writer].claimed, stumps[writer].seq if writer in stumps else 0
             # The checkpoint that named a pruned entry may be gone, too.
             if told != claimed[writer] if writer in claimed else told not in range(pruned + 1):
-                yield Stray(writer, told, "claim")
+                yield Orphan(writer, told, "claim")
 
 
-def head_of(row: Any) -> Head:
+def read_head(row: Any) -> Head:
     return Head(row.writer, row.seq, row.hash, row.checkpoint, row.key, row.signature)
 
 
@@ -122,7 +122,7 @@ def checkpoints_after(connection: Connection, number: int | None, count: int) ->
     return [Checkpoint(*row) for row in connection.execute(wanted)]
 
 
-def lines_in(connection: Connection, writer: str, after: int | None = None) -> Iterator[Line | Stray]:
+def lines_in(connection: Connection, writer: str, after: int | None = None) -> Iterator[Line | Orphan]:
     """A writer's entries, whatever their numbers are, each with what belongs to it; and what belongs to none.
 
     Or only those with a greater number than `after`.
@@ -146,8 +146,8 @@ def lines_in(connection: Connection, writer: str, after: int | None = None) -> I
                 Payload(*payload[3:]) if payload else None,
                 Erasure(*erasure[2:]) if erasure else None,
             )
-        yield from (Stray(writer, seq, "payload") for seq in payloads)
-        yield from (Stray(writer, seq, "erasure") for seq in erasures)
+        yield from (Orphan(writer, seq, "payload") for seq in payloads)
+        yield from (Orphan(writer, seq, "erasure") for seq in erasures)
         if last is None:
             return
         after = last

@@ -18,7 +18,7 @@ from monitoring.ledger.entries import (
     Claim,
     Entry,
     Stump,
-    claims_of,
+    parse_claims,
     plain,
     written_time,
 )
@@ -114,7 +114,7 @@ class Pruning:
                 if checkpoint.at >= moment:
                     break
                 self._check(checkpoint, seq, digest)
-                if any(_needed(claim, stumps, last) for claim in claims_of(checkpoint.heads)):
+                if any(_needed(claim, stumps, last) for claim in parse_claims(checkpoint.heads)):
                     break
                 seq, digest, gone = checkpoint.number, checkpoint.hash, gone + 1
             if gone:
@@ -131,7 +131,7 @@ class Pruning:
         while page:
             for checkpoint in page:
                 self._check(checkpoint, seq, digest)
-                last |= {claim.writer: claim.seq for claim in claims_of(checkpoint.heads)}
+                last |= {claim.writer: claim.seq for claim in parse_claims(checkpoint.heads)}
                 seq, digest = checkpoint.number, checkpoint.hash
             with self._transaction() as connection:
                 begun = self._beginning(connection, CHECKPOINTS)

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _PAGE_BYTES = 4096
-_ROOM_BYTES = 64 * 1024
+_PROBE_BYTES = 64 * 1024
 _SUFFIX = ".spool"
 
 
@@ -63,11 +63,11 @@ class Spool:
             raise SpoolFull from error
         self.waiting += len(texts)
 
-    def has_room(self) -> bool:
+    def has_capacity(self) -> bool:
         """Whether some dozens of entries would fit: tried out, for a full disk may still take a few bytes."""
         try:
             with _transaction(self._connection):
-                self._connection.execute("INSERT OR REPLACE INTO room VALUES (1, ?)", ("x" * _ROOM_BYTES,))
+                self._connection.execute("INSERT OR REPLACE INTO room VALUES (1, ?)", ("x" * _PROBE_BYTES,))
             self._connection.execute("DELETE FROM room")
         except sqlite3.Error:
             return False

@@ -25,10 +25,10 @@ from monitoring.ledger.entries import (
     Head,
     Link,
     Payload,
-    claims_text,
+    format_claims,
     written_time,
 )
-from monitoring.ledger.records import head_of
+from monitoring.ledger.records import read_head
 from monitoring.ledger.tables import ledger_checkpoints, ledger_entries, ledger_heads, ledger_payloads
 from monitoring.ledger.transactions import ledger_errors
 
@@ -184,7 +184,7 @@ class LedgerStore:
 
     def _is_ours(self, row: Row[Any]) -> bool:
         """Whether this key has signed the head: what it has not, no checkpoint makes true."""
-        head = head_of(row)
+        head = read_head(row)
         if self._verifier.holds(head.text(), head.key, head.signature):
             return True
         if row.writer not in self._not_ours:
@@ -194,7 +194,7 @@ class LedgerStore:
 
     def _next_checkpoint(self, last: Row[Any] | None, moved: Sequence[Row[Any]]) -> Checkpoint:
         number, previous = (last.number + 1, last.hash) if last else (1, GENESIS)
-        heads = claims_text([Claim(row.writer, row.seq, row.hash) for row in moved])
+        heads = format_claims([Claim(row.writer, row.seq, row.hash) for row in moved])
         unsigned = Checkpoint(number, written_time(self._clock()), heads, previous, "", self._signer.key_id, "")
         signature = self._signer.sign(unsigned.text())
         return Checkpoint(number, unsigned.at, heads, previous, unsigned.computed_hash(), unsigned.key, signature)

@@ -16,11 +16,11 @@ from monitoring.ledger.entries import (
     Erasure,
     Head,
     Stump,
-    claims_of,
+    parse_claims,
     plain,
 )
 from monitoring.ledger.payloads import payload_problem
-from monitoring.ledger.records import FORMAT, Cut, Header, Line, Record, Stray
+from monitoring.ledger.records import FORMAT, Cut, Header, Line, Orphan, Record
 
 MOST_PROBLEMS = 20
 
@@ -95,7 +95,7 @@ class _Walk:
             Cut: self._cut,
             Line: self._line,
             Head: self._head,
-            Stray: self._stray,
+            Orphan: self._orphan,
         }
 
     def step(self, record: Record) -> None:
@@ -171,7 +171,7 @@ class _Walk:
 
     def _claim(self, name: str, heads: str) -> None:
         try:
-            claims = claims_of(heads)
+            claims = parse_claims(heads)
         except ValueError:
             self._wrong(f"{name} cannot be read.")
             return
@@ -286,11 +286,13 @@ class _Walk:
         if head.checkpoint > self._checkpoint.seq and not self.finding.header.cut:
             self._wrong(f"Checkpoint {self._checkpoint.seq + 1} is missing: {name} has seen {head.checkpoint}.")
 
-    def _stray(self, stray: Stray) -> None:
-        if stray.what == "claim":
-            self._wrong(f"The head of {plain(stray.writer)} holds {stray.seq} as claimed, and the checkpoints do not.")
+    def _orphan(self, orphan: Orphan) -> None:
+        if orphan.what == "claim":
+            self._wrong(
+                f"The head of {plain(orphan.writer)} holds {orphan.seq} as claimed, and the checkpoints do not."
+            )
         else:
-            self._wrong(f"A row ({stray.what}) belongs to no entry: number {stray.seq} of {plain(stray.writer)}.")
+            self._wrong(f"A row ({orphan.what}) belongs to no entry: number {orphan.seq} of {plain(orphan.writer)}.")
 
     def _signed(self, name: str, text: str, key: str, signature: str) -> None:
         if not self._verifier.knows(key):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from auth.authenticator import CACHE_SIZE, Authenticator, Verified
+from auth.authenticator import CACHE_SIZE, Authenticator, VerifiedCredential
 from auth.changes import ChangeFeed, announce
 from auth.errors import InvalidToken
 from auth.principal import Principal, Role, Scope
@@ -35,12 +35,12 @@ class Desk:
         self.feed = ChangeFeed(engine)
         self.authenticator = Authenticator([(lambda word: word != "none", self.verify)], self.feed, lambda: self.now)
 
-    async def verify(self, credential: str) -> Verified:
+    async def verify(self, credential: str) -> VerifiedCredential:
         self.asked += 1
         if credential == "bad":
             raise InvalidToken("Log in again.")
         principal = Principal(credential, credential, Role.CLIENT, frozenset({Scope.PREDICT}), None)
-        return Verified(principal, 1060.0, frozenset({f"key:{credential}"}), self.networks)
+        return VerifiedCredential(principal, 1060.0, frozenset({f"key:{credential}"}), self.networks)
 
     async def change(self, target: str, *, revoked: bool) -> None:
         async with writing(self.engine) as connection:
@@ -94,7 +94,7 @@ async def test_a_change_during_verification_is_not_lost(desk: Desk) -> None:
     """What was read before a change is not remembered past it."""
     inner = desk.verify
 
-    async def slow(credential: str) -> Verified:
+    async def slow(credential: str) -> VerifiedCredential:
         verified = await inner(credential)
         await desk.change("key:one", revoked=False)
         return verified

@@ -101,13 +101,13 @@ def test_one_view_of_the_metrics(two_workers: Any) -> None:
 def test_process_figures_are_of_all(two_workers: Any) -> None:
     """`process_*` is about parent and workers together, and each figure is there once."""
     text = httpx.get(two_workers.metrics_url).text
-    figures = dict(re.findall(r"^(process_\w+) (\S+)$", text, re.MULTILINE))
+    results = dict(re.findall(r"^(process_\w+) (\S+)$", text, re.MULTILINE))
     pids = [two_workers.process.pid, *workers_of(two_workers)]
     shares = [re.search(r"Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text())[1] for pid in pids]
-    resident = float(figures["process_resident_memory_bytes"])
+    resident = float(results["process_resident_memory_bytes"])
     assert resident == pytest.approx(sum(map(int, shares)) * 1024, rel=0.1)
-    assert float(figures["process_cpu_seconds_total"]) > 0.5
-    assert len(figures) == len(re.findall(r"^process_\w+ ", text, re.MULTILINE)) == 6
+    assert float(results["process_cpu_seconds_total"]) > 0.5
+    assert len(results) == len(re.findall(r"^process_\w+ ", text, re.MULTILINE)) == 6
 
 
 def test_a_dead_worker_is_replaced(two_workers: Any) -> None:

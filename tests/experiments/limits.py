@@ -23,7 +23,7 @@ import structlog
 from limits import parse
 from prometheus_client import CollectorRegistry
 
-from api.rate_limits.guarded import windows_of
+from api.rate_limits.guarded import make_windows
 from api.rate_limits.shared import REDIS_WAIT_S, MachineWindows, RedisWindows
 from api.rate_limits.windows import Windows
 from api.settings import Settings
@@ -42,11 +42,11 @@ async def count(place: str) -> None:
     await windows.open()
     print("open", flush=True)
     sys.stdin.readline()
-    standings = []
+    limit_results = []
     for _ in range(REQUESTS // PROCESSES // AT_ONCE):
-        standings += await asyncio.gather(*(windows.hit(ALLOWED, "predict", "ana") for _ in range(AT_ONCE)))
+        limit_results += await asyncio.gather(*(windows.hit(ALLOWED, "predict", "ana") for _ in range(AT_ONCE)))
     await windows.close()
-    print(sum(standing.allowed for standing in standings))
+    print(sum(limit_result.allowed for limit_result in limit_results))
 
 
 def allowed_by_processes(place: str) -> int:
@@ -98,7 +98,7 @@ async def worst_lag_s(windows: Windows) -> float:
 
 async def away(server: redis.Redis, how: signal.Signals) -> tuple[float, float]:
     """The worst lag while the server is away, and how long after it is back the limits are whole, in seconds."""
-    windows = windows_of(Settings(_env_file=None, redis_url=server.url), Metrics(CollectorRegistry()))
+    windows = make_windows(Settings(_env_file=None, redis_url=server.url), Metrics(CollectorRegistry()))
     await windows.open()
     assert not windows.reduced
     server.send(how)

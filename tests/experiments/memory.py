@@ -237,25 +237,25 @@ def median_ms(seconds: list[float]) -> float:
     return round(sorted(seconds)[len(seconds) // 2] * 1000, 1) if seconds else 0.0
 
 
-def failures(figures: dict[str, object]) -> list[str]:
-    silence, share = float(str(figures["small_silence_s"])), float(str(figures["small_share"]))
+def failures(results: dict[str, object]) -> list[str]:
+    silence, share = float(str(results["small_silence_s"])), float(str(results["small_share"]))
     found = {
-        "processes were killed for want of memory": figures["oom_kills"] != 0,
-        "the gateway ended": not figures["alive"],
+        "processes were killed for want of memory": results["oom_kills"] != 0,
+        "the gateway ended": not results["alive"],
         f"small images went unanswered for {silence:.1f} s": silence > MOST_SILENT_S,
         f"only {share:.0%} of the small images were answered": share < LEAST_ANSWERED,
     }
     return [what for what, is_so in found.items() if is_so]
 
 
-def show(figures: dict[str, object]) -> None:
+def show(results: dict[str, object]) -> None:
     print(f"{'image':24}{'median ms':>10}  answers by status")
-    for kind, tally in figures["kinds"].items():  # type: ignore[attr-defined]
+    for kind, tally in results["kinds"].items():  # type: ignore[attr-defined]
         counts = ", ".join(f"{count} x {status}" for status, count in sorted(tally["statuses"].items()))
         print(f"{kind:24}{tally['median_ms']:>10}  {counts}")
     for name in ("limit_bytes", "group_peak_bytes", "resident_peak_bytes"):
-        print(f"{name.removesuffix('_bytes').replace('_', ' '):20}{int(str(figures[name])) / 2**20:8.0f} MiB")
-    print(f"OOM kills {figures['oom_kills']}; longest without a small answer {figures['small_silence_s']:.1f} s")
+        print(f"{name.removesuffix('_bytes').replace('_', ' '):20}{int(str(results[name])) / 2**20:8.0f} MiB")
+    print(f"OOM kills {results['oom_kills']}; longest without a small answer {results['small_silence_s']:.1f} s")
 
 
 def main() -> int:
@@ -266,15 +266,15 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     try:
-        figures = run(options.seconds, options.connections, options.megabytes << 20)
+        results = run(options.seconds, options.connections, options.megabytes << 20)
     except NoMemoryGroup as error:
         print(f"skipped: {error}", file=sys.stderr)
         return CANNOT
     if options.json:
-        print(json.dumps(figures))
+        print(json.dumps(results))
     else:
-        show(figures)
-    missed = failures(figures)
+        show(results)
+    missed = failures(results)
     for what in missed:
         print(f"missed: {what}", file=sys.stderr)
     return 1 if missed else 0

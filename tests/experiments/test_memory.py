@@ -22,11 +22,11 @@ def test_images_that_do_not_fit_kill_nothing() -> None:
         missing = pytest.fail if os.environ.get("CI") == "true" and _has_groups() else pytest.skip
         missing(experiment.stderr.strip())
     assert experiment.returncode == 0, experiment.stderr
-    figures = json.loads(experiment.stdout)
-    assert figures["oom_kills"] == 0
-    assert figures["group_peak_bytes"] < figures["limit_bytes"]
+    results = json.loads(experiment.stdout)
+    assert results["oom_kills"] == 0
+    assert results["group_peak_bytes"] < results["limit_bytes"]
     # In so short a time it is chance which kind of JPEG finds room beside a PNG that takes nearly all of it (ADR 0012).
-    jpegs = [figures["kinds"][kind]["statuses"] for kind in ("48 MP JPEG", "48 MP progressive JPEG")]
+    jpegs = [results["kinds"][kind]["statuses"] for kind in ("48 MP JPEG", "48 MP progressive JPEG")]
     assert sum(statuses.get("200", 0) for statuses in jpegs) > 0
 
 

@@ -17,7 +17,7 @@ from monitoring.audit.store import AuditStore
 from monitoring.chains.signing import Signer, Verifier, new_private_key
 from monitoring.ledger.chain import Chain
 from monitoring.ledger.entries import Draft, written_time
-from monitoring.ledger.erasure import Forgetting
+from monitoring.ledger.erasure import Eraser
 from monitoring.ledger.identity import Ids
 from monitoring.ledger.records import Record, records_in
 from monitoring.ledger.retention import Pruning
@@ -27,7 +27,7 @@ from monitoring.ledger.verify import Anchor, Finding, verify
 from storage.engine import open_blocking_engine, open_engine
 from storage.migrations import migrate
 from storage.transactions import WRITING
-from tests.monitoring.ledger.environment import House
+from tests.monitoring.ledger.environment import LedgerEnvironment
 
 LEDGER_KEY = new_private_key()
 NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
@@ -80,7 +80,7 @@ def build_ledger(engine: Engine) -> None:
     write(chains[0], 2, NOW)
     store.close()
     assert sum(Pruning(engine, Signer(LEDGER_KEY), NOW).prune(NOW - timedelta(days=5))) == 4
-    assert sum(Forgetting(engine, Signer(LEDGER_KEY), NOW).erase("bob")) == 8
+    assert sum(Eraser(engine, Signer(LEDGER_KEY), NOW).erase("bob")) == 8
 
 
 @pytest.fixture(scope="session")
@@ -118,5 +118,5 @@ def check() -> Check:
 
 
 @pytest.fixture
-def house(database_url: str, engine: AsyncEngine, tmp_path: Path) -> House:
-    return House(database_url, engine, tmp_path / "spool")
+def environment(database_url: str, engine: AsyncEngine, tmp_path: Path) -> LedgerEnvironment:
+    return LedgerEnvironment(database_url, engine, tmp_path / "spool")

@@ -54,17 +54,17 @@ def erase(
     as_json: JsonFlag = False,
 ) -> None:
     """Forget what a person's predictions held; that there were some stays provable."""
-    from monitoring.ledger.erasure import Forgetting
+    from monitoring.ledger.erasure import Eraser
 
     settings = load_settings()
     subject = principal_named(settings, principal)
     with _tools(settings) as (engine, signer):
-        forgetting = Forgetting(engine, signer, datetime.now(UTC))
-        count = forgetting.count(subject)
+        eraser = Eraser(engine, signer, datetime.now(UTC))
+        count = eraser.count(subject)
         if not yes:
             typer.confirm(f"Forget {count} predictions of {principal} for ever?", abort=True, err=True)
         _note(settings, Note("ledger", "erased", target=f"user:{subject}", detail={"payloads": str(count)}))
-        erased = _added_up("erasing", count, forgetting.erase(subject))
+        erased = _added_up("erasing", count, eraser.erase(subject))
     if as_json:
         print_json({"erased": erased})
     else:

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 
-from model.errors import ModelRoomError
+from model.errors import ModelError
 from model.offline.export import ExportOptions
 from model.offline.keras_process import start_quietly
 
@@ -19,7 +19,7 @@ def main() -> int:
 
     try:
         manifest = export(ExportOptions(**json.loads(sys.argv[1])))
-    except ModelRoomError as error:
+    except ModelError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"{manifest.full_name} is exported.")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from model.errors import ExportRefused
 from model.offline.export import ExportOptions
-from model.offline.export.check import Agreement, CheckImages, answer_with_onnx, check_softmax, collect_images, compare
+from model.offline.export.check import Agreement, CheckImages, check_softmax, collect_images, compare, predict_with_onnx
 from model.offline.export.convert import load_classifier, to_onnx
 from model.offline.export.record import Record, read_record, short_card
 from model.registry.artefact import Manifest, write_manifest
@@ -64,7 +64,7 @@ def _fill(folder: Path, options: ExportOptions, convert: Callable[[keras.Model],
         outputs=_OUTPUTS,
         filenames=("model.onnx", "model.keras", "MODEL_CARD.md"),
         data=record.data,
-        figures={**record.figures, "agreement": asdict(agreement)},
+        results={**record.results, "agreement": asdict(agreement)},
         tools={
             "saved_by": {"keras": record.saved_by},
             "training": record.tools,
@@ -77,17 +77,17 @@ def _convert_and_compare(
     model: keras.Model, images: CheckImages, convert: Callable[[keras.Model], bytes]
 ) -> tuple[bytes, Agreement]:
     print(f"Comparing on {len(images.pixels)} images, {images.real} of them real.", flush=True)
-    expected = _answer_with_keras(model, images.pixels)
+    expected = _predict_with_keras(model, images.pixels)
     check_softmax(expected)
     graph = convert(model)
-    agreement = compare(expected, answer_with_onnx(graph, images.pixels), images.real)
+    agreement = compare(expected, predict_with_onnx(graph, images.pixels), images.real)
     print(
         f"Largest difference of a probability between Keras and ONNX: {agreement.largest_difference:.2e}.", flush=True
     )
     return graph, agreement
 
 
-def _answer_with_keras(model: keras.Model, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _predict_with_keras(model: keras.Model, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(model.predict(pixels, batch_size=16, verbose=0), np.float32)
 
 

@@ -64,7 +64,7 @@ def check_softmax(probabilities: NDArray[np.float32]) -> None:
         raise ExportRefused("The model's outputs are not probabilities that sum to 1. End it with a softmax layer.")
 
 
-def answer_with_onnx(graph: bytes, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+def predict_with_onnx(graph: bytes, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Ask ONNX Runtime for the probabilities, float32 [n, classes]. Raises ExportRefused."""
     try:
         session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])

@@ -25,7 +25,7 @@ class Record:
     classes: tuple[str, ...]
     saved_by: str
     data: Mapping[str, Any] = field(default_factory=dict)
-    figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    results: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     tools: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -39,7 +39,7 @@ def read_record(model: Path, outputs: int) -> Record:
         classes=_named_classes(path, metrics.get("classes"), outputs),
         saved_by=_saved_by(model),
         data=metrics.get("data", {}),
-        figures={
+        results={
             split: {name: metrics[split][name] for name in _FIGURES if name in metrics[split]}
             for split in ("validation", "test")
             if split in metrics

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from model.errors import ModelRoomError
+from model.errors import ModelError
 from model.offline.keras_process import start_quietly
 from model.offline.train import TrainOptions
 
@@ -16,7 +16,7 @@ def main() -> int:
 
     try:
         train(TrainOptions(**json.loads(sys.argv[1])))
-    except ModelRoomError as error:
+    except ModelError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -22,7 +22,7 @@ from model.offline.dataset import (
     stratified_split,
     training_folder,
 )
-from model.offline.metrics import Figures, measure
+from model.offline.metrics import EvaluationResults, measure
 from model.offline.train import TrainOptions
 from model.offline.train.network import build_network
 from model.offline.train.pipeline import training_batches, validation_batches
@@ -48,13 +48,13 @@ def train(options: TrainOptions) -> dict[str, Any]:
     training, validation = _read("training", kept), _read("validation", held)
     model, log = _fit(options, out, training, validation, len(kept.classes))
     model.load_weights(log.best_weights_path)
-    figures = {"validation": _judge(model, validation, kept.classes)}
+    results = {"validation": _judge(model, validation, kept.classes)}
     test = _test_files(options, kept.classes)
     if test is not None:
-        figures["test"] = _judge(model, _read("test", test), kept.classes)
+        results["test"] = _judge(model, _read("test", test), kept.classes)
     # A model of the same layers that was never compiled: the optimiser's state would treble the file.
     keras.Model(model.input, model.output, name=model.name).save(out / "model.keras")
-    summary = _summary(options, figures, log, {"training": len(kept), "validation": len(held), "test": len(test or ())})
+    summary = _summary(options, results, log, {"training": len(kept), "validation": len(held), "test": len(test or ())})
     write_report(out, summary, log.history, kept.classes)
     return summary
 
@@ -103,7 +103,7 @@ def _fit(
     return model, log
 
 
-def _judge(model: keras.Model, pixels: Pixels, classes: tuple[str, ...]) -> Figures:
+def _judge(model: keras.Model, pixels: Pixels, classes: tuple[str, ...]) -> EvaluationResults:
     return measure(model.predict(pixels.images, batch_size=32, verbose=0), pixels.labels, classes)
 
 
@@ -117,7 +117,9 @@ def _read(name: str, files: LabelledFiles) -> Pixels:
     return read_pixels(files)
 
 
-def _summary(options: TrainOptions, figures: dict[str, Figures], log: RunLog, counts: dict[str, int]) -> dict[str, Any]:
+def _summary(
+    options: TrainOptions, results: dict[str, EvaluationResults], log: RunLog, counts: dict[str, int]
+) -> dict[str, Any]:
     return {
         "data": {"name": "UC Merced Land Use", "images": counts},
         "init": _origin(options.init),
@@ -125,7 +127,7 @@ def _summary(options: TrainOptions, figures: dict[str, Figures], log: RunLog, co
         "epochs_run": len(log.history),
         "best_epoch": log.best_epoch + 1,
         "tools": {name: importlib.metadata.version(name) for name in _TOOLS},
-        **{name: values.as_dict() for name, values in figures.items()},
+        **{name: values.as_dict() for name, values in results.items()},
     }
 
 

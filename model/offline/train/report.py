@@ -31,8 +31,8 @@ def model_card(summary: dict[str, Any], classes: Sequence[str]) -> str:
     judged = summary.get("test", summary["validation"])
     weakest = sorted(judged["per_class"].items(), key=lambda item: float(item[1]["f1"]))[:5]
     weak_rows = "\n".join(
-        f"| {name} | {figures['precision']:.3f} | {figures['recall']:.3f} | {figures['f1']:.3f} |"
-        for name, figures in weakest
+        f"| {name} | {results['precision']:.3f} | {results['recall']:.3f} | {results['f1']:.3f} |"
+        for name, results in weakest
     )
     tools = ", ".join(f"{name} {version}" for name, version in summary["tools"].items())
     return f"""# Model card: EfficientNetB0, land use from above
@@ -79,9 +79,9 @@ Label smoothing leaves the probabilities less sure than the model is right; ECE 
 """
 
 
-def _figure_row(name: str, figures: dict[str, Any]) -> str:
-    values = " | ".join(f"{figures[key]:.4f}" for key in ("accuracy", "macro_f1", "loss", "ece"))
-    return f"| {name} | {figures['n']} | {values} |"
+def _figure_row(name: str, results: dict[str, Any]) -> str:
+    values = " | ".join(f"{results[key]:.4f}" for key in ("accuracy", "macro_f1", "loss", "ece"))
+    return f"| {name} | {results['n']} | {values} |"
 
 
 def _plot_curves(path: Path, history: list[dict[str, float]], best_epoch: int) -> None:

@@ -138,9 +138,9 @@ def test_evaluate(command: Command, capsys: pytest.CaptureFixture[str], tmp_path
     for name in ("beach", "forest"):
         _image(tmp_path / "data" / "test" / name / "1.png", "white" if name == "beach" else "green")
     assert command("evaluate", "--data", str(tmp_path / "data"), "--json") == 0
-    figures = json.loads(capsys.readouterr().out)
-    assert {"accuracy", "macro_f1", "ece", "n"} <= set(figures)
-    assert figures["n"] == 2
+    results = json.loads(capsys.readouterr().out)
+    assert {"accuracy", "macro_f1", "ece", "n"} <= set(results)
+    assert results["n"] == 2
 
 
 def test_evaluate_without_images(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

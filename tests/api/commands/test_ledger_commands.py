@@ -33,7 +33,7 @@ DAYS = ("2026-11-01", "2026-11-02", "2026-11-03")
 
 
 @pytest.fixture
-def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str) -> Settings:
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str) -> Settings:
     """A database of either kind with the user `ana` and one prediction of hers and one of a subject's on each day."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DATABASE_URL", database_url)
@@ -70,9 +70,9 @@ def facts(principal: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def ledger(house: Settings, capsys: pytest.CaptureFixture[str]) -> Run:
+def ledger(environment: Settings, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run `atalaya ledger …`; returns its exit status, standard output and standard error."""
-    assert house.ledger_key()
+    assert environment.ledger_key()
 
     def ledger(*arguments: str) -> tuple[int, str, str]:
         capsys.readouterr()
@@ -184,9 +184,9 @@ def test_an_auditor_needs_the_public_key_alone(ledger: Run, tmp_path: Path, monk
     assert ledger("verify", "../none.jsonl", "--public-key", key)[0] == 1
 
 
-def test_all_that_is_wrong_is_in_the_document(ledger: Run, house: Settings) -> None:
+def test_all_that_is_wrong_is_in_the_document(ledger: Run, environment: Settings) -> None:
     """One line tells the first problem and how many more there are; --json lists them."""
-    engine = open_blocking_engine(house.database_url.get_secret_value())
+    engine = open_blocking_engine(environment.database_url.get_secret_value())
     with engine.execution_options(**WRITING).begin() as connection:
         connection.exec_driver_sql("UPDATE ledger_payloads SET status = 500 WHERE seq > 4")
     engine.dispose()
@@ -198,11 +198,11 @@ def test_all_that_is_wrong_is_in_the_document(ledger: Run, house: Settings) -> N
 
 
 @contextmanager
-def written_meanwhile(house: Settings) -> Iterator[None]:
+def written_meanwhile(environment: Settings) -> Iterator[None]:
     """Somebody writes a chain of their own without a pause, and checkpoints."""
     stop, ids = threading.Event(), Ids()
-    engine = open_blocking_engine(house.database_url.get_secret_value(), 30).execution_options(**WRITING)
-    store, chain = LedgerStore(engine, Signer(house.ledger_key())), Chain(ids.new())
+    engine = open_blocking_engine(environment.database_url.get_secret_value(), 30).execution_options(**WRITING)
+    store, chain = LedgerStore(engine, Signer(environment.ledger_key())), Chain(ids.new())
     store.open_chain(chain.writer)
 
     def write() -> None:
@@ -223,9 +223,9 @@ def written_meanwhile(house: Settings) -> Iterator[None]:
         store.close()
 
 
-def test_a_gateway_may_write_meanwhile(ledger: Run, house: Settings) -> None:
+def test_a_gateway_may_write_meanwhile(ledger: Run, environment: Settings) -> None:
     """What is checked or handed out is one state of the database, whoever writes: there is no false alarm."""
-    with written_meanwhile(house):
+    with written_meanwhile(environment):
         for _ in range(3):
             assert ledger("verify")[2] == ""
             exported(ledger, "e.jsonl", "--since", "2026-11-02")
@@ -255,7 +255,7 @@ async def _nothing(_: object) -> None:
     ("act", "outcome"), [(("prune",), "pruned"), (("erase", "--principal", "ana", "--yes"), "erased")]
 )
 def test_an_act_that_ends_on_the_way_is_on_record(
-    house: Settings,
+    environment: Settings,
     ledger: Run,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -265,7 +265,7 @@ def test_an_act_that_ends_on_the_way_is_on_record(
     """A reader keeps the removed text in SQLite's files: the command says so, and that it began is on record."""
     monkeypatch.setattr("api.commands.ledger.upkeep._PATIENCE_S", 0.1)
     monkeypatch.setenv("LEDGER__KEEP_DAYS", "1")
-    reader = open_blocking_engine(house.database_url.get_secret_value())
+    reader = open_blocking_engine(environment.database_url.get_secret_value())
     with reader.begin() as connection:
         assert connection.execute(select(ledger_entries.c.id)).all()
         status, _, told = ledger(*act)

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from api.http.errors import NEVER_OVER_HTTP, OAUTH_ERRORS, STATUS_OF, ApiError
+from api.http.errors import NEVER_OVER_HTTP, OAUTH_ERRORS, STATUS_BY_ERROR, ApiError
 from auth.errors import AuthError
-from model.errors import ModelRoomError
+from model.errors import ModelError
 from monitoring.errors import MonitoringError
 from storage.errors import StorageError
 
-BASES = (ApiError, AuthError, ModelRoomError, MonitoringError, StorageError)
+BASES = (ApiError, AuthError, ModelError, MonitoringError, StorageError)
 
 
 def _leaves(base: type[Exception]) -> Iterator[type[Exception]]:
@@ -29,7 +29,7 @@ CLASSES = sorted({kind for base in BASES for kind in _leaves(base)}, key=lambda 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 def test_every_error_is_answered(kind: type[Exception]) -> None:
     """An error class has a status, an OAuth name, or a place among those that no request can cause."""
-    mapped = {parent for table in (STATUS_OF, OAUTH_ERRORS, NEVER_OVER_HTTP) for parent in table}
+    mapped = {parent for table in (STATUS_BY_ERROR, OAUTH_ERRORS, NEVER_OVER_HTTP) for parent in table}
     assert any(parent in mapped for parent in kind.__mro__)
 
 

@@ -15,10 +15,10 @@ from limits import parse
 from prometheus_client import CollectorRegistry
 from starlette.requests import Request
 
-from api.rate_limits.guarded import windows_of
-from api.rate_limits.limiter import caller_place
+from api.rate_limits.guarded import make_windows
+from api.rate_limits.limiter import caller_network
 from api.rate_limits.shared import MACHINE_WAIT_S, MachineWindows
-from api.rate_limits.windows import SLICES, LocalWindows, Windows, WindowsAway
+from api.rate_limits.windows import SLICES, LocalWindows, StoreUnavailable, Windows
 from api.settings import Settings
 from monitoring.metrics import Metrics
 
@@ -53,12 +53,12 @@ async def test_no_window_holds_more_than_the_limit(windows: Windows, clock: Cloc
     item = parse(f"{amount}/minute")
     for _ in range(1000):
         clock.now += random.choice((0.0, 0.01, 1.0, 20.0)) * random.random()
-        standing = await windows.hit(item, "predict", "ana")
+        limit_result = await windows.hit(item, "predict", "ana")
         in_window = sum(at > clock.now - WINDOW_S for at in passed)
         lately = sum(at > clock.now - WINDOW_S - WINDOW_S / SLICES for at in passed)
-        assert in_window < amount if standing.allowed else lately >= amount
-        assert 0 <= standing.remaining <= amount - in_window - standing.allowed
-        passed.extend([clock.now] * standing.allowed)
+        assert in_window < amount if limit_result.allowed else lately >= amount
+        assert 0 <= limit_result.remaining <= amount - in_window - limit_result.allowed
+        passed.extend([clock.now] * limit_result.allowed)
     assert len(passed) > amount
 
 
@@ -120,17 +120,17 @@ async def test_sharing_costs_less_than_a_fifth_of_a_millisecond(tmp_path: Path) 
 async def test_a_lock_that_a_worker_keeps_holds_nobody_up(tmp_path: Path) -> None:
     """While the shared file is locked a request waits for it once, the event loop never; half the rate holds then."""
     metrics = Metrics(CollectorRegistry())
-    windows = windows_of(Settings(_env_file=None, atalaya_shared=tmp_path), metrics)
+    windows = make_windows(Settings(_env_file=None, atalaya_shared=tmp_path), metrics)
     await windows.open()
     item = parse("10/hour")
     assert (await windows.hit(item, "predict", "ana")).remaining == 9
     keeper = sqlite3.connect(tmp_path / "limits.db", isolation_level=None)
     keeper.execute("BEGIN IMMEDIATE")
     started = time.perf_counter()
-    standings = [await windows.hit(item, "predict", "ana") for _ in range(7)]
+    limit_results = [await windows.hit(item, "predict", "ana") for _ in range(7)]
     assert time.perf_counter() - started < 2 * MACHINE_WAIT_S
-    assert [standing.allowed for standing in standings] == [True] * 5 + [False] * 2
-    assert {standing.item.amount for standing in standings} == {5}
+    assert [limit_result.allowed for limit_result in limit_results] == [True] * 5 + [False] * 2
+    assert {limit_result.item.amount for limit_result in limit_results} == {5}
     assert windows.reduced
     keeper.execute("COMMIT")
     keeper.close()
@@ -144,7 +144,7 @@ async def test_a_lock_that_a_worker_keeps_holds_nobody_up(tmp_path: Path) -> Non
 async def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     """Where there is no such folder the windows are away, and say nothing of its name."""
     windows = MachineWindows(tmp_path / "missing" / "limits.db")
-    with pytest.raises(WindowsAway, match=r"^OperationalError$"):
+    with pytest.raises(StoreUnavailable, match=r"^OperationalError$"):
         await windows.open()
 
 
@@ -160,6 +160,6 @@ async def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
 def test_a_network_of_ipv6_is_one_caller(one: str, other: str, same: bool) -> None:
     """Whoever has one IPv6 address has 2^64 of them: they share a limit."""
     places = {
-        caller_place(Request({"type": "http", "client": (address, 1), "headers": []})) for address in (one, other)
+        caller_network(Request({"type": "http", "client": (address, 1), "headers": []})) for address in (one, other)
     }
     assert (len(places) == 1) is same

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from api.http.errors import SettingsError
-from api.rate_limits.guarded import GuardedWindows, windows_of
+from api.rate_limits.guarded import GuardedWindows, make_windows
 from api.rate_limits.shared import REDIS_WAIT_S, RedisWindows
 from api.rate_limits.windows import SLICES, Windows
 from api.settings import Settings, load_settings
@@ -31,7 +31,7 @@ HOURLY = parse("10/hour")
 async def opened(url: str, registry: CollectorRegistry | None = None) -> AsyncIterator[Windows]:
     """The windows of a gateway with this REDIS_URL."""
     settings = Settings(_env_file=None, redis_url=url)
-    windows = windows_of(settings, Metrics(registry or CollectorRegistry()))
+    windows = make_windows(settings, Metrics(registry or CollectorRegistry()))
     await windows.open()
     try:
         yield windows
@@ -90,8 +90,8 @@ async def test_a_caller_takes_little_of_redis(redis_server: Any) -> None:
     """A caller's requests take one key of a few slices, which goes with the window."""
     async with opened(redis_server.url) as windows:
         for _ in range(300):
-            standing = await windows.hit(parse("100000/minute"), "predict", "ana")
-            assert standing.reset_at - time.monotonic() <= 60
+            limit_result = await windows.hit(parse("100000/minute"), "predict", "ana")
+            assert limit_result.reset_at - time.monotonic() <= 60
     (key,) = [line for line in redis_server.ask(b"KEYS atalaya:*ana*").decode().split() if line.startswith("atalaya:")]
     length = int(redis_server.ask(f"HLEN {key}".encode()).decode().strip(":\r\n"))
     assert 1 <= length <= SLICES
@@ -111,8 +111,8 @@ async def test_redis_away_holds_up_nobody(redis_server: Any, how: signal.Signals
             assert await worst_lag_s(windows) < 0.05
             assert windows.reduced
             assert registry.get_sample_value("atalaya_limit_store_up", {"store": "redis"}) == 0
-            standings = [await windows.hit(HOURLY, "predict", "ana") for _ in range(7)]
-            assert [standing.allowed for standing in standings] == [True] * 5 + [False] * 2
+            limit_results = [await windows.hit(HOURLY, "predict", "ana") for _ in range(7)]
+            assert [limit_result.allowed for limit_result in limit_results] == [True] * 5 + [False] * 2
             if how is signal.SIGKILL:
                 redis_server.start()
             else:
@@ -128,9 +128,9 @@ async def test_the_request_that_finds_out_waits_a_moment(redis_server: Any) -> N
     async with opened(redis_server.url) as windows:
         redis_server.send(signal.SIGSTOP)
         began = time.perf_counter()
-        standings = await asyncio.gather(*(windows.hit(HOURLY, "predict", "ana") for _ in range(200)))
+        limit_results = await asyncio.gather(*(windows.hit(HOURLY, "predict", "ana") for _ in range(200)))
         assert time.perf_counter() - began < 2 * REDIS_WAIT_S
-        assert sum(standing.allowed for standing in standings) == 5
+        assert sum(limit_result.allowed for limit_result in limit_results) == 5
         redis_server.send(signal.SIGCONT)
 
 
@@ -150,8 +150,8 @@ async def test_many_at_once_wait_for_their_turn(redis_server: Any) -> None:
     """A thousand requests at once are all counted in Redis, over a few connections."""
     async with opened(redis_server.url) as windows:
         item = parse("400/hour")
-        standings = await asyncio.gather(*(windows.hit(item, "predict", "ana") for _ in range(1000)))
-        assert sum(standing.allowed for standing in standings) == 400
+        limit_results = await asyncio.gather(*(windows.hit(item, "predict", "ana") for _ in range(1000)))
+        assert sum(limit_result.allowed for limit_result in limit_results) == 400
         assert not windows.reduced
     assert redis_server.ask(b"CLIENT LIST").count(b" addr=") <= 9
 
@@ -177,12 +177,12 @@ async def test_a_stranger_on_the_port_is_no_redis() -> None:
 async def test_the_workers_of_a_machine_share_the_half(redis_server: Any, tmp_path: Any) -> None:
     """While Redis is away the workers of one machine have half of the rate together."""
     settings = Settings(_env_file=None, redis_url=redis_server.url, atalaya_shared=tmp_path)
-    workers = [windows_of(settings, Metrics(CollectorRegistry())) for _ in range(2)]
+    workers = [make_windows(settings, Metrics(CollectorRegistry())) for _ in range(2)]
     for worker in workers:
         await worker.open()
     redis_server.kill()
-    standings = [await workers[number % 2].hit(HOURLY, "predict", "ana") for number in range(10)]
-    assert sum(standing.allowed for standing in standings) == 5
+    limit_results = [await workers[number % 2].hit(HOURLY, "predict", "ana") for number in range(10)]
+    assert sum(limit_result.allowed for limit_result in limit_results) == 5
     for worker in workers:
         assert isinstance(worker, GuardedWindows)
         await worker.close()

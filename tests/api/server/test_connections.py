@@ -50,7 +50,7 @@ async def test_who_reads_on_is_not_cut_off(
     protocol = BoundedProtocol.__new__(BoundedProtocol)
     transport = Unread(sizes, closing=closing)
     protocol.transport, protocol.loop = transport, asyncio.get_running_loop()  # type: ignore[assignment]
-    protocol._must_be_read()
+    protocol._start_write_timeout()
     await asyncio.sleep(0.2)
     assert transport.aborted is aborted
-    protocol._is_read()
+    protocol._cancel_write_timeout()

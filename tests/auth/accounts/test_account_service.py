@@ -9,7 +9,7 @@ from argon2 import extract_parameters
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from auth.accounts.passwords import PasswordHasher
-from auth.accounts.service import Accounts
+from auth.accounts.service import AccountService
 from auth.accounts.store import UserStore
 from auth.errors import BadCredentials, BadUserName, PasswordRefused, UserExists, UserNotFound
 from auth.principal import Role
@@ -26,11 +26,11 @@ def store(engine: AsyncEngine) -> UserStore:
 
 
 @pytest.fixture
-def accounts(store: UserStore) -> Accounts:
-    return Accounts(store, PasswordHasher())
+def accounts(store: UserStore) -> AccountService:
+    return AccountService(store, PasswordHasher())
 
 
-async def test_a_user_logs_in_with_the_password(accounts: Accounts, store: UserStore) -> None:
+async def test_a_user_logs_in_with_the_password(accounts: AccountService, store: UserStore) -> None:
     """The right password returns the user, and the database holds only its Argon2id hash."""
     ada = await accounts.add("ada@example.org", Role.CLIENT, GOOD)
     assert await accounts.authenticate("ada@example.org", GOOD) == ada
@@ -40,7 +40,7 @@ async def test_a_user_logs_in_with_the_password(accounts: Accounts, store: UserS
     assert extract_parameters(found[1]).memory_cost == 19_456
 
 
-async def test_every_failed_login_looks_the_same(accounts: Accounts) -> None:
+async def test_every_failed_login_looks_the_same(accounts: AccountService) -> None:
     """Unknown user, impossible name, wrong, empty and endless password and disabled user are told alike."""
     await accounts.add("ada", Role.CLIENT, GOOD)
     await accounts.add("grace", Role.CLIENT, GOOD)
@@ -63,14 +63,14 @@ async def test_every_failed_login_looks_the_same(accounts: Accounts) -> None:
     assert len(messages) == 1
 
 
-async def _processor_seconds(accounts: Accounts, name: str, password: str) -> float:
+async def _processor_seconds(accounts: AccountService, name: str, password: str) -> float:
     started = time.process_time()
     with pytest.raises(BadCredentials):
         await accounts.authenticate(name, password)
     return time.process_time() - started
 
 
-async def test_every_failed_login_costs_the_same(accounts: Accounts) -> None:
+async def test_every_failed_login_costs_the_same(accounts: AccountService) -> None:
     """One Argon2 verification is run for unknown, impossible, disabled and known users alike."""
     await accounts.add("ada", Role.CLIENT, GOOD)
     await accounts.add("grace", Role.CLIENT, GOOD)
@@ -81,7 +81,7 @@ async def test_every_failed_login_costs_the_same(accounts: Accounts) -> None:
     assert all(0.5 < other / wrong < 2 for other in others)
 
 
-async def test_a_new_password_replaces_the_old(accounts: Accounts) -> None:
+async def test_a_new_password_replaces_the_old(accounts: AccountService) -> None:
     """After a change only the new password logs in."""
     ada = await accounts.add("ada", Role.CLIENT, GOOD)
     await accounts.set_password("ada", OTHER)
@@ -90,7 +90,7 @@ async def test_a_new_password_replaces_the_old(accounts: Accounts) -> None:
         await accounts.authenticate("ada", GOOD)
 
 
-async def test_a_refused_password_changes_nothing(accounts: Accounts) -> None:
+async def test_a_refused_password_changes_nothing(accounts: AccountService) -> None:
     """The policy holds for the first password and for later ones."""
     await accounts.add("ada", Role.CLIENT, GOOD)
     with pytest.raises(PasswordRefused):
@@ -101,7 +101,7 @@ async def test_a_refused_password_changes_nothing(accounts: Accounts) -> None:
     assert (await accounts.authenticate("ada", GOOD)).name == "ada"
 
 
-async def test_a_bad_name_is_refused_everywhere(accounts: Accounts) -> None:
+async def test_a_bad_name_is_refused_everywhere(accounts: AccountService) -> None:
     """A name that breaks the rule neither makes nor changes a user."""
     for name in IMPOSSIBLE_NAMES:
         for attempt in (
@@ -114,7 +114,7 @@ async def test_a_bad_name_is_refused_everywhere(accounts: Accounts) -> None:
     assert await accounts.list() == []
 
 
-async def test_unknown_and_repeated_users_are_told(accounts: Accounts) -> None:
+async def test_unknown_and_repeated_users_are_told(accounts: AccountService) -> None:
     """Administration, unlike a login, says what is wrong."""
     await accounts.add("ada", Role.CLIENT, GOOD)
     with pytest.raises(UserExists):
@@ -125,7 +125,7 @@ async def test_unknown_and_repeated_users_are_told(accounts: Accounts) -> None:
         await accounts.disable("bob")
 
 
-async def test_an_empty_gateway_gets_an_admin_once(accounts: Accounts) -> None:
+async def test_an_empty_gateway_gets_an_admin_once(accounts: AccountService) -> None:
     """The first start makes `admin` with a random password that logs in; later starts make nobody."""
     password = await accounts.bootstrap_admin()
     assert password is not None
@@ -135,18 +135,18 @@ async def test_an_empty_gateway_gets_an_admin_once(accounts: Accounts) -> None:
     assert len(await accounts.list()) == 1
 
 
-async def test_a_gateway_with_users_gets_no_admin(accounts: Accounts) -> None:
+async def test_a_gateway_with_users_gets_no_admin(accounts: AccountService) -> None:
     """While anybody exists, no admin is made."""
     await accounts.add("ada", Role.CLIENT, GOOD)
     assert await accounts.bootstrap_admin() is None
     assert [user.name for user in await accounts.list()] == ["ada"]
 
 
-async def test_processes_that_start_together_make_one_admin(database_url: str, accounts: Accounts) -> None:
+async def test_processes_that_start_together_make_one_admin(database_url: str, accounts: AccountService) -> None:
     """Of four starts at once one gets the password, and it is the one that logs in."""
     engines = [open_engine(database_url) for _ in range(4)]
     try:
-        starts = [Accounts(UserStore(engine), PasswordHasher()) for engine in engines]
+        starts = [AccountService(UserStore(engine), PasswordHasher()) for engine in engines]
         passwords = [word for word in await asyncio.gather(*(start.bootstrap_admin() for start in starts)) if word]
     finally:
         for engine in engines:

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from auth.accounts.store import UserStore
-from auth.api_keys.last_use import KeyUses
+from auth.api_keys.last_use import LastUseRecorder
 from auth.api_keys.store import KeyStore, KeyTerms
 from auth.principal import Role, Scope
 from storage.engine import open_engine
@@ -30,7 +30,7 @@ async def last_use(engine: AsyncEngine, key_id: str) -> datetime | None:
 async def test_uses_are_written_together(engine: AsyncEngine) -> None:
     """The last use of each key that was used comes to the database."""
     one, two, three = await make_keys(engine, 3)
-    uses, before = KeyUses(engine), datetime.now(UTC)
+    uses, before = LastUseRecorder(engine), datetime.now(UTC)
     for key_id in (two, one, two):
         uses.note(key_id)
     await uses.write()
@@ -44,7 +44,7 @@ async def test_uses_are_written_together(engine: AsyncEngine) -> None:
 async def test_a_later_use_is_not_overwritten(engine: AsyncEngine) -> None:
     """Of two processes' uses the later one stays, whichever is written last."""
     (key_id,) = await make_keys(engine, 1)
-    early, late = KeyUses(engine), KeyUses(engine)
+    early, late = LastUseRecorder(engine), LastUseRecorder(engine)
     early.note(key_id)
     late.note(key_id)
     await late.write()
@@ -56,7 +56,7 @@ async def test_a_later_use_is_not_overwritten(engine: AsyncEngine) -> None:
 async def test_processes_do_not_wait_for_each_other_in_a_circle(engine: AsyncEngine) -> None:
     """Two processes that saw the same keys in opposite orders both write them."""
     made = await make_keys(engine, 20)
-    seen = [KeyUses(engine), KeyUses(engine)]
+    seen = [LastUseRecorder(engine), LastUseRecorder(engine)]
     for _ in range(5):
         for uses, order in zip(seen, (made, made[::-1]), strict=True):
             for key_id in order:
@@ -68,7 +68,7 @@ async def test_processes_do_not_wait_for_each_other_in_a_circle(engine: AsyncEng
 async def test_uses_wait_for_the_database() -> None:
     """While the database is away nothing is lost, and the background goes on."""
     engine = open_engine("postgresql://127.0.0.1:1/nowhere")
-    uses = KeyUses(engine)
+    uses = LastUseRecorder(engine)
     uses.note("0" * 16)
     for _ in range(2):
         await uses.close()

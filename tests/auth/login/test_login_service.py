@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from auth.accounts.service import Accounts
+from auth.accounts.service import AccountService
 from auth.errors import HashingBusy
-from auth.login.service import MOST_AT_ONCE, MOST_OF_ONE, LogIns
-from auth.login.throttle import Guesses
+from auth.login.service import MOST_AT_ONCE, MOST_OF_ONE, LoginService
+from auth.login.throttle import LoginThrottle
 from auth.login.totp import OneTimeCodes
 
 
@@ -30,15 +30,15 @@ class Patient:
 
 
 @pytest.fixture
-def logins() -> LogIns:
+def logins() -> LoginService:
     accounts: Any = Slow()
-    guesses: Any = Patient()
+    throttle: Any = Patient()
     codes: Any = None
-    typed: tuple[Accounts, Guesses, OneTimeCodes] = accounts, guesses, codes
-    return LogIns(*typed)
+    typed: tuple[AccountService, LoginThrottle, OneTimeCodes] = accounts, throttle, codes
+    return LoginService(*typed)
 
 
-async def test_one_account_keeps_nobody_out(logins: LogIns) -> None:
+async def test_one_account_keeps_nobody_out(logins: LoginService) -> None:
     """Of one account's half as many may wait for a hash as of all: the rest is free for others."""
     waiting = [asyncio.create_task(logins.log_in("ana", "x", "", "a")) for _ in range(MOST_OF_ONE)]
     await asyncio.sleep(0)

@@ -11,11 +11,11 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from auth.accounts.passwords import PasswordHasher
-from auth.accounts.service import Accounts
+from auth.accounts.service import AccountService
 from auth.accounts.store import User, UserStore
 from auth.errors import BadCredentials, HashingBusy, TooManyGuesses
-from auth.login.service import MOST_AT_ONCE, LogIns
-from auth.login.throttle import FORGOTTEN_AFTER, KNOWN_FOR, Guesses, wait_s
+from auth.login.service import MOST_AT_ONCE, LoginService
+from auth.login.throttle import FORGOTTEN_AFTER, KNOWN_FOR, LoginThrottle, wait_s
 from auth.login.totp import OneTimeCodes
 from auth.principal import Role
 from auth.tables import known_addresses, login_failures
@@ -44,8 +44,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def guesses(engine: AsyncEngine, clock: Clock) -> Guesses:
-    return Guesses(engine, clock)
+def throttle(engine: AsyncEngine, clock: Clock) -> LoginThrottle:
+    return LoginThrottle(engine, clock)
 
 
 @pytest.fixture
@@ -53,19 +53,19 @@ async def ada(engine: AsyncEngine) -> User:
     return await UserStore(engine).add("ada", Role.CLIENT, "hash")
 
 
-async def fail(guesses: Guesses, name: str, address: str, times: int = 1) -> None:
+async def fail(throttle: LoginThrottle, name: str, address: str, times: int = 1) -> None:
     for _ in range(times):
-        await guesses.failed(await guesses.begin(name, address))
+        await throttle.failed(await throttle.begin(name, address))
 
 
-async def succeed(guesses: Guesses, user: User, address: str) -> None:
-    await guesses.succeeded(await guesses.begin(user.name, address), user.id)
+async def succeed(throttle: LoginThrottle, user: User, address: str) -> None:
+    await throttle.succeeded(await throttle.begin(user.name, address), user.id)
 
 
-async def waits(guesses: Guesses, name: str, address: str) -> int:
+async def waits(throttle: LoginThrottle, name: str, address: str) -> int:
     """Seconds that the next try would have to wait; nothing is counted."""
     try:
-        await guesses.undone(await guesses.begin(name, address))
+        await throttle.undone(await throttle.begin(name, address))
     except TooManyGuesses as slowed:
         return slowed.retry_after_s
     return 0
@@ -82,152 +82,156 @@ def test_waits_double_up_to_a_minute() -> None:
     assert wait_s(10**9) == 60
 
 
-async def test_an_account_is_slowed_from_everywhere(guesses: Guesses, clock: Clock) -> None:
+async def test_an_account_is_slowed_from_everywhere(throttle: LoginThrottle, clock: Clock) -> None:
     """Failures from three addresses make the account wait at a fourth; other accounts there do not wait."""
     for number in range(3):
-        await fail(guesses, "ada", f"192.0.2.{number}")
-    assert await waits(guesses, "ada", AWAY) == 1
-    assert await waits(guesses, "grace", AWAY) == 0
+        await fail(throttle, "ada", f"192.0.2.{number}")
+    assert await waits(throttle, "ada", AWAY) == 1
+    assert await waits(throttle, "grace", AWAY) == 0
     clock.move(1)
-    await fail(guesses, "ada", AWAY)
-    assert await waits(guesses, "ada", AWAY) == 2
+    await fail(throttle, "ada", AWAY)
+    assert await waits(throttle, "ada", AWAY) == 2
 
 
-async def test_an_address_is_slowed_for_every_account(guesses: Guesses) -> None:
+async def test_an_address_is_slowed_for_every_account(throttle: LoginThrottle) -> None:
     """One that tries a password on many accounts waits, whoever comes next; unknown names count alike."""
     for name in ("ada", "grace", "' OR 1=1"):
-        await fail(guesses, name, AWAY)
-    assert await waits(guesses, "edsger", AWAY) == 1
-    assert await waits(guesses, "a\0b", AWAY) == 1
-    assert await waits(guesses, "edsger", HOME) == 0
+        await fail(throttle, name, AWAY)
+    assert await waits(throttle, "edsger", AWAY) == 1
+    assert await waits(throttle, "a\0b", AWAY) == 1
+    assert await waits(throttle, "edsger", HOME) == 0
 
 
-async def test_failures_are_forgotten(guesses: Guesses, clock: Clock) -> None:
+async def test_failures_are_forgotten(throttle: LoginThrottle, clock: Clock) -> None:
     """A quarter of an hour without a failure and the next ones are free again."""
-    await fail(guesses, "ada", AWAY, 3)
+    await fail(throttle, "ada", AWAY, 3)
     clock.move(FORGOTTEN_AFTER.total_seconds() + 1)
-    await fail(guesses, "ada", AWAY, 2)
-    assert await waits(guesses, "ada", AWAY) == 0
+    await fail(throttle, "ada", AWAY, 2)
+    assert await waits(throttle, "ada", AWAY) == 0
 
 
-async def test_refused_tries_cost_nothing(guesses: Guesses, clock: Clock) -> None:
+async def test_refused_tries_cost_nothing(throttle: LoginThrottle, clock: Clock) -> None:
     """Knocking while one has to wait makes the wait no longer."""
-    await fail(guesses, "ada", AWAY, 3)
+    await fail(throttle, "ada", AWAY, 3)
     for _ in range(20):
-        assert await waits(guesses, "ada", AWAY) == 1
+        assert await waits(throttle, "ada", AWAY) == 1
     clock.move(1)
-    assert await waits(guesses, "ada", AWAY) == 0
+    assert await waits(throttle, "ada", AWAY) == 0
 
 
-async def test_success_forgets(guesses: Guesses, ada: User) -> None:
+async def test_success_forgets(throttle: LoginThrottle, ada: User) -> None:
     """A log-in clears what failed for this account, here and elsewhere."""
-    await fail(guesses, "ada", HOME, 2)
-    await succeed(guesses, ada, HOME)
-    await fail(guesses, "ada", HOME, 2)
-    assert await waits(guesses, "ada", HOME) == 0
+    await fail(throttle, "ada", HOME, 2)
+    await succeed(throttle, ada, HOME)
+    await fail(throttle, "ada", HOME, 2)
+    assert await waits(throttle, "ada", HOME) == 0
 
 
-async def test_success_forgets_no_other_s_failures(guesses: Guesses, ada: User, clock: Clock) -> None:
+async def test_success_forgets_no_other_s_failures(throttle: LoginThrottle, ada: User, clock: Clock) -> None:
     """Who has an account cannot log in between guesses at others' to start afresh."""
     for name in ("grace", "edsger", "barbara"):
-        await fail(guesses, name, AWAY)
+        await fail(throttle, name, AWAY)
     clock.move(1)
-    await succeed(guesses, ada, AWAY)
-    assert await waits(guesses, "tony", AWAY) > 0
+    await succeed(throttle, ada, AWAY)
+    assert await waits(throttle, "tony", AWAY) > 0
 
 
-async def test_nobody_locks_an_owner_out(guesses: Guesses, ada: User, clock: Clock) -> None:
+async def test_nobody_locks_an_owner_out(throttle: LoginThrottle, ada: User, clock: Clock) -> None:
     """Where the owner has logged in, neither failures elsewhere nor others' failures there make the owner wait."""
-    await succeed(guesses, ada, HOME)
+    await succeed(throttle, ada, HOME)
     for _ in range(12):
         clock.move(61)
-        await fail(guesses, "ada", AWAY)
-        await fail(guesses, "grace", HOME)
-    assert await waits(guesses, "ada", AWAY) == 60
-    assert await waits(guesses, "ada", OFFICE) == 60
-    assert await waits(guesses, "grace", OFFICE) == 60
-    assert await waits(guesses, "ada", HOME) == 0
+        await fail(throttle, "ada", AWAY)
+        await fail(throttle, "grace", HOME)
+    assert await waits(throttle, "ada", AWAY) == 60
+    assert await waits(throttle, "ada", OFFICE) == 60
+    assert await waits(throttle, "grace", OFFICE) == 60
+    assert await waits(throttle, "ada", HOME) == 0
 
 
-async def test_a_known_address_can_guess_no_faster(guesses: Guesses, ada: User, clock: Clock) -> None:
+async def test_a_known_address_can_guess_no_faster(throttle: LoginThrottle, ada: User, clock: Clock) -> None:
     """Guesses at the owner's account from the owner's address are slowed by themselves, and slow the address."""
-    await succeed(guesses, ada, HOME)
-    await fail(guesses, "ada", HOME, 3)
-    assert await waits(guesses, "ada", HOME) == 1
-    assert await waits(guesses, "grace", HOME) == 1
-    assert await waits(guesses, "ada", OFFICE) == 0
+    await succeed(throttle, ada, HOME)
+    await fail(throttle, "ada", HOME, 3)
+    assert await waits(throttle, "ada", HOME) == 1
+    assert await waits(throttle, "grace", HOME) == 1
+    assert await waits(throttle, "ada", OFFICE) == 0
     clock.move(1)
-    await fail(guesses, "ada", HOME)
-    assert await waits(guesses, "ada", HOME) == 2
+    await fail(throttle, "ada", HOME)
+    assert await waits(throttle, "ada", HOME) == 2
 
 
-async def test_an_address_is_known_for_a_month(engine: AsyncEngine, guesses: Guesses, ada: User, clock: Clock) -> None:
+async def test_an_address_is_known_for_a_month(
+    engine: AsyncEngine, throttle: LoginThrottle, ada: User, clock: Clock
+) -> None:
     """An address where the owner has not logged in for thirty days is as any other, and is removed."""
-    await succeed(guesses, ada, HOME)
+    await succeed(throttle, ada, HOME)
     clock.move(KNOWN_FOR.total_seconds())
-    await fail(guesses, "ada", AWAY, 3)
-    assert await waits(guesses, "ada", HOME) == 1
+    await fail(throttle, "ada", AWAY, 3)
+    assert await waits(throttle, "ada", HOME) == 1
     clock.move(1)
-    await succeed(guesses, ada, OFFICE)
+    await succeed(throttle, ada, OFFICE)
     assert await rows(engine, known_addresses) == 1
 
 
-async def test_an_everyday_log_in_writes_nothing(engine: AsyncEngine, guesses: Guesses, ada: User) -> None:
+async def test_an_everyday_log_in_writes_nothing(engine: AsyncEngine, throttle: LoginThrottle, ada: User) -> None:
     """The second log-in of a day from one place leaves no row of any kind."""
-    await succeed(guesses, ada, HOME)
-    attempt = await guesses.begin("ada", HOME)
+    await succeed(throttle, ada, HOME)
+    attempt = await throttle.begin("ada", HOME)
     assert attempt.unblemished
-    await guesses.succeeded(attempt, ada.id)
+    await throttle.succeeded(attempt, ada.id)
     assert (await rows(engine, login_failures), await rows(engine, known_addresses)) == (0, 1)
 
 
-async def test_addresses_of_one_network_are_one(guesses: Guesses) -> None:
+async def test_addresses_of_one_network_are_one(throttle: LoginThrottle) -> None:
     """Who has 2^64 IPv6 addresses is one caller; an IPv4 address is the same however it is written."""
     for number in range(3):
-        await fail(guesses, f"user{number}", f"2001:db8:0:1::{number}")
-        await fail(guesses, f"user{number}", f"::ffff:{AWAY}")
-    assert await waits(guesses, "ada", "2001:db8:0:1:ffff::1") == 1
-    assert await waits(guesses, "ada", "2001:db8:0:2::1") == 0
-    assert await waits(guesses, "ada", AWAY) == 1
+        await fail(throttle, f"user{number}", f"2001:db8:0:1::{number}")
+        await fail(throttle, f"user{number}", f"::ffff:{AWAY}")
+    assert await waits(throttle, "ada", "2001:db8:0:1:ffff::1") == 1
+    assert await waits(throttle, "ada", "2001:db8:0:2::1") == 0
+    assert await waits(throttle, "ada", AWAY) == 1
 
 
-async def test_of_many_guesses_at_once_one_is_let_through(database_url: str, guesses: Guesses, clock: Clock) -> None:
+async def test_of_many_guesses_at_once_one_is_let_through(
+    database_url: str, throttle: LoginThrottle, clock: Clock
+) -> None:
     """Once an account is watched, forty tries at once from two processes come to one that is checked."""
-    await fail(guesses, "ada", AWAY, 3)
+    await fail(throttle, "ada", AWAY, 3)
     clock.move(1)
     other_engine = open_engine(database_url)
     try:
-        both = (guesses, Guesses(other_engine, clock))
+        both = (throttle, LoginThrottle(other_engine, clock))
         tries = [both[number % 2].begin("ada", f"203.0.113.{number}") for number in range(40)]
         outcomes = await asyncio.gather(*tries, return_exceptions=True)
     finally:
         await other_engine.dispose()
     assert [type(outcome) for outcome in outcomes].count(TooManyGuesses) == 39
-    assert await waits(guesses, "ada", AWAY) == 2
+    assert await waits(throttle, "ada", AWAY) == 2
 
 
-async def test_failures_at_once_are_all_counted(engine: AsyncEngine, guesses: Guesses) -> None:
+async def test_failures_at_once_are_all_counted(engine: AsyncEngine, throttle: LoginThrottle) -> None:
     """Ten tries that began before the first had failed leave ten failures."""
-    attempts = [await guesses.begin("ada", AWAY) for _ in range(10)]
-    await asyncio.gather(*(guesses.failed(attempt) for attempt in attempts))
+    attempts = [await throttle.begin("ada", AWAY) for _ in range(10)]
+    await asyncio.gather(*(throttle.failed(attempt) for attempt in attempts))
     async with engine.connect() as connection:
         assert (await connection.execute(select(login_failures.c.failures))).scalars().all() == [10, 10, 10]
-    assert await waits(guesses, "ada", AWAY) == 60
+    assert await waits(throttle, "ada", AWAY) == 60
 
 
-async def test_forgotten_failures_are_removed(engine: AsyncEngine, guesses: Guesses, clock: Clock) -> None:
+async def test_forgotten_failures_are_removed(engine: AsyncEngine, throttle: LoginThrottle, clock: Clock) -> None:
     """Names that are guessed once do not fill the table."""
     for number in range(20):
-        await fail(guesses, f"user{number}", f"192.0.2.{number}")
+        await fail(throttle, f"user{number}", f"192.0.2.{number}")
     assert await rows(engine, login_failures) == 60
     clock.move(FORGOTTEN_AFTER.total_seconds() + 61)
-    await fail(guesses, "ada", AWAY)
+    await fail(throttle, "ada", AWAY)
     assert await rows(engine, login_failures) == 3
 
 
-async def test_only_digests_are_kept_of_failures(engine: AsyncEngine, guesses: Guesses) -> None:
+async def test_only_digests_are_kept_of_failures(engine: AsyncEngine, throttle: LoginThrottle) -> None:
     """What was typed as a name can be a password: it is not stored."""
-    await fail(guesses, "correct horse", AWAY)
+    await fail(throttle, "correct horse", AWAY)
     async with engine.connect() as connection:
         keys = (await connection.execute(select(login_failures.c.key))).scalars().all()
     assert {len(key) for key in keys} == {64}
@@ -246,10 +250,10 @@ class SlowHasher(PasswordHasher):
         return await super().verify(password, stored)
 
 
-async def test_a_crowd_is_turned_away_at_once(engine: AsyncEngine, guesses: Guesses) -> None:
+async def test_a_crowd_is_turned_away_at_once(engine: AsyncEngine, throttle: LoginThrottle) -> None:
     """More log-ins than a process takes at once are refused without a database or a hash; the others end as they do."""
     hasher = SlowHasher()
-    logins = LogIns(Accounts(UserStore(engine), hasher), guesses, OneTimeCodes(engine, None))
+    logins = LoginService(AccountService(UserStore(engine), hasher), throttle, OneTimeCodes(engine, None))
     inside = [asyncio.create_task(logins.log_in(f"user{n}", WRONG, "", f"10.0.0.{n}")) for n in range(MOST_AT_ONCE)]
     await asyncio.sleep(0)
     with pytest.raises(HashingBusy):
@@ -271,12 +275,12 @@ class CountingHasher(PasswordHasher):
         return await super().verify(password, stored)
 
 
-async def test_who_waits_costs_no_hash(engine: AsyncEngine, guesses: Guesses, clock: Clock) -> None:
+async def test_who_waits_costs_no_hash(engine: AsyncEngine, throttle: LoginThrottle, clock: Clock) -> None:
     """A log-in that has to wait is refused before its password is hashed; the right one then clears all."""
     hasher = CountingHasher()
-    accounts = Accounts(UserStore(engine), hasher)
+    accounts = AccountService(UserStore(engine), hasher)
     await accounts.add("ada", Role.CLIENT, GOOD)
-    logins = LogIns(accounts, guesses, OneTimeCodes(engine, None))
+    logins = LoginService(accounts, throttle, OneTimeCodes(engine, None))
     for _ in range(3):
         with pytest.raises(BadCredentials):
             await logins.log_in("ada", WRONG, "", AWAY)

@@ -10,11 +10,11 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from auth.accounts.passwords import PasswordHasher
-from auth.accounts.service import Accounts
+from auth.accounts.service import AccountService
 from auth.accounts.store import User, UserStore
 from auth.errors import BadCode, BadCredentials, InvalidGrant, MissingCode, TooManyGuesses, TotpConflict
-from auth.login.service import LogIns
-from auth.login.throttle import Guesses
+from auth.login.service import LoginService
+from auth.login.throttle import LoginThrottle
 from auth.login.totp import STEP_S, Enrolment, OneTimeCodes, is_data_key, new_data_key
 from auth.principal import Role, Scope
 from auth.sessions import SessionStore
@@ -229,15 +229,15 @@ def test_a_data_key_has_256_bits() -> None:
 
 
 @pytest.fixture
-async def logins(engine: AsyncEngine, codes: OneTimeCodes, store: UserStore, clock: Clock) -> LogIns:
+async def logins(engine: AsyncEngine, codes: OneTimeCodes, store: UserStore, clock: Clock) -> LoginService:
     """Ada logs in with a password and a code."""
-    accounts = Accounts(store, PasswordHasher())
+    accounts = AccountService(store, PasswordHasher())
     ada = await accounts.add("ada", Role.ADMIN, PASSWORD)
     await codes.confirm(ada, clock.code(await codes.begin(ada)))
-    return LogIns(accounts, Guesses(engine), codes)
+    return LoginService(accounts, LoginThrottle(engine), codes)
 
 
-async def test_the_password_comes_first(logins: LogIns) -> None:
+async def test_the_password_comes_first(logins: LoginService) -> None:
     """A wrong password is told as ever, code or not; only the right one brings up that a code is missing."""
     for code in ("", "123456"):
         with pytest.raises(BadCredentials):
@@ -246,7 +246,7 @@ async def test_the_password_comes_first(logins: LogIns) -> None:
         await logins.log_in("ada", PASSWORD, "", HERE)
 
 
-async def test_guessing_codes_is_slowed(logins: LogIns) -> None:
+async def test_guessing_codes_is_slowed(logins: LoginService) -> None:
     """Wrong codes count as wrong passwords do; that a code was missing does not count."""
     for _ in range(5):
         with pytest.raises(MissingCode):

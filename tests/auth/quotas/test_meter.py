@@ -17,7 +17,7 @@ from auth.api_keys.store import KeyStore, KeyTerms
 from auth.errors import QuotaExceeded
 from auth.principal import Principal, Role, Scope
 from auth.quotas.meter import UsageMeter
-from auth.quotas.tallies import Entry, owners_of
+from auth.quotas.tallies import Entry, list_owners
 from auth.tables import users
 from storage.engine import open_engine
 from storage.transactions import writing
@@ -31,13 +31,13 @@ import sys
 from storage.engine import open_blocking_engine
 from storage.transactions import WRITING
 from auth.principal import Principal
-from auth.quotas.tallies import Entry, month_of, owners_of, settle
+from auth.quotas.tallies import Entry, format_month, list_owners, settle
 import time
 
 url, user, charges, *keys = sys.argv[1:]
 engine = open_blocking_engine(url, 60).execution_options(**WRITING)
 callers = [Principal(user, "ana", None, frozenset(), None, key_id=key) for key in keys]
-entries = [Entry(owners_of(caller), month_of(time.time()), 1, 250_000) for caller in callers]
+entries = [Entry(list_owners(caller), format_month(time.time()), 1, 250_000) for caller in callers]
 print("ready", flush=True)
 sys.stdin.readline()
 granted = 0
@@ -66,13 +66,13 @@ class Desk:
 
     async def charge(self, caller: Principal, pixels: int) -> None:
         """Admit a request and count it, as an answered one is."""
-        (refusal,) = await self.settle([await self.meter.admit(caller, pixels)])
+        (refusal,) = await self.charge_all([await self.meter.admit(caller, pixels)])
         if refusal:
             raise refusal
 
-    async def settle(self, entries: list[Entry]) -> list[QuotaExceeded | None]:
+    async def charge_all(self, entries: list[Entry]) -> list[QuotaExceeded | None]:
         async with writing(self.engine) as connection:
-            return await connection.run_sync(self.meter.settle, entries)
+            return await connection.run_sync(self.meter.charge, entries)
 
     async def limit(self, requests: int | None = None, megapixels: int | None = None) -> None:
         values = {"monthly_requests": requests, "monthly_megapixels": megapixels}
@@ -88,7 +88,7 @@ class Desk:
 
     async def used(self, caller: Principal | None = None) -> list[tuple[int, int]]:
         """Requests and pixels of each owner."""
-        report = await self.meter.report(owners_of(caller or self.ana))
+        report = await self.meter.report(list_owners(caller or self.ana))
         return [(tally.requests, tally.pixels) for tally in report.tallies]
 
 
@@ -99,7 +99,7 @@ async def desk(engine: AsyncEngine) -> Desk:
 
 
 def entry(caller: Principal, pixels: int = 1) -> Entry:
-    return Entry(owners_of(caller), "2026-11", 1, pixels)
+    return Entry(list_owners(caller), "2026-11", 1, pixels)
 
 
 async def test_use_is_counted_for_the_user_and_the_key(desk: Desk) -> None:
@@ -113,7 +113,7 @@ async def test_use_is_counted_for_the_user_and_the_key(desk: Desk) -> None:
 async def test_the_last_request_of_a_quota_is_granted(desk: Desk) -> None:
     """Of a crowd in one transaction exactly as many are granted as the quota has room for; no other is counted."""
     await desk.limit(requests=70)
-    answers = await desk.settle([entry(desk.ana)] * 100)
+    answers = await desk.charge_all([entry(desk.ana)] * 100)
     assert [answer is None for answer in answers] == [True] * 70 + [False] * 30
     assert await desk.used() == [(70, 70)]
     with pytest.raises(QuotaExceeded):
@@ -157,18 +157,18 @@ async def test_a_month_begins_anew(desk: Desk) -> None:
     assert refusal.value.retry_after_s == 30
     desk.now += timedelta(seconds=30)
     await desk.charge(desk.ana, 1)
-    report = await desk.meter.report(owners_of(desk.ana))
+    report = await desk.meter.report(list_owners(desk.ana))
     assert (report.month, report.resets_at) == ("2027-01", datetime(2027, 2, 1, tzinfo=UTC))
     assert report.tallies[0].requests == 1
 
 
 async def test_a_changed_quota_counts_at_once(desk: Desk) -> None:
     """A quota below what is used already leaves nothing, not less than nothing; a wider one grants again."""
-    await desk.settle([entry(desk.ana, MEGAPIXEL)] * 3)
+    await desk.charge_all([entry(desk.ana, MEGAPIXEL)] * 3)
     await desk.limit(requests=2, megapixels=1)
-    (tally,) = (await desk.meter.report(owners_of(desk.ana))).tallies
+    (tally,) = (await desk.meter.report(list_owners(desk.ana))).tallies
     assert tally.remaining == (0, 0)
-    assert (await desk.settle([entry(desk.ana)]))[0] is not None
+    assert (await desk.charge_all([entry(desk.ana)]))[0] is not None
     await desk.limit(requests=4)
     await desk.charge(desk.ana, 1)
     with pytest.raises(QuotaExceeded):
@@ -190,7 +190,7 @@ async def test_what_was_answered_is_counted_past_the_quota(desk: Desk) -> None:
     """Charges that are owed since the database was away are counted in full, and nothing is granted beside them."""
     await desk.limit(requests=1)
     async with writing(desk.engine) as connection:
-        await connection.run_sync(desk.meter.settle_owed, [entry(desk.ana)] * 3)
+        await connection.run_sync(desk.meter.charge_deferred, [entry(desk.ana)] * 3)
     assert await desk.used() == [(3, 3)]
     with pytest.raises(QuotaExceeded):
         await desk.meter.admit(desk.ana, 1)
@@ -213,7 +213,7 @@ async def test_without_a_database_the_last_word_counts(desk: Desk) -> None:
     await desk.charge(desk.ana, 1)
     meter = desk.meter
     meter._engine = away = open_engine("postgresql://127.0.0.1:1/nowhere")
-    meter.owe(await meter.admit(desk.ana, 1))
+    meter.charge_later(await meter.admit(desk.ana, 1))
     with pytest.raises(QuotaExceeded):
         await meter.admit(desk.ana, 1)
     await away.dispose()

@@ -18,7 +18,7 @@ from jose import jwk
 
 from auth.errors import ExpiredToken, InvalidToken
 from auth.principal import ROLE_SCOPES, Role, Scope
-from auth.tokens.external_issuers import OutsideIssuers, TrustedIssuer
+from auth.tokens.external_issuers import ExternalIssuer, ExternalIssuers
 from auth.tokens.jws import generate_signing_key, load_signing_key
 
 NOW = 1_800_000_000
@@ -30,7 +30,7 @@ P384 = jwk.construct(ec.generate_private_key(ec.SECP384R1()).public_key(), "ES38
 
 TLS = ssl.create_default_context()  # reading the certificates takes longer than a test
 
-Trust = Callable[..., OutsideIssuers]
+Trust = Callable[..., ExternalIssuers]
 
 
 def b64(data: bytes | dict[str, Any]) -> str:
@@ -65,14 +65,14 @@ async def trust(provider: Any) -> AsyncIterator[Trust]:
     """Believe the provider, with changed rules."""
     async with httpx.AsyncClient(verify=TLS) as client:
 
-        def make(**changes: Any) -> OutsideIssuers:
+        def make(**changes: Any) -> ExternalIssuers:
             rules = {"issuer": provider.issuer, "audience": "atalaya", "scopes": SCOPES, **changes}
-            return OutsideIssuers([TrustedIssuer(**rules)], client, lambda: NOW)
+            return ExternalIssuers([ExternalIssuer(**rules)], client, lambda: NOW)
 
         yield make
 
 
-async def assert_refused(issuers: OutsideIssuers, sent: str, error: type[Exception] = InvalidToken) -> None:
+async def assert_refused(issuers: ExternalIssuers, sent: str, error: type[Exception] = InvalidToken) -> None:
     with pytest.raises(error) as refused:
         await issuers.verify(sent)
     assert sent not in str(refused.value)

@@ -18,7 +18,7 @@ from jose import jwk
 
 from auth.errors import ExpiredToken, InvalidToken
 from auth.principal import Role, Scope
-from auth.tokens.external_issuers import OutsideIssuers, TrustedIssuer
+from auth.tokens.external_issuers import ExternalIssuer, ExternalIssuers
 
 SAMPLE = Path(__file__).parents[3] / "samples" / "yellowstone_forest.jpg"
 RULES: dict[str, Any] = {
@@ -46,14 +46,14 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def trust(openid: Any, clock: Clock) -> AsyncIterator[Callable[..., OutsideIssuers]]:
+async def trust(openid: Any, clock: Clock) -> AsyncIterator[Callable[..., ExternalIssuers]]:
     """Believe the provider, with changed rules."""
     opened = []
     async with httpx.AsyncClient(verify=ssl.create_default_context()) as client:
 
-        def make(**changes: Any) -> OutsideIssuers:
+        def make(**changes: Any) -> ExternalIssuers:
             rules = {"issuer": openid.issuer, "audience": "urn:atalaya", "scopes": {"land:read": Scope.PREDICT}}
-            opened.append(OutsideIssuers([TrustedIssuer(**{**rules, **changes})], client, clock, clock))
+            opened.append(ExternalIssuers([ExternalIssuer(**{**rules, **changes})], client, clock, clock))
             return opened[-1]
 
         yield make
@@ -61,7 +61,7 @@ async def trust(openid: Any, clock: Clock) -> AsyncIterator[Callable[..., Outsid
             await issuers.close()
 
 
-async def assert_refused(issuers: OutsideIssuers, token: str, error: type[Exception] = InvalidToken) -> None:
+async def assert_refused(issuers: ExternalIssuers, token: str, error: type[Exception] = InvalidToken) -> None:
     with pytest.raises(error):
         await issuers.verify(token)
 
@@ -95,7 +95,7 @@ def test_people_and_services_of_a_provider_use_the_gateway(openid: Any, new_gate
     assert openid.fetches() == before + 1
 
 
-async def test_an_id_token_is_no_access_token(openid: Any, trust: Callable[..., OutsideIssuers]) -> None:
+async def test_an_id_token_is_no_access_token(openid: Any, trust: Callable[..., ExternalIssuers]) -> None:
     """Even where the audience is the client's id by mistake, its ID tokens are refused."""
     tokens = openid.log_in("ada")
     await assert_refused(trust(audience="site"), tokens["id_token"])
@@ -103,7 +103,7 @@ async def test_an_id_token_is_no_access_token(openid: Any, trust: Callable[..., 
 
 
 async def test_another_audience_algorithm_or_issuer_is_refused(
-    openid: Any, trust: Callable[..., OutsideIssuers]
+    openid: Any, trust: Callable[..., ExternalIssuers]
 ) -> None:
     """What is right for another gateway is wrong for this one."""
     token = openid.service_token()
@@ -112,7 +112,7 @@ async def test_another_audience_algorithm_or_issuer_is_refused(
     await assert_refused(trust(issuer="http://127.0.0.1:1"), token)
 
 
-async def test_a_token_expires(openid: Any, trust: Callable[..., OutsideIssuers], clock: Clock) -> None:
+async def test_a_token_expires(openid: Any, trust: Callable[..., ExternalIssuers], clock: Clock) -> None:
     """The provider's tokens live for ten minutes, and the leeway longer."""
     issuers, token = trust(), openid.service_token()
     clock.ahead = 600
@@ -121,7 +121,7 @@ async def test_a_token_expires(openid: Any, trust: Callable[..., OutsideIssuers]
     await assert_refused(issuers, token, ExpiredToken)
 
 
-async def test_the_published_key_is_no_secret(openid: Any, trust: Callable[..., OutsideIssuers]) -> None:
+async def test_the_published_key_is_no_secret(openid: Any, trust: Callable[..., ExternalIssuers]) -> None:
     """A token signed with HMAC under a key of the provider's published set is refused."""
     header, claims, _ = openid.service_token().split(".")
     published = openid.published_key()
@@ -132,7 +132,7 @@ async def test_the_published_key_is_no_secret(openid: Any, trust: Callable[..., 
         await assert_refused(trust(), f"{message}.{base64.urlsafe_b64encode(digest).rstrip(b'=').decode()}")
 
 
-async def test_an_outage_and_new_keys(openid: Any, trust: Callable[..., OutsideIssuers], clock: Clock) -> None:
+async def test_an_outage_and_new_keys(openid: Any, trust: Callable[..., ExternalIssuers], clock: Clock) -> None:
     """Tokens go on counting while the provider is away; when it returns with other keys, those alone count."""
     issuers, token = trust(), openid.service_token()
     await issuers.verify(token)
@@ -146,7 +146,7 @@ async def test_an_outage_and_new_keys(openid: Any, trust: Callable[..., OutsideI
     assert openid.fetches() == 1
 
 
-async def test_unknown_key_ids_make_one_fetch(openid: Any, trust: Callable[..., OutsideIssuers], clock: Clock) -> None:
+async def test_unknown_key_ids_make_one_fetch(openid: Any, trust: Callable[..., ExternalIssuers], clock: Clock) -> None:
     """A flood of unknown key ids reaches the provider once in thirty seconds."""
     issuers, before = trust(), openid.fetches()
     _, claims, signature = openid.service_token().split(".")
@@ -159,7 +159,7 @@ async def test_unknown_key_ids_make_one_fetch(openid: Any, trust: Callable[..., 
     assert openid.fetches() == before + 2
 
 
-async def test_roles_come_from_the_groups_of_a_person(openid: Any, trust: Callable[..., OutsideIssuers]) -> None:
+async def test_roles_come_from_the_groups_of_a_person(openid: Any, trust: Callable[..., ExternalIssuers]) -> None:
     """A service has no groups and so no role."""
     issuers = trust(scopes={}, roles_claim="groups", roles={"operators": Role.OPERATOR})
     person = (await issuers.verify(openid.log_in("ada")["access_token"])).principal

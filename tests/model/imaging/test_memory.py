@@ -73,7 +73,7 @@ def test_no_image_takes_more_than_was_foretold(tmp_path: Path, samples: list[Pat
     files = [str(tmp_path / name) for name in _KINDS]
     measured = subprocess.run([sys.executable, "-c", _MEASURE, *files], capture_output=True, text=True, check=True)
     peaks = {name: (foretold, true) for name, foretold, true in map(json.loads, measured.stdout.splitlines())}
-    assert {name: figures for name, figures in peaks.items() if figures[1] > figures[0]} == {}
+    assert {name: results for name, results in peaks.items() if results[1] > results[0]} == {}
     wasteful = {name for name, (foretold, true) in peaks.items() if foretold > 1.6 * true + 4_000_000}
     assert not {name for name in wasteful if not name.endswith("tiff")}
 

@@ -31,9 +31,9 @@ def test_figures_are_those_of_the_back_ends_own_answers(folder: Path) -> None:
     files = list_images(folder, backend.info.classes)
     pixels = read_pixels(files)
     expected = measure(backend.predict(pixels.images), pixels.labels, files.classes)
-    figures = evaluate(backend, files)
-    assert (figures.n, figures.accuracy, figures.confusion) == (12, expected.accuracy, expected.confusion)
-    assert figures.loss == pytest.approx(expected.loss, rel=1e-5)
+    results = evaluate(backend, files)
+    assert (results.n, results.accuracy, results.confusion) == (12, expected.accuracy, expected.confusion)
+    assert results.loss == pytest.approx(expected.loss, rel=1e-5)
 
 
 def test_right_labels_score_one(folder: Path) -> None:
@@ -44,8 +44,8 @@ def test_right_labels_score_one(folder: Path) -> None:
         target = folder / "relabelled" / backend.info.classes[index]
         target.mkdir(parents=True, exist_ok=True)
         path.rename(target / f"{path.parent.name}{path.name}")
-    figures = evaluate(backend, list_images(folder / "relabelled", backend.info.classes))
-    assert (figures.n, figures.accuracy, figures.macro_f1) == (12, 1.0, 1.0)
+    results = evaluate(backend, list_images(folder / "relabelled", backend.info.classes))
+    assert (results.n, results.accuracy, results.macro_f1) == (12, 1.0, 1.0)
 
 
 def test_progress_counts_every_file(folder: Path) -> None:

@@ -96,7 +96,7 @@ def test_the_manifest_tells_where_the_artefact_came_from(artefact: Path) -> None
     """The manifest holds the agreement, the versions of both sides and the digests of the files."""
     manifest = read_manifest(artefact)
     assert manifest.full_name == "tiny-v1.0"
-    agreement = manifest.figures["agreement"]
+    agreement = manifest.results["agreement"]
     assert agreement["images"] == 64
     assert agreement["real_images"] == len(list(SAMPLES.glob("*.jpg")))
     assert 0 < agreement["largest_difference"] <= agreement["tolerance"] == 1e-4

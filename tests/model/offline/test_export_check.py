@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from model.errors import ExportRefused
-from model.offline.export.check import answer_with_onnx, check_softmax, collect_images, compare, draw_images
+from model.offline.export.check import check_softmax, collect_images, compare, draw_images, predict_with_onnx
 
 ROWS = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3]], np.float32)
 
@@ -87,4 +87,4 @@ def test_outputs_that_are_no_softmax_are_refused(outputs: list[list[float]]) -> 
 def test_a_graph_that_onnx_runtime_cannot_open_is_refused() -> None:
     """A broken graph ends the export with the reason, not with a traceback."""
     with pytest.raises(ExportRefused, match="ONNX Runtime cannot run the graph"):
-        answer_with_onnx(b"not a graph", np.zeros((1, 256, 256, 3), np.uint8))
+        predict_with_onnx(b"not a graph", np.zeros((1, 256, 256, 3), np.uint8))

@@ -25,7 +25,7 @@ def test_twenty_one_outputs_are_uc_merceds_without_a_record(model: Path) -> None
     record = read_record(model, 21)
     assert record.classes == UC_MERCED_CLASSES
     assert record.saved_by == "3.7.0"
-    assert record.figures == {}
+    assert record.results == {}
 
 
 def test_other_outputs_need_names(model: Path) -> None:
@@ -36,20 +36,20 @@ def test_other_outputs_need_names(model: Path) -> None:
 
 def test_the_record_keeps_the_figures_and_leaves_the_details(model: Path) -> None:
     """Figures of both splits reach the manifest without confusion matrix and figures by class."""
-    figures = {"n": 9, "accuracy": 0.9, "macro_f1": 0.8, "loss": 0.3, "ece": 0.1}
+    results = {"n": 9, "accuracy": 0.9, "macro_f1": 0.8, "loss": 0.3, "ece": 0.1}
     metrics = {
         "classes": ["field", "road"],
         "data": {"name": "Fields"},
         "tools": {"keras": "3.15.1"},
-        "validation": {**figures, "confusion": [[1]], "per_class": {}},
-        "test": {**figures, "n": 4, "confusion": [[1]]},
+        "validation": {**results, "confusion": [[1]], "per_class": {}},
+        "test": {**results, "n": 4, "confusion": [[1]]},
     }
     model.with_name("metrics.json").write_text(json.dumps(metrics))
     record = read_record(model, 2)
     assert record.classes == ("field", "road")
     assert record.data == {"name": "Fields"}
     assert record.tools == {"keras": "3.15.1"}
-    assert record.figures == {"validation": figures, "test": {**figures, "n": 4}}
+    assert record.results == {"validation": results, "test": {**results, "n": 4}}
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ CLASSES = ("a", "b", "c", "d")
 
 def test_accuracy_is_the_share_of_right_answers() -> None:
     """Two of the four answers are right."""
-    figures = measure(PROBABILITIES, LABELS, CLASSES)
-    assert (figures.n, figures.accuracy) == (4, 0.5)
+    results = measure(PROBABILITIES, LABELS, CLASSES)
+    assert (results.n, results.accuracy) == (4, 0.5)
 
 
 def test_the_confusion_matrix_has_the_truth_in_rows() -> None:
@@ -29,13 +29,13 @@ def test_the_confusion_matrix_has_the_truth_in_rows() -> None:
 
 def test_class_figures_match_a_calculation_by_hand() -> None:
     """a: precision 1/1, recall 1/2, F1 2/3. b: precision 1/3, recall 1/1, F1 1/2. c and d: nothing right."""
-    figures = measure(PROBABILITIES, LABELS, CLASSES).per_class
-    assert (figures["a"].precision, figures["a"].recall, figures["a"].support) == (1.0, 0.5, 2)
-    assert figures["a"].f1 == pytest.approx(2 / 3)
-    assert figures["b"].precision == pytest.approx(1 / 3)
-    assert (figures["b"].recall, figures["b"].f1) == (1.0, 0.5)
-    assert (figures["c"].precision, figures["c"].recall, figures["c"].f1, figures["c"].support) == (0.0, 0.0, 0.0, 1)
-    assert figures["d"].support == 0
+    results = measure(PROBABILITIES, LABELS, CLASSES).per_class
+    assert (results["a"].precision, results["a"].recall, results["a"].support) == (1.0, 0.5, 2)
+    assert results["a"].f1 == pytest.approx(2 / 3)
+    assert results["b"].precision == pytest.approx(1 / 3)
+    assert (results["b"].recall, results["b"].f1) == (1.0, 0.5)
+    assert (results["c"].precision, results["c"].recall, results["c"].f1, results["c"].support) == (0.0, 0.0, 0.0, 1)
+    assert results["d"].support == 0
 
 
 def test_macro_f1_averages_the_classes_that_occur() -> None:
@@ -51,8 +51,8 @@ def test_loss_is_the_mean_negative_log_of_the_true_class() -> None:
 
 def test_a_certain_wrong_answer_has_a_finite_loss() -> None:
     """A probability of 0 for the true class counts as 1e-12."""
-    figures = measure(np.array([[1.0, 0.0]]), np.array([1]), ("a", "b"))
-    assert figures.loss == pytest.approx(-math.log(1e-12))
+    results = measure(np.array([[1.0, 0.0]]), np.array([1]), ("a", "b"))
+    assert results.loss == pytest.approx(-math.log(1e-12))
 
 
 def test_calibration_error_matches_a_calculation_by_hand() -> None:
@@ -69,13 +69,13 @@ def test_full_confidence_falls_into_the_last_bin() -> None:
 
 def test_perfect_answers_have_perfect_figures() -> None:
     """All right and certain: every figure is at its end of the scale."""
-    figures = measure(np.eye(3), np.arange(3), ("a", "b", "c"))
-    assert (figures.accuracy, figures.macro_f1, figures.loss, figures.ece) == (1.0, 1.0, 0.0, 0.0)
+    results = measure(np.eye(3), np.arange(3), ("a", "b", "c"))
+    assert (results.accuracy, results.macro_f1, results.loss, results.ece) == (1.0, 1.0, 0.0, 0.0)
 
 
 def test_figures_can_be_written_as_json() -> None:
     """Figures consist of plain numbers, lists and dictionaries."""
-    figures = measure(PROBABILITIES, LABELS, CLASSES)
-    document = json.loads(json.dumps(figures.as_dict()))
+    results = measure(PROBABILITIES, LABELS, CLASSES)
+    document = json.loads(json.dumps(results.as_dict()))
     assert document["per_class"]["a"]["support"] == 2
     assert document["accuracy"] == 0.5

@@ -171,7 +171,7 @@ def test_a_trained_model_exports_with_its_record(resumed: Resumed, tmp_path: Pat
     manifest, metrics = read_manifest(out), read_json(resumed.out / "metrics.json")
     assert manifest.classes == ("field", "lake", "road")
     for split in ("validation", "test"):
-        assert manifest.figures[split] == {name: metrics[split][name] for name in FIGURES}
+        assert manifest.results[split] == {name: metrics[split][name] for name in FIGURES}
     assert manifest.tools["training"] == metrics["tools"]
     assert (out / "MODEL_CARD.md").read_text() == (resumed.out / "MODEL_CARD.md").read_text()
 

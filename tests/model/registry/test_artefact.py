@@ -30,7 +30,7 @@ def write(folder: Path) -> Manifest:
         outputs={"probabilities": "float32 [n, 2]", "features": "float32 [n, 8, 8, 3]"},
         filenames=("model.onnx",),
         data={"name": "none"},
-        figures={"accuracy": 0.5},
+        results={"accuracy": 0.5},
         tools={"onnx": "1"},
     )
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.serving.fair_queue import FairLines
+from model.serving.fair_queue import FairQueue
 
 
-def lines_of(jobs: list[tuple[str, int]]) -> FairLines[tuple[str, int]]:
-    lines: FairLines[tuple[str, int]] = FairLines()
+def lines_of(jobs: list[tuple[str, int]]) -> FairQueue[tuple[str, int]]:
+    lines: FairQueue[tuple[str, int]] = FairQueue()
     for job in jobs:
         lines.join(job[0], job)
     return lines
@@ -55,7 +55,7 @@ def test_leaving() -> None:
 def test_the_last_of_whoever_has_most() -> None:
     """Who has most is found, of equals the last to be served, and whoever came last in a line can be sent away."""
     lines = lines_of([("a", 1), ("b", 1), ("b", 2), ("c", 1)])
-    assert lines.greediest({"a": 3, "b": 2, "c": 1}) == "a"
-    assert lines.greediest({"a": 1, "b": 2, "c": 2}) == "c"
-    assert lines.send_away_last("b") == ("b", 2)
+    assert lines.heaviest({"a": 3, "b": 2, "c": 1}) == "a"
+    assert lines.heaviest({"a": 1, "b": 2, "c": 2}) == "c"
+    assert lines.evict_last("b") == ("b", 2)
     assert [lines.next() for _ in range(len(lines))] == [("a", 1), ("b", 1), ("c", 1)]

@@ -12,9 +12,9 @@ from contextlib import AsyncExitStack
 import pytest
 
 from model.errors import ImageTooLargeHere, MemoryFull
-from model.serving.memory_budget import MemoryBudget, Room
+from model.serving.memory_budget import MemoryBudget, Reservation
 
-Task = asyncio.Task[Room]
+Task = asyncio.Task[Reservation]
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -23,7 +23,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-async def settle() -> None:
+async def charge() -> None:
     """Let every task go as far as it can."""
     for _ in range(5):
         await asyncio.sleep(0)
@@ -34,27 +34,27 @@ class Callers:
 
     def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
-        self._leave: dict[Room, asyncio.Event] = {}
+        self._leave: dict[Reservation, asyncio.Event] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
-    def comes(self, amount: int) -> asyncio.Future[Room]:
-        entered: asyncio.Future[Room] = asyncio.get_running_loop().create_future()
+    def comes(self, amount: int) -> asyncio.Future[Reservation]:
+        entered: asyncio.Future[Reservation] = asyncio.get_running_loop().create_future()
 
         async def stay() -> None:
             try:
-                async with self._budget.reserved_for(amount, str(len(self._tasks))) as room:
-                    self._leave[room] = asyncio.Event()
-                    entered.set_result(room)
-                    await self._leave[room].wait()
+                async with self._budget.reserved_for(amount, str(len(self._tasks))) as reservation:
+                    self._leave[reservation] = asyncio.Event()
+                    entered.set_result(reservation)
+                    await self._leave[reservation].wait()
             except MemoryFull as error:
                 entered.set_exception(error)
 
         self._tasks.append(asyncio.create_task(stay()))
         return entered
 
-    async def leaves(self, room: Room) -> None:
-        self._leave[room].set()
-        await settle()
+    async def leaves(self, reservation: Reservation) -> None:
+        self._leave[reservation].set()
+        await charge()
 
     async def all_leave(self) -> None:
         for left in self._leave.values():
@@ -73,8 +73,8 @@ async def test_what_is_reserved_is_told_and_given_back() -> None:
     budget = MemoryBudget(800, on_change=heard.append)
 
     async def fail() -> None:
-        async with budget.reserved_for(100) as room:
-            await room.resize(300, meanwhile=30)
+        async with budget.reserved_for(100) as reservation:
+            await reservation.resize(300, meanwhile=30)
             raise RuntimeError("the work")
 
     with pytest.raises(RuntimeError, match="the work"):
@@ -88,9 +88,9 @@ async def test_what_never_fits_is_refused_at_once() -> None:
     with pytest.raises(ImageTooLargeHere, match="Scale it down"):
         async with budget.reserved_for(701):
             pytest.fail("let in")
-    async with budget.reserved_for(100) as room:
+    async with budget.reserved_for(100) as reservation:
         with pytest.raises(ImageTooLargeHere):
-            await room.resize(701, meanwhile=30)
+            await reservation.resize(701, meanwhile=30)
     assert budget.reserved == 0
 
 
@@ -100,7 +100,7 @@ async def test_who_finds_no_room_waits_for_it() -> None:
     first = await callers.comes(300)
     await first.resize(500, meanwhile=30)
     second = callers.comes(300)
-    await settle()
+    await charge()
     assert not second.done()
     await callers.leaves(first)
     assert (await second).amount == 300
@@ -111,8 +111,8 @@ async def test_who_finds_no_room_waits_for_it() -> None:
 async def test_who_waits_too_long_is_sent_away() -> None:
     """After `wait_s` seconds it is MemoryFull, which says when to come again; nothing stays behind."""
     budget = MemoryBudget(800, wait_s=0.01)
-    async with budget.reserved_for(100) as room:
-        await room.resize(600, meanwhile=30)
+    async with budget.reserved_for(100) as reservation:
+        await reservation.resize(600, meanwhile=30)
         with pytest.raises(MemoryFull) as refusal:
             async with budget.reserved_for(200):
                 pytest.fail("let in")
@@ -143,18 +143,18 @@ async def test_small_ones_do_not_keep_a_large_one_out() -> None:
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         small = [await enter(budget.reserved_for(100, "ana")) for _ in range(6)]
-        for room in small:
-            await room.resize(90, meanwhile=50)
+        for reservation in small:
+            await reservation.resize(90, meanwhile=50)
         large = await enter(budget.reserved_for(300, "ben"))
         growing = asyncio.create_task(large.resize(2800, meanwhile=150))
-        await settle()
+        await charge()
         assert not growing.done()
         one_more = asyncio.create_task(enter(budget.reserved_for(40, "ana")))
-        await settle()
+        await charge()
         assert not one_more.done()
         assert (await enter(budget.reserved_for(60, "cleo"))).amount == 60
-        for room in small[:3]:
-            await room.resize(10, meanwhile=10)
+        for reservation in small[:3]:
+            await reservation.resize(10, meanwhile=10)
         await growing
         await one_more
     assert budget.reserved == 0
@@ -168,12 +168,12 @@ async def test_who_waited_behind_a_large_one_goes_with_it() -> None:
         first = await enter(budget.reserved_for(300, "ben"))
         await first.resize(2000, meanwhile=150)
         small = [await enter(budget.reserved_for(100, "ana")) for _ in range(4)]
-        for room in small:
-            await room.resize(100, meanwhile=50)
+        for reservation in small:
+            await reservation.resize(100, meanwhile=50)
         large = await enter(budget.reserved_for(300, "cleo"))
         growing = asyncio.create_task(large.resize(1500, meanwhile=150))
         one_more = asyncio.create_task(enter(budget.reserved_for(90, "ana")))
-        await settle()
+        await charge()
         assert [growing.done(), one_more.done()] == [False, False]
         await first.resize(10, meanwhile=10)
         await asyncio.wait_for(asyncio.gather(growing, one_more), 5)
@@ -187,14 +187,14 @@ async def test_large_ones_are_served_in_the_order_of_coming() -> None:
     await first.resize(500, meanwhile=30)
     turns: list[str] = []
 
-    async def decode(name: str, room: Room, amount: int) -> None:
-        await room.resize(amount, meanwhile=30)
+    async def decode(name: str, reservation: Reservation, amount: int) -> None:
+        await reservation.resize(amount, meanwhile=30)
         turns.append(name)
 
     larger = asyncio.create_task(decode("larger", second, 600))
-    await settle()
+    await charge()
     lesser = asyncio.create_task(decode("lesser", third, 110))
-    await settle()
+    await charge()
     assert turns == []
     await callers.leaves(first)
     assert turns == ["larger"]
@@ -209,7 +209,7 @@ async def test_bodies_that_are_read_leave_room_for_decoding() -> None:
     callers = Callers(MemoryBudget(800, wait_s=10))
     read = await callers.comes(250)
     other = callers.comes(250)
-    await settle()
+    await charge()
     assert not other.done()
     await read.resize(300, meanwhile=80)
     assert (await other).amount == 250
@@ -224,7 +224,7 @@ async def test_who_waits_for_decoding_holds_no_more_than_its_body() -> None:
     first, second = await callers.comes(45), await callers.comes(45)
     await first.resize(600, meanwhile=15)
     growing = asyncio.create_task(second.resize(600, meanwhile=15))
-    await settle()
+    await charge()
     assert budget.reserved == 615
     await callers.leaves(first)
     await growing
@@ -236,7 +236,7 @@ async def test_those_who_only_wait_do_not_keep_each_other_out() -> None:
     """Two whose bodies leave no room for the pixels of either: the later one is sent away, the first is decoded."""
     callers = Callers(budget := MemoryBudget(800, wait_s=10))
     first, second = await callers.comes(150), await callers.comes(150)
-    growing = [asyncio.create_task(room.resize(680, meanwhile=140)) for room in (first, second)]
+    growing = [asyncio.create_task(reservation.resize(680, meanwhile=140)) for reservation in (first, second)]
     with pytest.raises(MemoryFull):
         await growing[1]
     await callers.leaves(second)
@@ -257,7 +257,7 @@ async def test_who_leaves_while_it_waits_takes_no_room() -> None:
             entered += 1
 
     waiting = [asyncio.create_task(come()) for _ in range(3)]
-    await settle()
+    await charge()
     for task in waiting:
         task.cancel()
     await asyncio.wait(waiting)
@@ -270,9 +270,9 @@ async def test_the_thread_of_an_abandoned_request_keeps_its_bytes() -> None:
     """Who leaves while its image is decoded gives the room back when the thread has ended, not before."""
     budget = MemoryBudget(800)
     thread: Future[None] = Future()
-    async with budget.reserved_for(100) as room:
-        await room.resize(300, meanwhile=30)
-        room.hold_until_done(thread)
+    async with budget.reserved_for(100) as reservation:
+        await reservation.resize(300, meanwhile=30)
+        reservation.hold_until_done(thread)
     assert budget.reserved == 300
     await asyncio.to_thread(thread.set_result, None)
     await until(lambda: budget.reserved == 0)
@@ -293,8 +293,8 @@ async def test_a_crowd_never_takes_more_than_there_is(seed: int) -> None:
     async def come(body: int, pixels: int, breaths: int) -> None:
         nonlocal served
         try:
-            async with budget.reserved_for(body * 3) as room:
-                await room.resize(body + pixels, meanwhile=body)
+            async with budget.reserved_for(body * 3) as reservation:
+                await reservation.resize(body + pixels, meanwhile=body)
                 for _ in range(breaths):
                     await asyncio.sleep(0)
                 served += 1
@@ -318,7 +318,7 @@ async def test_who_needs_less_than_it_holds_waits_for_nobody() -> None:
     budget = MemoryBudget(1000, wait_s=0.05)
     async with budget.reserved_for(400, "ana") as large, budget.reserved_for(100, "ben") as other:
         growing = asyncio.create_task(large.resize(850, meanwhile=400))
-        await settle()
+        await charge()
         await other.resize(60, meanwhile=50)
         assert (other.amount, growing.done()) == (60, False)
         with pytest.raises(MemoryFull):
@@ -333,9 +333,9 @@ async def test_slow_small_bodies_of_one_caller_fill_a_quarter() -> None:
             await stack.enter_async_context(budget.reserved_for(100, "ana"))
         with pytest.raises(MemoryFull):
             await stack.enter_async_context(budget.reserved_for(100, "ana"))
-        room = await stack.enter_async_context(budget.reserved_for(100, "ben"))
-        await room.resize(2000, meanwhile=100)
-        assert (room.amount, budget.reserved) == (2000, 2800)
+        reservation = await stack.enter_async_context(budget.reserved_for(100, "ben"))
+        await reservation.resize(2000, meanwhile=100)
+        assert (reservation.amount, budget.reserved) == (2000, 2800)
     assert budget.reserved == 0
     async with AsyncExitStack() as stack:
         for caller in "abcdef":
@@ -353,8 +353,8 @@ async def test_large_bodies_of_one_caller_leave_room_for_others() -> None:
         await stack.enter_async_context(budget.reserved_for(1300, "ana"))
         with pytest.raises(MemoryFull):
             await stack.enter_async_context(budget.reserved_for(200, "ana"))
-        room = await stack.enter_async_context(budget.reserved_for(200, "ben"))
-        await room.resize(1200, meanwhile=150)
+        reservation = await stack.enter_async_context(budget.reserved_for(200, "ben"))
+        await reservation.resize(1200, meanwhile=150)
         for _ in range(2):
             await stack.enter_async_context(budget.reserved_for(110, "ben"))
     assert budget.reserved == 0
@@ -367,7 +367,7 @@ async def test_nobody_waits_for_memory_past_a_deadline() -> None:
         with pytest.raises(MemoryFull):
             async with budget.reserved_for(500, deadline=time.monotonic() + 0.05):
                 """There is no room for both."""
-        async with budget.reserved_for(100, deadline=time.monotonic() + 0.05) as room:
+        async with budget.reserved_for(100, deadline=time.monotonic() + 0.05) as reservation:
             with pytest.raises(MemoryFull):
-                await room.resize(800, meanwhile=100)
+                await reservation.resize(800, meanwhile=100)
     assert budget.reserved == 0

@@ -73,12 +73,12 @@ async def test_in_a_full_queue_the_longest_line_makes_room(backend: GatedBackend
     service = make_service(workers=1, queue_limit=4)
     many = [asyncio.create_task(service.predict(png(1), caller="many")) for _ in range(5)]
     await until(lambda: service.queue.waiting == 4)
-    service.queue.check_room("few")
+    service.queue.check_capacity("few")
     few = asyncio.create_task(service.predict(png(1), caller="few"))
     await until(many[-1].done)
     assert isinstance(many[-1].exception(), Overloaded)
     with pytest.raises(Overloaded):
-        service.queue.check_room("many")
+        service.queue.check_capacity("many")
     with pytest.raises(Overloaded):
         await service.predict(png(1), caller="many")
     backend.gate.set()
@@ -149,12 +149,12 @@ async def test_in_a_flood_only_who_has_nothing_here_waits(backend: GatedBackend)
     assert isinstance(tasks[1].exception(), Overloaded)
     for caller in ("many", "few", "third"):
         with pytest.raises(Overloaded):
-            service.queue.check_room(caller)
+            service.queue.check_capacity(caller)
     few.cancel()
     await until(lambda: service.queue.waiting == 0)
     with pytest.raises(Overloaded):
-        service.queue.check_room("many")
-    service.queue.check_room("third")
+        service.queue.check_capacity("many")
+    service.queue.check_capacity("third")
     backend.gate.set()
     await asyncio.gather(*tasks, few, return_exceptions=True)
     assert isinstance(await service.predict(png(1), caller="many"), Prediction)

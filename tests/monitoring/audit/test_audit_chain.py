@@ -13,7 +13,7 @@ from sqlalchemy import delete, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from monitoring.audit.chain import Anchor, check_chain
-from monitoring.audit.events import Entry, Event, event_of
+from monitoring.audit.events import Entry, Event, new_event
 from monitoring.audit.store import AuditStore, Filter
 from monitoring.audit.tables import audit_events, audit_head
 
@@ -22,7 +22,7 @@ FIELDS = [column for column in Entry.__slots__ if column != "seq"]
 
 
 def login(actor: str = "ana", **more: Any) -> Event:
-    return event_of("token", "issued", actor=actor, address="127.0.0.1", detail={"grant": "password"}, **more)
+    return new_event("token", "issued", actor=actor, address="127.0.0.1", detail={"grant": "password"}, **more)
 
 
 async def fill(store: AuditStore, count: int = ENTRIES) -> list[Entry]:

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, delete, inspect
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from monitoring import MIGRATIONS
-from monitoring.audit.events import Entry, Event, event_of, safe_text
+from monitoring.audit.events import Entry, Event, new_event, safe_text
 from monitoring.audit.store import AuditStore, Filter
 from monitoring.audit.tables import audit_head, metadata
 from monitoring.errors import AuditUnavailable
@@ -27,7 +27,7 @@ from storage.migrations import alembic_config, migrate
 
 
 def login(actor: str = "ana", **more: Any) -> Event:
-    return event_of("token", "issued", actor=actor, address="127.0.0.1", detail={"grant": "password"}, **more)
+    return new_event("token", "issued", actor=actor, address="127.0.0.1", detail={"grant": "password"}, **more)
 
 
 async def fill(store: AuditStore, count: int = 6) -> list[Entry]:
@@ -80,7 +80,7 @@ async def test_entries_are_found(store: AuditStore) -> None:
     """Filters go together: the event, its outcome, the actor, from one moment and before another."""
     early = datetime(2026, 1, 1, tzinfo=UTC)
     await store.append([replace(login(), at=early + timedelta(days=day)) for day in range(4)])
-    await store.append([event_of("key", "created", actor="olga")])
+    await store.append([new_event("key", "created", actor="olga")])
 
     async def found(**wanted: Any) -> list[int]:
         return [entry.seq for entry in await store.newest(Filter(**wanted), 10)]
@@ -96,7 +96,7 @@ async def test_entries_are_found(store: AuditStore) -> None:
 @pytest.mark.parametrize("hostile", ["a\nb", "a\r\nb", "a\x00b", "a\x1b[2Jb", "a\u2028b", "a\u202eb", "a\ud800b"])
 async def test_no_text_breaks_a_line(store: AuditStore, hostile: str) -> None:
     """Control characters, line ends of any kind and lone surrogates are kept as their escapes."""
-    await store.append([event_of("token", "refused", actor=hostile, detail={hostile: hostile})])
+    await store.append([new_event("token", "refused", actor=hostile, detail={hostile: hostile})])
     (entry,) = await everything(store)
     assert entry.actor.isprintable()
     assert entry.actor.startswith("a\\")
@@ -114,7 +114,7 @@ def test_what_is_kept_fits_one_line(text: str) -> None:
 
 def test_secrets_are_masked() -> None:
     """A credential that strays into any field is masked, and so is a detail with a secret's name."""
-    noted = event_of(
+    noted = new_event(
         "token",
         "refused",
         actor="atl_7fQ2_sesame",
@@ -127,7 +127,7 @@ def test_secrets_are_masked() -> None:
 
 def test_details_are_bounded() -> None:
     """Neither many details nor long ones make an entry grow."""
-    noted = event_of("token", "refused", actor="a" * 10_000, detail={str(index): "b" * 10_000 for index in range(100)})
+    noted = new_event("token", "refused", actor="a" * 10_000, detail={str(index): "b" * 10_000 for index in range(100)})
     assert len(noted.actor) == 320
     assert len(noted.detail) < 16 * 300
 

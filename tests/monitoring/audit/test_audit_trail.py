@@ -9,14 +9,14 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from monitoring.audit.events import Entry, Event, event_of
+from monitoring.audit.events import Entry, Event, new_event
 from monitoring.audit.store import AuditStore, Filter
 from monitoring.audit.trail import BURST, AuditTrail
 from monitoring.errors import AuditUnavailable
 
 
 def login(actor: str = "ana", **more: Any) -> Event:
-    return event_of("token", "issued", actor=actor, address="127.0.0.1", detail={"grant": "password"}, **more)
+    return new_event("token", "issued", actor=actor, address="127.0.0.1", detail={"grant": "password"}, **more)
 
 
 async def everything(store: AuditStore) -> list[Entry]:
@@ -35,8 +35,8 @@ async def test_equal_refusals_are_added_up(store: AuditStore) -> None:
     """A thousand equal refusals are one entry with a count; another caller's is another."""
     trail = AuditTrail(store, Failures())
     for _ in range(1000):
-        trail.refuse(event_of("access", "invalid", address="10.0.0.1"))
-    trail.refuse(event_of("access", "invalid", address="10.0.0.2"))
+        trail.refuse(new_event("access", "invalid", address="10.0.0.1"))
+    trail.refuse(new_event("access", "invalid", address="10.0.0.2"))
     await trail.flush()
     assert [(entry.address, entry.count) for entry in await everything(store)] == [("10.0.0.1", 1000), ("10.0.0.2", 1)]
 
@@ -48,7 +48,7 @@ async def test_a_flood_of_distinct_refusals_is_bounded(store: AuditStore) -> Non
 
     async def flood() -> list[Entry]:
         for index in range(5000):
-            trail.refuse(event_of("access", "invalid", address=f"10.0.{index // 250}.{index % 250}"))
+            trail.refuse(new_event("access", "invalid", address=f"10.0.{index // 250}.{index % 250}"))
         await trail.flush()
         return await everything(store)
 
@@ -65,11 +65,11 @@ async def test_refusals_are_written_in_the_background(store: AuditStore) -> None
     """A refusal is in the record within a second, and those that wait at the end are written on the way out."""
     trail = AuditTrail(store, Failures())
     async with trail.running():
-        trail.refuse(event_of("access", "missing"))
+        trail.refuse(new_event("access", "missing"))
         async with asyncio.timeout(1):
             while not await everything(store):
                 pass
-        trail.refuse(event_of("access", "forbidden"))
+        trail.refuse(new_event("access", "forbidden"))
     assert [entry.outcome for entry in await everything(store)] == ["missing", "forbidden"]
 
 
@@ -82,7 +82,7 @@ async def test_what_cannot_be_written_is_refused_or_kept(engine: AsyncEngine, st
     with pytest.raises(AuditUnavailable):
         await trail.write(login())
     for _ in range(3):
-        trail.refuse(event_of("access", "missing"))
+        trail.refuse(new_event("access", "missing"))
         await trail.flush()
     assert failures.count == 4
     async with engine.begin() as connection:

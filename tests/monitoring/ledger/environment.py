@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.services.recording import open_journal
 from api.settings import Settings
 from auth.quotas.meter import UsageMeter
-from auth.quotas.tallies import month_of
+from auth.quotas.tallies import format_month
 from auth.tables import usage
 from monitoring.chains.signing import Signer, Verifier, new_private_key
 from monitoring.errors import LedgerFull
@@ -32,7 +32,7 @@ NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
 
 
 @dataclass
-class House:
+class LedgerEnvironment:
     """A database and a folder in which ledgers open one after the other."""
 
     url: str
@@ -117,7 +117,7 @@ def refused(code: str, principal: str = "ana") -> dict[str, Any]:
 
 
 def cost(owner: str = "user:ana") -> dict[str, Any]:
-    return {"owners": [owner], "month": month_of(NOW.timestamp()), "requests": 1, "pixels": 7}
+    return {"owners": [owner], "month": format_month(NOW.timestamp()), "requests": 1, "pixels": 7}
 
 
 async def fill(ledger: Ledger) -> list[str]:

@@ -14,7 +14,7 @@ from monitoring.chains.signing import Signer, Verifier, new_private_key
 from monitoring.errors import LedgerDamaged
 from monitoring.ledger.chain import Chain
 from monitoring.ledger.entries import Draft, Link, written_time
-from monitoring.ledger.erasure import Forgetting
+from monitoring.ledger.erasure import Eraser
 from monitoring.ledger.identity import Ids
 from monitoring.ledger.records import Header, Line, checkpoints_in
 from monitoring.ledger.retention import Pruning
@@ -189,7 +189,7 @@ def test_nobody_is_forgotten_in_anothers_name(url: str) -> None:
     chain = fill(url, 6, NOW, "ana mallory")
     change(url, update(ledger_payloads).where(ledger_payloads.c.principal == "ana").values(principal="mallory"))
     with opened(url) as engine:
-        parts = Forgetting(engine, Signer(KEY), NOW).erase("mallory")
+        parts = Eraser(engine, Signer(KEY), NOW).erase("mallory")
         assert next(parts) == 3
         with pytest.raises(LedgerDamaged, match=f"The payload of entry 1 of {chain.writer} was changed"):
             next(parts)
@@ -202,7 +202,7 @@ def test_no_payload_hides_from_its_erasure(url: str) -> None:
     fill(url, 6, NOW, "ana mallory")
     change(url, update(ledger_payloads).where(ledger_payloads.c.seq == 1).values(id=""))
     with opened(url) as engine:
-        assert sum(Forgetting(engine, Signer(KEY), NOW).erase("ana")) == 3
+        assert sum(Eraser(engine, Signer(KEY), NOW).erase("ana")) == 3
 
 
 def test_pruning_tells_of_a_chain_without_a_head(url: str) -> None:

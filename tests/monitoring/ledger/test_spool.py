@@ -117,13 +117,13 @@ def test_starts_take_turns(tmp_path: Path) -> None:
 def test_room_is_tried_out(spool: Spool) -> None:
     """A spool says that it has room while it has, and holds nothing more for having been asked."""
     spool.append(["a"])
-    assert spool.has_room()
+    assert spool.has_capacity()
     with suppress(SpoolFull):
         while spool.waiting < 5000:
             spool.append(["x" * 1000] * 10)
-    assert not spool.has_room()
+    assert not spool.has_capacity()
     spool.remove_first(spool.waiting - 1)
-    assert spool.has_room()
+    assert spool.has_capacity()
     assert spool.first(10) == ["x" * 1000]
 
 
@@ -131,7 +131,7 @@ def test_trying_for_room_leaves_nothing_in_line(spool: Spool) -> None:
     """Whatever a try for room leaves behind when it is cut short, it is no text, and the next start forgets it."""
     spool._connection.execute("CREATE TRIGGER stop BEFORE DELETE ON room BEGIN SELECT RAISE(ABORT, 'no space'); END")
     spool.append(["a"])
-    assert not spool.has_room()
+    assert not spool.has_capacity()
     assert spool.first(10) == ["a"]
     spool._connection.execute("DROP TRIGGER stop")
     spool.close()

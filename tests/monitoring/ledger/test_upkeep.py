@@ -22,7 +22,7 @@ from monitoring.chains.signing import Signer
 from monitoring.errors import LedgerInUse
 from monitoring.ledger import retention
 from monitoring.ledger.entries import written_time
-from monitoring.ledger.erasure import Forgetting
+from monitoring.ledger.erasure import Eraser
 from monitoring.ledger.ledger import Ledger
 from monitoring.ledger.retention import Pruning
 from monitoring.ledger.tables import ledger_entries, ledger_heads
@@ -90,12 +90,12 @@ def test_erasing_forgets_one_person(url: str) -> None:
     """Every payload of the person is gone, everybody else's is there, and the chain verifies with both."""
     fill(url, 1100, NOW)
     with opened(url) as engine:
-        forgetting = Forgetting(engine, Signer(KEY), NOW)
-        assert forgetting.count("ana") == 550
-        assert sum(forgetting.erase("ana")) == 550
-        assert forgetting.count("ana") == 0
-        assert forgetting.count("bob") == 550
-        assert sum(forgetting.erase("ana")) == 0
+        eraser = Eraser(engine, Signer(KEY), NOW)
+        assert eraser.count("ana") == 550
+        assert sum(eraser.erase("ana")) == 550
+        assert eraser.count("ana") == 0
+        assert eraser.count("bob") == 550
+        assert sum(eraser.erase("ana")) == 0
     finding = checked(url)
     assert (finding.entries, finding.erased) == (1100, 550)
 
@@ -112,7 +112,7 @@ def test_erased_text_is_not_in_the_files(tmp_path: Path, engine: AsyncEngine, da
     fill(database_url, 300, NOW, "zebedee bob")
     with opened(database_url) as blocking:
         event.listen(blocking, "connect", _off, insert=True)
-        assert sum(Forgetting(blocking, Signer(KEY), NOW).erase("zebedee")) == 150
+        assert sum(Eraser(blocking, Signer(KEY), NOW).erase("zebedee")) == 150
     left = b"".join(path.read_bytes() for path in tmp_path.iterdir() if path.is_file())
     assert b"zebedee" not in left
     assert b"bob" in left
@@ -135,12 +135,12 @@ def test_a_reader_that_keeps_erased_text(engine: AsyncEngine, database_url: str)
         return
     fill(database_url, 30, NOW, "zebedee bob")
     reader, blocking = open_blocking_engine(database_url), open_blocking_engine(database_url, 1)
-    forgetting = Forgetting(blocking.execution_options(**WRITING), Signer(KEY), NOW)
+    eraser = Eraser(blocking.execution_options(**WRITING), Signer(KEY), NOW)
     with reader.begin() as connection:
         assert connection.execute(select(ledger_entries.c.id)).all()
         with pytest.raises(LedgerInUse):
-            list(forgetting.erase("zebedee"))
-    assert list(forgetting.erase("zebedee")) == []
+            list(eraser.erase("zebedee"))
+    assert list(eraser.erase("zebedee")) == []
     reader.dispose()
     blocking.dispose()
 
@@ -152,7 +152,7 @@ def test_upkeep_takes_turns(url: str) -> None:
 
     def erase() -> int:
         with opened(url) as engine:
-            return sum(Forgetting(engine, Signer(KEY), NOW).erase("ana"))
+            return sum(Eraser(engine, Signer(KEY), NOW).erase("ana"))
 
     def prune() -> int:
         with opened(url) as engine:
@@ -214,7 +214,7 @@ def test_a_killed_run_is_gone_on_with(url: str, what: str) -> None:
     else:
         assert 60 <= finding.erased < 200
         with opened(url) as engine:
-            assert sum(Forgetting(engine, Signer(KEY), NOW).erase("ana")) == 200 - finding.erased
+            assert sum(Eraser(engine, Signer(KEY), NOW).erase("ana")) == 200 - finding.erased
     checked(url)
 
 
@@ -226,7 +226,7 @@ async def test_beside_a_ledger_that_writes(url: str, engine: AsyncEngine, tmp_pa
 
     def upkeep() -> None:
         with opened(url) as blocking:
-            assert sum(Forgetting(blocking, Signer(KEY), NOW).erase("ana")) >= 1500
+            assert sum(Eraser(blocking, Signer(KEY), NOW).erase("ana")) >= 1500
             assert sum(Pruning(blocking, Signer(KEY), NOW).prune(NOW)) == 3000
 
     async with Ledger(journal, lambda *_: None, lambda _: None) as ledger:
