@@ -22,6 +22,8 @@ INPUT = {
     "range": [0, 255],
     "resize_filter": "bicubic",
 }
+# Fields whose JSON member has another name. The format is fixed: older artefacts must stay readable.
+_MEMBER_NAMES = {"results": "figures"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,8 @@ def write_manifest(  # noqa: PLR0913  (one keyword for each member of the docume
         results=results,
         tools=tools,
     )
-    document = {"schema": SCHEMA, "input": INPUT, **asdict(manifest)}
+    members = {_MEMBER_NAMES.get(name, name): value for name, value in asdict(manifest).items()}
+    document = {"schema": SCHEMA, "input": INPUT, **members}
     (folder / MANIFEST).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return manifest
 

@@ -62,6 +62,7 @@ def test_a_manifest_is_json_with_schema_input_sizes_and_digests(folder: Path) ->
         "range": [0, 255],
         "resize_filter": "bicubic",
     }
+    assert document["figures"] == {"accuracy": 0.5}
     assert document["files"] == {
         "model.onnx": {"sha256": hashlib.sha256(CONTENT).hexdigest(), "bytes": len(CONTENT)},
     }
