@@ -15,12 +15,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from api.http.errors import SettingsError
 from api.http.proxies import host_name
-from auth.certificates import read_subject
-from auth.login.totp import is_data_key
+from auth.certificate_subjects import read_subject
+from auth.login.data_keys import is_data_key
 from auth.principal import Role, Scope
-from auth.tokens.external_issuers import ExternalIssuer
-from auth.tokens.jwks import is_safe_url
-from auth.tokens.jws import IssuerAlgorithm
+from auth.tokens.issuer_rules import ExternalIssuer, IssuerAlgorithm, is_safe_url
 
 Rate = Annotated[str, Field(pattern=r"^\d+/(\d+ ?)?(second|minute|hour|day)s?$")]
 

@@ -5,27 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+
+from cryptography import x509
 
 from auth.accounts.store import UserStore
 from auth.authenticator import VerifiedCredential
+from auth.certificate_subjects import read_subject
 from auth.errors import InvalidToken
 from auth.principal import ROLE_SCOPES, Principal
 
-if TYPE_CHECKING:
-    from cryptography import x509
-
 RECHECK_S = 60.0
-
-
-def read_subject(text: str) -> x509.Name:
-    """A subject in RFC 4514's form, such as `CN=field-app,O=Example`. Raises ValueError."""
-    from cryptography import x509
-
-    subject = x509.Name.from_rfc4514_string(text)
-    if not subject.rdns:
-        raise ValueError("an empty subject names nobody")
-    return subject
 
 
 class CertificateUsers:
@@ -42,8 +31,6 @@ class CertificateUsers:
 
     async def verify(self, pem: str) -> VerifiedCredential:
         """Whom a certificate stands for. Raises InvalidToken, DatabaseUnavailable."""
-        from cryptography import x509
-
         try:
             certificate = x509.load_pem_x509_certificate(pem.encode())
             name = self._names[certificate.subject]

@@ -28,7 +28,7 @@ def _group() -> None:
 @app.command("init")
 def init() -> None:
     """Write the keys that a gateway needs into .env, unless they are there; nothing else in the file changes."""
-    from auth.login.totp import new_data_key
+    from auth.login.data_keys import new_data_key
     from auth.tokens.jws import generate_signing_key
     from monitoring.chains.signing import new_private_key
 

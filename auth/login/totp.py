@@ -37,19 +37,6 @@ class Enrolment:
     uri: str = field(repr=False)
 
 
-def new_data_key() -> str:
-    """256 random bits, as AUTH__DATA_KEY has them."""
-    return Fernet.generate_key().decode()
-
-
-def is_data_key(text: str) -> bool:
-    try:
-        Fernet(text)
-    except ValueError:
-        return False
-    return True
-
-
 class OneTimeCodes:
     """Every method raises DatabaseUnavailable. `data_key` encrypts the secrets; without it nobody can enrol."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from auth.authenticator import VerifiedCredential
 from auth.errors import InvalidToken
 from auth.principal import ROLE_SCOPES, Principal, Role, Scope
 from auth.tokens.access import check, read_expiry, read_text
+from auth.tokens.issuer_rules import ExternalIssuer
 from auth.tokens.jwks import ProviderKeys
 from auth.tokens.jws import header_of, unverified_claims, verified_claims
 
@@ -26,25 +26,6 @@ _REFUSED_HEADERS = frozenset({"jwk", "jku", "x5u", "x5c", "crit", "b64", "zip"})
 # What only ID tokens hold (OpenID Connect Core 1.0, sections 2 and 3.3.2.11).
 _ID_TOKEN_CLAIMS = frozenset({"nonce", "at_hash", "c_hash"})
 _MAX_SUBJECT = 300  # what the columns that hold subjects have room for
-
-
-@dataclass(frozen=True, slots=True)
-class ExternalIssuer:
-    """What is believed of an issuer's tokens for `audience`.
-
-    `scopes` and `roles` translate the issuer's words, found in the claims `scope_claim` and `roles_claim`; words that
-    are not among them grant nothing. Of several roles the first in `roles` counts. Clocks may differ by `leeway_s`.
-    """
-
-    issuer: str
-    audience: str
-    algorithms: tuple[str, ...] = ("RS256", "ES256")
-    scope_claim: str = "scope"
-    scopes: Mapping[str, Scope] = field(default_factory=dict)
-    roles_claim: str | None = None
-    roles: Mapping[str, Role] = field(default_factory=dict)
-    default_role: Role | None = None
-    leeway_s: int = 30
 
 
 class ExternalIssuers:

@@ -9,13 +9,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from http import HTTPStatus
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import structlog
 
 from auth.errors import IssuerUnavailable
+from auth.tokens.issuer_rules import is_safe_url
 from auth.tokens.jws import VerificationKey, verification_key
 
 if TYPE_CHECKING:
@@ -130,22 +129,6 @@ class ProviderKeys:
         if not isinstance(document, dict):
             raise ValueError("not an object")
         return document
-
-
-def is_safe_url(url: str, *, loopback: bool) -> bool:
-    """Whether the URL is https; with `loopback`, http counts too, within this machine."""
-    try:
-        parts = urlsplit(url)
-        secure = parts.scheme == "https" or (loopback and parts.scheme == "http" and _is_loopback(parts.hostname))
-        return secure and bool(parts.hostname) and parts.username is None and not parts.fragment
-    except ValueError:
-        return False
-
-
-def _is_loopback(host: str | None) -> bool:
-    with suppress(ValueError):
-        return host == "localhost" or ip_address(host or "").is_loopback
-    return False
 
 
 def read_keys(document: Mapping[str, Any], algorithms: Iterable[str]) -> Mapping[str, VerificationKey]:

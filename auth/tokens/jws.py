@@ -28,8 +28,6 @@ SigningAlgorithm = Literal["ES256", "HS256"]
 
 MAX_TOKEN_CHARS = 8192
 
-IssuerAlgorithm = Literal["RS256", "RS384", "RS512", "ES256", "ES384", "ES512"]
-
 # What a key for each algorithm says of itself (RFC 7518, sections 3.1 and 6).
 _KIND_OF: Mapping[str, tuple[str, str | None]] = {
     "RS256": ("RSA", None),

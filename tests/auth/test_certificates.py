@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from auth.accounts.store import User, UserStore
-from auth.certificates import CertificateUsers, read_subject
+from auth.certificate_subjects import read_subject
+from auth.certificates import CertificateUsers
 from auth.errors import InvalidToken
 from auth.principal import ROLE_SCOPES, Role
 

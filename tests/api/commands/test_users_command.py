@@ -16,7 +16,7 @@ from api.cli import run
 from api.lifespan import one_time_codes
 from api.settings import Settings, load_settings
 from auth.accounts.store import UserStore
-from auth.login.totp import new_data_key
+from auth.login.data_keys import new_data_key
 from auth.tokens.jws import generate_signing_key
 from storage.engine import open_engine
 

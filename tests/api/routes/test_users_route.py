@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from api.commands.users import with_accounts
 from api.settings import Settings
-from auth.login.totp import new_data_key
+from auth.login.data_keys import new_data_key
 from auth.principal import Role
 
 NEW = "walnut ferry quiet lamp"

@@ -13,9 +13,10 @@ from auth.accounts.passwords import PasswordHasher
 from auth.accounts.service import AccountService
 from auth.accounts.store import User, UserStore
 from auth.errors import BadCode, BadCredentials, InvalidGrant, MissingCode, TooManyGuesses, TotpConflict
+from auth.login.data_keys import is_data_key, new_data_key
 from auth.login.service import LoginService
 from auth.login.throttle import LoginThrottle
-from auth.login.totp import STEP_S, Enrolment, OneTimeCodes, is_data_key, new_data_key
+from auth.login.totp import STEP_S, Enrolment, OneTimeCodes
 from auth.principal import Role, Scope
 from auth.sessions import SessionStore
 from auth.tables import users

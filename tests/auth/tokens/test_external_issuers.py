@@ -18,7 +18,8 @@ from jose import jwk
 
 from auth.errors import ExpiredToken, InvalidToken
 from auth.principal import ROLE_SCOPES, Role, Scope
-from auth.tokens.external_issuers import ExternalIssuer, ExternalIssuers
+from auth.tokens.external_issuers import ExternalIssuers
+from auth.tokens.issuer_rules import ExternalIssuer
 from auth.tokens.jws import generate_signing_key, load_signing_key
 
 NOW = 1_800_000_000

@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from auth.errors import IssuerUnavailable
-from auth.tokens.jwks import ProviderKeys, is_safe_url
+from auth.tokens.issuer_rules import is_safe_url
+from auth.tokens.jwks import ProviderKeys
 
 DISCOVERY = "/.well-known/openid-configuration"
 TLS = ssl.create_default_context()  # reading the certificates takes longer than a test

@@ -18,7 +18,8 @@ from jose import jwk
 
 from auth.errors import ExpiredToken, InvalidToken
 from auth.principal import Role, Scope
-from auth.tokens.external_issuers import ExternalIssuer, ExternalIssuers
+from auth.tokens.external_issuers import ExternalIssuers
+from auth.tokens.issuer_rules import ExternalIssuer
 
 SAMPLE = Path(__file__).parents[3] / "samples" / "yellowstone_forest.jpg"
 RULES: dict[str, Any] = {
