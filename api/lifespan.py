@@ -12,8 +12,8 @@ from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.deps import State
+from api.errors import SettingsError
 from api.http.draining import Draining
-from api.http.errors import SettingsError
 from api.prediction.admission import memory_for_images
 from api.rate_limits.limiter import CallerLimits
 from api.server.allocator import return_free_memory

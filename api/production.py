@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import unquote, urlsplit
 
-from api.http.errors import SettingsError
+from api.errors import SettingsError
 from api.lifespan import open_keyring
 from api.settings import Settings
 from auth.accounts.passwords import check_password_policy

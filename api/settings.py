@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from api.http.errors import SettingsError
-from api.http.proxies import host_name
+from api.errors import SettingsError
+from api.http.host_names import host_name
 from auth.certificate_subjects import read_subject
 from auth.login.data_keys import is_data_key
 from auth.principal import Role, Scope

@@ -16,7 +16,7 @@ import typer
 from api.commands.database import operator, with_engine
 from api.commands.moments import moment
 from api.commands.output import JsonFlag, print_json
-from api.http.errors import CommandFailed
+from api.errors import CommandFailed
 from api.settings import load_settings
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.commands.users import noted, with_accounts
-from api.http.errors import CommandFailed
+from api.errors import CommandFailed
 from api.settings import Settings, child_environment, load_settings
 from auth.accounts.service import AccountService
 from auth.accounts.store import User

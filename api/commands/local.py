@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from api.commands.output import JsonFlag, print_json, print_table, progress_bar
-from api.http.errors import CommandFailed
+from api.errors import CommandFailed
 from api.settings import load_settings
 
 ModelOption = Annotated[Path | None, typer.Option(help="An artefact folder; MODEL__URL's if absent.")]

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from api.http.errors import ApiError
+from api.errors import ApiError
 from auth.errors import AuthError
 from model.errors import ModelError
 from monitoring.errors import MonitoringError

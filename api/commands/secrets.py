@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 
 from api.commands.database import Note, with_engine
-from api.http.errors import SettingsError
+from api.errors import SettingsError
 from api.settings import Settings
 
 app = typer.Typer(help="Make the secrets a gateway needs.", no_args_is_help=True)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.http.errors import SettingsError
+from api.errors import SettingsError
 from api.settings import Settings, load_settings
 
 if TYPE_CHECKING:

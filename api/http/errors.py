@@ -1,24 +1,10 @@
-"""From error classes to answers: one table, one shape (RFC 9457).
-
-ApiError
-├── SettingsError          settings_error            start-up and command line only
-├── BadRequest             bad_request              what is no HTTP
-├── HeadTooLarge           head_too_large
-├── RequestTooSlow         request_too_slow
-├── BodyTooLarge           body_too_large
-├── UnsupportedBody        unsupported_body
-├── HostNotAllowed         host_not_allowed
-├── MissingFile            missing_file
-├── BadForm                bad_form
-├── UnsupportedGrant       unsupported_grant
-└── UnauthorizedClient     unauthorized_client
-"""
+"""From error classes to answers: one table, one shape (RFC 9457)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -30,68 +16,21 @@ import auth.errors as auth
 import model.errors as model
 import monitoring.errors as monitoring
 import storage.errors as storage
+from api.errors import (
+    BadForm,
+    BadRequest,
+    BodyTooLarge,
+    CommandFailed,
+    HeadTooLarge,
+    HostNotAllowed,
+    MissingFile,
+    RequestTooSlow,
+    SettingsError,
+    UnauthorizedClient,
+    UnsupportedBody,
+    UnsupportedGrant,
+)
 from api.http.openapi import allowed_methods
-
-
-class ApiError(Exception):
-    """Base of the front door's own errors; the message is one sentence that says what to do."""
-
-    code: ClassVar[str]
-
-
-class SettingsError(ApiError):
-    code = "settings_error"
-
-
-class CommandFailed(ApiError):
-    """A command could not do all it was asked for."""
-
-    code = "command_failed"
-
-
-class BadRequest(ApiError):
-    code = "bad_request"
-
-
-class HeadTooLarge(ApiError):
-    code = "head_too_large"
-
-
-class RequestTooSlow(ApiError):
-    """The client took longer to send than the gateway waits."""
-
-    code = "request_too_slow"
-
-
-class BodyTooLarge(ApiError):
-    code = "body_too_large"
-
-
-class UnsupportedBody(ApiError):
-    code = "unsupported_body"
-
-
-class HostNotAllowed(ApiError):
-    code = "host_not_allowed"
-
-
-class MissingFile(ApiError):
-    code = "missing_file"
-
-
-class BadForm(ApiError):
-    code = "bad_form"
-
-
-class UnsupportedGrant(ApiError):
-    code = "unsupported_grant"
-
-
-class UnauthorizedClient(ApiError):
-    """A client that is known asks for what is not its own."""
-
-    code = "unauthorized_client"
-
 
 STATUS_BY_ERROR: Mapping[type[Exception], HTTPStatus] = {
     BadRequest: HTTPStatus.BAD_REQUEST,

@@ -15,8 +15,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.errors import BodyTooLarge, RequestTooSlow
 from api.http.draining import Draining
-from api.http.errors import CLIENT_LEFT, BodyTooLarge, RequestTooSlow, problem
+from api.http.errors import CLIENT_LEFT, problem
 from monitoring.metrics import Metrics
 from monitoring.sentry import ErrorReporter
 

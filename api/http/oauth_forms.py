@@ -11,7 +11,8 @@ from urllib.parse import parse_qsl, unquote_plus
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from api.http.errors import OAUTH_ERRORS, BadForm, build_error_headers, find_status
+from api.errors import BadForm
+from api.http.errors import OAUTH_ERRORS, build_error_headers, find_status
 from api.schemas.predictions import OAuthProblem
 from auth.clients import Client, ClientStore
 from auth.errors import InvalidClient

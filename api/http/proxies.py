@@ -11,7 +11,9 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.http.errors import HostNotAllowed, problem
+from api.errors import HostNotAllowed
+from api.http.errors import problem
+from api.http.host_names import host_name
 
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
@@ -88,12 +90,6 @@ class AllowedHosts:
 
     def _allows(self, hosts: Sequence[str]) -> bool:
         return "*" in self._names or (len(hosts) == 1 and host_name(hosts[0]) in self._names)
-
-
-def host_name(authority: str) -> str:
-    """The name in `name:port`, in lower case; an IPv6 address keeps its brackets."""
-    name, separator, port = authority.strip().lower().rpartition(":")
-    return (name if separator and (port.isdecimal() or not port) else authority.strip().lower()).rstrip(".")
 
 
 def _address(text: str) -> Address | None:

@@ -12,7 +12,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
-from api.http.errors import BadForm, MissingFile, UnsupportedBody
+from api.errors import BadForm, MissingFile, UnsupportedBody
 from api.http.middleware import exceeds, too_large
 from model.imaging.bounds import MAX_BYTES
 

@@ -9,8 +9,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from api.deps import Rooms, State
+from api.errors import UnsupportedGrant
 from api.http.audit import record
-from api.http.errors import OAUTH_ERRORS, UnsupportedGrant
+from api.http.errors import OAUTH_ERRORS
 from api.http.oauth_forms import REFUSALS, authenticate_client, form_body, oauth_error, read_form, require
 from api.rate_limits.limiter import TOKEN_LIMIT, CallerLimits, caller_address
 from api.schemas.predictions import Token

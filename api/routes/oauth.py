@@ -9,8 +9,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from api.deps import Rooms, State, authenticate_request, get_bearer_token
+from api.errors import UnauthorizedClient
 from api.http.audit import record
-from api.http.errors import OAUTH_ERRORS, UnauthorizedClient
+from api.http.errors import OAUTH_ERRORS
 from api.http.oauth_forms import REFUSALS, authenticate_client, form_body, oauth_error, read_form
 from api.routes.auth import grants
 from api.schemas.predictions import Introspection

@@ -12,7 +12,8 @@ from typing import Any
 import structlog
 from starlette.datastructures import MutableHeaders
 
-from api.http.errors import ApiError, BadRequest, HeadTooLarge, RequestTooSlow, find_status, problem
+from api.errors import ApiError, BadRequest, HeadTooLarge, RequestTooSlow
+from api.http.errors import find_status, problem
 from api.http.middleware import set_security_headers
 from api.server.tls import CertificateProtocol
 from auth.login.throttle import client_network

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, cast
 import uvicorn
 from uvicorn.lifespan.off import LifespanOff
 
+from api.errors import SettingsError
 from api.http.draining import Draining
-from api.http.errors import SettingsError
 from api.server.connections import BoundedProtocol, ConnectionLimiter
 from api.server.tls import server_context
 from api.settings import Settings

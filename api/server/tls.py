@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from api.http.errors import SettingsError
+from api.errors import SettingsError
 from api.settings import Settings
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from api.http.errors import SettingsError
+from api.errors import SettingsError
 from api.settings import Settings, load_settings
 
 EXAMPLE = Path(__file__).parents[2] / ".env.example"

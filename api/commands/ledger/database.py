@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from api.commands.database import with_engine
-from api.http.errors import CommandFailed
+from api.errors import CommandFailed
 from api.settings import Settings
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from api.commands.ledger.database import ledger_view, principal_named
 from api.commands.ledger.verify import NO_PARQUET
 from api.commands.moments import moment
 from api.commands.output import JsonFlag, print_json, progress_bar
-from api.http.errors import CommandFailed
+from api.errors import CommandFailed
 from api.settings import Settings, load_settings
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import typer
 
 from api.commands.database import with_engine
 from api.commands.output import JsonFlag, print_json
-from api.http.errors import CommandFailed
+from api.errors import CommandFailed
 from api.settings import Settings, load_settings
 
 if TYPE_CHECKING:

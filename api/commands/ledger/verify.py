@@ -13,7 +13,7 @@ import typer
 
 from api.commands.ledger.database import ledger_view
 from api.commands.output import JsonFlag, print_json
-from api.http.errors import CommandFailed
+from api.errors import CommandFailed
 from api.settings import load_settings
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from api.http.errors import NEVER_OVER_HTTP, OAUTH_ERRORS, STATUS_BY_ERROR, ApiError
+from api.errors import ApiError
+from api.http.errors import NEVER_OVER_HTTP, OAUTH_ERRORS, STATUS_BY_ERROR
 from auth.errors import AuthError
 from model.errors import ModelError
 from monitoring.errors import MonitoringError

@@ -16,7 +16,7 @@ from limits import parse
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from api.http.errors import SettingsError
+from api.errors import SettingsError
 from api.rate_limits.guarded import GuardedWindows, make_windows
 from api.rate_limits.shared import REDIS_WAIT_S, RedisWindows
 from api.rate_limits.windows import SLICES, Windows

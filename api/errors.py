@@ -1,0 +1,90 @@
+"""Errors of the api package itself. Imports no web framework: api.http.errors maps these classes to responses.
+
+ApiError
+├── SettingsError          settings_error         start-up and command line only
+├── CommandFailed          command_failed         command line only
+├── BadRequest             bad_request
+├── HeadTooLarge           head_too_large
+├── RequestTooSlow         request_too_slow
+├── BodyTooLarge           body_too_large
+├── UnsupportedBody        unsupported_body
+├── HostNotAllowed         host_not_allowed
+├── MissingFile            missing_file
+├── BadForm                bad_form
+├── UnsupportedGrant       unsupported_grant
+└── UnauthorizedClient     unauthorized_client
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ApiError(Exception):
+    """Base of this package's errors; the message is one sentence that says what to do."""
+
+    code: ClassVar[str]
+
+
+class SettingsError(ApiError):
+    """A setting is missing or unusable; the message names it, never its value."""
+
+    code = "settings_error"
+
+
+class CommandFailed(ApiError):
+    """A command could not do everything that was requested."""
+
+    code = "command_failed"
+
+
+class BadRequest(ApiError):
+    """The request is not valid HTTP."""
+
+    code = "bad_request"
+
+
+class HeadTooLarge(ApiError):
+    """The request line and headers exceed their limits."""
+
+    code = "head_too_large"
+
+
+class RequestTooSlow(ApiError):
+    """The client sends more slowly than the gateway waits."""
+
+    code = "request_too_slow"
+
+
+class BodyTooLarge(ApiError):
+    code = "body_too_large"
+
+
+class UnsupportedBody(ApiError):
+    """The body has a content type or an encoding that the route does not accept."""
+
+    code = "unsupported_body"
+
+
+class HostNotAllowed(ApiError):
+    """The Host header names a host that the gateway does not serve."""
+
+    code = "host_not_allowed"
+
+
+class MissingFile(ApiError):
+    code = "missing_file"
+
+
+class BadForm(ApiError):
+    code = "bad_form"
+
+
+class UnsupportedGrant(ApiError):
+    code = "unsupported_grant"
+
+
+class UnauthorizedClient(ApiError):
+    """An authenticated client may not do this to a token of another client."""
+
+    code = "unauthorized_client"
