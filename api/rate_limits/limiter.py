@@ -99,7 +99,7 @@ class CallerLimits(Limiter):
         """Raises RateLimitExceeded."""
         caller = key_of(request)
         limit_result = await self._windows.hit(item, name, caller)
-        limit_results = request.scope["state"].setdefault("standings", [])
+        limit_results = request.scope["state"].setdefault("limit_results", [])
         limit_results.insert(0, (name, limit_result))
         request.state.view_rate_limit = limit_result.item, [caller, name]  # where slowapi keeps it
         if not limit_result.allowed:
@@ -108,7 +108,7 @@ class CallerLimits(Limiter):
     @staticmethod
     def headers(state: dict[str, Any]) -> Iterator[tuple[str, str]]:
         """`RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers), `Retry-After` once refused."""
-        limit_results: list[tuple[str, LimitResult]] = state.get("standings", [])
+        limit_results: list[tuple[str, LimitResult]] = state.get("limit_results", [])
         if not limit_results:
             return
         yield "RateLimit-Policy", ", ".join(_policy(*one) for one in limit_results)

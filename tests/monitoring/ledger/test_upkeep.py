@@ -44,7 +44,7 @@ tools = open_blocking_engine(url).execution_options(**WRITING), Signer(key), dat
 if what == "prune":
     parts = retention.Pruning(*tools).prune(datetime.fromisoformat(moment))
 else:
-    parts = erasure.Forgetting(*tools).erase("ana")
+    parts = erasure.Eraser(*tools).erase("ana")
 for part in parts:
     print(part, flush=True)
 """
