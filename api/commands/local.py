@@ -38,11 +38,11 @@ def predict(images: list[Path], model: ModelOption = None, as_json: JsonFlag = F
 def evaluate(data: Annotated[Path, typer.Option()], model: ModelOption = None, as_json: JsonFlag = False) -> None:
     """Judge a model on labelled images: DATA/test where there is one, else DATA."""
     from model.backends import open_backend
-    from model.offline.dataset import evaluation_folder, list_images
+    from model.offline.dataset import find_evaluation_folder, list_images
     from model.offline.evaluate import evaluate as judge
 
     backend = open_backend(_url(model))
-    files = list_images(evaluation_folder(data), backend.info.classes)
+    files = list_images(find_evaluation_folder(data), backend.info.classes)
     with progress_bar("Evaluating", len(files)) as advance:
         results = judge(backend, files, advance)
     name = backend.info.full_name

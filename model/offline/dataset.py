@@ -1,4 +1,4 @@
-"""Labelled images on disk: one folder a class, split by folder or by seed."""
+"""Labelled images on disk: one folder per class, split by folder or by seed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from model.errors import DatasetError, ImageRefused
 from model.imaging.decode import INPUT_SIZE, DecodedImage, decode_image
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"}
+_ORIGINAL_LAYOUT = Path("UCMerced_LandUse/Images")
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledFiles:
-    """Paths and their class indices; `classes` names the indices in order."""
+    """Image paths and their class indices. `classes` holds the class names in index order."""
 
     paths: tuple[Path, ...]
     labels: tuple[int, ...]
@@ -28,82 +29,87 @@ class LabelledFiles:
 
 
 @dataclass(frozen=True, slots=True)
-class Pixels:
-    """Decoded images: `images` is uint8 [n, 256, 256, 3], `labels` is int64 [n]."""
+class LabelledImages:
+    """Decoded images: `pixels` is uint8 [n, height, width, 3], `labels` is int64 [n]."""
 
-    images: NDArray[np.uint8]
+    pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
 
 
-def training_folder(data: Path) -> Path:
-    """Where the training classes lie: DIR/train, the original layout, or DIR itself."""
-    candidates = (data / "train", data / "UCMerced_LandUse" / "Images", data / "Images", data)
-    return _first_with_classes(data, candidates)
+def find_training_folder(data: Path) -> Path:
+    """Return the folder with the training classes: `data`/train, the original layout, or `data` itself.
+
+    Raises DatasetError when none of them contains class folders.
+    """
+    return _find_class_folders(data, "train")
 
 
-def evaluation_folder(data: Path) -> Path:
-    """Where the classes to evaluate on lie: DIR/test where there is one, else as `training_folder`."""
-    candidates = (data / "test", data / "UCMerced_LandUse" / "Images", data / "Images", data)
-    return _first_with_classes(data, candidates)
+def find_evaluation_folder(data: Path) -> Path:
+    """Return `data`/test if it exists; otherwise search like `find_training_folder`. Raises DatasetError."""
+    return _find_class_folders(data, "test")
 
 
-def held_out_folder(data: Path) -> Path | None:
-    """DIR/test, or None for a layout that keeps no test images apart."""
+def find_test_folder(data: Path) -> Path | None:
+    """Return `data`/test, or None when the data set has no separate test images."""
     return data / "test" if (data / "test").is_dir() else None
 
 
 def list_images(folder: Path, classes: Sequence[str] | None = None) -> LabelledFiles:
-    """List the images below `folder`/<class>/, sorted by class and then by name.
+    """List the images in `folder`/<class>/, sorted by class and then by name.
 
-    With `classes`, indices follow that order and a folder it lacks is an error. Raises DatasetError.
+    When `classes` is given, labels are indices into it. Raises DatasetError when a folder matches none of these
+    classes, or when there are no images.
     """
-    found = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()}
-    names = tuple(classes) if classes is not None else tuple(found)
-    unknown = sorted(set(found) - set(names))
+    class_folders = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()}
+    names = tuple(classes) if classes is not None else tuple(class_folders)
+    unknown = sorted(set(class_folders) - set(names))
     if unknown:
-        raise DatasetError(f"{folder} has classes that the model does not know: {', '.join(unknown)}.")
+        raise DatasetError(f"{folder} contains classes that the model does not have: {', '.join(unknown)}.")
     pairs = [
         (path, index)
         for index, name in enumerate(names)
-        if name in found
-        for path in sorted(found[name].iterdir())
+        if name in class_folders
+        for path in sorted(class_folders[name].iterdir())
         if path.suffix.lower() in _SUFFIXES
     ]
     if not pairs:
-        raise DatasetError(f"No images below {folder}. Expected {folder}/<class>/*.jpg or *.tif.")
+        raise DatasetError(f"No images in {folder}. Expected {folder}/<class>/*.jpg or *.tif.")
     return LabelledFiles(tuple(path for path, _ in pairs), tuple(label for _, label in pairs), names)
 
 
-def stratified_split(files: LabelledFiles, fraction: float, seed: int) -> tuple[LabelledFiles, LabelledFiles]:
-    """Cut `fraction` of every class off as the second part; the same seed cuts the same files."""
+def split_by_class(files: LabelledFiles, fraction: float, seed: int) -> tuple[LabelledFiles, LabelledFiles]:
+    """Split into (training, validation), moving `fraction` of every class to validation.
+
+    The result depends only on the order of the files and on the seed.
+    """
     generator = np.random.default_rng(seed)
     labels = np.asarray(files.labels)
-    held: set[int] = set()
+    validation: set[int] = set()
     for label in range(len(files.classes)):
         members = np.flatnonzero(labels == label)
-        held.update(generator.permutation(members)[: round(len(members) * fraction)].tolist())
-    kept = [index for index in range(len(files)) if index not in held]
-    return _take(files, kept), _take(files, sorted(held))
+        validation.update(generator.permutation(members)[: round(len(members) * fraction)].tolist())
+    training = [index for index in range(len(files)) if index not in validation]
+    return _select(files, training), _select(files, sorted(validation))
 
 
 def read_image(path: Path) -> DecodedImage:
-    """Decode one file with the gateway's own decoder. Raises DatasetError, naming the file."""
+    """Decode one file with the gateway's own decoder. Raises DatasetError with the file's path."""
     try:
         return decode_image(path.read_bytes())
     except ImageRefused as error:
         raise DatasetError(f"{path}: {error} Repair or remove the file.") from error
 
 
-def read_pixels(files: LabelledFiles, progress: Callable[[int], object] = lambda _: None) -> Pixels:
-    """Decode every file; `progress` is told how many are done. Raises DatasetError."""
-    images = np.empty((len(files), *INPUT_SIZE, 3), np.uint8)
+def read_images(files: LabelledFiles, progress: Callable[[int], object] = lambda _: None) -> LabelledImages:
+    """Decode every file, calling `progress` with the number done so far. Raises DatasetError."""
+    pixels = np.empty((len(files), *INPUT_SIZE, 3), np.uint8)
     for index, path in enumerate(files.paths):
-        images[index] = read_image(path).pixels
+        pixels[index] = read_image(path).pixels
         progress(index + 1)
-    return Pixels(images, np.asarray(files.labels, np.int64))
+    return LabelledImages(pixels, np.asarray(files.labels, np.int64))
 
 
-def _take(files: LabelledFiles, indices: Sequence[int]) -> LabelledFiles:
+def _select(files: LabelledFiles, indices: Sequence[int]) -> LabelledFiles:
     return LabelledFiles(
         tuple(files.paths[index] for index in indices),
         tuple(files.labels[index] for index in indices),
@@ -111,10 +117,10 @@ def _take(files: LabelledFiles, indices: Sequence[int]) -> LabelledFiles:
     )
 
 
-def _first_with_classes(data: Path, candidates: Sequence[Path]) -> Path:
-    for folder in candidates:
+def _find_class_folders(data: Path, split: str) -> Path:
+    for folder in (data / split, data / _ORIGINAL_LAYOUT, data / _ORIGINAL_LAYOUT.name, data):
         if folder.is_dir() and any(path.is_dir() for path in folder.iterdir()):
             return folder
     raise DatasetError(
-        f"No class folders in {data}. Expected train/<class>/, UCMerced_LandUse/Images/<class>/ or <class>/."
+        f"No class folders in {data}. Expected {split}/<class>/, {_ORIGINAL_LAYOUT}/<class>/ or <class>/."
     )

@@ -1,4 +1,4 @@
-"""How good a back end is on labelled images: through the decoder and the runtime that serve requests."""
+"""Measure a back end on labelled images with the same decoder and runtime that serve requests."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ from numpy.typing import NDArray
 from model.backends import Backend
 from model.errors import DatasetError
 from model.offline.dataset import LabelledFiles, read_image
-from model.offline.metrics import EvaluationResults, measure
+from model.offline.metrics import EvaluationResults, compute_results
 
 
 def evaluate(
     backend: Backend, files: LabelledFiles, progress: Callable[[int], object] = lambda _: None
 ) -> EvaluationResults:
-    """Predict every file, one by one on as many threads as cores; `progress` is told how many are done.
+    """Predict every file, one image per prediction, on one thread per core.
 
-    Raises DatasetError for a file that cannot be decoded, or labels that do not follow the model's classes.
+    Calls `progress` with the number of files done so far. Raises DatasetError when a file cannot be decoded or when
+    the labels are not indices into the model's classes.
     """
     if files.classes != backend.info.classes:
         raise DatasetError("The labels do not follow the model's classes. List the images with the model's classes.")
 
-    def probabilities(path: Path) -> NDArray[np.float32]:
-        row: NDArray[np.float32] = backend.predict(read_image(path).pixels[np.newaxis])[0]
-        return row
+    def predict(path: Path) -> NDArray[np.float32]:
+        probabilities: NDArray[np.float32] = backend.predict(read_image(path).pixels[np.newaxis])[0]
+        return probabilities
 
     rows: list[NDArray[np.float32]] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for row in pool.map(probabilities, files.paths):
+        for row in pool.map(predict, files.paths):
             rows.append(row)
             progress(len(rows))
-    return measure(np.stack(rows), np.asarray(files.labels), files.classes)
+    return compute_results(np.stack(rows), np.asarray(files.labels), files.classes)

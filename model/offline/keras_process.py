@@ -1,4 +1,4 @@
-"""Where TensorFlow runs: in short-lived child processes, so that the gateway's environment never holds it."""
+"""Run TensorFlow in short-lived child processes, so that the gateway's environment does not have to contain it."""
 
 from __future__ import annotations
 
@@ -14,60 +14,68 @@ from typing import Any
 
 from model.errors import KerasMissing, KerasProcessFailed
 
-# What Python, TensorFlow and a download of weights may need of the environment.
-_PASSED = frozenset(
+# The variables that Python, TensorFlow and a download of weights may need.
+_PASSED_VARIABLES = frozenset(
     {"PATH", "HOME", "LANG", "TMPDIR", "TERM", "COLUMNS", "LD_LIBRARY_PATH", "GLIBC_TUNABLES", "SSL_CERT_FILE"}
     | {"HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"}
 )
-_PASSED_KINDS = ("LC_", "TF_", "KERAS_", "CUDA_", "NVIDIA_", "XLA_", "OMP_")
+_PASSED_PREFIXES = ("LC_", "TF_", "KERAS_", "CUDA_", "NVIDIA_", "XLA_", "OMP_")
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_in_keras(module: str, options: Mapping[str, Any], python: Path | None = None) -> None:
-    """Run `python -m MODULE JSON` to its end; the child writes to this process's stdout and stderr.
+    """Run `python -m MODULE OPTIONS_AS_JSON` and wait for it; the child shares this process's stdout and stderr.
 
-    Raises KerasMissing, KerasProcessFailed.
+    `python` is the interpreter; see `choose_interpreter` for the default. Raises KerasMissing, KerasProcessFailed.
     """
     interpreter = choose_interpreter(python, PROJECT_ROOT, importlib.util.find_spec("tensorflow") is not None)
     command: list[str | Path] = [interpreter, "-m", module, json.dumps(dict(options))]
-    status = subprocess.run(command, check=False, env=_harmless_environment()).returncode
+    status = subprocess.run(command, check=False, env=_environment_without_secrets()).returncode
     if status < 0:
-        raise KerasProcessFailed(f"{module} was ended by signal {-status}. If that is 9, it may lack memory.")
+        raise KerasProcessFailed(f"{module} was ended by signal {-status}. Signal 9 usually means too little memory.")
     if status > 0:
-        raise KerasProcessFailed(f"{module} failed with exit status {status}. Its own message above says why.")
+        raise KerasProcessFailed(f"{module} failed with exit status {status}. Its error message is above.")
 
 
-def _harmless_environment() -> dict[str, str]:
-    """No secret: the child may open a file from elsewhere, and Keras' loader has been talked into running code."""
-    return {name: value for name, value in os.environ.items() if name in _PASSED or name.startswith(_PASSED_KINDS)}
+def choose_interpreter(configured: Path | None, root: Path, has_tensorflow: bool) -> Path:
+    """Return `configured`, else this interpreter when it has TensorFlow, else the one in `root`/.venv-keras.
 
-
-def choose_interpreter(given: Path | None, root: Path, tensorflow_here: bool) -> Path:
-    """Take `given`, else this interpreter if TensorFlow is here, else `root`/.venv-keras. Raises KerasMissing."""
-    if given is not None:
-        return given
-    if tensorflow_here:
+    Raises KerasMissing when .venv-keras does not exist.
+    """
+    if configured is not None:
+        return configured
+    if has_tensorflow:
         return Path(sys.executable)
-    beside = root / ".venv-keras" / "bin" / "python"
-    if not beside.exists():
-        raise KerasMissing("Keras is not installed. Run `make keras` to make .venv-keras, or name an interpreter.")
-    return beside
+    fallback = root / ".venv-keras" / "bin" / "python"
+    if not fallback.exists():
+        raise KerasMissing("Keras is not installed. Run `make keras`, or set MODEL__KERAS_PYTHON to an interpreter.")
+    return fallback
 
 
 @contextmanager
-def start_quietly() -> Iterator[None]:
-    """For the child: import TensorFlow in this context to be spared its notes about absent GPUs.
+def silence_stderr() -> Iterator[None]:
+    """Discard what native code writes to stderr; the child imports TensorFlow inside this context.
 
-    It logs them before its log level can be set, and from C++, so that the file descriptor has to be turned away.
+    TensorFlow reports missing GPUs from C++ before its log level can be set, so only the file descriptor can be
+    redirected. Exceptions pass through.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
-    kept = os.dup(2)
+    saved = os.dup(2)
     try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
+        with open(os.devnull, "wb") as devnull:
+            os.dup2(devnull.fileno(), 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
+def _environment_without_secrets() -> dict[str, str]:
+    """The child may open a file from an untrusted source, and Keras' loader has had code-execution bugs."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in _PASSED_VARIABLES or name.startswith(_PASSED_PREFIXES)
+    }

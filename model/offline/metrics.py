@@ -1,4 +1,4 @@
-"""Figures of a classifier from its probabilities: accuracy, macro F1, log loss, calibration error."""
+"""Results of a classifier, computed from its probabilities: accuracy, macro F1, log loss, calibration error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ECE_BINS = 15
 
 @dataclass(frozen=True, slots=True)
 class ClassResults:
-    """Precision, recall and F1 of one class, and how many images truly carry it."""
+    """Precision, recall and F1 of one class. `support` is the number of images that belong to it."""
 
     precision: float
     recall: float
@@ -24,7 +24,7 @@ class ClassResults:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationResults:
-    """A model's figures on `n` labelled images; `ece` is the expected calibration error (Guo et al., 2017)."""
+    """Results of a model on `n` labelled images. `ece` is the expected calibration error (Guo et al., 2017)."""
 
     n: int
     accuracy: float
@@ -35,20 +35,21 @@ class EvaluationResults:
     confusion: list[list[int]]
 
     def as_dict(self) -> dict[str, Any]:
+        """Return the results as plain dictionaries, lists and numbers, ready for JSON."""
         return asdict(self)
 
 
-def measure(
+def compute_results(
     probabilities: NDArray[np.floating], labels: NDArray[np.integer], classes: Sequence[str]
 ) -> EvaluationResults:
-    """Judge float [n, classes] probabilities against integer [n] labels.
+    """Compare probabilities, float [n, classes], with the true labels, integer [n].
 
-    Macro F1 averages the classes that have at least one image. `confusion[true][predicted]` counts images.
+    Macro F1 averages over the classes that have at least one image. `confusion[true][predicted]` counts images.
     """
     predicted = probabilities.argmax(axis=1)
     confusion = np.zeros((len(classes), len(classes)), np.int64)
     np.add.at(confusion, (labels, predicted), 1)
-    per_class = {name: _class_results(confusion, index) for index, name in enumerate(classes)}
+    per_class = {name: _compute_class_results(confusion, index) for index, name in enumerate(classes)}
     true_class = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     return EvaluationResults(
         n=len(labels),
@@ -62,7 +63,7 @@ def measure(
 
 
 def expected_calibration_error(confidence: NDArray[np.floating], correct: NDArray[np.bool_]) -> float:
-    """Mean gap between confidence and accuracy over 15 equal bins, weighted by their counts."""
+    """Return the mean gap between confidence and accuracy over 15 equal bins, weighted by the images in each bin."""
     bins = np.minimum((confidence * _ECE_BINS).astype(int), _ECE_BINS - 1)
     gaps = [
         abs(float(confidence[bins == index].mean()) - float(correct[bins == index].mean())) * (bins == index).mean()
@@ -71,13 +72,13 @@ def expected_calibration_error(confidence: NDArray[np.floating], correct: NDArra
     return float(sum(gaps))
 
 
-def _class_results(confusion: NDArray[np.int64], index: int) -> ClassResults:
-    hits = int(confusion[index, index])
+def _compute_class_results(confusion: NDArray[np.int64], index: int) -> ClassResults:
+    true_positives = int(confusion[index, index])
     support = int(confusion[index].sum())
-    called = int(confusion[:, index].sum())
+    predictions = int(confusion[:, index].sum())
     return ClassResults(
-        precision=hits / called if called else 0.0,
-        recall=hits / support if support else 0.0,
-        f1=2 * hits / (support + called) if support + called else 0.0,
+        precision=true_positives / predictions if predictions else 0.0,
+        recall=true_positives / support if support else 0.0,
+        f1=2 * true_positives / (support + predictions) if support + predictions else 0.0,
         support=support,
     )

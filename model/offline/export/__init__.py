@@ -1,4 +1,4 @@
-"""From a `.keras` file to a served artefact. Importing this package loads no TensorFlow; its modules do."""
+"""Export of a `.keras` file to a served artefact. Only the modules of this package import TensorFlow."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """What to export and where to.
+    """What to export, and where to.
 
-    `model` is a .keras file, `out` the artefact folder to make, `name` and `version` say what it will be called;
-    the ONNX graph is compared with the model on the images found below the folder `images`.
+    `model` is the .keras file, `out` the artefact folder to create, `name` and `version` identify the artefact.
+    `images` is a folder; the ONNX graph is compared with the model on the images found in it and its subfolders.
     """
 
     model: str

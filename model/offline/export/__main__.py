@@ -1,4 +1,4 @@
-"""Entry of the export process: one argument, the options as JSON."""
+"""Entry point of the export process. Its only argument is an ExportOptions as JSON."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import sys
 
 from model.errors import ModelError
 from model.offline.export import ExportOptions
-from model.offline.keras_process import start_quietly
+from model.offline.keras_process import silence_stderr
 
 
 def main() -> int:
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # a GPU rounds more coarsely than the comparison allows
-    with start_quietly():
+    # A GPU rounds more coarsely than the comparison tolerates.
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    with silence_stderr():
         from model.offline.export.build import export
 
     try:
@@ -22,7 +23,7 @@ def main() -> int:
     except ModelError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{manifest.full_name} is exported.")
+    print(f"Exported {manifest.full_name}.")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""One export: load, convert, compare, and only then leave an artefact folder behind."""
+"""The export: load, convert, compare, and write the artefact folder only when everything succeeded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from model.errors import ExportRefused
 from model.offline.export import ExportOptions
 from model.offline.export.check import Agreement, CheckImages, check_softmax, collect_images, compare, predict_with_onnx
 from model.offline.export.convert import load_classifier, to_onnx
-from model.offline.export.record import Record, read_record, short_card
+from model.offline.export.record import TrainingRecord, make_short_card, read_record
 from model.registry.artefact import Manifest, write_manifest
 
 _TOOLS = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime", "numpy")
@@ -29,33 +29,33 @@ _OUTPUTS = {
 
 
 def export(options: ExportOptions, convert: Callable[[keras.Model], bytes] = to_onnx) -> Manifest:
-    """Make the artefact folder `options.out`: model.keras, model.onnx, MODEL_CARD.md and manifest.json.
+    """Create the artefact folder `options.out` with model.keras, model.onnx, MODEL_CARD.md and manifest.json.
 
-    It appears whole or not at all. Raises ExportRefused.
+    The folder appears complete or not at all. Raises ExportRefused.
     """
     source, out = Path(options.model), Path(options.out)
     if out.exists():
-        raise ExportRefused(f"{out} exists. Give another --out, or another version.")
+        raise ExportRefused(f"{out} already exists. Choose another --out or another version.")
     if source.suffix != ".keras" or not is_zipfile(source):
-        raise ExportRefused(f"{source} is not a .keras file. Make one with model.save('NAME.keras').")
+        raise ExportRefused(f"{source} is not a .keras file. Create one with model.save('NAME.keras').")
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as beside:
-        folder = Path(beside) / out.name
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+        folder = Path(scratch) / out.name
         folder.mkdir()
-        manifest = _fill(folder, options, convert)
+        manifest = _write_artefact(folder, options, convert)
         folder.rename(out)
     return manifest
 
 
-def _fill(folder: Path, options: ExportOptions, convert: Callable[[keras.Model], bytes]) -> Manifest:
+def _write_artefact(folder: Path, options: ExportOptions, convert: Callable[[keras.Model], bytes]) -> Manifest:
     source = Path(options.model)
-    # The copy is what is loaded: the manifest's digest is then that of the model compared.
+    # Load the copy, so that the digest in the manifest is that of the model that was compared.
     model = load_classifier(shutil.copyfile(source, folder / "model.keras"))
     record = read_record(source, model.outputs[0].shape[-1])
     images = collect_images(Path(options.images) if options.images is not None else None)
     graph, agreement = _convert_and_compare(model, images, convert)
     (folder / "model.onnx").write_bytes(graph)
-    (folder / "MODEL_CARD.md").write_text(_card(source, options.name, record))
+    (folder / "MODEL_CARD.md").write_text(_read_or_make_card(source, options.name, record))
     return write_manifest(
         folder,
         name=options.name,
@@ -76,14 +76,12 @@ def _fill(folder: Path, options: ExportOptions, convert: Callable[[keras.Model],
 def _convert_and_compare(
     model: keras.Model, images: CheckImages, convert: Callable[[keras.Model], bytes]
 ) -> tuple[bytes, Agreement]:
-    print(f"Comparing on {len(images.pixels)} images, {images.real} of them real.", flush=True)
+    print(f"Comparing Keras and ONNX on {len(images.pixels)} images, {images.real} of them real.", flush=True)
     expected = _predict_with_keras(model, images.pixels)
     check_softmax(expected)
     graph = convert(model)
     agreement = compare(expected, predict_with_onnx(graph, images.pixels), images.real)
-    print(
-        f"Largest difference of a probability between Keras and ONNX: {agreement.largest_difference:.2e}.", flush=True
-    )
+    print(f"The largest difference of a probability is {agreement.largest_difference:.2e}.", flush=True)
     return graph, agreement
 
 
@@ -91,6 +89,6 @@ def _predict_with_keras(model: keras.Model, pixels: NDArray[np.uint8]) -> NDArra
     return np.asarray(model.predict(pixels, batch_size=16, verbose=0), np.float32)
 
 
-def _card(source: Path, name: str, record: Record) -> str:
+def _read_or_make_card(source: Path, name: str, record: TrainingRecord) -> str:
     card = source.with_name("MODEL_CARD.md")
-    return card.read_text() if card.exists() else short_card(name, record)
+    return card.read_text() if card.exists() else make_short_card(name, record)

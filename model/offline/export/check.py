@@ -1,4 +1,4 @@
-"""Does the ONNX graph answer as the Keras model does? Judged on real images and drawn ones."""
+"""Compare the ONNX graph with the Keras model, on real and on generated images."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from PIL import Image
 
 from model.errors import ExportRefused, ImageRefused
 from model.imaging.decode import INPUT_SIZE, decode_image, sniff_format
+from model.offline.export.patterns import generate_images
 
 TOLERANCE = 1e-4
-_AT_LEAST = 64
-_REAL_AT_MOST = 256
+_MIN_IMAGES = 64
+_MAX_REAL_IMAGES = 256
 _BATCH = 16
-_SIZE = INPUT_SIZE[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How closely two sets of probabilities agree; `largest_difference` is that of any one probability."""
+    """How closely two sets of probabilities agree. `largest_difference` is the largest over all probabilities."""
 
     images: int
     real_images: int
@@ -33,68 +32,61 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class CheckImages:
-    """uint8 [n, 256, 256, 3], of which the first `real` were decoded from files."""
+    """uint8 [n, height, width, 3]; the first `real` were decoded from files, the others generated."""
 
     pixels: NDArray[np.uint8]
     real: int
 
 
 def collect_images(folder: Path | None) -> CheckImages:
-    """Decode up to 256 images from anywhere below `folder`, evenly spread, and draw more where they are under 64.
+    """Decode up to 256 images from `folder` and its subfolders, evenly spread, and generate more up to 64.
 
-    Raises ExportRefused when `folder` has no image.
+    Raises ExportRefused when `folder` contains no image.
     """
-    real = [] if folder is None else _decode_below(folder)
+    real = [] if folder is None else _decode_folder(folder)
     if folder is not None and not real:
-        raise ExportRefused(f"No image can be decoded below {folder}. Name a folder of JPEG, PNG, WebP or TIFF files.")
-    drawn = draw_images(max(0, _AT_LEAST - len(real)))
-    return CheckImages(np.stack([*real, *drawn]), len(real))
-
-
-def draw_images(count: int) -> list[NDArray[np.uint8]]:
-    """Draw flat colours, gradients, checkerboards, clouds, noise and roofs; always the same ones."""
-    generator = np.random.default_rng(64)
-    kinds = (_flat, _gradient, _checkerboard, _clouds, _noise, _roofs)
-    return [kinds[index % len(kinds)](generator) for index in range(count)]
+        raise ExportRefused(f"No image in {folder} can be decoded. Choose a folder of JPEG, PNG, WebP or TIFF files.")
+    generated = generate_images(max(0, _MIN_IMAGES - len(real)), INPUT_SIZE)
+    return CheckImages(np.stack([*real, *generated]), len(real))
 
 
 def check_softmax(probabilities: NDArray[np.float32]) -> None:
-    """Refuse [n, classes] whose rows are not probabilities that sum to 1. Raises ExportRefused."""
+    """Raise ExportRefused unless each row of [n, classes] consists of probabilities that sum to 1."""
     if not (np.all(probabilities >= 0) and np.allclose(probabilities.sum(axis=1), 1, atol=1e-3)):
-        raise ExportRefused("The model's outputs are not probabilities that sum to 1. End it with a softmax layer.")
+        raise ExportRefused("The model's outputs are not probabilities that sum to 1. Add a softmax layer at the end.")
 
 
 def predict_with_onnx(graph: bytes, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Ask ONNX Runtime for the probabilities, float32 [n, classes]. Raises ExportRefused."""
+    """Run the graph with ONNX Runtime and return probabilities, float32 [n, classes]. Raises ExportRefused."""
     try:
         session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name
         batches = np.array_split(pixels, -(-len(pixels) // _BATCH))
-        answers = [session.run(["probabilities"], {name: batch.astype(np.float32)})[0] for batch in batches]
-    except Exception as error:  # ONNX Runtime's own classes share no base
+        results = [session.run(["probabilities"], {name: batch.astype(np.float32)})[0] for batch in batches]
+    except Exception as error:  # ONNX Runtime's own exceptions have no common base class
         raise ExportRefused(f"ONNX Runtime cannot run the graph: {error}") from error
-    return np.concatenate(answers)
+    return np.concatenate(results)
 
 
-def compare(expected: NDArray[np.float32], answered: NDArray[np.float32], real: int) -> Agreement:
-    """Compare two [n, classes]. Raises ExportRefused on another arg-max or a difference over 1e-4."""
-    if expected.shape != answered.shape:
-        raise ExportRefused(f"The graph answers {answered.shape} where the model answers {expected.shape}.")
-    largest = float(np.abs(expected - answered).max())
-    changed = int((expected.argmax(axis=1) != answered.argmax(axis=1)).sum())
-    # "Not within" rather than "over": a NaN is neither.
+def compare(expected: NDArray[np.float32], actual: NDArray[np.float32], real: int) -> Agreement:
+    """Compare two [n, classes]. Raises ExportRefused on a different arg-max or a difference above 1e-4."""
+    if expected.shape != actual.shape:
+        raise ExportRefused(f"The graph returns shape {actual.shape}, but the model returns {expected.shape}.")
+    largest = float(np.abs(expected - actual).max())
+    changed = int((expected.argmax(axis=1) != actual.argmax(axis=1)).sum())
+    # `not largest <= TOLERANCE` is also true for NaN.
     if changed or not largest <= TOLERANCE:
         raise ExportRefused(
-            f"The ONNX graph differs from the model: by up to {largest:.2e} (at most {TOLERANCE:.0e} is accepted), "
-            f"with another first class on {changed} of {len(expected)} images. Nothing was written."
+            f"The ONNX graph differs from the model: probabilities differ by up to {largest:.2e} (limit: "
+            f"{TOLERANCE:.0e}), and the top class differs on {changed} of {len(expected)} images. Nothing was written."
         )
     return Agreement(len(expected), real, largest)
 
 
-def _decode_below(folder: Path) -> list[NDArray[np.uint8]]:
+def _decode_folder(folder: Path) -> list[NDArray[np.uint8]]:
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and _looks_like_image(path))
     images = []
-    for path in paths[:: max(1, -(-len(paths) // _REAL_AT_MOST))]:
+    for path in paths[:: max(1, -(-len(paths) // _MAX_REAL_IMAGES))]:
         with suppress(ImageRefused):
             images.append(decode_image(path.read_bytes()).pixels)
     return images
@@ -105,37 +97,3 @@ def _looks_like_image(path: Path) -> bool:
         sniff_format(file.read(16))
         return True
     return False
-
-
-def _flat(generator: np.random.Generator) -> NDArray[np.uint8]:
-    return np.broadcast_to(generator.integers(0, 256, 3, np.uint8), (_SIZE, _SIZE, 3))
-
-
-def _gradient(generator: np.random.Generator) -> NDArray[np.uint8]:
-    start, end = generator.uniform(0, 255, (2, 3))
-    share = np.linspace(0, 1, _SIZE)[:, None]
-    image: NDArray[np.float64] = np.broadcast_to((start + (end - start) * share)[:, None, :], (_SIZE, _SIZE, 3))
-    return np.rot90(image, int(generator.integers(4))).astype(np.uint8)
-
-
-def _checkerboard(generator: np.random.Generator) -> NDArray[np.uint8]:
-    y, x = np.mgrid[0:_SIZE, 0:_SIZE] // generator.integers(2, 65)
-    first, second = generator.integers(0, 256, (2, 3), np.uint8)
-    image: NDArray[np.uint8] = np.where((x + y)[..., None] % 2, first, second)
-    return image
-
-
-def _clouds(generator: np.random.Generator) -> NDArray[np.uint8]:
-    coarse = generator.integers(0, 256, (*generator.integers(3, 33, 2), 3), np.uint8)
-    return np.asarray(Image.fromarray(coarse).resize(INPUT_SIZE))
-
-
-def _noise(generator: np.random.Generator) -> NDArray[np.uint8]:
-    return generator.integers(0, 256, (*INPUT_SIZE, 3), np.uint8)
-
-
-def _roofs(generator: np.random.Generator) -> NDArray[np.uint8]:
-    image = _clouds(generator).copy()
-    for top, left, height, width in generator.integers(8, 200, (12, 4)):
-        image[top : top + height // 3, left : left + width // 3] = generator.integers(0, 256, 3, np.uint8)
-    return image

@@ -1,4 +1,4 @@
-"""What is known of a trained model, from the metrics.json beside its `.keras` file."""
+"""What training recorded about a model, in the metrics.json beside its `.keras` file."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from zipfile import ZipFile
 from model.classes import UC_MERCED_CLASSES
 from model.errors import ExportRefused
 
-_FIGURES = ("n", "accuracy", "macro_f1", "loss", "ece")
+_RESULT_NAMES = ("n", "accuracy", "macro_f1", "loss", "ece")
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """The class names in the order of the outputs, and whatever of data, figures and tools was recorded.
+class TrainingRecord:
+    """The class names in output order, and the recorded data set, results and tool versions, where known.
 
-    `saved_by` is the version of Keras that wrote the file, as the file itself states it.
+    `saved_by` is the version of Keras that wrote the file, read from the file itself.
     """
 
     classes: tuple[str, ...]
@@ -29,18 +29,24 @@ class Record:
     tools: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_record(model: Path, outputs: int) -> Record:
-    """Read metrics.json beside `model`; without it, 21 outputs are taken for UC Merced's. Raises ExportRefused."""
+def read_record(model: Path, outputs: int, default_classes: tuple[str, ...] = UC_MERCED_CLASSES) -> TrainingRecord:
+    """Read metrics.json beside `model`, a .keras file with that number of outputs.
+
+    Without metrics.json, a model with as many outputs as `default_classes` gets those names. Raises ExportRefused.
+    """
     path = model.with_name("metrics.json")
+    saved_by = _read_keras_version(model)
     if not path.exists():
-        return Record(_assumed_classes(path, outputs), _saved_by(model))
+        if outputs != len(default_classes):
+            raise ExportRefused(f'The names of the {outputs} classes are unknown. Write "classes": [...] into {path}.')
+        return TrainingRecord(default_classes, saved_by)
     metrics = _read_object(path)
-    return Record(
-        classes=_named_classes(path, metrics.get("classes"), outputs),
-        saved_by=_saved_by(model),
+    return TrainingRecord(
+        classes=_check_classes(path, metrics.get("classes"), outputs),
+        saved_by=saved_by,
         data=metrics.get("data", {}),
         results={
-            split: {name: metrics[split][name] for name in _FIGURES if name in metrics[split]}
+            split: {name: metrics[split][name] for name in _RESULT_NAMES if name in metrics[split]}
             for split in ("validation", "test")
             if split in metrics
         },
@@ -48,13 +54,13 @@ def read_record(model: Path, outputs: int) -> Record:
     )
 
 
-def short_card(name: str, record: Record) -> str:
-    """A model card for a model that came without one, as Markdown."""
+def make_short_card(name: str, record: TrainingRecord) -> str:
+    """Return a model card, as Markdown, for a model that came without one."""
     return f"""# Model card: {name}
 
 This model was imported from a `.keras` file (Keras {record.saved_by}) that came without a model card.
-What it was trained on, how, and how well it does are not known here: measure it with `atalaya evaluate`, and
-describe it in a MODEL_CARD.md beside the `.keras` file before the next import.
+Its training data, training method and accuracy are not known. Measure it with `atalaya evaluate`, and describe it in a
+MODEL_CARD.md beside the `.keras` file before the next import.
 
 Input: 256x256 RGB, values 0..255. Output: a softmax over {len(record.classes)} classes.
 
@@ -63,20 +69,14 @@ Input: 256x256 RGB, values 0..255. Output: a softmax over {len(record.classes)} 
 """
 
 
-def _assumed_classes(path: Path, outputs: int) -> tuple[str, ...]:
-    if outputs != len(UC_MERCED_CLASSES):
-        raise ExportRefused(f'The names of {outputs} classes are not known. Write "classes": [...] into {path}.')
-    return UC_MERCED_CLASSES
-
-
-def _named_classes(path: Path, classes: Any, outputs: int) -> tuple[str, ...]:
-    named = isinstance(classes, list) and all(isinstance(name, str) and name for name in classes)
-    if not named or len(set(classes)) != len(classes) or len(classes) != outputs:
+def _check_classes(path: Path, classes: Any, outputs: int) -> tuple[str, ...]:
+    is_list_of_names = isinstance(classes, list) and all(isinstance(name, str) and name for name in classes)
+    if not is_list_of_names or len(set(classes)) != len(classes) or len(classes) != outputs:
         raise ExportRefused(f'"classes" in {path} must list {outputs} different names, one for each output.')
     return tuple(classes)
 
 
-def _saved_by(model: Path) -> str:
+def _read_keras_version(model: Path) -> str:
     with ZipFile(model) as archive:
         return str(json.loads(archive.read("metadata.json"))["keras_version"])
 
@@ -85,7 +85,7 @@ def _read_object(path: Path) -> dict[str, Any]:
     try:
         metrics = json.loads(path.read_text())
     except ValueError as error:
-        raise ExportRefused(f"{path} is not JSON: {error}.") from error
+        raise ExportRefused(f"{path} is not valid JSON: {error}.") from error
     if not isinstance(metrics, dict):
-        raise ExportRefused(f'{path} must hold a JSON object with "classes".')
+        raise ExportRefused(f'{path} must contain a JSON object with "classes".')
     return metrics

@@ -1,4 +1,4 @@
-"""Fine-tuning of EfficientNetB0. Importing this package loads no TensorFlow; its modules do."""
+"""Fine-tuning of EfficientNetB0. Only the modules of this package import TensorFlow."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
-    """What defines a run: the same options on the same data cut the same splits and schedule.
+    """Defines a run: the same options and data give the same split and the same learning-rate schedule.
 
-    `data` and `out` are folders, `init` is "imagenet", a `.weights.h5` file of the backbone, or a
-    `.keras` file of an earlier run: with the same seed it goes on with the same split.
+    `data` and `out` are folders. `init` is "imagenet", a `.weights.h5` file of the backbone, or the `.keras` file of an
+    earlier run; with the seed of that run, training continues on the same split.
     """
 
     data: str

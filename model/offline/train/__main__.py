@@ -1,4 +1,4 @@
-"""Entry of the training process: one argument, the options as JSON."""
+"""Entry point of the training process. Its only argument is a TrainOptions as JSON."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import json
 import sys
 
 from model.errors import ModelError
-from model.offline.keras_process import start_quietly
+from model.offline.keras_process import silence_stderr
 from model.offline.train import TrainOptions
 
 
 def main() -> int:
-    with start_quietly():
-        from model.offline.train.fit import train
+    with silence_stderr():
+        from model.offline.train.run import train
 
     try:
         train(TrainOptions(**json.loads(sys.argv[1])))

@@ -11,13 +11,13 @@ from model.imaging.decode import INPUT_SIZE
 
 
 def build_network(classes: int, init: str) -> keras.Model:
-    """Map float [n, 256, 256, 3] in 0..255 to softmax [n, classes]; every layer is trainable.
+    """Build a model from float [n, 256, 256, 3] in 0..255 to softmax [n, classes]; every layer is trainable.
 
     `init` is "imagenet" (Keras downloads it), a `.weights.h5` file of the backbone, or the `.keras` file of an
     earlier run. Raises DatasetError.
     """
     if init != "imagenet" and not Path(init).is_file():
-        raise DatasetError(f"No weights at {init}. Give --init imagenet, a .weights.h5 file or an earlier .keras file.")
+        raise DatasetError(f"{init} does not exist. Use --init imagenet, a .weights.h5 file or an earlier .keras file.")
     shape = (*INPUT_SIZE, 3)
     weights = "imagenet" if init == "imagenet" else None
     backbone = keras.applications.EfficientNetB0(include_top=False, weights=weights, input_shape=shape)
@@ -29,12 +29,12 @@ def build_network(classes: int, init: str) -> keras.Model:
     probabilities = keras.layers.Dense(classes, activation="softmax", name="probabilities")(hidden)
     model = keras.Model(backbone.input, probabilities, name="efficientnetb0_land_use")
     if init.endswith(".keras"):
-        _go_on_from(model, init)
+        _copy_weights(model, init)
     return model
 
 
-def _go_on_from(model: keras.Model, init: str) -> None:
-    earlier = keras.models.load_model(init, compile=False, safe_mode=True)
+def _copy_weights(model: keras.Model, path: str) -> None:
+    earlier = keras.models.load_model(path, compile=False, safe_mode=True)
     if earlier.output_shape != model.output_shape:
-        raise DatasetError(f"{init} has {earlier.output_shape[-1]} classes, the data {model.output_shape[-1]}.")
+        raise DatasetError(f"{path} has {earlier.output_shape[-1]} classes, but the data has {model.output_shape[-1]}.")
     model.set_weights(earlier.get_weights())

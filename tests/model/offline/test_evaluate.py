@@ -8,14 +8,14 @@ from PIL import Image
 
 from model.backends.stub import StubBackend
 from model.errors import DatasetError
-from model.offline.dataset import list_images, read_image, read_pixels
+from model.offline.dataset import list_images, read_image, read_images
 from model.offline.evaluate import evaluate
-from model.offline.metrics import measure
+from model.offline.metrics import compute_results
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Twelve images of noise in three of the model's classes."""
+    """Twelve noise images in three of the model's classes."""
     generator = np.random.default_rng(3)
     for name in ("beach", "forest", "river"):
         (tmp_path / name).mkdir()
@@ -25,19 +25,19 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_figures_are_those_of_the_back_ends_own_answers(folder: Path) -> None:
-    """Threads change neither the order nor the numbers: the figures are those of one batch."""
+def test_results_equal_those_of_a_single_batch(folder: Path) -> None:
+    """Predicting on several threads gives the same results as predicting all images in one batch."""
     backend = StubBackend()
     files = list_images(folder, backend.info.classes)
-    pixels = read_pixels(files)
-    expected = measure(backend.predict(pixels.images), pixels.labels, files.classes)
+    images = read_images(files)
+    expected = compute_results(backend.predict(images.pixels), images.labels, files.classes)
     results = evaluate(backend, files)
     assert (results.n, results.accuracy, results.confusion) == (12, expected.accuracy, expected.confusion)
     assert results.loss == pytest.approx(expected.loss, rel=1e-5)
 
 
-def test_right_labels_score_one(folder: Path) -> None:
-    """A data set that the model itself labelled is answered without a mistake, whatever classes are absent."""
+def test_correct_labels_give_an_accuracy_of_one(folder: Path) -> None:
+    """A data set labelled by the model itself has an accuracy and macro F1 of 1, even with absent classes."""
     backend = StubBackend()
     for path in list_images(folder).paths:
         index = int(backend.predict(read_image(path).pixels[np.newaxis]).argmax())
@@ -49,21 +49,21 @@ def test_right_labels_score_one(folder: Path) -> None:
 
 
 def test_progress_counts_every_file(folder: Path) -> None:
-    """A progress bar sees 1 to n."""
+    """The progress callback receives 1 to n."""
     backend = StubBackend()
     seen: list[int] = []
     evaluate(backend, list_images(folder, backend.info.classes), seen.append)
     assert seen == list(range(1, 13))
 
 
-def test_labels_in_another_order_are_an_error(folder: Path) -> None:
-    """Labels numbered without the model's classes would judge every answer wrongly."""
+def test_labels_in_another_order_are_rejected(folder: Path) -> None:
+    """Labels that are not indices into the model's classes raise an error instead of giving wrong results."""
     with pytest.raises(DatasetError, match="model's classes"):
         evaluate(StubBackend(), list_images(folder))
 
 
-def test_a_broken_file_is_named(folder: Path) -> None:
-    """An evaluation does not quietly leave out what it cannot read."""
+def test_error_names_the_broken_file(folder: Path) -> None:
+    """A file that cannot be decoded raises an error; it is not skipped."""
     (folder / "beach" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     backend = StubBackend()
     with pytest.raises(DatasetError, match=r"broken\.png"):

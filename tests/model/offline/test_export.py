@@ -30,23 +30,25 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
 ]
 
-FIXTURES = Path(__file__).parent / "fixtures"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 OLD_MODEL = FIXTURES / "keras_3_7_0.keras"
 SAMPLES = Path(__file__).parents[3] / "samples"
 
+Expected = tuple[np.ndarray, np.ndarray]
+
 
 @pytest.fixture(scope="module")
-def stored() -> tuple[np.ndarray, np.ndarray]:
-    """Images, uint8 [n, 256, 256, 3], and what Keras 3.7.0 answered for them, float32 [n, 21]."""
-    kept = np.load(FIXTURES / "keras_3_7_0_expected.npz")
-    samples = [decode_image((SAMPLES / name).read_bytes()).pixels for name in kept["sample_names"]]
-    images = np.concatenate([kept["patterns"], np.stack(samples)])
-    return images, np.concatenate([kept["pattern_probabilities"], kept["sample_probabilities"]])
+def expected() -> Expected:
+    """Images, uint8 [n, 256, 256, 3], and the probabilities that Keras 3.7.0 returned for them, float32 [n, 21]."""
+    stored = np.load(FIXTURES / "keras_3_7_0_expected.npz")
+    samples = [decode_image((SAMPLES / name).read_bytes()).pixels for name in stored["sample_names"]]
+    images = np.concatenate([stored["patterns"], np.stack(samples)])
+    return images, np.concatenate([stored["pattern_probabilities"], stored["sample_probabilities"]])
 
 
 @pytest.fixture(scope="module")
 def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Keras 3.7.0 file as the command line exports it: in a child process."""
+    """The artefact of the Keras 3.7.0 file, exported in a child process as the command line does."""
     out = tmp_path_factory.mktemp("artefacts") / "tiny-v1.0"
     options = {"model": str(OLD_MODEL), "out": str(out), "name": "tiny", "version": "1.0", "images": str(SAMPLES)}
     run_in_keras("model.offline.export", options, Path(sys.executable))
@@ -62,38 +64,38 @@ def options(model: Path, out: Path) -> ExportOptions:
     return ExportOptions(model=str(model), out=str(out), name="tiny", version="1.0")
 
 
-def test_a_file_of_keras_3_7_answers_as_it_did_there(stored: tuple[np.ndarray, np.ndarray]) -> None:
-    """A .keras file saved by Keras 3.7.0 loads in the pinned Keras and answers the same to 1e-5."""
-    images, expected = stored
-    answered = load_classifier(OLD_MODEL).predict(images, verbose=0)
-    assert len(set(expected.argmax(axis=1))) >= 5
-    assert np.abs(answered - expected).max() <= 1e-5
+def test_keras_3_7_file_gives_the_same_probabilities(expected: Expected) -> None:
+    """A .keras file saved by Keras 3.7.0 gives the same probabilities, to 1e-5, in the pinned Keras."""
+    images, probabilities = expected
+    actual = load_classifier(OLD_MODEL).predict(images, verbose=0)
+    assert len(set(probabilities.argmax(axis=1))) >= 5
+    assert np.abs(actual - probabilities).max() <= 1e-5
 
 
-def test_the_onnx_graph_answers_as_keras_3_7_did(session: Any, stored: tuple[np.ndarray, np.ndarray]) -> None:
-    """ONNX Runtime gives the probabilities that Keras 3.7.0 stored, to 1e-4, in any batch size."""
-    images, expected = stored
+def test_onnx_graph_gives_the_probabilities_of_keras_3_7(session: Any, expected: Expected) -> None:
+    """ONNX Runtime gives the probabilities of Keras 3.7.0, to 1e-4, for every batch size."""
+    images, probabilities = expected
     together = session.run(["probabilities"], {"image": images.astype(np.float32)})[0]
     alone = session.run(["probabilities"], {"image": images[:1].astype(np.float32)})[0]
-    assert np.abs(together - expected).max() <= 1e-4
-    assert np.abs(alone - expected[:1]).max() <= 1e-4
+    assert np.abs(together - probabilities).max() <= 1e-4
+    assert np.abs(alone - probabilities[:1]).max() <= 1e-4
 
 
-def test_the_graph_asks_for_the_image_only(session: Any) -> None:
-    """The inputs that the normalisation constants leave behind are gone."""
+def test_graph_has_the_image_as_its_only_input(session: Any) -> None:
+    """The exported graph does not have the unused inputs of the normalisation constants."""
     assert [(value.name, value.type, value.shape) for value in session.get_inputs()] == [
         ("image", "tensor(float)", ["n", 256, 256, 3])
     ]
 
 
-def test_the_graph_answers_probabilities_and_features(session: Any) -> None:
-    """The outputs are named, and the features keep their rows, columns and channels last."""
+def test_graph_outputs_are_probabilities_and_features(session: Any) -> None:
+    """The outputs have their names, and the features have the shape [n, height, width, channels]."""
     shapes = {value.name: value.shape for value in session.get_outputs()}
     assert shapes == {"probabilities": ["n", 21], "features": ["n", 8, 8, 128]}
 
 
-def test_the_manifest_tells_where_the_artefact_came_from(artefact: Path) -> None:
-    """The manifest holds the agreement, the versions of both sides and the digests of the files."""
+def test_manifest_records_the_origin_of_the_artefact(artefact: Path) -> None:
+    """The manifest contains the agreement, the versions of the tools and the digests of the files."""
     manifest = read_manifest(artefact)
     assert manifest.full_name == "tiny-v1.0"
     agreement = manifest.results["agreement"]
@@ -109,8 +111,8 @@ def test_the_manifest_tells_where_the_artefact_came_from(artefact: Path) -> None
     assert sorted(path.name for path in artefact.parent.iterdir()) == ["tiny-v1.0"]
 
 
-def test_an_existing_artefact_is_never_overwritten(artefact: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """The export process refuses an existing folder with one line on stderr, and TensorFlow adds none."""
+def test_existing_artefact_is_not_overwritten(artefact: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The export process rejects an existing folder with one line on stderr, without output of TensorFlow."""
     before = {path.name: path.stat().st_mtime_ns for path in artefact.iterdir()}
     with pytest.raises(KerasProcessFailed):
         run_in_keras(
@@ -118,28 +120,28 @@ def test_an_existing_artefact_is_never_overwritten(artefact: Path, capfd: pytest
             {"model": str(OLD_MODEL), "out": str(artefact), "name": "tiny", "version": "1.0"},
             Path(sys.executable),
         )
-    assert capfd.readouterr().err == f"error: {artefact} exists. Give another --out, or another version.\n"
+    assert capfd.readouterr().err == f"error: {artefact} already exists. Choose another --out or another version.\n"
     assert {path.name: path.stat().st_mtime_ns for path in artefact.iterdir()} == before
 
 
-def test_a_graph_that_answers_otherwise_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
-    """A conversion that changed one bias is found by the comparison, and no folder is left behind."""
+def test_graph_with_other_probabilities_is_rejected_without_leaving_files(tmp_path: Path) -> None:
+    """The comparison detects a conversion that changed one bias, and no folder remains."""
 
-    def tampered(model: Any) -> bytes:
+    def convert_and_tamper(model: Any) -> bytes:
         graph = onnx.load_from_string(to_onnx(model))
         bias = next(value for value in graph.graph.initializer if list(value.dims) == [21])
-        changed = onnx.numpy_helper.to_array(bias).copy()
-        changed[0] += 0.5
-        bias.CopyFrom(onnx.numpy_helper.from_array(changed, bias.name))
+        values = onnx.numpy_helper.to_array(bias).copy()
+        values[0] += 0.5
+        bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
         return bytes(graph.SerializeToString())
 
     with pytest.raises(ExportRefused, match="differs from the model"):
-        export(options(OLD_MODEL, tmp_path / "out"), convert=tampered)
+        export(options(OLD_MODEL, tmp_path / "out"), convert=convert_and_tamper)
     assert list(tmp_path.iterdir()) == []
 
 
 def stack(image: Any) -> Any:
-    """Convolutions with a squeeze-and-excitation in between, whose pooling is not the last one."""
+    """Convolutions around a squeeze-and-excitation block, whose pooling is not the last one."""
     hidden = keras.layers.Conv2D(4, 8, strides=8, activation="relu")(image)
     squeezed = keras.layers.Reshape((1, 1, 4))(keras.layers.GlobalAveragePooling2D()(hidden))
     hidden = keras.layers.multiply([hidden, keras.layers.Conv2D(4, 1, activation="sigmoid")(squeezed)])
@@ -182,18 +184,18 @@ def in_lists() -> Any:
     return keras.Model([model.input], [model.output])
 
 
-def features_by_hand(model: Any, images: np.ndarray) -> np.ndarray:
-    """What the layer named "features" gives, asked for in a way of its own."""
-    nests = [layer for layer in model.layers if layer.name == "backbone"]
-    inner = nests[0] if nests else model
+def compute_features(model: Any, images: np.ndarray) -> np.ndarray:
+    """Compute the output of the layer named "features" without the code under test."""
+    nested_models = [layer for layer in model.layers if layer.name == "backbone"]
+    inner = nested_models[0] if nested_models else model
     if any(isinstance(layer, keras.layers.Rescaling) for layer in model.layers):
         images = images / np.float32(255)
     return np.asarray(keras.Model(inner.input, inner.get_layer("features").output)(images))
 
 
 @pytest.mark.parametrize("build", [flat, nested, nested_with_pooling, sequential, in_lists])
-def test_features_are_found_however_the_model_is_built(build: Callable[[], Any], tmp_path: Path) -> None:
-    """The features are what the last global pooling averages, be it in the model, in a sub-model or in a sequence."""
+def test_features_are_found_in_every_kind_of_model(build: Callable[[], Any], tmp_path: Path) -> None:
+    """The features are the input of the last global pooling, in flat, nested and sequential models."""
     keras.utils.set_random_seed(3)
     build().save(tmp_path / "model.keras")
     model = load_classifier(tmp_path / "model.keras")
@@ -201,7 +203,7 @@ def test_features_are_found_however_the_model_is_built(build: Callable[[], Any],
     session = onnxruntime.InferenceSession(to_onnx(model), providers=["CPUExecutionProvider"])
     probabilities, features = session.run(["probabilities", "features"], {"image": images})
     assert features.shape == (3, 8, 8, 6)
-    np.testing.assert_allclose(features, features_by_hand(model, images), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(features, compute_features(model, images), rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose(probabilities, np.asarray(model(images)), atol=1e-5)
 
 
@@ -236,14 +238,14 @@ def sigmoid_output() -> Any:
     ("build", "reason"),
     [
         (without_pooling, "No GlobalAveragePooling2D"),
-        (smaller_input, "must have one of shape \\(None, 256, 256, 3\\)"),
-        (two_outputs, "must have one of shape \\(None, classes\\)"),
-        (map_output, "must have one of shape \\(None, classes\\)"),
+        (smaller_input, "must have one input of shape \\(None, 256, 256, 3\\)"),
+        (two_outputs, "must have one output of shape \\(None, classes\\)"),
+        (map_output, "must have one output of shape \\(None, classes\\)"),
         (sigmoid_output, "softmax"),
     ],
 )
-def test_a_model_that_cannot_be_served_is_refused(build: Callable[[], Any], reason: str, tmp_path: Path) -> None:
-    """Other inputs, other outputs and heads without features are refused in words, and nothing is written."""
+def test_model_that_cannot_be_served_is_rejected(build: Callable[[], Any], reason: str, tmp_path: Path) -> None:
+    """Other inputs, other outputs and heads without pooling are rejected with the reason, and nothing is written."""
     source = tmp_path / "model.keras"
     build().save(source)
     with pytest.raises(ExportRefused, match=reason):
@@ -251,8 +253,8 @@ def test_a_model_that_cannot_be_served_is_refused(build: Callable[[], Any], reas
     assert list(tmp_path.iterdir()) == [source]
 
 
-def test_code_inside_a_model_file_is_refused(tmp_path: Path) -> None:
-    """A Lambda layer's bytecode is not loaded."""
+def test_code_in_a_model_file_is_rejected(tmp_path: Path) -> None:
+    """A file with the bytecode of a Lambda layer is not loaded."""
     source = tmp_path / "model.keras"
     image = keras.Input((256, 256, 3))
     keras.Model(image, softmax()(keras.layers.Lambda(lambda x: x[:, 0, 0])(image))).save(source)
@@ -262,7 +264,7 @@ def test_code_inside_a_model_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["model.keras", "model.h5", "absent.keras"])
 def test_only_keras_files_are_opened(name: str, tmp_path: Path) -> None:
-    """Text that calls itself .keras, other formats and missing files never reach Keras' loader."""
+    """Keras does not load a text file named .keras, other formats and missing files."""
     (tmp_path / "model.keras").write_text("not a zip file")
     shutil.copyfile(OLD_MODEL, tmp_path / "model.h5")
     with pytest.raises(ExportRefused, match=r"is not a \.keras file"):

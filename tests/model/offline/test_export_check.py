@@ -7,20 +7,21 @@ import pytest
 from PIL import Image
 
 from model.errors import ExportRefused
-from model.offline.export.check import check_softmax, collect_images, compare, draw_images, predict_with_onnx
+from model.offline.export.check import check_softmax, collect_images, compare, predict_with_onnx
+from model.offline.export.patterns import generate_images
 
 ROWS = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3]], np.float32)
 
 
-def test_drawn_images_are_the_same_every_time_and_all_different() -> None:
-    """The drawn images are a fixed set without repetition, so that two exports judge alike."""
-    first, second = draw_images(64), draw_images(64)
+def test_generated_images_are_reproducible_and_all_different() -> None:
+    """The generated images are a fixed set without duplicates, so two exports compare on the same images."""
+    first, second = generate_images(64, (256, 256)), generate_images(64, (256, 256))
     assert np.array_equal(first, second)
     assert len({image.tobytes() for image in first}) == 64
 
 
-def test_real_images_are_found_at_any_depth_and_topped_up(tmp_path: Path) -> None:
-    """Images come from all levels of the folder, other files are passed over, and drawn ones fill up to 64."""
+def test_real_images_are_found_at_any_depth_and_completed_with_generated_ones(tmp_path: Path) -> None:
+    """Images come from all subfolders, other files are ignored, and generated images fill up to 64."""
     (tmp_path / "a" / "b").mkdir(parents=True)
     Image.new("RGB", (30, 20), (10, 20, 30)).save(tmp_path / "a" / "b" / "one.png")
     Image.new("RGB", (30, 20), (90, 80, 70)).save(tmp_path / "two.tif")
@@ -32,8 +33,8 @@ def test_real_images_are_found_at_any_depth_and_topped_up(tmp_path: Path) -> Non
     assert images.pixels[0, 0, 0].tolist() == [10, 20, 30]
 
 
-def test_a_large_folder_is_sampled_over_its_whole_length(tmp_path: Path) -> None:
-    """Of more than 256 images an even spread is compared, from the first class to the last."""
+def test_large_folder_is_sampled_evenly(tmp_path: Path) -> None:
+    """Of more than 256 images, an evenly spread sample is compared, from the first class to the last."""
     for index in range(300):
         Image.new("L", (1, 1), index % 256).save(tmp_path / f"{index:03}.png")
     images = collect_images(tmp_path)
@@ -41,14 +42,14 @@ def test_a_large_folder_is_sampled_over_its_whole_length(tmp_path: Path) -> None
     assert images.pixels[-1, 0, 0, 0] == 298 % 256
 
 
-def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
-    """Whoever names a folder of real images is told when there is none in it."""
-    with pytest.raises(ExportRefused, match="No image can be decoded"):
+def test_folder_without_images_is_rejected(tmp_path: Path) -> None:
+    """A folder of real images that contains none raises an error."""
+    with pytest.raises(ExportRefused, match=r"No image in .* can be decoded"):
         collect_images(tmp_path)
 
 
-def test_close_answers_agree_and_the_largest_difference_is_kept() -> None:
-    """Answers within 1e-4 are accepted, and the manifest gets the largest difference."""
+def test_close_probabilities_agree_and_the_largest_difference_is_recorded() -> None:
+    """Probabilities within 1e-4 are accepted, and the result contains the largest difference."""
     agreement = compare(ROWS, ROWS + np.float32(5e-5), real=1)
     assert agreement.images == 2
     assert agreement.real_images == 1
@@ -56,7 +57,7 @@ def test_close_answers_agree_and_the_largest_difference_is_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    "answered",
+    "actual",
     [
         pytest.param(ROWS + np.float32(2e-4), id="too far"),
         pytest.param(ROWS * np.float32(np.nan), id="not a number"),
@@ -64,27 +65,27 @@ def test_close_answers_agree_and_the_largest_difference_is_kept() -> None:
         pytest.param(ROWS[:1], id="too few rows"),
     ],
 )
-def test_answers_that_differ_are_refused(answered: np.ndarray) -> None:
-    """A graph is refused for distant, undefined or missing probabilities."""
+def test_different_probabilities_are_rejected(actual: np.ndarray) -> None:
+    """Distant, undefined and missing probabilities raise ExportRefused."""
     with pytest.raises(ExportRefused):
-        compare(ROWS, answered, real=0)
+        compare(ROWS, actual, real=0)
 
 
-def test_another_first_class_is_refused_however_close() -> None:
-    """Two classes so close that the answer changes are refused although no probability moved by 1e-4."""
+def test_different_top_class_is_rejected_however_close() -> None:
+    """A changed top class raises ExportRefused, even when no probability differs by 1e-4."""
     near = np.array([[0.50001, 0.49999]], np.float32)
-    with pytest.raises(ExportRefused, match="another first class on 1 of 1"):
+    with pytest.raises(ExportRefused, match="top class differs on 1 of 1"):
         compare(near, near[:, ::-1], real=0)
 
 
 @pytest.mark.parametrize("outputs", [[[0.9, 0.8]], [[1.5, -0.5]], [[float("nan"), 1.0]]])
-def test_outputs_that_are_no_softmax_are_refused(outputs: list[list[float]]) -> None:
-    """Sigmoids, logits and NaN are not probabilities over classes that exclude each other."""
+def test_outputs_that_are_not_a_softmax_are_rejected(outputs: list[list[float]]) -> None:
+    """Sigmoids, logits and NaN are not probabilities of mutually exclusive classes."""
     with pytest.raises(ExportRefused, match="softmax"):
         check_softmax(np.array(outputs, np.float32))
 
 
-def test_a_graph_that_onnx_runtime_cannot_open_is_refused() -> None:
-    """A broken graph ends the export with the reason, not with a traceback."""
+def test_graph_that_onnx_runtime_cannot_open_is_rejected() -> None:
+    """A broken graph raises ExportRefused with the reason."""
     with pytest.raises(ExportRefused, match="ONNX Runtime cannot run the graph"):
         predict_with_onnx(b"not a graph", np.zeros((1, 256, 256, 3), np.uint8))

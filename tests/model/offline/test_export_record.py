@@ -8,34 +8,34 @@ import pytest
 
 from model.classes import UC_MERCED_CLASSES
 from model.errors import ExportRefused
-from model.offline.export.record import read_record, short_card
+from model.offline.export.record import make_short_card, read_record
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A .keras file as far as its metadata goes."""
+    """A .keras file that contains only its metadata."""
     path = tmp_path / "model.keras"
     with ZipFile(path, "w") as archive:
         archive.writestr("metadata.json", json.dumps({"keras_version": "3.7.0"}))
     return path
 
 
-def test_twenty_one_outputs_are_uc_merceds_without_a_record(model: Path) -> None:
-    """The research team's files carry no class names; 21 outputs are taken for the 21 of UC Merced."""
+def test_model_with_21_outputs_gets_the_uc_merced_classes_by_default(model: Path) -> None:
+    """Without metrics.json, a model with 21 outputs gets the 21 class names of UC Merced."""
     record = read_record(model, 21)
     assert record.classes == UC_MERCED_CLASSES
     assert record.saved_by == "3.7.0"
     assert record.results == {}
 
 
-def test_other_outputs_need_names(model: Path) -> None:
-    """Class names are never invented: the user is told where to write them."""
+def test_other_number_of_outputs_needs_class_names(model: Path) -> None:
+    """Without metrics.json, another number of outputs raises an error that says where to write the class names."""
     with pytest.raises(ExportRefused, match='"classes"'):
         read_record(model, 3)
 
 
-def test_the_record_keeps_the_figures_and_leaves_the_details(model: Path) -> None:
-    """Figures of both splits reach the manifest without confusion matrix and figures by class."""
+def test_record_contains_the_results_but_not_the_details(model: Path) -> None:
+    """The record has the results of both splits, without the confusion matrix and the results per class."""
     results = {"n": 9, "accuracy": 0.9, "macro_f1": 0.8, "loss": 0.3, "ece": 0.1}
     metrics = {
         "classes": ["field", "road"],
@@ -56,16 +56,16 @@ def test_the_record_keeps_the_figures_and_leaves_the_details(model: Path) -> Non
     "text",
     ["not json", "[]", "{}", '{"classes": ["a"]}', '{"classes": ["a", "a"]}', '{"classes": ["a", 2]}'],
 )
-def test_an_unusable_record_is_refused(model: Path, text: str) -> None:
-    """A metrics.json that does not name every output once is an error, never a guess."""
+def test_unusable_metrics_file_is_rejected(model: Path, text: str) -> None:
+    """A metrics.json that does not name every output exactly once raises an error."""
     model.with_name("metrics.json").write_text(text)
     with pytest.raises(ExportRefused, match=r"metrics\.json"):
         read_record(model, 2)
 
 
-def test_a_short_card_says_what_is_not_known(model: Path) -> None:
-    """A model that came without a card gets one that admits it, with its classes and origin."""
-    card = short_card("lake-v1", read_record(model, 21))
+def test_short_card_says_what_is_not_known(model: Path) -> None:
+    """The card of a model that came without one states what is unknown, the Keras version and the classes."""
+    card = make_short_card("lake-v1", read_record(model, 21))
     assert "Keras 3.7.0" in card
     assert "not known" in card
     assert "tenniscourt" in card

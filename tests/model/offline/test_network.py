@@ -1,5 +1,3 @@
-"""The network that training starts from."""
-
 from __future__ import annotations
 
 from pathlib import Path
@@ -21,23 +19,23 @@ pytestmark = [
 ARTEFACT = Path(__file__).parents[3] / "artifacts" / "efficientnetb0-v1.0" / "model.keras"
 
 
-def test_goes_on_from_an_earlier_run() -> None:
-    """A network made from an earlier .keras file has its weights."""
+def test_network_starts_from_an_earlier_run() -> None:
+    """A network built from an earlier .keras file has the weights of that file."""
     import keras
 
     earlier = keras.models.load_model(ARTEFACT, compile=False)
-    made = build_network(21, str(ARTEFACT))
-    pairs = zip(made.get_weights(), earlier.get_weights(), strict=True)
-    assert all(np.array_equal(ours, theirs) for ours, theirs in pairs)
+    network = build_network(21, str(ARTEFACT))
+    pairs = zip(network.get_weights(), earlier.get_weights(), strict=True)
+    assert all(np.array_equal(actual, expected) for actual, expected in pairs)
 
 
-def test_refuses_an_earlier_run_of_other_classes() -> None:
-    """An earlier file with another number of classes is refused."""
+def test_earlier_run_with_another_number_of_classes_is_rejected() -> None:
+    """An earlier .keras file with another number of classes raises an error."""
     with pytest.raises(DatasetError, match="21 classes"):
         build_network(3, str(ARTEFACT))
 
 
-def test_missing_weights(tmp_path: Path) -> None:
-    """Weights that are not there are named, with what may be given."""
+def test_error_names_the_missing_weights(tmp_path: Path) -> None:
+    """The error for a missing weights file contains its path."""
     with pytest.raises(DatasetError, match=r"missing\.weights\.h5"):
         build_network(3, str(tmp_path / "missing.weights.h5"))

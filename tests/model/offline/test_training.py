@@ -24,7 +24,7 @@ keras = pytest.importorskip("keras", reason="needs the Keras environment")
 h5py = pytest.importorskip("h5py")
 
 from model.offline.export.build import export  # noqa: E402  (needs TensorFlow)
-from model.offline.train.fit import train  # noqa: E402
+from model.offline.train.run import train  # noqa: E402
 
 pytestmark = [
     pytest.mark.keras,
@@ -34,13 +34,13 @@ pytestmark = [
 
 COLOURS = {"field": (60, 140, 50), "lake": (40, 70, 150), "road": (120, 120, 125)}
 STEPS = 2  # of 3 classes x 3 images in batches of 5
-PATIENCE_S = 600.0  # a ceiling; an idle machine takes a tenth
-FIGURES = ("n", "accuracy", "macro_f1", "loss", "ece")
+TIMEOUT_S = 600.0  # ten times what an idle machine needs
+RESULT_NAMES = ("n", "accuracy", "macro_f1", "loss", "ece")
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes of 4 training and 2 test images each: a colour with some noise."""
+    """Three classes with 4 training and 2 test images each: one colour with noise."""
     root = tmp_path_factory.mktemp("data")
     generator = np.random.default_rng(5)
     for name, colour in COLOURS.items():
@@ -55,7 +55,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Untrained weights of the backbone, in the form that training starts from."""
+    """Untrained weights of the backbone as a .weights.h5 file."""
     path = tmp_path_factory.mktemp("weights") / "backbone.weights.h5"
     keras.applications.EfficientNetB0(include_top=False, weights=None, input_shape=(256, 256, 3)).save_weights(path)
     return path
@@ -72,7 +72,7 @@ def training_process(options: TrainOptions) -> Iterator[subprocess.Popen[bytes]]
 
 
 def wait_for(ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + TIMEOUT_S
     while not ready():
         assert process.poll() is None, "the training process ended"
         assert time.monotonic() < deadline, "the training process is too slow"
@@ -83,7 +83,7 @@ def wait_for(ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> Non
 
 
 def read_json(path: Path) -> Any:
-    """What the file holds, or None while it is absent or half written."""
+    """Return the content of the file, or None while it is missing or incomplete."""
     try:
         return json.loads(path.read_text())
     except (FileNotFoundError, json.JSONDecodeError):
@@ -97,8 +97,11 @@ def saved_epochs(run: Path) -> int:
 
 @dataclass(frozen=True)
 class Resumed:
-    """A finished run that was killed once: `before` is its history at that time, `steps` maps epochs to the
-    optimiser's step count in the checkpoint that the second process wrote after them."""
+    """A finished run that was killed once.
+
+    `before` is its history at that time. `steps` maps epochs to the optimiser's step count in the checkpoint that the
+    second process wrote after that epoch.
+    """
 
     options: TrainOptions
     before: list[dict[str, float]]
@@ -111,7 +114,7 @@ class Resumed:
 
 @pytest.fixture(scope="module")
 def resumed(data: Path, backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Resumed:
-    """Train for 3 epochs in a process that is killed after its first, and in a second one that goes on."""
+    """Train for 3 epochs: one process is killed after the first epoch, and a second one continues the run."""
     run = tmp_path_factory.mktemp("runs") / "toy"
     options = TrainOptions(
         data=str(data),
@@ -132,25 +135,25 @@ def resumed(data: Path, backbone: Path, tmp_path_factory: pytest.TempPathFactory
         with h5py.File(run / "checkpoint" / "latest.weights.h5") as weights:
             steps = {saved_epochs(run): int(weights["optimizer/vars/0"][()])}
         process.send_signal(signal.SIGCONT)
-        assert process.wait(PATIENCE_S) == 0
+        assert process.wait(TIMEOUT_S) == 0
     return Resumed(options, before, steps)
 
 
-def test_an_interrupted_run_keeps_its_finished_epochs(resumed: Resumed) -> None:
-    """After SIGKILL the same command goes on after the last whole epoch instead of at the first."""
+def test_interrupted_run_keeps_its_finished_epochs(resumed: Resumed) -> None:
+    """After SIGKILL, the same command continues after the last complete epoch."""
     history = read_json(resumed.out / "history.json")
     assert len(resumed.before) >= 1
     assert len(history) == 3
     assert history[: len(resumed.before)] == resumed.before
 
 
-def test_an_interrupted_run_keeps_its_place_in_the_schedule(resumed: Resumed) -> None:
-    """The optimiser counts its steps on from where it was killed, and the learning rate follows from that count."""
+def test_interrupted_run_keeps_its_position_in_the_learning_rate_schedule(resumed: Resumed) -> None:
+    """The optimiser, whose step count determines the learning rate, continues counting where it was killed."""
     assert resumed.steps == {epoch: epoch * STEPS for epoch in resumed.steps}
 
 
-def test_a_run_leaves_figures_a_card_and_plots(resumed: Resumed) -> None:
-    """A finished run holds the model, its figures on every split, a model card and two plots, but no checkpoint."""
+def test_finished_run_contains_results_card_and_plots(resumed: Resumed) -> None:
+    """A finished run contains the model, its results on every split, a model card and two plots, but no checkpoint."""
     names = {path.name for path in resumed.out.iterdir()}
     assert names >= {"model.keras", "metrics.json", "MODEL_CARD.md"}
     assert "checkpoint" not in names
@@ -164,27 +167,27 @@ def test_a_run_leaves_figures_a_card_and_plots(resumed: Resumed) -> None:
     assert metrics["test"]["n"] == 6
 
 
-def test_a_trained_model_exports_with_its_record(resumed: Resumed, tmp_path: Path) -> None:
-    """What training wrote, export understands: classes, figures, versions and card reach the artefact."""
+def test_export_of_a_trained_model_keeps_its_record(resumed: Resumed, tmp_path: Path) -> None:
+    """The artefact contains the classes, results, versions and model card that training wrote."""
     out = tmp_path / "toy-v1"
     export(ExportOptions(model=str(resumed.out / "model.keras"), out=str(out), name="toy", version="1"))
     manifest, metrics = read_manifest(out), read_json(resumed.out / "metrics.json")
     assert manifest.classes == ("field", "lake", "road")
     for split in ("validation", "test"):
-        assert manifest.results[split] == {name: metrics[split][name] for name in FIGURES}
+        assert manifest.results[split] == {name: metrics[split][name] for name in RESULT_NAMES}
     assert manifest.tools["training"] == metrics["tools"]
     assert (out / "MODEL_CARD.md").read_text() == (resumed.out / "MODEL_CARD.md").read_text()
 
 
-def test_a_finished_run_is_not_trained_again(resumed: Resumed) -> None:
-    """The same command on a finished run is refused, so that its figures stay those of its model."""
+def test_finished_run_is_not_trained_again(resumed: Resumed) -> None:
+    """Training into the folder of a finished run raises an error, so its results always belong to its model."""
     with pytest.raises(DatasetError, match="finished run"):
         train(resumed.options)
 
 
-def test_a_run_is_not_resumed_with_other_options(resumed: Resumed, tmp_path: Path) -> None:
-    """Options that would cut other splits or another schedule cannot go on in the same folder."""
-    begun = replace(resumed.options, out=str(tmp_path))
-    (tmp_path / "options.json").write_text(json.dumps(asdict(begun)))
+def test_run_is_not_resumed_with_other_options(resumed: Resumed, tmp_path: Path) -> None:
+    """Options that would change the split or the schedule cannot resume a run."""
+    started = replace(resumed.options, out=str(tmp_path))
+    (tmp_path / "options.json").write_text(json.dumps(asdict(started)))
     with pytest.raises(DatasetError, match="other options"):
-        train(replace(begun, seed=1))
+        train(replace(started, seed=1))

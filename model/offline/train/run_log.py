@@ -1,4 +1,4 @@
-"""The memory of a run: its history, its best weights, and when to stop."""
+"""What a run keeps on disk between epochs, and when it stops."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import keras
 
 
 class RunLog(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
-    """Append each epoch to `history.json`, keep the weights of the lowest validation loss, stop when it stalls.
+    """Append each epoch to `history.json` and save the weights of the epoch with the lowest validation loss.
 
-    All its state is read back from the file, so that an interrupted run goes on as if it had not been.
+    Stops the run when that loss has not improved for `patience` epochs. All state is read back from the file, so an
+    interrupted run continues as if it had not been interrupted.
     """
 
     def __init__(self, folder: Path, patience: int) -> None:
@@ -25,20 +26,20 @@ class RunLog(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untype
             self.history = json.loads(self._history_path.read_text())
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        # An interruption between the log and the checkpoint repeats an epoch.
+        # After an interruption between the log and the checkpoint, Keras repeats an epoch that is already in the log.
         del self.history[epoch:]
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.history.append({name: float(value) for name, value in (logs or {}).items()})
         if self.best_epoch == epoch:
             self.model.save_weights(self.best_weights_path)
-        draft = self._history_path.with_suffix(".draft")
-        draft.write_text(json.dumps(self.history, indent=1) + "\n")
-        draft.replace(self._history_path)
+        temporary = self._history_path.with_suffix(".temporary")
+        temporary.write_text(json.dumps(self.history, indent=1) + "\n")
+        temporary.replace(self._history_path)
         if epoch - self.best_epoch >= self._patience:
             self.model.stop_training = True
 
     @property
     def best_epoch(self) -> int:
-        """Index of the epoch with the lowest validation loss."""
+        """Index, from 0, of the epoch with the lowest validation loss."""
         return min(range(len(self.history)), key=lambda epoch: self.history[epoch]["val_loss"])

@@ -1,0 +1,38 @@
+"""Where the starting weights of a run came from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+
+def describe_init(init: str) -> dict[str, str]:
+    """Return the name and source of the starting weights, and the SHA-256 in hex when they came from a file."""
+    if init == "imagenet":
+        return {"name": "imagenet", "source": "keras.applications"}
+    path = Path(init)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return {"name": path.name, "sha256": digest, "source": _read_source(path)}
+
+
+def _read_source(weights: Path) -> str:
+    """Read the source from the metrics.json of an earlier run, or from the README.md, beside the weights."""
+    metrics, readme = weights.with_name("metrics.json"), weights.with_name("README.md")
+    if metrics.exists():
+        earlier = json.loads(metrics.read_text())
+        options = earlier["options"]
+        return (
+            f"An earlier run of this training on the same split ({earlier['epochs_run']} epochs, batch size "
+            f"{options['batch_size']}, peak learning rate {options['peak_learning_rate']}), which started from "
+            f"`{earlier['init']['name']}`. {earlier['init']['source']}"
+        )
+    return _find_origin_item(readme.read_text()) if readme.exists() else "Not documented beside the file."
+
+
+def _find_origin_item(readme: str) -> str:
+    """Return the list item that begins with "Origin" as one line, or the whole text when there is none."""
+    for item in readme.split("\n- "):
+        if item.startswith("Origin"):
+            return " ".join(item.split())
+    return " ".join(readme.split())

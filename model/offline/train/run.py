@@ -1,0 +1,97 @@
+"""A training run, from a folder of images to a `.keras` file with its results."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from model.errors import DatasetError
+from model.offline.dataset import (
+    LabelledFiles,
+    LabelledImages,
+    find_test_folder,
+    find_training_folder,
+    list_images,
+    read_images,
+    split_by_class,
+)
+from model.offline.metrics import EvaluationResults, compute_results
+from model.offline.train import TrainOptions
+from model.offline.train.fit import describe_device, fit
+from model.offline.train.provenance import describe_init
+from model.offline.train.report import write_report
+from model.offline.train.run_log import RunLog
+
+_TOOLS = ("keras", "tensorflow", "numpy", "pillow")
+
+
+def train(options: TrainOptions) -> dict[str, Any]:
+    """Fine-tune, write model.keras, metrics.json, MODEL_CARD.md and two plots to `options.out`, return the metrics.
+
+    An interrupted run continues after its last complete epoch. The test images are read once, after the epoch was
+    chosen; not every data set has them. Raises DatasetError.
+    """
+    out = Path(options.out)
+    _start_or_resume(out, options)
+    keras.utils.set_random_seed(options.seed)
+    print(f"Training on {describe_device()}.", flush=True)
+    files = list_images(find_training_folder(Path(options.data)))
+    training_files, validation_files = split_by_class(files, options.validation_fraction, options.seed)
+    training, validation = _read("training", training_files), _read("validation", validation_files)
+    model, log = fit(options, training, validation, len(files.classes))
+    model.load_weights(log.best_weights_path)
+    results = {"validation": _evaluate(model, validation, files.classes)}
+    test_files = _list_test_images(options, files.classes)
+    if test_files is not None:
+        results["test"] = _evaluate(model, _read("test", test_files), files.classes)
+    # A new model of the same layers has no optimiser state, which would triple the size of the file.
+    keras.Model(model.input, model.output, name=model.name).save(out / "model.keras")
+    counts = {"training": len(training_files), "validation": len(validation_files), "test": len(test_files or ())}
+    summary = _summarise(options, results, log, counts)
+    write_report(out, summary, log.history, files.classes)
+    return summary
+
+
+def _start_or_resume(out: Path, options: TrainOptions) -> None:
+    """Raise DatasetError when `out` contains a finished run, or an unfinished one with other options."""
+    out.mkdir(parents=True, exist_ok=True)
+    if (out / "model.keras").exists():
+        raise DatasetError(f"{out} contains a finished run. Choose another --out.")
+    path = out / "options.json"
+    current = asdict(options)
+    if path.exists() and json.loads(path.read_text()) != current:
+        raise DatasetError(f"{out} contains a run with other options. Use the same options, or choose another --out.")
+    path.write_text(json.dumps(current, indent=1) + "\n")
+
+
+def _evaluate(model: keras.Model, images: LabelledImages, classes: tuple[str, ...]) -> EvaluationResults:
+    return compute_results(model.predict(images.pixels, batch_size=32, verbose=0), images.labels, classes)
+
+
+def _list_test_images(options: TrainOptions, classes: tuple[str, ...]) -> LabelledFiles | None:
+    folder = find_test_folder(Path(options.data))
+    return None if folder is None else list_images(folder, classes)
+
+
+def _read(split: str, files: LabelledFiles) -> LabelledImages:
+    print(f"Reading {len(files)} {split} images.", flush=True)
+    return read_images(files)
+
+
+def _summarise(
+    options: TrainOptions, results: dict[str, EvaluationResults], log: RunLog, counts: dict[str, int]
+) -> dict[str, Any]:
+    return {
+        "data": {"name": "UC Merced Land Use", "images": counts},
+        "init": describe_init(options.init),
+        "options": {name: value for name, value in asdict(options).items() if name not in {"data", "init", "out"}},
+        "epochs_run": len(log.history),
+        "best_epoch": log.best_epoch + 1,
+        "tools": {name: importlib.metadata.version(name) for name in _TOOLS},
+        **{split: split_results.as_dict() for split, split_results in results.items()},
+    }
