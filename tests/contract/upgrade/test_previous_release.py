@@ -1,0 +1,161 @@
+"""What release 0.1.0 has written, read and continued by this one: its database, its spool and its export.
+
+`record.py` has recorded the files with that release: three predictions that can be replayed, one that was erased, one
+refused image, one failed log-in, one API key, and one prediction that was in the spool when the gateway was killed.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import create_engine, insert, select
+
+from api.cli import run
+from api.commands.database import with_engine
+from api.settings import Settings
+from auth.tables import metadata as auth_tables
+from monitoring.audit.tables import metadata as audit_tables
+from monitoring.chains.signing import Signer, new_private_key
+from monitoring.ledger.retention import Pruning
+from monitoring.ledger.tables import metadata as ledger_tables
+from storage.engine import open_blocking_engine
+from storage.transactions import WRITING
+
+ROOT = Path(__file__).parents[3]
+RELEASE = Path(__file__).with_name("release_0_1_0")
+FACTS = json.loads((RELEASE / "facts.json").read_text())
+TABLES = [table for metadata in (auth_tables, audit_tables, ledger_tables) for table in metadata.sorted_tables]
+
+Atalaya = Callable[..., tuple[int, str, str]]
+
+
+def restore(dump: Path, path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(dump.read_text())
+
+
+async def migrated(_: object) -> None:
+    """`with_engine` has applied the migrations."""
+
+
+def copy_rows(source: Path, url: str) -> None:
+    """Copy every row into the migrated, empty database at `url`."""
+    old, new = create_engine(f"sqlite:///{source}"), open_blocking_engine(url).execution_options(**WRITING)
+    with old.connect() as reader, new.begin() as writer:
+        for table in TABLES:
+            writer.execute(table.delete())
+        for table in TABLES:
+            rows = [row._asdict() for row in reader.execute(select(table))]
+            if rows:
+                writer.execute(insert(table), rows)
+    old.dispose()
+    new.dispose()
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str) -> Settings:
+    """This release, with a ledger key of its own, on the database of release 0.1.0: on SQLite as it was written."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("LEDGER__SIGNING_KEY", new_private_key())
+    monkeypatch.setenv("MODEL__URL", f"onnx://{ROOT}/artifacts/efficientnetb0-v1.0")
+    settings = Settings(_env_file=None)
+    if database_url.startswith("sqlite"):
+        restore(RELEASE / "database.sql", Path(database_url.removeprefix("sqlite:///")))
+    else:
+        restore(RELEASE / "database.sql", tmp_path / "old.db")
+        with_engine(settings, migrated)
+        copy_rows(tmp_path / "old.db", database_url)
+    return settings
+
+
+@pytest.fixture
+def atalaya(settings: Settings, capsys: pytest.CaptureFixture[str]) -> Atalaya:
+    """Run `atalaya …`; returns its exit status, standard output and standard error."""
+    assert settings.ledger_key() != FACTS["public_key"]
+
+    def atalaya(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = run(list(arguments))
+        output = capsys.readouterr()
+        return status, output.out, output.err
+
+    return atalaya
+
+
+def verified(atalaya: Atalaya, *arguments: str, keys: tuple[str, ...] = (FACTS["public_key"],)) -> dict[str, Any]:
+    """The report of `atalaya ledger verify`, which must be good."""
+    options = [option for key in keys for option in ("--public-key", key)]
+    status, out, err = atalaya("ledger", "verify", *arguments, *options, "--json")
+    assert status == 0, err
+    report: dict[str, Any] = json.loads(out)
+    return report
+
+
+def test_the_ledger_verifies(atalaya: Atalaya) -> None:
+    """Every entry, head and checkpoint of the earlier release is accepted with its public key."""
+    report = verified(atalaya)
+    assert (report["problems"], report["writers"], report["entries"], report["erased"]) == ([], 2, 5, 1)
+
+
+def test_the_export_verifies(atalaya: Atalaya) -> None:
+    """An export that the earlier release has written is accepted with its public key."""
+    assert verified(atalaya, str(RELEASE / "export.jsonl"))["entries"] == 5
+
+
+def test_exports_are_the_same(atalaya: Atalaya, tmp_path: Path) -> None:
+    """This release exports the ledger byte for byte as the earlier one did."""
+    status, _, err = atalaya("ledger", "export", str(tmp_path / "export.jsonl"))
+    assert status == 0, err
+    assert (tmp_path / "export.jsonl").read_bytes() == (RELEASE / "export.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("prediction_id", FACTS["replayable"])
+def test_predictions_are_replayed(atalaya: Atalaya, prediction_id: str) -> None:
+    """A prediction of the earlier release is reproduced; another processor may change the last bits."""
+    image = ROOT / "samples" / FACTS["replayable"][prediction_id]
+    _, out, err = atalaya("ledger", "replay", prediction_id, str(image), "--json")
+    comparison = json.loads(out)
+    assert comparison["largest_difference"] < 1e-5, err
+    assert not any("Preprocessing" in difference for difference in comparison["differences"])
+
+
+def test_the_ledger_is_pruned(atalaya: Atalaya, settings: Settings) -> None:
+    """Entries of the earlier release are pruned under this release's key, and the rest verifies with both keys."""
+    signer = Signer(settings.ledger_key())
+    engine = open_blocking_engine(settings.database_url.get_secret_value()).execution_options(**WRITING)
+    later = datetime.now(UTC) + timedelta(days=1)
+    assert sum(Pruning(engine, signer, later, [FACTS["public_key"]]).prune(later)) == 5
+    engine.dispose()
+    report = verified(atalaya, keys=(FACTS["public_key"], signer.public_key))
+    assert (report["problems"], report["entries"]) == ([], 0)
+
+
+def test_the_audit_log_verifies(atalaya: Atalaya) -> None:
+    """The audit log of the earlier release is unchanged to this one, and still lists the failed log-in."""
+    status, out, err = atalaya("audit", "verify", "--json")
+    assert status == 0, err
+    assert json.loads(out)["problem"] is None
+    _, out, _ = atalaya("audit", "--json")
+    assert ("token", "refused") in {(entry["event"], entry["outcome"]) for entry in json.loads(out)}
+
+
+def test_the_database_is_current(settings: Settings, tmp_path: Path) -> None:
+    """The tables of release 0.1.0 are those that this release's migrations make."""
+    fresh = tmp_path / "fresh.db"
+    with_engine(settings.model_copy(update={"database_url": SecretStr(f"sqlite:///{fresh}")}), migrated)
+    restore(RELEASE / "database.sql", tmp_path / "copy.db")
+    assert schema(tmp_path / "copy.db") == schema(fresh)
+
+
+def schema(path: Path) -> set[str]:
+    with closing(sqlite3.connect(path)) as connection:
+        return {sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
