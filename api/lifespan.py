@@ -100,7 +100,9 @@ def make_lifespan(
             _in_background(stack, changes.follow())
             _in_background(stack, key_uses.follow())
             _in_background(stack, _watch_keys(settings, keyring))
-            accounts, codes = AccountService(UserStore(engine), PasswordHasher()), one_time_codes(engine, settings)
+            hasher = PasswordHasher()
+            stack.callback(hasher.close)
+            accounts, codes = AccountService(UserStore(engine), hasher), one_time_codes(engine, settings)
             return_free_memory()
             memory = MemoryBudget(memory_for_images(settings), on_change=metrics.memory_reserved_bytes.set)
             yield State(

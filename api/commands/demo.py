@@ -115,7 +115,8 @@ async def _reset_demo_user(accounts: AccountService, password: str) -> User:
     try:
         return await accounts.add(_USER, Role.CLIENT, password)
     except UserExists:
-        return await accounts.set_password(_USER, password)
+        user = await accounts.get_by_name(_USER)
+        return await accounts.change(user.id, password=password)
 
 
 def _checked(answer: httpx.Response) -> dict[str, Any]:

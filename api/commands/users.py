@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -11,8 +12,8 @@ from api.commands.database import Note, Noting, note, with_engine
 from api.commands.output import JsonFlag, PasswordStdin, print_json, print_table, read_password
 from api.settings import Settings, load_settings
 from auth.accounts.service import AccountService
-from auth.accounts.store import User
-from auth.errors import BadCode, BadCredentials
+from auth.accounts.store import NO_CHANGE, User, UserChange
+from auth.errors import BadCode, BadCredentials, LastAdmin
 from auth.principal import ROLE_SCOPES, Role, granted_scopes
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Add, list, change and disable users.", no_args_is_help=True)
 T = TypeVar("T")
+Force = Annotated[bool, typer.Option("--force", help="Proceed even if no enabled administrator is left.")]
 
 
 def with_accounts(
@@ -29,7 +31,11 @@ def with_accounts(
     from auth.accounts.passwords import PasswordHasher
     from auth.accounts.store import UserStore
 
-    return with_engine(settings, lambda engine: act(AccountService(UserStore(engine), PasswordHasher())), noting)
+    async def run(engine: AsyncEngine) -> T:
+        with closing(PasswordHasher()) as hasher:
+            return await act(AccountService(UserStore(engine), hasher))
+
+    return with_engine(settings, run, noting)
 
 
 @app.command("add")
@@ -55,43 +61,52 @@ def list_users(as_json: JsonFlag = False) -> None:
 
 
 @app.command("disable")
-def disable(name: str, as_json: JsonFlag = False) -> None:
-    """Refuse a user's further log-ins."""
-    user = with_accounts(load_settings(), lambda accounts: accounts.disable(name), noted("disabled"))
+def disable(name: str, force: Force = False, as_json: JsonFlag = False) -> None:
+    """Prevent a user from logging in, and end the user's sessions."""
+    user = _change(name, UserChange(disabled=True), noted("disabled"), force=force)
     _report(user, "disabled", as_json)
 
 
 @app.command("enable")
 def enable(name: str, as_json: JsonFlag = False) -> None:
     """Let a disabled user log in again."""
-    user = with_accounts(load_settings(), lambda accounts: accounts.enable(name), noted("enabled"))
+    user = _change(name, UserChange(disabled=False), noted("enabled"))
     _report(user, "enabled", as_json)
 
 
 @app.command("role")
-def role(name: str, role: Annotated[Role, typer.Option()], as_json: JsonFlag = False) -> None:
-    """Give a user another role; the user's log-ins end."""
-    user = with_accounts(
-        load_settings(), lambda accounts: accounts.set_role(name, role), noted("changed", fields="role", role=role)
-    )
+def role(name: str, role: Annotated[Role, typer.Option()], force: Force = False, as_json: JsonFlag = False) -> None:
+    """Give a user another role, and end the user's sessions."""
+    user = _change(name, UserChange(role=role), noted("changed", fields="role", role=role), force=force)
     _report(user, "role set", as_json)
 
 
 @app.command("totp-reset")
 def totp_reset(name: str, as_json: JsonFlag = False) -> None:
-    """Let a user who has lost the one-time codes log in without."""
-    user = with_accounts(load_settings(), lambda accounts: accounts.reset_totp(name), noted("changed", fields="totp"))
+    """Remove a user's one-time codes, for a user who has lost them."""
+    user = _change(name, UserChange(reset_totp=True), noted("changed", fields="totp"))
     _report(user, "one-time codes removed", as_json)
 
 
 @app.command("passwd")
 def passwd(name: str, password_stdin: PasswordStdin = False) -> None:
-    """Set a user's password."""
+    """Set a user's password, and end the user's sessions."""
     password = read_password(password_stdin)
-    with_accounts(
-        load_settings(), lambda accounts: accounts.set_password(name, password), noted("changed", fields="password")
-    )
+    _change(name, NO_CHANGE, noted("changed", fields="password"), password=password)
     typer.echo(f"{name}: password set.")
+
+
+def _change(
+    name: str, change: UserChange, noting: Noting[User], *, password: str | None = None, force: bool = False
+) -> User:
+    async def act(accounts: AccountService) -> User:
+        user = await accounts.get_by_name(name)
+        try:
+            return await accounts.change(user.id, change, password=password, allow_last_admin=force)
+        except LastAdmin as error:
+            raise LastAdmin(f"{error} Use --force to proceed anyway.") from None
+
+    return with_accounts(load_settings(), act, noting)
 
 
 def token(
@@ -113,7 +128,8 @@ def token(
 
     async def log_in(engine: AsyncEngine) -> tuple[User, Session]:
         try:
-            found = await AccountService(UserStore(engine), PasswordHasher()).authenticate(user, password)
+            with closing(PasswordHasher()) as hasher:
+                found = await AccountService(UserStore(engine), hasher).authenticate(user, password)
             if found.totp:
                 await one_time_codes(engine, settings).check(found, totp)
         except (BadCredentials, BadCode) as error:

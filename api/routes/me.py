@@ -70,7 +70,7 @@ async def change_password(
         new = asked.new_password.get_secret_value()
         check_password_policy(new, user.name)  # before the other one is hashed, which takes long
         await rooms["logins"].check_password(user, asked.current_password.get_secret_value(), caller_address(request))
-        await rooms["accounts"].set_password(user.name, new, keep_session=principal.session_id)
+        await rooms["accounts"].change(user.id, password=new, keep_session=principal.session_id)
         await rooms["changes"].catch_up()
 
 

@@ -58,7 +58,7 @@ async def change(request: Request, rooms: Rooms, user_id: str, asked: UserPatch)
     password = asked.password.get_secret_value() if asked.password is not None else None
     change = UserChange(role=asked.role, disabled=asked.disabled, quotas=asked.quotas())
     try:
-        user = await rooms["accounts"].change(user_id, change, password)
+        user = await rooms["accounts"].change(user_id, change, password=password)
     except AuthError as error:
         await record(request, "user", "refused", target=f"user:{user_id}", code=error.code)
         raise

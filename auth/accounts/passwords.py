@@ -1,4 +1,4 @@
-"""Passwords: which ones are taken, and how they are kept (Argon2id by way of passlib)."""
+"""The password policy, and password hashing with Argon2id (passlib)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from auth.errors import HashingBusy, PasswordRefused
 MIN_LENGTH = 12
 MAX_LENGTH = 1024
 
-_COMMON = Path(__file__).with_name("common_passwords.txt")
+COMMON_PASSWORDS_FILE = Path(__file__).with_name("common_passwords.txt")
 _RUNS = (
     "abcdefghijklmnopqrstuvwxyz",
     "0123456789" * 3,
@@ -32,7 +32,7 @@ _T = TypeVar("_T")
 
 
 def check_password_policy(password: str, name: str) -> None:
-    """Refuse what is guessed first: NIST SP 800-63B, section 5.1.1.2, with 12 characters as the least.
+    """Reject easily guessed passwords (NIST SP 800-63B, section 5.1.1.2), and those under 12 characters.
 
     Raises PasswordRefused.
     """
@@ -41,28 +41,28 @@ def check_password_policy(password: str, name: str) -> None:
     if len(password) > MAX_LENGTH:
         raise PasswordRefused(f"The password is too long. Use at most {MAX_LENGTH} characters.")
     folded = password.casefold()
-    if folded == name.casefold() or folded in _common_passwords() or _is_pattern(folded):
+    if folded == name.casefold() or folded in _common_passwords() or is_pattern(folded):
         raise PasswordRefused(
-            "The password is easy to guess. Choose several unrelated words, or let a manager make it."
+            "The password is easy to guess. Choose several unrelated words, or generate one with a password manager."
         )
 
 
 @cache
 def _common_passwords() -> frozenset[str]:
-    return frozenset(_COMMON.read_text(encoding="utf-8").split())
+    return frozenset(COMMON_PASSWORDS_FILE.read_text(encoding="utf-8").split())
 
 
-def _is_pattern(text: str) -> bool:
-    """Whether the text is one part repeated, or a run along the alphabet, the digits or the keyboard."""
+def is_pattern(text: str) -> bool:
+    """Return whether the text repeats one part, or follows the alphabet, the digits or a keyboard pattern."""
     repeated = text in (text + text)[1:-1]
     return repeated or any(text in run or text in run[::-1] for run in _RUNS)
 
 
 class PasswordHasher:
-    """Argon2id with 19456 KiB, 2 passes and 1 lane: the least that the OWASP cheat sheet advises.
+    """Argon2id with 19456 KiB, 2 passes and 1 lane: the minimum that the OWASP cheat sheet recommends.
 
-    At most `concurrency` hashes are computed at once, in threads of low priority; at most `max_waiting` callers wait
-    for their turn.
+    At most `concurrency` hashes are computed at a time, in low-priority threads; at most `max_waiting` callers wait
+    for a free thread. Whoever creates a hasher closes it.
     """
 
     def __init__(self, concurrency: int = 2, max_waiting: int = 16) -> None:
@@ -73,43 +73,48 @@ class PasswordHasher:
             argon2__time_cost=2,
             argon2__parallelism=1,
         )
-        self._threads = ThreadPoolExecutor(concurrency, "password", _yield_to_others)
+        self._threads = ThreadPoolExecutor(concurrency, "password", _lower_thread_priority)
         self._slots = asyncio.Semaphore(concurrency)
         self._max_waiting = max_waiting
         self._waiting = 0
-        # What an unknown user is checked against. Made here, or the first such login would take longer.
-        self._nobody = self._context.hash(secrets.token_bytes(16))
+        # Verified for unknown users. Computed here, because otherwise the first such log-in would take longer.
+        self._unknown_user_hash = self._context.hash(secrets.token_bytes(16))
+
+    def close(self) -> None:
+        """Wait for the running hashes (some 0.1 s) and end the threads."""
+        self._threads.shutdown()
 
     async def hash(self, password: str) -> str:
         """Return the hash with its parameters and salt. Raises HashingBusy."""
-        return await self._in_turn(lambda: self._context.hash(_secret(password)))
+        return await self._run(lambda: self._context.hash(_encode(password)))
 
-    async def verify(self, password: str, stored: str | None) -> bool:
-        """Compare with a stored hash; None stands for an unknown user and takes as long. Raises HashingBusy."""
-        if len(password) > MAX_LENGTH:  # no such password can have been set
-            password, stored = "", None
-        matches = await self._in_turn(lambda: self._context.verify(_secret(password), stored or self._nobody))
-        return matches and stored is not None
+    async def verify(self, password: str, password_hash: str | None) -> bool:
+        """Compare a password with a hash. None means an unknown user, and takes as long. Raises HashingBusy."""
+        if len(password) > MAX_LENGTH:  # the policy allows no such password
+            password, password_hash = "", None
+        compared = password_hash or self._unknown_user_hash
+        matches = await self._run(lambda: self._context.verify(_encode(password), compared))
+        return matches and password_hash is not None
 
-    async def _in_turn(self, job: Callable[[], _T]) -> _T:
+    async def _run(self, job: Callable[[], _T]) -> _T:
         if self._slots.locked() and self._waiting >= self._max_waiting:
-            raise HashingBusy("Too many logins at the moment. Try again in a second.", retry_after_s=1)
+            raise HashingBusy("Too many log-ins are in progress. Try again in a second.", retry_after_s=1)
         self._waiting += 1
         try:
             await self._slots.acquire()
         finally:
             self._waiting -= 1
         running = asyncio.get_running_loop().run_in_executor(self._threads, job)
-        # A caller who goes away leaves the thread working: the slot is free only when it ends.
+        # A cancelled caller leaves the thread working, so only the end of the job frees the slot.
         running.add_done_callback(lambda _: self._slots.release())
         return await asyncio.shield(running)
 
 
-def _yield_to_others() -> None:
-    """Let a flood of log-ins take the processor time that predictions leave: Linux keeps a priority a thread."""
+def _lower_thread_priority() -> None:
+    """Give predictions precedence over many log-ins. On Linux this sets the priority of the calling thread only."""
     os.setpriority(os.PRIO_PROCESS, 0, 10)
 
 
-def _secret(password: str) -> bytes:
-    """At most 4096 bytes, which is passlib's limit; a lone surrogate has bytes too."""
+def _encode(password: str) -> bytes:
+    """At most 4096 bytes, which is passlib's limit; lone surrogates are encoded too."""
     return password.encode("utf-8", "surrogatepass")

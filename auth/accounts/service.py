@@ -1,4 +1,4 @@
-"""What can be done with users: add, log in, change a password, disable, and make the first one."""
+"""User accounts: adding, authenticating and changing users, and creating the first administrator."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from auth.accounts.passwords import PasswordHasher, check_password_policy
-from auth.accounts.store import NO_QUOTAS, Quotas, User, UserChange, UserStore
-from auth.errors import BadCredentials, BadUserName, UserExists
+from auth.accounts.store import NO_CHANGE, NO_QUOTAS, Quotas, User, UserChange, UserStore
+from auth.errors import BadCredentials, BadUserName, UserExists, UserNotFound
 from auth.principal import Role
 
 _NAME = re.compile(r"[a-z0-9._@-]{1,64}")
@@ -30,11 +30,11 @@ class AccountService:
         return await self._store.add(name, role, await self._hasher.hash(password), quotas)
 
     async def authenticate(self, name: str, password: str) -> User:
-        """Raises BadCredentials, the same and after the same work for every reason."""
-        # Names that nobody can have stay away from the database, which chokes on some characters.
+        """Raises BadCredentials, with the same message and after the same work for every reason."""
+        # Databases reject some characters with an error, so an impossible name is never looked up.
         found = await self._store.find(name) if is_user_name(name) else None
-        user, stored = found or (None, None)
-        matches = await self._hasher.verify(password, stored)
+        user, password_hash = found or (None, None)
+        matches = await self._hasher.verify(password, password_hash)
         if user is None or not matches or user.disabled_at is not None:
             raise BadCredentials
         return user
@@ -43,49 +43,40 @@ class AccountService:
         """Raises UserNotFound."""
         return await self._store.get(user_id)
 
-    async def change(self, user_id: str, change: UserChange, password: str | None = None) -> User:
-        """Change a user, the password too where one is given; see UserStore.change.
+    async def get_by_name(self, name: str) -> User:
+        """Raises BadUserName, UserNotFound."""
+        _check_name(name)
+        found = await self._store.find(name)
+        if found is None:
+            raise UserNotFound(f"There is no user {name}. List the users to see their names.")
+        return found[0]
 
-        Raises PasswordRefused, UserNotFound, LastAdmin.
+    async def change(
+        self,
+        user_id: str,
+        change: UserChange = NO_CHANGE,
+        *,
+        password: str | None = None,
+        keep_session: str | None = None,
+        allow_last_admin: bool = False,
+    ) -> User:
+        """Change a user, including the password if one is given; see UserStore.change.
+
+        Raises PasswordRefused, UserNotFound, and LastAdmin unless `allow_last_admin`.
         """
         if password is not None:
             check_password_policy(password, (await self._store.get(user_id)).name)
             change = replace(change, password_hash=await self._hasher.hash(password))
-        return await self._store.change(user_id, change)
-
-    async def set_password(self, name: str, password: str, keep_session: str | None = None) -> User:
-        """End the user's log-ins, but for `keep_session`. Raises BadUserName, PasswordRefused, UserNotFound."""
-        _check_name(name)
-        check_password_policy(password, name)
-        return await self._store.set_password_hash(name, await self._hasher.hash(password), keep_session)
-
-    async def disable(self, name: str) -> User:
-        """Raises BadUserName, UserNotFound."""
-        _check_name(name)
-        return await self._store.disable(name)
-
-    async def enable(self, name: str) -> User:
-        """Raises BadUserName, UserNotFound."""
-        _check_name(name)
-        return await self._store.enable(name)
-
-    async def set_role(self, name: str, role: Role) -> User:
-        """Raises BadUserName, UserNotFound."""
-        _check_name(name)
-        return await self._store.set_role(name, role)
-
-    async def reset_totp(self, name: str) -> User:
-        """Raises BadUserName, UserNotFound."""
-        _check_name(name)
-        return await self._store.reset_totp(name)
+        return await self._store.change(user_id, change, keep_session=keep_session, allow_last_admin=allow_last_admin)
 
     async def list(self) -> Sequence[User]:
+        """Return all users, by name."""
         return await self._store.list()
 
     async def bootstrap_admin(self) -> str | None:
-        """Make the user `admin` if there are no users; return the random password, which is kept nowhere else.
+        """Create the user `admin` if there are no users, and return its random password, which is not stored.
 
-        Of several processes that start at once, one returns a password and the others None.
+        If several processes start at once, one of them returns a password and the others return None.
         """
         if await self._store.count():
             return None
@@ -98,10 +89,10 @@ class AccountService:
 
 
 def is_user_name(text: str) -> bool:
-    """Whether anybody can have this name."""
+    """Return whether the text is a valid user name."""
     return _NAME.fullmatch(text) is not None
 
 
 def _check_name(name: str) -> None:
     if not is_user_name(name):
-        raise BadUserName("A user name has 1 to 64 of the characters a-z 0-9 . _ @ -. Correct it.")
+        raise BadUserName("A user name consists of 1 to 64 of the characters a-z 0-9 . _ @ -. Correct it.")

@@ -1,8 +1,8 @@
-"""Users as rows."""
+"""Users in the database, and the one way to change them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypedDict
@@ -22,9 +22,10 @@ from storage.transactions import reading, writing
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Times are UTC; a user with `disabled_at` cannot log in. `totp`: a log-in needs a one-time code.
+    """A user as stored, without the secrets.
 
-    The quotas are for a month; None is without bound.
+    Times are UTC; a user with `disabled_at` cannot log in. With `totp`, logging in requires a one-time code. The
+    quotas are per month; None means unlimited.
     """
 
     id: str
@@ -38,7 +39,7 @@ class User:
 
 
 class Quotas(TypedDict, total=False):
-    """Those that are to be set; None is no bound."""
+    """The quotas to set; an absent quota stays as it is, None removes it."""
 
     monthly_requests: int | None
     monthly_megapixels: int | None
@@ -49,12 +50,16 @@ NO_QUOTAS = Quotas()
 
 @dataclass(frozen=True, slots=True)
 class UserChange:
-    """What becomes other about a user; None leaves it."""
+    """The fields of a user to change; the defaults change nothing."""
 
     role: Role | None = None
     disabled: bool | None = None
     password_hash: str | None = field(default=None, repr=False)
+    reset_totp: bool = False
     quotas: Quotas = field(default_factory=Quotas)
+
+
+NO_CHANGE = UserChange()
 
 
 class UserStore:
@@ -75,7 +80,7 @@ class UserStore:
         return user
 
     async def find(self, name: str) -> tuple[User, str] | None:
-        """Return the user and the password's hash."""
+        """Return the user and the password hash, or None."""
         async with reading(self._engine) as connection:
             row = (await connection.execute(select(users).where(users.c.name == name))).one_or_none()
         return (_user(row), row.password_hash) if row else None
@@ -89,72 +94,58 @@ class UserStore:
     async def get(self, user_id: str) -> User:
         """Raises UserNotFound."""
         async with reading(self._engine) as connection:
-            return _user(await _by_id(connection, user_id))
+            return _user(await _get_row(connection, user_id))
 
-    async def change(self, user_id: str, change: UserChange) -> User:
-        """Change a user in one transaction. Another role, a new password and disabling end the user's log-ins.
+    async def change(
+        self,
+        user_id: str,
+        change: UserChange,
+        *,
+        keep_session: str | None = None,
+        allow_last_admin: bool = False,
+    ) -> User:
+        """Change a user in one transaction and return the result.
 
-        Raises UserNotFound, and LastAdmin if nobody were left to administer.
+        Another role, disabling, a new password and removing confirmed one-time codes end the user's sessions, except
+        `keep_session`. Fields that already have the requested value change nothing and end no session.
+
+        Raises UserNotFound, and LastAdmin if no enabled administrator would be left, unless `allow_last_admin`.
         """
-        now = datetime.now(UTC)
         async with writing(self._engine) as connection:
-            # Whoever changes an administrator waits for the others who do.
-            admins = await _enabled_admins(connection)
-            before = _user(await _by_id(connection, user_id, lock=True))
-            values = _changed_columns(before, change, now)
-            if admins == [user_id] and (values.get("role", Role.ADMIN) != Role.ADMIN or values.get("disabled_at")):
+            admins = await _lock_enabled_admins(connection) if _may_remove_admin(change) else []
+            row = await _get_row(connection, user_id, lock=True)
+            values = _changed_columns(row, change)
+            if admins == [user_id] and values.keys() & {"role", "disabled_at"} and not allow_last_admin:
                 raise LastAdmin("Nobody else could administer the gateway. Make another user an admin first.")
-            if values:
-                await connection.execute(update(users).where(users.c.id == user_id).values(**values))
-            if values.keys() & {"role", "password_hash"} or values.get("disabled_at"):
-                await end_sessions(connection, sessions.c.user_id == user_id)
+            if not values:
+                return _user(row)
+            await connection.execute(update(users).where(users.c.id == user_id).values(**values))
+            if _ends_sessions(row, values):
+                await end_sessions(connection, sessions.c.user_id == user_id, sessions.c.id != (keep_session or ""))
             await _announce(connection, user_id)
-            return _user(await _by_id(connection, user_id))
-
-    async def disable(self, name: str) -> User:
-        """End the user's log-ins and refuse further ones; a second call keeps the first time. Raises UserNotFound."""
-        return await self._update(name, disabled_at=func.coalesce(users.c.disabled_at, datetime.now(UTC)))
-
-    async def enable(self, name: str) -> User:
-        """Raises UserNotFound."""
-        return await self._update(name, disabled_at=None)
-
-    async def set_role(self, name: str, role: Role) -> User:
-        """End the user's log-ins; the next ones have the new role. Raises UserNotFound."""
-        return await self._update(name, role=role.value)
-
-    async def reset_totp(self, name: str) -> User:
-        """Let the user log in without a one-time code, and end the log-ins there are. Raises UserNotFound."""
-        return await self._update(name, totp_secret=None, totp_confirmed_at=None)
-
-    async def set_password_hash(self, name: str, password_hash: str, keep_session: str | None = None) -> User:
-        """End the user's log-ins, but for `keep_session`. Raises UserNotFound."""
-        return await self._update(name, keep_session, password_hash=password_hash)
+            return _user(await _get_row(connection, user_id))
 
     async def count(self) -> int:
         async with reading(self._engine) as connection:
             return (await connection.execute(select(func.count()).select_from(users))).scalar_one()
 
-    async def _update(self, name: str, keep_session: str | None = None, **values: Any) -> User:
-        statement = update(users).where(users.c.name == name).values(**values).returning(users)
-        async with writing(self._engine) as connection:
-            row = (await connection.execute(statement)).one_or_none()
-            if row is None:
-                raise UserNotFound(f"There is no user {name}. List the users to see their names.")
-            await end_sessions(connection, sessions.c.user_id == row.id, sessions.c.id != (keep_session or ""))
-            await _announce(connection, row.id)
-        return _user(row)
+
+def _may_remove_admin(change: UserChange) -> bool:
+    return change.role not in {None, Role.ADMIN} or change.disabled is True
 
 
-async def _enabled_admins(connection: AsyncConnection) -> Sequence[str]:
-    """Their ids, locked until the transaction ends."""
+async def _lock_enabled_admins(connection: AsyncConnection) -> Sequence[str]:
+    """Return the ids of the enabled administrators, locked until the transaction ends.
+
+    The lock serialises the transactions that could remove an administrator, so that two cannot remove the last two.
+    """
     enabled = users.c.role == Role.ADMIN.value, users.c.disabled_at.is_(None)
     statement = select(users.c.id).where(*enabled).order_by(users.c.id).with_for_update()
     return (await connection.execute(statement)).scalars().all()
 
 
-async def _by_id(connection: AsyncConnection, user_id: str, *, lock: bool = False) -> Row[Any]:
-    """Raises UserNotFound, also for what is no id: databases choke on some characters."""
+async def _get_row(connection: AsyncConnection, user_id: str, *, lock: bool = False) -> Row[Any]:
+    """Raises UserNotFound, also for text that cannot be an id: databases reject some characters with an error."""
     statement = select(users).where(users.c.id == user_id)
     row = None
     if _is_id(user_id):
@@ -171,22 +162,30 @@ def _is_id(text: str) -> bool:
         return False
 
 
-async def _announce(connection: AsyncConnection, user_id: str) -> None:
-    """The user's API keys and certificates are read anew, everywhere."""
-    until = datetime.now(UTC) + LONGEST_ACCESS
-    await announce(connection, f"user:{user_id}", revoked=False, expires_at=until)
-
-
-def _changed_columns(before: User, change: UserChange, now: datetime) -> dict[str, Any]:
-    """Only what differs: to say again what holds already ends no log-in."""
-    values: dict[str, Any] = {**change.quotas}
-    if change.role is not None and change.role != before.role:
+def _changed_columns(row: Row[Any], change: UserChange) -> dict[str, Any]:
+    """Return the new values of the columns that differ from the row. A new password always differs."""
+    values: dict[str, Any] = {name: quota for name, quota in change.quotas.items() if quota != getattr(row, name)}
+    if change.role is not None and change.role != row.role:
         values["role"] = change.role.value
-    if change.disabled is not None and change.disabled == (before.disabled_at is None):
-        values["disabled_at"] = now if change.disabled else None
+    if change.disabled is not None and change.disabled == (row.disabled_at is None):
+        values["disabled_at"] = datetime.now(UTC) if change.disabled else None
     if change.password_hash is not None:
         values["password_hash"] = change.password_hash
+    if change.reset_totp and row.totp_secret is not None:
+        values |= {"totp_secret": None, "totp_confirmed_at": None}
     return values
+
+
+def _ends_sessions(row: Row[Any], values: Mapping[str, Any]) -> bool:
+    codes_removed = "totp_secret" in values and row.totp_confirmed_at is not None
+    disabled = values.get("disabled_at") is not None
+    return codes_removed or disabled or not values.keys().isdisjoint({"role", "password_hash"})
+
+
+async def _announce(connection: AsyncConnection, user_id: str) -> None:
+    """Make every process read the user's API keys and certificates again."""
+    until = datetime.now(UTC) + LONGEST_ACCESS
+    await announce(connection, f"user:{user_id}", revoked=False, expires_at=until)
 
 
 def _user(row: Row[Any]) -> User:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 import auth
+from auth.accounts.passwords import PasswordHasher
 from storage.engine import open_engine
 from storage.migrations import migrate
 
@@ -17,3 +19,9 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
     await migrate(engine, auth.MIGRATIONS)
     yield engine
     await engine.dispose()
+
+
+@pytest.fixture
+def hasher() -> Iterator[PasswordHasher]:
+    with closing(PasswordHasher()) as hasher:
+        yield hasher

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from auth.accounts.store import User, UserStore
+from auth.accounts.store import User, UserChange, UserStore
 from auth.certificate_subjects import read_subject
 from auth.certificates import CertificateUsers
 from auth.errors import InvalidToken
@@ -70,10 +70,11 @@ async def test_a_certificate_has_its_time(desk: CertificateUsers, make_pem: Make
         await desk.verify(make_pem(begins=begins))
 
 
-@pytest.mark.usefixtures("user")
-async def test_a_disabled_user_is_out(engine: AsyncEngine, desk: CertificateUsers, make_pem: MakePem) -> None:
+async def test_a_disabled_user_is_out(
+    engine: AsyncEngine, desk: CertificateUsers, user: User, make_pem: MakePem
+) -> None:
     """A certificate is no way around a disabled account."""
-    await UserStore(engine).disable("ana")
+    await UserStore(engine).change(user.id, UserChange(disabled=True))
     with pytest.raises(InvalidToken):
         await desk.verify(make_pem())
 

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from auth.accounts.store import User, UserStore
+from auth.accounts.store import User, UserChange, UserStore
 from auth.changes import ChangeFeed
 from auth.errors import BadCredentials, InvalidGrant, RefreshTokenReused
 from auth.principal import Role, Scope
@@ -89,15 +89,17 @@ async def test_a_client_s_token_is_its_own(store: SessionStore, user: User) -> N
 
 async def test_a_disabled_user_gets_no_session(engine: AsyncEngine, store: SessionStore, user: User) -> None:
     """Who is disabled between the password and the session has none."""
-    await UserStore(engine).disable("ana")
+    await UserStore(engine).change(user.id, UserChange(disabled=True))
     with pytest.raises(BadCredentials):
         await store.begin(user.id, SCOPES)
 
 
-async def test_disabling_a_user_ends_the_sessions(engine: AsyncEngine, store: SessionStore, session: Session) -> None:
+async def test_disabling_a_user_ends_the_sessions(
+    engine: AsyncEngine, store: SessionStore, user: User, session: Session
+) -> None:
     """Disabling a user ends what is open, and tells the other processes."""
     feed = ChangeFeed(engine)
-    await UserStore(engine).disable("ana")
+    await UserStore(engine).change(user.id, UserChange(disabled=True))
     with pytest.raises(InvalidGrant):
         await store.rotate(session.refresh_token)
     await feed.catch_up()
@@ -109,7 +111,7 @@ async def test_a_new_password_ends_the_other_sessions(
 ) -> None:
     """A password change keeps the session that made it, and ends the others."""
     other = await store.begin(user.id, SCOPES)
-    await UserStore(engine).set_password_hash("ana", "other hash", keep_session=session.id)
+    await UserStore(engine).change(user.id, UserChange(password_hash="other hash"), keep_session=session.id)
     assert (await store.rotate(session.refresh_token)).id == session.id
     with pytest.raises(InvalidGrant):
         await store.rotate(other.refresh_token)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -72,6 +73,47 @@ def test_one_time_codes_are_asked_for_and_reset(command: Command) -> None:
     assert _token(command, "--totp", totp.at(datetime.now(UTC) + timedelta(seconds=30))) == 0
     assert command("users", "totp-reset", "ana")[:2] == (0, "ana (client): one-time codes removed.\n")
     assert _token(command) == 0
+
+
+@pytest.mark.parametrize("arguments", [("disable", "ana"), ("role", "ana", "--role", "client")])
+def test_the_last_administrator_needs_force(command: Command, arguments: tuple[str, ...]) -> None:
+    """A command that would remove the last enabled administrator fails and suggests `--force`, which allows it."""
+    assert command("users", "role", "ana", "--role", "admin")[0] == 0
+    status, printed, error = command("users", *arguments)
+    assert (status, printed) == (1, "")
+    assert "Make another user an admin first." in error
+    assert "--force" in error
+    assert _token(command) == 0
+    assert command("users", *arguments, "--force")[0] == 0
+    assert command("users", "enable", "ana")[0] == 0
+    assert command("users", "role", "ana", "--role", "admin")[0] == 0
+
+
+@pytest.mark.parametrize("name", ["disable", "role"])
+def test_force_is_documented(command: Command, name: str) -> None:
+    """The help of both commands explains `--force`."""
+    status, printed, _ = command("users", name, "--help")
+    assert status == 0
+    assert "--force" in printed
+    assert "no enabled administrator" in " ".join(printed.split())
+
+
+def test_unknown_and_impossible_users_are_errors(command: Command) -> None:
+    """Every command on a user that does not exist fails and names the user or the rule."""
+    for arguments in (("disable",), ("enable",), ("totp-reset",), ("passwd", "--password-stdin")):
+        status, _, error = command("users", arguments[0], "nobody", *arguments[1:])
+        assert (status, "There is no user nobody." in error) == (1, True)
+        status, _, error = command("users", arguments[0], "No Body", *arguments[1:])
+        assert (status, "a-z 0-9" in error) == (1, True)
+
+
+def test_a_password_is_set(command: Command) -> None:
+    """`passwd` replaces the password; the command leaves no hashing thread behind."""
+    assert command("users", "passwd", "ana", "--password-stdin", stdin="walnut ferry quiet lamp")[0] == 0
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("password")]
+    assert _token(command) == 1
+    assert command("token", "--user", "ana", "--password-stdin", stdin="walnut ferry quiet lamp")[0] == 0
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("password")]
 
 
 async def _enrol(settings: Settings) -> pyotp.TOTP:

@@ -164,6 +164,7 @@ def test_the_last_administrator_stays(client: TestClient, admin: Headers) -> Non
     for change in ({"disabled": True}, {"role": "client"}, {"role": "auditor", "password": NEW}):
         refused = client.patch(path, headers=admin, json=change)
         assert (refused.status_code, refused.json()["code"]) == (409, "last_admin")
+        assert "--force" not in refused.text
     assert client.get("/v1/me", headers=admin).json()["role"] == "admin"
     client.post("/v1/users", headers=admin, json={**BOB, "role": "admin"})
     assert client.patch(path, headers=admin, json={"role": "client"}).status_code == 200

@@ -1,3 +1,5 @@
+"""Adding, authenticating and changing users, on both databases."""
+
 from __future__ import annotations
 
 import asyncio
@@ -10,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from auth.accounts.passwords import PasswordHasher
 from auth.accounts.service import AccountService
-from auth.accounts.store import UserStore
-from auth.errors import BadCredentials, BadUserName, PasswordRefused, UserExists, UserNotFound
+from auth.accounts.store import UserChange, UserStore
+from auth.errors import BadCredentials, BadUserName, LastAdmin, PasswordRefused, UserExists, UserNotFound
 from auth.principal import Role
 from storage.engine import open_engine
 
@@ -26,8 +28,8 @@ def store(engine: AsyncEngine) -> UserStore:
 
 
 @pytest.fixture
-def accounts(store: UserStore) -> AccountService:
-    return AccountService(store, PasswordHasher())
+def accounts(store: UserStore, hasher: PasswordHasher) -> AccountService:
+    return AccountService(store, hasher)
 
 
 async def test_a_user_logs_in_with_the_password(accounts: AccountService, store: UserStore) -> None:
@@ -40,11 +42,15 @@ async def test_a_user_logs_in_with_the_password(accounts: AccountService, store:
     assert extract_parameters(found[1]).memory_cost == 19_456
 
 
-async def test_every_failed_login_looks_the_same(accounts: AccountService) -> None:
-    """Unknown user, impossible name, wrong, empty and endless password and disabled user are told alike."""
+async def _add_disabled_user(accounts: AccountService, name: str) -> None:
+    user = await accounts.add(name, Role.CLIENT, GOOD)
+    await accounts.change(user.id, UserChange(disabled=True))
+
+
+async def test_every_failed_login_has_the_same_message(accounts: AccountService) -> None:
+    """Unknown, impossible and disabled users and wrong, empty and overlong passwords are indistinguishable."""
     await accounts.add("ada", Role.CLIENT, GOOD)
-    await accounts.add("grace", Role.CLIENT, GOOD)
-    await accounts.disable("grace")
+    await _add_disabled_user(accounts, "grace")
     attempts = [
         ("ada", OTHER),
         ("ada", ""),
@@ -71,10 +77,9 @@ async def _processor_seconds(accounts: AccountService, name: str, password: str)
 
 
 async def test_every_failed_login_costs_the_same(accounts: AccountService) -> None:
-    """One Argon2 verification is run for unknown, impossible, disabled and known users alike."""
+    """Each failed log-in runs one Argon2 verification, whether the user is unknown, impossible, disabled or known."""
     await accounts.add("ada", Role.CLIENT, GOOD)
-    await accounts.add("grace", Role.CLIENT, GOOD)
-    await accounts.disable("grace")
+    await _add_disabled_user(accounts, "grace")
     attempts = [("ada", OTHER), ("bob", OTHER), ("B O B", OTHER), ("grace", GOOD)]
     rounds = [[await _processor_seconds(accounts, *attempt) for attempt in attempts] for _ in range(5)]
     wrong, *others = (statistics.median(column) for column in zip(*rounds, strict=True))
@@ -84,49 +89,68 @@ async def test_every_failed_login_costs_the_same(accounts: AccountService) -> No
 async def test_a_new_password_replaces_the_old(accounts: AccountService) -> None:
     """After a change only the new password logs in."""
     ada = await accounts.add("ada", Role.CLIENT, GOOD)
-    await accounts.set_password("ada", OTHER)
+    await accounts.change(ada.id, password=OTHER)
     assert await accounts.authenticate("ada", OTHER) == ada
     with pytest.raises(BadCredentials):
         await accounts.authenticate("ada", GOOD)
 
 
-async def test_a_refused_password_changes_nothing(accounts: AccountService) -> None:
-    """The policy holds for the first password and for later ones."""
-    await accounts.add("ada", Role.CLIENT, GOOD)
+async def test_a_rejected_password_changes_nothing(accounts: AccountService) -> None:
+    """The password policy applies to the first password and to later ones, and guards the rest of the change."""
+    ada = await accounts.add("ada", Role.CLIENT, GOOD)
     with pytest.raises(PasswordRefused):
-        await accounts.set_password("ada", "password1234")
+        await accounts.change(ada.id, UserChange(role=Role.ADMIN), password="password1234")
     with pytest.raises(PasswordRefused):
         await accounts.add("thelongest.name", Role.CLIENT, "TheLongest.Name")
-    assert [user.name for user in await accounts.list()] == ["ada"]
-    assert (await accounts.authenticate("ada", GOOD)).name == "ada"
+    assert await accounts.list() == [ada]
+    assert await accounts.authenticate("ada", GOOD) == ada
 
 
-async def test_a_bad_name_is_refused_everywhere(accounts: AccountService) -> None:
-    """A name that breaks the rule neither makes nor changes a user."""
+async def test_the_own_name_is_rejected_as_a_later_password(accounts: AccountService) -> None:
+    """A change of the password applies the policy with the user's name."""
+    user = await accounts.add("thelongest.name", Role.CLIENT, GOOD)
+    with pytest.raises(PasswordRefused):
+        await accounts.change(user.id, password="TheLongest.Name")
+
+
+async def test_an_impossible_name_is_rejected(accounts: AccountService) -> None:
+    """A name that breaks the rule neither creates nor finds a user."""
     for name in IMPOSSIBLE_NAMES:
-        for attempt in (
-            accounts.add(name, Role.ADMIN, GOOD),
-            accounts.set_password(name, GOOD),
-            accounts.disable(name),
-        ):
+        for attempt in (accounts.add(name, Role.ADMIN, GOOD), accounts.get_by_name(name)):
             with pytest.raises(BadUserName):
                 await attempt
     assert await accounts.list() == []
 
 
-async def test_unknown_and_repeated_users_are_told(accounts: AccountService) -> None:
-    """Administration, unlike a login, says what is wrong."""
-    await accounts.add("ada", Role.CLIENT, GOOD)
+async def test_administration_names_the_problem(accounts: AccountService) -> None:
+    """Unlike a log-in, administration distinguishes existing and unknown users."""
+    ada = await accounts.add("ada", Role.CLIENT, GOOD)
     with pytest.raises(UserExists):
         await accounts.add("ada", Role.CLIENT, GOOD)
-    with pytest.raises(UserNotFound):
-        await accounts.set_password("bob", GOOD)
-    with pytest.raises(UserNotFound):
-        await accounts.disable("bob")
+    assert await accounts.get_by_name("ada") == ada
+    with pytest.raises(UserNotFound, match="bob"):
+        await accounts.get_by_name("bob")
+    unknown_id = "00000000-0000-4000-8000-000000000000"
+    for attempt in (
+        accounts.change(unknown_id, password=GOOD),
+        accounts.change(unknown_id, UserChange(disabled=True)),
+        accounts.get(unknown_id),
+    ):
+        with pytest.raises(UserNotFound):
+            await attempt
 
 
-async def test_an_empty_gateway_gets_an_admin_once(accounts: AccountService) -> None:
-    """The first start makes `admin` with a random password that logs in; later starts make nobody."""
+async def test_the_last_administrator_is_protected(accounts: AccountService) -> None:
+    """Disabling the last administrator fails, together with a new password too, unless it is explicitly allowed."""
+    root = await accounts.add("root", Role.ADMIN, GOOD)
+    with pytest.raises(LastAdmin):
+        await accounts.change(root.id, UserChange(disabled=True), password=OTHER)
+    assert await accounts.authenticate("root", GOOD) == root
+    assert (await accounts.change(root.id, UserChange(disabled=True), allow_last_admin=True)).disabled_at
+
+
+async def test_an_empty_database_gets_one_admin(accounts: AccountService) -> None:
+    """The first start creates `admin` with a random password that logs in; later starts create no user."""
     password = await accounts.bootstrap_admin()
     assert password is not None
     assert len(password) >= 22
@@ -135,22 +159,24 @@ async def test_an_empty_gateway_gets_an_admin_once(accounts: AccountService) -> 
     assert len(await accounts.list()) == 1
 
 
-async def test_a_gateway_with_users_gets_no_admin(accounts: AccountService) -> None:
-    """While anybody exists, no admin is made."""
+async def test_a_database_with_users_gets_no_admin(accounts: AccountService) -> None:
+    """No administrator is created while any user exists."""
     await accounts.add("ada", Role.CLIENT, GOOD)
     assert await accounts.bootstrap_admin() is None
     assert [user.name for user in await accounts.list()] == ["ada"]
 
 
-async def test_processes_that_start_together_make_one_admin(database_url: str, accounts: AccountService) -> None:
-    """Of four starts at once one gets the password, and it is the one that logs in."""
+async def test_processes_that_start_together_create_one_admin(
+    database_url: str, accounts: AccountService, hasher: PasswordHasher
+) -> None:
+    """Of four processes that start at once, one returns a password, and that password logs in."""
     engines = [open_engine(database_url) for _ in range(4)]
     try:
-        starts = [AccountService(UserStore(engine), PasswordHasher()) for engine in engines]
-        passwords = [word for word in await asyncio.gather(*(start.bootstrap_admin() for start in starts)) if word]
+        services = [AccountService(UserStore(engine), hasher) for engine in engines]
+        results = await asyncio.gather(*(service.bootstrap_admin() for service in services))
     finally:
         for engine in engines:
             await engine.dispose()
-    assert len(passwords) == 1
-    assert (await accounts.authenticate("admin", passwords[0])).name == "admin"
+    (password,) = [result for result in results if result]
+    assert (await accounts.authenticate("admin", password)).name == "admin"
     assert len(await accounts.list()) == 1
