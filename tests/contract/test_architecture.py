@@ -1,0 +1,102 @@
+"""The rules of the code's structure that import-linter does not check (docs/adr/0001-packages.md)."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import subprocess
+import tokenize
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import grimp
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("api", "auth", "model", "monitoring", "storage")
+MAX_FOLDER_ENTRIES = 17
+MAX_FILE_LINES = 300
+MAX_FUNCTION_LINES = 60
+# Metaphors that the field has terms for: Reservation, slot, overload, LimitResult, charge, linger, response, results …
+METAPHOR = re.compile(
+    "rooms?|places?|crowd(s|ed)?|floods?|lonely|company|dress|standings?|till|settle|owed?|stray|outlast(ed)?|told|hear(d)?"
+    "|asked|answer(s|ed)?|figures|guesses|greed(y|iest)|desk|house"
+)
+
+
+@cache
+def tracked() -> tuple[Path, ...]:
+    """Every file that belongs to the project."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return tuple(Path(name) for name in listed.split("\0") if name and (ROOT / name).exists())
+
+
+def python_files() -> Iterator[Path]:
+    return (path for path in tracked() if path.suffix == ".py")
+
+
+def test_no_import_cycles() -> None:
+    """No module imports itself through others, not even for type checking."""
+    graph = grimp.build_graph(*PACKAGES, cache_dir=None)
+    remaining = {module: set(graph.find_modules_directly_imported_by(module)) for module in graph.modules}
+    # A module that imports no other, or that no other imports, is in no cycle.
+    while outside := [
+        module
+        for module, imported in remaining.items()
+        if not imported & remaining.keys() or not any(module in others for others in remaining.values())
+    ]:
+        for module in outside:
+            del remaining[module]
+    assert sorted(remaining) == []
+
+
+def test_folders_are_small() -> None:
+    """A folder below the root has at most 17 entries: a larger one needs sub-packages."""
+    entries: dict[Path, set[str]] = {}
+    for path in tracked():
+        for parent, child in zip(path.parents, (path, *path.parents), strict=False):
+            entries.setdefault(parent, set()).add(child.name)
+    del entries[Path()]
+    assert {str(folder): len(names) for folder, names in entries.items() if len(names) > MAX_FOLDER_ENTRIES} == {}
+
+
+def test_files_are_short() -> None:
+    """A Python file has at most 300 lines."""
+    lengths = {str(path): len((ROOT / path).read_text().splitlines()) for path in python_files()}
+    assert {path: lines for path, lines in lengths.items() if lines > MAX_FILE_LINES} == {}
+
+
+def test_functions_are_short() -> None:
+    """A function has at most 60 lines."""
+    long = {}
+    for path in python_files():
+        for node in ast.walk(ast.parse((ROOT / path).read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or 0) - node.lineno + 1
+                if lines > MAX_FUNCTION_LINES:
+                    long[f"{path}: {node.name}"] = lines
+    assert long == {}
+
+
+@pytest.mark.parametrize("identifier", ["check_room", "RoomReservation", "isCrowded"])
+def test_metaphors_are_recognised(identifier: str) -> None:
+    """An identifier is split at underscores and capital letters."""
+    assert has_metaphor(identifier)
+
+
+def test_identifiers_use_the_field_s_terms() -> None:
+    """No identifier contains a metaphor for a mechanism that has a standard name."""
+    found: dict[str, str] = {}
+    for path in python_files():
+        source = io.StringIO((ROOT / path).read_text())
+        for token in tokenize.generate_tokens(source.readline):
+            if token.type == tokenize.NAME and has_metaphor(token.string):
+                found[token.string] = f"{path}:{token.start[0]}"
+    assert found == {}
+
+
+def has_metaphor(identifier: str) -> bool:
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", identifier)
+    return any(METAPHOR.fullmatch(word.lower()) for word in words)
