@@ -27,7 +27,8 @@ from api.routes.auth import auth_router
 from api.routes.metrics import metrics_router
 from api.routes.predictions import predictions_router
 from api.settings import Settings
-from model.backends import Backend, open_warm
+from model.backends.base import Backend
+from model.backends.open import open_warm
 from monitoring.metrics import Metrics
 from monitoring.sentry import ErrorReporter, NullReporter
 

@@ -37,7 +37,7 @@ from auth.sessions import SessionStore
 from auth.tokens.access import TokenAuthority, TokenPolicy
 from auth.tokens.external_issuers import ExternalIssuers
 from auth.tokens.keyring import Keyring
-from model.backends import Backend
+from model.backends.base import Backend
 from model.serving.memory_budget import MemoryBudget
 from model.serving.queue import QueueLimits
 from model.serving.service import PredictionService

@@ -39,16 +39,16 @@ def measure(artefact: str, image: Path, processes: int, seconds: float) -> Bare:
 
 
 def _work(artefact: str, data: bytes, seconds: float, start: Barrier, results: Queue[list[float]]) -> None:
-    from model.backends import open_backend
+    from model.backends.open import open_backend
     from model.imaging.decode import decode_image
 
     backend = open_backend(artefact)
-    backend.predict(decode_image(data).pixels[np.newaxis])
+    backend.predict(decode_image(data, backend.info.input_spec).pixels[np.newaxis])
     start.wait()
     durations: list[float] = []
     began = last = time.perf_counter()
     while last - began < seconds:
-        backend.predict(decode_image(data).pixels[np.newaxis])
+        backend.predict(decode_image(data, backend.info.input_spec).pixels[np.newaxis])
         now = time.perf_counter()
         durations.append(now - last)
         last = now

@@ -20,8 +20,9 @@ import numpy as np
 from PIL import Image
 
 from bench.serving import ARTEFACT, ROOT
-from model.backends import Backend, open_backend
-from model.imaging.decode import INPUT_SIZE, decode_image
+from model.backends.base import Backend
+from model.backends.open import open_backend
+from model.imaging.decode import decode_image
 
 SIZES = {"12 MP": (4000, 3000), "24 MP": (6000, 4000), "48 MP": (8000, 6000)}
 _TILE, _TILES = 256, 8
@@ -50,16 +51,17 @@ def mosaic(files: list[Path], count: int, size: tuple[int, int], chance: random.
 
 def compare(backend: Backend, images: Iterator[Image.Image]) -> str:
     """One line: images, those with the same label, the differences, and milliseconds to decode both ways."""
+    spec = backend.info.input_spec
     same, pixels, probabilities = 0, 0.0, 0.0
     seconds: list[tuple[float, float]] = []
     for image in images:
         file = io.BytesIO()
         image.save(file, "JPEG", quality=90)
         began = time.perf_counter()
-        reduced = decode_image(file.getvalue()).pixels
+        reduced = decode_image(file.getvalue(), spec).pixels
         between = time.perf_counter()
         with Image.open(file) as opened:
-            whole = np.asarray(opened.resize(INPUT_SIZE).convert("RGB"))
+            whole = np.asarray(opened.resize(spec.size).convert("RGB"))
         seconds.append((between - began, time.perf_counter() - between))
         ours, true = backend.predict(np.stack((reduced, whole)))
         same += bool(ours.argmax() == true.argmax())

@@ -1,7 +1,7 @@
 """What the model room refuses, as classes with a stable code.
 
     ModelError
-    ├── ImageRefused                 the caller's bytes; nothing was predicted
+    ├── ImageRejected                 the caller's bytes; nothing was predicted
     │   ├── EmptyImage               empty_image
     │   ├── UnsupportedImage         unsupported_image
     │   ├── ImageTooManyBytes        image_too_many_bytes
@@ -35,37 +35,37 @@ class ModelError(Exception):
     code: ClassVar[str]
 
 
-class ImageRefused(ModelError):
+class ImageRejected(ModelError):
     """The image cannot be used; another image may be."""
 
 
-class EmptyImage(ImageRefused):
+class EmptyImage(ImageRejected):
     code = "empty_image"
 
 
-class UnsupportedImage(ImageRefused):
+class UnsupportedImage(ImageRejected):
     code = "unsupported_image"
 
 
-class ImageTooManyBytes(ImageRefused):
+class ImageTooManyBytes(ImageRejected):
     code = "image_too_many_bytes"
 
 
-class ImageTooManyPixels(ImageRefused):
+class ImageTooManyPixels(ImageRejected):
     code = "image_too_many_pixels"
 
 
-class ImageTooLargeHere(ImageRefused):
+class ImageTooLargeHere(ImageRejected):
     """It could never be decoded in the memory of this machine; another may have more."""
 
     code = "image_too_large_here"
 
 
-class UnsupportedPixelFormat(ImageRefused):
+class UnsupportedPixelFormat(ImageRejected):
     code = "unsupported_pixel_format"
 
 
-class CorruptImage(ImageRefused):
+class CorruptImage(ImageRejected):
     code = "corrupt_image"
 
 

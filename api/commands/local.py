@@ -16,14 +16,15 @@ ModelOption = Annotated[Path | None, typer.Option(help="An artefact folder; MODE
 
 def predict(images: list[Path], model: ModelOption = None, as_json: JsonFlag = False) -> None:
     """Name the land use in local images."""
-    from model.backends import Backend, open_backend
-    from model.errors import ImageRefused
+    from model.backends.base import Backend
+    from model.backends.open import open_backend
+    from model.errors import ImageRejected
     from model.imaging.decode import decode_image
 
     def answer(backend: Backend, path: Path) -> dict[str, Any]:
         try:
-            pixels = decode_image(path.read_bytes()).pixels
-        except (ImageRefused, OSError) as error:
+            pixels = decode_image(path.read_bytes(), backend.info.input_spec).pixels
+        except (ImageRejected, OSError) as error:
             return {"image": str(path), "error": str(error)}
         probabilities = backend.predict(pixels[None])[0]
         index = int(probabilities.argmax())
@@ -37,7 +38,7 @@ def predict(images: list[Path], model: ModelOption = None, as_json: JsonFlag = F
 
 def evaluate(data: Annotated[Path, typer.Option()], model: ModelOption = None, as_json: JsonFlag = False) -> None:
     """Judge a model on labelled images: DATA/test where there is one, else DATA."""
-    from model.backends import open_backend
+    from model.backends.open import open_backend
     from model.offline.dataset import find_evaluation_folder, list_images
     from model.offline.evaluate import evaluate as judge
 

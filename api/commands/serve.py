@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from api.server.process import GatewayServer
     from api.server.supervisor import WorkerSlot
-    from model.backends import Backend
+    from model.backends.base import Backend
     from monitoring.sentry import ErrorReporter
 
 _PARENT_WAITS_S = 0.5  # longer than a worker gives itself
@@ -148,7 +148,7 @@ def _serve_with_workers(settings: Settings, given: dict[str, Any], doors: _Doors
 
 
 def _open_model(settings: Settings) -> Backend:
-    from model.backends import open_warm
+    from model.backends.open import open_warm
     from model.errors import BackendURLError
 
     try:

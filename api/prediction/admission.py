@@ -16,7 +16,7 @@ from api.http.uploads import MAX_BODY_BYTES
 from api.settings import Settings
 from auth.principal import Scope
 from model.errors import DeadlineExceeded, Overloaded
-from model.imaging.memory import reading_bytes
+from model.imaging.memory import estimate_reading_bytes
 from monitoring.memory import memory_limit_bytes, private_bytes, resident_bytes
 
 log = structlog.get_logger("atalaya.admission")
@@ -83,6 +83,6 @@ def announced_bytes(request: Request) -> int:
     """What the request takes until its header is known. A body that hides its length is taken for the longest."""
     announced = request.headers.get("content-length", "")
     if announced.isdecimal():
-        return reading_bytes(int(announced))
+        return estimate_reading_bytes(int(announced))
     # It is not refused for what it may turn out to be.
-    return min(reading_bytes(MAX_BODY_BYTES), get_services(request)["memory"].largest)
+    return min(estimate_reading_bytes(MAX_BODY_BYTES), get_services(request)["memory"].largest)

@@ -20,7 +20,6 @@ from api.prediction.admission import TIMEOUT_HEADER, check_capacity
 from auth.principal import Principal
 from auth.quotas.meter import UsageMeter
 from auth.quotas.tallies import Entry
-from model.imaging.decode import PREPROCESSING
 from model.serving.prediction import Prediction
 from model.serving.runtime import runtime_facts
 from monitoring.ledger.journal import Charge, Refusal
@@ -60,7 +59,7 @@ def answered(request: Request, prediction: Prediction) -> dict[str, Any]:
     return {
         **_request_facts(request, HTTPStatus.OK, None),
         "model": {"name": info.name, "version": info.version, "digest": info.digest, "backend": info.backend},
-        "preprocessing": PREPROCESSING,
+        "preprocessing": info.input_spec.preprocessing,
         "runtime": runtime_facts(),
         "image": {
             "sha256": image.sha256,

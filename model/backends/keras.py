@@ -1,6 +1,6 @@
-"""The research team's own runtime, for development: Keras reads the very file that was trained.
+"""The development back end: Keras loads the file that training saved.
 
-Never for serving: its loader has had a line of code-execution holes, and importing it takes 450 MB.
+Do not serve with it: Keras' loader has had a series of code-execution vulnerabilities, and its import takes 450 MB.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.backends import ModelInfo
+from model.backends.base import ModelInfo
 from model.errors import ArtefactError, KerasMissing
 from model.registry.artefact import read_manifest, read_verified
 
@@ -30,9 +30,8 @@ class KerasBackend:
     def __init__(self, folder: Path) -> None:
         manifest = read_manifest(folder)
         self._model: Any = _load(read_verified(folder, manifest, MODEL_FILE), folder)
-        self.info = ModelInfo(
-            manifest.name, manifest.version, manifest.files[MODEL_FILE].sha256, "keras", manifest.classes
-        )
+        digest = manifest.files[MODEL_FILE].sha256
+        self.info = ModelInfo(manifest.name, manifest.version, digest, "keras", manifest.classes, manifest.input_spec)
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self.predict_with_features(pixels)[0]
@@ -46,7 +45,7 @@ class KerasBackend:
 
 
 def _load(model: bytes, folder: Path) -> Any:
-    # Keras reads from a path only; this one holds the bytes that were checked.
+    # Keras reads only from a path. This file holds the verified bytes.
     with tempfile.NamedTemporaryFile(suffix=".keras") as file:
         file.write(model)
         file.flush()
@@ -57,6 +56,6 @@ def _load(model: bytes, folder: Path) -> Any:
 
 
 def _with_features(model: Any) -> Any:
-    """Answer the model's output and the feature maps that its head pools: the last input with 4 axes."""
+    """Add the feature maps as second output: the input of the head's pooling, which is the last input with 4 axes."""
     head = next(layer for layer in reversed(model.layers) if len(layer.input.shape) == 4)
     return keras.Model(model.inputs[0], [model.outputs[0], head.input])

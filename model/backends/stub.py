@@ -1,4 +1,4 @@
-"""A back end without a model: fixed weights over the average colours, for tests and for trying the gateway out."""
+"""A back end without a model: fixed weights over average colours, for tests and for trying out the gateway."""
 
 from __future__ import annotations
 
@@ -9,28 +9,38 @@ from urllib.parse import parse_qs
 import numpy as np
 from numpy.typing import NDArray
 
-from model.backends import ModelInfo
+from model.backends.base import ModelInfo
 from model.classes import UC_MERCED_CLASSES
 from model.errors import BackendURLError
+from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
 
 _GRID = 8
 
 
 class StubBackend:
-    """Deterministic from the pixels, with the classes of UC Merced. Each call sleeps for `latency_s`."""
+    """Predicts deterministically from the pixels; each call sleeps for `latency_s`.
 
-    def __init__(self, latency_s: float = 0.0) -> None:
-        weights = np.random.default_rng(0).normal(0.0, 0.5, (_GRID * _GRID * 3, len(UC_MERCED_CLASSES)))
+    The sides of `input_spec` must be multiples of 8.
+    """
+
+    def __init__(
+        self,
+        latency_s: float = 0.0,
+        *,
+        classes: tuple[str, ...] = UC_MERCED_CLASSES,
+        input_spec: InputSpec = DEFAULT_INPUT,
+    ) -> None:
+        weights = np.random.default_rng(0).normal(0.0, 0.5, (_GRID * _GRID * 3, len(classes)))
         self._weights: NDArray[np.float32] = weights.astype(np.float32)
         self.latency_s = latency_s
         digest = hashlib.sha256(self._weights.tobytes()).hexdigest()
-        self.info = ModelInfo("stub", "1.0", digest, "stub", UC_MERCED_CLASSES)
+        self.info = ModelInfo("stub", "1.0", digest, "stub", classes, input_spec)
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self.predict_with_features(pixels)[0]
 
     def predict_with_features(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Features are the mean colours of an 8 by 8 grid, in 0..1."""
+        """The features are the mean colours of an 8 by 8 grid, in 0..1."""
         n, height, width, channels = pixels.shape
         blocks = pixels.reshape(n, _GRID, height // _GRID, _GRID, width // _GRID, channels)
         features = blocks.mean(axis=(2, 4), dtype=np.float32) / np.float32(255)
@@ -39,11 +49,11 @@ class StubBackend:
         return _softmax(features.reshape(n, -1) @ self._weights), features
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: the stub holds no resources."""
 
 
 def open_stub(rest: str) -> StubBackend:
-    """Read what follows `stub://`: nothing, or `?latency_ms=NUMBER`. Raises BackendURLError."""
+    """Parse what follows `stub://`: nothing, or `?latency_ms=NUMBER`. Raises BackendURLError."""
     try:
         query = parse_qs(rest.removeprefix("?"), strict_parsing=True) if rest else {}
         (latency_ms,) = query.pop("latency_ms", ["0"])
@@ -51,7 +61,7 @@ def open_stub(rest: str) -> StubBackend:
         if query or not 0 <= latency_s <= 60:
             raise ValueError(rest)
     except ValueError as error:
-        raise BackendURLError(f"'stub://{rest}' cannot be read. Write stub:// or stub://?latency_ms=20.") from error
+        raise BackendURLError(f"'stub://{rest}' is not valid. Use stub:// or stub://?latency_ms=20.") from error
     return StubBackend(latency_s)
 
 

@@ -1,4 +1,4 @@
-"""Limits on what a hostile file can make the decoder do, checked before it does it."""
+"""Limits on the work that a hostile file can cause, checked before the decoder runs."""
 
 from __future__ import annotations
 
@@ -16,36 +16,37 @@ from model.errors import ImageTooManyPixels, UnsupportedImage
 
 MAX_BYTES = 20_000_000
 MAX_PIXELS = 50_000_000
-# What a JPEG can have. Scaling a strip of 1x50,000,000 pixels to 256x256 would take 13 GB.
+# The largest side of a JPEG. Scaling a strip of 1x50,000,000 pixels to 256x256 would take 13 GB.
 MAX_SIDE = 65_535
 MAX_JPEG_SCANS = 50
 MAX_JPEG_SEGMENTS = 5_000
-# A PNG of one-character texts took twelve times its bytes; one of colour profiles a megabyte of work for each kilobyte.
+# A PNG full of one-character texts took twelve times its size in memory; one full of colour profiles inflated each
+# kilobyte to a megabyte.
 MAX_PNG_CHUNKS = 20_000
-MAX_PNG_EXTRAS = 5_000  # beside the pixels'
+MAX_PNG_EXTRAS = 5_000  # chunks other than pixel data
 MAX_TIFF_TAGS = 4_096
 START_OF_SCAN = 0xDA
-# A file of 4 MB that claims a million strips took 280 MB and ten seconds to open.
+# A 4 MB file that declares a million strips took 280 MB and ten seconds to open.
 MAX_TIFF_NUMBERS = 32_768
 
 _TIFF_TEXTS = (1, 2, 7)  # BYTE, ASCII and UNDEFINED stay bytes
-# The markers that carry a segment, and the end of the image: stuffed and restart bytes are part of a scan.
+# Markers with a segment, and the end-of-image marker. Stuffed bytes and restart markers belong to the scan.
 _JPEG_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
 
-# Pillow raises past twice this number, also where only it can in time: a WebP's canvas is allocated on opening.
+# Pillow raises above twice this number. Only Pillow can check in time: it allocates a WebP's canvas on opening.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
-# Its warnings quote numbers of the file, and Python remembers every text: a memory that any caller could fill.
+# Pillow's warnings quote numbers of the file and Python remembers every text, so callers could fill the memory.
 warnings.filterwarnings("ignore", module=r"PIL\.")
-# Packed texts of 100 KB grow to the 64 MB that Pillow allows all texts together.
+# Pillow allows 64 MB for all texts together, to which 100 KB of compressed texts expand.
 PngImagePlugin.MAX_TEXT_MEMORY = PngImagePlugin.MAX_TEXT_CHUNK
 
 _Read = Callable[..., Any]
 
 
 def _bound_tiff_numbers() -> None:
-    """Let Pillow make tuples only of as many numbers as an honest file has."""
+    """Reject tags with more numbers than a normal file has before Pillow makes tuples of them."""
     readers: dict[int, tuple[int, _Read]] = ImageFileDirectory_v2._load_dispatch
-    # libtiff reads numbers of type 17 (SLONG8), which Pillow skips: a tile's size must not pass unseen.
+    # libtiff reads numbers of type 17 (SLONG8), which Pillow skips; `check_pixels` must see a tile's size, too.
     readers[17] = readers[16]
     for kind, (size, read) in list(readers.items()):
         if kind not in _TIFF_TEXTS:
@@ -56,7 +57,7 @@ def _bounded(read: _Read, max_bytes: int) -> _Read:
     def read_bounded(directory: ImageFileDirectory_v2, data: bytes, legacy_api: bool = True) -> Any:
         if len(data) > max_bytes:
             raise UnsupportedImage(
-                f"At most {MAX_TIFF_NUMBERS} strips or tiles are accepted. Save the TIFF with larger ones."
+                f"The TIFF has more than {MAX_TIFF_NUMBERS} strips or tiles. Save it with larger ones."
             )
         return read(directory, data, legacy_api)
 
@@ -67,22 +68,22 @@ _bound_tiff_numbers()
 
 
 def _silence_libtiff() -> None:
-    """Else it writes a line to standard error for each row of a fax that it cannot read: megabytes for a small file."""
+    """Stop libtiff from writing a line to stderr for each unreadable fax row: megabytes for a small file."""
     decoders = ctypes.CDLL(_imaging.__file__)
     for name in ("TIFFSetErrorHandler", "TIFFSetErrorHandlerExt"):
-        handler = getattr(decoders, name, None)  # not there where Pillow was built without libtiff
+        handler = getattr(decoders, name, None)  # absent when Pillow was built without libtiff
         if handler is not None:
             handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p
             handler(None)
 
 
 _silence_libtiff()
-# Pillow itself logs errors that name numbers of the file; what it raises is told to the caller.
+# Pillow also logs the errors that it raises, with numbers of the file; the caller gets the exception.
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """The marker of each segment of a JPEG and where its length stands, up to the end of the image."""
+    """Yield the marker of each JPEG segment and the offset of its length field, up to the end of the image."""
     position = 2
     while (marker := _JPEG_MARKER.search(data, position)) and data[marker.end() - 1] != 0xD9:
         yield data[marker.end() - 1], marker.end()
@@ -90,18 +91,18 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def check_jpeg_work(data: bytes) -> None:
-    """Bound the work of a JPEG: each 14 bytes of a hostile one can be a scan over all of its pixels."""
+    """Limit scans and segments of a JPEG: every 14 bytes can declare one more scan over all pixels."""
     scans = 0
     for segments, (marker, _) in enumerate(jpeg_segments(data), start=1):
         scans += marker == START_OF_SCAN
         if scans > MAX_JPEG_SCANS or segments > MAX_JPEG_SEGMENTS:
             raise UnsupportedImage(
-                f"At most {MAX_JPEG_SCANS} scans and {MAX_JPEG_SEGMENTS} segments are accepted. Save a baseline JPEG."
+                f"The JPEG has more than {MAX_JPEG_SCANS} scans or {MAX_JPEG_SEGMENTS} segments. Save a baseline JPEG."
             )
 
 
 def check_png_work(data: bytes) -> None:
-    """Bound what a PNG has beside its pixels, before and behind them: Pillow reads and keeps every chunk."""
+    """Limit the chunks of a PNG, before and after its pixels: Pillow reads and keeps all of them."""
     position, chunks, extras, profiles = 8, 0, 0, 0
     while len(kind := data[position + 4 : position + 8]) == 4 and kind != b"IEND":
         chunks += 1
@@ -109,34 +110,34 @@ def check_png_work(data: bytes) -> None:
         profiles += kind == b"iCCP"
         if chunks > MAX_PNG_CHUNKS or extras > MAX_PNG_EXTRAS or profiles > 1:
             raise UnsupportedImage(
-                f"At most {MAX_PNG_CHUNKS} chunks, {MAX_PNG_EXTRAS} beside the pixels' and one colour profile are "
-                "accepted. Save the PNG without metadata."
+                f"The PNG has more than {MAX_PNG_CHUNKS} chunks, {MAX_PNG_EXTRAS} metadata chunks or one colour "
+                "profile. Save the PNG without metadata."
             )
         position += 12 + int.from_bytes(data[position : position + 4])
 
 
 def check_tiff_work(data: bytes) -> None:
-    """Bound the tags of a TIFF; a BigTIFF may claim as many as its bytes have room for."""
+    """Limit the tags of a TIFF: a BigTIFF may declare as many as fit into the file."""
     order: Literal["little", "big"] = "little" if data.startswith(b"II") else "big"
-    big = data[2] == 43  # as Pillow tells them apart
+    big = data[2] == 43  # the test that Pillow uses
     where, width = (slice(8, 16), 8) if big else (slice(4, 8), 2)
     offset = int.from_bytes(data[where], order)
-    # Before the eighth byte there are none: the file is broken.
+    # An offset inside the header is invalid; Pillow rejects it.
     if offset >= 8 and int.from_bytes(data[offset : offset + width], order) > MAX_TIFF_TAGS:
-        raise UnsupportedImage(f"At most {MAX_TIFF_TAGS} tags are accepted. Save the TIFF without metadata.")
+        raise UnsupportedImage(f"The TIFF has more than {MAX_TIFF_TAGS} tags. Save it without metadata.")
 
 
 def check_pixels(image: Image.Image, max_pixels: int) -> None:
-    """Bound the memory: of the image, and of a tile, which a TIFF may declare larger than its image."""
+    """Limit the pixels of the image and of a tile, which a TIFF may declare larger than its image."""
     sizes = [image.size]
     if isinstance(image, TiffImageFile):
         sizes.append((image.tag_v2.get(TILEWIDTH, 0), image.tag_v2.get(TILELENGTH, 0)))
     for width, height in sizes:
         if width * height > max_pixels:
             raise ImageTooManyPixels(
-                f"The image or its tile is {width}x{height}; at most {max_pixels} pixels are accepted. Scale it down."
+                f"The image or its tile is {width}x{height}; the limit is {max_pixels} pixels. Scale it down."
             )
     if max(image.size) > MAX_SIDE:
         raise ImageTooManyPixels(
-            f"A side of the image has {max(image.size)} pixels; at most {MAX_SIDE} are accepted. Cut it into pieces."
+            f"A side of the image has {max(image.size)} pixels; the limit is {MAX_SIDE}. Cut it into pieces."
         )

@@ -1,8 +1,8 @@
-"""Bytes in, pixels out: the one decoder of requests, training and evaluation.
+"""Decode images to the pixels a model takes. Requests, training and evaluation all use this decoder.
 
-The numbers are those of the research script that this service replaces: Pillow's default
-filter to 256x256, then RGB, values left in 0..255. Orientation is left to Pillow, as it was there: a TIFF is
-turned as its tag says, the EXIF of other formats is ignored. Only a large JPEG differs: it is decoded at a lower scale.
+The pixels equal those of the research script that trained the model: resized with Pillow, then converted to RGB, values
+in 0..255. As in that script, orientation is left to Pillow: a TIFF is rotated as its tag says, the EXIF orientation of
+other formats is ignored. One exception saves memory: a large JPEG is decoded at a lower scale.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffI
 from model.errors import (
     CorruptImage,
     EmptyImage,
-    ImageRefused,
+    ImageRejected,
     ImageTooManyBytes,
     ImageTooManyPixels,
     UnsupportedImage,
@@ -35,13 +35,9 @@ from model.imaging.bounds import (
     check_png_work,
     check_tiff_work,
 )
-from model.imaging.memory import decoding_bytes
+from model.imaging.input_spec import InputSpec
+from model.imaging.memory import estimate_decoding_bytes
 
-# Changes whenever the same file may give other pixels: recorded with each prediction.
-PREPROCESSING = "2"
-INPUT_SIZE = (256, 256)
-# A JPEG with both sides at least twice this is decoded at a half or a quarter, and no smaller than this.
-REDUCED_SIDE = 1024
 _SMALL_BYTES = 256 * 1024
 
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
@@ -52,7 +48,7 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"II+\x00", "TIFF"),
     (b"MM\x00+", "TIFF"),
 )
-_WORK = {"JPEG": check_jpeg_work, "PNG": check_png_work, "TIFF": check_tiff_work}
+_WORK_CHECKS = {"JPEG": check_jpeg_work, "PNG": check_png_work, "TIFF": check_tiff_work}
 _SIXTEEN_BIT = {"I;16", "I;16L", "I;16B", "I;16N"}
 _INDEXED = {"1", "P", "PA"}
 _WITH_ALPHA = {"RGBA", "LA"}
@@ -61,7 +57,7 @@ _OPAQUE = {"RGB", "RGBX", "L", "CMYK", "YCbCr"}
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """One image, ready for the model. `pixels` is uint8 [256, 256, 3]; the rest describes the source."""
+    """The model's input, `pixels` as uint8 [height, width, 3], and the format, width and height of the source."""
 
     pixels: NDArray[np.uint8]
     format: str
@@ -71,7 +67,7 @@ class DecodedImage:
 
 @dataclass(frozen=True, slots=True)
 class ImageNeeds:
-    """An image's size in pixels, and the memory in bytes that it takes at most until it is ready, the file included."""
+    """An image's size in pixels, and an upper bound of the memory in bytes to decode it, the file included."""
 
     width: int
     height: int
@@ -83,10 +79,7 @@ class ImageNeeds:
 
 
 def sniff_format(data: bytes) -> str:
-    """Name the format from the content alone: JPEG, PNG, WEBP or TIFF.
-
-    Raises EmptyImage, UnsupportedImage.
-    """
+    """Return "JPEG", "PNG", "WEBP" or "TIFF" from the first bytes. Raises EmptyImage, UnsupportedImage."""
     if not data:
         raise EmptyImage("The image is empty. Send the bytes of a JPEG, PNG, WebP or TIFF image.")
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
@@ -97,71 +90,76 @@ def sniff_format(data: bytes) -> str:
     raise UnsupportedImage("This is not a JPEG, PNG, WebP or TIFF image. Convert it to one of these.")
 
 
-def decode_image(data: bytes, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> DecodedImage:
-    """Decode the first frame to RGB at the model's input size.
+def decode_image(
+    data: bytes, spec: InputSpec, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS
+) -> DecodedImage:
+    """Decode the first frame to the model's input.
 
-    Transparent pixels are laid over white; 16-bit samples keep their high byte. What the header promises (pixels,
-    and the scans of a JPEG) is checked before any pixel is decoded. A `max_pixels` above MAX_PIXELS lifts nothing.
-    Raises a subclass of ImageRefused.
+    Transparent pixels are composited over white; 16-bit samples keep their high byte. The limits on pixels, JPEG scans
+    and metadata are checked before any pixel is decoded. A `max_pixels` above MAX_PIXELS does not raise that limit.
+    Raises a subclass of ImageRejected.
     """
-    name = _checked_format(data, max_bytes)
-    with _opened(data, name, max_pixels) as image:
+    name = _check_format(data, max_bytes)
+    with _open_image(data, name, max_pixels) as image:
         width, height = image.size
-        _reduce(image)
-        pixels = np.asarray(_at_input_size(image), dtype=np.uint8)
+        _reduce(image, spec)
+        pixels = np.asarray(_convert_to_input(image, spec), dtype=np.uint8)
     return DecodedImage(pixels=pixels, format=name, width=width, height=height)
 
 
-def image_needs(data: bytes, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> ImageNeeds:
-    """What the header promises; no pixel is decoded. Raises as `decode_image` does."""
-    with _opened(data, _checked_format(data, max_bytes), max_pixels) as image:
+def measure_image(
+    data: bytes, spec: InputSpec, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS
+) -> ImageNeeds:
+    """Read the size and estimate the memory from the header; no pixel is decoded. Raises as `decode_image` does."""
+    with _open_image(data, _check_format(data, max_bytes), max_pixels) as image:
         width, height = image.size
-        _reduce(image)
-        return ImageNeeds(width, height, decoding_bytes(image, data, (width, height)))
+        _reduce(image, spec)
+        return ImageNeeds(width, height, estimate_decoding_bytes(image, data, (width, height), spec))
 
 
 def has_quick_header(data: bytes) -> bool:
-    """Whether `image_needs` may run on an event loop: in a larger file it may search long, a TIFF may be all header."""
+    """Whether `measure_image` is fast enough for an event loop: small files, and no TIFF, which may be all header."""
     return len(data) <= _SMALL_BYTES and not data.startswith((b"II", b"MM"))
 
 
-def _checked_format(data: bytes, max_bytes: int) -> str:
+def _check_format(data: bytes, max_bytes: int) -> str:
     if len(data) > max_bytes:
-        raise ImageTooManyBytes(f"The image has {len(data)} bytes; at most {max_bytes} are accepted. Compress it.")
+        raise ImageTooManyBytes(f"The image has {len(data)} bytes; the limit is {max_bytes}. Compress it.")
     name = sniff_format(data)
-    if name in _WORK:
-        _WORK[name](data)
+    if name in _WORK_CHECKS:
+        _WORK_CHECKS[name](data)
     return name
 
 
 @contextmanager
-def _opened(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
-    """The image with its header read. What Pillow raises then, and while the image is used, becomes an ImageRefused."""
+def _open_image(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
+    """Open the image without decoding it. Convert Pillow's errors, also those of the block, to ImageRejected."""
     try:
         with Image.open(io.BytesIO(data), formats=[name]) as image:
             check_pixels(image, max_pixels)
             yield image
-    except (ImageRefused, MemoryError):  # want of memory is no fault of the image's
+    except (ImageRejected, MemoryError):  # running out of memory does not mean that the image is bad
         raise
     except Image.DecompressionBombError as error:
         raise ImageTooManyPixels(
-            f"The image has more pixels than the {min(max_pixels, MAX_PIXELS)} that are accepted. Scale it down."
+            f"The image has more than {min(max_pixels, MAX_PIXELS)} pixels, which is the limit. Scale it down."
         ) from error
     except Exception as error:  # Pillow's decoders raise nearly any class on hostile bytes
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # the machine's own: no file can be opened any more, as for an import
+            raise  # the operating system's error, such as too many open files during a lazy import
         raise CorruptImage(f"The {name} data cannot be decoded. Check that the file is complete.") from error
 
 
-def _reduce(image: Image.Image) -> None:
-    """Have a large JPEG decoded at a lower scale: its pixels are at most 2 of 255 off, for a tenth of the memory."""
-    if isinstance(image, JpegImageFile) and min(image.size) >= 2 * REDUCED_SIDE:
-        image.draft(None, (REDUCED_SIDE, REDUCED_SIDE))
+def _reduce(image: Image.Image, spec: InputSpec) -> None:
+    """Have Pillow decode a large JPEG at a lower scale: a tenth of the memory, pixels off by at most 2 of 255."""
+    side = spec.reduced_side
+    if isinstance(image, JpegImageFile) and min(image.size) >= 2 * side:
+        image.draft(None, (side, side))
 
 
-def _at_input_size(image: Image.Image) -> Image.Image:
-    """Resize and convert to RGB. Indexed and 16-bit samples are widened first: their values cannot be averaged."""
-    if image.mode in _SIXTEEN_BIT and _is_plain(image):
+def _convert_to_input(image: Image.Image, spec: InputSpec) -> Image.Image:
+    """Resize and convert to RGB. Indexed and 16-bit samples are converted first: their values cannot be averaged."""
+    if image.mode in _SIXTEEN_BIT and _is_plain_sixteen_bit(image):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.mode in _INDEXED:
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
@@ -170,18 +168,18 @@ def _at_input_size(image: Image.Image) -> Image.Image:
             f"Pixels of mode {image.mode} have no agreed 8-bit meaning. Convert the image to 8-bit RGB."
         )
     if image.has_transparency_data:
-        wide = image if image.mode == "RGBA" else image.convert("RGBA")
-        return _over_white(wide.resize(INPUT_SIZE))
-    return image.resize(INPUT_SIZE).convert("RGB")
+        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
+        return _composite_over_white(rgba.resize(spec.size, spec.resampling))
+    return image.resize(spec.size, spec.resampling).convert("RGB")
 
 
-def _is_plain(image: Image.Image) -> bool:
-    """Whether "I;16" means 16 bits with 0 as black: Pillow also opens 12-bit and inverted TIFFs as such."""
+def _is_plain_sixteen_bit(image: Image.Image) -> bool:
+    """Whether "I;16" means 16 bits with 0 as black: Pillow opens 12-bit and inverted TIFFs in this mode, too."""
     if not isinstance(image, TiffImageFile):
         return True
     return image.tag_v2.get(BITSPERSAMPLE) == (16,) and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 1
 
 
-def _over_white(image: Image.Image) -> Image.Image:
+def _composite_over_white(image: Image.Image) -> Image.Image:
     white = Image.new("RGBA", image.size, (255, 255, 255, 255))
     return Image.alpha_composite(white, image).convert("RGB")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from model.backends import Backend
+from model.backends.base import Backend
 from model.errors import DatasetError
 from model.offline.dataset import LabelledFiles, read_image
 from model.offline.metrics import EvaluationResults, compute_results
@@ -28,7 +28,8 @@ def evaluate(
         raise DatasetError("The labels do not follow the model's classes. List the images with the model's classes.")
 
     def predict(path: Path) -> NDArray[np.float32]:
-        probabilities: NDArray[np.float32] = backend.predict(read_image(path).pixels[np.newaxis])[0]
+        pixels = read_image(path, backend.info.input_spec).pixels
+        probabilities: NDArray[np.float32] = backend.predict(pixels[np.newaxis])[0]
         return probabilities
 
     rows: list[NDArray[np.float32]] = []

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Artefacts: the models on disk, their manifests and digests."""

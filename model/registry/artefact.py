@@ -1,4 +1,4 @@
-"""A model on disk: a folder with `manifest.json` and the files whose size and SHA-256 it names."""
+"""Artefacts: a folder with a model's files, and a `manifest.json` that describes the model and names their SHA-256."""
 
 from __future__ import annotations
 
@@ -10,25 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from model.errors import ArtefactError, DigestMismatch
+from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
-# What `decode_image` delivers; a model that wants anything else cannot be served.
-INPUT = {
-    "shape": [256, 256, 3],
-    "layout": "NHWC",
-    "color": "RGB",
-    "dtype": "float32",
-    "range": [0, 255],
-    "resize_filter": "bicubic",
-}
+# Members of "input" that the decoder produces for every model; no other values can be served.
+_FIXED_INPUT = {"layout": "NHWC", "color": "RGB", "dtype": "float32", "range": [0, 255]}
 # Fields whose JSON member has another name. The format is fixed: older artefacts must stay readable.
 _MEMBER_NAMES = {"results": "figures"}
 
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """SHA-256 in lower-case hex, and the size in bytes."""
+    """The SHA-256 of a file in lower-case hex, and its size in bytes."""
 
     sha256: str
     bytes: int
@@ -36,7 +30,7 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What an artefact folder holds. `outputs` maps the names of the graph's outputs to what they are."""
+    """The contents of an artefact folder. `outputs` maps the names of the graph's outputs to descriptions."""
 
     name: str
     version: str
@@ -46,6 +40,7 @@ class Manifest:
     data: Mapping[str, Any]
     results: Mapping[str, Any]
     tools: Mapping[str, Any]
+    input_spec: InputSpec = DEFAULT_INPUT
 
     @property
     def full_name(self) -> str:
@@ -64,6 +59,7 @@ def write_manifest(  # noqa: PLR0913  (one keyword for each member of the docume
     data: Mapping[str, Any],
     results: Mapping[str, Any],
     tools: Mapping[str, Any],
+    input_spec: InputSpec = DEFAULT_INPUT,
 ) -> Manifest:
     """Write `manifest.json` into a folder that already holds `filenames`, with their sizes and digests."""
     manifest = Manifest(
@@ -71,48 +67,52 @@ def write_manifest(  # noqa: PLR0913  (one keyword for each member of the docume
         version=version,
         classes=tuple(classes),
         outputs=dict(outputs),
-        files={filename: _describe(folder / filename) for filename in filenames},
+        files={filename: _describe_file(folder / filename) for filename in filenames},
         data=data,
         results=results,
         tools=tools,
+        input_spec=input_spec,
     )
-    members = {_MEMBER_NAMES.get(name, name): value for name, value in asdict(manifest).items()}
-    document = {"schema": SCHEMA, "input": INPUT, **members}
+    fields = asdict(manifest)
+    del fields["input_spec"]
+    members = {_MEMBER_NAMES.get(name, name): value for name, value in fields.items()}
+    document = {"schema": SCHEMA, "input": _describe_input(input_spec), **members}
     (folder / MANIFEST).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return manifest
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read `manifest.json`; the files it names are not opened. Raises ArtefactError."""
+    """Read `manifest.json` without opening the files it names. Raises ArtefactError."""
     path = folder / MANIFEST
     try:
         return _parse(json.loads(path.read_bytes()))
     except OSError as error:
-        raise ArtefactError(f"There is no readable {path}. Give the folder of an exported model.") from error
+        raise ArtefactError(f"{path} is missing or unreadable. Give the folder of an exported model.") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ArtefactError(f"{path} is not a manifest of schema {SCHEMA}: {error}. Export the model again.") from error
 
 
 def read_verified(folder: Path, manifest: Manifest, filename: str) -> bytes:
-    """Read a file whole; the bytes returned are the very bytes that were checked.
+    """Read a file and verify its size and digest.
 
-    Raises ArtefactError when the file is not named or not there, DigestMismatch when it is another file.
+    Raises ArtefactError when the manifest does not name the file or the file is unreadable, DigestMismatch when its
+    contents differ.
     """
     entry = manifest.files.get(filename)
     if entry is None:
-        raise ArtefactError(f"The manifest in {folder} names no {filename}. Export the model again.")
+        raise ArtefactError(f"The manifest in {folder} does not list {filename}. Export the model again.")
     try:
         with (folder / filename).open("rb") as file:
             data = file.read(entry.bytes + 1)
     except OSError as error:
         raise ArtefactError(f"{folder / filename} cannot be read. Copy the whole artefact folder.") from error
     if len(data) != entry.bytes or hashlib.sha256(data).hexdigest() != entry.sha256:
-        raise DigestMismatch(f"{folder / filename} is not the file its manifest names. Copy or export it again.")
+        raise DigestMismatch(f"{folder / filename} differs from its manifest. Copy or export it again.")
     return data
 
 
 def find_artefact(folders: Iterable[Path], filename: str, digest: str) -> Path | None:
-    """The first artefact folder whose manifest names `filename` with that SHA-256; others are passed over."""
+    """Return the first folder whose manifest lists `filename` with that SHA-256. Skips folders without a manifest."""
     for folder in folders:
         try:
             entry = read_manifest(folder).files.get(filename)
@@ -126,40 +126,53 @@ def find_artefact(folders: Iterable[Path], filename: str, digest: str) -> Path |
 def _parse(document: Mapping[str, Any]) -> Manifest:
     if document["schema"] != SCHEMA:
         raise ValueError(f"its schema is {document['schema']}")
-    if document["input"] != INPUT:
-        raise ValueError(f"its input is not {json.dumps(INPUT)}")
     return Manifest(
-        name=_text(document["name"]),
-        version=_text(document["version"]),
-        classes=tuple(_text(name) for name in document["classes"]),
-        outputs={name: _text(meaning) for name, meaning in document["outputs"].items()},
-        files={_plain(name): _entry(entry) for name, entry in document["files"].items()},
+        name=_parse_text(document["name"]),
+        version=_parse_text(document["version"]),
+        classes=tuple(_parse_text(name) for name in document["classes"]),
+        outputs={name: _parse_text(meaning) for name, meaning in document["outputs"].items()},
+        files={_check_filename(name): _parse_entry(entry) for name, entry in document["files"].items()},
         data=dict(document["data"]),
         results=dict(document["figures"]),
         tools=dict(document["tools"]),
+        input_spec=_parse_input(document.get("input", {})),
     )
 
 
-def _describe(path: Path) -> FileEntry:
+def _describe_input(spec: InputSpec) -> dict[str, Any]:
+    return {"shape": list(spec.shape), **_FIXED_INPUT, "resize_filter": spec.resize_filter}
+
+
+def _parse_input(document: Mapping[str, Any]) -> InputSpec:
+    """Read the "input" member. Absent members have the values of the default input."""
+    members = {**_describe_input(DEFAULT_INPUT), **document}
+    height, width, channels = members["shape"]
+    spec = InputSpec(width, height, members["resize_filter"])
+    if channels != 3 or members != _describe_input(spec):
+        raise ValueError(f"its input is not RGB: {json.dumps(_FIXED_INPUT)}")
+    return spec
+
+
+def _describe_file(path: Path) -> FileEntry:
     data = path.read_bytes()
     return FileEntry(hashlib.sha256(data).hexdigest(), len(data))
 
 
-def _entry(entry: Mapping[str, Any]) -> FileEntry:
+def _parse_entry(entry: Mapping[str, Any]) -> FileEntry:
     size = entry["bytes"]
     if type(size) is not int or size < 0:
         raise ValueError(f"{size!r} is not a size in bytes")
-    return FileEntry(_text(entry["sha256"]), size)
+    return FileEntry(_parse_text(entry["sha256"]), size)
 
 
-def _text(value: object) -> str:
+def _parse_text(value: object) -> str:
     if not isinstance(value, str) or not value:
-        raise ValueError(f"{value!r} is not a name")
+        raise ValueError(f"{value!r} is not a non-empty string")
     return value
 
 
-def _plain(filename: str) -> str:
-    """Names stay inside the folder."""
+def _check_filename(filename: str) -> str:
+    """Reject names that lead out of the folder."""
     if filename != Path(filename).name:
         raise ValueError(f"{filename!r} is not a plain file name")
     return filename

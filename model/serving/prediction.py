@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model.backends import ModelInfo
+from model.backends.base import ModelInfo
 
 
 @dataclass(frozen=True, slots=True)

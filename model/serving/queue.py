@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from model.backends.base import Backend
 from model.errors import Overloaded
 from model.serving.fair_queue import FairQueue
 from model.serving.prediction import Prediction
@@ -42,6 +43,7 @@ class Job:
     """One caller's place; `deadline` is in seconds of time.monotonic()."""
 
     data: bytes
+    backend: Backend
     caller: str
     deadline: float
     measured_s: float

@@ -1,4 +1,4 @@
-"""Whether a prediction of long ago comes out the same today, bit for bit."""
+"""Repeat a recorded prediction and compare it with the record, bit for bit."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from model.backends import Backend, open_backend
+from model.backends.base import Backend
 from model.backends.onnx import MODEL_FILE
+from model.backends.open import open_backend
 from model.errors import ReplayImpossible
-from model.imaging.decode import PREPROCESSING, decode_image
+from model.imaging.decode import decode_image
 from model.registry.artefact import find_artefact
 from model.serving.runtime import runtime_facts
 
 
 @dataclass(slots=True)
 class Comparison:
-    """`differences` are sentences, none where every bit is the same; the largest one between two probabilities."""
+    """`differences` are sentences, none when all bits are equal; `largest` is between two probabilities."""
 
     differences: list[str] = field(default_factory=list)
     largest: float = 0.0
@@ -31,55 +32,57 @@ class Comparison:
 
 
 def replay(recorded: Mapping[str, Any], image: bytes, folders: Iterable[Path]) -> Comparison:
-    """Predict anew from the image what was recorded of it, with the model of the recorded digest.
+    """Predict `image` again with the model of the recorded digest, and compare the result with the record.
 
-    `recorded` has the members model, image, output, preprocessing and runtime of a prediction's record; `folders` are
-    artefacts, of which one should be that model.
-    Raises ReplayImpossible, DigestMismatch, ArtefactError, a subclass of ImageRefused.
+    `recorded` has the members model, image, output, preprocessing and runtime of a ledger entry. `folders` are artefact
+    folders, one of which should hold that model.
+    Raises ReplayImpossible, DigestMismatch, ArtefactError, a subclass of ImageRejected.
     """
     if recorded["output"] is None:
         raise ReplayImpossible("This request got no prediction, so there is nothing to reproduce.")
     if hashlib.sha256(image).hexdigest() != recorded["image"]["sha256"]:
-        raise ReplayImpossible("This is another image: its SHA-256 is not the recorded one.")
-    backend = _backend_of(recorded["model"], folders)
+        raise ReplayImpossible("This is another image: its SHA-256 differs from the recorded one.")
+    backend = _open_recorded_backend(recorded["model"], folders)
     try:
-        probabilities = backend.predict(decode_image(image).pixels[np.newaxis])[0]
-        return _compared(recorded, dict(zip(backend.info.classes, probabilities.tolist(), strict=True)))
+        info = backend.info
+        probabilities = backend.predict(decode_image(image, info.input_spec).pixels[np.newaxis])[0]
+        current = dict(zip(info.classes, probabilities.tolist(), strict=True))
+        return _compare(recorded, current, info.input_spec.preprocessing)
     finally:
         backend.close()
 
 
-def _backend_of(model: Mapping[str, Any], folders: Iterable[Path]) -> Backend:
+def _open_recorded_backend(model: Mapping[str, Any], folders: Iterable[Path]) -> Backend:
     digest, name = model["digest"], f"{model['name']}-v{model['version']}"
     if model["backend"] == "stub":
         stub = open_backend("stub://")
         if stub.info.digest != digest:
-            raise ReplayImpossible("The stub was another one: its digest is not the recorded one.")
+            raise ReplayImpossible("The stub has changed: its digest differs from the recorded one.")
         return stub
     if model["backend"] != "onnx":
-        raise ReplayImpossible(f"The back end {model['backend']} was used in development; only onnx can be reproduced.")
+        raise ReplayImpossible(f"The back end {model['backend']} is for development; only onnx can be reproduced.")
     folder = find_artefact(folders, MODEL_FILE, digest)
     if folder is None:
-        raise ReplayImpossible(f"No folder holds {name} with the digest {digest}. Name it with --model.")
+        raise ReplayImpossible(f"No folder holds {name} with the digest {digest}. Name its folder with --model.")
     return open_backend(f"onnx://{folder}")
 
 
-def _compared(recorded: Mapping[str, Any], now: Mapping[str, float]) -> Comparison:
-    then, comparison = recorded["output"]["probabilities"], Comparison()
-    if then.keys() != now.keys():
-        comparison.differences.append("The classes are others.")
+def _compare(recorded: Mapping[str, Any], current: Mapping[str, float], preprocessing: str) -> Comparison:
+    previous, comparison = recorded["output"]["probabilities"], Comparison()
+    if previous.keys() != current.keys():
+        comparison.differences.append("The classes differ.")
         return comparison
-    if _bits(then) == _bits(now):
+    if _to_bits(previous) == _to_bits(current):
         return comparison
-    comparison.largest = max(abs(then[label] - now[label]) for label in then)
+    comparison.largest = max(abs(previous[label] - current[label]) for label in previous)
     comparison.differences.append(f"The probabilities differ by {comparison.largest:.3g} at most.")
-    if recorded["preprocessing"] != PREPROCESSING:
-        comparison.differences.append(f"Preprocessing was {recorded['preprocessing']}, and is {PREPROCESSING} now.")
+    if recorded["preprocessing"] != preprocessing:
+        comparison.differences.append(f"Preprocessing was {recorded['preprocessing']}, and is {preprocessing} now.")
     for name, value in runtime_facts().items():
         if (before := recorded["runtime"].get(name, "")) != value:
             comparison.differences.append(f"{name} was {before}, and is {value} here.")
     return comparison
 
 
-def _bits(probabilities: Mapping[str, float]) -> bytes:
+def _to_bits(probabilities: Mapping[str, float]) -> bytes:
     return np.array([probabilities[label] for label in sorted(probabilities)], np.float32).tobytes()

@@ -15,9 +15,10 @@ from functools import partial
 
 import numpy as np
 
-from model.backends import Backend
+from model.backends.base import Backend
 from model.errors import DeadlineExceeded
-from model.imaging.decode import ImageNeeds, decode_image, has_quick_header, image_needs
+from model.imaging.decode import ImageNeeds, decode_image, has_quick_header, measure_image
+from model.imaging.input_spec import InputSpec
 from model.serving.memory_budget import Reservation
 from model.serving.prediction import ImageFacts, Prediction
 from model.serving.queue import Job, PredictionQueue, QueueLimits
@@ -64,31 +65,39 @@ class PredictionService:
 
         `room` is made as large as the decoding needs. `deadline` is in seconds of time.monotonic(). Who is cancelled
         while queued gives its place and its bytes back; one that runs is finished unheard. Raises Overloaded,
-        MemoryFull, DeadlineExceeded, a subclass of ImageRefused, what `admit` raises, and RuntimeError after `close`.
+        MemoryFull, DeadlineExceeded, a subclass of ImageRejected, what `admit` raises, and RuntimeError after `close`.
         """
         self.queue.check_capacity(caller)
+        backend = self._backend
         self._inside += 1
         try:
-            measured_s = await self._admitted(data, admit, reservation)
-            return await self._answer(Job(data, caller, deadline, measured_s), reservation)
+            measured_s = await self._admitted(data, admit, reservation, backend)
+            return await self._answer(Job(data, backend, caller, deadline, measured_s), reservation)
         finally:
             self._inside -= 1
 
     async def measure(self, data: bytes) -> ImageNeeds:
-        """The pixels and the memory that a prediction would take. Raises a subclass of ImageRefused."""
+        """The pixels and the memory that a prediction would take. Raises a subclass of ImageRejected."""
+        return await self._measure(data, self._backend.info.input_spec)
+
+    async def _measure(self, data: bytes, spec: InputSpec) -> ImageNeeds:
         started = time.perf_counter()
         try:
-            return image_needs(data) if has_quick_header(data) else await asyncio.to_thread(image_needs, data)
+            if has_quick_header(data):
+                return measure_image(data, spec)
+            return await asyncio.to_thread(measure_image, data, spec)
         except BaseException:
             self._on_stage("decode", time.perf_counter() - started)
             raise
 
-    async def _admitted(self, data: bytes, admit: Admit | None, reservation: Reservation | None) -> float:
+    async def _admitted(
+        self, data: bytes, admit: Admit | None, reservation: Reservation | None, backend: Backend
+    ) -> float:
         """Ask for leave to decode. Returns how many seconds the reading of the header took."""
         if admit is None and reservation is None:
             return 0.0
         started = time.perf_counter()
-        needs = await self.measure(data)
+        needs = await self._measure(data, backend.info.input_spec)
         measured_s = time.perf_counter() - started
         if reservation is not None:
             await reservation.resize(needs.bytes, meanwhile=len(data))
@@ -106,6 +115,11 @@ class PredictionService:
             elif reservation is not None:
                 reservation.hold_until_done(job.answer)
             raise
+
+    def replace_backend(self, backend: Backend) -> Backend:
+        """Serve later requests with `backend`. Returns the previous one, which earlier requests use until they end."""
+        previous, self._backend = self._backend, backend
+        return previous
 
     def close(self) -> None:
         """Finish what was admitted, then end the threads. Blocks for as long; the back end stays open."""
@@ -140,15 +154,15 @@ class PredictionService:
         if time.monotonic() > job.deadline:
             raise DeadlineExceeded
         with self._stage("decode", timing, job.measured_s):
-            decoded = decode_image(data)
+            decoded = decode_image(data, job.backend.info.input_spec)
             facts = ImageFacts(
                 hashlib.sha256(data).hexdigest(), decoded.format, decoded.width, decoded.height, len(data)
             )
         with self._stage("infer", timing):
-            probabilities = self._backend.predict(decoded.pixels[np.newaxis])[0]
+            probabilities = job.backend.predict(decoded.pixels[np.newaxis])[0]
         self.queue.learn(time.perf_counter() - started)  # a broken image's time tells nothing of the next one's
         index = int(probabilities.argmax())
-        info = self._backend.info
+        info = job.backend.info
         return Prediction(probabilities, index, info.classes[index], float(probabilities[index]), info, facts, timing)
 
     @contextmanager

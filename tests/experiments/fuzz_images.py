@@ -61,8 +61,9 @@ class Report:
 def decode_all(name: str, seed: int, numbers: Sequence[int], told: Connection) -> None:
     """In a process of its own: say the number before each image, then how it ended and what is resident."""
     from api.server.allocator import keep_memory_small
-    from model.errors import ImageRefused
-    from model.imaging.decode import decode_image, image_needs
+    from model.errors import ImageRejected
+    from model.imaging.decode import decode_image, measure_image
+    from model.imaging.input_spec import DEFAULT_INPUT
 
     keep_memory_small()
     files = corpus()
@@ -71,10 +72,10 @@ def decode_all(name: str, seed: int, numbers: Sequence[int], told: Connection) -
         told.send(number)
         started = time.perf_counter()
         try:
-            image_needs(data)
-            decoded = decode_image(data)
-            outcome = "pixels" if decoded.pixels.shape == (256, 256, 3) else "wrong shape"
-        except ImageRefused as refused:
+            measure_image(data, DEFAULT_INPUT)
+            decoded = decode_image(data, DEFAULT_INPUT)
+            outcome = "pixels" if decoded.pixels.shape == DEFAULT_INPUT.shape else "wrong shape"
+        except ImageRejected as refused:
             outcome = refused.code
         except BaseException as error:
             outcome = f"escaped: {type(error).__name__}"

@@ -48,7 +48,10 @@ def bad_fax() -> bytes:
 
 def test_the_decoder_writes_nothing_to_the_log(bad_fax: bytes) -> None:
     """libtiff's complaint about each row of a bad fax stays out of the log, which any caller could fill."""
-    program = "import sys; from model.imaging.decode import decode_image; decode_image(sys.stdin.buffer.read())"
+    program = (
+        "import sys; from model.imaging.decode import decode_image; from model.imaging.input_spec import DEFAULT_INPUT;"
+        "decode_image(sys.stdin.buffer.read(), DEFAULT_INPUT)"
+    )
     done = subprocess.run([sys.executable, "-c", program], input=bad_fax, capture_output=True, check=False, timeout=60)
     assert b"Fax" not in done.stderr
     assert (done.returncode, done.stderr) == (0, b"") or b"CorruptImage" in done.stderr

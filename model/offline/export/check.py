@@ -10,8 +10,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from model.errors import ExportRefused, ImageRefused
-from model.imaging.decode import INPUT_SIZE, decode_image, sniff_format
+from model.errors import ExportRefused, ImageRejected
+from model.imaging.decode import decode_image, sniff_format
+from model.imaging.input_spec import DEFAULT_INPUT
 from model.offline.export.patterns import generate_images
 
 TOLERANCE = 1e-4
@@ -46,7 +47,7 @@ def collect_images(folder: Path | None) -> CheckImages:
     real = [] if folder is None else _decode_folder(folder)
     if folder is not None and not real:
         raise ExportRefused(f"No image in {folder} can be decoded. Choose a folder of JPEG, PNG, WebP or TIFF files.")
-    generated = generate_images(max(0, _MIN_IMAGES - len(real)), INPUT_SIZE)
+    generated = generate_images(max(0, _MIN_IMAGES - len(real)), DEFAULT_INPUT.size)
     return CheckImages(np.stack([*real, *generated]), len(real))
 
 
@@ -87,13 +88,13 @@ def _decode_folder(folder: Path) -> list[NDArray[np.uint8]]:
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and _looks_like_image(path))
     images = []
     for path in paths[:: max(1, -(-len(paths) // _MAX_REAL_IMAGES))]:
-        with suppress(ImageRefused):
-            images.append(decode_image(path.read_bytes()).pixels)
+        with suppress(ImageRejected):
+            images.append(decode_image(path.read_bytes(), DEFAULT_INPUT).pixels)
     return images
 
 
 def _looks_like_image(path: Path) -> bool:
-    with path.open("rb") as file, suppress(ImageRefused):
+    with path.open("rb") as file, suppress(ImageRejected):
         sniff_format(file.read(16))
         return True
     return False

@@ -12,7 +12,7 @@ import tensorflow as tf
 import tf2onnx
 
 from model.errors import ExportRefused
-from model.imaging.decode import INPUT_SIZE
+from model.imaging.input_spec import DEFAULT_INPUT
 
 OPSET = 18  # the newest that tf2onnx 1.17 supports
 _POOLING = keras.layers.GlobalAveragePooling2D
@@ -44,7 +44,7 @@ def to_onnx(model: keras.Model) -> bytes:
     Its outputs are `probabilities`, float32 [n, classes], and `features`, float32 [n, height, width, channels].
     Raises ExportRefused.
     """
-    signature = [tf.TensorSpec((None, *INPUT_SIZE, 3), tf.float32, name="image")]
+    signature = [tf.TensorSpec((None, *DEFAULT_INPUT.shape), tf.float32, name="image")]
 
     def predict(image: tf.Tensor) -> dict[str, tf.Tensor]:
         with _record_pooling_inputs(model) as pooling_inputs:
@@ -66,7 +66,7 @@ def to_onnx(model: keras.Model) -> bytes:
 def _check_signature(model: keras.Model) -> None:
     inputs = [tuple(tensor.shape) for tensor in getattr(model, "inputs", None) or ()]
     outputs = [tuple(tensor.shape) for tensor in getattr(model, "outputs", None) or ()]
-    if inputs != [(None, *INPUT_SIZE, 3)]:
+    if inputs != [(None, *DEFAULT_INPUT.shape)]:
         raise ExportRefused(f"The model's inputs are {inputs}. It must have one input of shape (None, 256, 256, 3).")
     if len(outputs) != 1 or len(outputs[0]) != 2 or (outputs[0][1] or 0) < 2:
         raise ExportRefused(

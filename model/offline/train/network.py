@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 
 from model.errors import DatasetError
-from model.imaging.decode import INPUT_SIZE
+from model.imaging.input_spec import DEFAULT_INPUT
 
 
 def build_network(classes: int, init: str) -> keras.Model:
@@ -18,7 +18,7 @@ def build_network(classes: int, init: str) -> keras.Model:
     """
     if init != "imagenet" and not Path(init).is_file():
         raise DatasetError(f"{init} does not exist. Use --init imagenet, a .weights.h5 file or an earlier .keras file.")
-    shape = (*INPUT_SIZE, 3)
+    shape = DEFAULT_INPUT.shape
     weights = "imagenet" if init == "imagenet" else None
     backbone = keras.applications.EfficientNetB0(include_top=False, weights=weights, input_shape=shape)
     if weights is None and not init.endswith(".keras"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from model.imaging.decode import INPUT_SIZE
+from model.imaging.input_spec import DEFAULT_INPUT
 from model.offline.dataset import LabelledImages
 
 _MIN_CROP = 0.75
@@ -36,9 +36,9 @@ def augment(image: tf.Tensor) -> tf.Tensor:
     """Randomly flip, rotate by quarter turns (an aerial image has no "up"), crop, and change the light and colours."""
     image = tf.image.random_flip_left_right(tf.cast(image, tf.float32))
     image = tf.image.rot90(image, tf.random.uniform([], 0, 4, tf.int32))
-    side = tf.cast(INPUT_SIZE[0] * tf.random.uniform([], _MIN_CROP, 1.0), tf.int32)
-    image = tf.image.resize(tf.image.random_crop(image, (side, side, 3)), INPUT_SIZE)
+    side = tf.cast(DEFAULT_INPUT.width * tf.random.uniform([], _MIN_CROP, 1.0), tf.int32)
+    image = tf.image.resize(tf.image.random_crop(image, (side, side, 3)), DEFAULT_INPUT.size)
     image = tf.image.random_saturation(image, 0.7, 1.3)
     image = tf.image.random_contrast(image, 0.8, 1.25)
     image = tf.image.random_brightness(image, _MAX_BRIGHTNESS_CHANGE)
-    return tf.clip_by_value(tf.ensure_shape(image, (*INPUT_SIZE, 3)), 0.0, 255.0)
+    return tf.clip_by_value(tf.ensure_shape(image, DEFAULT_INPUT.shape), 0.0, 255.0)

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model.backends import Backend, open_backend
+from model.backends.base import Backend
+from model.backends.open import open_backend
 from model.imaging.decode import decode_image
+from model.imaging.input_spec import DEFAULT_INPUT
 
 Pixels = NDArray[np.uint8]
 
@@ -39,7 +41,7 @@ def backend(url: str) -> Iterator[Backend]:
 @pytest.fixture(scope="module")
 def pixels(samples: list[Path]) -> Pixels:
     """The shipped photographs, uint8 [4, 256, 256, 3]."""
-    return np.stack([decode_image(path.read_bytes()).pixels for path in samples])
+    return np.stack([decode_image(path.read_bytes(), DEFAULT_INPUT).pixels for path in samples])
 
 
 def test_the_model_is_described(backend: Backend, scheme: str) -> None:

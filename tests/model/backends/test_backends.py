@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model.backends import open_backend
+from model.backends.open import open_backend
 from model.backends.stub import StubBackend
 from model.errors import ArtefactError, BackendURLError, DigestMismatch, KerasMissing
 from model.imaging.decode import decode_image
+from model.imaging.input_spec import DEFAULT_INPUT
 from model.registry.artefact import write_manifest
 
 GREY = np.full((1, 256, 256, 3), 128, np.uint8)
@@ -31,8 +32,8 @@ def copy(artefact_folder: Path, tmp_path: Path) -> Path:
 def describe_anew(folder: Path, **members: Any) -> None:
     """Write a manifest that fits the files as they are, but for `members`."""
     document = json.loads((folder / "manifest.json").read_text()) | members
-    kept = ("name", "version", "classes", "outputs", "data", "figures", "tools")
-    write_manifest(folder, filenames=("model.onnx",), **{name: document[name] for name in kept})
+    kept = {name: document[name] for name in ("name", "version", "classes", "outputs", "data", "tools")}
+    write_manifest(folder, filenames=("model.onnx",), results=document["figures"], **kept)
 
 
 @pytest.mark.parametrize("url", ["", "onnx", "onnx://", "keras://", "tensorflow://x", "/models/a", "ONNX://models/a"])
@@ -45,7 +46,7 @@ def test_an_unknown_url_names_the_known_schemes(url: str) -> None:
 def test_back_ends_are_imported_when_used() -> None:
     """The stub needs neither ONNX Runtime nor Keras."""
     program = (
-        "import sys; from model.backends import open_backend; open_backend('stub://');"
+        "import sys; from model.backends.open import open_backend; open_backend('stub://');"
         "print({'onnxruntime', 'keras', 'tensorflow'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -102,7 +103,7 @@ def test_a_graph_without_a_promised_output_is_an_artefact_error(copy: Path) -> N
 @pytest.mark.keras
 def test_keras_and_onnx_agree(artefact_folder: Path, samples: list[Path]) -> None:
     """The graph that is served answers as the file that was trained, and pools the same feature maps."""
-    pixels = np.stack([decode_image(path.read_bytes()).pixels for path in samples])
+    pixels = np.stack([decode_image(path.read_bytes(), DEFAULT_INPUT).pixels for path in samples])
     trained = open_backend(f"keras://{artefact_folder}").predict_with_features(pixels)
     served = open_backend(f"onnx://{artefact_folder}").predict_with_features(pixels)
     np.testing.assert_allclose(served[0], trained[0], atol=1e-4)

@@ -12,6 +12,7 @@ from PIL import Image, PngImagePlugin
 
 from model.errors import UnsupportedPixelFormat
 from model.imaging.decode import decode_image, sniff_format
+from model.imaging.input_spec import DEFAULT_INPUT
 
 Encode = Callable[..., bytes]
 
@@ -23,7 +24,7 @@ def original_numbers(data: bytes) -> NDArray[np.uint8]:
 
 def colour(data: bytes) -> list[int]:
     """The one colour that the decoded image consists of."""
-    pixels = decode_image(data).pixels
+    pixels = decode_image(data, DEFAULT_INPUT).pixels
     assert pixels.shape == (256, 256, 3)
     assert pixels.dtype == np.uint8
     assert (pixels == pixels[0, 0]).all()
@@ -36,14 +37,14 @@ def test_jpegs_give_the_numbers_of_the_original_script(samples: list[Path], enco
     assert len(samples) == 4
     for path in samples:
         data = path.read_bytes() if mode == "RGB" else encode(Image.open(path).convert(mode), "JPEG", quality=90)
-        assert np.array_equal(decode_image(data).pixels, original_numbers(data))
+        assert np.array_equal(decode_image(data, DEFAULT_INPUT).pixels, original_numbers(data))
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_the_format_is_decided_by_the_content(encode: Encode, name: str) -> None:
     """The first bytes name the format, and the decoded image says which it was and how large."""
     data = encode(Image.new("RGB", (30, 20), (200, 100, 50)), name)
-    decoded = decode_image(data)
+    decoded = decode_image(data, DEFAULT_INPUT)
     assert sniff_format(data) == decoded.format == name
     assert (decoded.width, decoded.height) == (30, 20)
 
@@ -66,7 +67,7 @@ def test_palettes_are_looked_up_before_scaling(encode: Encode) -> None:
     image = Image.new("P", (512, 512))
     image.putpalette([0, 0, 200, 200, 0, 0, 0, 200, 0])
     image.paste(2, (0, 0, 512, 256))
-    assert decode_image(encode(image, "PNG")).pixels[..., 0].max() == 0
+    assert decode_image(encode(image, "PNG"), DEFAULT_INPUT).pixels[..., 0].max() == 0
 
 
 def test_transparent_palette_entries_are_laid_over_white(encode: Encode) -> None:
@@ -143,7 +144,8 @@ def test_the_exif_orientation_of_a_jpeg_is_ignored(samples: list[Path], encode: 
     turned = Image.Exif()
     turned[0x0112] = 6
     assert np.array_equal(
-        decode_image(encode(image, "JPEG", exif=turned)).pixels, decode_image(encode(image, "JPEG")).pixels
+        decode_image(encode(image, "JPEG", exif=turned), DEFAULT_INPUT).pixels,
+        decode_image(encode(image, "JPEG"), DEFAULT_INPUT).pixels,
     )
 
 
@@ -170,4 +172,4 @@ def test_samples_without_an_agreed_meaning_are_refused(
 ) -> None:
     """Values whose 8-bit reading would be a guess are refused as such, not guessed."""
     with pytest.raises(UnsupportedPixelFormat):
-        decode_image(make_tiff((8, 8), bits, pixel * 64, tags))
+        decode_image(make_tiff((8, 8), bits, pixel * 64, tags), DEFAULT_INPUT)

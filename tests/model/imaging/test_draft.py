@@ -11,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.imaging.decode import REDUCED_SIDE, decode_image, image_needs
+from model.imaging.decode import decode_image, measure_image
+from model.imaging.input_spec import DEFAULT_INPUT
 
 Encode = Callable[..., bytes]
 
@@ -34,7 +35,7 @@ def test_below_twice_the_reduced_side_every_bit_is_as_before(
 ) -> None:
     """A JPEG of which one side is short is decoded whole: the numbers are those of the research script."""
     data = encode(photograph.resize(size), "JPEG", quality=90)
-    assert np.array_equal(decode_image(data).pixels, at_full_scale(data))
+    assert np.array_equal(decode_image(data, DEFAULT_INPUT).pixels, at_full_scale(data))
 
 
 @pytest.mark.parametrize("size", [(2048, 2048), (6000, 4100)])
@@ -44,7 +45,7 @@ def test_a_large_jpeg_differs_by_no_more_than_two(
 ) -> None:
     """At a half and at a quarter the pixels that the model sees are nearly the same; the size is the file's."""
     data = encode(photograph.resize(size), "JPEG", quality=90, progressive=progressive)
-    decoded = decode_image(data)
+    decoded = decode_image(data, DEFAULT_INPUT)
     assert np.abs(decoded.pixels.astype(int) - at_full_scale(data)).max() <= 2
     assert (decoded.width, decoded.height) == size
 
@@ -52,12 +53,12 @@ def test_a_large_jpeg_differs_by_no_more_than_two(
 def test_a_large_png_is_decoded_whole(photograph: Image.Image, encode: Encode) -> None:
     """Only JPEG can be decoded at a lower scale."""
     data = encode(photograph.resize((2100, 2100)), "PNG", compress_level=1)
-    assert np.array_equal(decode_image(data).pixels, at_full_scale(data))
+    assert np.array_equal(decode_image(data, DEFAULT_INPUT).pixels, at_full_scale(data))
 
 
 def test_a_large_jpeg_takes_little_memory(photograph: Image.Image, encode: Encode) -> None:
     """No more than four bytes for each of the pixels that are left; a PNG takes four for every pixel."""
     large = photograph.resize((4096, 2100))
-    jpeg, png = (image_needs(encode(large, name)) for name in ("JPEG", "PNG"))
+    jpeg, png = (measure_image(encode(large, name), DEFAULT_INPUT) for name in ("JPEG", "PNG"))
     assert jpeg.pixels == png.pixels == 4096 * 2100
-    assert jpeg.bytes < 4 * (2 * REDUCED_SIDE) ** 2 + 10_000_000 < 4 * png.pixels < png.bytes
+    assert jpeg.bytes < 4 * (2 * DEFAULT_INPUT.reduced_side) ** 2 + 10_000_000 < 4 * png.pixels < png.bytes

@@ -24,6 +24,7 @@ from model.imaging.bounds import (
     MAX_TIFF_TAGS,
 )
 from model.imaging.decode import decode_image
+from model.imaging.input_spec import DEFAULT_INPUT
 
 Encode = Callable[..., bytes]
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF")
@@ -37,11 +38,11 @@ def small(name: str) -> bytes:
     return buffer.getvalue()
 
 
-def refusal_of(data: bytes) -> errors.ImageRefused | None:
+def refusal_of(data: bytes) -> errors.ImageRejected | None:
     """The refusal, or None for an image; any other error is a failure of the test that asks."""
     try:
-        decode_image(data, max_pixels=1_000_000)
-    except errors.ImageRefused as refusal:
+        decode_image(data, DEFAULT_INPUT, max_pixels=1_000_000)
+    except errors.ImageRejected as refusal:
         return refusal
     return None
 
@@ -66,32 +67,32 @@ def resized_jpeg(width: int, height: int) -> bytes:
 def test_no_bytes_are_no_image() -> None:
     """An empty body has its own refusal."""
     with pytest.raises(errors.EmptyImage):
-        decode_image(b"")
+        decode_image(b"", DEFAULT_INPUT)
 
 
 @pytest.mark.parametrize("data", [b"GIF89a" + bytes(20), b"BM" + bytes(60), b"%!PS-Adobe-3.0 EPSF", b"\0", b"RIFF"])
 def test_other_formats_are_refused_by_content(data: bytes) -> None:
     """What does not begin as one of the four formats is never handed to a decoder."""
     with pytest.raises(errors.UnsupportedImage):
-        decode_image(data)
+        decode_image(data, DEFAULT_INPUT)
 
 
 def test_the_byte_cap_comes_first() -> None:
     """One byte too many is refused before the bytes are looked at, and the cap itself is allowed."""
     data = small("PNG")
     with pytest.raises(errors.ImageTooManyBytes):
-        decode_image(data, max_bytes=len(data) - 1)
+        decode_image(data, DEFAULT_INPUT, max_bytes=len(data) - 1)
     with pytest.raises(errors.ImageTooManyBytes):
-        decode_image(b"\0" * 20_000_001)
-    assert decode_image(data, max_bytes=len(data)).width == 24
+        decode_image(b"\0" * 20_000_001, DEFAULT_INPUT)
+    assert decode_image(data, DEFAULT_INPUT, max_bytes=len(data)).width == 24
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_the_pixel_cap_is_exact(name: str) -> None:
     """As many pixels as allowed pass, one more does not."""
-    assert decode_image(small(name), max_pixels=24 * 24).height == 24
+    assert decode_image(small(name), DEFAULT_INPUT, max_pixels=24 * 24).height == 24
     with pytest.raises(errors.ImageTooManyPixels):
-        decode_image(small(name), max_pixels=24 * 24 - 1)
+        decode_image(small(name), DEFAULT_INPUT, max_pixels=24 * 24 - 1)
 
 
 # Beyond the cap that holds for all, and beyond the one of a call.
@@ -102,7 +103,7 @@ CLAIMS = pytest.mark.parametrize(("side", "cap"), [(60_000, MAX_PIXELS), (3_000,
 def test_a_png_header_is_judged_without_pixels(make_png: Encode, side: int, cap: int) -> None:
     """A PNG that claims more pixels than allowed and holds none is too large, not corrupt: nothing was decoded."""
     with pytest.raises(errors.ImageTooManyPixels):
-        decode_image(make_png((side, side), 8, 2, b"", rows=0), max_pixels=cap)
+        decode_image(make_png((side, side), 8, 2, b"", rows=0), DEFAULT_INPUT, max_pixels=cap)
 
 
 @CLAIMS
@@ -110,21 +111,21 @@ def test_a_jpeg_header_is_judged_without_pixels(side: int, cap: int) -> None:
     """A JPEG that claims more pixels than allowed and breaks off is too large, not corrupt."""
     data = resized_jpeg(side, side)
     with pytest.raises(errors.ImageTooManyPixels):
-        decode_image(data[: data.index(b"\xff\xda") + 16], max_pixels=cap)
+        decode_image(data[: data.index(b"\xff\xda") + 16], DEFAULT_INPUT, max_pixels=cap)
 
 
 @CLAIMS
 def test_a_tiff_header_is_judged_without_pixels(make_tiff: Encode, side: int, cap: int) -> None:
     """A TIFF that claims more pixels than allowed and holds one byte is too large, not corrupt."""
     with pytest.raises(errors.ImageTooManyPixels):
-        decode_image(make_tiff((side, side), [8], b"\0", {}), max_pixels=cap)
+        decode_image(make_tiff((side, side), [8], b"\0", {}), DEFAULT_INPUT, max_pixels=cap)
 
 
 def test_a_webp_canvas_is_judged_without_pixels() -> None:
     """A WebP whose canvas is 16000x16000 is too large before its canvas is allocated; a small one passes."""
-    assert decode_image(webp_canvas(30, 30)).width == 30
+    assert decode_image(webp_canvas(30, 30), DEFAULT_INPUT).width == 30
     with pytest.raises(errors.ImageTooManyPixels) as refusal:
-        decode_image(webp_canvas(16_000, 16_000))
+        decode_image(webp_canvas(16_000, 16_000), DEFAULT_INPUT)
     assert isinstance(refusal.value.__cause__, Image.DecompressionBombError)
 
 
@@ -136,10 +137,10 @@ def test_a_tile_larger_than_its_image_counts_as_pixels(make_tiff: Encode, kind: 
     tags = {259: (3, [8]), 322: (kind, [side]), 323: (kind, [side]), 324: (4, [0]), 325: (4, [len(tile)])}
     data = as_big_tiff(make_tiff((1, 1), [8], tile, tags))
     if side * side <= MAX_PIXELS:
-        assert decode_image(data).width == 1
+        assert decode_image(data, DEFAULT_INPUT).width == 1
     else:
         with pytest.raises(errors.ImageTooManyPixels, match="8000x8000"):
-            decode_image(data)
+            decode_image(data, DEFAULT_INPUT)
 
 
 def as_big_tiff(data: bytes) -> bytes:
@@ -161,17 +162,17 @@ def test_a_jpeg_with_many_scans_is_refused_before_decoding(encode: Encode) -> No
     data = encode(Image.new("L", (64, 64), 128), "JPEG", progressive=True)
     scan = data[data.rindex(b"\xff\xda") : -2]
     own = data.count(b"\xff\xda")
-    assert decode_image(data[:-2] + scan * (MAX_JPEG_SCANS - own) + data[-2:]).width == 64
+    assert decode_image(data[:-2] + scan * (MAX_JPEG_SCANS - own) + data[-2:], DEFAULT_INPUT).width == 64
     with pytest.raises(errors.UnsupportedImage, match="scans"):
-        decode_image(data[:-2] + scan * (MAX_JPEG_SCANS - own + 1) + data[-2:])
+        decode_image(data[:-2] + scan * (MAX_JPEG_SCANS - own + 1) + data[-2:], DEFAULT_INPUT)
 
 
 def test_a_jpeg_with_countless_segments_is_refused_before_decoding() -> None:
     """Empty segments, four bytes each, may not fill the memory with objects."""
     data = small("JPEG")
-    assert decode_image(data[:2] + b"\xff\xfe\0\2" * (MAX_JPEG_SEGMENTS - 20) + data[2:]).width == 24
+    assert decode_image(data[:2] + b"\xff\xfe\0\2" * (MAX_JPEG_SEGMENTS - 20) + data[2:], DEFAULT_INPUT).width == 24
     with pytest.raises(errors.UnsupportedImage, match="segments"):
-        decode_image(data[:2] + b"\xff\xfe\0\2" * MAX_JPEG_SEGMENTS + data[2:])
+        decode_image(data[:2] + b"\xff\xfe\0\2" * MAX_JPEG_SEGMENTS + data[2:], DEFAULT_INPUT)
 
 
 def test_scans_inside_a_thumbnail_or_after_the_end_do_not_count() -> None:
@@ -179,7 +180,7 @@ def test_scans_inside_a_thumbnail_or_after_the_end_do_not_count() -> None:
     data = small("JPEG")
     many = b"\xff\xda\0\2" * 200
     thumbnail = b"\xff\xe2" + struct.pack(">H", len(many) + 2) + many
-    assert decode_image(data[:2] + thumbnail + data[2:] + b"\0\2" + many).width == 24
+    assert decode_image(data[:2] + thumbnail + data[2:] + b"\0\2" + many, DEFAULT_INPUT).width == 24
 
 
 def test_warnings_of_the_decoder_leave_no_trace(make_tiff: Encode) -> None:
@@ -187,7 +188,8 @@ def test_warnings_of_the_decoder_leave_no_trace(make_tiff: Encode) -> None:
     tags = {tag: (3, [1, 2, 3]) for tag in (266, 274, 284, 296)}
     program = (
         "import sys; from PIL import TiffImagePlugin; from model.imaging.decode import decode_image;"
-        "decode_image(sys.stdin.buffer.read());"
+        "from model.imaging.input_spec import DEFAULT_INPUT;"
+        "decode_image(sys.stdin.buffer.read(), DEFAULT_INPUT);"
         "print([key for key in getattr(TiffImagePlugin, '__warningregistry__', {}) if key != 'version'])"
     )
     command = [sys.executable, "-c", program]
@@ -211,7 +213,7 @@ def test_half_a_file_is_corrupt(name: str) -> None:
     """An upload that broke off says so."""
     data = small(name)
     with pytest.raises(errors.CorruptImage):
-        decode_image(data[: len(data) // 2])
+        decode_image(data[: len(data) // 2], DEFAULT_INPUT)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -244,13 +246,13 @@ def test_shifted_bytes_are_decoded_or_refused(name: str, place: float, inserted:
 )
 def test_noise_behind_a_signature_is_refused(start: bytes, rest: bytes) -> None:
     """A signature alone makes no image."""
-    with pytest.raises(errors.ImageRefused):
-        decode_image(start + rest)
+    with pytest.raises(errors.ImageRejected):
+        decode_image(start + rest, DEFAULT_INPUT)
 
 
 def test_every_refusal_has_its_own_code() -> None:
     """Callers can tell the refusals apart by a stable code in snake case."""
-    classes = errors.ImageRefused.__subclasses__()
+    classes = errors.ImageRejected.__subclasses__()
     codes = {error.code for error in classes}
     assert codes == {
         "empty_image",
@@ -268,14 +270,14 @@ def test_every_refusal_has_its_own_code() -> None:
 def test_a_side_is_bounded(make_png: Encode, size: tuple[int, int]) -> None:
     """Few pixels in one long row would take gigabytes to scale to a square."""
     with pytest.raises(errors.ImageTooManyPixels, match="side"):
-        decode_image(make_png(size, 8, 0, b"\0" * size[0]))
+        decode_image(make_png(size, 8, 0, b"\0" * size[0]), DEFAULT_INPUT)
 
 
 def test_a_tiff_of_countless_strips_is_refused_on_opening(make_tiff: Encode) -> None:
     """A file of 4 MB could claim a million strips, each of which Pillow would make an object of."""
     many = [8] * (MAX_TIFF_NUMBERS + 1)
     with pytest.raises(errors.UnsupportedImage, match="strips"):
-        decode_image(make_tiff((4, 4), [8], b"\0" * 16, {258: (3, many)}))
+        decode_image(make_tiff((4, 4), [8], b"\0" * 16, {258: (3, many)}), DEFAULT_INPUT)
 
 
 def test_packed_texts_of_a_png_are_bounded(make_png: Encode) -> None:
@@ -285,7 +287,7 @@ def test_packed_texts_of_a_png_are_bounded(make_png: Encode) -> None:
     assert refusal_of(data) is None
     length = struct.unpack(">I", data[33:37])[0] + 12
     with pytest.raises(errors.CorruptImage):
-        decode_image(data[:33] + data[33 : 33 + length] * 2 + data[33 + length :])
+        decode_image(data[:33] + data[33 : 33 + length] * 2 + data[33 + length :], DEFAULT_INPUT)
 
 
 def png_with(extras: bytes, *, behind: bytes = b"", pixels: int = 1) -> bytes:
@@ -318,12 +320,12 @@ TEXT = chunk(b"tEXt", b"k\0a")
 def test_the_chunks_of_a_png_are_bounded(data: bytes) -> None:
     """Chunks that cost a megabyte of work or an object each are counted before any is read, wherever they stand."""
     with pytest.raises(errors.UnsupportedImage, match="Save the PNG without metadata"):
-        decode_image(data)
+        decode_image(data, DEFAULT_INPUT)
 
 
 def test_a_png_may_have_some_metadata() -> None:
     """One colour profile, some texts and pixels in many pieces are what honest programs write."""
-    assert decode_image(png_with(PROFILE + TEXT * 100, behind=TEXT * 100, pixels=1000)).width == 24
+    assert decode_image(png_with(PROFILE + TEXT * 100, behind=TEXT * 100, pixels=1000), DEFAULT_INPUT).width == 24
 
 
 @pytest.mark.parametrize("big", [True, False])
@@ -346,4 +348,4 @@ def test_the_machine_s_want_is_no_fault_of_the_image(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(Image, "open", fail)
     with pytest.raises(type(error)):
-        decode_image(small("PNG"))
+        decode_image(small("PNG"), DEFAULT_INPUT)

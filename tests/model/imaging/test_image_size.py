@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from model.errors import CorruptImage, EmptyImage, ImageTooManyBytes, ImageTooManyPixels, UnsupportedImage
-from model.imaging.decode import decode_image, image_needs
+from model.imaging.decode import decode_image, measure_image
+from model.imaging.input_spec import DEFAULT_INPUT
 
 
 def encoded(kind: str, size: tuple[int, int] = (70, 50)) -> bytes:
@@ -18,7 +19,7 @@ def encoded(kind: str, size: tuple[int, int] = (70, 50)) -> bytes:
 
 
 def size(data: bytes) -> tuple[int, int]:
-    needs = image_needs(data)
+    needs = measure_image(data, DEFAULT_INPUT)
     assert needs.pixels == needs.width * needs.height
     return needs.width, needs.height
 
@@ -27,7 +28,7 @@ def size(data: bytes) -> tuple[int, int]:
 def test_the_size_is_that_of_the_decoded_image(kind: str) -> None:
     """The header's width and height are the ones that decoding finds."""
     data = encoded(kind)
-    decoded = decode_image(data)
+    decoded = decode_image(data, DEFAULT_INPUT)
     assert size(data) == (decoded.width, decoded.height) == (70, 50)
 
 
@@ -41,14 +42,14 @@ def test_no_pixel_is_decoded(kind: str) -> None:
 def test_a_header_is_refused_as_by_the_decoder() -> None:
     """The errors are those of `decode_image`."""
     with pytest.raises(EmptyImage):
-        image_needs(b"")
+        measure_image(b"", DEFAULT_INPUT)
     with pytest.raises(UnsupportedImage):
-        image_needs(b"GIF89a")
+        measure_image(b"GIF89a", DEFAULT_INPUT)
     with pytest.raises(CorruptImage):
-        image_needs(encoded("PNG")[:20])
+        measure_image(encoded("PNG")[:20], DEFAULT_INPUT)
     with pytest.raises(ImageTooManyPixels):
-        image_needs(encoded("PNG"), max_pixels=3499)
+        measure_image(encoded("PNG"), DEFAULT_INPUT, max_pixels=3499)
     with pytest.raises(ImageTooManyBytes):
-        image_needs(encoded("PNG"), max_bytes=100)
+        measure_image(encoded("PNG"), DEFAULT_INPUT, max_bytes=100)
     with pytest.raises(UnsupportedImage):
-        image_needs(b"\xff\xd8\xff\xe0\x00\x02" + b"\xff\xe1\x00\x02" * 6000)
+        measure_image(b"\xff\xd8\xff\xe0\x00\x02" + b"\xff\xe1\x00\x02" * 6000, DEFAULT_INPUT)

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from model.imaging.decode import measure_image
+from model.imaging.input_spec import DEFAULT_INPUT
+
 Encode = Callable[..., bytes]
 
 # Reads names of files, decodes each and prints what was foretold and the true peak of memory, the file included.
@@ -18,19 +21,20 @@ _MEASURE = """
 import json, sys
 from pathlib import Path
 from api.server.allocator import keep_memory_small, return_free_memory
-from model.imaging.decode import decode_image, image_needs
+from model.imaging.decode import decode_image, measure_image
+from model.imaging.input_spec import DEFAULT_INPUT
 def memory(name):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 keep_memory_small()
-decode_image(Path(sys.argv[1]).read_bytes())
+decode_image(Path(sys.argv[1]).read_bytes(), DEFAULT_INPUT)
 for name in sys.argv[1:]:
     data = Path(name).read_bytes()
-    needs = image_needs(data)
+    needs = measure_image(data, DEFAULT_INPUT)
     return_free_memory()
     Path("/proc/self/clear_refs").write_text("5")
     before = memory("VmRSS")
-    decode_image(data)
+    decode_image(data, DEFAULT_INPUT)
     print(json.dumps([Path(name).name, needs.bytes, memory("VmHWM") - before + len(data)]))
 """
 _KINDS: dict[str, tuple[str, dict[str, object]]] = {
@@ -80,10 +84,8 @@ def test_no_image_takes_more_than_was_foretold(tmp_path: Path, samples: list[Pat
 
 def test_jpegs_whose_colours_come_apart_are_held_whole(encode: Encode) -> None:
     """A baseline JPEG whose first scan has one of three colours makes libjpeg keep every coefficient."""
-    from model.imaging.decode import image_needs
-
     image = Image.effect_noise((1600, 1600), 60).convert("RGB")
     data = encode(image, "JPEG")
     scan = data.index(b"\xff\xda") + 2
     apart = data[:scan] + b"\x00\x08\x01\x01\x00\x00\x3f\x00" + data[scan + int.from_bytes(data[scan : scan + 2]) :]
-    assert image_needs(apart).bytes - image_needs(data).bytes > 2 * 1600 * 1600
+    assert measure_image(apart, DEFAULT_INPUT).bytes - measure_image(data, DEFAULT_INPUT).bytes > 2 * 1600 * 1600

@@ -13,6 +13,7 @@ import pytest
 
 from model.errors import ExportRefused, KerasProcessFailed
 from model.imaging.decode import decode_image
+from model.imaging.input_spec import DEFAULT_INPUT
 from model.offline.export import ExportOptions
 from model.offline.keras_process import run_in_keras
 from model.registry.artefact import read_manifest
@@ -41,7 +42,7 @@ Expected = tuple[np.ndarray, np.ndarray]
 def expected() -> Expected:
     """Images, uint8 [n, 256, 256, 3], and the probabilities that Keras 3.7.0 returned for them, float32 [n, 21]."""
     stored = np.load(FIXTURES / "keras_3_7_0_expected.npz")
-    samples = [decode_image((SAMPLES / name).read_bytes()).pixels for name in stored["sample_names"]]
+    samples = [decode_image((SAMPLES / name).read_bytes(), DEFAULT_INPUT).pixels for name in stored["sample_names"]]
     images = np.concatenate([stored["patterns"], np.stack(samples)])
     return images, np.concatenate([stored["pattern_probabilities"], stored["sample_probabilities"]])
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from model.errors import ArtefactError, DigestMismatch
+from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
 from model.registry.artefact import Manifest, read_manifest, read_verified, write_manifest
 
 CONTENT = b"a graph, for all the manifest knows"
@@ -68,6 +69,16 @@ def test_a_manifest_is_json_with_schema_input_sizes_and_digests(folder: Path) ->
     }
 
 
+def test_absent_members_of_the_input_are_those_of_the_shipped_model(folder: Path) -> None:
+    """A manifest that says little or nothing about its input describes a model of 256x256 pixels."""
+    change(folder, input=None)
+    assert read_manifest(folder).input_spec == DEFAULT_INPUT
+    change(folder, input={"shape": [160, 192, 3]})
+    assert read_manifest(folder).input_spec == InputSpec(width=192, height=160)
+    change(folder, input={"resize_filter": "bilinear"})
+    assert read_manifest(folder).input_spec == InputSpec(resize_filter="bilinear")
+
+
 def test_verified_bytes_are_the_file(folder: Path) -> None:
     """An untouched file is returned whole."""
     assert read_verified(folder, read_manifest(folder), "model.onnx") == CONTENT
@@ -77,7 +88,7 @@ def test_verified_bytes_are_the_file(folder: Path) -> None:
 def test_another_file_under_the_same_name_is_a_digest_mismatch(folder: Path, content: bytes) -> None:
     """One changed, missing or added byte is found."""
     (folder / "model.onnx").write_bytes(content)
-    with pytest.raises(DigestMismatch, match=r"model\.onnx is not the file its manifest names"):
+    with pytest.raises(DigestMismatch, match=r"model\.onnx differs from its manifest"):
         read_verified(folder, read_manifest(folder), "model.onnx")
 
 
@@ -99,7 +110,7 @@ def test_a_missing_file_is_named(folder: Path) -> None:
 def test_a_file_the_manifest_does_not_name_is_not_read(folder: Path) -> None:
     """Lying in the folder is not enough."""
     (folder / "model.keras").write_bytes(CONTENT)
-    with pytest.raises(ArtefactError, match=r"names no model\.keras"):
+    with pytest.raises(ArtefactError, match=r"does not list model\.keras"):
         read_verified(folder, read_manifest(folder), "model.keras")
 
 
@@ -126,7 +137,15 @@ def test_a_manifest_that_is_no_manifest_is_an_error(tmp_path: Path, text: bytes)
         {"version": 1.0},
         {"classes": ["beach", 7]},
         {"classes": None},
-        {"input": {"shape": [224, 224, 3]}},
+        {"input": {"shape": [224, 224, 1]}},
+        {"input": {"shape": [224, 224]}},
+        {"input": {"shape": [0, 224, 3]}},
+        {"input": {"shape": ["224", 224, 3]}},
+        {"input": {"layout": "NCHW"}},
+        {"input": {"range": [0, 1]}},
+        {"input": {"resize_filter": "sinc"}},
+        {"input": {"normalise": True}},
+        {"input": "256x256"},
         {"outputs": ["probabilities"]},
         {"files": {"../model.onnx": {"sha256": "0", "bytes": 1}}},
         {"files": {"model.onnx": {"sha256": "0", "bytes": -1}}},

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model.backends import Backend, open_backend
+from model.backends.base import Backend
+from model.backends.open import open_backend
 from model.errors import DigestMismatch, ReplayImpossible
-from model.imaging.decode import PREPROCESSING, decode_image
+from model.imaging.decode import decode_image
+from model.imaging.input_spec import DEFAULT_INPUT
 from model.registry.artefact import find_artefact
 from model.serving.replay import replay
 from model.serving.runtime import runtime_facts
@@ -21,12 +23,12 @@ from model.serving.runtime import runtime_facts
 def recorded(backend: Backend, image: bytes) -> dict[str, Any]:
     """What is on the record of a prediction by the back end."""
     info = backend.info
-    probabilities = backend.predict(decode_image(image).pixels[np.newaxis])[0].tolist()
+    probabilities = backend.predict(decode_image(image, info.input_spec).pixels[np.newaxis])[0].tolist()
     return {
         "model": asdict(info),
         "image": {"sha256": hashlib.sha256(image).hexdigest()},
         "output": {"probabilities": dict(zip(info.classes, probabilities, strict=True))},
-        "preprocessing": PREPROCESSING,
+        "preprocessing": info.input_spec.preprocessing,
         "runtime": dict(runtime_facts()),
     }
 
@@ -79,7 +81,7 @@ def test_causes_are_named(by_stub: dict[str, Any], image: bytes) -> None:
     by_stub["preprocessing"] = "0"
     by_stub["runtime"] |= {"pillow": "1.0", "processor": "Z80"}
     told = " ".join(replay(by_stub, image, []).differences)
-    assert f"Preprocessing was 0, and is {PREPROCESSING} now." in told
+    assert f"Preprocessing was 0, and is {DEFAULT_INPUT.preprocessing} now." in told
     assert "pillow was 1.0, and is " in told
     assert "processor was Z80, and is " in told
     assert "numpy" not in told
@@ -94,7 +96,7 @@ def test_another_runtime_with_the_same_bits_is_identical(by_stub: dict[str, Any]
 def test_other_classes_are_a_difference(by_stub: dict[str, Any], image: bytes) -> None:
     """Labels that the model does not have any more are told."""
     by_stub["output"]["probabilities"]["moon"] = 0.0
-    assert replay(by_stub, image, []).differences == ["The classes are others."]
+    assert replay(by_stub, image, []).differences == ["The classes differ."]
 
 
 def test_what_cannot_be_reproduced(by_stub: dict[str, Any], image: bytes) -> None:
@@ -104,7 +106,7 @@ def test_what_cannot_be_reproduced(by_stub: dict[str, Any], image: bytes) -> Non
         ({"output": None}, image, "got no prediction"),
         ({}, image + b"\0", "another image"),
         ({"model": {**model, "backend": "keras"}}, image, "back end keras"),
-        ({"model": {**model, "digest": "0" * 64}}, image, "another one"),
+        ({"model": {**model, "digest": "0" * 64}}, image, "has changed"),
         ({"model": {**model, "backend": "onnx"}}, image, "No folder holds stub-v1.0"),
     ):
         with pytest.raises(ReplayImpossible, match=reason):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from model.backends.stub import StubBackend
 from model.errors import CorruptImage, DeadlineExceeded, Overloaded
 from model.imaging.decode import decode_image
+from model.imaging.input_spec import DEFAULT_INPUT
 from model.serving.prediction import Prediction
 from model.serving.queue import QueueLimits
 from model.serving.service import PredictionService
@@ -25,7 +26,7 @@ async def test_a_prediction_says_what_was_seen_by_which_model(backend: GatedBack
     backend.gate.set()
     data = png(10)
     prediction = await make_service().predict(data)
-    expected = StubBackend().predict(decode_image(data).pixels[np.newaxis])[0]
+    expected = StubBackend().predict(decode_image(data, DEFAULT_INPUT).pixels[np.newaxis])[0]
     assert np.array_equal(prediction.probabilities, expected)
     assert prediction.index == int(expected.argmax())
     assert prediction.label == backend.info.classes[prediction.index]

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from model.backends.stub import StubBackend
-from model.errors import CorruptImage, ImageRefused
+from model.errors import CorruptImage, ImageRejected
 from model.serving.queue import QueueLimits
 from model.serving.service import PredictionService
 from tests.model.serving.gated import until
@@ -111,9 +111,9 @@ async def test_a_broken_image_is_admitted_first(service: PredictionService) -> N
 async def test_without_a_header_the_door_stays_shut(service: PredictionService, stages: list[str], data: bytes) -> None:
     """What is no image is refused before the door; its time is reported as ever."""
     door = Door()
-    with pytest.raises(ImageRefused):
+    with pytest.raises(ImageRejected):
         await service.predict(data, door.admit)
-    with pytest.raises(ImageRefused):
+    with pytest.raises(ImageRejected):
         await service.measure(data)
     assert door.heard == []
     assert stages == ["decode"] * 2

@@ -1,0 +1,50 @@
+"""The protocol of back ends, which turn pixels into probabilities, and the description of their model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """Identifies a model and its input. `digest` is the SHA-256 in hex of the served file, `backend` the URL's scheme.
+
+    `classes` are in the order of the probabilities.
+    """
+
+    name: str
+    version: str
+    digest: str
+    backend: str
+    classes: tuple[str, ...]
+    input_spec: InputSpec = DEFAULT_INPUT
+
+    @property
+    def full_name(self) -> str:
+        """Name and version in one word, such as "efficientnetb0-v1.0"."""
+        return f"{self.name}-v{self.version}"
+
+
+class Backend(Protocol):
+    """A classifier of decoded images. Its methods block; any thread may call them at any time."""
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Map uint8 [n, *info.input_spec.shape] to probabilities, float32 [n, classes]; each row adds up to 1."""
+        ...
+
+    def predict_with_features(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the probabilities and the last feature maps, float32 [n, height, width, channels]."""
+        ...
+
+    def close(self) -> None:
+        """Free the model's memory. No prediction may follow. A second call does nothing."""
+        ...

@@ -1,0 +1,49 @@
+"""Open the back end that a URL names. Each back end's module is imported only when it is used."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from model.backends.base import Backend
+from model.errors import BackendURLError
+
+SCHEMES = ("onnx", "keras", "stub")
+
+
+def open_backend(url: str, at_once: int = 1) -> Backend:
+    """Load the model that `url` names: `onnx://FOLDER`, `keras://FOLDER` or `stub://?latency_ms=20`.
+
+    FOLDER is an artefact folder, absolute or relative to the working directory. With `onnx://`, `at_once` threads can
+    predict without waiting for each other.
+    Raises BackendURLError, ArtefactError, KerasMissing.
+    """
+    scheme, _, rest = url.partition("://")
+    if scheme == "stub":
+        from model.backends.stub import open_stub
+
+        return open_stub(rest)
+    if scheme not in SCHEMES or not rest:
+        schemes = ", ".join(f"{name}://" for name in SCHEMES)
+        raise BackendURLError(f"{url!r} is not a model URL. Use one of {schemes}; all but stub need a folder.")
+    if scheme == "keras":
+        from model.backends.keras import KerasBackend
+
+        return KerasBackend(Path(rest))
+    from model.backends.onnx import OnnxBackend
+
+    return OnnxBackend(Path(rest), at_once)
+
+
+def open_warm(url: str, at_once: int = 1) -> Backend:
+    """Open as `open_backend` does, and predict once on each of `at_once` threads.
+
+    The first predictions allocate memory. Doing so here keeps the first requests fast.
+    """
+    backend = open_backend(url, at_once)
+    blank = np.zeros((1, *backend.info.input_spec.shape), np.uint8)
+    with ThreadPoolExecutor(at_once) as threads:
+        list(threads.map(backend.predict, [blank] * at_once))
+    return backend

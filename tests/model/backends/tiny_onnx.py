@@ -1,0 +1,85 @@
+"""An ONNX classifier of a few hundred bytes: the probabilities are the softmax of the image's mean red, green and blue.
+
+It is encoded by hand, field by field as `onnx.proto` numbers them, because the serving environment has no onnx package.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from model.imaging.input_spec import InputSpec
+from model.registry.artefact import write_manifest
+
+CLASSES = ("red", "green", "blue")
+_FLOAT, _INT, _INTS = 1, 2, 7
+
+
+def write_tiny_artefact(folder: Path, spec: InputSpec) -> Path:
+    """Write an artefact whose graph takes the input of `spec`; returns `folder`."""
+    (folder / "model.onnx").write_bytes(encode_graph(spec))
+    write_manifest(
+        folder,
+        name="tiny",
+        version="1.0",
+        classes=CLASSES,
+        outputs={"probabilities": "float32 [n, 3]", "features": "float32 [n, height, width, 3]"},
+        filenames=("model.onnx",),
+        data={},
+        results={},
+        tools={},
+        input_spec=spec,
+    )
+    return folder
+
+
+def encode_graph(spec: InputSpec) -> bytes:
+    graph = [
+        _message(1, _node("ReduceMean", "image", "means", _integers("axes", 1, 2), _integer("keepdims", 0))),
+        _message(1, _node("Softmax", "means", "probabilities", _integer("axis", 1))),
+        _message(1, _node("Identity", "image", "features")),
+        _text(2, "tiny"),
+        _message(11, _tensor("image", *spec.shape)),
+        _message(12, _tensor("probabilities", len(CLASSES))),
+        _message(12, _tensor("features", *spec.shape)),
+    ]
+    opset = _number(2, 13)
+    return _number(1, 8) + _message(7, b"".join(graph)) + _message(8, opset)
+
+
+def _node(operator: str, source: str, target: str, *attributes: bytes) -> bytes:
+    return _text(1, source) + _text(2, target) + _text(4, operator) + b"".join(_message(5, one) for one in attributes)
+
+
+def _integer(name: str, value: int) -> bytes:
+    return _text(1, name) + _number(3, value) + _number(20, _INT)
+
+
+def _integers(name: str, *values: int) -> bytes:
+    return _text(1, name) + b"".join(_number(8, value) for value in values) + _number(20, _INTS)
+
+
+def _tensor(name: str, *shape: int) -> bytes:
+    """A named float32 tensor of [n, *shape]."""
+    dimensions = [_text(2, "n"), *(_number(1, side) for side in shape)]
+    tensor = _number(1, _FLOAT) + _message(2, b"".join(_message(1, one) for one in dimensions))
+    return _text(1, name) + _message(2, _message(1, tensor))
+
+
+def _number(field: int, value: int) -> bytes:
+    return _varint(field << 3) + _varint(value)
+
+
+def _text(field: int, value: str) -> bytes:
+    return _message(field, value.encode())
+
+
+def _message(field: int, content: bytes) -> bytes:
+    return _varint(field << 3 | 2) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    encoded = b""
+    while value > 127:
+        encoded += bytes([value & 127 | 128])
+        value >>= 7
+    return encoded + bytes([value])

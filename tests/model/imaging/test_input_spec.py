@@ -1,0 +1,58 @@
+"""The description of a model's input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model.imaging.decode import decode_image, measure_image
+from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
+from tests.model.serving.gated import png
+
+
+def test_the_ledger_names_the_preprocessing_of_the_shipped_model_as_before() -> None:
+    """The shipped model's preprocessing is recorded as "2", as in every entry since the decoder's second version."""
+    assert InputSpec().preprocessing == DEFAULT_INPUT.preprocessing == "2"
+
+
+def test_other_inputs_have_other_names() -> None:
+    """Each size and filter has its own name in the ledger, which begins with the decoder's version."""
+    specs = [InputSpec(192, 160), InputSpec(160, 192), InputSpec(resize_filter="box"), DEFAULT_INPUT]
+    names = [spec.preprocessing for spec in specs]
+    assert names[0] == "2:192x160:bicubic"
+    assert len(set(names)) == len(specs)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [{"width": 0}, {"height": -1}, {"width": 192.0}, {"height": True}, {"resize_filter": "sinc"}],
+)
+def test_an_impossible_input_is_an_error(members: dict[str, Any]) -> None:
+    """Sizes are positive integers, and the filter is one of Pillow's."""
+    with pytest.raises(ValueError, match="is not a"):
+        InputSpec(**members)
+
+
+@pytest.mark.parametrize("resize_filter", ["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"])
+def test_images_are_scaled_with_the_filter_of_the_input(resize_filter: str) -> None:
+    """Decoding gives the same pixels as Pillow's resize with that filter."""
+    spec = InputSpec(24, 16, resize_filter)
+    data = png(200)
+    expected = Image.new("RGB", (40, 30), (200, 100, 0)).resize((24, 16), spec.resampling)
+    assert np.array_equal(decode_image(data, spec).pixels, np.asarray(expected))
+
+
+def test_a_larger_input_takes_more_memory() -> None:
+    """The estimate includes the pixels and the tensor of the model's input."""
+    data = png(1)
+    small, large = (measure_image(data, InputSpec(side, side)).bytes for side in (256, 1024))
+    assert large - small > 15 * (1024 * 1024 - 256 * 256)
+
+
+def test_a_large_jpeg_is_never_reduced_below_the_input() -> None:
+    """The side to which a JPEG may be reduced grows with the model's input."""
+    assert DEFAULT_INPUT.reduced_side == 1024
+    assert InputSpec(512, 300).reduced_side == 2048
