@@ -1,16 +1,17 @@
-"""From a credential to a principal, in microseconds for one that was seen before."""
+"""Maps credentials to principals, and caches verified credentials until they expire or change."""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_address
+
+from cachetools import LRUCache
 
 from auth.changes import ChangeFeed
 from auth.errors import InvalidToken
+from auth.networks import Network, is_within
 from auth.principal import Principal
 
 CACHE_SIZE = 4096
@@ -18,25 +19,71 @@ CACHE_SIZE = 4096
 
 @dataclass(frozen=True, slots=True)
 class VerifiedCredential:
-    """A credential that was accepted: for whom, until when (seconds since 1970), and whose change ends it.
+    """The result of verifying a credential.
 
-    With `networks`, it counts only from an address in one of them.
+    It is valid until `valid_until` (seconds since 1970), or until a change names one of `targets`. If `networks` is
+    not empty, it is accepted only from an address in one of them.
     """
 
     principal: Principal
     valid_until: float
     targets: frozenset[str]
-    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    networks: tuple[Network, ...] = ()
 
 
 Verifier = Callable[[str], Awaitable[VerifiedCredential]]
 CredentialVerifiers = Iterable[tuple[Callable[[str], bool], Verifier]]
 
 
-class Authenticator:
-    """Verifies with the first verifier whose `accepts` says the credential is its own; remembers what it found.
+class CredentialCache(LRUCache[bytes, VerifiedCredential]):
+    """At most `maxsize` verified credentials by their SHA-256 digest; a full cache evicts the least recently used.
 
-    What it remembers is kept by the credential's SHA-256, until the credential expires or a change names it.
+    `digests_by_target` is the reverse index, so that a change costs time only for the credentials that it concerns.
+    The base class evicts and removes by `__delitem__`, which keeps the index in step.
+    """
+
+    def __init__(self, maxsize: int) -> None:
+        super().__init__(maxsize)
+        self.digests_by_target: dict[str, set[bytes]] = {}
+
+    def find_valid(self, digest: bytes, now: float) -> VerifiedCredential | None:
+        """Return the credential, and remove it instead if it has expired at `now` (seconds since 1970)."""
+        verified = self.get(digest)
+        if verified is not None and verified.valid_until <= now:
+            del self[digest]
+            return None
+        return verified
+
+    def invalidate(self, target: str) -> None:
+        """Remove every credential that names the target."""
+        for digest in tuple(self.digests_by_target.get(target, ())):
+            del self[digest]
+
+    def __setitem__(self, digest: bytes, verified: VerifiedCredential) -> None:
+        self.pop(digest, None)
+        super().__setitem__(digest, verified)
+        for target in verified.targets:
+            self.digests_by_target.setdefault(target, set()).add(digest)
+
+    def __delitem__(self, digest: bytes) -> None:
+        targets = self[digest].targets
+        super().__delitem__(digest)
+        for target in targets:
+            digests = self.digests_by_target[target]
+            digests.remove(digest)
+            if not digests:
+                del self.digests_by_target[target]
+
+    def clear(self) -> None:
+        super().clear()
+        self.digests_by_target.clear()
+
+
+class Authenticator:
+    """Verifies a credential with the first verifier that accepts its form, and caches the result.
+
+    The cache holds digests instead of credentials. An entry is used until the credential expires or a change names
+    one of its targets; afterwards the credential is verified again. Failed verifications are not cached.
     """
 
     def __init__(
@@ -48,17 +95,17 @@ class Authenticator:
         self._verifiers = tuple(verifiers)
         self._changes = changes
         self._clock = clock
-        self._known: OrderedDict[bytes, VerifiedCredential] = OrderedDict()
-        changes.subscribe(self._forget)
+        self._cache = CredentialCache(CACHE_SIZE)
+        changes.subscribe(self._cache.invalidate)
 
     async def authenticate(self, credential: str, address: str) -> Principal:
-        """Return whom the credential stands for. Raises InvalidToken, IssuerUnavailable, DatabaseUnavailable."""
+        """Return the credential's principal. Raises InvalidToken, IssuerUnavailable, DatabaseUnavailable."""
         digest = hashlib.sha256(credential.encode("utf-8", "surrogatepass")).digest()
-        verified = self._known.get(digest)
-        if verified is None or verified.valid_until <= self._clock():
+        verified = self._cache.find_valid(digest, self._clock())
+        if verified is None:
             verified = await self._verify(credential, digest)
-        if verified.networks and not _within(address, verified.networks):
-            raise InvalidToken("This key is not valid from here. Use it from an address that it allows.")
+        if verified.networks and not is_within(address, verified.networks):
+            raise InvalidToken("This key is not valid from this address. Use it from an address that it allows.")
         return verified.principal
 
     async def _verify(self, credential: str, digest: bytes) -> VerifiedCredential:
@@ -69,28 +116,13 @@ class Authenticator:
         verified = await verifier(credential)
         if any(map(self._changes.is_revoked, verified.targets)):
             raise InvalidToken("The credential was revoked. Log in again.")
-        self._known.pop(digest, None)
-        # A change that came meanwhile may have been this one's.
+        # A change that arrived during the verification may concern this credential, whose data was read before it.
         if version == self._changes.version:
-            self._known[digest] = verified
-            if len(self._known) > CACHE_SIZE:
-                self._known.popitem(last=False)
+            self._cache[digest] = verified
         return verified
-
-    def _forget(self, target: str) -> None:
-        for digest in [digest for digest, verified in self._known.items() if target in verified.targets]:
-            del self._known[digest]
-
-
-def _within(address: str, networks: Iterable[IPv4Network | IPv6Network]) -> bool:
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return False
-    return any(parsed in network for network in networks)
 
 
 def token_targets(principal: Principal) -> frozenset[str]:
-    """What a revocation of this token can name."""
-    kinds = {"jti": principal.token_id, "sid": principal.session_id, "client": principal.client_id}
-    return frozenset(f"{kind}:{value}" for kind, value in kinds.items() if value)
+    """Return the targets by which an access token can be revoked: its id, its session and its client."""
+    ids = {"jti": principal.token_id, "sid": principal.session_id, "client": principal.client_id}
+    return frozenset(f"{kind}:{value}" for kind, value in ids.items() if value)

@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse, Response
 
 from api.http.errors import answer
 from api.rate_limits.windows import LimitResult, LocalWindows, Windows
-from auth.login.throttle import client_network
+from auth.networks import client_network
 from monitoring.metrics import Metrics
 
 TOKEN_LIMIT = "token"  # noqa: S105  (the name of a limit)

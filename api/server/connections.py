@@ -16,7 +16,7 @@ from api.errors import ApiError, BadRequest, HeadTooLarge, RequestTooSlow
 from api.http.errors import find_status, problem
 from api.http.middleware import set_security_headers
 from api.server.tls import CertificateProtocol
-from auth.login.throttle import client_network
+from auth.networks import client_network
 
 MAX_HEAD_BYTES = 32 * 1024  # of the request line and the headers; also of a chunk's head, and of trailers
 MAX_HEADERS = 100

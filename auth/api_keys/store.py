@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import ip_network
 from typing import Any
 
 from sqlalchemy import Row, Select, and_, func, insert, or_, select, update
@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from auth.authenticator import VerifiedCredential
 from auth.changes import announce
 from auth.errors import InvalidToken, KeyEnded, KeyNotFound, NoAccount, TooManyKeys
+from auth.networks import Network
 from auth.principal import ROLE_SCOPES, Principal, Role, Scope, read_scopes, written_scopes
 from auth.sessions import LONGEST_ACCESS
 from auth.tables import api_keys, users
@@ -34,8 +35,6 @@ _KEY = re.compile(KEY_PREFIX + r"([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
 # What no key or user can have as its id stays away from the database, which chokes on some characters.
 _ID = re.compile(r"[0-9a-f]{16}")
 _USER_ID = re.compile(r"[0-9a-f-]{36}")
-
-Network = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True, slots=True)

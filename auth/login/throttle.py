@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any
 
 from sqlalchemy import Row, case, delete, select, update
@@ -20,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from auth.accounts.service import is_user_name
 from auth.errors import TooManyGuesses
+from auth.networks import client_network
 from auth.tables import known_addresses, login_failures, users
 from storage.engine import dialect_insert
 from storage.transactions import reading, writing
@@ -176,19 +176,6 @@ async def _subtract(connection: AsyncConnection, keys: Sequence[str], failures: 
     fewer = update(login_failures).where(_key.in_(keys)).values(failures=_failures - failures)
     await connection.execute(fewer)
     await connection.execute(delete(login_failures).where(_key.in_(keys), _failures <= 0))
-
-
-def client_network(address: str) -> str:
-    """Whom an address stands for: one who has an IPv6 address has the 2^64 of its network."""
-    try:
-        parsed = ip_address(address.partition("%")[0])
-    except ValueError:
-        return address[:64]
-    if isinstance(parsed, IPv6Address):
-        if parsed.ipv4_mapped is not None:
-            return str(parsed.ipv4_mapped)
-        return str(ip_network((parsed, 64), strict=False))
-    return str(parsed)
 
 
 def _digest(text: str) -> str:

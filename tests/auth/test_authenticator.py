@@ -1,4 +1,4 @@
-"""Credentials that were verified before are known again, until something changes."""
+"""Authenticating with credentials, and verifying them again only when necessary."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from auth.authenticator import CACHE_SIZE, Authenticator, VerifiedCredential
 from auth.changes import ChangeFeed, announce
 from auth.errors import InvalidToken
+from auth.networks import Network
 from auth.principal import Principal, Role, Scope
 from storage.transactions import writing
 
@@ -20,27 +21,41 @@ HERE = "127.0.0.1"
 
 @pytest.fixture(params=["sqlite"])
 def database_url(tmp_path: Path) -> str:
-    """What is tested here does not depend on the kind of database."""
+    """A SQLite database only: this module does not depend on the kind of database."""
     return f"sqlite:///{tmp_path}/users.db"
 
 
-class Desk:
-    """A verifier that counts how often it was asked, and a clock that stands still until it is moved."""
+class CountingVerifier:
+    """Accepts every credential but `unsupported` and verifies every one but `bad`; counts its calls."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self.engine = engine
-        self.asked = 0
-        self.now = 1000.0
-        self.networks = ()
-        self.feed = ChangeFeed(engine)
-        self.authenticator = Authenticator([(lambda word: word != "none", self.verify)], self.feed, lambda: self.now)
+    def __init__(self) -> None:
+        self.calls = 0
+        self.networks: tuple[Network, ...] = ()
+
+    def accepts(self, credential: str) -> bool:
+        return credential != "unsupported"
 
     async def verify(self, credential: str) -> VerifiedCredential:
-        self.asked += 1
+        self.calls += 1
         if credential == "bad":
             raise InvalidToken("Log in again.")
         principal = Principal(credential, credential, Role.CLIENT, frozenset({Scope.PREDICT}), None)
         return VerifiedCredential(principal, 1060.0, frozenset({f"key:{credential}"}), self.networks)
+
+
+class Gateway:
+    """An authenticator with a counting verifier, a change feed, and a clock that the test moves."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+        self.now = 1000.0
+        self.verifier = CountingVerifier()
+        self.feed = ChangeFeed(engine)
+        verifiers = [(self.verifier.accepts, self.verifier.verify)]
+        self.authenticator = Authenticator(verifiers, self.feed, lambda: self.now)
+
+    async def authenticate(self, credential: str, address: str = HERE) -> Principal:
+        return await self.authenticator.authenticate(credential, address)
 
     async def change(self, target: str, *, revoked: bool) -> None:
         async with writing(self.engine) as connection:
@@ -49,85 +64,99 @@ class Desk:
 
 
 @pytest.fixture
-def desk(engine: AsyncEngine) -> Desk:
-    return Desk(engine)
+def gateway(engine: AsyncEngine) -> Gateway:
+    return Gateway(engine)
 
 
-async def test_the_second_time_nobody_is_asked(desk: Desk) -> None:
-    """A credential is verified once while it is valid, and again once it has expired."""
+async def test_a_valid_credential_is_verified_once(gateway: Gateway) -> None:
+    """A credential is verified once while it is valid, and again after it has expired."""
     for _ in range(3):
-        assert (await desk.authenticator.authenticate("one", HERE)).subject == "one"
-    assert desk.asked == 1
-    desk.now = 1060.0
-    await desk.authenticator.authenticate("one", HERE)
-    assert desk.asked == 2
+        assert (await gateway.authenticate("one")).subject == "one"
+    assert gateway.verifier.calls == 1
+    gateway.now = 1060.0
+    await gateway.authenticate("one")
+    assert gateway.verifier.calls == 2
 
 
-async def test_a_refusal_is_not_remembered(desk: Desk) -> None:
-    """What was refused is verified each time."""
+async def test_a_failed_verification_is_not_cached(gateway: Gateway) -> None:
+    """A rejected credential is verified each time."""
     for _ in range(2):
         with pytest.raises(InvalidToken):
-            await desk.authenticator.authenticate("bad", HERE)
-    assert desk.asked == 2
+            await gateway.authenticate("bad")
+    assert gateway.verifier.calls == 2
 
 
-async def test_a_change_makes_it_ask_again(desk: Desk) -> None:
-    """A change of what a credential names is seen at its next use; another's change is not."""
-    await desk.authenticator.authenticate("one", HERE)
-    await desk.change("key:two", revoked=False)
-    await desk.authenticator.authenticate("one", HERE)
-    assert desk.asked == 1
-    await desk.change("key:one", revoked=False)
-    await desk.authenticator.authenticate("one", HERE)
-    assert desk.asked == 2
+async def test_a_change_causes_a_new_verification(gateway: Gateway) -> None:
+    """A change of one of its targets takes effect at the credential's next use; other changes do not matter."""
+    await gateway.authenticate("one")
+    await gateway.change("key:two", revoked=False)
+    await gateway.authenticate("one")
+    assert gateway.verifier.calls == 1
+    await gateway.change("key:one", revoked=False)
+    await gateway.authenticate("one")
+    assert gateway.verifier.calls == 2
 
 
-async def test_a_revocation_ends_it(desk: Desk) -> None:
-    """A revoked credential is refused although its verifier would take it."""
-    await desk.authenticator.authenticate("one", HERE)
-    await desk.change("key:one", revoked=True)
+async def test_a_revoked_credential_is_rejected(gateway: Gateway) -> None:
+    """A revoked credential is rejected even if its verifier accepts it."""
+    await gateway.authenticate("one")
+    await gateway.change("key:one", revoked=True)
     with pytest.raises(InvalidToken, match="revoked"):
-        await desk.authenticator.authenticate("one", HERE)
+        await gateway.authenticate("one")
 
 
-async def test_a_change_during_verification_is_not_lost(desk: Desk) -> None:
-    """What was read before a change is not remembered past it."""
-    inner = desk.verify
+async def test_a_result_read_before_a_change_is_not_cached(gateway: Gateway) -> None:
+    """A change that arrives during a verification keeps its result out of the cache."""
 
-    async def slow(credential: str) -> VerifiedCredential:
-        verified = await inner(credential)
-        await desk.change("key:one", revoked=False)
+    async def verify_slowly(credential: str) -> VerifiedCredential:
+        verified = await gateway.verifier.verify(credential)
+        await gateway.change("key:one", revoked=False)
         return verified
 
-    authenticator = Authenticator([(lambda _: True, slow)], desk.feed, lambda: desk.now)
+    authenticator = Authenticator([(lambda _: True, verify_slowly)], gateway.feed, lambda: gateway.now)
     await authenticator.authenticate("one", HERE)
     await authenticator.authenticate("one", HERE)
-    assert desk.asked == 2
+    assert gateway.verifier.calls == 2
 
 
-async def test_a_credential_bound_to_networks_counts_from_there(desk: Desk) -> None:
-    """The address is judged at each use, also from memory; what is no address is outside."""
-    desk.networks = (ip_network("10.0.0.0/8"), ip_network("2001:db8::/32"))
+async def test_a_revocation_during_a_verification_rejects_it(gateway: Gateway) -> None:
+    """A credential that is revoked while it is being verified is rejected."""
+
+    async def verify_slowly(credential: str) -> VerifiedCredential:
+        verified = await gateway.verifier.verify(credential)
+        await gateway.change("key:one", revoked=True)
+        return verified
+
+    authenticator = Authenticator([(lambda _: True, verify_slowly)], gateway.feed, lambda: gateway.now)
+    with pytest.raises(InvalidToken, match="revoked"):
+        await authenticator.authenticate("one", HERE)
+
+
+async def test_a_credential_with_networks_is_accepted_from_them_only(gateway: Gateway) -> None:
+    """The caller's address is checked at each use, cached or not; text that is no address is rejected."""
+    gateway.verifier.networks = (ip_network("10.0.0.0/8"), ip_network("2001:db8::/32"))
     for address in ("10.1.2.3", "2001:db8::1"):
-        assert (await desk.authenticator.authenticate("one", address)).subject == "one"
+        assert (await gateway.authenticate("one", address)).subject == "one"
     for address in ("11.0.0.1", "::1", "unknown", ""):
-        with pytest.raises(InvalidToken, match="from here"):
-            await desk.authenticator.authenticate("one", address)
-    assert desk.asked == 1
+        with pytest.raises(InvalidToken, match="from this address"):
+            await gateway.authenticate("one", address)
+    assert gateway.verifier.calls == 1
 
 
-async def test_memory_is_bounded(desk: Desk) -> None:
-    """Ever new credentials push the oldest out."""
+async def test_the_cache_is_bounded(gateway: Gateway) -> None:
+    """With more credentials than the cache holds, the least recently used one is verified again."""
     for index in range(CACHE_SIZE + 1):
-        await desk.authenticator.authenticate(f"c{index}", HERE)
-    asked = desk.asked
-    await desk.authenticator.authenticate(f"c{CACHE_SIZE}", HERE)
-    assert desk.asked == asked
-    await desk.authenticator.authenticate("c0", HERE)
-    assert desk.asked == asked + 1
+        await gateway.authenticate(f"c{index}")
+        await gateway.authenticate("c0")
+    calls = gateway.verifier.calls
+    await gateway.authenticate(f"c{CACHE_SIZE}")
+    await gateway.authenticate("c0")
+    assert gateway.verifier.calls == calls == CACHE_SIZE + 1
+    await gateway.authenticate("c1")
+    assert gateway.verifier.calls == calls + 1
 
 
-async def test_a_credential_of_no_kind_is_refused(desk: Desk) -> None:
-    """What no verifier calls its own is refused."""
+async def test_an_unsupported_credential_is_rejected(gateway: Gateway) -> None:
+    """A credential whose form no verifier accepts is rejected."""
     with pytest.raises(InvalidToken):
-        await desk.authenticator.authenticate("none", HERE)
+        await gateway.authenticate("unsupported")

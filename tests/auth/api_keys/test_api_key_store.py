@@ -245,7 +245,7 @@ async def test_a_key_bound_to_networks_counts_from_there(desk: Desk) -> None:
     _, secret = await desk.create(addresses=(ip_network("10.0.0.0/8"), ip_network("::1")))
     for address in ("10.1.2.3", "::1"):
         await desk.principal(secret, address)
-    assert "from here" in await desk.refuses(secret, "11.0.0.1")
+    assert "from this address" in await desk.refuses(secret, "11.0.0.1")
 
 
 async def test_what_was_read_is_read_again_within_a_minute(desk: Desk) -> None:
