@@ -98,7 +98,7 @@ async def _judged(request: Request, rooms: State, judge: Authenticator, credenti
         raise
     request.state.principal = principal
     if principal.key_id is not None:
-        rooms["key_uses"].note(principal.key_id)
+        rooms["key_uses"].record(principal.key_id)
     structlog.contextvars.bind_contextvars(principal=principal.subject)
     return principal
 

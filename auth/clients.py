@@ -18,8 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from auth.changes import announce
 from auth.errors import ClientExists, ClientNotFound, InvalidClient
-from auth.principal import Scope, read_scopes, written_scopes
-from auth.sessions import LONGEST_ACCESS
+from auth.principal import Scope, format_scopes, parse_scopes
+from auth.sessions import MAX_ACCESS_TOKEN_LIFETIME
 from auth.tables import clients
 from storage.transactions import reading, writing
 
@@ -48,7 +48,7 @@ class ClientStore:
         """Return the new client and its secret, which is kept nowhere else. Raises ClientExists."""
         client = Client(str(uuid4()), name, frozenset(scopes), datetime.now(UTC), None)
         secret = secrets.token_urlsafe(32)
-        row = {"id": client.id, "name": name, "scopes": written_scopes(client.scopes), "created_at": client.created_at}
+        row = {"id": client.id, "name": name, "scopes": format_scopes(client.scopes), "created_at": client.created_at}
         try:
             async with writing(self._engine) as connection:
                 await connection.execute(insert(clients).values(**row, secret_digest=_digest(secret)))
@@ -81,12 +81,12 @@ class ClientStore:
             row = (await connection.execute(statement)).one_or_none()
             if row is None:
                 raise ClientNotFound(f"There is no client {name}. List the clients to see their names.")
-            await announce(connection, f"client:{row.id}", revoked=True, expires_at=now + LONGEST_ACCESS)
+            await announce(connection, f"client:{row.id}", revoked=True, expires_at=now + MAX_ACCESS_TOKEN_LIFETIME)
         return _client(row)
 
 
 def _client(row: Row[Any]) -> Client:
-    return Client(row.id, row.name, read_scopes(row.scopes), row.created_at, row.disabled_at)
+    return Client(row.id, row.name, parse_scopes(row.scopes), row.created_at, row.disabled_at)
 
 
 def _digest(secret: str) -> str:

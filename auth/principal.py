@@ -64,22 +64,22 @@ class Principal:
             raise InsufficientScope(scope)
 
 
-def granted_scopes(granted: frozenset[Scope], asked: str) -> frozenset[Scope]:
+def select_scopes(granted: frozenset[Scope], asked: str) -> frozenset[Scope]:
     """Read a space-separated request for scopes (RFC 6749, section 3.3); an empty one means all that are granted.
 
     Raises UnknownScope, even if only one of several is refused.
     """
     words = frozenset(asked.split())
     if not words <= granted:
-        raise UnknownScope(f"Only these can be had: {written_scopes(granted) or 'none'}. Ask for these.")
-    return read_scopes(asked) or granted
+        raise UnknownScope(f"Only these can be had: {format_scopes(granted) or 'none'}. Ask for these.")
+    return parse_scopes(asked) or granted
 
 
-def written_scopes(scopes: Iterable[Scope]) -> str:
+def format_scopes(scopes: Iterable[Scope]) -> str:
     """Scopes as tokens and rows hold them: sorted, separated by spaces."""
     return " ".join(sorted(scopes))
 
 
-def read_scopes(text: str) -> frozenset[Scope]:
+def parse_scopes(text: str) -> frozenset[Scope]:
     """Raises ValueError for a word that is no scope."""
     return frozenset(Scope(word) for word in text.split())

@@ -15,13 +15,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from auth.changes import announce
 from auth.errors import BadCredentials, InvalidGrant, RefreshTokenReused
-from auth.principal import Scope, read_scopes, written_scopes
+from auth.principal import Scope, format_scopes, parse_scopes
 from auth.tables import refresh_tokens, sessions, users
 from storage.transactions import reading, writing
 
 REFRESH_PREFIX = "atr_"
 # No access token lives longer, so none outlives what the other processes remember of its session.
-LONGEST_ACCESS = timedelta(hours=1, minutes=5)
+MAX_ACCESS_TOKEN_LIFETIME = timedelta(hours=1, minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class SessionStore:
             enabled = select(users.c.id).where(users.c.id == user_id, users.c.disabled_at.is_(None))
             if (await connection.execute(enabled.with_for_update(read=True))).one_or_none() is None:
                 raise BadCredentials
-            row = {"id": session.id, "user_id": user_id, "client_id": client_id, "scopes": written_scopes(scopes)}
+            row = {"id": session.id, "user_id": user_id, "client_id": client_id, "scopes": format_scopes(scopes)}
             times = {"created_at": now, "expires_at": session.expires_at}
             await connection.execute(insert(sessions).values(**row, **times))
             await _add_token(connection, session.refresh_token, session.id, now)
@@ -94,7 +94,7 @@ class SessionStore:
                 await _add_token(connection, successor, row.id, now)
         if reused:
             raise RefreshTokenReused(row.id, row.user_id)
-        return Session(row.id, row.user_id, row.client_id, read_scopes(row.scopes), row.expires_at, successor)
+        return Session(row.id, row.user_id, row.client_id, parse_scopes(row.scopes), row.expires_at, successor)
 
     async def find(self, refresh_token: str) -> RefreshToken | None:
         """What a refresh token stands for, None unless it could be exchanged now."""
@@ -102,7 +102,7 @@ class SessionStore:
             row = await _find(connection, refresh_token)
         if row is None or row.revoked_at or row.used_at or row.expires_at <= datetime.now(UTC):
             return None
-        return RefreshToken(row.id, row.user_id, row.client_id, read_scopes(row.scopes), row.issued_at, row.expires_at)
+        return RefreshToken(row.id, row.user_id, row.client_id, parse_scopes(row.scopes), row.issued_at, row.expires_at)
 
     async def end(self, session_id: str) -> None:
         """End a session: neither its refresh token nor its access tokens count any more."""
@@ -112,7 +112,9 @@ class SessionStore:
     async def revoke_access_token(self, token_id: str) -> None:
         """Refuse one access token, by its `jti`."""
         async with writing(self._engine) as connection:
-            await announce(connection, f"jti:{token_id}", revoked=True, expires_at=datetime.now(UTC) + LONGEST_ACCESS)
+            await announce(
+                connection, f"jti:{token_id}", revoked=True, expires_at=datetime.now(UTC) + MAX_ACCESS_TOKEN_LIFETIME
+            )
 
 
 async def end_sessions(connection: AsyncConnection, *which: Any) -> Sequence[str]:
@@ -121,7 +123,7 @@ async def end_sessions(connection: AsyncConnection, *which: Any) -> Sequence[str
     statement = update(sessions).where(*which, sessions.c.revoked_at.is_(None)).values(revoked_at=now)
     ended = (await connection.execute(statement.returning(sessions.c.id, sessions.c.expires_at))).all()
     for row in ended:
-        await announce(connection, f"sid:{row.id}", revoked=True, expires_at=now + LONGEST_ACCESS)
+        await announce(connection, f"sid:{row.id}", revoked=True, expires_at=now + MAX_ACCESS_TOKEN_LIFETIME)
     return [row.id for row in ended]
 
 

@@ -10,7 +10,7 @@ import typer
 from api.commands.database import Note, Noting, with_engine
 from api.commands.output import JsonFlag, print_json, print_table
 from api.settings import load_settings
-from auth.principal import Scope, granted_scopes, written_scopes
+from auth.principal import Scope, format_scopes, select_scopes
 
 if TYPE_CHECKING:
     from auth.clients import Client, ClientStore
@@ -26,7 +26,7 @@ def add(
     as_json: JsonFlag = False,
 ) -> None:
     """Add a client; print its id and its secret, which is shown this once."""
-    scopes = granted_scopes(frozenset(Scope), scope)
+    scopes = select_scopes(frozenset(Scope), scope)
     client, secret = _with_clients(
         lambda clients: clients.add(name, scopes), lambda made: Note("client", "created", f"client:{made[0].id}")
     )
@@ -66,7 +66,7 @@ def _as_dict(client: Client) -> dict[str, str | None]:
     return {
         "client_id": client.id,
         "name": client.name,
-        "scope": written_scopes(client.scopes),
+        "scope": format_scopes(client.scopes),
         "created_at": client.created_at.isoformat(),
         "disabled_at": client.disabled_at.isoformat() if client.disabled_at else None,
     }

@@ -22,13 +22,13 @@ from api.schemas.keys import (
     Rotation,
 )
 from api.settings import load_settings
-from auth.principal import ROLE_SCOPES, Scope, granted_scopes
+from auth.principal import ROLE_SCOPES, Scope, select_scopes
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from auth.accounts.store import User
-    from auth.api_keys.store import Key, KeyStore
+    from auth.api_keys.store import ApiKey, KeyStore
 
 app = typer.Typer(help="Make, list, rotate and revoke API keys; rotate the signing key.", no_args_is_help=True)
 T = TypeVar("T")
@@ -51,14 +51,14 @@ def create(  # noqa: PLR0913  (each is an option)
 ) -> None:
     """Print a new API key, which is shown this once."""
 
-    async def make(engine: AsyncEngine) -> tuple[Key, str]:
+    async def make(engine: AsyncEngine) -> tuple[ApiKey, str]:
         from auth.api_keys.store import KeyStore
 
         owner = await _user(engine, user)
         asked = _checked(
             NewKey,
             name=name,
-            scopes=sorted(granted_scopes(ROLE_SCOPES[owner.role], scope)),
+            scopes=sorted(select_scopes(ROLE_SCOPES[owner.role], scope)),
             expires_days=expires_days,
             addresses=address or [],
             rate=rate,
@@ -128,7 +128,7 @@ def _with_keys(act: Callable[[KeyStore], Awaitable[T]], noting: Noting[T]) -> T:
     return with_engine(load_settings(), lambda engine: act(KeyStore(engine)), noting)
 
 
-def _noted(key: Key, outcome: str) -> Note:
+def _noted(key: ApiKey, outcome: str) -> Note:
     """For the record of access."""
     return Note("key", outcome, f"key:{key.id}")
 
@@ -154,7 +154,7 @@ def _checked(kind: type[Asked], **options: Any) -> Asked:
         raise typer.BadParameter(f"--{option}: {first['msg']}.") from None
 
 
-def _show(key: Key, text: str, as_json: bool) -> None:
+def _show(key: ApiKey, text: str, as_json: bool) -> None:
     """The key alone on standard output, so that a script can keep it."""
     if as_json:
         print_json(KeyWithSecret.showing(key, text).model_dump(mode="json"))

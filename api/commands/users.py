@@ -14,7 +14,7 @@ from api.settings import Settings, load_settings
 from auth.accounts.service import AccountService
 from auth.accounts.store import NO_CHANGE, User, UserChange
 from auth.errors import BadCode, BadCredentials, LastAdmin
-from auth.principal import ROLE_SCOPES, Role, granted_scopes
+from auth.principal import ROLE_SCOPES, Role, select_scopes
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -135,7 +135,7 @@ def token(
         except (BadCredentials, BadCode) as error:
             await note(engine, Note("token", "refused", detail={"code": error.code}))
             raise
-        scopes = granted_scopes(ROLE_SCOPES[found.role], scope)
+        scopes = select_scopes(ROLE_SCOPES[found.role], scope)
         return found, await SessionStore(engine, settings.auth.session_seconds).begin(found.id, scopes)
 
     found, session = with_engine(settings, log_in, lambda result: Note("token", "issued", f"user:{result[0].id}"))

@@ -19,7 +19,7 @@ from api.http.uploads import check_announced
 from api.prediction.admission import TIMEOUT_HEADER, check_capacity
 from auth.principal import Principal
 from auth.quotas.meter import UsageMeter
-from auth.quotas.tallies import Entry
+from auth.quotas.tallies import QuotaCharge
 from model.serving.prediction import Prediction
 from model.serving.runtime import runtime_facts
 from monitoring.ledger.journal import Charge, Refusal
@@ -45,12 +45,12 @@ class QuotaChargeRecorder:
             self._meter.charge_later(entry_of(charge))
 
 
-def encode_charge(entry: Entry) -> Charge:
+def encode_charge(entry: QuotaCharge) -> Charge:
     return {"owners": entry.owners, "month": entry.month, "requests": entry.requests, "pixels": entry.pixels}
 
 
-def entry_of(charge: Charge) -> Entry:
-    return Entry(tuple(charge["owners"]), charge["month"], charge["requests"], charge["pixels"])
+def entry_of(charge: Charge) -> QuotaCharge:
+    return QuotaCharge(tuple(charge["owners"]), charge["month"], charge["requests"], charge["pixels"])
 
 
 def answered(request: Request, prediction: Prediction) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from api.schemas.predictions import Token
 from auth.accounts.store import User
 from auth.clients import Client
 from auth.errors import InvalidClient, InvalidGrant, RefreshTokenReused, UserNotFound
-from auth.principal import ROLE_SCOPES, granted_scopes, written_scopes
+from auth.principal import ROLE_SCOPES, format_scopes, select_scopes
 from auth.sessions import Session
 from auth.tokens.access import FIRST_PARTY, IssuedToken
 
@@ -75,7 +75,7 @@ async def _password(request: Request, rooms: State, form: dict[str, str], client
     require(form, "username", "password")
     given = form["username"], form["password"], form.get("totp", "")
     user = await rooms["logins"].log_in(*given, caller_address(request))
-    scopes = granted_scopes(ROLE_SCOPES[user.role], form.get("scope", ""))
+    scopes = select_scopes(ROLE_SCOPES[user.role], form.get("scope", ""))
     session = await rooms["sessions"].begin(user.id, scopes, client.id if client else None)
     # A role that was changed before the session began has ended no session of this log-in.
     user = await rooms["accounts"].get(user.id)
@@ -108,7 +108,7 @@ def _for_session(rooms: State, user: User, session: Session, asked: str = "") ->
         subject=user.id,
         name=user.name,
         role=user.role,
-        scopes=granted_scopes(session.scopes & ROLE_SCOPES[user.role], asked),
+        scopes=select_scopes(session.scopes & ROLE_SCOPES[user.role], asked),
         session_id=session.id,
         client_id=session.client_id or FIRST_PARTY,
     )
@@ -119,7 +119,7 @@ async def _client_credentials(request: Request, rooms: State, form: dict[str, st
     """Raises InvalidClient, UnknownScope."""
     if client is None:
         raise InvalidClient
-    scopes = granted_scopes(client.scopes, form.get("scope", ""))
+    scopes = select_scopes(client.scopes, form.get("scope", ""))
     issued = rooms["tokens"].issue(subject=client.id, name=client.name, role=None, scopes=scopes, client_id=client.id)
     await record(request, "token", "issued", actor=client.id, grant="client_credentials")
     return _answer(issued)
@@ -130,7 +130,7 @@ def _answer(issued: IssuedToken, refresh_token: str | None = None) -> Token:
         access_token=issued.access_token,
         expires_in=issued.expires_in,
         refresh_token=refresh_token,
-        scope=written_scopes(issued.scopes),
+        scope=format_scopes(issued.scopes),
     )
 
 

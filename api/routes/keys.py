@@ -12,8 +12,8 @@ from api.deps import Caller, GuardedRoute, Rooms, State
 from api.http.audit import record
 from api.schemas.keys import KeyResponse, KeyWithSecret, NewKey, Rotation
 from api.schemas.predictions import Problem
-from auth.api_keys.rules import check_rotation, may_see, terms_for
-from auth.api_keys.store import Key
+from auth.api_keys.rules import can_see, check_rotation, restrict_terms
+from auth.api_keys.store import ApiKey
 from auth.errors import InsufficientScope, KeyBound, KeyNotFound
 from auth.principal import Principal, Scope
 
@@ -30,7 +30,7 @@ async def create(request: Request, rooms: Rooms, principal: KeyUser, asked: NewK
     """Make a key of the caller's own. The answer alone holds the whole key."""
     maker = await rooms["keys"].get(principal.key_id) if principal.key_id else None
     try:
-        terms = terms_for(principal, maker, asked.terms())
+        terms = restrict_terms(principal, maker, asked.terms())
     except (InsufficientScope, KeyBound) as error:
         await record(request, "key", "refused", code=error.code)
         raise
@@ -84,11 +84,11 @@ async def revoke(request: Request, rooms: Rooms, principal: KeyUser, key_id: str
     await record(request, "key", "revoked", target=f"key:{key.id}")
 
 
-async def _visible(request: Request, rooms: State, principal: Principal, key_id: str, *, own: bool = False) -> Key:
+async def _visible(request: Request, rooms: State, principal: Principal, key_id: str, *, own: bool = False) -> ApiKey:
     """Raises KeyNotFound, the same for a key that is not there and for one that is not the caller's to see."""
     try:
         key = await rooms["keys"].get(key_id)
-        if not may_see(principal, key) or (own and key.user_id != principal.subject):
+        if not can_see(principal, key) or (own and key.user_id != principal.subject):
             raise KeyNotFound
     except KeyNotFound:
         await record(request, "key", "not_found", target=f"key:{key_id}")

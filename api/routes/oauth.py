@@ -17,7 +17,7 @@ from api.routes.auth import grants
 from api.schemas.predictions import Introspection
 from auth.authenticator import token_targets
 from auth.errors import InvalidClient, InvalidToken
-from auth.principal import Principal, Scope, written_scopes
+from auth.principal import Principal, Scope, format_scopes
 from auth.sessions import REFRESH_PREFIX, RefreshToken
 from auth.tokens.access import FIRST_PARTY
 
@@ -145,7 +145,7 @@ def _describe(rooms: State, token: Principal | RefreshToken) -> Introspection:
     if isinstance(token, RefreshToken):
         return Introspection(
             active=True,
-            scope=written_scopes(token.scopes),
+            scope=format_scopes(token.scopes),
             client_id=token.client_id or FIRST_PARTY,
             token_type="refresh_token",  # noqa: S106  (a kind)
             exp=int(token.expires_at.timestamp()),
@@ -154,7 +154,7 @@ def _describe(rooms: State, token: Principal | RefreshToken) -> Introspection:
         )
     return Introspection(
         active=True,
-        scope=written_scopes(token.scopes),
+        scope=format_scopes(token.scopes),
         client_id=token.client_id,
         username=token.name,
         token_type="Bearer",  # noqa: S106  (a kind)

@@ -21,7 +21,7 @@ from api.schemas.predictions import LandUse, PredictionResponse, Problem
 from api.schemas.usage import DryRunResponse
 from auth.errors import QuotaExceeded
 from auth.principal import Scope
-from auth.quotas.tallies import Entry
+from auth.quotas.tallies import QuotaCharge
 from model.errors import DeadlineExceeded, MemoryFull, Overloaded
 from model.serving.prediction import Prediction
 from model.serving.service import Admit
@@ -84,7 +84,7 @@ def _written(answer: BaseModel) -> Response:
 
 async def _predict(request: Request, rooms: State, read: Reader, timeout_s: float | None) -> tuple[Prediction, str]:
     """The prediction and its id, once it is on the record and paid for."""
-    metrics, owed = rooms["metrics"], list[Entry]()
+    metrics, owed = rooms["metrics"], list[QuotaCharge]()
 
     async def admit(pixels: int) -> None:
         owed.append(await rooms["meter"].admit(request.state.principal, pixels))
@@ -113,7 +113,7 @@ async def _classified(
         return await (while_connected(request, work) if service.in_use else work)
 
 
-async def _recorded(request: Request, rooms: State, prediction: Prediction, owed: Entry) -> str:
+async def _recorded(request: Request, rooms: State, prediction: Prediction, owed: QuotaCharge) -> str:
     request.state.recorded = True
     started = time.perf_counter()
     try:

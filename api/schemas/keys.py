@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from api.schemas.predictions import JSON_NUMBER
-from auth.api_keys.store import OVERLAP, Key, KeyTerms
+from auth.api_keys.store import OVERLAP, ApiKey, KeyTerms
 from auth.principal import Scope
 
 MAX_DAYS = 366
@@ -101,7 +101,7 @@ class KeyResponse(BaseModel):
     last_used_at: datetime | None
 
     @classmethod
-    def of(cls, key: Key) -> KeyResponse:
+    def of(cls, key: ApiKey) -> KeyResponse:
         return cls(**_members(key))
 
 
@@ -109,11 +109,11 @@ class KeyWithSecret(KeyResponse):
     key: str = Field(description="the whole key, shown this once")
 
     @classmethod
-    def showing(cls, key: Key, text: str) -> KeyWithSecret:
+    def showing(cls, key: ApiKey, text: str) -> KeyWithSecret:
         return cls(**_members(key), key=text)
 
 
-def _members(key: Key) -> dict[str, Any]:
+def _members(key: ApiKey) -> dict[str, Any]:
     terms = key.terms
     return {
         "id": key.id,

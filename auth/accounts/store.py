@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from auth.changes import announce
 from auth.errors import LastAdmin, UserExists, UserNotFound
 from auth.principal import Role
-from auth.sessions import LONGEST_ACCESS, end_sessions
+from auth.sessions import MAX_ACCESS_TOKEN_LIFETIME, end_sessions
 from auth.tables import sessions, users
 from storage.transactions import reading, writing
 
@@ -184,7 +184,7 @@ def _ends_sessions(row: Row[Any], values: Mapping[str, Any]) -> bool:
 
 async def _announce(connection: AsyncConnection, user_id: str) -> None:
     """Make every process read the user's API keys and certificates again."""
-    until = datetime.now(UTC) + LONGEST_ACCESS
+    until = datetime.now(UTC) + MAX_ACCESS_TOKEN_LIFETIME
     await announce(connection, f"user:{user_id}", revoked=False, expires_at=until)
 
 

@@ -23,7 +23,7 @@ class LastUseRecorder:
         self._engine = engine
         self._seen: dict[str, datetime] = {}
 
-    def note(self, key_id: str) -> None:
+    def record(self, key_id: str) -> None:
         self._seen[key_id] = datetime.now(UTC)
 
     async def write(self) -> None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from auth.api_keys.store import Key, KeyTerms
+from auth.api_keys.store import ApiKey, KeyTerms
 from auth.errors import KeyBound
 from auth.principal import Principal, Scope
 
 
-def may_see(principal: Principal, key: Key) -> bool:
+def can_see(principal: Principal, key: ApiKey) -> bool:
     """Owners see, and revoke, their own keys; who administers users, any."""
     return principal.subject == key.user_id or Scope.USERS_ADMIN in principal.scopes
 
 
-def terms_for(principal: Principal, maker: Key | None, terms: KeyTerms) -> KeyTerms:
+def restrict_terms(principal: Principal, maker: ApiKey | None, terms: KeyTerms) -> KeyTerms:
     """The terms of a key that `principal` makes, whose own API key, where it came with one, is `maker`.
 
     Raises InsufficientScope for a scope that the caller does not hold, and KeyBound.
@@ -28,7 +28,7 @@ def terms_for(principal: Principal, maker: Key | None, terms: KeyTerms) -> KeyTe
     return replace(terms, expires_at=min(terms.expires_at, bounds.expires_at))
 
 
-def check_rotation(principal: Principal, key: Key, *, extends: bool) -> None:
+def check_rotation(principal: Principal, key: ApiKey, *, extends: bool) -> None:
     """Raises InsufficientScope for a key that may more than the caller, and KeyBound."""
     _require(principal, key.terms.scopes)
     if principal.key_id is not None and (principal.key_id != key.id or extends):

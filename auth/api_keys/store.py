@@ -20,8 +20,8 @@ from auth.authenticator import VerifiedCredential
 from auth.changes import announce
 from auth.errors import InvalidToken, KeyEnded, KeyNotFound, NoAccount, TooManyKeys
 from auth.networks import Network
-from auth.principal import ROLE_SCOPES, Principal, Role, Scope, read_scopes, written_scopes
-from auth.sessions import LONGEST_ACCESS
+from auth.principal import ROLE_SCOPES, Principal, Role, Scope, format_scopes, parse_scopes
+from auth.sessions import MAX_ACCESS_TOKEN_LIFETIME
 from auth.tables import api_keys, users
 from storage.transactions import reading, writing
 
@@ -51,7 +51,7 @@ class KeyTerms:
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class ApiKey:
     """Times are UTC; the secret before a rotation counts until `previous_until`."""
 
     id: str
@@ -74,7 +74,7 @@ class KeyStore:
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)
 
-    async def create(self, user_id: str, terms: KeyTerms) -> tuple[Key, str]:
+    async def create(self, user_id: str, terms: KeyTerms) -> tuple[ApiKey, str]:
         """Return the new key and its text, which is kept nowhere else. Raises NoAccount, TooManyKeys."""
         now, key_id, secret = self._now(), secrets.token_hex(8), secrets.token_urlsafe(32)
         row = {
@@ -82,7 +82,7 @@ class KeyStore:
             "user_id": user_id,
             "name": terms.name,
             "secret_digest": _digest(secret),
-            "scopes": written_scopes(terms.scopes),
+            "scopes": format_scopes(terms.scopes),
             "addresses": " ".join(map(str, terms.addresses)),
             "rate": terms.rate,
             "monthly_requests": terms.monthly_requests,
@@ -96,12 +96,12 @@ class KeyStore:
             key = await _get(connection, key_id)
         return key, _text(key_id, secret)
 
-    async def get(self, key_id: str) -> Key:
+    async def get(self, key_id: str) -> ApiKey:
         """Raises KeyNotFound."""
         async with reading(self._engine) as connection:
             return await _get(connection, key_id)
 
-    async def list(self, user_id: str | None = None) -> Sequence[Key]:
+    async def list(self, user_id: str | None = None) -> Sequence[ApiKey]:
         """Return a user's keys, or all, oldest first; ended ones too."""
         if user_id is not None and not _USER_ID.fullmatch(user_id):
             return []
@@ -111,7 +111,7 @@ class KeyStore:
         async with reading(self._engine) as connection:
             return [_key(row) for row in await connection.execute(statement)]
 
-    async def rotate(self, key_id: str, overlap: timedelta, expires_at: datetime | None = None) -> tuple[Key, str]:
+    async def rotate(self, key_id: str, overlap: timedelta, expires_at: datetime | None = None) -> tuple[ApiKey, str]:
         """Return the key and its new text; the old text counts for `overlap` more, any older one no longer.
 
         The key ends when it did, or at `expires_at`. Raises KeyNotFound, KeyEnded.
@@ -129,18 +129,18 @@ class KeyStore:
             rotated = await connection.execute(update(api_keys).where(api_keys.c.id == key.id, *live).values(**values))
             if rotated.rowcount == 0:
                 raise KeyEnded("The key was revoked or has expired. Create another.")
-            await announce(connection, f"key:{key_id}", revoked=False, expires_at=now + LONGEST_ACCESS)
+            await announce(connection, f"key:{key_id}", revoked=False, expires_at=now + MAX_ACCESS_TOKEN_LIFETIME)
             key = await _get(connection, key_id)
         return key, _text(key_id, secret)
 
-    async def revoke(self, key_id: str) -> Key:
+    async def revoke(self, key_id: str) -> ApiKey:
         """Refuse the key for good; a second call keeps the first time. Raises KeyNotFound."""
         now = self._now()
         revoked_at = func.coalesce(api_keys.c.revoked_at, now)
         async with writing(self._engine) as connection:
             await _get(connection, key_id)
             await connection.execute(update(api_keys).where(api_keys.c.id == key_id).values(revoked_at=revoked_at))
-            await announce(connection, f"key:{key_id}", revoked=True, expires_at=now + LONGEST_ACCESS)
+            await announce(connection, f"key:{key_id}", revoked=True, expires_at=now + MAX_ACCESS_TOKEN_LIFETIME)
             return await _get(connection, key_id)
 
     async def verify(self, credential: str) -> VerifiedCredential:
@@ -208,7 +208,7 @@ async def _row(connection: AsyncConnection, key_id: str) -> Row[Any] | None:
     return row
 
 
-async def _get(connection: AsyncConnection, key_id: str) -> Key:
+async def _get(connection: AsyncConnection, key_id: str) -> ApiKey:
     """Raises KeyNotFound."""
     row = await _row(connection, key_id) if _ID.fullmatch(key_id) else None
     if row is None:
@@ -216,10 +216,10 @@ async def _get(connection: AsyncConnection, key_id: str) -> Key:
     return _key(row)
 
 
-def _key(row: Row[Any]) -> Key:
+def _key(row: Row[Any]) -> ApiKey:
     terms = KeyTerms(
         name=row.name,
-        scopes=read_scopes(row.scopes),
+        scopes=parse_scopes(row.scopes),
         expires_at=row.expires_at,
         addresses=tuple(map(ip_network, row.addresses.split())),
         rate=row.rate,
@@ -227,7 +227,7 @@ def _key(row: Row[Any]) -> Key:
         monthly_megapixels=row.monthly_megapixels,
     )
     times = row.created_at, row.previous_until, row.revoked_at, row.last_used_at
-    return Key(row.id, row.user_id, row.user_name, terms, *times)
+    return ApiKey(row.id, row.user_id, row.user_name, terms, *times)
 
 
 def _text(key_id: str, secret: str) -> str:

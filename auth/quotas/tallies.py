@@ -43,7 +43,7 @@ NO_LIMITS: Limits = (None, None)
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class QuotaCharge:
     """What is to be added to the month ("2026-11") of every owner, or of none of them."""
 
     owners: tuple[str, ...]
@@ -71,7 +71,7 @@ class Tally:
         requests, pixels = self.limits
         return _left(requests, self.requests), _left(pixels, self.pixels)
 
-    def plus(self, entry: Entry) -> Tally:
+    def plus(self, entry: QuotaCharge) -> Tally:
         return replace(self, requests=self.requests + entry.requests, pixels=self.pixels + entry.pixels)
 
     def exceeded(self) -> str | None:
@@ -110,7 +110,7 @@ def next_month(now: float) -> datetime:
     return (first + timedelta(days=32)).replace(day=1)
 
 
-def tallies(connection: Connection, owners: Sequence[str], month: str) -> list[Tally]:
+def read_tallies(connection: Connection, owners: Sequence[str], month: str) -> list[Tally]:
     """What each owner has used in the month."""
     rows = [(owner, month) for owner in owners]
     found = _tallies(connection, rows, _used(connection, rows, _USED))
@@ -118,7 +118,7 @@ def tallies(connection: Connection, owners: Sequence[str], month: str) -> list[T
 
 
 def charge(
-    connection: Connection, entries: Sequence[Entry], *, enforce: bool = True
+    connection: Connection, entries: Sequence[QuotaCharge], *, enforce: bool = True
 ) -> tuple[list[QuotaExceeded | None], Tallies]:
     """Add the entries one after the other, but those that would exceed a quota; say for each why not.
 
@@ -144,15 +144,15 @@ def charge(
     return answers, after
 
 
-def _add(totals: Tallies, entry: Entry, enforce: bool) -> QuotaExceeded | None:
+def _add(totals: Tallies, entry: QuotaCharge, enforce: bool) -> QuotaExceeded | None:
     """Change the totals of all the entry's owners, or return why of none."""
-    refusal = exceeding(totals, entry) if enforce else None
+    refusal = find_exceeded(totals, entry) if enforce else None
     if refusal is None:
         totals.update({row: totals[row].plus(entry) for row in entry.rows})
     return refusal
 
 
-def exceeding(totals: Mapping[_Row, Tally], entry: Entry) -> QuotaExceeded | None:
+def find_exceeded(totals: Mapping[_Row, Tally], entry: QuotaCharge) -> QuotaExceeded | None:
     """The error of the first of the entry's owners whose quota it would exceed."""
     for owner, month in entry.rows:
         quota = totals[owner, month].plus(entry).exceeded()

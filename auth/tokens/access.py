@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from auth.errors import ExpiredToken, InvalidToken
 from auth.principal import Principal, Role, Scope
-from auth.tokens.jws import header_of, sign, verified_claims
+from auth.tokens.jws import read_header, sign, verify_claims
 from auth.tokens.keyring import Keyring
 
 FIRST_PARTY = "atalaya-first-party"
@@ -83,11 +83,11 @@ class TokenAuthority:
     def verify(self, token: str) -> Principal:
         """Return whom the token stands for. Raises InvalidToken, ExpiredToken; neither repeats the token."""
         try:
-            header = header_of(token)
+            header = read_header(token)
             key = self._keyring.find(header.get("kid"))
             # Only what this gateway issues comes to the signature: no other member, algorithm or type.
             check(header == {"alg": key.algorithm, "kid": key.kid, "typ": _TYPE}, "header")
-            return self._principal(verified_claims(token, key.verification))
+            return self._principal(verify_claims(token, key.verification))
         except (ValueError, RecursionError):
             raise InvalidToken("This is not a valid access token. Log in again.") from None
 

@@ -13,7 +13,7 @@ from auth.principal import ROLE_SCOPES, Principal, Role, Scope
 from auth.tokens.access import check, read_expiry, read_text
 from auth.tokens.issuer_rules import ExternalIssuer
 from auth.tokens.jwks import ProviderKeys
-from auth.tokens.jws import header_of, unverified_claims, verified_claims
+from auth.tokens.jws import read_header, read_unverified_claims, verify_claims
 
 if TYPE_CHECKING:
     import httpx
@@ -52,19 +52,19 @@ class ExternalIssuers:
     def accepts(self, credential: str) -> bool:
         """Whether the credential says that it is of one of these issuers; nothing is verified yet."""
         try:
-            return unverified_claims(credential).get("iss") in self._issuers
+            return read_unverified_claims(credential).get("iss") in self._issuers
         except (ValueError, RecursionError, TypeError):
             return False
 
     async def verify(self, token: str) -> VerifiedCredential:
         """Raises InvalidToken, ExpiredToken, IssuerUnavailable; none repeats the token."""
         try:
-            trusted, keys = self._issuers[read_text(unverified_claims(token), "iss")]
-            header = header_of(token)
+            trusted, keys = self._issuers[read_text(read_unverified_claims(token), "iss")]
+            header = read_header(token)
             kid = _judged_kid(header, trusted)
             key = await keys.find(kid)
             check(header["alg"] == key.algorithm, "header")
-            principal = self._principal(verified_claims(token, key), trusted)
+            principal = self._principal(verify_claims(token, key), trusted)
         except (ValueError, KeyError, RecursionError):
             raise InvalidToken("This is not a valid access token. Log in again.") from None
         assert principal.expires_at is not None  # noqa: S101  (read_expiry has found it)

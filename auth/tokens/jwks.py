@@ -15,7 +15,7 @@ import structlog
 
 from auth.errors import IssuerUnavailable
 from auth.tokens.issuer_rules import is_safe_url
-from auth.tokens.jws import VerificationKey, verification_key
+from auth.tokens.jws import VerificationKey, load_verification_key
 
 if TYPE_CHECKING:
     import httpx
@@ -150,5 +150,5 @@ def read_keys(document: Mapping[str, Any], algorithms: Iterable[str]) -> Mapping
 def _first_fit(document: Mapping[str, Any], algorithms: Iterable[str]) -> VerificationKey | None:
     for algorithm in algorithms:
         with suppress(ValueError):
-            return verification_key(document, algorithm)
+            return load_verification_key(document, algorithm)
     return None

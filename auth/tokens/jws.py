@@ -135,7 +135,7 @@ def _thumbprint(key: Key, members: Iterable[str]) -> str:
     return _encoded(hashlib.sha256(canonical.encode()).digest())
 
 
-def verification_key(document: Mapping[str, Any], algorithm: str) -> VerificationKey:
+def load_verification_key(document: Mapping[str, Any], algorithm: str) -> VerificationKey:
     """Read a public key from another issuer's JWK. Raises ValueError unless it is one for `algorithm`."""
     try:
         if not _fits(document, algorithm):
@@ -160,7 +160,7 @@ def sign(claims: Mapping[str, Any], key: SigningKey, header: Mapping[str, str]) 
     return jws.sign(dict(claims), key.private, headers=dict(header), algorithm=key.algorithm)
 
 
-def header_of(token: str) -> dict[str, Any]:
+def read_header(token: str) -> dict[str, Any]:
     """The header of a token in compact form, its signature unchecked. Raises ValueError, RecursionError."""
     if len(token) > MAX_TOKEN_CHARS:
         raise ValueError("too long")
@@ -168,13 +168,13 @@ def header_of(token: str) -> dict[str, Any]:
     return _json_object(header)
 
 
-def unverified_claims(token: str) -> dict[str, Any]:
+def read_unverified_claims(token: str) -> dict[str, Any]:
     """The claims before any check: only to choose whose keys to check with. Raises ValueError, RecursionError."""
-    header_of(token)
+    read_header(token)
     return _json_object(_decoded(token.split(".")[1]))
 
 
-def verified_claims(token: str, key: VerificationKey) -> dict[str, Any]:
+def verify_claims(token: str, key: VerificationKey) -> dict[str, Any]:
     """The claims of a token with a right signature, whose header the caller has judged.
 
     Raises ValueError, RecursionError; neither repeats the token.

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from auth.errors import AuthError, InsufficientScope, UnknownScope
-from auth.principal import ROLE_SCOPES, Principal, Role, Scope, granted_scopes
+from auth.principal import ROLE_SCOPES, Principal, Role, Scope, select_scopes
 
 
 def test_every_role_grants_scopes_and_only_the_admin_all() -> None:
@@ -31,15 +31,15 @@ def test_a_missing_scope_is_named() -> None:
 
 def test_asking_for_no_scope_grants_the_role_s_own() -> None:
     """An empty request means all that the role grants; a longer one means exactly what it names."""
-    assert granted_scopes(ROLE_SCOPES[Role.AUDITOR], " ") == ROLE_SCOPES[Role.AUDITOR]
-    assert granted_scopes(ROLE_SCOPES[Role.ADMIN], "predict audit:read predict") == {Scope.PREDICT, Scope.AUDIT_READ}
+    assert select_scopes(ROLE_SCOPES[Role.AUDITOR], " ") == ROLE_SCOPES[Role.AUDITOR]
+    assert select_scopes(ROLE_SCOPES[Role.ADMIN], "predict audit:read predict") == {Scope.PREDICT, Scope.AUDIT_READ}
 
 
 @pytest.mark.parametrize("asked", ["users:admin", "predict users:admin", "PREDICT", "everything", "predict,keys:write"])
 def test_a_scope_beyond_the_role_is_refused(asked: str) -> None:
     """One scope that is unknown or not the role's refuses the whole request, without repeating it."""
     with pytest.raises(UnknownScope) as refused:
-        granted_scopes(ROLE_SCOPES[Role.CLIENT], asked)
+        select_scopes(ROLE_SCOPES[Role.CLIENT], asked)
     assert asked not in str(refused.value)
 
 

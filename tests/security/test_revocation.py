@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from auth.tokens.jws import generate_signing_key, header_of
+from auth.tokens.jws import generate_signing_key, read_header
 from auth.tokens.keyring import ACTIVATION
 
 PASSWORD = "correct horse battery"
@@ -62,7 +62,7 @@ def test_line_06_keys_rotate_and_nobody_is_logged_out(new_gateway: Any, tmp_path
     assert me(gateway, old).status_code == 200
 
     def signs_anew() -> bool:
-        return header_of(log_in(gateway).json()["access_token"])["kid"] != header_of(old)["kid"]
+        return read_header(log_in(gateway).json()["access_token"])["kid"] != read_header(old)["kid"]
 
     wait_until(signs_anew, ACTIVATION.total_seconds() + 10)
     assert me(gateway, old).status_code == 200

@@ -13,7 +13,7 @@ from api.commands.database import with_engine
 from api.settings import Settings
 from auth.clients import ClientStore
 from auth.principal import Scope
-from auth.tokens.jws import header_of
+from auth.tokens.jws import read_header
 
 MakeClient = Callable[..., TestClient]
 
@@ -181,7 +181,7 @@ def test_the_published_key_is_the_one_that_signed(client: TestClient, log_in_for
     """The key set holds the key that the token's header names, and may be cached."""
     token = post(client, "/auth/token", log_in_form).json()["access_token"]
     answer = client.get("/.well-known/jwks.json")
-    assert header_of(token)["kid"] in {key["kid"] for key in answer.json()["keys"]}
+    assert read_header(token)["kid"] in {key["kid"] for key in answer.json()["keys"]}
     assert "max-age" in answer.headers["cache-control"]
 
 

@@ -15,7 +15,7 @@ from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from auth.accounts.store import UserChange, UserStore
-from auth.api_keys.store import MAX_KEYS, OVERLAP, RECHECK_S, Key, KeyStore, KeyTerms, is_api_key
+from auth.api_keys.store import MAX_KEYS, OVERLAP, RECHECK_S, ApiKey, KeyStore, KeyTerms, is_api_key
 from auth.authenticator import Authenticator
 from auth.changes import ChangeFeed
 from auth.errors import InvalidToken, KeyEnded, KeyNotFound, NoAccount, TooManyKeys
@@ -51,7 +51,7 @@ class Desk:
         self.owner = (await self.users.add("ana", Role.CLIENT, "hash")).id
         return self
 
-    async def create(self, **changes: Any) -> tuple[Key, str]:
+    async def create(self, **changes: Any) -> tuple[ApiKey, str]:
         return await self.keys.create(self.owner, replace(TERMS, **changes))
 
     async def disable_owner(self) -> None:

@@ -32,7 +32,7 @@ async def test_uses_are_written_together(engine: AsyncEngine) -> None:
     one, two, three = await make_keys(engine, 3)
     uses, before = LastUseRecorder(engine), datetime.now(UTC)
     for key_id in (two, one, two):
-        uses.note(key_id)
+        uses.record(key_id)
     await uses.write()
     for key_id in (one, two):
         at = await last_use(engine, key_id)
@@ -45,8 +45,8 @@ async def test_a_later_use_is_not_overwritten(engine: AsyncEngine) -> None:
     """Of two processes' uses the later one stays, whichever is written last."""
     (key_id,) = await make_keys(engine, 1)
     early, late = LastUseRecorder(engine), LastUseRecorder(engine)
-    early.note(key_id)
-    late.note(key_id)
+    early.record(key_id)
+    late.record(key_id)
     await late.write()
     written = await last_use(engine, key_id)
     await early.write()
@@ -60,7 +60,7 @@ async def test_processes_do_not_wait_for_each_other_in_a_circle(engine: AsyncEng
     for _ in range(5):
         for uses, order in zip(seen, (made, made[::-1]), strict=True):
             for key_id in order:
-                uses.note(key_id)
+                uses.record(key_id)
         await asyncio.gather(*(uses.write() for uses in seen))
     assert await last_use(engine, made[0]) is not None
 
@@ -69,7 +69,7 @@ async def test_uses_wait_for_the_database() -> None:
     """While the database is away nothing is lost, and the background goes on."""
     engine = open_engine("postgresql://127.0.0.1:1/nowhere")
     uses = LastUseRecorder(engine)
-    uses.note("0" * 16)
+    uses.record("0" * 16)
     for _ in range(2):
         await uses.close()
         with pytest.raises(DatabaseUnavailable):

@@ -17,7 +17,7 @@ from auth.api_keys.store import KeyStore, KeyTerms
 from auth.errors import QuotaExceeded
 from auth.principal import Principal, Role, Scope
 from auth.quotas.meter import UsageMeter
-from auth.quotas.tallies import Entry, list_owners
+from auth.quotas.tallies import QuotaCharge, list_owners
 from auth.tables import users
 from storage.engine import open_engine
 from storage.transactions import writing
@@ -31,13 +31,13 @@ import sys
 from storage.engine import open_blocking_engine
 from storage.transactions import WRITING
 from auth.principal import Principal
-from auth.quotas.tallies import Entry, charge, format_month, list_owners
+from auth.quotas.tallies import QuotaCharge, charge, format_month, list_owners
 import time
 
 url, user, charges, *keys = sys.argv[1:]
 engine = open_blocking_engine(url, 60).execution_options(**WRITING)
 callers = [Principal(user, "ana", None, frozenset(), None, key_id=key) for key in keys]
-entries = [Entry(list_owners(caller), format_month(time.time()), 1, 250_000) for caller in callers]
+entries = [QuotaCharge(list_owners(caller), format_month(time.time()), 1, 250_000) for caller in callers]
 print("ready", flush=True)
 sys.stdin.readline()
 granted = 0
@@ -70,7 +70,7 @@ class Desk:
         if refusal:
             raise refusal
 
-    async def charge_all(self, entries: list[Entry]) -> list[QuotaExceeded | None]:
+    async def charge_all(self, entries: list[QuotaCharge]) -> list[QuotaExceeded | None]:
         async with writing(self.engine) as connection:
             return await connection.run_sync(self.meter.charge, entries)
 
@@ -98,8 +98,8 @@ async def desk(engine: AsyncEngine) -> Desk:
     return Desk(engine, Principal(user.id, user.name, user.role, frozenset(), None))
 
 
-def entry(caller: Principal, pixels: int = 1) -> Entry:
-    return Entry(list_owners(caller), "2026-11", 1, pixels)
+def entry(caller: Principal, pixels: int = 1) -> QuotaCharge:
+    return QuotaCharge(list_owners(caller), "2026-11", 1, pixels)
 
 
 async def test_use_is_counted_for_the_user_and_the_key(desk: Desk) -> None:
