@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from model.errors import DatasetError, ImageRejected
 from model.imaging.decode import DecodedImage, decode_image
-from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
+from model.imaging.input_spec import InputSpec
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"}
 _ORIGINAL_LAYOUT = Path("UCMerced_LandUse/Images")
@@ -93,19 +93,21 @@ def split_by_class(files: LabelledFiles, fraction: float, seed: int) -> tuple[La
     return _select(files, training), _select(files, sorted(validation))
 
 
-def read_image(path: Path, spec: InputSpec = DEFAULT_INPUT) -> DecodedImage:
-    """Decode one file with the gateway's own decoder. Raises DatasetError with the file's path."""
+def read_image(path: Path, spec: InputSpec) -> DecodedImage:
+    """Decode one file as the gateway would for a model with that input. Raises DatasetError with the file's path."""
     try:
         return decode_image(path.read_bytes(), spec)
     except ImageRejected as error:
         raise DatasetError(f"{path}: {error} Repair or remove the file.") from error
 
 
-def read_images(files: LabelledFiles, progress: Callable[[int], object] = lambda _: None) -> LabelledImages:
+def read_images(
+    files: LabelledFiles, spec: InputSpec, progress: Callable[[int], object] = lambda _: None
+) -> LabelledImages:
     """Decode every file, calling `progress` with the number done so far. Raises DatasetError."""
-    pixels = np.empty((len(files), *DEFAULT_INPUT.shape), np.uint8)
+    pixels = np.empty((len(files), *spec.shape), np.uint8)
     for index, path in enumerate(files.paths):
-        pixels[index] = read_image(path).pixels
+        pixels[index] = read_image(path, spec).pixels
         progress(index + 1)
     return LabelledImages(pixels, np.asarray(files.labels, np.int64))
 

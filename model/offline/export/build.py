@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from model.errors import ExportRefused
 from model.offline.export import ExportOptions
 from model.offline.export.check import Agreement, CheckImages, check_softmax, collect_images, compare, predict_with_onnx
-from model.offline.export.convert import load_classifier, to_onnx
+from model.offline.export.convert import check_input, load_classifier, to_onnx
 from model.offline.export.record import TrainingRecord, make_short_card, read_record
 from model.registry.artefact import Manifest, write_manifest
 
@@ -52,7 +52,8 @@ def _write_artefact(folder: Path, options: ExportOptions, convert: Callable[[ker
     # Load the copy, so that the digest in the manifest is that of the model that was compared.
     model = load_classifier(shutil.copyfile(source, folder / "model.keras"))
     record = read_record(source, model.outputs[0].shape[-1])
-    images = collect_images(Path(options.images) if options.images is not None else None)
+    check_input(model, record.input_spec)
+    images = collect_images(Path(options.images) if options.images is not None else None, record.input_spec)
     graph, agreement = _convert_and_compare(model, images, convert)
     (folder / "model.onnx").write_bytes(graph)
     (folder / "MODEL_CARD.md").write_text(_read_or_make_card(source, options.name, record))
@@ -70,6 +71,7 @@ def _write_artefact(folder: Path, options: ExportOptions, convert: Callable[[ker
             "training": record.tools,
             "export": {name: importlib.metadata.version(name) for name in _TOOLS},
         },
+        input_spec=record.input_spec,
     )
 
 

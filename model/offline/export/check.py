@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from model.errors import ExportRefused, ImageRejected
 from model.imaging.decode import decode_image, sniff_format
-from model.imaging.input_spec import DEFAULT_INPUT
+from model.imaging.input_spec import InputSpec
 from model.offline.export.patterns import generate_images
 
 TOLERANCE = 1e-4
@@ -39,15 +39,15 @@ class CheckImages:
     real: int
 
 
-def collect_images(folder: Path | None) -> CheckImages:
+def collect_images(folder: Path | None, spec: InputSpec) -> CheckImages:
     """Decode up to 256 images from `folder` and its subfolders, evenly spread, and generate more up to 64.
 
     Raises ExportRefused when `folder` contains no image.
     """
-    real = [] if folder is None else _decode_folder(folder)
+    real = [] if folder is None else _decode_folder(folder, spec)
     if folder is not None and not real:
         raise ExportRefused(f"No image in {folder} can be decoded. Choose a folder of JPEG, PNG, WebP or TIFF files.")
-    generated = generate_images(max(0, _MIN_IMAGES - len(real)), DEFAULT_INPUT.size)
+    generated = generate_images(max(0, _MIN_IMAGES - len(real)), spec.size)
     return CheckImages(np.stack([*real, *generated]), len(real))
 
 
@@ -84,12 +84,12 @@ def compare(expected: NDArray[np.float32], actual: NDArray[np.float32], real: in
     return Agreement(len(expected), real, largest)
 
 
-def _decode_folder(folder: Path) -> list[NDArray[np.uint8]]:
+def _decode_folder(folder: Path, spec: InputSpec) -> list[NDArray[np.uint8]]:
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and _looks_like_image(path))
     images = []
     for path in paths[:: max(1, -(-len(paths) // _MAX_REAL_IMAGES))]:
         with suppress(ImageRejected):
-            images.append(decode_image(path.read_bytes(), DEFAULT_INPUT).pixels)
+            images.append(decode_image(path.read_bytes(), spec).pixels)
     return images
 
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 import tf2onnx
 
 from model.errors import ExportRefused
-from model.imaging.input_spec import DEFAULT_INPUT
+from model.imaging.input_spec import InputSpec
 
 OPSET = 18  # the newest that tf2onnx 1.17 supports
 _POOLING = keras.layers.GlobalAveragePooling2D
@@ -25,7 +25,7 @@ _CONVOLUTIONS = (
 
 
 def load_classifier(path: Path) -> keras.Model:
-    """Load a .keras file that maps [n, 256, 256, 3] to [n, classes]. Raises ExportRefused.
+    """Load a .keras file that maps [n, height, width, 3] to [n, classes]. Raises ExportRefused.
 
     Keras' safe mode prevents code in the file from running, but has had bugs: load only files from a trusted source.
     """
@@ -39,12 +39,12 @@ def load_classifier(path: Path) -> keras.Model:
 
 
 def to_onnx(model: keras.Model) -> bytes:
-    """Convert to a serialised graph with the input `image`, float32 [n, 256, 256, 3].
+    """Convert to a serialised graph with the input `image`, float32 [n, height, width, 3].
 
     Its outputs are `probabilities`, float32 [n, classes], and `features`, float32 [n, height, width, channels].
     Raises ExportRefused.
     """
-    signature = [tf.TensorSpec((None, *DEFAULT_INPUT.shape), tf.float32, name="image")]
+    signature = [tf.TensorSpec(model.inputs[0].shape, tf.float32, name="image")]
 
     def predict(image: tf.Tensor) -> dict[str, tf.Tensor]:
         with _record_pooling_inputs(model) as pooling_inputs:
@@ -63,11 +63,18 @@ def to_onnx(model: keras.Model) -> bytes:
     return bytes(graph.SerializeToString())
 
 
+def check_input(model: keras.Model, spec: InputSpec) -> None:
+    """Raise ExportRefused unless the model of `load_classifier` takes images of that size."""
+    shape = tuple(model.inputs[0].shape)
+    if shape != (None, *spec.shape):
+        raise ExportRefused(f"The model's input has the shape {shape}. It must be {(None, *spec.shape)}.")
+
+
 def _check_signature(model: keras.Model) -> None:
     inputs = [tuple(tensor.shape) for tensor in getattr(model, "inputs", None) or ()]
     outputs = [tuple(tensor.shape) for tensor in getattr(model, "outputs", None) or ()]
-    if inputs != [(None, *DEFAULT_INPUT.shape)]:
-        raise ExportRefused(f"The model's inputs are {inputs}. It must have one input of shape (None, 256, 256, 3).")
+    if len(inputs) != 1:
+        raise ExportRefused(f"The model's inputs are {inputs}. It must have one, an image.")
     if len(outputs) != 1 or len(outputs[0]) != 2 or (outputs[0][1] or 0) < 2:
         raise ExportRefused(
             f"The model's outputs are {outputs}. It must have one output of shape (None, classes), a softmax."

@@ -11,19 +11,21 @@ from zipfile import ZipFile
 
 from model.classes import UC_MERCED_CLASSES
 from model.errors import ExportRefused
+from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
 
 _RESULT_NAMES = ("n", "accuracy", "macro_f1", "loss", "ece")
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingRecord:
-    """The class names in output order, and the recorded data set, results and tool versions, where known.
+    """The class names in output order, the input, and the recorded data set, results and tool versions, where known.
 
     `saved_by` is the version of Keras that wrote the file, read from the file itself.
     """
 
     classes: tuple[str, ...]
     saved_by: str
+    input_spec: InputSpec = DEFAULT_INPUT
     data: Mapping[str, Any] = field(default_factory=dict)
     results: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     tools: Mapping[str, str] = field(default_factory=dict)
@@ -32,7 +34,8 @@ class TrainingRecord:
 def read_record(model: Path, outputs: int, default_classes: tuple[str, ...] = UC_MERCED_CLASSES) -> TrainingRecord:
     """Read metrics.json beside `model`, a .keras file with that number of outputs.
 
-    Without metrics.json, a model with as many outputs as `default_classes` gets those names. Raises ExportRefused.
+    Without metrics.json, a model with as many outputs as `default_classes` gets those names. An input that is not
+    recorded is the default one. Raises ExportRefused.
     """
     path = model.with_name("metrics.json")
     saved_by = _read_keras_version(model)
@@ -44,6 +47,7 @@ def read_record(model: Path, outputs: int, default_classes: tuple[str, ...] = UC
     return TrainingRecord(
         classes=_check_classes(path, metrics.get("classes"), outputs),
         saved_by=saved_by,
+        input_spec=_parse_input(path, metrics.get("input", {})),
         data=metrics.get("data", {}),
         results={
             split: {name: metrics[split][name] for name in _RESULT_NAMES if name in metrics[split]}
@@ -56,13 +60,14 @@ def read_record(model: Path, outputs: int, default_classes: tuple[str, ...] = UC
 
 def make_short_card(name: str, record: TrainingRecord) -> str:
     """Return a model card, as Markdown, for a model that came without one."""
+    size = f"{record.input_spec.width}x{record.input_spec.height}"
     return f"""# Model card: {name}
 
 This model was imported from a `.keras` file (Keras {record.saved_by}) that came without a model card.
 Its training data, training method and accuracy are not known. Measure it with `atalaya evaluate`, and describe it in a
 MODEL_CARD.md beside the `.keras` file before the next import.
 
-Input: 256x256 RGB, values 0..255. Output: a softmax over {len(record.classes)} classes.
+Input: {size} RGB, values 0..255. Output: a softmax over {len(record.classes)} classes.
 
 ## Classes
 {", ".join(record.classes)}.
@@ -74,6 +79,13 @@ def _check_classes(path: Path, classes: Any, outputs: int) -> tuple[str, ...]:
     if not is_list_of_names or len(set(classes)) != len(classes) or len(classes) != outputs:
         raise ExportRefused(f'"classes" in {path} must list {outputs} different names, one for each output.')
     return tuple(classes)
+
+
+def _parse_input(path: Path, members: Any) -> InputSpec:
+    try:
+        return InputSpec(**members)
+    except (TypeError, ValueError) as error:
+        raise ExportRefused(f'"input" in {path} is not a model input: {error}.') from error
 
 
 def _read_keras_version(model: Path) -> str:

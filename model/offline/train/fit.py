@@ -19,7 +19,7 @@ def fit(
 ) -> tuple[keras.Model, RunLog]:
     """Train in the folder `options.out`, resuming there; the model returned has the weights of the last epoch."""
     out = Path(options.out)
-    model = build_network(classes, options.init)
+    model = build_network(classes, options.init, options.input_spec)
     _compile(model, options, steps_per_epoch=-(-len(training.labels) // options.batch_size))
     log = RunLog(out, options.patience)
     model.fit(

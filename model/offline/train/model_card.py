@@ -27,11 +27,12 @@ def make_model_card(summary: dict[str, Any], classes: Sequence[str]) -> str:
 
 def _describe_model(summary: dict[str, Any], classes: int) -> str:
     init, options = summary["init"], summary["options"]
+    size = f"{summary['input']['width']}x{summary['input']['height']}"
     digest = f" (SHA-256 `{init['sha256']}`)" if "sha256" in init else ""
     tools = ", ".join(f"{name} {version}" for name, version in summary["tools"].items())
     return f"""## Model
 EfficientNetB0 with global average pooling, a dense ReLU layer of 256 units, dropout and a softmax over {classes}
-classes. Input: 256x256 RGB, values 0..255. All layers were fine-tuned.
+classes. Input: {size} RGB, values 0..255. All layers were fine-tuned.
 
 - Starting weights: `{init["name"]}`{digest}.
 - {init["source"]}

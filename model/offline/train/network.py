@@ -7,20 +7,19 @@ from pathlib import Path
 import keras
 
 from model.errors import DatasetError
-from model.imaging.input_spec import DEFAULT_INPUT
+from model.imaging.input_spec import InputSpec
 
 
-def build_network(classes: int, init: str) -> keras.Model:
-    """Build a model from float [n, 256, 256, 3] in 0..255 to softmax [n, classes]; every layer is trainable.
+def build_network(classes: int, init: str, spec: InputSpec) -> keras.Model:
+    """Build a model from float [n, height, width, 3] in 0..255 to softmax [n, classes]; every layer is trainable.
 
     `init` is "imagenet" (Keras downloads it), a `.weights.h5` file of the backbone, or the `.keras` file of an
     earlier run. Raises DatasetError.
     """
     if init != "imagenet" and not Path(init).is_file():
         raise DatasetError(f"{init} does not exist. Use --init imagenet, a .weights.h5 file or an earlier .keras file.")
-    shape = DEFAULT_INPUT.shape
     weights = "imagenet" if init == "imagenet" else None
-    backbone = keras.applications.EfficientNetB0(include_top=False, weights=weights, input_shape=shape)
+    backbone = keras.applications.EfficientNetB0(include_top=False, weights=weights, input_shape=spec.shape)
     if weights is None and not init.endswith(".keras"):
         backbone.load_weights(init)
     hidden = keras.layers.GlobalAveragePooling2D(name="pool")(backbone.output)

@@ -42,13 +42,14 @@ def train(options: TrainOptions) -> dict[str, Any]:
     print(f"Training on {describe_device()}.", flush=True)
     files = list_images(find_training_folder(Path(options.data)))
     training_files, validation_files = split_by_class(files, options.validation_fraction, options.seed)
-    training, validation = _read("training", training_files), _read("validation", validation_files)
+    training = _read("training", training_files, options)
+    validation = _read("validation", validation_files, options)
     model, log = fit(options, training, validation, len(files.classes))
     model.load_weights(log.best_weights_path)
     results = {"validation": _evaluate(model, validation, files.classes)}
     test_files = _list_test_images(options, files.classes)
     if test_files is not None:
-        results["test"] = _evaluate(model, _read("test", test_files), files.classes)
+        results["test"] = _evaluate(model, _read("test", test_files, options), files.classes)
     # A new model of the same layers has no optimiser state, which would triple the size of the file.
     keras.Model(model.input, model.output, name=model.name).save(out / "model.keras")
     counts = {"training": len(training_files), "validation": len(validation_files), "test": len(test_files or ())}
@@ -63,10 +64,11 @@ def _start_or_resume(out: Path, options: TrainOptions) -> None:
     if (out / "model.keras").exists():
         raise DatasetError(f"{out} contains a finished run. Choose another --out.")
     path = out / "options.json"
-    current = asdict(options)
-    if path.exists() and json.loads(path.read_text()) != current:
+    # The file of an earlier version lacks options that were added since: they had their defaults.
+    defaults = asdict(TrainOptions(data="", init="", out=""))
+    if path.exists() and {**defaults, **json.loads(path.read_text())} != asdict(options):
         raise DatasetError(f"{out} contains a run with other options. Use the same options, or choose another --out.")
-    path.write_text(json.dumps(current, indent=1) + "\n")
+    path.write_text(json.dumps(asdict(options), indent=1) + "\n")
 
 
 def _evaluate(model: keras.Model, images: LabelledImages, classes: tuple[str, ...]) -> EvaluationResults:
@@ -78,9 +80,9 @@ def _list_test_images(options: TrainOptions, classes: tuple[str, ...]) -> Labell
     return None if folder is None else list_images(folder, classes)
 
 
-def _read(split: str, files: LabelledFiles) -> LabelledImages:
+def _read(split: str, files: LabelledFiles, options: TrainOptions) -> LabelledImages:
     print(f"Reading {len(files)} {split} images.", flush=True)
-    return read_images(files)
+    return read_images(files, options.input_spec)
 
 
 def _summarise(
@@ -89,6 +91,7 @@ def _summarise(
     return {
         "data": {"name": "UC Merced Land Use", "images": counts},
         "init": describe_init(options.init),
+        "input": asdict(options.input_spec),
         "options": {name: value for name, value in asdict(options).items() if name not in {"data", "init", "out"}},
         "epochs_run": len(log.history),
         "best_epoch": log.best_epoch + 1,

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from model.errors import DatasetError
+from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
 from model.offline.dataset import (
     find_evaluation_folder,
     find_test_folder,
@@ -44,7 +45,7 @@ def test_original_layout_of_the_data_set(tmp_path: Path) -> None:
         assert find_test_folder(data) is None
     files = list_images(images)
     assert files.classes == ("agricultural", "airplane")
-    assert read_images(files).pixels.shape == (5, 256, 256, 3)
+    assert read_images(files, DEFAULT_INPUT).pixels.shape == (5, 256, 256, 3)
 
 
 def test_folder_that_contains_only_class_folders(tmp_path: Path) -> None:
@@ -122,7 +123,7 @@ def test_images_keep_the_order_of_the_files_and_progress_counts_them(tmp_path: P
     """Row i of the pixels is file i, and progress increases by one per file."""
     files = list_images(make_data_set(tmp_path, ".png", beach=1, forest=2))
     seen: list[int] = []
-    images = read_images(files, seen.append)
+    images = read_images(files, DEFAULT_INPUT, seen.append)
     assert images.pixels[:, 0, 0, 0].tolist() == [0, 40, 40]
     assert images.pixels[:, 0, 0, 1].tolist() == [0, 0, 1]
     assert images.labels.tolist() == [0, 1, 1]
@@ -130,11 +131,17 @@ def test_images_keep_the_order_of_the_files_and_progress_counts_them(tmp_path: P
     assert seen == [1, 2, 3]
 
 
+def test_images_have_the_size_of_the_models_input(tmp_path: Path) -> None:
+    """Images are resized to the input of the model, height before width."""
+    files = list_images(make_data_set(tmp_path, beach=2))
+    assert read_images(files, InputSpec(width=48, height=32)).pixels.shape == (2, 32, 48, 3)
+
+
 def test_error_names_the_file_that_cannot_be_decoded(tmp_path: Path) -> None:
     """The error message contains the path of the broken file."""
     path = make_data_set(tmp_path, beach=1) / "beach" / "broken.jpg"
     path.write_bytes(b"\xff\xd8\xff")
     with pytest.raises(DatasetError, match=r"broken\.jpg"):
-        read_image(path)
+        read_image(path, DEFAULT_INPUT)
     with pytest.raises(DatasetError, match=r"broken\.jpg"):
-        read_images(list_images(tmp_path))
+        read_images(list_images(tmp_path), DEFAULT_INPUT)

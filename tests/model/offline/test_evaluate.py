@@ -29,7 +29,7 @@ def test_results_equal_those_of_a_single_batch(folder: Path) -> None:
     """Predicting on several threads gives the same results as predicting all images in one batch."""
     backend = StubBackend()
     files = list_images(folder, backend.info.classes)
-    images = read_images(files)
+    images = read_images(files, backend.info.input_spec)
     expected = compute_results(backend.predict(images.pixels), images.labels, files.classes)
     results = evaluate(backend, files)
     assert (results.n, results.accuracy, results.confusion) == (12, expected.accuracy, expected.confusion)
@@ -40,7 +40,7 @@ def test_correct_labels_give_an_accuracy_of_one(folder: Path) -> None:
     """A data set labelled by the model itself has an accuracy and macro F1 of 1, even with absent classes."""
     backend = StubBackend()
     for path in list_images(folder).paths:
-        index = int(backend.predict(read_image(path).pixels[np.newaxis]).argmax())
+        index = int(backend.predict(read_image(path, backend.info.input_spec).pixels[np.newaxis]).argmax())
         target = folder / "relabelled" / backend.info.classes[index]
         target.mkdir(parents=True, exist_ok=True)
         path.rename(target / f"{path.parent.name}{path.name}")

@@ -5,15 +5,18 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from model.backends.onnx import OnnxBackend
+from model.classes import UC_MERCED_CLASSES
 from model.errors import ExportRefused, KerasProcessFailed
 from model.imaging.decode import decode_image
-from model.imaging.input_spec import DEFAULT_INPUT
+from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
 from model.offline.export import ExportOptions
 from model.offline.keras_process import run_in_keras
 from model.registry.artefact import read_manifest
@@ -239,7 +242,7 @@ def sigmoid_output() -> Any:
     ("build", "reason"),
     [
         (without_pooling, "No GlobalAveragePooling2D"),
-        (smaller_input, "must have one input of shape \\(None, 256, 256, 3\\)"),
+        (smaller_input, "must be \\(None, 256, 256, 3\\)"),
         (two_outputs, "must have one output of shape \\(None, classes\\)"),
         (map_output, "must have one output of shape \\(None, classes\\)"),
         (sigmoid_output, "softmax"),
@@ -252,6 +255,18 @@ def test_model_that_cannot_be_served_is_rejected(build: Callable[[], Any], reaso
     with pytest.raises(ExportRefused, match=reason):
         export(options(source, tmp_path / "out"))
     assert list(tmp_path.iterdir()) == [source]
+
+
+def test_input_of_another_size_is_exported_when_it_is_recorded(tmp_path: Path) -> None:
+    """A model of 128x128 pixels is exported when the metrics.json beside it records that input."""
+    source = tmp_path / "model.keras"
+    smaller_input().save(source)
+    recorded = {"width": 128, "height": 128, "resize_filter": "bilinear"}
+    source.with_name("metrics.json").write_text(json.dumps({"classes": list(UC_MERCED_CLASSES), "input": recorded}))
+    export(options(source, tmp_path / "out"))
+    assert read_manifest(tmp_path / "out").input_spec == InputSpec(128, 128, "bilinear")
+    with closing(OnnxBackend(tmp_path / "out")) as backend:
+        assert backend.predict(np.zeros((1, 128, 128, 3), np.uint8)).shape == (1, 21)
 
 
 def test_code_in_a_model_file_is_rejected(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from model.errors import ExportRefused
+from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
 from model.offline.export.check import check_softmax, collect_images, compare, predict_with_onnx
 from model.offline.export.patterns import generate_images
 
@@ -27,17 +28,23 @@ def test_real_images_are_found_at_any_depth_and_completed_with_generated_ones(tm
     Image.new("RGB", (30, 20), (90, 80, 70)).save(tmp_path / "two.tif")
     (tmp_path / "two.tfw").write_text("0.3\n")
     (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
-    images = collect_images(tmp_path)
+    images = collect_images(tmp_path, DEFAULT_INPUT)
     assert images.real == 2
     assert images.pixels.shape == (64, 256, 256, 3)
     assert images.pixels[0, 0, 0].tolist() == [10, 20, 30]
+
+
+def test_check_images_have_the_size_of_the_models_input(tmp_path: Path) -> None:
+    """Decoded and generated images have the height and width of the model's input."""
+    Image.new("RGB", (30, 20), (10, 20, 30)).save(tmp_path / "one.png")
+    assert collect_images(tmp_path, InputSpec(width=48, height=32)).pixels.shape == (64, 32, 48, 3)
 
 
 def test_large_folder_is_sampled_evenly(tmp_path: Path) -> None:
     """Of more than 256 images, an evenly spread sample is compared, from the first class to the last."""
     for index in range(300):
         Image.new("L", (1, 1), index % 256).save(tmp_path / f"{index:03}.png")
-    images = collect_images(tmp_path)
+    images = collect_images(tmp_path, DEFAULT_INPUT)
     assert images.real == len(images.pixels) == 150
     assert images.pixels[-1, 0, 0, 0] == 298 % 256
 
@@ -45,7 +52,7 @@ def test_large_folder_is_sampled_evenly(tmp_path: Path) -> None:
 def test_folder_without_images_is_rejected(tmp_path: Path) -> None:
     """A folder of real images that contains none raises an error."""
     with pytest.raises(ExportRefused, match=r"No image in .* can be decoded"):
-        collect_images(tmp_path)
+        collect_images(tmp_path, DEFAULT_INPUT)
 
 
 def test_close_probabilities_agree_and_the_largest_difference_is_recorded() -> None:

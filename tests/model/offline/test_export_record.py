@@ -8,6 +8,7 @@ import pytest
 
 from model.classes import UC_MERCED_CLASSES
 from model.errors import ExportRefused
+from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
 from model.offline.export.record import make_short_card, read_record
 
 
@@ -25,6 +26,7 @@ def test_model_with_21_outputs_gets_the_uc_merced_classes_by_default(model: Path
     record = read_record(model, 21)
     assert record.classes == UC_MERCED_CLASSES
     assert record.saved_by == "3.7.0"
+    assert record.input_spec == DEFAULT_INPUT
     assert record.results == {}
 
 
@@ -39,6 +41,7 @@ def test_record_contains_the_results_but_not_the_details(model: Path) -> None:
     results = {"n": 9, "accuracy": 0.9, "macro_f1": 0.8, "loss": 0.3, "ece": 0.1}
     metrics = {
         "classes": ["field", "road"],
+        "input": {"width": 64, "height": 64, "resize_filter": "lanczos"},
         "data": {"name": "Fields"},
         "tools": {"keras": "3.15.1"},
         "validation": {**results, "confusion": [[1]], "per_class": {}},
@@ -47,6 +50,7 @@ def test_record_contains_the_results_but_not_the_details(model: Path) -> None:
     model.with_name("metrics.json").write_text(json.dumps(metrics))
     record = read_record(model, 2)
     assert record.classes == ("field", "road")
+    assert record.input_spec == InputSpec(64, 64, "lanczos")
     assert record.data == {"name": "Fields"}
     assert record.tools == {"keras": "3.15.1"}
     assert record.results == {"validation": results, "test": {**results, "n": 4}}
@@ -60,6 +64,15 @@ def test_unusable_metrics_file_is_rejected(model: Path, text: str) -> None:
     """A metrics.json that does not name every output exactly once raises an error."""
     model.with_name("metrics.json").write_text(text)
     with pytest.raises(ExportRefused, match=r"metrics\.json"):
+        read_record(model, 2)
+
+
+@pytest.mark.parametrize("members", ["256x256", {"side": 64}, {"width": 0}, {"resize_filter": "sharp"}])
+def test_unusable_input_is_rejected(model: Path, members: object) -> None:
+    """A metrics.json whose "input" is not a model input raises an error."""
+    metrics = {"classes": ["field", "road"], "input": members}
+    model.with_name("metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(ExportRefused, match=r'"input" in .*metrics\.json'):
         read_record(model, 2)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from model.errors import DatasetError
+from model.imaging.input_spec import DEFAULT_INPUT
 
 pytest.importorskip("keras", reason="needs the Keras environment")
 
@@ -24,7 +25,7 @@ def test_network_starts_from_an_earlier_run() -> None:
     import keras
 
     earlier = keras.models.load_model(ARTEFACT, compile=False)
-    network = build_network(21, str(ARTEFACT))
+    network = build_network(21, str(ARTEFACT), DEFAULT_INPUT)
     pairs = zip(network.get_weights(), earlier.get_weights(), strict=True)
     assert all(np.array_equal(actual, expected) for actual, expected in pairs)
 
@@ -32,10 +33,10 @@ def test_network_starts_from_an_earlier_run() -> None:
 def test_earlier_run_with_another_number_of_classes_is_rejected() -> None:
     """An earlier .keras file with another number of classes raises an error."""
     with pytest.raises(DatasetError, match="21 classes"):
-        build_network(3, str(ARTEFACT))
+        build_network(3, str(ARTEFACT), DEFAULT_INPUT)
 
 
 def test_error_names_the_missing_weights(tmp_path: Path) -> None:
     """The error for a missing weights file contains its path."""
     with pytest.raises(DatasetError, match=r"missing\.weights\.h5"):
-        build_network(3, str(tmp_path / "missing.weights.h5"))
+        build_network(3, str(tmp_path / "missing.weights.h5"), DEFAULT_INPUT)

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from model.errors import DatasetError
+from model.imaging.input_spec import InputSpec
 from model.offline.export import ExportOptions
 from model.offline.train import TrainOptions
 from model.registry.artefact import read_manifest
@@ -124,6 +125,8 @@ def resumed(data: Path, backbone: Path, tmp_path_factory: pytest.TempPathFactory
         batch_size=5,
         validation_fraction=0.25,
         patience=9,
+        input_size=64,
+        resize_filter="lanczos",
     )
     with training_process(options) as process:
         wait_for(lambda: saved_epochs(run) >= 1 and len(read_json(run / "history.json") or []) >= 1, process)
@@ -173,6 +176,7 @@ def test_export_of_a_trained_model_keeps_its_record(resumed: Resumed, tmp_path: 
     export(ExportOptions(model=str(resumed.out / "model.keras"), out=str(out), name="toy", version="1"))
     manifest, metrics = read_manifest(out), read_json(resumed.out / "metrics.json")
     assert manifest.classes == ("field", "lake", "road")
+    assert manifest.input_spec == InputSpec(64, 64, "lanczos")
     for split in ("validation", "test"):
         assert manifest.results[split] == {name: metrics[split][name] for name in RESULT_NAMES}
     assert manifest.tools["training"] == metrics["tools"]
