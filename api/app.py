@@ -1,4 +1,4 @@
-"""The application, assembled from its settings; importing this builds nothing."""
+"""The application, built from its settings. Importing this module builds nothing."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from api.http.middleware import MAX_DOCUMENT_BYTES, BodyLimit, Observe
 from api.http.oauth_forms import FORM_PATHS
 from api.http.openapi import describe
 from api.http.proxies import AllowedHosts, TrustedProxies
-from api.http.uploads import IMAGE_PATHS, MAX_BODY_BYTES
-from api.lifespan import make_lifespan, open_keyring
+from api.http.uploads import IMAGE_PATHS
+from api.lifespan import make_lifespan
+from api.prediction.admission import MAX_BODY_BYTES
 from api.production import check_keys
 from api.rate_limits.guarded import make_windows
 from api.rate_limits.limiter import CallerLimits, limit_handler
@@ -26,6 +27,7 @@ from api.routes import audit, health, history, keys, me, oauth, usage, users
 from api.routes.auth import auth_router
 from api.routes.metrics import metrics_router
 from api.routes.predictions import predictions_router
+from api.services.signing_keys import open_keyring
 from api.settings import Settings
 from model.backends.base import Backend
 from model.backends.open import open_warm
@@ -42,11 +44,11 @@ def create_app(
     draining: Draining | None = None,
     open_model: Callable[[], Backend] | None = None,
 ) -> FastAPI:
-    """Wire the rooms into one application. Raises SettingsError, WeakSigningKey.
+    """Build the application. Raises SettingsError, WeakSigningKey.
 
-    Metrics are made on `registry`, and /metrics shows it, or `shown` instead; errors that nobody foresaw go to
-    `reporter`; once `draining` has begun, every answer ends its connection; `open_model` makes the back end,
-    as MODEL__URL says without it.
+    The metrics are created on `registry`; /metrics shows `shown`, or else `registry`. Unexpected errors go to
+    `reporter`. Once `draining` has begun, every response closes its connection. `open_model` opens the back end; by
+    default the one at MODEL__URL.
     """
     check_keys(settings)
     registry = registry if registry is not None else CollectorRegistry()
@@ -62,14 +64,14 @@ def create_app(
         openapi_url="/openapi.json" if settings.docs_enabled else None,
         redoc_url=None,
         redirect_slashes=False,
-        telemetry={"tracing": False, "metrics": False, "logs": False},  # the gateway has its own
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # the gateway has its own telemetry
         middleware=_middleware(settings, metrics, reporter, draining, limits),
     )
     describe(app)
     app.state.limiter = limits
     install_handlers(app)
     app.add_exception_handler(RateLimitExceeded, limit_handler(metrics))
-    # Looked through in this order: what is asked for most comes first.
+    # Starlette tries the routes in this order: the most frequent ones come first.
     app.include_router(predictions_router(limits, settings.limits.predict))
     app.include_router(health.router)
     app.include_router(auth_router(limits, settings.limits.token))
@@ -87,7 +89,7 @@ def create_app(
 def _middleware(
     settings: Settings, metrics: Metrics, reporter: ErrorReporter, draining: Draining, limits: CallerLimits
 ) -> list[Middleware]:
-    """What every request passes before its route, the outermost first."""
+    """The middleware around the routes, outermost first."""
     return [
         Middleware(TrustedProxies, networks=settings.limits.trusted_proxies),
         Middleware(

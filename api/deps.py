@@ -1,9 +1,10 @@
-"""The vocabulary of the endpoints: who calls, and what the rooms offer them."""
+"""The vocabulary of the endpoints: who is calling, and the services that they use."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, TypedDict, cast
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Annotated, Any, TypedDict, TypeVar, cast
 
 import structlog
 from fastapi import Depends
@@ -12,16 +13,19 @@ from fastapi.security import OAuth2PasswordBearer
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.http.audit import record
+from api.http.audit import record_event
 from api.http.draining import Draining
+from api.prediction.pipeline import PredictionPipeline
 from api.rate_limits.limiter import caller_address
+from api.services.auth import AuthServices
+from api.services.recording import RecordingServices
+from api.services.runtime import RuntimeServices
+from api.services.serving import ServingServices
 from api.settings import Settings
 from auth.accounts.service import AccountService
-from auth.api_keys.last_use import LastUseRecorder
 from auth.api_keys.store import KeyStore
 from auth.authenticator import Authenticator
 from auth.changes import ChangeFeed
-from auth.clients import ClientStore
 from auth.errors import InsufficientScope, InvalidToken, MissingCredentials
 from auth.login.service import LoginService
 from auth.login.totp import OneTimeCodes
@@ -30,53 +34,111 @@ from auth.quotas.meter import UsageMeter
 from auth.sessions import SessionStore
 from auth.tokens.access import TokenAuthority
 from auth.tokens.keyring import Keyring
-from model.serving.memory_budget import MemoryBudget
-from model.serving.service import PredictionService
-from monitoring.audit.trail import AuditTrail
+from monitoring.audit.store import AuditStore
 from monitoring.health import Health
-from monitoring.ledger.ledger import Ledger
 from monitoring.ledger.reader import LedgerReader
-from monitoring.metrics import Metrics
+
+T = TypeVar("T")
 
 
-class State(TypedDict):
-    """What the lifespan opens and every request finds in `request.state`."""
+@dataclass(frozen=True, slots=True)
+class Services:
+    """All services of one process, by what they are for."""
 
-    settings: Settings
-    metrics: Metrics
-    audit: AuditTrail
-    accounts: AccountService
-    codes: OneTimeCodes
-    logins: LoginService
-    sessions: SessionStore
-    clients: ClientStore
-    keys: KeyStore
-    key_uses: LastUseRecorder
-    changes: ChangeFeed
-    keyring: Keyring
-    tokens: TokenAuthority
-    authenticator: Authenticator
-    certificates: Authenticator
-    meter: UsageMeter
-    ledger: Ledger
-    history: LedgerReader
-    service: PredictionService
-    memory: MemoryBudget
-    health: Health
-    draining: Draining
+    auth: AuthServices
+    serving: ServingServices
+    recording: RecordingServices
+    runtime: RuntimeServices
 
 
-def get_services(request: Request) -> State:
-    """What the rooms offer this request."""
-    return cast(State, request.scope["state"])
+class AppState(TypedDict):
+    """What the lifespan opens, and every request finds in `request.state`."""
+
+    services: Services
+    pipeline: PredictionPipeline
 
 
-async def _state(request: Request) -> State:
-    # Asynchronous: FastAPI would send a plain function to another thread.
-    return get_services(request)
+def get_services(request: Request) -> Services:
+    return cast(Services, request.scope["state"]["services"])
 
 
-Rooms = Annotated[State, Depends(_state)]
+def get_pipeline(request: Request) -> PredictionPipeline:
+    return cast(PredictionPipeline, request.scope["state"]["pipeline"])
+
+
+def _provide(select: Callable[[Services], T]) -> Callable[[Request], Awaitable[T]]:
+    """Make a dependency that returns one of the services. Asynchronous: FastAPI runs a plain function in a thread."""
+
+    async def provide(request: Request) -> T:
+        return select(get_services(request))
+
+    return provide
+
+
+async def _provide_pipeline(request: Request) -> PredictionPipeline:
+    return get_pipeline(request)
+
+
+Auth = Annotated[AuthServices, Depends(_provide(lambda services: services.auth))]
+Users = Annotated[AccountService, Depends(_provide(lambda services: services.auth.accounts))]
+Logins = Annotated[LoginService, Depends(_provide(lambda services: services.auth.logins))]
+Codes = Annotated[OneTimeCodes, Depends(_provide(lambda services: services.auth.one_time_codes))]
+Keys = Annotated[KeyStore, Depends(_provide(lambda services: services.auth.keys))]
+Sessions = Annotated[SessionStore, Depends(_provide(lambda services: services.auth.sessions))]
+Changes = Annotated[ChangeFeed, Depends(_provide(lambda services: services.auth.changes))]
+Tokens = Annotated[TokenAuthority, Depends(_provide(lambda services: services.auth.tokens))]
+SigningKeys = Annotated[Keyring, Depends(_provide(lambda services: services.auth.keyring))]
+Usage = Annotated[UsageMeter, Depends(_provide(lambda services: services.auth.meter))]
+AuditLog = Annotated[AuditStore, Depends(_provide(lambda services: services.recording.audit_log))]
+History = Annotated[LedgerReader, Depends(_provide(lambda services: services.recording.history))]
+SettingsDep = Annotated[Settings, Depends(_provide(lambda services: services.runtime.settings))]
+HealthDep = Annotated[Health, Depends(_provide(lambda services: services.runtime.health))]
+DrainingDep = Annotated[Draining, Depends(_provide(lambda services: services.runtime.draining))]
+Pipeline = Annotated[PredictionPipeline, Depends(_provide_pipeline)]
+
+
+class Caller(OAuth2PasswordBearer):
+    """A dependency that returns the principal, after checking that it holds `scope` if one is given.
+
+    One dependency does both, because FastAPI needs more time for a dependency than this does to check a known token.
+    The principal is authenticated once per request, however many dependencies ask for it.
+    """
+
+    def __init__(self, scope: Scope | None = None) -> None:
+        super().__init__("/auth/token", scheme_name="OAuth2PasswordBearer", scopes=dict.fromkeys(Scope, ""))
+        self._scope = scope
+
+    async def __call__(self, request: Request) -> Principal:  # type: ignore[override]  # the base class returns a string
+        """Raises MissingCredentials, InvalidToken, InsufficientScope, IssuerUnavailable, DatabaseUnavailable."""
+        principal = getattr(request.state, "principal", None) or await _authenticate(request)
+        if self._scope is not None:
+            try:
+                principal.require(self._scope)
+            except InsufficientScope:
+                await record_event(request, "access", "forbidden", scope=self._scope)
+                raise
+        return principal
+
+
+CurrentPrincipal = Annotated[Principal, Depends(Caller())]
+
+
+class GuardedRoute(APIRoute):
+    """A route that authenticates the caller before FastAPI reads the body."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle, authenticate = super().get_route_handler(), Caller()
+
+        async def handle_authenticated(request: Request) -> Response:
+            await authenticate(request)
+            return await handle(request)
+
+        return handle_authenticated
+
+
+def get_credential(request: Request) -> str | None:
+    """The bearer token if there is one, else the API key."""
+    return get_bearer_token(request) or request.headers.get("x-api-key")
 
 
 def get_bearer_token(request: Request) -> str | None:
@@ -85,82 +147,41 @@ def get_bearer_token(request: Request) -> str | None:
     return credential.strip() if scheme.lower() == "bearer" else None
 
 
-async def authenticate_request(request: Request, rooms: State, credential: str) -> Principal:
+async def authenticate_credential(request: Request, credential: str) -> Principal:
     """Raises InvalidToken, IssuerUnavailable, DatabaseUnavailable."""
-    return await _judged(request, rooms, rooms["authenticator"], credential)
+    return await _verify(request, get_services(request).auth.authenticator, credential)
 
 
-async def _judged(request: Request, rooms: State, judge: Authenticator, credential: str) -> Principal:
+async def _authenticate(request: Request) -> Principal:
+    credential = get_credential(request)
+    if credential:
+        return await authenticate_credential(request, credential)
+    services, certificate = get_services(request), _get_client_certificate(request)
+    if certificate and services.runtime.settings.auth.client_certificates:
+        return await _verify(request, services.auth.certificate_authenticator, certificate)
+    await record_event(request, "access", "missing", actor="")
+    raise MissingCredentials("No credentials. Send `Authorization: Bearer` with a token from /auth/token.")
+
+
+async def _verify(request: Request, authenticator: Authenticator, credential: str) -> Principal:
+    """Authenticate, and keep the principal in `request.state`."""
     try:
-        principal = await judge.authenticate(credential, caller_address(request))
+        principal = await authenticator.authenticate(credential, caller_address(request))
     except InvalidToken:
-        await record(request, "access", "invalid", actor="")
+        await record_event(request, "access", "invalid", actor="")
         raise
     request.state.principal = principal
     if principal.key_id is not None:
-        rooms["key_uses"].record(principal.key_id)
+        get_services(request).auth.key_uses.record(principal.key_id)
     structlog.contextvars.bind_contextvars(principal=principal.subject)
     return principal
 
 
-class Caller(OAuth2PasswordBearer):
-    """A dependency that answers the principal, once it is known to hold `scope` where one is given.
+def _get_client_certificate(request: Request) -> str | None:
+    """The client's verified certificate as PEM, from ASGI's TLS extension.
 
-    One step for FastAPI, which takes longer for a dependency than this does to check a known token. A request's
-    principal is found out once, however often it is asked for.
-    """
-
-    def __init__(self, scope: Scope | None = None) -> None:
-        super().__init__("/auth/token", scheme_name="OAuth2PasswordBearer", scopes=dict.fromkeys(Scope, ""))
-        self._scope = scope
-
-    async def __call__(self, request: Request) -> Principal:  # type: ignore[override]  # a string elsewhere
-        principal = getattr(request.state, "principal", None) or await _principal(request, get_services(request))
-        if self._scope is not None:
-            try:
-                principal.require(self._scope)
-            except InsufficientScope:
-                await record(request, "access", "forbidden", scope=self._scope)
-                raise
-        return principal
-
-
-class GuardedRoute(APIRoute):
-    """A route that knows its caller before it reads a body: FastAPI would read it first."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle, known = super().get_route_handler(), Caller()
-
-        async def handle_known(request: Request) -> Response:
-            await known(request)
-            return await handle(request)
-
-        return handle_known
-
-
-CurrentPrincipal = Annotated[Principal, Depends(Caller())]
-
-
-def get_credential(request: Request) -> str | None:
-    """A bearer token or an API key, the former first."""
-    return get_bearer_token(request) or request.headers.get("x-api-key")
-
-
-async def _principal(request: Request, rooms: State) -> Principal:
-    credential = get_credential(request)
-    if credential:
-        return await authenticate_request(request, rooms, credential)
-    certificate = _certificate_of(request)
-    if certificate and rooms["settings"].auth.client_certificates:
-        return await _judged(request, rooms, rooms["certificates"], certificate)
-    await record(request, "access", "missing", actor="")
-    raise MissingCredentials("No credentials. Send `Authorization: Bearer` with a token from /auth/token.")
-
-
-def _certificate_of(request: Request) -> str | None:
-    """The client's verified certificate as PEM, by ASGI's TLS extension.
-
-    A browser presents one unasked: what a page of another site makes it send is not the user's act.
+    A browser sends its certificate with every request, even with those that another site's page makes: such a
+    cross-site request is not the user's act, so its certificate is ignored.
     """
     if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
         return None

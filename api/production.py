@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import unquote, urlsplit
 
 from api.errors import SettingsError
-from api.lifespan import open_keyring
+from api.services.signing_keys import open_keyring
 from api.settings import Settings
 from auth.accounts.passwords import check_password_policy
 from auth.errors import PasswordRefused

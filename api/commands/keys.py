@@ -157,7 +157,7 @@ def _checked(kind: type[Asked], **options: Any) -> Asked:
 def _show(key: ApiKey, text: str, as_json: bool) -> None:
     """The key alone on standard output, so that a script can keep it."""
     if as_json:
-        print_json(KeyWithSecret.showing(key, text).model_dump(mode="json"))
+        print_json(KeyWithSecret.of_secret(key, text).model_dump(mode="json"))
         return
     typer.echo(f"{key.id} ({key.terms.name}) ends {key.terms.expires_at:%Y-%m-%d}. It is shown this once:", err=True)
     typer.echo(text)

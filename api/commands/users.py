@@ -116,7 +116,8 @@ def token(
     totp: Annotated[str, typer.Option(help="The one-time code of a user who has them.")] = "",
 ) -> None:
     """Print an access token for a user, and nothing else."""
-    from api.lifespan import one_time_codes, open_keyring, token_policy
+    from api.services.auth import one_time_codes, token_policy
+    from api.services.signing_keys import open_keyring
     from auth.accounts.passwords import PasswordHasher
     from auth.accounts.store import UserStore
     from auth.sessions import Session, SessionStore

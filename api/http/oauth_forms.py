@@ -1,4 +1,4 @@
-"""What the OAuth endpoints share: form bodies, who the client is, and errors in the RFC's own form."""
+"""What the OAuth endpoints share: form bodies, client authentication, and errors in the form of RFC 6749."""
 
 from __future__ import annotations
 
@@ -13,25 +13,24 @@ from starlette.responses import JSONResponse, Response
 
 from api.errors import BadForm
 from api.http.errors import OAUTH_ERRORS, build_error_headers, find_status
-from api.schemas.predictions import OAuthProblem
+from api.schemas.problems import OAuthProblem
 from auth.clients import Client, ClientStore
 from auth.errors import InvalidClient
 from auth.tokens.access import FIRST_PARTY
 
-FORM_PATHS = ("/auth/token", "/auth/revoke", "/auth/introspect")  # their forms are bounded below
+FORM_PATHS = ("/auth/token", "/auth/revoke", "/auth/introspect")  # read_form limits the size of their bodies
 _MAX_FORM_BYTES = 16 * 1024
 _MAX_FIELDS = 16
 
-
-# What the endpoints refuse in OAuth's own form.
-REFUSALS: dict[int | str, dict[str, Any]] = {
+# The `responses` of the OAuth endpoints: their errors have OAuth's own form.
+OAUTH_PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": OAuthProblem} for status in (400, 401, 403, 408, 429, 503)
 }
 _CLIENT_FIELDS = {"client_id": {"type": "string"}, "client_secret": {"type": "string", "format": "password"}}
 
 
-def form_body(required: Sequence[str], properties: Mapping[str, Any]) -> dict[str, Any]:
-    """What OpenAPI is told of an endpoint's form, in which a client may name itself, too."""
+def describe_form(required: Sequence[str], properties: Mapping[str, Any]) -> dict[str, Any]:
+    """The OpenAPI description of an endpoint's form, to which the fields of client authentication are added."""
     filled = {name: {"minLength": 1, **properties[name]} for name in required}
     schema = {
         "type": "object",
@@ -45,7 +44,10 @@ def form_body(required: Sequence[str], properties: Mapping[str, Any]) -> dict[st
 
 
 async def read_form(request: Request, *required: str) -> dict[str, str]:
-    """The parameters, each once (RFC 6749, section 3.2). Raises BadForm, also for one of `required` that is missing."""
+    """Return the parameters (RFC 6749, section 3.2).
+
+    Raises BadForm, also for a repeated parameter and for one of `required` that is missing or empty.
+    """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/x-www-form-urlencoded":
         raise BadForm("Send the parameters as application/x-www-form-urlencoded.")
@@ -59,48 +61,49 @@ async def read_form(request: Request, *required: str) -> dict[str, str]:
     except ValueError as error:
         raise BadForm("The form is not valid: check its encoding and its number of fields.") from error
     if len({name for name, _ in pairs}) < len(pairs):
-        raise BadForm("A parameter is given more than once. Give each once.")
+        raise BadForm("The form repeats a parameter. Send each parameter once.")
     form = dict(pairs)
-    require(form, *required)
+    require_fields(form, *required)
     return form
 
 
-def require(form: dict[str, str], *names: str) -> None:
-    """Raises BadForm, naming what is missing or empty."""
+def require_fields(form: dict[str, str], *names: str) -> None:
+    """Raises BadForm, which lists the missing and empty fields."""
     missing = [name for name in names if not form.get(name)]
     if missing:
         raise BadForm(f"Missing: {', '.join(missing)}.")
 
 
 async def authenticate_client(clients: ClientStore, request: Request, form: dict[str, str]) -> Client | None:
-    """The client that the request authenticates (RFC 6749, section 2.3.1), None for a first-party one.
+    """Return the client that the request authenticates (RFC 6749, section 2.3.1), None for the first-party client.
 
-    Raises InvalidClient, BadForm for two ways at once.
+    Raises InvalidClient, and BadForm if the secret is sent in two ways.
     """
     scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
     in_form = form.get("client_id", ""), form.get("client_secret", "")
-    client_id, secret = _basic(encoded) if scheme.lower() == "basic" else in_form
+    client_id, secret = _decode_basic(encoded) if scheme.lower() == "basic" else in_form
     if scheme.lower() == "basic" and in_form[1]:
-        raise BadForm("The client's secret is given twice. Send it by HTTP Basic or as a field.")
+        raise BadForm("The request contains the client's secret twice. Send it by HTTP Basic or as a field.")
     if client_id in ("", FIRST_PARTY) and not secret:
         return None
     return await clients.authenticate(client_id, secret)
 
 
-def _basic(encoded: str) -> tuple[str, str]:
+def _decode_basic(encoded: str) -> tuple[str, str]:
+    """Raises InvalidClient."""
     try:
         client_id, separator, secret = base64.b64decode(encoded, validate=True).decode().partition(":")
-    except ValueError:  # no base64, or no UTF-8 in it
+    except ValueError:  # invalid base64, or invalid UTF-8 in it
         raise InvalidClient from None
     if not separator:
         raise InvalidClient
     return unquote_plus(client_id), unquote_plus(secret)
 
 
-def oauth_error(request: Request, error: Exception) -> Response:
-    """RFC 6749, section 5.2."""
+def build_oauth_error(request: Request, error: Exception) -> Response:
+    """The response of RFC 6749, section 5.2, to one of OAUTH_ERRORS."""
     name = next(OAUTH_ERRORS[kind] for kind in type(error).__mro__ if kind in OAUTH_ERRORS)
     request.state.problem_code = name
-    # Elsewhere a wrong password is a 403; here the RFC has its own word and status for it.
+    # Elsewhere a wrong password is a 403; the RFC requires 400 for invalid_grant.
     status = HTTPStatus.BAD_REQUEST if name == "invalid_grant" else find_status(error) or HTTPStatus.BAD_REQUEST
     return JSONResponse({"error": name, "error_description": str(error)}, status, build_error_headers(error))

@@ -1,11 +1,8 @@
-"""How an image arrives: as a multipart field `file`, or as the body itself."""
+"""How an image arrives: as the multipart field `file`, or as the body itself."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
 from http import HTTPStatus
-from typing import Any, TypeVar
 
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
@@ -14,16 +11,14 @@ from starlette.requests import ClientDisconnect, Request
 
 from api.errors import BadForm, MissingFile, UnsupportedBody
 from api.http.middleware import exceeds, too_large
-from model.imaging.bounds import MAX_BYTES
+from api.prediction.admission import MAX_BODY_BYTES
+from api.prediction.errors import ClientDisconnected
 
-T = TypeVar("T")
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/tiff")
-# They know who sends an image, and have memory for it, before they read it.
+# These paths authenticate the caller and reserve memory before they read a body.
 IMAGE_PATHS = ("/v1/predictions", "/predict-land-use", "/predict-land-use/")
-# Room for the part's headers and boundaries around an image of the largest accepted size.
-MAX_BODY_BYTES = MAX_BYTES + 64 * 1024
 _MAX_FIELDS = 32
-# A form may name any codec of Python's: `undefined` fails, `punycode` takes minutes for a megabyte.
+# A form may name any Python codec as its charset: `undefined` fails, and `punycode` takes minutes for a megabyte.
 _CHARSETS = frozenset({b"utf-8", b"us-ascii", b"iso-8859-1"})
 
 _FILE_SCHEMA = {
@@ -44,24 +39,35 @@ MULTIPART_OR_RAW_BODY = {
 }
 
 
-def check_announced(request: Request) -> None:
-    """Raises BodyTooLarge for a body that says it is; one that hides its length is counted while it is read."""
+def check_declared_length(request: Request) -> None:
+    """Raise BodyTooLarge if the declared length is too great; an undeclared one is counted while the body is read."""
     if exceeds(request.headers, MAX_BODY_BYTES):
         raise too_large(MAX_BODY_BYTES)
 
 
+def get_declared_length(request: Request) -> int | None:
+    """The Content-Length in bytes, None if the client sent none."""
+    declared = request.headers.get("content-length", "")
+    return int(declared) if declared.isdecimal() else None
+
+
 async def read_multipart(request: Request) -> bytes:
-    """The bytes of the field `file`. Raises UnsupportedBody, BadForm, MissingFile, BodyTooLarge."""
-    if _media_type(request) != "multipart/form-data":
+    """Return the bytes of the field `file`.
+
+    Raises UnsupportedBody, BadForm, MissingFile, BodyTooLarge, RequestTooSlow, ClientDisconnected.
+    """
+    if _get_media_type(request) != "multipart/form-data":
         raise UnsupportedBody("Send the image as the field `file` of a multipart/form-data body.")
-    if _charset(request) not in _CHARSETS:
-        raise BadForm("Name utf-8 as the form's charset, or none.")
+    if _get_charset(request) not in _CHARSETS:
+        raise BadForm("Use utf-8 as the form's charset, or omit the charset.")
     try:
         async with request.form(max_files=1, max_fields=_MAX_FIELDS) as form:
             file = form.get("file")
             if not isinstance(file, UploadFile):
                 raise MissingFile("The form has no file named `file`. Put the image there.")
             return await file.read()
+    except ClientDisconnect:
+        raise ClientDisconnected from None
     except HTTPException as error:
         if error.status_code != HTTPStatus.BAD_REQUEST:
             raise
@@ -69,43 +75,34 @@ async def read_multipart(request: Request) -> bytes:
 
 
 async def read_image(request: Request) -> bytes:
-    """The image, from a multipart field `file` or the body itself. Raises as `read_multipart` does."""
-    media_type = _media_type(request)
+    """Return the image, from the multipart field `file` or the body itself. Raises what `read_multipart` raises."""
+    media_type = _get_media_type(request)
     if media_type == "multipart/form-data":
         return await read_multipart(request)
-    if media_type in IMAGE_TYPES:
-        # Not request.body(), which the request would keep until it is answered; nor a list, where single bytes cost 40.
-        body = bytearray()
+    if media_type not in IMAGE_TYPES:
+        accepted = ", ".join(IMAGE_TYPES)
+        raise UnsupportedBody(f"Send multipart/form-data with a field `file`, or the image as {accepted}.")
+    # Not request.body(), which the request would keep until its response is sent; nor a list of chunks, which takes 40
+    # bytes for each chunk of one byte.
+    body = bytearray()
+    try:
         async for chunk in request.stream():
             body += chunk
-        return bytes(body)
-    raise UnsupportedBody(f"Send multipart/form-data with a field `file`, or the image as {', '.join(IMAGE_TYPES)}.")
+    except ClientDisconnect:
+        raise ClientDisconnected from None
+    return bytes(body)
 
 
-async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Give the work up when the caller leaves: nobody waits for its answer. Raises ClientDisconnect."""
-    working, left = asyncio.ensure_future(work), asyncio.ensure_future(_left(request))
-    try:
-        await asyncio.wait({working, left}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
-        for task in (working, left):
-            task.cancel()
-        # Each has let go of what it holds before the caller's own hold ends.
-        await asyncio.gather(working, left, return_exceptions=True)
-
-
-async def _left(request: Request) -> None:
+async def wait_for_disconnect(request: Request) -> None:
+    """Return once the client has closed the connection; discards what is left of the body."""
     while (await request.receive())["type"] != "http.disconnect":
-        """What is left of the body is not of interest."""
+        pass
 
 
-def _charset(request: Request) -> bytes:
+def _get_charset(request: Request) -> bytes:
     _, options = parse_options_header(request.headers["content-type"])
     return options.get(b"charset", b"utf-8").lower()
 
 
-def _media_type(request: Request) -> str:
+def _get_media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()

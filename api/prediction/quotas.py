@@ -1,34 +1,61 @@
-"""What predictions cost, and who has used up what may be spent."""
+"""What predictions cost: charged to quotas with the ledger's entries, and estimated for dry runs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
 
-from starlette.requests import Request
+from sqlalchemy import Connection
 
-from api.deps import State
-from api.http.audit import record
-from api.schemas.usage import Amounts, Bounds, DryRunResponse
-from auth.errors import QuotaExceeded
 from auth.principal import Principal
-from auth.quotas.tallies import PIXELS_IN_MEGAPIXEL, list_owners
+from auth.quotas.meter import UsageMeter
+from auth.quotas.tallies import Limits, QuotaCharge, list_owners
+from monitoring.ledger.journal import Charge, Refusal
 
 
-async def report_refusal(refusal: QuotaExceeded, request: Request, rooms: State) -> None:
-    """Count a request that a quota refuses, and note it in the record of access."""
-    rooms["metrics"].rate_limited.labels("quota").inc()
-    await record(request, "quota", "refused", quota=refusal.quota, holder=refusal.holder)
+class QuotaChargeRecorder:
+    """Counts quotas in the ledger's transactions, together with the entries of the predictions that they pay for."""
+
+    def __init__(self, meter: UsageMeter) -> None:
+        self._meter = meter
+
+    def charge(self, connection: Connection, charges: Sequence[Charge]) -> Sequence[Refusal | None]:
+        refusals = self._meter.charge(connection, [decode_charge(charge) for charge in charges])
+        return [Refusal(error, HTTPStatus.TOO_MANY_REQUESTS, error.code) if error else None for error in refusals]
+
+    def charge_deferred(self, connection: Connection, charges: Sequence[Charge]) -> None:
+        self._meter.charge_deferred(connection, [decode_charge(charge) for charge in charges])
+
+    def charge_later(self, charges: Sequence[Charge]) -> None:
+        for charge in charges:
+            self._meter.charge_later(decode_charge(charge))
 
 
-async def dry_run(rooms: State, principal: Principal, pixels: int) -> DryRunResponse:
-    """What a prediction would cost, and what is left to pay it from. Raises DatabaseUnavailable."""
-    report = await rooms["meter"].report(list_owners(principal))
-    requests = _least(tally.remaining[0] for tally in report.tallies)
-    megapixels = _least(tally.remaining[1] for tally in report.tallies)
-    return DryRunResponse(
-        cost=Amounts(requests=1, megapixels=pixels / PIXELS_IN_MEGAPIXEL), remaining=Bounds.of((requests, megapixels))
-    )
+def encode_charge(charge: QuotaCharge) -> Charge:
+    """The charge as the ledger carries it, ready for JSON."""
+    return {"owners": charge.owners, "month": charge.month, "requests": charge.requests, "pixels": charge.pixels}
 
 
-def _least(parts: Iterable[int | None]) -> int | None:
-    return min((part for part in parts if part is not None), default=None)
+def decode_charge(charge: Charge) -> QuotaCharge:
+    return QuotaCharge(tuple(charge["owners"]), charge["month"], charge["requests"], charge["pixels"])
+
+
+@dataclass(frozen=True, slots=True)
+class CostEstimate:
+    """The cost of one request in pixels; `remaining` is the smaller rest of the account's and the API key's quotas."""
+
+    pixels: int
+    remaining: Limits
+
+
+async def estimate_cost(meter: UsageMeter, principal: Principal, pixels: int) -> CostEstimate:
+    """What a prediction of an image of so many pixels would cost. Raises DatabaseUnavailable."""
+    report = await meter.report(list_owners(principal))
+    requests = _find_smallest(tally.remaining[0] for tally in report.tallies)
+    return CostEstimate(pixels, (requests, _find_smallest(tally.remaining[1] for tally in report.tallies)))
+
+
+def _find_smallest(limits: Iterable[int | None]) -> int | None:
+    """The smallest limit; None if there is none."""
+    return min((limit for limit in limits if limit is not None), default=None)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field
 
-from api.deps import Caller, Rooms
+from api.deps import AuditLog, Caller
 from auth.principal import Scope
 from monitoring.audit.events import Entry
 from monitoring.audit.store import Filter
@@ -76,11 +76,11 @@ class AuditQuery(BaseModel):
 
 
 @router.get("/v1/audit")
-async def audit(rooms: Rooms, asked: Annotated[AuditQuery, Query()]) -> AuditPage:
+async def audit(audit_log: AuditLog, asked: Annotated[AuditQuery, Query()]) -> AuditPage:
     """Every log-in, refusal and act of administration, in the order of a chain of hashes."""
     wanted = Filter(asked.event, asked.outcome, asked.actor, asked.since, asked.until)
     before = int(asked.cursor) if asked.cursor else None
-    found = await rooms["audit"].store.newest(wanted, asked.limit + 1, before)
+    found = await audit_log.newest(wanted, asked.limit + 1, before)
     page = found[: asked.limit]
     following = str(page[-1].seq) if len(found) > asked.limit else None
     return AuditPage(entries=[AuditEntry.of(entry) for entry in page], next=following)

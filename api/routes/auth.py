@@ -8,13 +8,22 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from api.deps import Rooms, State
+from api.deps import Auth, SettingsDep
 from api.errors import UnsupportedGrant
-from api.http.audit import record
+from api.http.audit import record_event
 from api.http.errors import OAUTH_ERRORS
-from api.http.oauth_forms import REFUSALS, authenticate_client, form_body, oauth_error, read_form, require
+from api.http.oauth_forms import (
+    OAUTH_PROBLEMS,
+    authenticate_client,
+    build_oauth_error,
+    describe_form,
+    read_form,
+    require_fields,
+)
 from api.rate_limits.limiter import TOKEN_LIMIT, CallerLimits, caller_address
-from api.schemas.predictions import Token
+from api.schemas.oauth import Token
+from api.services.auth import AuthServices
+from api.settings import Settings
 from auth.accounts.store import User
 from auth.clients import Client
 from auth.errors import InvalidClient, InvalidGrant, RefreshTokenReused, UserNotFound
@@ -22,110 +31,116 @@ from auth.principal import ROLE_SCOPES, format_scopes, select_scopes
 from auth.sessions import Session
 from auth.tokens.access import FIRST_PARTY, IssuedToken
 
-_FORM_BODY = form_body(
+_FORM_BODY = describe_form(
     ["grant_type"],
     {
         "grant_type": {"type": "string", "enum": ["password", "refresh_token", "client_credentials"]},
         "username": {"type": "string"},
         "password": {"type": "string", "format": "password"},
-        "totp": {"type": "string", "description": "a one-time code, for users who have them"},
+        "totp": {"type": "string", "description": "a one-time code, for users who have enabled them"},
         "refresh_token": {"type": "string"},
-        "scope": {"type": "string", "description": "separated by spaces; all that can be had if absent"},
+        "scope": {"type": "string", "description": "scopes separated by spaces; if absent, all that can be granted"},
     },
 )
 
-Grant = Callable[[Request, State, dict[str, str], Client | None], Awaitable[Token]]
+Grant = Callable[[Request, AuthServices, dict[str, str], Client | None], Awaitable[Token]]
 
 
 def auth_router(limits: CallerLimits, rate: str) -> APIRouter:
-    """The token endpoint; one address has `rate` on it."""
+    """The token endpoint; each client address may send `rate` requests to it."""
     router = APIRouter(tags=["auth"])
 
-    @router.post("/auth/token", response_model=Token, openapi_extra=_FORM_BODY, responses=REFUSALS)
+    @router.post("/auth/token", response_model=Token, openapi_extra=_FORM_BODY, responses=OAUTH_PROBLEMS)
     @limits.per_address(rate, TOKEN_LIMIT)
-    async def token(request: Request, rooms: Rooms) -> Response:
+    async def token(request: Request, auth: Auth, settings: SettingsDep) -> Response:
         """Exchange a user's password, a refresh token or a client's secret for an access token."""
         try:
             form = await read_form(request, "grant_type")
-            client = await authenticate_client(rooms["clients"], request, form)
-            answer = await _grant(form["grant_type"], rooms)(request, rooms, form, client)
+            client = await authenticate_client(auth.clients, request, form)
+            grant = _find_grant(form["grant_type"], settings)
+            issued = await grant(request, auth, form, client)
         except tuple(OAUTH_ERRORS) as error:
-            await record(request, "token", "refused", actor="", code=getattr(error, "code", ""))
-            return oauth_error(request, error)
-        return JSONResponse(answer.model_dump(exclude_none=True), headers={"Pragma": "no-cache"})
+            await record_event(request, "token", "refused", actor="", code=getattr(error, "code", ""))
+            return build_oauth_error(request, error)
+        return JSONResponse(issued.model_dump(exclude_none=True), headers={"Pragma": "no-cache"})
 
     return router
 
 
-def _grant(name: str, rooms: State) -> Grant:
+def _find_grant(name: str, settings: Settings) -> Grant:
     """Raises UnsupportedGrant."""
-    offered = {grant: _GRANTS[grant] for grant in grants(rooms)}
-    if name not in offered:
-        raise UnsupportedGrant(f"Use one of the grant types {', '.join(offered)}.")
-    return offered[name]
+    supported = list_grant_types(settings)
+    if name not in supported:
+        raise UnsupportedGrant(f"Use one of the grant types {', '.join(supported)}.")
+    return _GRANTS[name]
 
 
-def grants(rooms: State) -> list[str]:
-    """The grant types that the settings offer."""
-    return [name for name in _GRANTS if name != "password" or rooms["settings"].auth.password_grant]
+def list_grant_types(settings: Settings) -> list[str]:
+    """The grant types that the settings enable."""
+    return [name for name in _GRANTS if name != "password" or settings.auth.password_grant]
 
 
-async def _password(request: Request, rooms: State, form: dict[str, str], client: Client | None) -> Token:
+async def _grant_for_password(
+    request: Request, auth: AuthServices, form: dict[str, str], client: Client | None
+) -> Token:
     """Raises BadForm, BadCredentials, BadCode, TooManyGuesses, HashingBusy, UnknownScope."""
-    require(form, "username", "password")
-    given = form["username"], form["password"], form.get("totp", "")
-    user = await rooms["logins"].log_in(*given, caller_address(request))
+    require_fields(form, "username", "password")
+    user = await auth.logins.log_in(form["username"], form["password"], form.get("totp", ""), caller_address(request))
     scopes = select_scopes(ROLE_SCOPES[user.role], form.get("scope", ""))
-    session = await rooms["sessions"].begin(user.id, scopes, client.id if client else None)
-    # A role that was changed before the session began has ended no session of this log-in.
-    user = await rooms["accounts"].get(user.id)
-    await record(request, "token", "issued", actor=user.id, grant="password", session=session.id)
-    return _for_session(rooms, user, session)
+    session = await auth.sessions.begin(user.id, scopes, client.id if client else None)
+    # A change of the role before the session began did not end this session: read the role again.
+    user = await auth.accounts.get(user.id)
+    await record_event(request, "token", "issued", actor=user.id, grant="password", session=session.id)
+    return _issue_for_session(auth, user, session)
 
 
-async def _refresh(request: Request, rooms: State, form: dict[str, str], client: Client | None) -> Token:
+async def _grant_for_refresh_token(
+    request: Request, auth: AuthServices, form: dict[str, str], client: Client | None
+) -> Token:
     """Raises BadForm, InvalidGrant, UnknownScope."""
-    require(form, "refresh_token")
+    require_fields(form, "refresh_token")
     try:
-        session = await rooms["sessions"].rotate(form["refresh_token"], client.id if client else None)
+        session = await auth.sessions.rotate(form["refresh_token"], client.id if client else None)
     except RefreshTokenReused as error:
-        await rooms["changes"].catch_up()
-        await record(request, "token", "reused", actor=error.user_id, session=error.session_id)
+        await auth.changes.catch_up()
+        await record_event(request, "token", "reused", actor=error.user_id, session=error.session_id)
         raise
     try:
-        user = await rooms["accounts"].get(session.user_id)
+        user = await auth.accounts.get(session.user_id)
     except UserNotFound:
         raise InvalidGrant from None
     if user.disabled_at is not None:
         raise InvalidGrant
-    await record(request, "token", "issued", actor=user.id, grant="refresh_token", session=session.id)
-    return _for_session(rooms, user, session, form.get("scope", ""))
+    await record_event(request, "token", "issued", actor=user.id, grant="refresh_token", session=session.id)
+    return _issue_for_session(auth, user, session, form.get("scope", ""))
 
 
-def _for_session(rooms: State, user: User, session: Session, asked: str = "") -> Token:
-    """A refresh can ask for less; a role that was narrowed meanwhile narrows the session."""
-    issued = rooms["tokens"].issue(
+def _issue_for_session(auth: AuthServices, user: User, session: Session, requested_scope: str = "") -> Token:
+    """Issue at most the session's scopes, and at most those that the user's role grants now."""
+    issued = auth.tokens.issue(
         subject=user.id,
         name=user.name,
         role=user.role,
-        scopes=select_scopes(session.scopes & ROLE_SCOPES[user.role], asked),
+        scopes=select_scopes(session.scopes & ROLE_SCOPES[user.role], requested_scope),
         session_id=session.id,
         client_id=session.client_id or FIRST_PARTY,
     )
-    return _answer(issued, session.refresh_token)
+    return _describe_token(issued, session.refresh_token)
 
 
-async def _client_credentials(request: Request, rooms: State, form: dict[str, str], client: Client | None) -> Token:
+async def _grant_for_client_credentials(
+    request: Request, auth: AuthServices, form: dict[str, str], client: Client | None
+) -> Token:
     """Raises InvalidClient, UnknownScope."""
     if client is None:
         raise InvalidClient
     scopes = select_scopes(client.scopes, form.get("scope", ""))
-    issued = rooms["tokens"].issue(subject=client.id, name=client.name, role=None, scopes=scopes, client_id=client.id)
-    await record(request, "token", "issued", actor=client.id, grant="client_credentials")
-    return _answer(issued)
+    issued = auth.tokens.issue(subject=client.id, name=client.name, role=None, scopes=scopes, client_id=client.id)
+    await record_event(request, "token", "issued", actor=client.id, grant="client_credentials")
+    return _describe_token(issued)
 
 
-def _answer(issued: IssuedToken, refresh_token: str | None = None) -> Token:
+def _describe_token(issued: IssuedToken, refresh_token: str | None = None) -> Token:
     return Token(
         access_token=issued.access_token,
         expires_in=issued.expires_in,
@@ -135,7 +150,7 @@ def _answer(issued: IssuedToken, refresh_token: str | None = None) -> Token:
 
 
 _GRANTS: Mapping[str, Grant] = {
-    "password": _password,
-    "refresh_token": _refresh,
-    "client_credentials": _client_credentials,
+    "password": _grant_for_password,
+    "refresh_token": _grant_for_refresh_token,
+    "client_credentials": _grant_for_client_credentials,
 }

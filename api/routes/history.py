@@ -8,10 +8,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query
 from starlette.requests import Request
 
-from api.deps import Caller, Rooms
-from api.http.audit import record
+from api.deps import Caller, History
+from api.http.audit import record_event
 from api.schemas.history import PastPage, PastPrediction
-from api.schemas.predictions import Problem
+from api.schemas.problems import Problem
 from auth.principal import Principal, Scope
 from monitoring.errors import PredictionNotFound
 
@@ -28,25 +28,25 @@ router = APIRouter(tags=["predictions"], responses=_REFUSALS)
 
 @router.get("/v1/predictions")
 async def past_predictions(
-    rooms: Rooms,
+    history: History,
     principal: Reader,
     limit: Annotated[int, Query(ge=1, le=_MOST)] = 50,
     cursor: Annotated[str | None, Query(pattern=_ID, description="`next` of the page before")] = None,
 ) -> PastPage:
     """Your requests, newest first: those that were answered, and those that were refused."""
-    found = await rooms["history"].newest(principal.subject, limit + 1, cursor)
+    found = await history.newest(principal.subject, limit + 1, cursor)
     page = found[:limit]
     following = page[-1].entry.id if len(found) > limit else None
     return PastPage(entries=[PastPrediction.of(past) for past in page], next=following)
 
 
 @router.get("/v1/predictions/{prediction_id}")
-async def past_prediction(request: Request, prediction_id: str, rooms: Rooms, principal: Reader) -> PastPrediction:
+async def past_prediction(request: Request, prediction_id: str, history: History, principal: Reader) -> PastPrediction:
     """One of your requests, as it was recorded, and its place in the ledger."""
     try:
         if not re.fullmatch(_ID, prediction_id):
             raise PredictionNotFound
-        return PastPrediction.of(await rooms["history"].find(prediction_id, principal.subject))
+        return PastPrediction.of(await history.find(prediction_id, principal.subject))
     except PredictionNotFound:
-        await record(request, "prediction", "not_found")
+        await record_event(request, "prediction", "not_found")
         raise

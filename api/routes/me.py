@@ -1,33 +1,31 @@
-"""`/v1/me`: what the gateway knows of the caller, and what users do with their own accounts."""
+"""`/v1/me`: who the caller is, and what users do with their own accounts."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
 
-from api.deps import CurrentPrincipal, GuardedRoute, Rooms
-from api.http.audit import record
+from api.deps import Changes, Codes, CurrentPrincipal, GuardedRoute, Logins, Users
+from api.http.audit import record_event
+from api.http.problems import document_problems
 from api.rate_limits.limiter import caller_address
-from api.schemas.predictions import Me, Problem
-from api.schemas.users import PasswordChange, TotpBeginning, TotpCode, TotpSecret
+from api.schemas.users import Me, PasswordChange, TotpCode, TotpEnrolment, TotpSecret
 from auth.accounts.passwords import check_password_policy
 from auth.accounts.store import User
 from auth.errors import AuthError, KeyBound, NoAccount, UserNotFound
 
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "content": {"application/problem+json": {}}} for status in (401, 403, 409, 422, 429)
-}
+_PROBLEMS = document_problems(401, 403, 409, 422, 429)
 
 router = APIRouter(tags=["account"], route_class=GuardedRoute)
 
 
 @router.get("/v1/me")
 async def me(principal: CurrentPrincipal) -> Me:
-    """The caller's subject, role and scopes, and when the credentials end."""
+    """The caller's subject, role and scopes, and when the credential expires."""
     return Me(
         subject=principal.subject,
         name=principal.name,
@@ -37,64 +35,72 @@ async def me(principal: CurrentPrincipal) -> Me:
     )
 
 
-async def _own_account(rooms: Rooms, principal: CurrentPrincipal) -> User:
+async def _get_own_account(users: Users, principal: CurrentPrincipal) -> User:
     """Raises KeyBound, NoAccount."""
     if principal.key_id is not None:
         raise KeyBound("An API key cannot change how its owner logs in. Log in to do that.")
     try:
-        return await rooms["accounts"].get(principal.subject)
+        return await users.get(principal.subject)
     except UserNotFound:
         raise NoAccount("Only users of this gateway have a password here. Log in as one.") from None
 
 
-OwnAccount = Annotated[User, Depends(_own_account)]
+OwnAccount = Annotated[User, Depends(_get_own_account)]
 
 
 @asynccontextmanager
-async def _recorded(request: Request, event: str, outcome: str) -> AsyncIterator[None]:
-    """Note how it ends, refused or done."""
+async def _outcome_recorded(request: Request, event: str, outcome: str) -> AsyncIterator[None]:
+    """Record `outcome` in the audit log, or "refused" when an AuthError ends the context."""
     try:
         yield
     except AuthError as error:
-        await record(request, event, "refused", code=error.code)
+        await record_event(request, event, "refused", code=error.code)
         raise
-    await record(request, event, outcome)
+    await record_event(request, event, outcome)
 
 
-@router.post("/v1/me/password", status_code=204, responses=_REFUSALS)
+@router.post("/v1/me/password", status_code=204, responses=_PROBLEMS)
 async def change_password(
-    request: Request, rooms: Rooms, principal: CurrentPrincipal, user: OwnAccount, asked: PasswordChange
+    request: Request,
+    users: Users,
+    logins: Logins,
+    changes: Changes,
+    principal: CurrentPrincipal,
+    user: OwnAccount,
+    body: PasswordChange,
 ) -> None:
-    """Set another password. The caller's other log-ins end, this one stays."""
-    async with _recorded(request, "password", "changed"):
-        new = asked.new_password.get_secret_value()
-        check_password_policy(new, user.name)  # before the other one is hashed, which takes long
-        await rooms["logins"].check_password(user, asked.current_password.get_secret_value(), caller_address(request))
-        await rooms["accounts"].change(user.id, password=new, keep_session=principal.session_id)
-        await rooms["changes"].catch_up()
+    """Set a new password. The caller's other sessions end; this one continues."""
+    async with _outcome_recorded(request, "password", "changed"):
+        new = body.new_password.get_secret_value()
+        check_password_policy(new, user.name)  # before the current one is hashed, which takes long
+        await logins.check_password(user, body.current_password.get_secret_value(), caller_address(request))
+        await users.change(user.id, password=new, keep_session=principal.session_id)
+        await changes.catch_up()
 
 
-@router.post("/v1/me/totp", status_code=201, responses=_REFUSALS)
-async def begin_totp(request: Request, rooms: Rooms, user: OwnAccount, asked: TotpBeginning) -> TotpSecret:
-    """Make a secret for an authenticator app (RFC 6238). Nothing is asked for until a code confirms it."""
-    async with _recorded(request, "totp", "begun"):
-        await rooms["logins"].check_password(user, asked.current_password.get_secret_value(), caller_address(request))
-        enrolment = await rooms["codes"].begin(user)
+@router.post("/v1/me/totp", status_code=201, responses=_PROBLEMS)
+async def begin_totp(
+    request: Request, logins: Logins, codes: Codes, user: OwnAccount, body: TotpEnrolment
+) -> TotpSecret:
+    """Create a secret for an authenticator app (RFC 6238). Log-ins need no code until one code confirms the secret."""
+    async with _outcome_recorded(request, "totp", "begun"):
+        await logins.check_password(user, body.current_password.get_secret_value(), caller_address(request))
+        enrolment = await codes.begin(user)
     return TotpSecret(secret=enrolment.secret, uri=enrolment.uri)
 
 
-@router.post("/v1/me/totp/confirm", status_code=204, responses=_REFUSALS)
+@router.post("/v1/me/totp/confirm", status_code=204, responses=_PROBLEMS)
 async def confirm_totp(
-    request: Request, rooms: Rooms, principal: CurrentPrincipal, user: OwnAccount, asked: TotpCode
+    request: Request, codes: Codes, changes: Changes, principal: CurrentPrincipal, user: OwnAccount, body: TotpCode
 ) -> None:
-    """From now on log-ins need a code. The caller's other log-ins end, this one stays."""
-    async with _recorded(request, "totp", "confirmed"):
-        await rooms["codes"].confirm(user, asked.code.get_secret_value(), principal.session_id)
-        await rooms["changes"].catch_up()
+    """Require a code for every log-in from now on. The caller's other sessions end; this one continues."""
+    async with _outcome_recorded(request, "totp", "confirmed"):
+        await codes.confirm(user, body.code.get_secret_value(), principal.session_id)
+        await changes.catch_up()
 
 
-@router.delete("/v1/me/totp", status_code=204, responses=_REFUSALS)
-async def remove_totp(request: Request, rooms: Rooms, user: OwnAccount, asked: TotpCode) -> None:
-    """Log-ins need no code any more, for one that is current."""
-    async with _recorded(request, "totp", "removed"):
-        await rooms["logins"].remove_codes(user, asked.code.get_secret_value(), caller_address(request))
+@router.delete("/v1/me/totp", status_code=204, responses=_PROBLEMS)
+async def remove_totp(request: Request, logins: Logins, user: OwnAccount, body: TotpCode) -> None:
+    """Stop requiring codes for log-ins; this takes a current code."""
+    async with _outcome_recorded(request, "totp", "removed"):
+        await logins.remove_codes(user, body.code.get_secret_value(), caller_address(request))

@@ -1,4 +1,4 @@
-"""`/metrics` for callers who hold `metrics:read`; the private port needs no login."""
+"""`/metrics` for callers with `metrics:read`; the private port serves the same without credentials."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from auth.principal import Scope
 
 
 def metrics_router(registry: CollectorRegistry) -> APIRouter:
-    """Serve what `registry` holds, as Prometheus text."""
+    """Serve the metrics of `registry` as Prometheus text."""
     router = APIRouter(tags=["monitoring"])
 
     @router.get("/metrics", response_class=PlainTextResponse, dependencies=[Depends(Caller(Scope.METRICS_READ))])
     async def metrics() -> Response:
-        # In a thread: with several workers there are files to read.
+        """The gateway's metrics as Prometheus text."""
+        # In a thread: several workers share their metrics through files, which it must read.
         return Response(await asyncio.to_thread(generate_latest, registry), media_type=CONTENT_TYPE_LATEST)
 
     return router

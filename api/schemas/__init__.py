@@ -1,1 +1,1 @@
-"""TODO."""
+"""The JSON bodies of requests and responses, as Pydantic models."""

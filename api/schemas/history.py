@@ -1,4 +1,4 @@
-"""Past predictions, as they are shown."""
+"""The responses of the caller's history of predictions."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ class Proof(BaseModel):
 
     writer: str
     seq: int
-    commitment: str = Field(description="SHA-256 over the salt and the document that is kept")
-    hash: str = Field(description="SHA-256 over the entry and the hash of the one before it")
+    commitment: str = Field(description="SHA-256 over the salt and the recorded document")
+    hash: str = Field(description="SHA-256 over the entry and the hash of the entry before it")
 
 
 class PastPrediction(BaseModel):
-    """What was recorded of a request. One that got no prediction has a `code`, and null for what it lacks."""
+    """A recorded request. One that was refused has a `code`, and null for everything that it lacks."""
 
     id: str = Field(description="UUIDv7")
     at: str = Field(description="UTC, to the microsecond")
     status: int
     code: str | None
-    count: int = Field(description="how many equal refusals this stands for")
+    count: int = Field(description="how many equal refusals this entry represents")
     label: str | None
     confidence: float | None
-    predictions: list[LabelProbability] = Field(description="all labels, best first")
+    predictions: list[LabelProbability] = Field(description="all labels, most probable first")
     model: ModelResponse | None
     image: ImageResponse | None
     preprocessing: str | None

@@ -1,4 +1,4 @@
-"""The shapes of `/v1/keys`, which the command line shares."""
+"""The bodies of `/v1/keys`, which the command line uses, too."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from api.schemas.predictions import JSON_NUMBER
+from api.schemas.fields import JSON_NUMBER, Quota
 from auth.api_keys.store import OVERLAP, ApiKey, KeyTerms
 from auth.principal import Scope
 
@@ -18,35 +18,34 @@ DEFAULT_DAYS = 90
 DEFAULT_OVERLAP_HOURS = OVERLAP // timedelta(hours=1)
 
 
-def _printable(text: str) -> str:
+def _check_printable(text: str) -> str:
     if not text.isprintable():
         raise ValueError("must be printable")
     return text
 
 
-def _network(text: str) -> str:
-    if "%" in text:  # a zone means something on one machine alone
+def _normalize_network(text: str) -> str:
+    if "%" in text:  # an IPv6 zone is meaningful on one machine only
         raise ValueError("must be an address or a network without a zone")
     return str(ip_network(text))
 
 
 Name = Annotated[
-    str, Field(min_length=1, max_length=64, json_schema_extra={"format": "printable"}), AfterValidator(_printable)
+    str, Field(min_length=1, max_length=64, json_schema_extra={"format": "printable"}), AfterValidator(_check_printable)
 ]
-Network = Annotated[str, AfterValidator(_network), Field(json_schema_extra={"format": "ip-network"})]
-Quota = Annotated[int, Field(ge=0, le=2**53), JSON_NUMBER]
+Network = Annotated[str, AfterValidator(_normalize_network), Field(json_schema_extra={"format": "ip-network"})]
 Days = Annotated[int, Field(ge=1, le=MAX_DAYS, description="from now"), JSON_NUMBER]
 
 
 class NewKey(BaseModel):
-    """What is asked of a new key."""
+    """The terms of a new key."""
 
     model_config = ConfigDict(extra="forbid")
 
     name: Name
     scopes: list[Scope] = Field([Scope.PREDICT], min_length=1, max_length=len(Scope))
     expires_days: Days = DEFAULT_DAYS
-    addresses: list[Network] = Field([], max_length=16, description="addresses or networks; any where there is none")
+    addresses: list[Network] = Field([], max_length=16, description="where the key may be used; empty: anywhere")
     rate: str | None = Field(None, pattern=r"^[1-9][0-9]{0,8}/(second|minute|hour|day)$", examples=["60/minute"])
     monthly_requests: Quota | None = None
     monthly_megapixels: Quota | None = None
@@ -64,14 +63,14 @@ class NewKey(BaseModel):
 
 
 class Rotation(BaseModel):
-    """How a key is rotated."""
+    """How to rotate a key."""
 
     model_config = ConfigDict(extra="forbid")
 
     overlap_hours: Annotated[int, Field(ge=0, le=MAX_OVERLAP_HOURS), JSON_NUMBER] = Field(
-        DEFAULT_OVERLAP_HOURS, description="how long the old secret still counts"
+        DEFAULT_OVERLAP_HOURS, description="how long the old secret stays valid"
     )
-    expires_days: Days | None = Field(None, description="from now; the key ends when it did, if absent")
+    expires_days: Days | None = Field(None, description="from now; if absent, the expiry does not change")
 
     @property
     def overlap(self) -> timedelta:
@@ -96,24 +95,24 @@ class KeyResponse(BaseModel):
     monthly_megapixels: int | None
     created_at: datetime
     expires_at: datetime
-    previous_until: datetime | None = Field(description="until when the secret before the last rotation counts")
+    previous_until: datetime | None = Field(description="until when the secret before the last rotation is valid")
     revoked_at: datetime | None
     last_used_at: datetime | None
 
     @classmethod
     def of(cls, key: ApiKey) -> KeyResponse:
-        return cls(**_members(key))
+        return cls(**_list_fields(key))
 
 
 class KeyWithSecret(KeyResponse):
-    key: str = Field(description="the whole key, shown this once")
+    key: str = Field(description="the whole key, shown only in this response")
 
     @classmethod
-    def showing(cls, key: ApiKey, text: str) -> KeyWithSecret:
-        return cls(**_members(key), key=text)
+    def of_secret(cls, key: ApiKey, text: str) -> KeyWithSecret:
+        return cls(**_list_fields(key), key=text)
 
 
-def _members(key: ApiKey) -> dict[str, Any]:
+def _list_fields(key: ApiKey) -> dict[str, Any]:
     terms = key.terms
     return {
         "id": key.id,
@@ -134,4 +133,5 @@ def _members(key: ApiKey) -> dict[str, Any]:
 
 
 def in_days(days: int) -> datetime:
+    """The moment so many days from now, in UTC."""
     return datetime.now(UTC) + timedelta(days=days)

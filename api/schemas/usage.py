@@ -1,4 +1,4 @@
-"""The shapes of the answers about use and cost."""
+"""The responses about usage and cost."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, Field
 
+from api.prediction.quotas import CostEstimate
 from auth.quotas.tallies import PIXELS_IN_MEGAPIXEL, Limits, Tally
 
 
@@ -15,7 +16,7 @@ class Amounts(BaseModel):
 
 
 class Bounds(BaseModel):
-    """`null`: without a limit."""
+    """`null` means unlimited."""
 
     requests: int | None
     megapixels: float | None
@@ -41,11 +42,16 @@ class KeyUsage(Amounts):
 
 
 class UsageResponse(KeyUsage):
-    month: str = Field(description="the calendar month in UTC, as 2026-11")
+    month: str = Field(description="the calendar month in UTC, for example 2026-11")
     resets_at: datetime
-    key: KeyUsage | None = Field(description="what was done with the API key of this request")
+    key: KeyUsage | None = Field(description="the usage of the API key that authenticates this request")
 
 
 class DryRunResponse(BaseModel):
     cost: Amounts
     remaining: Bounds = Field(description="before the cost; the smaller of the account's and the API key's")
+
+    @classmethod
+    def of(cls, estimate: CostEstimate) -> DryRunResponse:
+        cost = Amounts(requests=1, megapixels=estimate.pixels / PIXELS_IN_MEGAPIXEL)
+        return cls(cost=cost, remaining=Bounds.of(estimate.remaining))

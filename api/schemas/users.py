@@ -1,4 +1,4 @@
-"""The shapes of `/v1/users` and of what users do with their own accounts."""
+"""The bodies of `/v1/users`, and of what users do with their own accounts."""
 
 from __future__ import annotations
 
@@ -8,42 +8,42 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StrictBool, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from api.schemas.predictions import JSON_NUMBER
+from api.schemas.fields import Quota
 from auth.accounts.passwords import MAX_LENGTH, MIN_LENGTH
 from auth.accounts.store import Quotas, User
-from auth.principal import Role
+from auth.principal import Role, Scope
 
-Quota = Annotated[int, Field(ge=0, le=2**53), JSON_NUMBER]
-# The rules are the auth room's, and so are its words for a breach.
+# Only the schema is here: auth.accounts.passwords enforces the rules and words the refusals.
 NewPassword = Annotated[
     SecretStr,
     Field(
-        description="none that is guessed first", json_schema_extra={"minLength": MIN_LENGTH, "maxLength": MAX_LENGTH}
+        description="must not be a commonly used password",
+        json_schema_extra={"minLength": MIN_LENGTH, "maxLength": MAX_LENGTH},
     ),
 ]
 _QUOTAS = Quotas.__optional_keys__
 
 
-class _Asked(BaseModel):
-    # A field that may not be set is refused, rather than ignored.
+class _RequestBody(BaseModel):
+    # A field that cannot be set is an error; ignoring it would hide the caller's mistake.
     model_config = ConfigDict(extra="forbid")
 
 
-class _WithQuotas(_Asked):
-    monthly_requests: Quota | None = Field(None, description="null: without bound")
-    monthly_megapixels: Quota | None = Field(None, description="null: without bound")
+class _BodyWithQuotas(_RequestBody):
+    monthly_requests: Quota | None = Field(None, description="null: unlimited")
+    monthly_megapixels: Quota | None = Field(None, description="null: unlimited")
 
     def quotas(self) -> Quotas:
-        """Those that were given."""
-        given: Quotas = {}
+        """The quotas that the body contains."""
+        quotas: Quotas = {}
         if "monthly_requests" in self.model_fields_set:
-            given["monthly_requests"] = self.monthly_requests
+            quotas["monthly_requests"] = self.monthly_requests
         if "monthly_megapixels" in self.model_fields_set:
-            given["monthly_megapixels"] = self.monthly_megapixels
-        return given
+            quotas["monthly_megapixels"] = self.monthly_megapixels
+        return quotas
 
 
-class NewUser(_WithQuotas):
+class NewUser(_BodyWithQuotas):
     name: str = Field(
         description="1 to 64 of the characters a-z 0-9 . _ @ -", json_schema_extra={"pattern": "^[a-z0-9._@-]{1,64}$"}
     )
@@ -51,8 +51,8 @@ class NewUser(_WithQuotas):
     password: NewPassword
 
 
-class UserPatch(_WithQuotas):
-    """What is to become other; what is absent stays."""
+class UserPatch(_BodyWithQuotas):
+    """The fields to change; absent fields stay as they are."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
@@ -61,16 +61,16 @@ class UserPatch(_WithQuotas):
     password: NewPassword | SkipJsonSchema[None] = None
 
     @model_validator(mode="after")
-    def _something(self) -> Self:
-        given = self.model_fields_set
-        if not given:
+    def _check_fields(self) -> Self:
+        present = self.model_fields_set
+        if not present:
             raise ValueError("name at least one field")
-        if any(getattr(self, name) is None for name in given - _QUOTAS):
+        if any(getattr(self, name) is None for name in present - _QUOTAS):
             raise ValueError("only a quota can be null")
         return self
 
-    def told(self) -> dict[str, str]:
-        """For the record: which fields, and the new role."""
+    def describe(self) -> dict[str, str]:
+        """The detail of the audit record: the names of the fields, and the new role."""
         role = {"role": self.role.value} if self.role else {}
         return {"fields": " ".join(sorted(self.model_fields_set)), **role}
 
@@ -99,21 +99,31 @@ class UserResponse(BaseModel):
         )
 
 
-class PasswordChange(_Asked):
+class Me(BaseModel):
+    """The caller."""
+
+    subject: str
+    name: str
+    role: Role | None
+    scopes: list[Scope]
+    expires_at: datetime | None
+
+
+class PasswordChange(_RequestBody):
     current_password: SecretStr
     new_password: NewPassword
 
 
-class TotpBeginning(_Asked):
+class TotpEnrolment(_RequestBody):
     current_password: SecretStr
 
 
-class TotpCode(_Asked):
+class TotpCode(_RequestBody):
     code: SecretStr = Field(description="six digits")
 
 
 class TotpSecret(BaseModel):
-    """Shown once, and of use once a code has confirmed it."""
+    """Shown only once; it takes effect when a code confirms it."""
 
     secret: str = Field(description="base32")
     uri: str = Field(description="otpauth://…, for a QR code")

@@ -1,1 +1,1 @@
-"""The long-lived services of a process, grouped; each group is opened by its own context manager."""
+"""The long-lived services of a process in groups, each opened by its own context manager."""

@@ -1,23 +1,72 @@
-"""Services that record what happened."""
+"""Services that record what happened: the audit log and the prediction ledger."""
 
 from __future__ import annotations
 
-from api.prediction.recording import QuotaChargeRecorder
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api.services.audit import AuditRecorder
 from api.settings import Settings
-from auth.quotas.meter import UsageMeter
+from monitoring.audit.store import AuditStore
+from monitoring.audit.trail import AuditTrail
 from monitoring.chains.signing import Signer
-from monitoring.ledger.journal import Journal, SpoolPolicy
+from monitoring.ledger.journal import ChargeRecorder, Journal, SpoolPolicy
+from monitoring.ledger.ledger import Ledger
+from monitoring.ledger.ledger import State as LedgerState
+from monitoring.ledger.reader import LedgerReader
 from monitoring.ledger.store import LedgerStore
+from monitoring.metrics import Metrics
 from storage.engine import open_blocking_engine, sqlite_path
 from storage.transactions import WRITING
 
 LEDGER_WAIT_S = 1  # after that the spool takes the entries
 
 
-def open_journal(settings: Settings, meter: UsageMeter) -> Journal:
+@dataclass(frozen=True, slots=True)
+class RecordingServices:
+    """`audit` and `ledger` write; `audit_log` and `history` read what they wrote."""
+
+    audit: AuditRecorder
+    audit_log: AuditStore
+    ledger: Ledger
+    history: LedgerReader
+
+
+@asynccontextmanager
+async def open_recording_services(
+    settings: Settings, engine: AsyncEngine, metrics: Metrics, charges: ChargeRecorder
+) -> AsyncIterator[RecordingServices]:
+    """Open the audit trail and the ledger, which counts `charges` in the transactions that record predictions.
+
+    Raises LedgerUnavailable, OSError.
+    """
+    async with AsyncExitStack() as stack:
+        audit_log = AuditStore(engine)
+        trail = await stack.enter_async_context(AuditTrail(audit_log, metrics.audit_failures.inc).running())
+        journal = open_journal(settings, charges)
+        ledger = await stack.enter_async_context(
+            Ledger(journal, _report_ledger_state(metrics), metrics.ledger_entries.inc)
+        )
+        audit = AuditRecorder(trail, metrics.auth_events)
+        yield RecordingServices(audit, audit_log, ledger, LedgerReader(engine))
+
+
+def open_journal(settings: Settings, charges: ChargeRecorder) -> Journal:
     """Create the ledger's journal, on its own connection to the database. Raises SettingsError, BadLedgerKey."""
     url = settings.database_url.get_secret_value()
     engine = open_blocking_engine(url, LEDGER_WAIT_S)
     store = LedgerStore(engine.execution_options(**WRITING), Signer(settings.ledger_key()))
     spool = SpoolPolicy(settings.ledger.spool_folder, settings.ledger.spool_megabytes * 1_000_000, sqlite_path(url))
-    return Journal(store, QuotaChargeRecorder(meter), spool, keep=settings.ledger.enabled)
+    return Journal(store, charges, spool, keep=settings.ledger.enabled)
+
+
+def _report_ledger_state(metrics: Metrics) -> Callable[[LedgerState, int], None]:
+    def report(current: LedgerState, spooled: int) -> None:
+        for state in LedgerState:
+            metrics.ledger_state.labels(state).set(state is current)
+        metrics.ledger_spooled.set(spooled)
+
+    return report

@@ -14,7 +14,7 @@ import pyotp
 import pytest
 
 from api.cli import run
-from api.lifespan import one_time_codes
+from api.services.auth import one_time_codes
 from api.settings import Settings, load_settings
 from auth.accounts.store import UserStore
 from auth.login.data_keys import new_data_key

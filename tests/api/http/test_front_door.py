@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from api.http.uploads import MAX_BODY_BYTES
+from api.prediction.admission import MAX_BODY_BYTES
 from api.settings import Environment
 
 

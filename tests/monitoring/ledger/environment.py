@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Row, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from api.prediction.quotas import QuotaChargeRecorder
 from api.services.recording import open_journal
 from api.settings import Settings
 from auth.quotas.meter import UsageMeter
@@ -47,7 +48,7 @@ class LedgerEnvironment:
     async def ledger(self, **changes: Any) -> AsyncIterator[Ledger]:
         options = {"signing_key": self.key, "spool_folder": self.folder, "spool_megabytes": 1, **changes}
         settings = Settings(_env_file=None, database_url=self.url, ledger=options)
-        journal = open_journal(settings, UsageMeter(self.engine))
+        journal = open_journal(settings, QuotaChargeRecorder(UsageMeter(self.engine)))
         self.journals.append(journal)
         async with Ledger(journal, self._hear, self._count, lambda: NOW) as ledger:
             yield ledger

@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import Engine, event, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from api.prediction.quotas import QuotaChargeRecorder
 from api.services.recording import open_journal
 from api.settings import Settings
 from auth.quotas.meter import UsageMeter
@@ -222,7 +223,9 @@ async def test_beside_a_ledger_that_writes(url: str, engine: AsyncEngine, tmp_pa
     """Pruning and erasing disturb no writer: all that was recorded meanwhile is there, and verifies."""
     await asyncio.to_thread(fill, url, 3000, LONG_AGO)
     options = {"signing_key": KEY, "spool_folder": tmp_path / "spool"}
-    journal = open_journal(Settings(_env_file=None, database_url=url, ledger=options), UsageMeter(engine))
+    journal = open_journal(
+        Settings(_env_file=None, database_url=url, ledger=options), QuotaChargeRecorder(UsageMeter(engine))
+    )
 
     def upkeep() -> None:
         with opened(url) as blocking:

@@ -1,0 +1,30 @@
+"""How the ledger records an error that ends a prediction request: by the response that the client gets."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from fastapi.exceptions import RequestValidationError
+from slowapi.errors import RateLimitExceeded
+from starlette.exceptions import HTTPException
+
+from api.http.errors import CLIENT_LEFT, find_status
+from api.prediction.errors import ClientDisconnected
+
+
+def classify_error(error: Exception) -> tuple[int, str]:
+    """The status and the stable code of the response to `error`."""
+    status = find_status(error)
+    if status is not None:
+        code: str = error.code  # type: ignore[attr-defined]  # every mapped class declares it
+        return status, code
+    match error:
+        case ClientDisconnected():
+            return CLIENT_LEFT, error.code
+        case RateLimitExceeded():
+            return HTTPStatus.TOO_MANY_REQUESTS, "rate_limited"
+        case RequestValidationError():
+            return HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request"
+        case HTTPException():
+            return error.status_code, "bad_request"
+    return HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error"

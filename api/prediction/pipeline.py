@@ -1,0 +1,172 @@
+"""Predictions from request to ledger, in this order: principal, admission, decode, infer, ledger.
+
+Transports authenticate the principal and shape the response; everything between happens here. The pipeline records
+in the ledger every request that it refuses.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+
+from api.prediction.admission import (
+    compute_deadline,
+    estimate_body_bytes,
+    finish_before,
+    finish_while_connected,
+)
+from api.prediction.errors import ClientDisconnected
+from api.prediction.quotas import CostEstimate, encode_charge, estimate_cost
+from api.prediction.recording import describe_prediction, describe_refusal
+from api.prediction.request import PredictionRequest, RecordedPrediction, RequestOrigin
+from api.services.recording import RecordingServices
+from api.services.serving import ServingServices
+from auth.errors import QuotaExceeded
+from auth.principal import Principal
+from auth.quotas.meter import UsageMeter
+from auth.quotas.tallies import QuotaCharge
+from model.errors import DeadlineExceeded, MemoryFull, Overloaded
+from model.serving.memory_budget import Reservation
+from model.serving.prediction import Prediction
+from monitoring.metrics import Metrics
+
+# Maps an error to the HTTP status and the stable code that the ledger records.
+ClassifyError = Callable[[Exception], tuple[int, str]]
+
+_SHED_REASONS: dict[type[Exception], str] = {
+    Overloaded: "queue_full",
+    MemoryFull: "memory",
+    DeadlineExceeded: "deadline",
+    ClientDisconnected: "caller_left",
+}
+
+
+class PredictionPipeline:
+    """The prediction use case of one process, for any number of transports.
+
+    `longest_s` bounds how many seconds any request may take.
+    """
+
+    def __init__(
+        self,
+        serving: ServingServices,
+        recording: RecordingServices,
+        meter: UsageMeter,
+        metrics: Metrics,
+        classify_error: ClassifyError,
+        longest_s: float,
+    ) -> None:
+        self._predictions = serving.predictions
+        self._memory = serving.memory
+        self._recording = recording
+        self._meter = meter
+        self._metrics = metrics
+        self._classify_error = classify_error
+        self._longest_s = longest_s
+
+    def check_capacity(self, principal: Principal) -> None:
+        """Raise Overloaded if the queue would reject the principal's request now.
+
+        `run` checks this too. A transport calls it first so that a rejected request costs as little as possible.
+        """
+        queue = self._predictions.queue
+        if queue.busy:
+            try:
+                queue.check_capacity(principal.subject)
+            except Overloaded as error:
+                self._count_shed(error)
+                raise
+
+    async def run(self, request: PredictionRequest) -> RecordedPrediction:
+        """Classify the image; return once the prediction is durable in the ledger and charged to the quotas.
+
+        Raises Overloaded, MemoryFull, DeadlineExceeded, ClientDisconnected, QuotaExceeded, a subclass of
+        ImageRefused, LedgerFull, LedgerUnavailable, and what `request.read_body` raises.
+        """
+        origin, deadline = request.origin, compute_deadline(request.timeout_s, self._longest_s)
+        charges: list[QuotaCharge] = []
+
+        async def admit(pixels: int) -> None:
+            charges.append(await self._meter.admit(origin.principal, pixels))
+
+        async with self._refusals_counted(origin):
+            with self._refusals_recorded(origin):
+                self._predictions.queue.check_capacity(origin.principal.subject)
+                async with self._reserve_memory(request, deadline) as reservation:
+                    image = await finish_before(deadline, request.read_body())
+                    work = self._predictions.predict(
+                        image, admit, reservation=reservation, caller=origin.principal.subject, deadline=deadline
+                    )
+                    if request.wait_for_disconnect is not None and self._predictions.in_use:
+                        prediction = await finish_while_connected(work, request.wait_for_disconnect)
+                    else:
+                        prediction = await work
+            # Not recorded here: the transaction that refuses a charge records the refusal itself, and a ledger that
+            # cannot be written cannot record one.
+            prediction_id = await self._record(origin, prediction, charges[0])
+        self._metrics.predictions.labels(prediction.model.full_name, prediction.label).inc()
+        self._metrics.confidence.observe(prediction.confidence)
+        return RecordedPrediction(prediction_id, prediction)
+
+    async def dry_run(self, request: PredictionRequest) -> CostEstimate:
+        """Estimate the cost of the request from the image's header; nothing is decoded or charged.
+
+        Raises MemoryFull, DeadlineExceeded, a subclass of ImageRefused, DatabaseUnavailable, and what
+        `request.read_body` raises.
+        """
+        with self._refusals_recorded(request.origin):
+            deadline = compute_deadline(request.timeout_s, self._longest_s)
+            async with self._reserve_memory(request, deadline):
+                needs = await self._predictions.measure(await finish_before(deadline, request.read_body()))
+            return await estimate_cost(self._meter, request.origin.principal, needs.pixels)
+
+    def record_refusal(self, origin: RequestOrigin, error: Exception) -> None:
+        """Record a request that got no prediction. For transports: only what they refuse without calling `run`."""
+        self._recording.ledger.refuse(describe_refusal(origin, *self._classify_error(error)))
+
+    def _reserve_memory(self, request: PredictionRequest, deadline: float) -> AbstractAsyncContextManager[Reservation]:
+        amount = estimate_body_bytes(request.content_length, self._memory.largest)
+        return self._memory.reserved_for(amount, request.origin.principal.subject, deadline)
+
+    async def _record(self, origin: RequestOrigin, prediction: Prediction, charge: QuotaCharge) -> str:
+        started = time.perf_counter()
+        try:
+            # While requests wait for a worker, predictions share transactions: each commit costs time of a core.
+            share = self._predictions.queue.waiting > 0
+            facts = describe_prediction(origin, prediction)
+            return await self._recording.ledger.record(facts, encode_charge(charge), has_time=share)
+        finally:
+            self._metrics.stage_seconds.labels("commit").observe(time.perf_counter() - started)
+
+    @contextmanager
+    def _refusals_recorded(self, origin: RequestOrigin) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.record_refusal(origin, error)
+            raise
+
+    @asynccontextmanager
+    async def _refusals_counted(self, origin: RequestOrigin) -> AsyncIterator[None]:
+        """Count rejections by reason, and record exceeded quotas in the audit log."""
+        try:
+            yield
+        except QuotaExceeded as error:
+            self._metrics.rate_limited.labels("quota").inc()
+            await self._recording.audit.record(
+                "quota",
+                "refused",
+                principal=origin.principal,
+                address=origin.address,
+                request_id=origin.request_id,
+                quota=error.quota,
+                holder=error.holder,
+            )
+            raise
+        except tuple(_SHED_REASONS) as error:
+            self._count_shed(error)
+            raise
+
+    def _count_shed(self, error: Exception) -> None:
+        self._metrics.shed.labels(_SHED_REASONS[type(error)]).inc()

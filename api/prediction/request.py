@@ -1,0 +1,50 @@
+"""What a transport hands to the pipeline, and what it gets back."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from auth.principal import Principal
+from model.serving.prediction import Prediction
+
+ReadBody = Callable[[], Awaitable[bytes]]
+WaitForDisconnect = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestOrigin:
+    """Who sent a request and through which route: what the ledger and the audit log record of it.
+
+    `address` is the client's address, `route` the route's template.
+    """
+
+    principal: Principal
+    address: str
+    request_id: str
+    route: str
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionRequest:
+    """One image to classify.
+
+    `read_body` returns the encoded image; it raises ClientDisconnected when the client leaves meanwhile.
+    `content_length` is the declared length of the body in bytes, None if the client declared none.
+    `timeout_s` is the caller's own limit in seconds; None for the longest that the gateway allows.
+    `wait_for_disconnect` returns once the client has left; without it the pipeline finishes every request.
+    """
+
+    origin: RequestOrigin
+    read_body: ReadBody
+    content_length: int | None = None
+    timeout_s: float | None = None
+    wait_for_disconnect: WaitForDisconnect | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedPrediction:
+    """A prediction with the id (UUIDv7) of its durable ledger entry."""
+
+    id: str
+    prediction: Prediction

@@ -1,0 +1,68 @@
+"""The route class of predictions: every request of a known caller that gets no prediction is in the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from api.deps import Caller, get_pipeline
+from api.http.uploads import check_declared_length
+from api.prediction.errors import ClientDisconnected
+from api.prediction.request import RequestOrigin
+from api.rate_limits.limiter import caller_address
+from auth.principal import Principal, Scope
+
+
+class _RefusedByPipeline(Exception):
+    """Carries an error of the pipeline, which has recorded it, through FastAPI to the route class."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
+@contextmanager
+def recorded_by_pipeline() -> Iterator[None]:
+    """Enclose what an endpoint of a RecordedRoute does with the pipeline, so that no refusal is recorded twice."""
+    try:
+        yield
+    except ClientDisconnected:
+        raise _RefusedByPipeline(ClientDisconnect()) from None
+    except Exception as error:
+        raise _RefusedByPipeline(error) from None
+
+
+class RecordedRoute(APIRoute):
+    """Records what is refused before the pipeline runs: a missing scope, a rate limit, an invalid parameter, …
+
+    The caller's scope, the queue's capacity and the declared length are checked before FastAPI resolves anything, so
+    that refusing a request costs little.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle, authorize = super().get_route_handler(), Caller(Scope.PREDICT)
+
+        async def handle_recorded(request: Request) -> Response:
+            pipeline = get_pipeline(request)
+            try:
+                pipeline.check_capacity(await authorize(request))
+                check_declared_length(request)
+                return await handle(request)
+            except _RefusedByPipeline as refused:
+                raise refused.error from refused.error.__cause__
+            except Exception as error:
+                principal = getattr(request.state, "principal", None)
+                if principal is not None:
+                    pipeline.record_refusal(describe_origin(request, principal), error)
+                raise
+
+        return handle_recorded
+
+
+def describe_origin(request: Request, principal: Principal) -> RequestOrigin:
+    return RequestOrigin(principal, caller_address(request), request.state.request_id, request.scope["route"].path)

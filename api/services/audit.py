@@ -1,0 +1,51 @@
+"""Audit records of what callers do, whatever transport they use: counted, and written to the audit log."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter
+
+from auth.principal import Principal
+from monitoring.audit.events import new_event
+from monitoring.audit.trail import AuditTrail
+
+# Callers can cause these without limit: the trail writes them in the background and adds up equal ones.
+# Every other outcome is durable before the caller gets a response.
+BACKGROUND_OUTCOMES = frozenset({"missing", "invalid", "forbidden", "refused", "not_found"})
+
+
+class AuditRecorder:
+    """Counts events in `counter`, by event and outcome, and writes them to `trail`."""
+
+    def __init__(self, trail: AuditTrail, counter: Counter) -> None:
+        self._trail = trail
+        self._counter = counter
+
+    async def record(
+        self,
+        event: str,
+        outcome: str,
+        *,
+        principal: Principal | None,
+        address: str,
+        request_id: str,
+        actor: str | None = None,
+        target: str = "",
+        **detail: str,
+    ) -> None:
+        """Record that `actor` (a subject; by default the principal's) did `event` to `target`, with this outcome.
+
+        `event` and `outcome` come from a fixed set, because they label the metric. `detail` may hold no secrets.
+        Raises AuditUnavailable when an outcome that must be durable cannot be written.
+        """
+        self._counter.labels(event, outcome).inc()
+        if actor is None:
+            actor = principal.subject if principal else ""
+        if principal and principal.key_id and principal.subject == actor:
+            detail = {"key": principal.key_id, **detail}
+        recorded = new_event(
+            event, outcome, actor=actor, target=target, address=address, request_id=request_id, detail=detail
+        )
+        if outcome in BACKGROUND_OUTCOMES:
+            self._trail.refuse(recorded)
+        else:
+            await self._trail.write(recorded)

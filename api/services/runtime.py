@@ -1,0 +1,57 @@
+"""What describes the running process itself: its settings, metrics and health, and whether it is shutting down."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api.http.draining import Draining
+from api.rate_limits.limiter import CallerLimits
+from api.settings import Settings
+from monitoring.errors import LedgerFull
+from monitoring.health import Check, Health
+from monitoring.ledger.ledger import Ledger
+from monitoring.ledger.ledger import State as LedgerState
+from monitoring.metrics import Metrics
+from storage.errors import DatabaseUnavailable
+from storage.transactions import ping
+
+PING_LIMIT_S = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeServices:
+    """Nothing here needs to be opened or closed."""
+
+    settings: Settings
+    metrics: Metrics
+    health: Health
+    draining: Draining
+
+
+def build_health_checks(engine: AsyncEngine, ledger: Ledger, limits: CallerLimits) -> dict[str, Check]:
+    """The checks of readiness, by the name that /readyz shows."""
+
+    async def database() -> str | None:
+        try:
+            async with asyncio.timeout(PING_LIMIT_S):
+                await ping(engine)
+        except (DatabaseUnavailable, TimeoutError) as error:
+            if ledger.state is not LedgerState.SPOOLING:
+                raise
+            # Still ready: known credentials are accepted, and the spool takes the ledger's entries.
+            return type(error).__name__
+        return None
+
+    async def recording() -> str | None:
+        if ledger.state is LedgerState.FULL:
+            raise LedgerFull
+        return None if ledger.state is LedgerState.WRITING else ledger.state
+
+    async def model() -> None:
+        """Always ready: the model was loaded and warmed before the first request was accepted."""
+
+    shared = {"limits": limits.word} if limits.shared else {}
+    return {"database": database, "ledger": recording, **shared, "model": model}

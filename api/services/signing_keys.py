@@ -1,0 +1,48 @@
+"""The keys that sign the gateway's tokens: read from the settings, and again whenever their file changes."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import structlog
+
+from api.errors import SettingsError
+from api.settings import Settings
+from auth.errors import WeakSigningKey
+from auth.tokens.keyring import Keyring
+
+KEY_FILE_POLL_S = 0.5
+
+log = structlog.get_logger("atalaya.lifespan")
+
+
+def open_keyring(settings: Settings) -> Keyring:
+    """Raises SettingsError, WeakSigningKey."""
+    return Keyring(settings.auth.signing_algorithm, settings.signing_keys())
+
+
+async def watch_signing_keys(settings: Settings, keyring: Keyring) -> None:
+    """Replace the keys within a second of a change of their file; keep the old ones when the new are invalid."""
+    path = settings.auth.signing_key_file
+    if path is None:
+        return
+    seen = _read_modification_time(path)
+    while True:
+        await asyncio.sleep(KEY_FILE_POLL_S)
+        if (now := _read_modification_time(path)) == seen:
+            continue
+        seen = now
+        try:
+            keyring.replace(settings.signing_keys())
+            log.info("signing_keys_read", kid=keyring.signing.kid)
+        except (SettingsError, WeakSigningKey) as error:
+            log.error("signing_keys_refused", code=error.code)
+
+
+def _read_modification_time(path: Path) -> int:
+    """Nanoseconds since 1970; 0 for a file that cannot be read."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
