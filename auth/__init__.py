@@ -1,4 +1,4 @@
-"""Who is calling, and what they may do."""
+"""Identifies callers and decides what they may do."""
 
 from __future__ import annotations
 

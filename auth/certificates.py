@@ -1,4 +1,4 @@
-"""Client certificates (mutual TLS) whose subjects stand for users."""
+"""Client certificates (mutual TLS) whose subjects are mapped to users."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ RECHECK_S = 60.0
 
 
 class CertificateUsers:
-    """Maps the subjects of verified certificates to names of users; `clock` tells seconds since 1970.
+    """Maps the subjects of verified certificates to user names; `clock` returns seconds since 1970.
 
-    Whoever terminates TLS has verified the certificate's chain. Its time is checked here, since a remembered
-    certificate must not outlive it.
+    The TLS server has already verified the certificate chain. The period of validity is checked here as well, because
+    a cached certificate must not outlive it.
     """
 
     def __init__(self, users: UserStore, names: Mapping[str, str], clock: Callable[[], float] = time.time) -> None:
@@ -30,16 +30,16 @@ class CertificateUsers:
         self._clock = clock
 
     async def verify(self, pem: str) -> VerifiedCredential:
-        """Whom a certificate stands for. Raises InvalidToken, DatabaseUnavailable."""
+        """Return the user of a PEM certificate. Raises InvalidToken, DatabaseUnavailable."""
         try:
             certificate = x509.load_pem_x509_certificate(pem.encode())
             name = self._names[certificate.subject]
         except (ValueError, KeyError, x509.InvalidVersion):
-            raise InvalidToken("This certificate stands for nobody here. Log in in another way.") from None
+            raise InvalidToken("This certificate belongs to no user. Log in in another way.") from None
         begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         found = await self._users.find(name)
         if found is None or found[0].disabled_at or not begins <= datetime.fromtimestamp(self._clock(), UTC) < ends:
-            raise InvalidToken("This certificate stands for nobody now. Renew it, or log in in another way.")
+            raise InvalidToken("This certificate is not valid now. Renew it, or log in in another way.")
         user = found[0]
         principal = Principal(user.id, user.name, user.role, ROLE_SCOPES[user.role], ends)
         until = min(ends.timestamp(), self._clock() + RECHECK_S)

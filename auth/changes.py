@@ -1,7 +1,7 @@
-"""How every process hears within a second that a credential was revoked or changed, without a query a request.
+"""Propagates revocations and changes of credentials to every process within a second, without a query per request.
 
-Each change is a row, numbered under the lock of one counter, so that the numbers become visible in their order: who
-has seen number n has seen all before it. Processes read what is new four times a second.
+Each change is a row. Its number comes from a counter that stays locked until the commit, so numbers become visible in
+order: a process that has read number n has read all lower ones. Processes read new rows four times a second.
 """
 
 from __future__ import annotations
@@ -27,20 +27,21 @@ OnChange = Callable[[str], None]
 
 
 async def announce(connection: AsyncConnection, target: str, *, revoked: bool, expires_at: datetime) -> None:
-    """Add a change to the transaction of what it tells of.
+    """Announce a change, in the transaction that makes it.
 
-    `target` is a kind and an id ("sid:…", "jti:…", "client:…", "user:…", "key:…"). With `revoked`, whatever names
-    the target is refused until `expires_at`, after which it has expired by itself; without, it is read anew.
+    `target` is a kind and an id ("sid:…", "jti:…", "client:…", "user:…", "key:…"). If `revoked`, every process rejects
+    credentials that name the target until `expires_at`, by which time they have expired; otherwise every process
+    verifies them again.
     """
     await connection.execute(delete(changes).where(changes.c.expires_at < datetime.now(UTC)))
-    counted = update(change_counter).values(seq=change_counter.c.seq + 1).returning(change_counter.c.seq)
-    seq = (await connection.execute(counted)).scalar_one()
+    increment = update(change_counter).values(seq=change_counter.c.seq + 1).returning(change_counter.c.seq)
+    seq = (await connection.execute(increment)).scalar_one()
     values = {"seq": seq, "target": target, "revoked": int(revoked), "expires_at": expires_at}
     await connection.execute(insert(changes).values(**values))
 
 
 class ChangeFeed:
-    """What this process knows of revocations. While the database is away, it goes by what it knew last."""
+    """The revocations that this process knows. While the database is unavailable, it uses the last known state."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -51,12 +52,12 @@ class ChangeFeed:
 
     @property
     def version(self) -> int:
-        """Grows with each change that this process hears of."""
+        """Grows with each change that this process reads."""
         return self._seen
 
     @property
     def age_s(self) -> float:
-        """Seconds since the database last answered."""
+        """Seconds since the last successful read."""
         return time.monotonic() - self._read_at
 
     def subscribe(self, listener: OnChange) -> None:
@@ -67,7 +68,7 @@ class ChangeFeed:
         return target in self._revoked
 
     async def catch_up(self) -> None:
-        """Read what is new. Raises DatabaseUnavailable."""
+        """Read the new changes. Raises DatabaseUnavailable."""
         async with reading(self._engine) as connection:
             statement = select(changes).where(changes.c.seq > self._seen).order_by(changes.c.seq)
             rows = (await connection.execute(statement)).all()
@@ -83,7 +84,7 @@ class ChangeFeed:
             self._revoked = {target: until for target, until in self._revoked.items() if until > now}
 
     async def follow(self) -> None:
-        """Catch up four times a second, for ever."""
+        """Catch up four times a second until cancelled."""
         reachable = True
         while True:
             await asyncio.sleep(POLL_S)
@@ -91,7 +92,7 @@ class ChangeFeed:
                 await self.catch_up()
             except DatabaseUnavailable:
                 if reachable:
-                    log.warning("revocations_unreachable", policy="go by what is known")
+                    log.warning("revocations_unreachable", policy="use the last known state")
                 reachable = False
             else:
                 reachable = True

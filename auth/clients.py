@@ -1,4 +1,4 @@
-"""Services that log in as themselves with an id and a secret (RFC 6749, sections 2.3 and 4.4)."""
+"""OAuth clients: services that authenticate with an id and a secret (RFC 6749, sections 2.3 and 4.4)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from auth.sessions import MAX_ACCESS_TOKEN_LIFETIME
 from auth.tables import clients
 from storage.transactions import reading, writing
 
-# What no client can have as its id stays away from the database, which chokes on some characters.
+# Databases reject some characters with an error, so text that cannot be an id is never looked up.
 _ID = re.compile(r"[0-9a-f-]{36}")
 
 
@@ -39,13 +39,13 @@ class Client:
 
 
 class ClientStore:
-    """Every method raises DatabaseUnavailable while the database is away."""
+    """Every method raises DatabaseUnavailable."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
     async def add(self, name: str, scopes: Iterable[Scope]) -> tuple[Client, str]:
-        """Return the new client and its secret, which is kept nowhere else. Raises ClientExists."""
+        """Return the new client and its secret, which is not stored. Raises ClientExists."""
         client = Client(str(uuid4()), name, frozenset(scopes), datetime.now(UTC), None)
         secret = secrets.token_urlsafe(32)
         row = {"id": client.id, "name": name, "scopes": format_scopes(client.scopes), "created_at": client.created_at}
@@ -57,7 +57,7 @@ class ClientStore:
         return client, secret
 
     async def authenticate(self, client_id: str, secret: str) -> Client:
-        """Raises InvalidClient, the same for every reason."""
+        """Return the client. Raises InvalidClient, with the same message for every reason."""
         row = await self._find(client_id) if _ID.fullmatch(client_id) else None
         expected = row.secret_digest if row else _digest("")
         if not hmac.compare_digest(expected, _digest(secret)) or row is None or row.disabled_at is not None:
@@ -74,7 +74,7 @@ class ClientStore:
             return (await connection.execute(select(clients).where(clients.c.id == client_id))).one_or_none()
 
     async def disable(self, name: str) -> Client:
-        """Refuse the client and every token it holds. Raises ClientNotFound."""
+        """Disable the client and revoke its tokens. Raises ClientNotFound."""
         now = datetime.now(UTC)
         statement = update(clients).where(clients.c.name == name).values(disabled_at=now).returning(clients)
         async with writing(self._engine) as connection:
@@ -90,5 +90,5 @@ def _client(row: Row[Any]) -> Client:
 
 
 def _digest(secret: str) -> str:
-    """256 random bits need no slow hash."""
+    """Hash a secret; 256 random bits need no slow password hash."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()

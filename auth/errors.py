@@ -1,4 +1,4 @@
-"""What the auth room refuses, as classes with a stable code.
+"""The errors of the auth package, each with a stable code.
 
     AuthError
     ├── MissingCredentials       missing_credentials
@@ -31,7 +31,7 @@
     ├── TotpConflict             totp_conflict
     └── IssuerUnavailable        issuer_unavailable
 
-Transports map these classes; nothing here knows an HTTP status, and no message holds a secret.
+Transports map these classes to responses: nothing here knows HTTP. No message contains a secret.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from typing import ClassVar
 
 
 class AuthError(Exception):
-    """Base of the room's errors; its message is one sentence that says what to do."""
+    """Base of all errors of this package; the message says what is wrong and what the caller can do."""
 
     code: ClassVar[str]
 
@@ -54,21 +54,21 @@ class InvalidToken(AuthError):
 
 
 class ExpiredToken(InvalidToken):
-    """The same code as its parent: RFC 6750 knows one word for both."""
+    """Has the code of its parent, because RFC 6750 defines one code for both."""
 
 
 class InsufficientScope(AuthError):
-    """The caller is known but may not do this; `scope` names what is missing."""
+    """The caller is authenticated but lacks `scope`."""
 
     code = "insufficient_scope"
 
     def __init__(self, scope: str) -> None:
-        super().__init__(f"This needs the scope {scope}. Ask for a token that has it.")
+        super().__init__(f"This requires the scope {scope}. Request a token that has it.")
         self.scope = scope
 
 
 class BadCredentials(AuthError):
-    """Unknown user, wrong password or disabled user: the caller cannot tell which."""
+    """Unknown user, wrong password or disabled user; the message does not tell which."""
 
     code = "bad_credentials"
 
@@ -77,22 +77,22 @@ class BadCredentials(AuthError):
 
 
 class UnknownScope(AuthError):
-    """A scope was asked for that does not exist or that the role does not grant."""
+    """A requested scope does not exist or is not granted to the caller."""
 
     code = "invalid_scope"
 
 
 class InvalidGrant(AuthError):
-    """A refresh token that is unknown, expired, revoked or another client's: the caller cannot tell which."""
+    """The refresh token is unknown, expired, revoked or another client's; the message does not tell which."""
 
     code = "invalid_grant"
 
     def __init__(self) -> None:
-        super().__init__("The refresh token is not valid any more. Log in again.")
+        super().__init__("The refresh token is no longer valid. Log in again.")
 
 
 class RefreshTokenReused(InvalidGrant):
-    """Answered as its parent; the session has ended."""
+    """A refresh token was used twice, so the session has ended. Clients receive the same response as for the parent."""
 
     def __init__(self, session_id: str, user_id: str) -> None:
         super().__init__()
@@ -101,12 +101,12 @@ class RefreshTokenReused(InvalidGrant):
 
 
 class InvalidClient(AuthError):
-    """Unknown client, wrong secret or disabled client: the caller cannot tell which."""
+    """Unknown client, wrong secret or disabled client; the message does not tell which."""
 
     code = "invalid_client"
 
     def __init__(self) -> None:
-        super().__init__("The client's id or its secret is wrong, or missing. Send both, by HTTP Basic or as fields.")
+        super().__init__("The client id or secret is wrong or missing. Send both, with HTTP Basic or as form fields.")
 
 
 class ClientExists(AuthError):
@@ -118,7 +118,7 @@ class ClientNotFound(AuthError):
 
 
 class KeyNotFound(AuthError):
-    """Not there, or not the caller's to see: the caller cannot tell which."""
+    """The key does not exist, or the caller may not see it; the message does not tell which."""
 
     code = "key_not_found"
 
@@ -127,13 +127,13 @@ class KeyNotFound(AuthError):
 
 
 class KeyEnded(AuthError):
-    """An API key that was revoked or has expired cannot be brought back."""
+    """The API key was revoked or has expired, so it cannot be rotated."""
 
     code = "key_ended"
 
 
 class KeyBound(AuthError):
-    """An API key cannot be used to get round its own bounds."""
+    """An API key was used for an operation that would evade its own restrictions."""
 
     code = "key_bound"
 
@@ -143,7 +143,7 @@ class TooManyKeys(AuthError):
 
 
 class NoAccount(AuthError):
-    """The caller is no user of this gateway: a client, or another issuer's user."""
+    """The caller has no user account here: it is a client, or a user of an external issuer."""
 
     code = "no_account"
 
@@ -161,25 +161,25 @@ class BadUserName(AuthError):
 
 
 class LastAdmin(AuthError):
-    """The one enabled administrator who is left can be neither disabled nor given another role."""
+    """The change would leave no enabled administrator."""
 
     code = "last_admin"
 
 
 class PasswordRefused(AuthError):
-    """The new password is too short, too long or too easy to guess."""
+    """The new password is too short, too long or easily guessed."""
 
     code = "password_refused"
 
 
 class WeakSigningKey(AuthError):
-    """The signing key is missing, unreadable, of another kind, or has fewer than 256 bits."""
+    """The signing key is missing, unreadable, of the wrong type, or has fewer than 256 bits."""
 
     code = "weak_signing_key"
 
 
 class HashingBusy(AuthError):
-    """Too many passwords are waiting to be hashed. `retry_after_s` is in whole seconds, at least 1."""
+    """Too many passwords are waiting to be hashed. `retry_after_s` is a whole number of seconds, at least 1."""
 
     code = "hashing_busy"
 
@@ -189,7 +189,7 @@ class HashingBusy(AuthError):
 
 
 class TooManyGuesses(AuthError):
-    """Guesses failed before, so the next has to wait. `retry_after_s` is in whole seconds, at least 1."""
+    """Earlier log-ins failed, so the next one is delayed. `retry_after_s` is a whole number of seconds, at least 1."""
 
     code = "too_many_guesses"
 
@@ -199,7 +199,7 @@ class TooManyGuesses(AuthError):
 
 
 class BadCode(AuthError):
-    """The password is right, but not the one-time code (RFC 6238)."""
+    """The password is right, but the one-time code (RFC 6238) is not."""
 
     code = "bad_code"
 
@@ -208,23 +208,26 @@ class BadCode(AuthError):
 
 
 class MissingCode(BadCode):
-    """Answered as its parent; who sent no code has not guessed."""
+    """No code was sent, which does not count as a failed guess. Clients receive the same response as for the parent."""
 
 
 class TotpConflict(AuthError):
-    """One-time codes cannot be switched on or off as things are; the message says why."""
+    """One-time codes cannot be enabled or removed in the current state; the message says why."""
 
     code = "totp_conflict"
 
 
 class QuotaExceeded(AuthError):
-    """`quota` is "requests" or "megapixels", `holder` whose it is. `retry_after_s` is in whole seconds, at least 1."""
+    """`quota` is "requests" or "megapixels", `holder` is "account" or "API key".
+
+    `retry_after_s` is a whole number of seconds, at least 1.
+    """
 
     code = "quota_exceeded"
 
     def __init__(self, quota: str, holder: str, *, retry_after_s: int = 1) -> None:
         super().__init__(
-            f"This would exceed the monthly quota of {quota} of the {holder}. Wait for the next month (UTC), or ask "
+            f"This would exceed the {holder}'s monthly quota of {quota}. Wait for the next month (UTC), or ask "
             "an administrator for more."
         )
         self.quota = quota
@@ -233,7 +236,7 @@ class QuotaExceeded(AuthError):
 
 
 class IssuerUnavailable(AuthError):
-    """An outside identity provider's keys cannot be had. `retry_after_s` is in whole seconds, at least 1."""
+    """The keys of an external issuer are unavailable. `retry_after_s` is a whole number of seconds, at least 1."""
 
     code = "issuer_unavailable"
 

@@ -1,4 +1,4 @@
-"""Who is calling and what they may do: scopes, the roles that grant them, and the caller as a value."""
+"""Scopes, the roles that grant them, and the authenticated caller as a value."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ ROLE_SCOPES: Mapping[Role, frozenset[Scope]] = MappingProxyType(
 class Principal:
     """An authenticated caller, until `expires_at` (UTC).
 
-    `subject` is the user's or the client's id, or another issuer's word for the caller; only users have a role. The
-    last fields tell by which credential: a token of ours, of a log-in that lasts, by a client, or an API key.
+    `subject` is the id of a user or a client, or `issuer|subject` for a caller of an external issuer; clients have no
+    role. The optional ids identify the credential: the access token, its session and its client, or the API key.
     """
 
     subject: str
@@ -56,7 +56,7 @@ class Principal:
     session_id: str | None = None
     client_id: str | None = None
     key_id: str | None = None
-    rate: str | None = None  # the key's own limit
+    rate: str | None = None  # the API key's own rate limit
 
     def require(self, scope: Scope) -> None:
         """Raises InsufficientScope."""
@@ -64,22 +64,21 @@ class Principal:
             raise InsufficientScope(scope)
 
 
-def select_scopes(granted: frozenset[Scope], asked: str) -> frozenset[Scope]:
-    """Read a space-separated request for scopes (RFC 6749, section 3.3); an empty one means all that are granted.
+def select_scopes(granted: frozenset[Scope], requested: str) -> frozenset[Scope]:
+    """Parse a space-separated request for scopes (RFC 6749, section 3.3); an empty request means all granted scopes.
 
-    Raises UnknownScope, even if only one of several is refused.
+    Raises UnknownScope if any requested scope is not granted.
     """
-    words = frozenset(asked.split())
-    if not words <= granted:
-        raise UnknownScope(f"Only these can be had: {format_scopes(granted) or 'none'}. Ask for these.")
-    return parse_scopes(asked) or granted
+    if not frozenset(requested.split()) <= granted:
+        raise UnknownScope(f"Only these scopes are available: {format_scopes(granted) or 'none'}. Request one of them.")
+    return parse_scopes(requested) or granted
 
 
 def format_scopes(scopes: Iterable[Scope]) -> str:
-    """Scopes as tokens and rows hold them: sorted, separated by spaces."""
+    """Return the scopes sorted and separated by spaces, as in tokens and rows."""
     return " ".join(sorted(scopes))
 
 
 def parse_scopes(text: str) -> frozenset[Scope]:
-    """Raises ValueError for a word that is no scope."""
-    return frozenset(Scope(word) for word in text.split())
+    """Parse scopes separated by spaces. Raises ValueError for an unknown scope."""
+    return frozenset(Scope(scope) for scope in text.split())

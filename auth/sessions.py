@@ -1,4 +1,4 @@
-"""Log-ins that last: a session is one log-in and the family of its refresh tokens (RFC 9700, section 4.14)."""
+"""Sessions: a session is one log-in with the family of its refresh tokens (RFC 9700, section 4.14)."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from auth.tables import refresh_tokens, sessions, users
 from storage.transactions import reading, writing
 
 REFRESH_PREFIX = "atr_"
-# No access token lives longer, so none outlives what the other processes remember of its session.
+# No access token lives longer, so a revocation can be forgotten after this time.
 MAX_ACCESS_TOKEN_LIFETIME = timedelta(hours=1, minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """`refresh_token` is the newest of the family: no other copy of it exists."""
+    """`refresh_token` is the newest of the family; the database stores only its digest."""
 
     id: str
     user_id: str
@@ -38,7 +38,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class RefreshToken:
-    """What is known of a refresh token that can be used now."""
+    """A refresh token that can be used now."""
 
     session_id: str
     user_id: str
@@ -49,21 +49,21 @@ class RefreshToken:
 
 
 class SessionStore:
-    """Every method raises DatabaseUnavailable while the database is away."""
+    """Every method raises DatabaseUnavailable."""
 
     def __init__(self, engine: AsyncEngine, lifetime_s: int) -> None:
         self._engine = engine
         self._lifetime = timedelta(seconds=lifetime_s)
 
     async def begin(self, user_id: str, scopes: frozenset[Scope], client_id: str | None = None) -> Session:
-        """Start a session for a user who has logged in, by way of a client where one is named.
+        """Start a session for a user who has logged in, through the client if one is given.
 
-        Raises BadCredentials for a user disabled meanwhile.
+        Raises BadCredentials if the user was disabled in the meantime.
         """
         now = datetime.now(UTC)
         session = Session(str(uuid4()), user_id, client_id, scopes, now + self._lifetime, _new_token())
         async with writing(self._engine) as connection:
-            # The lock makes disabling wait, and find this session.
+            # The lock makes a concurrent disabling wait, so that it finds and ends this session.
             enabled = select(users.c.id).where(users.c.id == user_id, users.c.disabled_at.is_(None))
             if (await connection.execute(enabled.with_for_update(read=True))).one_or_none() is None:
                 raise BadCredentials
@@ -76,8 +76,8 @@ class SessionStore:
     async def rotate(self, refresh_token: str, client_id: str | None = None) -> Session:
         """Exchange a refresh token for its successor.
 
-        Raises InvalidGrant for one that is unknown, expired, revoked or another client's, and RefreshTokenReused for
-        one that was exchanged before: someone else holds a copy, so the whole session has ended.
+        Raises InvalidGrant for a token that is unknown, expired, revoked or another client's. A token that was
+        exchanged before indicates a stolen copy: the whole session ends, and RefreshTokenReused is raised.
         """
         now = datetime.now(UTC)
         async with writing(self._engine) as connection:
@@ -97,7 +97,7 @@ class SessionStore:
         return Session(row.id, row.user_id, row.client_id, parse_scopes(row.scopes), row.expires_at, successor)
 
     async def find(self, refresh_token: str) -> RefreshToken | None:
-        """What a refresh token stands for, None unless it could be exchanged now."""
+        """Return a refresh token that could be exchanged now, or None."""
         async with reading(self._engine) as connection:
             row = await _find(connection, refresh_token)
         if row is None or row.revoked_at or row.used_at or row.expires_at <= datetime.now(UTC):
@@ -105,22 +105,22 @@ class SessionStore:
         return RefreshToken(row.id, row.user_id, row.client_id, parse_scopes(row.scopes), row.issued_at, row.expires_at)
 
     async def end(self, session_id: str) -> None:
-        """End a session: neither its refresh token nor its access tokens count any more."""
+        """End a session: its refresh token and its access tokens become invalid."""
         async with writing(self._engine) as connection:
             await end_sessions(connection, sessions.c.id == session_id)
 
     async def revoke_access_token(self, token_id: str) -> None:
-        """Refuse one access token, by its `jti`."""
+        """Revoke one access token, by its `jti`."""
         async with writing(self._engine) as connection:
             await announce(
                 connection, f"jti:{token_id}", revoked=True, expires_at=datetime.now(UTC) + MAX_ACCESS_TOKEN_LIFETIME
             )
 
 
-async def end_sessions(connection: AsyncConnection, *which: Any) -> Sequence[str]:
-    """End the sessions that the conditions select, in the caller's transaction; returns their ids."""
+async def end_sessions(connection: AsyncConnection, *conditions: Any) -> Sequence[str]:
+    """End the sessions that the conditions select, in the caller's transaction; return their ids."""
     now = datetime.now(UTC)
-    statement = update(sessions).where(*which, sessions.c.revoked_at.is_(None)).values(revoked_at=now)
+    statement = update(sessions).where(*conditions, sessions.c.revoked_at.is_(None)).values(revoked_at=now)
     ended = (await connection.execute(statement.returning(sessions.c.id, sessions.c.expires_at))).all()
     for row in ended:
         await announce(connection, f"sid:{row.id}", revoked=True, expires_at=now + MAX_ACCESS_TOKEN_LIFETIME)
@@ -128,7 +128,7 @@ async def end_sessions(connection: AsyncConnection, *which: Any) -> Sequence[str
 
 
 async def _find(connection: AsyncConnection, refresh_token: str) -> Row[Any] | None:
-    """The token's row beside its session's. Digests are looked up, so no comparison leaks a token's characters."""
+    """Return the session's row with the token's columns. Looking up a digest leaks no characters of the token."""
     token = refresh_tokens.c
     statement = (
         select(sessions, token.digest, token.used_at, token.created_at.label("issued_at"))
@@ -148,5 +148,5 @@ def _new_token() -> str:
 
 
 def _digest(token: str) -> str:
-    """256 random bits need no slow hash."""
+    """Hash a token; 256 random bits need no slow password hash."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,4 +1,4 @@
-"""The room's tables; `auth/migrations` makes them."""
+"""The tables of the auth package; `auth/migrations` creates them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ metadata = MetaData(
 
 
 class UTCDateTime(TypeDecorator[datetime]):
-    """A point in time: aware in, aware UTC out, on SQLite too, which keeps no zone."""
+    """A point in time: accepts aware datetimes and returns them in UTC, also on SQLite, which stores no time zone."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -44,7 +44,7 @@ users = Table(
     Column("disabled_at", UTCDateTime),
     Column("totp_secret", String(255)),  # encrypted
     Column("totp_confirmed_at", UTCDateTime),
-    Column("totp_last_step", BigInteger),  # a code counts once
+    Column("totp_last_step", BigInteger),  # a code can be used once
     Column("monthly_requests", BigInteger),
     Column("monthly_megapixels", BigInteger),
 )
@@ -61,13 +61,13 @@ clients = Table(
     Column("disabled_at", UTCDateTime),
 )
 
-# One log-in: the family of its refresh tokens, and what its access tokens name as `sid`.
+# One log-in with the family of its refresh tokens; its access tokens name it as `sid`.
 sessions = Table(
     "sessions",
     metadata,
     Column("id", String(36), primary_key=True),
     Column("user_id", ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
-    Column("client_id", String(36)),  # the client that alone may refresh it
+    Column("client_id", String(36)),  # the only client that may refresh it
     Column("scopes", String(255), nullable=False),
     Column("created_at", UTCDateTime, nullable=False),
     Column("expires_at", UTCDateTime, nullable=False),
@@ -90,10 +90,10 @@ api_keys = Table(
     Column("user_id", ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
     Column("name", String(64), nullable=False),
     Column("secret_digest", String(64), nullable=False),
-    Column("previous_digest", String(64)),  # still taken until previous_until
+    Column("previous_digest", String(64)),  # accepted until previous_until
     Column("previous_until", UTCDateTime),
     Column("scopes", String(255), nullable=False),
-    Column("addresses", String(1024), nullable=False),  # networks, separated by spaces; none: any address
+    Column("addresses", String(1024), nullable=False),  # networks, separated by spaces; empty means any address
     Column("rate", String(32)),
     Column("monthly_requests", BigInteger),
     Column("monthly_megapixels", BigInteger),
@@ -103,7 +103,7 @@ api_keys = Table(
     Column("last_used_at", UTCDateTime),
 )
 
-# What every process must hear of within a second; see auth/changes.py.
+# Changes that every process must apply within a second; see auth/changes.py.
 changes = Table(
     "changes",
     metadata,
@@ -120,7 +120,7 @@ change_counter = Table(
     Column("seq", BigInteger, nullable=False),
 )
 
-# Failed guesses, by a digest of whom or where they were aimed at.
+# Failed log-ins, by a digest of the account, the address or both.
 login_failures = Table(
     "login_failures",
     metadata,
@@ -129,7 +129,7 @@ login_failures = Table(
     Column("last_at", UTCDateTime, nullable=False),
 )
 
-# Where an owner has logged in from: others' guesses do not slow the owner down there.
+# Networks that users have logged in from: other callers' failures do not delay them there.
 known_addresses = Table(
     "known_addresses",
     metadata,
@@ -141,7 +141,7 @@ known_addresses = Table(
 usage = Table(
     "usage",
     metadata,
-    Column("owner", String(320), primary_key=True),  # "user:", "key:", "client:" ... and the id
+    Column("owner", String(320), primary_key=True),  # "user:", "key:", "client:" or "issuer:", followed by the id
     Column("month", String(7), primary_key=True),  # 2026-11, UTC
     Column("requests", BigInteger, nullable=False),
     Column("pixels", BigInteger, nullable=False),

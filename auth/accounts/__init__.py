@@ -1,1 +1,1 @@
-"""TODO."""
+"""User accounts and their passwords."""

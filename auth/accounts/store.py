@@ -63,7 +63,7 @@ NO_CHANGE = UserChange()
 
 
 class UserStore:
-    """Every method raises DatabaseUnavailable while the database is away."""
+    """Every method raises DatabaseUnavailable."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine

@@ -1,1 +1,1 @@
-"""TODO."""
+"""API keys: issuing, verifying and limiting them, and recording their last use."""

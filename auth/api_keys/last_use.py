@@ -1,4 +1,4 @@
-"""When keys were last used: noted in memory, written every few seconds."""
+"""Records when API keys were last used: in memory at once, in the database every few seconds."""
 
 from __future__ import annotations
 
@@ -17,37 +17,38 @@ WRITE_EVERY_S = 3.0
 
 
 class LastUseRecorder:
-    """What one process has seen of keys. While the database is away, it keeps the last use of each."""
+    """The last uses that this process has seen and not yet written; kept while the database is unavailable."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._seen: dict[str, datetime] = {}
+        self._unwritten: dict[str, datetime] = {}
 
     def record(self, key_id: str) -> None:
-        self._seen[key_id] = datetime.now(UTC)
+        """Record that the key is used now."""
+        self._unwritten[key_id] = datetime.now(UTC)
 
     async def write(self) -> None:
-        """Write what was noted, unless another process has seen a later use. Raises DatabaseUnavailable."""
-        # In one order for all processes: else two could each wait for a row that the other has locked.
-        written = sorted(self._seen.items())
-        if not written:
+        """Write the recorded uses, except where another process has written a later one. Raises DatabaseUnavailable."""
+        # All processes lock the rows in the same order, so that they cannot deadlock.
+        uses = sorted(self._unwritten.items())
+        if not uses:
             return
         async with writing(self._engine) as connection:
-            for key_id, at in written:
+            for key_id, used_at in uses:
                 last = api_keys.c.last_used_at
-                older = api_keys.c.id == key_id, or_(last.is_(None), last < at)
-                await connection.execute(update(api_keys).where(*older).values(last_used_at=at))
-        for key_id, at in written:
-            if self._seen[key_id] == at:
-                del self._seen[key_id]
+                older = api_keys.c.id == key_id, or_(last.is_(None), last < used_at)
+                await connection.execute(update(api_keys).where(*older).values(last_used_at=used_at))
+        for key_id, used_at in uses:
+            if self._unwritten[key_id] == used_at:
+                del self._unwritten[key_id]
 
     async def follow(self) -> None:
-        """Write every few seconds, for ever."""
+        """Write every few seconds until cancelled."""
         while True:
             await asyncio.sleep(WRITE_EVERY_S)
             await self.close()
 
     async def close(self) -> None:
-        """Write what can be written now."""
+        """Write the recorded uses if the database is available."""
         with suppress(DatabaseUnavailable):
             await self.write()

@@ -1,4 +1,4 @@
-"""What a caller may do with keys: nobody gains anything by making, rotating or seeing one."""
+"""What callers may do with API keys: creating or rotating a key grants no additional rights."""
 
 from __future__ import annotations
 
@@ -10,29 +10,33 @@ from auth.principal import Principal, Scope
 
 
 def can_see(principal: Principal, key: ApiKey) -> bool:
-    """Owners see, and revoke, their own keys; who administers users, any."""
+    """Return whether the caller may see and revoke the key: owners their own keys, user administrators all keys."""
     return principal.subject == key.user_id or Scope.USERS_ADMIN in principal.scopes
 
 
-def restrict_terms(principal: Principal, maker: ApiKey | None, terms: KeyTerms) -> KeyTerms:
-    """The terms of a key that `principal` makes, whose own API key, where it came with one, is `maker`.
+def restrict_terms(principal: Principal, own_key: ApiKey | None, terms: KeyTerms) -> KeyTerms:
+    """Return the terms of a key that the caller creates; `own_key` is the caller's API key, if there is one.
 
-    Raises InsufficientScope for a scope that the caller does not hold, and KeyBound.
+    A key created with another one expires no later than that. Raises InsufficientScope if the caller lacks a scope of
+    the terms, and KeyBound if `own_key` is restricted by addresses, a rate or quotas.
     """
     _require(principal, terms.scopes)
-    if maker is None:
+    if own_key is None:
         return terms
-    bounds = maker.terms
-    if bounds.addresses or bounds.rate or bounds.monthly_requests is not None or bounds.monthly_megapixels is not None:
-        raise KeyBound("A key with addresses, a rate or a quota cannot make another. Log in to make it.")
-    return replace(terms, expires_at=min(terms.expires_at, bounds.expires_at))
+    own = own_key.terms
+    if own.addresses or own.rate or own.monthly_requests is not None or own.monthly_megapixels is not None:
+        raise KeyBound("An API key with addresses, a rate or a quota cannot create another. Log in to create one.")
+    return replace(terms, expires_at=min(terms.expires_at, own.expires_at))
 
 
 def check_rotation(principal: Principal, key: ApiKey, *, extends: bool) -> None:
-    """Raises InsufficientScope for a key that may more than the caller, and KeyBound."""
+    """Raises InsufficientScope if the key has scopes that the caller lacks, and KeyBound.
+
+    A caller with an API key can rotate that key only, and cannot extend it.
+    """
     _require(principal, key.terms.scopes)
     if principal.key_id is not None and (principal.key_id != key.id or extends):
-        raise KeyBound("A key can rotate itself alone, and not for longer. Log in for more.")
+        raise KeyBound("An API key can rotate only itself and cannot extend its life. Log in to do more.")
 
 
 def _require(principal: Principal, scopes: frozenset[Scope]) -> None:

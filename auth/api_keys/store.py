@@ -1,4 +1,4 @@
-"""API keys, `atl_<id>_<secret>`: for programs that act for a user without logging in."""
+"""API keys, `atl_<id>_<secret>`, for programs that act on behalf of a user without logging in."""
 
 from __future__ import annotations
 
@@ -28,18 +28,21 @@ from storage.transactions import reading, writing
 KEY_PREFIX = "atl_"
 MAX_KEYS = 100
 OVERLAP = timedelta(hours=24)
-# How long a process goes by what it read of a key; changes that are announced it hears of sooner.
+# How long a process may use a verified key without reading it again; announced changes take effect sooner.
 RECHECK_S = 60.0
 
 _KEY = re.compile(KEY_PREFIX + r"([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
-# What no key or user can have as its id stays away from the database, which chokes on some characters.
+# Databases reject some characters with an error, so text that cannot be an id is never looked up.
 _ID = re.compile(r"[0-9a-f]{16}")
 _USER_ID = re.compile(r"[0-9a-f-]{36}")
 
 
 @dataclass(frozen=True, slots=True)
 class KeyTerms:
-    """What a key may do, and until when (UTC). `rate` is N/second, N/minute, N/hour or N/day; no addresses: any."""
+    """What a key may do, and until when (UTC).
+
+    `rate` is N/second, N/minute, N/hour or N/day. Empty `addresses` allow any address.
+    """
 
     name: str
     scopes: frozenset[Scope]
@@ -52,7 +55,7 @@ class KeyTerms:
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """Times are UTC; the secret before a rotation counts until `previous_until`."""
+    """An API key without its secret. Times are UTC; the secret before a rotation is accepted until `previous_until`."""
 
     id: str
     user_id: str
@@ -65,7 +68,7 @@ class ApiKey:
 
 
 class KeyStore:
-    """Every method raises DatabaseUnavailable while the database is away; `clock` tells seconds since 1970."""
+    """Every method raises DatabaseUnavailable; `clock` returns seconds since 1970."""
 
     def __init__(self, engine: AsyncEngine, clock: Callable[[], float] = time.time) -> None:
         self._engine = engine
@@ -75,7 +78,7 @@ class KeyStore:
         return datetime.fromtimestamp(self._clock(), UTC)
 
     async def create(self, user_id: str, terms: KeyTerms) -> tuple[ApiKey, str]:
-        """Return the new key and its text, which is kept nowhere else. Raises NoAccount, TooManyKeys."""
+        """Return the new key and its text, which is not stored. Raises NoAccount, TooManyKeys."""
         now, key_id, secret = self._now(), secrets.token_hex(8), secrets.token_urlsafe(32)
         row = {
             "id": key_id,
@@ -94,7 +97,7 @@ class KeyStore:
             await _check_owner(connection, user_id, now)
             await connection.execute(insert(api_keys).values(**row))
             key = await _get(connection, key_id)
-        return key, _text(key_id, secret)
+        return key, _format_key(key_id, secret)
 
     async def get(self, key_id: str) -> ApiKey:
         """Raises KeyNotFound."""
@@ -102,19 +105,20 @@ class KeyStore:
             return await _get(connection, key_id)
 
     async def list(self, user_id: str | None = None) -> Sequence[ApiKey]:
-        """Return a user's keys, or all, oldest first; ended ones too."""
+        """Return the keys of a user, or all keys, oldest first, including expired and revoked ones."""
         if user_id is not None and not _USER_ID.fullmatch(user_id):
             return []
-        statement = _selected().order_by(api_keys.c.created_at, api_keys.c.id)
+        statement = _select_keys().order_by(api_keys.c.created_at, api_keys.c.id)
         if user_id is not None:
             statement = statement.where(api_keys.c.user_id == user_id)
         async with reading(self._engine) as connection:
             return [_key(row) for row in await connection.execute(statement)]
 
     async def rotate(self, key_id: str, overlap: timedelta, expires_at: datetime | None = None) -> tuple[ApiKey, str]:
-        """Return the key and its new text; the old text counts for `overlap` more, any older one no longer.
+        """Replace the secret, and return the key and its new text.
 
-        The key ends when it did, or at `expires_at`. Raises KeyNotFound, KeyEnded.
+        The previous secret is accepted for the time of `overlap`, older ones no longer. The key expires at
+        `expires_at`, or as before if that is None. Raises KeyNotFound, KeyEnded.
         """
         now, secret = self._now(), secrets.token_urlsafe(32)
         values: dict[str, Any] = {
@@ -123,18 +127,20 @@ class KeyStore:
             "previous_until": now + overlap,
         }
         values |= {"expires_at": expires_at} if expires_at else {}
-        live = api_keys.c.revoked_at.is_(None), api_keys.c.expires_at > now
+        active = api_keys.c.revoked_at.is_(None), api_keys.c.expires_at > now
         async with writing(self._engine) as connection:
             key = await _get(connection, key_id)
-            rotated = await connection.execute(update(api_keys).where(api_keys.c.id == key.id, *live).values(**values))
+            rotated = await connection.execute(
+                update(api_keys).where(api_keys.c.id == key.id, *active).values(**values)
+            )
             if rotated.rowcount == 0:
-                raise KeyEnded("The key was revoked or has expired. Create another.")
+                raise KeyEnded("The key was revoked or has expired. Create another one.")
             await announce(connection, f"key:{key_id}", revoked=False, expires_at=now + MAX_ACCESS_TOKEN_LIFETIME)
             key = await _get(connection, key_id)
-        return key, _text(key_id, secret)
+        return key, _format_key(key_id, secret)
 
     async def revoke(self, key_id: str) -> ApiKey:
-        """Refuse the key for good; a second call keeps the first time. Raises KeyNotFound."""
+        """Revoke the key permanently; repeated calls keep the first time. Raises KeyNotFound."""
         now = self._now()
         revoked_at = func.coalesce(api_keys.c.revoked_at, now)
         async with writing(self._engine) as connection:
@@ -144,11 +150,11 @@ class KeyStore:
             return await _get(connection, key_id)
 
     async def verify(self, credential: str) -> VerifiedCredential:
-        """Whom a key stands for. Raises InvalidToken, the same for every reason."""
-        found = _KEY.fullmatch(credential)
-        row = await self._find(found[1]) if found else None
+        """Verify an API key. Raises InvalidToken, with the same message for every reason."""
+        match = _KEY.fullmatch(credential)
+        row = await self._find(match[1]) if match else None
         now = self._now()
-        until = _accepted_until(row, _digest(found[2])) if found and row else None
+        until = _find_expiry(row, _digest(match[2])) if match and row else None
         if row is None or until is None or until <= now:
             raise InvalidToken("This is not a valid API key. Check it, or create another.")
         key, role = _key(row), Role(row.role)
@@ -167,50 +173,50 @@ class KeyStore:
 
     async def _find(self, key_id: str) -> Row[Any] | None:
         async with reading(self._engine) as connection:
-            return await _row(connection, key_id)
+            return await _find_row(connection, key_id)
 
 
 def is_api_key(credential: str) -> bool:
     return credential.startswith(KEY_PREFIX)
 
 
-def _accepted_until(row: Row[Any], digest: str) -> datetime | None:
-    """Until when this secret counts, None for a wrong one or an ended key."""
+def _find_expiry(row: Row[Any], digest: str) -> datetime | None:
+    """Return until when the secret is accepted; None for a wrong secret, a revoked key or a disabled owner."""
     current = hmac.compare_digest(row.secret_digest, digest)
     previous = hmac.compare_digest(row.previous_digest or "", digest)
     if row.revoked_at or row.user_disabled_at or not (current or previous):
         return None
-    end: datetime = row.expires_at
-    return end if current else min(end, row.previous_until)
+    expires_at: datetime = row.expires_at
+    return expires_at if current else min(expires_at, row.previous_until)
 
 
 async def _check_owner(connection: AsyncConnection, user_id: str, now: datetime) -> None:
-    """Raises NoAccount, TooManyKeys. The lock makes two that create keys for one user wait for each other."""
+    """Lock the owner, so that the keys of one user are created one after another. Raises NoAccount, TooManyKeys."""
     enabled = select(users.c.id).where(users.c.id == user_id, users.c.disabled_at.is_(None)).with_for_update()
     if not _USER_ID.fullmatch(user_id) or (await connection.execute(enabled)).one_or_none() is None:
-        raise NoAccount("Only users of this gateway have API keys. Log in as one who is not disabled.")
-    live = and_(api_keys.c.revoked_at.is_(None), api_keys.c.expires_at > now)
-    # Those of the last day count in any case: else creating and revoking by turns would fill the table.
-    counted = or_(live, api_keys.c.created_at > now - timedelta(days=1))
+        raise NoAccount("Only enabled users of this gateway can have API keys. Log in as one.")
+    active = and_(api_keys.c.revoked_at.is_(None), api_keys.c.expires_at > now)
+    # Keys of the last day count even if revoked: otherwise creating and revoking in turn would fill the table.
+    counted = or_(active, api_keys.c.created_at > now - timedelta(days=1))
     statement = select(func.count()).select_from(api_keys).where(api_keys.c.user_id == user_id, counted)
     if (await connection.execute(statement)).scalar_one() >= MAX_KEYS:
-        raise TooManyKeys(f"A user has {MAX_KEYS} API keys at most, and makes no more in a day. Revoke some.")
+        raise TooManyKeys(f"A user can have {MAX_KEYS} API keys, and create as many in a day. Revoke some.")
 
 
-def _selected() -> Select[Any]:
-    """Every key beside what counts of its owner."""
+def _select_keys() -> Select[Any]:
+    """Select the keys with their owners' names, roles and times of disabling."""
     owner = users.c.name.label("user_name"), users.c.role, users.c.disabled_at.label("user_disabled_at")
     return select(api_keys, *owner).join(users, api_keys.c.user_id == users.c.id)
 
 
-async def _row(connection: AsyncConnection, key_id: str) -> Row[Any] | None:
-    row: Row[Any] | None = (await connection.execute(_selected().where(api_keys.c.id == key_id))).one_or_none()
+async def _find_row(connection: AsyncConnection, key_id: str) -> Row[Any] | None:
+    row: Row[Any] | None = (await connection.execute(_select_keys().where(api_keys.c.id == key_id))).one_or_none()
     return row
 
 
 async def _get(connection: AsyncConnection, key_id: str) -> ApiKey:
     """Raises KeyNotFound."""
-    row = await _row(connection, key_id) if _ID.fullmatch(key_id) else None
+    row = await _find_row(connection, key_id) if _ID.fullmatch(key_id) else None
     if row is None:
         raise KeyNotFound
     return _key(row)
@@ -230,10 +236,10 @@ def _key(row: Row[Any]) -> ApiKey:
     return ApiKey(row.id, row.user_id, row.user_name, terms, *times)
 
 
-def _text(key_id: str, secret: str) -> str:
+def _format_key(key_id: str, secret: str) -> str:
     return f"{KEY_PREFIX}{key_id}_{secret}"
 
 
 def _digest(secret: str) -> str:
-    """256 random bits need no slow hash."""
+    """Hash a secret; 256 random bits need no slow password hash."""
     return hashlib.sha256(secret.encode()).hexdigest()

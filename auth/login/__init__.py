@@ -1,1 +1,1 @@
-"""TODO."""
+"""Logging in with a password and a one-time code, and slowing down guesses."""

@@ -1,4 +1,4 @@
-"""One-time codes as a second factor (RFC 6238); the secrets are stored encrypted."""
+"""One-time codes as a second factor (RFC 6238), with encrypted secrets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from auth.tables import sessions, users
 from storage.transactions import reading, writing
 
 STEP_S = 30
-_DRIFT_STEPS = (0, -1, 1)  # a clock may be half a minute off
+_DRIFT_STEPS = (0, -1, 1)  # clocks may differ by half a minute
 _CODE = re.compile(r"[0-9]{6}")
 
 log = structlog.get_logger("atalaya.totp")
@@ -31,81 +31,87 @@ log = structlog.get_logger("atalaya.totp")
 
 @dataclass(frozen=True, slots=True)
 class Enrolment:
-    """What an authenticator app needs; `uri` is `otpauth://…`, for a QR code. No other copy is readable."""
+    """The secret for an authenticator app; `uri` is `otpauth://…`, for a QR code. It is shown once."""
 
     secret: str = field(repr=False)
     uri: str = field(repr=False)
 
 
 class OneTimeCodes:
-    """Every method raises DatabaseUnavailable. `data_key` encrypts the secrets; without it nobody can enrol."""
+    """Every method raises DatabaseUnavailable. `data_key` encrypts the secrets; without it users cannot enrol.
+
+    `clock` returns seconds since 1970.
+    """
 
     def __init__(self, engine: AsyncEngine, data_key: str | None, clock: Callable[[], float] = time.time) -> None:
         self._engine = engine
-        self._box = Fernet(data_key) if data_key is not None else None
+        self._cipher = Fernet(data_key) if data_key is not None else None
         self._clock = clock
 
     async def begin(self, user: User) -> Enrolment:
-        """Make a secret, which counts for nothing until it is confirmed. Raises TotpConflict."""
-        if self._box is None:
-            raise TotpConflict("The gateway has no key to keep the secret with. Set AUTH__DATA_KEY.")
+        """Generate a secret, which has no effect until it is confirmed. Raises TotpConflict."""
+        if self._cipher is None:
+            raise TotpConflict("The gateway has no key to encrypt the secret with. Set AUTH__DATA_KEY.")
         secret = pyotp.random_base32()
-        sealed = self._box.encrypt(secret.encode()).decode()
+        encrypted = self._cipher.encrypt(secret.encode()).decode()
         unconfirmed = users.c.id == user.id, users.c.totp_confirmed_at.is_(None)
-        statement = update(users).where(*unconfirmed).values(totp_secret=sealed, totp_last_step=None)
+        statement = update(users).where(*unconfirmed).values(totp_secret=encrypted, totp_last_step=None)
         async with writing(self._engine) as connection:
             if (await connection.execute(statement)).rowcount == 0:
-                raise TotpConflict("One-time codes are on already. Remove them first.")
+                raise TotpConflict("One-time codes are already enabled. Remove them first.")
         return Enrolment(secret, pyotp.TOTP(secret).provisioning_uri(name=user.name, issuer_name="Atalaya"))
 
     async def confirm(self, user: User, code: str, keep_session: str | None = None) -> None:
-        """Switch the codes on, and end the user's other log-ins, which had none. Raises BadCode, TotpConflict."""
+        """Enable the codes, and end the user's other sessions, which need no code. Raises BadCode, TotpConflict."""
         if user.totp:
-            raise TotpConflict("One-time codes are on already. There is nothing to confirm.")
+            raise TotpConflict("One-time codes are already enabled. There is nothing to confirm.")
         now = datetime.now(UTC)
         others = sessions.c.user_id == user.id, sessions.c.id != (keep_session or "")
-        await self._spend(user, code, others, totp_confirmed_at=now)
+        await self._use_code(user, code, others, totp_confirmed_at=now)
 
     async def check(self, user: User, code: str) -> None:
-        """Use a code up. Raises BadCode."""
+        """Accept a code and mark it as used. Raises BadCode."""
         try:
-            await self._spend(user, code)
-        except TotpConflict:  # switched off since the user was read
+            await self._use_code(user, code)
+        except TotpConflict:  # the codes were removed after the user was read
             raise BadCode from None
 
     async def remove(self, user: User, code: str) -> None:
-        """Switch the codes off, for one of them. Raises BadCode, TotpConflict."""
-        await self._spend(user, code, totp_secret=None, totp_confirmed_at=None)
+        """Disable the codes, if `code` is right. Raises BadCode, TotpConflict."""
+        await self._use_code(user, code, totp_secret=None, totp_confirmed_at=None)
 
-    async def _spend(self, user: User, code: str, end: tuple[Any, ...] = (), **values: Any) -> None:
-        """Change the user's columns together with the step of the code: a code counts once."""
+    async def _use_code(self, user: User, code: str, ended: tuple[Any, ...] = (), **values: Any) -> None:
+        """Store the step of the code, so that it cannot be used again, and change the user's columns with it.
+
+        `ended` are conditions that select the sessions to end. Raises BadCode, TotpConflict.
+        """
         async with reading(self._engine) as connection:
-            statement = select(users.c.totp_secret).where(users.c.id == user.id)
-            sealed = (await connection.execute(statement)).scalar_one_or_none()
-        if sealed is None:
-            raise TotpConflict("There are no one-time codes. Begin with POST /v1/me/totp.")
-        step = self._step_of(self._open(sealed), code)
+            stored = select(users.c.totp_secret).where(users.c.id == user.id)
+            encrypted = (await connection.execute(stored)).scalar_one_or_none()
+        if encrypted is None:
+            raise TotpConflict("One-time codes are not set up. Begin with POST /v1/me/totp.")
+        step = self._find_step(self._decrypt(encrypted), code)
         unused = or_(users.c.totp_last_step.is_(None), users.c.totp_last_step < step)
-        same = users.c.id == user.id, users.c.totp_secret == sealed
+        unchanged = users.c.id == user.id, users.c.totp_secret == encrypted
         async with writing(self._engine) as connection:
-            spent = update(users).where(*same, unused).values(totp_last_step=step, **values)
-            if (await connection.execute(spent)).rowcount == 0:
+            statement = update(users).where(*unchanged, unused).values(totp_last_step=step, **values)
+            if (await connection.execute(statement)).rowcount == 0:
                 raise BadCode
-            if end:
-                await end_sessions(connection, *end)
+            if ended:
+                await end_sessions(connection, *ended)
 
-    def _open(self, sealed: str) -> str:
-        """Raises BadCode: nobody passes because a key was lost; `atalaya users totp-reset` helps."""
+    def _decrypt(self, encrypted: str) -> str:
+        """Raises BadCode if the data key was lost: that must not disable the second factor."""
         try:
-            if self._box is None:
+            if self._cipher is None:
                 raise InvalidToken
-            return self._box.decrypt(sealed).decode()
+            return self._cipher.decrypt(encrypted).decode()
         except InvalidToken:
-            log.error("totp_unreadable", remedy="Set AUTH__DATA_KEY to what it was, or reset the user's codes.")
+            log.error("totp_unreadable", remedy="Restore AUTH__DATA_KEY, or run `atalaya users totp-reset`.")
             raise BadCode from None
 
-    def _step_of(self, secret: str, code: str) -> int:
-        """The half minute that the code belongs to. Raises BadCode."""
+    def _find_step(self, secret: str, code: str) -> int:
+        """Return the half minute (seconds since 1970 / 30) to which the code belongs. Raises BadCode."""
         code = code.replace(" ", "")
         if not _CODE.fullmatch(code):
             raise BadCode

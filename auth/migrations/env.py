@@ -1,4 +1,4 @@
-"""Run by Alembic: `storage.database.migrate` hands it an open connection and a transaction."""
+"""Run by Alembic with the open connection that `storage.migrations.migrate` passes."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Monthly quotas, and counting what callers use."""

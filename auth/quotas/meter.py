@@ -1,7 +1,7 @@
-"""Counts what callers use, exactly and over all processes, and holds them to their monthly quotas.
+"""Counts what callers use, exactly across all processes, and enforces their monthly quotas.
 
-A caller is judged twice: before the work, by what this process knows, and when the answer is written down, in the
-transaction that counts it. The first spares the work; the second is exact.
+Each request is checked twice: before the work, against the totals that this process knows, and when its result is
+recorded, in the transaction that counts it. The first check saves the work; the second is exact.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from auth.quotas.tallies import (
     QuotaCharge,
     Tallies,
     Tally,
-    charge,
+    apply_charges,
     find_exceeded,
     format_month,
     list_owners,
@@ -32,12 +32,12 @@ from auth.quotas.tallies import (
 from storage.errors import DatabaseUnavailable
 from storage.transactions import reading
 
-_MOST_KNOWN = 10_000  # owners and months
+_MAX_CACHED = 10_000  # pairs of owner and month
 
 
 @dataclass(frozen=True, slots=True)
 class UsageReport:
-    """A month ("2026-11", UTC), when the next begins, and the tallies of those who were asked for, in their order."""
+    """The tallies of the requested owners, in order, for a month ("2026-11", UTC); `resets_at` begins the next one."""
 
     month: str
     resets_at: datetime
@@ -45,49 +45,52 @@ class UsageReport:
 
 
 class UsageMeter:
-    """`clock` tells seconds since 1970.
+    """`clock` returns seconds since 1970.
 
-    While the database is away callers are held to what was known of them last, and counted once it is back.
+    While the database is unavailable, callers are checked against the last known totals, and charged later.
     """
 
     def __init__(self, engine: AsyncEngine, clock: Callable[[], float] = time.time) -> None:
         self._engine = engine
         self._clock = clock
-        self._known: Tallies = {}
+        self._cached: Tallies = {}
 
     async def admit(self, principal: Principal, pixels: int) -> QuotaCharge:
-        """What one request for an image of so many pixels will be charged. Raises QuotaExceeded.
+        """Return the charge for one request with an image of `pixels` pixels. Raises QuotaExceeded.
 
-        The database is asked about callers who are new to this process or seem to have used their quota up.
+        The database is read for callers who are new to this process or seem to have exhausted a quota.
         """
-        entry = QuotaCharge(list_owners(principal), format_month(self._clock()), 1, pixels)
-        known = self._known_of(entry)
-        if known is None or find_exceeded(known, entry):
-            with suppress(DatabaseUnavailable):  # what is known must do
-                known = dict(zip(entry.rows, await self._read(entry.owners, entry.month), strict=True))
-                self._learn(known)
-            if known and (refusal := find_exceeded(known, entry)):
-                raise self._dated(refusal)
-        return entry
+        charge = QuotaCharge(list_owners(principal), format_month(self._clock()), 1, pixels)
+        known = self._find_cached(charge)
+        if known is None or find_exceeded(known, charge):
+            with suppress(DatabaseUnavailable):  # then the cached totals decide
+                known = dict(zip(charge.rows, await self._read(charge.owners, charge.month), strict=True))
+                self._cache(known)
+            if known and (error := find_exceeded(known, charge)):
+                raise self._with_retry_after(error)
+        return charge
 
-    def charge(self, connection: Connection, entries: Sequence[QuotaCharge]) -> list[QuotaExceeded | None]:
-        """Count the entries in the open transaction, but those that would exceed a quota; say for each why not."""
-        answers, known = charge(connection, entries)
-        self._learn(known)
-        return [self._dated(refusal) if refusal else None for refusal in answers]
+    def charge(self, connection: Connection, charges: Sequence[QuotaCharge]) -> list[QuotaExceeded | None]:
+        """Count the charges in the open transaction, except those that would exceed a quota.
 
-    def charge_deferred(self, connection: Connection, entries: Sequence[QuotaCharge]) -> None:
-        """Count in the open transaction what was answered while the database was away."""
-        self._learn(charge(connection, entries, enforce=False)[1])
+        Returns for each charge its error, or None if it was counted.
+        """
+        errors, totals = apply_charges(connection, charges)
+        self._cache(totals)
+        return [self._with_retry_after(error) if error else None for error in errors]
 
-    def charge_later(self, entry: QuotaCharge) -> None:
-        """Remember an entry that cannot be counted in the database now."""
-        known = self._known_of(entry)
+    def charge_deferred(self, connection: Connection, charges: Sequence[QuotaCharge]) -> None:
+        """Count in the open transaction what was used while the database was unavailable, whatever the quotas."""
+        self._cache(apply_charges(connection, charges, enforce=False)[1])
+
+    def charge_later(self, charge: QuotaCharge) -> None:
+        """Add a charge that cannot be written to the database now to the cached totals."""
+        known = self._find_cached(charge)
         if known:
-            self._learn({row: tally.plus(entry) for row, tally in known.items()})
+            self._cache({row: tally.plus(charge) for row, tally in known.items()})
 
     async def report(self, owners: Sequence[str]) -> UsageReport:
-        """What each owner has used this month. Raises DatabaseUnavailable."""
+        """Return what each owner has used this month. Raises DatabaseUnavailable."""
         now = self._clock()
         return UsageReport(format_month(now), next_month(now), await self._read(owners, format_month(now)))
 
@@ -95,16 +98,16 @@ class UsageMeter:
         async with reading(self._engine) as connection:
             return await connection.run_sync(read_tallies, owners, month)
 
-    def _known_of(self, entry: QuotaCharge) -> Tallies | None:
-        known = self._known  # another thread may put another one there
-        return {row: known[row] for row in entry.rows} if all(row in known for row in entry.rows) else None
+    def _find_cached(self, charge: QuotaCharge) -> Tallies | None:
+        cached = self._cached  # another thread may replace it meanwhile
+        return {row: cached[row] for row in charge.rows} if all(row in cached for row in charge.rows) else None
 
-    def _learn(self, known: Tallies) -> None:
-        if len(self._known) + len(known) > _MOST_KNOWN:
-            self._known = {}
-        self._known.update(known)
+    def _cache(self, totals: Tallies) -> None:
+        if len(self._cached) + len(totals) > _MAX_CACHED:
+            self._cached = {}
+        self._cached.update(totals)
 
-    def _dated(self, refusal: QuotaExceeded) -> QuotaExceeded:
+    def _with_retry_after(self, error: QuotaExceeded) -> QuotaExceeded:
         now = self._clock()
-        refusal.retry_after_s = max(1, math.ceil(next_month(now).timestamp() - now))
-        return refusal
+        error.retry_after_s = max(1, math.ceil(next_month(now).timestamp() - now))
+        return error

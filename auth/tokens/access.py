@@ -1,4 +1,4 @@
-"""Access tokens of this gateway: JWTs after RFC 9068."""
+"""Access tokens of this gateway: JWTs according to RFC 9068."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 from uuid import uuid4
 
 from auth.errors import ExpiredToken, InvalidToken
-from auth.principal import Principal, Role, Scope
+from auth.principal import Principal, Role, Scope, format_scopes, parse_scopes
 from auth.tokens.jws import read_header, sign, verify_claims
 from auth.tokens.keyring import Keyring
 
 FIRST_PARTY = "atalaya-first-party"
 _TYPE = "at+jwt"
-_LAST_SECOND = 2**33  # in the year 2242: later times are no honest claim
+_LAST_SECOND = 2**33  # in the year 2242; no honest token claims a later time
 
 
 @dataclass(frozen=True, slots=True)
 class TokenPolicy:
-    """`lifetime_s` is how long a token lives; clocks may differ by `leeway_s`. Both in seconds."""
+    """`lifetime_s` is how long a token is valid; clocks may differ by `leeway_s`. Both are in seconds."""
 
     issuer: str
     audience: str
@@ -39,7 +39,7 @@ class IssuedToken:
 
 
 class TokenAuthority:
-    """Issues and verifies access tokens with the keys of a keyring; `clock` tells seconds since 1970."""
+    """Issues and verifies access tokens with the keys of a keyring; `clock` returns seconds since 1970."""
 
     def __init__(self, keyring: Keyring, policy: TokenPolicy, clock: Callable[[], float] = time.time) -> None:
         self._keyring = keyring
@@ -60,7 +60,7 @@ class TokenAuthority:
         session_id: str | None = None,
         client_id: str = FIRST_PARTY,
     ) -> IssuedToken:
-        """Sign a token for a user, or for a client, whose id is `subject` then and who has no role."""
+        """Sign a token for a user, or for a client; a client's token has the client's id as `subject` and no role."""
         granted = frozenset(scopes)
         now = int(self._clock())
         claims = {
@@ -71,7 +71,7 @@ class TokenAuthority:
             "jti": uuid4().hex,
             "sub": subject,
             "client_id": client_id,
-            "scope": " ".join(sorted(granted)),
+            "scope": format_scopes(granted),
             "name": name,
         }
         claims |= {"role": role} if role else {}
@@ -81,11 +81,11 @@ class TokenAuthority:
         return IssuedToken(token, self._policy.lifetime_s, granted)
 
     def verify(self, token: str) -> Principal:
-        """Return whom the token stands for. Raises InvalidToken, ExpiredToken; neither repeats the token."""
+        """Return the token's principal. Raises InvalidToken, ExpiredToken; their messages do not contain the token."""
         try:
             header = read_header(token)
             key = self._keyring.find(header.get("kid"))
-            # Only what this gateway issues comes to the signature: no other member, algorithm or type.
+            # Only headers as this gateway issues them are accepted: no other member, algorithm or type.
             check(header == {"alg": key.algorithm, "kid": key.kid, "typ": _TYPE}, "header")
             return self._principal(verify_claims(token, key.verification))
         except (ValueError, RecursionError):
@@ -102,9 +102,9 @@ class TokenAuthority:
         return Principal(
             subject=subject,
             name=name,
-            # Only a client's own token has no role.
+            # Only tokens of clients have no role.
             role=None if subject == client_id else Role(read_text(claims, "role")),
-            scopes=frozenset(Scope(word) for word in scope.split()),
+            scopes=parse_scopes(scope),
             expires_at=datetime.fromtimestamp(expires, UTC),
             token_id=token_id,
             session_id=read_text(claims, "sid") if "sid" in claims else None,
@@ -113,23 +113,26 @@ class TokenAuthority:
 
 
 def check(accepted: bool, part: str) -> None:
-    """Raises InvalidToken, naming the part of the token."""
+    """Raises InvalidToken, which names the part of the token, unless `accepted`."""
     if not accepted:
-        raise InvalidToken(f"The access token's {part} is not acceptable. Log in again.")
+        raise InvalidToken(f"The access token's {part} is not accepted. Log in again.")
 
 
 def read_expiry(claims: dict[str, Any], now: float, leeway_s: int) -> int:
-    """When a token ends that is valid `now`, in seconds since 1970. Raises InvalidToken, ExpiredToken, ValueError."""
+    """Check that a token is valid at `now`, and return when it expires; times are in seconds since 1970.
+
+    Raises InvalidToken, ExpiredToken, ValueError.
+    """
     issued, expires = read_seconds(claims, "iat"), read_seconds(claims, "exp")
-    begins = read_seconds(claims, "nbf") if "nbf" in claims else issued
-    check(max(issued, begins) <= now + leeway_s, "time of issue")
+    not_before = read_seconds(claims, "nbf") if "nbf" in claims else issued
+    check(max(issued, not_before) <= now + leeway_s, "time of issue")
     if now >= expires + leeway_s:
         raise ExpiredToken("The access token has expired. Log in again.")
     return expires
 
 
 def read_text(claims: dict[str, Any], claim: str) -> str:
-    """Raises ValueError."""
+    """Return a claim that is a string. Raises ValueError."""
     value = claims.get(claim)
     if not isinstance(value, str):
         raise ValueError(claim)
@@ -137,7 +140,7 @@ def read_text(claims: dict[str, Any], claim: str) -> str:
 
 
 def read_seconds(claims: dict[str, Any], claim: str) -> int:
-    """A time in seconds since 1970. Raises ValueError."""
+    """Return a claim that is a time in seconds since 1970. Raises ValueError."""
     value = claims.get(claim)
     if type(value) is not int or not 0 <= value < _LAST_SECOND:
         raise ValueError(claim)

@@ -1,4 +1,4 @@
-"""Access tokens of outside identity providers (OpenID Connect), judged after RFC 8725 and RFC 9068."""
+"""Access tokens of external issuers (OpenID Connect), verified according to RFC 8725 and RFC 9068."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from auth.tokens.jws import read_header, read_unverified_claims, verify_claims
 if TYPE_CHECKING:
     import httpx
 
-RECHECK_S = 60  # a key that the provider has withdrawn counts no longer than this, once that is known
+RECHECK_S = 60  # how long a token may be cached, so that a key that the issuer withdrew is no longer used
 
 _TYPES = frozenset({"at+jwt", "application/at+jwt", "JWT"})
-# Keys and their places come from the provider's own address, never from a token.
-_REFUSED_HEADERS = frozenset({"jwk", "jku", "x5u", "x5c", "crit", "b64", "zip"})
-# What only ID tokens hold (OpenID Connect Core 1.0, sections 2 and 3.3.2.11).
+# Keys come from the issuer's own address, never from a token or an address in it.
+_FORBIDDEN_HEADERS = frozenset({"jwk", "jku", "x5u", "x5c", "crit", "b64", "zip"})
+# Claims that only ID tokens contain (OpenID Connect Core 1.0, sections 2 and 3.3.2.11).
 _ID_TOKEN_CLAIMS = frozenset({"nonce", "at_hash", "c_hash"})
-_MAX_SUBJECT = 300  # what the columns that hold subjects have room for
+_MAX_SUBJECT = 300  # characters in the database columns for subjects
 
 
 class ExternalIssuers:
-    """Verifies the tokens of the issuers that are trusted; `clock` tells seconds since 1970."""
+    """Verifies tokens of the configured issuers; `clock` returns seconds since 1970, `monotonic` monotonic seconds."""
 
     def __init__(
         self,
-        trusted: Iterable[ExternalIssuer],
+        issuers: Iterable[ExternalIssuer],
         client: httpx.AsyncClient,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -41,83 +41,83 @@ class ExternalIssuers:
         self._clock = clock
         self._issuers = {
             issuer.issuer: (issuer, ProviderKeys(issuer.issuer, issuer.algorithms, client, monotonic))
-            for issuer in trusted
+            for issuer in issuers
         }
 
     async def close(self) -> None:
-        """End what is under way; the client is its owner's to close."""
+        """Cancel running fetches. The caller closes the HTTP client."""
         for _, keys in self._issuers.values():
             await keys.close()
 
     def accepts(self, credential: str) -> bool:
-        """Whether the credential says that it is of one of these issuers; nothing is verified yet."""
+        """Return whether the credential claims to be from one of the issuers, without verifying it."""
         try:
             return read_unverified_claims(credential).get("iss") in self._issuers
         except (ValueError, RecursionError, TypeError):
             return False
 
     async def verify(self, token: str) -> VerifiedCredential:
-        """Raises InvalidToken, ExpiredToken, IssuerUnavailable; none repeats the token."""
+        """Verify a token. Raises InvalidToken, ExpiredToken, IssuerUnavailable; no message contains the token."""
         try:
-            trusted, keys = self._issuers[read_text(read_unverified_claims(token), "iss")]
+            issuer, keys = self._issuers[read_text(read_unverified_claims(token), "iss")]
             header = read_header(token)
-            kid = _judged_kid(header, trusted)
+            kid = _check_header(header, issuer)
             key = await keys.find(kid)
             check(header["alg"] == key.algorithm, "header")
-            principal = self._principal(verify_claims(token, key), trusted)
+            principal = self._principal(verify_claims(token, key), issuer)
         except (ValueError, KeyError, RecursionError):
             raise InvalidToken("This is not a valid access token. Log in again.") from None
-        assert principal.expires_at is not None  # noqa: S101  (read_expiry has found it)
+        assert principal.expires_at is not None  # noqa: S101  (read_expiry returned it)
         until = min(principal.expires_at.timestamp(), self._clock() + RECHECK_S)
         return VerifiedCredential(principal, until, frozenset())
 
-    def _principal(self, claims: dict[str, Any], trusted: ExternalIssuer) -> Principal:
-        check(claims.get("iss") == trusted.issuer, "issuer")
-        check(trusted.audience in _words(claims.get("aud"), split=False), "audience")
+    def _principal(self, claims: dict[str, Any], issuer: ExternalIssuer) -> Principal:
+        check(claims.get("iss") == issuer.issuer, "issuer")
+        check(issuer.audience in _read_values(claims.get("aud"), split=False), "audience")
         check(_ID_TOKEN_CLAIMS.isdisjoint(claims), "kind")
-        expires = read_expiry(claims, self._clock(), trusted.leeway_s)
+        expires = read_expiry(claims, self._clock(), issuer.leeway_s)
         sub, name, token_id = read_text(claims, "sub"), claims.get("name"), claims.get("jti")
-        subject = f"{trusted.issuer}|{sub}"
+        subject = f"{issuer.issuer}|{sub}"
         check(sub != "" and len(subject) <= _MAX_SUBJECT and subject.isprintable(), "subject")
-        role = _role(claims, trusted)
+        role = _map_role(claims, issuer)
         return Principal(
             subject=subject,
             name=name if isinstance(name, str) else sub,
             role=role,
-            scopes=_scopes(claims, trusted, role),
+            scopes=_map_scopes(claims, issuer, role),
             expires_at=datetime.fromtimestamp(expires, UTC),
             token_id=token_id if isinstance(token_id, str) else None,
         )
 
 
-def _judged_kid(header: Mapping[str, Any], trusted: ExternalIssuer) -> str:
-    """The key id of a header that may go on to the signature. Raises InvalidToken."""
-    # Okta's access tokens name no type; what keeps ID tokens out is their audience, and the claims only they hold.
-    kid, algorithm, kind = header.get("kid"), header.get("alg"), header.get("typ", "JWT")
-    acceptable = algorithm in trusted.algorithms and isinstance(kind, str) and kind in _TYPES
-    check(acceptable and _REFUSED_HEADERS.isdisjoint(header), "header")
+def _check_header(header: Mapping[str, Any], issuer: ExternalIssuer) -> str:
+    """Return the key id of an acceptable header. Raises InvalidToken."""
+    # Okta's access tokens have no type; ID tokens are rejected by their audience and by the claims only they contain.
+    kid, algorithm, token_type = header.get("kid"), header.get("alg"), header.get("typ", "JWT")
+    acceptable = algorithm in issuer.algorithms and isinstance(token_type, str) and token_type in _TYPES
+    check(acceptable and _FORBIDDEN_HEADERS.isdisjoint(header), "header")
     if not isinstance(kid, str) or not kid:
-        raise InvalidToken("The access token names no key. Log in again.")
+        raise InvalidToken("The access token has no key id. Log in again.")
     return kid
 
 
-def _role(claims: Mapping[str, Any], trusted: ExternalIssuer) -> Role | None:
-    held = _words(claims.get(trusted.roles_claim), split=False) if trusted.roles_claim else frozenset()
-    return next((role for word, role in trusted.roles.items() if word in held), trusted.default_role)
+def _map_role(claims: Mapping[str, Any], issuer: ExternalIssuer) -> Role | None:
+    held = _read_values(claims.get(issuer.roles_claim), split=False) if issuer.roles_claim else frozenset()
+    return next((role for value, role in issuer.roles.items() if value in held), issuer.default_role)
 
 
-def _scopes(claims: Mapping[str, Any], trusted: ExternalIssuer, role: Role | None) -> frozenset[Scope]:
-    """What the role grants, or what the token's scopes do; what both do where the issuer gives both."""
-    held = _words(claims.get(trusted.scope_claim), split=True)
-    of_scopes = frozenset(scope for word, scope in trusted.scopes.items() if word in held)
-    of_role = ROLE_SCOPES[role] if role else frozenset()
-    if not trusted.roles and trusted.default_role is None:
-        return of_scopes
-    return of_role & of_scopes if trusted.scopes else of_role
+def _map_scopes(claims: Mapping[str, Any], issuer: ExternalIssuer, role: Role | None) -> frozenset[Scope]:
+    """Return the scopes that the role grants, or those of the token; if the issuer maps both, those in both."""
+    held = _read_values(claims.get(issuer.scope_claim), split=True)
+    from_scopes = frozenset(scope for value, scope in issuer.scopes.items() if value in held)
+    from_role = ROLE_SCOPES[role] if role else frozenset()
+    if not issuer.roles and issuer.default_role is None:
+        return from_scopes
+    return from_role & from_scopes if issuer.scopes else from_role
 
 
-def _words(value: object, *, split: bool) -> frozenset[str]:
-    """The words of a claim that is a text or a list of texts; none where it is neither."""
+def _read_values(value: object, *, split: bool) -> frozenset[str]:
+    """Return the values of a claim that is a string or a list of strings; none for any other claim."""
     if isinstance(value, str):
         return frozenset(value.split() if split else [value])
-    return frozenset(word for word in value if isinstance(word, str)) if isinstance(value, list) else frozenset()
+    return frozenset(item for item in value if isinstance(item, str)) if isinstance(value, list) else frozenset()

@@ -1,7 +1,7 @@
-"""Signatures of tokens: keys for one algorithm each, and compact JWS (RFC 7515) judged after RFC 8725.
+"""Keys for one algorithm each, and signing and verifying compact JWS (RFC 7515) according to RFC 8725.
 
-The only module that imports jose. jose 3.5 decodes base64 loosely, takes repeated names and lets an unknown `crit`
-pass, so it checks nothing but the signature: the form is judged here before it, and the claims by the callers after it.
+The only module that imports jose. jose 3.5 decodes base64 loosely and accepts repeated names and an unknown `crit`, so
+it is used only for the signature: this module checks the form first, and the callers check header and claims.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ SigningAlgorithm = Literal["ES256", "HS256"]
 
 MAX_TOKEN_CHARS = 8192
 
-# What a key for each algorithm says of itself (RFC 7518, sections 3.1 and 6).
-_KIND_OF: Mapping[str, tuple[str, str | None]] = {
+# The `kty` and `crv` of a key for each algorithm (RFC 7518, sections 3.1 and 6).
+_KEY_TYPES: Mapping[str, tuple[str, str | None]] = {
     "RS256": ("RSA", None),
     "RS384": ("RSA", None),
     "RS512": ("RSA", None),
@@ -37,12 +37,12 @@ _KIND_OF: Mapping[str, tuple[str, str | None]] = {
     "ES384": ("EC", "P-384"),
     "ES512": ("EC", "P-521"),
 }
-_RSA_BITS = range(2048, 8193)  # weaker ones are refused by RFC 7518, longer ones cost too much time
+_RSA_BITS = range(2048, 8193)  # RFC 7518 forbids shorter keys; longer ones take too much time to verify
 
 
 @dataclass(frozen=True, slots=True)
 class VerificationKey:
-    """One key for one algorithm, to check signatures with."""
+    """A key for one algorithm that verifies signatures."""
 
     algorithm: str
     public: Key = field(repr=False)
@@ -50,7 +50,7 @@ class VerificationKey:
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """One key for one algorithm. `kid` derives from its RFC 7638 thumbprint, so it needs no setting."""
+    """A key for one algorithm that signs. `kid` is derived from its RFC 7638 thumbprint, so it needs no setting."""
 
     algorithm: SigningAlgorithm
     kid: str
@@ -62,16 +62,16 @@ class SigningKey:
         return VerificationKey(self.algorithm, self.public)
 
     def public_jwk(self) -> dict[str, str] | None:
-        """The public half (RFC 7517); None for a secret, which has none."""
+        """Return the public key (RFC 7517), or None for a secret key."""
         if self.algorithm != "ES256":
             return None
-        known = self.public.to_dict()
-        members = {name: known[name] for name in ("kty", "crv", "x", "y")}
+        jwk_members = self.public.to_dict()
+        members = {name: jwk_members[name] for name in ("kty", "crv", "x", "y")}
         return {**members, "kid": self.kid, "alg": self.algorithm, "use": "sig"}
 
 
 def generate_signing_key(algorithm: SigningAlgorithm) -> str:
-    """Make a new key as text that `load_signing_key` reads: PEM (PKCS #8), or 256 random bits in base64url."""
+    """Generate a key as text for `load_signing_key`: PEM (PKCS #8), or 256 random bits in base64url."""
     if algorithm == "HS256":
         return secrets.token_urlsafe(32)
     pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(
@@ -83,8 +83,8 @@ def generate_signing_key(algorithm: SigningAlgorithm) -> str:
 def load_signing_key(algorithm: SigningAlgorithm, text: str) -> SigningKey:
     """Read a key from a setting.
 
-    ES256: the PEM of a P-256 private key; literal backslash-n sequences count as line ends. HS256: a text that can
-    hold 256 bits; its bytes are the secret. Raises WeakSigningKey.
+    ES256: the PEM of a P-256 private key, in which literal backslash-n sequences count as line ends. HS256: a text
+    long enough for 256 bits, whose bytes are the secret. Raises WeakSigningKey.
     """
     text = text.strip()
     if algorithm == "ES256":
@@ -101,12 +101,12 @@ def _load_private_key(pem: str) -> SigningKey:
         raise WeakSigningKey("AUTH__SIGNING_KEY must be the PEM of an unencrypted P-256 private key for ES256.")
     private = jwk.construct(pem, "ES256")
     public = private.public_key()
-    return SigningKey("ES256", _thumbprint(public, ("crv", "kty", "x", "y")), private, public)
+    return SigningKey("ES256", _compute_thumbprint(public, ("crv", "kty", "x", "y")), private, public)
 
 
 def _load_secret(text: str) -> SigningKey:
-    # A random secret has more different characters.
-    if _most_bits(text) < 256 or len(set(text)) < 9:
+    # A random secret has at least nine different characters.
+    if _count_max_bits(text) < 256 or len(set(text)) < 9:
         raise WeakSigningKey(
             "AUTH__SIGNING_KEY must hold at least 256 bits for HS256: 64 hexadecimal digits or 43 base64url characters."
         )
@@ -114,13 +114,13 @@ def _load_secret(text: str) -> SigningKey:
         key = jwk.construct(text.encode(), "HS256")
     except JOSEError:
         raise WeakSigningKey("AUTH__SIGNING_KEY is an asymmetric key: set AUTH__SIGNING_ALGORITHM to ES256.") from None
-    # The thumbprint of a secret is hashed once more: RFC 7638, section 7, warns of publishing it.
-    kid = hashlib.sha256(_thumbprint(key, ("k", "kty")).encode()).hexdigest()[:16]
+    # The thumbprint of a secret is hashed again, because RFC 7638, section 7, warns against publishing it.
+    kid = hashlib.sha256(_compute_thumbprint(key, ("k", "kty")).encode()).hexdigest()[:16]
     return SigningKey("HS256", kid, key, key)
 
 
-def _most_bits(text: str) -> int:
-    """How many bits the text can hold at most, by the alphabet it is written in."""
+def _count_max_bits(text: str) -> int:
+    """Return the maximum entropy of the text in bits, judging by its alphabet."""
     if re.fullmatch(r"[0-9A-Fa-f]*", text):
         return 4 * len(text)
     if re.fullmatch(r"[0-9A-Za-z+/_=-]*", text):
@@ -128,86 +128,89 @@ def _most_bits(text: str) -> int:
     return 8 * len(text.encode())
 
 
-def _thumbprint(key: Key, members: Iterable[str]) -> str:
-    """RFC 7638: SHA-256 over the required members, in order and without spaces, as base64url."""
-    known = key.to_dict()
-    canonical = json.dumps({member: known[member] for member in members}, separators=(",", ":"), sort_keys=True)
-    return _encoded(hashlib.sha256(canonical.encode()).digest())
+def _compute_thumbprint(key: Key, members: Iterable[str]) -> str:
+    """Return the RFC 7638 thumbprint: base64url of the SHA-256 of the required members as canonical JSON."""
+    values = key.to_dict()
+    canonical = json.dumps({member: values[member] for member in members}, separators=(",", ":"), sort_keys=True)
+    return _encode(hashlib.sha256(canonical.encode()).digest())
 
 
 def load_verification_key(document: Mapping[str, Any], algorithm: str) -> VerificationKey:
-    """Read a public key from another issuer's JWK. Raises ValueError unless it is one for `algorithm`."""
+    """Read a public key from an external issuer's JWK. Raises ValueError unless it is a key for `algorithm`."""
     try:
-        if not _fits(document, algorithm):
-            raise ValueError(f"no {algorithm} key")
+        if not _is_usable(document, algorithm):
+            raise ValueError(f"not a key for {algorithm}")
         return VerificationKey(algorithm, jwk.construct(dict(document), algorithm))
     except (JOSEError, KeyError, TypeError, UnsupportedAlgorithm):
-        raise ValueError(f"no {algorithm} key") from None
+        raise ValueError(f"not a key for {algorithm}") from None
 
 
-def _fits(document: Mapping[str, Any], algorithm: str) -> bool:
-    """Whether the key is public, long enough, and meant to verify with this algorithm. Raises ValueError, TypeError."""
-    if (document["kty"], document.get("crv")) != _KIND_OF[algorithm] or "d" in document:
+def _is_usable(document: Mapping[str, Any], algorithm: str) -> bool:
+    """Return whether the key is public, long enough, and meant to verify with the algorithm.
+
+    Raises KeyError, ValueError, TypeError.
+    """
+    if (document["kty"], document.get("crv")) != _KEY_TYPES[algorithm] or "d" in document:
         return False
-    if document["kty"] == "RSA" and int.from_bytes(_decoded(document["n"])).bit_length() not in _RSA_BITS:
+    if document["kty"] == "RSA" and int.from_bytes(_decode(document["n"])).bit_length() not in _RSA_BITS:
         return False
-    says = document.get("alg", algorithm), document.get("use", "sig")
-    return says == (algorithm, "sig") and "verify" in document.get("key_ops", ["verify"])
+    usage = document.get("alg", algorithm), document.get("use", "sig")
+    return usage == (algorithm, "sig") and "verify" in document.get("key_ops", ["verify"])
 
 
 def sign(claims: Mapping[str, Any], key: SigningKey, header: Mapping[str, str]) -> str:
-    """A token in compact form; `header` tells more than `alg`."""
+    """Sign a token in compact form; `header` holds the members besides `alg`."""
     return jws.sign(dict(claims), key.private, headers=dict(header), algorithm=key.algorithm)
 
 
 def read_header(token: str) -> dict[str, Any]:
-    """The header of a token in compact form, its signature unchecked. Raises ValueError, RecursionError."""
+    """Return the header of a token, without verifying its signature. Raises ValueError, RecursionError."""
     if len(token) > MAX_TOKEN_CHARS:
         raise ValueError("too long")
-    header, _, _ = map(_decoded, token.split("."))
-    return _json_object(header)
+    header, _, _ = map(_decode, token.split("."))
+    return _parse_object(header)
 
 
 def read_unverified_claims(token: str) -> dict[str, Any]:
-    """The claims before any check: only to choose whose keys to check with. Raises ValueError, RecursionError."""
+    """Return the claims without verifying them, to choose the issuer's keys. Raises ValueError, RecursionError."""
     read_header(token)
-    return _json_object(_decoded(token.split(".")[1]))
+    return _parse_object(_decode(token.split(".")[1]))
 
 
 def verify_claims(token: str, key: VerificationKey) -> dict[str, Any]:
-    """The claims of a token with a right signature, whose header the caller has judged.
+    """Verify the signature of a token whose header the caller has checked, and return its claims.
 
-    Raises ValueError, RecursionError; neither repeats the token.
+    Raises ValueError, RecursionError; their messages do not contain the token.
     """
     try:
         payload = jws.verify(token, key.public, [key.algorithm])
     except JOSEError:
-        # The cause may quote what was sent.
+        # The cause may quote the token.
         raise ValueError("signature") from None
-    return _json_object(payload)
+    return _parse_object(payload)
 
 
-def _encoded(data: bytes) -> str:
+def _encode(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-def _decoded(part: str) -> bytes:
-    """Strict base64url: raises ValueError unless encoding the result gives `part` again."""
+def _decode(part: str) -> bytes:
+    """Decode base64url strictly: raises ValueError unless encoding the result gives `part` again."""
     data = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
-    if _encoded(data) != part:
+    if _encode(data) != part:
         raise ValueError("not canonical base64url")
     return data
 
 
-def _json_object(data: bytes) -> dict[str, Any]:
+def _parse_object(data: bytes) -> dict[str, Any]:
     """Parse a JSON object without repeated names (RFC 7515, section 4). Raises ValueError, RecursionError."""
-    value = json.loads(data.decode(), object_pairs_hook=_unique)
+    value = json.loads(data.decode(), object_pairs_hook=_reject_duplicates)
     if not isinstance(value, dict):
         raise ValueError("not an object")
     return value
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
         raise ValueError("repeated name")

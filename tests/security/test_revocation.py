@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from auth.tokens.jws import generate_signing_key, read_header
-from auth.tokens.keyring import ACTIVATION
+from auth.tokens.keyring import ACTIVATION_DELAY
 
 PASSWORD = "correct horse battery"
 
@@ -64,7 +64,7 @@ def test_line_06_keys_rotate_and_nobody_is_logged_out(new_gateway: Any, tmp_path
     def signs_anew() -> bool:
         return read_header(log_in(gateway).json()["access_token"])["kid"] != read_header(old)["kid"]
 
-    wait_until(signs_anew, ACTIVATION.total_seconds() + 10)
+    wait_until(signs_anew, ACTIVATION_DELAY.total_seconds() + 10)
     assert me(gateway, old).status_code == 200
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from auth.accounts.service import AccountService
 from auth.errors import HashingBusy
-from auth.login.service import MOST_AT_ONCE, MOST_OF_ONE, LoginService
+from auth.login.service import MAX_CONCURRENT, MAX_CONCURRENT_PER_ACCOUNT, LoginService
 from auth.login.throttle import LoginThrottle
 from auth.login.totp import OneTimeCodes
 
@@ -40,12 +40,13 @@ def logins() -> LoginService:
 
 async def test_one_account_keeps_nobody_out(logins: LoginService) -> None:
     """Of one account's half as many may wait for a hash as of all: the rest is free for others."""
-    waiting = [asyncio.create_task(logins.log_in("ana", "x", "", "a")) for _ in range(MOST_OF_ONE)]
+    waiting = [asyncio.create_task(logins.log_in("ana", "x", "", "a")) for _ in range(MAX_CONCURRENT_PER_ACCOUNT)]
     await asyncio.sleep(0)
     with pytest.raises(HashingBusy):
         await logins.log_in("ana", "x", "", "b")
     waiting += [
-        asyncio.create_task(logins.log_in(f"user{index}", "x", "", "a")) for index in range(MOST_AT_ONCE - MOST_OF_ONE)
+        asyncio.create_task(logins.log_in(f"user{index}", "x", "", "a"))
+        for index in range(MAX_CONCURRENT - MAX_CONCURRENT_PER_ACCOUNT)
     ]
     await asyncio.sleep(0)
     with pytest.raises(HashingBusy):

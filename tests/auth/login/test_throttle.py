@@ -14,8 +14,8 @@ from auth.accounts.passwords import PasswordHasher
 from auth.accounts.service import AccountService
 from auth.accounts.store import User, UserStore
 from auth.errors import BadCredentials, HashingBusy, TooManyGuesses
-from auth.login.service import MOST_AT_ONCE, LoginService
-from auth.login.throttle import FORGOTTEN_AFTER, KNOWN_FOR, LoginThrottle, wait_s
+from auth.login.service import MAX_CONCURRENT, LoginService
+from auth.login.throttle import RESET_AFTER, NETWORK_KNOWN_FOR, LoginThrottle, compute_wait_s
 from auth.login.totp import OneTimeCodes
 from auth.principal import Role
 from auth.tables import known_addresses, login_failures
@@ -78,8 +78,8 @@ async def rows(engine: AsyncEngine, table: Any) -> int:
 
 def test_waits_double_up_to_a_minute() -> None:
     """Three failures are free; then the wait doubles from a second to a minute, and never grows over it."""
-    assert [wait_s(failures) for failures in range(11)] == [0, 0, 0, 1, 2, 4, 8, 16, 32, 60, 60]
-    assert wait_s(10**9) == 60
+    assert [compute_wait_s(failures) for failures in range(11)] == [0, 0, 0, 1, 2, 4, 8, 16, 32, 60, 60]
+    assert compute_wait_s(10**9) == 60
 
 
 async def test_an_account_is_slowed_from_everywhere(throttle: LoginThrottle, clock: Clock) -> None:
@@ -105,7 +105,7 @@ async def test_an_address_is_slowed_for_every_account(throttle: LoginThrottle) -
 async def test_failures_are_forgotten(throttle: LoginThrottle, clock: Clock) -> None:
     """A quarter of an hour without a failure and the next ones are free again."""
     await fail(throttle, "ada", AWAY, 3)
-    clock.move(FORGOTTEN_AFTER.total_seconds() + 1)
+    clock.move(RESET_AFTER.total_seconds() + 1)
     await fail(throttle, "ada", AWAY, 2)
     assert await waits(throttle, "ada", AWAY) == 0
 
@@ -166,7 +166,7 @@ async def test_an_address_is_known_for_a_month(
 ) -> None:
     """An address where the owner has not logged in for thirty days is as any other, and is removed."""
     await succeed(throttle, ada, HOME)
-    clock.move(KNOWN_FOR.total_seconds())
+    clock.move(NETWORK_KNOWN_FOR.total_seconds())
     await fail(throttle, "ada", AWAY, 3)
     assert await waits(throttle, "ada", HOME) == 1
     clock.move(1)
@@ -224,7 +224,7 @@ async def test_forgotten_failures_are_removed(engine: AsyncEngine, throttle: Log
     for number in range(20):
         await fail(throttle, f"user{number}", f"192.0.2.{number}")
     assert await rows(engine, login_failures) == 60
-    clock.move(FORGOTTEN_AFTER.total_seconds() + 61)
+    clock.move(RESET_AFTER.total_seconds() + 61)
     await fail(throttle, "ada", AWAY)
     assert await rows(engine, login_failures) == 3
 
@@ -254,7 +254,7 @@ async def test_a_crowd_is_turned_away_at_once(engine: AsyncEngine, throttle: Log
     """More log-ins than a process takes at once are refused without a database or a hash; the others end as they do."""
     hasher = SlowHasher()
     logins = LoginService(AccountService(UserStore(engine), hasher), throttle, OneTimeCodes(engine, None))
-    inside = [asyncio.create_task(logins.log_in(f"user{n}", WRONG, "", f"10.0.0.{n}")) for n in range(MOST_AT_ONCE)]
+    inside = [asyncio.create_task(logins.log_in(f"user{n}", WRONG, "", f"10.0.0.{n}")) for n in range(MAX_CONCURRENT)]
     await asyncio.sleep(0)
     with pytest.raises(HashingBusy):
         await logins.log_in("ada", GOOD, "", AWAY)

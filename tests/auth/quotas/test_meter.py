@@ -31,7 +31,7 @@ import sys
 from storage.engine import open_blocking_engine
 from storage.transactions import WRITING
 from auth.principal import Principal
-from auth.quotas.tallies import QuotaCharge, charge, format_month, list_owners
+from auth.quotas.tallies import QuotaCharge, apply_charges, format_month, list_owners
 import time
 
 url, user, charges, *keys = sys.argv[1:]
@@ -43,7 +43,7 @@ sys.stdin.readline()
 granted = 0
 for index in range(int(charges)):
     with engine.begin() as connection:
-        answers, _ = charge(connection, [entries[index % len(entries)]])
+        answers, _ = apply_charges(connection, [entries[index % len(entries)]])
     granted += answers == [None]
 print(granted)
 engine.dispose()

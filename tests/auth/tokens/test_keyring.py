@@ -10,7 +10,7 @@ from auth.errors import WeakSigningKey
 from auth.principal import Role, Scope
 from auth.tokens.access import TokenAuthority, TokenPolicy
 from auth.tokens.jws import SigningAlgorithm, generate_signing_key
-from auth.tokens.keyring import ACTIVATION, RETIREMENT, Keyring, read_bundle, rotate_bundle
+from auth.tokens.keyring import ACTIVATION_DELAY, RETIREMENT_DELAY, Keyring, read_bundle, rotate_bundle
 
 POLICY = TokenPolicy("https://atalaya.example", "atalaya", lifetime_s=900)
 
@@ -40,13 +40,13 @@ def test_a_new_key_signs_when_all_know_it() -> None:
     bundle = rotate_bundle("ES256", old)
     old_kid = Keyring("ES256", old).signing.kid
     assert Keyring("ES256", bundle, lambda: later(timedelta())).signing.kid == old_kid
-    assert Keyring("ES256", bundle, lambda: later(ACTIVATION + timedelta(seconds=1))).signing.kid != old_kid
+    assert Keyring("ES256", bundle, lambda: later(ACTIVATION_DELAY + timedelta(seconds=1))).signing.kid != old_kid
 
 
 def test_rotating_drops_what_nothing_is_signed_with() -> None:
     """A key goes once its successor has signed for longer than any token lives."""
     oldest, old = generate_signing_key("ES256"), generate_signing_key("ES256")
-    long_ago = (datetime.now(UTC) - RETIREMENT - timedelta(minutes=1)).isoformat()
+    long_ago = (datetime.now(UTC) - RETIREMENT_DELAY - timedelta(minutes=1)).isoformat()
     kept = read_bundle("ES256", rotate_bundle("ES256", f"{oldest}Created: {long_ago}\n{old}"))
     assert [entry.text for entry in kept[1:]] == [old.strip()]
 
