@@ -15,7 +15,7 @@ from auth.accounts.service import AccountService
 from auth.accounts.store import User, UserStore
 from auth.errors import BadCredentials, HashingBusy, TooManyGuesses
 from auth.login.service import MAX_CONCURRENT, LoginService
-from auth.login.throttle import RESET_AFTER, NETWORK_KNOWN_FOR, LoginThrottle, compute_wait_s
+from auth.login.throttle import NETWORK_KNOWN_FOR, RESET_AFTER, LoginThrottle, compute_wait_s
 from auth.login.totp import OneTimeCodes
 from auth.principal import Role
 from auth.tables import known_addresses, login_failures
@@ -55,17 +55,17 @@ async def ada(engine: AsyncEngine) -> User:
 
 async def fail(throttle: LoginThrottle, name: str, address: str, times: int = 1) -> None:
     for _ in range(times):
-        await throttle.failed(await throttle.begin(name, address))
+        await throttle.record_failure(await throttle.start(name, address))
 
 
 async def succeed(throttle: LoginThrottle, user: User, address: str) -> None:
-    await throttle.succeeded(await throttle.begin(user.name, address), user.id)
+    await throttle.record_success(await throttle.start(user.name, address), user.id)
 
 
 async def waits(throttle: LoginThrottle, name: str, address: str) -> int:
     """Seconds that the next try would have to wait; nothing is counted."""
     try:
-        await throttle.undone(await throttle.begin(name, address))
+        await throttle.withdraw(await throttle.start(name, address))
     except TooManyGuesses as slowed:
         return slowed.retry_after_s
     return 0
@@ -177,9 +177,9 @@ async def test_an_address_is_known_for_a_month(
 async def test_an_everyday_log_in_writes_nothing(engine: AsyncEngine, throttle: LoginThrottle, ada: User) -> None:
     """The second log-in of a day from one place leaves no row of any kind."""
     await succeed(throttle, ada, HOME)
-    attempt = await throttle.begin("ada", HOME)
-    assert attempt.unblemished
-    await throttle.succeeded(attempt, ada.id)
+    attempt = await throttle.start("ada", HOME)
+    assert attempt.no_failures
+    await throttle.record_success(attempt, ada.id)
     assert (await rows(engine, login_failures), await rows(engine, known_addresses)) == (0, 1)
 
 
@@ -202,7 +202,7 @@ async def test_of_many_guesses_at_once_one_is_let_through(
     other_engine = open_engine(database_url)
     try:
         both = (throttle, LoginThrottle(other_engine, clock))
-        tries = [both[number % 2].begin("ada", f"203.0.113.{number}") for number in range(40)]
+        tries = [both[number % 2].start("ada", f"203.0.113.{number}") for number in range(40)]
         outcomes = await asyncio.gather(*tries, return_exceptions=True)
     finally:
         await other_engine.dispose()
@@ -212,8 +212,8 @@ async def test_of_many_guesses_at_once_one_is_let_through(
 
 async def test_failures_at_once_are_all_counted(engine: AsyncEngine, throttle: LoginThrottle) -> None:
     """Ten tries that began before the first had failed leave ten failures."""
-    attempts = [await throttle.begin("ada", AWAY) for _ in range(10)]
-    await asyncio.gather(*(throttle.failed(attempt) for attempt in attempts))
+    attempts = [await throttle.start("ada", AWAY) for _ in range(10)]
+    await asyncio.gather(*(throttle.record_failure(attempt) for attempt in attempts))
     async with engine.connect() as connection:
         assert (await connection.execute(select(login_failures.c.failures))).scalars().all() == [10, 10, 10]
     assert await waits(throttle, "ada", AWAY) == 60
