@@ -1,4 +1,4 @@
-# The serving image: ONNX Runtime only, no compiler, no TensorFlow, nothing runs as root.
+# The serving image: ONNX Runtime without TensorFlow or a compiler. Its process does not run as root.
 FROM python:3.13-slim AS builder
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 RUN python -m venv /opt/venv
@@ -11,7 +11,7 @@ COPY auth/ auth/
 COPY model/ model/
 COPY monitoring/ monitoring/
 COPY storage/ storage/
-# Editable, as in development: migrations and other files beside the code are found where they lie.
+# An editable installation, as in development: the migrations beside the code are found there.
 RUN /opt/venv/bin/pip install --no-deps --no-build-isolation --editable . \
     && /opt/venv/bin/pip uninstall --yes setuptools
 

@@ -11,13 +11,13 @@ FAULTS := ledger memory overload limits fuzz_images
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-run: $(VENV)/.run .env ## set up, serve on $PORT (8000), show one prediction; Ctrl-C stops
+run: $(VENV)/.run .env ## set up, serve on $PORT (default 8000) and make one prediction; stop with Ctrl-C
 	@$(BIN)/atalaya demo --stay
 
-demo: $(VENV)/.run .env ## the same, but stop after that prediction
+demo: $(VENV)/.run .env ## like run, but stop after the prediction
 	@$(BIN)/atalaya demo
 
-test: lint $(KERAS)/.dev ## lint, types, import rules and every test
+test: lint $(KERAS)/.dev ## run lint, type checks, import rules and all tests
 	@echo "== tests in the Keras environment"
 	@rm -f .coverage .coverage.*
 	@COVERAGE_FILE=.coverage.keras $(KERAS)/bin/python -m pytest -q -m keras --cov --cov-report=
@@ -25,38 +25,38 @@ test: lint $(KERAS)/.dev ## lint, types, import rules and every test
 	@COVERAGE_FILE=.coverage.gateway $(BIN)/python -m pytest -q -m "not keras" --cov --cov-report=
 	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report
 
-bench: $(VENV)/.run ## what requests cost, measured in one run
+bench: $(VENV)/.run ## measure throughput, latency, memory and the ledger in one run
 	@$(BIN)/python -m bench.authentication
 	@$(BIN)/python -m bench.speed
 	@$(BIN)/python -m bench.spent
 	@$(BIN)/python -m bench.ledger
 
-faults: $(VENV)/.dev ## kill, fill, flood and fuzz a running gateway; prints what came of it
+faults: $(VENV)/.dev ## kill, fill, flood and fuzz a running gateway, and print the results
 	@status=0; for experiment in $(FAULTS); do echo "== $$experiment"; $(BIN)/python -m tests.experiments.$$experiment || status=1; done; exit $$status
 
-lint: $(VENV)/.dev ## ruff, mypy --strict and the import rules
+lint: $(VENV)/.dev ## run ruff, mypy --strict and the import rules
 	@echo "== lint, types, import rules"
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache
 
-format: $(VENV)/.dev ## rewrite the sources in the house's format
+format: $(VENV)/.dev ## format the sources and fix what ruff can fix
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .
 
-lock: $(VENV)/.dev ## pin and hash the dependencies anew from requirements/*.in
+lock: $(VENV)/.dev ## pin and hash the dependencies that requirements/*.in name
 	@for name in build run parquet dev keras; do echo "== requirements/$$name.txt"; \
 	  $(BIN)/pip-compile $(LOCK) --output-file requirements/$$name.txt requirements/$$name.in || exit 1; done
 
-keras: $(KERAS)/.run ## the environment for training, import and export
+keras: $(KERAS)/.run ## set up the environment with TensorFlow, for train and export
 
-dashboards: $(VENV)/.dev ## write grafana/dashboards/*.json anew
+dashboards: $(VENV)/.dev ## regenerate grafana/dashboards/*.json
 	@$(BIN)/python grafana/dashboards.py
 
-clean: ## remove the environments; .env and var/ stay
+clean: ## remove the environments, but keep .env and var/
 	rm -rf $(VENV) $(KERAS)
 
 .env: | $(VENV)/.run
 	@$(BIN)/atalaya secrets init
 
-# Each environment is set up once, and again when its lock file changes.
+# An environment is set up once, and updated when its lock file changes.
 $(VENV)/.run: requirements/run.txt requirements/build.txt pyproject.toml
 	@echo "== setting up $(VENV)"
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "error: Python 3.11 to 3.13 is needed; set PYTHON=")'
