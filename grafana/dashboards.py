@@ -1,6 +1,6 @@
 """Write the dashboards that Grafana provisions: `python grafana/dashboards.py [FOLDER]`.
 
-Writes latency.json and resources.json to FOLDER, by default the folder `dashboards` beside this file.
+Writes latency.json and resources.json to FOLDER, by default the folder `dashboards` next to this file.
 """
 
 from __future__ import annotations

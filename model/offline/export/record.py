@@ -1,4 +1,4 @@
-"""What training recorded about a model, in the metrics.json beside its `.keras` file."""
+"""What training recorded about a model, in the metrics.json next to its `.keras` file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class TrainingRecord:
 
 
 def read_record(model: Path, outputs: int, default_classes: tuple[str, ...] = UC_MERCED_CLASSES) -> TrainingRecord:
-    """Read metrics.json beside `model`, a .keras file with that number of outputs.
+    """Read metrics.json next to `model`, a .keras file with that number of outputs.
 
     Without metrics.json, a model with as many outputs as `default_classes` gets those names. An input that is not
     recorded is the default one. Raises ExportRefused.
@@ -65,7 +65,7 @@ def make_short_card(name: str, record: TrainingRecord) -> str:
 
 This model was imported from a `.keras` file (Keras {record.saved_by}) that came without a model card.
 Its training data, training method and accuracy are not known. Measure it with `atalaya evaluate`, and describe it in a
-MODEL_CARD.md beside the `.keras` file before the next import.
+MODEL_CARD.md next to the `.keras` file before the next import.
 
 Input: {size} RGB, values 0..255. Output: a softmax over {len(record.classes)} classes.
 

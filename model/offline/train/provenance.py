@@ -17,7 +17,7 @@ def describe_init(init: str) -> dict[str, str]:
 
 
 def _read_source(weights: Path) -> str:
-    """Read the source from the metrics.json of an earlier run, or from the README.md, beside the weights."""
+    """Read the source from the metrics.json of an earlier run, or from the README.md, next to the weights."""
     metrics, readme = weights.with_name("metrics.json"), weights.with_name("README.md")
     if metrics.exists():
         earlier = json.loads(metrics.read_text())
@@ -27,7 +27,7 @@ def _read_source(weights: Path) -> str:
             f"{options['batch_size']}, peak learning rate {options['peak_learning_rate']}), which started from "
             f"`{earlier['init']['name']}`. {earlier['init']['source']}"
         )
-    return _find_origin_item(readme.read_text()) if readme.exists() else "Not documented beside the file."
+    return _find_origin_item(readme.read_text()) if readme.exists() else "Not documented."
 
 
 def _find_origin_item(readme: str) -> str:

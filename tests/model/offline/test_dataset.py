@@ -122,13 +122,13 @@ def test_split_depends_only_on_the_seed(tmp_path: Path) -> None:
 def test_images_keep_the_order_of_the_files_and_progress_counts_them(tmp_path: Path) -> None:
     """Row i of the pixels is file i, and progress increases by one per file."""
     files = list_images(make_data_set(tmp_path, ".png", beach=1, forest=2))
-    seen: list[int] = []
-    images = read_images(files, DEFAULT_INPUT, seen.append)
+    progress: list[int] = []
+    images = read_images(files, DEFAULT_INPUT, progress.append)
     assert images.pixels[:, 0, 0, 0].tolist() == [0, 40, 40]
     assert images.pixels[:, 0, 0, 1].tolist() == [0, 0, 1]
     assert images.labels.tolist() == [0, 1, 1]
     assert images.labels.dtype == np.int64
-    assert seen == [1, 2, 3]
+    assert progress == [1, 2, 3]
 
 
 def test_images_have_the_size_of_the_models_input(tmp_path: Path) -> None:

@@ -51,9 +51,9 @@ def test_correct_labels_give_an_accuracy_of_one(folder: Path) -> None:
 def test_progress_counts_every_file(folder: Path) -> None:
     """The progress callback receives 1 to n."""
     backend = StubBackend()
-    seen: list[int] = []
-    evaluate(backend, list_images(folder, backend.info.classes), seen.append)
-    assert seen == list(range(1, 13))
+    progress: list[int] = []
+    evaluate(backend, list_images(folder, backend.info.classes), progress.append)
+    assert progress == list(range(1, 13))
 
 
 def test_labels_in_another_order_are_rejected(folder: Path) -> None:

@@ -258,7 +258,7 @@ def test_model_that_cannot_be_served_is_rejected(build: Callable[[], Any], reaso
 
 
 def test_input_of_another_size_is_exported_when_it_is_recorded(tmp_path: Path) -> None:
-    """A model of 128x128 pixels is exported when the metrics.json beside it records that input."""
+    """A model of 128x128 pixels is exported when the metrics.json next to it records that input."""
     source = tmp_path / "model.keras"
     smaller_input().save(source)
     recorded = {"width": 128, "height": 128, "resize_filter": "bilinear"}
