@@ -11,11 +11,12 @@ from prometheus_client import CollectorRegistry
 from slowapi.errors import RateLimitExceeded
 from starlette.middleware import Middleware
 
+from api.http.body_limits import MAX_DOCUMENT_BYTES, BodyLimit
 from api.http.draining import Draining
 from api.http.errors import install_handlers
-from api.http.middleware import MAX_DOCUMENT_BYTES, BodyLimit, Observe
+from api.http.middleware import Observe
 from api.http.oauth_forms import FORM_PATHS
-from api.http.openapi import describe
+from api.http.openapi import install_openapi
 from api.http.proxies import AllowedHosts, TrustedProxies
 from api.http.uploads import IMAGE_PATHS
 from api.lifespan import make_lifespan
@@ -67,7 +68,7 @@ def create_app(
         telemetry={"tracing": False, "metrics": False, "logs": False},  # the gateway has its own telemetry
         middleware=_middleware(settings, metrics, reporter, draining, limits),
     )
-    describe(app)
+    install_openapi(app)
     app.state.limiter = limits
     install_handlers(app)
     app.add_exception_handler(RateLimitExceeded, limit_handler(metrics))

@@ -1,4 +1,4 @@
-"""What the gateway, and production above all, refuses to start with."""
+"""Checks of secrets before anything is opened: the gateway does not start with missing, unusable or weak ones."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from monitoring.errors import BadLedgerKey
 
 
 def check_keys(settings: Settings) -> None:
-    """Judge every secret before anything is opened. Raises SettingsError, WeakSigningKey."""
+    """Check the signing keys and, in production, the database password. Raises SettingsError, WeakSigningKey."""
     if settings.in_production:
-        check_secrets(settings)
+        check_database_password(settings)
     open_keyring(settings)
     try:
         Signer(settings.ledger_key())
@@ -24,10 +24,10 @@ def check_keys(settings: Settings) -> None:
         raise SettingsError(f"LEDGER__SIGNING_KEY: {error}") from None
 
 
-def check_secrets(settings: Settings) -> None:
-    """Hold the database's password to the rules for users'. Raises SettingsError.
+def check_database_password(settings: Settings) -> None:
+    """Apply the password policy for users to the password in DATABASE_URL. Raises SettingsError.
 
-    None is no weak one: a socket or a certificate may let the gateway in. The signing key is judged where it is read.
+    A URL without a password is accepted: the gateway may log in through a socket or with a certificate.
     """
     database = urlsplit(settings.database_url.get_secret_value())
     if database.password is None:

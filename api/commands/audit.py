@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, TextIO, TypeVar
 
 import typer
 
-from api.commands.database import operator, with_engine
-from api.commands.moments import moment
+from api.commands.database import command_actor, run_with_engine
 from api.commands.output import JsonFlag, print_json
+from api.commands.times import parse_time
 from api.errors import CommandFailed
 from api.settings import load_settings
 
@@ -37,7 +37,7 @@ def audit(
     since: Annotated[
         datetime | None,
         typer.Option(
-            parser=moment, metavar="TIME", help=f"From this moment on (ISO 8601); the newest {_NEWEST} if absent."
+            parser=parse_time, metavar="TIME", help=f"From this moment on (ISO 8601); the newest {_NEWEST} if absent."
         ),
     ] = None,
     export: Annotated[
@@ -85,7 +85,7 @@ def prune(as_json: JsonFlag = False) -> None:
     """Remove the entries older than MONITORING__AUDIT_KEEP_DAYS; what is left still verifies."""
     days = load_settings().monitoring.audit_keep_days
     before = datetime.now(UTC) - timedelta(days=days)
-    removed = _with_store(lambda store: store.prune(before, operator()))
+    removed = _with_store(lambda store: store.prune(before, command_actor()))
     if as_json:
         print_json({"removed": removed})
     else:
@@ -125,7 +125,7 @@ def _private(path: Path) -> TextIO:
 def _with_store(act: Callable[[AuditStore], Awaitable[T]]) -> T:
     from monitoring.audit.store import AuditStore
 
-    return with_engine(load_settings(), lambda engine: act(AuditStore(engine)))
+    return run_with_engine(load_settings(), lambda engine: act(AuditStore(engine)))
 
 
 def _anchor(text: str) -> Anchor:

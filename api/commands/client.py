@@ -1,10 +1,11 @@
-"""`atalaya classify`: the test client of a running gateway."""
+"""`atalaya classify`: a client of a running gateway."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any
 
+import httpx
 import typer
 
 from api.commands.local import print_results
@@ -18,35 +19,30 @@ def classify(
     key: Annotated[str, typer.Option(help="An API key, instead of a token.", envvar="ATALAYA_KEY")] = "",
     as_json: JsonFlag = False,
 ) -> None:
-    """Send local images to a gateway and print what it sees in them."""
-    import httpx
-
-    answers = []
+    """Send images to a gateway and print its predictions."""
     if not token and not key:
         raise typer.BadParameter("Give --token or --key.")
     headers = {"X-API-Key": key} if key else {"Authorization": f"Bearer {token}"}
-    with httpx.Client(base_url=url, headers=headers, timeout=30) as client, _bar(len(images)) as advance:
+    results = []
+    with (
+        httpx.Client(base_url=url, headers=headers, timeout=30) as client,
+        progress_bar("Classifying", len(images)) as advance,
+    ):
         for done, path in enumerate(images, 1):
-            answers.append({"image": str(path), **_classify_one(client, path)})
+            results.append({"image": str(path), **_classify_one(client, path)})
             advance(done)
-    print_results(answers, as_json)
+    print_results(results, as_json)
 
 
-def _classify_one(client: Any, path: Path) -> dict[str, Any]:
-    import httpx
-
+def _classify_one(client: httpx.Client, path: Path) -> dict[str, Any]:
     try:
-        answer = client.post("/v1/predictions", files={"file": (path.name, path.read_bytes())})
+        response = client.post("/v1/predictions", files={"file": (path.name, path.read_bytes())})
     except (httpx.HTTPError, OSError) as error:
         return {"error": str(error) or type(error).__name__}
     try:
-        body = answer.json()
+        body = response.json()
     except ValueError:
-        return {"error": f"HTTP {answer.status_code} and no JSON: is this an Atalaya gateway?"}
-    if answer.is_error:
-        return {"error": body.get("detail", f"HTTP {answer.status_code}")}
+        return {"error": f"HTTP {response.status_code} without JSON: is this an Atalaya gateway?"}
+    if response.is_error:
+        return {"error": body.get("detail", f"HTTP {response.status_code}")}
     return {"label": body["label"], "probability": body["confidence"], "id": body["id"], "model": body["model"]["name"]}
-
-
-def _bar(total: int) -> Any:
-    return progress_bar("Classifying", total)

@@ -1,21 +1,19 @@
-"""`atalaya clients`: services that log in as themselves."""
+"""`atalaya clients`: OAuth clients, which are services that log in as themselves."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated, TypeVar
 
 import typer
 
-from api.commands.database import Note, Noting, with_engine
+from api.commands.database import CommandEvent, DescribeEvent, run_with_engine
 from api.commands.output import JsonFlag, print_json, print_table
 from api.settings import load_settings
+from auth.clients import Client, ClientStore
 from auth.principal import Scope, format_scopes, select_scopes
 
-if TYPE_CHECKING:
-    from auth.clients import Client, ClientStore
-
-app = typer.Typer(help="Add, list and disable OAuth clients.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 T = TypeVar("T")
 
 
@@ -25,10 +23,10 @@ def add(
     scope: Annotated[str, typer.Option(help="Scopes, separated by spaces.")] = Scope.PREDICT.value,
     as_json: JsonFlag = False,
 ) -> None:
-    """Add a client; print its id and its secret, which is shown this once."""
+    """Add a client; print its id and its secret, which is shown only once."""
     scopes = select_scopes(frozenset(Scope), scope)
-    client, secret = _with_clients(
-        lambda clients: clients.add(name, scopes), lambda made: Note("client", "created", f"client:{made[0].id}")
+    client, secret = _run_with_clients(
+        lambda clients: clients.add(name, scopes), lambda added: _describe_event(added[0], "created")
     )
     if as_json:
         print_json({**_as_dict(client), "client_secret": secret})
@@ -39,27 +37,29 @@ def add(
 @app.command("list")
 def list_clients(as_json: JsonFlag = False) -> None:
     """List the clients."""
-    found = [_as_dict(client) for client in _with_clients(lambda clients: clients.list())]
+    clients = [_as_dict(client) for client in _run_with_clients(lambda clients: clients.list())]
     if as_json:
-        print_json(found)
+        print_json(clients)
         return
     fields = ("name", "client_id", "scope", "created_at", "disabled_at")
-    print_table(fields, [tuple(client[field] or "" for field in fields) for client in found])
+    print_table(fields, [tuple(client[field] or "" for field in fields) for client in clients])
 
 
 @app.command("disable")
 def disable(name: str) -> None:
-    """Refuse a client and every token it holds."""
-    _with_clients(
-        lambda clients: clients.disable(name), lambda client: Note("client", "disabled", f"client:{client.id}")
-    )
+    """Reject a client and every token it holds."""
+    _run_with_clients(lambda clients: clients.disable(name), lambda client: _describe_event(client, "disabled"))
     typer.echo(f"{name}: disabled.")
 
 
-def _with_clients(act: Callable[[ClientStore], Awaitable[T]], noting: Noting[T] | None = None) -> T:
-    from auth.clients import ClientStore
+def _run_with_clients(
+    action: Callable[[ClientStore], Awaitable[T]], describe_event: DescribeEvent[T] | None = None
+) -> T:
+    return run_with_engine(load_settings(), lambda engine: action(ClientStore(engine)), describe_event)
 
-    return with_engine(load_settings(), lambda engine: act(ClientStore(engine)), noting)
+
+def _describe_event(client: Client, outcome: str) -> CommandEvent:
+    return CommandEvent("client", outcome, f"client:{client.id}")
 
 
 def _as_dict(client: Client) -> dict[str, str | None]:

@@ -1,4 +1,4 @@
-"""The database, for commands that work without a server."""
+"""The database, for commands that run without a gateway."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ import os
 import pwd
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 import auth
 import monitoring
 from api.settings import Settings
-
-if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncEngine
+from monitoring.audit.events import new_event
+from monitoring.audit.store import AuditStore
+from storage.engine import check_sqlite_file, open_engine
+from storage.migrations import migrate
 
 T = TypeVar("T")
 
 
-class Note(NamedTuple):
-    """What a command did, in the words of the record of access; `target` is a kind, a colon and an id."""
+class CommandEvent(NamedTuple):
+    """What a command did, for the audit log; `target` is a kind, a colon and an id."""
 
     event: str
     outcome: str
@@ -28,26 +31,29 @@ class Note(NamedTuple):
     detail: Mapping[str, str] = MappingProxyType({})
 
 
-Noting = Callable[[T], Note | None]
+DescribeEvent = Callable[[T], CommandEvent | None]
 
 
-def with_engine(settings: Settings, act: Callable[[AsyncEngine], Awaitable[T]], noting: Noting[T] | None = None) -> T:
-    """Run `act` on the settings' database, migrated first, in an event loop of its own.
+def run_with_engine(
+    settings: Settings,
+    action: Callable[[AsyncEngine], Awaitable[T]],
+    describe_event: DescribeEvent[T] | None = None,
+) -> T:
+    """Run `action` on the database, after the migrations, in an event loop of its own.
 
-    `noting` makes of its result what the record of access is to hold.
+    The event that `describe_event` makes of the result is written to the audit log. Raises DatabaseUnavailable,
+    AuditUnavailable.
     """
-    from storage.engine import check_sqlite_file, open_engine
-    from storage.migrations import migrate
-
     check_sqlite_file(settings.database_url.get_secret_value())
 
     async def run() -> T:
         engine = open_engine(settings.database_url.get_secret_value())
         try:
             await migrate(engine, auth.MIGRATIONS, monitoring.MIGRATIONS)
-            result = await act(engine)
-            if noting and (done := noting(result)):
-                await note(engine, done)
+            result = await action(engine)
+            event = describe_event(result) if describe_event else None
+            if event is not None:
+                await record_event(engine, event)
             return result
         finally:
             await engine.dispose()
@@ -55,18 +61,15 @@ def with_engine(settings: Settings, act: Callable[[AsyncEngine], Awaitable[T]], 
     return asyncio.run(run())
 
 
-async def note(engine: AsyncEngine, done: Note) -> None:
-    """Write into the record of access what the operating system's user did. Raises AuditUnavailable."""
-    from monitoring.audit.events import new_event
-    from monitoring.audit.store import AuditStore
-
-    noted = new_event(done.event, done.outcome, actor=operator(), target=done.target, detail=done.detail)
-    await AuditStore(engine).append([noted])
+async def record_event(engine: AsyncEngine, event: CommandEvent) -> None:
+    """Write an event of the operating system's user to the audit log. Raises AuditUnavailable."""
+    entry = new_event(event.event, event.outcome, actor=command_actor(), target=event.target, detail=event.detail)
+    await AuditStore(engine).append([entry])
 
 
-def operator() -> str:
-    """Who runs the command, by the process's own user: the environment can say anything."""
+def command_actor() -> str:
+    """Return `cli:USER` for the audit log, by the process's user id: environment variables could name anyone."""
     try:
         return f"cli:{pwd.getpwuid(os.getuid()).pw_name}"
-    except KeyError:  # containers run under numbers without a name
+    except KeyError:  # containers run under user ids without a name
         return f"cli:{os.getuid()}"

@@ -1,4 +1,4 @@
-"""`atalaya train` and `atalaya export`: each in a process of its own, with Keras in it."""
+"""`atalaya train` and `atalaya export`: each runs in a subprocess, the only one that imports Keras."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ def train(
         peak_learning_rate=learning_rate,
         seed=seed,
     )
-    run_in_keras("model.offline.train", asdict(options), _python())
+    run_in_keras("model.offline.train", asdict(options), _keras_python())
     typer.echo(f"The run is in {out}: read {out}/MODEL_CARD.md, then `atalaya export {out}/model.keras`.")
 
 
 def export(
     model: Annotated[Path, typer.Argument(help="A .keras file.")],
-    out: Annotated[Path, typer.Option(help="The artefact folder to make.")],
+    out: Annotated[Path, typer.Option(help="The artefact folder to create.")],
     name: Annotated[str, typer.Option()] = "efficientnetb0",
     version: Annotated[str, typer.Option(help="For example 1.0.")] = "1.0",
-    images: Annotated[Path | None, typer.Option(help="Real images to compare both on.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Real images to compare the two models on.")] = None,
 ) -> None:
-    """Convert a .keras file to ONNX and refuse unless both agree on at least 64 images."""
-    real = None if images is None else str(images)
-    options = ExportOptions(model=str(model), out=str(out), name=name, version=version, images=real)
-    run_in_keras("model.offline.export", asdict(options), _python())
+    """Convert a .keras file to ONNX; fails unless both predict the same on at least 64 images."""
+    image_folder = None if images is None else str(images)
+    options = ExportOptions(model=str(model), out=str(out), name=name, version=version, images=image_folder)
+    run_in_keras("model.offline.export", asdict(options), _keras_python())
 
 
-def _python() -> Path | None:
+def _keras_python() -> Path | None:
     configured = load_settings().model.keras_python
     return None if configured is None else Path(configured)

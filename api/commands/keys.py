@@ -1,14 +1,15 @@
-"""`atalaya keys`: the users' API keys, and the gateway's own signing key."""
+"""`atalaya keys`: the API keys of users, and the gateway's signing key."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 from pydantic import BaseModel, ValidationError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.commands.database import Note, Noting, with_engine
+from api.commands.database import CommandEvent, DescribeEvent, run_with_engine
 from api.commands.output import JsonFlag, print_json, print_table
 from api.commands.secrets import rotate_signing_key
 from api.schemas.keys import (
@@ -22,17 +23,14 @@ from api.schemas.keys import (
     Rotation,
 )
 from api.settings import load_settings
+from auth.accounts.store import User, UserStore
+from auth.api_keys.store import ApiKey, KeyStore
+from auth.errors import UserNotFound
 from auth.principal import ROLE_SCOPES, Scope, select_scopes
 
-if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncEngine
-
-    from auth.accounts.store import User
-    from auth.api_keys.store import ApiKey, KeyStore
-
-app = typer.Typer(help="Make, list, rotate and revoke API keys; rotate the signing key.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 T = TypeVar("T")
-Asked = TypeVar("Asked", bound=BaseModel)
+Body = TypeVar("Body", bound=BaseModel)
 Days = typer.Option(help=f"Days until it expires, {MAX_DAYS} at most.")
 
 
@@ -43,19 +41,17 @@ def create(  # noqa: PLR0913  (each is an option)
     name: Annotated[str, typer.Option(help="What the key is for.")],
     scope: Annotated[str, typer.Option(help="Scopes of the owner, separated by spaces.")] = Scope.PREDICT.value,
     expires_days: Annotated[int, Days] = DEFAULT_DAYS,
-    address: Annotated[list[str] | None, typer.Option(help="An address or network to use it from; repeatable.")] = None,
+    address: Annotated[list[str] | None, typer.Option(help="An address or network to accept; repeatable.")] = None,
     rate: Annotated[str | None, typer.Option(help="For example 60/minute.")] = None,
-    monthly_requests: Annotated[int | None, typer.Option(help="Requests in a month.")] = None,
-    monthly_megapixels: Annotated[int | None, typer.Option(help="Megapixels in a month.")] = None,
+    monthly_requests: Annotated[int | None, typer.Option(help="Requests a month.")] = None,
+    monthly_megapixels: Annotated[int | None, typer.Option(help="Megapixels a month.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Print a new API key, which is shown this once."""
+    """Create an API key and print it; it is shown only once."""
 
-    async def make(engine: AsyncEngine) -> tuple[ApiKey, str]:
-        from auth.api_keys.store import KeyStore
-
-        owner = await _user(engine, user)
-        asked = _checked(
+    async def create_key(engine: AsyncEngine) -> tuple[ApiKey, str]:
+        owner = await _find_user(engine, user)
+        body = _validate(
             NewKey,
             name=name,
             scopes=sorted(select_scopes(ROLE_SCOPES[owner.role], scope)),
@@ -65,87 +61,81 @@ def create(  # noqa: PLR0913  (each is an option)
             monthly_requests=monthly_requests,
             monthly_megapixels=monthly_megapixels,
         )
-        return await KeyStore(engine).create(owner.id, asked.terms())
+        return await KeyStore(engine).create(owner.id, body.terms())
 
-    _show(*with_engine(load_settings(), make, lambda made: _noted(made[0], "created")), as_json)
+    created = run_with_engine(load_settings(), create_key, lambda created: _describe_event(created[0], "created"))
+    _print_secret(*created, as_json)
 
 
 @app.command("list")
 def list_keys(
-    user: Annotated[str | None, typer.Option(help="The owner's name; everybody's keys if absent.")] = None,
+    user: Annotated[str | None, typer.Option(help="The owner's name; the keys of all users if absent.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """List API keys, without their secrets."""
 
-    async def find(engine: AsyncEngine) -> list[KeyResponse]:
-        from auth.api_keys.store import KeyStore
-
-        owner = None if user is None else (await _user(engine, user)).id
+    async def find_keys(engine: AsyncEngine) -> list[KeyResponse]:
+        owner = None if user is None else (await _find_user(engine, user)).id
         return [KeyResponse.of(key) for key in await KeyStore(engine).list(owner)]
 
-    found = with_engine(load_settings(), find)
+    keys = run_with_engine(load_settings(), find_keys)
     if as_json:
-        print_json([key.model_dump(mode="json") for key in found])
+        print_json([key.model_dump(mode="json") for key in keys])
         return
-    print_table(("id", "name", "user", "scopes", "last used", "ends"), [_row(key) for key in found])
+    print_table(("id", "name", "user", "scopes", "last used", "ends"), [_as_row(key) for key in keys])
 
 
 @app.command("rotate")
 def rotate(
     key_id: Annotated[str | None, typer.Argument(help="An API key; the gateway's signing key if absent.")] = None,
     overlap_hours: Annotated[
-        int, typer.Option(help=f"How long an API key's old secret still counts, {MAX_OVERLAP_HOURS} at most.")
+        int, typer.Option(help=f"Hours that an API key's old secret stays valid, {MAX_OVERLAP_HOURS} at most.")
     ] = DEFAULT_OVERLAP_HOURS,
     expires_days: Annotated[int | None, Days] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Give an API key a new secret, or the gateway a new signing key."""
+    """Replace the secret of an API key, or the gateway's signing key."""
     settings = load_settings()
     if key_id is None:
-        done = rotate_signing_key(settings)
-        print_json({"done": done}) if as_json else typer.echo(done)
+        next_step = rotate_signing_key(settings)
+        print_json({"done": next_step}) if as_json else typer.echo(next_step)
         return
-    asked = _checked(Rotation, overlap_hours=overlap_hours, expires_days=expires_days)
-    rotated = _with_keys(
-        lambda keys: keys.rotate(key_id, asked.overlap, asked.expires_at), lambda made: _noted(made[0], "rotated")
+    body = _validate(Rotation, overlap_hours=overlap_hours, expires_days=expires_days)
+    rotated = _run_with_keys(
+        lambda keys: keys.rotate(key_id, body.overlap, body.expires_at),
+        lambda rotated: _describe_event(rotated[0], "rotated"),
     )
-    _show(*rotated, as_json)
+    _print_secret(*rotated, as_json)
 
 
 @app.command("revoke")
 def revoke(key_id: str, as_json: JsonFlag = False) -> None:
-    """End an API key for good; running gateways refuse it within a second."""
-    key = _with_keys(lambda keys: keys.revoke(key_id), lambda key: _noted(key, "revoked"))
+    """Revoke an API key for ever; running gateways reject it within a second."""
+    key = _run_with_keys(lambda keys: keys.revoke(key_id), lambda key: _describe_event(key, "revoked"))
     if as_json:
         print_json(KeyResponse.of(key).model_dump(mode="json"))
     else:
         typer.echo(f"{key.id} ({key.terms.name}): revoked.")
 
 
-def _with_keys(act: Callable[[KeyStore], Awaitable[T]], noting: Noting[T]) -> T:
-    from auth.api_keys.store import KeyStore
-
-    return with_engine(load_settings(), lambda engine: act(KeyStore(engine)), noting)
+def _run_with_keys(action: Callable[[KeyStore], Awaitable[T]], describe_event: DescribeEvent[T]) -> T:
+    return run_with_engine(load_settings(), lambda engine: action(KeyStore(engine)), describe_event)
 
 
-def _noted(key: ApiKey, outcome: str) -> Note:
-    """For the record of access."""
-    return Note("key", outcome, f"key:{key.id}")
+def _describe_event(key: ApiKey, outcome: str) -> CommandEvent:
+    return CommandEvent("key", outcome, f"key:{key.id}")
 
 
-async def _user(engine: AsyncEngine, name: str) -> User:
+async def _find_user(engine: AsyncEngine, name: str) -> User:
     """Raises UserNotFound."""
-    from auth.accounts.store import UserStore
-    from auth.errors import UserNotFound
-
     found = await UserStore(engine).find(name)
     if found is None:
-        raise UserNotFound(f"There is no user {name}. List the users to see their names.")
+        raise UserNotFound(f"There is no user {name}. `atalaya users list` prints the names.")
     return found[0]
 
 
-def _checked(kind: type[Asked], **options: Any) -> Asked:
-    """Raises BadParameter, naming the option."""
+def _validate(kind: type[Body], **options: Any) -> Body:
+    """Validate options as the route validates its body. Raises BadParameter, which names the option."""
     try:
         return kind(**options)
     except ValidationError as error:
@@ -154,16 +144,17 @@ def _checked(kind: type[Asked], **options: Any) -> Asked:
         raise typer.BadParameter(f"--{option}: {first['msg']}.") from None
 
 
-def _show(key: ApiKey, text: str, as_json: bool) -> None:
-    """The key alone on standard output, so that a script can keep it."""
+def _print_secret(key: ApiKey, text: str, as_json: bool) -> None:
+    """Print nothing but the key on standard output, so that a script can store it."""
     if as_json:
         print_json(KeyWithSecret.of_secret(key, text).model_dump(mode="json"))
         return
-    typer.echo(f"{key.id} ({key.terms.name}) ends {key.terms.expires_at:%Y-%m-%d}. It is shown this once:", err=True)
+    expiry = f"{key.terms.expires_at:%Y-%m-%d}"
+    typer.echo(f"{key.id} ({key.terms.name}) expires on {expiry}. It is shown only once:", err=True)
     typer.echo(text)
 
 
-def _row(key: KeyResponse) -> tuple[str, ...]:
+def _as_row(key: KeyResponse) -> tuple[str, ...]:
     used = f"{key.last_used_at:%Y-%m-%d}" if key.last_used_at else ""
     ends = "revoked" if key.revoked_at else f"{key.expires_at:%Y-%m-%d}"
     return key.id, key.name, key.user, " ".join(key.scopes), used, ends

@@ -1,41 +1,30 @@
-"""`atalaya users` and `atalaya token`: the database's own people, without a server."""
+"""`atalaya users` and `atalaya token`: the users in the database, without a gateway."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import closing
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated, TypeVar
 
 import typer
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.commands.database import Note, Noting, note, with_engine
+from api.commands.database import CommandEvent, DescribeEvent, record_event, run_with_engine
 from api.commands.output import JsonFlag, PasswordStdin, print_json, print_table, read_password
+from api.services.auth import one_time_codes, token_policy
+from api.services.signing_keys import open_keyring
 from api.settings import Settings, load_settings
+from auth.accounts.passwords import PasswordHasher
 from auth.accounts.service import AccountService
-from auth.accounts.store import NO_CHANGE, User, UserChange
+from auth.accounts.store import NO_CHANGE, User, UserChange, UserStore
 from auth.errors import BadCode, BadCredentials, LastAdmin
 from auth.principal import ROLE_SCOPES, Role, select_scopes
+from auth.sessions import Session, SessionStore
+from auth.tokens.access import TokenAuthority
 
-if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncEngine
-
-app = typer.Typer(help="Add, list, change and disable users.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 T = TypeVar("T")
 Force = Annotated[bool, typer.Option("--force", help="Proceed even if no enabled administrator is left.")]
-
-
-def with_accounts(
-    settings: Settings, act: Callable[[AccountService], Awaitable[T]], noting: Noting[T] | None = None
-) -> T:
-    """Run `act` on the accounts of the settings' database, in an event loop of its own; see with_engine."""
-    from auth.accounts.passwords import PasswordHasher
-    from auth.accounts.store import UserStore
-
-    async def run(engine: AsyncEngine) -> T:
-        with closing(PasswordHasher()) as hasher:
-            return await act(AccountService(UserStore(engine), hasher))
-
-    return with_engine(settings, run, noting)
 
 
 @app.command("add")
@@ -44,85 +33,66 @@ def add(
 ) -> None:
     """Add a user."""
     password = read_password(password_stdin)
-    user = with_accounts(
-        load_settings(), lambda accounts: accounts.add(name, role, password), noted("created", role=role)
+    user = run_with_accounts(
+        load_settings(), lambda accounts: accounts.add(name, role, password), describe_user_event("created", role=role)
     )
-    _report(user, "added", as_json)
+    _print_user(user, "added", as_json)
 
 
 @app.command("list")
 def list_users(as_json: JsonFlag = False) -> None:
     """List the users."""
-    users = with_accounts(load_settings(), lambda accounts: accounts.list())
+    users = run_with_accounts(load_settings(), lambda accounts: accounts.list())
     if as_json:
         print_json([_as_dict(user) for user in users])
         return
-    print_table(("name", "role", "created", "disabled"), [tuple(_row(user)) for user in users])
+    print_table(("name", "role", "created", "disabled"), [_as_row(user) for user in users])
 
 
 @app.command("disable")
 def disable(name: str, force: Force = False, as_json: JsonFlag = False) -> None:
     """Prevent a user from logging in, and end the user's sessions."""
-    user = _change(name, UserChange(disabled=True), noted("disabled"), force=force)
-    _report(user, "disabled", as_json)
+    user = _change_user(name, UserChange(disabled=True), describe_user_event("disabled"), force=force)
+    _print_user(user, "disabled", as_json)
 
 
 @app.command("enable")
 def enable(name: str, as_json: JsonFlag = False) -> None:
     """Let a disabled user log in again."""
-    user = _change(name, UserChange(disabled=False), noted("enabled"))
-    _report(user, "enabled", as_json)
+    user = _change_user(name, UserChange(disabled=False), describe_user_event("enabled"))
+    _print_user(user, "enabled", as_json)
 
 
 @app.command("role")
 def role(name: str, role: Annotated[Role, typer.Option()], force: Force = False, as_json: JsonFlag = False) -> None:
     """Give a user another role, and end the user's sessions."""
-    user = _change(name, UserChange(role=role), noted("changed", fields="role", role=role), force=force)
-    _report(user, "role set", as_json)
+    describe_event = describe_user_event("changed", fields="role", role=role)
+    user = _change_user(name, UserChange(role=role), describe_event, force=force)
+    _print_user(user, "role set", as_json)
 
 
 @app.command("totp-reset")
 def totp_reset(name: str, as_json: JsonFlag = False) -> None:
     """Remove a user's one-time codes, for a user who has lost them."""
-    user = _change(name, UserChange(reset_totp=True), noted("changed", fields="totp"))
-    _report(user, "one-time codes removed", as_json)
+    user = _change_user(name, UserChange(reset_totp=True), describe_user_event("changed", fields="totp"))
+    _print_user(user, "one-time codes removed", as_json)
 
 
 @app.command("passwd")
 def passwd(name: str, password_stdin: PasswordStdin = False) -> None:
     """Set a user's password, and end the user's sessions."""
     password = read_password(password_stdin)
-    _change(name, NO_CHANGE, noted("changed", fields="password"), password=password)
+    _change_user(name, NO_CHANGE, describe_user_event("changed", fields="password"), password=password)
     typer.echo(f"{name}: password set.")
-
-
-def _change(
-    name: str, change: UserChange, noting: Noting[User], *, password: str | None = None, force: bool = False
-) -> User:
-    async def act(accounts: AccountService) -> User:
-        user = await accounts.get_by_name(name)
-        try:
-            return await accounts.change(user.id, change, password=password, allow_last_admin=force)
-        except LastAdmin as error:
-            raise LastAdmin(f"{error} Use --force to proceed anyway.") from None
-
-    return with_accounts(load_settings(), act, noting)
 
 
 def token(
     user: Annotated[str, typer.Option(help="The user's name.")],
     password_stdin: PasswordStdin = False,
     scope: Annotated[str, typer.Option(help="Scopes, separated by spaces; all of the role's if absent.")] = "",
-    totp: Annotated[str, typer.Option(help="The one-time code of a user who has them.")] = "",
+    totp: Annotated[str, typer.Option(help="The one-time code, for a user who has one-time codes.")] = "",
 ) -> None:
-    """Print an access token for a user, and nothing else."""
-    from api.services.auth import one_time_codes, token_policy
-    from api.services.signing_keys import open_keyring
-    from auth.accounts.passwords import PasswordHasher
-    from auth.accounts.store import UserStore
-    from auth.sessions import Session, SessionStore
-    from auth.tokens.access import TokenAuthority
-
+    """Log a user in and print the access token, and nothing else."""
     settings = load_settings()
     authority = TokenAuthority(open_keyring(settings), token_policy(settings))
     password = read_password(password_stdin)
@@ -130,45 +100,78 @@ def token(
     async def log_in(engine: AsyncEngine) -> tuple[User, Session]:
         try:
             with closing(PasswordHasher()) as hasher:
-                found = await AccountService(UserStore(engine), hasher).authenticate(user, password)
-            if found.totp:
-                await one_time_codes(engine, settings).check(found, totp)
+                account = await AccountService(UserStore(engine), hasher).authenticate(user, password)
+            if account.totp:
+                await one_time_codes(engine, settings).check(account, totp)
         except (BadCredentials, BadCode) as error:
-            await note(engine, Note("token", "refused", detail={"code": error.code}))
+            await record_event(engine, CommandEvent("token", "refused", detail={"code": error.code}))
             raise
-        scopes = select_scopes(ROLE_SCOPES[found.role], scope)
-        return found, await SessionStore(engine, settings.auth.session_seconds).begin(found.id, scopes)
+        scopes = select_scopes(ROLE_SCOPES[account.role], scope)
+        return account, await SessionStore(engine, settings.auth.session_seconds).begin(account.id, scopes)
 
-    found, session = with_engine(settings, log_in, lambda result: Note("token", "issued", f"user:{result[0].id}"))
+    account, session = run_with_engine(
+        settings, log_in, lambda result: CommandEvent("token", "issued", f"user:{result[0].id}")
+    )
     issued = authority.issue(
-        subject=found.id, name=found.name, role=found.role, scopes=session.scopes, session_id=session.id
+        subject=account.id, name=account.name, role=account.role, scopes=session.scopes, session_id=session.id
     )
     typer.echo(issued.access_token)
 
 
-def noted(outcome: str, **detail: str) -> Noting[User]:
-    """For the record: the user came out of it like this."""
-    return lambda user: Note("user", outcome, f"user:{user.id}", detail)
+def run_with_accounts(
+    settings: Settings,
+    action: Callable[[AccountService], Awaitable[T]],
+    describe_event: DescribeEvent[T] | None = None,
+) -> T:
+    """Run `action` on the accounts in the database, in an event loop of its own; see run_with_engine."""
+
+    async def run(engine: AsyncEngine) -> T:
+        with closing(PasswordHasher()) as hasher:
+            return await action(AccountService(UserStore(engine), hasher))
+
+    return run_with_engine(settings, run, describe_event)
 
 
-def _report(user: User, done: str, as_json: bool) -> None:
+def describe_user_event(outcome: str, **detail: str) -> DescribeEvent[User]:
+    """Return a function that makes the audit log's event for a user."""
+    return lambda user: CommandEvent("user", outcome, f"user:{user.id}", detail)
+
+
+def _change_user(
+    name: str,
+    change: UserChange,
+    describe_event: DescribeEvent[User],
+    *,
+    password: str | None = None,
+    force: bool = False,
+) -> User:
+    async def change_user(accounts: AccountService) -> User:
+        user = await accounts.get_by_name(name)
+        try:
+            return await accounts.change(user.id, change, password=password, allow_last_admin=force)
+        except LastAdmin as error:
+            raise LastAdmin(f"{error} Use --force to proceed anyway.") from None
+
+    return run_with_accounts(load_settings(), change_user, describe_event)
+
+
+def _print_user(user: User, change: str, as_json: bool) -> None:
     if as_json:
         print_json(_as_dict(user))
     else:
-        typer.echo(f"{user.name} ({user.role}): {done}.")
+        typer.echo(f"{user.name} ({user.role}): {change}.")
 
 
 def _as_dict(user: User) -> dict[str, str | None]:
-    disabled_at = user.disabled_at.isoformat() if user.disabled_at else None
     return {
         "id": user.id,
         "name": user.name,
         "role": user.role,
         "created_at": user.created_at.isoformat(),
-        "disabled_at": disabled_at,
+        "disabled_at": user.disabled_at.isoformat() if user.disabled_at else None,
     }
 
 
-def _row(user: User) -> list[str]:
+def _as_row(user: User) -> list[str]:
     fields = _as_dict(user)
-    return [str(fields[key] or "") for key in ("name", "role", "created_at", "disabled_at")]
+    return [str(fields[name] or "") for name in ("name", "role", "created_at", "disabled_at")]

@@ -1,10 +1,10 @@
-"""That the gateway is about to end: known to every answer, and to whoever asks whether it is ready."""
+"""Whether the gateway is shutting down; responses, readiness and the server share this state."""
 
 from __future__ import annotations
 
 
 class Draining:
-    """Begins once, at the signal to stop. Answers then tell their clients to take another connection."""
+    """Begins once, at the signal to stop. From then on each response asks its client to close the connection."""
 
     def __init__(self) -> None:
         self.begun = False

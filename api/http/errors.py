@@ -1,16 +1,15 @@
-"""From error classes to answers: one table, one shape (RFC 9457)."""
+"""How errors become responses: the table from classes to statuses, and FastAPI's handlers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 import auth.errors as auth
 import model.errors as model
@@ -31,6 +30,7 @@ from api.errors import (
     UnsupportedGrant,
 )
 from api.http.openapi import allowed_methods
+from api.http.problems import respond_with_problem
 
 STATUS_BY_ERROR: Mapping[type[Exception], HTTPStatus] = {
     BadRequest: HTTPStatus.BAD_REQUEST,
@@ -79,7 +79,7 @@ STATUS_BY_ERROR: Mapping[type[Exception], HTTPStatus] = {
     model.DeadlineExceeded: HTTPStatus.GATEWAY_TIMEOUT,
 }
 
-# Raised by commands and at start-up, where the answer is one line on standard error.
+# Raised only by commands and at start-up, which print one line on standard error.
 NEVER_OVER_HTTP: frozenset[type[Exception]] = frozenset(
     {
         SettingsError,
@@ -100,7 +100,7 @@ NEVER_OVER_HTTP: frozenset[type[Exception]] = frozenset(
         model.ReplayImpossible,
     }
 )
-# Answered in OAuth's own form by the token endpoint (RFC 6749, section 5.2).
+# What the OAuth endpoints send as `error` (RFC 6749, section 5.2).
 OAUTH_ERRORS: Mapping[type[Exception], str] = {
     auth.BadCredentials: "invalid_grant",
     auth.BadCode: "invalid_grant",
@@ -119,82 +119,53 @@ OAUTH_ERRORS: Mapping[type[Exception], str] = {
     monitoring.AuditUnavailable: "temporarily_unavailable",
 }
 
-CLIENT_LEFT = 499  # no answer was sent; the number is nginx's for this
 _PHRASE_CODES = {HTTPStatus.NOT_FOUND: "not_found", HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed"}
 _BEARER = 'Bearer realm="atalaya"'
 
 
-def problem(
-    status: HTTPStatus, code: str, detail: str, request_id: str, headers: Mapping[str, str] | None = None, **more: Any
-) -> Response:
-    """An RFC 9457 problem document; `type` is a URN of the stable code."""
-    body = {
-        "type": f"urn:atalaya:problem:{code}",
-        "title": status.phrase,
-        "status": status.value,
-        "detail": detail,
-        "code": code,
-        "request_id": request_id,
-        **more,
-    }
-    return JSONResponse(body, status.value, headers, media_type="application/problem+json")
-
-
 def find_status(error: Exception) -> HTTPStatus | None:
-    """The status of the nearest mapped class, None for one that no user can cause."""
+    """Return the status of the nearest mapped class, or None for an error that no request can cause."""
     return next((STATUS_BY_ERROR[kind] for kind in type(error).__mro__ if kind in STATUS_BY_ERROR), None)
 
 
 def install_handlers(app: FastAPI) -> None:
-    """Map every error a user can cause; whatever else escapes is the Observe middleware's to answer."""
+    """Handle every error that a request can cause; the Observe middleware handles the rest."""
     for kind in STATUS_BY_ERROR:
-        app.add_exception_handler(kind, _refused)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http)
+        app.add_exception_handler(kind, _handle_error)
+    app.add_exception_handler(RequestValidationError, _handle_invalid_request)
+    app.add_exception_handler(HTTPException, _handle_http_exception)
 
 
-async def _refused(request: Request, error: Exception) -> Response:
+async def _handle_error(request: Request, error: Exception) -> Response:
     status = find_status(error)
-    assert status is not None  # noqa: S101  (installed for mapped classes alone)
-    code: str = error.code  # type: ignore[attr-defined]  # each room's base declares it
-    return answer(request, status, code, str(error), build_error_headers(error))
+    assert status is not None  # noqa: S101  (installed only for mapped classes)
+    code: str = error.code  # type: ignore[attr-defined]  # each package's base class declares it
+    return respond_with_problem(request, status, code, str(error), build_error_headers(error))
 
 
-async def _invalid(request: Request, error: Exception) -> Response:
+async def _handle_invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
     fields = [{"field": ".".join(map(str, item["loc"])), "problem": item["msg"]} for item in error.errors()]
     detail = f"{fields[0]['field']}: {fields[0]['problem']}."
-    return answer(request, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", detail, errors=fields)
+    return respond_with_problem(request, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", detail, errors=fields)
 
 
-async def _http(request: Request, error: Exception) -> Response:
+async def _handle_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
-    if isinstance(error.__cause__, BodyTooLarge | RequestTooSlow):  # FastAPI wraps what reading a document raises
-        return await _refused(request, error.__cause__)
+    if isinstance(error.__cause__, BodyTooLarge | RequestTooSlow):  # FastAPI wraps errors that reading the body raises
+        return await _handle_error(request, error.__cause__)
     status = HTTPStatus(error.status_code)
     if status not in _PHRASE_CODES:
-        return answer(request, status, "bad_request", "The body cannot be read. Send a valid document.", error.headers)
-    detail = f"{status.phrase}: {request.method} is not served here."
+        detail = "The request body cannot be parsed. Send a valid document."
+        return respond_with_problem(request, status, "bad_request", detail, error.headers)
+    detail = f"{status.phrase}: there is no route for {request.method} on this path."
     headers = {"Allow": allowed_methods(request)} if status is HTTPStatus.METHOD_NOT_ALLOWED else error.headers
-    return answer(request, status, _PHRASE_CODES[status], detail, headers)
-
-
-def answer(
-    request: Request,
-    status: HTTPStatus,
-    code: str,
-    detail: str,
-    headers: Mapping[str, str] | None = None,
-    **more: Any,
-) -> Response:
-    """A problem document for this request; its code goes to the log line, too."""
-    request.state.problem_code = code
-    return problem(status, code, detail, request.state.request_id, headers, **more)
+    return respond_with_problem(request, status, _PHRASE_CODES[status], detail, headers)
 
 
 def build_error_headers(error: Exception) -> dict[str, str]:
-    """The headers that belong to an error: a challenge (RFC 6750, RFC 7617) or how long to wait."""
-    challenge = _challenge(error)
+    """Return the headers of an error: a challenge (RFC 6750, RFC 7617), or how long to wait."""
+    challenge = _build_challenge(error)
     if challenge is not None:
         return {"WWW-Authenticate": challenge}
     match error:
@@ -215,7 +186,7 @@ def build_error_headers(error: Exception) -> dict[str, str]:
     return {}
 
 
-def _challenge(error: Exception) -> str | None:
+def _build_challenge(error: Exception) -> str | None:
     match error:
         case auth.MissingCredentials():
             return _BEARER

@@ -1,4 +1,4 @@
-"""Who is at the other end, the peer or the client that a trusted proxy tells of, and under which name it asks."""
+"""The client of a request behind trusted proxies, and the host names that the gateway serves."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.errors import HostNotAllowed
-from api.http.errors import problem
 from api.http.host_names import host_name
+from api.http.problems import problem
 
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
 
-# Words about the client that anybody can send. Nothing behind this middleware sees them.
+# Any client can send these headers. Nothing behind this middleware sees them.
 _FORWARDING = frozenset(
     {b"forwarded", b"x-real-ip", b"cf-connecting-ip", b"true-client-ip", b"x-client-ip", b"client-cert"}
     | {b"client-cert-chain", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port"}
 )
-_PROBES = frozenset({"/livez", "/readyz"})  # asked by address, not by name
+_PROBES = frozenset({"/livez", "/readyz"})  # platforms request them by address, not by name
 _MAX_HOPS = 32
 
 
 class TrustedProxies:
-    """Makes the client's address, scheme and certificate those that a proxy in `networks` passes on.
+    """Takes the client's address, scheme and certificate from the headers of a proxy in `networks`.
 
-    The address is the right-most of X-Forwarded-For that is no trusted proxy's; the certificate comes as RFC 9440
-    says and goes where ASGI's TLS extension has it. From every other peer these headers are dropped unread.
+    The address is the right-most one in X-Forwarded-For that does not belong to a trusted proxy. The certificate is
+    read from RFC 9440's header and stored as ASGI's TLS extension defines. Other peers' headers are dropped unread.
     """
 
     def __init__(self, app: ASGIApp, *, networks: Sequence[Network]) -> None:
@@ -40,30 +40,30 @@ class TrustedProxies:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            peer = _address(scope["client"][0]) if scope.get("client") else None
+            peer = _parse_address(scope["client"][0]) if scope.get("client") else None
             if peer is not None and self._trusts(peer):
-                self._believe(scope, Headers(scope=scope), peer)
+                self._apply_headers(scope, Headers(scope=scope), peer)
             scope["headers"] = [(name, value) for name, value in scope["headers"] if name not in _FORWARDING]
         await self._app(scope, receive, send)
 
     def _trusts(self, address: Address) -> bool:
         return any(address in network for network in self._networks)
 
-    def _believe(self, scope: Scope, headers: Headers, peer: Address) -> None:
-        scope["client"] = (str(self._client(headers, peer)), 0)
+    def _apply_headers(self, scope: Scope, headers: Headers, peer: Address) -> None:
+        scope["client"] = (str(self._find_client(headers, peer)), 0)
         scheme = headers.get("x-forwarded-proto", "").rpartition(",")[2].strip().lower()
         if scheme in ("http", "https"):
             scope["scheme"] = scheme
-        # The proxy's own certificate is no caller's, and of two headers one is a caller's invention.
-        certificate = ",".join(headers.getlist("client-cert"))
-        scope["extensions"] = {**scope.get("extensions", {}), "tls": {"client_cert_chain": _chain(certificate)}}
+        # Replaces the proxy's own certificate. Of two headers a client has forged one, so that neither parses.
+        chain = _parse_certificate(",".join(headers.getlist("client-cert")))
+        scope["extensions"] = {**scope.get("extensions", {}), "tls": {"client_cert_chain": chain}}
 
-    def _client(self, headers: Headers, peer: Address) -> Address:
-        """Walk back from the peer as far as each hop is trusted."""
+    def _find_client(self, headers: Headers, peer: Address) -> Address:
+        """Follow X-Forwarded-For back from the peer as long as each hop is trusted."""
         client = peer
         hops = ",".join(headers.getlist("x-forwarded-for")).split(",")
         for hop in reversed(hops[-_MAX_HOPS:]):
-            address = _address(hop)
+            address = _parse_address(hop)
             if address is None:
                 break
             client = address
@@ -73,7 +73,7 @@ class TrustedProxies:
 
 
 class AllowedHosts:
-    """Refuses a request under a name that is not in `names`; "*" allows all. Probes need no name."""
+    """Rejects requests for a host that is not in `names`; "*" allows every host. Probes may use any."""
 
     def __init__(self, app: ASGIApp, *, names: Collection[str]) -> None:
         self._app = app
@@ -84,7 +84,7 @@ class AllowedHosts:
             await self._app(scope, receive, send)
             return
         scope["state"]["problem_code"] = HostNotAllowed.code
-        detail = "This gateway is not served under that host name. Add the name to ALLOWED_HOSTS, or use another."
+        detail = "The gateway does not serve this host name. Add it to ALLOWED_HOSTS, or use another."
         request_id = scope["state"]["request_id"]
         await problem(HTTPStatus.MISDIRECTED_REQUEST, HostNotAllowed.code, detail, request_id)(scope, receive, send)
 
@@ -92,8 +92,8 @@ class AllowedHosts:
         return "*" in self._names or (len(hosts) == 1 and host_name(hosts[0]) in self._names)
 
 
-def _address(text: str) -> Address | None:
-    """Read an address, with or without a port; one of IPv4 written as IPv6 is the same as the former."""
+def _parse_address(text: str) -> Address | None:
+    """Parse an address with or without a port; an IPv4-mapped IPv6 address becomes IPv4."""
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]
@@ -105,12 +105,12 @@ def _address(text: str) -> Address | None:
         return None
     if isinstance(address, IPv4Address):
         return address
-    # A zone may be any text, and means nothing on another machine.
+    # A zone may be any text, and has no meaning on another machine.
     return None if address.scope_id else address.ipv4_mapped or address
 
 
-def _chain(value: str) -> list[str]:
-    """PEM of the certificate in a Client-Cert header: DER in base64 between colons (RFC 9440, section 2.2)."""
+def _parse_certificate(value: str) -> list[str]:
+    """Convert a Client-Cert header, DER in base64 between colons (RFC 9440, section 2.2), into PEM."""
     if not (value.startswith(":") and value.endswith(":")):
         return []
     try:

@@ -8,7 +8,8 @@ from fastapi.exceptions import RequestValidationError
 from slowapi.errors import RateLimitExceeded
 from starlette.exceptions import HTTPException
 
-from api.http.errors import CLIENT_LEFT, find_status
+from api.http.errors import find_status
+from api.http.middleware import CLIENT_LEFT
 from api.prediction.errors import ClientDisconnected
 
 

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
 from api.errors import BadForm, MissingFile, UnsupportedBody
-from api.http.middleware import exceeds, too_large
+from api.http.body_limits import announces_more, body_too_large
 from api.prediction.admission import MAX_BODY_BYTES
 from api.prediction.errors import ClientDisconnected
 
@@ -41,8 +41,8 @@ MULTIPART_OR_RAW_BODY = {
 
 def check_declared_length(request: Request) -> None:
     """Raise BodyTooLarge if the declared length is too great; an undeclared one is counted while the body is read."""
-    if exceeds(request.headers, MAX_BODY_BYTES):
-        raise too_large(MAX_BODY_BYTES)
+    if announces_more(request.headers, MAX_BODY_BYTES):
+        raise body_too_large(MAX_BODY_BYTES)
 
 
 def get_declared_length(request: Request) -> int | None:

@@ -21,7 +21,7 @@ from slowapi.wrappers import Limit
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from api.http.errors import answer
+from api.http.problems import respond_with_problem
 from api.rate_limits.windows import LimitResult, LocalWindows, Windows
 from auth.networks import client_network
 from monitoring.metrics import Metrics
@@ -136,7 +136,7 @@ def limit_handler(metrics: Metrics) -> Callable[[Request, Exception], Awaitable[
             request.state.problem_code = "rate_limited"
             body = {"error": "temporarily_unavailable", "error_description": detail}
             return JSONResponse(body, HTTPStatus.TOO_MANY_REQUESTS)
-        return answer(request, HTTPStatus.TOO_MANY_REQUESTS, "rate_limited", detail)
+        return respond_with_problem(request, HTTPStatus.TOO_MANY_REQUESTS, "rate_limited", detail)
 
     return refused
 

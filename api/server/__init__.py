@@ -1,1 +1,1 @@
-"""TODO."""
+"""Running a process: listeners, connections, TLS, memory, workers and shutdown. Knows no route."""

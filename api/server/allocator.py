@@ -1,7 +1,7 @@
-"""glibc's allocator, told that this process lives in a small container.
+"""Settings of glibc's allocator for a small container.
 
-Without it a gateway that has answered a few hundred predictions keeps some 60 MB that it does not use: an
-arena a thread, and freed blocks of up to 32 MB that are kept for the next one of their size (mallopt(3)).
+With its defaults, a gateway that has served a few hundred predictions holds some 60 MB that it does not use: one
+arena for each thread, and freed blocks of up to 32 MB that wait for the next request of their size (mallopt(3)).
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _LARGE_BLOCK_BYTES = 1 << 20
 
 
-def keep_memory_small() -> None:
-    """Two arenas, and blocks over 1 MiB straight from the system and back to it. Does nothing without glibc.
+def limit_memory_use() -> None:
+    """Use two arenas, and map blocks over 1 MiB directly, so that they are returned when freed.
 
-    Before NumPy is imported: its threads for linear algebra, of which none is done here, are not even started.
+    Call it before NumPy is imported: it also stops OpenBLAS from starting threads, which the gateway does not use.
+    Changes nothing else without glibc.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    libc = _glibc()
+    libc = _load_glibc()
     if libc is not None:
         libc.mallopt(_M_ARENA_MAX, 2)
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
@@ -27,12 +28,12 @@ def keep_memory_small() -> None:
 
 
 def return_free_memory() -> None:
-    """Hand free pages back now: after start-up, whose leavings nothing will fill again."""
-    libc = _glibc()
+    """Return free pages to the system now; useful after start-up, which frees much that is not needed again."""
+    libc = _load_glibc()
     if libc is not None:
         libc.malloc_trim(0)
 
 
-def _glibc() -> ctypes.CDLL | None:
+def _load_glibc() -> ctypes.CDLL | None:
     program = ctypes.CDLL(None)
     return program if hasattr(program, "malloc_trim") else None

@@ -1,4 +1,4 @@
-"""The folder that the workers of one gateway share: in memory where the system has a place for that, and private."""
+"""The private directory that the workers of one gateway share, in memory if the system has a place for it."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _PREFIX = f"atalaya-{os.getuid()}-"
-_SETTLED_S = 60
-_IN_MEMORY = Path("/dev/shm")  # noqa: S108  (mkdtemp makes a name that nobody can guess)
+_MIN_AGE_S = 60  # a younger directory may not be locked yet
+_IN_MEMORY = Path("/dev/shm")  # noqa: S108  (mkdtemp adds an unpredictable name)
 
 
 @contextmanager
-def shared_folder() -> Iterator[Path]:
-    """An empty folder (0700) until the context ends. Those that killed gateways have left behind are removed."""
+def shared_directory() -> Iterator[Path]:
+    """Yield an empty directory (0700), and remove it afterwards; also remove those of gateways that were killed."""
     parent = _IN_MEMORY if os.access(_IN_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
-    _sweep(parent)
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-    # Held by this process and, through fork, by every worker: as long as one lives the folder is in use.
-    lock = _locked(folder)
+    _remove_abandoned(parent)
+    directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+    # Forked workers hold the lock too: the directory is in use as long as one of them runs.
+    lock = _lock(directory)
     try:
-        yield folder
+        yield directory
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
         if lock is not None:
             os.close(lock)
 
 
-def _sweep(parent: Path) -> None:
-    for folder in parent.glob(f"{_PREFIX}*"):
+def _remove_abandoned(parent: Path) -> None:
+    for directory in parent.glob(f"{_PREFIX}*"):
         with suppress(OSError):
-            # One that has just been made may not be locked yet.
-            old = time.time() - folder.lstat().st_mtime > _SETTLED_S
-            if old and folder.lstat().st_uid == os.getuid() and (lock := _locked(folder)) is not None:
-                shutil.rmtree(folder, ignore_errors=True)
+            status = directory.lstat()
+            old = time.time() - status.st_mtime > _MIN_AGE_S
+            if old and status.st_uid == os.getuid() and (lock := _lock(directory)) is not None:
+                shutil.rmtree(directory, ignore_errors=True)
                 os.close(lock)
 
 
-def _locked(folder: Path) -> int | None:
-    """A descriptor that holds the folder, or None where another process does. Raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+def _lock(directory: Path) -> int | None:
+    """Lock the directory; returns a descriptor, or None if another process holds the lock. Raises OSError."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""TLS that the gateway terminates itself: uvicorn's HTTP protocol, with the client's certificate in the scope."""
+"""TLS terminated by the gateway itself, with the client's certificate in the ASGI scope."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from api.settings import Settings
 
 
 class CertificateProtocol(HttpToolsProtocol):
-    """Adds ASGI's TLS extension, of which it fills `client_cert_chain` (PEM, the client's own certificate alone)."""
+    """Adds `client_cert_chain` of ASGI's TLS extension: the client's own certificate as PEM, without its issuers."""
 
     _certificate: str | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own signature
         super().connection_made(transport)
         tls = transport.get_extra_info("ssl_object")
-        # Only what the handshake has verified is told.
+        # None unless the handshake has verified the certificate.
         der = tls.getpeercert(binary_form=True) if tls is not None else None
         self._certificate = ssl.DER_cert_to_PEM_cert(der) if der else None
 
@@ -32,29 +32,29 @@ class CertificateProtocol(HttpToolsProtocol):
 
 
 def server_context(settings: Settings) -> ssl.SSLContext | None:
-    """TLS 1.2 or later, where the settings name a certificate. Raises SettingsError."""
+    """Create the context for TLS 1.2 or later, or None without TLS_CERTIFICATE. Raises SettingsError."""
     if settings.tls_certificate is None:
-        # Who sets one of these must not be served in plain text.
+        # A gateway that is meant to use TLS must not fall back to plain HTTP.
         if settings.tls_key or settings.tls_client_ca:
             raise SettingsError("TLS_CERTIFICATE is not set, but TLS_KEY or TLS_CLIENT_CA is. Set it, or unset them.")
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    with _naming("TLS_CERTIFICATE and TLS_KEY must be PEM files that belong together, the key not encrypted"):
-        # Without a password to try, OpenSSL would ask the terminal for one and wait.
+    with _file_errors("TLS_CERTIFICATE and TLS_KEY must be PEM files that belong together, the key not encrypted"):
+        # Without a password, OpenSSL would prompt for one on the terminal and wait.
         context.load_cert_chain(settings.tls_certificate, settings.tls_key, password="")
     if settings.tls_client_ca is not None:
-        with _naming("TLS_CLIENT_CA must be a PEM file of certificates"):
+        with _file_errors("TLS_CLIENT_CA must be a PEM file of certificates"):
             context.load_verify_locations(settings.tls_client_ca)
-        # A caller may come without a certificate; one that it brings must verify.
+        # Clients need no certificate, but one that they send must verify.
         context.verify_mode = ssl.CERT_OPTIONAL
     return context
 
 
 @contextmanager
-def _naming(rule: str) -> Iterator[None]:
-    """Raises SettingsError for files that cannot be used."""
+def _file_errors(requirement: str) -> Iterator[None]:
+    """Translate errors of files into SettingsError."""
     try:
         yield
     except (OSError, ValueError) as error:
-        raise SettingsError(f"{rule}: {getattr(error, 'reason', None) or type(error).__name__}.") from None
+        raise SettingsError(f"{requirement}: {getattr(error, 'reason', None) or type(error).__name__}.") from None

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from api.commands.users import with_accounts
+from api.commands.users import run_with_accounts
 from api.settings import Settings
 from auth.principal import Role
 from auth.tokens.jws import generate_signing_key
@@ -28,7 +28,7 @@ LogIn = Callable[..., dict[str, str]]
 def seeded_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated database with its users, to be copied: their passwords are hashed once."""
     path = tmp_path_factory.mktemp("seed") / "gateway.db"
-    with_accounts(Settings(_env_file=None, database_url=f"sqlite:///{path}"), _add_users)
+    run_with_accounts(Settings(_env_file=None, database_url=f"sqlite:///{path}"), _add_users)
     return path
 
 

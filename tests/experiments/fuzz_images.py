@@ -60,12 +60,12 @@ class Report:
 
 def decode_all(name: str, seed: int, numbers: Sequence[int], told: Connection) -> None:
     """In a process of its own: say the number before each image, then how it ended and what is resident."""
-    from api.server.allocator import keep_memory_small
+    from api.server.allocator import limit_memory_use
     from model.errors import ImageRejected
     from model.imaging.decode import decode_image, measure_image
     from model.imaging.input_spec import DEFAULT_INPUT
 
-    keep_memory_small()
+    limit_memory_use()
     files = corpus()
     for number in numbers:
         data = mutant(files, name, seed, number)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from api.commands.database import with_engine
+from api.commands.database import run_with_engine
 from api.errors import CommandFailed
 from api.settings import Settings
 
@@ -40,5 +40,5 @@ def principal_named(settings: Settings, name: str) -> str:
     """The subject of the user of that name; what names no user is a subject itself."""
     from auth.accounts.store import UserStore
 
-    found = with_engine(settings, lambda engine: UserStore(engine).find(name))
+    found = run_with_engine(settings, lambda engine: UserStore(engine).find(name))
     return found[0].id if found else name

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from api.commands.database import Note, note, with_engine
+from api.commands.database import CommandEvent, record_event, run_with_engine
 from api.commands.ledger.database import ledger_view, principal_named
 from api.commands.ledger.verify import NO_PARQUET
-from api.commands.moments import moment
 from api.commands.output import JsonFlag, print_json, progress_bar
+from api.commands.times import parse_time
 from api.errors import CommandFailed
 from api.settings import Settings, load_settings
 
@@ -36,8 +36,12 @@ class Form(StrEnum):
 
 def export(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="Where to; - for standard output.")],
-    since: Annotated[datetime | None, typer.Option(parser=moment, metavar="TIME", help="From this moment on.")] = None,
-    until: Annotated[datetime | None, typer.Option(parser=moment, metavar="TIME", help="Before this moment.")] = None,
+    since: Annotated[
+        datetime | None, typer.Option(parser=parse_time, metavar="TIME", help="From this moment on.")
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option(parser=parse_time, metavar="TIME", help="Before this moment.")
+    ] = None,
     principal: Annotated[str, typer.Option(help="Only this one's payloads: a user's name, or a subject.")] = "",
     model: Annotated[str, typer.Option(help="Only this model's payloads, such as efficientnetb0-v1.0.")] = "",
     form: Annotated[Form, typer.Option("--format")] = Form.JSONL,
@@ -59,7 +63,7 @@ def export(
         model=model,
     )
     detail = {name: value for name, value in asdict(header).items() if value}
-    with_engine(settings, lambda engine: note(engine, Note("ledger", "exported", detail=detail)))
+    run_with_engine(settings, lambda engine: record_event(engine, CommandEvent("ledger", "exported", detail=detail)))
     entries, payloads = _export(settings, header, path, form)
     if as_json:
         print_json({"entries": entries, "payloads": payloads})

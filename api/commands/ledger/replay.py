@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from api.commands.database import with_engine
+from api.commands.database import run_with_engine
 from api.commands.output import JsonFlag, print_json
 from api.errors import CommandFailed
 from api.settings import Settings, load_settings
@@ -62,7 +62,7 @@ def _recorded(settings: Settings, prediction_id: str) -> Past:
         return past, await reader.hash_before(past.entry)
 
     try:
-        past, previous = with_engine(settings, found)
+        past, previous = run_with_engine(settings, found)
     except PredictionNotFound:
         raise CommandFailed(
             f"The ledger holds no prediction {prediction_id}. Check the id; it may be erased, pruned or still spooled."

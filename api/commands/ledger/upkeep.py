@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from api.commands.database import Note, note, with_engine
+from api.commands.database import CommandEvent, record_event, run_with_engine
 from api.commands.ledger.database import principal_named
 from api.commands.output import JsonFlag, print_json, progress_bar
 from api.settings import Settings, load_settings
@@ -40,7 +40,7 @@ def prune(
     with _tools(settings) as (engine, signer):
         pruning = Pruning(engine, signer, now, public_key or ())
         count = pruning.count(before)
-        _note(settings, Note("ledger", "pruned", detail={"entries": str(count), "before": before.isoformat()}))
+        _note(settings, CommandEvent("ledger", "pruned", detail={"entries": str(count), "before": before.isoformat()}))
         removed = _added_up("pruning", count, pruning.prune(before))
     if as_json:
         print_json({"removed": removed})
@@ -63,7 +63,7 @@ def erase(
         count = eraser.count(subject)
         if not yes:
             typer.confirm(f"Forget {count} predictions of {principal} for ever?", abort=True, err=True)
-        _note(settings, Note("ledger", "erased", target=f"user:{subject}", detail={"payloads": str(count)}))
+        _note(settings, CommandEvent("ledger", "erased", target=f"user:{subject}", detail={"payloads": str(count)}))
         erased = _added_up("erasing", count, eraser.erase(subject))
     if as_json:
         print_json({"erased": erased})
@@ -78,7 +78,7 @@ def _tools(settings: Settings) -> Iterator[tuple[Engine, Signer]]:
     from storage.transactions import WRITING
 
     signer = Signer(settings.ledger_key())
-    with_engine(settings, _nothing)  # brings the tables up to date
+    run_with_engine(settings, _nothing)  # brings the tables up to date
     engine = open_blocking_engine(settings.database_url.get_secret_value(), _PATIENCE_S)
     try:
         yield engine.execution_options(**WRITING), signer
@@ -99,5 +99,5 @@ def _added_up(label: str, total: int, parts: Iterator[int]) -> int:
     return done
 
 
-def _note(settings: Settings, done: Note) -> None:
-    with_engine(settings, lambda engine: note(engine, done))
+def _note(settings: Settings, done: CommandEvent) -> None:
+    run_with_engine(settings, lambda engine: record_event(engine, done))

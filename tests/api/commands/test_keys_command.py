@@ -55,7 +55,7 @@ def test_the_key_alone_is_printed(command: Command, capsys: Capture) -> None:
     output = capsys.readouterr()
     key_id = output.out.split("_")[1]
     assert output.out.count("\n") == 1
-    assert "shown this once" in output.err
+    assert "shown only once" in output.err
     assert command("keys", "list") == 0
     assert key_id in capsys.readouterr().out
     command("keys", "list", "--json")

@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import select
 
 from api.cli import run
-from api.commands.users import with_accounts
+from api.commands.users import run_with_accounts
 from api.settings import Settings
 from auth.principal import Role
 from monitoring.chains.signing import Signer, new_private_key
@@ -43,7 +43,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: s
     async def add(accounts: Any) -> None:
         await accounts.add("ana", Role.CLIENT, "correct horse battery")
 
-    with_accounts(settings, add)
+    run_with_accounts(settings, add)
     ids, engine = Ids(), open_blocking_engine(database_url)
     store = LedgerStore(engine.execution_options(**WRITING), Signer(settings.ledger_key()))
     chain = Chain(ids.new())
@@ -240,7 +240,7 @@ def test_an_empty_ledger_is_told_apart(ledger: Run, tmp_path: Path, monkeypatch:
     assert not (tmp_path / "new.db").exists()
     (tmp_path / "new.db").touch()
     assert ledger("verify")[0] == 1
-    with_accounts(Settings(_env_file=None), _nothing)
+    run_with_accounts(Settings(_env_file=None), _nothing)
     status, out, _ = ledger("verify")
     assert (status, "There is nothing in it" in out) == (0, True)
     assert sqlite3.connect(tmp_path / "new.db").execute("SELECT count(*) FROM ledger_entries").fetchone() == (0,)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from api.commands.users import with_accounts
+from api.commands.users import run_with_accounts
 from api.settings import Settings
 from auth.principal import Role
 
@@ -23,7 +23,7 @@ def predict(client: TestClient, headers: Bearer, data: bytes) -> Any:
 @pytest.fixture
 def bob(client: TestClient, settings: Settings, password: str, log_in: Any) -> Bearer:
     """Another client."""
-    with_accounts(settings, lambda accounts: accounts.add("bob", Role.CLIENT, password))
+    run_with_accounts(settings, lambda accounts: accounts.add("bob", Role.CLIENT, password))
     headers: Bearer = log_in(client, "bob")
     return headers
 

@@ -11,8 +11,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from api.commands.database import with_engine
-from api.commands.users import with_accounts
+from api.commands.database import run_with_engine
+from api.commands.users import run_with_accounts
 from api.settings import Settings
 from auth.api_keys.store import KeyStore
 from auth.clients import ClientStore
@@ -38,7 +38,7 @@ def with_key(made: dict[str, Any]) -> Bearer:
 @pytest.fixture
 def root(client: TestClient, settings: Settings, password: str, log_in: LogIn) -> Bearer:
     """The token of a user who administers."""
-    with_accounts(settings, lambda accounts: accounts.add("root", Role.ADMIN, password))
+    run_with_accounts(settings, lambda accounts: accounts.add("root", Role.ADMIN, password))
     return log_in(client, "root")
 
 
@@ -206,7 +206,7 @@ def test_a_key_is_revoked(client: TestClient, bearer: Bearer) -> None:
 
 def test_another_s_key_is_not_found(client: TestClient, bearer: Bearer, settings: Settings, log_in: LogIn) -> None:
     """To another user a key is as absent as one that never was."""
-    with_accounts(settings, lambda accounts: accounts.add("bea", Role.CLIENT, "correct horse battery"))
+    run_with_accounts(settings, lambda accounts: accounts.add("bea", Role.CLIENT, "correct horse battery"))
     made, bea = make(client, bearer), log_in(client, "bea")
     answers = []
     for key_id in (made["id"], "0" * 16, "nonsense"):
@@ -239,7 +239,7 @@ def test_administrators_list_and_revoke_any_key(client: TestClient, bearer: Bear
 
 def test_only_users_have_keys(client: TestClient, settings: Settings) -> None:
     """A service logs in as itself, and owns no keys."""
-    added = with_engine(settings, lambda engine: ClientStore(engine).add("maps", {Scope.KEYS_WRITE, Scope.PREDICT}))
+    added = run_with_engine(settings, lambda engine: ClientStore(engine).add("maps", {Scope.KEYS_WRITE, Scope.PREDICT}))
     token = client.post("/auth/token", data={"grant_type": "client_credentials"}, auth=(added[0].id, added[1]))
     headers = {"Authorization": f"Bearer {token.json()['access_token']}"}
     answer = client.post("/v1/keys", json={"name": "maps"}, headers=headers)
@@ -295,5 +295,5 @@ def test_the_last_use_is_written_when_the_gateway_stops(settings: Settings, log_
     with TestClient(create_app(settings)) as client:
         made = make(client, log_in(client))
         client.get("/v1/me", headers=with_key(made))
-    key = with_engine(settings, lambda engine: KeyStore(engine).get(made["id"]))
+    key = run_with_engine(settings, lambda engine: KeyStore(engine).get(made["id"]))
     assert key.last_used_at is not None

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from api.commands.database import with_engine
+from api.commands.database import run_with_engine
 from api.settings import Settings
 from auth.clients import ClientStore
 from auth.principal import Scope
@@ -21,7 +21,7 @@ MakeClient = Callable[..., TestClient]
 @pytest.fixture
 def service(settings: Settings) -> tuple[str, str]:
     """The id and the secret of a client that may predict."""
-    added = with_engine(settings, lambda engine: ClientStore(engine).add("maps", {Scope.PREDICT}))
+    added = run_with_engine(settings, lambda engine: ClientStore(engine).add("maps", {Scope.PREDICT}))
     return added[0].id, added[1]
 
 
@@ -199,7 +199,7 @@ def test_the_metadata_names_what_is_there(client: TestClient, settings: Settings
 def test_a_disabled_client_s_token_is_refused(client: TestClient, service: tuple[str, str], settings: Settings) -> None:
     """Disabling a client, by another process, ends the tokens that it holds."""
     token = post(client, "/auth/token", {"grant_type": "client_credentials"}, auth=service).json()["access_token"]
-    with_engine(settings, lambda engine: ClientStore(engine).disable("maps"))
+    run_with_engine(settings, lambda engine: ClientStore(engine).disable("maps"))
     deadline = time.monotonic() + 5
     while client.get("/v1/me", headers=bearer(token)).status_code != 401:
         assert time.monotonic() < deadline

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from api.commands.users import with_accounts
+from api.commands.users import run_with_accounts
 from api.settings import Settings
 from auth.principal import Role
 
@@ -76,7 +76,7 @@ def limit(settings: Settings) -> Limit:
 @pytest.fixture
 def root(client: TestClient, settings: Settings, password: str, log_in: LogIn) -> Bearer:
     """The token of a user who administers."""
-    with_accounts(settings, lambda accounts: accounts.add("root", Role.ADMIN, password))
+    run_with_accounts(settings, lambda accounts: accounts.add("root", Role.ADMIN, password))
     return log_in(client, "root")
 
 

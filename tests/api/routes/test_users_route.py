@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
-from api.commands.users import with_accounts
+from api.commands.users import run_with_accounts
 from api.settings import Settings
 from auth.login.data_keys import new_data_key
 from auth.principal import Role
@@ -23,7 +23,7 @@ Headers = dict[str, str]
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     """A gateway that also has the administrator `adam` and a data key."""
-    with_accounts(settings, lambda accounts: accounts.add("adam", Role.ADMIN, "correct horse battery"))
+    run_with_accounts(settings, lambda accounts: accounts.add("adam", Role.ADMIN, "correct horse battery"))
     auth = settings.auth.model_copy(update={"data_key": SecretStr(new_data_key())})
     return settings.model_copy(update={"auth": auth})
 

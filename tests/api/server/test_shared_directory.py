@@ -1,4 +1,4 @@
-"""The folder that workers share."""
+"""The directory that workers share."""
 
 from __future__ import annotations
 
@@ -9,35 +9,36 @@ import subprocess
 import sys
 from pathlib import Path
 
-from api.server.shared_directory import shared_folder
+from api.server.shared_directory import shared_directory
 
-KILLED = """
+KILLED_GATEWAY = """
 import os, signal
-from api.server.shared_directory import shared_folder
+from api.server.shared_directory import shared_directory
 
-with shared_folder() as folder:
-    print(folder, flush=True)
+with shared_directory() as directory:
+    print(directory, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_private_and_temporary() -> None:
-    """It is empty, nobody else may look into it, and it is gone afterwards with what was in it."""
-    with shared_folder() as folder:
-        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-        assert list(folder.iterdir()) == []
-        (folder / "file").touch()
-    assert not folder.exists()
+def test_directory_is_private_and_temporary() -> None:
+    """The directory is empty at first, only its owner can read it, and it is removed with its content."""
+    with shared_directory() as directory:
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+        assert list(directory.iterdir()) == []
+        (directory / "file").touch()
+    assert not directory.exists()
 
 
-def test_what_was_left_behind_is_removed() -> None:
-    """The folder of a gateway that was killed goes at the next start; that of one which lives stays."""
-    done = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True, check=False, timeout=60)
-    left = Path(done.stdout.strip())
-    os.utime(left, (0, 0))
-    with shared_folder() as living:
-        os.utime(living, (0, 0))
-        with shared_folder():
-            assert living.exists()
-            assert not left.exists()
-    shutil.rmtree(left, ignore_errors=True)
+def test_directory_of_killed_gateway_is_removed() -> None:
+    """The next start removes the directory of a killed gateway, but not that of a running one."""
+    command = [sys.executable, "-c", KILLED_GATEWAY]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    abandoned = Path(done.stdout.strip())
+    os.utime(abandoned, (0, 0))
+    with shared_directory() as running:
+        os.utime(running, (0, 0))
+        with shared_directory():
+            assert running.exists()
+            assert not abandoned.exists()
+    shutil.rmtree(abandoned, ignore_errors=True)

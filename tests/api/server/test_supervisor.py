@@ -1,4 +1,4 @@
-"""The parent of the workers: what it does about those that die."""
+"""What the supervisor does about workers that die or hang."""
 
 from __future__ import annotations
 
@@ -6,57 +6,60 @@ import subprocess
 import sys
 import time
 
-PARENT = """
+SUPERVISOR = """
 import os, signal, sys, time
-from api.server.supervisor import Workers
+from api.server.supervisor import Supervisor
 
-def serve(place):
+def serve(slot):
     {serve}
     return 0
 
-status = Workers(2, serve, [], end_limit_s=0.5, on_change=lambda pids: None, on_end=lambda place: None).run()
-sys.exit(status)
+supervisor = Supervisor(
+    2, serve, [], shutdown_limit_s=0.5, on_change=lambda pids: None, on_exit=lambda number: None
+)
+sys.exit(supervisor.run())
 """
 
 
-def parent(serve: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", PARENT.format(serve=serve)]
+def run_supervisor(serve: str) -> subprocess.CompletedProcess[str]:
+    """Run a supervisor whose workers execute the statement `serve`."""
+    command = [sys.executable, "-c", SUPERVISOR.format(serve=serve)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
-def test_dying_at_the_start() -> None:
-    """Workers that are killed before they are ready are tried ever more slowly, then given up in one line."""
+def test_workers_that_die_while_starting_are_given_up() -> None:
+    """Workers that die before they are ready are restarted with backoff; after five the supervisor gives up."""
     started = time.monotonic()
-    ended = parent("os.kill(os.getpid(), signal.SIGKILL)")
+    ended = run_supervisor("os.kill(os.getpid(), signal.SIGKILL)")
     assert ended.returncode == 1
-    assert ended.stderr == "error: No worker became ready; signal 9 ended the last.\n"
+    assert ended.stderr == "error: No worker became ready; signal 9 killed the last one.\n"
     assert ended.stdout.count("worker_died") == 5
     assert time.monotonic() - started > 0.25 + 0.5 + 1 + 2
 
 
-def test_failing_at_the_start() -> None:
-    """A first worker that says what is wrong is not followed by others that would say it again."""
-    ended = parent("raise OSError(28, 'No space left on device')")
+def test_first_failure_that_names_its_reason_stops_the_supervisor() -> None:
+    """If the first worker exits with an error, the supervisor starts no other that would print it again."""
+    ended = run_supervisor("raise OSError(28, 'No space left on device')")
     assert (ended.returncode, ended.stderr) == (1, "error: No space left on device\n")
     assert ended.stdout.count("worker_died") == 1
 
 
-def test_one_that_does_not_end_is_killed() -> None:
-    """A worker that ignores the signal to stop is killed when its time is up, and the status tells."""
-    ended = parent(
-        "signal.signal(signal.SIGTERM, signal.SIG_IGN); os.write(place.ready, b'1'); "
-        "place.number and os.kill(os.getppid(), signal.SIGTERM); time.sleep(60)"
+def test_worker_that_does_not_stop_is_killed() -> None:
+    """A worker that ignores SIGTERM is killed after the limit, and the exit status is 1."""
+    ended = run_supervisor(
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN); os.write(slot.ready_pipe, b'1'); "
+        "slot.number and os.kill(os.getppid(), signal.SIGTERM); time.sleep(60)"
     )
     assert ended.returncode == 1
     assert ended.stdout.count("worker_killed") == 2
 
 
-def test_dying_while_serving() -> None:
-    """A worker that dies again and again after it was ready is replaced ever more slowly, and never given up."""
+def test_worker_that_dies_while_serving_is_replaced_with_backoff() -> None:
+    """A worker that dies repeatedly after it was ready is replaced ever more slowly, and never given up."""
     started = time.monotonic()
-    ended = parent(
-        "os.write(place.ready, b'1'); "
-        "place.number or (time.sleep(0.01), os.kill(os.getpid(), signal.SIGKILL)); "
+    ended = run_supervisor(
+        "os.write(slot.ready_pipe, b'1'); "
+        "slot.number or (time.sleep(0.01), os.kill(os.getpid(), signal.SIGKILL)); "
         "time.sleep(4); os.kill(os.getppid(), signal.SIGTERM); time.sleep(60)"
     )
     assert ended.returncode == 0

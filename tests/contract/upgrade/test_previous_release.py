@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from sqlalchemy import create_engine, insert, select
 
 from api.cli import run
-from api.commands.database import with_engine
+from api.commands.database import run_with_engine
 from api.settings import Settings
 from auth.tables import metadata as auth_tables
 from monitoring.audit.tables import metadata as audit_tables
@@ -43,7 +43,7 @@ def restore(dump: Path, path: Path) -> None:
 
 
 async def migrated(_: object) -> None:
-    """`with_engine` has applied the migrations."""
+    """`run_with_engine` has applied the migrations."""
 
 
 def copy_rows(source: Path, url: str) -> None:
@@ -72,7 +72,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str)
         restore(RELEASE / "database.sql", Path(database_url.removeprefix("sqlite:///")))
     else:
         restore(RELEASE / "database.sql", tmp_path / "old.db")
-        with_engine(settings, migrated)
+        run_with_engine(settings, migrated)
         copy_rows(tmp_path / "old.db", database_url)
     return settings
 
@@ -151,7 +151,7 @@ def test_the_audit_log_verifies(atalaya: Atalaya) -> None:
 def test_the_database_is_current(settings: Settings, tmp_path: Path) -> None:
     """The tables of release 0.1.0 are those that this release's migrations make."""
     fresh = tmp_path / "fresh.db"
-    with_engine(settings.model_copy(update={"database_url": SecretStr(f"sqlite:///{fresh}")}), migrated)
+    run_with_engine(settings.model_copy(update={"database_url": SecretStr(f"sqlite:///{fresh}")}), migrated)
     restore(RELEASE / "database.sql", tmp_path / "copy.db")
     assert schema(tmp_path / "copy.db") == schema(fresh)
 

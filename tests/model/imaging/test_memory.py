@@ -20,13 +20,13 @@ Encode = Callable[..., bytes]
 _MEASURE = """
 import json, sys
 from pathlib import Path
-from api.server.allocator import keep_memory_small, return_free_memory
+from api.server.allocator import limit_memory_use, return_free_memory
 from model.imaging.decode import decode_image, measure_image
 from model.imaging.input_spec import DEFAULT_INPUT
 def memory(name):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
-keep_memory_small()
+limit_memory_use()
 decode_image(Path(sys.argv[1]).read_bytes(), DEFAULT_INPUT)
 for name in sys.argv[1:]:
     data = Path(name).read_bytes()

@@ -1,0 +1,177 @@
+"""The processes of `atalaya serve`.
+
+The application, the accounts and the model are imported inside functions: NumPy must not be imported before the
+allocator is configured, and one thread loads the model while another imports the application.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import typer
+from prometheus_client import CollectorRegistry
+
+from api.errors import SettingsError
+from api.http.draining import Draining
+from api.server.listeners import bind_listeners
+from api.server.shared_directory import shared_directory
+from api.server.supervisor import Supervisor
+from api.server.timeouts import SHUTDOWN_LIMIT_S
+from api.server.worker_process import WorkerSlot, fork, preload
+from api.settings import Settings, load_settings
+from monitoring.exposition import metrics_port
+from monitoring.multiprocess import forget_gauges, share_metrics, shared_registry
+from monitoring.sentry import ErrorReporter, open_reporter
+
+if TYPE_CHECKING:
+    from api.server.process import GatewayServer
+    from model.backends.base import Backend
+
+_EXTRA_SHUTDOWN_S = 0.5  # the supervisor waits this much longer for a worker than the worker's own limit
+_PRELOADED = ("api.app", "api.commands.users", "api.server.process", "monitoring.exposition")
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Bound sockets: those that take requests, and the one of METRICS_PORT."""
+
+    requests: list[socket.socket]
+    metrics: socket.socket | None
+
+
+def open_listeners(settings: Settings, host: str, port: int) -> Listeners:
+    """Raises SettingsError."""
+    requests = bind_listeners(host, port, "PORT")
+    if settings.metrics_port is None:
+        return Listeners(requests, None)
+    every_address = "0.0.0.0"  # noqa: S104  (METRICS_PORT is for private networks only)
+    (metrics,) = bind_listeners(every_address, settings.metrics_port, "METRICS_PORT")
+    return Listeners(requests, metrics)
+
+
+def serve_in_one_process(settings: Settings, listeners: Listeners) -> int:
+    """Serve until a signal; returns the exit status."""
+    registry = CollectorRegistry()
+    # A thread loads the model, mostly without the interpreter's lock, while this one imports and migrates.
+    thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+    model = thread.submit(_open_model, settings)
+    thread.shutdown(wait=False)
+    server = _make_server(settings, registry, registry, model.result)
+    _prepare_database(settings)
+    return _run(server, listeners, registry)
+
+
+def serve_with_workers(settings: Settings, options: dict[str, Any], listeners: Listeners) -> int:
+    """Serve with WEB_CONCURRENCY workers until a signal; returns the exit status.
+
+    `options` are the settings from the command line, which each worker applies again.
+    """
+
+    def prepare() -> int:
+        _make_server(settings, CollectorRegistry(), CollectorRegistry(), partial(_open_model, settings))
+        _prepare_database(settings)
+        return 0
+
+    with shared_directory() as directory:
+        metrics, processes = directory / "metrics", directory / "processes"
+        metrics.mkdir()
+
+        def work(slot: WorkerSlot) -> int:
+            share_metrics(metrics, slot.number)
+            shown = shared_registry(metrics, lambda: [int(pid) for pid in processes.read_text().split()])
+            settings = load_settings(atalaya_shared=directory, **options)  # again: a restart applies changes
+            model = partial(_open_model, settings)
+            return _run(_make_server(settings, CollectorRegistry(), shown, model, slot.report_ready), listeners, shown)
+
+        def write_processes(pids: list[int]) -> None:
+            processes.with_suffix(".new").write_text("\n".join(map(str, pids)))
+            processes.with_suffix(".new").replace(processes)
+
+        preload(_PRELOADED)
+        # In a child, so that the supervisor opens no database.
+        _, failed = os.waitpid(fork(prepare), 0)
+        supervisor = Supervisor(
+            settings.web_concurrency,
+            work,
+            listeners.requests,
+            shutdown_limit_s=settings.drain_seconds + SHUTDOWN_LIMIT_S + _EXTRA_SHUTDOWN_S,
+            on_change=write_processes,
+            on_exit=partial(forget_gauges, metrics),
+        )
+        return 1 if failed else supervisor.run()
+
+
+def _prepare_database(settings: Settings) -> None:
+    """Apply the migrations; on the first start, create the user `admin` and print its password once."""
+    from api.commands.database import CommandEvent
+    from api.commands.users import run_with_accounts
+
+    password = run_with_accounts(
+        settings,
+        lambda accounts: accounts.bootstrap_admin(),
+        lambda created: CommandEvent("user", "created") if created else None,
+    )
+    if password is not None:
+        # Printed rather than logged, because logs are stored.
+        typer.echo(f"First start: the user `admin` has the password {password} (shown only once).", err=True)
+
+
+def _open_model(settings: Settings) -> Backend:
+    """Raises SettingsError, ArtefactError."""
+    from model.backends.open import open_warm
+    from model.errors import BackendURLError
+
+    try:
+        return open_warm(settings.model.url, settings.inferences_at_once)
+    except BackendURLError as error:
+        raise SettingsError(f"MODEL__URL: {error}") from None
+
+
+def _make_server(
+    settings: Settings,
+    registry: CollectorRegistry,
+    shown: CollectorRegistry,
+    open_model: Callable[[], Backend],
+    on_ready: Callable[[], None] | None = None,
+) -> GatewayServer:
+    """Create the application and its server, and open nothing yet. Raises SettingsError, WeakSigningKey."""
+    from api.app import create_app
+    from api.server.process import make_server
+
+    draining = Draining()
+    app = create_app(
+        settings,
+        registry=registry,
+        shown=shown,
+        reporter=_open_reporter(settings),
+        draining=draining,
+        open_model=open_model,
+    )
+    return make_server(app, settings, draining, on_ready)
+
+
+def _run(server: GatewayServer, listeners: Listeners, shown: CollectorRegistry) -> int:
+    """Serve until a signal. Raises the error that prevents the start."""
+    with ExitStack() as stack:
+        if listeners.metrics is not None:
+            stack.enter_context(metrics_port(listeners.metrics, shown))
+        with suppress(KeyboardInterrupt):
+            server.run(listeners.requests)
+    return 0
+
+
+def _open_reporter(settings: Settings) -> ErrorReporter:
+    """Raises SettingsError."""
+    dsn = settings.sentry_dsn.get_secret_value() if settings.sentry_dsn else None
+    try:
+        return open_reporter(dsn, environment=settings.environment, release=f"atalaya@{version('atalaya')}")
+    except ValueError:
+        raise SettingsError("SENTRY_DSN is not a DSN. Copy it from the project's settings in Sentry.") from None

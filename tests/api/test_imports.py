@@ -1,0 +1,52 @@
+"""What importing loads: start-up time and memory depend on it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+
+import grimp
+import pytest
+
+HEAVY = ("fastapi", "starlette", "sqlalchemy", "numpy", "PIL", "onnxruntime", "uvicorn")
+RUN = "import contextlib, io\nfrom api.cli import run\nwith contextlib.redirect_stderr(io.StringIO()):\n    run({})"
+
+
+def loaded_by(code: str, *candidates: str) -> set[str]:
+    """Run `code` in a fresh interpreter; returns those of `candidates` that it has imported."""
+    report = "import sys; print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True, check=True, timeout=60
+    )
+    return set(candidates) & set(done.stderr.split())
+
+
+def test_settings_load_no_framework() -> None:
+    """The settings load no web framework, database or image library."""
+    assert loaded_by("import api.settings", *HEAVY) == set()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], [], ["nope"]])
+def test_help_loads_no_framework(arguments: list[str]) -> None:
+    """The list of commands and usage errors load no web framework, database or image library."""
+    assert loaded_by(RUN.format(arguments), *HEAVY) == set()
+
+
+def test_allocator_is_configured_before_numpy() -> None:
+    """Importing `serve` and its processes loads neither NumPy, nor the application, nor a database library."""
+    code = "import api.commands.serve, api.commands.gateway"
+    assert loaded_by(code, "numpy", "PIL", "onnxruntime", "sqlalchemy", "fastapi") == set()
+
+
+@pytest.mark.parametrize("module", ["sentry_sdk", "httpx", "alembic", "pyarrow", "redis", "onnxruntime"])
+def test_application_loads_optional_libraries_on_use(module: str) -> None:
+    """The application loads the library of an optional feature only if that feature is used."""
+    assert loaded_by("import api.app", module) == set()
+
+
+def test_no_import_cycles() -> None:
+    """The modules of api form no import cycle: TopologicalSorter raises CycleError if they do."""
+    graph = grimp.build_graph("api", cache_dir=None)
+    sorter = TopologicalSorter({name: graph.find_modules_directly_imported_by(name) for name in graph.modules})
+    assert "api.app" in tuple(sorter.static_order())
