@@ -1,4 +1,4 @@
-"""The feed of changes, on both databases."""
+"""The change feed, on both databases."""
 
 from __future__ import annotations
 
@@ -17,48 +17,48 @@ from storage.transactions import reading, writing
 LATER = timedelta(hours=1)
 
 
-async def tell(engine: AsyncEngine, target: str, *, revoked: bool = True, lasts: timedelta = LATER) -> None:
+async def announce_change(engine: AsyncEngine, target: str, *, revoked: bool = True, lasts: timedelta = LATER) -> None:
     async with writing(engine) as connection:
         await announce(connection, target, revoked=revoked, expires_at=datetime.now(UTC) + lasts)
 
 
 async def test_a_revocation_reaches_every_process(engine: AsyncEngine) -> None:
-    """What one process announces, each other knows once it has caught up."""
+    """A revocation that one process announces is known to every other one that has caught up."""
     feeds = [ChangeFeed(engine), ChangeFeed(engine)]
-    await tell(engine, "jti:1")
+    await announce_change(engine, "jti:1")
     for feed in feeds:
         assert not feed.is_revoked("jti:1")
         await feed.catch_up()
         assert feed.is_revoked("jti:1")
 
 
-async def test_a_change_is_no_revocation(engine: AsyncEngine) -> None:
-    """A target that changed is told to the listeners, and not refused."""
-    feed, heard = ChangeFeed(engine), list[str]()
-    feed.subscribe(heard.append)
-    await tell(engine, "key:1", revoked=False)
+async def test_a_change_is_not_a_revocation(engine: AsyncEngine) -> None:
+    """A changed target is passed to the listeners once, and is not revoked."""
+    feed, received = ChangeFeed(engine), list[str]()
+    feed.subscribe(received.append)
+    await announce_change(engine, "key:1", revoked=False)
     await feed.catch_up()
     await feed.catch_up()
-    assert heard == ["key:1"]
+    assert received == ["key:1"]
     assert not feed.is_revoked("key:1")
 
 
-async def test_nothing_is_missed_or_told_twice(engine: AsyncEngine) -> None:
-    """A process that reads while others write hears every change once, in their order."""
-    feed, heard = ChangeFeed(engine), list[str]()
-    feed.subscribe(heard.append)
-    told = [f"jti:{index}" for index in range(40)]
-    writers = asyncio.gather(*(tell(engine, target) for target in told))
+async def test_every_change_is_read_exactly_once(engine: AsyncEngine) -> None:
+    """A process that reads while others write receives every change exactly once."""
+    feed, received = ChangeFeed(engine), list[str]()
+    feed.subscribe(received.append)
+    targets = [f"jti:{index}" for index in range(40)]
+    writers = asyncio.gather(*(announce_change(engine, target) for target in targets))
     while not writers.done():
         await feed.catch_up()
     await writers
     await feed.catch_up()
-    assert sorted(heard) == sorted(told)
+    assert sorted(received) == sorted(targets)
     assert feed.version == 40
 
 
-async def test_an_undone_transaction_tells_nothing(engine: AsyncEngine) -> None:
-    """A change is as lasting as the transaction it was part of."""
+async def test_a_rolled_back_change_is_not_announced(engine: AsyncEngine) -> None:
+    """A change is announced only if its transaction is committed."""
     feed = ChangeFeed(engine)
     async with engine.connect() as connection:
         await announce(connection, "jti:1", revoked=True, expires_at=datetime.now(UTC) + LATER)
@@ -67,11 +67,11 @@ async def test_an_undone_transaction_tells_nothing(engine: AsyncEngine) -> None:
     assert not feed.is_revoked("jti:1")
 
 
-async def test_what_has_expired_is_forgotten(engine: AsyncEngine) -> None:
-    """A revocation is kept until what it names would have expired: in the table and in memory."""
+async def test_expired_revocations_are_removed(engine: AsyncEngine) -> None:
+    """A revocation is removed from the table and from memory once its target would have expired."""
     feed = ChangeFeed(engine)
-    await tell(engine, "jti:old", lasts=timedelta(seconds=-1))
-    await tell(engine, "jti:new")
+    await announce_change(engine, "jti:old", lasts=timedelta(seconds=-1))
+    await announce_change(engine, "jti:new")
     await feed.catch_up()
     assert not feed.is_revoked("jti:old")
     assert feed.is_revoked("jti:new")
@@ -79,17 +79,17 @@ async def test_what_has_expired_is_forgotten(engine: AsyncEngine) -> None:
         assert (await connection.execute(select(func.count()).select_from(changes))).scalar_one() == 1
 
 
-async def test_without_a_database_the_last_word_holds() -> None:
-    """While the database is away the feed says so once, and goes on trying."""
+async def test_the_feed_keeps_trying_without_a_database() -> None:
+    """While the database is unavailable, the feed logs it once and continues to try."""
     engine = open_engine("postgresql://127.0.0.1:1/nowhere")
     feed = ChangeFeed(engine)
     with capture_logs() as logs:
         following = asyncio.create_task(feed.follow())
         async with asyncio.timeout(30):
-            while not logs:  # noqa: ASYNC110  (nothing tells of a log line)
+            while not logs:  # noqa: ASYNC110  (log lines cannot be awaited)
                 await asyncio.sleep(0.05)
     assert not following.done()
     following.cancel()
     await engine.dispose()
-    assert [line["event"] for line in logs] == ["revocations_unreachable"]
+    assert [entry["event"] for entry in logs] == ["revocations_unreachable"]
     assert feed.age_s > 0

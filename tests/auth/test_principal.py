@@ -1,3 +1,5 @@
+"""Scopes, roles and principals, and the codes of the errors."""
+
 from __future__ import annotations
 
 from datetime import UTC, datetime
@@ -8,43 +10,45 @@ from auth.errors import AuthError, InsufficientScope, UnknownScope
 from auth.principal import ROLE_SCOPES, Principal, Role, Scope, select_scopes
 
 
-def test_every_role_grants_scopes_and_only_the_admin_all() -> None:
-    """Each role has at least one scope; the admin alone has every one."""
+def test_only_the_admin_role_grants_every_scope() -> None:
+    """Each role grants at least one scope, and only the admin role grants all."""
     assert set(ROLE_SCOPES) == set(Role)
     assert all(ROLE_SCOPES.values())
     assert [role for role in Role if ROLE_SCOPES[role] == set(Scope)] == [Role.ADMIN]
 
 
-def test_a_client_cannot_administer() -> None:
-    """A client predicts, reads its predictions and keeps its keys, and nothing else."""
+def test_the_client_role_grants_no_administration() -> None:
+    """The client role allows predictions, reading one's predictions and managing one's keys, and nothing else."""
     assert ROLE_SCOPES[Role.CLIENT] == {Scope.PREDICT, Scope.PREDICTIONS_READ, Scope.KEYS_WRITE}
 
 
 def test_a_missing_scope_is_named() -> None:
-    """A principal who lacks a scope is told which one; one who has it passes."""
+    """The error for a missing scope names it."""
     principal = Principal("id", "ada", Role.CLIENT, frozenset({Scope.PREDICT}), datetime.now(UTC))
     principal.require(Scope.PREDICT)
-    with pytest.raises(InsufficientScope, match="users:admin") as refused:
+    with pytest.raises(InsufficientScope, match="users:admin") as rejected:
         principal.require(Scope.USERS_ADMIN)
-    assert refused.value.scope == "users:admin"
+    assert rejected.value.scope == "users:admin"
 
 
-def test_asking_for_no_scope_grants_the_role_s_own() -> None:
-    """An empty request means all that the role grants; a longer one means exactly what it names."""
+def test_an_empty_request_grants_all_scopes_of_the_role() -> None:
+    """An empty request means all scopes that the role grants; any other means exactly the scopes it names."""
     assert select_scopes(ROLE_SCOPES[Role.AUDITOR], " ") == ROLE_SCOPES[Role.AUDITOR]
     assert select_scopes(ROLE_SCOPES[Role.ADMIN], "predict audit:read predict") == {Scope.PREDICT, Scope.AUDIT_READ}
 
 
-@pytest.mark.parametrize("asked", ["users:admin", "predict users:admin", "PREDICT", "everything", "predict,keys:write"])
-def test_a_scope_beyond_the_role_is_refused(asked: str) -> None:
-    """One scope that is unknown or not the role's refuses the whole request, without repeating it."""
-    with pytest.raises(UnknownScope) as refused:
-        select_scopes(ROLE_SCOPES[Role.CLIENT], asked)
-    assert asked not in str(refused.value)
+@pytest.mark.parametrize(
+    "requested", ["users:admin", "predict users:admin", "PREDICT", "everything", "predict,keys:write"]
+)
+def test_a_scope_beyond_the_role_is_rejected(requested: str) -> None:
+    """One unknown or ungranted scope makes the whole request fail; the message does not repeat it."""
+    with pytest.raises(UnknownScope) as rejected:
+        select_scopes(ROLE_SCOPES[Role.CLIENT], requested)
+    assert requested not in str(rejected.value)
 
 
 def test_every_error_has_a_stable_code() -> None:
-    """Each class below AuthError has a snake-case code."""
+    """Each subclass of AuthError has a snake-case code."""
     pending, seen = AuthError.__subclasses__(), []
     while pending:
         error = pending.pop()

@@ -33,7 +33,7 @@ async def session(store: SessionStore, user: User) -> Session:
 
 
 async def test_a_refresh_token_is_exchanged_for_the_next(store: SessionStore, session: Session) -> None:
-    """Each exchange stays in the session, keeps its scopes and its end, and brings another token."""
+    """Each exchange returns a new token of the same session, with the same scopes and expiry."""
     second = await store.rotate(session.refresh_token)
     third = await store.rotate(second.refresh_token)
     assert {session.id} == {second.id, third.id}
@@ -42,7 +42,7 @@ async def test_a_refresh_token_is_exchanged_for_the_next(store: SessionStore, se
 
 
 async def test_reuse_ends_the_session(store: SessionStore, session: Session) -> None:
-    """A refresh token that was exchanged before ends the whole family, the newest token included."""
+    """Exchanging a refresh token twice ends the whole session, including its newest token."""
     newest = await store.rotate(session.refresh_token)
     with pytest.raises(RefreshTokenReused) as reused:
         await store.rotate(session.refresh_token)
@@ -51,8 +51,8 @@ async def test_reuse_ends_the_session(store: SessionStore, session: Session) -> 
         await store.rotate(newest.refresh_token)
 
 
-async def test_of_two_exchanges_at_once_one_wins(store: SessionStore, session: Session) -> None:
-    """A race over one refresh token yields one successor at most, and ends the session."""
+async def test_concurrent_exchanges_end_the_session(store: SessionStore, session: Session) -> None:
+    """Concurrent exchanges of one refresh token yield exactly one successor, and end the session."""
     outcomes = await asyncio.gather(*(store.rotate(session.refresh_token) for _ in range(4)), return_exceptions=True)
     successors = [outcome for outcome in outcomes if isinstance(outcome, Session)]
     assert len(successors) == 1
@@ -62,15 +62,15 @@ async def test_of_two_exchanges_at_once_one_wins(store: SessionStore, session: S
 
 
 @pytest.mark.parametrize("token", ["", "atr_", "atr_unknown", "\x00", "\ud800", "x" * 9000])
-async def test_an_unknown_token_is_refused(store: SessionStore, token: str) -> None:
-    """Whatever was never issued is refused as any other."""
+async def test_an_unknown_token_is_rejected(store: SessionStore, token: str) -> None:
+    """A token that was never issued is rejected like any invalid one."""
     with pytest.raises(InvalidGrant):
         await store.rotate(token)
     assert await store.find(token) is None
 
 
 async def test_an_expired_session_cannot_be_refreshed(engine: AsyncEngine, user: User) -> None:
-    """After its lifetime a session is over."""
+    """A session ends after its lifetime."""
     store = SessionStore(engine, lifetime_s=0)
     session = await store.begin(user.id, SCOPES)
     with pytest.raises(InvalidGrant):
@@ -78,8 +78,8 @@ async def test_an_expired_session_cannot_be_refreshed(engine: AsyncEngine, user:
     assert await store.find(session.refresh_token) is None
 
 
-async def test_a_client_s_token_is_its_own(store: SessionStore, user: User) -> None:
-    """A refresh token that a client got is worth nothing to others, and lasts."""
+async def test_a_client_s_refresh_token_works_for_that_client_only(store: SessionStore, user: User) -> None:
+    """A client's refresh token is rejected from other clients, which does not invalidate it."""
     session = await store.begin(user.id, SCOPES, client_id="client-1")
     for other in (None, "client-2"):
         with pytest.raises(InvalidGrant):
@@ -87,8 +87,8 @@ async def test_a_client_s_token_is_its_own(store: SessionStore, user: User) -> N
     assert (await store.rotate(session.refresh_token, "client-1")).client_id == "client-1"
 
 
-async def test_a_disabled_user_gets_no_session(engine: AsyncEngine, store: SessionStore, user: User) -> None:
-    """Who is disabled between the password and the session has none."""
+async def test_a_disabled_user_cannot_start_a_session(engine: AsyncEngine, store: SessionStore, user: User) -> None:
+    """A user who is disabled between the password check and the start of the session gets none."""
     await UserStore(engine).change(user.id, UserChange(disabled=True))
     with pytest.raises(BadCredentials):
         await store.begin(user.id, SCOPES)
@@ -97,7 +97,7 @@ async def test_a_disabled_user_gets_no_session(engine: AsyncEngine, store: Sessi
 async def test_disabling_a_user_ends_the_sessions(
     engine: AsyncEngine, store: SessionStore, user: User, session: Session
 ) -> None:
-    """Disabling a user ends what is open, and tells the other processes."""
+    """Disabling a user ends the user's sessions in every process."""
     feed = ChangeFeed(engine)
     await UserStore(engine).change(user.id, UserChange(disabled=True))
     with pytest.raises(InvalidGrant):
@@ -109,7 +109,7 @@ async def test_disabling_a_user_ends_the_sessions(
 async def test_a_new_password_ends_the_other_sessions(
     engine: AsyncEngine, store: SessionStore, user: User, session: Session
 ) -> None:
-    """A password change keeps the session that made it, and ends the others."""
+    """A password change ends all sessions but the one that made it."""
     other = await store.begin(user.id, SCOPES)
     await UserStore(engine).change(user.id, UserChange(password_hash="other hash"), keep_session=session.id)
     assert (await store.rotate(session.refresh_token)).id == session.id
@@ -118,7 +118,7 @@ async def test_a_new_password_ends_the_other_sessions(
 
 
 async def test_only_digests_are_stored(engine: AsyncEngine, session: Session) -> None:
-    """A copy of the database holds no refresh token."""
+    """The database contains digests of refresh tokens, not the tokens."""
     async with engine.connect() as connection:
         digests = (await connection.execute(text("SELECT digest FROM refresh_tokens"))).scalars().all()
     assert digests

@@ -27,12 +27,12 @@ from storage.transactions import writing
 
 HERE = "127.0.0.1"
 ID, SECRET = "0" * 16, "A" * 43
-IN_A_MONTH = datetime.now(UTC) + timedelta(days=30)
-TERMS = KeyTerms("maps", frozenset({Scope.PREDICT}), IN_A_MONTH)
+EXPIRES_AT = datetime.now(UTC) + timedelta(days=30)
+TERMS = KeyTerms("maps", frozenset({Scope.PREDICT}), EXPIRES_AT)
 
 
-class Desk:
-    """A store, its owner `ana`, an authenticator over it, and a clock that goes on when it is told to."""
+class KeySetup:
+    """A key store with an authenticator, the user `ana`, and a clock that the test moves."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine
@@ -47,7 +47,7 @@ class Desk:
     def past(self) -> datetime:
         return datetime.fromtimestamp(self.now - 1, UTC)
 
-    async def open(self) -> Desk:
+    async def open(self) -> KeySetup:
         self.owner = (await self.users.add("ana", Role.CLIENT, "hash")).id
         return self
 
@@ -61,44 +61,44 @@ class Desk:
         await self.feed.catch_up()
         return await self.authenticator.authenticate(key, address)
 
-    async def refuses(self, key: str, address: str = HERE) -> str:
+    async def rejects(self, key: str, address: str = HERE) -> str:
         with pytest.raises(InvalidToken) as caught:
             await self.principal(key, address)
         return str(caught.value)
 
 
 @pytest.fixture
-async def desk(engine: AsyncEngine) -> Desk:
-    return await Desk(engine).open()
+async def setup(engine: AsyncEngine) -> KeySetup:
+    return await KeySetup(engine).open()
 
 
-async def test_a_key_stands_for_its_owner(desk: Desk) -> None:
-    """Whoever sends a key acts for its owner, with the key's scopes and rate."""
-    key, secret = await desk.create(rate="5/minute")
-    principal = await desk.principal(secret)
-    assert (principal.subject, principal.name, principal.role) == (desk.owner, "ana", Role.CLIENT)
-    assert (principal.scopes, principal.expires_at) == (TERMS.scopes, IN_A_MONTH)
+async def test_a_key_authenticates_as_its_owner(setup: KeySetup) -> None:
+    """A request with a key has the owner's identity and role, and the key's scopes and rate."""
+    key, secret = await setup.create(rate="5/minute")
+    principal = await setup.principal(secret)
+    assert (principal.subject, principal.name, principal.role) == (setup.owner, "ana", Role.CLIENT)
+    assert (principal.scopes, principal.expires_at) == (TERMS.scopes, EXPIRES_AT)
     assert (principal.key_id, principal.rate) == (key.id, "5/minute")
 
 
-async def test_a_key_is_kept_as_it_was_made(desk: Desk) -> None:
-    """What a key was given comes back from the database."""
+async def test_a_key_is_stored_as_created(setup: KeySetup) -> None:
+    """All terms of a key are read back from the database."""
     networks = (ip_network("10.0.0.0/8"), ip_network("2001:db8::/32"))
-    given = replace(TERMS, addresses=networks, rate="5/hour", monthly_requests=7, monthly_megapixels=9)
-    key, _ = await desk.keys.create(desk.owner, given)
-    assert await desk.keys.get(key.id) == key
-    assert (key.terms, key.user_id, key.user_name) == (given, desk.owner, "ana")
+    terms = replace(TERMS, addresses=networks, rate="5/hour", monthly_requests=7, monthly_megapixels=9)
+    key, _ = await setup.keys.create(setup.owner, terms)
+    assert await setup.keys.get(key.id) == key
+    assert (key.terms, key.user_id, key.user_name) == (terms, setup.owner, "ana")
     assert (key.revoked_at, key.previous_until, key.last_used_at) == (None, None, None)
 
 
-async def test_a_key_is_random_and_stored_hashed(desk: Desk) -> None:
-    """A key ends in 256 random bits that the database does not hold, in no two keys the same."""
-    made = [(await desk.create())[1] for _ in range(20)]
-    assert all(re.fullmatch(r"atl_[0-9a-f]{16}_[A-Za-z0-9_-]{43}", key) for key in made)
-    assert len({key[-43:] for key in made}) == 20
-    async with desk.engine.connect() as connection:
+async def test_a_key_is_random_and_stored_hashed(setup: KeySetup) -> None:
+    """The secret of a key is 256 random bits, which the database does not contain."""
+    created = [(await setup.create())[1] for _ in range(20)]
+    assert all(re.fullmatch(r"atl_[0-9a-f]{16}_[A-Za-z0-9_-]{43}", key) for key in created)
+    assert len({key[-43:] for key in created}) == 20
+    async with setup.engine.connect() as connection:
         stored = str((await connection.execute(text("SELECT * FROM api_keys"))).all())
-    assert not any(key[-43:] in stored for key in made)
+    assert not any(key[-43:] in stored for key in created)
 
 
 @pytest.mark.parametrize(
@@ -109,190 +109,190 @@ async def test_a_key_is_random_and_stored_hashed(desk: Desk) -> None:
         *(f"ATL_{ID}_{SECRET}", "atl_\ud800_x", "atl_" + "_" * 9000),
     ],
 )
-async def test_what_is_no_key_never_reaches_the_database(credential: str) -> None:
-    """Only the exact form of a key is looked up: any other is refused while the database is away."""
-    away = open_engine("postgresql://127.0.0.1:1/nowhere")
+async def test_malformed_keys_never_reach_the_database(credential: str) -> None:
+    """Only text in the exact form of a key is looked up; other text is rejected even without a database."""
+    unreachable = open_engine("postgresql://127.0.0.1:1/nowhere")
     with pytest.raises(InvalidToken):
-        await KeyStore(away).verify(credential)
+        await KeyStore(unreachable).verify(credential)
     with pytest.raises(DatabaseUnavailable):
-        await KeyStore(away).verify(f"atl_{ID}_{SECRET}")
-    await away.dispose()
+        await KeyStore(unreachable).verify(f"atl_{ID}_{SECRET}")
+    await unreachable.dispose()
 
 
-async def test_every_refusal_reads_the_same(desk: Desk) -> None:
-    """Unknown, wrong, expired, revoked and ownerless keys are refused in the same words."""
-    _, good = await desk.create()
-    revoked, revoked_text = await desk.create()
-    await desk.keys.revoke(revoked.id)
-    _, expired = await desk.create(expires_at=desk.past)
+async def test_every_invalid_key_has_the_same_message(setup: KeySetup) -> None:
+    """Unknown, wrong, expired and revoked keys and those of disabled owners are rejected with the same message."""
+    _, good = await setup.create()
+    revoked, revoked_text = await setup.create()
+    await setup.keys.revoke(revoked.id)
+    _, expired = await setup.create(expires_at=setup.past)
     unknown = good.replace(good[4:20], "0" * 16)
     wrong = good[:-43] + "A" * 43
-    words = {str(await _refusal(desk.keys, key)) for key in (unknown, wrong, expired, revoked_text, "atl_x")}
-    await desk.disable_owner()
-    words.add(str(await _refusal(desk.keys, good)))
-    assert len(words) == 1
+    messages = {str(await _verify_invalid(setup.keys, key)) for key in (unknown, wrong, expired, revoked_text, "atl_x")}
+    await setup.disable_owner()
+    messages.add(str(await _verify_invalid(setup.keys, good)))
+    assert len(messages) == 1
 
 
-async def _refusal(keys: KeyStore, credential: str) -> InvalidToken:
+async def _verify_invalid(keys: KeyStore, credential: str) -> InvalidToken:
     with pytest.raises(InvalidToken) as caught:
         await keys.verify(credential)
     return caught.value
 
 
-async def test_a_key_expires(desk: Desk) -> None:
-    """A key counts until its last moment, also where it was seen before."""
-    _, secret = await desk.create(expires_at=datetime.fromtimestamp(desk.now + 10, UTC))
-    await desk.principal(secret)
-    desk.now += 9.9
-    await desk.principal(secret)
-    desk.now += 0.2
-    await desk.refuses(secret)
+async def test_a_key_expires(setup: KeySetup) -> None:
+    """A key is accepted until it expires, also if it is cached."""
+    _, secret = await setup.create(expires_at=datetime.fromtimestamp(setup.now + 10, UTC))
+    await setup.principal(secret)
+    setup.now += 9.9
+    await setup.principal(secret)
+    setup.now += 0.2
+    await setup.rejects(secret)
 
 
-async def test_a_rotated_key_has_two_secrets_for_a_while(desk: Desk) -> None:
-    """After a rotation the old secret counts for a day beside the new one, and then no longer."""
-    key, old = await desk.create()
-    rotated, new = await desk.keys.rotate(key.id, OVERLAP)
+async def test_the_previous_secret_is_accepted_for_the_overlap(setup: KeySetup) -> None:
+    """After a rotation both secrets are accepted for the overlap, then only the new one."""
+    key, old = await setup.create()
+    rotated, new = await setup.keys.rotate(key.id, OVERLAP)
     assert rotated.id == key.id
     assert rotated.terms == key.terms
-    assert (await desk.principal(old)).key_id == (await desk.principal(new)).key_id == key.id
-    desk.now += OVERLAP.total_seconds() - 1
-    await desk.principal(old)
-    desk.now += 2
-    await desk.refuses(old)
-    await desk.principal(new)
+    assert (await setup.principal(old)).key_id == (await setup.principal(new)).key_id == key.id
+    setup.now += OVERLAP.total_seconds() - 1
+    await setup.principal(old)
+    setup.now += 2
+    await setup.rejects(old)
+    await setup.principal(new)
 
 
-async def test_a_rotation_without_an_overlap_ends_the_old_secret_at_once(desk: Desk) -> None:
-    """With no overlap the old secret is refused although this process has just accepted it."""
-    key, old = await desk.create()
-    await desk.principal(old)
-    _, new = await desk.keys.rotate(key.id, timedelta(0))
-    await desk.refuses(old)
-    await desk.principal(new)
+async def test_a_rotation_without_an_overlap_ends_the_old_secret_at_once(setup: KeySetup) -> None:
+    """Without an overlap the old secret is rejected, even if it was cached."""
+    key, old = await setup.create()
+    await setup.principal(old)
+    _, new = await setup.keys.rotate(key.id, timedelta(0))
+    await setup.rejects(old)
+    await setup.principal(new)
 
 
-async def test_a_second_rotation_ends_the_oldest_secret(desk: Desk) -> None:
-    """Two secrets count at most: the newest and the one before it."""
-    key, first = await desk.create()
-    await desk.principal(first)
-    _, second = await desk.keys.rotate(key.id, OVERLAP)
-    _, third = await desk.keys.rotate(key.id, OVERLAP)
-    await desk.refuses(first)
-    await desk.principal(second)
-    await desk.principal(third)
+async def test_a_second_rotation_ends_the_oldest_secret(setup: KeySetup) -> None:
+    """At most two secrets are accepted: the newest and the one before it."""
+    key, first = await setup.create()
+    await setup.principal(first)
+    _, second = await setup.keys.rotate(key.id, OVERLAP)
+    _, third = await setup.keys.rotate(key.id, OVERLAP)
+    await setup.rejects(first)
+    await setup.principal(second)
+    await setup.principal(third)
 
 
-async def test_rotations_at_once_leave_one_newest_secret(desk: Desk) -> None:
-    """Of several rotations at once, the last two secrets count and no other."""
-    key, first = await desk.create()
-    made = [secret for _, secret in await asyncio.gather(*(desk.keys.rotate(key.id, OVERLAP) for _ in range(6)))]
+async def test_concurrent_rotations_leave_two_secrets(setup: KeySetup) -> None:
+    """After concurrent rotations exactly the last two secrets are accepted."""
+    key, first = await setup.create()
+    secrets = [secret for _, secret in await asyncio.gather(*(setup.keys.rotate(key.id, OVERLAP) for _ in range(6)))]
     accepted = 0
-    for secret in [first, *made]:
+    for secret in [first, *secrets]:
         try:
-            accepted += bool(await desk.principal(secret))
+            accepted += bool(await setup.principal(secret))
         except InvalidToken:
             continue
     assert accepted == 2
 
 
-async def test_a_rotation_keeps_or_moves_the_end(desk: Desk) -> None:
-    """A key ends when it did, or when the rotation says."""
-    key, _ = await desk.create()
-    assert (await desk.keys.rotate(key.id, OVERLAP))[0].terms.expires_at == IN_A_MONTH
-    later = IN_A_MONTH + timedelta(days=30)
-    assert (await desk.keys.rotate(key.id, OVERLAP, later))[0].terms.expires_at == later
+async def test_a_rotation_keeps_or_changes_the_expiry(setup: KeySetup) -> None:
+    """A rotation keeps the expiry unless it sets another."""
+    key, _ = await setup.create()
+    assert (await setup.keys.rotate(key.id, OVERLAP))[0].terms.expires_at == EXPIRES_AT
+    later = EXPIRES_AT + timedelta(days=30)
+    assert (await setup.keys.rotate(key.id, OVERLAP, later))[0].terms.expires_at == later
 
 
-async def test_an_ended_key_cannot_be_rotated(desk: Desk) -> None:
-    """Neither a revoked nor an expired key comes back."""
-    revoked, _ = await desk.create()
-    await desk.keys.revoke(revoked.id)
-    expired, _ = await desk.create(expires_at=desk.past)
+async def test_an_inactive_key_cannot_be_rotated(setup: KeySetup) -> None:
+    """Rotating a revoked or expired key fails."""
+    revoked, _ = await setup.create()
+    await setup.keys.revoke(revoked.id)
+    expired, _ = await setup.create(expires_at=setup.past)
     for key in (revoked, expired):
         with pytest.raises(KeyEnded):
-            await desk.keys.rotate(key.id, OVERLAP, IN_A_MONTH)
+            await setup.keys.rotate(key.id, OVERLAP, EXPIRES_AT)
 
 
-async def test_a_revoked_key_is_refused_in_every_process(desk: Desk) -> None:
-    """A key that a process has accepted is refused there once it has heard; the first time is kept."""
-    key, secret = await desk.create()
-    await desk.principal(secret)
-    revoked = await KeyStore(desk.engine).revoke(key.id)
-    await desk.refuses(secret)
-    desk.now += 100
-    assert (await desk.keys.revoke(key.id)).revoked_at == revoked.revoked_at
+async def test_a_revoked_key_is_rejected_in_every_process(setup: KeySetup) -> None:
+    """A process that cached a key rejects it after reading the revocation; revoking again keeps the first time."""
+    key, secret = await setup.create()
+    await setup.principal(secret)
+    revoked = await KeyStore(setup.engine).revoke(key.id)
+    await setup.rejects(secret)
+    setup.now += 100
+    assert (await setup.keys.revoke(key.id)).revoked_at == revoked.revoked_at
 
 
-async def test_a_disabled_owner_s_keys_are_refused(desk: Desk) -> None:
-    """Disabling a user ends the user's keys at once."""
-    _, secret = await desk.create()
-    await desk.principal(secret)
-    await desk.disable_owner()
-    await desk.refuses(secret)
+async def test_keys_of_a_disabled_owner_are_rejected(setup: KeySetup) -> None:
+    """Disabling a user invalidates the user's keys at once."""
+    _, secret = await setup.create()
+    await setup.principal(secret)
+    await setup.disable_owner()
+    await setup.rejects(secret)
 
 
-async def test_a_key_may_no_more_than_its_owner(desk: Desk) -> None:
-    """The scopes of a key are those that the owner's role still grants."""
-    _, secret = await desk.create(scopes=frozenset({Scope.PREDICT, Scope.KEYS_WRITE}))
-    async with writing(desk.engine) as connection:
+async def test_a_key_has_no_scope_that_its_owner_lacks(setup: KeySetup) -> None:
+    """A key's scopes are limited to those that the owner's role grants now."""
+    _, secret = await setup.create(scopes=frozenset({Scope.PREDICT, Scope.KEYS_WRITE}))
+    async with writing(setup.engine) as connection:
         await connection.execute(update(users).values(role=Role.AUDITOR.value))
-    assert (await desk.principal(secret)).scopes == frozenset()
+    assert (await setup.principal(secret)).scopes == frozenset()
 
 
-async def test_a_key_bound_to_networks_counts_from_there(desk: Desk) -> None:
-    """A key with addresses is refused from any other."""
-    _, secret = await desk.create(addresses=(ip_network("10.0.0.0/8"), ip_network("::1")))
+async def test_a_key_with_addresses_is_accepted_from_them_only(setup: KeySetup) -> None:
+    """A key with addresses is rejected from any other address."""
+    _, secret = await setup.create(addresses=(ip_network("10.0.0.0/8"), ip_network("::1")))
     for address in ("10.1.2.3", "::1"):
-        await desk.principal(secret, address)
-    assert "from this address" in await desk.refuses(secret, "11.0.0.1")
+        await setup.principal(secret, address)
+    assert "from this address" in await setup.rejects(secret, "11.0.0.1")
 
 
-async def test_what_was_read_is_read_again_within_a_minute(desk: Desk) -> None:
-    """A process that heard of no change still reads a key again after a minute."""
-    _, secret = await desk.create()
-    verified = await desk.keys.verify(secret)
-    assert verified.valid_until == pytest.approx(desk.now + RECHECK_S)
+async def test_a_cached_key_is_read_again_after_a_minute(setup: KeySetup) -> None:
+    """Without any announced change a process reads a key again after a minute."""
+    _, secret = await setup.create()
+    verified = await setup.keys.verify(secret)
+    assert verified.valid_until == pytest.approx(setup.now + RECHECK_S)
 
 
-async def test_keys_are_listed_by_owner(desk: Desk) -> None:
-    """A list holds one user's keys, oldest first, or everybody's; what is no user's id has none."""
-    first, _ = await desk.create()
-    desk.now += 1
-    second, _ = await desk.create()
-    olga = await desk.users.add("olga", Role.OPERATOR, "hash")
-    desk.now += 1
-    third, _ = await desk.keys.create(olga.id, TERMS)
-    assert await desk.keys.list(desk.owner) == [first, second]
-    assert await desk.keys.list() == [first, second, third]
-    assert await desk.keys.list("https://issuer|\x00") == []
+async def test_keys_are_listed_by_owner(setup: KeySetup) -> None:
+    """The list contains the keys of one user or of all, oldest first; text that is no user id has none."""
+    first, _ = await setup.create()
+    setup.now += 1
+    second, _ = await setup.create()
+    olga = await setup.users.add("olga", Role.OPERATOR, "hash")
+    setup.now += 1
+    third, _ = await setup.keys.create(olga.id, TERMS)
+    assert await setup.keys.list(setup.owner) == [first, second]
+    assert await setup.keys.list() == [first, second, third]
+    assert await setup.keys.list("https://issuer|\x00") == []
 
 
 @pytest.mark.parametrize("key_id", ["", "x", "\x00", "0" * 16, "'; DROP TABLE api_keys; --", "\ud800"])
-async def test_unknown_keys_are_not_found(desk: Desk, key_id: str) -> None:
-    """No method finds a key that is not there."""
-    for act in (desk.keys.get(key_id), desk.keys.revoke(key_id), desk.keys.rotate(key_id, OVERLAP)):
+async def test_unknown_keys_are_not_found(setup: KeySetup, key_id: str) -> None:
+    """Every method raises KeyNotFound for an id that no key has."""
+    for act in (setup.keys.get(key_id), setup.keys.revoke(key_id), setup.keys.rotate(key_id, OVERLAP)):
         with pytest.raises(KeyNotFound):
             await act
 
 
 @pytest.mark.parametrize("user_id", ["", "https://issuer|subject\x00", "00000000-0000-0000-0000-000000000000"])
-async def test_only_users_have_keys(desk: Desk, user_id: str) -> None:
-    """A client, another issuer's user or nobody cannot own a key, nor can a disabled user."""
+async def test_only_users_have_keys(setup: KeySetup, user_id: str) -> None:
+    """Clients, users of external issuers, unknown and disabled users cannot own a key."""
     with pytest.raises(NoAccount):
-        await desk.keys.create(user_id, TERMS)
-    await desk.disable_owner()
+        await setup.keys.create(user_id, TERMS)
+    await setup.disable_owner()
     with pytest.raises(NoAccount):
-        await desk.create()
+        await setup.create()
 
 
-async def test_keys_are_counted(desk: Desk) -> None:
-    """A user has so many keys and no more, however many are made at once; revoking makes room a day later."""
-    made = await asyncio.gather(*(desk.create() for _ in range(MAX_KEYS + 5)), return_exceptions=True)
-    assert sum(isinstance(one, TooManyKeys) for one in made) == 5
-    key, _ = next(one for one in made if isinstance(one, tuple))
-    await desk.keys.revoke(key.id)
+async def test_the_number_of_keys_is_limited(setup: KeySetup) -> None:
+    """A user cannot exceed the limit with concurrent creations; a revoked key counts for one day."""
+    results = await asyncio.gather(*(setup.create() for _ in range(MAX_KEYS + 5)), return_exceptions=True)
+    assert sum(isinstance(result, TooManyKeys) for result in results) == 5
+    key, _ = next(result for result in results if isinstance(result, tuple))
+    await setup.keys.revoke(key.id)
     with pytest.raises(TooManyKeys):
-        await desk.create()
-    desk.now += 86_401
-    await desk.create()
+        await setup.create()
+    setup.now += 86_401
+    await setup.create()

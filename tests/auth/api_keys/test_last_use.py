@@ -1,4 +1,4 @@
-"""When keys were last used, on both databases."""
+"""Recording when API keys were last used, on both databases."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from storage.errors import DatabaseUnavailable
 
 
 async def make_keys(engine: AsyncEngine, count: int) -> list[str]:
-    """The ids of new keys of a new user."""
+    """Create a user with keys, and return the ids of the keys."""
     owner = (await UserStore(engine).add("ana", Role.CLIENT, "hash")).id
     terms = KeyTerms("maps", frozenset({Scope.PREDICT}), datetime.now(UTC) + timedelta(days=1))
     return [(await KeyStore(engine).create(owner, terms))[0].id for _ in range(count)]
@@ -28,21 +28,21 @@ async def last_use(engine: AsyncEngine, key_id: str) -> datetime | None:
 
 
 async def test_uses_are_written_together(engine: AsyncEngine) -> None:
-    """The last use of each key that was used comes to the database."""
+    """The last use of each used key is written to the database."""
     one, two, three = await make_keys(engine, 3)
-    uses, before = LastUseRecorder(engine), datetime.now(UTC)
+    recorder, before = LastUseRecorder(engine), datetime.now(UTC)
     for key_id in (two, one, two):
-        uses.record(key_id)
-    await uses.write()
+        recorder.record(key_id)
+    await recorder.write()
     for key_id in (one, two):
-        at = await last_use(engine, key_id)
-        assert at is not None
-        assert before <= at <= datetime.now(UTC)
+        used_at = await last_use(engine, key_id)
+        assert used_at is not None
+        assert before <= used_at <= datetime.now(UTC)
     assert await last_use(engine, three) is None
 
 
 async def test_a_later_use_is_not_overwritten(engine: AsyncEngine) -> None:
-    """Of two processes' uses the later one stays, whichever is written last."""
+    """Of the uses that two processes saw, the later one is stored, whichever is written last."""
     (key_id,) = await make_keys(engine, 1)
     early, late = LastUseRecorder(engine), LastUseRecorder(engine)
     early.record(key_id)
@@ -53,25 +53,25 @@ async def test_a_later_use_is_not_overwritten(engine: AsyncEngine) -> None:
     assert await last_use(engine, key_id) == written
 
 
-async def test_processes_do_not_wait_for_each_other_in_a_circle(engine: AsyncEngine) -> None:
-    """Two processes that saw the same keys in opposite orders both write them."""
-    made = await make_keys(engine, 20)
-    seen = [LastUseRecorder(engine), LastUseRecorder(engine)]
+async def test_concurrent_writes_do_not_deadlock(engine: AsyncEngine) -> None:
+    """Two processes that used the same keys in opposite orders both write them."""
+    key_ids = await make_keys(engine, 20)
+    recorders = [LastUseRecorder(engine), LastUseRecorder(engine)]
     for _ in range(5):
-        for uses, order in zip(seen, (made, made[::-1]), strict=True):
+        for recorder, order in zip(recorders, (key_ids, key_ids[::-1]), strict=True):
             for key_id in order:
-                uses.record(key_id)
-        await asyncio.gather(*(uses.write() for uses in seen))
-    assert await last_use(engine, made[0]) is not None
+                recorder.record(key_id)
+        await asyncio.gather(*(recorder.write() for recorder in recorders))
+    assert await last_use(engine, key_ids[0]) is not None
 
 
-async def test_uses_wait_for_the_database() -> None:
-    """While the database is away nothing is lost, and the background goes on."""
+async def test_uses_are_kept_while_the_database_is_unavailable() -> None:
+    """While the database is unavailable, closing does not fail and the recorded uses are kept."""
     engine = open_engine("postgresql://127.0.0.1:1/nowhere")
-    uses = LastUseRecorder(engine)
-    uses.record("0" * 16)
+    recorder = LastUseRecorder(engine)
+    recorder.record("0" * 16)
     for _ in range(2):
-        await uses.close()
+        await recorder.close()
         with pytest.raises(DatabaseUnavailable):
-            await uses.write()
+            await recorder.write()
     await engine.dispose()

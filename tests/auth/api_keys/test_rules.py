@@ -1,4 +1,4 @@
-"""What a caller may do with keys."""
+"""What callers may do with API keys."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def _key(key_id: str = "k1", **changes: Any) -> ApiKey:
     return ApiKey(key_id, "ana-id", "ana", replace(TERMS, **changes), datetime.now(UTC), None, None, None)
 
 
-def test_a_maker_gives_what_it_holds() -> None:
-    """Nobody can give a key a scope that the caller does not hold."""
+def test_a_new_key_has_no_scope_that_its_creator_lacks() -> None:
+    """Creating a key with a scope that the caller lacks fails."""
     assert restrict_terms(_caller(Scope.PREDICT), None, TERMS) == TERMS
     with pytest.raises(InsufficientScope, match="predict"):
         restrict_terms(_caller(Scope.KEYS_WRITE), None, TERMS)
 
 
 @pytest.mark.parametrize(
-    "bound",
+    "restriction",
     [
         {"addresses": (ip_network("::1"),)},
         {"rate": "1/minute"},
@@ -41,20 +41,20 @@ def test_a_maker_gives_what_it_holds() -> None:
         {"monthly_megapixels": 5},
     ],
 )
-def test_a_bound_key_makes_no_other(bound: dict[str, Any]) -> None:
-    """A key cannot get round its addresses, rate or quota by making another."""
+def test_a_restricted_key_cannot_create_another(restriction: dict[str, Any]) -> None:
+    """A key with addresses, a rate or a quota cannot evade it by creating another key."""
     with pytest.raises(KeyBound):
-        restrict_terms(_caller(Scope.PREDICT, key_id="k1"), _key(**bound), TERMS)
+        restrict_terms(_caller(Scope.PREDICT, key_id="k1"), _key(**restriction), TERMS)
 
 
-def test_what_a_key_makes_ends_with_it() -> None:
-    """A key that a key made ends no later than its maker."""
+def test_a_key_created_with_a_key_expires_with_it() -> None:
+    """A key that was created with another key expires no later than that."""
     soon = datetime.now(UTC) + timedelta(days=1)
     assert restrict_terms(_caller(Scope.PREDICT, key_id="k1"), _key(expires_at=soon), TERMS).expires_at == soon
 
 
-def test_a_rotation_gains_nothing() -> None:
-    """Who rotates holds all that the key may; a key rotates itself alone, and not for longer."""
+def test_a_rotation_grants_no_additional_rights() -> None:
+    """The caller needs all scopes of the key; a key can rotate only itself and cannot extend its life."""
     check_rotation(_caller(Scope.PREDICT), _key(), extends=True)
     check_rotation(_caller(Scope.PREDICT, key_id="k1"), _key(), extends=False)
     with pytest.raises(InsufficientScope):
@@ -65,8 +65,8 @@ def test_a_rotation_gains_nothing() -> None:
         check_rotation(_caller(Scope.PREDICT, key_id="k1"), _key(), extends=True)
 
 
-def test_who_sees_a_key() -> None:
-    """Its owner sees a key, and who administers users."""
+def test_owners_and_user_administrators_see_a_key() -> None:
+    """A key is visible to its owner and to callers who administer users, and to no other caller."""
     assert can_see(_caller(), _key())
     assert can_see(_caller(Scope.USERS_ADMIN, subject="root-id"), _key())
     assert not can_see(_caller(Scope.KEYS_WRITE, subject="olga-id"), _key())

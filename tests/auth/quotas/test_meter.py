@@ -1,4 +1,4 @@
-"""Quotas and the counting of use, on both databases."""
+"""Quotas and the counting of usage, on both databases."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from auth.quotas.meter import UsageMeter
 from auth.quotas.tallies import QuotaCharge, list_owners
 from auth.tables import users
 from storage.engine import open_engine
+from storage.errors import DatabaseUnavailable
 from storage.transactions import writing
 
 MEGAPIXEL = 1_000_000
 CHARGES = 150
 
-# One of several processes: charges every key it is told of in turn, and prints how many charges were granted.
+# One of several processes: charges the given keys in turn, and prints how many charges were granted.
 PROGRAM = """
 import sys
 from storage.engine import open_blocking_engine
@@ -34,25 +35,25 @@ from auth.principal import Principal
 from auth.quotas.tallies import QuotaCharge, apply_charges, format_month, list_owners
 import time
 
-url, user, charges, *keys = sys.argv[1:]
+url, user, count, *keys = sys.argv[1:]
 engine = open_blocking_engine(url, 60).execution_options(**WRITING)
 callers = [Principal(user, "ana", None, frozenset(), None, key_id=key) for key in keys]
-entries = [QuotaCharge(list_owners(caller), format_month(time.time()), 1, 250_000) for caller in callers]
+charges = [QuotaCharge(list_owners(caller), format_month(time.time()), 1, 250_000) for caller in callers]
 print("ready", flush=True)
 sys.stdin.readline()
 granted = 0
-for index in range(int(charges)):
+for index in range(int(count)):
     with engine.begin() as connection:
-        answers, _ = apply_charges(connection, [entries[index % len(entries)]])
-    granted += answers == [None]
+        errors, _ = apply_charges(connection, [charges[index % len(charges)]])
+    granted += errors == [None]
 print(granted)
 engine.dispose()
 """
 
 
 @dataclass
-class Desk:
-    """A meter over a database with the user `ana`, whose clock stands where the test puts it."""
+class MeterSetup:
+    """A database with the user `ana`, and a meter with a clock that the test sets."""
 
     engine: AsyncEngine
     ana: Principal
@@ -65,14 +66,14 @@ class Desk:
         return self.now.timestamp()
 
     async def charge(self, caller: Principal, pixels: int) -> None:
-        """Admit a request and count it, as an answered one is."""
-        (refusal,) = await self.charge_all([await self.meter.admit(caller, pixels)])
-        if refusal:
-            raise refusal
+        """Admit a request and charge it, as for a successful prediction."""
+        (error,) = await self.charge_all([await self.meter.admit(caller, pixels)])
+        if error:
+            raise error
 
-    async def charge_all(self, entries: list[QuotaCharge]) -> list[QuotaExceeded | None]:
+    async def charge_all(self, charges: list[QuotaCharge]) -> list[QuotaExceeded | None]:
         async with writing(self.engine) as connection:
-            return await connection.run_sync(self.meter.charge, entries)
+            return await connection.run_sync(self.meter.charge, charges)
 
     async def limit(self, requests: int | None = None, megapixels: int | None = None) -> None:
         values = {"monthly_requests": requests, "monthly_megapixels": megapixels}
@@ -80,186 +81,191 @@ class Desk:
             await connection.execute(update(users).where(users.c.id == self.ana.subject).values(**values))
 
     async def key(self, requests: int | None = None, megapixels: int | None = None) -> Principal:
-        """A caller with a key of ana's that has quotas of its own."""
-        until = datetime.now(UTC) + timedelta(days=1)
-        terms = KeyTerms("maps", frozenset({Scope.PREDICT}), until, (), None, requests, megapixels)
+        """Return a caller with one of ana's keys, which has its own quotas."""
+        expires_at = datetime.now(UTC) + timedelta(days=1)
+        terms = KeyTerms("maps", frozenset({Scope.PREDICT}), expires_at, (), None, requests, megapixels)
         key, _ = await KeyStore(self.engine).create(self.ana.subject, terms)
         return replace(self.ana, key_id=key.id)
 
     async def used(self, caller: Principal | None = None) -> list[tuple[int, int]]:
-        """Requests and pixels of each owner."""
+        """Return requests and pixels of each owner."""
         report = await self.meter.report(list_owners(caller or self.ana))
         return [(tally.requests, tally.pixels) for tally in report.tallies]
 
 
 @pytest.fixture
-async def desk(engine: AsyncEngine) -> Desk:
+async def setup(engine: AsyncEngine) -> MeterSetup:
     user = await UserStore(engine).add("ana", Role.CLIENT, "hash")
-    return Desk(engine, Principal(user.id, user.name, user.role, frozenset(), None))
+    return MeterSetup(engine, Principal(user.id, user.name, user.role, frozenset(), None))
 
 
-def entry(caller: Principal, pixels: int = 1) -> QuotaCharge:
+def make_charge(caller: Principal, pixels: int = 1) -> QuotaCharge:
     return QuotaCharge(list_owners(caller), "2026-11", 1, pixels)
 
 
-async def test_use_is_counted_for_the_user_and_the_key(desk: Desk) -> None:
-    """What a key does counts for its user, too; what the user does otherwise does not count for the key."""
-    key = await desk.key()
-    await desk.charge(desk.ana, 3)
-    await desk.charge(key, 4)
-    assert await desk.used(key) == [(2, 7), (1, 4)]
+async def test_use_is_counted_for_the_user_and_the_key(setup: MeterSetup) -> None:
+    """Usage with a key counts for the key and its user; other usage of the user does not count for the key."""
+    key = await setup.key()
+    await setup.charge(setup.ana, 3)
+    await setup.charge(key, 4)
+    assert await setup.used(key) == [(2, 7), (1, 4)]
 
 
-async def test_the_last_request_of_a_quota_is_granted(desk: Desk) -> None:
-    """Of a crowd in one transaction exactly as many are granted as the quota has room for; no other is counted."""
-    await desk.limit(requests=70)
-    answers = await desk.charge_all([entry(desk.ana)] * 100)
-    assert [answer is None for answer in answers] == [True] * 70 + [False] * 30
-    assert await desk.used() == [(70, 70)]
+async def test_a_quota_of_requests_is_used_exactly(setup: MeterSetup) -> None:
+    """Of a hundred charges in one transaction as many are granted and counted as the quota allows."""
+    await setup.limit(requests=70)
+    errors = await setup.charge_all([make_charge(setup.ana)] * 100)
+    assert [error is None for error in errors] == [True] * 70 + [False] * 30
+    assert await setup.used() == [(70, 70)]
     with pytest.raises(QuotaExceeded):
-        await desk.meter.admit(desk.ana, 1)
+        await setup.meter.admit(setup.ana, 1)
 
 
-async def test_the_last_pixel_of_a_quota_is_granted(desk: Desk) -> None:
-    """An image that fits exactly is granted, one pixel more is refused, and a refused one takes nothing away."""
-    await desk.limit(megapixels=2)
-    await desk.charge(desk.ana, MEGAPIXEL)
-    with pytest.raises(QuotaExceeded) as refusal:
-        await desk.charge(desk.ana, MEGAPIXEL + 1)
-    assert (refusal.value.quota, refusal.value.holder) == ("megapixels", "account")
-    await desk.charge(desk.ana, MEGAPIXEL)
-    assert await desk.used() == [(2, 2 * MEGAPIXEL)]
+async def test_a_quota_of_megapixels_is_used_exactly(setup: MeterSetup) -> None:
+    """An image that fits exactly is granted, one pixel more is rejected, and a rejected one is not counted."""
+    await setup.limit(megapixels=2)
+    await setup.charge(setup.ana, MEGAPIXEL)
+    with pytest.raises(QuotaExceeded) as rejected:
+        await setup.charge(setup.ana, MEGAPIXEL + 1)
+    assert (rejected.value.quota, rejected.value.holder) == ("megapixels", "account")
+    await setup.charge(setup.ana, MEGAPIXEL)
+    assert await setup.used() == [(2, 2 * MEGAPIXEL)]
 
 
-async def test_both_or_none_pay(desk: Desk) -> None:
-    """Where the key's quota is used up the user is not charged, and the other way round; the refusal names whose."""
-    key = await desk.key(requests=1)
-    await desk.charge(key, 1)
-    with pytest.raises(QuotaExceeded) as refusal:
-        await desk.charge(key, 1)
-    assert (refusal.value.quota, refusal.value.holder) == ("requests", "API key")
-    wide = await desk.key(requests=10)
-    await desk.limit(requests=1)
-    with pytest.raises(QuotaExceeded) as refusal:
-        await desk.charge(wide, 1)
-    assert refusal.value.holder == "account"
-    assert await desk.used(key) == [(1, 1), (1, 1)]
-    assert await desk.used(wide) == [(1, 1), (0, 0)]
+async def test_the_user_and_the_key_are_charged_together(setup: MeterSetup) -> None:
+    """If the quota of the key or the user is exhausted, neither is charged; the error names the holder."""
+    key = await setup.key(requests=1)
+    await setup.charge(key, 1)
+    with pytest.raises(QuotaExceeded) as rejected:
+        await setup.charge(key, 1)
+    assert (rejected.value.quota, rejected.value.holder) == ("requests", "API key")
+    wide = await setup.key(requests=10)
+    await setup.limit(requests=1)
+    with pytest.raises(QuotaExceeded) as rejected:
+        await setup.charge(wide, 1)
+    assert rejected.value.holder == "account"
+    assert await setup.used(key) == [(1, 1), (1, 1)]
+    assert await setup.used(wide) == [(1, 1), (0, 0)]
 
 
-async def test_a_month_begins_anew(desk: Desk) -> None:
-    """At midnight (UTC) the quota is whole again; the refusal says how many seconds that takes."""
-    await desk.limit(requests=1)
-    desk.now = datetime(2026, 12, 31, 23, 59, 30, tzinfo=UTC)
-    await desk.charge(desk.ana, 1)
-    with pytest.raises(QuotaExceeded) as refusal:
-        await desk.charge(desk.ana, 1)
-    assert refusal.value.retry_after_s == 30
-    desk.now += timedelta(seconds=30)
-    await desk.charge(desk.ana, 1)
-    report = await desk.meter.report(list_owners(desk.ana))
+async def test_quotas_reset_each_month(setup: MeterSetup) -> None:
+    """At the end of the month (UTC) the quota is available again; the error says in how many seconds."""
+    await setup.limit(requests=1)
+    setup.now = datetime(2026, 12, 31, 23, 59, 30, tzinfo=UTC)
+    await setup.charge(setup.ana, 1)
+    with pytest.raises(QuotaExceeded) as rejected:
+        await setup.charge(setup.ana, 1)
+    assert rejected.value.retry_after_s == 30
+    setup.now += timedelta(seconds=30)
+    await setup.charge(setup.ana, 1)
+    report = await setup.meter.report(list_owners(setup.ana))
     assert (report.month, report.resets_at) == ("2027-01", datetime(2027, 2, 1, tzinfo=UTC))
     assert report.tallies[0].requests == 1
 
 
-async def test_a_changed_quota_counts_at_once(desk: Desk) -> None:
-    """A quota below what is used already leaves nothing, not less than nothing; a wider one grants again."""
-    await desk.charge_all([entry(desk.ana, MEGAPIXEL)] * 3)
-    await desk.limit(requests=2, megapixels=1)
-    (tally,) = (await desk.meter.report(list_owners(desk.ana))).tallies
+async def test_a_changed_quota_takes_effect_at_once(setup: MeterSetup) -> None:
+    """A quota lowered below the usage leaves zero, not less; a raised one grants again."""
+    await setup.charge_all([make_charge(setup.ana, MEGAPIXEL)] * 3)
+    await setup.limit(requests=2, megapixels=1)
+    (tally,) = (await setup.meter.report(list_owners(setup.ana))).tallies
     assert tally.remaining == (0, 0)
-    assert (await desk.charge_all([entry(desk.ana)]))[0] is not None
-    await desk.limit(requests=4)
-    await desk.charge(desk.ana, 1)
+    assert (await setup.charge_all([make_charge(setup.ana)]))[0] is not None
+    await setup.limit(requests=4)
+    await setup.charge(setup.ana, 1)
     with pytest.raises(QuotaExceeded):
-        await desk.charge(desk.ana, 1)
+        await setup.charge(setup.ana, 1)
 
 
-async def test_the_database_is_asked_about_strangers_alone(desk: Desk) -> None:
-    """A caller who has room as far as this process knows is admitted without a query; a stranger is looked up."""
+async def test_known_callers_are_admitted_without_a_query(setup: MeterSetup) -> None:
+    """A caller whose cached totals are below the quota is admitted without a query; a new caller is looked up."""
     queries: list[str] = []
-    event.listen(desk.engine.sync_engine, "before_cursor_execute", lambda *given: queries.append(given[2]))
-    await desk.meter.admit(desk.ana, 1)
-    asked = len(queries)
-    assert asked > 0
-    await desk.meter.admit(desk.ana, 1)
-    assert len(queries) == asked
+    event.listen(setup.engine.sync_engine, "before_cursor_execute", lambda *arguments: queries.append(arguments[2]))
+    await setup.meter.admit(setup.ana, 1)
+    first = len(queries)
+    assert first > 0
+    await setup.meter.admit(setup.ana, 1)
+    assert len(queries) == first
 
 
-async def test_what_was_answered_is_counted_past_the_quota(desk: Desk) -> None:
-    """Charges that are owed since the database was away are counted in full, and nothing is granted beside them."""
-    await desk.limit(requests=1)
-    async with writing(desk.engine) as connection:
-        await connection.run_sync(desk.meter.charge_deferred, [entry(desk.ana)] * 3)
-    assert await desk.used() == [(3, 3)]
+async def test_deferred_charges_are_counted_beyond_the_quota(setup: MeterSetup) -> None:
+    """Charges deferred while the database was unavailable are all counted, and nothing more is granted."""
+    await setup.limit(requests=1)
+    async with writing(setup.engine) as connection:
+        await connection.run_sync(setup.meter.charge_deferred, [make_charge(setup.ana)] * 3)
+    assert await setup.used() == [(3, 3)]
     with pytest.raises(QuotaExceeded):
-        await desk.meter.admit(desk.ana, 1)
+        await setup.meter.admit(setup.ana, 1)
 
 
-async def test_clients_and_outside_callers_are_counted_by_themselves(desk: Desk) -> None:
-    """A service and a caller of another issuer have a count of their own, whatever their names look like."""
-    service = Principal(desk.ana.subject, "job", None, frozenset(), None, client_id=desk.ana.subject)
-    outside = Principal(f"https://issuer.example|{'ü' * 277}", "ada", None, frozenset(), None)
-    assert len(outside.subject) == 300
-    for caller in (service, outside):
-        await desk.charge(caller, 7)
-        assert await desk.used(caller) == [(1, 7)]
-    assert await desk.used() == [(0, 0)]
+async def test_clients_and_external_callers_have_their_own_totals(setup: MeterSetup) -> None:
+    """A client and a caller of an external issuer have their own totals, whatever their names."""
+    client = Principal(setup.ana.subject, "job", None, frozenset(), None, client_id=setup.ana.subject)
+    external = Principal(f"https://issuer.example|{'ü' * 277}", "ada", None, frozenset(), None)
+    assert len(external.subject) == 300
+    for caller in (client, external):
+        await setup.charge(caller, 7)
+        assert await setup.used(caller) == [(1, 7)]
+    assert await setup.used() == [(0, 0)]
 
 
-async def test_without_a_database_the_last_word_counts(desk: Desk) -> None:
-    """While the tallies cannot be read a known caller is held to what was known, and what is owed since is added."""
-    await desk.limit(requests=2)
-    await desk.charge(desk.ana, 1)
-    meter = desk.meter
-    meter._engine = away = open_engine("postgresql://127.0.0.1:1/nowhere")
-    meter.charge_later(await meter.admit(desk.ana, 1))
+def refuse_connection(*_: object) -> None:
+    raise ConnectionRefusedError
+
+
+async def test_without_a_database_the_cached_totals_decide(setup: MeterSetup) -> None:
+    """While the database is unavailable, a known caller is checked against cached totals and deferred charges."""
+    await setup.limit(requests=2)
+    await setup.charge(setup.ana, 1)
+    await setup.engine.dispose()
+    event.listen(setup.engine.sync_engine, "do_connect", refuse_connection)
+    with pytest.raises(DatabaseUnavailable):
+        await setup.used()
+    setup.meter.charge_later(await setup.meter.admit(setup.ana, 1))
     with pytest.raises(QuotaExceeded):
-        await meter.admit(desk.ana, 1)
-    await away.dispose()
+        await setup.meter.admit(setup.ana, 1)
 
 
-async def test_without_a_database_strangers_are_admitted() -> None:
-    """A caller of whom nothing is known while the database is away is let in, and counted later."""
+async def test_without_a_database_unknown_callers_are_admitted() -> None:
+    """A caller who is new while the database is unavailable is admitted, and charged later."""
     engine = open_engine("postgresql://127.0.0.1:1/nowhere")
     caller = Principal("ana", "ana", None, frozenset(), None)
     admitted = await UsageMeter(engine, lambda: datetime(2026, 11, 15, tzinfo=UTC).timestamp()).admit(caller, 5)
-    assert admitted == entry(caller, 5)
+    assert admitted == make_charge(caller, 5)
     await engine.dispose()
 
 
-async def test_four_processes_count_exactly(desk: Desk, database_url: str) -> None:
-    """Four processes that charge the same keys at once, in different orders, lose and invent nothing."""
-    one, two = await desk.key(), await desk.key()
-    desk.now = datetime.now(UTC)
-    granted = await asyncio.to_thread(run_four, database_url, [one, two])
+async def test_four_processes_count_exactly(setup: MeterSetup, database_url: str) -> None:
+    """Four processes that charge the same keys at once, in different orders, count every charge once."""
+    one, two = await setup.key(), await setup.key()
+    setup.now = datetime.now(UTC)
+    granted = await asyncio.to_thread(run_four_processes, database_url, [one, two])
     assert granted == [CHARGES] * 4
     total = 4 * CHARGES
-    assert await desk.used(one) == [(total, total * 250_000), (total // 2, total // 2 * 250_000)]
-    assert (await desk.used(two))[1] == (total // 2, total // 2 * 250_000)
+    assert await setup.used(one) == [(total, total * 250_000), (total // 2, total // 2 * 250_000)]
+    assert (await setup.used(two))[1] == (total // 2, total // 2 * 250_000)
 
 
-async def test_four_processes_stop_exactly_at_the_quota(desk: Desk, database_url: str) -> None:
-    """Of the charges of four processes exactly as many are granted as the account and the key have room for."""
-    narrow, wide = await desk.key(requests=90), await desk.key()
-    await desk.limit(megapixels=60)
-    desk.now = datetime.now(UTC)
-    granted = await asyncio.to_thread(run_four, database_url, [narrow, wide])
+async def test_four_processes_stop_exactly_at_the_quota(setup: MeterSetup, database_url: str) -> None:
+    """Of the charges of four processes exactly as many are granted as the quotas of the account and the key allow."""
+    narrow, wide = await setup.key(requests=90), await setup.key()
+    await setup.limit(megapixels=60)
+    setup.now = datetime.now(UTC)
+    granted = await asyncio.to_thread(run_four_processes, database_url, [narrow, wide])
     assert sum(granted) == 240  # 60 megapixels, of a quarter each
-    account, of_narrow = await desk.used(narrow)
+    account, narrow_used = await setup.used(narrow)
     assert account == (240, 60 * MEGAPIXEL)
-    assert of_narrow[0] <= 90
-    assert of_narrow[0] + (await desk.used(wide))[1][0] == 240
+    assert narrow_used[0] <= 90
+    assert narrow_used[0] + (await setup.used(wide))[1][0] == 240
 
 
-def run_four(url: str, callers: list[Principal]) -> list[int]:
-    """How many charges four processes were granted that begin together."""
-    running = []
+def run_four_processes(url: str, callers: list[Principal]) -> list[int]:
+    """Return how many charges each of four simultaneous processes was granted."""
+    processes = []
     for index in range(4):
         keys = [str(caller.key_id) for caller in (callers if index % 2 else callers[::-1])]
         command = [sys.executable, "-c", PROGRAM, url, callers[0].subject, str(CHARGES), *keys]
-        running.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
-    for process in running:
+        processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+    for process in processes:
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
-    return [int(process.communicate("go\n", timeout=60)[0]) for process in running]
+    return [int(process.communicate("go\n", timeout=60)[0]) for process in processes]
