@@ -1,28 +1,39 @@
-"""How many log-ins there may be at once."""
+"""Logging in: the limits on concurrent attempts, and rejecting attempts before hashing."""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from auth.accounts.passwords import PasswordHasher
 from auth.accounts.service import AccountService
-from auth.errors import HashingBusy
+from auth.accounts.store import UserStore
+from auth.errors import BadCredentials, HashingBusy, TooManyGuesses
 from auth.login.service import MAX_CONCURRENT, MAX_CONCURRENT_PER_ACCOUNT, LoginService
 from auth.login.throttle import LoginThrottle
 from auth.login.totp import OneTimeCodes
+from auth.principal import Role
+from auth.tables import login_failures
+
+ADDRESS = "198.51.100.7"
+GOOD, WRONG = "walnut ferry quiet lamp", "another ferry, loud lamp"
 
 
-class Slow:
-    """Passwords that are not judged before the test is over."""
+class NeverVerifying:
+    """Accounts whose password checks never complete."""
 
     async def authenticate(self, *_: Any) -> None:
         await asyncio.Event().wait()
 
 
-class Patient:
-    """Guesses that are never counted."""
+class NeverCounting:
+    """A throttle that never delays an attempt."""
 
     async def start(self, *_: Any) -> None: ...
 
@@ -30,31 +41,90 @@ class Patient:
 
 
 @pytest.fixture
-def logins() -> LoginService:
-    accounts: Any = Slow()
-    throttle: Any = Patient()
+def stuck_logins() -> LoginService:
+    """A log-in service whose attempts never end."""
+    accounts: Any = NeverVerifying()
+    throttle: Any = NeverCounting()
     codes: Any = None
-    typed: tuple[AccountService, LoginThrottle, OneTimeCodes] = accounts, throttle, codes
-    return LoginService(*typed)
+    return LoginService(accounts, throttle, codes)
 
 
-async def test_one_account_keeps_nobody_out(logins: LoginService) -> None:
-    """Of one account's half as many may wait for a hash as of all: the rest is free for others."""
-    waiting = [asyncio.create_task(logins.log_in("ana", "x", "", "a")) for _ in range(MAX_CONCURRENT_PER_ACCOUNT)]
+async def test_one_account_cannot_use_every_concurrent_log_in(stuck_logins: LoginService) -> None:
+    """Attempts on one account can use half of the concurrent log-ins; the other half is free for other accounts."""
+    logins = stuck_logins
+    running = [asyncio.create_task(logins.log_in("ana", "x", "", "a")) for _ in range(MAX_CONCURRENT_PER_ACCOUNT)]
     await asyncio.sleep(0)
     with pytest.raises(HashingBusy):
         await logins.log_in("ana", "x", "", "b")
-    waiting += [
+    running += [
         asyncio.create_task(logins.log_in(f"user{index}", "x", "", "a"))
         for index in range(MAX_CONCURRENT - MAX_CONCURRENT_PER_ACCOUNT)
     ]
     await asyncio.sleep(0)
     with pytest.raises(HashingBusy):
         await logins.log_in("late", "x", "", "a")
-    for task in waiting:
+    for task in running:
         task.cancel()
-    await asyncio.gather(*waiting, return_exceptions=True)
-    asked = asyncio.create_task(logins.log_in("ana", "x", "", "a"))
+    await asyncio.gather(*running, return_exceptions=True)
+    next_attempt = asyncio.create_task(logins.log_in("ana", "x", "", "a"))
     await asyncio.sleep(0)
-    assert not asked.done()
-    asked.cancel()
+    assert not next_attempt.done()
+    next_attempt.cancel()
+
+
+class SlowHasher(PasswordHasher):
+    """A hasher that waits for the event `go`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = asyncio.Event()
+
+    async def verify(self, password: str, password_hash: str | None) -> bool:
+        await self.go.wait()
+        return await super().verify(password, password_hash)
+
+
+async def test_too_many_concurrent_log_ins_are_rejected_at_once(engine: AsyncEngine) -> None:
+    """Log-ins beyond the limit per process are rejected without a query or a hash; the others complete."""
+    with closing(SlowHasher()) as hasher:
+        accounts = AccountService(UserStore(engine), hasher)
+        logins = LoginService(accounts, LoginThrottle(engine), OneTimeCodes(engine, None))
+        attempts = [logins.log_in(f"user{n}", WRONG, "", f"10.0.0.{n}") for n in range(MAX_CONCURRENT)]
+        running = [asyncio.create_task(attempt) for attempt in attempts]
+        await asyncio.sleep(0)
+        with pytest.raises(HashingBusy):
+            await logins.log_in("ada", GOOD, "", ADDRESS)
+        hasher.go.set()
+        outcomes = await asyncio.gather(*running, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {BadCredentials}
+        with pytest.raises(BadCredentials):
+            await logins.log_in("ada", GOOD, "", ADDRESS)
+
+
+class CountingHasher(PasswordHasher):
+    """A hasher that counts verifications."""
+
+    verifications = 0
+
+    async def verify(self, password: str, password_hash: str | None) -> bool:
+        self.verifications += 1
+        return await super().verify(password, password_hash)
+
+
+async def test_early_attempts_are_rejected_before_hashing(engine: AsyncEngine) -> None:
+    """An attempt that comes too early is rejected before hashing; a later success resets the counters."""
+    now = datetime(2026, 11, 23, tzinfo=UTC)
+    with closing(CountingHasher()) as hasher:
+        accounts = AccountService(UserStore(engine), hasher)
+        await accounts.add("ada", Role.CLIENT, GOOD)
+        logins = LoginService(accounts, LoginThrottle(engine, lambda: now), OneTimeCodes(engine, None))
+        for _ in range(3):
+            with pytest.raises(BadCredentials):
+                await logins.log_in("ada", WRONG, "", ADDRESS)
+        with pytest.raises(TooManyGuesses):
+            await logins.log_in("ada", GOOD, "", ADDRESS)
+        assert hasher.verifications == 3
+        now += timedelta(seconds=1)
+        assert (await logins.log_in("ada", GOOD, "", ADDRESS)).name == "ada"
+    async with engine.connect() as connection:
+        assert (await connection.execute(select(func.count()).select_from(login_failures))).scalar_one() == 0

@@ -26,7 +26,7 @@ HERE = "192.0.2.1"
 
 
 class Clock:
-    """Stands still until it is moved by whole steps."""
+    """A clock that the test moves by whole steps."""
 
     def __init__(self) -> None:
         self.now = 1_800_000_000.0
@@ -68,21 +68,21 @@ async def ada(store: UserStore) -> User:
 
 @pytest.fixture
 async def enrolment(codes: OneTimeCodes, ada: User, clock: Clock) -> Enrolment:
-    """Ada's codes are on; the code that confirmed them is used up."""
+    """Enable ada's codes; the code that confirmed them is used."""
     enrolment = await codes.begin(ada)
     await codes.confirm(ada, clock.code(enrolment))
     clock.move()
     return enrolment
 
 
-async def test_a_code_of_the_app_counts(codes: OneTimeCodes, ada: User, enrolment: Enrolment, clock: Clock) -> None:
-    """The newest code is taken, with or without the space that apps show."""
+async def test_a_current_code_is_accepted(codes: OneTimeCodes, ada: User, enrolment: Enrolment, clock: Clock) -> None:
+    """The newest code is accepted, also with the space that apps show."""
     code = clock.code(enrolment)
     await codes.check(ada, f"{code[:3]} {code[3:]}")
 
 
-async def test_codes_are_those_of_the_rfc(codes: OneTimeCodes, ada: User) -> None:
-    """The URI tells an app SHA-1, six digits and half a minute: what all of them can."""
+async def test_codes_follow_rfc_6238(codes: OneTimeCodes, ada: User) -> None:
+    """The URI requests SHA-1, six digits and 30 seconds, which all authenticator apps support."""
     enrolment = await codes.begin(ada)
     parsed = pyotp.parse_uri(enrolment.uri)
     assert isinstance(parsed, pyotp.TOTP)
@@ -92,8 +92,8 @@ async def test_codes_are_those_of_the_rfc(codes: OneTimeCodes, ada: User) -> Non
     assert enrolment.secret not in repr(enrolment)
 
 
-async def test_a_code_counts_once(codes: OneTimeCodes, ada: User, enrolment: Enrolment, clock: Clock) -> None:
-    """A code that was used is refused, and so is every earlier one."""
+async def test_a_code_can_be_used_once(codes: OneTimeCodes, ada: User, enrolment: Enrolment, clock: Clock) -> None:
+    """A used code and all earlier ones are rejected."""
     await codes.check(ada, clock.code(enrolment))
     for drift in (0, -1):
         with pytest.raises(BadCode):
@@ -102,17 +102,19 @@ async def test_a_code_counts_once(codes: OneTimeCodes, ada: User, enrolment: Enr
     await codes.check(ada, clock.code(enrolment))
 
 
-async def test_of_two_uses_at_once_one_wins(codes: OneTimeCodes, ada: User, enrolment: Enrolment, clock: Clock) -> None:
-    """A race over one code is won once."""
+async def test_of_concurrent_uses_one_succeeds(
+    codes: OneTimeCodes, ada: User, enrolment: Enrolment, clock: Clock
+) -> None:
+    """Of six concurrent uses of one code exactly one is accepted."""
     code = clock.code(enrolment)
     outcomes = await asyncio.gather(*(codes.check(ada, code) for _ in range(6)), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes].count(BadCode) == 5
 
 
-async def test_clocks_may_be_half_a_minute_off(
+async def test_clocks_may_differ_by_half_a_minute(
     codes: OneTimeCodes, ada: User, enrolment: Enrolment, clock: Clock
 ) -> None:
-    """One step before and after is taken, two are not."""
+    """Codes of the previous and the next step are accepted, those of two steps away are not."""
     clock.move(5)
     for drift in (-2, 2):
         with pytest.raises(BadCode):
@@ -136,16 +138,16 @@ async def test_clocks_may_be_half_a_minute_off(
         "9" * 9999,
     ],
 )
-async def test_what_is_no_code_is_refused(codes: OneTimeCodes, ada: User, code: str) -> None:
-    """Anything but six ASCII digits is a wrong code."""
+async def test_malformed_codes_are_rejected(codes: OneTimeCodes, ada: User, code: str) -> None:
+    """Text other than six ASCII digits is a wrong code."""
     with pytest.raises(BadCode):
         await codes.check(ada, code)
 
 
-async def test_unconfirmed_codes_ask_for_nothing(
+async def test_unconfirmed_codes_are_not_required(
     codes: OneTimeCodes, store: UserStore, ada: User, clock: Clock
 ) -> None:
-    """A secret counts from its confirmation on; until then another one replaces it."""
+    """A secret takes effect when it is confirmed; until then a new one replaces it."""
     first = await codes.begin(ada)
     assert not (await store.get(ada.id)).totp
     second = await codes.begin(ada)
@@ -155,10 +157,10 @@ async def test_unconfirmed_codes_ask_for_nothing(
     assert (await store.get(ada.id)).totp
 
 
-async def test_codes_that_are_on_stay(
+async def test_enabled_codes_cannot_be_replaced(
     codes: OneTimeCodes, store: UserStore, enrolment: Enrolment, clock: Clock
 ) -> None:
-    """A stolen session cannot replace the secret, nor confirm one again."""
+    """A stolen session can neither replace a confirmed secret nor confirm it again."""
     ada = (await store.list())[0]
     with pytest.raises(TotpConflict):
         await codes.begin(ada)
@@ -167,10 +169,10 @@ async def test_codes_that_are_on_stay(
     await codes.check(ada, clock.code(enrolment))
 
 
-async def test_confirming_ends_the_other_log_ins(
+async def test_confirming_ends_the_other_sessions(
     engine: AsyncEngine, codes: OneTimeCodes, ada: User, clock: Clock
 ) -> None:
-    """Log-ins that were made without a code end; the one that confirmed goes on."""
+    """Confirming ends the sessions that began without a code, except the one that confirms."""
     sessions = SessionStore(engine, 3600)
     mine, other = [await sessions.begin(ada.id, frozenset({Scope.PREDICT})) for _ in range(2)]
     await codes.confirm(ada, clock.code(await codes.begin(ada)), mine.id)
@@ -179,10 +181,10 @@ async def test_confirming_ends_the_other_log_ins(
         await sessions.rotate(other.refresh_token)
 
 
-async def test_removing_needs_a_code(
+async def test_removing_codes_requires_a_code(
     codes: OneTimeCodes, store: UserStore, ada: User, enrolment: Enrolment, clock: Clock
 ) -> None:
-    """Codes are switched off for one that is right, and there is nothing to switch off afterwards."""
+    """Codes are removed only with a right code; removing them again fails."""
     with pytest.raises(BadCode):
         await codes.remove(ada, "000000" if clock.code(enrolment) != "000000" else "111111")
     assert (await store.get(ada.id)).totp
@@ -196,7 +198,7 @@ async def test_removing_needs_a_code(
 
 
 async def test_an_administrator_can_reset_codes(codes: OneTimeCodes, store: UserStore, enrolment: Enrolment) -> None:
-    """Who has lost the app is let in without a code, and can begin anew."""
+    """After a reset a user needs no code, and can enrol again with another secret."""
     (ada,) = await store.list()
     reset = await store.change(ada.id, UserChange(reset_totp=True))
     assert not reset.totp
@@ -204,17 +206,17 @@ async def test_an_administrator_can_reset_codes(codes: OneTimeCodes, store: User
 
 
 async def test_the_secret_is_stored_encrypted(engine: AsyncEngine, enrolment: Enrolment) -> None:
-    """A copy of the database makes no codes."""
+    """The database does not contain the secret in clear."""
     async with engine.connect() as connection:
         stored = (await connection.execute(select(users.c.totp_secret))).scalar_one()
     assert enrolment.secret not in stored
     assert len(stored) <= 255
 
 
-async def test_without_the_key_nobody_enrols_and_nobody_passes(
+async def test_without_the_data_key_no_code_is_accepted(
     engine: AsyncEngine, ada: User, enrolment: Enrolment, clock: Clock, store: UserStore
 ) -> None:
-    """No key, no enrolment; a lost or another key lets nobody past the second factor."""
+    """Without a data key users cannot enrol; with a lost or different key no code is accepted."""
     grace = await store.add("grace", Role.CLIENT, "hash")
     with pytest.raises(TotpConflict, match="AUTH__DATA_KEY"):
         await OneTimeCodes(engine, None, clock).begin(grace)
@@ -224,7 +226,7 @@ async def test_without_the_key_nobody_enrols_and_nobody_passes(
 
 
 def test_a_data_key_has_256_bits() -> None:
-    """Only 32 bytes in base64 are a key."""
+    """A data key is exactly 32 bytes in base64."""
     assert is_data_key(new_data_key())
     for text in ("", "short", "x" * 44, new_data_key()[:-4], "\ud800"):
         assert not is_data_key(text)
@@ -234,15 +236,15 @@ def test_a_data_key_has_256_bits() -> None:
 async def logins(
     engine: AsyncEngine, codes: OneTimeCodes, store: UserStore, hasher: PasswordHasher, clock: Clock
 ) -> LoginService:
-    """Ada logs in with a password and a code."""
+    """Create ada, who needs a password and a code."""
     accounts = AccountService(store, hasher)
     ada = await accounts.add("ada", Role.ADMIN, PASSWORD)
     await codes.confirm(ada, clock.code(await codes.begin(ada)))
     return LoginService(accounts, LoginThrottle(engine), codes)
 
 
-async def test_the_password_comes_first(logins: LoginService) -> None:
-    """A wrong password is told as ever, code or not; only the right one brings up that a code is missing."""
+async def test_the_password_is_checked_first(logins: LoginService) -> None:
+    """Only the right password reveals that a code is missing; with a wrong one the error is the same either way."""
     for code in ("", "123456"):
         with pytest.raises(BadCredentials):
             await logins.log_in("ada", "another ferry, loud lamp", code, HERE)
@@ -250,8 +252,8 @@ async def test_the_password_comes_first(logins: LoginService) -> None:
         await logins.log_in("ada", PASSWORD, "", HERE)
 
 
-async def test_guessing_codes_is_slowed(logins: LoginService) -> None:
-    """Wrong codes count as wrong passwords do; that a code was missing does not count."""
+async def test_wrong_codes_delay_further_attempts(logins: LoginService) -> None:
+    """Wrong codes count as failures like wrong passwords; missing codes do not."""
     for _ in range(5):
         with pytest.raises(MissingCode):
             await logins.log_in("ada", PASSWORD, "", HERE)

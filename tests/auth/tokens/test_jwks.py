@@ -1,4 +1,4 @@
-"""The keys of an outside identity provider: how they are found, kept, and how seldom they are asked for."""
+"""The keys of an external issuer: discovery, caching and limiting the fetches."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from auth.tokens.jwks import ProviderKeys
 DISCOVERY = "/.well-known/openid-configuration"
 TLS = ssl.create_default_context()  # reading the certificates takes longer than a test
 
-Open = Callable[..., ProviderKeys]
+OpenKeys = Callable[..., ProviderKeys]
 
 
 @dataclass
 class Clock:
-    """Seconds that pass when the test says so."""
+    """A monotonic clock that the test moves."""
 
     now: float = 1000.0
 
@@ -38,8 +38,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def open_keys(provider: Any, clock: Clock) -> AsyncIterator[Open]:
-    """The provider's keys, nothing fetched yet."""
+async def open_keys(provider: Any, clock: Clock) -> AsyncIterator[OpenKeys]:
+    """Make the provider's keys, of which nothing is fetched yet."""
     async with httpx.AsyncClient(verify=TLS) as client:
 
         def make(issuer: str = provider.issuer) -> ProviderKeys:
@@ -48,59 +48,59 @@ async def open_keys(provider: Any, clock: Clock) -> AsyncIterator[Open]:
         yield make
 
 
-async def unknown(keys: ProviderKeys, kid: str = "unknown") -> None:
+async def assert_unknown(keys: ProviderKeys, kid: str = "unknown") -> None:
     with pytest.raises(ValueError, match="unknown kid"):
         await keys.find(kid)
 
 
-async def unavailable(keys: ProviderKeys, kid: str) -> int:
-    with pytest.raises(IssuerUnavailable) as refused:
+async def get_retry_after_s(keys: ProviderKeys, kid: str) -> int:
+    with pytest.raises(IssuerUnavailable) as rejected:
         await keys.find(kid)
-    return refused.value.retry_after_s
+    return rejected.value.retry_after_s
 
 
-async def test_many_callers_make_one_fetch(provider: Any, open_keys: Open) -> None:
-    """However many tokens come at once and afterwards, the keys are fetched once."""
+async def test_many_callers_make_one_fetch(provider: Any, open_keys: OpenKeys) -> None:
+    """A hundred concurrent callers cause one fetch."""
     keys = open_keys()
     found = await asyncio.gather(*(keys.find(provider.key.kid) for _ in range(100)))
     assert len(set(found)) == 1
     assert provider.fetched == [DISCOVERY, "/jwks"]
 
 
-async def test_line_4_unknown_key_ids_cannot_cause_a_flood(provider: Any, open_keys: Open, clock: Clock) -> None:
-    """A thousand unknown key ids cause one fetch in thirty seconds."""
+async def test_unknown_key_ids_cause_few_fetches(provider: Any, open_keys: OpenKeys, clock: Clock) -> None:
+    """A thousand unknown key ids cause one fetch per thirty seconds."""
     keys = open_keys()
     for begin in (1000.0, 1030.0, 1060.0):
         clock.now = begin
-        await asyncio.gather(*(unknown(keys, f"k{n}") for n in range(500)))
+        await asyncio.gather(*(assert_unknown(keys, f"k{n}") for n in range(500)))
         clock.now = begin + 29.9
-        await asyncio.gather(*(unknown(keys, f"k{n}") for n in range(500)))
+        await asyncio.gather(*(assert_unknown(keys, f"k{n}") for n in range(500)))
     assert provider.fetched.count("/jwks") == 3
 
 
-async def test_rotation_is_noticed(provider: Any, open_keys: Open, clock: Clock) -> None:
-    """A new key id is fetched at the next occasion, and what the provider has withdrawn is forgotten."""
+async def test_rotated_keys_are_fetched(provider: Any, open_keys: OpenKeys, clock: Clock) -> None:
+    """An unknown key id causes a fetch once that is allowed; keys that the provider withdrew are dropped."""
     keys, old = open_keys(), provider.key.kid
     await keys.find(old)
     provider.rotate()
     clock.now += 30
     assert await keys.find(provider.key.kid)
-    await unknown(keys, old)
+    await assert_unknown(keys, old)
 
 
-async def test_old_keys_are_read_anew_beside_the_requests(provider: Any, open_keys: Open, clock: Clock) -> None:
-    """After ten minutes the keys are fetched again, while the request that noticed is answered with those at hand."""
+async def test_old_keys_are_refreshed_in_the_background(provider: Any, open_keys: OpenKeys, clock: Clock) -> None:
+    """After ten minutes the keys are fetched again, while requests still use the cached ones."""
     keys, old = open_keys(), provider.key.kid
     await keys.find(old)
     provider.rotate()
     clock.now += 601
     assert await keys.find(old)
     assert await keys.find(provider.key.kid)
-    await unknown(keys, old)
+    await assert_unknown(keys, old)
 
 
-async def test_keys_outlive_an_outage_of_a_day(provider: Any, open_keys: Open, clock: Clock) -> None:
-    """While the provider is away its keys go on counting for a day, then nothing does."""
+async def test_keys_are_used_for_a_day_without_the_provider(provider: Any, open_keys: OpenKeys, clock: Clock) -> None:
+    """Cached keys are used for a day while the provider is unavailable, then none is."""
     keys, kid = open_keys(), provider.key.kid
     await keys.find(kid)
     provider.documents.clear()
@@ -108,30 +108,30 @@ async def test_keys_outlive_an_outage_of_a_day(provider: Any, open_keys: Open, c
         clock.now += 3600
         assert await keys.find(kid)
     clock.now += 1
-    assert 1 <= await unavailable(keys, kid) <= 30
+    assert 1 <= await get_retry_after_s(keys, kid) <= 30
 
 
-async def test_a_provider_that_never_answered_is_unavailable(provider: Any, open_keys: Open, clock: Clock) -> None:
-    """Without any keys callers hear when to come again; the next fetch heals it."""
+async def test_without_any_keys_the_issuer_is_unavailable(provider: Any, open_keys: OpenKeys, clock: Clock) -> None:
+    """Without any keys the error says when to try again; the next successful fetch recovers."""
     keys, documents = open_keys(), provider.documents
     provider.documents = {}
-    assert await unavailable(keys, provider.key.kid) == 30
+    assert await get_retry_after_s(keys, provider.key.kid) == 30
     provider.documents = documents
     clock.now += 29.5
-    assert await unavailable(keys, provider.key.kid) == 1
+    assert await get_retry_after_s(keys, provider.key.kid) == 1
     assert provider.fetched == [DISCOVERY]
     clock.now += 0.5
     assert await keys.find(provider.key.kid)
 
 
-async def test_a_provider_that_is_gone_is_unavailable(open_keys: Open) -> None:
-    """A refused connection is an outage like any other."""
+async def test_a_refused_connection_makes_the_issuer_unavailable(open_keys: OpenKeys) -> None:
+    """A refused connection makes the issuer unavailable."""
     with pytest.raises(IssuerUnavailable, match="cannot be reached"):
         await open_keys("http://127.0.0.1:1").find("k")
 
 
-async def test_a_caller_who_leaves_ends_nobody_elses_fetch(provider: Any, open_keys: Open) -> None:
-    """The fetch belongs to all who wait for it."""
+async def test_a_cancelled_caller_does_not_cancel_the_fetch(provider: Any, open_keys: OpenKeys) -> None:
+    """Cancelling one of two waiting callers leaves the fetch running for the other."""
     keys = open_keys()
     first = asyncio.create_task(keys.find(provider.key.kid))
     second = asyncio.create_task(keys.find(provider.key.kid))
@@ -142,8 +142,8 @@ async def test_a_caller_who_leaves_ends_nobody_elses_fetch(provider: Any, open_k
     assert await second
 
 
-async def test_closing_ends_the_fetch(provider: Any, open_keys: Open) -> None:
-    """Nothing is left running behind a gateway that stops."""
+async def test_closing_cancels_the_fetch(provider: Any, open_keys: OpenKeys) -> None:
+    """Closing cancels the running fetch and the callers that wait for it."""
     keys = open_keys()
     waiting = asyncio.create_task(keys.find(provider.key.kid))
     await asyncio.sleep(0)
@@ -152,19 +152,18 @@ async def test_closing_ends_the_fetch(provider: Any, open_keys: Open) -> None:
         await waiting
 
 
-async def test_an_issuer_may_end_with_a_slash(provider: Any, open_keys: Open) -> None:
-    """Auth0's does: it belongs to the name, and the address has one slash all the same."""
+async def test_an_issuer_may_end_with_a_slash(provider: Any, open_keys: OpenKeys) -> None:
+    """A trailing slash, as in Auth0's issuers, is part of the name and is not doubled in the address."""
     provider.documents[DISCOVERY]["issuer"] = f"{provider.issuer}/"
     assert await open_keys(f"{provider.issuer}/").find(provider.key.kid)
-    assert await unavailable(open_keys(provider.issuer), provider.key.kid)
+    assert await get_retry_after_s(open_keys(provider.issuer), provider.key.kid)
 
 
-async def test_a_slow_provider_is_given_up(open_keys: Open) -> None:
-    """A provider that drips its answer costs five seconds at most."""
+async def test_a_slow_provider_times_out(open_keys: OpenKeys) -> None:
+    """A provider that sends its response slowly is given up after five seconds."""
+    disconnected = asyncio.Event()
 
-    left = asyncio.Event()
-
-    async def drip(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def send_slowly(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.0 200 OK\r\n\r\n")
         with suppress(ConnectionError):
             while True:
@@ -172,12 +171,12 @@ async def test_a_slow_provider_is_given_up(open_keys: Open) -> None:
                 await writer.drain()
                 await asyncio.sleep(0.05)
         writer.close()
-        left.set()
+        disconnected.set()
 
-    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    server = await asyncio.start_server(send_slowly, "127.0.0.1", 0)
     async with server, asyncio.timeout(7):
-        assert await unavailable(open_keys(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"), "k")
-        await left.wait()
+        assert await get_retry_after_s(open_keys(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"), "k")
+        await disconnected.wait()
 
 
 @pytest.mark.parametrize(
@@ -200,17 +199,19 @@ async def test_a_slow_provider_is_given_up(open_keys: Open) -> None:
     ],
     ids=lambda value: str(value)[:40],
 )
-async def test_an_unfit_document_is_not_believed(provider: Any, open_keys: Open, path: str, document: Any) -> None:
-    """Broken, endless or foreign documents count as an outage."""
+async def test_an_invalid_document_makes_the_issuer_unavailable(
+    provider: Any, open_keys: OpenKeys, path: str, document: Any
+) -> None:
+    """Malformed, oversized and foreign documents count as a failed fetch."""
     provider.documents[path] = document
-    assert await unavailable(open_keys(), provider.key.kid)
+    assert await get_retry_after_s(open_keys(), provider.key.kid)
 
 
 @pytest.mark.parametrize("uri", ["http://id.example/jwks", "ftp://127.0.0.1/jwks", "/jwks", "file:///etc", 7, None])
-async def test_keys_come_from_a_safe_address(provider: Any, open_keys: Open, uri: object) -> None:
-    """Keys are fetched by https alone, or within this machine for an issuer that is itself on it."""
+async def test_keys_are_fetched_from_safe_addresses_only(provider: Any, open_keys: OpenKeys, uri: object) -> None:
+    """Keys are fetched with https, or from this machine if the issuer itself is on it."""
     provider.documents[DISCOVERY]["jwks_uri"] = uri
-    assert await unavailable(open_keys(), provider.key.kid)
+    assert await get_retry_after_s(open_keys(), provider.key.kid)
     assert provider.fetched == [DISCOVERY]
 
 
@@ -233,7 +234,7 @@ async def test_keys_come_from_a_safe_address(provider: Any, open_keys: Open, uri
         ("", False),
     ],
 )
-def test_only_https_leaves_this_machine(url: str, safe: bool) -> None:
-    """An https issuer cannot point at this machine's own http services."""
+def test_only_https_is_allowed_beyond_this_machine(url: str, safe: bool) -> None:
+    """A safe URL uses https; http is safe only for loopback addresses, and only if allowed."""
     assert is_safe_url(url, loopback=True) is safe
     assert is_safe_url(url, loopback=False) is (safe and url.startswith("https:"))

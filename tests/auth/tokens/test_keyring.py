@@ -1,4 +1,4 @@
-"""Several signing keys, and how one follows another."""
+"""Keyrings of several signing keys, and their rotation."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def later(by: timedelta) -> float:
 
 
 @pytest.mark.parametrize("algorithm", ["ES256", "HS256"])
-def test_rotating_logs_nobody_out(algorithm: SigningAlgorithm) -> None:
-    """Tokens of the old key stay valid, and those of the new key are known to all who have read the bundle."""
+def test_tokens_stay_valid_after_a_rotation(algorithm: SigningAlgorithm) -> None:
+    """The rotated bundle contains both keys, so that tokens of the old key still verify."""
     old = generate_signing_key(algorithm)
     new = rotate_bundle(algorithm, old)
     before, after = Keyring(algorithm, old), Keyring(algorithm, new)
@@ -34,8 +34,8 @@ def test_rotating_logs_nobody_out(algorithm: SigningAlgorithm) -> None:
     assert len(read_bundle(algorithm, new)) == 2
 
 
-def test_a_new_key_signs_when_all_know_it() -> None:
-    """Within the first seconds the old key signs on, so that a process that reads late refuses nothing."""
+def test_a_new_key_signs_after_a_delay() -> None:
+    """For the first seconds the old key signs, so that processes that have not read the new key reject no token."""
     old = generate_signing_key("ES256")
     bundle = rotate_bundle("ES256", old)
     old_kid = Keyring("ES256", old).signing.kid
@@ -43,28 +43,28 @@ def test_a_new_key_signs_when_all_know_it() -> None:
     assert Keyring("ES256", bundle, lambda: later(ACTIVATION_DELAY + timedelta(seconds=1))).signing.kid != old_kid
 
 
-def test_rotating_drops_what_nothing_is_signed_with() -> None:
-    """A key goes once its successor has signed for longer than any token lives."""
+def test_rotating_removes_keys_without_valid_tokens() -> None:
+    """A key is removed once its successor has signed for longer than any token is valid."""
     oldest, old = generate_signing_key("ES256"), generate_signing_key("ES256")
     long_ago = (datetime.now(UTC) - RETIREMENT_DELAY - timedelta(minutes=1)).isoformat()
-    kept = read_bundle("ES256", rotate_bundle("ES256", f"{oldest}Created: {long_ago}\n{old}"))
-    assert [entry.text for entry in kept[1:]] == [old.strip()]
+    remaining = read_bundle("ES256", rotate_bundle("ES256", f"{oldest}Created: {long_ago}\n{old}"))
+    assert [entry.text for entry in remaining[1:]] == [old.strip()]
 
 
-def test_rotating_twice_at_once_keeps_all() -> None:
-    """Two rotations within an hour keep three keys: tokens of each may still live."""
+def test_rotating_twice_keeps_all_keys() -> None:
+    """Two rotations within an hour keep three keys, because tokens of each may still be valid."""
     bundle = rotate_bundle("ES256", rotate_bundle("ES256", generate_signing_key("ES256")))
     assert len(read_bundle("ES256", bundle)) == 3
 
 
-def test_a_bundle_survives_a_variable() -> None:
-    """Line ends written as backslash-n, as platforms keep them, are line ends."""
+def test_a_bundle_can_be_an_environment_variable() -> None:
+    """Literal backslash-n sequences in a bundle count as line ends."""
     bundle = rotate_bundle("ES256", generate_signing_key("ES256"))
     assert read_bundle("ES256", bundle.replace("\n", "\\n")) == read_bundle("ES256", bundle)
 
 
 def test_the_published_keys_are_public() -> None:
-    """The JWK set holds every key's public half, with kid, algorithm and use; secrets are not in it."""
+    """The JWK set contains every public key, with kid, algorithm and use, and no secret."""
     keyring = Keyring("ES256", rotate_bundle("ES256", generate_signing_key("ES256")))
     published = keyring.public_jwks()["keys"]
     assert [set(key) for key in published] == [{"kty", "crv", "x", "y", "kid", "alg", "use"}] * 2
@@ -73,8 +73,8 @@ def test_the_published_keys_are_public() -> None:
 
 
 @pytest.mark.parametrize("bundle", ["", "Created: yesterday\n", "no key"])
-def test_an_unfit_bundle_is_refused_and_changes_nothing(bundle: str) -> None:
-    """A bundle without a fit key is refused; a keyring goes on with what it has."""
+def test_an_unusable_bundle_changes_nothing(bundle: str) -> None:
+    """A bundle without a usable key is rejected, and the keyring keeps its keys."""
     keyring = Keyring("ES256", generate_signing_key("ES256"))
     kid = keyring.signing.kid
     with pytest.raises(WeakSigningKey):
@@ -82,7 +82,7 @@ def test_an_unfit_bundle_is_refused_and_changes_nothing(bundle: str) -> None:
     assert keyring.signing.kid == kid
 
 
-def test_a_time_that_is_none_is_refused() -> None:
-    """A `Created:` line must hold a time."""
+def test_an_invalid_creation_time_is_rejected() -> None:
+    """A `Created:` line without a valid time is rejected."""
     with pytest.raises(WeakSigningKey, match="Created"):
         Keyring("ES256", f"Created: yesterday\n{generate_signing_key('ES256')}")

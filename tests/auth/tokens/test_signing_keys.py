@@ -1,3 +1,5 @@
+"""Generating and loading signing keys."""
+
 from __future__ import annotations
 
 import base64
@@ -24,7 +26,7 @@ def b64(data: bytes) -> str:
 
 
 def test_the_kid_is_the_rfc_7638_thumbprint() -> None:
-    """Every process that loads a key names it alike, and can be checked by hand."""
+    """The kid of a key is its RFC 7638 thumbprint, the same in every process."""
     public = {name: KEY.public.to_dict()[name] for name in ("crv", "kty", "x", "y")}
     canonical = json.dumps(public, sort_keys=True, separators=(",", ":")).encode()
     assert KEY.kid == b64(hashlib.sha256(canonical).digest())
@@ -33,12 +35,12 @@ def test_the_kid_is_the_rfc_7638_thumbprint() -> None:
     assert load_signing_key("HS256", SECRET).kid == load_signing_key("HS256", SECRET + "\n").kid
 
 
-def test_a_key_may_be_written_on_one_line() -> None:
-    """Environment files hold a PEM with literal backslash-n for its line ends."""
+def test_a_pem_key_can_be_on_one_line() -> None:
+    """Literal backslash-n sequences in a PEM count as line ends, as in environment files."""
     assert load_signing_key("ES256", PEM.strip().replace("\n", "\\n")).kid == KEY.kid
 
 
-def pem_of(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, password: bytes | None = None) -> str:
+def encode_pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, password: bytes | None = None) -> str:
     encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption).decode()
 
@@ -50,15 +52,15 @@ def pem_of(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, password: bytes 
         SECRET,
         PEM[:100],
         KEY.public.to_pem().decode(),
-        pem_of(ec.generate_private_key(ec.SECP256R1()), b"locked"),
-        pem_of(ec.generate_private_key(ec.SECP384R1())),
-        pem_of(ec.generate_private_key(ec.SECP256K1())),
-        pem_of(rsa.generate_private_key(65537, 2048)),
+        encode_pem(ec.generate_private_key(ec.SECP256R1()), b"locked"),
+        encode_pem(ec.generate_private_key(ec.SECP384R1())),
+        encode_pem(ec.generate_private_key(ec.SECP256K1())),
+        encode_pem(rsa.generate_private_key(65537, 2048)),
     ],
     ids=["empty", "secret", "cut", "public", "locked", "P-384", "secp256k1", "RSA"],
 )
-def test_es256_needs_a_p256_private_key(text: str) -> None:
-    """Any other key is refused at start-up, naming the setting and not the key."""
+def test_es256_requires_a_p256_private_key(text: str) -> None:
+    """Any other key is rejected; the message names the setting and does not contain the key."""
     with pytest.raises(WeakSigningKey, match="AUTH__SIGNING_KEY") as refused:
         load_signing_key("ES256", text)
     assert not text or text not in str(refused.value)
@@ -68,8 +70,8 @@ def test_es256_needs_a_p256_private_key(text: str) -> None:
     "text",
     ["", "change-me", "change-me" * 4, "a" * 42, "0123456789abcdef" * 3, "f" * 63, "é " * 10, "pass phrase " * 2],
 )
-def test_hs256_needs_256_bits(text: str) -> None:
-    """A secret whose alphabet and length cannot hold 256 bits is refused, naming the setting and not the secret."""
+def test_hs256_requires_256_bits(text: str) -> None:
+    """A secret too short for 256 bits is rejected; the message names the setting and does not contain the secret."""
     with pytest.raises(WeakSigningKey, match="AUTH__SIGNING_KEY") as refused:
         load_signing_key("HS256", text)
     assert not text or text not in str(refused.value)
@@ -78,21 +80,21 @@ def test_hs256_needs_256_bits(text: str) -> None:
 @pytest.mark.parametrize(
     "text", [hashlib.sha256(b"").hexdigest(), SECRET, b64(bytes(range(32))), "a phrase, long enough: 32 chars!!"]
 )
-def test_hs256_takes_hexadecimal_base64_and_text(text: str) -> None:
-    """Secrets of 256 bits in the usual spellings are taken."""
+def test_hs256_accepts_hexadecimal_base64_and_text(text: str) -> None:
+    """Secrets of 256 bits in the usual encodings are accepted."""
     authority = TokenAuthority(Keyring("HS256", text), TokenPolicy("issuer", "audience", lifetime_s=60))
     issued = authority.issue(subject="1", name="ada", role=Role.CLIENT, scopes={Scope.PREDICT})
     assert authority.verify(issued.access_token).name == "ada"
 
 
-def test_a_private_key_is_no_hs256_secret() -> None:
-    """A PEM under HS256 is a mix-up and is refused."""
+def test_a_private_key_is_rejected_as_an_hs256_secret() -> None:
+    """A PEM key is rejected for HS256, and the message names AUTH__SIGNING_ALGORITHM."""
     with pytest.raises(WeakSigningKey, match="AUTH__SIGNING_ALGORITHM"):
         load_signing_key("HS256", PEM)
 
 
-def test_no_repr_shows_a_secret() -> None:
-    """Keys and tokens can be printed without harm."""
+def test_no_repr_contains_a_secret() -> None:
+    """The representations of keys and tokens do not contain their secrets."""
     authority = TokenAuthority(Keyring("ES256", PEM), TokenPolicy("issuer", "audience", lifetime_s=60))
     issued = authority.issue(subject="1", name="ada", role=Role.CLIENT, scopes={Scope.PREDICT})
     assert issued.access_token not in repr(issued)
