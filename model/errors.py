@@ -1,7 +1,7 @@
-"""What the model room refuses, as classes with a stable code.
+"""The errors of the model package, each with a stable code.
 
     ModelError
-    ├── ImageRejected                 the caller's bytes; nothing was predicted
+    ├── ImageRejected                the image is at fault; nothing was predicted
     │   ├── EmptyImage               empty_image
     │   ├── UnsupportedImage         unsupported_image
     │   ├── ImageTooManyBytes        image_too_many_bytes
@@ -21,7 +21,7 @@
     ├── ExportRefused                export_refused
     └── ReplayImpossible             replay_impossible
 
-Transports map these classes; nothing here knows an HTTP status.
+Transports map these classes to their own statuses.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from typing import ClassVar
 
 
 class ModelError(Exception):
-    """Base of the room's errors; its message is one sentence that says what to do."""
+    """Base of the package's errors. The message names the problem and what to do about it."""
 
     code: ClassVar[str]
 
 
 class ImageRejected(ModelError):
-    """The image cannot be used; another image may be."""
+    """The image cannot be classified. Sending it again does not help."""
 
 
 class EmptyImage(ImageRejected):
@@ -56,7 +56,7 @@ class ImageTooManyPixels(ImageRejected):
 
 
 class ImageTooLargeHere(ImageRejected):
-    """It could never be decoded in the memory of this machine; another may have more."""
+    """Decoding takes more memory than one request may have on this machine."""
 
     code = "image_too_large_here"
 
@@ -70,7 +70,7 @@ class CorruptImage(ImageRejected):
 
 
 class Overloaded(ModelError):
-    """The queue is full. `retry_after_s` is the estimated wait in whole seconds, at least 1."""
+    """The queue rejects the request. `retry_after_s` is in whole seconds, at least 1."""
 
     code = "overloaded"
 
@@ -80,7 +80,7 @@ class Overloaded(ModelError):
 
 
 class MemoryFull(ModelError):
-    """Other images take the memory. `retry_after_s` is about how long one takes, in whole seconds, at least 1."""
+    """Other requests hold the memory. `retry_after_s`, at least 1, is about how long a request holds its memory."""
 
     code = "memory_full"
 
@@ -90,13 +90,14 @@ class MemoryFull(ModelError):
 
 
 class DeadlineExceeded(ModelError):
-    """The time ran out before the image could be looked at."""
+    """The deadline passed before the image was decoded."""
 
     code = "deadline_exceeded"
 
     def __init__(self) -> None:
         super().__init__(
-            "The time for the answer ran out. Ask for more by X-Request-Timeout, send less, or try again later."
+            "The deadline passed before a prediction was made. Allow more time with X-Request-Timeout, send a smaller "
+            "image, or try again later."
         )
 
 
@@ -107,7 +108,7 @@ class ArtefactError(ModelError):
 
 
 class DigestMismatch(ArtefactError):
-    """A file's SHA-256 is not the one its manifest names."""
+    """A file's size or SHA-256 differs from the manifest."""
 
     code = "digest_mismatch"
 
@@ -127,18 +128,18 @@ class KerasMissing(ModelError):
 
 
 class KerasProcessFailed(ModelError):
-    """The child process ended badly; unless a signal ended it, its own line on stderr says why."""
+    """The child process failed. It has written the reason to stderr, unless a signal killed it."""
 
     code = "keras_process_failed"
 
 
 class ExportRefused(ModelError):
-    """The ONNX graph does not reproduce the Keras model closely enough."""
+    """The Keras model cannot be exported, or its ONNX graph does not reproduce its predictions."""
 
     code = "export_refused"
 
 
 class ReplayImpossible(ModelError):
-    """A prediction cannot be made anew from what is here."""
+    """A recorded prediction cannot be repeated with the models at hand."""
 
     code = "replay_impossible"

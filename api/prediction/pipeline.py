@@ -127,7 +127,7 @@ class PredictionPipeline:
 
     def _reserve_memory(self, request: PredictionRequest, deadline: float) -> AbstractAsyncContextManager[Reservation]:
         amount = estimate_body_bytes(request.content_length, self._memory.largest)
-        return self._memory.reserved_for(amount, request.origin.principal.subject, deadline)
+        return self._memory.reserve(amount, request.origin.principal.subject, deadline)
 
     async def _record(self, origin: RequestOrigin, prediction: Prediction, charge: QuotaCharge) -> str:
         started = time.perf_counter()

@@ -14,7 +14,7 @@ from api.server.allocator import return_free_memory
 from api.settings import Settings
 from model.backends.base import Backend
 from model.serving.memory_budget import MemoryBudget
-from model.serving.queue import QueueLimits
+from model.serving.overload_policy import QueueLimits
 from model.serving.service import PredictionService
 from monitoring.memory import memory_limit_bytes, private_bytes, resident_bytes
 from monitoring.metrics import Metrics

@@ -1,4 +1,4 @@
-"""Who is next: every caller has a line of its own, and the lines are served in turn."""
+"""A queue that serves callers in rotation."""
 
 from __future__ import annotations
 
@@ -10,49 +10,50 @@ T = TypeVar("T")
 
 
 class FairQueue(Generic[T]):
-    """Who sends much waits behind its own, not before others. Whoever shares it holds a lock."""
+    """First in, first out for the jobs of one caller, round-robin between callers. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._lines: OrderedDict[str, deque[T]] = OrderedDict()
-        self._waiting = 0
+        # The caller that is served next comes first; callers without jobs are absent.
+        self._jobs: OrderedDict[str, deque[T]] = OrderedDict()
+        self._size = 0
 
     def __len__(self) -> int:
-        return self._waiting
+        return self._size
 
-    def join(self, caller: str, job: T) -> None:
-        self._lines.setdefault(caller, deque()).append(job)
-        self._waiting += 1
+    def push(self, caller: str, job: T) -> None:
+        self._jobs.setdefault(caller, deque()).append(job)
+        self._size += 1
 
-    def next(self) -> T:
-        """Take the first of the line whose turn it is. Raises KeyError when nobody waits."""
-        caller, line = self._lines.popitem(last=False)
-        job = line.popleft()
-        self._waiting -= 1
-        if line:
-            self._lines[caller] = line
+    def pop(self) -> T:
+        """Take the oldest job of the caller whose turn it is. Raises KeyError when the queue is empty."""
+        caller, jobs = self._jobs.popitem(last=False)
+        job = jobs.popleft()
+        self._size -= 1
+        if jobs:
+            self._jobs[caller] = jobs
         return job
 
-    def leave(self, caller: str, job: T) -> bool:
-        """Whether the job still waited, and now does not."""
-        line = self._lines.get(caller)
-        if line is None or job not in line:
+    def remove(self, caller: str, job: T) -> bool:
+        """Remove the job. Returns whether it was still in the queue."""
+        jobs = self._jobs.get(caller)
+        if jobs is None or job not in jobs:
             return False
-        line.remove(job)
-        self._forget(caller, line)
+        jobs.remove(job)
+        self._shrink(caller, jobs)
         return True
 
-    def heaviest(self, having: Mapping[str, int]) -> str:
-        """Of the callers who wait the one who is `having` most, of equals the last to be served. Raises ValueError."""
-        return max(reversed(self._lines), key=lambda caller: having[caller])
+    def find_largest(self, weights: Mapping[str, int]) -> str:
+        """Return the queued caller with the largest weight; of equals, the last in turn. Raises ValueError if empty."""
+        return max(reversed(self._jobs), key=lambda caller: weights[caller])
 
     def evict_last(self, caller: str) -> T:
-        """Take the one of the caller's line who came last."""
-        line = self._lines[caller]
-        job = line.pop()
-        self._forget(caller, line)
+        """Remove and return the caller's newest job. Raises KeyError when the caller has none."""
+        jobs = self._jobs[caller]
+        job = jobs.pop()
+        self._shrink(caller, jobs)
         return job
 
-    def _forget(self, caller: str, line: deque[T]) -> None:
-        self._waiting -= 1
-        if not line:
-            del self._lines[caller]
+    def _shrink(self, caller: str, jobs: deque[T]) -> None:
+        self._size -= 1
+        if not jobs:
+            del self._jobs[caller]

@@ -1,4 +1,4 @@
-"""What one image was found to show, and by which model."""
+"""The result of classifying one image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from model.backends.base import ModelInfo
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """The image as it was sent: SHA-256 in hex, format (JPEG, PNG, WEBP, TIFF), size in pixels and in bytes."""
+    """The uploaded image: SHA-256 in hex, format (JPEG, PNG, WEBP, TIFF), size in pixels and in bytes."""
 
     sha256: str
     format: str
@@ -24,7 +24,7 @@ class ImageFacts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """One answer. `probabilities` is float32 [classes]; `timing` is seconds by stage: queue, decode, infer."""
+    """`probabilities` is float32 [classes]; `timing` holds the seconds of the stages queue, decode and infer."""
 
     probabilities: NDArray[np.float32]
     index: int
@@ -35,6 +35,6 @@ class Prediction:
     timing: Mapping[str, float]
 
     def top(self, k: int) -> list[tuple[str, float]]:
-        """The `k` likeliest labels with their probabilities, the likeliest first."""
+        """Return the `k` most likely labels with their probabilities, in descending order."""
         order = np.argsort(-self.probabilities, kind="stable")[:k]
         return [(self.model.classes[index], float(self.probabilities[index])) for index in order]

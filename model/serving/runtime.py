@@ -1,4 +1,4 @@
-"""What, besides the model and the image, a prediction's last bits depend on."""
+"""The library versions and hardware on which the last bits of a prediction depend."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 
 @cache
 def runtime_facts() -> Mapping[str, str]:
-    """Versions of the libraries that decode and infer, and the processor they run on."""
+    """Return the versions of the libraries that decode and infer, and the processor."""
     packages = ("numpy", "onnxruntime", "pillow")
-    return {**{name: version(name) for name in packages}, "machine": platform.machine(), "processor": _processor()}
+    return {**{name: version(name) for name in packages}, "machine": platform.machine(), "processor": _read_processor()}
 
 
-def _processor() -> str:
-    """The processor's name as Linux tells it; empty elsewhere."""
+def _read_processor() -> str:
+    """Return the processor's name from /proc/cpuinfo, or "" where there is none."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

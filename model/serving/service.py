@@ -1,4 +1,4 @@
-"""Predictions for an event loop: decoding, hashing and inference happen in worker threads, behind a bounded queue."""
+"""Predictions for an event loop: worker threads decode, hash and infer, behind a bounded queue."""
 
 from __future__ import annotations
 
@@ -20,37 +20,47 @@ from model.errors import DeadlineExceeded
 from model.imaging.decode import ImageNeeds, decode_image, has_quick_header, measure_image
 from model.imaging.input_spec import InputSpec
 from model.serving.memory_budget import Reservation
+from model.serving.overload_policy import QueueLimits
 from model.serving.prediction import ImageFacts, Prediction
-from model.serving.queue import Job, PredictionQueue, QueueLimits
+from model.serving.queue import Job, PredictionQueue
 
-# Of the threads that infer: on a full machine whoever reads requests, or refuses them, goes first; passwords go last.
+# The event loop's thread runs first (0), so that it reads and rejects requests while all cores infer. Password hashing
+# runs last (10).
 _NICENESS = 3
 
-# Told the image's number of pixels before it is decoded; what it raises ends the prediction.
+# Called with the image's number of pixels before it is decoded. An exception ends the prediction.
 Admit = Callable[[int], Awaitable[None]]
 
 
 class PredictionService:
-    """At most `workers` predictions at once, a bounded queue before them, and every caller in turn.
+    """Runs at most `workers` predictions at once, and serves waiting callers in rotation.
 
-    `on_stage(stage, seconds)` is called from worker threads when a stage ends, also when it ends in an error.
+    Worker threads call `on_stage(stage, seconds)` when a stage ends, also when it ends in an error. `clock` is that of
+    the deadlines, in seconds.
     """
 
     def __init__(
-        self, backend: Backend, *, workers: int, limits: QueueLimits, on_stage: Callable[[str, float], None]
+        self,
+        backend: Backend,
+        *,
+        workers: int,
+        limits: QueueLimits,
+        on_stage: Callable[[str, float], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._backend = backend
         self._on_stage = on_stage
-        self.queue = PredictionQueue(workers, limits)
-        self._inside = 0
-        self._threads = [threading.Thread(target=self._serve, name=f"predict_{index}") for index in range(workers)]
+        self._clock = clock
+        self.queue = PredictionQueue(workers, limits, clock)
+        self._active = 0
+        self._threads = [threading.Thread(target=self._run_worker, name=f"predict_{index}") for index in range(workers)]
         for thread in self._threads:
             thread.start()
 
     @property
     def in_use(self) -> bool:
-        """Whether one who comes now may have to wait: as many as there are workers wait for an answer, or for leave."""
-        return self._inside >= len(self._threads)
+        """Whether a new request may have to wait: there are at least as many requests in progress as workers."""
+        return self._active >= len(self._threads)
 
     async def predict(
         self,
@@ -61,24 +71,50 @@ class PredictionService:
         caller: str = "",
         deadline: float = math.inf,
     ) -> Prediction:
-        """Classify the image that `data` encodes; `admit` comes between the reading of its header and its decoding.
+        """Classify the encoded image `data`. `admit` is awaited after its header is read and before it is decoded.
 
-        `room` is made as large as the decoding needs. `deadline` is in seconds of time.monotonic(). Who is cancelled
-        while queued gives its place and its bytes back; one that runs is finished unheard. Raises Overloaded,
-        MemoryFull, DeadlineExceeded, a subclass of ImageRejected, what `admit` raises, and RuntimeError after `close`.
+        `reservation` is resized to what decoding needs. Cancellation while queued frees the slot and the bytes at once;
+        a running job is completed and its result discarded. Raises Overloaded, MemoryFull, DeadlineExceeded, a subclass
+        of ImageRejected, what `admit` raises, and RuntimeError after `close`.
         """
         self.queue.check_capacity(caller)
         backend = self._backend
-        self._inside += 1
+        self._active += 1
         try:
-            measured_s = await self._admitted(data, admit, reservation, backend)
-            return await self._answer(Job(data, backend, caller, deadline, measured_s), reservation)
+            measured_s = await self._prepare(data, backend.info.input_spec, admit, reservation)
+            return await self._run(Job(data, backend, caller, deadline, measured_s), reservation)
         finally:
-            self._inside -= 1
+            self._active -= 1
 
     async def measure(self, data: bytes) -> ImageNeeds:
-        """The pixels and the memory that a prediction would take. Raises a subclass of ImageRejected."""
+        """Return the image's pixels and the memory that a prediction needs. Raises a subclass of ImageRejected."""
         return await self._measure(data, self._backend.info.input_spec)
+
+    def replace_backend(self, backend: Backend) -> Backend:
+        """Serve later requests with `backend`. Returns the previous one, which earlier requests use until they end."""
+        previous, self._backend = self._backend, backend
+        return previous
+
+    def close(self) -> None:
+        """Finish the queued jobs and end the threads. Blocks until then; the back end stays open."""
+        self.queue.close()
+        for thread in self._threads:
+            thread.join()
+
+    async def _prepare(
+        self, data: bytes, spec: InputSpec, admit: Admit | None, reservation: Reservation | None
+    ) -> float:
+        """Reserve memory and get admission. Returns the seconds that reading the header took."""
+        if admit is None and reservation is None:
+            return 0.0
+        started = time.perf_counter()
+        needs = await self._measure(data, spec)
+        measured_s = time.perf_counter() - started
+        if reservation is not None:
+            await reservation.resize(needs.bytes, while_waiting=len(data))
+        if admit is not None:
+            await admit(needs.pixels)
+        return measured_s
 
     async def _measure(self, data: bytes, spec: InputSpec) -> ImageNeeds:
         started = time.perf_counter()
@@ -90,83 +126,58 @@ class PredictionService:
             self._on_stage("decode", time.perf_counter() - started)
             raise
 
-    async def _admitted(
-        self, data: bytes, admit: Admit | None, reservation: Reservation | None, backend: Backend
-    ) -> float:
-        """Ask for leave to decode. Returns how many seconds the reading of the header took."""
-        if admit is None and reservation is None:
-            return 0.0
-        started = time.perf_counter()
-        needs = await self._measure(data, backend.info.input_spec)
-        measured_s = time.perf_counter() - started
-        if reservation is not None:
-            await reservation.resize(needs.bytes, meanwhile=len(data))
-        if admit is not None:
-            await admit(needs.pixels)
-        return measured_s
-
-    async def _answer(self, job: Job, reservation: Reservation | None) -> Prediction:
-        self.queue.join(job)
+    async def _run(self, job: Job, reservation: Reservation | None) -> Prediction:
+        self.queue.submit(job)
         try:
-            return await asyncio.wrap_future(job.answer)
+            return await asyncio.wrap_future(job.result)
         except asyncio.CancelledError:
-            if job.answer.cancel():
-                self.queue.leave(job)
+            if job.result.cancel():
+                self.queue.cancel(job)
             elif reservation is not None:
-                reservation.hold_until_done(job.answer)
+                reservation.hold_until_done(job.result)
             raise
 
-    def replace_backend(self, backend: Backend) -> Backend:
-        """Serve later requests with `backend`. Returns the previous one, which earlier requests use until they end."""
-        previous, self._backend = self._backend, backend
-        return previous
-
-    def close(self) -> None:
-        """Finish what was admitted, then end the threads. Blocks for as long; the back end stays open."""
-        self.queue.close()
-        for thread in self._threads:
-            thread.join()
-
-    def _serve(self) -> None:
-        """What a worker thread does until the service is closed and nobody waits."""
-        if sys.platform == "linux":  # where a thread has a niceness of its own
-            with suppress(OSError):  # forbidden: then all threads go alike
+    def _run_worker(self) -> None:
+        """The body of a worker thread, which ends when the queue is closed and empty."""
+        if sys.platform == "linux":  # the only system where a thread has its own niceness
+            with suppress(OSError):  # where lowering the priority is forbidden, all threads run alike
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
-        called = self.queue.worker()
-        while (job := self.queue.next(called)) is not None:
-            tell = self._tried(job) if job.answer.set_running_or_notify_cancel() else None
+        wakeup = self.queue.register_worker()
+        while (job := self.queue.take(wakeup)) is not None:
+            deliver = self._execute(job) if job.result.set_running_or_notify_cancel() else None
             job.data = b""
-            self.queue.done(job)
-            if tell is not None:
-                tell()
+            self.queue.finish(job)
+            if deliver is not None:
+                deliver()
 
-    def _tried(self, job: Job) -> Callable[[], None]:
-        """Do the work; returns what tells the caller of it."""
+    def _execute(self, job: Job) -> Callable[[], None]:
+        """Do the work, and return a function that delivers the result or the error to the caller."""
         try:
-            return partial(job.answer.set_result, self._work(job))
-        except BaseException as error:  # the caller's, whatever it is
-            return partial(job.answer.set_exception, error)
+            return partial(job.result.set_result, self._predict(job))
+        except BaseException as error:  # every error belongs to the caller; the thread goes on
+            return partial(job.result.set_exception, error)
 
-    def _work(self, job: Job) -> Prediction:
-        data, started = job.data, time.perf_counter()
+    def _predict(self, job: Job) -> Prediction:
+        data, info, started = job.data, job.backend.info, time.perf_counter()
         timing: dict[str, float] = {}
         self._report("queue", started - job.queued_at, timing)
-        if time.monotonic() > job.deadline:
+        if self._clock() > job.deadline:
             raise DeadlineExceeded
-        with self._stage("decode", timing, job.measured_s):
-            decoded = decode_image(data, job.backend.info.input_spec)
+        with self._time_stage("decode", timing, job.measured_s):
+            decoded = decode_image(data, info.input_spec)
             facts = ImageFacts(
                 hashlib.sha256(data).hexdigest(), decoded.format, decoded.width, decoded.height, len(data)
             )
-        with self._stage("infer", timing):
+        with self._time_stage("infer", timing):
             probabilities = job.backend.predict(decoded.pixels[np.newaxis])[0]
-        self.queue.learn(time.perf_counter() - started)  # a broken image's time tells nothing of the next one's
+        # Only complete jobs count: the time of a broken image does not predict that of the next one.
+        self.queue.record_duration(time.perf_counter() - started)
         index = int(probabilities.argmax())
-        info = job.backend.info
         return Prediction(probabilities, index, info.classes[index], float(probabilities[index]), info, facts, timing)
 
     @contextmanager
-    def _stage(self, stage: str, timing: dict[str, float], spent_s: float = 0.0) -> Iterator[None]:
+    def _time_stage(self, stage: str, timing: dict[str, float], spent_s: float = 0.0) -> Iterator[None]:
+        """Report the duration of the block, plus `spent_s` spent on the stage before."""
         started = time.perf_counter() - spent_s
         try:
             yield

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from model.serving.queue import QueueLimits
+from model.serving.overload_policy import QueueLimits
 from model.serving.service import PredictionService
 from tests.model.serving.gated import GatedBackend, Make, Reports
 

@@ -15,7 +15,7 @@ from PIL import Image
 from model.backends.open import open_warm
 from model.backends.stub import StubBackend
 from model.imaging.input_spec import InputSpec
-from model.serving.queue import QueueLimits
+from model.serving.overload_policy import QueueLimits
 from model.serving.service import PredictionService
 from tests.model.backends.tiny_onnx import CLASSES, write_tiny_artefact
 from tests.model.serving.gated import GatedBackend, Make, png, until

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from model.errors import Overloaded
+from model.serving.overload_policy import QueueLimits
 from model.serving.prediction import Prediction
-from model.serving.queue import QueueLimits
 from model.serving.service import PredictionService
 from tests.model.serving.gated import GatedBackend, Make, png, until
 
@@ -87,7 +87,7 @@ async def test_in_a_full_queue_the_longest_line_makes_room(backend: GatedBackend
 
 async def test_nobody_waits_for_longer_than_the_limit(backend: GatedBackend) -> None:
     """The queue is bounded by the estimated wait, too: at 50 ms a job, two and a half are too much for 0.1 s."""
-    limits = QueueLimits(places=100, seconds=0.1)
+    limits = QueueLimits(slots=100, seconds=0.1)
     service = PredictionService(backend, workers=1, limits=limits, on_stage=lambda *_: None)
     tasks = [asyncio.create_task(service.predict(png(1))) for _ in range(3)]
     await until(lambda: service.queue.waiting == 2)
@@ -100,7 +100,7 @@ async def test_nobody_waits_for_longer_than_the_limit(backend: GatedBackend) -> 
 
 async def test_under_overload_the_wait_is_short(backend: GatedBackend) -> None:
     """After somebody was turned away one more may wait, not four: who is let in is answered soon."""
-    limits = QueueLimits(places=4, seconds=60, strict_s=60)
+    limits = QueueLimits(slots=4, seconds=60, shedding_s=60)
     service = PredictionService(backend, workers=1, limits=limits, on_stage=lambda *_: None)
     tasks = [asyncio.create_task(service.predict(png(1))) for _ in range(5)]
     await until(lambda: service.queue.waiting == 4)
@@ -120,7 +120,7 @@ async def test_under_overload_the_wait_is_short(backend: GatedBackend) -> None:
 
 async def test_a_crowd_ends_the_wait_of_those_who_came_before_it(backend: GatedBackend) -> None:
     """When more than half as many were turned away as wait, only those stay who would still be let in."""
-    limits = QueueLimits(places=4, seconds=60, strict_s=60)
+    limits = QueueLimits(slots=4, seconds=60, shedding_s=60)
     service = PredictionService(backend, workers=1, limits=limits, on_stage=lambda *_: None)
     tasks = [asyncio.create_task(service.predict(png(1))) for _ in range(5)]
     await until(lambda: service.queue.waiting == 4)
@@ -136,7 +136,7 @@ async def test_a_crowd_ends_the_wait_of_those_who_came_before_it(backend: GatedB
 
 async def test_in_a_flood_only_who_has_nothing_here_waits(backend: GatedBackend) -> None:
     """A caller who floods the service gets a worker that is free and no place: that is for others, one at a time."""
-    limits = QueueLimits(places=4, seconds=60, strict_s=60)
+    limits = QueueLimits(slots=4, seconds=60, shedding_s=60)
     service = PredictionService(backend, workers=1, limits=limits, on_stage=lambda *_: None)
     tasks = [asyncio.create_task(service.predict(png(1), caller="many")) for _ in range(5)]
     await until(lambda: service.queue.waiting == 4)
@@ -163,7 +163,7 @@ async def test_in_a_flood_only_who_has_nothing_here_waits(backend: GatedBackend)
 
 async def test_the_haste_of_one_is_no_crowd(backend: GatedBackend) -> None:
     """Who asks for an answer sooner than it can be had is turned away alone: nobody else notices."""
-    limits = QueueLimits(places=4, seconds=60, strict_s=60)
+    limits = QueueLimits(slots=4, seconds=60, shedding_s=60)
     service = PredictionService(backend, workers=1, limits=limits, on_stage=lambda *_: None)
     tasks = [asyncio.create_task(service.predict(png(1))) for _ in range(4)]
     await until(lambda: service.queue.waiting == 3)
@@ -182,7 +182,7 @@ async def test_the_haste_of_one_is_no_crowd(backend: GatedBackend) -> None:
 
 async def test_a_burst_that_is_over_is_forgotten(backend: GatedBackend) -> None:
     """Once the strict time is over and fewer were turned away than answered, as many may wait as before."""
-    limits = QueueLimits(places=4, seconds=60, strict_s=0.05)
+    limits = QueueLimits(slots=4, seconds=60, shedding_s=0.05)
     service = PredictionService(backend, workers=1, limits=limits, on_stage=lambda *_: None)
     for _ in range(2):
         tasks = [asyncio.create_task(service.predict(png(1))) for _ in range(5)]

@@ -15,8 +15,8 @@ from model.backends.stub import StubBackend
 from model.errors import CorruptImage, DeadlineExceeded, Overloaded
 from model.imaging.decode import decode_image
 from model.imaging.input_spec import DEFAULT_INPUT
+from model.serving.overload_policy import QueueLimits
 from model.serving.prediction import Prediction
-from model.serving.queue import QueueLimits
 from model.serving.service import PredictionService
 from tests.model.serving.gated import GatedBackend, Make, Reports, png, until
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from model.backends.stub import StubBackend
 from model.errors import CorruptImage, ImageRejected
-from model.serving.queue import QueueLimits
+from model.serving.overload_policy import QueueLimits
 from model.serving.service import PredictionService
 from tests.model.serving.gated import until
 
@@ -91,7 +91,7 @@ async def test_who_leaves_at_the_door_frees_the_place(service: PredictionService
     for _ in range(3):
         waiting = asyncio.create_task(service.predict(png(), door.admit))
         heard = len(door.heard)
-        await until(lambda heard=heard: len(door.heard) > heard)
+        await until(partial(_is_longer, door.heard, heard))
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting

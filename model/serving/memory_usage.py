@@ -1,0 +1,112 @@
+"""The bytes reserved by each caller, and the rules that say whether more may be reserved (ADR 0012)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+K = TypeVar("K")
+
+# Amounts of at most 1/32 of the total count as small. Large amounts together leave them 1/8 of the total.
+_SMALL_FRACTION = 32
+_SMALL_RESERVE_FRACTION = 8
+
+
+@dataclass(slots=True, eq=False)
+class Allocation:
+    """The bytes reserved by one request: for reading its body at first, then for decoding its image."""
+
+    caller: str
+    amount: int = 0
+    is_reading: bool = True
+
+
+class MemoryUsage:
+    """Sums over all allocations. Each rule is a limit on one of these sums, as a fraction of `total`."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.reserved = 0
+        self._small_reserve = total // _SMALL_RESERVE_FRACTION
+        self._small = 0
+        self._reading = 0
+        self._small_by_caller: Counter[tuple[str, bool]] = Counter()  # by caller and whether it is reading
+        self._large_reading_by_caller: Counter[str] = Counter()
+
+    @property
+    def largest(self) -> int:
+        """The most that one request may reserve."""
+        return self.total - self._small_reserve
+
+    def is_small(self, amount: int) -> bool:
+        return amount <= self.total // _SMALL_FRACTION
+
+    def resize(self, allocation: Allocation, amount: int) -> None:
+        self._add(allocation, -1)
+        allocation.amount = amount
+        self._add(allocation, 1)
+
+    def start_decoding(self, allocation: Allocation) -> None:
+        """Count the allocation's bytes as those of an image instead of those of a body that is being read."""
+        self._add(allocation, -1)
+        allocation.is_reading = False
+        self._add(allocation, 1)
+
+    def fits(
+        self, allocation: Allocation, amount: int, *, large_waits: bool, without: Sequence[Allocation] = ()
+    ) -> bool:
+        """Whether the allocation may be resized to `amount`, assuming that those of `without` are freed.
+
+        `large_waits` says whether a large request waits for memory.
+        """
+        freed = (allocation, *without)
+        others = self.reserved - sum(one.amount for one in freed)
+        if others + amount > self.total:
+            return False
+        if allocation.is_reading and not self._may_read(allocation.caller, amount):
+            return False
+        if self.is_small(amount):
+            own = self._sum_small(allocation.caller) - self._get_small_part(allocation) + amount
+            return own <= self._small_reserve or not large_waits
+        other_small = self._small - sum(self._get_small_part(one) for one in freed)
+        return others - other_small + amount <= self.largest
+
+    def _may_read(self, caller: str, amount: int) -> bool:
+        """Limit bodies that are being read, so that slow uploads leave memory for decoding.
+
+        All fill 3/4 at most, large ones 1/2. The small ones of one caller fill 1/4, and so do its large ones after the
+        first.
+        """
+        reading = self._reading + amount
+        if self.is_small(amount):
+            own = self._small_by_caller[caller, True] + amount
+            return reading <= self.total * 3 // 4 and own <= self.total // 4
+        if not self._reading:
+            return True  # a single body may be of any size
+        own = self._large_reading_by_caller[caller]
+        return reading <= self.total // 2 and (not own or own + amount <= self.total // 4)
+
+    def _sum_small(self, caller: str) -> int:
+        return self._small_by_caller[caller, True] + self._small_by_caller[caller, False]
+
+    def _get_small_part(self, allocation: Allocation) -> int:
+        return allocation.amount if self.is_small(allocation.amount) else 0
+
+    def _add(self, allocation: Allocation, sign: int) -> None:
+        amount, is_reading = sign * allocation.amount, allocation.is_reading
+        small = sign * self._get_small_part(allocation)
+        self.reserved += amount
+        self._small += small
+        _add_to_counter(self._small_by_caller, (allocation.caller, is_reading), small)
+        if is_reading:
+            self._reading += amount
+            _add_to_counter(self._large_reading_by_caller, allocation.caller, amount - small)
+
+
+def _add_to_counter(counter: Counter[K], key: K, change: int) -> None:
+    """Drop sums of zero, so that callers that have left take no memory."""
+    counter[key] += change
+    if not counter[key]:
+        del counter[key]
