@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import struct
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image
 
 from model.serving.overload_policy import QueueLimits
 from model.serving.service import PredictionService
-from tests.model.serving.gated import GatedBackend, Make, Reports
+from tests.model.serving.gated import FakeClock, GatedBackend, MakeService, StageReports
 
 ROOT = Path(__file__).parents[2]
 
@@ -118,19 +119,33 @@ def backend() -> Iterator[GatedBackend]:
 
 
 @pytest.fixture
-def reports() -> Reports:
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def reports() -> StageReports:
+    """The stages that services of `make_service` report: name, seconds and the reporting thread's name."""
     return []
 
 
 @pytest.fixture
-def make_service(backend: GatedBackend, reports: Reports) -> Iterator[Make]:
+def make_service(backend: GatedBackend, reports: StageReports) -> Iterator[MakeService]:
+    """Build services over `backend` that are closed after the test."""
     services: list[PredictionService] = []
 
-    def make(workers: int = 1, queue_limit: int = 2) -> PredictionService:
+    def make(
+        workers: int = 1,
+        slots: int = 2,
+        seconds: float = 2.0,
+        shedding_s: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> PredictionService:
         def on_stage(stage: str, seconds: float) -> None:
             reports.append((stage, seconds, threading.current_thread().name))
 
-        service = PredictionService(backend, workers=workers, limits=QueueLimits(queue_limit), on_stage=on_stage)
+        limits = QueueLimits(slots, seconds, shedding_s)
+        service = PredictionService(backend, workers=workers, limits=limits, on_stage=on_stage, clock=clock)
         services.append(service)
         return service
 

@@ -1,4 +1,4 @@
-"""A back end that answers when the test lets it, and what goes with it."""
+"""A back end that predicts when the test lets it, a clock that the test sets, and what goes with them."""
 
 from __future__ import annotations
 
@@ -14,40 +14,51 @@ from PIL import Image
 from model.backends.stub import StubBackend
 from model.serving.service import PredictionService
 
-Make = Callable[..., PredictionService]
-Reports = list[tuple[str, float, str]]
+MakeService = Callable[..., PredictionService]
+StageReports = list[tuple[str, float, str]]
 
 
 class GatedBackend(StubBackend):
-    """A stub that answers only while its gate is open, and counts who is inside."""
+    """A stub that predicts only while its gate is open, and counts the calls in progress."""
 
     def __init__(self) -> None:
         super().__init__()
         self.gate = threading.Event()
-        self.calls = self.inside = self.most_inside = 0
-        self._count = threading.Lock()
+        self.calls = self.in_progress = self.max_in_progress = 0
+        self._lock = threading.Lock()
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with self._count:
+        with self._lock:
             self.calls += 1
-            self.inside += 1
-            self.most_inside = max(self.most_inside, self.inside)
+            self.in_progress += 1
+            self.max_in_progress = max(self.max_in_progress, self.in_progress)
         try:
             assert self.gate.wait(timeout=10)
             return super().predict(pixels)
         finally:
-            with self._count:
-                self.inside -= 1
+            with self._lock:
+                self.in_progress -= 1
+
+
+class FakeClock:
+    """A clock that stands still until the test advances `now`, in seconds."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 def png(value: int) -> bytes:
+    """A PNG of 40x30 pixels in one colour."""
     buffer = io.BytesIO()
     Image.new("RGB", (40, 30), (value, 100, 0)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Let the event loop run until the condition holds."""
+    """Run the event loop until the condition holds."""
     async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110  (it changes in other threads)
+        while not condition():  # noqa: ASYNC110  (other threads and tasks change it)
             await asyncio.sleep(0)

@@ -18,7 +18,7 @@ from model.imaging.input_spec import InputSpec
 from model.serving.overload_policy import QueueLimits
 from model.serving.service import PredictionService
 from tests.model.backends.tiny_onnx import CLASSES, write_tiny_artefact
-from tests.model.serving.gated import GatedBackend, Make, png, until
+from tests.model.serving.gated import GatedBackend, MakeService, png, until
 
 SMALL = InputSpec(width=192, height=160, resize_filter="bilinear")
 
@@ -70,12 +70,12 @@ async def test_the_decoder_produces_the_input_of_the_back_end() -> None:
 
 
 async def test_replacing_the_back_end_does_not_affect_requests_in_progress(
-    backend: GatedBackend, make_service: Make
+    backend: GatedBackend, make_service: MakeService
 ) -> None:
     """A running and a queued request are decoded, classified and labelled by the back end they started with."""
-    service = make_service(workers=1, queue_limit=1)
+    service = make_service(workers=1, slots=1)
     running = asyncio.create_task(service.predict(png(1)))
-    await until(lambda: backend.inside == 1)
+    await until(lambda: backend.in_progress == 1)
     queued = asyncio.create_task(service.predict(png(2)))
     await until(lambda: service.queue.waiting == 1)
     successor = RecordingBackend()

@@ -1,3 +1,5 @@
+"""Repeating recorded predictions."""
+
 from __future__ import annotations
 
 import hashlib
@@ -20,8 +22,8 @@ from model.serving.replay import replay
 from model.serving.runtime import runtime_facts
 
 
-def recorded(backend: Backend, image: bytes) -> dict[str, Any]:
-    """What is on the record of a prediction by the back end."""
+def record(backend: Backend, image: bytes) -> dict[str, Any]:
+    """Return what the ledger records of a prediction."""
     info = backend.info
     probabilities = backend.predict(decode_image(image, info.input_spec).pixels[np.newaxis])[0].tolist()
     return {
@@ -33,9 +35,9 @@ def recorded(backend: Backend, image: bytes) -> dict[str, Any]:
     }
 
 
-def nudged(record: dict[str, Any]) -> float:
-    """Move one probability by the last of its bits; returns by how much."""
-    probabilities = record["output"]["probabilities"]
+def change_last_bit(entry: dict[str, Any]) -> float:
+    """Change the last bit of one probability. Returns the difference."""
+    probabilities = entry["output"]["probabilities"]
     label, before = next(iter(probabilities.items()))
     probabilities[label] = float(np.nextafter(np.float32(before), np.float32(1)))
     return float(probabilities[label] - before)
@@ -48,15 +50,15 @@ def image(samples: Sequence[Path]) -> bytes:
 
 @pytest.fixture
 def by_stub(image: bytes) -> dict[str, Any]:
-    return recorded(open_backend("stub://"), image)
+    return record(open_backend("stub://"), image)
 
 
 @pytest.fixture(scope="session")
 def by_model(artefact_folder: Path, image: bytes) -> dict[str, Any]:
     backend = open_backend(f"onnx://{artefact_folder}")
-    record = recorded(backend, image)
+    entry = record(backend, image)
     backend.close()
-    return record
+    return entry
 
 
 def test_the_same_model_gives_the_same_bits(
@@ -67,40 +69,40 @@ def test_the_same_model_gives_the_same_bits(
     assert (comparison.identical, comparison.differences, comparison.largest) == (True, [], 0.0)
 
 
-def test_a_bit_is_a_difference(by_stub: dict[str, Any], image: bytes) -> None:
-    """One bit of one probability is told, and by how much."""
-    by = nudged(by_stub)
+def test_one_bit_is_a_difference(by_stub: dict[str, Any], image: bytes) -> None:
+    """A difference in the last bit of one probability is reported, with its size."""
+    difference = change_last_bit(by_stub)
     comparison = replay(by_stub, image, [])
-    assert (comparison.identical, comparison.largest) == (False, by)
-    assert comparison.differences == [f"The probabilities differ by {by:.3g} at most."]
+    assert (comparison.identical, comparison.largest) == (False, difference)
+    assert comparison.differences == [f"The probabilities differ by {difference:.3g} at most."]
 
 
-def test_causes_are_named(by_stub: dict[str, Any], image: bytes) -> None:
-    """Where bits differ, so do those told apart: preprocessing, a library's version, the processor."""
-    nudged(by_stub)
+def test_possible_causes_are_listed(by_stub: dict[str, Any], image: bytes) -> None:
+    """When probabilities differ, other differences are listed: preprocessing, library versions, the processor."""
+    change_last_bit(by_stub)
     by_stub["preprocessing"] = "0"
     by_stub["runtime"] |= {"pillow": "1.0", "processor": "Z80"}
-    told = " ".join(replay(by_stub, image, []).differences)
-    assert f"Preprocessing was 0, and is {DEFAULT_INPUT.preprocessing} now." in told
-    assert "pillow was 1.0, and is " in told
-    assert "processor was Z80, and is " in told
-    assert "numpy" not in told
+    text = " ".join(replay(by_stub, image, []).differences)
+    assert f"Preprocessing was 0, and is {DEFAULT_INPUT.preprocessing} now." in text
+    assert "pillow was 1.0, and is " in text
+    assert "processor was Z80, and is " in text
+    assert "numpy" not in text
 
 
 def test_another_runtime_with_the_same_bits_is_identical(by_stub: dict[str, Any], image: bytes) -> None:
-    """Versions matter only where they change something."""
+    """Other library versions are not reported when the probabilities are equal."""
     by_stub["runtime"]["numpy"] = "1.0"
     assert replay(by_stub, image, []).identical
 
 
 def test_other_classes_are_a_difference(by_stub: dict[str, Any], image: bytes) -> None:
-    """Labels that the model does not have any more are told."""
+    """A label that the model no longer has is reported."""
     by_stub["output"]["probabilities"]["moon"] = 0.0
     assert replay(by_stub, image, []).differences == ["The classes differ."]
 
 
-def test_what_cannot_be_reproduced(by_stub: dict[str, Any], image: bytes) -> None:
-    """No answer, another image, a back end of development and another stub are each a reason of their own."""
+def test_each_reason_against_a_replay_has_its_own_message(by_stub: dict[str, Any], image: bytes) -> None:
+    """No prediction, another image, a development back end, a changed stub and a missing model are told apart."""
     model = by_stub["model"]
     for change, sent, reason in (
         ({"output": None}, image, "got no prediction"),
@@ -113,10 +115,10 @@ def test_what_cannot_be_reproduced(by_stub: dict[str, Any], image: bytes) -> Non
             replay(by_stub | change, sent, [])
 
 
-def test_a_damaged_model_is_told_apart(
+def test_a_damaged_model_is_not_a_missing_one(
     by_model: dict[str, Any], artefact_folder: Path, image: bytes, tmp_path: Path
 ) -> None:
-    """A folder that names the digest but holds another file is damaged, not missing."""
+    """A folder whose manifest lists the digest but whose file differs raises DigestMismatch."""
     shutil.copy(artefact_folder / "manifest.json", tmp_path)
     (tmp_path / "model.onnx").write_bytes(b"another")
     assert find_artefact([tmp_path], "model.onnx", by_model["model"]["digest"]) == tmp_path

@@ -1,3 +1,5 @@
+"""Predictions in worker threads, for callers on an event loop."""
+
 from __future__ import annotations
 
 import asyncio
@@ -5,7 +7,6 @@ import gc
 import hashlib
 import sys
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -18,11 +19,13 @@ from model.imaging.input_spec import DEFAULT_INPUT
 from model.serving.overload_policy import QueueLimits
 from model.serving.prediction import Prediction
 from model.serving.service import PredictionService
-from tests.model.serving.gated import GatedBackend, Make, Reports, png, until
+from tests.model.serving.gated import FakeClock, GatedBackend, MakeService, StageReports, png, until
 
 
-async def test_a_prediction_says_what_was_seen_by_which_model(backend: GatedBackend, make_service: Make) -> None:
-    """An answer holds the back end's own probabilities, the image's facts and the model's description."""
+async def test_a_prediction_describes_the_result_the_image_and_the_model(
+    backend: GatedBackend, make_service: MakeService
+) -> None:
+    """A prediction holds the back end's own probabilities, the image's facts and the model's description."""
     backend.gate.set()
     data = png(10)
     prediction = await make_service().predict(data)
@@ -37,8 +40,8 @@ async def test_a_prediction_says_what_was_seen_by_which_model(backend: GatedBack
     assert prediction.image.bytes == len(data)
 
 
-async def test_top_lists_the_likeliest_labels_first(backend: GatedBackend, make_service: Make) -> None:
-    """The first of the top labels is the answer; more than there are classes gives them all."""
+async def test_top_lists_the_most_likely_labels_first(backend: GatedBackend, make_service: MakeService) -> None:
+    """The first label is the predicted one; a number beyond the number of classes returns all of them."""
     backend.gate.set()
     prediction = await make_service().predict(png(10))
     top = prediction.top(3)
@@ -50,12 +53,12 @@ async def test_top_lists_the_likeliest_labels_first(backend: GatedBackend, make_
     assert {label for label, _ in everything} == set(backend.info.classes)
 
 
-async def test_the_event_loop_goes_on_while_a_prediction_runs(
-    backend: GatedBackend, make_service: Make, reports: Reports
+async def test_the_event_loop_is_free_while_a_prediction_runs(
+    backend: GatedBackend, make_service: MakeService, reports: StageReports
 ) -> None:
-    """All stages happen in the service's own threads; the event loop's thread does other work meanwhile."""
+    """All stages run in the service's own threads, while the event loop's thread does other work."""
     task = asyncio.create_task(make_service().predict(png(1)))
-    await until(lambda: backend.inside == 1)
+    await until(lambda: backend.in_progress == 1)
     for _ in range(1000):
         await asyncio.sleep(0)
     assert not task.done()
@@ -65,23 +68,23 @@ async def test_the_event_loop_goes_on_while_a_prediction_runs(
     assert {thread.split("_")[0] for _, _, thread in reports} == {"predict"}
 
 
-async def test_as_many_run_at_once_as_there_are_workers(backend: GatedBackend, make_service: Make) -> None:
-    """Three workers take three of six jobs, the others wait for their turn."""
-    service = make_service(workers=3, queue_limit=3)
+async def test_each_worker_runs_one_prediction_at_a_time(backend: GatedBackend, make_service: MakeService) -> None:
+    """Three workers take three of six jobs, and the others wait."""
+    service = make_service(workers=3, slots=3)
     tasks = [asyncio.create_task(service.predict(png(value))) for value in range(6)]
-    await until(lambda: backend.inside == 3)
+    await until(lambda: backend.in_progress == 3)
     assert service.queue.waiting == 3
     backend.gate.set()
     await asyncio.gather(*tasks)
-    assert backend.most_inside == 3
+    assert backend.max_in_progress == 3
     assert service.queue.waiting == 0
 
 
-async def test_who_gives_up_while_queued_costs_nothing(backend: GatedBackend, make_service: Make) -> None:
-    """A cancelled caller's place is free at once, and its image is never decoded."""
-    service = make_service(workers=1, queue_limit=1)
+async def test_a_request_cancelled_while_queued_costs_no_work(backend: GatedBackend, make_service: MakeService) -> None:
+    """Its slot is free at once, and its image is never decoded."""
+    service = make_service(workers=1, slots=1)
     running = asyncio.create_task(service.predict(png(0)))
-    await until(lambda: backend.inside == 1)
+    await until(lambda: backend.in_progress == 1)
     for value in range(20):
         queued = asyncio.create_task(service.predict(png(value)))
         await until(lambda: service.queue.waiting == 1)
@@ -96,11 +99,13 @@ async def test_who_gives_up_while_queued_costs_nothing(backend: GatedBackend, ma
 
 
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="counts references")
-async def test_who_gives_up_while_queued_leaves_no_image_behind(backend: GatedBackend, make_service: Make) -> None:
-    """The bytes of a cancelled upload are let go while the worker is still busy with another."""
-    service = make_service(workers=1, queue_limit=1)
+async def test_a_request_cancelled_while_queued_frees_its_image(
+    backend: GatedBackend, make_service: MakeService
+) -> None:
+    """Its bytes are released while the worker is still busy with another job."""
+    service = make_service(workers=1, slots=1)
     running = asyncio.create_task(service.predict(png(0)))
-    await until(lambda: backend.inside == 1)
+    await until(lambda: backend.in_progress == 1)
     data = png(1)
     before = sys.getrefcount(data)
     queued = asyncio.create_task(service.predict(data))
@@ -115,25 +120,24 @@ async def test_who_gives_up_while_queued_leaves_no_image_behind(backend: GatedBa
     await running
 
 
-async def test_who_gives_up_while_running_frees_the_place_when_the_work_ends(
-    backend: GatedBackend, make_service: Make
+async def test_a_request_cancelled_while_running_keeps_its_slot_until_the_work_ends(
+    backend: GatedBackend, make_service: MakeService
 ) -> None:
-    """The caller is released at once; the thread is busy until it is done, and counts until then."""
-    service = make_service(workers=1, queue_limit=0)
+    """The caller continues at once, but the thread is busy and counts as such until it is done."""
+    service = make_service(workers=1, slots=0)
     task = asyncio.create_task(service.predict(png(0)))
-    await until(lambda: backend.inside == 1)
+    await until(lambda: backend.in_progress == 1)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     with pytest.raises(Overloaded):
         await service.predict(png(1))
     backend.gate.set()
-    await until(lambda: backend.inside == 0)
-    assert (await eventually(service, png(1))).image.width == 40
+    await until(lambda: backend.in_progress == 0)
+    assert (await retry_until_accepted(service, png(1))).image.width == 40
 
 
-async def eventually(service: PredictionService, data: bytes) -> Prediction:
-    """Ask again until there is a place."""
+async def retry_until_accepted(service: PredictionService, data: bytes) -> Prediction:
     async with asyncio.timeout(30):
         while True:
             try:
@@ -142,11 +146,11 @@ async def eventually(service: PredictionService, data: bytes) -> Prediction:
                 await asyncio.sleep(0)
 
 
-async def test_a_refused_image_reaches_the_caller_and_frees_its_place(
-    backend: GatedBackend, make_service: Make, reports: Reports
+async def test_a_corrupt_image_is_an_error_of_its_caller_and_frees_the_slot(
+    backend: GatedBackend, make_service: MakeService, reports: StageReports
 ) -> None:
-    """A corrupt image is the caller's own error; the time it took is reported, and nothing was inferred."""
-    service = make_service(workers=1, queue_limit=0)
+    """The caller gets CorruptImage, the time spent on decoding is reported, and nothing is inferred."""
+    service = make_service(workers=1, slots=0)
     with pytest.raises(CorruptImage):
         await service.predict(png(1)[:40])
     assert [stage for stage, _, _ in reports] == ["queue", "decode"]
@@ -154,8 +158,8 @@ async def test_a_refused_image_reaches_the_caller_and_frees_its_place(
     assert (await service.predict(png(1))).image.width == 40
 
 
-async def test_a_failing_back_end_reaches_the_caller_and_frees_its_place() -> None:
-    """An error of the model is raised where the prediction was awaited, and the next request is served the same."""
+async def test_an_error_of_the_back_end_reaches_the_caller_and_frees_the_slot() -> None:
+    """The error is raised where the prediction is awaited, and the worker goes on to the next request."""
 
     class FailingBackend(StubBackend):
         def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -169,9 +173,9 @@ async def test_a_failing_back_end_reaches_the_caller_and_frees_its_place() -> No
 
 
 async def test_stages_are_reported_in_seconds_and_returned(
-    backend: GatedBackend, make_service: Make, reports: Reports
+    backend: GatedBackend, make_service: MakeService, reports: StageReports
 ) -> None:
-    """The callback hears the very times that the prediction carries."""
+    """The callback gets the same times as the prediction holds."""
     backend.gate.set()
     prediction = await make_service().predict(png(1))
     assert dict(prediction.timing) == {stage: seconds for stage, seconds, _ in reports}
@@ -179,9 +183,9 @@ async def test_stages_are_reported_in_seconds_and_returned(
     assert all(0 <= seconds < 30 for seconds in prediction.timing.values())
 
 
-async def test_closing_finishes_what_was_admitted(backend: GatedBackend, make_service: Make) -> None:
-    """A shutdown loses no accepted request; later ones are an error."""
-    service = make_service(workers=1, queue_limit=2)
+async def test_closing_finishes_accepted_requests(backend: GatedBackend, make_service: MakeService) -> None:
+    """`close` waits for queued jobs; later requests raise RuntimeError."""
+    service = make_service(workers=1, slots=2)
     tasks = [asyncio.create_task(service.predict(png(value))) for value in range(3)]
     await until(lambda: service.queue.waiting == 2)
     closing = asyncio.create_task(asyncio.to_thread(service.close))
@@ -194,18 +198,18 @@ async def test_closing_finishes_what_was_admitted(backend: GatedBackend, make_se
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("predict")]
 
 
-async def test_past_its_deadline_nothing_is_decoded(
-    backend: GatedBackend, make_service: Make, reports: Reports
+async def test_a_job_past_its_deadline_is_not_decoded(
+    backend: GatedBackend, make_service: MakeService, reports: StageReports, clock: FakeClock
 ) -> None:
-    """A job whose time ran out while it waited costs no work; one that could not be in time is turned away at once."""
-    service = make_service(workers=1, queue_limit=4)
+    """A deadline that passes while the job waits costs no work; one that cannot be met is rejected at once."""
+    service = make_service(workers=1, slots=4, clock=clock)
     running = asyncio.create_task(service.predict(png(1)))
-    await until(lambda: backend.inside == 1)
-    late = asyncio.create_task(service.predict(png(1), deadline=time.monotonic() + 0.2))
+    await until(lambda: backend.in_progress == 1)
+    late = asyncio.create_task(service.predict(png(1), deadline=clock.now + 0.2))
     await until(lambda: service.queue.waiting == 1)
     with pytest.raises(Overloaded):
-        await service.predict(png(1), deadline=time.monotonic() + 0.05)
-    await asyncio.sleep(0.2)
+        await service.predict(png(1), deadline=clock.now + 0.05)
+    clock.now += 0.3
     backend.gate.set()
     await running
     with pytest.raises(DeadlineExceeded):

@@ -1,4 +1,4 @@
-"""Predictions that somebody admits between the reading of the header and the decoding."""
+"""Predictions whose caller is admitted between the reading of the header and the decoding."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 from PIL import Image
@@ -18,18 +19,18 @@ from tests.model.serving.gated import until
 
 
 @dataclass
-class Door:
-    """Takes note of the sizes it hears of; it can be closed, and it can refuse."""
+class Admission:
+    """Records the pixels of the images to be admitted. Waits until it is `open`, and then may raise `error`."""
 
-    heard: list[int] = field(default_factory=list)
+    pixels: list[int] = field(default_factory=list)
     open: asyncio.Event = field(default_factory=asyncio.Event)
-    refusal: Exception | None = None
+    error: Exception | None = None
 
     async def admit(self, pixels: int) -> None:
-        self.heard.append(pixels)
+        self.pixels.append(pixels)
         await self.open.wait()
-        if self.refusal:
-            raise self.refusal
+        if self.error:
+            raise self.error
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def stages() -> list[str]:
 
 @pytest.fixture
 def service(stages: list[str]) -> Iterator[PredictionService]:
-    """A service with one worker and no queue."""
+    """A service with one worker and no queue slots."""
     service = PredictionService(
         StubBackend(), workers=1, limits=QueueLimits(0), on_stage=lambda stage, _: stages.append(stage)
     )
@@ -47,82 +48,82 @@ def service(stages: list[str]) -> Iterator[PredictionService]:
     service.close()
 
 
-def png(width: int = 40, height: int = 30) -> bytes:
+def noise_png(width: int = 40, height: int = 30) -> bytes:
     buffer = io.BytesIO()
     Image.effect_noise((width, height), 50).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-async def test_the_door_hears_the_pixels(service: PredictionService, stages: list[str]) -> None:
-    """The door is told the image's size; each stage is reported once."""
-    door = Door()
-    door.open.set()
-    prediction = await service.predict(png(), door.admit)
-    assert door.heard == [1200]
+async def test_admission_gets_the_number_of_pixels(service: PredictionService, stages: list[str]) -> None:
+    """The callback is called with the image's pixels, and each stage is reported once."""
+    admission = Admission()
+    admission.open.set()
+    prediction = await service.predict(noise_png(), admission.admit)
+    assert admission.pixels == [1200]
     assert stages == ["queue", "decode", "infer"]
     assert list(prediction.timing) == stages
 
 
-async def test_who_waits_at_the_door_keeps_nobody_out(service: PredictionService) -> None:
-    """While a caller is being admitted no worker is taken, but the service is in use: another is answered meanwhile."""
-    door = Door()
+async def test_a_request_that_waits_for_admission_takes_no_worker(service: PredictionService) -> None:
+    """While one caller is being admitted the service counts as in use, and another caller is served."""
+    admission = Admission()
     assert not service.in_use
-    waiting = asyncio.create_task(service.predict(png(), door.admit))
-    await until(lambda: bool(door.heard))
+    waiting = asyncio.create_task(service.predict(noise_png(), admission.admit))
+    await until(lambda: bool(admission.pixels))
     assert (service.in_use, service.queue.busy) == (True, False)
-    assert (await service.predict(png())).image.width == 40
-    door.open.set()
+    assert (await service.predict(noise_png())).image.width == 40
+    admission.open.set()
     assert (await waiting).image.width == 40
 
 
-async def test_a_refusal_frees_the_place(service: PredictionService, stages: list[str]) -> None:
-    """What the door raises reaches the caller, and no pixel was decoded."""
-    door = Door(refusal=LookupError("no money"))
-    door.open.set()
+async def test_an_error_of_the_admission_frees_the_slot(service: PredictionService, stages: list[str]) -> None:
+    """What the callback raises reaches the caller, and no pixel is decoded."""
+    admission = Admission(error=LookupError("no money"))
+    admission.open.set()
     for _ in range(3):
         with pytest.raises(LookupError):
-            await service.predict(png(), door.admit)
+            await service.predict(noise_png(), admission.admit)
     assert stages == []
 
 
-async def test_who_leaves_at_the_door_frees_the_place(service: PredictionService) -> None:
-    """A caller who is cancelled while being admitted leaves nothing behind."""
-    door = Door()
+async def test_cancellation_during_admission_frees_the_slot(service: PredictionService) -> None:
+    """A request that is cancelled while being admitted leaves nothing behind."""
     for _ in range(3):
-        waiting = asyncio.create_task(service.predict(png(), door.admit))
-        heard = len(door.heard)
-        await until(partial(_is_longer, door.heard, heard))
+        admission = Admission()
+        waiting = asyncio.create_task(service.predict(noise_png(), admission.admit))
+        await until(partial(bool, admission.pixels))
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-    assert (await service.predict(png())).image.width == 40
+    assert not service.in_use
+    assert (await service.predict(noise_png())).image.width == 40
 
 
-async def test_a_broken_image_is_admitted_first(service: PredictionService) -> None:
-    """The header alone cannot tell: the door is passed before the decoding fails."""
-    door = Door()
-    door.open.set()
+async def test_a_corrupt_image_is_admitted_first(service: PredictionService) -> None:
+    """The header does not show that the pixels are corrupt: the callback runs before decoding fails."""
+    admission = Admission()
+    admission.open.set()
     with pytest.raises(CorruptImage):
-        await service.predict(png()[:-300], door.admit)
-    assert door.heard == [1200]
+        await service.predict(noise_png()[:-300], admission.admit)
+    assert admission.pixels == [1200]
 
 
-@pytest.mark.parametrize("data", [b"", b"text", png()[:20]])
-async def test_without_a_header_the_door_stays_shut(service: PredictionService, stages: list[str], data: bytes) -> None:
-    """What is no image is refused before the door; its time is reported as ever."""
-    door = Door()
+@pytest.mark.parametrize("data", [b"", b"text", noise_png()[:20]])
+async def test_without_a_header_no_image_is_admitted(
+    service: PredictionService, stages: list[str], data: bytes
+) -> None:
+    """Bytes that are no image are rejected before admission, and the time spent on them is reported."""
+    admission = Admission()
     with pytest.raises(ImageRejected):
-        await service.predict(data, door.admit)
+        await service.predict(data, admission.admit)
     with pytest.raises(ImageRejected):
         await service.measure(data)
-    assert door.heard == []
+    assert admission.pixels == []
     assert stages == ["decode"] * 2
 
 
 async def test_measuring_decodes_nothing(service: PredictionService, stages: list[str]) -> None:
-    """A measurement answers the pixels, also those of a body too large for the event loop."""
-    assert (await service.measure(png())).pixels == 1200
-    large = io.BytesIO()
-    Image.effect_noise((700, 600), 50).save(large, "PNG")
-    assert (await service.measure(large.getvalue())).pixels == 420_000
+    """`measure` returns the pixels, also of an image that is too large to be read on the event loop."""
+    assert (await service.measure(noise_png())).pixels == 1200
+    assert (await service.measure(noise_png(700, 600))).pixels == 420_000
     assert stages == []
