@@ -22,7 +22,7 @@ from api.http.uploads import IMAGE_PATHS
 from api.lifespan import make_lifespan
 from api.prediction.admission import MAX_BODY_BYTES
 from api.production import check_keys
-from api.rate_limits.guarded import make_windows
+from api.rate_limits.fallback import make_windows
 from api.rate_limits.limiter import CallerLimits, limit_handler
 from api.routes import audit, health, history, keys, me, oauth, usage, users
 from api.routes.auth import auth_router

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from api.http.audit import record_event
 from api.http.draining import Draining
 from api.prediction.pipeline import PredictionPipeline
-from api.rate_limits.limiter import caller_address
+from api.rate_limits.callers import caller_address
 from api.services.auth import AuthServices
 from api.services.recording import RecordingServices
 from api.services.runtime import RuntimeServices

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.requests import Request
 
-from api.rate_limits.limiter import caller_address
+from api.rate_limits.callers import caller_address
 
 
 async def record_event(

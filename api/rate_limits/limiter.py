@@ -1,7 +1,7 @@
-"""Rate limits: slowapi's decorators over sliding windows that are asked without holding up the event loop.
+"""Rate limits of the routes: slowapi's decorators over sliding windows that never block the event loop.
 
-Fenced (docs/adr/0003): slowapi's own reading of `.env` and the environment is off, and so is its own check, which asks
-a storage while the event loop waits; limits are shared by name rather than by path, and the headers are ours.
+slowapi is fenced (docs/adr/0003). It reads neither `.env` nor the environment, and checks nothing itself, because it
+would call its storage synchronously. Limits are shared by name instead of by path, and this module writes the headers.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from api.http.problems import respond_with_problem
+from api.rate_limits.callers import caller_address, caller_key_id, caller_network, caller_subject
 from api.rate_limits.windows import LimitResult, LocalWindows, Windows
-from auth.networks import client_network
 from monitoring.metrics import Metrics
 
 TOKEN_LIMIT = "token"  # noqa: S105  (the name of a limit)
 PREDICT_LIMIT = "predict"
 KEY_LIMIT = "key"
 
-KeyOf = Callable[[Request], str]
+FindCaller = Callable[[Request], str]
 Check = Callable[[Request], Awaitable[None]]
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 class CallerLimits(Limiter):
-    """Limits per caller, counted in `windows`."""
+    """Limits for each caller, counted in `windows`."""
 
     def __init__(self, windows: Windows) -> None:
         super().__init__(key_func=caller_address, storage_uri="memory://", auto_check=False)
         self._windows = windows
 
     def get_app_config(self, key: str, default_value: Any = None) -> Any:
-        """Settings have one reader; slowapi would read RATELIMIT_* from the environment on its own."""
+        """Return the default: slowapi would read RATELIMIT_* from the environment."""
         return default_value
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Open until the context ends."""
+        """Open the windows, and close them when the context ends."""
         await self._windows.open()
         try:
             yield
@@ -57,78 +57,72 @@ class CallerLimits(Limiter):
 
     @property
     def shared(self) -> bool:
-        """Whether they are counted outside this process."""
+        """Whether requests are counted outside this process."""
         return not isinstance(self._windows, LocalWindows)
 
-    async def word(self) -> str | None:
-        """How it is with what they are counted in, None where all is well."""
+    async def check_store(self) -> str | None:
+        """Return "reduced" if the store is unavailable, so that half of each rate is allowed; else None."""
         await self._windows.open()
         return "reduced" if self._windows.reduced else None
 
     def per_principal(self, rate: str, name: str) -> Decorator:
-        """At most `rate` requests of one principal over all the routes that share `name`; and an API key's own rate."""
-        return self._shared(rate, name, caller_subject, self._own_rate)
+        """Limit each principal to `rate` over all routes that share `name`, and an API key to its own rate."""
+        return self._limit(rate, name, caller_subject, self._check_key_rate)
 
     def per_address(self, rate: str, name: str) -> Decorator:
-        """At most `rate` requests from one client address (of IPv6, one network) over the routes that share `name`."""
-        return self._shared(rate, name, caller_network)
+        """Limit each client address, or IPv6 network, to `rate` over all routes that share `name`."""
+        return self._limit(rate, name, caller_network)
 
-    def _shared(self, rate: str, name: str, key_of: KeyOf, first: Check | None = None) -> Decorator:
-        register: Decorator = self.shared_limit(rate, scope=name, key_func=key_of)
+    def _limit(self, rate: str, name: str, find_caller: FindCaller, check_first: Check | None = None) -> Decorator:
+        register: Decorator = self.shared_limit(rate, scope=name, key_func=find_caller)
         item = parse(rate)
 
         def decorate(endpoint: Callable[..., Any]) -> Callable[..., Any]:
             @wraps(endpoint)
             async def limited(**arguments: Any) -> Any:
-                if first is not None:
-                    await first(arguments["request"])
-                await self._hit(arguments["request"], item, name, key_of)
+                if check_first is not None:
+                    await check_first(arguments["request"])
+                await self._check(arguments["request"], item, name, find_caller)
                 return await endpoint(**arguments)
 
             return register(limited)
 
         return decorate
 
-    async def _own_rate(self, request: Request) -> None:
-        """Hold an API key to the rate it was given. Raises RateLimitExceeded."""
+    async def _check_key_rate(self, request: Request) -> None:
+        """Apply the rate of the API key that authenticated the request. Raises RateLimitExceeded."""
         rate = request.state.principal.rate
         if rate is not None:
-            await self._hit(request, parse(rate), KEY_LIMIT, _key_id)
+            await self._check(request, parse(rate), KEY_LIMIT, caller_key_id)
 
-    async def _hit(self, request: Request, item: RateLimitItem, name: str, key_of: KeyOf) -> None:
-        """Raises RateLimitExceeded."""
-        caller = key_of(request)
-        limit_result = await self._windows.hit(item, name, caller)
-        limit_results = request.scope["state"].setdefault("limit_results", [])
-        limit_results.insert(0, (name, limit_result))
-        request.state.view_rate_limit = limit_result.item, [caller, name]  # where slowapi keeps it
-        if not limit_result.allowed:
-            raise RateLimitExceeded(Limit(limit_result.item, key_of, name, False, None, None, None, 1, False))
+    async def _check(self, request: Request, item: RateLimitItem, name: str, find_caller: FindCaller) -> None:
+        """Count the request. Raises RateLimitExceeded."""
+        caller = find_caller(request)
+        result = await self._windows.hit(item, name, caller)
+        results = request.scope["state"].setdefault("limit_results", [])
+        results.insert(0, (name, result))
+        request.state.view_rate_limit = result.item, [caller, name]  # where slowapi stores it
+        if not result.allowed:
+            raise RateLimitExceeded(Limit(result.item, find_caller, name, False, None, None, None, 1, False))
 
     @staticmethod
     def headers(state: dict[str, Any]) -> Iterator[tuple[str, str]]:
-        """`RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers), `Retry-After` once refused."""
-        limit_results: list[tuple[str, LimitResult]] = state.get("limit_results", [])
-        if not limit_results:
+        """Yield `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers), with 429 `Retry-After`."""
+        results: list[tuple[str, LimitResult]] = state.get("limit_results", [])
+        if not results:
             return
-        yield "RateLimit-Policy", ", ".join(_policy(*one) for one in limit_results)
-        yield "RateLimit", ", ".join(f'"{name}";r={one.remaining};t={_reset_s(one)}' for name, one in limit_results)
+        policies = (f'"{name}";q={result.item.amount};w={result.item.get_expiry()}' for name, result in results)
+        states = (f'"{name}";r={result.remaining};t={_seconds_to_reset(result)}' for name, result in results)
+        yield "RateLimit-Policy", ", ".join(policies)
+        yield "RateLimit", ", ".join(states)
         if state.get("problem_code") == "rate_limited":
-            yield "Retry-After", str(_reset_s(limit_results[0][1]))
-
-
-def _policy(name: str, limit_result: LimitResult) -> str:
-    return f'"{name}";q={limit_result.item.amount};w={limit_result.item.get_expiry()}'
-
-
-def _reset_s(limit_result: LimitResult) -> int:
-    return max(1, math.ceil(limit_result.reset_at - time.monotonic()))
+            yield "Retry-After", str(_seconds_to_reset(results[0][1]))
 
 
 def limit_handler(metrics: Metrics) -> Callable[[Request, Exception], Awaitable[Response]]:
-    """Count a refused request under the name of its limit, and answer 429."""
+    """Make the handler of RateLimitExceeded: it counts the request under the limit's name and responds with 429."""
 
-    async def refused(request: Request, _: Exception) -> Response:
+    async def handle(request: Request, _: Exception) -> Response:
         name = request.state.limit_results[0][0]
         metrics.rate_limited.labels(name).inc()
         detail = "Too many requests. Wait as many seconds as Retry-After says."
@@ -138,25 +132,8 @@ def limit_handler(metrics: Metrics) -> Callable[[Request, Exception], Awaitable[
             return JSONResponse(body, HTTPStatus.TOO_MANY_REQUESTS)
         return respond_with_problem(request, HTTPStatus.TOO_MANY_REQUESTS, "rate_limited", detail)
 
-    return refused
+    return handle
 
 
-def _key_id(request: Request) -> str:
-    key_id: str = request.state.principal.key_id
-    return key_id
-
-
-def caller_subject(request: Request) -> str:
-    """The authenticated principal's subject."""
-    subject: str = request.state.principal.subject
-    return subject
-
-
-def caller_address(request: Request) -> str:
-    """The peer's address; a proxy's word for it counts only where the server was told to trust that proxy."""
-    return request.client.host if request.client else "unknown"
-
-
-def caller_network(request: Request) -> str:
-    """Whom the peer's address stands for: who has one IPv6 address has its whole network."""
-    return client_network(caller_address(request))
+def _seconds_to_reset(result: LimitResult) -> int:
+    return max(1, math.ceil(result.reset_at - time.monotonic()))

@@ -1,8 +1,8 @@
-"""Sliding windows: how many requests a caller has made lately.
+"""Sliding windows: how many requests a caller has made in the last second, minute, hour or day.
 
-A window is cut into slices, each a count and the moment at which its last request leaves the window. So no window ever
-holds more requests than the limit allows, wherever it begins; what a caller has used up is given back late by one slice
-at most; and a caller takes the same little memory, however high the limit is.
+A window is divided into slices. Each has a count, and the time at which its last request leaves the window. So no
+stretch of the window's length ever holds more requests than the limit; capacity becomes free at most one slice late;
+and a caller takes the same small amount of memory whatever the limit.
 """
 
 from __future__ import annotations
@@ -13,21 +13,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from limits import RateLimitItem
+from limits import RateLimitItem, RateLimitItemPerSecond
 
 SLICES = 60
-_FORGOTTEN_A_HIT = 10  # callers who are gone: more than come, and too few to hold anybody up
+# A request that only tests whether a store answers.
+PROBE = RateLimitItemPerSecond(1_000_000), "probe", "gateway"
+_EXPIRED_A_HIT = 10  # callers that a hit may remove: more than it can add, and few enough to be quick
 
 
 class StoreUnavailable(Exception):
-    """The windows cannot be asked now. The message is a word on why, without secrets."""
+    """The store of the counts does not answer. The message is a short reason without secrets."""
 
 
 @dataclass(frozen=True, slots=True)
 class LimitResult:
-    """How a caller stands with the limit `item`: whether this request may pass and how many more may.
+    """Whether the limit `item` allows this request, and how many more it allows now.
 
-    Some of it is given back at `reset_at`, in seconds of time.monotonic().
+    More become free at `reset_at`, in seconds of time.monotonic().
     """
 
     item: RateLimitItem
@@ -37,17 +39,17 @@ class LimitResult:
 
 
 class Windows(Protocol):
-    """Where requests are counted."""
+    """A store that counts requests."""
 
     @property
     def reduced(self) -> bool:
-        """Whether less than the whole rate is granted, because the store of the counts is away."""
+        """Whether only a part of each rate is allowed, because the store is unavailable."""
 
     async def open(self) -> None:
-        """Find out whether requests can be counted; may be called again. Raises StoreUnavailable."""
+        """Check that the store can count requests; may be called again. Raises StoreUnavailable."""
 
     async def hit(self, item: RateLimitItem, name: str, caller: str) -> LimitResult:
-        """Count a request of `caller` under the limit called `name`, unless it is used up. Raises StoreUnavailable."""
+        """Count a request of `caller` under the limit called `name`, if it is allowed. Raises StoreUnavailable."""
 
     async def close(self) -> None: ...
 
@@ -60,25 +62,25 @@ class _Slice:
 
 
 class LocalWindows:
-    """Counts in this process. `clock` tells seconds that never run backwards."""
+    """Counts in this process. `clock` returns seconds that never go backwards."""
 
     reduced = False
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        # By the window's length: who asked last is last, so that who is gone is first.
+        # By the window's length, each ordered by the last request, so that expired callers come first.
         self._callers: dict[int, OrderedDict[str, list[_Slice]]] = defaultdict(OrderedDict)
 
     def __len__(self) -> int:
-        """The callers who are remembered, once for each limit."""
+        """The number of callers in memory, counted once for each limit."""
         return sum(map(len, self._callers.values()))
 
     async def open(self) -> None:
-        """Nothing to open."""
+        """Does nothing: the process's memory is always available."""
 
     async def hit(self, item: RateLimitItem, name: str, caller: str) -> LimitResult:
         now, window_s = self._clock(), item.get_expiry()
-        slices = self._slices(window_s, item.key_for(name, caller), now)
+        slices = self._find_slices(window_s, item.key_for(name, caller), now)
         used = sum(entry.count for entry in slices)
         allowed = used < item.amount
         if allowed:
@@ -91,17 +93,18 @@ class LocalWindows:
         return LimitResult(item, allowed, item.amount - used - allowed, reset_at)
 
     async def close(self) -> None:
-        """Nothing to close."""
+        """Does nothing."""
 
-    def _slices(self, window_s: int, key: str, now: float) -> list[_Slice]:
+    def _find_slices(self, window_s: int, key: str, now: float) -> list[_Slice]:
+        """Return the caller's slices without expired ones, and remove a few expired callers."""
         callers = self._callers[window_s]
         slices = callers.setdefault(key, [])
         callers.move_to_end(key)
         while slices and slices[0].ends_at <= now:
             slices.pop(0)
-        for _ in range(_FORGOTTEN_A_HIT):
-            oldest, its_slices = next(iter(callers.items()))
-            if oldest == key or (its_slices and its_slices[-1].ends_at > now):
+        for _ in range(_EXPIRED_A_HIT):
+            oldest, oldest_slices = next(iter(callers.items()))
+            if oldest == key or (oldest_slices and oldest_slices[-1].ends_at > now):
                 break
             del callers[oldest]
         return slices

@@ -20,7 +20,8 @@ from api.http.oauth_forms import (
     read_form,
     require_fields,
 )
-from api.rate_limits.limiter import TOKEN_LIMIT, CallerLimits, caller_address
+from api.rate_limits.callers import caller_address
+from api.rate_limits.limiter import TOKEN_LIMIT, CallerLimits
 from api.schemas.oauth import Token
 from api.services.auth import AuthServices
 from api.settings import Settings

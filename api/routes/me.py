@@ -12,7 +12,7 @@ from starlette.requests import Request
 from api.deps import Changes, Codes, CurrentPrincipal, GuardedRoute, Logins, Users
 from api.http.audit import record_event
 from api.http.problems import document_problems
-from api.rate_limits.limiter import caller_address
+from api.rate_limits.callers import caller_address
 from api.schemas.users import Me, PasswordChange, TotpCode, TotpEnrolment, TotpSecret
 from auth.accounts.passwords import check_password_policy
 from auth.accounts.store import User

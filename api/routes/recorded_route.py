@@ -14,7 +14,7 @@ from api.deps import Caller, get_pipeline
 from api.http.uploads import check_declared_length
 from api.prediction.errors import ClientDisconnected
 from api.prediction.request import RequestOrigin
-from api.rate_limits.limiter import caller_address
+from api.rate_limits.callers import caller_address
 from auth.principal import Principal, Scope
 
 

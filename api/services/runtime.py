@@ -53,5 +53,5 @@ def build_health_checks(engine: AsyncEngine, ledger: Ledger, limits: CallerLimit
     async def model() -> None:
         """Always ready: the model was loaded and warmed before the first request was accepted."""
 
-    shared = {"limits": limits.word} if limits.shared else {}
+    shared = {"limits": limits.check_store} if limits.shared else {}
     return {"database": database, "ledger": recording, **shared, "model": model}

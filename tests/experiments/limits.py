@@ -23,8 +23,9 @@ import structlog
 from limits import parse
 from prometheus_client import CollectorRegistry
 
-from api.rate_limits.guarded import make_windows
-from api.rate_limits.shared import REDIS_WAIT_S, MachineWindows, RedisWindows
+from api.rate_limits.fallback import make_windows
+from api.rate_limits.machine_windows import MachineWindows
+from api.rate_limits.redis_windows import REPLY_LIMIT_S, RedisWindows
 from api.rate_limits.windows import Windows
 from api.settings import Settings
 from monitoring.metrics import Metrics
@@ -87,7 +88,7 @@ async def worst_lag_s(windows: Windows) -> float:
             worst = max(worst, time.perf_counter() - waited_for_a_core_s() - began - TICK_S)
 
     ticking = asyncio.create_task(tick())
-    until = time.monotonic() + 1.5 * REDIS_WAIT_S
+    until = time.monotonic() + 1.5 * REPLY_LIMIT_S
     while time.monotonic() < until:
         await asyncio.gather(*(windows.hit(ALLOWED, "predict", "bob") for _ in range(AT_ONCE)))
         await asyncio.sleep(0.01)

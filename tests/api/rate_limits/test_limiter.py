@@ -1,4 +1,4 @@
-"""Sliding windows in this process and over the workers of one machine, and what holds while they cannot be asked."""
+"""Sliding windows in one process and shared by the workers of one machine, and the fallback without them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from limits import parse
 from prometheus_client import CollectorRegistry
 from starlette.requests import Request
 
-from api.rate_limits.guarded import make_windows
-from api.rate_limits.limiter import caller_network
-from api.rate_limits.shared import MACHINE_WAIT_S, MachineWindows
+from api.rate_limits.callers import caller_network
+from api.rate_limits.fallback import make_windows
+from api.rate_limits.machine_windows import LOCK_LIMIT_S, MachineWindows
 from api.rate_limits.windows import SLICES, LocalWindows, StoreUnavailable, Windows
 from api.settings import Settings
 from monitoring.metrics import Metrics
@@ -47,48 +47,48 @@ async def windows(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) 
 
 
 @pytest.mark.parametrize("amount", [1, 7, 100])
-async def test_no_window_holds_more_than_the_limit(windows: Windows, clock: Clock, amount: int) -> None:
-    """Wherever a window begins, the limit passes in it and no more; what left it is given back within a slice."""
+async def test_no_window_holds_more_requests_than_the_limit(windows: Windows, clock: Clock, amount: int) -> None:
+    """Any stretch of the window's length holds at most the limit, and capacity becomes free at most one slice late."""
     random, passed = Random(amount), [0.0]  # noqa: S311
     item = parse(f"{amount}/minute")
     for _ in range(1000):
         clock.now += random.choice((0.0, 0.01, 1.0, 20.0)) * random.random()
-        limit_result = await windows.hit(item, "predict", "ana")
+        result = await windows.hit(item, "predict", "ana")
         in_window = sum(at > clock.now - WINDOW_S for at in passed)
-        lately = sum(at > clock.now - WINDOW_S - WINDOW_S / SLICES for at in passed)
-        assert in_window < amount if limit_result.allowed else lately >= amount
-        assert 0 <= limit_result.remaining <= amount - in_window - limit_result.allowed
-        passed.extend([clock.now] * limit_result.allowed)
+        in_window_and_slice = sum(at > clock.now - WINDOW_S - WINDOW_S / SLICES for at in passed)
+        assert in_window < amount if result.allowed else in_window_and_slice >= amount
+        assert 0 <= result.remaining <= amount - in_window - result.allowed
+        passed.extend([clock.now] * result.allowed)
     assert len(passed) > amount
 
 
-async def test_a_refused_caller_knows_when_to_come_back(windows: Windows, clock: Clock) -> None:
-    """Until the told moment a caller is refused, and from then on let through."""
+async def test_rejected_caller_is_allowed_at_the_reset_time(windows: Windows, clock: Clock) -> None:
+    """A caller over the limit is rejected until the reported reset time, and allowed from then on."""
     item = parse("2/minute")
     for _ in range(2):
         assert (await windows.hit(item, "predict", "ana")).allowed
         clock.now += 10
-    refused = await windows.hit(item, "predict", "ana")
-    assert (refused.allowed, refused.remaining, refused.reset_at) == (False, 0, clock.now + 40)
+    rejected = await windows.hit(item, "predict", "ana")
+    assert (rejected.allowed, rejected.remaining, rejected.reset_at) == (False, 0, clock.now + 40)
     clock.now += 39.9
     assert not (await windows.hit(item, "predict", "ana")).allowed
-    clock.now = refused.reset_at
+    clock.now = rejected.reset_at
     assert (await windows.hit(item, "predict", "ana")).allowed
 
 
-async def test_callers_and_limits_do_not_mix(windows: Windows) -> None:
-    """Each caller has an allowance of their own under each limit, and zero is none at all."""
+async def test_callers_and_limits_are_counted_separately(windows: Windows) -> None:
+    """Each caller is counted separately under each limit, and a limit of zero allows nothing."""
     item = parse("1/minute")
     for name, caller in (("predict", "ana"), ("predict", "bob"), ("token", "ana")):
         assert [(await windows.hit(item, name, caller)).allowed for _ in range(2)] == [True, False]
     assert not (await windows.hit(parse("0/minute"), "predict", "eve")).allowed
 
 
-async def test_callers_who_are_gone_are_forgotten(windows: Windows, clock: Clock, tmp_path: Path) -> None:
-    """A flood of callers leaves nothing behind, and one caller takes no more than the slices of a window."""
+async def test_expired_callers_are_removed(windows: Windows, clock: Clock, tmp_path: Path) -> None:
+    """Many callers leave nothing behind once their windows end, and one caller takes at most the slices of a window."""
     item = parse("100000/minute")
 
-    def remembered() -> int:
+    def stored() -> int:
         if isinstance(windows, LocalWindows):
             return len(windows)
         with sqlite3.connect(tmp_path / "limits.db") as connection:
@@ -98,42 +98,42 @@ async def test_callers_who_are_gone_are_forgotten(windows: Windows, clock: Clock
 
     for caller in range(1000):
         await windows.hit(item, "token", str(caller))
-    assert remembered() == 1000
+    assert stored() == 1000
     clock.now += WINDOW_S
     for _ in range(1000):
         await windows.hit(item, "token", "ana")
         clock.now += 0.1
-    assert remembered() <= SLICES + 2
+    assert stored() <= SLICES + 2
 
 
-async def test_sharing_costs_less_than_a_fifth_of_a_millisecond(tmp_path: Path) -> None:
+async def test_shared_hit_takes_less_than_a_fifth_of_a_millisecond(tmp_path: Path) -> None:
     """A hit in the file that the workers share takes less than 0.2 ms."""
-    windows, took = MachineWindows(tmp_path / "limits.db"), []
+    windows, durations = MachineWindows(tmp_path / "limits.db"), []
     for _ in range(500):
         started = time.perf_counter()
         await windows.hit(parse("100/minute"), "predict", "ana")
-        took.append(time.perf_counter() - started)
+        durations.append(time.perf_counter() - started)
     await windows.close()
-    assert statistics.median(took) < 0.0002
+    assert statistics.median(durations) < 0.0002
 
 
-async def test_a_lock_that_a_worker_keeps_holds_nobody_up(tmp_path: Path) -> None:
-    """While the shared file is locked a request waits for it once, the event loop never; half the rate holds then."""
+async def test_locked_store_delays_only_one_request(tmp_path: Path) -> None:
+    """While the shared file is locked, one request waits for it, and then half of the rate is counted locally."""
     metrics = Metrics(CollectorRegistry())
     windows = make_windows(Settings(_env_file=None, atalaya_shared=tmp_path), metrics)
     await windows.open()
     item = parse("10/hour")
     assert (await windows.hit(item, "predict", "ana")).remaining == 9
-    keeper = sqlite3.connect(tmp_path / "limits.db", isolation_level=None)
-    keeper.execute("BEGIN IMMEDIATE")
+    lock_holder = sqlite3.connect(tmp_path / "limits.db", isolation_level=None)
+    lock_holder.execute("BEGIN IMMEDIATE")
     started = time.perf_counter()
-    limit_results = [await windows.hit(item, "predict", "ana") for _ in range(7)]
-    assert time.perf_counter() - started < 2 * MACHINE_WAIT_S
-    assert [limit_result.allowed for limit_result in limit_results] == [True] * 5 + [False] * 2
-    assert {limit_result.item.amount for limit_result in limit_results} == {5}
+    results = [await windows.hit(item, "predict", "ana") for _ in range(7)]
+    assert time.perf_counter() - started < 2 * LOCK_LIMIT_S
+    assert [result.allowed for result in results] == [True] * 5 + [False] * 2
+    assert {result.item.amount for result in results} == {5}
     assert windows.reduced
-    keeper.execute("COMMIT")
-    keeper.close()
+    lock_holder.execute("COMMIT")
+    lock_holder.close()
     async with asyncio.timeout(10):
         while windows.reduced:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
@@ -141,8 +141,8 @@ async def test_a_lock_that_a_worker_keeps_holds_nobody_up(tmp_path: Path) -> Non
     await windows.close()
 
 
-async def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
-    """Where there is no such folder the windows are away, and say nothing of its name."""
+async def test_missing_directory_makes_the_store_unavailable(tmp_path: Path) -> None:
+    """Without its directory the store is unavailable, and the error does not contain the directory's name."""
     windows = MachineWindows(tmp_path / "missing" / "limits.db")
     with pytest.raises(StoreUnavailable, match=r"^OperationalError$"):
         await windows.open()
@@ -157,9 +157,9 @@ async def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
         ("192.0.2.1", "192.0.2.2", False),
     ],
 )
-def test_a_network_of_ipv6_is_one_caller(one: str, other: str, same: bool) -> None:
-    """Whoever has one IPv6 address has 2^64 of them: they share a limit."""
-    places = {
+def test_ipv6_network_is_one_caller(one: str, other: str, same: bool) -> None:
+    """The addresses of one /64 IPv6 network share a limit, because one client can use all of them."""
+    networks = {
         caller_network(Request({"type": "http", "client": (address, 1), "headers": []})) for address in (one, other)
     }
-    assert (len(places) == 1) is same
+    assert (len(networks) == 1) is same

@@ -1,4 +1,4 @@
-"""What holds while the store of the limits is away: half of each rate, counted nearer by."""
+"""Rate limits while their store is unavailable: half of each rate, counted in the next nearer store."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from contextvars import Context
 import structlog
 from limits import RateLimitItem
 
-from api.rate_limits.shared import MachineWindows, RedisWindows
+from api.rate_limits.machine_windows import MachineWindows
+from api.rate_limits.redis_windows import RedisWindows
 from api.rate_limits.windows import LimitResult, LocalWindows, StoreUnavailable, Windows
 from api.settings import Settings
 from monitoring.metrics import Metrics
 
-HEAL_POLL_S = 0.25
-OPEN_WAIT_S = 0.5  # whoever asks whether the gateway is ready does not wait long
+RETRY_INTERVAL_S = 0.25
+OPEN_LIMIT_S = 0.5  # readiness checks do not wait longer
 
 log = structlog.get_logger("atalaya.limits")
 
 
-class GuardedWindows:
-    """`windows`, or half of each rate in `fallback` while they are away. A task looks for them until they are back.
+class FallbackWindows:
+    """Counts in `windows`; while these are unavailable, counts in `fallback` and allows half of each rate.
 
-    `on_change(up)` is told how it is now, `on_fallback()` of each request that was counted in `fallback`.
+    A task checks `windows` until they are available again. `on_change(available)` reports each change, and
+    `on_fallback()` each request that was counted in `fallback`.
     """
 
     def __init__(
@@ -41,82 +43,83 @@ class GuardedWindows:
         self._fallback = fallback
         self._on_change = on_change
         self._on_fallback = on_fallback
-        self._healing: asyncio.Task[None] | None = None
+        self._recovery: asyncio.Task[None] | None = None
 
     @property
     def reduced(self) -> bool:
-        return self._healing is not None
+        return self._recovery is not None
 
     async def open(self) -> None:
-        """Never raises: without the store the gateway serves, at half of each rate."""
+        """Never raises: the gateway also serves without the store."""
         await self._fallback.open()
-        if self._healing is None:
+        if self._recovery is None:
             try:
-                async with asyncio.timeout(OPEN_WAIT_S):
+                async with asyncio.timeout(OPEN_LIMIT_S):
                     await self._windows.open()
                 self._on_change(True)
             except (StoreUnavailable, TimeoutError) as error:
-                self._lose(error)
+                self._start_recovery(error)
 
     async def hit(self, item: RateLimitItem, name: str, caller: str) -> LimitResult:
-        if self._healing is None:
+        if self._recovery is None:
             try:
                 return await self._windows.hit(item, name, caller)
             except StoreUnavailable as error:
-                self._lose(error)
+                self._start_recovery(error)
         self._on_fallback()
-        return await self._fallback.hit(_half(item), name, caller)
+        return await self._fallback.hit(_halve(item), name, caller)
 
     async def close(self) -> None:
-        if self._healing is not None:
-            self._healing.cancel()
+        if self._recovery is not None:
+            self._recovery.cancel()
             with suppress(asyncio.CancelledError):
-                await self._healing
+                await self._recovery
         await self._windows.close()
         await self._fallback.close()
 
-    def _lose(self, error: StoreUnavailable | TimeoutError) -> None:
-        if self._healing is None:  # those who waited with the first have nothing new to say
+    def _start_recovery(self, error: StoreUnavailable | TimeoutError) -> None:
+        if self._recovery is None:  # of requests that failed together, only the first reports it
             reason = str(error) or type(error).__name__
             log.error("limits_reduced", store=self._store, reason=reason, policy="half of each rate, counted here")
             self._on_change(False)
-            # What it logs later belongs to no request.
-            self._healing = asyncio.create_task(self._heal(), context=Context())
+            # An empty context, so that the task's log lines carry no request's id.
+            self._recovery = asyncio.create_task(self._recover(), context=Context())
 
-    async def _heal(self) -> None:
+    async def _recover(self) -> None:
         while True:
-            await asyncio.sleep(HEAL_POLL_S)
+            await asyncio.sleep(RETRY_INTERVAL_S)
             try:
                 await self._windows.open()
                 break
             except (StoreUnavailable, TimeoutError):
-                """Still away."""
-            except Exception:  # whatever it is, limits must not stay reduced for it
+                """Try again."""
+            except Exception:  # a bug must not leave the limits reduced for ever
                 log.exception("limits_not_restored", store=self._store)
-        self._healing = None
+        self._recovery = None
         self._on_change(True)
         log.info("limits_restored", store=self._store)
 
 
-def _half(item: RateLimitItem) -> RateLimitItem:
-    return type(item)(max(1, item.amount // 2) if item.amount else 0, item.multiples, item.namespace)
-
-
 def make_windows(settings: Settings, metrics: Metrics) -> Windows:
-    """Where this gateway counts: in Redis, else in what the workers share, else in this process's memory."""
+    """Count in Redis if it is configured, else in the file that the workers share, else in this process."""
     windows: Windows = LocalWindows()
     if settings.atalaya_shared is not None:
-        windows = _guarded("machine", MachineWindows(settings.atalaya_shared / "limits.db"), windows, metrics)
+        machine = MachineWindows(settings.atalaya_shared / "limits.db")
+        windows = _add_fallback("machine", machine, windows, metrics)
     if settings.redis_url is not None:
-        windows = _guarded("redis", RedisWindows(settings.redis_url.get_secret_value()), windows, metrics)
+        windows = _add_fallback("redis", RedisWindows(settings.redis_url.get_secret_value()), windows, metrics)
     return windows
 
 
-def _guarded(store: str, windows: Windows, fallback: Windows, metrics: Metrics) -> Windows:
-    return GuardedWindows(
+def _add_fallback(store: str, windows: Windows, fallback: Windows, metrics: Metrics) -> Windows:
+    return FallbackWindows(
         store,
         windows,
         fallback,
         on_change=metrics.limit_store_up.labels(store).set,
         on_fallback=metrics.limit_fallbacks.labels(store).inc,
     )
+
+
+def _halve(item: RateLimitItem) -> RateLimitItem:
+    return type(item)(max(1, item.amount // 2) if item.amount else 0, item.multiples, item.namespace)

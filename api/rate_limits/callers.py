@@ -1,0 +1,29 @@
+"""Who a request's rate limits belong to."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+
+from auth.networks import client_network
+
+
+def caller_subject(request: Request) -> str:
+    """Return the subject of the authenticated principal."""
+    subject: str = request.state.principal.subject
+    return subject
+
+
+def caller_key_id(request: Request) -> str:
+    """Return the id of the API key that authenticated the request."""
+    key_id: str = request.state.principal.key_id
+    return key_id
+
+
+def caller_address(request: Request) -> str:
+    """Return the client's address; behind a trusted proxy, TrustedProxies has set it from the proxy's header."""
+    return request.client.host if request.client else "unknown"
+
+
+def caller_network(request: Request) -> str:
+    """Return the client's address, or its network for IPv6, where one client has a whole network of addresses."""
+    return client_network(caller_address(request))
