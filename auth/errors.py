@@ -25,7 +25,7 @@
     ├── WeakSigningKey           weak_signing_key
     ├── HashingBusy              hashing_busy
     ├── QuotaExceeded            quota_exceeded
-    ├── TooManyGuesses           too_many_guesses
+    ├── LoginThrottled           too_many_guesses
     ├── BadCode                  bad_code
     │   └── MissingCode          bad_code
     ├── TotpConflict             totp_conflict
@@ -188,7 +188,7 @@ class HashingBusy(AuthError):
         self.retry_after_s = retry_after_s
 
 
-class TooManyGuesses(AuthError):
+class LoginThrottled(AuthError):
     """Earlier log-ins failed, so the next one is delayed. `retry_after_s` is a whole number of seconds, at least 1."""
 
     code = "too_many_guesses"

@@ -46,7 +46,7 @@ STATUS_BY_ERROR: Mapping[type[Exception], HTTPStatus] = {
     auth.InsufficientScope: HTTPStatus.FORBIDDEN,
     storage.DatabaseUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     auth.HashingBusy: HTTPStatus.TOO_MANY_REQUESTS,
-    auth.TooManyGuesses: HTTPStatus.TOO_MANY_REQUESTS,
+    auth.LoginThrottled: HTTPStatus.TOO_MANY_REQUESTS,
     auth.IssuerUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     monitoring.AuditUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     monitoring.LedgerUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -113,7 +113,7 @@ OAUTH_ERRORS: Mapping[type[Exception], str] = {
     RequestTooSlow: "invalid_request",
     UnsupportedGrant: "unsupported_grant_type",
     auth.HashingBusy: "temporarily_unavailable",
-    auth.TooManyGuesses: "temporarily_unavailable",
+    auth.LoginThrottled: "temporarily_unavailable",
     storage.DatabaseUnavailable: "temporarily_unavailable",
     auth.IssuerUnavailable: "temporarily_unavailable",
     monitoring.AuditUnavailable: "temporarily_unavailable",
@@ -176,7 +176,7 @@ def build_error_headers(error: Exception) -> dict[str, str]:
             | model.MemoryFull()
             | auth.QuotaExceeded()
             | auth.HashingBusy()
-            | auth.TooManyGuesses()
+            | auth.LoginThrottled()
             | auth.IssuerUnavailable()
             | monitoring.LedgerFull()
         ):

@@ -84,7 +84,7 @@ def list_grant_types(settings: Settings) -> list[str]:
 async def _grant_for_password(
     request: Request, auth: AuthServices, form: dict[str, str], client: Client | None
 ) -> Token:
-    """Raises BadForm, BadCredentials, BadCode, TooManyGuesses, HashingBusy, UnknownScope."""
+    """Raises BadForm, BadCredentials, BadCode, LoginThrottled, HashingBusy, UnknownScope."""
     require_fields(form, "username", "password")
     user = await auth.logins.log_in(form["username"], form["password"], form.get("totp", ""), caller_address(request))
     scopes = select_scopes(ROLE_SCOPES[user.role], form.get("scope", ""))

@@ -62,7 +62,7 @@ class PasswordHasher:
     """Argon2id with 19456 KiB, 2 passes and 1 lane: the minimum that the OWASP cheat sheet recommends.
 
     At most `concurrency` hashes are computed at a time, in low-priority threads; at most `max_waiting` callers wait
-    for a free thread. Whoever creates a hasher closes it.
+    for a free thread. Call `close` when the hasher is no longer needed.
     """
 
     def __init__(self, concurrency: int = 2, max_waiting: int = 16) -> None:

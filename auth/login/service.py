@@ -18,7 +18,7 @@ MAX_CONCURRENT_PER_ACCOUNT = 4  # so that attempts on one account cannot keep ot
 
 
 class LoginService:
-    """Every method raises TooManyGuesses, HashingBusy, DatabaseUnavailable.
+    """Every method raises LoginThrottled, HashingBusy, DatabaseUnavailable.
 
     An attempt that ends with any other error than a wrong password or code counts as neither failed nor successful.
     """

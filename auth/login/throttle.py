@@ -19,7 +19,7 @@ from sqlalchemy import Row, case, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from auth.accounts.service import is_user_name
-from auth.errors import TooManyGuesses
+from auth.errors import LoginThrottled
 from auth.networks import client_network
 from auth.tables import known_addresses, login_failures, users
 from storage.engine import dialect_insert
@@ -64,7 +64,7 @@ class LoginThrottle:
         self._swept_at = clock()
 
     async def start(self, name: str, address: str) -> Attempt:
-        """Start an attempt, before the password is checked. Raises TooManyGuesses."""
+        """Start an attempt, before the password is checked. Raises LoginThrottled."""
         now = self._clock()
         network = client_network(address)
         async with reading(self._engine) as connection:
@@ -150,13 +150,13 @@ def _make_attempt(name: str, network: str, last_success_at: datetime | None) -> 
 
 
 def _check_wait(rows: Iterable[Row[Any]], limiting: Sequence[str], now: datetime) -> int:
-    """Return the highest of the limiting counters. Raises TooManyGuesses if one of them requires waiting."""
+    """Return the highest of the limiting counters. Raises LoginThrottled if one of them requires waiting."""
     limits = [row for row in rows if row.key in limiting]
     remaining_s = max(
         (compute_wait_s(row.failures) - (now - row.last_at).total_seconds() for row in limits), default=0.0
     )
     if remaining_s > 0:
-        raise TooManyGuesses(retry_after_s=math.ceil(remaining_s))
+        raise LoginThrottled(retry_after_s=math.ceil(remaining_s))
     return max((row.failures for row in limits), default=0)
 
 

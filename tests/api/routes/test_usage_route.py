@@ -116,7 +116,7 @@ def test_over_quota(client: TestClient, bearer: Bearer, root: Bearer, limit: Lim
     refused = predict(client, bearer, png())
     assert refused.headers["content-type"] == "application/problem+json"
     assert refused.json()["code"] == "quota_exceeded"
-    assert "quota of requests of the account" in refused.json()["detail"]
+    assert "account's monthly quota of requests" in refused.json()["detail"]
     assert 1 <= int(refused.headers["Retry-After"]) <= 31 * 86_400
     found = usage(client, bearer)
     assert (found["requests"], found["remaining"]["requests"]) == (2, 0)
@@ -144,7 +144,7 @@ def test_a_key_has_quotas_of_its_own(client: TestClient, bearer: Bearer, limit: 
     assert predict(client, key, png()).status_code == 200
     refused = predict(client, key, png())
     assert refused.status_code == 429
-    assert "of the API key" in refused.json()["detail"]
+    assert "API key's monthly quota" in refused.json()["detail"]
     assert predict(client, bearer, png()).status_code == 200
     found = usage(client, key)
     assert (found["requests"], found["limits"]["requests"], found["remaining"]["requests"]) == (2, 5, 3)

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from auth.accounts.passwords import PasswordHasher
 from auth.accounts.service import AccountService
 from auth.accounts.store import UserStore
-from auth.errors import BadCredentials, HashingBusy, TooManyGuesses
+from auth.errors import BadCredentials, HashingBusy, LoginThrottled
 from auth.login.service import MAX_CONCURRENT, MAX_CONCURRENT_PER_ACCOUNT, LoginService
 from auth.login.throttle import LoginThrottle
 from auth.login.totp import OneTimeCodes
@@ -121,7 +121,7 @@ async def test_early_attempts_are_rejected_before_hashing(engine: AsyncEngine) -
         for _ in range(3):
             with pytest.raises(BadCredentials):
                 await logins.log_in("ada", WRONG, "", ADDRESS)
-        with pytest.raises(TooManyGuesses):
+        with pytest.raises(LoginThrottled):
             await logins.log_in("ada", GOOD, "", ADDRESS)
         assert hasher.verifications == 3
         now += timedelta(seconds=1)

@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from auth.accounts.store import User, UserStore
-from auth.errors import TooManyGuesses
+from auth.errors import LoginThrottled
 from auth.login.throttle import NETWORK_KNOWN_FOR, RESET_AFTER, LoginThrottle, compute_wait_s
 from auth.principal import Role
 from auth.tables import known_addresses, login_failures
@@ -61,7 +61,7 @@ async def get_wait_s(throttle: LoginThrottle, name: str, address: str) -> int:
     """Return the seconds that the next attempt would have to wait, without counting one."""
     try:
         await throttle.withdraw(await throttle.start(name, address))
-    except TooManyGuesses as error:
+    except LoginThrottled as error:
         return error.retry_after_s
     return 0
 
@@ -201,7 +201,7 @@ async def test_one_of_many_concurrent_attempts_is_checked(
         outcomes = await asyncio.gather(*attempts, return_exceptions=True)
     finally:
         await other_engine.dispose()
-    assert [type(outcome) for outcome in outcomes].count(TooManyGuesses) == 39
+    assert [type(outcome) for outcome in outcomes].count(LoginThrottled) == 39
     assert await get_wait_s(throttle, "ada", AWAY) == 2
 
 

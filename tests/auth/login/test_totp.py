@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from auth.accounts.passwords import PasswordHasher
 from auth.accounts.service import AccountService
 from auth.accounts.store import User, UserChange, UserStore
-from auth.errors import BadCode, BadCredentials, InvalidGrant, MissingCode, TooManyGuesses, TotpConflict
+from auth.errors import BadCode, BadCredentials, InvalidGrant, LoginThrottled, MissingCode, TotpConflict
 from auth.login.data_keys import is_data_key, new_data_key
 from auth.login.service import LoginService
 from auth.login.throttle import LoginThrottle
@@ -260,5 +260,5 @@ async def test_wrong_codes_delay_further_attempts(logins: LoginService) -> None:
     for _ in range(3):
         with pytest.raises(BadCode):
             await logins.log_in("ada", PASSWORD, "abcdef", HERE)
-    with pytest.raises(TooManyGuesses):
+    with pytest.raises(LoginThrottled):
         await logins.log_in("ada", PASSWORD, "abcdef", HERE)
