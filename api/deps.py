@@ -31,7 +31,6 @@ from auth.login.service import LoginService
 from auth.login.totp import OneTimeCodes
 from auth.principal import Principal, Scope
 from auth.quotas.meter import UsageMeter
-from auth.sessions import SessionStore
 from auth.tokens.access import TokenAuthority
 from auth.tokens.keyring import Keyring
 from monitoring.audit.store import AuditStore
@@ -75,16 +74,11 @@ def _provide(select: Callable[[Services], T]) -> Callable[[Request], Awaitable[T
     return provide
 
 
-async def _provide_pipeline(request: Request) -> PredictionPipeline:
-    return get_pipeline(request)
-
-
 Auth = Annotated[AuthServices, Depends(_provide(lambda services: services.auth))]
 Users = Annotated[AccountService, Depends(_provide(lambda services: services.auth.accounts))]
 Logins = Annotated[LoginService, Depends(_provide(lambda services: services.auth.logins))]
 Codes = Annotated[OneTimeCodes, Depends(_provide(lambda services: services.auth.one_time_codes))]
 Keys = Annotated[KeyStore, Depends(_provide(lambda services: services.auth.keys))]
-Sessions = Annotated[SessionStore, Depends(_provide(lambda services: services.auth.sessions))]
 Changes = Annotated[ChangeFeed, Depends(_provide(lambda services: services.auth.changes))]
 Tokens = Annotated[TokenAuthority, Depends(_provide(lambda services: services.auth.tokens))]
 SigningKeys = Annotated[Keyring, Depends(_provide(lambda services: services.auth.keyring))]
@@ -94,7 +88,6 @@ History = Annotated[LedgerReader, Depends(_provide(lambda services: services.rec
 SettingsDep = Annotated[Settings, Depends(_provide(lambda services: services.runtime.settings))]
 HealthDep = Annotated[Health, Depends(_provide(lambda services: services.runtime.health))]
 DrainingDep = Annotated[Draining, Depends(_provide(lambda services: services.runtime.draining))]
-Pipeline = Annotated[PredictionPipeline, Depends(_provide_pipeline)]
 
 
 class Caller(OAuth2PasswordBearer):
