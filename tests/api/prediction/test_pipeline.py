@@ -29,7 +29,7 @@ async def occupied(open_transport: OpenTransport, **changes: Any) -> AsyncIterat
     backend = GatedBackend()
     async with open_transport(backend, workers=1, **changes) as transport:
         first = asyncio.create_task(transport.run(IMAGE))
-        await until(lambda: backend.inside == 1)
+        await until(lambda: backend.in_progress == 1)
         try:
             yield transport
         finally:
@@ -81,7 +81,7 @@ async def test_a_charge_that_the_transaction_refuses_is_recorded_once(open_trans
     backend = GatedBackend()
     async with open_transport(backend, quota=1, workers=2) as transport:
         both = asyncio.gather(transport.run(IMAGE), transport.run(IMAGE), return_exceptions=True)
-        await until(lambda: backend.inside == 2)
+        await until(lambda: backend.in_progress == 2)
         backend.gate.set()
         results = await both
     assert sum(isinstance(result, QuotaExceeded) for result in results) == 1
@@ -156,7 +156,7 @@ async def test_full_memory_is_recorded_once(open_transport: OpenTransport) -> No
     """A request that finds no memory for its body is refused unread, counted and recorded once."""
     async with open_transport(memory_megabytes=64) as transport:
         memory = transport.serving.memory
-        async with memory.reserved_for(memory.largest, "ben", math.inf):
+        async with memory.reserve(memory.largest, "ben", math.inf):
             with pytest.raises(MemoryFull):
                 await transport.run(IMAGE, timeout_s=0.02)
         assert transport.bodies_read == 0
