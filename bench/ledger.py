@@ -24,10 +24,11 @@ import auth
 import monitoring
 from auth.tokens.jws import generate_signing_key
 from bench.serving import ATALAYA
+from monitoring.chains.ids import MonotonicIds
 from monitoring.chains.signing import Signer, new_private_key
+from monitoring.chains.timestamps import format_timestamp
 from monitoring.ledger.chain import Chain
-from monitoring.ledger.entries import Draft, written_time
-from monitoring.ledger.identity import Ids
+from monitoring.ledger.entries import EntryDraft
 from monitoring.ledger.store import LedgerStore
 from storage.engine import open_blocking_engine, open_engine
 from storage.migrations import migrate
@@ -59,17 +60,17 @@ def _facts(number: int) -> dict[str, object]:
     }
 
 
-def fill(store: LedgerStore, chain: Chain, ids: Ids, entries: int) -> None:
+def fill(store: LedgerStore, chain: Chain, ids: MonotonicIds, entries: int) -> None:
     """Append so many entries to a chain, in transactions of AT_ONCE, with checkpoints between them."""
     for begun in range(0, entries, AT_ONCE):
-        now = written_time(datetime.now(UTC))
+        now = format_timestamp(datetime.now(UTC))
         numbers = range(begun, min(begun + AT_ONCE, entries))
-        links = chain.links([Draft(ids.new(), now, _facts(number)) for number in numbers])
+        links = chain.link([EntryDraft(ids.new(), now, _facts(number)) for number in numbers])
         with store.transaction() as connection:
             store.append(connection, links, chain)
         chain.advance(links)
         if begun // AT_ONCE % CHECKPOINT_EVERY == 0:
-            store.checkpoint()
+            store.write_checkpoint()
 
 
 def verified(url: str, folder: str, key: str) -> tuple[float, float, str]:
@@ -92,13 +93,13 @@ def measure(folder: str, entries: int) -> bool:
     url, signer = f"sqlite:///{folder}/ledger.db", Signer(new_private_key())
     asyncio.run(_prepare(url))
     engine = open_blocking_engine(url).execution_options(**WRITING)
-    store, ids, seen = LedgerStore(engine, signer), Ids(), []
+    store, ids, seen = LedgerStore(engine, signer), MonotonicIds(), []
     for size in (entries // 10, entries - entries // 10):
         for _ in range(WRITERS):
             chain = Chain(ids.new())
             store.open_chain(chain.writer)
             fill(store, chain, ids, size // WRITERS)
-        store.checkpoint()
+        store.write_checkpoint()
         seconds, megabytes, said = verified(url, folder, signer.public_key)
         seen.append((seconds, megabytes))
         print(f"{said.partition(',')[0]:<40}{seconds:>7.1f} s{megabytes:>8.0f} MB at the most", flush=True)

@@ -1,4 +1,4 @@
-"""What the watchtower refuses, as classes with a stable code.
+"""What the monitoring package raises, as classes with a stable code.
 
     MonitoringError
     ├── AuditUnavailable     audit_unavailable
@@ -10,7 +10,7 @@
     ├── BadLedgerKey         bad_ledger_key        start-up and command line only
     └── BadExport            bad_export            command line only
 
-Transports map these classes; nothing here knows an HTTP status, and no message holds a secret.
+Transports map these classes; nothing here knows an HTTP status, and no message contains a secret.
 """
 
 from __future__ import annotations
@@ -19,80 +19,82 @@ from typing import ClassVar
 
 
 class MonitoringError(Exception):
-    """Base of the room's errors; its message is one sentence that says what to do."""
+    """Base of this package's errors; the message is one sentence that says what to do."""
 
     code: ClassVar[str]
 
 
 class AuditUnavailable(MonitoringError):
-    """What must not happen unrecorded cannot be recorded now."""
+    """The audit log cannot be written or read; what must be recorded is refused."""
 
     code = "audit_unavailable"
 
     def __init__(self) -> None:
-        super().__init__("The record of access cannot be written or read. Check the database, or try again later.")
+        super().__init__("The audit log cannot be written or read. Check the database, or try again later.")
 
 
 class LedgerUnavailable(MonitoringError):
-    """The ledger's tables cannot be reached; what is answered meanwhile waits in the spool."""
+    """The database of the ledger is unavailable; new entries are spooled."""
 
     code = "ledger_unavailable"
 
     def __init__(self) -> None:
-        super().__init__("The prediction ledger cannot be read now. Check the database, or try again later.")
+        super().__init__("The prediction ledger is unavailable. Check the database, or try again later.")
 
 
 class LedgerFull(MonitoringError):
-    """Neither the database nor the spool takes an entry: what cannot be recorded is not answered."""
+    """Neither the database nor the spool accepts an entry; a prediction that cannot be recorded is not returned."""
 
     code = "ledger_full"
     retry_after_s = 5
 
     def __init__(self) -> None:
-        super().__init__("Predictions cannot be recorded now, so none is answered. Try again later.")
+        super().__init__("Predictions cannot be recorded now, and are not returned unrecorded. Try again later.")
 
 
 class LedgerInUse(MonitoringError):
-    """What was removed is out of the tables, but somebody who reads an older state keeps its text in SQLite's files."""
+    """Rows were deleted, but a reader of an older snapshot keeps their text in SQLite's files."""
 
     code = "ledger_in_use"
 
     def __init__(self) -> None:
         super().__init__(
-            "The entries are removed, but their text is still in the database's files: another program is reading. "
-            "Run this again when no export, check or backup is running."
+            "The entries are removed, but their text is still in the database's files, because another program is "
+            "reading. Run this again when no export, verification or backup is running."
         )
 
 
 class LedgerDamaged(MonitoringError):
-    """What is to be removed is not what was written: a signature of ours must not make up for that."""
+    """Rows that were to be removed were changed; they are kept, since a signed stump or erasure would hide that."""
 
     code = "ledger_damaged"
 
     def __init__(self, problem: str) -> None:
-        super().__init__(f"{problem}, so it is left as it is. `atalaya ledger verify` says more.")
+        super().__init__(f"{problem}, so it was kept. Run `atalaya ledger verify` for details.")
 
 
 class PredictionNotFound(MonitoringError):
-    """No prediction of that id that the caller may see."""
+    """There is no prediction with that id that the caller may read."""
 
     code = "prediction_not_found"
 
     def __init__(self) -> None:
-        super().__init__("There is no such prediction of yours. Check the id, or list yours at /v1/predictions.")
+        super().__init__("You have no prediction with this id. Check the id, or list yours at /v1/predictions.")
 
 
 class BadLedgerKey(MonitoringError):
+    """A key of the ledger is malformed."""
+
     code = "bad_ledger_key"
 
     def __init__(self) -> None:
         super().__init__(
-            "A ledger key is 32 bytes in base64. `atalaya secrets init` makes one, and `atalaya ledger key` shows the "
-            "public half."
+            "A ledger key is 32 bytes in base64. `atalaya secrets init` generates one, and `atalaya ledger key` prints "
+            "its public key."
         )
 
 
 class BadExport(MonitoringError):
-    """A file that is no export of a ledger; the message says where it is wrong."""
+    """A file is not an intact export of a ledger; the message names the first problem."""
 
     code = "bad_export"

@@ -1,4 +1,4 @@
-"""`atalaya audit`: read, check, hand out and shorten the record of access."""
+"""`atalaya audit`: print, verify, export and prune the audit log."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from typing import TYPE_CHECKING, Annotated, TextIO, TypeVar
 
 import typer
 
+from api.commands.anchors import parse_anchor
 from api.commands.database import command_actor, run_with_engine
 from api.commands.output import JsonFlag, print_json
 from api.commands.times import parse_time
 from api.errors import CommandFailed
 from api.settings import load_settings
+from monitoring.chains.anchors import Anchor
 
 if TYPE_CHECKING:
-    from monitoring.audit.chain import Anchor, Finding
-    from monitoring.audit.events import Entry
-    from monitoring.audit.store import AuditStore, Filter
+    from monitoring.audit.events import AuditEntry
+    from monitoring.audit.store import AuditFilter, AuditStore
 
-app = typer.Typer(help="Read and check the record of access.", invoke_without_command=True)
+app = typer.Typer(help="Print, verify, export and prune the audit log.", invoke_without_command=True)
 
 T = TypeVar("T")
 _NEWEST = 50
@@ -37,52 +38,58 @@ def audit(
     since: Annotated[
         datetime | None,
         typer.Option(
-            parser=parse_time, metavar="TIME", help=f"From this moment on (ISO 8601); the newest {_NEWEST} if absent."
+            parser=parse_time,
+            metavar="TIME",
+            help=f"Only entries from this time on (ISO 8601). Default: the newest {_NEWEST}.",
         ),
     ] = None,
     export: Annotated[
-        Path | None, typer.Option(help="Write all of it to a file, or - for standard output, as JSON lines.")
+        Path | None, typer.Option(help="Write the entries to a file as JSON lines; - for standard output.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Print the record of access, oldest first."""
+    """Print the audit log, oldest entry first."""
     if context.invoked_subcommand is not None:
         return
-    from monitoring.audit.store import Filter
+    from monitoring.audit.store import AuditFilter
 
-    wanted = Filter(event=event, since=since)
+    selected = AuditFilter(event=event, since=since)
     if export is not None:
-        _export(wanted, export)
+        _export(selected, export)
         return
-    entries = _found(wanted)
+    entries = _read_entries(selected)
     if as_json:
-        print_json([entry.document() for entry in entries])
+        print_json([entry.to_dict() for entry in entries])
         return
     for entry in entries:
-        typer.echo(_line(entry))
+        typer.echo(_format_entry(entry))
 
 
 @app.command("verify")
 def verify(
     anchor: Annotated[
-        str | None, typer.Option(help="SEQ:HASH of an earlier check, kept elsewhere: the entry must still be there.")
+        Anchor | None,
+        typer.Option(
+            parser=parse_anchor, metavar="SEQ:HASH", help="Require this entry, which an earlier verification printed."
+        ),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Check every entry's hash and the order of all; say which entry is wrong."""
-    noted = _anchor(anchor) if anchor else None
-    finding = _with_store(lambda store: store.verify(noted))
+    """Verify the hash of every entry and their order; name the first wrong entry."""
+    report = _with_store(lambda store: store.verify(anchor))
+    last = report.anchor
     if as_json:
-        print_json({"ok": finding.problem is None, **_as_dict(finding)})
-    if finding.problem is not None:
-        raise CommandFailed(finding.problem)
+        result = {"entries": report.entries, "seq": last.number, "hash": last.hash, "problem": report.problem}
+        print_json({"ok": report.problem is None, **result})
+    if report.problem is not None:
+        raise CommandFailed(report.problem)
     if not as_json:
-        typer.echo(f"{finding.entries} entries, unchanged. Keep this elsewhere: {finding.seq}:{finding.hash}")
+        typer.echo(f"{report.entries} entries, unchanged. Keep this elsewhere: {last.number}:{last.hash}")
 
 
 @app.command("prune")
 def prune(as_json: JsonFlag = False) -> None:
-    """Remove the entries older than MONITORING__AUDIT_KEEP_DAYS; what is left still verifies."""
+    """Remove the entries older than MONITORING__AUDIT_KEEP_DAYS; the rest still verifies."""
     days = load_settings().monitoring.audit_keep_days
     before = datetime.now(UTC) - timedelta(days=days)
     removed = _with_store(lambda store: store.prune(before, command_actor()))
@@ -92,33 +99,33 @@ def prune(as_json: JsonFlag = False) -> None:
         typer.echo(f"{removed} entries older than {days} days removed.")
 
 
-def _found(wanted: Filter) -> Sequence[Entry]:
-    """Oldest first: everything since a moment, or the newest."""
+def _read_entries(selected: AuditFilter) -> Sequence[AuditEntry]:
+    """Return the selected entries, oldest first; without a time only the newest."""
 
-    async def find(store: AuditStore) -> Sequence[Entry]:
-        if wanted.since is None:
-            return list(reversed(await store.newest(wanted, _NEWEST)))
-        return [entry async for entry in store.every(wanted)]
+    async def read(store: AuditStore) -> Sequence[AuditEntry]:
+        if selected.since is None:
+            return list(reversed(await store.list_newest(selected, _NEWEST)))
+        return [entry async for entry in store.iterate(selected)]
 
-    return _with_store(find)
+    return _with_store(read)
 
 
-def _export(wanted: Filter, path: Path) -> None:
-    """One entry a line, whole, so that whoever gets the file can check the hashes."""
+def _export(selected: AuditFilter, path: Path) -> None:
+    """Write complete entries, one a line, so that a recipient can verify the hashes."""
 
     async def write(store: AuditStore) -> int:
         written = 0
-        with nullcontext(sys.stdout) if str(path) == "-" else _private(path) as file:
-            async for entry in store.every(wanted):
-                print(json.dumps(entry.document()), file=file)
+        with nullcontext(sys.stdout) if str(path) == "-" else _open_private(path) as file:
+            async for entry in store.iterate(selected):
+                print(json.dumps(entry.to_dict()), file=file)
                 written += 1
         return written
 
     typer.echo(f"{_with_store(write)} entries exported.", err=True)
 
 
-def _private(path: Path) -> TextIO:
-    """Readable by its owner alone: addresses are in it."""
+def _open_private(path: Path) -> TextIO:
+    """Open a file that only its owner can read: it contains addresses."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w")
 
 
@@ -128,32 +135,16 @@ def _with_store(act: Callable[[AuditStore], Awaitable[T]]) -> T:
     return run_with_engine(load_settings(), lambda engine: act(AuditStore(engine)))
 
 
-def _anchor(text: str) -> Anchor:
-    """Raises BadParameter."""
-    from monitoring.audit.chain import Anchor
-
-    seq, _, digest = text.partition(":")
-    if not seq.isdecimal() or not digest:
-        raise typer.BadParameter(
-            "--anchor: give it as `atalaya audit verify` printed it, a number, a colon and a hash."
-        )
-    return Anchor(int(seq), digest)
-
-
-def _as_dict(finding: Finding) -> dict[str, object]:
-    return {"entries": finding.entries, "seq": finding.seq, "hash": finding.hash, "problem": finding.problem}
-
-
-def _line(entry: Entry) -> str:
-    """What matters to people; the rest is in the JSON."""
-    detail = entry.document()["detail"]
-    more = detail.items() if isinstance(detail, dict) else [("detail", entry.detail)]
-    named = [("actor", entry.actor), ("target", entry.target), ("address", entry.address), *more]
+def _format_entry(entry: AuditEntry) -> str:
+    """Format what matters to people; the JSON form has the rest."""
+    detail = entry.to_dict()["detail"]
+    details = detail.items() if isinstance(detail, dict) else [("detail", entry.detail)]
+    fields = [("actor", entry.actor), ("target", entry.target), ("address", entry.address), *details]
     times = f" x{entry.count}" if entry.count > 1 else ""
-    words = " ".join(f"{name}={_quoted(str(value))}" for name, value in named if value)
+    words = " ".join(f"{name}={_quote(str(value))}" for name, value in fields if value)
     return f"{entry.seq} {entry.at} {entry.event} {entry.outcome}{times} {words}"
 
 
-def _quoted(value: str) -> str:
-    """One word, whatever is in it: an entry that somebody changed must not speak to the terminal."""
+def _quote(value: str) -> str:
+    """Return one printable word: a changed entry must not send control characters to the terminal."""
     return value if value.isprintable() and " " not in value else json.dumps(value)

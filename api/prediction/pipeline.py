@@ -123,7 +123,7 @@ class PredictionPipeline:
 
     def record_refusal(self, origin: RequestOrigin, error: Exception) -> None:
         """Record a request that got no prediction. For transports: only what they refuse without calling `run`."""
-        self._recording.ledger.refuse(describe_refusal(origin, *self._classify_error(error)))
+        self._recording.ledger.record_refusal(describe_refusal(origin, *self._classify_error(error)))
 
     def _reserve_memory(self, request: PredictionRequest, deadline: float) -> AbstractAsyncContextManager[Reservation]:
         amount = estimate_body_bytes(request.content_length, self._memory.largest)
@@ -135,7 +135,7 @@ class PredictionPipeline:
             # While requests wait for a worker, predictions share transactions: each commit costs time of a core.
             share = self._predictions.queue.waiting > 0
             facts = describe_prediction(origin, prediction)
-            return await self._recording.ledger.record(facts, encode_charge(charge), has_time=share)
+            return await self._recording.ledger.record(facts, encode_charge(charge), linger=share)
         finally:
             self._metrics.stage_seconds.labels("commit").observe(time.perf_counter() - started)
 

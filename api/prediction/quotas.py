@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from auth.principal import Principal
 from auth.quotas.meter import UsageMeter
 from auth.quotas.tallies import Limits, QuotaCharge, list_owners
-from monitoring.ledger.journal import Charge, Refusal
+from monitoring.ledger.charges import Charge, ChargeRefusal
 
 
 class QuotaChargeRecorder:
@@ -20,9 +20,9 @@ class QuotaChargeRecorder:
     def __init__(self, meter: UsageMeter) -> None:
         self._meter = meter
 
-    def charge(self, connection: Connection, charges: Sequence[Charge]) -> Sequence[Refusal | None]:
+    def charge(self, connection: Connection, charges: Sequence[Charge]) -> Sequence[ChargeRefusal | None]:
         refusals = self._meter.charge(connection, [decode_charge(charge) for charge in charges])
-        return [Refusal(error, HTTPStatus.TOO_MANY_REQUESTS, error.code) if error else None for error in refusals]
+        return [ChargeRefusal(error, HTTPStatus.TOO_MANY_REQUESTS, error.code) if error else None for error in refusals]
 
     def charge_deferred(self, connection: Connection, charges: Sequence[Charge]) -> None:
         self._meter.charge_deferred(connection, [decode_charge(charge) for charge in charges])

@@ -1,4 +1,4 @@
-"""`GET /v1/audit`: the record of access, newest first."""
+"""`GET /v1/audit`: the audit log, newest entry first."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 
 from api.deps import AuditLog, Caller
 from auth.principal import Scope
-from monitoring.audit.events import Entry
-from monitoring.audit.store import Filter
+from monitoring.audit.events import AuditEntry
+from monitoring.audit.store import AuditFilter
 
 router = APIRouter(tags=["monitoring"], dependencies=[Depends(Caller(Scope.AUDIT_READ))])
 
-_MOST = 500
+_MAX_LIMIT = 500
 
 
-class AuditEntry(BaseModel):
+class AuditEntryResponse(BaseModel):
     """`hash` is SHA-256 over the other fields, and `previous` the hash of the entry before."""
 
     seq: int
@@ -30,57 +30,57 @@ class AuditEntry(BaseModel):
     target: str = Field(description="a kind, a colon and an id")
     address: str
     request_id: str
-    # Anything: an entry that somebody changed is shown as it is.
+    # Any type: an entry that was changed in the database is returned as it is.
     detail: Any
-    count: int = Field(description="how many equal acts this entry stands for")
+    count: int = Field(description="how many equal events this entry counts")
     previous: str
     hash: str
 
     @classmethod
-    def of(cls, entry: Entry) -> AuditEntry:
-        return cls(**entry.document())
+    def of(cls, entry: AuditEntry) -> AuditEntryResponse:
+        return cls(**entry.to_dict())
 
 
-class AuditPage(BaseModel):
-    entries: list[AuditEntry]
+class AuditPageResponse(BaseModel):
+    entries: list[AuditEntryResponse]
     next: str | None = Field(description="the `cursor` of the next, older page; null on the last one")
 
 
-def _no_number(value: object) -> object:
+def _reject_number(value: object) -> object:
     if isinstance(value, str) and value[4:5] != "-":
         raise ValueError("must be a date and a time, as in 2026-11-23T12:00:00Z")
     return value
 
 
-def _in_utc(moment: datetime) -> datetime:
+def _to_utc(moment: datetime) -> datetime:
     try:
         return moment.astimezone(UTC)
     except OverflowError:
         raise ValueError("must be between the years 1 and 9999 in UTC") from None
 
 
-# A number would be taken for seconds since 1970.
-Moment = Annotated[AwareDatetime, BeforeValidator(_no_number), AfterValidator(_in_utc)]
+# Pydantic would take a number for seconds since 1970.
+Timestamp = Annotated[AwareDatetime, BeforeValidator(_reject_number), AfterValidator(_to_utc)]
 
 
 class AuditQuery(BaseModel):
-    """Which entries, and which page of them."""
+    """Selects entries, and a page of them."""
 
     event: str | None = None
     outcome: str | None = None
     actor: str | None = None
-    since: Moment | None = Field(None, description="with its offset; this moment counts in")
-    until: Moment | None = Field(None, description="with its offset; this moment does not count")
-    limit: int = Field(100, ge=1, le=_MOST)
-    cursor: str | None = Field(None, pattern=r"^[1-9][0-9]{0,17}$", description="`next` of the page before")
+    since: Timestamp | None = Field(None, description="with its offset; inclusive")
+    until: Timestamp | None = Field(None, description="with its offset; exclusive")
+    limit: int = Field(100, ge=1, le=_MAX_LIMIT)
+    cursor: str | None = Field(None, pattern=r"^[1-9][0-9]{0,17}$", description="`next` of the previous page")
 
 
 @router.get("/v1/audit")
-async def audit(audit_log: AuditLog, asked: Annotated[AuditQuery, Query()]) -> AuditPage:
-    """Every log-in, refusal and act of administration, in the order of a chain of hashes."""
-    wanted = Filter(asked.event, asked.outcome, asked.actor, asked.since, asked.until)
-    before = int(asked.cursor) if asked.cursor else None
-    found = await audit_log.newest(wanted, asked.limit + 1, before)
-    page = found[: asked.limit]
-    following = str(page[-1].seq) if len(found) > asked.limit else None
-    return AuditPage(entries=[AuditEntry.of(entry) for entry in page], next=following)
+async def audit(audit_log: AuditLog, query: Annotated[AuditQuery, Query()]) -> AuditPageResponse:
+    """Every log-in, refused request and administrative action, in the order of the hash chain."""
+    selected = AuditFilter(query.event, query.outcome, query.actor, query.since, query.until)
+    before = int(query.cursor) if query.cursor else None
+    entries = await audit_log.list_newest(selected, query.limit + 1, before)
+    page = entries[: query.limit]
+    next_cursor = str(page[-1].seq) if len(entries) > query.limit else None
+    return AuditPageResponse(entries=[AuditEntryResponse.of(entry) for entry in page], next=next_cursor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, Field
 
 from api.schemas.predictions import ImageResponse, LabelProbability, ModelResponse
-from monitoring.ledger.reader import Past
+from monitoring.ledger.entries import EntryWithPayload
 
 
 class Proof(BaseModel):
@@ -35,8 +35,8 @@ class PastPrediction(BaseModel):
     proof: Proof
 
     @classmethod
-    def of(cls, past: Past) -> PastPrediction:
-        facts, entry = past.facts, past.entry
+    def of(cls, recorded: EntryWithPayload) -> PastPrediction:
+        facts, entry = recorded.read_facts(), recorded.entry
         output = facts["output"] or {"label": None, "confidence": None, "probabilities": {}}
         ranked = sorted(output["probabilities"].items(), key=lambda pair: -pair[1])
         return cls(

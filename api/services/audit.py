@@ -46,6 +46,6 @@ class AuditRecorder:
             event, outcome, actor=actor, target=target, address=address, request_id=request_id, detail=detail
         )
         if outcome in BACKGROUND_OUTCOMES:
-            self._trail.refuse(recorded)
+            self._trail.record_refusal(recorded)
         else:
             await self._trail.write(recorded)

@@ -13,10 +13,11 @@ from api.settings import Settings
 from monitoring.audit.store import AuditStore
 from monitoring.audit.trail import AuditTrail
 from monitoring.chains.signing import Signer
-from monitoring.ledger.journal import ChargeRecorder, Journal, SpoolPolicy
-from monitoring.ledger.ledger import Ledger
-from monitoring.ledger.ledger import State as LedgerState
+from monitoring.ledger.charges import ChargeRecorder
+from monitoring.ledger.journal import Journal
+from monitoring.ledger.ledger import Ledger, LedgerState
 from monitoring.ledger.reader import LedgerReader
+from monitoring.ledger.spool.folder import SpoolFolder
 from monitoring.ledger.store import LedgerStore
 from monitoring.metrics import Metrics
 from storage.engine import open_blocking_engine, sqlite_path
@@ -59,8 +60,8 @@ def open_journal(settings: Settings, charges: ChargeRecorder) -> Journal:
     url = settings.database_url.get_secret_value()
     engine = open_blocking_engine(url, LEDGER_WAIT_S)
     store = LedgerStore(engine.execution_options(**WRITING), Signer(settings.ledger_key()))
-    spool = SpoolPolicy(settings.ledger.spool_folder, settings.ledger.spool_megabytes * 1_000_000, sqlite_path(url))
-    return Journal(store, charges, spool, keep=settings.ledger.enabled)
+    folder = SpoolFolder(settings.ledger.spool_folder, settings.ledger.spool_megabytes * 1_000_000, sqlite_path(url))
+    return Journal(store, charges, folder, enabled=settings.ledger.enabled)
 
 
 def _report_ledger_state(metrics: Metrics) -> Callable[[LedgerState, int], None]:

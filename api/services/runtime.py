@@ -12,8 +12,7 @@ from api.rate_limits.limiter import CallerLimits
 from api.settings import Settings
 from monitoring.errors import LedgerFull
 from monitoring.health import Check, Health
-from monitoring.ledger.ledger import Ledger
-from monitoring.ledger.ledger import State as LedgerState
+from monitoring.ledger.ledger import Ledger, LedgerState
 from monitoring.metrics import Metrics
 from storage.errors import DatabaseUnavailable
 from storage.transactions import ping

@@ -1,1 +1,1 @@
-"""The audit log: who did what to whom, in a hash chain that shows any later change."""
+"""The audit log: a hash chain of security events, in which any later change shows."""

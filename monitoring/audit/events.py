@@ -1,4 +1,4 @@
-"""What happened, in words that are safe to keep; and its place in the chain."""
+"""Audit events, with texts that are safe to store, and the chained entries made of them."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Row
-from uuid_utils import uuid7
 
+from monitoring.chains.ids import new_id
+from monitoring.chains.timestamps import format_timestamp
 from monitoring.redaction import REDACTED, is_secret_name, redact
 
-GENESIS = "0" * 64  # what the first entry names as its previous hash
-PRUNED = ("audit", "pruned")  # the oldest entries were removed
+PRUNED = ("audit", "pruned")  # event and outcome of the entry that records a removal of the oldest entries
 NAME_LENGTH = 320
 
 _WORD_LENGTH = 32
 _SHORT_LENGTH = 64
 _VALUE_LENGTH = 256
-_VALUES = 16
-_VARIOUS = '{"from":"various"}'
-_LOOKED_AT = 4096  # characters; masking what is then cut off would be wasted time
+_MAX_DETAILS = 16
+_VARIOUS_DETAIL = '{"from":"various"}'
+_REDACTED_LENGTH = 4096  # characters; redacting what is cut off afterwards would waste time
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """One act, or `count` equal ones since `at` (UTC). Make it with `new_event`."""
+class AuditEvent:
+    """One event, or `count` equal ones since `at` (UTC). Create it with `new_event`."""
 
     at: datetime
     event: str
@@ -41,22 +41,22 @@ class Event:
     count: int = 1
 
     @property
-    def kind(self) -> tuple[str, ...]:
-        """What equal events have in common: everything but when, and in which request."""
+    def merge_key(self) -> tuple[str, ...]:
+        """What equal events have in common: everything but the time and the request."""
         return self.event, self.outcome, self.actor, self.target, self.address, self.detail
 
-    def again(self, count: int) -> Event:
-        """This event, and `count` more like it."""
-        return replace(self, count=self.count + count)
+    def merge(self, other: AuditEvent) -> AuditEvent:
+        """Return this event, counted together with an equal one."""
+        return replace(self, count=self.count + other.count)
 
-    def without_particulars(self) -> Event:
-        """What alone is kept of one event among very many."""
-        return replace(self, actor="", target="", address="", request_id="", detail=_VARIOUS)
+    def without_details(self) -> AuditEvent:
+        """Return the event reduced to its name, outcome and count."""
+        return replace(self, actor="", target="", address="", request_id="", detail=_VARIOUS_DETAIL)
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """A row of the record. `hash` covers every other field, `previous` is the hash of the entry before."""
+class AuditEntry:
+    """A row of the audit log. `hash` covers every other field, `previous` is the hash of the entry before."""
 
     seq: int
     id: str
@@ -72,16 +72,16 @@ class Entry:
     previous: str
     hash: str
 
-    def computed_hash(self) -> str:
-        """SHA-256 over the fields in their order, as one JSON list in ASCII without spaces."""
+    def compute_hash(self) -> str:
+        """Return the SHA-256, in hex, of the other fields in order, as one JSON list in ASCII without spaces."""
         fields = json.dumps(astuple(self)[:-1], separators=(",", ":"))
         return hashlib.sha256(fields.encode()).hexdigest()
 
-    def document(self) -> dict[str, Any]:
-        """The entry as JSON shows it, with the detail as an object where it is one."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, ready for JSON, with the detail as an object where it can be parsed."""
         try:
             detail = json.loads(self.detail)
-        except ValueError:  # somebody changed it
+        except ValueError:  # the row was changed in the database
             detail = self.detail
         return {**asdict(self), "detail": detail}
 
@@ -95,26 +95,26 @@ def new_event(
     address: str = "",
     request_id: str = "",
     detail: Mapping[str, str] | None = None,
-) -> Event:
-    """What happened just now, with secrets masked, control characters escaped and lengths capped."""
-    return Event(
+) -> AuditEvent:
+    """Create an event that happens now, with secrets masked, control characters escaped and texts truncated."""
+    return AuditEvent(
         datetime.now(UTC),
-        safe_text(event, _WORD_LENGTH),
-        safe_text(outcome, _WORD_LENGTH),
-        safe_text(actor, NAME_LENGTH),
-        safe_text(target, NAME_LENGTH),
-        safe_text(address, _SHORT_LENGTH),
-        safe_text(request_id, _SHORT_LENGTH),
-        _safe_detail(detail or {}),
+        sanitize(event, _WORD_LENGTH),
+        sanitize(outcome, _WORD_LENGTH),
+        sanitize(actor, NAME_LENGTH),
+        sanitize(target, NAME_LENGTH),
+        sanitize(address, _SHORT_LENGTH),
+        sanitize(request_id, _SHORT_LENGTH),
+        _encode_detail(detail or {}),
     )
 
 
-def entry_of(event: Event, seq: int, previous: str) -> Entry:
-    """The event as the next entry of the chain."""
-    entry = Entry(
+def build_entry(event: AuditEvent, seq: int, previous: str) -> AuditEntry:
+    """Make the event the next entry of the chain."""
+    entry = AuditEntry(
         seq=seq,
-        id=str(uuid7()),
-        at=written_time(event.at),
+        id=new_id(),
+        at=format_timestamp(event.at),
         event=event.event,
         outcome=event.outcome,
         actor=event.actor,
@@ -126,34 +126,28 @@ def entry_of(event: Event, seq: int, previous: str) -> Entry:
         previous=previous,
         hash="",
     )
-    return replace(entry, hash=entry.computed_hash())
+    return replace(entry, hash=entry.compute_hash())
 
 
-def entry_from(row: Row[Any]) -> Entry:
-    """The entry in a row of the record's table."""
-    return Entry(**row._mapping)
+def read_entry(row: Row[Any]) -> AuditEntry:
+    return AuditEntry(**row._mapping)
 
 
-def pruned_detail(seq: int, digest: str) -> dict[str, str]:
-    """The detail of the entry that tells of a removal: the last one that is gone, and its hash."""
+def build_pruned_detail(seq: int, digest: str) -> dict[str, str]:
+    """Build the detail of an entry that records pruning: number and hash of the last entry that was removed."""
     return {"through": str(seq), "hash": digest}
 
 
-def written_time(at: datetime) -> str:
-    """UTC in ISO 8601, to the microsecond: sorted as text it is sorted by time."""
-    return at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
-
-
-def safe_text(text: str, length: int) -> str:
-    """One line of printable characters, without credentials, of at most `length` characters."""
-    masked = redact(text[:_LOOKED_AT])
+def sanitize(text: str, length: int) -> str:
+    """Return one line of at most `length` printable characters, without credentials."""
+    masked = redact(text[:_REDACTED_LENGTH])
     escaped = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in masked)
     return escaped if len(escaped) <= length else f"{escaped[: length - 1]}…"
 
 
-def _safe_detail(detail: Mapping[str, str]) -> str:
-    kept = {
-        safe_text(name, _WORD_LENGTH): REDACTED if is_secret_name(name) else safe_text(value, _VALUE_LENGTH)
-        for name, value in list(detail.items())[:_VALUES]
+def _encode_detail(detail: Mapping[str, str]) -> str:
+    safe = {
+        sanitize(name, _WORD_LENGTH): REDACTED if is_secret_name(name) else sanitize(value, _VALUE_LENGTH)
+        for name, value in list(detail.items())[:_MAX_DETAILS]
     }
-    return json.dumps(kept, sort_keys=True, separators=(",", ":"))
+    return json.dumps(safe, sort_keys=True, separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""The record's rows: appended under the lock of one head row, so that all processes write one chain."""
+"""The rows of the audit log, appended under the lock of one head row: all processes write the same chain."""
 
 from __future__ import annotations
 
@@ -11,31 +11,33 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, Select, delete, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from monitoring.audit.chain import Anchor, Finding, check_chain
 from monitoring.audit.events import (
     NAME_LENGTH,
     PRUNED,
-    Entry,
-    Event,
-    entry_from,
-    entry_of,
+    AuditEntry,
+    AuditEvent,
+    build_entry,
+    build_pruned_detail,
     new_event,
-    pruned_detail,
-    safe_text,
-    written_time,
+    read_entry,
+    sanitize,
 )
 from monitoring.audit.tables import audit_events, audit_head
+from monitoring.audit.verification import verify_chain
+from monitoring.chains.anchors import Anchor
+from monitoring.chains.reports import VerificationReport
+from monitoring.chains.timestamps import format_timestamp
 from monitoring.errors import AuditUnavailable
 from storage.errors import DatabaseUnavailable
 from storage.transactions import reading, writing
 
 _CHUNK = 500
-_THE_HEAD = audit_head.c.id == 1
+_HEAD = audit_head.c.id == 1
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
-    """Which entries are asked for; what is None does not matter. `since` counts in, `until` does not."""
+class AuditFilter:
+    """Selects entries; a field that is None selects all. `since` is inclusive, `until` exclusive."""
 
     event: str | None = None
     outcome: str | None = None
@@ -46,15 +48,15 @@ class Filter:
     def conditions(self) -> Iterator[ColumnElement[bool]]:
         columns = audit_events.c
         if self.event is not None:
-            yield columns.event == safe_text(self.event, NAME_LENGTH)
+            yield columns.event == sanitize(self.event, NAME_LENGTH)
         if self.outcome is not None:
-            yield columns.outcome == safe_text(self.outcome, NAME_LENGTH)
+            yield columns.outcome == sanitize(self.outcome, NAME_LENGTH)
         if self.actor is not None:
-            yield columns.actor == safe_text(self.actor, NAME_LENGTH)
+            yield columns.actor == sanitize(self.actor, NAME_LENGTH)
         if self.since is not None:
-            yield columns.at >= written_time(self.since)
+            yield columns.at >= format_timestamp(self.since)
         if self.until is not None:
-            yield columns.at < written_time(self.until)
+            yield columns.at < format_timestamp(self.until)
 
 
 class AuditStore:
@@ -63,88 +65,89 @@ class AuditStore:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def append(self, events: Sequence[Event]) -> None:
+    async def append(self, events: Sequence[AuditEvent]) -> None:
         """Add entries in a transaction of their own; they are durable once this returns."""
-        async with _or_unavailable(writing(self._engine, strict=True)) as connection:
-            await _append(connection, events, await _locked_head(connection))
+        async with _audit_errors(writing(self._engine, strict=True)) as connection:
+            await _append(connection, events, await _lock_head(connection))
 
-    async def newest(self, wanted: Filter, limit: int, before: int | None = None) -> Sequence[Entry]:
+    async def list_newest(self, selected: AuditFilter, limit: int, before: int | None = None) -> Sequence[AuditEntry]:
         """Return at most `limit` entries, newest first, and only those with a `seq` below `before`."""
-        statement = _select(wanted).order_by(audit_events.c.seq.desc()).limit(limit)
+        statement = _select(selected).order_by(audit_events.c.seq.desc()).limit(limit)
         if before is not None:
             statement = statement.where(audit_events.c.seq < before)
-        async with _or_unavailable(reading(self._engine, strict=True)) as connection:
-            return [entry_from(row) for row in await connection.execute(statement)]
+        async with _audit_errors(reading(self._engine, strict=True)) as connection:
+            return [read_entry(row) for row in await connection.execute(statement)]
 
-    async def every(self, wanted: Filter) -> AsyncIterator[Entry]:
-        """Oldest first, however many there are; read in parts, so that no transaction stays open meanwhile."""
-        seen = 0
+    async def iterate(self, selected: AuditFilter) -> AsyncIterator[AuditEntry]:
+        """Yield all selected entries, oldest first; each chunk is read in a short transaction of its own."""
+        last_seq = 0
         while True:
-            statement = _select(wanted).where(audit_events.c.seq > seen).order_by(audit_events.c.seq).limit(_CHUNK)
-            async with _or_unavailable(reading(self._engine, strict=True)) as connection:
-                entries = [entry_from(row) for row in await connection.execute(statement)]
+            statement = (
+                _select(selected).where(audit_events.c.seq > last_seq).order_by(audit_events.c.seq).limit(_CHUNK)
+            )
+            async with _audit_errors(reading(self._engine, strict=True)) as connection:
+                entries = [read_entry(row) for row in await connection.execute(statement)]
             for entry in entries:
                 yield entry
             if len(entries) < _CHUNK:
                 return
-            seen = entries[-1].seq
+            last_seq = entries[-1].seq
 
-    async def verify(self, anchor: Anchor | None = None) -> Finding:
-        """Check the whole chain, and that it holds the entry that was noted earlier."""
-        async with _or_unavailable(reading(self._engine, strict=True)) as connection:
+    async def verify(self, anchor: Anchor | None = None) -> VerificationReport:
+        """Verify the whole chain, and that it contains the anchor."""
+        async with _audit_errors(reading(self._engine, strict=True)) as connection:
             if connection.dialect.name == "postgresql":
                 await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
-            return await check_chain(connection, anchor)
+            return await verify_chain(connection, anchor)
 
     async def prune(self, before: datetime, actor: str) -> int:
-        """Remove the oldest entries, up to the first that is not older than `before`; returns how many.
+        """Remove the oldest entries, up to the first that is not older than `before`; return how many.
 
-        The hash of the last one removed stays behind, and the removal is an entry itself: the rest still verifies.
+        The head keeps the hash of the last one removed, and an entry records the removal: the rest still verifies.
         """
         columns = audit_events.c
-        async with _or_unavailable(writing(self._engine, strict=True)) as connection:
-            head = await _locked_head(connection)
-            kept = select(func.min(columns.seq)).where(columns.at >= written_time(before))
-            first_kept = (await connection.execute(kept)).scalar_one()
+        async with _audit_errors(writing(self._engine, strict=True)) as connection:
+            head = await _lock_head(connection)
+            not_older = select(func.min(columns.seq)).where(columns.at >= format_timestamp(before))
+            first_kept = (await connection.execute(not_older)).scalar_one()
             last = head.seq if first_kept is None else first_kept - 1
             if last <= head.pruned_seq:
                 return 0
             digest = (await connection.execute(select(columns.hash).where(columns.seq == last))).scalar_one()
             await connection.execute(delete(audit_events).where(columns.seq <= last))
-            moved = {"pruned_seq": last, "pruned_hash": digest}
-            await connection.execute(update(audit_head).where(_THE_HEAD).values(**moved))
-            await _append(connection, [new_event(*PRUNED, actor=actor, detail=pruned_detail(last, digest))], head)
+            await connection.execute(update(audit_head).where(_HEAD).values(pruned_seq=last, pruned_hash=digest))
+            await _append(connection, [new_event(*PRUNED, actor=actor, detail=build_pruned_detail(last, digest))], head)
             removed: int = last - head.pruned_seq
             return removed
 
 
-async def _locked_head(connection: AsyncConnection) -> Row[Any]:
-    """The end of the chain, which nobody else moves until the transaction ends. Raises AuditUnavailable."""
+async def _lock_head(connection: AsyncConnection) -> Row[Any]:
+    """Read the end of the chain and lock it until the transaction ends. Raises AuditUnavailable."""
     if connection.dialect.name == "postgresql":
         await connection.execute(text("SET LOCAL lock_timeout = '5s'"))
-    row = (await connection.execute(select(audit_head).where(_THE_HEAD).with_for_update())).one_or_none()
+    row = (await connection.execute(select(audit_head).where(_HEAD).with_for_update())).one_or_none()
     if row is None:
         raise AuditUnavailable
     return row
 
 
-async def _append(connection: AsyncConnection, events: Sequence[Event], head: Row[Any]) -> None:
+async def _append(connection: AsyncConnection, events: Sequence[AuditEvent], head: Row[Any]) -> None:
     seq, previous, rows = head.seq, head.hash, []
     for event in events:
         seq += 1
-        entry = entry_of(event, seq, previous)
+        entry = build_entry(event, seq, previous)
         previous = entry.hash
         rows.append(asdict(entry))
     await connection.execute(insert(audit_events), rows)
-    await connection.execute(update(audit_head).where(_THE_HEAD).values(seq=seq, hash=previous))
+    await connection.execute(update(audit_head).where(_HEAD).values(seq=seq, hash=previous))
 
 
-def _select(wanted: Filter) -> Select[Any]:
-    return select(audit_events).where(*wanted.conditions())
+def _select(selected: AuditFilter) -> Select[Any]:
+    return select(audit_events).where(*selected.conditions())
 
 
 @asynccontextmanager
-async def _or_unavailable(
+async def _audit_errors(
     transaction: AbstractAsyncContextManager[AsyncConnection],
 ) -> AsyncIterator[AsyncConnection]:
     try:

@@ -1,4 +1,4 @@
-"""The record's tables; `monitoring/migrations` makes them."""
+"""The tables of the audit log; `monitoring/migrations` creates them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from sqlalchemy import BigInteger, Column, Integer, MetaData, String, Table, Tex
 
 metadata = MetaData()
 
-# Times and details are text, so that what was hashed is what is read, to the byte, from either database.
+# Times and details are stored as text: either database returns exactly the bytes that were hashed.
 audit_events = Table(
     "audit_events",
     metadata,
@@ -25,7 +25,7 @@ audit_events = Table(
     Column("hash", String(64), nullable=False),
 )
 
-# One row: the end of the chain, and where it begins after the oldest entries were removed.
+# One row: the end of the chain, and the last entry that was pruned.
 audit_head = Table(
     "audit_head",
     metadata,

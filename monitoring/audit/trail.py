@@ -1,7 +1,7 @@
-"""Two ways into the record: durable before the act is answered, or in the background for refusals.
+"""Writing to the audit log: durably, before an action is acknowledged, or in the background for refused requests.
 
-A flood of refusals can neither block nor fill the disk: equal ones are added up, they are written twice a second, and
-past a burst only a few distinct ones a second are told apart; the others are added up by event and outcome.
+A flood of refused requests can neither block the service nor fill the disk: they are aggregated, and written twice a
+second. When the budget of the aggregator is spent, new ones are counted by event and outcome alone.
 """
 
 from __future__ import annotations
@@ -13,63 +13,53 @@ from contextlib import asynccontextmanager, suppress
 
 import structlog
 
-from monitoring.audit.events import Event
+from monitoring.audit.events import AuditEvent
 from monitoring.audit.store import AuditStore
+from monitoring.chains.refusals import RefusalAggregator
 from monitoring.errors import AuditUnavailable
 
 FLUSH_S = 0.5
-BURST = 200  # distinct refusals
-REFILL_PER_S = 10.0
 
 log = structlog.get_logger("atalaya.audit")
 
 
 class AuditTrail:
-    """What one process has to record. `on_failure` is called for every attempt to write that failed."""
+    """The events that one process records. `on_failure` is called for every failed attempt to write."""
 
     def __init__(
         self, store: AuditStore, on_failure: Callable[[], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.store = store
         self._on_failure = on_failure
-        self._clock = clock
-        self._turn = asyncio.Lock()  # one connection is enough: writers would only wait for each other in the database
+        self._write_lock = asyncio.Lock()  # one connection suffices: writers would wait for each other in the database
         self._writable = True
-        self._waiting: dict[tuple[str, ...], Event] = {}
-        self._budget = float(BURST)
-        self._flushed_at = clock()
+        self._refusals = RefusalAggregator[AuditEvent](
+            lambda event: event.merge_key, _without_details, AuditEvent.merge, clock
+        )
 
-    async def write(self, event: Event) -> None:
+    async def write(self, event: AuditEvent) -> None:
         """Return once the event is durable. Raises AuditUnavailable."""
         await self._append([event])
 
-    def refuse(self, event: Event) -> None:
-        """Note a refusal, to be written within a second; never waits and never raises."""
-        if event.kind not in self._waiting and len(self._waiting) >= self._budget:
-            event = event.without_particulars()
-        equal = self._waiting.get(event.kind)
-        self._waiting[event.kind] = equal.again(event.count) if equal else event
+    def record_refusal(self, event: AuditEvent) -> None:
+        """Queue a refused request to be written within a second; never waits and never raises."""
+        self._refusals.add(event)
 
     async def flush(self) -> None:
-        """Write the refusals that wait; while that cannot be done they go on waiting, in bounded memory."""
-        now = self._clock()
-        self._budget = min(self._budget + (now - self._flushed_at) * REFILL_PER_S, BURST)
-        self._flushed_at = now
-        batch, self._waiting = self._waiting, {}
+        """Write the waiting refusals. While that fails they go on waiting, in bounded memory."""
+        batch = self._refusals.take()
         if not batch:
             return
         try:
-            await self._append(list(batch.values()))
+            await self._append(batch)
         except AuditUnavailable:
-            since, self._waiting = self._waiting, batch
-            for event in since.values():
-                self.refuse(event)
+            self._refusals.put_back()
         else:
-            self._budget -= len(batch)
+            self._refusals.confirm()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[AuditTrail]:
-        """Write refusals in the background; the last ones on the way out."""
+        """Write refusals in the background, and the last ones on exit."""
         stopping = asyncio.Event()
         task = asyncio.create_task(self._flush_until(stopping))
         try:
@@ -84,12 +74,12 @@ class AuditTrail:
                 async with asyncio.timeout(FLUSH_S):
                     await stopping.wait()
             await self.flush()
-        if self._waiting:
-            log.error("audit_lost", refusals=sum(event.count for event in self._waiting.values()))
+        if lost := self._refusals.waiting:
+            log.error("audit_lost", refusals=sum(event.count for event in lost))
 
-    async def _append(self, events: Sequence[Event]) -> None:
+    async def _append(self, events: Sequence[AuditEvent]) -> None:
         try:
-            async with self._turn:
+            async with self._write_lock:
                 await self.store.append(events)
         except AuditUnavailable:
             self._on_failure()
@@ -98,3 +88,8 @@ class AuditTrail:
             self._writable = False
             raise
         self._writable = True
+
+
+def _without_details(event: AuditEvent) -> tuple[tuple[str, ...], AuditEvent]:
+    reduced = event.without_details()
+    return reduced.merge_key, reduced

@@ -1,4 +1,4 @@
-"""Ed25519 (RFC 8032) over the ledger's statements: one key writes, its public half checks."""
+"""Ed25519 signatures (RFC 8032) of statements: a private key signs, its public key verifies."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ class Signer:
     """Signs with a private key, 32 bytes in base64. Raises BadLedgerKey."""
 
     def __init__(self, private_key: str) -> None:
-        self._key = Ed25519PrivateKey.from_private_bytes(_key_bytes(private_key))
+        self._key = Ed25519PrivateKey.from_private_bytes(_decode_key(private_key))
         raw = self._key.public_key().public_bytes_raw()
         self.public_key = base64.b64encode(raw).decode()
-        self.key_id = _key_id(raw)
+        self.key_id = _compute_key_id(raw)
 
     def sign(self, statement: str) -> str:
-        """The signature of the text's UTF-8 bytes, in base64."""
+        """Return the signature of the text's UTF-8 bytes, in base64."""
         return base64.b64encode(self._key.sign(statement.encode())).decode()
 
 
 class Verifier:
-    """Checks signatures by public keys, each 32 bytes in base64. Raises BadLedgerKey."""
+    """Verifies signatures with public keys, each 32 bytes in base64. Raises BadLedgerKey."""
 
     def __init__(self, public_keys: Iterable[str]) -> None:
-        raws = [_key_bytes(key) for key in public_keys]
-        self._keys = {_key_id(raw): Ed25519PublicKey.from_public_bytes(raw) for raw in raws}
+        raws = [_decode_key(key) for key in public_keys]
+        self._keys = {_compute_key_id(raw): Ed25519PublicKey.from_public_bytes(raw) for raw in raws}
 
-    def knows(self, key_id: str) -> bool:
+    def has_key(self, key_id: str) -> bool:
         return key_id in self._keys
 
-    def holds(self, statement: str, key_id: str, signature: str) -> bool:
-        """Whether the key of that id is known and has signed the text; one signature has one spelling."""
+    def is_valid(self, statement: str, key_id: str, signature: str) -> bool:
+        """Whether the key with that id has signed the text; only the canonical base64 of a signature is valid."""
         key = self._keys.get(key_id)
         if key is None:
             return False
@@ -54,11 +54,11 @@ class Verifier:
 
 
 def new_private_key() -> str:
-    """32 random bytes in base64."""
+    """Return 32 random bytes in base64."""
     return base64.b64encode(os.urandom(_KEY_BYTES)).decode()
 
 
-def _key_bytes(text: str) -> bytes:
+def _decode_key(text: str) -> bytes:
     try:
         raw = base64.b64decode(text.strip(), validate=True)
     except (binascii.Error, ValueError):
@@ -68,6 +68,6 @@ def _key_bytes(text: str) -> bytes:
     return raw
 
 
-def _key_id(raw: bytes) -> str:
-    """The first 16 hex digits of the public key's SHA-256."""
+def _compute_key_id(raw: bytes) -> str:
+    """Return the first 16 hex digits of the public key's SHA-256."""
     return hashlib.sha256(raw).hexdigest()[:16]

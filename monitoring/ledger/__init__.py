@@ -1,1 +1,1 @@
-"""The prediction ledger: what was answered to whom, in chains of hashes under signatures (docs/ledger.md)."""
+"""The prediction ledger: every request on record, in signed hash chains."""

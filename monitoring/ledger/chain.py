@@ -1,4 +1,4 @@
-"""One process's chain: gives drafts their place in it."""
+"""The chain of one writer, which is one process."""
 
 from __future__ import annotations
 
@@ -6,39 +6,38 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 
-from monitoring.ledger.entries import GENESIS, SALT_BYTES, Draft, Entry, Link, build_payload
+from monitoring.chains.anchors import GENESIS
+from monitoring.ledger.entries import SALT_BYTES, EntryDraft, EntryWithPayload, LedgerEntry, build_payload
 
 
 class Chain:
-    """Where the chain of `writer` ends. Nobody else writes it: a process that starts begins its own."""
+    """The end of the chain of `writer`. No other process appends to it: each start of a process begins its own."""
 
     def __init__(self, writer: str, seq: int = 0, digest: str = GENESIS) -> None:
         self.writer = writer
         self.seq = seq
         self.hash = digest
 
-    def links(self, drafts: Sequence[Draft]) -> list[Link]:
-        """The next links of the chain; it goes on from them once they are durable, see `advance`."""
-        return self.adopt([_unlinked(draft) for draft in drafts])
+    def link(self, drafts: Sequence[EntryDraft]) -> list[EntryWithPayload]:
+        """Build the next entries of the chain; call `advance` once they are durable."""
+        return self.relink([_unlinked(draft) for draft in drafts])
 
-    def adopt(self, links: Sequence[Link]) -> list[Link]:
-        """The same payloads under the same ids, as the next links of this chain."""
-        adopted, previous = [], self.hash
-        for seq, link in enumerate(links, self.seq + 1):
-            entry = _linked(previous, replace(link.entry, writer=self.writer, seq=seq))
-            adopted.append(Link(entry, link.payload))
+    def relink(self, entries: Sequence[EntryWithPayload]) -> list[EntryWithPayload]:
+        """Build the next entries of this chain from the ids and payloads of others."""
+        linked, previous = [], self.hash
+        for seq, item in enumerate(entries, self.seq + 1):
+            entry = replace(item.entry, writer=self.writer, seq=seq)
+            entry = replace(entry, hash=entry.compute_hash(previous))
+            linked.append(EntryWithPayload(entry, item.payload))
             previous = entry.hash
-        return adopted
+        return linked
 
-    def advance(self, links: Sequence[Link]) -> None:
-        if links:
-            self.seq, self.hash = links[-1].entry.seq, links[-1].entry.hash
+    def advance(self, entries: Sequence[EntryWithPayload]) -> None:
+        """Move the end of the chain to the last of its new entries."""
+        if entries:
+            self.seq, self.hash = entries[-1].entry.seq, entries[-1].entry.hash
 
 
-def _unlinked(draft: Draft) -> Link:
+def _unlinked(draft: EntryDraft) -> EntryWithPayload:
     payload = build_payload(draft, os.urandom(SALT_BYTES))
-    return Link(Entry("", 0, draft.id, draft.at, payload.commitment(), ""), payload)
-
-
-def _linked(previous: str, entry: Entry) -> Entry:
-    return replace(entry, hash=entry.computed_hash(previous))
+    return EntryWithPayload(LedgerEntry("", 0, draft.id, draft.at, payload.compute_commitment(), ""), payload)

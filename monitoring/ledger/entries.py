@@ -1,7 +1,7 @@
-"""What is written: entries, their payloads and the signed statements, in the exact texts that are hashed.
+"""The records of the ledger: entries, payloads and signed statements, with the exact texts that are hashed or signed.
 
-Each text is lines of ASCII joined by a line feed, without one at the end; the first line names what it is. They are
-explained, with a worked example, in docs/ledger.md.
+Each text consists of ASCII lines joined by a line feed, without one at the end; the first line names its kind.
+docs/ledger.md specifies them, with a worked example.
 """
 
 from __future__ import annotations
@@ -10,36 +10,34 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
-GENESIS = "0" * 64  # what the first entry of a chain names as the hash before it
-CHECKPOINTS = "checkpoints"  # the name of their own chain, where a writer's stands otherwise
+CHECKPOINTS = "checkpoints"  # stands for the chain of checkpoints where a writer is expected
 SALT_BYTES = 32
 _NAME_LENGTH = 320
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
-    """What came of one request, before it has a place in a chain. `facts` is the payload, ready for JSON."""
+class EntryDraft:
+    """One request before it gets its place in a chain. `facts` is the payload, ready for JSON."""
 
     id: str
     at: str
     facts: dict[str, Any]
 
-    def refused(self, status: int, code: str) -> Draft:
-        """The same request, turned away after all: nothing of the image or of the answer stays."""
-        return replace(self, facts=self.facts | {"status": status, "code": code} | _NOTHING)
+    def as_refusal(self, status: int, code: str) -> EntryDraft:
+        """Return the draft of the same request refused, without its image, model and prediction."""
+        return replace(self, facts=self.facts | {"status": status, "code": code} | _NO_PREDICTION)
 
 
-_NOTHING = dict.fromkeys(("model", "preprocessing", "runtime", "image", "output"))
+_NO_PREDICTION = dict.fromkeys(("model", "preprocessing", "runtime", "image", "output"))
 
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """What an entry commits to, kept apart so that it can be forgotten. `document` is JSON, byte for byte as hashed.
+    """What an entry commits to, stored apart so that it can be erased. `document` is JSON, byte for byte as hashed.
 
-    The first three columns repeat what the document says, for searching.
+    The first three fields repeat parts of the document, for queries.
     """
 
     principal: str
@@ -48,25 +46,25 @@ class Payload:
     salt: str
     document: str
 
-    def commitment(self) -> str:
-        """SHA-256 in hex over the salt's bytes and the document's."""
+    def compute_commitment(self) -> str:
+        """Return the SHA-256, in hex, of the bytes of the salt followed by those of the document."""
         return hashlib.sha256(bytes.fromhex(self.salt) + self.document.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """The signed statement that an entry's payload was forgotten on purpose."""
+    """The signed statement that an entry's payload was erased on purpose."""
 
     at: str
     key: str
     signature: str
 
-    def text(self, entry_id: str, commitment: str) -> str:
+    def statement(self, entry_id: str, commitment: str) -> str:
         return "\n".join(("atalaya-ledger-erasure-1", entry_id, commitment, self.at))
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LedgerEntry:
     """One link of a writer's chain; `hash` covers the other fields and the hash of the entry before."""
 
     writer: str
@@ -76,22 +74,27 @@ class Entry:
     commitment: str
     hash: str
 
-    def computed_hash(self, previous: str) -> str:
+    def compute_hash(self, previous: str) -> str:
         lines = ("atalaya-ledger-entry-1", self.writer, str(self.seq), self.id, self.at, self.commitment, previous)
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
-    """An entry with what it commits to."""
+class EntryWithPayload:
+    """An entry and the payload that it commits to."""
 
-    entry: Entry
+    entry: LedgerEntry
     payload: Payload
+
+    def read_facts(self) -> dict[str, Any]:
+        """Parse the payload's document."""
+        facts: dict[str, Any] = json.loads(self.payload.document)
+        return facts
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A writer's signed word for where its chain ends, and which checkpoint it had seen."""
+    """A writer's signed statement of where its chain ends, and of the last checkpoint that it knew."""
 
     writer: str
     seq: int
@@ -100,15 +103,15 @@ class Head:
     key: str = ""
     signature: str = ""
 
-    def text(self) -> str:
+    def statement(self) -> str:
         return "\n".join(("atalaya-ledger-head-1", self.writer, str(self.seq), self.hash, str(self.checkpoint)))
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Where the chains of all writers stood that had moved since the checkpoint before.
+    """A signed statement of where all the chains ended that had grown since the checkpoint before.
 
-    `heads` is one line a writer: its name, the number of its last entry and that entry's hash, sorted.
+    `heads` has one line for each writer: its name, the number of its last entry and that entry's hash, sorted.
     """
 
     number: int
@@ -119,16 +122,16 @@ class Checkpoint:
     key: str
     signature: str
 
-    def text(self) -> str:
+    def statement(self) -> str:
         return "\n".join(("atalaya-ledger-checkpoint-1", str(self.number), self.at, self.previous, self.heads))
 
-    def computed_hash(self) -> str:
-        return hashlib.sha256(self.text().encode()).hexdigest()
+    def compute_hash(self) -> str:
+        return hashlib.sha256(self.statement().encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Stump:
-    """The signed statement that a chain was pruned up to and with this entry, whose hash stays behind."""
+    """The signed statement that a chain was pruned up to and including this entry."""
 
     writer: str
     seq: int
@@ -137,13 +140,13 @@ class Stump:
     key: str = ""
     signature: str = ""
 
-    def text(self) -> str:
+    def statement(self) -> str:
         return "\n".join(("atalaya-ledger-stump-1", self.writer, str(self.seq), self.hash, self.at))
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One line of a checkpoint."""
+    """One line of a checkpoint: the last entry of a writer."""
 
     writer: str
     seq: int
@@ -155,29 +158,24 @@ def format_claims(claims: Sequence[Claim]) -> str:
 
 
 def parse_claims(heads: str) -> list[Claim]:
-    """Raises ValueError for what is no list of claims."""
+    """Raises ValueError."""
     return [Claim(writer, int(seq), digest) for writer, seq, digest in (line.split(" ") for line in heads.split("\n"))]
 
 
-def build_payload(draft: Draft, salt: bytes) -> Payload:
+def build_payload(draft: EntryDraft, salt: bytes) -> Payload:
     document = json.dumps({"id": draft.id, "at": draft.at, **draft.facts}, sort_keys=True, separators=(",", ":"))
     return Payload(*extract_columns(draft.facts), salt.hex(), document)
 
 
 def extract_columns(facts: Mapping[str, Any]) -> tuple[str, str, int]:
-    """Principal, model and status as the payload's columns repeat them."""
+    """Return principal, model and status as the payload's columns repeat them."""
     model = facts["model"]
     name = f"{model['name']}-v{model['version']}" if model else ""
-    return plain(facts["principal"]), plain(name), int(facts["status"])
+    return sanitize_name(facts["principal"]), sanitize_name(name), int(facts["status"])
 
 
-def plain(text: str) -> str:
-    """What any database takes as a name: no control characters, nothing that is not Unicode, not too long."""
+def sanitize_name(text: str) -> str:
+    """Replace what some database rejects (control characters, lone surrogates) by "?", and truncate the text."""
     if len(text) <= _NAME_LENGTH and text.isprintable():
         return text
     return "".join(character if character.isprintable() else "?" for character in text[:_NAME_LENGTH])
-
-
-def written_time(moment: datetime) -> str:
-    """UTC to the microsecond; such texts sort by time."""
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

@@ -1,141 +1,92 @@
-"""What the ledger's thread does: batches into the database, or into the spool, and from there to the database."""
+"""Committing batches to the database or the spool, and delivering the spool to the database."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import astuple, dataclass
+from collections.abc import Iterable, Sequence
 from itertools import groupby
-from pathlib import Path
-from typing import Any, Protocol
 
 import structlog
 from sqlalchemy import Connection
-from uuid_utils import uuid7
 
+from monitoring.chains.ids import new_id
 from monitoring.errors import LedgerFull, LedgerUnavailable
+from monitoring.ledger.batches import Batch, CommitResult, PendingEntry
 from monitoring.ledger.chain import Chain
-from monitoring.ledger.entries import Draft, Entry, Link, Payload
-from monitoring.ledger.spool import Spool, SpoolFull, open_spools
-from monitoring.ledger.store import LedgerStore, OutOfStep
+from monitoring.ledger.charges import ChargeRecorder
+from monitoring.ledger.spool.entries import SpooledEntry, decode_spooled
+from monitoring.ledger.spool.folder import SpoolFolder
+from monitoring.ledger.spool.queue import Spool, SpoolFull
+from monitoring.ledger.store import ChainConflict, LedgerStore
 
-_DELIVERED_AT_ONCE = 500
+_DELIVERY_SIZE = 500
 
 log = structlog.get_logger("atalaya.ledger")
 
-Charge = Mapping[str, Any]  # ready for JSON
-Outcome = Exception | None
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a charge is not granted, and what the entry says of it."""
-
-    error: Exception
-    status: int
-    code: str
-
-
-class ChargeRecorder(Protocol):
-    """Who counts what answers cost, in the transactions that record them."""
-
-    def charge(self, connection: Connection, charges: Sequence[Charge]) -> Sequence[Refusal | None]:
-        """Count each charge or say why not."""
-        ...
-
-    def charge_deferred(self, connection: Connection, charges: Sequence[Charge]) -> None:
-        """Count charges of answers that were given while the database was away."""
-        ...
-
-    def charge_later(self, charges: Sequence[Charge]) -> None:
-        """Remember charges that cannot be counted now."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """An entry that somebody waits for, and what it costs whom."""
-
-    draft: Draft
-    charge: Charge | None
-
-
-@dataclass(frozen=True, slots=True)
-class SpoolPolicy:
-    """Where a process may put what it cannot deliver, and how much of it; the `database`'s file, if it has one."""
-
-    folder: Path
-    limit_bytes: int
-    database: Path | None = None
-
-    def shares_disk(self) -> bool:
-        """Whether a disk that is full for the spool is so for the database."""
-        with suppress(OSError):
-            return self.database is not None and self.database.stat().st_dev == self.folder.stat().st_dev
-        return False
-
 
 class Journal:
-    """One thread at a time uses it, but for `reach` and `break_off`. Without `keep` charges alone are written."""
+    """Used by one thread at a time, except `check_connection` and `abort_transaction`.
+
+    Without `enabled` no entries are written, only charges.
+    """
 
     def __init__(
-        self, store: LedgerStore, charge_recorder: ChargeRecorder, policy: SpoolPolicy, *, keep: bool = True
+        self, store: LedgerStore, charge_recorder: ChargeRecorder, folder: SpoolFolder, *, enabled: bool = True
     ) -> None:
         self._store = store
         self._charge_recorder = charge_recorder
-        self._policy = policy
-        self._keep = keep
+        self._folder = folder
+        self._enabled = enabled
         self._spools: list[Spool] = []  # the last one is this process's own
         self.spooling = False
         self.full = False
-        self.reach = store.reach
-        self.break_off = store.break_off
-        self.checkpoint = store.checkpoint
+        self.check_connection = store.check_connection
+        self.abort_transaction = store.abort_transaction
+        self.write_checkpoint = store.write_checkpoint
 
     @property
     def spooled(self) -> int:
-        """How many entries wait for their delivery."""
+        """How many entries wait to be delivered."""
         return sum(spool.waiting for spool in self._spools)
 
     def open(self) -> str:
-        """Begin a chain; returns the greatest id so far, or "". Raises LedgerUnavailable, OSError."""
-        greatest = [self._begin_chain()]
-        if self._keep:
-            self._spools = open_spools(self._policy.folder, self._chain.writer, self._policy.limit_bytes)
-            greatest += [_read(text).link.entry.id for spool in self._spools for text in spool.last()]
-        return max(greatest)
+        """Begin a chain; return the greatest id so far, or "". Raises LedgerUnavailable, OSError."""
+        ids = [self._begin_chain()]
+        if self._enabled:
+            self._spools = self._folder.open(self._chain.writer)
+            last_texts = [spool.read_last() for spool in self._spools]
+            ids += [decode_spooled(text).linked.entry.id for text in last_texts if text is not None]
+        return max(ids)
 
-    def commit(self, wanted: Sequence[Wanted]) -> Sequence[Outcome]:
-        """Make the entries durable in one transaction; None for each that is, and whose charge was granted."""
-        attempt = _Attempt(wanted)
+    def commit(self, pending: Sequence[PendingEntry]) -> Sequence[CommitResult]:
+        """Make the entries durable in one transaction."""
+        batch = Batch(pending)
         if not self.spooling:
             try:
-                self._into_database(attempt)
+                self._commit_to_database(batch)
             except LedgerUnavailable as error:
-                if not self._keep:
-                    return [error] * len(wanted)
+                if not self._enabled:
+                    return [error] * len(pending)
                 self.spooling = True
             else:
-                return attempt.outcomes
-        return self._into_spool(attempt)
+                return batch.results
+        return self._commit_to_spool(batch)
 
     def deliver(self) -> None:
-        """Bring the oldest part of what was spooled to the database. Raises LedgerUnavailable."""
+        """Move the oldest part of the spools to the database, or end spooling if they are empty.
+
+        Raises LedgerUnavailable.
+        """
         spool = next((spool for spool in self._spools if spool.waiting), None)
         if spool is None:
-            if self.full and self._policy.shares_disk() and not self._spools[-1].has_capacity():
-                raise LedgerUnavailable
-            self._store.check_writable(self._chain.writer)
-            self.spooling = self.full = False
+            self._end_spooling()
             return
-        items = _of_one_chain(_read(text) for text in spool.first(_DELIVERED_AT_ONCE))
+        entries = _take_one_chain(decode_spooled(text) for text in spool.read_first(_DELIVERY_SIZE))
         try:
-            self._into_chain(items)
-        except OutOfStep:
-            log.error("ledger_out_of_step", writer=items[0].link.entry.writer, policy="go on in a new chain")
-            self._into_new_chain(items)
-        spool.remove_first(len(items))  # what is delivered twice, after a crash, is recognised
+            self._deliver_to_own_chain(entries)
+        except ChainConflict:
+            log.error("ledger_out_of_step", writer=entries[0].linked.entry.writer, policy="continue in a new chain")
+            self._deliver_to_new_chain(entries)
+        spool.remove_first(len(entries))  # a crash before this delivers them again, which is recognised
         if not spool.waiting and spool is not self._spools[-1]:
             self._spools.remove(spool)
             spool.close()
@@ -146,106 +97,74 @@ class Journal:
         self._store.close()
 
     def _begin_chain(self) -> str:
-        self._chain = Chain(str(uuid7()))
-        return self._store.open_chain(self._chain.writer) if self._keep else ""
+        self._chain = Chain(new_id())
+        return self._store.open_chain(self._chain.writer) if self._enabled else ""
 
-    def _into_database(self, attempt: _Attempt) -> None:
+    def _commit_to_database(self, batch: Batch) -> None:
         try:
-            self._append(attempt)
-        except OutOfStep:
-            # The database was restored, or took a batch whose answer was lost and that found no room in the spool.
-            log.error("ledger_out_of_step", writer=self._chain.writer, policy="go on in a new chain")
-            attempt.begin_again()
+            self._append(batch)
+        except ChainConflict:
+            # The database was restored from a backup, or it has committed a batch although the acknowledgement was
+            # lost, and the spool was full.
+            log.error("ledger_out_of_step", writer=self._chain.writer, policy="continue in a new chain")
+            batch.reset()
             self._begin_chain()
-            self._append(attempt)
+            self._append(batch)
 
-    def _append(self, attempt: _Attempt) -> None:
+    def _append(self, batch: Batch) -> None:
         with self._store.transaction() as connection:
-            attempt.judge(self._charge_recorder.charge(connection, attempt.charges) if attempt.charges else [])
-            if self._keep:
-                attempt.links = self._chain.links(attempt.drafts)
-                self._store.append(connection, attempt.links, self._chain)
-        self._chain.advance(attempt.links)
+            charges = batch.charges
+            batch.apply_refusals(self._charge_recorder.charge(connection, charges) if charges else [])
+            if self._enabled:
+                batch.linked = self._chain.link(batch.drafts)
+                self._store.append(connection, batch.linked, self._chain)
+        self._chain.advance(batch.linked)
 
-    def _into_spool(self, attempt: _Attempt) -> Sequence[Outcome]:
-        # Links that the database was given stay as they are: it may have taken them.
-        links = attempt.links or self._chain.links(attempt.drafts)
+    def _commit_to_spool(self, batch: Batch) -> Sequence[CommitResult]:
+        # Entries that were sent to the database stay as they are: it may have committed them.
+        linked = batch.linked or self._chain.link(batch.drafts)
+        spooled = [SpooledEntry(*pair) for pair in zip(linked, batch.optional_charges, strict=True)]
         try:
-            self._spools[-1].append([_written(link, cost) for link, cost in zip(links, attempt.costs, strict=True)])
+            self._spools[-1].append([entry.encode() for entry in spooled])
         except SpoolFull:
             self.full = True
-            return [LedgerFull()] * len(links)
+            return [LedgerFull()] * len(linked)
         self.full = False
-        self._chain.advance(links)
-        self._charge_recorder.charge_later(attempt.charges)
-        return attempt.outcomes
+        self._chain.advance(linked)
+        self._charge_recorder.charge_later(batch.charges)
+        return batch.results
 
-    def _into_chain(self, items: Sequence[_Spooled]) -> None:
+    def _end_spooling(self) -> None:
+        """Raises LedgerUnavailable."""
+        if self.full and self._folder.shares_disk() and not self._spools[-1].has_capacity():
+            raise LedgerUnavailable
+        self._store.check_writable(self._chain.writer)
+        self.spooling = self.full = False
+
+    def _deliver_to_own_chain(self, entries: Sequence[SpooledEntry]) -> None:
+        """Raises ChainConflict."""
         with self._store.transaction() as connection:
-            missing, chain = self._store.undelivered(connection, [item.link for item in items])
+            missing, chain = self._store.find_undelivered(connection, [entry.linked for entry in entries])
             if missing:
-                self._charge_deferred(connection, items[-len(missing) :])
+                self._charge_deferred(connection, entries[-len(missing) :])
                 self._store.append(connection, missing, chain)
 
-    def _into_new_chain(self, items: Sequence[_Spooled]) -> None:
-        chain = Chain(str(uuid7()))
+    def _deliver_to_new_chain(self, entries: Sequence[SpooledEntry]) -> None:
+        chain = Chain(new_id())
         self._store.open_chain(chain.writer)
         with self._store.transaction() as connection:
-            known = self._store.known(connection, [item.link.entry.id for item in items])
-            missing = [item for item in items if item.link.entry.id not in known]
+            recorded = self._store.find_recorded_ids(connection, [entry.linked.entry.id for entry in entries])
+            missing = [entry for entry in entries if entry.linked.entry.id not in recorded]
             self._charge_deferred(connection, missing)
-            self._store.append(connection, chain.adopt([item.link for item in missing]), chain)
+            self._store.append(connection, chain.relink([entry.linked for entry in missing]), chain)
 
-    def _charge_deferred(self, connection: Connection, items: Sequence[_Spooled]) -> None:
-        charges = [item.charge for item in items if item.charge is not None]
+    def _charge_deferred(self, connection: Connection, entries: Sequence[SpooledEntry]) -> None:
+        charges = [entry.charge for entry in entries if entry.charge is not None]
         if charges:
             self._charge_recorder.charge_deferred(connection, charges)
 
 
-class _Attempt:
-    """A batch on its way; its outcomes, and the links it was given."""
-
-    def __init__(self, wanted: Sequence[Wanted]) -> None:
-        self._wanted = wanted
-        self.begin_again()
-
-    def begin_again(self) -> None:
-        """As if nobody had judged it or given it links."""
-        self.drafts = [one.draft for one in self._wanted]
-        self.costs = [one.charge for one in self._wanted]
-        self.outcomes: list[Outcome] = [None] * len(self._wanted)
-        self.links: list[Link] = []
-
-    @property
-    def charges(self) -> list[Charge]:
-        return [cost for cost in self.costs if cost is not None]
-
-    def judge(self, refusals: Sequence[Refusal | None]) -> None:
-        """Whose charge is refused gets another entry, and pays nothing."""
-        places = [place for place, cost in enumerate(self.costs) if cost is not None]
-        for place, refusal in zip(places, refusals, strict=True):
-            if refusal is not None:
-                self.drafts[place] = self.drafts[place].refused(refusal.status, refusal.code)
-                self.costs[place] = None
-                self.outcomes[place] = refusal.error
-
-
-@dataclass(frozen=True, slots=True)
-class _Spooled:
-    link: Link
-    charge: Charge | None
-
-
-def _written(link: Link, charge: Charge | None) -> str:
-    return json.dumps((astuple(link.entry), astuple(link.payload), charge), separators=(",", ":"))
-
-
-def _read(text: str) -> _Spooled:
-    entry, payload, charge = json.loads(text)
-    return _Spooled(Link(Entry(*entry), Payload(*payload)), charge)
-
-
-def _of_one_chain(items: Iterable[_Spooled]) -> Sequence[_Spooled]:
-    """As many as follow each other in the first one's chain."""
-    _, group = next(groupby(items, lambda item: item.link.entry.writer))
+def _take_one_chain(entries: Iterable[SpooledEntry]) -> Sequence[SpooledEntry]:
+    """Return the first entries, as far as they belong to the same chain."""
+    _, group = next(groupby(entries, lambda entry: entry.linked.entry.writer))
     return list(group)

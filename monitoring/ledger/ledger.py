@@ -1,8 +1,8 @@
-"""The ledger of one process: an answer leaves once its entry is durable, here or in the spool.
+"""The ledger of one process: a prediction is returned once its entry is durable, in the database or the spool.
 
-While one transaction runs, the entries that arrive wait for the next and share it; one that has time waits a few
-milliseconds for another. So a crowd does not cost a commit a request, and a lone caller waits for nobody. Refusals, for
-which nobody waits, go with the next answers, or by themselves a little later.
+While one transaction runs, new entries wait for the next one and share it; an entry that lingers waits a few
+milliseconds for a second one. Under load the commits are shared, and without load no entry waits. Refused requests are
+written with the next entries, or by themselves a little later.
 """
 
 from __future__ import annotations
@@ -18,47 +18,51 @@ from typing import Any, TypeVar
 
 import structlog
 
+from monitoring.chains.ids import MonotonicIds
+from monitoring.chains.refusals import RefusalAggregator
+from monitoring.chains.timestamps import format_timestamp
 from monitoring.errors import LedgerFull, LedgerUnavailable
-from monitoring.ledger.entries import Draft, written_time
-from monitoring.ledger.identity import Ids
-from monitoring.ledger.journal import Charge, Journal, Outcome, Wanted
-from monitoring.ledger.refusals import Refusals
+from monitoring.ledger.batches import CommitResult, PendingEntry
+from monitoring.ledger.charges import Charge
+from monitoring.ledger.entries import EntryDraft
+from monitoring.ledger.journal import Journal
 
-MOST_AT_ONCE = 500
-COMMIT_LIMIT_S = 3.0
-HEAL_EVERY_S = 0.25
-CHECKPOINT_EVERY_S = 60.0
-REFUSALS_WAIT_S = 0.2
+MAX_BATCH = 500
+COMMIT_TIMEOUT_S = 3.0
+DELIVERY_RETRY_S = 0.25
+CHECKPOINT_INTERVAL_S = 60.0
+REFUSAL_DELAY_S = 0.2
 LINGER_S = 0.01
 
 log = structlog.get_logger("atalaya.ledger")
 T = TypeVar("T")
+Facts = dict[str, Any]
 
 
-class State(StrEnum):
-    """Where entries go now."""
+class LedgerState(StrEnum):
+    """Where entries are written now."""
 
-    WRITING = "writing"  # into the database
-    SPOOLING = "spooling"  # into the spool, until the database is back
-    FULL = "full"  # nowhere: nothing is answered
+    WRITING = "writing"  # to the database
+    SPOOLING = "spooling"  # to the spool, until the database is available again
+    FULL = "full"  # nowhere: no prediction is returned
 
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    wanted: Wanted
+    pending: PendingEntry
     done: asyncio.Future[None]
 
 
 class Ledger:
     """Use it as an asynchronous context manager.
 
-    `on_state(state, spooled)` is called when either changes, `on_entries(count)` when so many are durable.
+    `on_state(state, spooled)` is called when either changes, `on_entries(count)` when that many entries are durable.
     """
 
     def __init__(
         self,
         journal: Journal,
-        on_state: Callable[[State, int], None],
+        on_state: Callable[[LedgerState, int], None],
         on_entries: Callable[[int], None],
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -66,18 +70,18 @@ class Ledger:
         self._on_state = on_state
         self._on_entries = on_entries
         self._clock = clock
-        self._ids = Ids()
+        self._ids = MonotonicIds(lambda: int(clock().timestamp() * 1000))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._waiting: list[_Waiting] = []
-        self._refusals = Refusals()
+        self._refusals = RefusalAggregator[Facts](lambda _: object(), _merge_by_code, _add_counts)
         self._refusals_due = False
-        self._reminder: asyncio.TimerHandle | None = None
-        self._linger: asyncio.TimerHandle | None = None
+        self._refusal_timer: asyncio.TimerHandle | None = None
+        self._linger_timer: asyncio.TimerHandle | None = None
         self._writer: asyncio.Task[None] | None = None
-        self._healer: asyncio.Task[None] | None = None
+        self._delivery: asyncio.Task[None] | None = None
         self._checkpoints: asyncio.Task[None] | None = None
-        self.state = State.WRITING
-        self._told = (State.WRITING, 0)
+        self.state = LedgerState.WRITING
+        self._reported = (LedgerState.WRITING, 0)
 
     async def __aenter__(self) -> Ledger:
         """Raises LedgerUnavailable, OSError."""
@@ -85,13 +89,13 @@ class Ledger:
         if greatest:
             self._ids.start_after(greatest)
         self._on_state(self.state, 0)
-        self._checkpoints = asyncio.create_task(self._keep_checkpoints())
+        self._checkpoints = asyncio.create_task(self._write_checkpoints())
         self._update_state()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Write what waits; what cannot be delivered now stays in the spool for the next start."""
-        for task in (self._checkpoints, self._healer):
+        for task in (self._checkpoints, self._delivery):
             if task is not None:
                 task.cancel()
                 with suppress(asyncio.CancelledError):
@@ -100,122 +104,149 @@ class Ledger:
         if self._writer is not None:
             await self._writer
         with suppress(LedgerUnavailable):
-            await self._in_thread(self._journal.checkpoint)
+            await self._in_thread(self._journal.write_checkpoint)
         await self._in_thread(self._journal.close)
         self._thread.shutdown()
 
-    async def record(self, facts: dict[str, Any], charge: Charge | None, *, has_time: bool = False) -> str:
-        """Return the entry's id once it is durable. Raises LedgerFull, and the error of a charge that is refused.
+    async def record(self, facts: Facts, charge: Charge | None, *, linger: bool = False) -> str:
+        """Return the entry's id once it is durable.
 
-        One that `has_time` waits up to LINGER_S for another, to share its transaction.
+        With `linger` the entry waits up to LINGER_S for another, to share its transaction. Raises LedgerFull, and the
+        error of a charge that is refused.
         """
-        draft = self._draft(facts)
+        draft = self._build_draft(facts)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(Wanted(draft, charge), done))
-        if has_time and len(self._waiting) == 1:
-            self._linger = asyncio.get_running_loop().call_later(LINGER_S, self._wake)
+        self._waiting.append(_Waiting(PendingEntry(draft, charge), done))
+        if linger and len(self._waiting) == 1:
+            self._linger_timer = asyncio.get_running_loop().call_later(LINGER_S, self._start_writing)
         else:
-            self._wake()
+            self._start_writing()
         await done
         return draft.id
 
-    def refuse(self, facts: dict[str, Any]) -> None:
-        """Note a request that gets no prediction; it is written soon. Never waits and never raises."""
+    def record_refusal(self, facts: Facts) -> None:
+        """Queue a request that gets no prediction, to be written soon; never waits and never raises."""
         self._refusals.add(facts)
-        if self._reminder is None:
-            self._reminder = asyncio.get_running_loop().call_later(REFUSALS_WAIT_S, self._write_refusals)
+        if self._refusal_timer is None:
+            self._refusal_timer = asyncio.get_running_loop().call_later(REFUSAL_DELAY_S, self._write_refusals)
 
     def _write_refusals(self) -> None:
-        if self._reminder is not None:
-            self._reminder.cancel()
-        self._reminder, self._refusals_due = None, True
-        self._wake()
+        if self._refusal_timer is not None:
+            self._refusal_timer.cancel()
+        self._refusal_timer, self._refusals_due = None, True
+        self._start_writing()
 
-    def _draft(self, facts: dict[str, Any]) -> Draft:
-        return Draft(self._ids.new(), written_time(self._clock()), facts)
+    def _build_draft(self, facts: Facts) -> EntryDraft:
+        return EntryDraft(self._ids.new(), format_timestamp(self._clock()), facts)
 
-    def _wake(self) -> None:
-        if self._linger is not None:
-            self._linger.cancel()
-            self._linger = None
+    def _start_writing(self) -> None:
+        if self._linger_timer is not None:
+            self._linger_timer.cancel()
+            self._linger_timer = None
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write())
 
     async def _write(self) -> None:
-        """Commit until nothing waits. Refusals that cannot be written wait on, in bounded memory."""
-        while self._waiting or (self._refusals and self._refusals_due):
-            batch, self._waiting = self._waiting[:MOST_AT_ONCE], self._waiting[MOST_AT_ONCE:]
-            # Who has left already gets no entry and pays nothing.
+        """Commit until nothing waits. Refusals that cannot be written go on waiting, in bounded memory."""
+        while self._waiting or (self._refusals_due and self._refusals.waiting):
+            batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+            # A caller who has disconnected gets no entry and no charge.
             batch = [waiting for waiting in batch if not waiting.done.done()]
-            # Their ids are given now: those of all who wait came before.
+            # Refusals get their ids last: after those of all entries that wait.
             refusals = [] if self._waiting else self._refusals.take()
             self._refusals_due = self._refusals_due and bool(self._waiting)
-            drafts = [Wanted(self._draft(facts), None) for facts in refusals]
-            outcomes = await self._commit([waiting.wanted for waiting in batch] + drafts)
-            for waiting, outcome in zip(batch, outcomes, strict=False):
-                if not waiting.done.done():
-                    waiting.done.set_result(None) if outcome is None else waiting.done.set_exception(outcome)
-            if drafts and outcomes[-1] is not None:
-                self._refusals.put_back(refusals)
-                self._refusals_due = False  # until there are more; whoever waits for an answer is served on
+            drafts = [PendingEntry(self._build_draft(facts), None) for facts in refusals]
+            results = await self._commit([waiting.pending for waiting in batch] + drafts)
+            for waiting, result in zip(batch, results, strict=False):
+                _complete(waiting.done, result)
+            if drafts and results[-1] is not None:
+                self._refusals.put_back()
+                self._refusals_due = False  # written with later entries: retrying at once would delay these
+            else:
+                self._refusals.confirm()
 
-    async def _commit(self, wanted: Sequence[Wanted]) -> Sequence[Outcome]:
-        if not wanted:
+    async def _commit(self, pending: Sequence[PendingEntry]) -> Sequence[CommitResult]:
+        if not pending:
             return []
-        patience = asyncio.get_running_loop().call_later(COMMIT_LIMIT_S, self._journal.break_off)
+        timeout = asyncio.get_running_loop().call_later(COMMIT_TIMEOUT_S, self._journal.abort_transaction)
         try:
-            outcomes = await self._in_thread(self._journal.commit, wanted)
-        except Exception as error:  # whatever it is, nobody may wait for ever
+            results = await self._in_thread(self._journal.commit, pending)
+        except Exception as error:  # whatever it is, no caller may wait for ever
             log.exception("ledger_not_written")
-            return [error] * len(wanted)
+            return [error] * len(pending)
         finally:
-            patience.cancel()
+            timeout.cancel()
             self._update_state()
-        self._on_entries(sum(not isinstance(outcome, LedgerFull | LedgerUnavailable) for outcome in outcomes))
-        return outcomes
+        self._on_entries(sum(not isinstance(result, LedgerFull | LedgerUnavailable) for result in results))
+        return results
 
     def _update_state(self) -> None:
-        """Say what has changed, and see to it that the database is tried again."""
-        journal = self._journal
-        self.state = State.FULL if journal.full else State.SPOOLING if journal.spooling else State.WRITING
-        told, self._told = self._told, (self.state, journal.spooled)
-        if told != self._told:
-            self._on_state(*self._told)
-        if told[0] is not self.state:
-            level = "info" if self.state is State.WRITING else "error"
+        """Report a change of state, and start delivering if there is anything to deliver."""
+        journal, before = self._journal, self.state
+        self.state = _find_state(journal)
+        self._report_state()
+        if before is not self.state:
+            level = "info" if self.state is LedgerState.WRITING else "error"
             getattr(log, level)(f"ledger_{self.state}", policy=_POLICIES[self.state], spooled=journal.spooled)
-        if (journal.spooling or journal.spooled) and (self._healer is None or self._healer.done()):
-            self._healer = asyncio.create_task(self._heal())
+        if (journal.spooling or journal.spooled) and (self._delivery is None or self._delivery.done()):
+            self._delivery = asyncio.create_task(self._deliver())
 
-    async def _heal(self) -> None:
-        """Deliver what was spooled as soon as the database answers."""
+    def _report_state(self) -> None:
+        now = self.state, self._journal.spooled
+        if now != self._reported:
+            self._reported = now
+            self._on_state(*now)
+
+    async def _deliver(self) -> None:
+        """Deliver what was spooled as soon as the database responds."""
         while self._journal.spooling or self._journal.spooled:
             try:
-                # Another thread: where the database does not answer, the ledger's own must not wait for it.
-                await asyncio.to_thread(self._journal.reach)
+                # In another thread: where the database does not respond, the ledger's own thread must not wait for it.
+                await asyncio.to_thread(self._journal.check_connection)
                 await self._in_thread(self._journal.deliver)
             except LedgerUnavailable:
-                await asyncio.sleep(HEAL_EVERY_S)
+                await asyncio.sleep(DELIVERY_RETRY_S)
             except Exception:
                 log.exception("ledger_not_delivered")
-                await asyncio.sleep(HEAL_EVERY_S * 20)
-            told, self._told = self._told, (self.state, self._journal.spooled)
-            if told != self._told:
-                self._on_state(*self._told)
+                await asyncio.sleep(DELIVERY_RETRY_S * 20)
+            self._report_state()
         self._update_state()
 
-    async def _keep_checkpoints(self) -> None:
+    async def _write_checkpoints(self) -> None:
         while True:
-            await asyncio.sleep(CHECKPOINT_EVERY_S)
+            await asyncio.sleep(CHECKPOINT_INTERVAL_S)
             with suppress(LedgerUnavailable):
-                await self._in_thread(self._journal.checkpoint)
+                await self._in_thread(self._journal.write_checkpoint)
 
     def _in_thread(self, act: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self._thread, act, *arguments)
 
 
 _POLICIES = {
-    State.WRITING: "every answer is in the database first",
-    State.SPOOLING: "the database is away: every answer is in the spool first, and delivered later",
-    State.FULL: "neither database nor spool can be written: no prediction is answered",
+    LedgerState.WRITING: "every prediction is committed to the database before it is returned",
+    LedgerState.SPOOLING: "the database is unavailable: every prediction is spooled before it is returned",
+    LedgerState.FULL: "neither the database nor the spool can be written: no prediction is returned",
 }
+
+
+def _find_state(journal: Journal) -> LedgerState:
+    if journal.full:
+        return LedgerState.FULL
+    return LedgerState.SPOOLING if journal.spooling else LedgerState.WRITING
+
+
+def _complete(done: asyncio.Future[None], result: CommitResult) -> None:
+    if done.done():
+        return
+    if result is None:
+        done.set_result(None)
+    else:
+        done.set_exception(result)
+
+
+def _merge_by_code(facts: Facts) -> tuple[tuple[Any, ...], Facts]:
+    return (facts["principal"], facts["key"], facts["code"]), facts
+
+
+def _add_counts(first: Facts, second: Facts) -> Facts:
+    return {**first, "count": first["count"] + second["count"]}

@@ -1,4 +1,4 @@
-"""Whether a payload is what its entry commits to."""
+"""Checking payloads against the entries that commit to them."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from monitoring.ledger.entries import SALT_BYTES, Entry, Payload, extract_columns
+from monitoring.ledger.entries import SALT_BYTES, LedgerEntry, Payload, extract_columns
 
 
-def payload_problem(entry: Entry, payload: Payload) -> str | None:
-    """What is wrong with a payload, as the end of a sentence."""
+def find_payload_problem(entry: LedgerEntry, payload: Payload) -> str | None:
+    """Return what is wrong with the payload, as the end of a sentence, or None."""
     try:
-        # A salt has one spelling and one length: what follows it is the document.
+        # A fixed length and a single spelling of the salt: otherwise bytes could move between salt and document.
         if len(payload.salt) != 2 * SALT_BYTES or bytes.fromhex(payload.salt).hex() != payload.salt:
-            return "was changed: its salt is none"
-        if payload.commitment() != entry.commitment:
-            return "was changed: it is not what the entry commits to"
-        document = parsed(payload.document)
-        repeated = extract_columns(document)
-        named = document["id"], document["at"]
+            return "was changed: its salt is malformed"
+        if payload.compute_commitment() != entry.commitment:
+            return "was changed: it does not match the entry's commitment"
+        document = parse_json(payload.document)
+        columns = extract_columns(document)
+        identity = document["id"], document["at"]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "was changed: it cannot be read"
-    if repeated != (payload.principal, payload.model, payload.status):
-        return "has columns that do not say what its document says"
-    return None if named == (entry.id, entry.at) else "belongs to another entry"
+    if columns != (payload.principal, payload.model, payload.status):
+        return "has columns that contradict its document"
+    return None if identity == (entry.id, entry.at) else "belongs to another entry"
 
 
-def parsed(document: str) -> Any:
-    """What a text of JSON says. Raises ValueError, RecursionError.
+def parse_json(document: str) -> Any:
+    """Parse a JSON text. Raises ValueError, RecursionError.
 
-    The parser that takes a third of the time knows no lone surrogates: the other one has the last word.
+    pydantic's parser takes a third of the time but rejects lone surrogates; the standard library accepts them.
     """
     try:
         return from_json(document)

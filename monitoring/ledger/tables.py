@@ -1,4 +1,4 @@
-"""The ledger's tables; `monitoring/migrations` makes them."""
+"""The ledger's tables; `monitoring/migrations` creates them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ metadata = MetaData()
 _WRITER, _HASH, _TIME, _KEY, _SIGNATURE = String(36), String(64), String(27), String(16), String(88)
 
 
-def _place() -> tuple[Column[str], Column[int]]:
-    """Which entry of which writer."""
+def _entry_key() -> tuple[Column[str], Column[int]]:
+    """The primary key: the number of an entry of a writer."""
     return (
         Column("writer", _WRITER, primary_key=True),
         Column("seq", BigInteger, primary_key=True, autoincrement=False),
@@ -24,18 +24,18 @@ def _signed() -> tuple[Column[str], Column[str]]:
 ledger_entries = Table(
     "ledger_entries",
     metadata,
-    *_place(),
+    *_entry_key(),
     Column("id", String(36), nullable=False, unique=True),  # UUIDv7
     Column("at", _TIME, nullable=False, index=True),  # 2026-11-03T09:30:00.000000Z
     Column("commitment", _HASH, nullable=False),
     Column("hash", _HASH, nullable=False),
 )
 
-# Apart from the entries, so that it can be forgotten while the chain stays.
+# Stored apart from the entries: a payload can be erased while its chain stays.
 ledger_payloads = Table(
     "ledger_payloads",
     metadata,
-    *_place(),
+    *_entry_key(),
     Column("id", String(36), nullable=False),
     Column("principal", String(320), nullable=False),
     Column("model", String(320), nullable=False),
@@ -45,9 +45,9 @@ ledger_payloads = Table(
     Index("ix_ledger_payloads_principal_id", "principal", "id"),
 )
 
-ledger_erasures = Table("ledger_erasures", metadata, *_place(), Column("at", _TIME, nullable=False), *_signed())
+ledger_erasures = Table("ledger_erasures", metadata, *_entry_key(), Column("at", _TIME, nullable=False), *_signed())
 
-# One row a writer. `claimed` is the last entry that a checkpoint has named, -1 before the first.
+# One row for each writer. `claimed` is the last entry that a checkpoint has named, -1 before the first.
 ledger_heads = Table(
     "ledger_heads",
     metadata,
@@ -70,7 +70,7 @@ ledger_checkpoints = Table(
     *_signed(),
 )
 
-# Where each pruned chain begins now.
+# The last removed entry of each pruned chain.
 ledger_stumps = Table(
     "ledger_stumps",
     metadata,

@@ -1,4 +1,4 @@
-"""Transactions on the ledger's tables, and erasing deleted text from SQLite's files."""
+"""Transactions on the ledger's tables, and removing deleted text from SQLite's files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CHECKPOINT_RETRY_S = 0.02
 
 @contextmanager
 def ledger_errors() -> Iterator[None]:
-    """Raises LedgerUnavailable for every error of the database: the answer is then recorded in the spool."""
+    """Raises LedgerUnavailable for every error of the database: the response is then recorded in the spool."""
     try:
         with database_errors(strict=True):
             yield
@@ -28,15 +28,15 @@ def ledger_errors() -> Iterator[None]:
 
 @contextmanager
 def ledger_transaction(engine: Engine) -> Iterator[Connection]:
-    """Open a transaction for upkeep; only one runs at a time. Raises LedgerUnavailable."""
+    """Open a transaction for pruning or erasing; only one runs at a time. Raises LedgerUnavailable."""
     with ledger_errors(), engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPKEEP_LOCK})
         yield connection
 
 
-def scrub(engine: Engine) -> None:
-    """Move SQLite's write-ahead log into the database file and empty the log: it contains deleted text, too.
+def truncate_wal(engine: Engine) -> None:
+    """Move SQLite's write-ahead log into the database file and empty the log, which contains deleted text.
 
     Waits for readers as long as the engine waits for locks. Raises LedgerInUse, LedgerUnavailable.
     """
@@ -45,10 +45,10 @@ def scrub(engine: Engine) -> None:
     with ledger_errors():
         connection = engine.raw_connection()  # outside of any transaction
         cursor = connection.cursor()
-        (patience_ms,) = cursor.execute("PRAGMA busy_timeout").fetchone()
-        until = time.monotonic() + patience_ms / 1000
+        (timeout_ms,) = cursor.execute("PRAGMA busy_timeout").fetchone()
+        deadline = time.monotonic() + timeout_ms / 1000
         # SQLite waits for readers and writers, but not for another checkpoint, which a writer runs now and then.
-        while (busy := cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]) and time.monotonic() < until:
+        while (busy := cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]) and time.monotonic() < deadline:
             time.sleep(_CHECKPOINT_RETRY_S)
         connection.close()
     if busy:

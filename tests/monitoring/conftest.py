@@ -1,4 +1,4 @@
-"""What the room's tests share: the record's tables, and a small prediction ledger."""
+"""Fixtures for this package's tests: migrated databases, and a small prediction ledger."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 import auth
 import monitoring
 from monitoring.audit.store import AuditStore
+from monitoring.chains.anchors import Anchor
+from monitoring.chains.ids import MonotonicIds
 from monitoring.chains.signing import Signer, Verifier, new_private_key
+from monitoring.chains.timestamps import format_timestamp
 from monitoring.ledger.chain import Chain
-from monitoring.ledger.entries import Draft, written_time
-from monitoring.ledger.erasure import Eraser
-from monitoring.ledger.identity import Ids
-from monitoring.ledger.records import Record, records_in
-from monitoring.ledger.retention import Pruning
+from monitoring.ledger.entries import EntryDraft
+from monitoring.ledger.records import Record, read_records
 from monitoring.ledger.store import LedgerStore
 from monitoring.ledger.tables import metadata
-from monitoring.ledger.verify import Anchor, Finding, verify
+from monitoring.ledger.upkeep.erasure import Eraser
+from monitoring.ledger.upkeep.pruning import Pruner
+from monitoring.ledger.verification.report import LedgerReport
+from monitoring.ledger.verification.stream import verify
 from storage.engine import open_blocking_engine, open_engine
 from storage.migrations import migrate
 from storage.transactions import WRITING
@@ -33,12 +36,12 @@ LEDGER_KEY = new_private_key()
 NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
 LONG_AGO = NOW - timedelta(days=10)
 
-Check = Callable[..., Finding]
+Verify = Callable[..., LedgerReport]
 
 
 @pytest.fixture
 async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    """A database of either kind, with the record's tables."""
+    """A migrated database of either kind."""
     engine = open_engine(database_url)
     await migrate(engine, auth.MIGRATIONS, monitoring.MIGRATIONS)
     yield engine
@@ -50,55 +53,56 @@ def store(engine: AsyncEngine) -> AuditStore:
     return AuditStore(engine)
 
 
-def _facts(principal: str) -> dict[str, Any]:
+def _build_facts(principal: str) -> dict[str, Any]:
     model = {"name": "stub", "version": "1.0"}
     output = {"index": 5, "label": "forest", "confidence": 0.75, "probabilities": {"forest": 0.75, "river": 0.25}}
     return {"v": 1, "principal": principal, "status": 200, "code": None, "model": model, "output": output, "count": 1}
 
 
 def build_ledger(engine: Engine) -> None:
-    """Three chains, one of them pruned, with erasures, checkpoints between them, and an end behind the last."""
-    ids, now = Ids(lambda: 1_764_000_000_000), [LONG_AGO]
+    """Write three chains, one of them pruned, with erasures, checkpoints, and entries after the last checkpoint."""
+    ids, now = MonotonicIds(lambda: 1_764_000_000_000), [LONG_AGO]
     store = LedgerStore(engine, Signer(LEDGER_KEY), lambda: now[0])
     chains = [Chain(ids.new()) for _ in range(3)]
 
     def write(chain: Chain, count: int, at: datetime) -> None:
-        drafts = [Draft(ids.new(), written_time(at), _facts(("ana", "bob")[index % 2])) for index in range(count)]
-        links = chain.links(drafts)
+        facts = [_build_facts(("ana", "bob")[index % 2]) for index in range(count)]
+        drafts = [EntryDraft(ids.new(), format_timestamp(at), document) for document in facts]
+        linked = chain.link(drafts)
         with store.transaction() as connection:
-            store.append(connection, links, chain)
-        chain.advance(links)
+            store.append(connection, linked, chain)
+        chain.advance(linked)
 
     for chain, at in zip(chains, (NOW, LONG_AGO, NOW), strict=True):
         store.open_chain(chain.writer)
         write(chain, 4, at)
-    store.checkpoint()
+    store.write_checkpoint()
     now[0] = NOW
     for chain in chains:
         write(chain, 3, NOW)
-        store.checkpoint()
+        store.write_checkpoint()
     write(chains[0], 2, NOW)
     store.close()
-    assert sum(Pruning(engine, Signer(LEDGER_KEY), NOW).prune(NOW - timedelta(days=5))) == 4
+    assert sum(Pruner(engine, Signer(LEDGER_KEY), NOW).prune(NOW - timedelta(days=5))) == 4
     assert sum(Eraser(engine, Signer(LEDGER_KEY), NOW).erase("bob")) == 8
 
 
 @pytest.fixture(scope="session")
 def small_ledger(tmp_path_factory: pytest.TempPathFactory) -> tuple[Record, ...]:
-    """The records of a ledger of three chains."""
+    """The records of the ledger that `build_ledger` writes."""
     folder: Path = tmp_path_factory.mktemp("ledger")
     engine = create_engine(f"sqlite:///{folder}/ledger.db")
     metadata.create_all(engine)
     build_ledger(engine)
     with engine.begin() as connection:
-        records = tuple(records_in(connection))
+        records = tuple(read_records(connection))
     engine.dispose()
     return records
 
 
 @pytest.fixture
-def at_rest(engine: AsyncEngine, database_url: str) -> Iterator[Connection]:
-    """The same ledger in a database of either kind."""
+def small_database(engine: AsyncEngine, database_url: str) -> Iterator[Connection]:
+    """The same ledger in a database of either kind, in an open transaction."""
     assert engine.dialect.name in database_url
     blocking = open_blocking_engine(database_url).execution_options(**WRITING)
     build_ledger(blocking)
@@ -108,13 +112,13 @@ def at_rest(engine: AsyncEngine, database_url: str) -> Iterator[Connection]:
 
 
 @pytest.fixture(scope="session")
-def check() -> Check:
-    """Verify records with the ledger's public key, or another's."""
+def verify_records() -> Verify:
+    """A function that verifies records with the public key of `build_ledger`, or of another private key."""
 
-    def check(records: Sequence[Record], noted: Anchor | None = None, key: str = LEDGER_KEY) -> Finding:
-        return verify(iter(records), Verifier([Signer(key).public_key]), noted)
+    def verify_records(records: Sequence[Record], anchor: Anchor | None = None, key: str = LEDGER_KEY) -> LedgerReport:
+        return verify(iter(records), Verifier([Signer(key).public_key]), anchor)
 
-    return check
+    return verify_records
 
 
 @pytest.fixture

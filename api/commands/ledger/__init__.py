@@ -1,4 +1,4 @@
-"""`atalaya ledger`: check, reproduce, hand out and shorten the prediction ledger."""
+"""`atalaya ledger`: verify, reproduce, export, prune and erase predictions."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from api.commands.ledger import export, replay, upkeep, verify
 from api.commands.output import JsonFlag, print_json
 from api.settings import load_settings
 
-app = typer.Typer(help="Check, reproduce, hand out and shorten the prediction ledger.", no_args_is_help=True)
+app = typer.Typer(help="Verify, reproduce, export, prune and erase recorded predictions.", no_args_is_help=True)
 
 
 @app.command("key")
 def key(as_json: JsonFlag = False) -> None:
-    """Print the public key that checks the ledger."""
+    """Print the public key that verifies the ledger."""
     from monitoring.chains.signing import Signer
 
     signer = Signer(load_settings().ledger_key())

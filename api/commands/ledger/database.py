@@ -1,4 +1,4 @@
-"""The ledger's database, for commands that stream."""
+"""Reading the ledger's database in commands."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from api.settings import Settings
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-_PATIENCE_S = 3600  # a statement of a long stream may take its time
+_STATEMENT_TIMEOUT_S = 3600  # streaming a large ledger takes long
 
 
 @contextmanager
-def ledger_view(settings: Settings) -> Iterator[Connection]:
-    """One view of the database, which writers do not disturb. Raises LedgerUnavailable, CommandFailed."""
+def open_snapshot(settings: Settings) -> Iterator[Connection]:
+    """Open one snapshot of the database, for streaming beside writers. Raises LedgerUnavailable, CommandFailed."""
     from monitoring.ledger.transactions import ledger_errors
     from storage.engine import open_blocking_engine, sqlite_path
 
     url = settings.database_url.get_secret_value()
     path = sqlite_path(url)
-    if path is not None and not path.exists():  # SQLite would make one
-        raise CommandFailed(f"DATABASE_URL: there is no file {path}.")
-    engine = open_blocking_engine(url, _PATIENCE_S)
+    if path is not None and not path.exists():  # SQLite would create it
+        raise CommandFailed(f"DATABASE_URL: the file {path} does not exist.")
+    engine = open_blocking_engine(url, _STATEMENT_TIMEOUT_S)
     try:
-        # SQLite's transactions always see one state of the database.
+        # SQLite's transactions always see one snapshot.
         level = "REPEATABLE READ" if engine.dialect.name == "postgresql" else "SERIALIZABLE"
         with ledger_errors(), engine.execution_options(isolation_level=level).begin() as connection:
             yield connection
@@ -36,9 +36,9 @@ def ledger_view(settings: Settings) -> Iterator[Connection]:
         engine.dispose()
 
 
-def principal_named(settings: Settings, name: str) -> str:
-    """The subject of the user of that name; what names no user is a subject itself."""
+def find_subject(settings: Settings, name: str) -> str:
+    """Return the subject of the user with that name; a name without a user is taken as a subject."""
     from auth.accounts.store import UserStore
 
-    found = run_with_engine(settings, lambda engine: UserStore(engine).find(name))
-    return found[0].id if found else name
+    users = run_with_engine(settings, lambda engine: UserStore(engine).find(name))
+    return users[0].id if users else name

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from api.commands.database import CommandEvent, record_event, run_with_engine
-from api.commands.ledger.database import ledger_view, principal_named
+from api.commands.ledger.database import find_subject, open_snapshot
 from api.commands.ledger.verify import NO_PARQUET
 from api.commands.output import JsonFlag, print_json, progress_bar
 from api.commands.times import parse_time
@@ -24,66 +24,64 @@ from api.errors import CommandFailed
 from api.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
-    from monitoring.ledger.records import Header, Record
+    from monitoring.ledger.records import Record, StreamHeader
 
 
-class Form(StrEnum):
+class ExportFormat(StrEnum):
     JSONL = "jsonl"
     PARQUET = "parquet"
 
 
 def export(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="Where to; - for standard output.")],
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write; - for standard output.")],
     since: Annotated[
-        datetime | None, typer.Option(parser=parse_time, metavar="TIME", help="From this moment on.")
+        datetime | None, typer.Option(parser=parse_time, metavar="TIME", help="Only entries from this time on.")
     ] = None,
     until: Annotated[
-        datetime | None, typer.Option(parser=parse_time, metavar="TIME", help="Before this moment.")
+        datetime | None, typer.Option(parser=parse_time, metavar="TIME", help="Only entries before this time.")
     ] = None,
-    principal: Annotated[str, typer.Option(help="Only this one's payloads: a user's name, or a subject.")] = "",
-    model: Annotated[str, typer.Option(help="Only this model's payloads, such as efficientnetb0-v1.0.")] = "",
-    form: Annotated[Form, typer.Option("--format")] = Form.JSONL,
+    principal: Annotated[str, typer.Option(help="Only the payloads of this user, by name or subject.")] = "",
+    model: Annotated[str, typer.Option(help="Only the payloads of this model, such as efficientnetb0-v1.0.")] = "",
+    export_format: Annotated[ExportFormat, typer.Option("--format")] = ExportFormat.JSONL,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write the ledger, or a part of it, to a file that `atalaya ledger verify` can check."""
-    from monitoring.ledger.entries import written_time
-    from monitoring.ledger.records import Header
+    """Write the ledger, or a part of it, to a file that `atalaya ledger verify` can verify."""
+    from monitoring.chains.timestamps import format_timestamp
+    from monitoring.ledger.records import StreamHeader
 
-    if str(path) == "-" and (as_json or form is Form.PARQUET):
-        raise typer.BadParameter("Standard output takes JSON lines alone: name a file, or leave --json out.")
+    if str(path) == "-" and (as_json or export_format is ExportFormat.PARQUET):
+        raise typer.BadParameter("Only JSON lines can be written to standard output: name a file, or omit --json.")
     if path.exists() and not path.is_file():
-        raise typer.BadParameter(f"{path} is no file.")
+        raise typer.BadParameter(f"{path} is not a file.")
     settings = load_settings()
-    header = Header(
-        since=written_time(since) if since else "",
-        until=written_time(until) if until else "",
-        principal=principal_named(settings, principal) if principal else "",
+    header = StreamHeader(
+        since=format_timestamp(since) if since else "",
+        until=format_timestamp(until) if until else "",
+        principal=find_subject(settings, principal) if principal else "",
         model=model,
     )
     detail = {name: value for name, value in asdict(header).items() if value}
     run_with_engine(settings, lambda engine: record_event(engine, CommandEvent("ledger", "exported", detail=detail)))
-    entries, payloads = _export(settings, header, path, form)
+    entries, payloads = _export(settings, header, path, export_format)
     if as_json:
         print_json({"entries": entries, "payloads": payloads})
     else:
         typer.echo(f"{entries} entries exported, {payloads} with their payload.", err=True)
 
 
-def _export(settings: Settings, header: Header, path: Path, form: Form) -> tuple[int, int]:
-    """How many entries were written, and how many with a payload."""
-    from monitoring.ledger.exports import exported
-    from monitoring.ledger.records import Line
+def _export(settings: Settings, header: StreamHeader, path: Path, export_format: ExportFormat) -> tuple[int, int]:
+    """Return how many entries were written, and how many of them with a payload."""
+    from monitoring.ledger.exports.selection import count_entries, select_records
+    from monitoring.ledger.records import EntryRecord
 
     entries = payloads = 0
     with (
-        ledger_view(settings) as connection,
-        _written(path, form) as write,
-        progress_bar("exporting", _count(connection, header)) as advance,
+        open_snapshot(settings) as connection,
+        _open_writer(path, export_format) as write,
+        progress_bar("exporting", count_entries(connection, header)) as advance,
     ):
-        for record in write(exported(connection, header)):
-            if isinstance(record, Line):
+        for record in write(select_records(connection, header)):
+            if isinstance(record, EntryRecord):
                 entries, payloads = entries + 1, payloads + (record.payload is not None)
                 if entries % 1000 == 0:
                     advance(entries)
@@ -91,44 +89,33 @@ def _export(settings: Settings, header: Header, path: Path, form: Form) -> tuple
 
 
 @contextmanager
-def _written(path: Path, form: Form) -> Iterator[Callable[[Iterable[Record]], Iterator[Record]]]:
-    """What writes each record that it passes on. The file is its owner's alone, and there once it is whole."""
-    from monitoring.ledger.exports import write_lines
+def _open_writer(path: Path, export_format: ExportFormat) -> Iterator[Callable[[Iterable[Record]], Iterator[Record]]]:
+    """Yield a function that writes each record and yields it again."""
+    from monitoring.ledger.exports.lines import write_lines
 
     if str(path) == "-":
         yield lambda records: write_lines(records, sys.stdout)
         return
-    if form is Form.PARQUET:
+    if export_format is ExportFormat.PARQUET:
         try:
-            from monitoring.ledger.parquet import write_rows
+            from monitoring.ledger.exports.parquet import write_rows
         except ImportError:
             raise CommandFailed(NO_PARQUET) from None
-        with _private(path) as (part, _):
-            yield lambda records: write_rows(records, part)
+        with _replace_file(path) as (temporary, _):
+            yield lambda records: write_rows(records, temporary)
     else:
-        with _private(path) as (_, file):
+        with _replace_file(path) as (_, file):
             yield lambda records: write_lines(records, file)
 
 
 @contextmanager
-def _private(path: Path) -> Iterator[tuple[Path, TextIO]]:
-    """A new file beside it, which takes its place in the end: people are in it, and half of one proves nothing."""
+def _replace_file(path: Path) -> Iterator[tuple[Path, TextIO]]:
+    """Write a private temporary file that replaces `path` once it is complete: it contains personal data."""
     descriptor, name = mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
-    part = Path(name)
+    temporary = Path(name)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            yield part, file
-        part.replace(path)
+            yield temporary, file
+        temporary.replace(path)
     finally:
-        part.unlink(missing_ok=True)
-
-
-def _count(connection: Connection, header: Header) -> int:
-    """About how many entries there are to go through."""
-    from sqlalchemy import func, select
-
-    from monitoring.ledger.tables import ledger_entries
-
-    wanted = select(func.count()).select_from(ledger_entries).where(ledger_entries.c.at >= header.since)
-    wanted = wanted.where(ledger_entries.c.at < header.until) if header.until else wanted
-    return connection.execute(wanted).scalar_one()
+        temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""`atalaya ledger replay`: a recorded prediction, made anew."""
+"""`atalaya ledger replay`: repeat a recorded prediction and compare the results."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ from api.settings import Settings, load_settings
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from monitoring.ledger.reader import Past
+    from monitoring.ledger.entries import EntryWithPayload
 
 
 def replay(
     prediction_id: Annotated[str, typer.Argument(metavar="ID")],
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The file that was sent.")],
-    model: Annotated[Path | None, typer.Option(help="The artefact folder; found by its digest if absent.")] = None,
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The image file that was sent.")],
+    model: Annotated[
+        Path | None, typer.Option(help="The folder of the model. Default: the one with the recorded digest.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Reproduce a prediction bit for bit, or say what differs."""
-    from model.serving.replay import replay as make_anew
+    """Reproduce a prediction bit for bit, or name the differences."""
+    from model.serving.replay import replay as repeat_prediction
 
     settings = load_settings()
-    past = _recorded(settings, prediction_id)
-    comparison = make_anew(past.facts, image.read_bytes(), [model] if model else _folders(settings))
+    recorded = _read_recorded(settings, prediction_id)
+    facts = recorded.read_facts()
+    comparison = repeat_prediction(facts, image.read_bytes(), [model] if model else _find_models(settings))
     if as_json:
         print_json(
             {
@@ -43,42 +46,43 @@ def replay(
     if not comparison.identical:
         raise CommandFailed(" ".join(comparison.differences))
     if not as_json:
-        output, made = past.facts["output"], past.facts["model"]
+        output, used = facts["output"], facts["model"]
         typer.echo(
             f"Identical, bit for bit: {output['label']}, probability {output['confidence']:.4f} "
-            f"({made['name']}-v{made['version']}, {past.entry.at})"
+            f"({used['name']}-v{used['version']}, {recorded.entry.at})"
         )
 
 
-def _recorded(settings: Settings, prediction_id: str) -> Past:
-    """Raises CommandFailed where there is no record, or one that was changed."""
+def _read_recorded(settings: Settings, prediction_id: str) -> EntryWithPayload:
+    """Raises CommandFailed if there is no record, or if it was changed."""
     from monitoring.errors import PredictionNotFound
-    from monitoring.ledger.payloads import payload_problem
+    from monitoring.ledger.payloads import find_payload_problem
     from monitoring.ledger.reader import LedgerReader
 
-    async def found(engine: AsyncEngine) -> tuple[Past, str | None]:
+    async def read(engine: AsyncEngine) -> tuple[EntryWithPayload, str | None]:
         reader = LedgerReader(engine)
-        past = await reader.find(prediction_id)
-        return past, await reader.hash_before(past.entry)
+        recorded = await reader.find(prediction_id)
+        return recorded, await reader.find_previous_hash(recorded.entry)
 
     try:
-        past, previous = run_with_engine(settings, found)
+        recorded, previous = run_with_engine(settings, read)
     except PredictionNotFound:
         raise CommandFailed(
-            f"The ledger holds no prediction {prediction_id}. Check the id; it may be erased, pruned or still spooled."
+            f"The ledger contains no prediction {prediction_id}. Check the id; it may be erased, pruned or still "
+            "spooled."
         ) from None
-    problem = payload_problem(past.entry, past.payload)
+    problem = find_payload_problem(recorded.entry, recorded.payload)
     if problem is not None:
         raise CommandFailed(f"The payload of {prediction_id} {problem}.")
-    if previous is None or past.entry.hash != past.entry.computed_hash(previous):
+    if previous is None or recorded.entry.hash != recorded.entry.compute_hash(previous):
         raise CommandFailed(
             f"The entry of {prediction_id} was changed, or is out of place. Run `atalaya ledger verify`."
         )
-    return past
+    return recorded
 
 
-def _folders(settings: Settings) -> Iterator[Path]:
-    """Where a model may be: the one that is served, those beside it, and those that are shipped."""
+def _find_models(settings: Settings) -> Iterator[Path]:
+    """Yield the folders where a model may be: the configured one, those beside it, and those in artifacts/."""
     scheme, _, folder = settings.model.url.partition("://")
     if scheme == "onnx":
         yield Path(folder)

@@ -1,4 +1,4 @@
-"""`atalaya audit`: what commands leave on record, and how it is read, checked, handed out and shortened."""
+"""`atalaya audit`: what commands record, and printing, verifying, exporting and pruning the log."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Run = Callable[..., Any]
 
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in an empty folder; returns its exit status and its output."""
+    """A function that runs a command in an empty folder and returns its exit status and its output."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AUTH__SIGNING_KEY_FILE", str(tmp_path / "keys.pem"))
     (tmp_path / "keys.pem").write_text(generate_signing_key("ES256"))
@@ -44,7 +44,7 @@ def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Captur
 
 @pytest.fixture
 def command(start: Run) -> Command:
-    """Run a command that must succeed; returns its standard output."""
+    """A function that runs a command, which must succeed, and returns its standard output."""
 
     def command(*arguments: str, stdin: str = "") -> str:
         status, out, err = start(*arguments, stdin=stdin)
@@ -59,19 +59,19 @@ def add_user(command: Command, name: str = "ana") -> None:
     command("users", "add", name, "--role", "client", "--password-stdin", stdin=PASSWORD)
 
 
-def on_record(command: Command, *options: str) -> list[dict[str, Any]]:
+def read_log(command: Command, *options: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(command("audit", "--json", *options))
     return found
 
 
-def change(tmp_path: Path, statement: str) -> None:
+def change_rows(tmp_path: Path, statement: str) -> None:
     with sqlite3.connect(tmp_path / "var" / "atalaya.db") as connection:
         connection.execute(statement)
     connection.close()
 
 
-def test_commands_leave_their_record(command: Command) -> None:
-    """Users, clients, keys and the signing key: each act is recorded with the operating system's user."""
+def test_commands_are_recorded(command: Command) -> None:
+    """Changes of users, clients, keys and the signing key are recorded with the operating system's user."""
     add_user(command)
     command("users", "passwd", "ana", "--password-stdin", stdin=f"{PASSWORD} staple")
     command("token", "--user", "ana", "--password-stdin", stdin=f"{PASSWORD} staple")
@@ -82,7 +82,7 @@ def test_commands_leave_their_record(command: Command) -> None:
     command("users", "disable", "ana")
     client = json.loads(command("clients", "add", "maps", "--json"))
     command("clients", "disable", "maps")
-    found = on_record(command)
+    found = read_log(command)
     assert [(entry["event"], entry["outcome"]) for entry in found] == [
         ("user", "created"),
         ("user", "changed"),
@@ -102,16 +102,16 @@ def test_commands_leave_their_record(command: Command) -> None:
     assert PASSWORD not in str(found)
 
 
-def test_a_wrong_password_at_a_command_is_on_record(command: Command, start: Run) -> None:
+def test_a_failed_login_of_a_command_is_recorded(command: Command, start: Run) -> None:
     """A log-in refused on the command line is recorded as one refused over HTTP."""
     add_user(command)
     assert start("token", "--user", "ana", "--password-stdin", stdin="wrong horse battery")[0] == 1
-    last = on_record(command)[-1]
+    last = read_log(command)[-1]
     assert (last["event"], last["outcome"], last["detail"]) == ("token", "refused", {"code": "bad_credentials"})
 
 
-def test_people_get_a_line_an_entry(command: Command) -> None:
-    """Without --json an entry is one line with what matters; filters leave the others out."""
+def test_entries_are_printed_as_lines(command: Command) -> None:
+    """Without --json each selected entry is one line."""
     add_user(command)
     command("clients", "add", "maps")
     first, second = command("audit").splitlines()
@@ -124,23 +124,23 @@ def test_people_get_a_line_an_entry(command: Command) -> None:
     assert command("audit", "--since", "2999-01-01T00:00:00Z") == ""
 
 
-def test_a_changed_entry_cannot_forge_a_line(command: Command, tmp_path: Path) -> None:
-    """What somebody wrote into the database is printed as one quoted word, without control characters."""
+def test_a_changed_entry_cannot_forge_an_output_line(command: Command, tmp_path: Path) -> None:
+    """A value that was changed in the database is printed as one quoted word without control characters."""
     add_user(command)
-    change(tmp_path, "UPDATE audit_events SET actor = 'ana' || char(10, 27) || '2 forged actor=root'")
+    change_rows(tmp_path, "UPDATE audit_events SET actor = 'ana' || char(10, 27) || '2 forged actor=root'")
     (line,) = command("audit").splitlines()
     assert 'actor="ana\\n\\u001b2 forged actor=root"' in line
 
 
-def test_a_time_that_is_none_is_wrong_usage(start: Run) -> None:
-    """A moment must be in ISO 8601."""
+def test_a_malformed_time_is_a_usage_error(start: Run) -> None:
+    """A time must be in ISO 8601."""
     status, _, err = start("audit", "--since", "yesterday")
     assert status == 2
     assert "2026-11-03" in err
 
 
-def test_an_export_can_be_checked_elsewhere(command: Command, start: Run, tmp_path: Path) -> None:
-    """The export is JSON lines, private, and enough to compute every hash again."""
+def test_an_export_can_be_verified_elsewhere(command: Command, start: Run, tmp_path: Path) -> None:
+    """The export is a private file of JSON lines, from which every hash can be recomputed."""
     add_user(command)
     command("clients", "add", "maps")
     assert start("audit", "--export", "audit.jsonl") == (0, "", "2 entries exported.\n")
@@ -158,13 +158,13 @@ def test_an_export_can_be_checked_elsewhere(command: Command, start: Run, tmp_pa
 
 
 def test_a_changed_entry_is_named(command: Command, start: Run, tmp_path: Path) -> None:
-    """`audit verify` prints what to keep; after a change it says which entry is wrong, with exit status 1."""
+    """`audit verify` prints an anchor; after a change it names the changed entry, with exit status 1."""
     add_user(command)
     anchor = command("audit", "verify").split()[-1]
     assert anchor.startswith("1:")
     command("clients", "add", "maps")
     assert json.loads(command("audit", "verify", "--anchor", anchor, "--json"))["ok"]
-    change(tmp_path, "UPDATE audit_events SET actor = 'nobody' WHERE seq = 2")
+    change_rows(tmp_path, "UPDATE audit_events SET actor = 'nobody' WHERE seq = 2")
     status, out, err = start("audit", "verify")
     assert (status, out) == (1, "")
     assert err.startswith("error: Entry 2 (")
@@ -176,21 +176,19 @@ def test_a_changed_entry_is_named(command: Command, start: Run, tmp_path: Path) 
 
 
 def test_old_entries_are_pruned(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Entries past the days to keep go, by a command that is recorded; the rest verifies."""
+    """`audit prune` removes entries older than the limit and is recorded; the rest verifies."""
     add_user(command)
     assert command("audit", "prune") == "0 entries older than 365 days removed.\n"
-    change(tmp_path, "UPDATE audit_events SET at = '2020' || substr(at, 5)")
+    change_rows(tmp_path, "UPDATE audit_events SET at = '2020' || substr(at, 5)")
     monkeypatch.setenv("MONITORING__AUDIT_KEEP_DAYS", "30")
     assert json.loads(command("audit", "prune", "--json")) == {"removed": 1}
-    (entry,) = on_record(command)
+    (entry,) = read_log(command)
     assert (entry["event"], entry["outcome"], entry["actor"]) == ("audit", "pruned", ME)
     assert command("audit", "verify").startswith("1 entries, unchanged.")
 
 
-def test_a_key_is_not_rotated_where_that_cannot_be_recorded(
-    start: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Without its database, rotating the signing key changes nothing."""
+def test_the_signing_key_is_not_rotated_unrecorded(start: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a database for the audit log, the signing key is not rotated."""
     before = (tmp_path / "keys.pem").read_text()
     (tmp_path / "file").touch()
     monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/file/gateway.db")

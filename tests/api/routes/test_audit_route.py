@@ -1,4 +1,4 @@
-"""The record of access over HTTP: what is written, who may read it, and what happens when it cannot be written."""
+"""The audit log over HTTP: what is recorded, who may read it, and what happens when it cannot be written."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ LogIn = Callable[..., dict[str, str]]
 
 @pytest.fixture
 def olga(client: TestClient, log_in: LogIn) -> dict[str, str]:
-    """An operator's credentials: they hold `audit:read`."""
+    """An operator's credentials, which have the scope `audit:read`."""
     return log_in(client, "olga")
 
 
-def entries(client: TestClient, headers: dict[str, str], **query: object) -> list[dict[str, Any]]:
-    answer = client.get("/v1/audit", headers=headers, params=query)
-    assert answer.status_code == 200, answer.text
-    found: list[dict[str, Any]] = answer.json()["entries"]
+def entries(client: TestClient, headers: dict[str, str], **query: str | int) -> list[dict[str, Any]]:
+    response = client.get("/v1/audit", headers=headers, params=query)
+    assert response.status_code == 200, response.text
+    found: list[dict[str, Any]] = response.json()["entries"]
     return found
 
 
-def soon(client: TestClient, headers: dict[str, str], **query: object) -> list[dict[str, Any]]:
-    """What is found as soon as anything is: refusals are written within a second."""
+def wait_for_entries(client: TestClient, headers: dict[str, str], **query: str | int) -> list[dict[str, Any]]:
+    """Poll until there are entries: refusals are written within a second."""
     deadline = time.monotonic() + 3
     while not (found := entries(client, headers, **query)):
         assert time.monotonic() < deadline
     return found
 
 
-def sql(tmp_path: Path, statement: str) -> None:
+def execute(tmp_path: Path, statement: str) -> None:
     with sqlite3.connect(tmp_path / "gateway.db") as connection:
         connection.execute(statement)
     connection.close()
 
 
-def test_a_login_is_on_record_before_its_answer(client: TestClient, olga: dict[str, str]) -> None:
-    """Whoever holds a token finds its issue recorded: subject, address, request and grant."""
+def test_a_login_is_recorded_before_its_response(client: TestClient, olga: dict[str, str]) -> None:
+    """The issue of a token is recorded with subject, address, request and grant before the token is returned."""
     (entry,) = entries(client, olga, event="token", outcome="issued", limit=1)
     assert entry["actor"] == client.get("/v1/me", headers=olga).json()["subject"]
     assert entry["detail"]["grant"] == "password"
@@ -55,36 +55,36 @@ def test_a_login_is_on_record_before_its_answer(client: TestClient, olga: dict[s
     ("headers", "outcome"),
     [({}, "missing"), ({"Authorization": "Bearer x"}, "invalid"), ({"X-API-Key": "atl_x_y"}, "invalid")],
 )
-def test_a_refused_caller_is_on_record(
+def test_an_unauthenticated_request_is_recorded(
     client: TestClient, olga: dict[str, str], headers: dict[str, str], outcome: str
 ) -> None:
-    """A request without credentials that count is recorded within a second, without what was sent."""
+    """A request without valid credentials is recorded within a second, without what was sent."""
     assert client.get("/v1/me", headers=headers).status_code == 401
-    (entry,) = soon(client, olga, event="access", outcome=outcome)
+    (entry,) = wait_for_entries(client, olga, event="access", outcome=outcome)
     assert (entry["actor"], entry["detail"]) == ("", {})
 
 
-def test_a_missing_scope_is_on_record(client: TestClient, olga: dict[str, str], log_in: LogIn) -> None:
-    """A client may not read the record, and the attempt is in it under the client's name."""
+def test_a_missing_scope_is_recorded(client: TestClient, olga: dict[str, str], log_in: LogIn) -> None:
+    """A client may not read the log, and the attempt is recorded with the client as actor."""
     ana = log_in(client)
     refused = client.get("/v1/audit", headers=ana)
     assert (refused.status_code, refused.json()["code"]) == (403, "insufficient_scope")
-    (entry,) = soon(client, olga, outcome="forbidden")
+    (entry,) = wait_for_entries(client, olga, outcome="forbidden")
     assert entry["actor"] == client.get("/v1/me", headers=ana).json()["subject"]
     assert entry["detail"] == {"scope": "audit:read"}
 
 
-def test_a_failed_login_is_on_record(client: TestClient, olga: dict[str, str]) -> None:
-    """A wrong password leaves an entry that does not hold it."""
+def test_a_failed_login_is_recorded(client: TestClient, olga: dict[str, str]) -> None:
+    """A wrong password is recorded without the password."""
     form = {"grant_type": "password", "username": "ana", "password": "wrong horse battery"}
     assert client.post("/auth/token", data=form).status_code == 400
-    found = soon(client, olga, event="token", outcome="refused")
+    found = wait_for_entries(client, olga, event="token", outcome="refused")
     assert found[0]["detail"]["code"] == "bad_credentials"
     assert "horse" not in str(found)
 
 
-def test_a_revocation_is_on_record(client: TestClient, olga: dict[str, str], password: str) -> None:
-    """Ending a session names it as the target."""
+def test_a_revocation_is_recorded(client: TestClient, olga: dict[str, str], password: str) -> None:
+    """The revocation of a session is recorded with the session as target."""
     form = {"grant_type": "password", "username": "ana", "password": password}
     token = client.post("/auth/token", data=form).json()["refresh_token"]
     assert client.post("/auth/revoke", data={"token": token, "client_id": "atalaya-first-party"}).status_code == 200
@@ -93,18 +93,16 @@ def test_a_revocation_is_on_record(client: TestClient, olga: dict[str, str], pas
 
 
 @pytest.mark.parametrize(("route", "event"), [("revoke", "revocation"), ("introspect", "introspection")])
-def test_a_client_that_is_refused_is_on_record(
-    client: TestClient, olga: dict[str, str], route: str, event: str
-) -> None:
-    """A wrong client secret is recorded wherever a client logs in."""
+def test_a_refused_client_is_recorded(client: TestClient, olga: dict[str, str], route: str, event: str) -> None:
+    """A wrong client secret is recorded at every endpoint that takes one."""
     form = {"token": "x", "client_id": "maps", "client_secret": "sesame"}
     assert client.post(f"/auth/{route}", data=form).status_code == 401
-    (entry,) = soon(client, olga, event=event, outcome="refused")
+    (entry,) = wait_for_entries(client, olga, event=event, outcome="refused")
     assert (entry["detail"], "sesame" in str(entry)) == ({"code": "invalid_client"}, False)
 
 
 def test_pages_follow_each_other(client: TestClient, olga: dict[str, str], log_in: LogIn) -> None:
-    """The record comes newest first, a page at a time; the last page names no next one."""
+    """Pages list the log newest first, and the last page has no next one."""
     for _ in range(3):
         log_in(client)
     seen: list[int] = []
@@ -120,7 +118,7 @@ def test_pages_follow_each_other(client: TestClient, olga: dict[str, str], log_i
 
 
 def test_filters(client: TestClient, olga: dict[str, str]) -> None:
-    """Entries are found by actor and by time; none are found where none fit."""
+    """Entries are selected by actor and time; a filter without a match selects none."""
     (newest,) = entries(client, olga, outcome="issued", limit=1)
     assert entries(client, olga, actor=newest["actor"], since=newest["at"])[-1] == newest
     assert newest not in entries(client, olga, until=newest["at"])
@@ -144,21 +142,21 @@ def test_a_bad_filter_is_refused(client: TestClient, olga: dict[str, str], query
     assert client.get("/v1/audit", headers=olga, params=query).status_code == 422
 
 
-def test_what_cannot_be_recorded_does_not_happen(client: TestClient, tmp_path: Path, password: str) -> None:
-    """While the record cannot be written, no token is issued: 503 in OAuth's form, counted; then it heals."""
+def test_no_token_is_issued_unrecorded(client: TestClient, tmp_path: Path, password: str) -> None:
+    """While the log cannot be written, token requests get a 503 in OAuth's form; afterwards tokens are issued again."""
     form = {"grant_type": "password", "username": "ana", "password": password}
-    sql(tmp_path, "ALTER TABLE audit_events RENAME TO elsewhere")
+    execute(tmp_path, "ALTER TABLE audit_events RENAME TO elsewhere")
     refused = client.post("/auth/token", data=form)
     assert (refused.status_code, refused.json()["error"]) == (503, "temporarily_unavailable")
     assert refused.headers["retry-after"] == "1"
     assert client.get("/v1/me").status_code == 401
-    sql(tmp_path, "ALTER TABLE elsewhere RENAME TO audit_events")
+    execute(tmp_path, "ALTER TABLE elsewhere RENAME TO audit_events")
     assert client.post("/auth/token", data=form).status_code == 200
 
 
-def test_a_record_that_cannot_be_read_is_a_503(client: TestClient, olga: dict[str, str], tmp_path: Path) -> None:
-    """A record that cannot be read is a problem document with a Retry-After, not an empty list."""
-    sql(tmp_path, "ALTER TABLE audit_events RENAME TO elsewhere")
+def test_an_unreadable_log_is_a_503(client: TestClient, olga: dict[str, str], tmp_path: Path) -> None:
+    """While the log cannot be read the response is a problem document with Retry-After, not an empty list."""
+    execute(tmp_path, "ALTER TABLE audit_events RENAME TO elsewhere")
     refused = client.get("/v1/audit", headers=olga)
     assert (refused.status_code, refused.json()["code"]) == (503, "audit_unavailable")
     assert refused.headers["retry-after"] == "1"

@@ -28,13 +28,13 @@ def bob(client: TestClient, settings: Settings, password: str, log_in: Any) -> B
     return headers
 
 
-def test_an_answer_can_be_read_again(client: TestClient, bearer: Bearer, sample: bytes) -> None:
-    """What was answered is found under its id, with every probability to the last digit, and its place in the chain."""
-    given = client.post("/v1/predictions?top_k=21", files={"file": sample}, headers=bearer).json()
-    found = client.get(f"/v1/predictions/{given['id']}", headers=bearer).json()
+def test_a_prediction_can_be_read_again(client: TestClient, bearer: Bearer, sample: bytes) -> None:
+    """A prediction is found by its id, with every probability to the last digit and its place in the chain."""
+    prediction = client.post("/v1/predictions?top_k=21", files={"file": sample}, headers=bearer).json()
+    found = client.get(f"/v1/predictions/{prediction['id']}", headers=bearer).json()
     for name in ("id", "label", "confidence", "predictions", "model"):
-        assert found[name] == given[name]
-    assert found["image"] == given["image"]
+        assert found[name] == prediction[name]
+    assert found["image"] == prediction["image"]
     assert (found["status"], found["code"], found["count"], found["preprocessing"]) == (200, None, 1, "2")
     assert found["at"].endswith("Z")
     assert set(found["timing"]) == {"queue", "decode", "infer"}
@@ -42,20 +42,20 @@ def test_an_answer_can_be_read_again(client: TestClient, bearer: Bearer, sample:
     assert len(found["proof"]["hash"]) == 64
 
 
-def test_the_first_route_is_recorded_too(client: TestClient, bearer: Bearer, sample: bytes) -> None:
-    """The original's route answers an id that can be looked up, with the very probabilities."""
-    given = client.post("/predict-land-use/", files={"file": sample}, headers=bearer).json()
-    found = client.get(f"/v1/predictions/{given['id']}", headers=bearer).json()
-    (probabilities,) = given["prediction_probability"]
+def test_predictions_of_the_original_route_are_recorded(client: TestClient, bearer: Bearer, sample: bytes) -> None:
+    """The original route returns an id, under which the same probabilities are found."""
+    prediction = client.post("/predict-land-use/", files={"file": sample}, headers=bearer).json()
+    found = client.get(f"/v1/predictions/{prediction['id']}", headers=bearer).json()
+    (probabilities,) = prediction["prediction_probability"]
     assert [row["probability"] for row in found["predictions"]] == sorted(probabilities, reverse=True)
 
 
 def test_refused_requests_are_listed(client: TestClient, bearer: Bearer, sample: bytes) -> None:
-    """Requests that got no prediction are there with their code, and nothing of the image."""
+    """Refused requests are listed with their code and nothing of their image."""
     assert predict(client, bearer, b"text").status_code == 415
     assert predict(client, bearer, b"").status_code == 422
     assert client.post("/v1/predictions?top_k=0", files={"file": sample}, headers=bearer).status_code == 422
-    assert predict(client, bearer, sample).status_code == 200  # written after those, and they are written with it
+    assert predict(client, bearer, sample).status_code == 200  # the refusals are written with it at the latest
     entries = client.get("/v1/predictions", headers=bearer).json()["entries"]
     assert {entry["code"] for entry in entries} == {None, "unsupported_image", "empty_image", "invalid_request"}
     for entry in entries:
@@ -63,13 +63,13 @@ def test_refused_requests_are_listed(client: TestClient, bearer: Bearer, sample:
             assert (entry["label"], entry["image"], entry["model"], entry["predictions"]) == (None, None, None, [])
 
 
-def test_pages_stay_in_place(client: TestClient, bearer: Bearer, sample: bytes) -> None:
-    """Following the cursor meets each prediction once, newest first, whatever arrives meanwhile."""
+def test_pages_are_stable(client: TestClient, bearer: Bearer, sample: bytes) -> None:
+    """Following the cursor lists each prediction once, newest first, also while new ones are recorded."""
     ids = [predict(client, bearer, sample).json()["id"] for _ in range(5)]
     seen: list[str] = []
     cursor: str | None = None
     while True:
-        query = {"limit": 2, **({"cursor": cursor} if cursor else {})}
+        query: dict[str, str | int] = {"limit": 2, **({"cursor": cursor} if cursor else {})}
         page = client.get("/v1/predictions", params=query, headers=bearer).json()
         seen += [entry["id"] for entry in page["entries"]]
         predict(client, bearer, sample)
@@ -79,37 +79,37 @@ def test_pages_stay_in_place(client: TestClient, bearer: Bearer, sample: bytes) 
     assert seen == ids[::-1]
 
 
-def test_only_ones_own(client: TestClient, bearer: Bearer, bob: Bearer, sample: bytes) -> None:
-    """Another's prediction is not found, and is in nobody else's list; a key sees its user's."""
-    given = predict(client, bearer, sample).json()["id"]
-    for unknown in (given, UNKNOWN, "x", "%00"):
-        answer = client.get(f"/v1/predictions/{unknown}", headers=bob)
-        assert (answer.status_code, answer.json()["code"]) == (404, "prediction_not_found")
+def test_callers_see_only_their_own_predictions(client: TestClient, bearer: Bearer, bob: Bearer, sample: bytes) -> None:
+    """Another user's prediction is neither found nor listed; a user's API key sees the user's."""
+    prediction = predict(client, bearer, sample).json()["id"]
+    for unknown in (prediction, UNKNOWN, "x", "%00"):
+        response = client.get(f"/v1/predictions/{unknown}", headers=bob)
+        assert (response.status_code, response.json()["code"]) == (404, "prediction_not_found")
     assert client.get("/v1/predictions", headers=bob).json() == {"entries": [], "next": None}
     body = {"name": "reader", "scopes": ["predictions:read"]}
     key = {"X-API-Key": client.post("/v1/keys", json=body, headers=bearer).json()["key"]}
-    assert client.get(f"/v1/predictions/{given}", headers=key).status_code == 200
+    assert client.get(f"/v1/predictions/{prediction}", headers=key).status_code == 200
 
 
-def test_the_scope_is_needed(client: TestClient, log_in: Any) -> None:
-    """Without a token 401, without the scope 403."""
+def test_the_scope_is_required(client: TestClient, log_in: Any) -> None:
+    """Without a token the response is 401, without the scope 403."""
     assert client.get("/v1/predictions").status_code == 401
     narrow = log_in(client, "ana", "predict")
     assert client.get("/v1/predictions", headers=narrow).status_code == 403
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=201", "cursor=x", "cursor=' OR 1=1"])
-def test_queries_are_judged(client: TestClient, bearer: Bearer, query: str) -> None:
-    """Limits and cursors that are none are refused."""
+def test_malformed_queries_are_rejected(client: TestClient, bearer: Bearer, query: str) -> None:
+    """Invalid limits and cursors are rejected with 422."""
     assert client.get(f"/v1/predictions?{query}", headers=bearer).status_code == 422
 
 
-def test_while_the_ledger_is_away(client: TestClient, bearer: Bearer, settings: Settings) -> None:
-    """What cannot be read now is a 503 with `Retry-After`."""
+def test_an_unavailable_ledger_is_a_503(client: TestClient, bearer: Bearer, settings: Settings) -> None:
+    """While the ledger cannot be read the response is a 503 with `Retry-After`."""
     path = settings.database_url.get_secret_value().removeprefix("sqlite:///")
     with sqlite3.connect(path) as connection:
         connection.execute("ALTER TABLE ledger_payloads RENAME TO away")
     connection.close()
-    answer = client.get("/v1/predictions", headers=bearer)
-    assert (answer.status_code, answer.json()["code"]) == (503, "ledger_unavailable")
-    assert int(answer.headers["Retry-After"]) >= 1
+    response = client.get("/v1/predictions", headers=bearer)
+    assert (response.status_code, response.json()["code"]) == (503, "ledger_unavailable")
+    assert int(response.headers["Retry-After"]) >= 1

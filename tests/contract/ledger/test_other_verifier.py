@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from monitoring.chains.signing import Verifier
-from monitoring.ledger.exports import read_export
-from monitoring.ledger.verify import verify
+from monitoring.ledger.exports.files import read_export
+from monitoring.ledger.verification.stream import verify
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE / "example.jsonl"
@@ -24,7 +24,7 @@ def run(public_key: str, path: Path) -> subprocess.CompletedProcess[str]:
     if shutil.which("node") is None:
         missing = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
         missing("Node.js is not installed: apt-get install nodejs")
-    command = ["node", HERE / "verify.mjs", public_key, path]
+    command: list[str | Path] = ["node", HERE / "verify.mjs", public_key, path]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

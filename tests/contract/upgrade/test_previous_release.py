@@ -24,8 +24,8 @@ from api.settings import Settings
 from auth.tables import metadata as auth_tables
 from monitoring.audit.tables import metadata as audit_tables
 from monitoring.chains.signing import Signer, new_private_key
-from monitoring.ledger.retention import Pruning
 from monitoring.ledger.tables import metadata as ledger_tables
+from monitoring.ledger.upkeep.pruning import Pruner
 from storage.engine import open_blocking_engine
 from storage.transactions import WRITING
 
@@ -133,7 +133,7 @@ def test_the_ledger_is_pruned(atalaya: Atalaya, settings: Settings) -> None:
     signer = Signer(settings.ledger_key())
     engine = open_blocking_engine(settings.database_url.get_secret_value()).execution_options(**WRITING)
     later = datetime.now(UTC) + timedelta(days=1)
-    assert sum(Pruning(engine, signer, later, [FACTS["public_key"]]).prune(later)) == 5
+    assert sum(Pruner(engine, signer, later, [FACTS["public_key"]]).prune(later)) == 5
     engine.dispose()
     report = verified(atalaya, keys=(FACTS["public_key"], signer.public_key))
     assert (report["problems"], report["entries"]) == ([], 0)

@@ -1,26 +1,19 @@
-"""Refusals go into the record in the background, bounded; what must be durable fails closed."""
+"""Refusals are written in the background and aggregated; durable events fail closed."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from monitoring.audit.events import Entry, Event, new_event
-from monitoring.audit.store import AuditStore, Filter
-from monitoring.audit.trail import BURST, AuditTrail
+from monitoring.audit.events import AuditEntry, new_event
+from monitoring.audit.store import AuditStore
+from monitoring.audit.trail import AuditTrail
+from monitoring.chains.refusals import BURST
 from monitoring.errors import AuditUnavailable
-
-
-def login(actor: str = "ana", **more: Any) -> Event:
-    return new_event("token", "issued", actor=actor, address="127.0.0.1", detail={"grant": "password"}, **more)
-
-
-async def everything(store: AuditStore) -> list[Entry]:
-    return [entry async for entry in store.every(Filter())]
+from tests.monitoring.audit.events import build_login, read_all
 
 
 class Failures:
@@ -31,26 +24,26 @@ class Failures:
         self.count += 1
 
 
-async def test_equal_refusals_are_added_up(store: AuditStore) -> None:
-    """A thousand equal refusals are one entry with a count; another caller's is another."""
+async def test_equal_refusals_are_merged(store: AuditStore) -> None:
+    """A thousand equal refusals are one entry with a count; another caller's are another entry."""
     trail = AuditTrail(store, Failures())
     for _ in range(1000):
-        trail.refuse(new_event("access", "invalid", address="10.0.0.1"))
-    trail.refuse(new_event("access", "invalid", address="10.0.0.2"))
+        trail.record_refusal(new_event("access", "invalid", address="10.0.0.1"))
+    trail.record_refusal(new_event("access", "invalid", address="10.0.0.2"))
     await trail.flush()
-    assert [(entry.address, entry.count) for entry in await everything(store)] == [("10.0.0.1", 1000), ("10.0.0.2", 1)]
+    assert [(entry.address, entry.count) for entry in await read_all(store)] == [("10.0.0.1", 1000), ("10.0.0.2", 1)]
 
 
 async def test_a_flood_of_distinct_refusals_is_bounded(store: AuditStore) -> None:
-    """Past the burst, refusals from ever new addresses are added up; ten more a second are told apart again."""
+    """After a burst, refusals of new addresses are counted together; ten more a second are recorded in detail."""
     now = 0.0
     trail = AuditTrail(store, Failures(), clock=lambda: now)
 
-    async def flood() -> list[Entry]:
+    async def flood() -> list[AuditEntry]:
         for index in range(5000):
-            trail.refuse(new_event("access", "invalid", address=f"10.0.{index // 250}.{index % 250}"))
+            trail.record_refusal(new_event("access", "invalid", address=f"10.0.{index // 250}.{index % 250}"))
         await trail.flush()
-        return await everything(store)
+        return await read_all(store)
 
     assert len(await flood()) == BURST + 1
     assert len(await flood()) == BURST + 2
@@ -62,32 +55,32 @@ async def test_a_flood_of_distinct_refusals_is_bounded(store: AuditStore) -> Non
 
 
 async def test_refusals_are_written_in_the_background(store: AuditStore) -> None:
-    """A refusal is in the record within a second, and those that wait at the end are written on the way out."""
+    """A refusal is written within a second, and those that wait at shutdown are written then."""
     trail = AuditTrail(store, Failures())
     async with trail.running():
-        trail.refuse(new_event("access", "missing"))
+        trail.record_refusal(new_event("access", "missing"))
         async with asyncio.timeout(1):
-            while not await everything(store):
+            while not await read_all(store):
                 pass
-        trail.refuse(new_event("access", "forbidden"))
-    assert [entry.outcome for entry in await everything(store)] == ["missing", "forbidden"]
+        trail.record_refusal(new_event("access", "forbidden"))
+    assert [entry.outcome for entry in await read_all(store)] == ["missing", "forbidden"]
 
 
-async def test_what_cannot_be_written_is_refused_or_kept(engine: AsyncEngine, store: AuditStore) -> None:
-    """While the tables are away a durable act fails and refusals wait; once they are back, no refusal is lost."""
+async def test_an_unwritable_log_rejects_events_and_keeps_refusals(engine: AsyncEngine, store: AuditStore) -> None:
+    """While the log cannot be written, durable events fail and refusals wait; none of these is lost."""
     failures = Failures()
     trail = AuditTrail(store, failures)
     async with engine.begin() as connection:
         await connection.execute(text("ALTER TABLE audit_events RENAME TO elsewhere"))
     with pytest.raises(AuditUnavailable):
-        await trail.write(login())
+        await trail.write(build_login())
     for _ in range(3):
-        trail.refuse(new_event("access", "missing"))
+        trail.record_refusal(new_event("access", "missing"))
         await trail.flush()
     assert failures.count == 4
     async with engine.begin() as connection:
         await connection.execute(text("ALTER TABLE elsewhere RENAME TO audit_events"))
     await trail.flush()
-    await trail.write(login())
-    assert [(entry.outcome, entry.count) for entry in await everything(store)] == [("missing", 3), ("issued", 1)]
+    await trail.write(build_login())
+    assert [(entry.outcome, entry.count) for entry in await read_all(store)] == [("missing", 3), ("issued", 1)]
     assert (await store.verify()).problem is None

@@ -1,4 +1,4 @@
-"""A house in which ledgers open and close, what they are given, and what came of it."""
+"""A database and a spool folder in which tests open ledgers, and what the ledgers have written."""
 
 from __future__ import annotations
 
@@ -11,52 +11,82 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Row, select, text
+from sqlalchemy import Row, event, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.prediction.quotas import QuotaChargeRecorder
-from api.services.recording import open_journal
-from api.settings import Settings
 from auth.quotas.meter import UsageMeter
 from auth.quotas.tallies import format_month
 from auth.tables import usage
+from monitoring.chains.anchors import GENESIS
 from monitoring.chains.signing import Signer, Verifier, new_private_key
 from monitoring.errors import LedgerFull
-from monitoring.ledger.entries import GENESIS, Entry, Head, Payload
+from monitoring.ledger.entries import Head, LedgerEntry, Payload
 from monitoring.ledger.journal import Journal
-from monitoring.ledger.ledger import Ledger, State
+from monitoring.ledger.ledger import Ledger, LedgerState
+from monitoring.ledger.spool.folder import SpoolFolder
+from monitoring.ledger.spool.queue import Spool
 from monitoring.ledger.tables import ledger_entries, ledger_heads, ledger_payloads
-from storage.transactions import reading, writing
+from storage.engine import open_blocking_engine, sqlite_path
+from storage.transactions import WRITING, reading, writing
+from tests.monitoring.ledger.faults import FaultySpool, FaultyStore
 
-LONG = "x" * 20_000
+LONG_TEXT = "x" * 20_000
 NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
+SPOOL_BYTES = 1_000_000
 
 
 @dataclass
 class LedgerEnvironment:
-    """A database and a folder in which ledgers open one after the other."""
+    """Opens ledgers on one database and one spool folder; the last store and the opened spools can be made to fail."""
 
     url: str
     engine: AsyncEngine
-    folder: Path
+    path: Path
     key: str = field(default_factory=new_private_key)
     states: list[tuple[str, int]] = field(default_factory=list)
-    journals: list[Journal] = field(default_factory=list)
+    stores: list[FaultyStore] = field(default_factory=list)
+    spools: list[FaultySpool] = field(default_factory=list)
+    commits: list[object] = field(default_factory=list)
     durable: int = 0
 
+    @property
+    def store(self) -> FaultyStore:
+        return self.stores[-1]
+
+    @property
+    def spool(self) -> FaultySpool:
+        """The spool of the ledger opened last."""
+        return self.spools[-1]
+
+    def spool_folder(self) -> SpoolFolder:
+        return SpoolFolder(self.path, SPOOL_BYTES, sqlite_path(self.url), self._open_spool)
+
     @asynccontextmanager
-    async def ledger(self, **changes: Any) -> AsyncIterator[Ledger]:
-        options = {"signing_key": self.key, "spool_folder": self.folder, "spool_megabytes": 1, **changes}
-        settings = Settings(_env_file=None, database_url=self.url, ledger=options)
-        journal = open_journal(settings, QuotaChargeRecorder(UsageMeter(self.engine)))
-        self.journals.append(journal)
-        async with Ledger(journal, self._hear, self._count, lambda: NOW) as ledger:
+    async def ledger(
+        self,
+        *,
+        enabled: bool = True,
+        clock: Callable[[], datetime] = lambda: NOW,
+        folder: SpoolFolder | None = None,
+        store_type: type[FaultyStore] = FaultyStore,
+    ) -> AsyncIterator[Ledger]:
+        engine = open_blocking_engine(self.url, 1).execution_options(**WRITING)
+        event.listen(engine, "commit", self.commits.append)
+        self.stores.append(store_type(engine, Signer(self.key)))
+        charge_recorder = QuotaChargeRecorder(UsageMeter(self.engine))
+        journal = Journal(self.store, charge_recorder, folder or self.spool_folder(), enabled=enabled)
+        async with Ledger(journal, self._record_state, self._count_entries, clock) as ledger:
             yield ledger
 
-    def _hear(self, state: State, spooled: int) -> None:
+    def _open_spool(self, path: Path, limit_bytes: int) -> Spool:
+        self.spools.append(FaultySpool(path, limit_bytes))
+        return self.spool
+
+    def _record_state(self, state: LedgerState, spooled: int) -> None:
         self.states.append((state, spooled))
 
-    def _count(self, entries: int) -> None:
+    def _count_entries(self, entries: int) -> None:
         self.durable += entries
 
     async def execute(self, statement: str) -> None:
@@ -64,14 +94,14 @@ class LedgerEnvironment:
             await connection.execute(text(statement))
 
     @asynccontextmanager
-    async def away(self) -> AsyncIterator[None]:
-        """Meanwhile no entry can be written to the database."""
+    async def outage(self) -> AsyncIterator[None]:
+        """Let no entry be written to the database until the context ends."""
         await self.execute("ALTER TABLE ledger_entries RENAME TO hidden")
         yield
         await self.execute("ALTER TABLE hidden RENAME TO ledger_entries")
 
-    async def entries(self) -> list[Row[Any]]:
-        """Every chain one after the other, as read from the database; each link and each head is checked."""
+    async def read_entries(self) -> list[Row[Any]]:
+        """Return the entries of every chain, and check each hash, commitment and signed head."""
         async with reading(self.engine) as connection:
             ordered = select(ledger_entries).order_by(ledger_entries.c.writer, ledger_entries.c.seq)
             entries = list(await connection.execute(ordered))
@@ -83,54 +113,55 @@ class LedgerEnvironment:
             assert [row.seq for row in chain] == list(range(1, len(chain) + 1))
             previous = GENESIS
             for row in chain:
-                assert row.hash == Entry(*row).computed_hash(previous)
+                assert row.hash == LedgerEntry(*row).compute_hash(previous)
                 payload = payloads.pop((row.writer, row.seq))
-                assert Payload(*payload[3:]).commitment() == row.commitment
+                assert Payload(*payload[3:]).compute_commitment() == row.commitment
                 previous = row.hash
             assert (head.seq, head.hash) == (len(chain), previous)
             signed = Head(head.writer, head.seq, head.hash, head.checkpoint)
-            assert verifier.holds(signed.text(), head.key, head.signature)
+            assert verifier.is_valid(signed.statement(), head.key, head.signature)
         assert payloads == {}
         return entries
 
-    async def documents(self) -> list[dict[str, Any]]:
-        """In the order of their ids."""
+    async def read_documents(self) -> list[dict[str, Any]]:
+        """Return the payloads' documents in order of their ids."""
         async with reading(self.engine) as connection:
             ordered = select(ledger_payloads.c.document).order_by(ledger_payloads.c.id)
             return [json.loads(text) for text in (await connection.execute(ordered)).scalars()]
 
-    async def used(self, owner: str = "user:ana") -> int:
+    async def count_charged(self, owner: str = "user:ana") -> int:
+        """Return how many requests were charged to the owner."""
         async with reading(self.engine) as connection:
             counted = select(usage.c.requests).where(usage.c.owner == owner)
             return (await connection.execute(counted)).scalar_one_or_none() or 0
 
 
-def facts(principal: str = "ana", **changes: Any) -> dict[str, Any]:
+def build_facts(principal: str = "ana", **changes: Any) -> dict[str, Any]:
     model = {"name": "stub", "version": "1.0", "digest": "d" * 64, "backend": "stub"}
     output = {"index": 0, "label": "forest", "confidence": 0.1, "probabilities": {"forest": 0.1}}
     always = {"v": 1, "principal": principal, "key": None, "status": 200, "code": None, "count": 1, "image": {}}
     return {**always, "model": model, "preprocessing": "1", "runtime": {}, "output": output, **changes}
 
 
-def refused(code: str, principal: str = "ana") -> dict[str, Any]:
+def build_refusal(code: str, principal: str = "ana") -> dict[str, Any]:
     nothing = dict.fromkeys(("model", "preprocessing", "runtime", "image", "output"))
-    return facts(principal, status=415, code=code, **nothing)
+    return build_facts(principal, status=415, code=code, **nothing)
 
 
-def cost(owner: str = "user:ana") -> dict[str, Any]:
+def build_charge(owner: str = "user:ana") -> dict[str, Any]:
     return {"owners": [owner], "month": format_month(NOW.timestamp()), "requests": 1, "pixels": 7}
 
 
-async def fill(ledger: Ledger) -> list[str]:
-    """Record long entries until one is refused; returns the ids of the others."""
+async def fill_spool(ledger: Ledger) -> list[str]:
+    """Record long entries until one is rejected; return the ids of the others."""
     ids: list[str] = []
     with suppress(LedgerFull):
         while len(ids) < 100:
-            ids.append(await ledger.record(facts(note=LONG), cost()))
+            ids.append(await ledger.record(build_facts(note=LONG_TEXT), build_charge()))
     return ids
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def wait_until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110  (it changes in other threads)
             await asyncio.sleep(0.01)

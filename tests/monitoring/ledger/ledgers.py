@@ -1,4 +1,4 @@
-"""Ledgers of a few chains in a database of either kind, for tests that change them."""
+"""Ledgers of a few chains in a database of either kind, for tests that change the rows."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from monitoring.chains.anchors import Anchor
+from monitoring.chains.ids import MonotonicIds
 from monitoring.chains.signing import Signer, Verifier, new_private_key
+from monitoring.chains.timestamps import format_timestamp
 from monitoring.ledger.chain import Chain
-from monitoring.ledger.entries import Draft, written_time
-from monitoring.ledger.identity import Ids
-from monitoring.ledger.records import records_in
+from monitoring.ledger.entries import EntryDraft
+from monitoring.ledger.records import read_records
 from monitoring.ledger.store import LedgerStore
-from monitoring.ledger.verify import Anchor, Finding, verify
+from monitoring.ledger.verification.report import LedgerReport
+from monitoring.ledger.verification.stream import verify
 from storage.engine import open_blocking_engine
 from storage.transactions import WRITING
 
@@ -25,7 +28,7 @@ KEY = new_private_key()
 
 
 @contextmanager
-def opened(url: str) -> Iterator[Engine]:
+def open_database(url: str) -> Iterator[Engine]:
     engine = open_blocking_engine(url, 30).execution_options(**WRITING)
     try:
         yield engine
@@ -33,36 +36,37 @@ def opened(url: str) -> Iterator[Engine]:
         engine.dispose()
 
 
-def fill(url: str, count: int, at: datetime, principals: str = "ana bob", chain: Chain | None = None) -> Chain:
-    """Add so many entries, of the principals in turn, and a checkpoint: to a new chain, or on to one."""
-    names, ids = principals.split(), Ids(lambda: int(at.timestamp() * 1000))
-    with opened(url) as engine:
+def fill_ledger(url: str, count: int, at: datetime, principals: str = "ana bob", chain: Chain | None = None) -> Chain:
+    """Append `count` entries, of the principals in turn, and a checkpoint to a new or existing chain."""
+    names, ids = principals.split(), MonotonicIds(lambda: int(at.timestamp() * 1000))
+    with open_database(url) as engine:
         store = LedgerStore(engine, Signer(KEY), lambda: at)
         if chain is None:
             chain = Chain(ids.new())
             store.open_chain(chain.writer)
-        moment = written_time(at)
-        links = chain.links([Draft(ids.new(), moment, facts(names[index % len(names)])) for index in range(count)])
+        timestamp = format_timestamp(at)
+        facts = [build_facts(names[index % len(names)]) for index in range(count)]
+        linked = chain.link([EntryDraft(ids.new(), timestamp, document) for document in facts])
         with store.transaction() as connection:
-            store.append(connection, links, chain)
-        chain.advance(links)
-        store.checkpoint()
+            store.append(connection, linked, chain)
+        chain.advance(linked)
+        store.write_checkpoint()
         store.close()
     return chain
 
 
-def facts(principal: str) -> dict[str, Any]:
+def build_facts(principal: str) -> dict[str, Any]:
     model = {"name": "stub", "version": "1.0"}
     return {"v": 1, "principal": principal, "status": 200, "code": None, "model": model, "output": None, "count": 1}
 
 
-def found(url: str, noted: Anchor | None = None) -> Finding:
-    with opened(url) as engine, engine.begin() as connection:
-        return verify(records_in(connection), Verifier([Signer(KEY).public_key]), noted)
+def verify_database(url: str, anchor: Anchor | None = None) -> LedgerReport:
+    with open_database(url) as engine, engine.begin() as connection:
+        return verify(read_records(connection), Verifier([Signer(KEY).public_key]), anchor)
 
 
-def checked(url: str) -> Finding:
-    """Of a ledger that must be whole."""
-    finding = found(url)
-    assert finding.problems == []
-    return finding
+def verify_intact(url: str) -> LedgerReport:
+    """Verify a ledger that must have no problem."""
+    report = verify_database(url)
+    assert report.problems == []
+    return report

@@ -1,4 +1,4 @@
-"""What the owner of the database can try without the private key, alone or by what the gateway signs for everybody."""
+"""Attacks with write access to the database but without the private key, alone or through what the gateway signs."""
 
 from __future__ import annotations
 
@@ -10,218 +10,224 @@ import pytest
 from sqlalchemy import Connection, delete, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from monitoring.chains.ids import MonotonicIds
 from monitoring.chains.signing import Signer, Verifier, new_private_key
+from monitoring.chains.timestamps import format_timestamp
 from monitoring.errors import LedgerDamaged
 from monitoring.ledger.chain import Chain
-from monitoring.ledger.entries import Draft, Link, written_time
-from monitoring.ledger.erasure import Eraser
-from monitoring.ledger.identity import Ids
-from monitoring.ledger.records import Header, Line, checkpoints_in
-from monitoring.ledger.retention import Pruning
+from monitoring.ledger.entries import EntryDraft, EntryWithPayload
+from monitoring.ledger.records import EntryRecord, Record, StreamHeader, read_checkpoints
 from monitoring.ledger.store import LedgerStore
-from monitoring.ledger.tables import (
-    ledger_checkpoints,
-    ledger_entries,
-    ledger_heads,
-    ledger_payloads,
-    ledger_stumps,
+from monitoring.ledger.tables import ledger_checkpoints, ledger_entries, ledger_heads, ledger_payloads, ledger_stumps
+from monitoring.ledger.upkeep.erasure import Eraser
+from monitoring.ledger.upkeep.pruning import Pruner
+from monitoring.ledger.verification.stream import verify
+from tests.monitoring.ledger.ledgers import (
+    KEY,
+    LONG_AGO,
+    NOW,
+    build_facts,
+    fill_ledger,
+    open_database,
+    verify_database,
+    verify_intact,
 )
-from monitoring.ledger.verify import verify
-from tests.monitoring.ledger.ledgers import KEY, LONG_AGO, NOW, checked, facts, fill, found, opened
 
-WRITTEN_LONG_AGO = written_time(LONG_AGO)
+WRITTEN_LONG_AGO = format_timestamp(LONG_AGO)
 
 
 @pytest.fixture
 def url(engine: AsyncEngine, database_url: str) -> str:
-    """A database with the tables."""
+    """The URL of a migrated database."""
     assert engine.dialect.name in database_url
     return database_url
 
 
-def change(url: str, *statements: Any) -> None:
-    with opened(url) as engine, engine.begin() as connection:
+def change_rows(url: str, *statements: Any) -> None:
+    with open_database(url) as engine, engine.begin() as connection:
         for statement in statements:
             connection.execute(text(statement) if isinstance(statement, str) else statement)
 
 
-def forged(chain: Chain, count: int) -> list[Link]:
-    ids = Ids()
-    return chain.links([Draft(ids.new(), written_time(NOW), facts("ana")) for _ in range(count)])
+def forge_entries(chain: Chain, count: int) -> list[EntryWithPayload]:
+    ids = MonotonicIds()
+    return chain.link([EntryDraft(ids.new(), format_timestamp(NOW), build_facts("ana")) for _ in range(count)])
 
 
-def put(connection: Connection, links: list[Link]) -> None:
-    for link in links:
-        place = {"writer": link.entry.writer, "seq": link.entry.seq, "id": link.entry.id}
-        connection.execute(insert(ledger_entries).values(**asdict(link.entry)))
-        connection.execute(insert(ledger_payloads).values(**place, **asdict(link.payload)))
+def insert_entries(connection: Connection, linked: list[EntryWithPayload]) -> None:
+    for item in linked:
+        place = {"writer": item.entry.writer, "seq": item.entry.seq, "id": item.entry.id}
+        connection.execute(insert(ledger_entries).values(**asdict(item.entry)))
+        connection.execute(insert(ledger_payloads).values(**place, **asdict(item.payload)))
 
 
-def test_a_chain_is_not_cut_back_under_a_later_checkpoint(url: str) -> None:
-    """An older signed head put back, and named by the gateway's next checkpoint: no writer's number ever falls."""
-    chain = fill(url, 3, NOW)
-    with opened(url) as engine, engine.begin() as connection:
+def test_a_chain_cut_back_is_found(url: str) -> None:
+    """An older signed head that is restored and named by a checkpoint is found: the writer's number falls."""
+    chain = fill_ledger(url, 3, NOW)
+    with open_database(url) as engine, engine.begin() as connection:
         (head,) = connection.execute(select(ledger_heads)).mappings().all()
         kept = dict(head)
-    fill(url, 7, NOW + timedelta(seconds=1), chain=chain)
-    fill(url, 4, NOW)
-    anchor = checked(url).anchor
-    later = [delete(table).where(table.c.writer == chain.writer, table.c.seq > 3) for table in KEPT]
-    change(
+    fill_ledger(url, 7, NOW + timedelta(seconds=1), chain=chain)
+    fill_ledger(url, 4, NOW)
+    anchor = verify_intact(url).anchor
+    later = [delete(table).where(table.c.writer == chain.writer, table.c.seq > 3) for table in BOTH_TABLES]
+    change_rows(
         url, *later, update(ledger_heads).where(ledger_heads.c.writer == chain.writer).values(**kept | {"claimed": 2})
     )
-    fill(url, 1, NOW)
+    fill_ledger(url, 1, NOW)
     for noted in (None, anchor):
-        assert f"names entry 3 of {chain.writer}, and one before it entry 10" in found(url, noted).problems[0]
+        problem = verify_database(url, noted).problems[0]
+        assert f"names entry 3 of {chain.writer}, and an earlier one names entry 10" in problem
 
 
-KEPT = (ledger_entries, ledger_payloads)
+BOTH_TABLES = (ledger_entries, ledger_payloads)
 
 
-def test_nothing_hides_below_the_first_number(url: str) -> None:
-    """Whatever a reader could find is checked: a writer without a name, numbers below 1."""
-    chain = fill(url, 3, NOW)
-    with opened(url) as engine, engine.begin() as connection:
-        put(connection, forged(Chain(""), 1))
-    assert any("The chain of  " in problem for problem in found(url).problems)
-    change(url, *(delete(table).where(table.c.writer == "") for table in KEPT))
-    with opened(url) as engine, engine.begin() as connection:
-        put(connection, forged(Chain(chain.writer, -8, "a" * 64), 2))
-    assert any("entry -7" in problem for problem in found(url).problems)
-    change(url, *(delete(table).where(table.c.seq < 1) for table in KEPT))
+def test_rows_outside_of_the_valid_range_are_found(url: str) -> None:
+    """A writer without a name, and entries and checkpoints with numbers below 1, are verified and reported."""
+    chain = fill_ledger(url, 3, NOW)
+    with open_database(url) as engine, engine.begin() as connection:
+        insert_entries(connection, forge_entries(Chain(""), 1))
+    assert any("The chain of  " in problem for problem in verify_database(url).problems)
+    change_rows(url, *(delete(table).where(table.c.writer == "") for table in BOTH_TABLES))
+    with open_database(url) as engine, engine.begin() as connection:
+        insert_entries(connection, forge_entries(Chain(chain.writer, -8, "a" * 64), 2))
+    assert any("entry -7" in problem for problem in verify_database(url).problems)
+    change_rows(url, *(delete(table).where(table.c.seq < 1) for table in BOTH_TABLES))
     nothing = dict.fromkeys(("at", "heads", "previous", "hash", "key", "signature"), "x")
-    change(url, insert(ledger_checkpoints).values(number=0, **nothing))
-    assert "Checkpoint 0 comes after checkpoint 0." in found(url).problems
-    change(url, delete(ledger_checkpoints).where(ledger_checkpoints.c.number == 0))
-    assert checked(url).entries == 3
+    change_rows(url, insert(ledger_checkpoints).values(number=0, **nothing))
+    assert "Checkpoint 0 comes after checkpoint 0." in verify_database(url).problems
+    change_rows(url, delete(ledger_checkpoints).where(ledger_checkpoints.c.number == 0))
+    assert verify_intact(url).entries == 3
 
 
-def test_no_checkpoint_names_what_was_not_signed(url: str) -> None:
-    """A head without a signature of ours is named by none: an export of an invented chain proves nothing."""
-    fill(url, 3, NOW)
-    invented = Chain(Ids().new())
-    links = forged(invented, 2)
-    last = links[-1].entry
-    head = {"writer": invented.writer, "seq": 2, "hash": last.hash, "checkpoint": 1, "claimed": -1}
-    change(url, insert(ledger_heads).values(**head, key=Signer(KEY).key_id, signature="x"))
-    fill(url, 1, NOW)
-    with opened(url) as engine, engine.begin() as connection:
-        checkpoints = list(checkpoints_in(connection))
-    assert not any(invented.writer in checkpoint.heads for checkpoint in checkpoints)
-    window = [
-        Header(since="2020", until="2030"),
+def test_no_checkpoint_names_an_unsigned_head(url: str) -> None:
+    """No checkpoint names a head without a valid signature: an export of an forged chain does not verify."""
+    fill_ledger(url, 3, NOW)
+    forged = Chain(MonotonicIds().new())
+    linked = forge_entries(forged, 2)
+    last = linked[-1].entry
+    head = {"writer": forged.writer, "seq": 2, "hash": last.hash, "checkpoint": 1, "claimed": -1}
+    change_rows(url, insert(ledger_heads).values(**head, key=Signer(KEY).key_id, signature="x"))
+    fill_ledger(url, 1, NOW)
+    with open_database(url) as engine, engine.begin() as connection:
+        checkpoints = list(read_checkpoints(connection))
+    assert not any(forged.writer in checkpoint.heads for checkpoint in checkpoints)
+    window: list[Record] = [
+        StreamHeader(since="2020", until="2030"),
         *checkpoints,
-        *(Line(link.entry, link.payload, None) for link in links),
+        *(EntryRecord(item.entry, item.payload, None) for item in linked),
     ]
     (problem,) = verify(window, Verifier([Signer(KEY).public_key])).problems
     assert "has no signed end" in problem
 
 
 def prune(url: str, before: datetime = NOW - timedelta(days=30), keys: tuple[str, ...] = ()) -> int:
-    with opened(url) as engine:
-        return sum(Pruning(engine, Signer(KEY), NOW, keys).prune(before))
+    with open_database(url) as engine:
+        return sum(Pruner(engine, Signer(KEY), NOW, keys).prune(before))
 
 
-def test_pruning_signs_no_entry_that_was_changed(url: str) -> None:
-    """Entries that were made to look old stay, while what is old in other chains goes; the sentence names the first."""
-    fill(url, 2, LONG_AGO)
-    chain = fill(url, 10, NOW)
+def test_pruning_keeps_changed_entries(url: str) -> None:
+    """Entries that were made to look old are kept and the first is named; old entries of other chains are pruned."""
+    fill_ledger(url, 2, LONG_AGO)
+    chain = fill_ledger(url, 10, NOW)
     changed = update(ledger_entries).where(ledger_entries.c.writer == chain.writer, ledger_entries.c.seq <= 7)
-    change(url, changed.values(at=WRITTEN_LONG_AGO))
-    with pytest.raises(LedgerDamaged, match=f"Entry 1 of {chain.writer} was changed, so it is left"):
+    change_rows(url, changed.values(at=WRITTEN_LONG_AGO))
+    with pytest.raises(LedgerDamaged, match=f"Entry 1 of {chain.writer} was changed, so it was kept"):
         prune(url)
-    finding = found(url)
-    assert finding.entries == 10
-    assert f"Entry 1 of {chain.writer}" in finding.problems[0]
+    report = verify_database(url)
+    assert report.entries == 10
+    assert f"Entry 1 of {chain.writer}" in report.problems[0]
 
 
-def test_pruning_signs_no_checkpoint_that_was_changed(url: str) -> None:
-    """Checkpoints that were made to look old and needless stay: they would have named a chain that is to vanish."""
+def test_pruning_keeps_changed_checkpoints(url: str) -> None:
+    """Checkpoints that were made to look old are kept: without them a chain that they name could be removed."""
     for _ in range(3):
-        fill(url, 5, NOW)
+        fill_ledger(url, 5, NOW)
     changed = update(ledger_checkpoints).values(at=WRITTEN_LONG_AGO)
-    change(url, changed, update(ledger_heads).values(claimed=-5))
+    change_rows(url, changed, update(ledger_heads).values(claimed=-5))
     with pytest.raises(LedgerDamaged, match="Checkpoint 1, or the one before it, was changed"):
         prune(url)
-    with opened(url) as engine, engine.begin() as connection:
-        assert len(list(checkpoints_in(connection))) == 6
+    with open_database(url) as engine, engine.begin() as connection:
+        assert len(list(read_checkpoints(connection))) == 6
 
 
-def test_what_a_head_says_does_not_make_a_checkpoint_needless(url: str) -> None:
-    """The last checkpoint that names an entry stays with it, whatever the unsigned note in the head says."""
-    chain = fill(url, 5, LONG_AGO)
-    fill(url, 5, LONG_AGO)
+def test_pruning_ignores_the_unsigned_claims_of_heads(url: str) -> None:
+    """The last checkpoint that names an entry is kept with it, whatever the unsigned column of the head says."""
+    chain = fill_ledger(url, 5, LONG_AGO)
+    fill_ledger(url, 5, LONG_AGO)
     first = update(ledger_entries).where(ledger_entries.c.writer == chain.writer, ledger_entries.c.seq == 1)
-    change(url, first.values(at=written_time(LONG_AGO - timedelta(days=1))), update(ledger_heads).values(claimed=0))
+    older = format_timestamp(LONG_AGO - timedelta(days=1))
+    change_rows(url, first.values(at=older), update(ledger_heads).values(claimed=0))
     with pytest.raises(LedgerDamaged, match=f"Entry 1 of {chain.writer}"):
         prune(url)
-    with opened(url) as engine, engine.begin() as connection:
-        assert [checkpoint.number for checkpoint in checkpoints_in(connection)] == [2, 3, 4]
+    with open_database(url) as engine, engine.begin() as connection:
+        assert [checkpoint.number for checkpoint in read_checkpoints(connection)] == [2, 3, 4]
 
 
-def test_pruning_believes_no_stump_of_others(url: str) -> None:
-    """A stump that nobody known has signed hides no missing entries; with the key that signed it is one."""
-    chain = fill(url, 4, LONG_AGO)
-    fill(url, 4, LONG_AGO)
+def test_pruning_rejects_stumps_of_unknown_keys(url: str) -> None:
+    """A stump that no known key has signed does not justify missing entries: the chain is kept."""
+    chain = fill_ledger(url, 4, LONG_AGO)
+    fill_ledger(url, 4, LONG_AGO)
     assert prune(url, LONG_AGO + timedelta(seconds=1)) == 8
-    fill(url, 4, LONG_AGO, chain=chain)
-    change(url, update(ledger_stumps).where(ledger_stumps.c.writer == chain.writer).values(key="0" * 16))
-    with pytest.raises(LedgerDamaged, match=f"The stump of {chain.writer} is signed by no known key"):
+    fill_ledger(url, 4, LONG_AGO, chain=chain)
+    change_rows(url, update(ledger_stumps).where(ledger_stumps.c.writer == chain.writer).values(key="0" * 16))
+    with pytest.raises(LedgerDamaged, match=f"The stump of {chain.writer} is not signed by a known key"):
         prune(url)
 
 
-def test_a_changed_key_is_told(url: str) -> None:
-    """What an earlier key has signed is pruned once its public key is given."""
-    fill(url, 4, LONG_AGO)
-    fill(url, 1, NOW)
-    with opened(url) as engine:
+def test_pruning_accepts_earlier_keys(url: str) -> None:
+    """Checkpoints that an earlier key has signed are pruned only with its public key."""
+    fill_ledger(url, 4, LONG_AGO)
+    fill_ledger(url, 1, NOW)
+    with open_database(url) as engine:
         newer = Signer(new_private_key())
-        with pytest.raises(LedgerDamaged, match=r"Checkpoint 1 is signed by no known key \(--public-key"):
-            list(Pruning(engine, newer, NOW).prune(NOW - timedelta(days=30)))
-        assert found(url).checkpoints == 4
-        assert list(Pruning(engine, newer, NOW, [Signer(KEY).public_key]).prune(NOW - timedelta(days=30))) == []
+        with pytest.raises(LedgerDamaged, match=r"Checkpoint 1 is not signed by a known key \(--public-key"):
+            list(Pruner(engine, newer, NOW).prune(NOW - timedelta(days=30)))
+        assert verify_database(url).checkpoints == 4
+        assert list(Pruner(engine, newer, NOW, [Signer(KEY).public_key]).prune(NOW - timedelta(days=30))) == []
         with engine.begin() as connection:
-            assert [checkpoint.number for checkpoint in checkpoints_in(connection)] == [3, 4]
+            assert [checkpoint.number for checkpoint in read_checkpoints(connection)] == [3, 4]
 
 
-def test_nobody_is_forgotten_in_anothers_name(url: str) -> None:
-    """Payloads that were put under a name are not erased with those that are its own."""
-    chain = fill(url, 6, NOW, "ana mallory")
-    change(url, update(ledger_payloads).where(ledger_payloads.c.principal == "ana").values(principal="mallory"))
-    with opened(url) as engine:
-        parts = Eraser(engine, Signer(KEY), NOW).erase("mallory")
-        assert next(parts) == 3
+def test_erasing_keeps_payloads_moved_to_another_name(url: str) -> None:
+    """Payloads that were assigned to another principal are not erased with that principal's own."""
+    chain = fill_ledger(url, 6, NOW, "ana mallory")
+    change_rows(url, update(ledger_payloads).where(ledger_payloads.c.principal == "ana").values(principal="mallory"))
+    with open_database(url) as engine:
+        chunks = Eraser(engine, Signer(KEY), NOW).erase("mallory")
+        assert next(chunks) == 3
         with pytest.raises(LedgerDamaged, match=f"The payload of entry 1 of {chain.writer} was changed"):
-            next(parts)
-    finding = found(url)
-    assert (finding.erased, len(finding.problems)) == (3, 3)
+            next(chunks)
+    report = verify_database(url)
+    assert (report.erased, len(report.problems)) == (3, 3)
 
 
-def test_no_payload_hides_from_its_erasure(url: str) -> None:
-    """One without an id is found by its name like the others."""
-    fill(url, 6, NOW, "ana mallory")
-    change(url, update(ledger_payloads).where(ledger_payloads.c.seq == 1).values(id=""))
-    with opened(url) as engine:
+def test_erasing_finds_payloads_by_principal(url: str) -> None:
+    """A payload whose id was removed is erased like the others."""
+    fill_ledger(url, 6, NOW, "ana mallory")
+    change_rows(url, update(ledger_payloads).where(ledger_payloads.c.seq == 1).values(id=""))
+    with open_database(url) as engine:
         assert sum(Eraser(engine, Signer(KEY), NOW).erase("ana")) == 3
 
 
-def test_pruning_tells_of_a_chain_without_a_head(url: str) -> None:
-    """Nothing of it is removed: nobody has signed where it ends."""
-    chain = fill(url, 3, LONG_AGO)
-    change(url, delete(ledger_heads).where(ledger_heads.c.writer == chain.writer))
+def test_pruning_keeps_a_chain_without_a_head(url: str) -> None:
+    """A chain whose head is missing is kept and named: nothing signed says where it ends."""
+    chain = fill_ledger(url, 3, LONG_AGO)
+    change_rows(url, delete(ledger_heads).where(ledger_heads.c.writer == chain.writer))
     with pytest.raises(LedgerDamaged, match=f"The head of {chain.writer} is missing"):
         prune(url)
-    assert found(url).entries == 3
+    assert verify_database(url).entries == 3
 
 
-def test_an_orderly_ledger_is_signed_on(url: str) -> None:
-    """None of this keeps a checkpoint from naming what was signed and not named yet."""
-    with opened(url) as engine:
-        store, chain = LedgerStore(engine, Signer(KEY), lambda: NOW), Chain(Ids().new())
+def test_checkpoints_name_signed_heads(url: str) -> None:
+    """A checkpoint names every validly signed head that no earlier one has named."""
+    with open_database(url) as engine:
+        store, chain = LedgerStore(engine, Signer(KEY), lambda: NOW), Chain(MonotonicIds().new())
         store.open_chain(chain.writer)
-        links = forged(chain, 2)
+        linked = forge_entries(chain, 2)
         with store.transaction() as connection:
-            store.append(connection, links, chain)
+            store.append(connection, linked, chain)
         store.close()
-    fill(url, 1, NOW)
-    assert checked(url).checkpoints == 3
+    fill_ledger(url, 1, NOW)
+    assert verify_intact(url).checkpoints == 3

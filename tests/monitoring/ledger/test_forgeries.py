@@ -1,4 +1,4 @@
-"""What somebody makes of a ledger who knows how it is checked, but has no key."""
+"""Forgeries by someone who knows how a ledger is verified, but has no key."""
 
 from __future__ import annotations
 
@@ -10,105 +10,107 @@ from typing import Any
 import pytest
 
 from monitoring.chains.signing import new_private_key
-from monitoring.ledger.entries import Checkpoint, Entry, Head, Payload
-from monitoring.ledger.payloads import payload_problem
-from monitoring.ledger.records import Header, Line, Record
-from monitoring.ledger.verify import MOST_PROBLEMS
+from monitoring.ledger.entries import Checkpoint, Head, LedgerEntry, Payload
+from monitoring.ledger.payloads import find_payload_problem
+from monitoring.ledger.records import EntryRecord, Record, StreamHeader
+from monitoring.ledger.verification.report import MAX_PROBLEMS
 
 BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
-Check = Callable[..., Any]
+Verify = Callable[..., Any]
 Records = Sequence[Record]
 
 
-def told(records: Records) -> tuple[int, Line, Payload]:
-    """The first entry that has its payload, and where it is."""
-    for place, record in enumerate(records):
-        if isinstance(record, Line) and record.payload is not None:
-            return place, record, record.payload
+def find_payload(records: Records) -> tuple[int, EntryRecord, Payload]:
+    """Return index, record and payload of the first entry that has its payload."""
+    for index, record in enumerate(records):
+        if isinstance(record, EntryRecord) and record.payload is not None:
+            return index, record, record.payload
     raise AssertionError
 
 
-def exchanged(records: Records, place: int, record: Record) -> Records:
-    return [*records[:place], record, *records[place + 1 :]]
+def replace_record(records: Records, index: int, record: Record) -> Records:
+    return [*records[:index], record, *records[index + 1 :]]
 
 
-def test_a_value_has_one_spelling(small_ledger: Records, check: Check) -> None:
-    """A salt or a signature that is written in another way, for the same bytes, is a change."""
-    place, line, payload = told(small_ledger)
+def test_values_have_one_spelling(small_ledger: Records, verify_records: Verify) -> None:
+    """Another spelling of the same salt or signature is found."""
+    index, record, payload = find_payload(small_ledger)
     for spelling in (payload.salt.upper(), f"{payload.salt[:2]} {payload.salt[2:]}"):
-        changed = replace(line, payload=replace(payload, salt=spelling))
-        assert "its salt is none" in check(exchanged(small_ledger, place, changed)).problems[0]
+        changed = replace(record, payload=replace(payload, salt=spelling))
+        assert "its salt is malformed" in verify_records(replace_record(small_ledger, index, changed)).problems[0]
     head = small_ledger[-1]
     assert isinstance(head, Head)
-    # The last character before the padding has four bits that stand for nothing.
+    # The last character before the padding has four unused bits.
     other = BASE64[BASE64.index(head.signature[-3]) ^ 1]
     respelled = replace(head, signature=f"{head.signature[:-3]}{other}==")
     assert base64.b64decode(respelled.signature) == base64.b64decode(head.signature)
-    assert "its signature does not fit" in check([*small_ledger[:-1], respelled]).problems[0]
+    assert "its signature does not match" in verify_records([*small_ledger[:-1], respelled]).problems[0]
 
 
-def test_a_salt_ends_where_the_document_begins(small_ledger: Records) -> None:
-    """A byte that moves from the salt to the document leaves the commitment as it was, and is found."""
-    _, line, payload = told(small_ledger)
+def test_bytes_cannot_move_between_salt_and_document(small_ledger: Records) -> None:
+    """A byte moved from the salt to the document keeps the commitment, and is found."""
+    _, record, payload = find_payload(small_ledger)
     spaced = replace(payload, salt=f"{payload.salt[:-2]}20")
-    entry = replace(line.entry, commitment=spaced.commitment())
+    entry = replace(record.entry, commitment=spaced.compute_commitment())
     moved = replace(spaced, salt=spaced.salt[:-2], document=f" {spaced.document}")
-    assert moved.commitment() == entry.commitment
-    assert payload_problem(entry, spaced) is None
-    assert payload_problem(entry, moved) is not None
+    assert moved.compute_commitment() == entry.commitment
+    assert find_payload_problem(entry, spaced) is None
+    assert find_payload_problem(entry, moved) is not None
 
 
-def test_a_text_has_one_reading(small_ledger: Records, check: Check) -> None:
-    """A checkpoint whose lines are dealt out to its fields in another way keeps its hash and signature; it is found."""
-    place, old = next((place, record) for place, record in enumerate(small_ledger) if isinstance(record, Checkpoint))
+def test_a_statement_has_one_reading(small_ledger: Records, verify_records: Verify) -> None:
+    """A checkpoint whose lines are distributed differently over its fields keeps its hash, and is found."""
+    index, old = next((index, record) for index, record in enumerate(small_ledger) if isinstance(record, Checkpoint))
     shifted = replace(old, at=f"{old.at}\n{old.previous}", previous=old.heads.split("\n")[0], heads="")
-    assert shifted.text().rstrip("\n") == old.text()
-    assert any("was changed" in problem for problem in check(exchanged(small_ledger, place, shifted)).problems)
+    assert shifted.statement().rstrip("\n") == old.statement()
+    assert any(
+        "was changed" in problem for problem in verify_records(replace_record(small_ledger, index, shifted)).problems
+    )
 
 
-def test_a_stream_is_one_ledger(small_ledger: Records, check: Check) -> None:
-    """An empty one, one without its header, two put together and a chain that comes again are none."""
-    assert "nothing in it" in check([]).problems[0]
-    assert "header is missing" in check(small_ledger[1:]).problems[0]
-    assert "second header" in check([Header(since="2026"), *small_ledger]).problems[0]
-    assert "second header" in check([*small_ledger, Header(since="2026")]).problems[0]
-    _, line, _ = told(small_ledger)
+def test_a_stream_contains_one_ledger(small_ledger: Records, verify_records: Verify) -> None:
+    """An empty stream, one without its header, two joined ones and a repeated chain are found."""
+    assert "stream is empty" in verify_records([]).problems[0]
+    assert "header is missing" in verify_records(small_ledger[1:]).problems[0]
+    assert "second header" in verify_records([StreamHeader(since="2026"), *small_ledger]).problems[0]
+    assert "second header" in verify_records([*small_ledger, StreamHeader(since="2026")]).problems[0]
+    _, first, _ = find_payload(small_ledger)
     again = [
         record
         for record in small_ledger
-        if getattr(record.entry if isinstance(record, Line) else record, "writer", "") == line.entry.writer
+        if getattr(record.entry if isinstance(record, EntryRecord) else record, "writer", "") == first.entry.writer
     ]
-    assert "there twice" in check([*small_ledger, *again]).problems[0]
+    assert "is repeated" in verify_records([*small_ledger, *again]).problems[0]
 
 
 @pytest.mark.parametrize("value", [None, 1.5, b"x", "\ud800", "x" * 500, "two\nlines"])
-def test_values_of_another_kind_are_problems(small_ledger: Records, check: Check, value: Any) -> None:
-    """SQLite takes anything in any column: whatever is there, it is a problem with a name and not an error."""
-    place, line, payload = told(small_ledger)
-    for field in fields(Entry):
-        changed = replace(line, entry=replace(line.entry, **{field.name: value}))
-        assert check(exchanged(small_ledger, place, changed)).problems, field.name
+def test_values_of_the_wrong_type_are_found(small_ledger: Records, verify_records: Verify, value: Any) -> None:
+    """SQLite stores any value in any column: a wrong one is a reported problem, not an error."""
+    index, record, payload = find_payload(small_ledger)
+    for field in fields(LedgerEntry):
+        changed = replace(record, entry=replace(record.entry, **{field.name: value}))
+        assert verify_records(replace_record(small_ledger, index, changed)).problems, field.name
     for field in fields(Payload):
-        changed = replace(line, payload=replace(payload, **{field.name: value}))
-        assert check(exchanged(small_ledger, place, changed)).problems, field.name
+        changed = replace(record, payload=replace(payload, **{field.name: value}))
+        assert verify_records(replace_record(small_ledger, index, changed)).problems, field.name
 
 
 @pytest.mark.parametrize("document", ["", "[]", "null", "{}", '{"principal":1}', "[" * 100_000])
-def test_a_payload_of_another_shape_is_a_problem(small_ledger: Records, document: str) -> None:
-    """A document that is none, or lacks what it should say, is named, not an error."""
-    _, line, payload = told(small_ledger)
+def test_documents_of_the_wrong_shape_are_found(small_ledger: Records, document: str) -> None:
+    """A document that is not JSON, or lacks members, is a reported problem, not an error."""
+    _, record, payload = find_payload(small_ledger)
     changed = replace(payload, document=document)
-    assert payload_problem(replace(line.entry, commitment=changed.commitment()), changed) is not None
+    assert find_payload_problem(replace(record.entry, commitment=changed.compute_commitment()), changed) is not None
 
 
-def test_a_document_may_hold_any_text(small_ledger: Records) -> None:
-    """What is no Unicode, in a file's or a caller's own words, is committed to like the rest."""
-    _, line, payload = told(small_ledger)
+def test_a_document_may_contain_lone_surrogates(small_ledger: Records) -> None:
+    """Texts of callers and files that are not valid Unicode are committed to like any other."""
+    _, record, payload = find_payload(small_ledger)
     odd = replace(payload, document=payload.document.replace('"code":null', '"code":"\\ud800"'))
-    assert payload_problem(replace(line.entry, commitment=odd.commitment()), odd) is None
+    assert find_payload_problem(replace(record.entry, commitment=odd.compute_commitment()), odd) is None
 
 
-def test_no_more_problems_than_a_reader_takes(small_ledger: Records, check: Check) -> None:
-    """A ledger that is wrong all over is told in twenty sentences."""
-    assert len(check([*small_ledger, *small_ledger], key=new_private_key()).problems) == MOST_PROBLEMS
+def test_the_number_of_problems_is_limited(small_ledger: Records, verify_records: Verify) -> None:
+    """A ledger with more problems is reported with twenty."""
+    assert len(verify_records([*small_ledger, *small_ledger], key=new_private_key()).problems) == MAX_PROBLEMS

@@ -1,4 +1,4 @@
-"""The spool: a queue of texts that survives."""
+"""The spool: a durable queue of texts."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from monitoring.ledger.spool import Spool, SpoolFull, SpoolTaken, open_spools
+from monitoring.ledger.spool.folder import SpoolFolder
+from monitoring.ledger.spool.queue import Spool, SpoolFull, SpoolInUse
+from tests.monitoring.ledger.faults import REFUSE_DELETION, FaultySpool
 
 MEGABYTE = 1_000_000
 
-# Spools until it is killed, and says how far it has come.
+# Spools until it is killed, and prints how many batches it has spooled.
 PROGRAM = """
 import sys
 from pathlib import Path
-from monitoring.ledger.spool import open_spools
-(spool,) = open_spools(Path(sys.argv[1]), "w", 10_000_000)
+from monitoring.ledger.spool.folder import SpoolFolder
+(spool,) = SpoolFolder(Path(sys.argv[1]), 10_000_000).open("w")
 for index in range(10**9):
     spool.append([f"{index} a", f"{index} b"])
     print(index, flush=True)
@@ -30,73 +32,75 @@ for index in range(10**9):
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    (spool,) = open_spools(tmp_path / "spool", "writer", MEGABYTE)
+def spool(tmp_path: Path) -> Iterator[FaultySpool]:
+    (tmp_path / "spool").mkdir()
+    spool = FaultySpool(tmp_path / "spool" / "writer.spool", MEGABYTE)
     yield spool
     spool.close()
 
 
 def test_first_in_first_out(spool: Spool) -> None:
-    """Texts come out in the order they went in, and stay until they are removed."""
+    """Texts are read in the order in which they were appended, and stay until they are removed."""
     spool.append(["a", "b"])
     spool.append(["c"])
-    assert spool.first(2) == ["a", "b"]
+    assert spool.read_first(2) == ["a", "b"]
+    assert spool.read_last() == "c"
     spool.remove_first(1)
-    assert (spool.first(10), spool.waiting) == (["b", "c"], 2)
+    assert (spool.read_first(10), spool.waiting) == (["b", "c"], 2)
 
 
-def test_reopened(spool: Spool) -> None:
-    """What waits in a spool that was closed is there when it is opened again; an empty one leaves no file."""
+def test_closed_spools_can_be_reopened(spool: Spool) -> None:
+    """A closed spool keeps its texts; an empty one leaves no file."""
     spool.append(["a"])
     spool.close()
-    again = Spool(spool.path, MEGABYTE)
-    assert (again.first(10), again.waiting) == (["a"], 1)
-    again.remove_first(1)
-    again.close()
+    reopened = Spool(spool.path, MEGABYTE)
+    assert (reopened.read_first(10), reopened.waiting) == (["a"], 1)
+    reopened.remove_first(1)
+    reopened.close()
     assert list(spool.path.parent.glob("*.spool*")) == []
 
 
-def test_full(spool: Spool) -> None:
-    """Past its limit a batch is refused whole; what was there stays, and removing makes room again."""
+def test_a_full_spool_rejects_whole_batches(spool: Spool) -> None:
+    """Above the limit a batch is rejected as a whole; earlier texts stay, and removing them frees space."""
     text = "x" * 1000
     with suppress(SpoolFull):
         while spool.waiting < 5000:
             spool.append([text] * 50)
     assert 500 <= spool.waiting <= 1000
-    assert len(spool.first(10_000)) == spool.waiting
+    assert len(spool.read_first(10_000)) == spool.waiting
     spool.remove_first(100)
     spool.append([text] * 50)
 
 
-def test_what_cannot_be_deleted_does_not_come_again(spool: Spool) -> None:
-    """On a full disk texts that were removed stay in the file; they are out of the line, and go as soon as they can."""
+def test_removed_texts_that_cannot_be_deleted_are_skipped(spool: FaultySpool) -> None:
+    """On a full disk removed texts stay in the file; they are skipped, and deleted as soon as that is possible."""
     spool.append(["a", "b", "c", "d"])
-    spool._connection.execute("CREATE TEMP TRIGGER stuck BEFORE DELETE ON waiting BEGIN SELECT RAISE(ABORT, ''); END")
+    spool.execute(f"CREATE TEMP {REFUSE_DELETION}")
     spool.remove_first(1)
     spool.remove_first(1)
-    assert (spool.first(10), spool.waiting) == (["c", "d"], 2)
-    spool._connection.execute("DROP TRIGGER stuck")
+    assert (spool.read_first(10), spool.waiting) == (["c", "d"], 2)
+    spool.execute("DROP TRIGGER stuck")
     spool.remove_first(1)
-    assert (spool.first(10), spool.waiting) == (["d"], 1)
-    assert spool._connection.execute("SELECT text FROM waiting").fetchall() == [("d",)]
+    assert (spool.read_first(10), spool.waiting) == (["d"], 1)
+    assert spool.execute("SELECT text FROM waiting") == [("d",)]
     spool.remove_first(1)
 
 
-def test_an_emptied_spool_begins_again(spool: Spool) -> None:
-    """Where its own texts fill the disk nothing can be deleted: once all are delivered another file is begun."""
+def test_an_empty_spool_replaces_its_file(spool: FaultySpool) -> None:
+    """When its own texts fill the disk, so that nothing can be deleted, the emptied spool starts a new file."""
     spool.append([f"zebedee {index}" for index in range(500)])
-    spool._connection.execute("CREATE TEMP TRIGGER stuck BEFORE DELETE ON waiting BEGIN SELECT RAISE(ABORT, ''); END")
+    spool.execute(f"CREATE TEMP {REFUSE_DELETION}")
     spool.remove_first(500)
     assert not any(b"zebedee" in path.read_bytes() for path in spool.path.parent.glob("*.spool*"))
     spool.append(["a"])
-    assert (spool.first(10), spool.waiting) == (["a"], 1)
-    with pytest.raises(SpoolTaken):
+    assert (spool.read_first(10), spool.waiting) == (["a"], 1)
+    with pytest.raises(SpoolInUse):
         Spool(spool.path, MEGABYTE)
     spool.remove_first(1)
 
 
-def test_nothing_is_left_of_what_was_removed(spool: Spool) -> None:
-    """A spool that was emptied holds no text any more, in no file; and these are its owner's alone."""
+def test_removed_texts_are_not_in_the_files(spool: Spool) -> None:
+    """The files of an emptied spool contain none of its texts, and only their owner can read them."""
     spool.append([f"zebedee {index}" for index in range(500)])
     spool.remove_first(500)
     files = list(spool.path.parent.glob("*.spool*"))
@@ -105,17 +109,17 @@ def test_nothing_is_left_of_what_was_removed(spool: Spool) -> None:
     assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
 
 
-def test_starts_take_turns(tmp_path: Path) -> None:
-    """Several who start at once never take each other's new file."""
+def test_concurrent_starts_take_turns(tmp_path: Path) -> None:
+    """Processes that start at the same time never open each other's new file."""
     with ThreadPoolExecutor(8) as pool:
-        opened = list(pool.map(lambda index: open_spools(tmp_path, f"w{index}", MEGABYTE), range(40)))
+        opened = list(pool.map(lambda index: SpoolFolder(tmp_path, MEGABYTE).open(f"w{index}"), range(40)))
     assert [[spool.path.stem for spool in spools] for spools in opened] == [[f"w{index}"] for index in range(40)]
     for (spool,) in opened:
         spool.close()
 
 
-def test_room_is_tried_out(spool: Spool) -> None:
-    """A spool says that it has room while it has, and holds nothing more for having been asked."""
+def test_capacity_is_probed(spool: Spool) -> None:
+    """A spool has capacity until it is full, and probing that leaves no text behind."""
     spool.append(["a"])
     assert spool.has_capacity()
     with suppress(SpoolFull):
@@ -124,50 +128,50 @@ def test_room_is_tried_out(spool: Spool) -> None:
     assert not spool.has_capacity()
     spool.remove_first(spool.waiting - 1)
     assert spool.has_capacity()
-    assert spool.first(10) == ["x" * 1000]
+    assert spool.read_first(10) == ["x" * 1000]
 
 
-def test_trying_for_room_leaves_nothing_in_line(spool: Spool) -> None:
-    """Whatever a try for room leaves behind when it is cut short, it is no text, and the next start forgets it."""
-    spool._connection.execute("CREATE TRIGGER stop BEFORE DELETE ON room BEGIN SELECT RAISE(ABORT, 'no space'); END")
+def test_an_interrupted_probe_adds_no_text(spool: FaultySpool) -> None:
+    """What an interrupted probe leaves in the file is no text of the queue, and the next start deletes it."""
+    spool.execute("CREATE TRIGGER stop BEFORE DELETE ON room BEGIN SELECT RAISE(ABORT, 'no space'); END")
     spool.append(["a"])
     assert not spool.has_capacity()
-    assert spool.first(10) == ["a"]
-    spool._connection.execute("DROP TRIGGER stop")
+    assert spool.read_first(10) == ["a"]
+    spool.execute("DROP TRIGGER stop")
     spool.close()
-    again = Spool(spool.path, MEGABYTE)
-    assert (again.first(10), again.waiting) == (["a"], 1)
-    assert again._connection.execute("SELECT count(*) FROM room").fetchone() == (0,)
-    again.remove_first(1)
-    again.close()
+    reopened = FaultySpool(spool.path, MEGABYTE)
+    assert (reopened.read_first(10), reopened.waiting) == (["a"], 1)
+    assert reopened.execute("SELECT count(*) FROM room") == [(0,)]
+    reopened.remove_first(1)
+    reopened.close()
 
 
 def test_a_damaged_file_is_named(spool: Spool) -> None:
-    """A file that is no spool is not overwritten: the error names it."""
+    """A file that is not a spool is not overwritten, and the error names it."""
     path = spool.path.with_name("damaged.spool")
     path.write_bytes(b"no database" * 1000)
     with pytest.raises(OSError, match=r"damaged\.spool cannot be used"):
-        open_spools(path.parent, "another", MEGABYTE)
+        SpoolFolder(path.parent, MEGABYTE).open("another")
     assert path.read_bytes().startswith(b"no database")
 
 
-def test_one_process_alone(spool: Spool) -> None:
-    """While a spool is open nobody else can open it, and it does not count as left behind."""
-    with pytest.raises(SpoolTaken):
+def test_an_open_spool_is_locked(spool: Spool) -> None:
+    """An open spool cannot be opened again, and does not count as left behind."""
+    with pytest.raises(SpoolInUse):
         Spool(spool.path, MEGABYTE)
-    (own,) = open_spools(spool.path.parent, "another", MEGABYTE)
+    (own,) = SpoolFolder(spool.path.parent, MEGABYTE).open("another")
     own.close()
 
 
 def test_an_unusable_folder_is_named(tmp_path: Path) -> None:
-    """Where no file can be made the error names it."""
+    """The error names a folder in which no file can be created."""
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
-        open_spools(tmp_path / "file", "w", MEGABYTE)
+        SpoolFolder(tmp_path / "file", MEGABYTE).open("w")
 
 
 def test_a_killed_process_leaves_all_it_spooled(tmp_path: Path) -> None:
-    """Every batch that a process has spooled before it was killed is found by the next, whole and in order."""
+    """Every batch that a killed process has spooled is found by the next one, complete and in order."""
     process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout
     with process.stdout as lines:
@@ -175,11 +179,11 @@ def test_a_killed_process_leaves_all_it_spooled(tmp_path: Path) -> None:
             if int(line) >= 50:
                 break
         os.kill(process.pid, signal.SIGKILL)
-        told = [int(line) for line in lines] or [50]
+        spooled = [int(line) for line in lines] or [50]
     process.wait()
-    spool, own = open_spools(tmp_path, "another", MEGABYTE)
+    spool, own = SpoolFolder(tmp_path, MEGABYTE).open("another")
     own.close()
-    texts = spool.first(10**6)
+    texts = spool.read_first(10**6)
     assert texts == [f"{index} {part}" for index in range(len(texts) // 2) for part in "ab"]
-    assert len(texts) // 2 > told[-1]
+    assert len(texts) // 2 > spooled[-1]
     spool.close()

@@ -1,0 +1,98 @@
+"""Verifying the audit log: every hash, the order of the entries, both ends of the chain, and an anchor."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from sqlalchemy import Row, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from monitoring.audit.events import PRUNED, AuditEntry, build_pruned_detail, read_entry, sanitize
+from monitoring.audit.tables import audit_events, audit_head
+from monitoring.chains.anchors import GENESIS, Anchor, AnchorSearch
+from monitoring.chains.reports import VerificationReport
+
+_CHUNK = 1000
+
+
+async def verify_chain(connection: AsyncConnection, anchor: Anchor | None = None) -> VerificationReport:
+    """Follow the chain from its beginning to its head, up to the first problem; `connection` must see one snapshot.
+
+    Someone with write access to the database could recompute every hash: only `anchor` exposes that.
+    """
+    heads = (await connection.execute(select(audit_head))).all()
+    if len(heads) != 1:
+        problem = f"The chain has {len(heads)} heads, not one." if heads else "The head of the chain is missing."
+        return VerificationReport(problems=[problem])
+    verification = _ChainVerification(heads[0], anchor)
+    problems = []
+    try:
+        async for entry in _read_entries(connection):
+            verification.check_entry(entry)
+        verification.check_end()
+    except _ChainBrokenError as error:
+        problems.append(str(error))
+    return VerificationReport(verification.entries, Anchor(verification.seq, verification.hash), problems)
+
+
+class _ChainBrokenError(Exception):
+    """The message is a sentence that names the problem."""
+
+
+class _ChainVerification:
+    """The position of a verification in the chain. Both methods raise _ChainBrokenError."""
+
+    def __init__(self, head: Row[Any], anchor: Anchor | None) -> None:
+        self.seq, self.hash, self.entries = head.pruned_seq, head.pruned_hash, 0
+        self._head = head
+        self._search = AnchorSearch(anchor)
+        self._search.pass_link(self.seq, self.hash)
+        self._pruned_detail = build_pruned_detail(0, GENESIS)
+
+    def check_entry(self, entry: AuditEntry) -> None:
+        """Check the next entry and advance to it."""
+        self._check_anchor()
+        if entry.seq != self.seq + 1:
+            raise _ChainBrokenError(f"Entry {self.seq + 1} is missing: entry {entry.seq} follows entry {self.seq}.")
+        name = f"Entry {entry.seq} ({sanitize(entry.id, 36)})"
+        if entry.hash != entry.compute_hash():
+            raise _ChainBrokenError(f"{name} was changed: its hash does not match its content.")
+        if entry.previous != self.hash:
+            raise _ChainBrokenError(f"{name} does not follow entry {self.seq}: one of the two was replaced.")
+        if (entry.event, entry.outcome) == PRUNED:
+            self._pruned_detail = entry.to_dict()["detail"]
+        self.seq, self.hash = entry.seq, entry.hash
+        self.entries += 1
+        self._search.pass_link(self.seq, self.hash)
+
+    def check_end(self) -> None:
+        """Check, after the last entry, that the head names it."""
+        self._check_anchor()
+        head = self._head
+        if self.seq < head.seq:
+            raise _ChainBrokenError(
+                f"Entry {self.seq + 1} and all later ones are missing: the head names entry {head.seq}."
+            )
+        if self.seq > head.seq:
+            raise _ChainBrokenError(f"Entry {head.seq + 1} was added after the end of the chain.")
+        if self.hash != head.hash:
+            raise _ChainBrokenError(f"Entry {self.seq} was replaced: the head names another hash.")
+        if self._pruned_detail != build_pruned_detail(head.pruned_seq, head.pruned_hash):
+            raise _ChainBrokenError(f"The entries up to {head.pruned_seq} were removed, but not by pruning.")
+        if not self._search.found and self._search.anchor is not None:
+            raise _ChainBrokenError(f"The anchor, entry {self._search.anchor.number}, is missing.")
+
+    def _check_anchor(self) -> None:
+        if self._search.number_passed and not self._search.found:
+            raise _ChainBrokenError(f"Entry {self.seq} does not match the anchor: the chain was recomputed.")
+
+
+async def _read_entries(connection: AsyncConnection) -> AsyncIterator[AuditEntry]:
+    """Yield all entries in order, read in chunks."""
+    statement = select(audit_events).order_by(audit_events.c.seq).limit(_CHUNK)
+    rows = (await connection.execute(statement)).all()
+    while rows:
+        for row in rows:
+            yield read_entry(row)
+        rows = (await connection.execute(statement.where(audit_events.c.seq > rows[-1].seq))).all()

@@ -1,0 +1,76 @@
+"""Refused requests on their way into a record: however many there are, they take little memory and few rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+BURST = 200  # refusals that can be recorded in detail at once
+REFILL_PER_S = 10.0
+
+V = TypeVar("V")
+
+
+class RefusalAggregator(Generic[V]):
+    """Collects refusals until they are written, and merges those with equal keys.
+
+    Each waiting refusal spends one token of a budget of BURST, which refills at REFILL_PER_S. While the budget lasts,
+    refusals wait under their `exact_key`. Afterwards `coarsen` replaces each new one by a less detailed refusal and its
+    key, under which many are merged. `merge(first, second)` adds up two refusals with the same key.
+    """
+
+    def __init__(
+        self,
+        exact_key: Callable[[V], Hashable],
+        coarsen: Callable[[V], tuple[Hashable, V]],
+        merge: Callable[[V, V], V],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._exact_key = exact_key
+        self._coarsen = coarsen
+        self._merge = merge
+        self._clock = clock
+        self._waiting: dict[Hashable, V] = {}
+        self._in_flight: dict[Hashable, V] = {}
+        self._tokens = float(BURST)
+        self._refilled_at = clock()
+
+    @property
+    def waiting(self) -> list[V]:
+        return list(self._waiting.values())
+
+    def add(self, refusal: V) -> None:
+        key = self._exact_key(refusal)
+        if key not in self._waiting and not self._has_budget():
+            key, refusal = self._coarsen(refusal)
+        if key not in self._waiting:
+            # Coarse refusals may overdraw the budget, but by no more than it refills within seconds.
+            self._tokens = max(self._tokens - 1, -BURST)
+        self._insert(key, refusal)
+
+    def take(self) -> list[V]:
+        """Return all waiting refusals, to be written; `confirm` or `put_back` must follow."""
+        self._in_flight, self._waiting = self._waiting, {}
+        return list(self._in_flight.values())
+
+    def confirm(self) -> None:
+        """Forget the refusals that were taken: they are written."""
+        self._in_flight = {}
+
+    def put_back(self) -> None:
+        """Let the refusals that were taken wait again: they could not be written."""
+        newer, self._waiting, self._in_flight = self._waiting, self._in_flight, {}
+        for key, refusal in newer.items():
+            self._insert(key, refusal)
+
+    def _insert(self, key: Hashable, refusal: V) -> None:
+        self._waiting[key] = self._merge(self._waiting[key], refusal) if key in self._waiting else refusal
+
+    def _has_budget(self) -> bool:
+        # Unwritten refusals keep their tokens: while nothing can be written, no more than BURST wait in detail.
+        limit = BURST - len(self._waiting) - len(self._in_flight)
+        now = self._clock()
+        self._tokens = min(self._tokens + (now - self._refilled_at) * REFILL_PER_S, limit)
+        self._refilled_at = now
+        return self._tokens >= 1

@@ -1,0 +1,26 @@
+"""The result of verifying a chain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from monitoring.chains.anchors import GENESIS, Anchor
+
+_START = Anchor(0, GENESIS)
+
+
+@dataclass(slots=True)
+class VerificationReport:
+    """`entries` counts the verified ones; `anchor` is the last verified link, to be kept for the next verification.
+
+    `problems` holds one sentence for each thing that is wrong.
+    """
+
+    entries: int = 0
+    anchor: Anchor = _START
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def problem(self) -> str | None:
+        """The first problem, if there is one."""
+        return self.problems[0] if self.problems else None

@@ -1,0 +1,36 @@
+"""Charging quotas in the transactions that record the charged requests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from sqlalchemy import Connection
+
+Charge = Mapping[str, Any]  # ready for JSON
+
+
+@dataclass(frozen=True, slots=True)
+class ChargeRefusal:
+    """A charge that a quota does not allow: the error for the caller, and the status and code to record."""
+
+    error: Exception
+    status: int
+    code: str
+
+
+class ChargeRecorder(Protocol):
+    """Charges quotas for predictions."""
+
+    def charge(self, connection: Connection, charges: Sequence[Charge]) -> Sequence[ChargeRefusal | None]:
+        """Record each charge; return, for each one that is refused instead, its refusal."""
+        ...
+
+    def charge_deferred(self, connection: Connection, charges: Sequence[Charge]) -> None:
+        """Record the charges of predictions that were served while the database was unavailable."""
+        ...
+
+    def charge_later(self, charges: Sequence[Charge]) -> None:
+        """Remember charges that cannot be recorded now."""
+        ...

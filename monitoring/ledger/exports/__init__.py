@@ -1,0 +1,1 @@
+"""Exports: copies of a ledger, or of a part of it, that verify like the original."""

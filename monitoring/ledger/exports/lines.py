@@ -1,0 +1,70 @@
+"""Exports as lines of JSON, one for each record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO
+
+from monitoring.errors import BadExport
+from monitoring.ledger.entries import Checkpoint, Erasure, Head, LedgerEntry, Payload, Stump
+from monitoring.ledger.payloads import parse_json
+from monitoring.ledger.records import EntryRecord, Record, StreamHeader, WindowStart
+
+_TYPES: dict[str, type[Any]] = {
+    "header": StreamHeader,
+    "stump": Stump,
+    "checkpoint": Checkpoint,
+    "cut": WindowStart,
+    "head": Head,
+}
+_KINDS = {record_type: kind for kind, record_type in _TYPES.items()}
+
+
+def encode_record(record: Record) -> str:
+    if isinstance(record, EntryRecord):
+        entry, payload, erasure = record.entry, record.payload, record.erasure
+        parts = {"payload": payload and _to_dict(payload), "erasure": erasure and _to_dict(erasure)}
+        document = {"kind": "entry", **_to_dict(entry), **parts}
+    else:
+        document = {"kind": _KINDS[type(record)], **_to_dict(record)}
+    return json.dumps(document, separators=(",", ":"))
+
+
+def decode_record(line: str, number: int) -> Record:
+    """Raises BadExport, which names the line by its `number`."""
+    try:
+        document = parse_json(line)
+        kind = document.pop("kind")
+        if kind != "entry":
+            return _build(_TYPES[kind], document)  # type: ignore[no-any-return]
+        payload, erasure = document.pop("payload"), document.pop("erasure")
+        return EntryRecord(
+            _build(LedgerEntry, document),
+            _build(Payload, payload) if payload is not None else None,
+            _build(Erasure, erasure) if erasure is not None else None,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BadExport(
+            f"Line {number} is not a ledger record: the file was damaged, or is not a ledger export."
+        ) from error
+
+
+def write_lines(records: Iterable[Record], file: TextIO) -> Iterator[Record]:
+    """Write each record, and yield it to the caller, who counts them."""
+    for record in records:
+        file.write(encode_record(record) + "\n")
+        yield record
+
+
+def _to_dict(part: Any) -> dict[str, Any]:
+    """Do what `dataclasses.asdict` does, in a tenth of the time."""
+    return {name: getattr(part, name) for name in part.__slots__}
+
+
+def _build(record_type: type[Any], document: dict[str, Any]) -> Any:
+    """Raises TypeError for unknown or missing fields, and for values of another type than declared."""
+    record = record_type(**document)
+    if any(type(value).__name__ != record_type.__annotations__[name] for name, value in document.items()):
+        raise TypeError
+    return record

@@ -1,0 +1,1 @@
+"""The spool: files in which entries wait while the database is unavailable."""

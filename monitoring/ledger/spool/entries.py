@@ -1,0 +1,26 @@
+"""Entries in the form in which they wait in a spool."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import astuple, dataclass
+
+from monitoring.ledger.charges import Charge
+from monitoring.ledger.entries import EntryWithPayload, LedgerEntry, Payload
+
+
+@dataclass(frozen=True, slots=True)
+class SpooledEntry:
+    """A linked entry, and the charge that is to be recorded with it."""
+
+    linked: EntryWithPayload
+    charge: Charge | None
+
+    def encode(self) -> str:
+        parts = astuple(self.linked.entry), astuple(self.linked.payload), self.charge
+        return json.dumps(parts, separators=(",", ":"))
+
+
+def decode_spooled(text: str) -> SpooledEntry:
+    entry, payload, charge = json.loads(text)
+    return SpooledEntry(EntryWithPayload(LedgerEntry(*entry), Payload(*payload)), charge)

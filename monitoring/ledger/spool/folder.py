@@ -1,0 +1,40 @@
+"""The folder that the spools of all processes share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from monitoring.ledger.spool.locking import lock_folder
+from monitoring.ledger.spool.queue import Spool, SpoolInUse
+
+_SUFFIX = ".spool"
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolFolder:
+    """Where a process may spool, and how many bytes; `database` is the path of the database's file, if it has one."""
+
+    path: Path
+    limit_bytes: int
+    database: Path | None = None
+    open_spool: Callable[[Path, int], Spool] = Spool
+
+    def open(self, writer: str) -> list[Spool]:
+        """Open the spools that ended processes left behind, and last a new one for `writer`. Raises OSError."""
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with lock_folder(self.path):
+            return [*self._open_left_behind(), self.open_spool(self.path / f"{writer}{_SUFFIX}", self.limit_bytes)]
+
+    def shares_disk(self) -> bool:
+        """Whether the database's file is on the same file system: a full one then stops both."""
+        with suppress(OSError):
+            return self.database is not None and self.database.stat().st_dev == self.path.stat().st_dev
+        return False
+
+    def _open_left_behind(self) -> Iterator[Spool]:
+        for path in sorted(self.path.glob(f"*{_SUFFIX}")):
+            with suppress(SpoolInUse):
+                yield self.open_spool(path, self.limit_bytes)

@@ -1,0 +1,100 @@
+"""Erasing a person's payloads: documents and salts are deleted, and a signed statement takes the place of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, delete, func, insert, select, tuple_
+
+from monitoring.chains.signing import Signer
+from monitoring.chains.timestamps import format_timestamp
+from monitoring.errors import LedgerDamaged
+from monitoring.ledger.entries import Erasure, LedgerEntry, Payload, sanitize_name
+from monitoring.ledger.payloads import find_payload_problem
+from monitoring.ledger.tables import ledger_entries, ledger_erasures, ledger_payloads
+from monitoring.ledger.transactions import ledger_transaction, truncate_wal
+
+CHUNK = 500
+
+
+@dataclass(frozen=True, slots=True)
+class _ErasedChunk:
+    """How many payloads a transaction erased, the last id it looked at, and the entries of changed payloads."""
+
+    erased: int
+    last_id: str
+    changed: Sequence[LedgerEntry]
+
+
+class Eraser:
+    """Erases payloads in many short transactions: it can be interrupted at any time and run again.
+
+    `engine` opens transactions that write. Every method raises LedgerUnavailable. Entries in a spool are not reached:
+    erase again once they are delivered.
+    """
+
+    def __init__(self, engine: Engine, signer: Signer, now: datetime) -> None:
+        self._engine = engine
+        self._signer = signer
+        self._now = format_timestamp(now)
+
+    def count(self, principal: str) -> int:
+        """Return how many payloads the principal has."""
+        own = ledger_payloads.c.principal == sanitize_name(principal)
+        with ledger_transaction(self._engine) as connection:
+            return connection.execute(select(func.count()).select_from(ledger_payloads).where(own)).scalar_one()
+
+    def erase(self, principal: str) -> Iterator[int]:
+        """Yield how many payloads each transaction has erased; at the end SQLite's files contain none of their text.
+
+        A payload that was changed is kept, since it may be another person's. Raises LedgerInUse where a reader keeps
+        the text in the files, and LedgerDamaged once everything else is done.
+        """
+        last_id, changed = None, list[LedgerEntry]()
+        while (chunk := self._erase_chunk(sanitize_name(principal), last_id)) is not None:
+            changed += chunk.changed
+            last_id = chunk.last_id
+            yield chunk.erased
+        truncate_wal(self._engine)
+        if changed:
+            raise LedgerDamaged(
+                f"The payload of entry {changed[0].seq} of {sanitize_name(changed[0].writer)} was changed"
+            )
+
+    def _erase_chunk(self, principal: str, after: str | None) -> _ErasedChunk | None:
+        """Erase at most CHUNK payloads with ids above `after`; return None if there are none."""
+        payloads, entries = ledger_payloads.c, ledger_entries.c
+        same_entry = (payloads.writer == entries.writer) & (payloads.seq == entries.seq)
+        columns = payloads.principal, payloads.model, payloads.status, payloads.salt, payloads.document
+        statement = (
+            select(payloads.id, *entries, *columns)
+            .join_from(ledger_payloads, ledger_entries, same_entry)
+            .where(payloads.principal == principal)
+            .order_by(payloads.id)
+            .limit(CHUNK)
+        )
+        with ledger_transaction(self._engine) as connection:
+            rows = connection.execute(statement if after is None else statement.where(payloads.id > after)).all()
+            if not rows:
+                return None
+            intact, changed = list[LedgerEntry](), list[LedgerEntry]()
+            for _, *row in rows:
+                entry, payload = LedgerEntry(*row[:6]), Payload(*row[6:])
+                (changed if find_payload_problem(entry, payload) else intact).append(entry)
+            if intact:
+                self._replace_payloads(connection, intact)
+            return _ErasedChunk(len(intact), rows[-1][0], changed)
+
+    def _replace_payloads(self, connection: Connection, entries: Sequence[LedgerEntry]) -> None:
+        keys = [(entry.writer, entry.seq) for entry in entries]
+        columns = tuple_(ledger_payloads.c.writer, ledger_payloads.c.seq)
+        connection.execute(delete(ledger_payloads).where(columns.in_(keys)))
+        connection.execute(insert(ledger_erasures), [self._build_erasure(entry) for entry in entries])
+
+    def _build_erasure(self, entry: LedgerEntry) -> dict[str, Any]:
+        signature = self._signer.sign(Erasure(self._now, "", "").statement(entry.id, entry.commitment))
+        key = {"writer": entry.writer, "seq": entry.seq}
+        return {**key, "at": self._now, "key": self._signer.key_id, "signature": signature}

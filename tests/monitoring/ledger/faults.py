@@ -1,0 +1,64 @@
+"""A store and a spool that can be made to fail."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from sqlalchemy import Connection
+
+from monitoring.errors import LedgerUnavailable
+from monitoring.ledger.spool.queue import Spool, SpoolFull
+from monitoring.ledger.store import LedgerStore
+
+# While this trigger exists SQLite deletes no text, as on a full disk.
+REFUSE_DELETION = "TRIGGER stuck BEFORE DELETE ON waiting BEGIN SELECT RAISE(ABORT, 'disk full'); END"
+
+
+class FaultyStore(LedgerStore):
+    """With a `fault`, every transaction ends in LedgerUnavailable: rolled back, or committed all the same."""
+
+    fault: Literal["rolled back", "committed"] | None = None
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        with suppress(_RollBack), super().transaction() as connection:
+            yield connection
+            if self.fault == "rolled back":
+                raise _RollBack
+        if self.fault is not None:
+            raise LedgerUnavailable
+
+
+class _RollBack(Exception):
+    """Rolls a transaction back."""
+
+
+class FaultySpool(Spool):
+    """A spool whose connections are accessible, and whose disk can be full. `probes` counts `has_capacity`."""
+
+    def __init__(self, path: Path, limit_bytes: int) -> None:
+        self.connections: list[sqlite3.Connection] = []
+        self.disk_full = False
+        self.append_fails = False
+        self.probes = 0
+        super().__init__(path, limit_bytes, self._connect_recorded)
+
+    def _connect_recorded(self, path: Path, **options: Any) -> sqlite3.Connection:
+        self.connections.append(sqlite3.connect(path, **options))
+        return self.connections[-1]
+
+    def execute(self, statement: str) -> list[Any]:
+        return self.connections[-1].execute(statement).fetchall()
+
+    def append(self, texts: Sequence[str]) -> None:
+        if self.append_fails:
+            raise SpoolFull
+        super().append(texts)
+
+    def has_capacity(self) -> bool:
+        self.probes += 1
+        return not self.disk_full and super().has_capacity()
