@@ -23,7 +23,6 @@ import structlog
 import auth
 import monitoring
 from auth.tokens.jws import generate_signing_key
-from bench.serving import ATALAYA
 from monitoring.chains.ids import MonotonicIds
 from monitoring.chains.signing import Signer, new_private_key
 from monitoring.chains.timestamps import format_timestamp
@@ -33,6 +32,7 @@ from monitoring.ledger.store import LedgerStore
 from storage.engine import open_blocking_engine, open_engine
 from storage.migrations import migrate
 from storage.transactions import WRITING
+from tests.support.paths import ATALAYA
 
 AT_ONCE, CHECKPOINT_EVERY, WRITERS = 2000, 50, 4
 AIM_S, MOST_GROWTH = 60.0, 1.25

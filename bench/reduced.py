@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.serving import ARTEFACT, ROOT
 from model.backends.base import Backend
 from model.backends.open import open_backend
 from model.imaging.decode import decode_image
+from tests.support.paths import MODEL_URL, SAMPLES
 
 SIZES = {"12 MP": (4000, 3000), "24 MP": (6000, 4000), "48 MP": (8000, 6000)}
 _TILE, _TILES = 256, 8
@@ -79,12 +79,12 @@ def _read(file: Path) -> Image.Image:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, default=ROOT / "samples")
+    parser.add_argument("--images", type=Path, default=SAMPLES)
     parser.add_argument("--each", type=int, default=2, help="so many images of each folder and size")
     options = parser.parse_args()
     folders = [options.images, *sorted(path for path in options.images.iterdir() if path.is_dir())]
     groups = [[file for file in sorted(folder.iterdir()) if file.suffix.lower() in _SUFFIXES] for folder in folders]
-    chance, backend = random.Random(1), open_backend(ARTEFACT)  # noqa: S311  (the same images every time)
+    chance, backend = random.Random(1), open_backend(MODEL_URL)  # noqa: S311  (the same images every time)
     columns = f"{'images':>7}{'same label':>12}{'pixels off':>17}{'probability':>14}{'ms reduced':>12}{'ms full':>10}"
     print(f"{'':20}{columns}")
     makes: tuple[tuple[str, Make], ...] = (("enlarged", enlarged), ("mosaic", mosaic))

@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 
 from bench import bare
 from bench.load import Load, drive, request_of
-from bench.serving import ARTEFACT, SAMPLE, Served, serving
+from tests.support.gateway import Gateway, running_gateway
+from tests.support.paths import FOREST, MODEL_URL
 
 CONNECTIONS = (1, 4, 16)
 
@@ -44,8 +45,8 @@ class Phase:
         return statistics.median(self.rates)
 
 
-def load(served: Served, connections: int, seconds: float) -> Load:
-    return asyncio.run(drive(served.port, request_of(served.token, SAMPLE), connections, seconds))
+def load(gateway: Gateway, connections: int, seconds: float) -> Load:
+    return asyncio.run(drive(gateway.port, request_of(gateway.token(), FOREST), connections, seconds))
 
 
 def measure(seconds: float, rounds: int, workers: int) -> None:
@@ -53,19 +54,19 @@ def measure(seconds: float, rounds: int, workers: int) -> None:
     phases: dict[tuple[str, int], Phase] = defaultdict(Phase)
     cores = len(os.sched_getaffinity(0))
     with ExitStack() as stack:
-        served = stack.enter_context(serving(WEB_CONCURRENCY=str(workers)))
-        without = stack.enter_context(serving(WEB_CONCURRENCY=str(workers), LEDGER__ENABLED="false"))
-        at_rest = served.resident_megabytes()
+        served = stack.enter_context(running_gateway(WEB_CONCURRENCY=str(workers)))
+        without = stack.enter_context(running_gateway(WEB_CONCURRENCY=str(workers), LEDGER__ENABLED="false"))
+        at_rest = served.resident_bytes() / 1e6
         for gateway in (served, without):
             load(gateway, 4, 1.0)
         for _ in range(rounds):
             for connections in CONNECTIONS:
-                alone = bare.measure(ARTEFACT, SAMPLE, min(connections, cores), seconds)
+                alone = bare.measure(MODEL_URL, FOREST, min(connections, cores), seconds)
                 phases["bare", connections].rates.append(alone.rate)
                 phases["bare", connections].medians_ms.append(alone.median_ms)
                 phases["gateway", connections].add(load(served, connections, seconds))
                 phases["without", connections].add(load(without, connections, seconds))
-        under_load = served.resident_megabytes()
+        under_load = served.resident_bytes() / 1e6
     print(f"{'':>12}{'bare':>9}{'gateway':>9}{'b/a':>7}{'over bare':>11}{'p99':>9}{'failed':>8}   without the ledger")
     for connections in CONNECTIONS:
         print(_line(phases, connections))

@@ -16,7 +16,8 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from bench.load import drive, request_of
-from bench.serving import SAMPLE, Served, free_port, serving
+from tests.support.gateway import Gateway, running_gateway
+from tests.support.paths import FOREST
 
 Spent = dict[str, float]
 CONNECTIONS = (1, 4, 16)
@@ -26,9 +27,9 @@ _REST, _ALL, _CLIENT = "the rest", "the gateway", "the client"
 _LOOP, _INFER, _OTHERS, _LOAD = "event loop", "inference", "ledger, others", "load generator"
 
 
-def stage_seconds(port: int) -> Spent:
+def stage_seconds(gateway: Gateway) -> Spent:
     """What the gateway's own histograms have added up so far; `_ALL` is whole requests for predictions."""
-    text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+    text = httpx.get(gateway.metrics_url).text
     sums: Spent = defaultdict(float)
     for family in text_string_to_metric_families(text):
         for name, labels, value, *_ in family.samples:
@@ -50,15 +51,15 @@ def thread_seconds(pid: int) -> Spent:
     return spent
 
 
-def measure(served: Served, metrics_port: int, connections: int, seconds: float) -> tuple[Spent, Spent]:
+def measure(gateway: Gateway, connections: int, seconds: float) -> tuple[Spent, Spent]:
     """Spent a request: by stage, and by thread."""
-    before = stage_seconds(metrics_port), thread_seconds(served.pid)
+    before = stage_seconds(gateway), thread_seconds(gateway.pid)
     own = time.process_time()
-    load = asyncio.run(drive(served.port, request_of(served.token, SAMPLE), connections, seconds))
+    load = asyncio.run(drive(gateway.port, request_of(gateway.token(), FOREST), connections, seconds))
     own = time.process_time() - own
     each = 1000 / len(load.durations)
-    threads = _passed(before[1], thread_seconds(served.pid), each) | {_LOAD: own * each}
-    stages = _passed(before[0], stage_seconds(metrics_port), each) | {_CLIENT: sum(load.durations) * each}
+    threads = _passed(before[1], thread_seconds(gateway.pid), each) | {_LOAD: own * each}
+    stages = _passed(before[0], stage_seconds(gateway), each) | {_CLIENT: sum(load.durations) * each}
     stages[_REST] = stages[_ALL] - sum(stages[stage] for stage in STAGES)
     return stages, threads
 
@@ -71,10 +72,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=6)
     options = parser.parse_args()
-    metrics_port = free_port()
-    with serving(METRICS_PORT=str(metrics_port)) as served:
-        measure(served, metrics_port, 4, 1.0)
-        columns = [measure(served, metrics_port, connections, options.seconds) for connections in CONNECTIONS]
+    with running_gateway() as gateway:
+        measure(gateway, 4, 1.0)
+        columns = [measure(gateway, connections, options.seconds) for connections in CONNECTIONS]
     print("milliseconds a prediction, by connections" + "".join(f"{connections:>9}" for connections in CONNECTIONS))
     for title, part, names in (
         ("on the clock", 0, (*STAGES, _REST, _ALL, _CLIENT)),

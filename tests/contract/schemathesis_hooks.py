@@ -1,4 +1,4 @@
-"""What schemathesis must know to write valid requests, and the requests that would test nothing."""
+"""Tell schemathesis how to generate valid requests, and which requests to leave out."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ schemathesis.openapi.format("printable", PRINTABLE)
 
 @schemathesis.hook
 def filter_case(_: Any, case: Any) -> bool:
-    """Whoever changes the own role or password is logged out, and tests nothing afterwards.
+    """Leave out changes of the caller's own user, which end the login, and cases with an unknown header.
 
-    And HTTP lets everybody send headers that nobody knows: schemathesis takes them for wrong beside one that it knows.
+    HTTP permits unknown headers, but schemathesis expects an error for them beside a header that it knows.
     """
-    own = (case.path_parameters or {}).get("user_id") == os.environ["ATALAYA_TEST_SUBJECT"]
-    return not own and "x-schemathesis-unknown-property" not in (case.headers or {})
+    is_own = (case.path_parameters or {}).get("user_id") == os.environ["ATALAYA_TEST_SUBJECT"]
+    return not is_own and "x-schemathesis-unknown-property" not in (case.headers or {})

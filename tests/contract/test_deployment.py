@@ -14,18 +14,19 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from monitoring.metrics import Metrics
+from tests.support.paths import BIN, ROOT
 
-ROOT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
 DASHBOARDS = ("latency.json", "resources.json")
 Tool = Callable[[str], str]
 
 
 def run(*command: str | Path) -> str:
-    """The output of a command run in the project's root; a failing one fails the test with what it printed."""
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+    """The output of a command in the project's root. A command that fails makes the test fail with its output."""
+    process = subprocess.run(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    assert process.returncode == 0, process.stdout
+    return process.stdout
 
 
 def read_yaml(path: str) -> Any:
@@ -33,7 +34,8 @@ def read_yaml(path: str) -> Any:
 
 
 def services() -> dict[str, dict[str, Any]]:
-    return read_yaml("docker-compose.yml")["services"]
+    found: dict[str, dict[str, Any]] = read_yaml("docker-compose.yml")["services"]
+    return found
 
 
 def alerts() -> list[dict[str, Any]]:
@@ -41,8 +43,8 @@ def alerts() -> list[dict[str, Any]]:
 
 
 def panels(dashboard: str) -> list[dict[str, Any]]:
-    made = json.loads((ROOT / "grafana/dashboards" / dashboard).read_text())
-    return [panel for panel in made["panels"] if panel["type"] != "row"]
+    dashboard_json = json.loads((ROOT / "grafana/dashboards" / dashboard).read_text())
+    return [panel for panel in dashboard_json["panels"] if panel["type"] != "row"]
 
 
 def expressions() -> Iterator[str]:
@@ -65,23 +67,23 @@ def test_published_ports() -> None:
     }
 
 
-def test_inner_services_have_no_way_out() -> None:
-    """The database and Prometheus are on internal networks only, and not on the same one."""
+def test_internal_services_have_no_outside_network() -> None:
+    """The database and Prometheus are on internal networks only, and on different ones."""
     networks = read_yaml("docker-compose.yml")["networks"]
-    inner = {name: set(services()[name]["networks"]) for name in ("postgres", "prometheus")}
-    assert all(networks[network]["internal"] for network in set.union(*inner.values()))
-    assert inner["postgres"].isdisjoint(inner["prometheus"])
+    internal = {name: set(services()[name]["networks"]) for name in ("postgres", "prometheus")}
+    assert all(networks[network]["internal"] for network in set.union(*internal.values()))
+    assert internal["postgres"].isdisjoint(internal["prometheus"])
 
 
 def test_gateway_limits() -> None:
-    """The gateway gets two cores and 512 MiB, swap included."""
+    """The gateway gets two cores and 512 MiB of memory, including swap."""
     gateway = services()["gateway"]
     assert (gateway["cpus"], gateway["mem_limit"], gateway["memswap_limit"]) == (2, "512m", "512m")
 
 
 @pytest.mark.parametrize("name", ["gateway", "postgres", "prometheus", "alertmanager", "grafana"])
 def test_services_are_hardened(name: str) -> None:
-    """Each service has a read-only root, no capabilities, no way to gain privileges, a memory limit, a pinned image."""
+    """Each service has a read-only root, no capabilities, no new privileges, a memory limit, a pinned image."""
     service = services()[name]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
@@ -99,56 +101,56 @@ def test_passwords_have_no_default(name: str) -> None:
 
 
 def test_dockerfile_lints() -> None:
-    """hadolint has nothing to say about the Dockerfile."""
+    """hadolint finds no fault in the Dockerfile."""
     assert run(BIN / "hadolint", "Dockerfile") == ""
 
 
 def test_image_runs_unprivileged() -> None:
-    """The image's process is a fixed user that is not root, and dependencies are installed by hash only."""
+    """The image runs as a fixed user other than root, and installs dependencies by hash only."""
     dockerfile = (ROOT / "Dockerfile").read_text()
     (user,) = re.findall(r"^USER (\d+):\d+$", dockerfile, re.MULTILINE)
     assert int(user) >= 1000
     assert "--require-hashes" in dockerfile
 
 
-def test_dashboards_are_the_made_ones(tmp_path: Path) -> None:
-    """The committed dashboards are what grafana/dashboards.py makes."""
+def test_dashboards_are_generated(tmp_path: Path) -> None:
+    """The committed dashboards are the output of grafana/dashboards.py."""
     run(sys.executable, "grafana/dashboards.py", tmp_path)
     for name in DASHBOARDS:
         assert (ROOT / "grafana/dashboards" / name).read_text() == (tmp_path / name).read_text()
 
 
 @pytest.mark.parametrize("dashboard", DASHBOARDS)
-def test_panels_explain_themselves(dashboard: str) -> None:
-    """Each panel has a title of its own, a description, a unit, and asks the provisioned data source."""
+def test_panels_are_described(dashboard: str) -> None:
+    """Each panel has a unique title, a description and a unit, and queries the provisioned data source."""
     (source,) = read_yaml("grafana/provisioning/datasources/prometheus.yml")["datasources"]
     shown = panels(dashboard)
     assert len({panel["title"] for panel in shown}) == len(shown)
     for panel in shown:
         assert panel["description"].endswith((".", "?"))
         assert panel["fieldConfig"]["defaults"]["unit"]
-        asked = [panel["datasource"], *(target["datasource"] for target in panel["targets"])]
-        assert {(entry["type"], entry["uid"]) for entry in asked} == {(source["type"], source["uid"])}
+        sources = [panel["datasource"], *(target["datasource"] for target in panel["targets"])]
+        assert {(entry["type"], entry["uid"]) for entry in sources} == {(source["type"], source["uid"])}
 
 
 @pytest.mark.parametrize("dashboard", DASHBOARDS)
 def test_panels_fill_the_grid(dashboard: str) -> None:
-    """Panels lie side by side on the 24 columns, without overlaps, gaps at the right, or shared ids."""
-    made = json.loads((ROOT / "grafana/dashboards" / dashboard).read_text())["panels"]
+    """Panels fill the 24 columns without overlaps or gaps, and have unique ids."""
+    shown = json.loads((ROOT / "grafana/dashboards" / dashboard).read_text())["panels"]
     cells = [
         (x, y)
-        for panel in made
+        for panel in shown
         for at in [panel["gridPos"]]
         for x in range(at["x"], at["x"] + at["w"])
         for y in range(at["y"], at["y"] + at["h"])
     ]
     height = max(y for _, y in cells) + 1
     assert sorted(cells) == sorted(itertools.product(range(24), range(height)))
-    assert len({panel["id"] for panel in made}) == len(made)
+    assert len({panel["id"] for panel in shown}) == len(shown)
 
 
-def test_queries_ask_for_existing_metrics() -> None:
-    """Dashboards and alerts ask for metrics that the gateway exposes, and only for those of its own job."""
+def test_queries_use_existing_metrics() -> None:
+    """Dashboards and alerts query metrics that the gateway exposes, and only those of its own job."""
     registry = CollectorRegistry()
     Metrics(registry)
     exposed = {"up"}
@@ -156,14 +158,14 @@ def test_queries_ask_for_existing_metrics() -> None:
         suffixes = {"histogram": ("_bucket", "_count", "_sum"), "counter": ("_total",)}.get(family.type, ("",))
         exposed |= {family.name + suffix for suffix in suffixes}
     for expression in expressions():
-        asked = re.findall(r"(\w+){([^}]*)}", expression)
-        assert asked
-        assert {name for name, _ in asked} <= exposed, expression
-        assert all('job="atalaya"' in selectors for _, selectors in asked), expression
+        selected = re.findall(r"(\w+){([^}]*)}", expression)
+        assert selected
+        assert {name for name, _ in selected} <= exposed, expression
+        assert all('job="atalaya"' in selectors for _, selectors in selected), expression
 
 
-def test_scraping_meets_the_compose_file() -> None:
-    """Prometheus scrapes the gateway's metrics port as the job that dashboards and alerts select by."""
+def test_scraping_matches_the_compose_file() -> None:
+    """Prometheus scrapes the gateway's metrics port under the job name that dashboards and alerts select."""
     config = read_yaml("deploy/prometheus/prometheus.yml")
     (job,) = config["scrape_configs"]
     port = services()["gateway"]["environment"]["METRICS_PORT"]
@@ -171,8 +173,8 @@ def test_scraping_meets_the_compose_file() -> None:
     assert config["alerting"]["alertmanagers"] == [{"static_configs": [{"targets": ["alertmanager:9093"]}]}]
 
 
-def test_grafana_meets_the_compose_file() -> None:
-    """Grafana finds provisioning and dashboards where Compose mounts them, and knows the scrape interval."""
+def test_grafana_matches_the_compose_file() -> None:
+    """Grafana reads provisioning and dashboards from where Compose mounts them, and has the scrape interval."""
     (provider,) = read_yaml("grafana/provisioning/dashboards/atalaya.yml")["providers"]
     (source,) = read_yaml("grafana/provisioning/datasources/prometheus.yml")["datasources"]
     mounts = dict(volume.split(":")[:2] for volume in services()["grafana"]["volumes"])
@@ -183,7 +185,7 @@ def test_grafana_meets_the_compose_file() -> None:
 
 
 @pytest.mark.parametrize("alert", alerts(), ids=lambda alert: alert["alert"])
-def test_alerts_explain_themselves(alert: dict[str, Any]) -> None:
+def test_alerts_are_described(alert: dict[str, Any]) -> None:
     """Each alert has a severity, a summary, a description, and a section in the runbook."""
     headings = re.findall(r"^## (.+)$", (ROOT / "docs/runbook.md").read_text(), re.MULTILINE)
     assert alert["labels"]["severity"] in {"critical", "warning"}
@@ -193,12 +195,12 @@ def test_alerts_explain_themselves(alert: dict[str, Any]) -> None:
 
 
 def test_prometheus_configuration(debian_tool: Tool) -> None:
-    """Prometheus accepts its configuration and the alerts it loads."""
+    """promtool accepts the Prometheus configuration and the alert rules that it loads."""
     assert "9 rules found" in run(debian_tool("promtool"), "check", "config", "deploy/prometheus/prometheus.yml")
 
 
 def test_alerts_fire_when_they_should(debian_tool: Tool) -> None:
-    """Every alert fires on the trouble it is for and stays silent otherwise; alerts_test.yml tests each one."""
+    """Every alert fires in its situation and stays silent otherwise, as alerts_test.yml describes."""
     tested = {
         case["alertname"]
         for test in read_yaml("deploy/prometheus/alerts_test.yml")["tests"]
@@ -210,5 +212,5 @@ def test_alerts_fire_when_they_should(debian_tool: Tool) -> None:
 
 
 def test_alertmanager_configuration(debian_tool: Tool) -> None:
-    """Alertmanager accepts its configuration, which has one receiver."""
+    """amtool accepts the Alertmanager configuration, which has one receiver."""
     assert "1 receivers" in run(debian_tool("amtool"), "check-config", "deploy/alertmanager/alertmanager.yml")

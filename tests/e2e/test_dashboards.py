@@ -1,23 +1,27 @@
+"""Every panel of the Grafana dashboards shows data of a real gateway that a real Prometheus scrapes."""
+
 from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
-DASHBOARDS = Path(__file__).parents[2] / "grafana" / "dashboards"
-PATIENCE_S = 45
-# The job's name is that of deploy/prometheus/prometheus.yml; $__rate_interval is what Grafana would fill in.
+from tests.support.gateway import Gateway
+from tests.support.paths import ROOT
+from tests.support.ports import free_port
+from tests.support.requirements import find_program
+
+DASHBOARDS = ROOT / "grafana" / "dashboards"
+PATIENCE_S = 180
+# The job has the name in deploy/prometheus/prometheus.yml; Grafana replaces $__rate_interval.
 SCRAPING = """
 global: {{scrape_interval: 1s}}
 scrape_configs:
@@ -28,21 +32,10 @@ scrape_configs:
 RATE_INTERVAL = "10s"
 
 
-class Gateway(Protocol):
-    metrics_url: str
-
-    def traffic(self) -> None: ...
-
-
 @pytest.fixture
 def prometheus(gateway: Gateway, tmp_path: Path) -> Iterator[httpx.Client]:
     """A client of a Prometheus that scrapes the gateway every second."""
-    program = shutil.which("prometheus")
-    if program is None:
-        missing = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-        missing("Prometheus is not installed: apt-get install prometheus")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    program, port = find_program("prometheus"), free_port()
     metrics = urlsplit(gateway.metrics_url)
     (tmp_path / "prometheus.yml").write_text(SCRAPING.format(path=metrics.path, target=metrics.netloc))
     command = [
@@ -62,7 +55,7 @@ def prometheus(gateway: Gateway, tmp_path: Path) -> Iterator[httpx.Client]:
             process.terminate()
 
 
-def expressions() -> set[str]:
+def read_expressions() -> set[str]:
     """Every query of every panel, as Grafana would send it."""
     return {
         target["expr"].replace("$__rate_interval", RATE_INTERVAL)
@@ -73,22 +66,22 @@ def expressions() -> set[str]:
 
 
 def has_data(prometheus: httpx.Client, expression: str) -> bool:
-    """Whether the query answers with a number; NaN, as of a quantile of nothing, is drawn as a gap."""
+    """Whether the query returns a number. Grafana draws NaN, such as a quantile of no samples, as a gap."""
     try:
-        answer: Any = prometheus.get("/api/v1/query", params={"query": expression}).json()
-    except httpx.TransportError:  # not listening yet
+        result: Any = prometheus.get("/api/v1/query", params={"query": expression}).json()
+    except httpx.TransportError:  # not listening yet, or busy
         return False
-    assert answer["status"] == "success" or answer["errorType"] == "unavailable", answer
-    return any(math.isfinite(float(series["value"][1])) for series in answer.get("data", {}).get("result", []))
+    assert result["status"] == "success" or result["errorType"] == "unavailable", result
+    return any(math.isfinite(float(series["value"][1])) for series in result.get("data", {}).get("result", []))
 
 
 def test_every_panel_shows_data(gateway: Gateway, prometheus: httpx.Client) -> None:
-    """On a gateway under traffic every query of both dashboards returns data."""
-    empty = expressions()
+    """While the gateway has traffic, every query of both dashboards returns data."""
+    empty = read_expressions()
     assert empty
     deadline = time.monotonic() + PATIENCE_S
     while empty and time.monotonic() < deadline:
-        gateway.traffic()
+        gateway.send_every_kind_of_request()
         empty = {expression for expression in empty if not has_data(prometheus, expression)}
         time.sleep(0.25)  # between polls: Prometheus scrapes once a second
     assert not empty, "Queries without data:\n" + "\n".join(sorted(empty))

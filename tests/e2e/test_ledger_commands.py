@@ -1,4 +1,4 @@
-"""`atalaya ledger` beside a running gateway with the shipped model."""
+"""The commands of `atalaya ledger` beside a running gateway with the shipped model."""
 
 from __future__ import annotations
 
@@ -6,48 +6,46 @@ import json
 import sqlite3
 import stat
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-FOREST = ROOT / "samples" / "yellowstone_forest.jpg"
-SHRUBLAND = ROOT / "samples" / "soaproot_shrubland.jpg"
+from tests.support.gateway import Gateway
+from tests.support.paths import ARTEFACT, FOREST, SHRUBLAND
 
 
 @pytest.fixture
-def gateway(new_gateway: Callable[..., Any]) -> Any:
+def gateway(new_gateway: Callable[..., Gateway]) -> Gateway:
     return new_gateway()
 
 
-def predict(gateway: Any, image: Path = FOREST, user: str = "ana") -> str:
-    answer = gateway.client(user).post("/v1/predictions", files={"file": image.read_bytes()})
-    assert answer.status_code == 200, answer.text
-    prediction_id: str = answer.json()["id"]
+def predict(gateway: Gateway, image: Path = FOREST, user: str = "ana") -> str:
+    response = gateway.client(user).post("/v1/predictions", files={"file": image.read_bytes()})
+    assert response.status_code == 200, response.text
+    prediction_id: str = response.json()["id"]
     return prediction_id
 
 
-def change(gateway: Any, statement: str) -> None:
-    connection = sqlite3.connect(gateway.folder / "gateway.db")
-    connection.execute(statement)
-    connection.commit()
-    connection.close()
+def execute(gateway: Gateway, statement: str) -> None:
+    """Change the database behind the gateway's back."""
+    with closing(sqlite3.connect(gateway.database_path)) as connection, connection:
+        connection.execute(statement)
 
 
-def test_replay_reproduces_every_bit(gateway: Any) -> None:
-    """A prediction comes out the same to the last bit from the file that was sent; another file is told apart."""
+def test_a_replay_is_identical_to_the_last_bit(gateway: Gateway) -> None:
+    """`replay` reproduces a prediction exactly from the file that was sent, and rejects another file."""
     prediction_id = predict(gateway)
-    done = gateway.run("ledger", "replay", prediction_id, str(FOREST), "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {
+    replay = gateway.run("ledger", "replay", prediction_id, str(FOREST), "--json")
+    assert replay.returncode == 0, replay.stderr
+    assert json.loads(replay.stdout) == {
         "id": prediction_id,
         "identical": True,
         "differences": [],
         "largest_difference": 0.0,
     }
-    told = gateway.run("ledger", "replay", prediction_id, str(FOREST))
-    assert told.stdout.startswith("Identical, bit for bit: ")
+    text = gateway.run("ledger", "replay", prediction_id, str(FOREST))
+    assert text.stdout.startswith("Identical, bit for bit: ")
     other = gateway.run("ledger", "replay", prediction_id, str(SHRUBLAND))
     assert (other.returncode, other.stdout) == (1, "")
     assert "another image" in other.stderr
@@ -55,30 +53,30 @@ def test_replay_reproduces_every_bit(gateway: Any) -> None:
     assert unknown.returncode == 1
 
 
-def test_replay_says_what_differs(gateway: Any) -> None:
-    """A record that was changed, a model that is not there and a refused request are each named."""
+def test_a_replay_that_cannot_be_identical_says_why(gateway: Gateway) -> None:
+    """`replay` reports a missing model and a record that was changed."""
     prediction_id = predict(gateway)
     gateway.environment["MODEL__URL"] = "stub://"
     missing = gateway.run("ledger", "replay", prediction_id, str(FOREST))
     assert missing.returncode == 1
     assert "No folder holds efficientnetb0-v1.0" in missing.stderr
-    folder = str(ROOT / "artifacts" / "efficientnetb0-v1.0")
+    folder = str(ARTEFACT)
     assert gateway.run("ledger", "replay", prediction_id, str(FOREST), "--model", folder).returncode == 0
-    change(gateway, "UPDATE ledger_payloads SET document = replace(document, 'forest', 'desert')")
+    execute(gateway, "UPDATE ledger_payloads SET document = replace(document, 'forest', 'desert')")
     changed = gateway.run("ledger", "replay", prediction_id, str(FOREST), "--model", folder)
     assert changed.returncode == 1
     assert "was changed" in changed.stderr
 
 
-def test_the_ledger_verifies(gateway: Any) -> None:
-    """A running gateway's ledger verifies, by the public key alone, and an anchor is met again later."""
+def test_the_ledger_verifies(gateway: Gateway) -> None:
+    """`verify` accepts a running gateway's ledger with the public key alone, checks anchors, and finds changes."""
     predict(gateway)
     key = gateway.run("ledger", "key").stdout.strip()
     del gateway.environment["LEDGER__SIGNING_KEY"]
-    told = gateway.run("ledger", "verify", "--public-key", key)
-    assert told.returncode == 0, told.stderr
-    assert told.stdout.startswith("1 entries of 1 writers, unchanged.")
-    anchor = told.stdout.split()[-1]
+    verified = gateway.run("ledger", "verify", "--public-key", key)
+    assert verified.returncode == 0, verified.stderr
+    assert verified.stdout.startswith("1 entries of 1 writers, unchanged.")
+    anchor = verified.stdout.split()[-1]
     predict(gateway)
     again = gateway.run("ledger", "verify", "--public-key", key, "--anchor", anchor, "--json")
     assert json.loads(again.stdout)["ok"] is True
@@ -87,22 +85,21 @@ def test_the_ledger_verifies(gateway: Any) -> None:
     assert "Checkpoint 1, which was noted earlier" in forged.stderr
     unknown = gateway.run("ledger", "verify", "--public-key", "A" * 43 + "=")
     assert "unknown key" in unknown.stderr
-    change(gateway, "DELETE FROM ledger_payloads WHERE seq = 2")
+    execute(gateway, "DELETE FROM ledger_payloads WHERE seq = 2")
     changed = gateway.run("ledger", "verify", "--public-key", key)
     assert (changed.returncode, changed.stdout) == (1, "")
     assert "The payload of entry 2 of " in changed.stderr
 
 
 @pytest.mark.parametrize("form", ["jsonl", "parquet"])
-def test_an_export_verifies(gateway: Any, form: str) -> None:
-    """A whole export and one of a single user verify; one that was changed does not. Only its owner can read it."""
-    for user in ("ana", "ana", "olga"):
-        if user == "olga":
-            gateway.run("users", "add", "bob", "--role", "client", "--password-stdin", stdin="correct horse battery")
-        predict(gateway, user="bob" if user == "olga" else user)
+def test_an_export_verifies(gateway: Gateway, form: str) -> None:
+    """A full export and one of a single user verify, a truncated one does not; only its owner may read the file."""
+    gateway.add_user("bob")
+    for user in ("ana", "ana", "bob"):
+        predict(gateway, user=user)
     path = gateway.folder / f"export.{form}"
-    done = gateway.run("ledger", "export", "--format", form, str(path), "--json")
-    assert json.loads(done.stdout) == {"entries": 3, "payloads": 3}
+    export = gateway.run("ledger", "export", "--format", form, str(path), "--json")
+    assert json.loads(export.stdout) == {"entries": 3, "payloads": 3}
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert gateway.run("ledger", "verify", str(path)).returncode == 0
     one = gateway.run("ledger", "export", "--format", form, "--principal", "bob", str(path), "--json")
@@ -115,26 +112,26 @@ def test_an_export_verifies(gateway: Any, form: str) -> None:
     assert gateway.run("ledger", "verify", str(path)).returncode == 1
 
 
-def test_a_window_of_time(gateway: Any) -> None:
-    """An export of a window begins and ends inside of the chains, and verifies; a line less does not."""
+def test_an_export_of_a_period_verifies(gateway: Gateway) -> None:
+    """An export of a period verifies, although it is a part of each chain; without any one line it does not."""
     times = []
     for _ in range(4):
         predict(gateway)
         times.append(gateway.client().get("/v1/predictions?limit=1").json()["entries"][0]["at"])
     path = gateway.folder / "window.jsonl"
-    done = gateway.run("ledger", "export", "--since", times[1], "--until", times[3], str(path), "--json")
-    assert json.loads(done.stdout)["payloads"] == 2
+    export = gateway.run("ledger", "export", "--since", times[1], "--until", times[3], str(path), "--json")
+    assert json.loads(export.stdout)["payloads"] == 2
     verified = gateway.run("ledger", "verify", str(path))
     assert verified.returncode == 0, verified.stderr
     lines = path.read_text().splitlines()
     assert [json.loads(line)["kind"] for line in lines] == ["header", "cut", "entry", "entry", "entry", "head"]
-    for gone in range(1, len(lines)):
-        path.write_text("\n".join(lines[:gone] + lines[gone + 1 :]) + "\n")
-        assert gateway.run("ledger", "verify", str(path)).returncode == 1, lines[gone]
+    for left_out in range(1, len(lines)):
+        path.write_text("\n".join(lines[:left_out] + lines[left_out + 1 :]) + "\n")
+        assert gateway.run("ledger", "verify", str(path)).returncode == 1, lines[left_out]
 
 
-def test_upkeep(gateway: Any) -> None:
-    """Erasing one user and pruning are acts on record; the ledger verifies after both, beside a running gateway."""
+def test_erasing_and_pruning_are_audited_and_the_ledger_still_verifies(gateway: Gateway) -> None:
+    """`erase` and `prune` beside a running gateway appear in the audit log, and the ledger verifies after both."""
     prediction_id = predict(gateway)
     assert gateway.run("ledger", "erase", "--principal", "ana", "--yes").stdout == "1 predictions of ana forgotten.\n"
     assert gateway.client().get(f"/v1/predictions/{prediction_id}").status_code == 404
@@ -142,5 +139,5 @@ def test_upkeep(gateway: Any) -> None:
     assert "1 were erased." in gateway.run("ledger", "verify").stdout
     gateway.environment["LEDGER__KEEP_DAYS"] = "1"
     assert json.loads(gateway.run("ledger", "prune", "--json").stdout) == {"removed": 0}
-    noted = json.loads(gateway.run("audit", "--event", "ledger", "--json").stdout)
-    assert [entry["outcome"] for entry in noted] == ["erased", "pruned"]
+    audited = json.loads(gateway.run("audit", "--event", "ledger", "--json").stdout)
+    assert [entry["outcome"] for entry in audited] == ["erased", "pruned"]

@@ -1,22 +1,23 @@
-"""What callers, operators and logs are told while nothing can be recorded, on a running gateway."""
+"""What callers, operators and logs see while a running gateway cannot record predictions."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from contextlib import closing
 
 import httpx
 
-FOREST = Path(__file__).parents[2] / "samples" / "yellowstone_forest.jpg"
+from tests.support.gateway import TIMEOUT_S, Gateway
+from tests.support.paths import FOREST
+from tests.support.polling import wait_until
+
 JPEG = {"Content-Type": "image/jpeg"}
 
 
-def test_database_locked_and_spool_full(new_gateway: Callable[..., Any]) -> None:
-    """Answers go on into the spool; once that is full 503 says when to try again; both show, and both heal."""
+def test_a_locked_database_and_a_full_spool(new_gateway: Callable[..., Gateway]) -> None:
+    """A locked database makes entries go to the spool, a full spool makes a 503 with Retry-After, and both recover."""
     gateway = new_gateway(MODEL__URL="stub://", LEDGER__SPOOL_MEGABYTES="1")
     client, image = gateway.client(), FOREST.read_bytes()
 
@@ -24,39 +25,36 @@ def test_database_locked_and_spool_full(new_gateway: Callable[..., Any]) -> None
         return client.post("/v1/predictions", content=image, headers=JPEG)
 
     def readiness() -> tuple[int, str]:
-        answer = client.get("/readyz")
-        return answer.status_code, answer.json()["checks"]["ledger"]
+        response = client.get("/readyz")
+        return response.status_code, response.json()["checks"]["ledger"]
 
     def states() -> set[str]:
-        lines = httpx.get(gateway.metrics_url).text.splitlines()
+        lines = httpx.get(gateway.metrics_url, timeout=TIMEOUT_S).text.splitlines()
         return {line for line in lines if line.startswith("atalaya_ledger_state{") and line.endswith(" 1.0")}
 
-    answered = [predict()]
+    succeeded = [predict()]
     assert readiness() == (200, "ok")
-    locked = sqlite3.connect(gateway.folder / "gateway.db", isolation_level=None)
+    locked = sqlite3.connect(gateway.database_path, isolation_level=None)
     locked.execute("BEGIN IMMEDIATE")
-    answered.append(predict())
+    succeeded.append(predict())
     assert readiness() == (200, "spooling")
     assert states() == {'atalaya_ledger_state{state="spooling"} 1.0'}
     while (last := predict()).status_code == 200:
-        answered.append(last)
-        assert len(answered) < 2000
+        succeeded.append(last)
+        assert len(succeeded) < 2000
     assert (last.status_code, last.json()["code"]) == (503, "ledger_full")
     assert int(last.headers["Retry-After"]) >= 1
     assert readiness() == (503, "LedgerFull")
     assert states() == {'atalaya_ledger_state{state="full"} 1.0'}
     locked.close()
-    deadline = time.monotonic() + 20
-    while readiness() != (200, "ok"):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    answered.append(predict())
-    assert {answer.status_code for answer in answered} == {200}
+    wait_until(lambda: readiness() == (200, "ok"))
+    succeeded.append(predict())
+    assert {response.status_code for response in succeeded} == {200}
     gateway.stop()
-    with sqlite3.connect(gateway.folder / "gateway.db") as connection:
+    with closing(sqlite3.connect(gateway.database_path)) as connection:
         recorded = [row[0] for row in connection.execute("SELECT id FROM ledger_payloads WHERE status = 200")]
-    assert sorted(recorded) == [answer.json()["id"] for answer in answered]
+    assert sorted(recorded) == [response.json()["id"] for response in succeeded]
     events = [line["event"] for line in map(json.loads, gateway.log().splitlines())]
-    told = [event for event in events if event in {"ledger_writing", "ledger_spooling", "ledger_full"}]
-    assert list(dict.fromkeys(told)) == ["ledger_spooling", "ledger_full", "ledger_writing"]
+    changes = [event for event in events if event in {"ledger_writing", "ledger_spooling", "ledger_full"}]
+    assert list(dict.fromkeys(changes)) == ["ledger_spooling", "ledger_full", "ledger_writing"]
     assert gateway.run("ledger", "verify").returncode == 0

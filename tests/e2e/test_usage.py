@@ -1,39 +1,38 @@
-"""Counters of use, as they outlive the process that counts."""
+"""Usage counters outlive the process that counts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import httpx
+import pytest
 
-FOREST = Path(__file__).parents[2] / "samples" / "yellowstone_forest.jpg"
+from tests.support.gateway import TIMEOUT_S, Gateway
+from tests.support.paths import FOREST
 
 
-def test_counters_survive_a_restart(new_gateway: Callable[..., Any]) -> None:
-    """What was counted is there after a restart, after a killed process too, and the quota goes on from there."""
+@pytest.mark.usefixtures("within_one_month")
+def test_counters_survive_a_restart(new_gateway: Callable[..., Gateway]) -> None:
+    """Usage counters and a key's remaining quota are the same after a SIGKILL, and after an orderly restart."""
     gateway, image = new_gateway(), FOREST.read_bytes()
+    key = gateway.client().post("/v1/keys", json={"name": "maps", "monthly_requests": 10}).json()["key"]
+
+    def client_with_key() -> httpx.Client:
+        return httpx.Client(base_url=gateway.base_url, headers={"X-API-Key": key}, timeout=TIMEOUT_S)
 
     def predict(client: httpx.Client) -> int:
         return client.post("/v1/predictions", files={"file": image}).status_code
 
-    with httpx.Client(base_url=gateway.base_url, timeout=30) as client:
-        body = {"name": "maps", "monthly_requests": 10}
-        made = gateway.client().post("/v1/keys", json=body).json()
-        client.headers["X-API-Key"] = made["key"]
-        with ThreadPoolExecutor(4) as pool:
-            assert set(pool.map(predict, [client] * 8)) == {200}
-        gateway.process.kill()
-        gateway.process.wait()
+    with client_with_key() as client, ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(predict, [client] * 8)) == {200}
+    gateway.kill()
     gateway.start()
-    with httpx.Client(base_url=gateway.base_url, headers={"X-API-Key": made["key"]}, timeout=30) as client:
-        found = client.get("/v1/usage").json()
-        assert (found["requests"], found["key"]["requests"], found["key"]["remaining"]["requests"]) == (8, 8, 2)
+    with client_with_key() as client:
+        usage = client.get("/v1/usage").json()
+        assert (usage["requests"], usage["key"]["requests"], usage["key"]["remaining"]["requests"]) == (8, 8, 2)
         assert [predict(client) for _ in range(3)] == [200, 200, 429]
     assert gateway.stop() == 0
     gateway.start()
-    found = gateway.client().get("/v1/usage").json()
-    assert found["requests"] == 10
+    assert gateway.client().get("/v1/usage").json()["requests"] == 10
     assert gateway.stop() == 0

@@ -1,10 +1,10 @@
-"""Mutated images against the decoder, in a process that may die of them, and against a running gateway.
+"""Send mutated images to the decoder, in a process that may crash, and to a running gateway.
 
     python -m tests.experiments.fuzz_images [--images 10000] [--requests 10000] [--seed 7] [--only FORMAT:N] [--json]
 
-Both numbers are for each format. Every image must give pixels or a refusal, within two seconds, and over HTTP a 200
-or a 4xx; neither process may grow by more than 48 MB from its first tenth on. Exit status 1 when one does not.
-`--only` writes one image to standard output: what a line of the report names.
+Both numbers are for each format. Every image must give pixels or a documented error, within seconds, and over HTTP a
+200 or a 4xx; neither process may grow by more than 48 MB after its first tenth. Exit status 1 when one does not.
+`--only` writes one image that a line of the report names to standard output.
 """
 
 from __future__ import annotations
@@ -14,52 +14,61 @@ import asyncio
 import json
 import multiprocessing
 import os
-import re
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from pathlib import Path
+from typing import Any
 
 import httpx
 
-from tests.conftest import Gateway, make_gateway
 from tests.experiments.mutations import FORMATS, corpus, mutant
+from tests.support.gateway import TIMEOUT_S, Gateway, running_gateway
+from tests.support.processes import resident_bytes
 
-SLOWEST_S = 2.0
-MOST_GROWTH_KB = 48_000
+# An image that exploits a decoder takes minutes; any other takes a second, or a few on a slow and busy machine.
+SLOWEST_S = 10.0
+MOST_GROWTH_BYTES = 48_000_000
 CONNECTIONS = 8
+_START_S = 120.0
 
 Files = Mapping[str, Sequence[bytes]]
 
 
 @dataclass
 class Report:
-    """What became of the images of one format: outcomes, the slowest in seconds, resident KB early and at the end."""
+    """The images of one format: counts by outcome, the longest duration, and resident memory early and at the end."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     slowest_s: float = 0.0
-    resident_kb: tuple[int, int] = (0, 0)
+    resident_megabytes: tuple[int, int] = (0, 0)
     faults: list[str] = field(default_factory=list)
 
-    def note(self, outcome: str, seconds: float, image: str) -> None:
+    def record(self, outcome: str, seconds: float, image: str) -> None:
         self.outcomes[outcome] += 1
         self.slowest_s = max(self.slowest_s, seconds)
         if seconds > SLOWEST_S:
             self.faults.append(f"{image} took {seconds:.1f} s")
 
-    def close(self, early_kb: int, late_kb: int) -> None:
-        self.resident_kb = early_kb, late_kb
-        if late_kb - early_kb > MOST_GROWTH_KB:
-            self.faults.append(f"memory grew from {early_kb} to {late_kb} KB")
+    def close(self, early_bytes: int, late_bytes: int) -> None:
+        early, late = self.resident_megabytes = round(early_bytes / 1e6), round(late_bytes / 1e6)
+        if late_bytes - early_bytes > MOST_GROWTH_BYTES:
+            self.faults.append(f"memory grew from {early} to {late} MB")
 
 
-def decode_all(name: str, seed: int, numbers: Sequence[int], told: Connection) -> None:
-    """In a process of its own: say the number before each image, then how it ended and what is resident."""
+@dataclass(frozen=True)
+class Decoding:
+    """How the decoding of one image ended, how long it took, and the resident memory of the process afterwards."""
+
+    outcome: str
+    seconds: float
+    resident_bytes: int
+
+
+def decode_all(name: str, seed: int, numbers: Sequence[int], results: Connection) -> None:
+    """In a process of its own: send each image's number before decoding it, and its Decoding afterwards."""
     from api.server.allocator import limit_memory_use
     from model.errors import ImageRejected
     from model.imaging.decode import decode_image, measure_image
@@ -69,7 +78,7 @@ def decode_all(name: str, seed: int, numbers: Sequence[int], told: Connection) -
     files = corpus()
     for number in numbers:
         data = mutant(files, name, seed, number)
-        told.send(number)
+        results.send(number)
         started = time.perf_counter()
         try:
             measure_image(data, DEFAULT_INPUT)
@@ -79,12 +88,12 @@ def decode_all(name: str, seed: int, numbers: Sequence[int], told: Connection) -
             outcome = refused.code
         except BaseException as error:
             outcome = f"escaped: {type(error).__name__}"
-        told.send((outcome, time.perf_counter() - started, _resident_kb(os.getpid())))
-    told.send(None)
+        results.send(Decoding(outcome, time.perf_counter() - started, resident_bytes(os.getpid())))
+    results.send(None)
 
 
 def fuzz_decoder(name: str, seed: int, images: int) -> Report:
-    """Go on in a new process behind each image that the last one died of or hung at."""
+    """Decode all images, continuing in a new process after each image that made the last one crash or hang."""
     report, early, latest, begin = Report(), 0, 0, 0
     while begin < images:
         here, there = multiprocessing.Pipe(duplex=False)
@@ -95,17 +104,18 @@ def fuzz_decoder(name: str, seed: int, images: int) -> Report:
         there.close()
         number = begin - 1
         try:
-            while (number := _told(here, 60)) is not None:
-                outcome, seconds, latest = _told(here, SLOWEST_S * 5)
-                report.note(outcome, seconds, f"{name}:{number}")
-                if outcome.startswith(("escaped", "wrong")):
-                    report.faults.append(f"{name}:{number} {outcome}")
+            while (number := _receive(here, _START_S)) is not None:
+                decoding: Decoding = _receive(here, SLOWEST_S * 5)
+                latest = decoding.resident_bytes
+                report.record(decoding.outcome, decoding.seconds, f"{name}:{number}")
+                if decoding.outcome.startswith(("escaped", "wrong")):
+                    report.faults.append(f"{name}:{number} {decoding.outcome}")
                 early = latest if number == images // 10 else early
             break
         except (EOFError, TimeoutError) as error:
             process.kill()
             process.join()
-            ended = "hangs" if isinstance(error, TimeoutError) else f"dies with {process.exitcode}"
+            ended = "hangs" if isinstance(error, TimeoutError) else f"crashes with {process.exitcode}"
             report.faults.append(f"{name}:{number} {ended}")
             report.outcomes[ended] += 1
             begin = (begin if number is None else number) + 1
@@ -114,19 +124,17 @@ def fuzz_decoder(name: str, seed: int, images: int) -> Report:
     return report
 
 
-def _told(pipe: Connection, seconds: float) -> object:
-    """The next word of the process. Raises TimeoutError, EOFError."""
+def _receive(pipe: Connection, seconds: float) -> Any:
+    """The next object that the process sends. Raises TimeoutError, EOFError."""
     if not pipe.poll(seconds):
         raise TimeoutError
     return pipe.recv()
 
 
 async def fuzz_gateway(gateway: Gateway, name: str, seed: int, requests: int) -> Report:
-    """As the body itself and as a form, on several connections; images that the decoder has not seen."""
-    assert gateway.process is not None
-    report, files, early, pid = Report(), corpus(), 0, gateway.process.pid
+    """Send images as the body itself and as a form, on several connections; none of them has been decoded before."""
+    report, files, early = Report(), corpus(), 0
     numbers = iter(range(1_000_000, 1_000_000 + requests))
-    headers = {"Authorization": f"Bearer {gateway.token()}"}
 
     async def send(client: httpx.AsyncClient) -> None:
         nonlocal early
@@ -134,40 +142,25 @@ async def fuzz_gateway(gateway: Gateway, name: str, seed: int, requests: int) ->
             data = mutant(files, name, seed, number)
             as_body = {"content": data, "headers": {"Content-Type": f"image/{name.lower()}"}}
             started = time.perf_counter()
-            answer = await client.post("/v1/predictions", **(as_body if number % 2 else {"files": {"file": data}}))
-            outcome = "200" if answer.is_success else f"{answer.status_code} {answer.json()['code']}"
-            report.note(outcome, time.perf_counter() - started, f"{name}:{number}")
-            if not 200 <= answer.status_code < 500:
-                report.faults.append(f"{name}:{number} is answered {outcome}")
-            early = early or (_resident_kb(pid) if number >= 1_000_000 + requests // 10 else 0)
+            response = await client.post("/v1/predictions", **(as_body if number % 2 else {"files": {"file": data}}))
+            outcome = "200" if response.is_success else f"{response.status_code} {response.json()['code']}"
+            report.record(outcome, time.perf_counter() - started, f"{name}:{number}")
+            if not 200 <= response.status_code < 500:
+                report.faults.append(f"{name}:{number} gives {outcome}")
+            early = early or (gateway.resident_bytes() if number >= 1_000_000 + requests // 10 else 0)
 
-    async with httpx.AsyncClient(base_url=gateway.base_url, headers=headers, timeout=30) as client:
+    token = gateway.fresh_token()
+    async with httpx.AsyncClient(base_url=gateway.base_url, auth=token, timeout=TIMEOUT_S) as client:
         await asyncio.gather(*(send(client) for _ in range(CONNECTIONS)))
-    report.close(early, _resident_kb(pid))
+    report.close(early, gateway.resident_bytes())
     return report
-
-
-@contextmanager
-def running() -> Iterator[Gateway]:
-    with tempfile.TemporaryDirectory() as folder:
-        gateway = make_gateway(Path(folder), MODEL__URL="stub://", LIMITS__PREDICT="10000000/minute")
-        gateway.start()
-        try:
-            yield gateway
-        finally:
-            gateway.stop()
-
-
-def _resident_kb(pid: int) -> int:
-    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    return int(found[1]) if found else 0
 
 
 def _rows(reports: Mapping[str, Report]) -> Iterator[str]:
     for name, report in reports.items():
-        early, late = report.resident_kb
-        told = ", ".join(f"{outcome} {count}" for outcome, count in report.outcomes.most_common())
-        yield f"{name:13} slowest {report.slowest_s:5.2f} s  resident {early:>7} to {late:>7} KB  {told}"
+        early, late = report.resident_megabytes
+        outcomes = ", ".join(f"{outcome} {count}" for outcome, count in report.outcomes.most_common())
+        yield f"{name:13} slowest {report.slowest_s:5.2f} s  resident {early:>4} to {late:>4} MB  {outcomes}"
         yield from (f"  FAULT {fault}" for fault in report.faults)
 
 
@@ -178,18 +171,18 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--only")
     parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
-    if asked.only:
-        name, number = asked.only.split(":")
-        sys.stdout.buffer.write(mutant(corpus(), name, asked.seed, int(number)))
+    options = parser.parse_args()
+    if options.only:
+        name, number = options.only.split(":")
+        sys.stdout.buffer.write(mutant(corpus(), name, options.seed, int(number)))
         return 0
-    reports = {f"decoder {name}": fuzz_decoder(name, asked.seed, asked.images) for name in FORMATS}
-    if asked.requests:
-        with running() as gateway:
+    reports = {f"decoder {name}": fuzz_decoder(name, options.seed, options.images) for name in FORMATS}
+    if options.requests:
+        with running_gateway(MODEL__URL="stub://") as gateway:
             for name in FORMATS:
-                reports[f"HTTP {name}"] = asyncio.run(fuzz_gateway(gateway, name, asked.seed, asked.requests))
+                reports[f"HTTP {name}"] = asyncio.run(fuzz_gateway(gateway, name, options.seed, options.requests))
     faults = [fault for report in reports.values() for fault in report.faults]
-    if asked.json:
+    if options.json:
         print(json.dumps({name: vars(report) for name, report in reports.items()}))
     else:
         print(*_rows(reports), f"faults: {len(faults)}", sep="\n")

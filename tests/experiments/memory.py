@@ -1,10 +1,10 @@
-"""A real gateway in a real memory cgroup of 512 MiB, under images that do not all fit.
+"""Send a gateway in a memory cgroup of 512 MiB more large images than fit, and check that it survives.
 
-    python tests/experiments/memory.py [--seconds 120] [--connections 32] [--megabytes 512] [--json]
+    python -m tests.experiments.memory [--seconds 120] [--connections 32] [--megabytes 512] [--json]
 
 Half of the connections send small images, the rest images of 48 megapixels: JPEG, progressive JPEG and PNG. Exit
-status 0 when nothing was killed, nothing restarted and the small ones were answered throughout, 1 when not, and 77
-where no memory cgroup can be made (it takes root). The group lies under this process's own and is removed at the end.
+status 0 when no process was killed and the gateway served small images throughout, 1 when not, and 77 where no memory
+cgroup can be made (it takes root). The group lies below this process's own and is removed at the end.
 """
 
 from __future__ import annotations
@@ -13,116 +13,100 @@ import argparse
 import asyncio
 import io
 import json
-import os
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
 import httpx
 from PIL import Image
 
-from auth.tokens.jws import generate_signing_key
-from monitoring.chains.signing import new_private_key
+from tests.support.gateway import TIMEOUT_S, Gateway, make_gateway
+from tests.support.memory_group import MemoryGroup, NoMemoryGroup, memory_group
+from tests.support.paths import ATALAYA, FOREST
+from tests.support.processes import peak_resident_bytes
 
-ROOT = Path(__file__).parents[2]
-ATALAYA = Path(sys.executable).with_name("atalaya")
-SAMPLE = ROOT / "samples" / "yellowstone_forest.jpg"
-PASSWORD = "correct horse battery"
-PORT = 8790
-# The longest that small images may go unanswered, in seconds; the share of them that must be answered.
-MOST_SILENT_S, LEAST_ANSWERED = 3.0, 0.75
-CANNOT = 77
+SMALL = "small JPEG"
+# The longest gap between two small images served: three seconds, or on a slow machine three times what one large image
+# takes there alone. Of the small images at least three quarters must be served.
+MOST_SILENT_S, MOST_SILENT_TIMES_ALONE, LEAST_SERVED = 3.0, 3.0, 0.75
+NO_MEMORY_GROUP = 77
 
-
-class NoMemoryGroup(Exception):
-    """This machine or this account has no memory cgroups to give."""
-
-
-class MemoryGroup:
-    """A memory cgroup (v1 or v2) below the one that this process is in. Raises NoMemoryGroup."""
-
-    def __init__(self, limit: int) -> None:
-        entries = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
-        groups = {controllers: group.lstrip("/") for _, controllers, group in entries}
-        self._v1 = "memory" in groups
-        root = Path("/sys/fs/cgroup/memory" if self._v1 else "/sys/fs/cgroup")
-        self.path = root / groups.get("memory", groups.get("", "")) / f"atalaya-{os.getpid()}"
-        try:
-            self.path.mkdir()
-        except OSError as error:
-            raise NoMemoryGroup(f"no memory cgroup can be made: {error.strerror}") from error
-        try:
-            self._write("memory.limit_in_bytes" if self._v1 else "memory.max", limit)
-        except OSError as error:
-            self.remove()
-            raise NoMemoryGroup(f"the memory cgroup takes no limit: {error.strerror}") from error
-
-    @property
-    def members(self) -> Path:
-        return self.path / "cgroup.procs"
-
-    def peak_bytes(self) -> int:
-        return int((self.path / ("memory.max_usage_in_bytes" if self._v1 else "memory.peak")).read_text())
-
-    def kills(self) -> int:
-        """How many processes the kernel has killed for want of memory."""
-        lines = (self.path / ("memory.oom_control" if self._v1 else "memory.events")).read_text().splitlines()
-        return int(dict(line.split() for line in lines)["oom_kill"])
-
-    def remove(self) -> None:
-        """Once its last process has ended."""
-        deadline = time.monotonic() + 5
-        while True:
-            try:
-                return self.path.rmdir()
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise
-
-    def _write(self, name: str, value: int) -> None:
-        (self.path / name).write_text(str(value))
+Picture = tuple[str, bytes]
+"""Media type and file."""
 
 
 @dataclass
 class Tally:
-    """What happened to the images of one kind: answers by status and code, their times in seconds."""
+    """Responses to the images of one kind: counts by status and code, durations in seconds and times of success."""
 
     statuses: Counter[str] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
-    answered_at: list[float] = field(default_factory=list)
-
-    @property
-    def answered(self) -> int:
-        return self.statuses["200"]
+    served_at: list[float] = field(default_factory=list)
 
     @property
     def share(self) -> float:
-        return self.answered / max(1, self.statuses.total())
+        """The share of requests that was served."""
+        return self.statuses["200"] / max(1, self.statuses.total())
+
+    @property
+    def median_ms(self) -> float:
+        return round(sorted(self.seconds)[len(self.seconds) // 2] * 1000, 1) if self.seconds else 0.0
 
     def longest_silence(self, start: float, end: float) -> float:
-        moments = [start, *self.answered_at, end]
+        moments = [start, *self.served_at, end]
         return max(later - earlier for earlier, later in pairwise(moments))
 
 
-def pictures() -> dict[str, tuple[str, bytes]]:
-    """Each kind of image with its media type."""
-    with Image.open(SAMPLE) as sample:
-        # Doubled at the end, or the PNG would have more bytes than are accepted.
+@dataclass(frozen=True)
+class KindResult:
+    """The results for one kind of image."""
+
+    statuses: dict[str, int]
+    median_ms: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results of one run."""
+
+    kinds: dict[str, KindResult]
+    small_silence_s: float
+    most_silent_s: float
+    limit_bytes: int
+    group_peak_bytes: int
+    resident_peak_bytes: int
+    oom_kills: int
+    alive: bool
+
+    def failures(self) -> list[str]:
+        share = self.kinds[SMALL].share
+        found = {
+            "the kernel killed processes because memory ran out": self.oom_kills != 0,
+            "the gateway ended": not self.alive,
+            f"no small image was served for {self.small_silence_s:.1f} s": self.small_silence_s > self.most_silent_s,
+            f"only {share:.0%} of the small images were served": share < LEAST_SERVED,
+        }
+        return [failure for failure, is_true in found.items() if is_true]
+
+
+def make_pictures() -> dict[str, Picture]:
+    """One picture of each kind, the small one first."""
+    with Image.open(FOREST) as sample:
+        # Doubled at the end, or the PNG would be larger than the gateway accepts.
         large = sample.convert("RGB").resize((4000, 3000)).resize((8000, 6000), Image.Resampling.NEAREST)
     jpeg, progressive, png = (io.BytesIO() for _ in range(3))
     large.save(jpeg, "JPEG", quality=85)
     large.save(progressive, "JPEG", quality=85, progressive=True)
     large.save(png, "PNG", compress_level=1)
     return {
-        "small JPEG": ("image/jpeg", SAMPLE.read_bytes()),
+        SMALL: ("image/jpeg", FOREST.read_bytes()),
         "48 MP JPEG": ("image/jpeg", jpeg.getvalue()),
         "48 MP progressive JPEG": ("image/jpeg", progressive.getvalue()),
         "48 MP PNG": ("image/png", png.getvalue()),
@@ -130,132 +114,97 @@ def pictures() -> dict[str, tuple[str, bytes]]:
 
 
 @contextmanager
-def gateway(folder: Path, group: MemoryGroup) -> Iterator[subprocess.Popen[bytes]]:
-    """`atalaya serve` inside of the group, with the user `ana`."""
-    environment = {
-        "PATH": os.environ["PATH"],
-        "PORT": str(PORT),
-        "DATABASE_URL": f"sqlite:///{folder}/gateway.db",
-        "AUTH__SIGNING_KEY": generate_signing_key("ES256"),
-        "LEDGER__SIGNING_KEY": new_private_key(),
-        "LEDGER__SPOOL_FOLDER": str(folder / "spool"),
-        "MODEL__URL": f"onnx://{ROOT}/artifacts/efficientnetb0-v1.0",
-        "LIMITS__PREDICT": "1000000/minute",
-    }
-    adding = [ATALAYA, "users", "add", "ana", "--role", "client", "--password-stdin"]
-    subprocess.run(adding, input=PASSWORD.encode(), check=True, cwd=folder, env=environment, capture_output=True)
-    serving = f"echo $$ > {group.members} && exec {ATALAYA} serve"
-    with (folder / "gateway.log").open("wb") as log:
-        process = subprocess.Popen(["sh", "-c", serving], cwd=folder, env=environment, stdout=log, stderr=log)
-    try:
-        wait_until_ready(process)
-        yield process
-    finally:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(20)
-        process.kill()
-        process.wait()
+def gateway_in(group: MemoryGroup) -> Iterator[Gateway]:
+    """A started gateway whose processes are members of the group."""
+    with tempfile.TemporaryDirectory(prefix="atalaya-memory-") as folder:
+        gateway = make_gateway(Path(folder), LIMITS__PREDICT="1000000/minute")
+        gateway.command = ["sh", "-c", f"echo $$ > {group.members} && exec {ATALAYA} serve"]
+        try:
+            gateway.start()
+            yield gateway
+        finally:
+            if gateway.is_running:
+                gateway.stop()
 
 
-def wait_until_ready(process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and process.poll() is None:
-        with suppress(httpx.TransportError):
-            if httpx.get(f"http://127.0.0.1:{PORT}/readyz").is_success:
-                return
-        time.sleep(0.05)
-    raise SystemExit("error: the gateway did not become ready")
+def slowest_alone_s(gateway: Gateway, pictures: dict[str, Picture]) -> float:
+    """The longest that one of the pictures takes while the gateway has nothing else to do."""
+    client, durations = gateway.client(), []
+    for media_type, body in pictures.values():
+        response = client.post("/v1/predictions", content=body, headers={"Content-Type": media_type})
+        response.raise_for_status()
+        durations.append(response.elapsed.total_seconds())
+    return max(durations)
 
 
-async def send(media_type: str, body: bytes, token: str, until: float, tally: Tally) -> None:
-    """One connection that sends the same image again and again, and waits when it is told to."""
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": media_type}
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{PORT}", headers=headers, timeout=30) as client:
+async def send_repeatedly(gateway: Gateway, picture: Picture, until: float, tally: Tally) -> None:
+    """Send the same picture on one connection again and again, and wait as long as Retry-After says."""
+    media_type, body = picture
+    async with httpx.AsyncClient(
+        base_url=gateway.base_url,
+        auth=gateway.fresh_token(),
+        headers={"Content-Type": media_type},
+        timeout=TIMEOUT_S,
+    ) as client:
         while (started := time.monotonic()) < until:
             try:
-                answer = await client.post("/v1/predictions", content=body)
+                response = await client.post("/v1/predictions", content=body)
             except httpx.TransportError as error:
                 tally.statuses[type(error).__name__] += 1
                 await asyncio.sleep(0.1)
                 continue
             ended = time.monotonic()
-            if answer.is_success:
+            if response.is_success:
                 tally.statuses["200"] += 1
                 tally.seconds.append(ended - started)
-                tally.answered_at.append(ended)
+                tally.served_at.append(ended)
             else:
-                tally.statuses[f"{answer.status_code} {answer.json()['code']}"] += 1
-                await asyncio.sleep(float(answer.headers.get("Retry-After", 0)))
+                tally.statuses[f"{response.status_code} {response.json()['code']}"] += 1
+                await asyncio.sleep(float(response.headers.get("Retry-After", 0)))
 
 
-async def load(images: dict[str, tuple[str, bytes]], token: str, seconds: float, connections: int) -> dict[str, Tally]:
+async def load(gateway: Gateway, pictures: dict[str, Picture], seconds: float, connections: int) -> dict[str, Tally]:
     tallies = defaultdict[str, Tally](Tally)
-    small, *large = images
+    small, *large = pictures
     kinds = [small if index % 2 else large[index // 2 % len(large)] for index in range(connections)]
     until = time.monotonic() + seconds
-    await asyncio.gather(*(send(*images[kind], token, until, tallies[kind]) for kind in kinds))
+    await asyncio.gather(*(send_repeatedly(gateway, pictures[kind], until, tallies[kind]) for kind in kinds))
     return tallies
 
 
-def run(seconds: float, connections: int, limit: int) -> dict[str, object]:
-    """The figures of one run. Raises NoMemoryGroup."""
-    images, group, folder = pictures(), MemoryGroup(limit), Path(tempfile.mkdtemp(prefix="atalaya-memory-"))
-    try:
-        with gateway(folder, group) as process:
-            form = {"grant_type": "password", "username": "ana", "password": PASSWORD}
-            token = httpx.post(f"http://127.0.0.1:{PORT}/auth/token", data=form).json()["access_token"]
+def run(seconds: float, connections: int, limit_bytes: int) -> Results:
+    """One run. Raises NoMemoryGroup."""
+    pictures = make_pictures()
+    with memory_group(limit_bytes) as group:
+        with gateway_in(group) as gateway:
+            alone_s = slowest_alone_s(gateway, pictures)
             started = time.monotonic()
-            tallies = asyncio.run(load(images, token, seconds, connections))
+            tallies = asyncio.run(load(gateway, pictures, seconds, connections))
             ended = time.monotonic()
-            alive = process.poll() is None
-            resident = peak_resident_bytes(process.pid) if alive else 0
-        return {
-            "kinds": {
-                kind: {"statuses": dict(tally.statuses), "median_ms": median_ms(tally.seconds), "share": tally.share}
-                for kind, tally in tallies.items()
+            alive = gateway.is_running
+            resident = peak_resident_bytes(gateway.pid) if alive else 0
+        return Results(
+            kinds={
+                kind: KindResult(dict(tally.statuses), tally.median_ms, tally.share) for kind, tally in tallies.items()
             },
-            "small_silence_s": tallies["small JPEG"].longest_silence(started, min(ended, started + seconds)),
-            "small_share": tallies["small JPEG"].share,
-            "limit_bytes": limit,
-            "group_peak_bytes": group.peak_bytes(),
-            "resident_peak_bytes": resident,
-            "oom_kills": group.kills(),
-            "alive": alive,
-        }
-    finally:
-        group.remove()
-        shutil.rmtree(folder)
+            small_silence_s=tallies[SMALL].longest_silence(started, min(ended, started + seconds)),
+            most_silent_s=max(MOST_SILENT_S, MOST_SILENT_TIMES_ALONE * alone_s),
+            limit_bytes=limit_bytes,
+            group_peak_bytes=group.peak_bytes(),
+            resident_peak_bytes=resident,
+            oom_kills=group.oom_kills(),
+            alive=alive,
+        )
 
 
-def peak_resident_bytes(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-
-
-def median_ms(seconds: list[float]) -> float:
-    return round(sorted(seconds)[len(seconds) // 2] * 1000, 1) if seconds else 0.0
-
-
-def failures(results: dict[str, object]) -> list[str]:
-    silence, share = float(str(results["small_silence_s"])), float(str(results["small_share"]))
-    found = {
-        "processes were killed for want of memory": results["oom_kills"] != 0,
-        "the gateway ended": not results["alive"],
-        f"small images went unanswered for {silence:.1f} s": silence > MOST_SILENT_S,
-        f"only {share:.0%} of the small images were answered": share < LEAST_ANSWERED,
-    }
-    return [what for what, is_so in found.items() if is_so]
-
-
-def show(results: dict[str, object]) -> None:
-    print(f"{'image':24}{'median ms':>10}  answers by status")
-    for kind, tally in results["kinds"].items():  # type: ignore[attr-defined]
-        counts = ", ".join(f"{count} x {status}" for status, count in sorted(tally["statuses"].items()))
-        print(f"{kind:24}{tally['median_ms']:>10}  {counts}")
+def show(results: Results) -> None:
+    print(f"{'image':24}{'median ms':>10}  responses by status")
+    for kind, result in results.kinds.items():
+        counts = ", ".join(f"{count} x {status}" for status, count in sorted(result.statuses.items()))
+        print(f"{kind:24}{result.median_ms:>10}  {counts}")
     for name in ("limit_bytes", "group_peak_bytes", "resident_peak_bytes"):
-        print(f"{name.removesuffix('_bytes').replace('_', ' '):20}{int(str(results[name])) / 2**20:8.0f} MiB")
-    print(f"OOM kills {results['oom_kills']}; longest without a small answer {results['small_silence_s']:.1f} s")
+        print(f"{name.removesuffix('_bytes').replace('_', ' '):20}{getattr(results, name) / 2**20:8.0f} MiB")
+    print(f"OOM kills {results.oom_kills}; longest time without a small image served {results.small_silence_s:.1f} s")
 
 
 def main() -> int:
@@ -269,15 +218,15 @@ def main() -> int:
         results = run(options.seconds, options.connections, options.megabytes << 20)
     except NoMemoryGroup as error:
         print(f"skipped: {error}", file=sys.stderr)
-        return CANNOT
+        return NO_MEMORY_GROUP
     if options.json:
-        print(json.dumps(results))
+        print(json.dumps(asdict(results)))
     else:
         show(results)
-    missed = failures(results)
-    for what in missed:
-        print(f"missed: {what}", file=sys.stderr)
-    return 1 if missed else 0
+    failures = results.failures()
+    for failure in failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

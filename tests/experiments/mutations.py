@@ -1,4 +1,4 @@
-"""Images of every accepted format, and what a hostile caller makes of them. All follows from a seed and a number."""
+"""Images of every accepted format, and mutations of them that a seed and a number determine."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, PngImagePlugin
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF")
 _CHANGES = (1, 1, 1, 1, 2, 2, 3, 6)
-# Where lengths and sizes overflow, or begin to be allocated.
+# Sizes at which integers overflow or allocations begin.
 _NUMBERS = (0, 1, 2, 3, 7, 8, 127, 128, 255, 256, 4_095, 32_767, 32_768, 65_535, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
 _MARKERS = (b"\xff\xd8", b"\xff\xda", b"\xff\xc2", b"\xff\xc4", b"IDAT", b"IEND", b"tRNS", b"VP8X", b"ANMF", b"II*\0")
+
+_INTEGERS: Sequence[tuple[int, Literal["big", "little"]]] = ((2, "big"), (2, "little"), (4, "big"), (4, "little"))
 
 Mutation = Callable[[bytearray, Random], None]
 
@@ -81,7 +83,7 @@ def _recipes() -> Mapping[str, Sequence[tuple[str, dict[str, Any]]]]:
 
 
 def corpus() -> dict[str, list[bytes]]:
-    """Valid files by format: every mode, compression and kind of metadata that Pillow writes."""
+    """Valid files by format, in every mode, compression and kind of metadata that Pillow writes."""
     pictures = _pictures()
     files: dict[str, list[bytes]] = {}
     for name, recipes in _recipes().items():
@@ -93,8 +95,8 @@ def corpus() -> dict[str, list[bytes]]:
 
 
 def mutant(files: Mapping[str, Sequence[bytes]], name: str, seed: int, number: int) -> bytes:
-    """The image `number` of a format: one of its files after a few changes; a quarter keep their checksums right."""
-    random = Random(f"{seed} {name} {number}")  # noqa: S311  (to be the same again, not to be secret)
+    """Image `number` of a format: one of its files after a few changes; many PNGs get correct checksums again."""
+    random = Random(f"{seed} {name} {number}")  # noqa: S311  (reproducible, not secret)
     data = bytearray(random.choice(files[name]))
     for _ in range(random.choice(_CHANGES)):
         random.choice(_MUTATIONS)(data, random)
@@ -107,8 +109,8 @@ def mutant(files: Mapping[str, Sequence[bytes]], name: str, seed: int, number: i
     return bytes(data)
 
 
-def _place(data: bytearray, random: Random) -> int:
-    """Half of the changes go to the first bytes, where headers are."""
+def _position(data: bytearray, random: Random) -> int:
+    """Half of the changes go to the first 256 bytes, where the headers are."""
     end = max(1, len(data))
     return random.randrange(min(end, 256)) if random.random() < 0.5 else random.randrange(end)
 
@@ -116,40 +118,41 @@ def _place(data: bytearray, random: Random) -> int:
 def _flip_bits(data: bytearray, random: Random) -> None:
     for _ in range(random.randint(1, 8)):
         if data:
-            data[_place(data, random)] ^= 1 << random.randrange(8)
+            data[_position(data, random)] ^= 1 << random.randrange(8)
 
 
 def _overwrite(data: bytearray, random: Random) -> None:
-    place = _place(data, random)
-    data[place : place + random.randint(1, 16)] = random.randbytes(random.randint(1, 16))
+    position = _position(data, random)
+    data[position : position + random.randint(1, 16)] = random.randbytes(random.randint(1, 16))
 
 
 def _set_number(data: bytearray, random: Random) -> None:
-    place, (size, order) = _place(data, random), random.choice([(2, "big"), (2, "little"), (4, "big"), (4, "little")])
+    position = _position(data, random)
+    size, order = random.choice(_INTEGERS)
     number = random.choice(_NUMBERS) + random.choice((0, 0, 1, -1))
-    data[place : place + size] = (number % 256**size).to_bytes(size, order)  # type: ignore[arg-type]
+    data[position : position + size] = (number % 256**size).to_bytes(size, order)
 
 
 def _set_marker(data: bytearray, random: Random) -> None:
-    place, marker = _place(data, random), random.choice(_MARKERS)
-    data[place : place + len(marker)] = marker
+    position, marker = _position(data, random), random.choice(_MARKERS)
+    data[position : position + len(marker)] = marker
 
 
 def _copy_block(data: bytearray, random: Random) -> None:
-    start, target = _place(data, random), _place(data, random)
+    start, target = _position(data, random), _position(data, random)
     data[target:target] = data[start : start + random.randint(1, 400)] * random.choice((1, 1, 1, 50))
 
 
 def _move_block(data: bytearray, random: Random) -> None:
-    start, length = _place(data, random), random.randint(1, 200)
+    start, length = _position(data, random), random.randint(1, 200)
     block = data[start : start + length]
     del data[start : start + length]
-    target = _place(data, random)
+    target = _position(data, random)
     data[target:target] = block
 
 
 def _delete_block(data: bytearray, random: Random) -> None:
-    start = _place(data, random)
+    start = _position(data, random)
     del data[start : start + random.randint(1, 100)]
 
 
@@ -158,7 +161,7 @@ def _truncate(data: bytearray, random: Random) -> None:
 
 
 def _zero_block(data: bytearray, random: Random) -> None:
-    start, length = _place(data, random), random.randint(1, 200)
+    start, length = _position(data, random), random.randint(1, 200)
     data[start : start + length] = bytes([random.choice((0, 255))]) * len(data[start : start + length])
 
 
@@ -184,12 +187,12 @@ _MUTATIONS: Sequence[Mutation] = (
 
 
 def _splice(data: bytearray, other: bytes, random: Random) -> None:
-    place, start = _place(data, random), random.randrange(len(other))
-    data[place:] = other[start:]
+    position, start = _position(data, random), random.randrange(len(other))
+    data[position:] = other[start:]
 
 
 def _with_checksums(data: bytes) -> bytes:
-    """A PNG whose chunks all have the right checksum, however wrong they are: else few would be looked at."""
+    """A PNG whose chunks all have correct checksums: the decoder reads no further at a wrong one."""
     fixed, position = data[:8], 8
     while position + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, position)

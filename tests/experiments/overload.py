@@ -1,9 +1,9 @@
-"""A gateway at ten times what it can answer: who is let in keeps a short latency, the rest hear so at once.
+"""Send a gateway ten times what it can serve: admitted requests keep a short latency, the rest are rejected at once.
 
     python -m tests.experiments.overload [--seconds 20] [--times 10]
 
-Exit status 0 when of the admitted the 99th percentile stays under three times that of a single caller, every other
-answer is a 503 with Retry-After, memory stays flat and /livez answers within 50 ms; 1 when not.
+Exit status 0 when the 99th percentile of admitted requests stays under three times that of a single caller, every other
+response is a 503 with Retry-After, memory stays flat and /livez responds within 50 ms; 1 when not.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 import httpx
 
 from bench.load import Load, drive, request_of
-from bench.serving import SAMPLE, Served, serving
+from tests.support.gateway import Gateway, running_gateway
+from tests.support.paths import FOREST
 
 CONNECTIONS = 100
 MOST_TIMES_P99, MOST_LIVEZ_MS, MOST_GROWTH_MB = 3.0, 50.0, 20.0
@@ -25,37 +26,37 @@ MOST_TIMES_P99, MOST_LIVEZ_MS, MOST_GROWTH_MB = 3.0, 50.0, 20.0
 
 @dataclass
 class Watch:
-    """What else was seen meanwhile: durations of /livez in milliseconds, and readings of memory."""
+    """Measurements beside the load: durations of /livez in milliseconds, and resident memory in megabytes."""
 
     livez_ms: list[float] = field(default_factory=list)
     megabytes: list[float] = field(default_factory=list)
 
-    async def look(self, served: Served, seconds: float) -> None:
+    async def measure(self, gateway: Gateway, seconds: float) -> None:
         until = time.perf_counter() + seconds
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{served.port}") as client:
+        async with httpx.AsyncClient(base_url=gateway.base_url) as client:
             await client.get("/livez")
             while (began := time.perf_counter()) < until:
                 (await client.get("/livez")).raise_for_status()
                 self.livez_ms.append((time.perf_counter() - began) * 1000)
-                self.megabytes.append(served.resident_megabytes())
+                self.megabytes.append(gateway.resident_bytes() / 1e6)
                 await asyncio.sleep(0.1)
 
 
-async def watched(served: Served, connections: int, seconds: float, rate: float) -> tuple[Load, Watch]:
+async def load_and_watch(gateway: Gateway, connections: int, seconds: float, rate: float) -> tuple[Load, Watch]:
     watch = Watch()
-    loading = drive(served.port, request_of(served.token, SAMPLE), connections, seconds, again=True, rate=rate)
-    load, _ = await asyncio.gather(loading, watch.look(served, seconds))
+    loading = drive(gateway.port, request_of(gateway.token(), FOREST), connections, seconds, again=True, rate=rate)
+    load, _ = await asyncio.gather(loading, watch.measure(gateway, seconds))
     return load, watch
 
 
 def run(seconds: float, times: float) -> list[str]:
-    """Print what was seen; returns what was missed."""
-    with serving() as served:
-        asyncio.run(watched(served, 4, 2, float("inf")))
-        alone, _ = asyncio.run(watched(served, 1, seconds / 2, float("inf")))
-        capacity, _ = asyncio.run(watched(served, 8, seconds / 4, float("inf")))
-        load, watch = asyncio.run(watched(served, CONNECTIONS, seconds, times * capacity.rate))
-        refused = httpx.get(f"http://127.0.0.1:{served.port}/readyz").status_code
+    """Print the measurements and return the aims that were missed."""
+    with running_gateway() as gateway:
+        asyncio.run(load_and_watch(gateway, 4, 2, float("inf")))
+        alone, _ = asyncio.run(load_and_watch(gateway, 1, seconds / 2, float("inf")))
+        capacity, _ = asyncio.run(load_and_watch(gateway, 8, seconds / 4, float("inf")))
+        load, watch = asyncio.run(load_and_watch(gateway, CONNECTIONS, seconds, times * capacity.rate))
+        readiness = gateway.get("/readyz").status_code
     offered = len(load.durations) / load.seconds
     ratio = load.percentile_ms(99) / alone.percentile_ms(99)
     growth = max(watch.megabytes) - watch.megabytes[0]
@@ -66,13 +67,13 @@ def run(seconds: float, times: float) -> list[str]:
     print(f"admitted: {load.rate:6.1f}/s, p50 {p50:.0f} ms, p99 {p99:.0f} ms, {ratio:.2f} times alone")
     print(f"/livez:   median {livez[len(livez) // 2]:.1f} ms, slowest {livez[-1]:.1f} ms; {growth:.1f} MB more")
     missed = {
-        f"the admitted waited {ratio:.2f} times as long as alone": ratio > MOST_TIMES_P99,
+        f"admitted requests took {ratio:.2f} times as long as alone": ratio > MOST_TIMES_P99,
         f"/livez took {livez[-1]:.0f} ms": livez[-1] > MOST_LIVEZ_MS,
         f"memory grew by {growth:.0f} MB": growth > MOST_GROWTH_MB,
         f"statuses {dict(load.statuses)}": not set(load.statuses) <= {200, 503} or load.cut > 0,
-        "the gateway was not ready afterwards": refused != 200,
+        "the gateway was not ready afterwards": readiness != 200,
     }
-    return [what for what, is_so in missed.items() if is_so]
+    return [aim for aim, is_missed in missed.items() if is_missed]
 
 
 def main() -> int:
@@ -81,8 +82,8 @@ def main() -> int:
     parser.add_argument("--times", type=float, default=10)
     options = parser.parse_args()
     missed = run(options.seconds, options.times)
-    for what in missed:
-        print(f"missed: {what}", file=sys.stderr)
+    for aim in missed:
+        print(f"missed: {aim}", file=sys.stderr)
     return 1 if missed else 0
 
 

@@ -1,6 +1,6 @@
 // A real OpenID provider on loopback, with new keys at every start: `node server.mjs PORT`.
-// Any login with any password is a person of the group "operators"; `service` is a client of its own.
-// GET /fetches counts how often the keys were read.
+// Any name with any password logs in as a person of the group "operators"; `service` is a client with a secret.
+// GET /fetches returns how often the keys have been read.
 import { generateKeyPairSync } from 'node:crypto'
 import { createServer } from 'node:http'
 import Provider from 'oidc-provider'
@@ -63,7 +63,7 @@ const provider = new Provider(`http://127.0.0.1:${port}`, {
   },
 })
 
-const answer = provider.callback()
+const handle = provider.callback()
 let fetches = 0
 
 createServer((request, response) => {
@@ -72,5 +72,5 @@ createServer((request, response) => {
     return
   }
   fetches += request.url === '/jwks' ? 1 : 0
-  answer(request, response)
+  handle(request, response)
 }).listen(port, '127.0.0.1', () => console.log('ready'))

@@ -1,4 +1,4 @@
-"""People and services of a real OpenID provider at the gateway, also when that provider is away."""
+"""The gateway accepts people and services of a real OpenID provider, also while that provider is unavailable."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,8 +19,12 @@ from auth.errors import ExpiredToken, InvalidToken
 from auth.principal import Role, Scope
 from auth.tokens.external_issuers import ExternalIssuers
 from auth.tokens.issuer_rules import ExternalIssuer
+from tests.e2e.oidc.provider import OpenIDProvider
+from tests.support.gateway import TIMEOUT_S, Gateway
+from tests.support.paths import FOREST
 
-SAMPLE = Path(__file__).parents[3] / "samples" / "yellowstone_forest.jpg"
+Trust = Callable[..., ExternalIssuers]
+
 RULES: dict[str, Any] = {
     "audience": "urn:atalaya",
     "scopes": {"land:read": "predict", "land:admin": "models:read"},
@@ -33,7 +36,7 @@ RULES: dict[str, Any] = {
 
 @dataclass
 class Clock:
-    """Runs ahead of the machine's by `ahead` seconds."""
+    """A clock that is `ahead` seconds ahead of the machine's."""
 
     ahead: float = 0
 
@@ -47,8 +50,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def trust(openid: Any, clock: Clock) -> AsyncIterator[Callable[..., ExternalIssuers]]:
-    """Believe the provider, with changed rules."""
+async def trust(openid: OpenIDProvider, clock: Clock) -> AsyncIterator[Trust]:
+    """Make issuers that trust the provider, with changed rules."""
     opened = []
     async with httpx.AsyncClient(verify=ssl.create_default_context()) as client:
 
@@ -62,21 +65,23 @@ async def trust(openid: Any, clock: Clock) -> AsyncIterator[Callable[..., Extern
             await issuers.close()
 
 
-async def assert_refused(issuers: ExternalIssuers, token: str, error: type[Exception] = InvalidToken) -> None:
+async def assert_rejected(issuers: ExternalIssuers, token: str, error: type[Exception] = InvalidToken) -> None:
     with pytest.raises(error):
         await issuers.verify(token)
 
 
-def test_people_and_services_of_a_provider_use_the_gateway(openid: Any, new_gateway: Callable[..., Any]) -> None:
-    """A service predicts with its scope, a person does what the group may; ID tokens and opaque tokens are refused."""
+def test_people_and_services_of_a_provider_use_the_gateway(
+    openid: OpenIDProvider, new_gateway: Callable[..., Gateway]
+) -> None:
+    """A service predicts by its scope, a person gets the role of a group; ID tokens and opaque tokens are rejected."""
     before = openid.fetches()
     gateway = new_gateway(AUTH__ISSUERS=json.dumps([{"issuer": openid.issuer, **RULES}]))
-    with httpx.Client(base_url=gateway.base_url, timeout=30) as client:
+    with httpx.Client(base_url=gateway.base_url, timeout=TIMEOUT_S) as client:
 
         def call(token: str, path: str = "/v1/me", **more: Any) -> httpx.Response:
             return client.request("POST" if more else "GET", path, headers={"Authorization": f"Bearer {token}"}, **more)
 
-        image = {"file": SAMPLE.read_bytes()}
+        image = {"file": FOREST.read_bytes()}
         service = openid.service_token()
         assert call(service).json()["subject"] == f"{openid.issuer}|service"
         assert call(service).json()["scopes"] == ["predict"]
@@ -86,55 +91,53 @@ def test_people_and_services_of_a_provider_use_the_gateway(openid: Any, new_gate
         person = openid.log_in("ada")
         me = call(person["access_token"]).json()
         assert (me["subject"], me["role"], me["scopes"]) == (f"{openid.issuer}|ada", "operator", ["models:read"])
-        refused = call(person["access_token"], "/v1/predictions", files=image)
-        assert (refused.status_code, refused.json()["code"]) == (403, "insufficient_scope")
+        rejected = call(person["access_token"], "/v1/predictions", files=image)
+        assert (rejected.status_code, rejected.json()["code"]) == (403, "insufficient_scope")
 
         for token in (person["id_token"], openid.service_token(None), openid.service_token("urn:other")):
-            refused = call(token)
-            assert (refused.status_code, refused.json()["code"]) == (401, "invalid_token")
+            rejected = call(token)
+            assert (rejected.status_code, rejected.json()["code"]) == (401, "invalid_token")
         assert call(gateway.token()).json()["name"] == "ana"
     assert openid.fetches() == before + 1
 
 
-async def test_an_id_token_is_no_access_token(openid: Any, trust: Callable[..., ExternalIssuers]) -> None:
-    """Even where the audience is the client's id by mistake, its ID tokens are refused."""
+async def test_an_id_token_is_no_access_token(openid: OpenIDProvider, trust: Trust) -> None:
+    """ID tokens are rejected even when the configured audience is, by mistake, the client's id."""
     tokens = openid.log_in("ada")
-    await assert_refused(trust(audience="site"), tokens["id_token"])
+    await assert_rejected(trust(audience="site"), tokens["id_token"])
     assert (await trust().verify(tokens["access_token"])).principal.subject == f"{openid.issuer}|ada"
 
 
-async def test_another_audience_algorithm_or_issuer_is_refused(
-    openid: Any, trust: Callable[..., ExternalIssuers]
-) -> None:
-    """What is right for another gateway is wrong for this one."""
+async def test_another_audience_algorithm_or_issuer_is_rejected(openid: OpenIDProvider, trust: Trust) -> None:
+    """A token for another audience, of another algorithm or of another issuer is rejected."""
     token = openid.service_token()
-    await assert_refused(trust(audience="urn:other"), token)
-    await assert_refused(trust(algorithms=("ES256",)), token)
-    await assert_refused(trust(issuer="http://127.0.0.1:1"), token)
+    await assert_rejected(trust(audience="urn:other"), token)
+    await assert_rejected(trust(algorithms=("ES256",)), token)
+    await assert_rejected(trust(issuer="http://127.0.0.1:1"), token)
 
 
-async def test_a_token_expires(openid: Any, trust: Callable[..., ExternalIssuers], clock: Clock) -> None:
-    """The provider's tokens live for ten minutes, and the leeway longer."""
+async def test_a_token_expires(openid: OpenIDProvider, trust: Trust, clock: Clock) -> None:
+    """The provider's tokens are accepted for ten minutes and the leeway, and rejected afterwards."""
     issuers, token = trust(), openid.service_token()
     clock.ahead = 600
     await issuers.verify(token)
     clock.ahead = 631
-    await assert_refused(issuers, token, ExpiredToken)
+    await assert_rejected(issuers, token, ExpiredToken)
 
 
-async def test_the_published_key_is_no_secret(openid: Any, trust: Callable[..., ExternalIssuers]) -> None:
-    """A token signed with HMAC under a key of the provider's published set is refused."""
+async def test_the_published_key_is_no_secret(openid: OpenIDProvider, trust: Trust) -> None:
+    """A token signed by HMAC with a key of the provider's published set is rejected."""
     header, claims, _ = openid.service_token().split(".")
     published = openid.published_key()
     forged = json.loads(base64.urlsafe_b64decode(header + "==")) | {"alg": "HS256"}
     message = f"{base64.urlsafe_b64encode(json.dumps(forged).encode()).rstrip(b'=').decode()}.{claims}"
     for secret in (jwk.construct(published).to_pem(), json.dumps(published).encode()):
         digest = hmac.digest(secret, message.encode(), "sha256")
-        await assert_refused(trust(), f"{message}.{base64.urlsafe_b64encode(digest).rstrip(b'=').decode()}")
+        await assert_rejected(trust(), f"{message}.{base64.urlsafe_b64encode(digest).rstrip(b'=').decode()}")
 
 
-async def test_an_outage_and_new_keys(openid: Any, trust: Callable[..., ExternalIssuers], clock: Clock) -> None:
-    """Tokens go on counting while the provider is away; when it returns with other keys, those alone count."""
+async def test_an_outage_and_a_key_rotation(openid: OpenIDProvider, trust: Trust, clock: Clock) -> None:
+    """Tokens stay valid while the provider is unavailable; when it returns with new keys, only those are accepted."""
     issuers, token = trust(), openid.service_token()
     await issuers.verify(token)
     openid.stop()
@@ -143,12 +146,12 @@ async def test_an_outage_and_new_keys(openid: Any, trust: Callable[..., External
     openid.start()
     renewed = openid.service_token()
     assert (await issuers.verify(renewed)).principal.role is None
-    await assert_refused(issuers, token)
+    await assert_rejected(issuers, token)
     assert openid.fetches() == 1
 
 
-async def test_unknown_key_ids_make_one_fetch(openid: Any, trust: Callable[..., ExternalIssuers], clock: Clock) -> None:
-    """A flood of unknown key ids reaches the provider once in thirty seconds."""
+async def test_unknown_key_ids_make_one_fetch(openid: OpenIDProvider, trust: Trust, clock: Clock) -> None:
+    """Unknown key ids cause at most one fetch of the keys in thirty seconds."""
     issuers, before = trust(), openid.fetches()
     _, claims, signature = openid.service_token().split(".")
     for begin in (0, 31):
@@ -156,12 +159,12 @@ async def test_unknown_key_ids_make_one_fetch(openid: Any, trust: Callable[..., 
         for number in range(200):
             header = json.dumps({"alg": "RS256", "kid": f"k{number}", "typ": "at+jwt"}).encode()
             forged = base64.urlsafe_b64encode(header).rstrip(b"=").decode()
-            await assert_refused(issuers, f"{forged}.{claims}.{signature}")
+            await assert_rejected(issuers, f"{forged}.{claims}.{signature}")
     assert openid.fetches() == before + 2
 
 
-async def test_roles_come_from_the_groups_of_a_person(openid: Any, trust: Callable[..., ExternalIssuers]) -> None:
-    """A service has no groups and so no role."""
+async def test_a_persons_groups_determine_the_role(openid: OpenIDProvider, trust: Trust) -> None:
+    """A person gets the role of a group; a service has no groups and gets no role."""
     issuers = trust(scopes={}, roles_claim="groups", roles={"operators": Role.OPERATOR})
     person = (await issuers.verify(openid.log_in("ada")["access_token"])).principal
     service = (await issuers.verify(openid.service_token())).principal

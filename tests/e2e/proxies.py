@@ -1,0 +1,93 @@
+"""Reverse proxies with TLS and client certificates, in front of a gateway."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from tests.support.certificates import Authority
+from tests.support.gateway import Gateway
+from tests.support.paths import ROOT
+from tests.support.polling import wait_until
+from tests.support.ports import free_port
+from tests.support.requirements import find_program
+
+
+@contextmanager
+def caddy(folder: Path, authority: Authority, gateway: Gateway) -> Iterator[str]:
+    """The URL of a Caddy in front of the gateway, with TLS, optional client certificates and the header of RFC 9440."""
+    program = find_program("caddy")
+    port = free_port()
+    certificate, key = authority.issue("CN=proxy")
+    (folder / "Caddyfile").write_text(f"""{{
+    admin off
+    auto_https off
+}}
+https://localhost:{port} {{
+    tls {certificate} {key} {{
+        client_auth {{
+            mode verify_if_given
+            trusted_ca_cert_file {authority.path}
+        }}
+    }}
+    reverse_proxy 127.0.0.1:{gateway.port} {{
+        header_up Client-Cert ":{{http.request.tls.client.certificate_der_base64}}:"
+    }}
+}}
+""")
+    environment = {"HOME": str(folder), "PATH": os.environ["PATH"]}
+    command = [program, "run", "--config", str(folder / "Caddyfile"), "--adapter", "caddyfile"]
+    with (folder / "caddy.log").open("wb") as log, subprocess.Popen(command, env=environment, stderr=log) as process:
+        try:
+            url = f"https://localhost:{port}"  # by name: Caddy chooses its certificate by SNI
+            _wait_until_ready(url, authority, process, folder / "caddy.log")
+            yield url
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def nginx(folder: Path, authority: Authority, gateway: Gateway) -> Iterator[str]:
+    """The URL of an nginx in front of the gateway, with the configuration in deploy/nginx."""
+    program = find_program("nginx")
+    port, (certificate, key) = free_port(), authority.issue("CN=proxy")
+    configuration = (ROOT / "deploy" / "nginx" / "atalaya.conf").read_text()
+    for text, replacement in {
+        "listen 443 ssl": f"listen 127.0.0.1:{port} ssl",
+        "/etc/nginx/tls/gateway.pem": certificate,
+        "/etc/nginx/tls/gateway.key": key,
+        "/etc/nginx/tls/clients-ca.pem": str(authority.path),
+        "127.0.0.1:8000": f"127.0.0.1:{gateway.port}",
+    }.items():
+        assert text in configuration
+        configuration = configuration.replace(text, replacement)
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    temporary = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in kinds)
+    (folder / "nginx.conf").write_text(
+        f"daemon off; master_process off; pid {folder}/pid; events {{}}\n"
+        f"http {{\naccess_log off;\n{temporary}{configuration}}}\n"
+    )
+    command = [program, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(folder / "nginx.log")]
+    with subprocess.Popen(command) as process:
+        try:
+            url = f"https://127.0.0.1:{port}"
+            _wait_until_ready(url, authority, process, folder / "nginx.log")
+            yield url
+        finally:
+            process.terminate()
+
+
+def _wait_until_ready(url: str, authority: Authority, process: subprocess.Popen[bytes], log: Path) -> None:
+    def is_ready() -> bool:
+        assert process.poll() is None, log.read_text()
+        try:
+            return httpx.get(f"{url}/livez", verify=authority.ssl_context()).is_success
+        except httpx.TransportError:
+            return False
+
+    wait_until(is_ready, message=log.read_text)

@@ -1,0 +1,149 @@
+"""Threat T27: a gateway that stops or restarts loses no request."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.callers import make_callers, send_prediction
+from tests.support.gateway import TIMEOUT_S, Gateway
+from tests.support.polling import PATIENCE_S, wait_until
+
+# Long enough that a gateway which waits for it is told apart from one that does not, even on a slow machine.
+LONG_DRAIN_S = 300
+# Draining takes half a second and the requests under way some milliseconds.
+STOPPED_WITHIN_S = 30.0
+
+
+def is_refusing(port: int) -> bool:
+    """Whether no process listens on the port any more."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_sigterm_under_load_loses_no_request(new_gateway: Callable[..., Gateway], workers: str) -> None:
+    """T27: after a SIGTERM under the load of sixteen callers every request gets its response, and the gateway ends."""
+    gateway = new_gateway(MODEL__URL="stub://?latency_ms=10", WEB_CONCURRENCY=workers, DRAIN_SECONDS="0.5")
+    callers = make_callers(gateway)
+    stopped_s: list[float] = []
+
+    def stop() -> None:
+        started = time.monotonic()
+        gateway.process.send_signal(signal.SIGTERM)
+        gateway.process.wait(PATIENCE_S)
+        stopped_s.append(time.monotonic() - started)
+
+    await callers.run(stop)
+    assert stopped_s[0] < STOPPED_WITHIN_S
+    assert gateway.process.returncode == 0, gateway.log()
+    assert set(callers.outcomes) == {"200", "gone"}, callers.outcomes
+
+
+async def test_a_rolling_restart_under_load_loses_no_request(new_gateway: Callable[..., Gateway]) -> None:
+    """T27: SIGHUP replaces the workers one after the other, and sixteen callers see only successes."""
+    gateway = new_gateway(MODEL__URL="stub://?latency_ms=10", WEB_CONCURRENCY="2", DRAIN_SECONDS="0.3")
+    wait_until(lambda: len(gateway.workers()) == 2)
+    before = set(gateway.workers())
+
+    def restart() -> None:
+        gateway.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: len(gateway.workers()) == 2 and before.isdisjoint(gateway.workers()))
+
+    callers = make_callers(gateway)
+    await callers.run(restart)
+    assert set(callers.outcomes) == {"200"}, callers.outcomes
+
+
+async def test_a_killed_worker_loses_only_its_own_requests(new_gateway: Callable[..., Gateway]) -> None:
+    """T27: requests that a killed worker was serving are lost once; all others succeed and are recorded."""
+    gateway = new_gateway(MODEL__URL="stub://?latency_ms=10", WEB_CONCURRENCY="2", DRAIN_SECONDS="0.3")
+    wait_until(lambda: gateway.log().count('"worker_ready"') == 2)
+    callers = make_callers(gateway)
+    lost: list[int] = []
+
+    def kill() -> None:
+        killed = min(gateway.workers())
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: killed not in gateway.workers())
+        turns = list(callers.turns)
+        wait_until(lambda: all(now > then for now, then in zip(callers.turns, turns, strict=True)))
+        lost.append(callers.lost)
+        wait_until(lambda: gateway.log().count('"worker_ready"') == 3)
+
+    await callers.run(kill)
+    assert lost == [callers.lost]
+    assert {outcome for outcome in callers.outcomes if not outcome.startswith("lost")} == {"200"}, callers.outcomes
+    verified = gateway.run("ledger", "verify", "--json")
+    assert verified.returncode == 0, verified.stdout
+    assert json.loads(verified.stdout)["entries"] >= callers.outcomes["200"]
+
+
+def test_a_stopping_gateway_is_not_ready_and_still_serves(new_gateway: Callable[..., Gateway]) -> None:
+    """T27: from SIGTERM on /readyz is a 503, and other requests are served on connections that then close."""
+    gateway = new_gateway(MODEL__URL="stub://", DRAIN_SECONDS="10")
+    with httpx.Client(base_url=gateway.base_url, timeout=TIMEOUT_S) as client:
+        assert "connection" not in client.get("/readyz").headers
+        gateway.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: client.get("/readyz").status_code == 503, within_s=5)
+        response = client.get("/readyz")
+        assert (response.status_code, response.json()["status"]) == (503, "stopping")
+        assert response.headers["connection"] == "close"
+        assert client.get("/livez").status_code == 200
+        assert gateway.token()
+    gateway.process.send_signal(signal.SIGINT)  # ends the draining
+    assert gateway.process.wait(PATIENCE_S) == 0
+
+
+async def test_requests_in_progress_are_finished(new_gateway: Callable[..., Gateway]) -> None:
+    """T27: a stopping gateway finishes the prediction in progress, and a request of which only a part has arrived."""
+    gateway = new_gateway(MODEL__URL="stub://?latency_ms=1000", DRAIN_SECONDS="0")
+    token = gateway.token()
+    running, arriving = [await asyncio.open_connection("127.0.0.1", gateway.port) for _ in range(2)]
+    arriving[1].write(b"GET /v1/me HTTP/1.1\r\nHost: local")
+    prediction = asyncio.create_task(send_prediction(*running, token))
+    active = 'http_server_active_requests{http_request_method="POST"}'
+    await asyncio.to_thread(wait_until, lambda: gateway.metric(active) == 1)
+    gateway.process.send_signal(signal.SIGTERM)
+    await asyncio.to_thread(wait_until, lambda: is_refusing(gateway.port))
+    arriving[1].write(b"host\r\n\r\n")
+    response = await arriving[0].read()
+    assert response.startswith(b"HTTP/1.1 401 ")
+    status, _ = await prediction
+    assert status == "200"
+    assert await asyncio.to_thread(gateway.process.wait, PATIENCE_S) == 0
+    for _, writer in (running, arriving):
+        writer.close()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_ctrl_c_does_not_drain(new_gateway: Callable[..., Gateway], workers: str) -> None:
+    """T27: SIGINT, as Ctrl-C sends it, stops the gateway gracefully without waiting for DRAIN_SECONDS."""
+    gateway = new_gateway(MODEL__URL="stub://", DRAIN_SECONDS=str(LONG_DRAIN_S), WEB_CONCURRENCY=workers)
+    gateway.process.send_signal(signal.SIGINT)
+    assert gateway.process.wait(LONG_DRAIN_S / 2) == 0, gateway.log()
+
+
+def test_a_closed_terminal_stops_the_gateway(new_gateway: Callable[..., Gateway]) -> None:
+    """T27: without workers SIGHUP, as a closed terminal sends it, stops the gateway gracefully."""
+    gateway = new_gateway(MODEL__URL="stub://")
+    gateway.process.send_signal(signal.SIGHUP)
+    assert gateway.process.wait(PATIENCE_S) == 0, gateway.log()
+
+
+def test_no_worker_outlives_its_parent(new_gateway: Callable[..., Gateway]) -> None:
+    """T27: workers whose parent was killed stop, and no process keeps the port."""
+    gateway = new_gateway(MODEL__URL="stub://", WEB_CONCURRENCY="2")
+    wait_until(lambda: len(gateway.workers()) == 2)
+    workers = gateway.workers()
+    gateway.kill()
+    wait_until(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in workers))

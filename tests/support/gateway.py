@@ -1,0 +1,236 @@
+"""Start a real gateway as its own process: for tests, benchmarks and experiments. Needs no development tools."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from auth.tokens.jws import generate_signing_key
+from monitoring.chains.signing import new_private_key
+from tests.support import processes
+from tests.support.access_token import FreshToken
+from tests.support.paths import ATALAYA, FOREST, MODEL_URL
+from tests.support.polling import PATIENCE_S, wait_until
+from tests.support.ports import free_port
+
+PASSWORD = "correct horse battery"
+TIMEOUT_S = 60.0
+"""For one request: far above what a slow and busy machine needs."""
+_INHERITED = ("PATH", "HOME", "LANG")
+
+
+@dataclass
+class Gateway:
+    """A gateway with the users `ana` (client) and `olga` (operator).
+
+    `environment` is all that the process sees; tests may change it between two starts. `command` is what `start` runs.
+    """
+
+    folder: Path
+    environment: dict[str, str]
+    command: list[str] = field(default_factory=lambda: [str(ATALAYA), "serve"])
+    started: subprocess.Popen[bytes] | None = None
+    ready_s: float = 0.0
+    clients: list[httpx.Client] = field(default_factory=list)
+
+    @property
+    def port(self) -> int:
+        return int(self.environment["PORT"])
+
+    @property
+    def base_url(self) -> str:
+        scheme = "https" if "TLS_CERTIFICATE" in self.environment else "http"
+        return f"{scheme}://127.0.0.1:{self.port}"
+
+    @property
+    def metrics_url(self) -> str:
+        return f"http://127.0.0.1:{self.environment['METRICS_PORT']}/metrics"
+
+    @property
+    def database_path(self) -> Path:
+        """The file of its SQLite database."""
+        return Path(self.environment["DATABASE_URL"].removeprefix("sqlite:///"))
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        if self.started is None:
+            raise RuntimeError("the gateway has not been started")
+        return self.started
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self.started is not None and self.started.poll() is None
+
+    def workers(self) -> list[int]:
+        """Process ids of the workers; none where the gateway is a single process."""
+        return processes.children(self.pid)
+
+    def resident_bytes(self) -> int:
+        """Resident memory of the process and its workers now."""
+        return sum(map(processes.resident_bytes, [self.pid, *self.workers()]))
+
+    def with_settings(self, **changes: str) -> Gateway:
+        """The same folder, database and keys with changed settings; not started."""
+        environment = {**self.environment, **changes}
+        return replace(self, environment=environment, command=[str(ATALAYA), "serve"], started=None, clients=[])
+
+    def replica(self, folder: Path, **changes: str) -> Gateway:
+        """Another gateway on the same database and keys, under the same issuer, on ports of its own; not started."""
+        issuer = self.environment.get("AUTH__ISSUER", f"http://localhost:{self.port}")
+        folder.mkdir(exist_ok=True)
+        ports = {"PORT": str(free_port()), "METRICS_PORT": str(free_port())}
+        return replace(self.with_settings(**{**ports, "AUTH__ISSUER": issuer, **changes}), folder=folder)
+
+    def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """Run one `atalaya` command with the gateway's environment."""
+        return subprocess.run(
+            [ATALAYA, *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=self.folder,
+            env=self.environment,
+            timeout=PATIENCE_S,
+        )
+
+    def add_user(self, name: str, role: str = "client") -> None:
+        """Add a user whose password is PASSWORD."""
+        added = self.run("users", "add", name, "--role", role, "--password-stdin", stdin=PASSWORD)
+        if added.returncode:
+            raise RuntimeError(added.stderr)
+
+    def start(self) -> None:
+        """Start the process and return once it is ready. Raises AssertionError."""
+        began = time.perf_counter()
+        with (self.folder / "gateway.log").open("wb") as log:
+            self.started = subprocess.Popen(self.command, cwd=self.folder, env=self.environment, stdout=log, stderr=log)
+        wait_until(self._is_ready, message=self.log)
+        self.ready_s = time.perf_counter() - began
+
+    def _is_ready(self) -> bool:
+        if not self.is_running:
+            raise AssertionError(f"the gateway has ended: {self.log()}")
+        try:
+            # The test decides which certificate to trust, not this check.
+            return httpx.get(f"{self.base_url}/readyz", verify=False).is_success  # noqa: S501
+        except httpx.TransportError:
+            return False
+
+    def stop(self) -> int:
+        """Send SIGTERM and return the exit status."""
+        for client in self.clients:
+            client.close()
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE_S)
+
+    def kill(self) -> None:
+        """End the process with SIGKILL."""
+        self.process.kill()
+        self.process.wait(PATIENCE_S)
+
+    def log(self) -> str:
+        """Everything that the process has written since its last start."""
+        return (self.folder / "gateway.log").read_text()
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        """GET without credentials, on a connection of its own."""
+        return httpx.get(f"{self.base_url}{path}", timeout=TIMEOUT_S, **options)
+
+    def post(self, path: str, **options: Any) -> httpx.Response:
+        """POST without credentials, on a connection of its own."""
+        return httpx.post(f"{self.base_url}{path}", timeout=TIMEOUT_S, **options)
+
+    def log_in(self, user: str = "ana", password: str = PASSWORD) -> httpx.Response:
+        """The response of the token endpoint to a user name and a password."""
+        return self.post("/auth/token", data={"grant_type": "password", "username": user, "password": password})
+
+    def token(self, user: str = "ana") -> str:
+        """A new access token. Raises RuntimeError."""
+        response = self.log_in(user)
+        if not response.is_success:
+            raise RuntimeError(response.text)
+        token: str = response.json()["access_token"]
+        return token
+
+    def fresh_token(self, user: str = "ana") -> FreshToken:
+        """An access token that is renewed before it expires."""
+        return FreshToken(lambda: self.token(user))
+
+    def client(self, user: str = "ana") -> httpx.Client:
+        """A client that sends the user's token and renews it before it expires; `stop` closes it."""
+        client = httpx.Client(base_url=self.base_url, auth=self.fresh_token(user), timeout=TIMEOUT_S)
+        self.clients.append(client)
+        return client
+
+    def metric(self, sample: str) -> float:
+        """The value of one sample, named with its labels as it is exposed; 0 while there is none."""
+        lines = httpx.get(self.metrics_url, timeout=TIMEOUT_S).text.splitlines()
+        return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{sample} ")), 0.0)
+
+    def send_every_kind_of_request(self) -> None:
+        """Send requests that succeed, are rejected, are unauthenticated, and name an unknown path."""
+        image = FOREST.read_bytes()
+        with httpx.Client(base_url=self.base_url, auth=self.fresh_token(), timeout=TIMEOUT_S) as client:
+            statuses = [
+                *(client.post(route, files={"file": image}).status_code for route in _PREDICTION_ROUTES),
+                *(client.post(route, files={"file": b"text"}).status_code for route in _PREDICTION_ROUTES),
+                client.get("/v1/me", headers={"Authorization": "Bearer x"}).status_code,
+                client.get("/nowhere").status_code,
+                self.log_in("ana", "wrong horse battery").status_code,
+            ]
+        if statuses != [200, 200, 415, 415, 401, 404, 400]:
+            raise AssertionError(statuses)
+
+
+_PREDICTION_ROUTES = ("/predict-land-use", "/v1/predictions")
+
+
+def make_gateway(folder: Path, **changes: str) -> Gateway:
+    """A gateway with its users, on SQLite and the shipped model unless `changes` say otherwise; not started."""
+    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    environment = {
+        **inherited,
+        "PORT": str(free_port()),
+        "METRICS_PORT": str(free_port()),
+        "DATABASE_URL": f"sqlite:///{folder}/gateway.db",
+        "AUTH__SIGNING_KEY": generate_signing_key("ES256"),
+        "LEDGER__SIGNING_KEY": new_private_key(),
+        "MODEL__URL": MODEL_URL,
+        "LIMITS__TOKEN": "1000/minute",
+        "DRAIN_SECONDS": "0",
+        **changes,
+    }
+    gateway = Gateway(folder, environment)
+    gateway.add_user("ana")
+    gateway.add_user("olga", "operator")
+    return gateway
+
+
+@contextmanager
+def running_gateway(folder: Path | None = None, **changes: str) -> Iterator[Gateway]:
+    """A started gateway without rate limits on predictions; without a folder, in one that is removed at the end."""
+    own = Path(tempfile.mkdtemp(prefix="atalaya-gateway-"))
+    gateway = make_gateway(folder or own, **{"LIMITS__PREDICT": "10000000/minute", **changes})
+    try:
+        gateway.start()
+        yield gateway
+    finally:
+        if gateway.is_running:
+            gateway.stop()
+        shutil.rmtree(own)

@@ -1,0 +1,18 @@
+"""Monthly quotas start again with each UTC month, which must not happen while a test counts."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from tests.support.polling import wait_until
+
+_LONGEST_TEST = timedelta(minutes=5)
+
+
+def wait_out_the_end_of_the_month() -> None:
+    """Return at once, except in the last five minutes of a UTC month: then return when the next month has begun."""
+    wait_until(lambda: _month(datetime.now(UTC)) == _month(datetime.now(UTC) + _LONGEST_TEST), within_s=400)
+
+
+def _month(moment: datetime) -> tuple[int, int]:
+    return moment.year, moment.month

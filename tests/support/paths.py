@@ -1,0 +1,15 @@
+"""Where the project's files are, for tests, benchmarks and experiments."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SAMPLES = ROOT / "samples"
+FOREST = SAMPLES / "yellowstone_forest.jpg"
+SHRUBLAND = SAMPLES / "soaproot_shrubland.jpg"
+ARTEFACT = ROOT / "artifacts" / "efficientnetb0-v1.0"
+MODEL_URL = f"onnx://{ARTEFACT}"
+BIN = Path(sys.executable).parent
+ATALAYA = BIN / "atalaya"

@@ -1,0 +1,23 @@
+"""TCP ports on loopback for servers that tests start."""
+
+from __future__ import annotations
+
+import random
+import socket
+
+# Below the ephemeral ports of Linux (32768 and up): no outgoing connection takes one of these before the server binds.
+_PORTS = range(15_000, 32_000)
+_ATTEMPTS = 100
+
+
+def free_port() -> int:
+    """A port on loopback that no process listens on now. Raises OSError after a hundred ports in use."""
+    for _ in range(_ATTEMPTS):
+        port = random.choice(_PORTS)  # noqa: S311  (not a secret)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise OSError(f"{_ATTEMPTS} ports between {_PORTS.start} and {_PORTS.stop} are in use")

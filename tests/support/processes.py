@@ -1,0 +1,37 @@
+"""What Linux reports of running processes: children, memory and processor time."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+_TIMES = slice(11, 13)  # utime and stime, counted from the field behind the process name in /proc/PID/stat
+
+
+def children(pid: int) -> list[int]:
+    """Process ids of the direct children."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory of one process now."""
+    return _status_bytes(pid, "VmRSS")
+
+
+def peak_resident_bytes(pid: int) -> int:
+    """The largest resident memory of one process since it started."""
+    return _status_bytes(pid, "VmHWM")
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time of one process, in user and kernel mode."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[_TIMES])) / os.sysconf("SC_CLK_TCK")
+
+
+def _status_bytes(pid: int, name: str) -> int:
+    found = re.search(rf"^{name}:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    if found is None:
+        raise ProcessLookupError(f"process {pid} has ended")
+    return int(found[1]) * 1024

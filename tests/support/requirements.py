@@ -1,0 +1,27 @@
+"""What happens to a test whose requirement this machine does not meet."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import NoReturn
+
+import pytest
+
+
+def missing(reason: str) -> NoReturn:
+    """Skip the running test; fail it when CI=true, because a build server may skip nothing."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def find_program(name: str, packages: str | None = None) -> str:
+    """The path of a program; without it the test is skipped, or failed when CI=true.
+
+    `packages` are the Debian packages that install it, where their names differ from the program's.
+    """
+    path = shutil.which(name)
+    if path is None:
+        missing(f"{name} is not installed: apt-get install {packages or name}")
+    return path
