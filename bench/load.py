@@ -1,4 +1,4 @@
-"""A load generator that costs little: connections that are kept open, each sending the same request over and over."""
+"""A cheap load generator: persistent connections, each of which sends the same request again and again."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pathlib import Path
 
 @dataclass
 class Load:
-    """What was answered: one duration in seconds a request, statuses, and the ids of predictions.
+    """The responses to a load: durations in seconds of all of them and of the successful ones, statuses and ids.
 
-    `cut` counts requests whose connection ended before their answer.
+    `cut` counts requests whose connection ended before the response.
     """
 
     durations: list[float] = field(default_factory=list)
-    answered: list[float] = field(default_factory=list)
+    successful: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
     ids: list[str] = field(default_factory=list)
     cut: int = 0
@@ -28,17 +28,17 @@ class Load:
 
     @property
     def rate(self) -> float:
-        """Answered predictions a second."""
+        """Successful predictions per second."""
         return self.statuses[200] / self.seconds
 
     def percentile_ms(self, percent: float) -> float:
-        """Of the durations of answered predictions."""
-        ordered = sorted(self.answered)
+        """A percentile of the durations of successful predictions; NaN if there were none."""
+        ordered = sorted(self.successful)
         return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] * 1000 if ordered else float("nan")
 
 
-def request_of(credential: str, image: Path, route: str = "/v1/predictions") -> bytes:
-    """A whole request with the image as its body."""
+def build_request(credential: str, image: Path, route: str = "/v1/predictions") -> bytes:
+    """A complete request with the image as its body."""
     body = image.read_bytes()
     head = (
         f"POST {route} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {credential}\r\n"
@@ -50,15 +50,15 @@ def request_of(credential: str, image: Path, route: str = "/v1/predictions") -> 
 async def drive(
     port: int, request: bytes, connections: int, seconds: float, again: bool = False, rate: float = math.inf
 ) -> Load:
-    """Send the request on so many connections for so long; with `again` open one anew where one ends.
+    """Send the request on so many connections for so many seconds; with `again` replace connections that end.
 
-    All connections together send at most `rate` requests a second.
+    All connections together send at most `rate` requests per second.
     """
     load, began = Load(), time.perf_counter()
     every_s = connections / rate
 
-    async def connection(place: int) -> None:
-        due = began + every_s * place / connections
+    async def connection(index: int) -> None:
+        due = began + every_s * index / connections
 
         async def turn() -> bool:
             nonlocal due
@@ -74,7 +74,7 @@ async def drive(
 
 
 async def _connection(port: int, request: bytes, turn: Callable[[], Awaitable[bool]], load: Load, again: bool) -> None:
-    """Send whenever it is its turn, until it is told that there are no more."""
+    """Send a request each time that `turn` returns true, until it returns false."""
     while await turn():
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -96,7 +96,7 @@ async def _connection(port: int, request: bytes, turn: Callable[[], Awaitable[bo
 
 
 async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes, load: Load) -> bool:
-    """One request and its answer; whether the connection stays open."""
+    """Send one request, record its response, and return whether the connection stays open."""
     began = time.perf_counter()
     writer.write(request)
     head = await reader.readuntil(b"\r\n\r\n")
@@ -107,7 +107,7 @@ async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, 
     load.statuses[status] += 1
     load.durations.append(took)
     if status == 200:
-        load.answered.append(took)
+        load.successful.append(took)
         load.ids.append(json.loads(body)["id"])
     return b"connection: close" not in lines
 

@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from bench import bare
-from bench.load import Load, drive, request_of
+from bench.load import Load, build_request, drive
 from tests.support.gateway import Gateway, running_gateway
 from tests.support.paths import FOREST, MODEL_URL
 
@@ -46,7 +46,7 @@ class Phase:
 
 
 def load(gateway: Gateway, connections: int, seconds: float) -> Load:
-    return asyncio.run(drive(gateway.port, request_of(gateway.token(), FOREST), connections, seconds))
+    return asyncio.run(drive(gateway.port, build_request(gateway.token(), FOREST), connections, seconds))
 
 
 def measure(seconds: float, rounds: int, workers: int) -> None:

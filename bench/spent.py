@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from bench.load import drive, request_of
+from bench.load import build_request, drive
 from tests.support.gateway import Gateway, running_gateway
 from tests.support.paths import FOREST
 
@@ -55,7 +55,7 @@ def measure(gateway: Gateway, connections: int, seconds: float) -> tuple[Spent, 
     """Spent a request: by stage, and by thread."""
     before = stage_seconds(gateway), thread_seconds(gateway.pid)
     own = time.process_time()
-    load = asyncio.run(drive(gateway.port, request_of(gateway.token(), FOREST), connections, seconds))
+    load = asyncio.run(drive(gateway.port, build_request(gateway.token(), FOREST), connections, seconds))
     own = time.process_time() - own
     each = 1000 / len(load.durations)
     threads = _passed(before[1], thread_seconds(gateway.pid), each) | {_LOAD: own * each}

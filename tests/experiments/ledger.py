@@ -26,7 +26,7 @@ from uuid import uuid4
 import psycopg
 from sqlalchemy import create_engine, text
 
-from bench.load import Load, drive, request_of
+from bench.load import Load, build_request, drive
 from tests.support import postgres
 from tests.support.gateway import Gateway, make_gateway
 from tests.support.paths import FOREST
@@ -71,7 +71,7 @@ class TrackedGateway:
 
     def renew_token(self) -> None:
         """Fetch a token for the next experiment, before the database fails."""
-        self.request = request_of(self.gateway.token(), FOREST)
+        self.request = build_request(self.gateway.token(), FOREST)
 
     def load(self, seconds: float) -> Load:
         load = asyncio.run(drive(self.gateway.port, self.request, CONNECTIONS, seconds))

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from bench.load import Load, drive, request_of
+from bench.load import Load, build_request, drive
 from tests.support.gateway import Gateway, running_gateway
 from tests.support.paths import FOREST
 
@@ -44,7 +44,7 @@ class Watch:
 
 async def load_and_watch(gateway: Gateway, connections: int, seconds: float, rate: float) -> tuple[Load, Watch]:
     watch = Watch()
-    loading = drive(gateway.port, request_of(gateway.token(), FOREST), connections, seconds, again=True, rate=rate)
+    loading = drive(gateway.port, build_request(gateway.token(), FOREST), connections, seconds, again=True, rate=rate)
     load, _ = await asyncio.gather(loading, watch.measure(gateway, seconds))
     return load, watch
 

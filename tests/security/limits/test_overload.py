@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from bench.load import Load, drive, request_of
+from bench.load import Load, build_request, drive
 from tests.support.gateway import Gateway
 from tests.support.paths import FOREST
 from tests.support.polling import wait_until
@@ -32,7 +32,7 @@ def wait_until_overloaded(gateway: Gateway) -> None:
 def test_admitted_requests_stay_fast_under_overload(gateway: Gateway) -> None:
     """T26: at ten times capacity admitted requests wait little, others are a 503 with Retry-After; /livez responds."""
     client = gateway.client()
-    request = request_of(gateway.token(), FOREST)
+    request = build_request(gateway.token(), FOREST)
 
     def load(connections: int, seconds: float, rate: float) -> Load:
         return asyncio.run(drive(gateway.port, request, connections, seconds, rate=rate))
@@ -61,7 +61,7 @@ def test_admitted_requests_stay_fast_under_overload(gateway: Gateway) -> None:
 def test_a_busy_caller_does_not_starve_another(gateway: Gateway) -> None:
     """T26: while one caller sends ten times what fits, nearly every request of another caller is served."""
     gateway.add_user("ben")
-    request, other = request_of(gateway.token("ana"), FOREST), gateway.client("ben")
+    request, other = build_request(gateway.token("ana"), FOREST), gateway.client("ben")
     with ThreadPoolExecutor(1) as pool:
         loading = pool.submit(asyncio.run, drive(gateway.port, request, 20, 7, rate=50))
         wait_until_overloaded(gateway)
