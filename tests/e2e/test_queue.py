@@ -54,7 +54,7 @@ def test_a_deadline_that_cannot_be_met_is_rejected_at_once(slow: Gateway) -> Non
         assert predict(invalid).status_code == 422
 
 
-def test_a_queued_build_request_a_disconnected_caller_is_dropped(slow: Gateway) -> None:
+def test_a_queued_request_of_a_disconnected_caller_is_dropped(slow: Gateway) -> None:
     """An image whose sender disconnects while it is queued is never decoded or charged, and is recorded as a 499."""
     client, token = slow.client(), slow.token()
     with ThreadPoolExecutor(1) as pool:

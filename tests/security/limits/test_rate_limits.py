@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from api.rate_limits.shared import REDIS_WAIT_S
+from api.rate_limits.redis_windows import REPLY_LIMIT_S
 from tests.support.gateway import TIMEOUT_S, Gateway
 from tests.support.paths import FOREST
 from tests.support.polling import wait_until
@@ -84,7 +84,7 @@ def test_an_outage_of_redis_halves_the_rate_and_blocks_no_request(
         predicting, slowest = pool.submit(predict_at, [gateway.base_url], token, 40), 0.0
         while not predicting.done():
             slowest = max(slowest, client.get("/livez").elapsed.total_seconds())
-    assert slowest < REDIS_WAIT_S  # an event loop that waited for Redis would delay /livez by as much
+    assert slowest < REPLY_LIMIT_S  # an event loop that waited for Redis would delay /livez by as much
     responses = predicting.result()
     assert count_statuses(responses) == {200: 20, 429: 20}
     assert {response.headers["RateLimit-Policy"] for response in responses} == {'"predict";q=20;w=3600'}
