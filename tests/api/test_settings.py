@@ -1,4 +1,4 @@
-"""Settings: one reader, listed in full, refused in one line."""
+"""Settings: documented completely, and rejected with one line that names the setting."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from api.settings import Settings, load_settings
 EXAMPLE = Path(__file__).parents[2] / ".env.example"
 
 
-def _names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+def list_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _names(field.annotation, f"{prefix}{name}__".upper())
+            yield from list_names(field.annotation, f"{prefix}{name}__".upper())
         else:
             yield f"{prefix}{name}".upper()
 
 
 def test_example_lists_every_setting() -> None:
-    """.env.example names the settings, all of them and no others."""
+    """.env.example lists every setting, and nothing else."""
     listed = re.findall(r"^([A-Z_]+)=", EXAMPLE.read_text(), re.MULTILINE)
-    assert sorted(listed) == sorted(_names(Settings))
+    assert sorted(listed) == sorted(list_names(Settings))
 
 
 def test_example_shows_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     """The values in .env.example are the defaults."""
-    for name in _names(Settings):
+    for name in list_names(Settings):
         monkeypatch.delenv(name, raising=False)
     assert Settings(_env_file=EXAMPLE) == Settings(_env_file=None)
 
 
 def test_example_comments_every_setting() -> None:
-    """A comment stands above each setting, or above the group it begins."""
+    """Every group of settings begins with a comment."""
     for block in EXAMPLE.read_text().split("\n\n"):
         assert block.startswith("#"), block
 
@@ -52,8 +52,8 @@ def test_example_comments_every_setting() -> None:
         ("LIMITS__PREDICT", "many"),
     ],
 )
-def test_bad_setting_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str) -> None:
-    """A setting that cannot be used, or that does not exist, is named in one line."""
+def test_invalid_setting_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str) -> None:
+    """An invalid or unknown setting is rejected with one line that names it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=f"^{name}: ") as caught:
@@ -61,8 +61,8 @@ def test_bad_setting_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, n
     assert "\n" not in str(caught.value)
 
 
-def test_errors_do_not_repeat_values(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A refused value is not repeated: it may be a secret in the wrong place."""
+def test_errors_do_not_contain_values(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The error does not contain the rejected value, which may be a misplaced secret."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AUTH__SIGNING_ALGORITHM", "hunter2hunter2")
     with pytest.raises(SettingsError) as caught:
@@ -71,21 +71,21 @@ def test_errors_do_not_repeat_values(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 def test_missing_key_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without a signing key the gateway says which setting is missing and how to make one."""
+    """Without a signing key the error names the setting and the command that generates a key."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SettingsError, match=r"AUTH__SIGNING_KEY.*atalaya secrets init"):
         Settings(_env_file=None).signing_keys()
 
 
 def test_documentation_is_off_in_production() -> None:
-    """The documentation pages are on in development, off in production, and as set when set."""
+    """The documentation pages are on in development and off in production, unless DOCS decides."""
     assert Settings(_env_file=None).docs_enabled
     assert not Settings(_env_file=None, environment="production").docs_enabled
     assert Settings(_env_file=None, environment="production", docs=True).docs_enabled
 
 
-def test_secrets_do_not_print() -> None:
-    """The settings' representation shows no key and no database password."""
+def test_secrets_are_not_printed() -> None:
+    """The representation of the settings contains neither keys nor the database password."""
     settings = Settings(_env_file=None, database_url="postgresql://u:sesame@h/n", auth={"signing_key": "open-sesame"})
     assert "sesame" not in repr(settings)
 
@@ -110,8 +110,8 @@ def test_secrets_do_not_print() -> None:
         ),
     ],
 )
-def test_a_bad_issuer_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, issuers: str, named: str) -> None:
-    """An outside issuer that is incomplete, insecure, unknown in part or listed twice is named in one line."""
+def test_invalid_issuer_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, issuers: str, named: str) -> None:
+    """An external issuer that is incomplete, insecure, listed twice or has an unknown field is named."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AUTH__ISSUERS", issuers)
     with pytest.raises(SettingsError, match=f"^{named}(__.*)?: ") as caught:

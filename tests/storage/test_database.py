@@ -1,3 +1,5 @@
+"""Engines, transactions and migrations of both kinds of database."""
+
 from __future__ import annotations
 
 import asyncio
@@ -21,12 +23,12 @@ from storage.migrations import alembic_config, migrate
 from storage.transactions import ping
 
 
-def tables(connection: Connection) -> set[str]:
+def list_tables(connection: Connection) -> set[str]:
     return set(inspect(connection).get_table_names())
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("url", "expected"),
     [
         ("postgres://u:p@host:1/db?sslmode=require", "postgresql+psycopg://u:p@host:1/db?sslmode=require"),
         ("postgresql://host/db", "postgresql+psycopg://host/db"),
@@ -36,28 +38,28 @@ def tables(connection: Connection) -> set[str]:
         ("sqlite+aiosqlite:///users.db", "sqlite+aiosqlite:///users.db"),
     ],
 )
-def test_a_platform_s_url_names_an_asynchronous_driver(given: str, expected: str) -> None:
-    """The URLs that platforms hand out are taken as they are."""
-    assert async_url(given) == expected
+def test_async_url_names_the_asynchronous_driver(url: str, expected: str) -> None:
+    """The URLs that platforms provide work unchanged."""
+    assert async_url(url) == expected
 
 
 @pytest.mark.parametrize("url", ["", "users.db", "mysql://u:secret@h/db", "postgresql+asyncpg://u:secret@h/db"])
-def test_another_database_is_refused(url: str) -> None:
-    """A URL of an unknown kind is refused without repeating its password."""
-    with pytest.raises(DatabaseUnavailable, match="DATABASE_URL") as refused:
+def test_unsupported_database_is_rejected(url: str) -> None:
+    """A URL of an unsupported kind is rejected with an error that does not contain its password."""
+    with pytest.raises(DatabaseUnavailable, match="DATABASE_URL") as caught:
         open_engine(url)
-    assert "secret" not in str(refused.value)
+    assert "secret" not in str(caught.value)
 
 
-def test_an_unreadable_url_is_refused() -> None:
-    """A URL that cannot be parsed is refused without repeating it."""
-    with pytest.raises(DatabaseUnavailable, match="DATABASE_URL") as refused:
+def test_malformed_url_is_rejected() -> None:
+    """A malformed URL is rejected with an error that does not contain its password."""
+    with pytest.raises(DatabaseUnavailable, match="DATABASE_URL") as caught:
         open_engine("postgresql://u:secret@host:port/db")
-    assert "secret" not in str(refused.value)
+    assert "secret" not in str(caught.value)
 
 
-async def test_migrations_make_what_the_code_expects(engine: AsyncEngine) -> None:
-    """After migrating, the database does not differ from the tables in the code."""
+async def test_migrations_match_the_tables_in_the_code(engine: AsyncEngine) -> None:
+    """After all migrations, Alembic finds no difference between the database and the tables in the code."""
 
     def differences(connection: Connection) -> object:
         return compare_metadata(MigrationContext.configure(connection), metadata)
@@ -66,93 +68,93 @@ async def test_migrations_make_what_the_code_expects(engine: AsyncEngine) -> Non
         assert await connection.run_sync(differences) == []
 
 
-async def test_migrations_go_back(engine: AsyncEngine) -> None:
-    """Every migration can be undone, and done again."""
+async def test_migrations_are_reversible(engine: AsyncEngine) -> None:
+    """Every migration can be reverted and applied again."""
     async with engine.begin() as connection:
         await connection.run_sync(lambda sync: command.downgrade(alembic_config(sync, auth.MIGRATIONS), "base"))
-        assert await connection.run_sync(tables) == {"alembic_version"}
+        assert await connection.run_sync(list_tables) == {"alembic_version"}
     await migrate(engine, auth.MIGRATIONS)
     async with engine.connect() as connection:
-        assert await connection.run_sync(tables) == {"alembic_version", *metadata.tables}
+        assert await connection.run_sync(list_tables) == {"alembic_version", *metadata.tables}
 
 
-async def test_migrating_twice_changes_nothing(engine: AsyncEngine) -> None:
-    """A start on a current database leaves it as it is."""
+async def test_current_database_is_not_changed(engine: AsyncEngine) -> None:
+    """Migrating a current database changes nothing."""
     await migrate(engine, auth.MIGRATIONS)
     async with engine.connect() as connection:
         assert (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalars().all() == ["0002"]
 
 
-async def test_processes_that_start_together_migrate_once(database_url: str) -> None:
-    """Of eight starts at the same moment on an empty database, none fails."""
+async def test_concurrent_migrations_succeed(database_url: str) -> None:
+    """Eight processes can migrate an empty database at the same time, and none fails."""
     engines = [open_engine(database_url) for _ in range(8)]
     try:
         await asyncio.gather(*(migrate(engine, auth.MIGRATIONS) for engine in engines))
         async with engines[0].connect() as connection:
-            assert await connection.run_sync(tables) == {"alembic_version", *metadata.tables}
+            assert await connection.run_sync(list_tables) == {"alembic_version", *metadata.tables}
     finally:
         for engine in engines:
             await engine.dispose()
 
 
-async def test_a_failed_migration_leaves_nothing(database_url: str) -> None:
-    """Tables are made in one transaction, on SQLite too."""
+async def test_interrupted_migration_is_rolled_back(database_url: str) -> None:
+    """All tables are created in one transaction, also on SQLite."""
     engine = open_engine(database_url)
 
-    async def interrupted() -> None:
+    async def migrate_and_fail() -> None:
         async with engine.begin() as connection:
             await connection.run_sync(lambda sync: command.upgrade(alembic_config(sync, auth.MIGRATIONS), "head"))
             raise ZeroDivisionError
 
     try:
         with pytest.raises(ZeroDivisionError):
-            await interrupted()
+            await migrate_and_fail()
         async with engine.connect() as connection:
-            assert await connection.run_sync(tables) == set()
+            assert await connection.run_sync(list_tables) == set()
     finally:
         await engine.dispose()
 
 
-async def test_sqlite_is_prepared(tmp_path: Path) -> None:
-    """SQLite writes ahead, checks foreign keys and waits 5 s for a lock; its folder is made."""
+async def test_sqlite_is_configured(tmp_path: Path) -> None:
+    """SQLite uses write-ahead logging, checks foreign keys and waits 5 s for a lock; its directory is created."""
     engine = open_engine(f"sqlite:///{tmp_path}/a/b/users.db")
     try:
         async with engine.connect() as connection:
             names = ("journal_mode", "foreign_keys", "busy_timeout")
-            found = [(await connection.execute(text(f"PRAGMA {name}"))).scalar_one() for name in names]
+            values = [(await connection.execute(text(f"PRAGMA {name}"))).scalar_one() for name in names]
     finally:
         await engine.dispose()
-    assert found == ["wal", 1, 5000]
+    assert values == ["wal", 1, 5000]
 
 
-async def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
-    """A database below a file is unavailable."""
+async def test_directory_that_cannot_be_created_makes_the_database_unavailable(tmp_path: Path) -> None:
+    """A database whose parent is a file raises DatabaseUnavailable."""
     (tmp_path / "file").touch()
     with pytest.raises(DatabaseUnavailable):
         open_engine(f"sqlite:///{tmp_path}/file/users.db")
 
 
-async def test_a_database_that_answers_is_alive(engine: AsyncEngine) -> None:
-    """A ping of a live database returns."""
+async def test_ping_succeeds_on_a_live_database(engine: AsyncEngine) -> None:
+    """A ping of a live database returns without an error."""
     await ping(engine)
 
 
-async def test_a_server_that_is_away_is_reported() -> None:
-    """A refused connection is DatabaseUnavailable for a ping and for migrations, without the password."""
+async def test_unreachable_server_is_unavailable() -> None:
+    """A refused connection raises DatabaseUnavailable from a ping and from migrations, without the password."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         engine = open_engine(f"postgresql://u:secret@127.0.0.1:{closed.getsockname()[1]}/db")
         try:
-            for attempt in (ping, migrate):
-                with pytest.raises(DatabaseUnavailable) as refused:
-                    await attempt(engine)
-                assert "secret" not in f"{refused.value} {refused.value.__cause__}"
+            for operation in (ping, migrate):
+                with pytest.raises(DatabaseUnavailable) as caught:
+                    await operation(engine)
+                assert "secret" not in f"{caught.value} {caught.value.__cause__}"
         finally:
             await engine.dispose()
 
 
-async def test_a_server_that_comes_back_is_used_again(postgres_url: str) -> None:
-    """A connection that the server dropped is replaced, not reported."""
+async def test_dropped_connection_is_replaced(postgres_url: str) -> None:
+    """A connection that the server has closed is replaced without an error."""
     engine = open_engine(postgres_url)
     try:
         await ping(engine)
@@ -166,8 +168,8 @@ async def test_a_server_that_comes_back_is_used_again(postgres_url: str) -> None
         await engine.dispose()
 
 
-async def test_a_file_that_cannot_be_opened_is_reported(tmp_path: Path) -> None:
-    """A folder where the SQLite file should be is DatabaseUnavailable."""
+async def test_sqlite_path_that_is_a_directory_is_unavailable(tmp_path: Path) -> None:
+    """An SQLite URL that names a directory raises DatabaseUnavailable."""
     engine = open_engine(f"sqlite:///{tmp_path}")
     before = set(threading.enumerate())
     try:
@@ -175,14 +177,14 @@ async def test_a_file_that_cannot_be_opened_is_reported(tmp_path: Path) -> None:
             await ping(engine)
     finally:
         await engine.dispose()
-        # The driver does not wait for its thread after a failed connection; the thread needs the loop.
+        # After a failed connection the driver leaves its thread running, which needs the event loop to end.
         for thread in set(threading.enumerate()) - before:
             thread.join()
 
 
-async def test_errors_do_not_quote_values(engine: AsyncEngine) -> None:
-    """A failing statement's message hides its parameters, password hashes among them."""
+async def test_errors_do_not_contain_parameters(engine: AsyncEngine) -> None:
+    """The message of a failed statement does not contain its parameters, such as password hashes."""
     async with engine.connect() as connection:
-        with pytest.raises(DBAPIError, match="nowhere") as refused:
+        with pytest.raises(DBAPIError, match="nowhere") as caught:
             await connection.execute(text("INSERT INTO nowhere VALUES (:hash)"), {"hash": "hush-hush"})
-    assert "hush-hush" not in str(refused.value)
+    assert "hush-hush" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Whether anything is to be migrated is known without Alembic."""
+"""Migrations: Alembic is imported only when one is missing, and a newer database is rejected."""
 
 from __future__ import annotations
 
@@ -33,32 +33,32 @@ print("alembic" in sys.modules)
 """
 
 
-def revision_files(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.glob("versions/[0-9]*.py"))
+def revision_files(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.glob("versions/[0-9]*.py"))
 
 
-def test_a_current_database_starts_without_alembic(database_url: str) -> None:
-    """The first start migrates both packages' tables; the second sees that nothing is to be done, and is quicker."""
+def test_current_database_loads_no_alembic(database_url: str) -> None:
+    """The first start imports Alembic and migrates both packages' tables; the second does not import it."""
     command = [sys.executable, "-c", START, database_url, *map(str, DIRECTORIES)]
     first, second = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(2)]
     assert (first.stdout, second.stdout) == ("True\n", "False\n")
 
 
-@pytest.mark.parametrize("folder", DIRECTORIES, ids=["auth", "monitoring"])
-async def test_files_are_named_for_their_revisions(folder: Path, tmp_path: Path) -> None:
-    """The last migration's file begins with the number that Alembic calls the head."""
+@pytest.mark.parametrize("directory", DIRECTORIES, ids=["auth", "monitoring"])
+async def test_file_names_begin_with_their_revision(directory: Path, tmp_path: Path) -> None:
+    """The name of the last migration's file begins with the revision that Alembic calls the head."""
     engine = open_engine(f"sqlite:///{tmp_path}/any.db")
     async with engine.connect() as connection:
-        config = await connection.run_sync(alembic_config, folder)
+        config = await connection.run_sync(alembic_config, directory)
     await engine.dispose()
     scripts = ScriptDirectory.from_config(config)
-    names = revision_files(folder)
+    names = revision_files(directory)
     assert names[-1].partition("_")[0] == scripts.get_current_head()
     assert len(names) == len(list(scripts.walk_revisions()))
 
 
-async def test_tables_of_a_newer_release(database_url: str) -> None:
-    """A release that has been rolled back says that the database is ahead of it, in one sentence."""
+async def test_database_of_a_newer_release_is_rejected(database_url: str) -> None:
+    """A database with an unknown revision raises DatabaseUnavailable, which mentions a newer release."""
     engine = open_engine(database_url)
     await migrate(engine, DIRECTORIES[0])
     async with engine.begin() as connection:
@@ -68,7 +68,7 @@ async def test_tables_of_a_newer_release(database_url: str) -> None:
     await engine.dispose()
 
 
-def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
-    """A path that is no file is refused before anything else is done, with its name."""
+def test_unusable_sqlite_file_is_named(tmp_path: Path) -> None:
+    """A path that is not a file is rejected with an error that names it."""
     with pytest.raises(DatabaseUnavailable, match=f"DATABASE_URL: {tmp_path} cannot be opened"):
         check_sqlite_file(f"sqlite:///{tmp_path}")

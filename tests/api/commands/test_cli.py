@@ -1,4 +1,4 @@
-"""The command line: results on standard output, one line of error, and its exit status."""
+"""The command line: results on standard output, errors as one line, and exit statuses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Command = Callable[..., int]
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
-    """Run a command in an empty folder, with the stub back end and a signing key."""
+    """Run a command in an empty directory, with the stub back end and a signing key."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MODEL__URL", "stub://")
     monkeypatch.setenv("AUTH__SIGNING_KEY", generate_signing_key("ES256"))
@@ -33,7 +33,7 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
     return run_with_input
 
 
-def _image(path: Path, color: str = "green") -> Path:
+def save_image(path: Path, color: str = "green") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (64, 64), color).save(path)
     return path
@@ -43,8 +43,8 @@ def _image(path: Path, color: str = "green") -> Path:
     "arguments",
     [["nope"], ["users", "add"], ["users", "add", "ana", "--role", "king"], ["predict"], ["serve", "--port", "x"]],
 )
-def test_wrong_usage(command: Command, capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
-    """Wrong usage is exit status 2 and one line on standard error."""
+def test_usage_error(command: Command, capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    """A usage error gives exit status 2 and one line on standard error."""
     assert command(*arguments) == 2
     output = capsys.readouterr()
     assert output.out == ""
@@ -52,8 +52,8 @@ def test_wrong_usage(command: Command, capsys: pytest.CaptureFixture[str], argum
     assert output.err.count("\n") == 1
 
 
-def test_user_life(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
-    """A user is added, listed, given another password and disabled; after that no token is to be had."""
+def test_user_life_cycle(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    """A user is added, listed, given another password and disabled, after which the user gets no token."""
     assert command("users", "add", "ana", "--role", "client", "--password-stdin", stdin=PASSWORD) == 0
     capsys.readouterr()
     assert command("users", "list", "--json") == 0
@@ -71,32 +71,32 @@ def test_user_life(command: Command, capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_user_table(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without --json people get a table."""
+    """Without --json, `users list` prints a table."""
     command("users", "add", "ana", "--role", "auditor", "--password-stdin", stdin=PASSWORD)
     assert capsys.readouterr().out == "ana (auditor): added.\n"
     assert command("users", "list") == 0
     assert "auditor" in capsys.readouterr().out
 
 
-def test_refused_password(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
-    """A refused password is one line that does not repeat it."""
+def test_rejected_password(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    """A weak password fails with one line that does not contain it."""
     assert command("users", "add", "ana", "--role", "client", "--password-stdin", stdin="tooshort") == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert "tooshort" not in error
 
 
-def test_token_needs_a_key(
+def test_token_needs_a_signing_key(
     command: Command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a signing key the setting is named."""
+    """Without a signing key, `token` fails and names the setting."""
     monkeypatch.delenv("AUTH__SIGNING_KEY")
     assert command("token", "--user", "ana", "--password-stdin", stdin=PASSWORD) == 1
     assert "AUTH__SIGNING_KEY" in capsys.readouterr().err
 
 
 def test_secrets_init(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """`secrets init` adds keys that work to a private .env, and never replaces one."""
+    """`secrets init` adds working keys to a private .env, and never replaces one."""
     monkeypatch.delenv("AUTH__SIGNING_KEY")
     file = tmp_path / ".env"
     file.write_text("PORT=8001\nAUTH__SIGNING_KEY=")
@@ -115,28 +115,28 @@ def test_secrets_init(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_predict(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """`predict` names local images without a server, as a document or as a table."""
-    image = _image(tmp_path / "a.png")
+    """`predict` classifies local images without a gateway, and prints JSON or a table."""
+    image = save_image(tmp_path / "a.png")
     assert command("predict", str(image), "--json") == 0
-    (answer,) = json.loads(capsys.readouterr().out)
-    assert set(answer) == {"image", "label", "probability"}
+    (result,) = json.loads(capsys.readouterr().out)
+    assert set(result) == {"image", "label", "probability"}
     assert command("predict", str(image)) == 0
-    assert answer["label"] in capsys.readouterr().out
+    assert result["label"] in capsys.readouterr().out
 
 
-def test_predict_tells_what_failed(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """One bad image does not keep the others from being answered, but the status is 1."""
-    image = _image(tmp_path / "a.png")
+def test_predict_reports_failed_images(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """If one image fails, `predict` still prints the others, and exits with 1."""
+    image = save_image(tmp_path / "a.png")
     assert command("predict", str(image), str(tmp_path / "missing.png"), "--json") == 1
     output = capsys.readouterr()
-    assert [set(answer) for answer in json.loads(output.out)] == [{"image", "label", "probability"}, {"image", "error"}]
+    assert [set(result) for result in json.loads(output.out)] == [{"image", "label", "probability"}, {"image", "error"}]
     assert output.err.startswith("error: 1 of 2 images failed")
 
 
 def test_evaluate(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """`evaluate` prints the figures of the contract."""
+    """`evaluate --json` prints the metrics and the number of images."""
     for name in ("beach", "forest"):
-        _image(tmp_path / "data" / "test" / name / "1.png", "white" if name == "beach" else "green")
+        save_image(tmp_path / "data" / "test" / name / "1.png", "white" if name == "beach" else "green")
     assert command("evaluate", "--data", str(tmp_path / "data"), "--json") == 0
     results = json.loads(capsys.readouterr().out)
     assert {"accuracy", "macro_f1", "ece", "n"} <= set(results)
@@ -144,29 +144,29 @@ def test_evaluate(command: Command, capsys: pytest.CaptureFixture[str], tmp_path
 
 
 def test_evaluate_without_images(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """A folder without classes is one line that says what was expected."""
+    """A directory without classes fails with one line that describes what was expected."""
     (tmp_path / "empty").mkdir()
     assert command("evaluate", "--data", str(tmp_path / "empty")) == 1
     assert "Expected" in capsys.readouterr().err
 
 
 def test_missing_folder(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
-    """A folder that is not there is one line, not a trace."""
+    """A missing directory fails with one line, without a traceback."""
     assert command("evaluate", "--data", "nowhere") == 1
     assert capsys.readouterr().err.startswith("error: ")
 
 
 def test_classify_without_a_gateway(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """A gateway that is not there is one line, too."""
-    image = _image(tmp_path / "a.png")
+    """An unreachable gateway fails with one line."""
+    image = save_image(tmp_path / "a.png")
     assert command("classify", "--url", "http://127.0.0.1:1", "--token", "x", str(image)) == 1
     assert capsys.readouterr().err.startswith("error: 1 of 1 images failed")
 
 
-def test_demo_is_refused_in_production(
+def test_demo_fails_in_production(
     command: Command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The demo resets a user's password: production refuses it."""
+    """The demo does not run in production, because it resets a user's password."""
     monkeypatch.setenv("ENVIRONMENT", "production")
     assert command("demo") == 1
     assert "production" in capsys.readouterr().err

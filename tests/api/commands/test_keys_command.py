@@ -28,27 +28,27 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Capture) ->
     return lambda *arguments: run(list(arguments))
 
 
-def test_the_life_of_a_key(command: Command, capsys: Capture) -> None:
-    """A key is made, listed without its secret, rotated and revoked."""
+def test_key_life_cycle(command: Command, capsys: Capture) -> None:
+    """A key is created, listed without its secret, rotated and revoked."""
     assert command("keys", "create", "--user", "ana", "--name", "maps", "--rate", "60/minute", "--json") == 0
-    made = json.loads(capsys.readouterr().out)
-    assert made["key"].startswith(f"atl_{made['id']}_")
-    assert (made["scopes"], made["rate"], made["user"]) == (["predict"], "60/minute", "ana")
+    created = json.loads(capsys.readouterr().out)
+    assert created["key"].startswith(f"atl_{created['id']}_")
+    assert (created["scopes"], created["rate"], created["user"]) == (["predict"], "60/minute", "ana")
     assert command("keys", "list", "--user", "ana", "--json") == 0
     listed = json.loads(capsys.readouterr().out)
-    assert listed == [{name: value for name, value in made.items() if name != "key"}]
-    assert command("keys", "rotate", made["id"], "--overlap-hours", "1", "--json") == 0
+    assert listed == [{name: value for name, value in created.items() if name != "key"}]
+    assert command("keys", "rotate", created["id"], "--overlap-hours", "1", "--json") == 0
     rotated = json.loads(capsys.readouterr().out)
-    assert rotated["key"] != made["key"]
+    assert rotated["key"] != created["key"]
     assert rotated["previous_until"]
-    assert command("keys", "revoke", made["id"], "--json") == 0
+    assert command("keys", "revoke", created["id"], "--json") == 0
     assert json.loads(capsys.readouterr().out)["revoked_at"]
-    assert command("keys", "rotate", made["id"]) == 1
+    assert command("keys", "rotate", created["id"]) == 1
     assert "revoked" in capsys.readouterr().err
 
 
-def test_the_key_alone_is_printed(command: Command, capsys: Capture) -> None:
-    """Standard output holds the key and nothing else, for scripts; people get a table of keys."""
+def test_only_the_key_is_printed(command: Command, capsys: Capture) -> None:
+    """Standard output holds only the new key, for scripts; `keys list` prints a table."""
     options = ["--scope", "predict predictions:read", "--expires-days", "7", "--address", "10.0.0.0/8"]
     more = ["--address", "::1", "--monthly-requests", "10", "--monthly-megapixels", "20"]
     assert command("keys", "create", "--user", "ana", "--name", "maps", *options, *more) == 0
@@ -77,25 +77,25 @@ def test_the_key_alone_is_printed(command: Command, capsys: Capture) -> None:
         (["--monthly-requests", "-1"], 2, "--monthly-requests"),
     ],
 )
-def test_unfit_options(command: Command, capsys: Capture, options: list[str], status: int, word: str) -> None:
-    """An option that does not fit is one line that names it."""
+def test_invalid_options(command: Command, capsys: Capture, options: list[str], status: int, word: str) -> None:
+    """An invalid option is rejected with one line that names it."""
     assert command("keys", "create", "--user", "ana", "--name", "maps", *options) == status
     error = capsys.readouterr().err
     assert word in error
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("act", ["rotate", "revoke"])
-def test_an_unknown_key(command: Command, capsys: Capture, act: str) -> None:
-    """A key that is not there is one line."""
-    assert command("keys", act, "nonsense") == 1
+@pytest.mark.parametrize("action", ["rotate", "revoke"])
+def test_unknown_key(command: Command, capsys: Capture, action: str) -> None:
+    """An unknown key id fails with one line."""
+    assert command("keys", action, "nonsense") == 1
     assert "no such API key" in capsys.readouterr().err
 
 
-def test_without_an_id_the_signing_key_is_rotated(
+def test_rotate_without_id_rotates_the_signing_key(
     command: Command, capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """`keys rotate` alone puts a new signing key in front of the old one."""
+    """`keys rotate` without an id adds a new signing key to the old ones."""
     path = tmp_path / "keys.pem"
     path.write_text(generate_signing_key("ES256"))
     monkeypatch.setenv("AUTH__SIGNING_KEY_FILE", str(path))
@@ -107,6 +107,6 @@ def test_without_an_id_the_signing_key_is_rotated(
 
 
 def test_classify_needs_a_credential(command: Command, capsys: Capture) -> None:
-    """Without a token and without a key `classify` is wrongly used."""
+    """`classify` without a token or key is a usage error."""
     assert command("classify", "--url", "http://127.0.0.1:1", "a.png") == 2
     assert "--key" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`atalaya users` and `atalaya token`, for users who change."""
+"""`atalaya users` and `atalaya token`: changes of users."""
 
 from __future__ import annotations
 
@@ -42,48 +42,48 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Capt
     return run_with_input
 
 
-def _token(command: Command, *more: str) -> int:
-    return command("token", "--user", "ana", "--password-stdin", *more)[0]
+def request_token(command: Command, *options: str) -> int:
+    return command("token", "--user", "ana", "--password-stdin", *options)[0]
 
 
-def test_a_disabled_user_is_enabled(command: Command) -> None:
-    """Who was disabled can log in again once enabled."""
+def test_disabled_user_is_enabled(command: Command) -> None:
+    """A disabled user cannot log in until the user is enabled again."""
     assert command("users", "disable", "ana")[0] == 0
-    assert _token(command) == 1
+    assert request_token(command) == 1
     status, printed, _ = command("users", "enable", "ana", "--json")
     assert (status, json.loads(printed)["disabled_at"]) == (0, None)
-    assert _token(command) == 0
+    assert request_token(command) == 0
 
 
-def test_a_role_is_set(command: Command) -> None:
-    """The new role is printed and decides what a token may have."""
+def test_role_is_set(command: Command) -> None:
+    """The new role is printed, and limits the scopes of tokens."""
     assert command("users", "role", "ana", "--role", "auditor")[:2] == (0, "ana (auditor): role set.\n")
-    assert _token(command, "--scope", "audit:read") == 0
-    assert _token(command, "--scope", "predict") == 1
+    assert request_token(command, "--scope", "audit:read") == 0
+    assert request_token(command, "--scope", "predict") == 1
     assert command("users", "role", "ana", "--role", "king")[0] == 2
     assert command("users", "role", "nobody", "--role", "client")[0] == 1
 
 
-def test_one_time_codes_are_asked_for_and_reset(command: Command) -> None:
-    """A user with codes needs one here too; `totp-reset` lets the user in without."""
-    totp = asyncio.run(_enrol(load_settings()))
+def test_one_time_codes_are_required_and_reset(command: Command) -> None:
+    """A user with one-time codes needs one for `atalaya token`, until `totp-reset` removes them."""
+    totp = asyncio.run(enrol(load_settings()))
     status, _, error = command("token", "--user", "ana", "--password-stdin")
     assert (status, "one-time code" in error) == (1, True)
-    assert _token(command, "--totp", "abcdef") == 1
-    assert _token(command, "--totp", totp.at(datetime.now(UTC) + timedelta(seconds=30))) == 0
+    assert request_token(command, "--totp", "abcdef") == 1
+    assert request_token(command, "--totp", totp.at(datetime.now(UTC) + timedelta(seconds=30))) == 0
     assert command("users", "totp-reset", "ana")[:2] == (0, "ana (client): one-time codes removed.\n")
-    assert _token(command) == 0
+    assert request_token(command) == 0
 
 
 @pytest.mark.parametrize("arguments", [("disable", "ana"), ("role", "ana", "--role", "client")])
-def test_the_last_administrator_needs_force(command: Command, arguments: tuple[str, ...]) -> None:
+def test_last_administrator_needs_force(command: Command, arguments: tuple[str, ...]) -> None:
     """A command that would remove the last enabled administrator fails and suggests `--force`, which allows it."""
     assert command("users", "role", "ana", "--role", "admin")[0] == 0
     status, printed, error = command("users", *arguments)
     assert (status, printed) == (1, "")
     assert "Make another user an admin first." in error
     assert "--force" in error
-    assert _token(command) == 0
+    assert request_token(command) == 0
     assert command("users", *arguments, "--force")[0] == 0
     assert command("users", "enable", "ana")[0] == 0
     assert command("users", "role", "ana", "--role", "admin")[0] == 0
@@ -107,16 +107,16 @@ def test_unknown_and_impossible_users_are_errors(command: Command) -> None:
         assert (status, "a-z 0-9" in error) == (1, True)
 
 
-def test_a_password_is_set(command: Command) -> None:
+def test_password_is_set(command: Command) -> None:
     """`passwd` replaces the password; the command leaves no hashing thread behind."""
     assert command("users", "passwd", "ana", "--password-stdin", stdin="walnut ferry quiet lamp")[0] == 0
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("password")]
-    assert _token(command) == 1
+    assert request_token(command) == 1
     assert command("token", "--user", "ana", "--password-stdin", stdin="walnut ferry quiet lamp")[0] == 0
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("password")]
 
 
-async def _enrol(settings: Settings) -> pyotp.TOTP:
+async def enrol(settings: Settings) -> pyotp.TOTP:
     engine = open_engine(settings.database_url.get_secret_value())
     codes = one_time_codes(engine, settings)
     ana = (await UserStore(engine).list())[0]

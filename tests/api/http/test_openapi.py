@@ -1,4 +1,4 @@
-"""What the OpenAPI document promises, where it once was wrong."""
+"""What the OpenAPI document promises, and that the gateway keeps it."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-OTHER_FORMS = ("/auth/token", "/auth/revoke", "/auth/introspect", "/readyz")
+OTHER_SCHEMAS = ("/auth/token", "/auth/revoke", "/auth/introspect", "/readyz")
 
 
 @pytest.fixture
 def document(client: TestClient) -> dict[str, Any]:
-    told: dict[str, Any] = client.get("/openapi.json").json()
-    return told
+    document: dict[str, Any] = client.get("/openapi.json").json()
+    return document
 
 
-def test_every_refusal_is_documented_as_a_problem(document: dict[str, Any]) -> None:
-    """Outside the OAuth endpoints and the readiness, whatever is refused is documented in one form."""
+def test_errors_are_documented_as_problems(document: dict[str, Any]) -> None:
+    """Except for OAuth and readiness, every error response is documented as a problem document."""
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            refusals = {status: answer for status, answer in operation["responses"].items() if status >= "400"}
-            assert {"400", "421", "431"} <= set(refusals), (method, path)
-            if path not in OTHER_FORMS:
-                kinds = {kind for answer in refusals.values() for kind in answer["content"]}
+            errors = {status: response for status, response in operation["responses"].items() if status >= "400"}
+            assert {"400", "421", "431"} <= set(errors), (method, path)
+            if path not in OTHER_SCHEMAS:
+                kinds = {kind for response in errors.values() for kind in response["content"]}
                 assert kinds == {"application/problem+json"}, (method, path)
 
 
-def test_no_parameter_can_be_null(document: dict[str, Any]) -> None:
-    """An address and a header have no null: what is optional is left out."""
+def test_parameters_are_not_nullable(document: dict[str, Any]) -> None:
+    """Parameters are documented without null: a client omits an optional one."""
     for operations in document["paths"].values():
         for operation in operations.values():
             for parameter in operation.get("parameters", ()):
@@ -39,31 +39,31 @@ def test_no_parameter_can_be_null(document: dict[str, Any]) -> None:
     ("path", "allowed"),
     [("/v1/keys", "GET, POST"), ("/v1/keys/x", "GET, DELETE"), ("/v1/users/x", "GET, PATCH"), ("/v1/me", "GET")],
 )
-def test_allow_names_every_method_of_the_path(client: TestClient, path: str, allowed: str) -> None:
-    """A 405 lists all that the path can be asked with, not that of one route."""
-    answer = client.request("TRACE", path)
-    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+def test_allow_lists_every_method_of_the_path(client: TestClient, path: str, allowed: str) -> None:
+    """A 405 response lists the methods of all routes of the path, not those of one."""
+    response = client.request("TRACE", path)
+    assert (response.status_code, response.headers["allow"]) == (405, allowed)
 
 
 @pytest.mark.parametrize("wrong", [True, "5", 1.5, -1])
 @pytest.mark.parametrize("field", ["monthly_megapixels", "monthly_requests", "expires_days"])
-def test_a_number_is_a_number(client: TestClient, bearer: dict[str, str], field: str, wrong: object) -> None:
-    """JSON's true and "5" are no numbers of a key's terms."""
-    answer = client.post("/v1/keys", headers=bearer, json={"name": "a", field: wrong})
-    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+def test_integers_are_integers(client: TestClient, bearer: dict[str, str], field: str, wrong: object) -> None:
+    """Where an integer is documented, true, "5", fractions and negative numbers are rejected."""
+    response = client.post("/v1/keys", headers=bearer, json={"name": "a", field: wrong})
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_request")
 
 
 @pytest.mark.parametrize("field", ["since", "until"])
-def test_a_moment_is_no_number(client: TestClient, log_in: Any, field: str) -> None:
-    """A number is not taken for seconds since 1970 where a date and a time are documented."""
-    answer = client.get("/v1/audit", headers=log_in(client, "olga"), params={field: "0.5"})
-    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+def test_times_are_not_numbers(client: TestClient, log_in: Any, field: str) -> None:
+    """Where a date and time are documented, a number is rejected instead of read as seconds since 1970."""
+    response = client.get("/v1/audit", headers=log_in(client, "olga"), params={field: "0.5"})
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_request")
 
 
-def test_a_form_in_a_charset_that_fails_is_refused(client: TestClient, bearer: dict[str, str]) -> None:
-    """A form may name any of Python's codecs; one that is no character set, or takes minutes, is a 400."""
+def test_form_with_unusable_charset_is_rejected(client: TestClient, bearer: dict[str, str]) -> None:
+    """A form with a charset that is a slow or failing Python codec is rejected with 400."""
     body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nx\r\n--b--\r\n'
     for charset in ("undefined", "punycode", "idna"):
         headers = {**bearer, "Content-Type": f"multipart/form-data; boundary=b; charset={charset}"}
-        answer = client.post("/v1/predictions", headers=headers, content=body)
-        assert (answer.status_code, answer.json()["code"]) == (400, "bad_form")
+        response = client.post("/v1/predictions", headers=headers, content=body)
+        assert (response.status_code, response.json()["code"]) == (400, "bad_form")

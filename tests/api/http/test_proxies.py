@@ -1,4 +1,4 @@
-"""What a proxy says counts from a trusted one; a host name counts when it is listed."""
+"""Headers of trusted proxies, and host names that the gateway serves."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from api.http.proxies import TrustedProxies
 NETWORKS = (ip_network("10.0.0.0/8"), ip_network("2001:db8::/32"))
 
 
-class Seen:
-    """An application that keeps the last request's scope."""
+class RecordingApp:
+    """An application that stores the last request's scope."""
 
     scope: Scope
 
@@ -29,12 +29,12 @@ class Seen:
         await send({"type": "http.response.body"})
 
 
-async def seen(peer: str, headers: list[tuple[str, str]]) -> Scope:
-    """What comes through of a request from `peer`."""
-    app = Seen()
+async def send_through(peer: str, headers: list[tuple[str, str]]) -> Scope:
+    """Send a request from `peer` through the middleware; returns the scope behind it."""
+    app = RecordingApp()
     transport = httpx.ASGITransport(TrustedProxies(app, networks=NETWORKS), client=(peer, 1234))
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
-        await client.get("/", headers=[(name, value.encode("latin-1")) for name, value in headers])
+        await client.get("/", headers=[(name.encode(), value.encode("latin-1")) for name, value in headers])
     return app.scope
 
 
@@ -59,9 +59,9 @@ async def seen(peer: str, headers: list[tuple[str, str]]) -> Scope:
         ("203.0.113.1", ["10.0.0.1"], "203.0.113.1"),
     ],
 )
-async def test_the_client_is_the_right_most_untrusted_hop(peer: str, forwarded: list[str], client: str) -> None:
-    """Only what trusted proxies have added is walked back; what a client wrote before it changes nothing."""
-    scope = await seen(peer, [("X-Forwarded-For", value) for value in forwarded])
+async def test_client_is_the_right_most_untrusted_hop(peer: str, forwarded: list[str], client: str) -> None:
+    """The client is the right-most untrusted hop; what a client has put in front of it has no effect."""
+    scope = await send_through(peer, [("X-Forwarded-For", value) for value in forwarded])
     assert scope["client"][0] == client
 
 
@@ -74,43 +74,43 @@ async def test_the_client_is_the_right_most_untrusted_hop(peer: str, forwarded: 
         ("6.6.6.6", "https", "http"),
     ],
 )
-async def test_the_scheme_is_the_proxy_s_word(peer: str, proto: str, scheme: str) -> None:
-    """X-Forwarded-Proto counts from a trusted proxy, and only as http or https."""
-    assert (await seen(peer, [("X-Forwarded-Proto", proto)]))["scheme"] == scheme
+async def test_scheme_comes_from_a_trusted_proxy(peer: str, proto: str, scheme: str) -> None:
+    """X-Forwarded-Proto has an effect only from a trusted proxy, and only as http or https."""
+    assert (await send_through(peer, [("X-Forwarded-Proto", proto)]))["scheme"] == scheme
 
 
 @pytest.mark.parametrize("peer", ["10.0.0.1", "6.6.6.6"])
-async def test_nothing_behind_sees_the_headers(peer: str) -> None:
-    """Forwarding headers end here, so that no other code can believe them."""
+async def test_forwarding_headers_are_removed(peer: str) -> None:
+    """The middleware removes forwarding headers, so that no other code can trust them."""
     names = ("Forwarded", "X-Real-IP", "CF-Connecting-IP", "True-Client-IP", "X-Forwarded-Host", "Client-Cert")
-    scope = await seen(peer, [(name, "6.6.6.6") for name in names])
-    left = {name.decode() for name, _ in scope["headers"]}
-    assert left.isdisjoint(name.lower() for name in names)
+    scope = await send_through(peer, [(name, "6.6.6.6") for name in names])
+    remaining = {name.decode() for name, _ in scope["headers"]}
+    assert remaining.isdisjoint(name.lower() for name in names)
 
 
 def certificates(scope: Scope) -> Any:
     return scope.get("extensions", {}).get("tls", {}).get("client_cert_chain")
 
 
-async def test_a_certificate_comes_from_a_trusted_proxy() -> None:
-    """RFC 9440's header becomes ASGI's TLS extension; from others, or malformed, it is nothing."""
+async def test_certificate_comes_from_a_trusted_proxy() -> None:
+    """A trusted proxy's Client-Cert header becomes ASGI's TLS extension; other peers' and malformed ones do not."""
     value = f":{base64.b64encode(b'der').decode()}:"
-    assert certificates(await seen("10.0.0.1", [("Client-Cert", value)])) == [ssl.DER_cert_to_PEM_cert(b"der")]
-    assert certificates(await seen("6.6.6.6", [("Client-Cert", value)])) is None
+    assert certificates(await send_through("10.0.0.1", [("Client-Cert", value)])) == [ssl.DER_cert_to_PEM_cert(b"der")]
+    assert certificates(await send_through("6.6.6.6", [("Client-Cert", value)])) is None
     for malformed in ("", ":", "::", ":!:", ":é:", value[1:], "der"):
-        assert not certificates(await seen("10.0.0.1", [("Client-Cert", malformed)]))
+        assert not certificates(await send_through("10.0.0.1", [("Client-Cert", malformed)]))
 
 
-async def test_two_certificates_are_none() -> None:
-    """A client's Client-Cert in front of the proxy's own does not win."""
+async def test_two_certificates_are_rejected() -> None:
+    """If a client adds a Client-Cert header to the proxy's, neither counts."""
     values = [f":{base64.b64encode(der).decode()}:" for der in (b"stolen", b"genuine")]
-    assert not certificates(await seen("10.0.0.1", [("Client-Cert", value) for value in values]))
+    assert not certificates(await send_through("10.0.0.1", [("Client-Cert", value) for value in values]))
 
 
 @pytest.mark.parametrize(("peer", "chain"), [("10.0.0.1", []), ("6.6.6.6", ["the peer's"])])
-async def test_the_certificate_of_a_proxy_is_no_caller_s(peer: str, chain: list[str]) -> None:
-    """A trusted proxy that presents a certificate itself lends it to nobody; other peers speak for themselves."""
-    app = Seen()
+async def test_certificate_of_a_proxy_is_not_the_clients(peer: str, chain: list[str]) -> None:
+    """The certificate of a trusted proxy's own connection is not the client's; other peers' certificates are."""
+    app = RecordingApp()
 
     async def proxy(scope: Scope, receive: Receive, send: Send) -> None:
         scope["extensions"] = {"tls": {"client_cert_chain": ["the peer's"]}}
@@ -133,21 +133,21 @@ async def test_the_certificate_of_a_proxy_is_no_caller_s(peer: str, chain: list[
         ("", ""),
     ],
 )
-def test_a_name_has_no_port(authority: str, name: str) -> None:
-    """The port, the case and a final dot do not belong to the name."""
+def test_host_name_has_no_port(authority: str, name: str) -> None:
+    """The port and a final dot are removed, and the name is in lower case."""
     assert host_name(authority) == name
 
 
 @pytest.mark.parametrize("host", ["evil.example", "testserver.evil.example", "eviltestserver", "", "testserver@evil"])
-def test_another_host_is_refused(client: TestClient, host: str) -> None:
-    """A name that is not listed gets 421, a request id and a sentence that says what to do; probes need no name."""
-    answer = client.get("/v1/me", headers={"Host": host})
-    assert (answer.status_code, answer.json()["code"]) == (421, "host_not_allowed")
-    assert "ALLOWED_HOSTS" in answer.json()["detail"]
-    assert answer.headers["x-request-id"]
+def test_unknown_host_is_rejected(client: TestClient, host: str) -> None:
+    """A host that is not allowed gets 421 with a request id and advice; probes may use any host."""
+    response = client.get("/v1/me", headers={"Host": host})
+    assert (response.status_code, response.json()["code"]) == (421, "host_not_allowed")
+    assert "ALLOWED_HOSTS" in response.json()["detail"]
+    assert response.headers["x-request-id"]
     assert client.get("/livez", headers={"Host": host}).status_code == 200
 
 
-def test_a_listed_host_is_served(client: TestClient) -> None:
-    """The port and the case of a listed name do not matter."""
+def test_allowed_host_is_served(client: TestClient) -> None:
+    """The port and the case of an allowed host do not matter."""
     assert client.get("/v1/me", headers={"Host": "TestServer:1"}).status_code == 401

@@ -1,0 +1,169 @@
+"""What all responses have in common, and the small routes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from api.prediction.admission import MAX_BODY_BYTES
+from api.settings import Environment
+
+
+class FakeReporter:
+    """Stores the errors that it receives."""
+
+    def __init__(self) -> None:
+        self.captured: list[tuple[BaseException, Mapping[str, str]]] = []
+
+    def capture(self, error: BaseException, tags: Mapping[str, str]) -> None:
+        self.captured.append((error, tags))
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [("GET", "/nowhere", 404, "not_found"), ("DELETE", "/v1/predictions", 405, "method_not_allowed")],
+)
+def test_unknown_paths_and_methods(client: TestClient, method: str, path: str, status: int, code: str) -> None:
+    """An unknown path and an unsupported method are answered with problem documents."""
+    response = client.request(method, path)
+    assert response.status_code == status
+    assert response.json() == {
+        "type": f"urn:atalaya:problem:{code}",
+        "title": response.json()["title"],
+        "status": status,
+        "detail": response.json()["detail"],
+        "code": code,
+        "request_id": response.headers["X-Request-ID"],
+    }
+
+
+@pytest.mark.parametrize("path", ["/livez", "/nowhere", "/v1/me"])
+def test_security_headers(client: TestClient, path: str) -> None:
+    """Every response forbids content sniffing, framing and caching."""
+    headers = client.get(path).headers
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert headers["Cache-Control"] == "no-store"
+
+
+def test_production_requires_https(make_client: Any) -> None:
+    """In production, responses tell browsers to use HTTPS."""
+    response = make_client(environment=Environment.PRODUCTION).get("/livez")
+    assert response.headers["Strict-Transport-Security"].startswith("max-age=")
+
+
+def test_request_id_is_kept(client: TestClient) -> None:
+    """A request id that is safe to log is returned unchanged."""
+    assert client.get("/livez", headers={"X-Request-ID": "trace-0123456789"}).headers["X-Request-ID"] == (
+        "trace-0123456789"
+    )
+
+
+@pytest.mark.parametrize("request_id", ["short", "x" * 65, 'a"b{}c: d', "ünïcödé-id".encode().decode("latin-1")])
+def test_unsafe_request_id_is_replaced(client: TestClient, request_id: str) -> None:
+    """A request id that is not safe to log is replaced."""
+    response = client.get("/livez", headers={b"X-Request-ID": request_id.encode("latin-1")})
+    assert response.headers["X-Request-ID"] != request_id
+
+
+def test_announced_body_over_the_limit(client: TestClient, bearer: dict[str, str]) -> None:
+    """A body with a Content-Length over the limit is rejected before it is read."""
+    headers = {**bearer, "Content-Type": "image/jpeg", "Content-Length": str(MAX_BODY_BYTES + 1)}
+    response = client.post("/v1/predictions", headers=headers, content=b"x")
+    assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
+    assert response.headers["X-Request-ID"] == response.json()["request_id"]
+
+
+def test_streamed_body_over_the_limit(client: TestClient, bearer: dict[str, str]) -> None:
+    """A body without a Content-Length is rejected once it exceeds the limit."""
+    chunk = bytes(1024 * 1024)
+    chunks = MAX_BODY_BYTES // len(chunk) + 2
+    response = client.post(
+        "/v1/predictions",
+        headers={**bearer, "Content-Type": "image/jpeg"},
+        content=(chunk for _ in range(chunks)),
+    )
+    assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
+
+
+def test_unexpected_error(make_client: Any) -> None:
+    """An unexpected error is answered with a 500 that does not reveal the cause, and reported with the request id."""
+    reporter = FakeReporter()
+    client = make_client(raise_errors=False, reporter=reporter)
+
+    async def fail() -> None:
+        raise ZeroDivisionError("the secret cause")
+
+    client.app.add_api_route("/fail", fail)
+    response = client.get("/fail")
+    assert (response.status_code, response.json()["code"]) == (500, "internal_error")
+    assert "secret" not in response.text
+    ((error, tags),) = reporter.captured
+    assert isinstance(error, ZeroDivisionError)
+    assert tags == {"request_id": response.headers["X-Request-ID"], "route": "/fail"}
+
+
+def test_readiness_names_its_checks(client: TestClient) -> None:
+    """/readyz returns the state of each dependency."""
+    response = client.get("/readyz")
+    assert response.status_code == 200
+    assert response.json() == {"status": "ready", "checks": {"database": "ok", "ledger": "ok", "model": "ok"}}
+
+
+def test_me(client: TestClient, bearer: dict[str, str]) -> None:
+    """/v1/me returns the caller's name and role."""
+    body = client.get("/v1/me", headers=bearer).json()
+    assert (body["name"], body["role"]) == ("ana", "client")
+
+
+@pytest.mark.parametrize(("name", "status"), [("ana", 403), ("olga", 200)])
+def test_metrics_need_their_scope(client: TestClient, log_in: Any, name: str, status: int) -> None:
+    """/metrics requires the scope `metrics:read`."""
+    assert client.get("/metrics", headers=log_in(client, name)).status_code == status
+
+
+def test_metrics_contain_route_templates(client: TestClient, log_in: Any) -> None:
+    """A request is counted under its route's template or, if no route matches, under `unmatched`."""
+    client.get("/livez")
+    client.get("/some/invented/path")
+    text = client.get("/metrics", headers=log_in(client, "olga")).text
+    assert 'http_route="/livez"' in text
+    assert 'http_route="unmatched"' in text
+    assert "invented" not in text
+
+
+def test_limit_headers(client: TestClient, bearer: dict[str, str], sample: bytes) -> None:
+    """A response of a rate-limited route contains the limit and what remains of it."""
+    response = client.post("/predict-land-use", headers=bearer, files={"file": sample})
+    assert response.headers["RateLimit-Policy"] == '"predict";q=10000;w=60'
+    assert response.headers["RateLimit"].startswith('"predict";r=9999;t=')
+
+
+def test_routes_share_the_rate_limit(make_client: Any, settings: Any, log_in: Any, sample: bytes) -> None:
+    """The prediction routes share one limit for each principal; a request over it gets 429 and is counted."""
+    client = make_client(limits=settings.limits.model_copy(update={"predict": "3/minute"}))
+    headers = log_in(client)
+    routes = ("/predict-land-use", "/predict-land-use/", "/v1/predictions", "/v1/predictions")
+    responses = [client.post(route, headers=headers, files={"file": sample}) for route in routes]
+    assert [response.status_code for response in responses] == [200, 200, 200, 429]
+    assert responses[-1].json()["code"] == "rate_limited"
+    assert int(responses[-1].headers["Retry-After"]) >= 1
+    text = client.get("/metrics", headers=log_in(client, "olga")).text
+    assert 'atalaya_rate_limited_total{limit="predict"} 1.0' in text
+
+
+def test_documentation_pages(client: TestClient) -> None:
+    """The OpenAPI document is served in development."""
+    assert "/v1/predictions" in client.get("/openapi.json").json()["paths"]
+
+
+def test_no_documentation_in_production(make_client: Any) -> None:
+    """In production the documentation pages do not exist."""
+    client = make_client(environment=Environment.PRODUCTION)
+    assert [client.get(path).status_code for path in ("/docs", "/openapi.json")] == [404, 404]
