@@ -1,1 +1,1 @@
-"""The front door: the only room that knows HTTP, the command line and the other rooms."""
+"""The gateway: HTTP and the command line, and the wiring of the other packages."""

@@ -1,4 +1,4 @@
-"""`python -m api` is `atalaya`."""
+"""`python -m api` runs the `atalaya` command."""
 
 from api.cli import main
 

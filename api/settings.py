@@ -1,4 +1,4 @@
-"""Every setting, its default and its meaning: the only reader of the environment."""
+"""All settings and their defaults; .env.example describes them. No other module reads the environment."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from auth.tokens.issuer_rules import ExternalIssuer, IssuerAlgorithm, is_safe_ur
 Rate = Annotated[str, Field(pattern=r"^\d+/(\d+ ?)?(second|minute|hour|day)s?$")]
 
 
-def _split_words(value: object) -> object:
+def _split_commas(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 def _is_redis_url(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        place = parts.path if parts.scheme == "unix" else parts.port != 0 and parts.hostname
+        target = parts.path if parts.scheme == "unix" else parts.port != 0 and parts.hostname
     except ValueError:
         return False
     database = parts.path.strip("/") if parts.scheme != "unix" else ""
-    return parts.scheme in ("redis", "rediss", "unix") and bool(place) and (not database or database.isdecimal())
+    return parts.scheme in ("redis", "rediss", "unix") and bool(target) and (not database or database.isdecimal())
 
 
 class Environment(StrEnum):
@@ -43,12 +43,12 @@ class Environment(StrEnum):
 
 
 class _SettingsGroup(BaseModel):
-    # A mistyped name must not pass for a setting.
+    # Forbids unknown names, so that a mistyped setting is an error.
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class IssuerSettings(_SettingsGroup):
-    """An outside identity provider; see ExternalIssuer for the meaning."""
+    """An external identity provider; ExternalIssuer explains the fields."""
 
     issuer: str
     audience: str = Field(min_length=1)
@@ -62,12 +62,12 @@ class IssuerSettings(_SettingsGroup):
 
     @field_validator("issuer")
     @classmethod
-    def _secure(cls, value: str) -> str:
+    def _check_url(cls, value: str) -> str:
         if not is_safe_url(value, loopback=True):
-            raise ValueError("must be an https address (http on this machine only)")
+            raise ValueError("must be an https URL (http only for this machine)")
         return value
 
-    def trusted(self) -> ExternalIssuer:
+    def to_issuer(self) -> ExternalIssuer:
         return ExternalIssuer(**dict(self))
 
 
@@ -86,26 +86,26 @@ class AuthSettings(_SettingsGroup):
 
     @field_validator("data_key")
     @classmethod
-    def _usable(cls, value: SecretStr | None) -> SecretStr | None:
+    def _check_data_key(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not is_data_key(value.get_secret_value()):
-            raise ValueError("must be 32 random bytes in base64, as `atalaya secrets init` writes it")
+            raise ValueError("must be 32 random bytes in base64, as `atalaya secrets init` generates")
         return value
 
     @field_validator("client_certificates")
     @classmethod
-    def _subjects(cls, value: dict[str, str]) -> dict[str, str]:
+    def _check_subjects(cls, value: dict[str, str]) -> dict[str, str]:
         for subject in value:
             read_subject(subject)
         return value
 
     @field_validator("issuers", "client_certificates", mode="before")
     @classmethod
-    def _parse(cls, value: object) -> object:
+    def _parse_json(cls, value: object) -> object:
         return json.loads(value) if isinstance(value, str) else value
 
     @field_validator("issuers")
     @classmethod
-    def _once(cls, value: tuple[IssuerSettings, ...]) -> tuple[IssuerSettings, ...]:
+    def _check_unique(cls, value: tuple[IssuerSettings, ...]) -> tuple[IssuerSettings, ...]:
         if len({entry.issuer for entry in value}) < len(value):
             raise ValueError("an issuer is listed twice")
         return value
@@ -126,7 +126,7 @@ class LimitSettings(_SettingsGroup):
     token: Rate = "30/minute"  # noqa: S105  (a rate)
     trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = ()
 
-    _split = field_validator("trusted_proxies", mode="before")(_split_words)
+    _split_networks = field_validator("trusted_proxies", mode="before")(_split_commas)
 
 
 class MonitoringSettings(_SettingsGroup):
@@ -142,7 +142,7 @@ class LedgerSettings(_SettingsGroup):
 
 
 class Settings(BaseSettings):
-    """Read from the environment, then from `.env` in the working directory, then the defaults here."""
+    """Read from the environment, else from `.env` in the working directory, else the defaults below."""
 
     model_config = SettingsConfigDict(
         env_file=".env", env_nested_delimiter="__", extra="ignore", frozen=True, env_ignore_empty=True
@@ -158,7 +158,7 @@ class Settings(BaseSettings):
     docs: bool | None = None
     web_concurrency: int = Field(1, ge=1, le=64)
     drain_seconds: float = Field(2.0, ge=0, le=300)
-    # What the workers of one machine share; the gateway makes the folder and sets this for its own workers.
+    # The directory that the workers of one machine share. The gateway sets it for its own workers.
     atalaya_shared: Path | None = None
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     tls_certificate: Path | None = None
@@ -172,18 +172,18 @@ class Settings(BaseSettings):
     monitoring: MonitoringSettings = MonitoringSettings()
     ledger: LedgerSettings = LedgerSettings()
 
-    _split = field_validator("allowed_hosts", mode="before")(_split_words)
+    _split_hosts = field_validator("allowed_hosts", mode="before")(_split_commas)
 
     @field_validator("redis_url")
     @classmethod
-    def _is_redis(cls, value: SecretStr | None) -> SecretStr | None:
+    def _check_redis_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not _is_redis_url(value.get_secret_value()):
             raise ValueError("must be redis://[USER:PASSWORD@]HOST[:PORT][/NUMBER], rediss://… for TLS, or unix://PATH")
         return value
 
     @field_validator("log_level", mode="before")
     @classmethod
-    def _lower(cls, value: object) -> object:
+    def _lower_case(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
 
     @property
@@ -192,25 +192,25 @@ class Settings(BaseSettings):
 
     @property
     def docs_enabled(self) -> bool:
-        """The interactive documentation, off in production unless asked for."""
+        """Whether to serve the interactive documentation: DOCS, or by default only in development."""
         return not self.in_production if self.docs is None else self.docs
 
     @property
     def inferences_at_once(self) -> int:
-        """In each worker: as many as MODEL__WORKERS says, or its share of the cores."""
+        """Concurrent inferences in each worker: MODEL__WORKERS, or the worker's share of the cores."""
         return self.model.workers or max(1, len(os.sched_getaffinity(0)) // self.web_concurrency)
 
     @property
     def host_names(self) -> frozenset[str]:
-        """The names that the gateway answers to: ALLOWED_HOSTS, or this machine's and those it knows to be public."""
+        """The host names that the gateway serves: ALLOWED_HOSTS, or by default localhost and its known public names."""
         if self.allowed_hosts:
             return frozenset(map(host_name, self.allowed_hosts))
-        known = urlsplit(self.issuer).netloc, self.railway_public_domain, self.railway_private_domain
-        return frozenset({"localhost", "127.0.0.1", "[::1]", *(host_name(name) for name in known if name)})
+        public = urlsplit(self.issuer).netloc, self.railway_public_domain, self.railway_private_domain
+        return frozenset({"localhost", "127.0.0.1", "[::1]", *(host_name(name) for name in public if name)})
 
     @property
     def issuer(self) -> str:
-        """Who signs the tokens: the address that callers know the gateway by, without a final slash."""
+        """The `iss` claim of tokens: the gateway's public address without a final slash."""
         if self.auth.issuer is not None:
             return self.auth.issuer.rstrip("/")
         if self.railway_public_domain is not None:
@@ -218,7 +218,7 @@ class Settings(BaseSettings):
         return f"{'https' if self.tls_certificate else 'http'}://localhost:{self.port}"
 
     def signing_keys(self) -> str:
-        """The text of the signing keys. Raises SettingsError when it is missing."""
+        """Return the text of the signing keys. Raises SettingsError if there is none."""
         path = self.auth.signing_key_file
         if path is not None:
             try:
@@ -226,23 +226,23 @@ class Settings(BaseSettings):
             except (OSError, UnicodeDecodeError) as error:
                 raise SettingsError(f"AUTH__SIGNING_KEY_FILE cannot be read: {type(error).__name__}.") from None
         if self.auth.signing_key is None:
-            raise SettingsError("AUTH__SIGNING_KEY is not set. Run `atalaya secrets init` to write one into .env.")
+            raise SettingsError("AUTH__SIGNING_KEY is not set. Run `atalaya secrets init` to add one to .env.")
         return self.auth.signing_key.get_secret_value()
 
     def ledger_key(self) -> str:
-        """The private key that signs the ledger, in base64. Raises SettingsError when it is missing."""
+        """Return the private key that signs the ledger, in base64. Raises SettingsError if there is none."""
         if self.ledger.signing_key is None:
-            raise SettingsError("LEDGER__SIGNING_KEY is not set. Run `atalaya secrets init` to write one into .env.")
+            raise SettingsError("LEDGER__SIGNING_KEY is not set. Run `atalaya secrets init` to add one to .env.")
         return self.ledger.signing_key.get_secret_value()
 
 
 def child_environment(changes: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment for a child of it, with `changes`."""
+    """Return this process's environment with `changes`, for a child process."""
     return {**os.environ, **changes}
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the settings. Raises SettingsError with one line that names the setting at fault, never its value."""
+    """Read the settings. Raises SettingsError with one line that names the invalid setting, but not its value."""
     try:
         return Settings(**overrides)
     except ValidationError as error:

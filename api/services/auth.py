@@ -106,7 +106,7 @@ async def _open_external_issuers(settings: Settings) -> AsyncIterator[Credential
 
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(httpx.AsyncClient())
-        issuers = ExternalIssuers((entry.trusted() for entry in settings.auth.issuers), client)
+        issuers = ExternalIssuers((entry.to_issuer() for entry in settings.auth.issuers), client)
         stack.push_async_callback(issuers.close)
         yield [(issuers.accepts, issuers.verify)]
 
