@@ -174,4 +174,4 @@ def _open_reporter(settings: Settings) -> ErrorReporter:
     try:
         return open_reporter(dsn, environment=settings.environment, release=f"atalaya@{version('atalaya')}")
     except ValueError:
-        raise SettingsError("SENTRY_DSN is not a DSN. Copy it from the project's settings in Sentry.") from None
+        raise SettingsError("SENTRY_DSN: this is not a DSN. Copy it from the project's settings in Sentry.") from None

@@ -157,8 +157,8 @@ def test_a_failing_start_says_why_in_one_line(
         assert "sesame" not in ended.stderr + ended.stdout
 
     cases: list[tuple[dict[str, str], str]] = [
-        ({"PORT": str(taken_port)}, f"PORT: 127.0.0.1, port {taken_port}"),
-        ({"METRICS_PORT": str(taken_port)}, "METRICS_PORT: "),
+        ({"PORT": str(taken_port)}, f"Port {taken_port} is already in use. Choose another with PORT=."),
+        ({"METRICS_PORT": str(taken_port)}, "Choose another with METRICS_PORT=."),
         ({"WEB_CONCURRENCY": "0"}, "WEB_CONCURRENCY: "),
         ({"MODEL__URL": "onnx:///nowhere"}, "/nowhere/manifest.json"),
         ({"MODEL__URL": "nothing://"}, "MODEL__URL: "),
