@@ -28,7 +28,7 @@ test: lint $(KERAS)/.dev ## run lint, type checks, import rules and all tests
 bench: $(VENV)/.run ## measure throughput, latency, memory and the ledger in one run
 	@$(BIN)/python -m bench.authentication
 	@$(BIN)/python -m bench.speed
-	@$(BIN)/python -m bench.spent
+	@$(BIN)/python -m bench.breakdown
 	@$(BIN)/python -m bench.ledger
 
 faults: $(VENV)/.dev ## kill, fill, flood and fuzz a running gateway, and print the results

@@ -1,4 +1,4 @@
-"""A cheap load generator: persistent connections, each of which sends the same request again and again."""
+"""A load generator that uses little processor time: each connection sends the same request again and again."""
 
 from __future__ import annotations
 
@@ -13,32 +13,34 @@ from pathlib import Path
 
 
 @dataclass
-class Load:
-    """The responses to a load: durations in seconds of all of them and of the successful ones, statuses and ids.
+class LoadResults:
+    """What the gateway returned.
 
-    `cut` counts requests whose connection ended before the response.
+    `durations` has the seconds of every response, `prediction_durations` those of predictions only, and `ids` the ids
+    of these predictions. `interrupted` counts requests whose connection ended before the response, `seconds` is the
+    length of the run.
     """
 
     durations: list[float] = field(default_factory=list)
-    successful: list[float] = field(default_factory=list)
+    prediction_durations: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
     ids: list[str] = field(default_factory=list)
-    cut: int = 0
+    interrupted: int = 0
     seconds: float = 0.0
 
     @property
     def rate(self) -> float:
-        """Successful predictions per second."""
+        """Predictions per second."""
         return self.statuses[200] / self.seconds
 
     def percentile_ms(self, percent: float) -> float:
-        """A percentile of the durations of successful predictions; NaN if there were none."""
-        ordered = sorted(self.successful)
+        """A percentile of the durations of predictions, in milliseconds; NaN without any."""
+        ordered = sorted(self.prediction_durations)
         return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] * 1000 if ordered else float("nan")
 
 
 def build_request(credential: str, image: Path, route: str = "/v1/predictions") -> bytes:
-    """A complete request with the image as its body."""
+    """Return an HTTP request with the image as its body, ready to be written to a socket."""
     body = image.read_bytes()
     head = (
         f"POST {route} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {credential}\r\n"
@@ -48,69 +50,74 @@ def build_request(credential: str, image: Path, route: str = "/v1/predictions") 
 
 
 async def drive(
-    port: int, request: bytes, connections: int, seconds: float, again: bool = False, rate: float = math.inf
-) -> Load:
-    """Send the request on so many connections for so many seconds; with `again` replace connections that end.
+    port: int, request: bytes, connections: int, seconds: float, reconnect: bool = False, rate: float = math.inf
+) -> LoadResults:
+    """Send the request over that many connections until `seconds` have passed.
 
-    All connections together send at most `rate` requests per second.
+    With `reconnect`, a connection that ends is opened again. All connections together send at most `rate` requests per
+    second, evenly spread.
     """
-    load, began = Load(), time.perf_counter()
-    every_s = connections / rate
+    results, started = LoadResults(), time.perf_counter()
+    interval_s = connections / rate
 
-    async def connection(index: int) -> None:
-        due = began + every_s * index / connections
+    async def run_connection(index: int) -> None:
+        due = started + interval_s * index / connections
 
-        async def turn() -> bool:
+        async def wait_until_due() -> bool:
             nonlocal due
             await asyncio.sleep(due - time.perf_counter())
-            due = max(due + every_s, time.perf_counter())
-            return time.perf_counter() < began + seconds
+            due = max(due + interval_s, time.perf_counter())
+            return time.perf_counter() < started + seconds
 
-        await _connection(port, request, turn, load, again)
+        await _send_repeatedly(port, request, wait_until_due, results, reconnect)
 
-    await asyncio.gather(*map(connection, range(connections)))
-    load.seconds = time.perf_counter() - began
-    return load
+    await asyncio.gather(*map(run_connection, range(connections)))
+    results.seconds = time.perf_counter() - started
+    return results
 
 
-async def _connection(port: int, request: bytes, turn: Callable[[], Awaitable[bool]], load: Load, again: bool) -> None:
-    """Send a request each time that `turn` returns true, until it returns false."""
-    while await turn():
+async def _send_repeatedly(
+    port: int, request: bytes, wait_until_due: Callable[[], Awaitable[bool]], results: LoadResults, reconnect: bool
+) -> None:
+    """Send the request whenever it is due, until `wait_until_due` returns False."""
+    while await wait_until_due():
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
         except OSError:
-            if not again:
+            if not reconnect:
                 raise
             await asyncio.sleep(0.01)
             continue
         try:
-            while await _exchange(reader, writer, request, load):
-                if not await turn():
+            while await _exchange(reader, writer, request, results):
+                if not await wait_until_due():
                     return
         except (OSError, asyncio.IncompleteReadError):
-            load.cut += 1
-            if not again:
+            results.interrupted += 1
+            if not reconnect:
                 return
         finally:
             writer.close()
 
 
-async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes, load: Load) -> bool:
-    """Send one request, record its response, and return whether the connection stays open."""
-    began = time.perf_counter()
+async def _exchange(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes, results: LoadResults
+) -> bool:
+    """Send one request and read its response. Returns whether the connection stays open."""
+    started = time.perf_counter()
     writer.write(request)
     head = await reader.readuntil(b"\r\n\r\n")
     lines = head.lower().split(b"\r\n")
-    body = await reader.readexactly(_length(lines))
-    took = time.perf_counter() - began
+    body = await reader.readexactly(_read_content_length(lines))
+    duration = time.perf_counter() - started
     status = int(head[9:12])
-    load.statuses[status] += 1
-    load.durations.append(took)
+    results.statuses[status] += 1
+    results.durations.append(duration)
     if status == 200:
-        load.successful.append(took)
-        load.ids.append(json.loads(body)["id"])
+        results.prediction_durations.append(duration)
+        results.ids.append(json.loads(body)["id"])
     return b"connection: close" not in lines
 
 
-def _length(lines: Sequence[bytes]) -> int:
+def _read_content_length(lines: Sequence[bytes]) -> int:
     return next(int(line.partition(b":")[2]) for line in lines if line.startswith(b"content-length:"))
