@@ -15,10 +15,10 @@ from pathlib import Path
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
-from tests.support.gateway import Gateway, running_gateway
-from tests.support.paths import FOREST
 
 from bench.load import build_request, drive
+from tests.support.gateway import Gateway, running_gateway
+from tests.support.paths import FOREST
 
 Durations = dict[str, float]
 CONNECTIONS = (1, 4, 16)

@@ -19,7 +19,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
-from tests.support.paths import ATALAYA
 
 import auth
 import monitoring
@@ -33,6 +32,7 @@ from monitoring.ledger.store import LedgerStore
 from storage.engine import open_blocking_engine, open_engine
 from storage.migrations import migrate
 from storage.transactions import WRITING
+from tests.support.paths import ATALAYA
 
 ENTRIES_PER_TRANSACTION, TRANSACTIONS_PER_CHECKPOINT, WRITERS = 2000, 50, 4
 TARGET_S, MAX_GROWTH = 60.0, 1.25

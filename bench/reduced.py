@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tests.support.paths import MODEL_URL, SAMPLES
 
 from model.backends.base import Backend
 from model.backends.open import open_backend
 from model.imaging.decode import decode_image
+from tests.support.paths import MODEL_URL, SAMPLES
 
 SIZES = {"12 MP": (4000, 3000), "24 MP": (6000, 4000), "48 MP": (8000, 6000)}
 _TILE, _TILES = 256, 8

@@ -19,11 +19,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from tests.support.gateway import Gateway, running_gateway
-from tests.support.paths import FOREST, MODEL_URL
-
 from bench.baseline import measure_baseline
 from bench.load import LoadResults, build_request, drive
+from tests.support.gateway import Gateway, running_gateway
+from tests.support.paths import FOREST, MODEL_URL
 
 CONNECTIONS = (1, 4, 16)
 

@@ -26,7 +26,7 @@ from uuid import uuid4
 import psycopg
 from sqlalchemy import create_engine, text
 
-from bench.load import Load, build_request, drive
+from bench.load import LoadResults, build_request, drive
 from tests.support import postgres
 from tests.support.gateway import Gateway, make_gateway
 from tests.support.paths import FOREST
@@ -73,7 +73,7 @@ class TrackedGateway:
         """Fetch a token for the next experiment, before the database fails."""
         self.request = build_request(self.gateway.token(), FOREST)
 
-    def load(self, seconds: float) -> Load:
+    def load(self, seconds: float) -> LoadResults:
         load = asyncio.run(drive(self.gateway.port, self.request, CONNECTIONS, seconds))
         self.ids += load.ids
         return load
@@ -81,7 +81,7 @@ class TrackedGateway:
     def kill_under_load(self, seconds: float) -> None:
         """Start the load, and send SIGKILL after so many seconds."""
 
-        async def run() -> Load:
+        async def run() -> LoadResults:
             loading = asyncio.create_task(drive(self.gateway.port, self.request, CONNECTIONS, seconds + 1))
             await asyncio.sleep(seconds)
             self.gateway.kill()
@@ -89,11 +89,13 @@ class TrackedGateway:
 
         self.ids += asyncio.run(run()).ids
 
-    def load_during(self, seconds: float, fault: Callable[[], object], heal: Callable[[], object]) -> Load:
+    def load_during(self, seconds: float, fault: Callable[[], object], heal: Callable[[], object]) -> LoadResults:
         """Load from one second before the fault to one second after `heal`; the fault lasts so many seconds."""
 
-        async def run() -> Load:
-            loading = asyncio.create_task(drive(self.gateway.port, self.request, CONNECTIONS, seconds + 2, again=True))
+        async def run() -> LoadResults:
+            loading = asyncio.create_task(
+                drive(self.gateway.port, self.request, CONNECTIONS, seconds + 2, reconnect=True)
+            )
             await asyncio.sleep(1)
             await asyncio.to_thread(fault)
             await asyncio.sleep(seconds)
@@ -148,7 +150,7 @@ def kill_repeatedly(tracked: TrackedGateway, rounds: int, name: str) -> Outcome:
     return tracked.check(f"{name}: {rounds} x SIGKILL under {CONNECTIONS} connections")
 
 
-def describe_failures(load: Load) -> str:
+def describe_failures(load: LoadResults) -> str:
     failures = {status: count for status, count in load.statuses.items() if status != 200}
     return f"others {failures}" if failures else "all 200"
 

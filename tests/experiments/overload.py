@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from bench.load import Load, build_request, drive
+from bench.load import LoadResults, build_request, drive
 from tests.support.gateway import Gateway, running_gateway
 from tests.support.paths import FOREST
 
@@ -42,9 +42,11 @@ class Watch:
                 await asyncio.sleep(0.1)
 
 
-async def load_and_watch(gateway: Gateway, connections: int, seconds: float, rate: float) -> tuple[Load, Watch]:
+async def load_and_watch(gateway: Gateway, connections: int, seconds: float, rate: float) -> tuple[LoadResults, Watch]:
     watch = Watch()
-    loading = drive(gateway.port, build_request(gateway.token(), FOREST), connections, seconds, again=True, rate=rate)
+    loading = drive(
+        gateway.port, build_request(gateway.token(), FOREST), connections, seconds, reconnect=True, rate=rate
+    )
     load, _ = await asyncio.gather(loading, watch.measure(gateway, seconds))
     return load, watch
 
@@ -63,14 +65,15 @@ def run(seconds: float, times: float) -> list[str]:
     livez = sorted(watch.livez_ms)
     p50, p99 = load.percentile_ms(50), load.percentile_ms(99)
     print(f"alone:    {alone.rate:6.1f}/s, p99 {alone.percentile_ms(99):.0f} ms; capacity {capacity.rate:.1f}/s")
-    print(f"overload: {offered:6.1f}/s, {offered / capacity.rate:.1f} times; {dict(load.statuses)}, {load.cut} cut")
+    outcome = f"{dict(load.statuses)}, {load.interrupted} interrupted"
+    print(f"overload: {offered:6.1f}/s, {offered / capacity.rate:.1f} times; {outcome}")
     print(f"admitted: {load.rate:6.1f}/s, p50 {p50:.0f} ms, p99 {p99:.0f} ms, {ratio:.2f} times alone")
     print(f"/livez:   median {livez[len(livez) // 2]:.1f} ms, slowest {livez[-1]:.1f} ms; {growth:.1f} MB more")
     missed = {
         f"admitted requests took {ratio:.2f} times as long as alone": ratio > MOST_TIMES_P99,
         f"/livez took {livez[-1]:.0f} ms": livez[-1] > MOST_LIVEZ_MS,
         f"memory grew by {growth:.0f} MB": growth > MOST_GROWTH_MB,
-        f"statuses {dict(load.statuses)}": not set(load.statuses) <= {200, 503} or load.cut > 0,
+        f"statuses {dict(load.statuses)}": not set(load.statuses) <= {200, 503} or load.interrupted > 0,
         "the gateway was not ready afterwards": readiness != 200,
     }
     return [aim for aim, is_missed in missed.items() if is_missed]
