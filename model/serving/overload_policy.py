@@ -145,8 +145,8 @@ def get_load_state(history: LoadHistory, now: float) -> LoadState:
 def compute_retry_after_s(load: LoadSnapshot, jitter: float) -> int:
     """Seconds after which a rejected caller should try again, at least 1.
 
-    While shedding, add a second for each rejection per completed job, times `jitter` (around 1): if all callers come
-    back as told, they come back at the rate at which jobs complete.
+    While shedding, add a second for each rejection per completed job, times `jitter` (around 1): if all callers
+    follow it, they come back at the rate at which jobs complete.
     """
     history = load.history
     excess = history.rejected / (history.completed + 1) - 1 if load.now < history.shedding_until else 0.0

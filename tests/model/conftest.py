@@ -1,3 +1,5 @@
+"""Images in every format, the shipped model, and services over a back end that waits for the test."""
+
 from __future__ import annotations
 
 import io
@@ -21,19 +23,19 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="session")
 def samples() -> list[Path]:
-    """The aerial photographs that are shipped with the project."""
+    """The aerial photographs that ship with the project."""
     return sorted((ROOT / "samples").glob("*.jpg"))
 
 
 @pytest.fixture(scope="session")
 def artefact_folder() -> Path:
-    """The model that is shipped with the project."""
+    """The model that ships with the project."""
     return ROOT / "artifacts" / "efficientnetb0-v1.0"
 
 
 @pytest.fixture(scope="session")
 def encode() -> Callable[..., bytes]:
-    """Write an image in a format, with Pillow's options."""
+    """Encode an image in a format, with Pillow's options."""
 
     def write(image: Image.Image, name: str, **options: Any) -> bytes:
         buffer = io.BytesIO()
@@ -45,7 +47,7 @@ def encode() -> Callable[..., bytes]:
 
 @pytest.fixture(scope="session")
 def make_png() -> Callable[..., bytes]:
-    """Write a PNG by hand: every row holds the samples `row`, `chunk` goes before the pixels."""
+    """Build a PNG byte by byte: every row holds the samples `row`, `chunk` precedes the pixels."""
 
     def write(
         size: tuple[int, int],
@@ -70,7 +72,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 @pytest.fixture(scope="session")
 def make_tiff() -> Callable[..., bytes]:
-    """Write a little-endian TIFF of one strip by hand; `tags` adds or replaces (tag: (type, values))."""
+    """Build a little-endian TIFF of one strip byte by byte; `tags` adds or replaces {tag: (type, values)}."""
 
     def write(
         size: tuple[int, int], bits: Sequence[int], data: bytes, tags: dict[int, tuple[int, Sequence[int]]]
@@ -93,7 +95,7 @@ def make_tiff() -> Callable[..., bytes]:
 
 
 def _tiff(entries: dict[int, tuple[int, Sequence[int]]], data: bytes) -> bytes:
-    """Lay out the directory, the values that do not fit into it, and the pixels, in this order."""
+    """Write the directory, then the values that do not fit into it, then the pixels."""
     pointer = 273 if 324 not in entries else 324
     after = 8 + 2 + 12 * len(entries) + 4
     values = {

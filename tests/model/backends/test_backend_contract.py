@@ -1,4 +1,4 @@
-"""What every back end promises, run over all of them."""
+"""The contract of `Backend`, tested on every back end."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def pixels(samples: list[Path]) -> Pixels:
 
 
 def test_the_model_is_described(backend: Backend, scheme: str) -> None:
-    """A back end says which model it serves, by name, version, digest and classes."""
+    """A back end describes its model by name, version, digest and classes."""
     info = backend.info
     assert info.backend == scheme
     assert info.full_name == f"{info.name}-v{info.version}"
@@ -55,7 +55,7 @@ def test_the_model_is_described(backend: Backend, scheme: str) -> None:
 
 
 def test_probabilities_are_float32_rows_that_add_up_to_one(backend: Backend, pixels: Pixels) -> None:
-    """One row an image, one column a class, none negative."""
+    """There is one row per image and one column per class, and no value is negative."""
     probabilities = backend.predict(pixels)
     assert probabilities.shape == (4, 21)
     assert probabilities.dtype == np.float32
@@ -63,24 +63,24 @@ def test_probabilities_are_float32_rows_that_add_up_to_one(backend: Backend, pix
     np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, atol=1e-5)
 
 
-def test_different_images_get_different_answers(backend: Backend, pixels: Pixels) -> None:
-    """The answer depends on the pixels."""
+def test_different_images_get_different_probabilities(backend: Backend, pixels: Pixels) -> None:
+    """The probabilities depend on the pixels."""
     assert len(np.unique(backend.predict(pixels), axis=0)) == 4
 
 
-def test_the_same_pixels_get_the_same_answer(backend: Backend, pixels: Pixels) -> None:
-    """Repeating a prediction gives exactly the same numbers."""
+def test_predictions_are_deterministic(backend: Backend, pixels: Pixels) -> None:
+    """Repeating a prediction gives exactly the same probabilities."""
     assert np.array_equal(backend.predict(pixels[:1]), backend.predict(pixels[:1]))
 
 
-def test_neighbours_in_a_batch_do_not_matter(backend: Backend, pixels: Pixels) -> None:
-    """An image gets the same probabilities alone and in company."""
+def test_images_of_a_batch_are_independent(backend: Backend, pixels: Pixels) -> None:
+    """An image gets the same probabilities alone and in a batch."""
     alone = np.concatenate([backend.predict(image[np.newaxis]) for image in pixels])
     np.testing.assert_allclose(backend.predict(pixels), alone, atol=1e-5)
 
 
 def test_features_come_with_the_same_probabilities(backend: Backend, pixels: Pixels) -> None:
-    """Asking for feature maps, float32 [n, h, w, c], does not change the answer."""
+    """Requesting feature maps, float32 [n, h, w, c], does not change the probabilities."""
     probabilities, features = backend.predict_with_features(pixels)
     np.testing.assert_allclose(probabilities, backend.predict(pixels), atol=1e-6)
     assert features.dtype == np.float32
@@ -89,7 +89,7 @@ def test_features_come_with_the_same_probabilities(backend: Backend, pixels: Pix
 
 
 def test_the_layout_in_memory_does_not_matter(backend: Backend, pixels: Pixels) -> None:
-    """A view is read as what it shows, and nothing is written into it."""
+    """A strided view gives the same probabilities as its copy, and is not written to."""
     view = pixels[:1, :, ::-1]
     copy = view.copy()
     assert np.array_equal(backend.predict(view), backend.predict(copy))
@@ -97,16 +97,16 @@ def test_the_layout_in_memory_does_not_matter(backend: Backend, pixels: Pixels) 
 
 
 def test_threads_do_not_disturb_each_other(backend: Backend, pixels: Pixels) -> None:
-    """Four threads predicting different images at once get what one thread gets."""
+    """Four threads that predict different images at once get the results of a single thread."""
     expected = [backend.predict(image[np.newaxis]) for image in pixels]
     order = [index % 4 for index in range(24)]
     with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda index: backend.predict(pixels[index : index + 1]), order))
-    assert all(np.array_equal(answer, expected[index]) for answer, index in zip(answers, order, strict=True))
+        results = list(pool.map(lambda index: backend.predict(pixels[index : index + 1]), order))
+    assert all(np.array_equal(result, expected[index]) for result, index in zip(results, order, strict=True))
 
 
-def test_closing_twice_is_no_error(url: str) -> None:
-    """Whoever cleans up need not know whether someone already did."""
+def test_a_back_end_can_be_closed_twice(url: str) -> None:
+    """The second `close` does nothing."""
     backend = open_backend(url)
     backend.close()
     backend.close()

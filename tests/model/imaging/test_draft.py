@@ -1,4 +1,4 @@
-"""Large JPEGs are decoded at a lower scale, and nothing else is."""
+"""Large JPEGs are decoded at a lower scale; all other images at full scale."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def photograph(samples: list[Path]) -> Image.Image:
         return image.convert("RGB")
 
 
-def at_full_scale(data: bytes) -> NDArray[np.uint8]:
-    """What the research script saw."""
+def decode_at_full_scale(data: bytes) -> NDArray[np.uint8]:
+    """The preprocessing of the research script."""
     with Image.open(BytesIO(data)) as image:
         return np.asarray(image.resize((256, 256)).convert("RGB"))
 
 
 @pytest.mark.parametrize("size", [(256, 256), (2047, 2047), (4000, 2047), (2047, 3000)])
-def test_below_twice_the_reduced_side_every_bit_is_as_before(
+def test_below_twice_the_reduced_side_every_bit_is_equal(
     photograph: Image.Image, encode: Encode, size: tuple[int, int]
 ) -> None:
-    """A JPEG of which one side is short is decoded whole: the numbers are those of the research script."""
+    """A JPEG with a short side is decoded at full scale, to the pixels of the research script."""
     data = encode(photograph.resize(size), "JPEG", quality=90)
-    assert np.array_equal(decode_image(data, DEFAULT_INPUT).pixels, at_full_scale(data))
+    assert np.array_equal(decode_image(data, DEFAULT_INPUT).pixels, decode_at_full_scale(data))
 
 
 @pytest.mark.parametrize("size", [(2048, 2048), (6000, 4100)])
@@ -43,21 +43,21 @@ def test_below_twice_the_reduced_side_every_bit_is_as_before(
 def test_a_large_jpeg_differs_by_no_more_than_two(
     photograph: Image.Image, encode: Encode, size: tuple[int, int], progressive: bool
 ) -> None:
-    """At a half and at a quarter the pixels that the model sees are nearly the same; the size is the file's."""
+    """At half and at quarter scale the model's pixels are nearly equal, and the reported size is the file's."""
     data = encode(photograph.resize(size), "JPEG", quality=90, progressive=progressive)
     decoded = decode_image(data, DEFAULT_INPUT)
-    assert np.abs(decoded.pixels.astype(int) - at_full_scale(data)).max() <= 2
+    assert np.abs(decoded.pixels.astype(int) - decode_at_full_scale(data)).max() <= 2
     assert (decoded.width, decoded.height) == size
 
 
-def test_a_large_png_is_decoded_whole(photograph: Image.Image, encode: Encode) -> None:
-    """Only JPEG can be decoded at a lower scale."""
+def test_a_large_png_is_decoded_at_full_scale(photograph: Image.Image, encode: Encode) -> None:
+    """Only JPEGs can be decoded at a lower scale."""
     data = encode(photograph.resize((2100, 2100)), "PNG", compress_level=1)
-    assert np.array_equal(decode_image(data, DEFAULT_INPUT).pixels, at_full_scale(data))
+    assert np.array_equal(decode_image(data, DEFAULT_INPUT).pixels, decode_at_full_scale(data))
 
 
 def test_a_large_jpeg_takes_little_memory(photograph: Image.Image, encode: Encode) -> None:
-    """No more than four bytes for each of the pixels that are left; a PNG takes four for every pixel."""
+    """A JPEG takes at most four bytes for each pixel at the lower scale, a PNG four for each pixel of the file."""
     large = photograph.resize((4096, 2100))
     jpeg, png = (measure_image(encode(large, name), DEFAULT_INPUT) for name in ("JPEG", "PNG"))
     assert jpeg.pixels == png.pixels == 4096 * 2100

@@ -1,4 +1,4 @@
-"""The size of an image, from its header alone."""
+"""Reading the size of an image from its header."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from model.imaging.decode import decode_image, measure_image
 from model.imaging.input_spec import DEFAULT_INPUT
 
 
-def encoded(kind: str, size: tuple[int, int] = (70, 50)) -> bytes:
+def make_noise(kind: str, size: tuple[int, int] = (70, 50)) -> bytes:
     buffer = io.BytesIO()
     Image.effect_noise(size, 50).convert("RGB").save(buffer, kind)
     return buffer.getvalue()
 
 
-def size(data: bytes) -> tuple[int, int]:
+def read_size(data: bytes) -> tuple[int, int]:
     needs = measure_image(data, DEFAULT_INPUT)
     assert needs.pixels == needs.width * needs.height
     return needs.width, needs.height
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_the_size_is_that_of_the_decoded_image(kind: str) -> None:
-    """The header's width and height are the ones that decoding finds."""
-    data = encoded(kind)
+def test_the_header_has_the_size_of_the_decoded_image(kind: str) -> None:
+    """Measuring and decoding report the same width and height."""
+    data = make_noise(kind)
     decoded = decode_image(data, DEFAULT_INPUT)
-    assert size(data) == (decoded.width, decoded.height) == (70, 50)
+    assert read_size(data) == (decoded.width, decoded.height) == (70, 50)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_no_pixel_is_decoded(kind: str) -> None:
-    """An image whose pixels are cut off still has a size."""
-    data = encoded(kind)
-    assert size(data[: len(data) // 2]) == (70, 50)
+    """An image with truncated pixels still has a size."""
+    data = make_noise(kind)
+    assert read_size(data[: len(data) // 2]) == (70, 50)
 
 
-def test_a_header_is_refused_as_by_the_decoder() -> None:
-    """The errors are those of `decode_image`."""
+def test_measuring_rejects_what_decoding_rejects() -> None:
+    """`measure_image` raises the errors of `decode_image`."""
     with pytest.raises(EmptyImage):
         measure_image(b"", DEFAULT_INPUT)
     with pytest.raises(UnsupportedImage):
         measure_image(b"GIF89a", DEFAULT_INPUT)
     with pytest.raises(CorruptImage):
-        measure_image(encoded("PNG")[:20], DEFAULT_INPUT)
+        measure_image(make_noise("PNG")[:20], DEFAULT_INPUT)
     with pytest.raises(ImageTooManyPixels):
-        measure_image(encoded("PNG"), DEFAULT_INPUT, max_pixels=3499)
+        measure_image(make_noise("PNG"), DEFAULT_INPUT, max_pixels=3499)
     with pytest.raises(ImageTooManyBytes):
-        measure_image(encoded("PNG"), DEFAULT_INPUT, max_bytes=100)
+        measure_image(make_noise("PNG"), DEFAULT_INPUT, max_bytes=100)
     with pytest.raises(UnsupportedImage):
         measure_image(b"\xff\xd8\xff\xe0\x00\x02" + b"\xff\xe1\x00\x02" * 6000, DEFAULT_INPUT)

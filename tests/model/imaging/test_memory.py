@@ -1,4 +1,4 @@
-"""What decoding is said to take, against what it takes."""
+"""The estimated memory of decoding, compared with the measured peak."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from model.imaging.input_spec import DEFAULT_INPUT
 
 Encode = Callable[..., bytes]
 
-# Reads names of files, decodes each and prints what was foretold and the true peak of memory, the file included.
+# Decodes the named files, and prints the estimated and the measured peak of memory for each, the file included.
 _MEASURE = """
 import json, sys
 from pathlib import Path
@@ -65,10 +65,10 @@ _KINDS: dict[str, tuple[str, dict[str, object]]] = {
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_no_image_takes_more_than_was_foretold(tmp_path: Path, samples: list[Path], encode: Encode) -> None:
-    """Of every format and mode the peak stays under what the header foretold, and the PNG and JPEG ones near it."""
+def test_no_image_takes_more_memory_than_estimated(tmp_path: Path, samples: list[Path], encode: Encode) -> None:
+    """In every format and mode the peak is below the estimate, and for PNG and JPEG close to it."""
     with Image.open(samples[0]) as sample:
-        # Below the size at which a JPEG would be decoded at a lower scale.
+        # Smaller than the JPEGs that are decoded at a lower scale.
         large = sample.convert("RGB").resize((1200, 900))
     for name, (mode, options) in _KINDS.items():
         image = large.convert("L").convert("I").convert("I;16") if mode == "I;16" else large.convert(mode)
@@ -76,14 +76,14 @@ def test_no_image_takes_more_than_was_foretold(tmp_path: Path, samples: list[Pat
         (tmp_path / name).write_bytes(encode(image, kind, **options))
     files = [str(tmp_path / name) for name in _KINDS]
     measured = subprocess.run([sys.executable, "-c", _MEASURE, *files], capture_output=True, text=True, check=True)
-    peaks = {name: (foretold, true) for name, foretold, true in map(json.loads, measured.stdout.splitlines())}
+    peaks = {name: (estimate, peak) for name, estimate, peak in map(json.loads, measured.stdout.splitlines())}
     assert {name: results for name, results in peaks.items() if results[1] > results[0]} == {}
-    wasteful = {name for name, (foretold, true) in peaks.items() if foretold > 1.6 * true + 4_000_000}
+    wasteful = {name for name, (estimate, peak) in peaks.items() if estimate > 1.6 * peak + 4_000_000}
     assert not {name for name in wasteful if not name.endswith("tiff")}
 
 
-def test_jpegs_whose_colours_come_apart_are_held_whole(encode: Encode) -> None:
-    """A baseline JPEG whose first scan has one of three colours makes libjpeg keep every coefficient."""
+def test_non_interleaved_jpegs_are_buffered(encode: Encode) -> None:
+    """A baseline JPEG whose first scan has one of three components makes libjpeg buffer all coefficients."""
     image = Image.effect_noise((1600, 1600), 60).convert("RGB")
     data = encode(image, "JPEG")
     scan = data.index(b"\xff\xda") + 2

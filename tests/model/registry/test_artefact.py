@@ -1,3 +1,5 @@
+"""Artefact folders: their manifests, and verified reading of their files."""
+
 from __future__ import annotations
 
 import hashlib
@@ -11,7 +13,7 @@ from model.errors import ArtefactError, DigestMismatch
 from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
 from model.registry.artefact import Manifest, read_manifest, read_verified, write_manifest
 
-CONTENT = b"a graph, for all the manifest knows"
+CONTENT = b"the bytes of a graph"
 
 
 @pytest.fixture
@@ -37,14 +39,14 @@ def write(folder: Path) -> Manifest:
 
 
 def change(folder: Path, **members: Any) -> None:
-    """Replace top-level members of the manifest; None removes one."""
+    """Replace members of the manifest's document. None removes a member."""
     document = json.loads((folder / "manifest.json").read_text()) | members
-    kept = {name: value for name, value in document.items() if value is not None}
-    (folder / "manifest.json").write_text(json.dumps(kept))
+    present = {name: value for name, value in document.items() if value is not None}
+    (folder / "manifest.json").write_text(json.dumps(present))
 
 
-def test_what_is_written_is_read_back(folder: Path) -> None:
-    """A manifest comes back as it was written."""
+def test_a_manifest_is_read_as_written(folder: Path) -> None:
+    """Reading a written manifest returns an equal one."""
     manifest = read_manifest(folder)
     assert manifest == write(folder)
     assert manifest.full_name == "tiny-v1.2"
@@ -52,7 +54,7 @@ def test_what_is_written_is_read_back(folder: Path) -> None:
 
 
 def test_a_manifest_is_json_with_schema_input_sizes_and_digests(folder: Path) -> None:
-    """The document says what the model takes, and names each file by size and SHA-256."""
+    """The document describes the model's input, and lists each file with its size and SHA-256."""
     document = json.loads((folder / "manifest.json").read_text())
     assert document["schema"] == 1
     assert document["input"] == {
@@ -70,7 +72,7 @@ def test_a_manifest_is_json_with_schema_input_sizes_and_digests(folder: Path) ->
 
 
 def test_absent_members_of_the_input_are_those_of_the_shipped_model(folder: Path) -> None:
-    """A manifest that says little or nothing about its input describes a model of 256x256 pixels."""
+    """Without a size a manifest describes 256x256 pixels, without a filter bicubic scaling."""
     change(folder, input=None)
     assert read_manifest(folder).input_spec == DEFAULT_INPUT
     change(folder, input={"shape": [160, 192, 3]})
@@ -79,50 +81,50 @@ def test_absent_members_of_the_input_are_those_of_the_shipped_model(folder: Path
     assert read_manifest(folder).input_spec == InputSpec(resize_filter="bilinear")
 
 
-def test_verified_bytes_are_the_file(folder: Path) -> None:
-    """An untouched file is returned whole."""
+def test_an_unchanged_file_is_returned(folder: Path) -> None:
+    """A file that matches its manifest is returned whole."""
     assert read_verified(folder, read_manifest(folder), "model.onnx") == CONTENT
 
 
 @pytest.mark.parametrize("content", [CONTENT[:-1] + b"!", CONTENT[:-1], CONTENT + b"!", b""])
-def test_another_file_under_the_same_name_is_a_digest_mismatch(folder: Path, content: bytes) -> None:
-    """One changed, missing or added byte is found."""
+def test_a_changed_file_is_a_digest_mismatch(folder: Path, content: bytes) -> None:
+    """One changed, missing or added byte raises DigestMismatch."""
     (folder / "model.onnx").write_bytes(content)
     with pytest.raises(DigestMismatch, match=r"model\.onnx differs from its manifest"):
         read_verified(folder, read_manifest(folder), "model.onnx")
 
 
-def test_a_size_that_does_not_fit_is_a_digest_mismatch(folder: Path) -> None:
-    """Both the size and the digest have to be right."""
+def test_a_wrong_size_is_a_digest_mismatch(folder: Path) -> None:
+    """A file whose digest matches and whose size does not raises DigestMismatch."""
     entry = {"sha256": hashlib.sha256(CONTENT).hexdigest(), "bytes": len(CONTENT) + 5}
     change(folder, files={"model.onnx": entry})
     with pytest.raises(DigestMismatch):
         read_verified(folder, read_manifest(folder), "model.onnx")
 
 
-def test_a_missing_file_is_named(folder: Path) -> None:
-    """A half-copied folder says which file is missing."""
+def test_the_error_for_a_missing_file_names_it(folder: Path) -> None:
+    """The error for an incomplete folder names the missing file."""
     (folder / "model.onnx").unlink()
     with pytest.raises(ArtefactError, match=r"model\.onnx"):
         read_verified(folder, read_manifest(folder), "model.onnx")
 
 
-def test_a_file_the_manifest_does_not_name_is_not_read(folder: Path) -> None:
-    """Lying in the folder is not enough."""
+def test_a_file_that_the_manifest_does_not_list_is_not_read(folder: Path) -> None:
+    """A file in the folder that the manifest does not list raises ArtefactError."""
     (folder / "model.keras").write_bytes(CONTENT)
     with pytest.raises(ArtefactError, match=r"does not list model\.keras"):
         read_verified(folder, read_manifest(folder), "model.keras")
 
 
 def test_a_folder_without_a_manifest_is_an_error(tmp_path: Path) -> None:
-    """The message names the path that was tried."""
+    """The message contains the path of the missing manifest."""
     with pytest.raises(ArtefactError, match=r"manifest\.json"):
         read_manifest(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b'"manifest"', b"{}", b"\xff\xfe"])
-def test_a_manifest_that_is_no_manifest_is_an_error(tmp_path: Path, text: bytes) -> None:
-    """Bad JSON and JSON of another shape are both refused."""
+def test_an_invalid_manifest_is_an_error(tmp_path: Path, text: bytes) -> None:
+    """Invalid JSON and JSON of another shape raise ArtefactError."""
     (tmp_path / "manifest.json").write_bytes(text)
     with pytest.raises(ArtefactError, match="is not a manifest of schema 1"):
         read_manifest(tmp_path)
@@ -153,8 +155,8 @@ def test_a_manifest_that_is_no_manifest_is_an_error(tmp_path: Path, text: bytes)
         {"files": {"model.onnx": {"bytes": 1}}},
     ],
 )
-def test_each_member_of_a_manifest_is_checked(folder: Path, members: dict[str, Any]) -> None:
-    """A member that is missing, of another type or beyond what the gateway can serve is refused."""
+def test_each_member_of_a_manifest_is_validated(folder: Path, members: dict[str, Any]) -> None:
+    """A member that is missing, has another type or cannot be served raises ArtefactError."""
     change(folder, **members)
     with pytest.raises(ArtefactError, match="is not a manifest of schema 1"):
         read_manifest(folder)

@@ -8,7 +8,7 @@ from model.errors import MemoryFull
 from model.serving.memory_budget import MemoryBudget, Reservation
 
 
-async def settle() -> None:
+async def run_tasks() -> None:
     """Let every task run as far as it can."""
     for _ in range(5):
         await asyncio.sleep(0)
@@ -41,7 +41,7 @@ class Callers:
     async def finish(self, reservation: Reservation) -> None:
         """End the request, and let others take its memory."""
         self._finished[reservation].set()
-        await settle()
+        await run_tasks()
 
     async def finish_all(self) -> None:
         for finished in self._finished.values():

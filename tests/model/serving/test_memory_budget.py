@@ -12,7 +12,7 @@ import pytest
 
 from model.errors import ImageTooLargeHere, MemoryFull
 from model.serving.memory_budget import MemoryBudget
-from tests.model.serving.budget_callers import Callers, settle
+from tests.model.serving.budget_callers import Callers, run_tasks
 from tests.model.serving.gated import until
 
 
@@ -54,7 +54,7 @@ async def test_a_request_waits_for_memory() -> None:
     first = await callers.start(300)
     await first.resize(500, while_waiting=30)
     second = callers.start(300)
-    await settle()
+    await run_tasks()
     assert not second.done()
     await callers.finish(first)
     assert (await second).amount == 300
@@ -95,7 +95,7 @@ async def test_a_request_that_waits_for_decoding_holds_only_its_body() -> None:
     first, second = await callers.start(45), await callers.start(45)
     await first.resize(600, while_waiting=15)
     growing = asyncio.create_task(second.resize(600, while_waiting=15))
-    await settle()
+    await run_tasks()
     assert budget.reserved == 615
     await callers.finish(first)
     await growing
@@ -108,7 +108,7 @@ async def test_a_request_that_shrinks_does_not_wait() -> None:
     budget = MemoryBudget(1000, wait_s=0.05)
     async with budget.reserve(400, "ana") as large, budget.reserve(100, "ben") as other:
         growing = asyncio.create_task(large.resize(850, while_waiting=400))
-        await settle()
+        await run_tasks()
         await other.resize(60, while_waiting=50)
         assert (other.amount, growing.done()) == (60, False)
         with pytest.raises(MemoryFull):
@@ -127,7 +127,7 @@ async def test_a_request_cancelled_while_waiting_reserves_nothing() -> None:
             entered += 1
 
     waiting = [asyncio.create_task(request()) for _ in range(3)]
-    await settle()
+    await run_tasks()
     for task in waiting:
         task.cancel()
     await asyncio.wait(waiting)

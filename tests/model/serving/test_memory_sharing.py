@@ -9,7 +9,7 @@ import pytest
 
 from model.errors import MemoryFull
 from model.serving.memory_budget import MemoryBudget, Reservation
-from tests.model.serving.budget_callers import Callers, settle
+from tests.model.serving.budget_callers import Callers, run_tasks
 
 
 async def test_small_requests_do_not_wait_behind_large_ones() -> None:
@@ -37,10 +37,10 @@ async def test_small_requests_of_one_caller_do_not_starve_a_large_one() -> None:
             await reservation.resize(90, while_waiting=50)
         large = await enter(budget.reserve(300, "ben"))
         growing = asyncio.create_task(large.resize(2800, while_waiting=150))
-        await settle()
+        await run_tasks()
         assert not growing.done()
         one_more = asyncio.create_task(enter(budget.reserve(40, "ana")))
-        await settle()
+        await run_tasks()
         assert not one_more.done()
         assert (await enter(budget.reserve(60, "cleo"))).amount == 60
         for reservation in small[:3]:
@@ -63,7 +63,7 @@ async def test_small_requests_proceed_when_the_large_one_does() -> None:
         large = await enter(budget.reserve(300, "cleo"))
         growing = asyncio.create_task(large.resize(1500, while_waiting=150))
         one_more = asyncio.create_task(enter(budget.reserve(90, "ana")))
-        await settle()
+        await run_tasks()
         assert [growing.done(), one_more.done()] == [False, False]
         await first.resize(10, while_waiting=10)
         await asyncio.wait_for(asyncio.gather(growing, one_more), 5)
@@ -82,9 +82,9 @@ async def test_large_requests_are_served_in_the_order_of_arrival() -> None:
         turns.append(name)
 
     first_waiter = asyncio.create_task(decode("first_waiter", second, 600))
-    await settle()
+    await run_tasks()
     second_waiter = asyncio.create_task(decode("second_waiter", third, 110))
-    await settle()
+    await run_tasks()
     assert turns == []
     await callers.finish(first)
     assert turns == ["first_waiter"]
@@ -99,7 +99,7 @@ async def test_bodies_leave_memory_for_decoding() -> None:
     callers = Callers(MemoryBudget(800, wait_s=10))
     read = await callers.start(250)
     other = callers.start(250)
-    await settle()
+    await run_tasks()
     assert not other.done()
     await read.resize(300, while_waiting=80)
     assert (await other).amount == 250

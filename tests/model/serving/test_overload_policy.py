@@ -218,7 +218,7 @@ def test_a_prolonged_period_lasts_as_long_as_the_first() -> None:
     ],
 )
 def test_retry_after_is_the_wait_and_a_second_per_excess_rejection(load: LoadSnapshot, retry_after_s: int) -> None:
-    """If all rejected callers come back as told, they come back at the rate at which jobs complete."""
+    """If all rejected callers follow Retry-After, they come back at the rate at which jobs complete."""
     assert compute_retry_after_s(load, jitter=1.0) == retry_after_s
 
 
