@@ -1,4 +1,4 @@
-"""A whole gateway in the test's own process: real database, real tokens, the stub back end."""
+"""A gateway in the test's own process, with a real database, real tokens and the stub back end."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LogIn = Callable[..., dict[str, str]]
 
 @pytest.fixture(scope="session")
 def seeded_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated database with its users, to be copied: their passwords are hashed once."""
+    """A migrated database with users; tests copy it, so that the passwords are hashed only once."""
     path = tmp_path_factory.mktemp("seed") / "gateway.db"
     run_with_accounts(Settings(_env_file=None, database_url=f"sqlite:///{path}"), _add_users)
     return path
@@ -47,7 +47,7 @@ def settings(tmp_path: Path, seeded_database: Path) -> Settings:
 
 @pytest.fixture
 def make_client(settings: Settings) -> Iterator[MakeClient]:
-    """Start a gateway with changed settings; its users `ana` (client) and `olga` (operator) exist."""
+    """Start a gateway with changed settings; it has the users `ana` (client) and `olga` (operator)."""
     with ExitStack() as stack:
 
         def make(*, raise_errors: bool = True, reporter: Any = None, **changes: Any) -> TestClient:
@@ -70,13 +70,13 @@ def password() -> str:
 
 @pytest.fixture
 def log_in() -> LogIn:
-    """Make the Authorization header of a fresh token."""
+    """Return the Authorization header of a new token."""
 
     def header(client: TestClient, name: str = "ana", scope: str = "") -> dict[str, str]:
         form = {"grant_type": "password", "username": name, "password": PASSWORD, "scope": scope}
-        answer = client.post("/auth/token", data=form)
-        assert answer.status_code == 200, answer.text
-        return {"Authorization": f"Bearer {answer.json()['access_token']}"}
+        response = client.post("/auth/token", data=form)
+        assert response.status_code == 200, response.text
+        return {"Authorization": f"Bearer {response.json()['access_token']}"}
 
     return header
 

@@ -1,14 +1,15 @@
-"""Both prediction routes."""
+"""The prediction routes."""
 
 from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
+from starlette.types import Message
 
 ROUTES = ("/predict-land-use", "/predict-land-use/", "/v1/predictions")
 
@@ -17,8 +18,8 @@ def _upload(data: bytes, name: str = "image.jpg") -> dict[str, Any]:
     return {"files": {"file": (name, data)}}
 
 
-def test_original_fields(client: TestClient, bearer: dict[str, str], sample: bytes) -> None:
-    """The first route answers what the research script answered, and the new fields beside it."""
+def test_first_route_has_the_script_s_fields(client: TestClient, bearer: dict[str, str], sample: bytes) -> None:
+    """The first route returns the fields of the research team's script, and the gateway's own fields beside them."""
     body = client.post("/predict-land-use/", headers=bearer, **_upload(sample)).json()
     assert set(body) == {"prediction", "prediction_probability", "label", "model", "id"}
     (probabilities,) = body["prediction_probability"]
@@ -28,8 +29,8 @@ def test_original_fields(client: TestClient, bearer: dict[str, str], sample: byt
     assert uuid.UUID(body["id"]).version == 7
 
 
-def test_versioned_fields(client: TestClient, bearer: dict[str, str], sample: bytes) -> None:
-    """The versioned route names the image by its digest and size, and gives the best labels first."""
+def test_versioned_route_describes_the_image(client: TestClient, bearer: dict[str, str], sample: bytes) -> None:
+    """The versioned route returns the image's digest and size, and the most probable labels first."""
     body = client.post("/v1/predictions?top_k=3", headers=bearer, **_upload(sample)).json()
     assert body["image"] == {
         "sha256": hashlib.sha256(sample).hexdigest(),
@@ -45,7 +46,7 @@ def test_versioned_fields(client: TestClient, bearer: dict[str, str], sample: by
 
 
 def test_image_as_body(client: TestClient, bearer: dict[str, str], sample: bytes) -> None:
-    """The image itself may be the body, and the answer is the same as for a form."""
+    """The body may be the image itself; the prediction is the same as for a form."""
     raw = client.post("/v1/predictions", headers={**bearer, "Content-Type": "image/jpeg"}, content=sample).json()
     form = client.post("/v1/predictions", headers=bearer, **_upload(sample)).json()
     assert raw["predictions"] == form["predictions"]
@@ -53,32 +54,61 @@ def test_image_as_body(client: TestClient, bearer: dict[str, str], sample: bytes
 
 @pytest.mark.parametrize("route", ROUTES)
 def test_no_credentials(client: TestClient, sample: bytes, route: str) -> None:
-    """Without credentials the answer is 401 with a challenge."""
-    answer = client.post(route, **_upload(sample))
-    assert answer.status_code == 401
-    assert answer.json()["code"] == "missing_credentials"
-    assert answer.headers["WWW-Authenticate"].startswith("Bearer ")
+    """A request without credentials gets 401 with a challenge."""
+    response = client.post(route, **_upload(sample))
+    assert response.status_code == 401
+    assert response.json()["code"] == "missing_credentials"
+    assert response.headers["WWW-Authenticate"].startswith("Bearer ")
 
 
 @pytest.mark.parametrize("route", ROUTES)
 def test_wrong_scope(client: TestClient, log_in: Any, sample: bytes, route: str) -> None:
-    """A principal without the scope `predict` gets 403, and the challenge names the scope."""
-    answer = client.post(route, headers=log_in(client, "olga"), **_upload(sample))
-    assert answer.status_code == 403
-    assert answer.json()["code"] == "insufficient_scope"
-    assert 'scope="predict"' in answer.headers["WWW-Authenticate"]
+    """A principal without the scope `predict` gets 403 and a challenge that names the scope."""
+    response = client.post(route, headers=log_in(client, "olga"), **_upload(sample))
+    assert response.status_code == 403
+    assert response.json()["code"] == "insufficient_scope"
+    assert 'scope="predict"' in response.headers["WWW-Authenticate"]
+
+
+def post_unread(client: TestClient, *headers: tuple[bytes, bytes]) -> tuple[int, int]:
+    """Post to /v1/predictions without sending the body; returns the status and how often the gateway read from it."""
+    reads: list[bool] = []
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        reads.append(True)
+        return {"type": "http.request", "body": b"x", "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": "/v1/predictions",
+        "raw_path": b"/v1/predictions",
+        "root_path": "",
+        "query_string": b"",
+        "headers": [(b"host", b"testserver"), (b"content-type", b"image/jpeg"), *headers],
+        "client": ("192.0.2.1", 1234),
+        "state": dict(client.app_state),
+    }
+    assert client.portal is not None
+    client.portal.call(client.app, scope, receive, send)
+    return sent[0]["status"], len(reads)
 
 
 def test_unknown_callers_are_refused_before_the_body_is_read(client: TestClient) -> None:
-    """A caller without credentials is refused before a byte of the body is asked for."""
-    read = []
+    """A caller without credentials is refused before the gateway reads a byte of the body."""
+    assert post_unread(client) == (401, 0)
 
-    def body() -> Iterator[bytes]:
-        read.append(True)
-        yield b"x"
 
-    answer = client.post("/v1/predictions", headers={"Content-Type": "image/jpeg"}, content=body())
-    assert answer.status_code == 401
+def test_a_long_body_is_refused_before_it_is_read(client: TestClient, bearer: dict[str, str]) -> None:
+    """A declared length over the limit is refused before the gateway reads a byte of the body."""
+    authorization = bearer["Authorization"].encode()
+    assert post_unread(client, (b"authorization", authorization), (b"content-length", b"99999999999")) == (413, 0)
 
 
 @pytest.mark.parametrize(
@@ -93,54 +123,54 @@ def test_unknown_callers_are_refused_before_the_body_is_read(client: TestClient)
 def test_bad_images(
     client: TestClient, bearer: dict[str, str], route: str, data: bytes, status: int, code: str
 ) -> None:
-    """A file that is no image gets a 4xx problem with a code, whatever its name says."""
-    answer = client.post(route, headers=bearer, **_upload(data))
-    assert (answer.status_code, answer.json()["code"]) == (status, code)
-    assert answer.headers["Content-Type"] == "application/problem+json"
+    """A file that is not an image gets a 4xx problem with a code, whatever its name is."""
+    response = client.post(route, headers=bearer, **_upload(data))
+    assert (response.status_code, response.json()["code"]) == (status, code)
+    assert response.headers["Content-Type"] == "application/problem+json"
 
 
 def test_form_without_file(client: TestClient, bearer: dict[str, str], sample: bytes) -> None:
-    """A form that has no field `file` is told which field to use."""
-    answer = client.post("/predict-land-use", headers=bearer, files={"image": ("a.jpg", sample)})
-    assert (answer.status_code, answer.json()["code"]) == (422, "missing_file")
+    """A form without the field `file` gets an error that names the field."""
+    response = client.post("/predict-land-use", headers=bearer, files={"image": ("a.jpg", sample)})
+    assert (response.status_code, response.json()["code"]) == (422, "missing_file")
 
 
 def test_file_sent_as_text_field(client: TestClient, bearer: dict[str, str]) -> None:
-    """A text field named `file` is no file."""
-    answer = client.post("/predict-land-use", headers=bearer, files={"file": (None, "text")})
-    assert (answer.status_code, answer.json()["code"]) == (422, "missing_file")
+    """A text field named `file` does not count as a file."""
+    response = client.post("/predict-land-use", headers=bearer, files={"file": (None, "text")})
+    assert (response.status_code, response.json()["code"]) == (422, "missing_file")
 
 
 def test_several_files(client: TestClient, bearer: dict[str, str], sample: bytes) -> None:
-    """One request carries one file."""
+    """A form with two files is refused."""
     files = [("file", ("a.jpg", sample)), ("file", ("b.jpg", sample))]
-    answer = client.post("/predict-land-use", headers=bearer, files=files)
-    assert (answer.status_code, answer.json()["code"]) == (400, "bad_form")
+    response = client.post("/predict-land-use", headers=bearer, files=files)
+    assert (response.status_code, response.json()["code"]) == (400, "bad_form")
 
 
 def test_broken_form(client: TestClient, bearer: dict[str, str]) -> None:
-    """A multipart body without its boundary is refused as a form."""
+    """A multipart body without a boundary is refused as a bad form."""
     headers = {**bearer, "Content-Type": "multipart/form-data"}
-    answer = client.post("/predict-land-use", headers=headers, content=b"x")
-    assert (answer.status_code, answer.json()["code"]) == (400, "bad_form")
+    response = client.post("/predict-land-use", headers=headers, content=b"x")
+    assert (response.status_code, response.json()["code"]) == (400, "bad_form")
 
 
 @pytest.mark.parametrize("route", ROUTES)
 def test_unsupported_body(client: TestClient, bearer: dict[str, str], route: str) -> None:
-    """A body of another media type is a 415 that names those that are accepted."""
-    answer = client.post(route, headers=bearer, json={"url": "https://example.org/image.jpg"})
-    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_body")
+    """A body of another media type gets 415."""
+    response = client.post(route, headers=bearer, json={"url": "https://example.org/image.jpg"})
+    assert (response.status_code, response.json()["code"]) == (415, "unsupported_body")
 
 
 def test_top_k_out_of_range(client: TestClient, bearer: dict[str, str], sample: bytes) -> None:
-    """A bad query parameter is named, in a problem document."""
-    answer = client.post("/v1/predictions?top_k=0", headers=bearer, **_upload(sample))
-    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
-    assert answer.json()["errors"][0]["field"] == "query.top_k"
+    """The problem document names an invalid query parameter."""
+    response = client.post("/v1/predictions?top_k=0", headers=bearer, **_upload(sample))
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_request")
+    assert response.json()["errors"][0]["field"] == "query.top_k"
 
 
 def test_queue_full(make_client: Any, settings: Any, log_in: Any, sample: bytes) -> None:
-    """When the queue is full the answer is 503 with how long to wait, and it is counted."""
+    """When the queue is full, the gateway responds with 503 and Retry-After."""
     model = settings.model.model_copy(update={"url": "stub://?latency_ms=300", "workers": 1, "queue_limit": 0})
     client = make_client(model=model)
     headers = log_in(client)
@@ -148,12 +178,10 @@ def test_queue_full(make_client: Any, settings: Any, log_in: Any, sample: bytes)
     def send(_: int) -> Any:
         return client.post("/v1/predictions", headers=headers, **_upload(sample))
 
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(send, range(4)))
-    shed = [answer for answer in answers if answer.status_code == 503]
-    assert any(answer.status_code == 200 for answer in answers)
+        responses = list(pool.map(send, range(4)))
+    shed = [response for response in responses if response.status_code == 503]
+    assert any(response.status_code == 200 for response in responses)
     assert shed
-    assert all(answer.json()["code"] == "overloaded" for answer in shed)
-    assert all(int(answer.headers["Retry-After"]) >= 1 for answer in shed)
+    assert all(response.json()["code"] == "overloaded" for response in shed)
+    assert all(int(response.headers["Retry-After"]) >= 1 for response in shed)

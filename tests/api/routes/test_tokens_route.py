@@ -10,19 +10,19 @@ from starlette.testclient import TestClient
 FORM = {"grant_type": "password", "username": "ana"}
 
 
-def test_answer(client: TestClient, password: str) -> None:
-    """The answer has RFC 6749's fields and may not be stored."""
-    answer = client.post("/auth/token", data={**FORM, "password": password})
-    body = answer.json()
-    assert answer.status_code == 200
+def test_a_token_response_has_the_standard_fields(client: TestClient, password: str) -> None:
+    """The response has the fields of RFC 6749 and forbids storing."""
+    response = client.post("/auth/token", data={**FORM, "password": password})
+    body = response.json()
+    assert response.status_code == 200
     assert body["token_type"] == "Bearer"
     assert body["expires_in"] == 900
     assert body["scope"] == "keys:write predict predictions:read"
-    assert answer.headers["Cache-Control"] == "no-store"
+    assert response.headers["Cache-Control"] == "no-store"
 
 
-def test_scope_narrows(client: TestClient, log_in: Any) -> None:
-    """A token carries the scopes that were asked for, no more."""
+def test_a_token_has_only_the_requested_scopes(client: TestClient, log_in: Any) -> None:
+    """A token has the requested scopes and no others."""
     body = client.get("/v1/me", headers=log_in(client, "ana", "predict")).json()
     assert body["scopes"] == ["predict"]
 
@@ -44,49 +44,49 @@ def test_scope_narrows(client: TestClient, log_in: Any) -> None:
     ],
 )
 def test_refusals(client: TestClient, password: str, changes: dict[str, Any], error: str) -> None:
-    """A refusal is a 400 in RFC 6749's form, with one of its words."""
-    answer = client.post("/auth/token", data={**FORM, "password": password, **changes})
-    assert (answer.status_code, answer.json()["error"]) == (400, error)
-    assert set(answer.json()) == {"error", "error_description"}
+    """A refusal is a 400 in the form of RFC 6749, with one of its error codes."""
+    response = client.post("/auth/token", data={**FORM, "password": password, **changes})
+    assert (response.status_code, response.json()["error"]) == (400, error)
+    assert set(response.json()) == {"error", "error_description"}
 
 
-def test_same_answer_for_unknown_user_and_wrong_password(client: TestClient) -> None:
-    """Nobody learns from the answer which users exist."""
+def test_unknown_user_and_wrong_password_look_alike(client: TestClient) -> None:
+    """The response does not reveal which users exist."""
     unknown = client.post("/auth/token", data={**FORM, "username": "nobody", "password": "wrong horse battery"})
     wrong = client.post("/auth/token", data={**FORM, "password": "wrong horse battery"})
     assert unknown.json() == wrong.json()
 
 
 def test_json_is_refused(client: TestClient, password: str) -> None:
-    """The token endpoint takes a form, as RFC 6749 has it."""
-    answer = client.post("/auth/token", json={**FORM, "password": password})
-    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+    """The token endpoint accepts only a form, as RFC 6749 requires."""
+    response = client.post("/auth/token", json={**FORM, "password": password})
+    assert (response.status_code, response.json()["error"]) == (400, "invalid_request")
 
 
 def test_invalid_encoding(client: TestClient) -> None:
-    """A form that is not UTF-8 is refused, not a failure."""
+    """A form that is not UTF-8 is refused as an invalid request."""
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
-    answer = client.post("/auth/token", headers=headers, content=b"grant_type=\xff\xfe")
-    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+    response = client.post("/auth/token", headers=headers, content=b"grant_type=\xff\xfe")
+    assert (response.status_code, response.json()["error"]) == (400, "invalid_request")
 
 
 def test_token_in_query_is_ignored(client: TestClient, bearer: dict[str, str]) -> None:
-    """A token in the query string is no credential."""
+    """A token in the query string is not a credential."""
     token = bearer["Authorization"].removeprefix("Bearer ")
     assert client.get(f"/v1/me?access_token={token}").status_code == 401
 
 
 def test_log_ins_are_limited_per_address(make_client: Any, settings: Any, password: str) -> None:
-    """Over the limit of log-ins an address gets 429 in OAuth's form with Retry-After, right password or not."""
+    """An address over its limit gets 429 in OAuth's form with Retry-After, even with the right password."""
     client = make_client(limits=settings.limits.model_copy(update={"token": "3/minute"}))
-    answers = [client.post("/auth/token", data={**FORM, "password": password}) for _ in range(4)]
-    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
-    assert answers[-1].json()["error"] == "temporarily_unavailable"
-    assert 1 <= int(answers[-1].headers["Retry-After"]) <= 120
+    responses = [client.post("/auth/token", data={**FORM, "password": password}) for _ in range(4)]
+    assert [response.status_code for response in responses] == [200, 200, 200, 429]
+    assert responses[-1].json()["error"] == "temporarily_unavailable"
+    assert 1 <= int(responses[-1].headers["Retry-After"]) <= 120
 
 
-def test_a_forwarded_address_is_not_believed(make_client: Any, settings: Any, password: str) -> None:
-    """X-Forwarded-For from an unknown peer gives no second allowance."""
+def test_a_forwarded_address_from_an_unknown_peer_is_ignored(make_client: Any, settings: Any, password: str) -> None:
+    """X-Forwarded-For from a peer that is not a trusted proxy does not change the limited address."""
     client = make_client(limits=settings.limits.model_copy(update={"token": "2/minute"}))
     statuses = [
         client.post(

@@ -35,27 +35,27 @@ def predict(client: TestClient, headers: Bearer, data: bytes, route: str = ROUTE
 
 
 def usage(client: TestClient, headers: Bearer) -> dict[str, Any]:
-    answer = client.get("/v1/usage", headers=headers)
-    assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
+    response = client.get("/v1/usage", headers=headers)
+    assert response.status_code == 200, response.text
+    body: dict[str, Any] = response.json()
+    return body
 
 
-def until_used(client: TestClient, headers: Bearer, requests: int) -> None:
-    """What is owed is written behind the answers: ask until it is."""
+def wait_until_used(client: TestClient, headers: Bearer, requests: int) -> None:
+    """Poll until the deferred charges are in the database."""
     deadline = time.monotonic() + 10
     while usage(client, headers)["requests"] != requests:
         assert time.monotonic() < deadline
 
 
 def metric(client: TestClient, headers: Bearer, line: str) -> str | None:
-    """The value of one line of the metrics."""
+    """The value of one sample in the metrics."""
     lines = client.get("/metrics", headers=headers).text.splitlines()
-    return next((found.rpartition(" ")[2] for found in lines if found.startswith(f"{line} ")), None)
+    return next((used.rpartition(" ")[2] for used in lines if used.startswith(f"{line} ")), None)
 
 
 def execute(settings: Settings, statement: str, *values: int | None) -> None:
-    """Change the gateway's database behind its back."""
+    """Run a statement on the gateway's database, bypassing the gateway."""
     path = settings.database_url.get_secret_value().removeprefix("sqlite:///")
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute(statement, values)
@@ -64,7 +64,7 @@ def execute(settings: Settings, statement: str, *values: int | None) -> None:
 
 @pytest.fixture
 def limit(settings: Settings) -> Limit:
-    """Give the user `ana` monthly quotas."""
+    """Set the monthly quotas of the user `ana`."""
 
     def set_quotas(requests: int | None = None, megapixels: int | None = None) -> None:
         statement = "UPDATE users SET monthly_requests = ?, monthly_megapixels = ? WHERE name = 'ana'"
@@ -75,41 +75,41 @@ def limit(settings: Settings) -> Limit:
 
 @pytest.fixture
 def root(client: TestClient, settings: Settings, password: str, log_in: LogIn) -> Bearer:
-    """The token of a user who administers."""
+    """The token of an administrator."""
     run_with_accounts(settings, lambda accounts: accounts.add("root", Role.ADMIN, password))
     return log_in(client, "root")
 
 
-def test_every_answered_prediction_is_counted(client: TestClient, bearer: Bearer) -> None:
-    """Each route counts one request and the pixels of the image that was sent, not of what the model sees."""
+def test_every_prediction_is_charged(client: TestClient, bearer: Bearer) -> None:
+    """Each route charges one request and the pixels of the uploaded image, not of the model's input."""
     for route in ROUTES:
         assert predict(client, bearer, png(), route).status_code == 200
-    found = usage(client, bearer)
-    assert (found["requests"], found["megapixels"]) == (3, 3 * PIXELS / 1e6)
-    assert re.fullmatch(r"\d{4}-\d{2}", found["month"])
-    assert found["resets_at"].endswith("-01T00:00:00Z")
-    assert found["resets_at"][:7] > found["month"]
-    assert found["limits"] == found["remaining"] == {"requests": None, "megapixels": None}
-    assert found["key"] is None
+    used = usage(client, bearer)
+    assert (used["requests"], used["megapixels"]) == (3, 3 * PIXELS / 1e6)
+    assert re.fullmatch(r"\d{4}-\d{2}", used["month"])
+    assert used["resets_at"].endswith("-01T00:00:00Z")
+    assert used["resets_at"][:7] > used["month"]
+    assert used["limits"] == used["remaining"] == {"requests": None, "megapixels": None}
+    assert used["key"] is None
 
 
 @pytest.mark.parametrize("data", [b"", b"text", png()[:20], png()[:-200]], ids=["empty", "text", "header", "pixels"])
 def test_a_refused_image_costs_nothing(client: TestClient, bearer: Bearer, data: bytes) -> None:
-    """An image that cannot be read, in its header or after it, is not counted."""
+    """An image with a broken header or broken pixels is not charged."""
     assert predict(client, bearer, data).status_code in {415, 422}
     assert usage(client, bearer)["requests"] == 0
 
 
-def test_an_image_broken_after_its_header_is_free(client: TestClient, bearer: Bearer, limit: Limit) -> None:
-    """Who gets no answer pays nothing: the quota is whole afterwards."""
+def test_an_image_broken_after_its_header_uses_no_quota(client: TestClient, bearer: Bearer, limit: Limit) -> None:
+    """A request without a prediction leaves the whole quota to later requests."""
     limit(requests=1)
     assert predict(client, bearer, png()[:-200]).json()["code"] == "corrupt_image"
     assert usage(client, bearer)["requests"] == 0
     assert predict(client, bearer, png()).status_code == 200
 
 
-def test_over_quota(client: TestClient, bearer: Bearer, root: Bearer, limit: Limit) -> None:
-    """Past the quota the answer is 429 with the seconds until the month ends; it is counted, recorded and free."""
+def test_a_request_over_the_quota_is_refused(client: TestClient, bearer: Bearer, root: Bearer, limit: Limit) -> None:
+    """A request over the quota gets 429 with the seconds until the month ends; it is counted, audited and free."""
     limit(requests=2)
     statuses = [predict(client, bearer, png(), route).status_code for route in ROUTES]
     assert statuses == [200, 200, 429]
@@ -118,16 +118,16 @@ def test_over_quota(client: TestClient, bearer: Bearer, root: Bearer, limit: Lim
     assert refused.json()["code"] == "quota_exceeded"
     assert "account's monthly quota of requests" in refused.json()["detail"]
     assert 1 <= int(refused.headers["Retry-After"]) <= 31 * 86_400
-    found = usage(client, bearer)
-    assert (found["requests"], found["remaining"]["requests"]) == (2, 0)
+    used = usage(client, bearer)
+    assert (used["requests"], used["remaining"]["requests"]) == (2, 0)
     assert metric(client, root, 'atalaya_rate_limited_total{limit="quota"}') == "2.0"
     assert metric(client, root, 'atalaya_auth_events_total{event="quota",outcome="refused"}') == "2.0"
     assert metric(client, root, 'atalaya_prediction_stage_seconds_count{stage="commit"}') == "2.0"
     assert metric(client, root, 'atalaya_prediction_stage_seconds_count{stage="decode"}') == "2.0"
 
 
-def test_megapixels_are_bounded_by_the_size_in_the_header(client: TestClient, bearer: Bearer, limit: Limit) -> None:
-    """An image too large for the rest of the quota is refused before it is decoded; a smaller one still fits."""
+def test_megapixels_are_checked_by_the_size_in_the_header(client: TestClient, bearer: Bearer, limit: Limit) -> None:
+    """An image that exceeds the remaining megapixels is refused before it is decoded; a smaller one still fits."""
     limit(megapixels=1)
     assert predict(client, bearer, png(1000, 900)).status_code == 200
     refused = predict(client, bearer, png(1000, 101))
@@ -137,18 +137,18 @@ def test_megapixels_are_bounded_by_the_size_in_the_header(client: TestClient, be
 
 
 def test_a_key_has_quotas_of_its_own(client: TestClient, bearer: Bearer, limit: Limit) -> None:
-    """The key's quota ends before the user's, who goes on without the key; the key sees both counts."""
+    """A key whose quota is used up is refused while its owner is not; the key's usage shows both."""
     limit(requests=5)
-    made = client.post("/v1/keys", json={"name": "maps", "monthly_requests": 1}, headers=bearer).json()
-    key = {"X-API-Key": made["key"]}
+    created = client.post("/v1/keys", json={"name": "maps", "monthly_requests": 1}, headers=bearer).json()
+    key = {"X-API-Key": created["key"]}
     assert predict(client, key, png()).status_code == 200
     refused = predict(client, key, png())
     assert refused.status_code == 429
     assert "API key's monthly quota" in refused.json()["detail"]
     assert predict(client, bearer, png()).status_code == 200
-    found = usage(client, key)
-    assert (found["requests"], found["limits"]["requests"], found["remaining"]["requests"]) == (2, 5, 3)
-    assert found["key"] == {
+    used = usage(client, key)
+    assert (used["requests"], used["limits"]["requests"], used["remaining"]["requests"]) == (2, 5, 3)
+    assert used["key"] == {
         "requests": 1,
         "megapixels": PIXELS / 1e6,
         "limits": {"requests": 1, "megapixels": None},
@@ -159,19 +159,19 @@ def test_a_key_has_quotas_of_its_own(client: TestClient, bearer: Bearer, limit: 
 def test_a_rate_limited_request_is_not_charged(
     make_client: Callable[..., TestClient], settings: Settings, log_in: LogIn
 ) -> None:
-    """The rate limit comes before the quota."""
+    """The rate limit is checked before the quota."""
     client = make_client(limits=settings.limits.model_copy(update={"predict": "1/minute"}))
     bearer = log_in(client)
     assert [predict(client, bearer, png()).status_code for _ in range(3)] == [200, 429, 429]
     assert usage(client, bearer)["requests"] == 1
 
 
-def test_a_dry_run_tells_the_cost(client: TestClient, bearer: Bearer, root: Bearer, limit: Limit) -> None:
-    """A dry run answers the cost and what is left, charges nothing, and infers nothing."""
+def test_a_dry_run_returns_the_cost(client: TestClient, bearer: Bearer, root: Bearer, limit: Limit) -> None:
+    """A dry run returns the cost and the remaining quota, without charge or inference."""
     limit(requests=3, megapixels=1)
-    answer = predict(client, bearer, png(), dry_run="true")
-    assert answer.status_code == 200
-    assert answer.json() == {
+    response = predict(client, bearer, png(), dry_run="true")
+    assert response.status_code == 200
+    assert response.json() == {
         "cost": {"requests": 1, "megapixels": PIXELS / 1e6},
         "remaining": {"requests": 3, "megapixels": 1.0},
     }
@@ -179,16 +179,16 @@ def test_a_dry_run_tells_the_cost(client: TestClient, bearer: Bearer, root: Bear
     assert metric(client, root, 'atalaya_prediction_stage_seconds_count{stage="infer"}') is None
 
 
-def test_a_dry_run_decodes_no_pixel(client: TestClient, bearer: Bearer) -> None:
-    """What is broken after its header has a cost; what has no readable header is refused as ever."""
+def test_a_dry_run_reads_only_the_header(client: TestClient, bearer: Bearer) -> None:
+    """A dry run returns a cost for an image that is broken after its header, and refuses one without a header."""
     broken = png()[:-200]
     assert predict(client, bearer, broken, dry_run="true").json()["cost"]["megapixels"] == PIXELS / 1e6
     assert predict(client, bearer, b"text", dry_run="true").status_code == 415
     assert predict(client, bearer, png(), dry_run="perhaps").status_code == 422
 
 
-def test_a_dry_run_answers_when_nothing_is_left(client: TestClient, bearer: Bearer, limit: Limit) -> None:
-    """With the quota used up the dry run says 0; of account and key it tells the smaller rest."""
+def test_a_dry_run_works_with_the_quota_used_up(client: TestClient, bearer: Bearer, limit: Limit) -> None:
+    """A dry run returns the smaller remainder of account and key, also when it is 0."""
     body = {"name": "maps", "monthly_requests": 1, "monthly_megapixels": 7}
     key = {"X-API-Key": client.post("/v1/keys", json=body, headers=bearer).json()["key"]}
     limit(requests=5, megapixels=2)
@@ -199,30 +199,30 @@ def test_a_dry_run_answers_when_nothing_is_left(client: TestClient, bearer: Bear
     assert left == {"requests": 0, "megapixels": 2.0 - PIXELS / 1e6}
 
 
-def test_another_users_usage_is_for_administrators(client: TestClient, bearer: Bearer, root: Bearer) -> None:
-    """With `users:admin` anybody's use can be read by the user's id; without, only one's own."""
+def test_only_administrators_see_other_users_usage(client: TestClient, bearer: Bearer, root: Bearer) -> None:
+    """With `users:admin` a caller can read any user's usage by id; without it only the caller's own."""
     predict(client, bearer, png())
     ana, boss = (client.get("/v1/me", headers=headers).json()["subject"] for headers in (bearer, root))
-    asked = client.get("/v1/usage", params={"user": ana}, headers=root).json()
-    assert (asked["requests"], asked["key"]) == (1, None)
+    shown = client.get("/v1/usage", params={"user": ana}, headers=root).json()
+    assert (shown["requests"], shown["key"]) == (1, None)
     assert client.get("/v1/usage", params={"user": ana}, headers=bearer).json()["requests"] == 1
     refused = client.get("/v1/usage", params={"user": boss}, headers=bearer)
     assert (refused.status_code, refused.json()["code"]) == (403, "insufficient_scope")
-    nobody = client.get("/v1/usage", params={"user": ana[:-4] + "0000"}, headers=root)
-    assert (nobody.status_code, nobody.json()["code"]) == (404, "user_not_found")
+    unknown = client.get("/v1/usage", params={"user": ana[:-4] + "0000"}, headers=root)
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "user_not_found")
     for malformed in ("ana", "\0", "0" * 37):
         assert client.get("/v1/usage", params={"user": malformed}, headers=root).status_code == 422
 
 
-def test_what_cannot_be_counted_now_is_counted_later(client: TestClient, bearer: Bearer, settings: Settings) -> None:
-    """While the counters are away answers go on; each is charged once they are back."""
+def test_predictions_are_charged_after_an_outage(client: TestClient, bearer: Bearer, settings: Settings) -> None:
+    """While the usage table is unavailable predictions continue; each is charged once the table is back."""
     assert predict(client, bearer, png()).status_code == 200
     execute(settings, "ALTER TABLE usage RENAME TO away")
     assert [predict(client, bearer, png()).status_code for _ in range(3)] == [200] * 3
     execute(settings, "ALTER TABLE away RENAME TO usage")
-    until_used(client, bearer, 4)
+    wait_until_used(client, bearer, 4)
 
 
-def test_usage_needs_a_caller(client: TestClient) -> None:
-    """Nobody's use is nobody's to read."""
+def test_usage_needs_credentials(client: TestClient) -> None:
+    """A request for usage without credentials gets 401."""
     assert client.get("/v1/usage").status_code == 401

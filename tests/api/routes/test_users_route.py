@@ -1,4 +1,4 @@
-"""`/v1/users`, and what users do with their own accounts under `/v1/me`."""
+"""`/v1/users`, and the users' own accounts at `/v1/me`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Headers = dict[str, str]
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """A gateway that also has the administrator `adam` and a data key."""
+    """Settings with a data key; the database also has the administrator `adam`."""
     run_with_accounts(settings, lambda accounts: accounts.add("adam", Role.ADMIN, "correct horse battery"))
     auth = settings.auth.model_copy(update={"data_key": SecretStr(new_data_key())})
     return settings.model_copy(update={"auth": auth})
@@ -34,7 +34,7 @@ def admin(client: TestClient, log_in: Any) -> Headers:
     return headers
 
 
-def _id_of(client: TestClient, admin: Headers, name: str) -> str:
+def _find_id(client: TestClient, admin: Headers, name: str) -> str:
     (user,) = [user for user in client.get("/v1/users", headers=admin).json() if user["name"] == name]
     user_id: str = user["id"]
     return user_id
@@ -44,26 +44,26 @@ def _log_in(client: TestClient, name: str, password: str, **more: str) -> Any:
     return client.post("/auth/token", data={"grant_type": "password", "username": name, "password": password, **more})
 
 
-def _events(client: TestClient, admin: Headers) -> list[tuple[str, str]]:
-    """What the record of access holds of users, newest first; refusals reach it a little later."""
+def _list_events(client: TestClient, admin: Headers) -> list[tuple[str, str]]:
+    """The audit log's entries about users, newest first; refusals appear there after a delay."""
     entries = client.get("/v1/audit", headers=admin).json()["entries"]
     return [(entry["event"], entry["outcome"]) for entry in entries if entry["event"] not in {"access", "token"}]
 
 
-def test_an_administrator_makes_and_sees_users(client: TestClient, admin: Headers) -> None:
-    """A user who was made is shown, listed and can log in; no answer holds a password or its hash."""
-    made = client.post("/v1/users", headers=admin, json={**BOB, "monthly_requests": 10})
-    assert made.status_code == 201
-    bob = made.json()
+def test_an_administrator_creates_and_lists_users(client: TestClient, admin: Headers) -> None:
+    """A created user is shown, listed and can log in; no response contains a password or its hash."""
+    response = client.post("/v1/users", headers=admin, json={**BOB, "monthly_requests": 10})
+    assert response.status_code == 201
+    bob = response.json()
     assert (bob["name"], bob["role"], bob["disabled_at"], bob["totp"]) == ("bob", "client", None, False)
     assert (bob["monthly_requests"], bob["monthly_megapixels"]) == (10, None)
     assert client.get(f"/v1/users/{bob['id']}", headers=admin).json() == bob
     listed = client.get("/v1/users", headers=admin)
     assert [user["name"] for user in listed.json()] == ["adam", "ana", "bob", "olga"]
     assert "argon2" not in listed.text
-    assert NEW not in made.text
+    assert NEW not in response.text
     assert _log_in(client, "bob", NEW).status_code == 200
-    assert _events(client, admin)[0] == ("user", "created")
+    assert _list_events(client, admin)[0] == ("user", "created")
 
 
 @pytest.mark.parametrize(
@@ -74,24 +74,24 @@ def test_an_administrator_makes_and_sees_users(client: TestClient, admin: Header
         ({"name": "b\x00b"}, 422, "bad_user_name"),
         ({"password": "tooshort"}, 422, "password_refused"),
         ({"password": "password1234"}, 422, "password_refused"),
-        ({"role": "king"}, 422, "invalid_request"),
+        ({"role": "superuser"}, 422, "invalid_request"),
         ({"scopes": ["predict"]}, 422, "invalid_request"),
         ({"monthly_requests": -1}, 422, "invalid_request"),
         ({"monthly_requests": True}, 422, "invalid_request"),
     ],
 )
-def test_unfit_users_are_refused(
+def test_invalid_users_are_refused(
     client: TestClient, admin: Headers, changes: dict[str, Any], status: int, code: str
 ) -> None:
-    """A user who cannot be is refused with the reason, and the password is not repeated."""
+    """An invalid user is refused with a code, and the response does not repeat the password."""
     refused = client.post("/v1/users", headers=admin, json={**BOB, **changes})
     assert (refused.status_code, refused.json()["code"]) == (status, code)
     assert str(changes.get("password", NEW)) not in refused.text
 
 
-def test_a_role_change_ends_the_log_ins(client: TestClient, admin: Headers, bearer: Headers) -> None:
-    """With another role the user's tokens end at once, and the next log-in has the new scopes."""
-    path = f"/v1/users/{_id_of(client, admin, 'ana')}"
+def test_a_role_change_ends_the_sessions(client: TestClient, admin: Headers, bearer: Headers) -> None:
+    """A new role ends the user's tokens at once, and the next log-in has the scopes of the new role."""
+    path = f"/v1/users/{_find_id(client, admin, 'ana')}"
     assert client.get("/v1/me", headers=bearer).status_code == 200
     assert client.patch(path, headers=admin, json={"role": "client"}).json()["role"] == "client"
     assert client.get("/v1/me", headers=bearer).status_code == 200
@@ -101,20 +101,20 @@ def test_a_role_change_ends_the_log_ins(client: TestClient, admin: Headers, bear
 
 
 def test_disabling_and_enabling(client: TestClient, admin: Headers, bearer: Headers) -> None:
-    """A disabled user's tokens end and log-ins fail, until the user is enabled again."""
-    path = f"/v1/users/{_id_of(client, admin, 'ana')}"
+    """A disabled user's tokens and log-ins are refused until the user is enabled again."""
+    path = f"/v1/users/{_find_id(client, admin, 'ana')}"
     assert client.patch(path, headers=admin, json={"disabled": True}).json()["disabled_at"]
     assert client.get("/v1/me", headers=bearer).status_code == 401
     assert _log_in(client, "ana", "correct horse battery").status_code == 400
     assert client.patch(path, headers=admin, json={"disabled": False}).json()["disabled_at"] is None
     assert _log_in(client, "ana", "correct horse battery").status_code == 200
     assert client.get("/v1/me", headers=bearer).status_code == 401
-    assert _events(client, admin)[:2] == [("user", "enabled"), ("user", "disabled")]
+    assert _list_events(client, admin)[:2] == [("user", "enabled"), ("user", "disabled")]
 
 
-def test_a_password_set_by_an_administrator(client: TestClient, admin: Headers, bearer: Headers) -> None:
-    """The new password counts, the old one and the tokens it brought do not; a bad one changes nothing."""
-    path = f"/v1/users/{_id_of(client, admin, 'ana')}"
+def test_an_administrator_sets_a_password(client: TestClient, admin: Headers, bearer: Headers) -> None:
+    """A new password replaces the old one and ends its tokens; a refused password changes nothing."""
+    path = f"/v1/users/{_find_id(client, admin, 'ana')}"
     refused = client.patch(path, headers=admin, json={"password": "", "role": "admin"})
     assert (refused.status_code, refused.json()["code"]) == (422, "password_refused")
     assert client.get(path, headers=admin).json()["role"] == "client"
@@ -124,9 +124,9 @@ def test_a_password_set_by_an_administrator(client: TestClient, admin: Headers, 
     assert _log_in(client, "ana", "correct horse battery").status_code == 400
 
 
-def test_quotas_are_set_and_lifted(client: TestClient, admin: Headers, bearer: Headers) -> None:
-    """A quota of null is none; a change of quotas leaves the user logged in."""
-    path = f"/v1/users/{_id_of(client, admin, 'ana')}"
+def test_quotas_are_set_and_removed(client: TestClient, admin: Headers, bearer: Headers) -> None:
+    """A quota of null means unlimited; a change of quotas does not end the user's sessions."""
+    path = f"/v1/users/{_find_id(client, admin, 'ana')}"
     quotas = {"monthly_requests": 5, "monthly_megapixels": 0}
     assert client.patch(path, headers=admin, json=quotas).json().items() >= quotas.items()
     lifted = client.patch(path, headers=admin, json={"monthly_requests": None}).json()
@@ -151,16 +151,16 @@ def test_quotas_are_set_and_lifted(client: TestClient, admin: Headers, bearer: H
     ],
 )
 def test_other_fields_are_refused(client: TestClient, admin: Headers, change: dict[str, Any]) -> None:
-    """A change that names anything else, or nothing, is refused whole."""
-    path = f"/v1/users/{_id_of(client, admin, 'olga')}"
+    """A change with an unknown field, a forbidden null or no field at all changes nothing."""
+    path = f"/v1/users/{_find_id(client, admin, 'olga')}"
     refused = client.patch(path, headers=admin, json=change)
     assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
     assert client.get(path, headers=admin).json()["role"] == "operator"
 
 
-def test_the_last_administrator_stays(client: TestClient, admin: Headers) -> None:
-    """The last enabled admin can be neither disabled nor demoted, not even together with a password."""
-    path = f"/v1/users/{_id_of(client, admin, 'adam')}"
+def test_the_last_administrator_cannot_be_removed(client: TestClient, admin: Headers) -> None:
+    """The last enabled administrator can be neither disabled nor demoted, even together with a new password."""
+    path = f"/v1/users/{_find_id(client, admin, 'adam')}"
     for change in ({"disabled": True}, {"role": "client"}, {"role": "auditor", "password": NEW}):
         refused = client.patch(path, headers=admin, json=change)
         assert (refused.status_code, refused.json()["code"]) == (409, "last_admin")
@@ -175,16 +175,16 @@ def test_the_last_administrator_stays(client: TestClient, admin: Headers) -> Non
     "user_id", ["6d1f1f1e-0000-4000-8000-000000000000", "ana", "%00", "%ED%A0%80", "..%2f", "x" * 999]
 )
 def test_unknown_users(client: TestClient, admin: Headers, user_id: str) -> None:
-    """What is nobody's id is a 404, whatever it is made of."""
-    for answer in (
+    """An id that no user has gets 404, whatever characters it contains."""
+    for response in (
         client.get(f"/v1/users/{user_id}", headers=admin),
         client.patch(f"/v1/users/{user_id}", headers=admin, json={"disabled": True}),
     ):
-        assert answer.status_code == 404
+        assert response.status_code == 404
 
 
 def test_users_change_their_passwords(client: TestClient, bearer: Headers, log_in: Any) -> None:
-    """With the current password a user sets another; other log-ins end, this one stays."""
+    """A user sets a new password with the current one; the user's other sessions end, this one continues."""
     other = log_in(client)
     body = {"current_password": "correct horse battery", "new_password": NEW}
     wrong = client.post("/v1/me/password", headers=bearer, json={**body, "current_password": NEW})
@@ -199,17 +199,17 @@ def test_users_change_their_passwords(client: TestClient, bearer: Headers, log_i
     assert _log_in(client, "ana", NEW).status_code == 200
 
 
-def test_a_stolen_token_guesses_no_password(client: TestClient, bearer: Headers) -> None:
-    """Wrong current passwords are slowed as failed log-ins are."""
+def test_a_stolen_token_cannot_guess_the_password(client: TestClient, bearer: Headers) -> None:
+    """Wrong current passwords are throttled like failed log-ins."""
     body = {"current_password": NEW, "new_password": NEW}
     statuses = [client.post("/v1/me/password", headers=bearer, json=body).status_code for _ in range(4)]
     assert statuses == [403, 403, 403, 429]
 
 
-def test_a_key_changes_no_log_in(client: TestClient, bearer: Headers) -> None:
+def test_a_key_cannot_change_how_its_owner_logs_in(client: TestClient, bearer: Headers) -> None:
     """An API key can change neither its owner's password nor the one-time codes."""
-    made = client.post("/v1/keys", headers=bearer, json={"name": "camera", "scopes": ["predict"]}).json()
-    headers = {"X-API-Key": made["key"]}
+    created = client.post("/v1/keys", headers=bearer, json={"name": "camera", "scopes": ["predict"]}).json()
+    headers = {"X-API-Key": created["key"]}
     assert client.get("/v1/me", headers=headers).status_code == 200
     body = {"current_password": "correct horse battery", "new_password": NEW}
     for path, sent in (("password", body), ("totp", {"current_password": "x"}), ("totp/confirm", {"code": "1"})):
@@ -218,18 +218,18 @@ def test_a_key_changes_no_log_in(client: TestClient, bearer: Headers) -> None:
 
 
 def _enrol(client: TestClient, headers: Headers) -> tuple[pyotp.TOTP, str]:
-    """Switch codes on; returns what makes them, and the one that is used up."""
-    answer = client.post("/v1/me/totp", headers=headers, json={"current_password": "correct horse battery"})
-    assert answer.status_code == 201, answer.text
-    totp = pyotp.TOTP(answer.json()["secret"])
+    """Enable one-time codes; returns their generator and the code that was used."""
+    response = client.post("/v1/me/totp", headers=headers, json={"current_password": "correct horse battery"})
+    assert response.status_code == 201, response.text
+    totp = pyotp.TOTP(response.json()["secret"])
     code = totp.now()
     confirmed = client.post("/v1/me/totp/confirm", headers=headers, json={"code": code})
     assert confirmed.status_code == 204, confirmed.text
     return totp, code
 
 
-def test_the_life_of_one_time_codes(client: TestClient, admin: Headers) -> None:
-    """Enrolled and confirmed, a log-in needs a code; a missing, wrong or used one is told after the password."""
+def test_enrolled_users_log_in_with_a_code(client: TestClient, admin: Headers) -> None:
+    """After enrolment a log-in needs a code; only a right password reveals that the code is missing or used."""
     totp, first = _enrol(client, admin)
     assert client.get("/v1/users", headers=admin).json()[0]["totp"] is True
     password = "correct horse battery"
@@ -240,7 +240,7 @@ def test_the_life_of_one_time_codes(client: TestClient, admin: Headers) -> None:
         assert "one-time code" in refused.json()["error_description"]
     wrong = _log_in(client, "adam", "wrong horse battery", totp=totp.now())
     assert "one-time code" not in wrong.json()["error_description"]
-    # The code of the next half minute is taken already.
+    # The code of the next 30 seconds is accepted, too.
     following = totp.at(datetime.now(UTC) + timedelta(seconds=30))
     assert _log_in(client, "adam", password, totp=following).status_code == 200
     assert client.post("/v1/me/totp", headers=admin, json={"current_password": password}).status_code == 409
@@ -248,16 +248,16 @@ def test_the_life_of_one_time_codes(client: TestClient, admin: Headers) -> None:
     assert (removed.status_code, removed.json()["code"]) == (403, "bad_code")
 
 
-def test_codes_are_removed_with_a_code(client: TestClient, bearer: Headers) -> None:
-    """Once removed for a current code, log-ins need none."""
+def test_a_current_code_disables_codes(client: TestClient, bearer: Headers) -> None:
+    """A user disables one-time codes with a current code; then log-ins need none."""
     totp, _ = _enrol(client, bearer)
     following = totp.at(datetime.now(UTC) + timedelta(seconds=30))
     assert client.request("DELETE", "/v1/me/totp", headers=bearer, json={"code": following}).status_code == 204
     assert _log_in(client, "ana", "correct horse battery").status_code == 200
 
 
-def test_enrolling_needs_the_password_and_a_data_key(make_client: Any, settings: Settings, log_in: Any) -> None:
-    """A stolen token enrols nothing, and without AUTH__DATA_KEY nobody does."""
+def test_enrolment_needs_the_password_and_a_data_key(make_client: Any, settings: Settings, log_in: Any) -> None:
+    """Enrolment fails without the password, and without AUTH__DATA_KEY."""
     client = make_client(auth=settings.auth.model_copy(update={"data_key": None}))
     bearer = log_in(client)
     wrong = client.post("/v1/me/totp", headers=bearer, json={"current_password": "wrong horse battery"})
