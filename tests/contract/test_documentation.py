@@ -17,6 +17,7 @@ from monitoring.chains.signing import new_private_key
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("samples/*.md")])
+MODULE = re.compile(r"`python -m ((?:bench|tests)[\w.]+)`")
 PATH = re.compile(r"`((?:api|auth|bench|deploy|grafana|model|monitoring|storage|tests)/[\w./-]+)`")
 
 
@@ -54,9 +55,10 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_paths_exist(page: Path) -> None:
-    """A path of the source code that a page mentions exists."""
-    missing = [path for path in PATH.findall(read_prose(page)) if not (ROOT / path).exists()]
-    assert missing == []
+    """A path or module of the source code that a page mentions exists."""
+    modules = [module.replace(".", "/") + ".py" for module in MODULE.findall(read_prose(page))]
+    paths = [*PATH.findall(read_prose(page)), *modules]
+    assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
 def test_every_setting_is_documented() -> None:
