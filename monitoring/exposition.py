@@ -1,4 +1,4 @@
-"""The private port of the metrics: plain HTTP, in threads of its own, without a login."""
+"""The private port of the metrics: plain HTTP without authentication, served by threads of its own."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
-    def __init__(self, listener: socket.socket, registry: CollectorRegistry) -> None:
+    def __init__(self, listener: socket.socket, registry: CollectorRegistry, idle_timeout_s: float) -> None:
         address = listener.getsockname()
-        super().__init__(address, _Quiet, bind_and_activate=False)
+        super().__init__(address, _Handler, bind_and_activate=False)
+        self.idle_timeout_s = idle_timeout_s
         self.socket.close()
         self.socket = listener
         self.server_name, self.server_port = address[:2]
@@ -26,27 +27,32 @@ class _Server(ThreadingMixIn, WSGIServer):
         self.set_app(make_wsgi_app(registry))
 
 
-class _Quiet(WSGIRequestHandler):
-    timeout = 5.0  # seconds for each reading and writing: an idle connection must not keep a thread
+class _Handler(WSGIRequestHandler):
+    server: _Server
+
+    def setup(self) -> None:
+        super().setup()
+        self.connection.settimeout(self.server.idle_timeout_s)
 
     def handle(self) -> None:
-        with suppress(TimeoutError):  # else it would be told at length on standard error
+        with suppress(TimeoutError):  # the base class would print a traceback
             super().handle()
 
     def log_message(self, *_: Any) -> None:
-        """Scrapes are no news."""
+        """Do not log scrapes."""
 
 
 @contextmanager
-def metrics_port(listener: socket.socket, registry: CollectorRegistry) -> Iterator[None]:
-    """Serve what `registry` holds to whoever connects, until the context ends; `listener` is closed then.
+def serve_metrics(listener: socket.socket, registry: CollectorRegistry, idle_timeout_s: float = 5.0) -> Iterator[None]:
+    """Serve the registry's metrics until the context ends, then close `listener`.
 
-    Other processes may accept from the same listener.
+    Other processes may accept from the same listener. A connection is closed when a read or a write takes longer than
+    `idle_timeout_s` seconds, so that idle connections occupy no threads.
     """
     listener.listen()
-    # Who comes too late for a connection must not wait for the next one: the end would wait with it.
+    # When another process has accepted the connection first, accepting must not block: shutting down would block, too.
     listener.setblocking(False)
-    server = _Server(listener, registry)
+    server = _Server(listener, registry, idle_timeout_s)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="metrics")
     thread.start()
     try:

@@ -1,4 +1,4 @@
-"""Whether the things the gateway depends on answer."""
+"""Whether the dependencies of the gateway are available."""
 
 from __future__ import annotations
 
@@ -7,49 +7,52 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-# Answers a word on how it is, None for "ok", or raises.
+# Returns a state in one word, or None for "ok"; raises when the dependency is unavailable.
 Check = Callable[[], Awaitable[str | None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """`checks` maps each dependency to its word, or to the class name of its error; messages may hold secrets."""
+    """`checks` maps each dependency to its state, or to the class name of its error: messages may contain secrets."""
 
     ready: bool
     checks: Mapping[str, str]
 
 
-async def readiness(checks: Mapping[str, Check], timeout_s: float = 1.0) -> Readiness:
-    """Run all checks at once. One that raises, or takes longer than `timeout_s` seconds, is not ready."""
-    outcomes = await asyncio.gather(*(_outcome(check, timeout_s) for check in checks.values()))
+async def check_readiness(checks: Mapping[str, Check], timeout_s: float = 1.0) -> Readiness:
+    """Run all checks concurrently. One that raises, or takes longer than `timeout_s` seconds, is not ready."""
+    results = await asyncio.gather(*(_run_check(check, timeout_s) for check in checks.values()))
     return Readiness(
-        ready=all(ready for ready, _ in outcomes),
-        checks={name: word for name, (_, word) in zip(checks, outcomes, strict=True)},
+        ready=all(ready for ready, _ in results),
+        checks={name: state for name, (_, state) in zip(checks, results, strict=True)},
     )
 
 
 class Health:
-    """Whether the checks hold, found out once for all who ask at about the same time: anybody may, and often."""
+    """Shares each result of the checks among all requests of a short time: anyone may ask, at any rate."""
 
-    def __init__(self, checks: Mapping[str, Check], fresh_s: float = 0.25) -> None:
+    def __init__(
+        self, checks: Mapping[str, Check], max_age_s: float = 0.25, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._checks = checks
-        self._fresh_s = fresh_s
-        self._asking: asyncio.Task[Readiness] | None = None
-        self._answered_at = 0.0
+        self._max_age_s = max_age_s
+        self._clock = clock
+        self._running: asyncio.Task[Readiness] | None = None
+        self._finished_at = 0.0
 
-    async def ask(self) -> Readiness:
-        """An answer that is at most `fresh_s` seconds old."""
-        if self._asking is None or (self._asking.done() and time.monotonic() - self._answered_at > self._fresh_s):
-            self._asking = asyncio.create_task(self._ask())
-        return await asyncio.shield(self._asking)
+    async def check(self) -> Readiness:
+        """Return a result that is at most `max_age_s` seconds old."""
+        if self._running is None or (self._running.done() and self._clock() - self._finished_at > self._max_age_s):
+            self._running = asyncio.create_task(self._run())
+        return await asyncio.shield(self._running)
 
-    async def _ask(self) -> Readiness:
-        result = await readiness(self._checks)
-        self._answered_at = time.monotonic()
+    async def _run(self) -> Readiness:
+        result = await check_readiness(self._checks)
+        self._finished_at = self._clock()
         return result
 
 
-async def _outcome(check: Check, timeout_s: float) -> tuple[bool, str]:
+async def _run_check(check: Check, timeout_s: float) -> tuple[bool, str]:
     try:
         async with asyncio.timeout(timeout_s):
             return True, await check() or "ok"

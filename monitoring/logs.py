@@ -1,4 +1,4 @@
-"""One JSON object a line, from this project's code and from every library alike."""
+"""Logging as one JSON object per line, for this project's code and all libraries."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from monitoring.redaction import redact_tree
 
-# Libraries that bring handlers of their own; theirs are taken away so that each line is written once.
+# Libraries with handlers of their own, which are removed so that each line is written once.
 _LIBRARIES = ("uvicorn", "uvicorn.error", "uvicorn.access", "sqlalchemy", "alembic", "py.warnings")
 
 
 def configure_logging(level: str, stream: TextIO | None = None) -> None:
     """Send structlog, the standard library's loggers and warnings to `stream` (standard output by default).
 
-    Each line has `timestamp` (UTC, ISO 8601), `level`, `event`, `logger`, what is bound in
+    Each line has `timestamp` (UTC, ISO 8601), `level`, `event`, `logger`, the variables bound in
     `structlog.contextvars` (request_id, principal), and an exception as text; credentials are masked.
-    Calling it again replaces the earlier setting. Raises ValueError for an unknown level.
+    A later call replaces the configuration. Raises ValueError for an unknown level.
     """
     root = logging.getLogger()
     root.setLevel(level.upper())
@@ -56,7 +56,7 @@ def _pipeline() -> list[Processor]:
 
 
 def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """The last step before rendering, so that nothing added earlier escapes it."""
+    """Redact last before rendering, so that no earlier step can add a credential afterwards."""
     redacted = redact_tree(event)
     assert isinstance(redacted, dict)  # noqa: S101  an EventDict is a mapping
     return redacted

@@ -1,4 +1,4 @@
-"""Every metric of the gateway, made once on a registry that is handed in.
+"""Every metric of the gateway, created in one place on a registry that is passed in.
 
 HTTP metrics follow OpenTelemetry's semantic conventions; `http_route` is the route's template, never a raw path.
 """
@@ -13,86 +13,53 @@ _CONFIDENCE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 
 
 
 class Metrics:
-    """The metrics of one gateway. Two on two registries do not touch each other.
+    """The metrics of one gateway; two instances on two registries are independent.
 
-    Each gauge says how those of several workers become one (monitoring/multiprocess.py).
-    Adds `process_*` (CPU, memory, file descriptors, start time) to the registry. Raises ValueError for a second Metrics
-    on the same registry.
+    The multiprocess mode of a gauge says how the values of several workers are combined (monitoring/multiprocess.py).
+    Adds `process_*` (CPU, memory, file descriptors, start time) to the registry. Raises ValueError for a second
+    instance on the same registry.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self._create_request_metrics(registry)
+        self._create_prediction_metrics(registry)
+        self._create_record_metrics(registry)
+        self._create_overload_metrics(registry)
+        self._create_memory_metrics(registry)
+        ProcessCollector(registry=registry)
+
+    def _create_request_metrics(self, registry: CollectorRegistry) -> None:
         self.request_duration = Histogram(
             "http_server_request_duration_seconds",
-            "Time from a request's first byte to its answer's last.",
+            "Time from the first byte of a request to the last byte of its response.",
             ["http_request_method", "http_route", "http_response_status_code"],
             buckets=_REQUEST_BUCKETS,
             registry=registry,
         )
         self.active_requests = Gauge(
             "http_server_active_requests",
-            "Requests being answered.",
+            "Requests in progress.",
             ["http_request_method"],
             registry=registry,
             multiprocess_mode="livesum",
         )
+
+    def _create_prediction_metrics(self, registry: CollectorRegistry) -> None:
         self.stage_seconds = Histogram(
             "atalaya_prediction_stage_seconds",
-            "Time a prediction spends in each stage.",
+            "Time that a prediction spends in each stage.",
             ["stage"],
             buckets=_STAGE_BUCKETS,
             registry=registry,
         )
         self.predictions = Counter(
-            "atalaya_predictions_total", "Predictions answered.", ["model", "label"], registry=registry
+            "atalaya_predictions_total", "Predictions returned.", ["model", "label"], registry=registry
         )
         self.confidence = Histogram(
             "atalaya_prediction_confidence",
             "Probability of the predicted class.",
             buckets=_CONFIDENCE_BUCKETS,
             registry=registry,
-        )
-        self.auth_events = Counter(
-            "atalaya_auth_events_total", "Logins and credential checks.", ["event", "outcome"], registry=registry
-        )
-        self.audit_failures = Counter(
-            "atalaya_audit_failures_total",
-            "Attempts to write the record of access that failed.",
-            registry=registry,
-        )
-        self.ledger_entries = Counter(
-            "atalaya_ledger_entries_total", "Entries of the prediction ledger made durable.", registry=registry
-        )
-        self.ledger_state = Gauge(
-            "atalaya_ledger_state",
-            "1 for where entries go now: writing (database), spooling (local file) or full (nothing is answered).",
-            ["state"],
-            registry=registry,
-            multiprocess_mode="livemax",
-        )
-        self.ledger_spooled = Gauge(
-            "atalaya_ledger_spooled_entries",
-            "Entries that wait for the database to be back.",
-            registry=registry,
-            multiprocess_mode="livesum",
-        )
-        self.rate_limited = Counter(
-            "atalaya_rate_limited_total", "Requests refused by a rate limit.", ["limit"], registry=registry
-        )
-        self.limit_store_up = Gauge(
-            "atalaya_limit_store_up",
-            "1 while the rate limits are counted in their shared store, 0 while it is away and half of each holds.",
-            ["store"],
-            registry=registry,
-            multiprocess_mode="livemin",
-        )
-        self.limit_fallbacks = Counter(
-            "atalaya_limit_fallbacks_total",
-            "Requests judged by reduced limits because the shared store was away.",
-            ["store"],
-            registry=registry,
-        )
-        self.shed = Counter(
-            "atalaya_shed_total", "Requests refused because the gateway was full.", ["reason"], registry=registry
         )
         self.model_info = Gauge(
             "atalaya_model_info",
@@ -101,16 +68,62 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livemax",
         )
+
+    def _create_record_metrics(self, registry: CollectorRegistry) -> None:
+        self.auth_events = Counter(
+            "atalaya_auth_events_total", "Log-ins and credential checks.", ["event", "outcome"], registry=registry
+        )
+        self.audit_failures = Counter(
+            "atalaya_audit_failures_total", "Failed attempts to write the audit log.", registry=registry
+        )
+        self.ledger_entries = Counter(
+            "atalaya_ledger_entries_total", "Entries of the prediction ledger made durable.", registry=registry
+        )
+        self.ledger_state = Gauge(
+            "atalaya_ledger_state",
+            "1 for where entries are written: writing (database), spooling (local file) or full (nowhere).",
+            ["state"],
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self.ledger_spooled = Gauge(
+            "atalaya_ledger_spooled_entries",
+            "Spooled entries that wait for the database.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+
+    def _create_overload_metrics(self, registry: CollectorRegistry) -> None:
+        self.rate_limited = Counter(
+            "atalaya_rate_limited_total", "Requests rejected by a rate limit.", ["limit"], registry=registry
+        )
+        self.limit_store_up = Gauge(
+            "atalaya_limit_store_up",
+            "1 while rate limits are counted in their shared store, 0 while it is unavailable and limits are halved.",
+            ["store"],
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
+        self.limit_fallbacks = Counter(
+            "atalaya_limit_fallbacks_total",
+            "Requests checked against halved limits because the shared store was unavailable.",
+            ["store"],
+            registry=registry,
+        )
+        self.shed = Counter(
+            "atalaya_shed_total", "Requests rejected because the gateway was overloaded.", ["reason"], registry=registry
+        )
+
+    def _create_memory_metrics(self, registry: CollectorRegistry) -> None:
         self.memory_limit_bytes = Gauge(
             "atalaya_memory_limit_bytes",
-            "Memory the gateway may use before it is killed.",
+            "Memory that the gateway may use before the system ends it.",
             registry=registry,
             multiprocess_mode="livemax",
         )
         self.memory_reserved_bytes = Gauge(
             "atalaya_memory_reserved_bytes",
-            "Memory that requests in flight have reserved.",
+            "Memory reserved by requests in progress.",
             registry=registry,
             multiprocess_mode="livesum",
         )
-        ProcessCollector(registry=registry)

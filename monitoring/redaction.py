@@ -1,4 +1,4 @@
-"""Takes credentials out of text and structures before they leave the process."""
+"""Removing credentials from texts and data structures before they leave the process."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from functools import lru_cache
 REDACTED = "[redacted]"
 
 _MAX_DEPTH = 10
-_NAMES_OF_SECRETS = (
+_SENSITIVE_NAMES = (
     r"passw(?:or)?d|passphrase|pwd|secret|token|jwt|authorization|cookie|credential"
     r"|(?:api|private|signing|access)[-_]?key"
 )
-_SECRET_NAME = re.compile(_NAMES_OF_SECRETS)
+_SECRET_NAME = re.compile(_SENSITIVE_NAMES)
 
 
-def _without_jwt(run: re.Match[str]) -> str:
-    """A JWT's header is the JSON object `{"…`, which is `eyJ…` in base64url, and a dot follows it."""
+def _redact_jwt(run: re.Match[str]) -> str:
+    """Redact a run of characters with a JWT: its header `{"…` is `eyJ…` in base64url, and is followed by a dot."""
     return REDACTED if "." in run[0].partition("eyJ")[2] else run[0]
 
 
-# A mark without which the pattern cannot match, in lower case; the pattern; what replaces it. Most text has no
-# mark, and that is quick to see. Every pattern takes time linear in the text, which may be hostile.
+# A marker in lower case without which the pattern cannot match, the pattern, and its replacement. Most texts contain no
+# marker, which is fast to check. Every pattern takes linear time, since texts may be hostile.
 _RULES: tuple[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     (
         "-----begin",
@@ -31,40 +31,40 @@ _RULES: tuple[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]], str]],
         REDACTED,
     ),
     ("://", re.compile(r"(://[^\s/:@]*:)[^\s/@]+(?=@)"), rf"\1{REDACTED}"),
-    ("eyj", re.compile(r"[\w.-]+"), _without_jwt),
+    ("eyj", re.compile(r"[\w.-]+"), _redact_jwt),
     ("atl_", re.compile(r"atl_[A-Za-z0-9]+_[\w-]+"), REDACTED),
     ("bearer", re.compile(r"\b(bearer(?:\s|%20)+)[^\s\"',;]+", re.IGNORECASE), rf"\1{REDACTED}"),
     ("$argon2", re.compile(r"\$argon2[^\s\"';]+"), REDACTED),
 )
 _PAIR = re.compile(
-    rf"((?:{_NAMES_OF_SECRETS})[\w-]{{0,32}}\\?[\"']?\s{{0,3}}[=:]\s{{0,3}})"
+    rf"((?:{_SENSITIVE_NAMES})[\w-]{{0,32}}\\?[\"']?\s{{0,3}}[=:]\s{{0,3}})"
     r"(?:(?:bearer|basic)\s)?"
     r"(?:\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|[^\s,;&]+)",
     re.IGNORECASE | re.DOTALL,
 )
 
 
-# Without any of these in it no rule applies to a text.
-_MARKS = re.compile(rf"{'|'.join(re.escape(mark) for mark, *_ in _RULES)}|[=:]", re.IGNORECASE)
+# No rule applies to a text that contains none of these.
+_MARKERS = re.compile(rf"{'|'.join(re.escape(marker) for marker, *_ in _RULES)}|[=:]", re.IGNORECASE)
 
 
 @lru_cache(maxsize=1024)
 def is_secret_name(key: str) -> bool:
-    """Whether a value under this name is to be masked whatever it looks like: `password`, `X-API-Key`, `jwt` …"""
+    """Whether values with this name are always masked, such as `password`, `X-API-Key` or `jwt`."""
     return _SECRET_NAME.search(key.lower()) is not None
 
 
 def redact(text: str) -> str:
-    """Replace what looks like a credential by "[redacted]"; doing it twice changes nothing more.
+    """Replace credentials by "[redacted]"; redacting twice changes nothing more.
 
-    Knows JSON Web Tokens, the gateway's API keys (`atl_<id>_<secret>`), `Bearer x`, `password=x` and its like
-    (also as JSON or a Python dict), passwords in URLs, Argon2 hashes and private keys in PEM.
+    Recognises JSON Web Tokens, the gateway's API keys (`atl_<id>_<secret>`), `Bearer x`, `password=x` and similar
+    pairs (also in JSON and Python dicts), passwords in URLs, Argon2 hashes and private keys in PEM.
     """
-    if _MARKS.search(text) is None:
+    if _MARKERS.search(text) is None:
         return text
     lowered = text.lower()
-    for mark, pattern, replacement in _RULES:
-        if mark in lowered:
+    for marker, pattern, replacement in _RULES:
+        if marker in lowered:
             text = pattern.sub(replacement, text)
     if ("=" in text or ":" in text) and _SECRET_NAME.search(lowered):
         text = _PAIR.sub(rf"\1{REDACTED}", text)
@@ -72,9 +72,9 @@ def redact(text: str) -> str:
 
 
 def redact_tree(value: object, depth: int = 0) -> object:
-    """A copy made of JSON's types only, redacted at every depth by key and by pattern.
+    """Return a copy made of JSON's types only, redacted at every depth by key and by pattern.
 
-    Objects become their repr, as do containers more than ten levels down.
+    Other objects are replaced by their repr, and so are containers below the tenth level.
     """
     match value:
         case None | bool() | int():

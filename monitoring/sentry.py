@@ -1,4 +1,4 @@
-"""Unexpected errors, reported to Sentry without credentials or personal data."""
+"""Reporting unexpected errors to Sentry, without credentials and personal data."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ if TYPE_CHECKING:
 
 _CLOSE_TIMEOUT_S = 2.0
 
-# What an event may hold. No request, user, server name, breadcrumbs, extra data, list of modules.
-_KEPT = frozenset({"event_id", "timestamp", "level", "platform", "exception", "tags", "environment", "release", "sdk"})
+# What an event may contain: no request, user, server name, breadcrumbs, extra data or list of modules.
+_ALLOWED_KEYS = frozenset(
+    {"event_id", "timestamp", "level", "platform", "exception", "tags", "environment", "release", "sdk"}
+)
 
 _log = logging.getLogger(__name__)
 
 
 class ErrorReporter(Protocol):
-    """Where errors nobody expected go. Neither method raises; `capture` does not wait for the network."""
+    """Reports unexpected errors. Neither method raises, and `capture` does not wait for the network."""
 
     def capture(self, error: BaseException, tags: Mapping[str, str]) -> None: ...
 
     def close(self) -> None:
-        """Send what is queued, for at most two seconds."""
+        """Send queued reports, for at most two seconds."""
 
 
 class NullReporter:
@@ -39,7 +41,7 @@ class NullReporter:
 
 
 def open_reporter(dsn: str | None, *, environment: str, release: str) -> ErrorReporter:
-    """A reporter for the Sentry project at `dsn`. Without one, sentry_sdk is not even imported.
+    """Open a reporter for the Sentry project at `dsn`. Without a DSN sentry_sdk is not imported.
 
     Raises ValueError for a malformed DSN.
     """
@@ -47,9 +49,9 @@ def open_reporter(dsn: str | None, *, environment: str, release: str) -> ErrorRe
 
 
 class _SentryReporter:
-    """A client of its own rather than `sentry_sdk.init`: no process-wide state and nothing patched.
+    """Uses its own client instead of `sentry_sdk.init`, which sets process-wide state and patches libraries.
 
-    Events get no scope, so only the error and the tags given here are sent.
+    Events have no scope: only the error and its tags are sent.
     """
 
     def __init__(self, dsn: str, environment: str, release: str) -> None:
@@ -87,4 +89,4 @@ class _SentryReporter:
 
 
 def _scrub(event: Event, _hint: Hint) -> Event:
-    return cast("Event", redact_tree({key: value for key, value in event.items() if key in _KEPT}))
+    return cast("Event", redact_tree({key: value for key, value in event.items() if key in _ALLOWED_KEYS}))

@@ -27,8 +27,8 @@ from api.server.supervisor import Supervisor
 from api.server.timeouts import SHUTDOWN_LIMIT_S
 from api.server.worker_process import WorkerSlot, fork, preload
 from api.settings import Settings, load_settings
-from monitoring.exposition import metrics_port
-from monitoring.multiprocess import forget_gauges, share_metrics, shared_registry
+from monitoring.exposition import serve_metrics
+from monitoring.multiprocess import build_shared_registry, remove_gauges, share_metrics
 from monitoring.sentry import ErrorReporter, open_reporter
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def serve_with_workers(settings: Settings, options: dict[str, Any], listeners: L
 
         def work(slot: WorkerSlot) -> int:
             share_metrics(metrics, slot.number)
-            shown = shared_registry(metrics, lambda: [int(pid) for pid in processes.read_text().split()])
+            shown = build_shared_registry(metrics, lambda: [int(pid) for pid in processes.read_text().split()])
             settings = load_settings(atalaya_shared=directory, **options)  # again: a restart applies changes
             model = partial(_open_model, settings)
             return _run(_make_server(settings, CollectorRegistry(), shown, model, slot.report_ready), listeners, shown)
@@ -104,7 +104,7 @@ def serve_with_workers(settings: Settings, options: dict[str, Any], listeners: L
             listeners.requests,
             shutdown_limit_s=settings.drain_seconds + SHUTDOWN_LIMIT_S + _EXTRA_SHUTDOWN_S,
             on_change=write_processes,
-            on_exit=partial(forget_gauges, metrics),
+            on_exit=partial(remove_gauges, metrics),
         )
         return 1 if failed else supervisor.run()
 
@@ -162,7 +162,7 @@ def _run(server: GatewayServer, listeners: Listeners, shown: CollectorRegistry) 
     """Serve until a signal. Raises the error that prevents the start."""
     with ExitStack() as stack:
         if listeners.metrics is not None:
-            stack.enter_context(metrics_port(listeners.metrics, shown))
+            stack.enter_context(serve_metrics(listeners.metrics, shown))
         with suppress(KeyboardInterrupt):
             server.run(listeners.requests)
     return 0

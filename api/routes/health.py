@@ -20,7 +20,7 @@ async def livez() -> dict[str, str]:
 @router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness, "description": "see `checks`"}})
 async def readyz(health: HealthDep, draining: DrainingDep) -> JSONResponse:
     """200 if every dependency responds; 503 with the state of each if one does not, or if the gateway is stopping."""
-    result = await health.ask()
+    result = await health.check()
     ready = result.ready and not draining.begun
     status = "ready" if ready else "stopping" if draining.begun else "not ready"
     return JSONResponse({"status": status, "checks": dict(result.checks)}, 200 if ready else 503)

@@ -1,4 +1,4 @@
-"""Run by Alembic: whoever migrates hands it an open connection and a transaction."""
+"""Run by Alembic, inside of an open connection and transaction (see storage/migrations.py)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from alembic import context
 from monitoring.audit.tables import metadata as audit
 from monitoring.ledger.tables import metadata as ledger
 
-# A version table of the room's own: other rooms' migrations share the database.
+# A version table of its own: the migrations of other packages share the database.
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=[audit, ledger],

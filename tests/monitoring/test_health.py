@@ -1,73 +1,77 @@
+"""Checking the gateway's dependencies."""
+
 from __future__ import annotations
 
 import asyncio
 
-from monitoring.health import Health, readiness
+from monitoring.health import Health, check_readiness
 
 
-async def fine() -> None:
+async def succeed() -> None:
     await asyncio.sleep(0)
 
 
-async def refused() -> None:
+async def fail() -> None:
     raise ConnectionRefusedError("password=hunter2 at db.internal")
 
 
-async def never() -> None:
+async def hang() -> None:
     await asyncio.Event().wait()
 
 
-async def test_all_fine() -> None:
-    """With every dependency answering the gateway is ready."""
-    state = await readiness({"database": fine, "model": fine})
+async def test_ready_when_all_checks_succeed() -> None:
+    """With all dependencies available the gateway is ready."""
+    state = await check_readiness({"database": succeed, "model": succeed})
     assert (state.ready, state.checks) == (True, {"database": "ok", "model": "ok"})
 
 
-async def test_no_checks() -> None:
+async def test_ready_without_checks() -> None:
     """A gateway without dependencies is ready."""
-    assert (await readiness({})).ready
+    assert (await check_readiness({})).ready
 
 
-async def test_failure_names_the_class_only() -> None:
-    """One failure makes it not ready and is told by its class, never by its message."""
-    state = await readiness({"database": refused, "model": fine})
+async def test_failures_are_reported_by_class() -> None:
+    """One failed check makes the gateway not ready; it is reported by its error's class, never by the message."""
+    state = await check_readiness({"database": fail, "model": succeed})
     assert (state.ready, state.checks) == (False, {"database": "ConnectionRefusedError", "model": "ok"})
 
 
-async def test_slow_check_times_out() -> None:
-    """A check that does not answer in time is a TimeoutError, and several wait side by side."""
+async def test_slow_checks_time_out() -> None:
+    """A check that takes too long is reported as TimeoutError, and checks run concurrently."""
     started = asyncio.get_running_loop().time()
-    state = await readiness({f"slow{n}": never for n in range(20)} | {"model": fine}, timeout_s=0.05)
+    state = await check_readiness({f"slow{n}": hang for n in range(20)} | {"model": succeed}, timeout_s=0.05)
     assert not state.ready
     assert state.checks == {f"slow{n}": "TimeoutError" for n in range(20)} | {"model": "ok"}
     assert asyncio.get_running_loop().time() - started < 20 * 0.05
 
 
-async def test_cancelling_passes_through() -> None:
-    """A caller who goes away stops the checks; cancelling is no failed check."""
-    task = asyncio.create_task(readiness({"database": never}, timeout_s=60))
+async def test_cancellation_is_propagated() -> None:
+    """Cancelling the caller cancels the checks, and is not reported as a failed check."""
+    task = asyncio.create_task(check_readiness({"database": hang}, timeout_s=60))
     await asyncio.sleep(0)
     task.cancel()
-    assert await asyncio.gather(task, return_exceptions=True) != []
+    (result,) = await asyncio.gather(task, return_exceptions=True)
+    assert isinstance(result, asyncio.CancelledError)
     assert task.cancelled()
 
 
-async def test_a_crowd_that_asks_is_one_question() -> None:
-    """Whoever asks at about the same time hears the same answer; later it is asked for anew."""
-    asked = 0
+async def test_concurrent_requests_share_one_result() -> None:
+    """Requests within a short time share one result; a later request runs the checks again."""
+    runs, now = 0, 0.0
 
     async def count() -> None:
-        nonlocal asked
-        asked += 1
-        await asyncio.sleep(0.01)
+        nonlocal runs
+        runs += 1
+        await asyncio.sleep(0)
 
-    health = Health({"database": count}, fresh_s=0.1)
-    assert all(state.ready for state in await asyncio.gather(*(health.ask() for _ in range(50))))
-    await health.ask()
-    assert asked == 1
-    await asyncio.sleep(0.15)
-    gone = asyncio.create_task(health.ask())
+    health = Health({"database": count}, max_age_s=0.1, clock=lambda: now)
+    assert all(state.ready for state in await asyncio.gather(*(health.check() for _ in range(50))))
+    now = 0.1
+    await health.check()
+    assert runs == 1
+    now = 0.15
+    cancelled = asyncio.create_task(health.check())
     await asyncio.sleep(0)
-    gone.cancel()
-    assert (await health.ask()).ready
-    assert asked == 2
+    cancelled.cancel()
+    assert (await health.check()).ready
+    assert runs == 2

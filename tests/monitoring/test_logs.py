@@ -1,3 +1,5 @@
+"""Logging as JSON lines."""
+
 from __future__ import annotations
 
 import base64
@@ -27,7 +29,7 @@ class Sink(io.StringIO):
 
 @pytest.fixture
 def sink() -> Iterator[Sink]:
-    """Logging as in production, into memory; afterwards all process-wide settings are put back."""
+    """A sink for logging configured as in production; afterwards the process-wide settings are restored."""
     root = logging.getLogger()
     before = (root.level, root.handlers[:])
     logging.captureWarnings(False)
@@ -61,7 +63,7 @@ def test_fields(sink: Sink) -> None:
 
 
 def test_timestamp_is_utc(sink: Sink) -> None:
-    """Timestamps are ISO 8601 in UTC and those of the moment."""
+    """Timestamps are the current time in ISO 8601 and UTC."""
     structlog.get_logger().info("now")
     written = datetime.fromisoformat(sink.line()["timestamp"])
     assert written.utcoffset() == timedelta(0)
@@ -70,7 +72,7 @@ def test_timestamp_is_utc(sink: Sink) -> None:
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\u2028", "\x85", "\x0b"])
 def test_no_line_injection(sink: Sink, newline: str) -> None:
-    """A line break in an event, a key or a value cannot start a line of its own."""
+    """A line break in an event, key or value does not start a new line."""
     forged = f'x{newline}{{"event": "login", "outcome": "ok"}}'
     structlog.get_logger().warning(forged, **{"name": forged, forged: 1})
     logging.getLogger("library").warning("%s", forged)
@@ -80,7 +82,7 @@ def test_no_line_injection(sink: Sink, newline: str) -> None:
 
 
 def test_context_variables(sink: Sink) -> None:
-    """What is bound to the context stands on every line, those of libraries included."""
+    """Variables bound to the context are in every line, also in those of libraries."""
     with structlog.contextvars.bound_contextvars(request_id="r-1", principal="ana"):
         structlog.get_logger().info("ours")
         logging.getLogger("library").info("theirs")
@@ -130,14 +132,14 @@ def test_exceptions_are_redacted_text(sink: Sink) -> None:
 
 
 def test_objects_are_redacted_too(sink: Sink) -> None:
-    """A value JSON does not know is written as its repr, which is redacted like any text."""
+    """A value of a type unknown to JSON is written as its repr, which is redacted like any text."""
     token = make_jwt()
     structlog.get_logger().info("odd", error=RuntimeError(token), at=datetime(2026, 1, 2, tzinfo=UTC))
     assert sink.line()["error"] == "RuntimeError('[redacted]')"
 
 
 def test_libraries_share_the_pipeline(sink: Sink) -> None:
-    """Lines of the standard library's loggers come out as JSON with their values filled in, each once."""
+    """Records of the standard library's loggers are written once, as JSON with their arguments formatted."""
     own = logging.StreamHandler(io.StringIO())
     logging.getLogger("uvicorn.access").addHandler(own)
     configure_logging("info", sink)
@@ -151,7 +153,7 @@ def test_libraries_share_the_pipeline(sink: Sink) -> None:
 
 
 def test_warnings_are_logged(sink: Sink) -> None:
-    """A Python warning becomes a line of the logger py.warnings."""
+    """A Python warning is written as a line of the logger py.warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         logging.captureWarnings(False)
@@ -164,7 +166,7 @@ def test_warnings_are_logged(sink: Sink) -> None:
 
 
 def test_level(sink: Sink) -> None:
-    """Lines below the level are not written, and setting it again replaces the earlier setting."""
+    """Lines below the level are not written, and a later configuration replaces an earlier one."""
     structlog.get_logger().debug("hidden")
     logging.getLogger("library").debug("hidden")
     configure_logging("DEBUG", sink)
@@ -174,6 +176,6 @@ def test_level(sink: Sink) -> None:
 
 
 def test_unknown_level(sink: Sink) -> None:
-    """A level that does not exist is refused."""
+    """An unknown level raises ValueError."""
     with pytest.raises(ValueError, match="LOUD"):
         configure_logging("loud", sink)

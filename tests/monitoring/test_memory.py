@@ -1,3 +1,5 @@
+"""Reading memory limits of control groups."""
+
 from __future__ import annotations
 
 import os
@@ -17,7 +19,7 @@ def write(root: Path, name: str, text: str) -> None:
 
 @pytest.mark.parametrize("name", ["memory.max", "memory/memory.limit_in_bytes"])
 def test_limit_of_both_versions(tmp_path: Path, name: str) -> None:
-    """The limit is read where cgroup v2 and v1 keep it."""
+    """The limit of cgroup v2 and of v1 is read."""
     write(tmp_path, name, "134217728\n")
     assert memory_limit_bytes(tmp_path) == 134217728
 
@@ -32,7 +34,7 @@ def test_limit_of_both_versions(tmp_path: Path, name: str) -> None:
     ],
 )
 def test_unlimited(tmp_path: Path, name: str, text: str) -> None:
-    """No limit, in either spelling, and unreadable ones mean the machine's physical memory."""
+    """Without a readable limit, in either version, the limit is the machine's physical memory."""
     write(tmp_path, name, text)
     assert memory_limit_bytes(tmp_path) == PHYSICAL
 

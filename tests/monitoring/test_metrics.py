@@ -1,3 +1,5 @@
+"""The metrics of the gateway: names, labels and buckets."""
+
 from __future__ import annotations
 
 import math
@@ -60,13 +62,13 @@ def observe_all(metrics: Metrics) -> None:
     ],
 )
 def test_names_and_labels(registry: CollectorRegistry, name: str, labels: dict[str, str], value: float) -> None:
-    """Each metric is exposed under the name and labels that dashboards and alerts ask for."""
+    """Each metric has the name and labels that dashboards and alerts query."""
     observe_all(Metrics(registry))
     assert registry.get_sample_value(name, labels) == value
 
 
 def test_process_metrics(registry: CollectorRegistry) -> None:
-    """CPU time, memory, file descriptors and start time of the process come with the registry."""
+    """The registry includes CPU time, memory, file descriptors and start time of the process."""
     Metrics(registry)
     names = (
         "process_cpu_seconds_total",
@@ -79,7 +81,7 @@ def test_process_metrics(registry: CollectorRegistry) -> None:
 
 
 def test_two_registries_do_not_clash() -> None:
-    """Two gateways in one process count apart, and neither writes to the library's global registry."""
+    """Two gateways in one process count independently, and neither uses the library's global registry."""
     first, second = CollectorRegistry(), CollectorRegistry()
     Metrics(first).shed.labels(reason="queue_full").inc()
     Metrics(second)

@@ -1,4 +1,4 @@
-"""Workers' metrics become one."""
+"""Combining the metrics of several workers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Gauge
 
 from monitoring.metrics import Metrics
-from monitoring.multiprocess import forget_gauges, shared_registry
+from monitoring.multiprocess import build_shared_registry, remove_gauges
 
 WORKER = """
 import sys
@@ -25,51 +25,65 @@ metrics.shed.labels("queue_full").inc(float(sys.argv[3]))
 metrics.confidence.observe(0.97)
 metrics.active_requests.labels("GET").inc()
 metrics.ledger_state.labels("full").set(int(sys.argv[2]) == 1)
+metrics.ledger_spooled.set(0)
+metrics.limit_store_up.labels("redis").set(1)
+metrics.model_info.labels("stub", "1.0", "ab12", "stub").set(1)
 metrics.memory_limit_bytes.set(512)
+metrics.memory_reserved_bytes.set(0)
 """
 
 
-def work(folder: Path, place: int, count: int) -> None:
-    """A worker lives and ends."""
-    subprocess.run([sys.executable, "-c", WORKER, folder, str(place), str(count)], check=True, timeout=60)
+def run_worker(folder: Path, slot: int, count: int) -> None:
+    """Run a worker that writes its metrics and ends."""
+    subprocess.run([sys.executable, "-c", WORKER, folder, str(slot), str(count)], check=True, timeout=60)
 
 
-def test_sums(tmp_path: Path) -> None:
-    """Counters and histograms are added up; of gauges each says whether its sum or its greatest value counts."""
-    for place in (0, 1):
-        work(tmp_path, place, place + 2)
-    shown = shared_registry(tmp_path, lambda: [os.getpid()])
-    assert shown.get_sample_value("atalaya_shed_total", {"reason": "queue_full"}) == 5
-    assert shown.get_sample_value("atalaya_prediction_confidence_count") == 2
-    assert shown.get_sample_value("http_server_active_requests", {"http_request_method": "GET"}) == 2
-    assert shown.get_sample_value("atalaya_ledger_state", {"state": "full"}) == 1
-    assert shown.get_sample_value("atalaya_memory_limit_bytes") == 512
+def build_registry(folder: Path) -> CollectorRegistry:
+    return build_shared_registry(folder, lambda: [os.getpid()])
 
 
-def test_a_successor_counts_on(tmp_path: Path) -> None:
-    """Who takes a place over counts on; what the one before it was doing when it died is forgotten."""
-    work(tmp_path, 0, 2)
-    forget_gauges(tmp_path, 0)
+def test_metrics_of_workers_are_combined(tmp_path: Path) -> None:
+    """Counters and histograms are added up, and gauges are added up or represented by the greatest value."""
+    for slot in (0, 1):
+        run_worker(tmp_path, slot, slot + 2)
+    registry = build_registry(tmp_path)
+    assert registry.get_sample_value("atalaya_shed_total", {"reason": "queue_full"}) == 5
+    assert registry.get_sample_value("atalaya_prediction_confidence_count") == 2
+    assert registry.get_sample_value("http_server_active_requests", {"http_request_method": "GET"}) == 2
+    assert registry.get_sample_value("atalaya_ledger_state", {"state": "full"}) == 1
+    assert registry.get_sample_value("atalaya_memory_limit_bytes") == 512
+
+
+def test_a_replacement_continues_the_counters(tmp_path: Path) -> None:
+    """The next worker of a slot continues the counters of an ended one, whose gauges are removed."""
+    run_worker(tmp_path, 0, 2)
+    remove_gauges(tmp_path, 0)
     files = set(tmp_path.iterdir())
-    work(tmp_path, 0, 3)
-    shown = shared_registry(tmp_path, lambda: [os.getpid()])
-    assert shown.get_sample_value("atalaya_shed_total", {"reason": "queue_full"}) == 5
-    assert shown.get_sample_value("http_server_active_requests", {"http_request_method": "GET"}) == 1
-    forget_gauges(tmp_path, 0)
+    run_worker(tmp_path, 0, 3)
+    registry = build_registry(tmp_path)
+    assert registry.get_sample_value("atalaya_shed_total", {"reason": "queue_full"}) == 5
+    assert registry.get_sample_value("http_server_active_requests", {"http_request_method": "GET"}) == 1
+    remove_gauges(tmp_path, 0)
     assert set(tmp_path.iterdir()) == files
 
 
-def test_processes_that_have_gone(tmp_path: Path) -> None:
-    """A process that ends while it is looked at is no error."""
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-    shown = shared_registry(tmp_path, lambda: [os.getpid(), gone.pid])
-    assert (shown.get_sample_value("process_resident_memory_bytes") or 0) > 1e6
-    assert (shown.get_sample_value("process_cpu_seconds_total") or 0) > 0
+def test_ended_processes_are_ignored(tmp_path: Path) -> None:
+    """A process that has ended contributes nothing to `process_*`, and raises no error."""
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    registry = build_shared_registry(tmp_path, lambda: [os.getpid(), ended.pid])
+    assert (registry.get_sample_value("process_resident_memory_bytes") or 0) > 1e6
+    assert (registry.get_sample_value("process_cpu_seconds_total") or 0) > 0
 
 
-def test_every_gauge_says_how() -> None:
-    """No gauge is left to the library's default, which would show one a process."""
-    gauges = [one for one in vars(Metrics(CollectorRegistry())).values() if isinstance(one, Gauge)]
-    assert len(gauges) >= 5
-    assert [one._name for one in gauges if not one._multiprocess_mode.startswith("live")] == []
+def test_every_gauge_is_combined(tmp_path: Path) -> None:
+    """No gauge uses the library's default, which exposes one value for each process under the label `pid`."""
+    run_worker(tmp_path, 0, 1)
+    gauges = [metric for metric in vars(Metrics(CollectorRegistry())).values() if isinstance(metric, Gauge)]
+    families = [
+        family
+        for family in build_registry(tmp_path).collect()
+        if family.type == "gauge" and not family.name.startswith("process_")
+    ]
+    assert len(families) == len(gauges) >= 5
+    assert [family.name for family in families for sample in family.samples if "pid" in sample.labels] == []

@@ -1,3 +1,5 @@
+"""Redacting credentials in texts and data structures."""
+
 from __future__ import annotations
 
 import base64
@@ -14,7 +16,7 @@ from monitoring.redaction import REDACTED, is_secret_name, redact, redact_tree
 
 
 def make_jwt() -> str:
-    """Three base64url parts, made anew each time so that no token lies in the source."""
+    """Generate three base64url parts at run time, so that the source contains no token."""
     header = json.dumps({"alg": "ES256", "kid": secrets.token_hex(4), "typ": "at+jwt"}).encode()
     parts = (header, json.dumps({"sub": secrets.token_hex(8)}).encode(), secrets.token_bytes(64))
     return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
@@ -25,15 +27,15 @@ def make_jwt() -> str:
     ["{}", "token {} refused", "'{}',", "Bearer%20{}&x=1", "[{}]\n", "https://host.example/callback#{}", "a\\n{}"],
 )
 def test_jwt_is_found_anywhere(around: str) -> None:
-    """No part of a JSON Web Token is left, whatever text surrounds it."""
+    """No part of a JSON Web Token remains, whatever text surrounds it."""
     token = make_jwt()
     cleaned = redact(around.format(token))
     assert REDACTED in cleaned
     assert not any(part in cleaned for part in token.split("."))
 
 
-def test_unsigned_and_cut_jwt() -> None:
-    """An unsigned token and one cut short by a length limit are hidden as well."""
+def test_unsigned_and_truncated_jwts() -> None:
+    """Unsigned and truncated tokens are redacted."""
     header, payload, _ = make_jwt().split(".")
     assert redact(f"{header}.{payload}.") == REDACTED
     assert redact(f"{header}.{payload[:5]}") == REDACTED
@@ -60,7 +62,7 @@ def test_unsigned_and_cut_jwt() -> None:
     ],
 )
 def test_credential_forms(template: str) -> None:
-    """Keys, bearer tokens, passwords in pairs, URLs and hashes, and private keys are hidden."""
+    """API keys, bearer tokens, private keys, and passwords in pairs, URLs and hashes are redacted."""
     secret = secrets.token_urlsafe(24)
     cleaned = redact(template.format(secret))
     assert secret not in cleaned
@@ -68,7 +70,7 @@ def test_credential_forms(template: str) -> None:
 
 
 def test_password_with_spaces_in_quotes() -> None:
-    """A quoted password is hidden to its closing quote, over spaces and escaped quotes."""
+    """A quoted password is redacted up to its closing quote, including spaces and escaped quotes."""
     assert redact(r'login {"password": "correct \"horse\" battery", "name": "ana"}') == (
         'login {"password": [redacted], "name": "ana"}'
     )
@@ -83,8 +85,8 @@ def test_password_with_spaces_in_quotes() -> None:
         "https://gateway.example/v1/predictions?top_k=3",
     ],
 )
-def test_plain_text_is_left_alone(text: str) -> None:
-    """Text without credentials, prose about tokens included, stays as it is."""
+def test_plain_text_is_unchanged(text: str) -> None:
+    """A text without credentials, also one about tokens, is unchanged."""
     assert redact(text) == text
 
 
@@ -97,7 +99,7 @@ def test_redaction_is_idempotent(text: str) -> None:
 
 @pytest.mark.parametrize("unit", ["eyJ", "eyJ.", "password=", "atl_", "://a:", "bearer ", "-----BEGIN ", 'token="\\'])
 def test_hostile_text_takes_linear_time(unit: str) -> None:
-    """A megabyte of half-begun credentials takes under a second or so; a quadratic pattern would take minutes."""
+    """A megabyte of incomplete credentials takes about a second; a quadratic pattern would take minutes."""
     started = time.monotonic()
     redact(unit * (1_000_000 // len(unit)))
     assert time.monotonic() - started < 10
@@ -107,13 +109,13 @@ def test_hostile_text_takes_linear_time(unit: str) -> None:
     "name", ["password", "Password", "X-API-Key", "authorization", "Set-Cookie", "refresh_token", "signing-key", "jwt"]
 )
 def test_secret_names(name: str) -> None:
-    """Names that hold credentials are known in any case and with dashes or underscores."""
+    """Names of credentials are recognised in any case and with dashes or underscores."""
     assert is_secret_name(name)
 
 
 @pytest.mark.parametrize("name", ["event", "request_id", "principal", "route", "label", "keys", "duration_ms"])
 def test_other_names(name: str) -> None:
-    """Names that the logs are read for are not taken for secret ones."""
+    """Names that logs need are not taken for names of credentials."""
     assert not is_secret_name(name)
 
 
@@ -130,7 +132,7 @@ def test_tree_at_every_depth() -> None:
 
 
 def test_tree_is_json() -> None:
-    """The copy holds JSON's types only: a cycle ends, and what JSON cannot say becomes text."""
+    """The copy contains JSON's types only: a cycle is cut off, and other values become texts."""
     cycle: list[object] = [math.nan, b"bytes", None, True, 3]
     cycle.append(cycle)
     text = json.dumps(redact_tree(cycle), allow_nan=False)

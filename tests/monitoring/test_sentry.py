@@ -1,3 +1,5 @@
+"""Reporting errors to Sentry: what is sent, what is not, and that reporting never fails."""
+
 from __future__ import annotations
 
 import base64
@@ -19,7 +21,7 @@ from monitoring.sentry import NullReporter, open_reporter
 
 
 class Sink(ThreadingHTTPServer):
-    """Stands where Sentry stands: keeps the body of every envelope it is sent."""
+    """A local Sentry server that stores the body of every envelope."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -30,7 +32,7 @@ class Sink(ThreadingHTTPServer):
         return f"http://publickey@127.0.0.1:{self.server_port}/7"
 
     def events(self) -> list[dict[str, Any]]:
-        """Each envelope is a header line, then pairs of an item's header and its payload, a line each."""
+        """Parse the envelopes: a header line, then a header line and a payload line for each item."""
         lines = (body.decode().strip().split("\n") for body in self.envelopes)
         return [
             json.loads(payload)
@@ -70,7 +72,7 @@ def make_jwt() -> str:
 
 
 def log_in(typed: str) -> None:
-    """Fails with a secret in a local variable and another in the cause's message."""
+    """Raise an error with a secret in a local variable and in the message of its cause."""
     again = typed
     try:
         raise LookupError("no user for client_secret=" + again)
@@ -79,7 +81,7 @@ def log_in(typed: str) -> None:
 
 
 def failure(token: str, typed: str) -> RuntimeError:
-    """An error with a stack, a context and a cause, all of which know secrets."""
+    """Build an error whose stack, context and cause contain secrets."""
     try:
         try:
             log_in(typed)
@@ -90,8 +92,8 @@ def failure(token: str, typed: str) -> RuntimeError:
     raise AssertionError
 
 
-def test_what_arrives(sink: Sink) -> None:
-    """An error arrives with its chain, stack, tags, environment and release."""
+def test_an_error_is_sent_with_its_context(sink: Sink) -> None:
+    """An error is sent with its chain, stack, tags, environment and release."""
     reporter = open_reporter(sink.dsn, environment="staging", release="atalaya@0.1.0")
     reporter.capture(failure(make_jwt(), secrets.token_urlsafe(12)), {"request_id": "r-1", "route": "/v1/predictions"})
     reporter.close()
@@ -103,8 +105,8 @@ def test_what_arrives(sink: Sink) -> None:
     assert (event["environment"], event["release"], event["level"]) == ("staging", "atalaya@0.1.0", "error")
 
 
-def test_what_does_not_arrive(sink: Sink) -> None:
-    """No credential of a message, local variable, cause or tag is sent, nor anything about machine or request."""
+def test_no_secrets_are_sent(sink: Sink) -> None:
+    """No credential in a message, local variable, cause or tag is sent, and nothing about machine or request."""
     token, typed = make_jwt(), secrets.token_urlsafe(12)
     reporter = open_reporter(sink.dsn, environment="production", release="1")
     reporter.capture(failure(token, typed), {"route": "/auth/token", "password": typed, "note": f"Bearer {token}"})
@@ -120,7 +122,7 @@ def test_what_does_not_arrive(sink: Sink) -> None:
 
 
 def test_exception_groups(sink: Sink) -> None:
-    """The members of an exception group arrive, redacted like any other error."""
+    """The members of an exception group are sent, redacted like any other error."""
     token = make_jwt()
     reporter = open_reporter(sink.dsn, environment="production", release="1")
     reporter.capture(ExceptionGroup("two failed", [ValueError(token), KeyError("x")]), {})
@@ -130,8 +132,8 @@ def test_exception_groups(sink: Sink) -> None:
     assert token not in json.dumps(event)
 
 
-def test_two_reporters_do_not_mix(sink: Sink) -> None:
-    """Two gateways in one process report each to its own project, and no process-wide client is left behind."""
+def test_two_reporters_are_independent(sink: Sink) -> None:
+    """Two gateways in one process each report to their own project, and there is no process-wide client."""
     import sentry_sdk
 
     with Sink() as silent:
@@ -147,7 +149,7 @@ def test_two_reporters_do_not_mix(sink: Sink) -> None:
 
 @pytest.mark.parametrize("dsn", [None, ""])
 def test_without_a_dsn(dsn: str | None) -> None:
-    """Without a DSN errors go nowhere."""
+    """Without a DSN errors are not reported."""
     reporter = open_reporter(dsn, environment="production", release="1")
     assert isinstance(reporter, NullReporter)
     reporter.capture(ValueError("lost"), {})
@@ -155,7 +157,7 @@ def test_without_a_dsn(dsn: str | None) -> None:
 
 
 def test_sdk_is_not_imported_without_a_dsn() -> None:
-    """A gateway without a DSN does not pay for importing sentry_sdk; one with a DSN does."""
+    """sentry_sdk is imported only with a DSN."""
     program = (
         "import sys; from monitoring.sentry import open_reporter\n"
         "reporter = open_reporter(sys.argv[1] or None, environment='e', release='r')\n"
@@ -170,13 +172,13 @@ def test_sdk_is_not_imported_without_a_dsn() -> None:
 
 
 def test_malformed_dsn() -> None:
-    """A DSN that is none is refused when the gateway starts."""
+    """A malformed DSN raises ValueError when the reporter is opened."""
     with pytest.raises(ValueError, match="scheme"):
         open_reporter("not a dsn", environment="production", release="1")
 
 
-def test_sink_is_down() -> None:
-    """With nobody listening, reporting neither raises nor waits."""
+def test_an_unreachable_server_does_not_block() -> None:
+    """With an unreachable server reporting neither raises nor waits."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     reporter = open_reporter(f"http://publickey@127.0.0.1:{port}/7", environment="production", release="1")
@@ -187,8 +189,8 @@ def test_sink_is_down() -> None:
     reporter.close()
 
 
-def test_sink_hangs() -> None:
-    """A sink that accepts and never answers holds up closing for two seconds at most, and reporting not at all."""
+def test_a_hanging_server_delays_closing_only() -> None:
+    """A server that never responds delays closing by two seconds at most, and does not delay reporting."""
     with socket.create_server(("127.0.0.1", 0)) as mute:
         reporter = open_reporter(
             f"http://publickey@127.0.0.1:{mute.getsockname()[1]}/7", environment="production", release="1"
@@ -209,7 +211,7 @@ class UnprintableError(Exception):
 
 @pytest.mark.parametrize("closed", [False, True])
 def test_capture_never_raises(sink: Sink, closed: bool) -> None:
-    """Errors that cannot be printed, and reporting after closing, are survived."""
+    """Reporting an error that cannot be printed, or reporting after closing, raises nothing."""
     reporter = open_reporter(sink.dsn, environment="production", release="1")
     if closed:
         reporter.close()

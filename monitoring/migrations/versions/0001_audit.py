@@ -1,4 +1,4 @@
-"""The record of access."""
+"""The audit log."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ revision = "0002"
 down_revision = "0001"
 
 
-def _place() -> tuple[sa.Column[Any], ...]:
+def _entry_key() -> tuple[sa.Column[Any], ...]:
     return (
         sa.Column("writer", sa.String(36), nullable=False),
         sa.Column("seq", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -25,7 +25,7 @@ def _signed() -> tuple[sa.Column[Any], ...]:
 def upgrade() -> None:
     op.create_table(
         "ledger_entries",
-        *_place(),
+        *_entry_key(),
         sa.Column("id", sa.String(36), nullable=False),
         sa.Column("at", sa.String(27), nullable=False),
         sa.Column("commitment", sa.String(64), nullable=False),
@@ -36,7 +36,7 @@ def upgrade() -> None:
     op.create_index("ix_ledger_entries_at", "ledger_entries", ["at"])
     op.create_table(
         "ledger_payloads",
-        *_place(),
+        *_entry_key(),
         sa.Column("id", sa.String(36), nullable=False),
         sa.Column("principal", sa.String(320), nullable=False),
         sa.Column("model", sa.String(320), nullable=False),
@@ -48,14 +48,14 @@ def upgrade() -> None:
     op.create_index("ix_ledger_payloads_principal_id", "ledger_payloads", ["principal", "id"])
     op.create_table(
         "ledger_erasures",
-        *_place(),
+        *_entry_key(),
         sa.Column("at", sa.String(27), nullable=False),
         *_signed(),
         sa.PrimaryKeyConstraint("writer", "seq", name="pk_ledger_erasures"),
     )
     op.create_table(
         "ledger_heads",
-        *_place(),
+        *_entry_key(),
         sa.Column("hash", sa.String(64), nullable=False),
         sa.Column("checkpoint", sa.BigInteger(), nullable=False),
         sa.Column("claimed", sa.BigInteger(), nullable=False),
@@ -74,7 +74,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "ledger_stumps",
-        *_place(),
+        *_entry_key(),
         sa.Column("hash", sa.String(64), nullable=False),
         sa.Column("at", sa.String(27), nullable=False),
         *_signed(),

@@ -34,22 +34,22 @@ async def test_equal_refusals_are_merged(store: AuditStore) -> None:
     assert [(entry.address, entry.count) for entry in await read_all(store)] == [("10.0.0.1", 1000), ("10.0.0.2", 1)]
 
 
-async def test_a_flood_of_distinct_refusals_is_bounded(store: AuditStore) -> None:
+async def test_distinct_refusals_are_limited(store: AuditStore) -> None:
     """After a burst, refusals of new addresses are counted together; ten more a second are recorded in detail."""
     now = 0.0
     trail = AuditTrail(store, Failures(), clock=lambda: now)
 
-    async def flood() -> list[AuditEntry]:
+    async def refuse_many() -> list[AuditEntry]:
         for index in range(5000):
             trail.record_refusal(new_event("access", "invalid", address=f"10.0.{index // 250}.{index % 250}"))
         await trail.flush()
         return await read_all(store)
 
-    assert len(await flood()) == BURST + 1
-    assert len(await flood()) == BURST + 2
+    assert len(await refuse_many()) == BURST + 1
+    assert len(await refuse_many()) == BURST + 2
     now += 2.1
     await trail.flush()
-    entries = await flood()
+    entries = await refuse_many()
     assert len(entries) == BURST + 2 + 20
     assert sum(entry.count for entry in entries) == 15_000
 

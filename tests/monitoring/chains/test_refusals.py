@@ -60,8 +60,8 @@ def test_refusals_are_coarse_above_the_budget() -> None:
     assert sum(count for _, count in taken) == 5000
 
 
-def test_the_budget_recovers_after_a_long_flood() -> None:
-    """However long a flood lasts, distinct refusals are told apart again within seconds."""
+def test_the_budget_recovers_after_a_long_attack() -> None:
+    """However many refusals are merged, distinct ones are recorded in detail again within seconds."""
     aggregation = Aggregation()
     aggregation.add(BURST)
     for _ in range(10_000):

@@ -56,9 +56,9 @@ def forge_entries(chain: Chain, count: int) -> list[EntryWithPayload]:
 
 def insert_entries(connection: Connection, linked: list[EntryWithPayload]) -> None:
     for item in linked:
-        place = {"writer": item.entry.writer, "seq": item.entry.seq, "id": item.entry.id}
+        key = {"writer": item.entry.writer, "seq": item.entry.seq, "id": item.entry.id}
         connection.execute(insert(ledger_entries).values(**asdict(item.entry)))
-        connection.execute(insert(ledger_payloads).values(**place, **asdict(item.payload)))
+        connection.execute(insert(ledger_payloads).values(**key, **asdict(item.payload)))
 
 
 def test_a_chain_cut_back_is_found(url: str) -> None:
