@@ -28,8 +28,10 @@ from monitoring.ledger.tables import metadata as ledger_tables
 from monitoring.ledger.upkeep.pruning import Pruner
 from storage.engine import open_blocking_engine
 from storage.transactions import WRITING
+from tests.support.gateway import make_gateway
+from tests.support.paths import FOREST, ROOT
+from tests.support.polling import wait_until
 
-ROOT = Path(__file__).parents[3]
 RELEASE = Path(__file__).with_name("release_0_1_0")
 FACTS = json.loads((RELEASE / "facts.json").read_text())
 TABLES = [table for metadata in (auth_tables, audit_tables, ledger_tables) for table in metadata.sorted_tables]
@@ -159,3 +161,26 @@ def test_the_database_is_current(settings: Settings, tmp_path: Path) -> None:
 def schema(path: Path) -> set[str]:
     with closing(sqlite3.connect(path)) as connection:
         return {sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
+
+
+def test_a_gateway_continues(tmp_path: Path) -> None:
+    """After the upgrade an old password logs in, old predictions are listed, and the spool is delivered."""
+    gateway = make_gateway(tmp_path)
+    gateway.database_path.unlink()
+    restore(RELEASE / "database.sql", gateway.database_path)
+    spool = tmp_path / "var" / "spool" / "old.spool"
+    spool.parent.mkdir(parents=True)
+    restore(RELEASE / "spool.sql", spool)
+    gateway.start()
+    try:
+        client = gateway.client("ana")
+        wait_until(lambda: client.get(f"/v1/predictions/{FACTS['spooled']}").status_code == 200)
+        new = client.post("/v1/predictions", files={"file": FOREST.read_bytes()}).raise_for_status().json()["id"]
+        listed = [item["id"] for item in client.get("/v1/predictions").raise_for_status().json()["entries"]]
+        assert {new, FACTS["spooled"], *FACTS["replayable"]} <= set(listed)
+        assert client.get(f"/v1/predictions/{FACTS['erased']}").status_code == 404
+    finally:
+        assert gateway.stop() == 0, gateway.log()
+    own_key = gateway.run("ledger", "key").stdout.strip()
+    checked = gateway.run("ledger", "verify", "--public-key", own_key, "--public-key", FACTS["public_key"])
+    assert checked.returncode == 0, checked.stderr
