@@ -11,8 +11,9 @@ from pydantic import BaseModel
 
 from api.errors import SettingsError
 from api.settings import Settings, load_settings
+from tests.support.paths import ROOT
 
-EXAMPLE = Path(__file__).parents[2] / ".env.example"
+EXAMPLE = ROOT / ".env.example"
 
 
 def list_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

@@ -14,7 +14,8 @@ from pathlib import Path
 import grimp
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
+
 PACKAGES = ("api", "auth", "model", "monitoring", "storage")
 MAX_FOLDER_ENTRIES = 17
 MAX_FILE_LINES = 300

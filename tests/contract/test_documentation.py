@@ -14,8 +14,8 @@ from api.http.errors import STATUS_BY_ERROR
 from api.settings import Settings
 from auth.tokens.jws import generate_signing_key
 from monitoring.chains.signing import new_private_key
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("samples/*.md")])
 MODULE = re.compile(r"`python -m ((?:bench|tests)[\w.]+)`")
 PATH = re.compile(r"`((?:api|auth|bench|deploy|grafana|model|monitoring|storage|tests)/[\w./-]+)`")

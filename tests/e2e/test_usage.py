@@ -15,7 +15,7 @@ from tests.support.paths import FOREST
 @pytest.mark.usefixtures("within_one_month")
 def test_counters_survive_a_restart(new_gateway: Callable[..., Gateway]) -> None:
     """Usage counters and a key's remaining quota are the same after a SIGKILL, and after an orderly restart."""
-    gateway, image = new_gateway(), FOREST.read_bytes()
+    gateway, image = new_gateway(MODEL__URL="stub://"), FOREST.read_bytes()
     key = gateway.client().post("/v1/keys", json={"name": "maps", "monthly_requests": 10}).json()["key"]
 
     def client_with_key() -> httpx.Client:

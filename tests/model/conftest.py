@@ -17,8 +17,7 @@ from PIL import Image
 from model.serving.overload_policy import QueueLimits
 from model.serving.service import PredictionService
 from tests.model.serving.gated import FakeClock, GatedBackend, MakeService, StageReports
-
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
 
 
 @pytest.fixture(scope="session")

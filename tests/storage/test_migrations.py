@@ -13,8 +13,8 @@ from sqlalchemy import text
 from storage.engine import check_sqlite_file, open_engine
 from storage.errors import DatabaseUnavailable
 from storage.migrations import alembic_config, migrate
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 DIRECTORIES = [ROOT / "auth" / "migrations", ROOT / "monitoring" / "migrations"]
 
 START = """

@@ -19,6 +19,7 @@ from model.errors import ArtefactError, BackendURLError, DigestMismatch, KerasMi
 from model.imaging.decode import decode_image
 from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
 from model.registry.artefact import write_manifest
+from tests.support.requirements import missing
 
 GREY = np.full((1, 256, 256, 3), 128, np.uint8)
 
@@ -119,9 +120,10 @@ def test_keras_and_onnx_agree(artefact_folder: Path, samples: list[Path]) -> Non
     np.testing.assert_allclose(served[1], trained[1], atol=1e-2)
 
 
-@pytest.mark.skipif(find_spec("keras") is not None, reason="Keras is installed here")
 def test_without_keras_the_error_names_the_alternatives(artefact_folder: Path) -> None:
     """keras:// raises KerasMissing in an environment without Keras."""
+    if find_spec("keras") is not None:
+        missing("Keras is installed here")
     with pytest.raises(KerasMissing, match="Keras is not installed"):
         open_backend(f"keras://{artefact_folder}")
 

@@ -9,7 +9,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 
 from model.backends.onnx import OnnxBackend
@@ -18,15 +21,11 @@ from model.errors import ExportRefused, KerasProcessFailed
 from model.imaging.decode import decode_image
 from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
 from model.offline.export import ExportOptions
+from model.offline.export.build import export
+from model.offline.export.convert import load_classifier, to_onnx
 from model.offline.keras_process import run_in_keras
 from model.registry.artefact import read_manifest
-
-keras = pytest.importorskip("keras", reason="needs the Keras environment")
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
-
-from model.offline.export.build import export  # noqa: E402  (needs TensorFlow)
-from model.offline.export.convert import load_classifier, to_onnx  # noqa: E402
+from tests.support.paths import ROOT, SAMPLES
 
 pytestmark = [
     pytest.mark.keras,
@@ -34,9 +33,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
 ]
 
-FIXTURES = Path(__file__).parents[1] / "fixtures"
+FIXTURES = ROOT / "tests" / "model" / "fixtures"
 OLD_MODEL = FIXTURES / "keras_3_7_0.keras"
-SAMPLES = Path(__file__).parents[3] / "samples"
 
 Expected = tuple[np.ndarray, np.ndarray]
 

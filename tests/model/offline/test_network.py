@@ -2,30 +2,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
 from model.errors import DatasetError
 from model.imaging.input_spec import DEFAULT_INPUT
-
-pytest.importorskip("keras", reason="needs the Keras environment")
-
 from model.offline.train.network import build_network
+from tests.support.paths import ARTEFACT
 
 pytestmark = [
     pytest.mark.keras,
     # Keras 3.15 reads its variables in a way that NumPy 2 is about to drop.
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
 ]
-ARTEFACT = Path(__file__).parents[3] / "artifacts" / "efficientnetb0-v1.0" / "model.keras"
+TRAINED = ARTEFACT / "model.keras"
 
 
 def test_network_starts_from_an_earlier_run() -> None:
     """A network built from an earlier .keras file has the weights of that file."""
-    import keras
-
-    earlier = keras.models.load_model(ARTEFACT, compile=False)
-    network = build_network(21, str(ARTEFACT), DEFAULT_INPUT)
+    earlier = keras.models.load_model(TRAINED, compile=False)
+    network = build_network(21, str(TRAINED), DEFAULT_INPUT)
     pairs = zip(network.get_weights(), earlier.get_weights(), strict=True)
     assert all(np.array_equal(actual, expected) for actual, expected in pairs)
 
@@ -33,7 +30,7 @@ def test_network_starts_from_an_earlier_run() -> None:
 def test_earlier_run_with_another_number_of_classes_is_rejected() -> None:
     """An earlier .keras file with another number of classes raises an error."""
     with pytest.raises(DatasetError, match="21 classes"):
-        build_network(3, str(ARTEFACT), DEFAULT_INPUT)
+        build_network(3, str(TRAINED), DEFAULT_INPUT)
 
 
 def test_error_names_the_missing_weights(tmp_path: Path) -> None:

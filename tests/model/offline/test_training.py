@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import h5py
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,14 +20,10 @@ from PIL import Image
 from model.errors import DatasetError
 from model.imaging.input_spec import InputSpec
 from model.offline.export import ExportOptions
+from model.offline.export.build import export
 from model.offline.train import TrainOptions
+from model.offline.train.run import train
 from model.registry.artefact import read_manifest
-
-keras = pytest.importorskip("keras", reason="needs the Keras environment")
-h5py = pytest.importorskip("h5py")
-
-from model.offline.export.build import export  # noqa: E402  (needs TensorFlow)
-from model.offline.train.run import train  # noqa: E402
 
 pytestmark = [
     pytest.mark.keras,
