@@ -21,7 +21,7 @@ from auth.principal import Principal, Role, Scope
 from auth.quotas.meter import UsageMeter
 from auth.quotas.tallies import list_owners
 from model.backends.base import Backend
-from monitoring.audit.store import AuditStore, Filter
+from monitoring.audit.store import AuditFilter, AuditStore
 from monitoring.ledger.reader import LedgerReader
 from monitoring.metrics import Metrics
 from storage.engine import open_engine
@@ -79,8 +79,9 @@ async def open_in_process(settings: Settings, backend: Backend, quota: int | Non
         transport = InProcessTransport(pipeline, serving, principal, registry)
         yield transport
     # The ledger and the audit trail have written everything on closing.
-    transport.ledger = [past.facts for past in reversed(await LedgerReader(engine).newest(principal.subject, 100))]
-    entries = await AuditStore(engine).newest(Filter(), 100)
+    newest = await LedgerReader(engine).list_newest(principal.subject, 100)
+    transport.ledger = [past.read_facts() for past in reversed(newest)]
+    entries = await AuditStore(engine).list_newest(AuditFilter(), 100)
     transport.audit_log = [(entry.event, entry.outcome, entry.actor, entry.address) for entry in entries]
     (tally,) = (await meter.report(list_owners(principal))).tallies
     transport.used_requests = tally.requests
