@@ -31,8 +31,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "clients": ("api.commands.clients:app", "Add, list and disable OAuth clients."),
     "keys": ("api.commands.keys:app", "Create, list, rotate and revoke API keys; rotate the signing key."),
     "secrets": ("api.commands.secrets:app", "Generate the secrets that a gateway needs."),
-    "audit": ("api.commands.audit:app", "Read, verify, export and prune the audit log."),
-    "ledger": ("api.commands.ledger:app", "Verify, replay, export, prune and erase the prediction ledger."),
+    "audit": ("api.commands.audit:app", "Print, verify, export and prune the audit log."),
+    "ledger": ("api.commands.ledger:app", "Verify, reproduce, export, prune and erase recorded predictions."),
 }
 
 

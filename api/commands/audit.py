@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO, TypeVar
+from typing import Annotated, TextIO, TypeVar
 
 import typer
 
@@ -19,13 +19,11 @@ from api.commands.output import JsonFlag, print_json
 from api.commands.times import parse_time
 from api.errors import CommandFailed
 from api.settings import load_settings
+from monitoring.audit.events import AuditEntry
+from monitoring.audit.store import AuditFilter, AuditStore
 from monitoring.chains.anchors import Anchor
 
-if TYPE_CHECKING:
-    from monitoring.audit.events import AuditEntry
-    from monitoring.audit.store import AuditFilter, AuditStore
-
-app = typer.Typer(help="Print, verify, export and prune the audit log.", invoke_without_command=True)
+app = typer.Typer(invoke_without_command=True)
 
 T = TypeVar("T")
 _NEWEST = 50
@@ -51,8 +49,6 @@ def audit(
     """Print the audit log, oldest entry first."""
     if context.invoked_subcommand is not None:
         return
-    from monitoring.audit.store import AuditFilter
-
     selected = AuditFilter(event=event, since=since)
     if export is not None:
         _export(selected, export)
@@ -130,8 +126,6 @@ def _open_private(path: Path) -> TextIO:
 
 
 def _with_store(act: Callable[[AuditStore], Awaitable[T]]) -> T:
-    from monitoring.audit.store import AuditStore
-
     return run_with_engine(load_settings(), lambda engine: act(AuditStore(engine)))
 
 

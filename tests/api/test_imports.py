@@ -45,6 +45,11 @@ def test_application_loads_optional_libraries_on_use(module: str) -> None:
     assert loaded_by("import api.app", module) == set()
 
 
+def test_ledger_commands_load_no_model() -> None:
+    """Only `ledger replay` loads the model's libraries, and only Parquet files need pyarrow."""
+    assert loaded_by("import api.commands.ledger", "numpy", "PIL", "onnxruntime", "pyarrow") == set()
+
+
 def test_no_import_cycles() -> None:
     """The modules of api form no import cycle: TopologicalSorter raises CycleError if they do."""
     graph = grimp.build_graph("api", cache_dir=None)

@@ -7,15 +7,14 @@ import typer
 from api.commands.ledger import export, replay, upkeep, verify
 from api.commands.output import JsonFlag, print_json
 from api.settings import load_settings
+from monitoring.chains.signing import Signer
 
-app = typer.Typer(help="Verify, reproduce, export, prune and erase recorded predictions.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("key")
 def key(as_json: JsonFlag = False) -> None:
     """Print the public key that verifies the ledger."""
-    from monitoring.chains.signing import Signer
-
     signer = Signer(load_settings().ledger_key())
     if as_json:
         print_json({"public_key": signer.public_key, "key": signer.key_id})

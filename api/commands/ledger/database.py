@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection
 
 from api.commands.database import run_with_engine
 from api.errors import CommandFailed
 from api.settings import Settings
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
+from auth.accounts.store import UserStore
+from monitoring.ledger.transactions import ledger_errors
+from storage.engine import open_blocking_engine, sqlite_path
 
 _STATEMENT_TIMEOUT_S = 3600  # streaming a large ledger takes long
 
@@ -19,9 +20,6 @@ _STATEMENT_TIMEOUT_S = 3600  # streaming a large ledger takes long
 @contextmanager
 def open_snapshot(settings: Settings) -> Iterator[Connection]:
     """Open one snapshot of the database, for streaming beside writers. Raises LedgerUnavailable, CommandFailed."""
-    from monitoring.ledger.transactions import ledger_errors
-    from storage.engine import open_blocking_engine, sqlite_path
-
     url = settings.database_url.get_secret_value()
     path = sqlite_path(url)
     if path is not None and not path.exists():  # SQLite would create it
@@ -38,7 +36,5 @@ def open_snapshot(settings: Settings) -> Iterator[Connection]:
 
 def find_subject(settings: Settings, name: str) -> str:
     """Return the subject of the user with that name; a name without a user is taken as a subject."""
-    from auth.accounts.store import UserStore
-
     users = run_with_engine(settings, lambda engine: UserStore(engine).find(name))
     return users[0].id if users else name

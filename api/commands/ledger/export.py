@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from tempfile import mkstemp
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import Annotated, TextIO
 
 import typer
 
@@ -22,9 +22,10 @@ from api.commands.output import JsonFlag, print_json, progress_bar
 from api.commands.times import parse_time
 from api.errors import CommandFailed
 from api.settings import Settings, load_settings
-
-if TYPE_CHECKING:
-    from monitoring.ledger.records import Record, StreamHeader
+from monitoring.chains.timestamps import format_timestamp
+from monitoring.ledger.exports.lines import write_lines
+from monitoring.ledger.exports.selection import count_entries, select_records
+from monitoring.ledger.records import EntryRecord, Record, StreamHeader
 
 
 class ExportFormat(StrEnum):
@@ -46,9 +47,6 @@ def export(
     as_json: JsonFlag = False,
 ) -> None:
     """Write the ledger, or a part of it, to a file that `atalaya ledger verify` can verify."""
-    from monitoring.chains.timestamps import format_timestamp
-    from monitoring.ledger.records import StreamHeader
-
     if str(path) == "-" and (as_json or export_format is ExportFormat.PARQUET):
         raise typer.BadParameter("Only JSON lines can be written to standard output: name a file, or omit --json.")
     if path.exists() and not path.is_file():
@@ -71,9 +69,6 @@ def export(
 
 def _export(settings: Settings, header: StreamHeader, path: Path, export_format: ExportFormat) -> tuple[int, int]:
     """Return how many entries were written, and how many of them with a payload."""
-    from monitoring.ledger.exports.selection import count_entries, select_records
-    from monitoring.ledger.records import EntryRecord
-
     entries = payloads = 0
     with (
         open_snapshot(settings) as connection,
@@ -91,8 +86,6 @@ def _export(settings: Settings, header: StreamHeader, path: Path, export_format:
 @contextmanager
 def _open_writer(path: Path, export_format: ExportFormat) -> Iterator[Callable[[Iterable[Record]], Iterator[Record]]]:
     """Yield a function that writes each record and yields it again."""
-    from monitoring.ledger.exports.lines import write_lines
-
     if str(path) == "-":
         yield lambda records: write_lines(records, sys.stdout)
         return

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.commands.database import run_with_engine
 from api.commands.output import JsonFlag, print_json
 from api.errors import CommandFailed
 from api.settings import Settings, load_settings
-
-if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncEngine
-
-    from monitoring.ledger.entries import EntryWithPayload
+from monitoring.errors import PredictionNotFound
+from monitoring.ledger.entries import EntryWithPayload
+from monitoring.ledger.payloads import find_payload_problem
+from monitoring.ledger.reader import LedgerReader
 
 
 def replay(
@@ -55,9 +55,6 @@ def replay(
 
 def _read_recorded(settings: Settings, prediction_id: str) -> EntryWithPayload:
     """Raises CommandFailed if there is no record, or if it was changed."""
-    from monitoring.errors import PredictionNotFound
-    from monitoring.ledger.payloads import find_payload_problem
-    from monitoring.ledger.reader import LedgerReader
 
     async def read(engine: AsyncEngine) -> tuple[EntryWithPayload, str | None]:
         reader = LedgerReader(engine)

@@ -8,19 +8,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from sqlalchemy import Engine
 
 from api.commands.database import CommandEvent, record_event, run_with_engine
 from api.commands.ledger.database import find_subject
 from api.commands.output import JsonFlag, print_json, progress_bar
 from api.settings import Settings, load_settings
-
-if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
-    from monitoring.chains.signing import Signer
+from monitoring.chains.signing import Signer
+from monitoring.ledger.upkeep.erasure import Eraser
+from monitoring.ledger.upkeep.pruning import Pruner
+from storage.engine import open_blocking_engine
+from storage.transactions import WRITING
 
 LOCK_TIMEOUT_S = 60  # beside a gateway that writes
 
@@ -33,8 +34,6 @@ def prune(
     as_json: JsonFlag = False,
 ) -> None:
     """Remove the predictions older than LEDGER__KEEP_DAYS; the rest still verifies."""
-    from monitoring.ledger.upkeep.pruning import Pruner
-
     settings = load_settings()
     now = datetime.now(UTC)
     before = now - timedelta(days=settings.ledger.keep_days)
@@ -57,8 +56,6 @@ def erase(
     as_json: JsonFlag = False,
 ) -> None:
     """Erase the payloads of a person's predictions; the ledger still proves that there were some."""
-    from monitoring.ledger.upkeep.erasure import Eraser
-
     settings = load_settings()
     subject = find_subject(settings, principal)
     with _open_engine(settings) as (engine, signer):
@@ -78,10 +75,6 @@ def erase(
 
 @contextmanager
 def _open_engine(settings: Settings) -> Iterator[tuple[Engine, Signer]]:
-    from monitoring.chains.signing import Signer
-    from storage.engine import open_blocking_engine
-    from storage.transactions import WRITING
-
     signer = Signer(settings.ledger_key())
     run_with_engine(settings, _migrate_only)
     engine = open_blocking_engine(settings.database_url.get_secret_value(), LOCK_TIMEOUT_S)

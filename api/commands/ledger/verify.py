@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -16,12 +16,11 @@ from api.commands.output import JsonFlag, print_json
 from api.errors import CommandFailed
 from api.settings import load_settings
 from monitoring.chains.anchors import Anchor
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from monitoring.ledger.records import Record, StreamHeader
-    from monitoring.ledger.verification.report import LedgerReport
+from monitoring.chains.signing import Signer, Verifier
+from monitoring.ledger.exports.files import read_export
+from monitoring.ledger.records import Record, StreamHeader, read_records
+from monitoring.ledger.verification import stream
+from monitoring.ledger.verification.report import LedgerReport
 
 NO_PARQUET = "Parquet needs pyarrow: pip install --require-hashes -r requirements/parquet.txt."
 
@@ -46,9 +45,6 @@ def verify(
     as_json: JsonFlag = False,
 ) -> None:
     """Verify every entry, every signed statement and their order; name what is wrong."""
-    from monitoring.chains.signing import Signer, Verifier
-    from monitoring.ledger.verification import stream
-
     verifier = Verifier(public_key or [Signer(load_settings().ledger_key()).public_key])
     with _open_records(export) as records:
         report = stream.verify(records, verifier, anchor)
@@ -63,9 +59,6 @@ def verify(
 
 @contextmanager
 def _open_records(export: Path | None) -> Iterator[Iterable[Record]]:
-    from monitoring.ledger.exports.files import read_export
-    from monitoring.ledger.records import read_records
-
     if export is None:
         with open_snapshot(load_settings()) as connection:
             yield read_records(connection)
