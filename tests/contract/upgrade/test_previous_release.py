@@ -55,7 +55,7 @@ def copy_rows(source: Path, url: str) -> None:
         for table in TABLES:
             writer.execute(table.delete())
         for table in TABLES:
-            rows = [row._asdict() for row in reader.execute(select(table))]
+            rows = [dict(row) for row in reader.execute(select(table)).mappings()]
             if rows:
                 writer.execute(insert(table), rows)
     old.dispose()

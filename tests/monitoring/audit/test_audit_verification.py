@@ -68,8 +68,8 @@ def swap(first: int, distance: int) -> Tampering:
 
 
 async def read(connection: AsyncConnection, seq: int) -> dict[str, Any]:
-    row = (await connection.execute(select(audit_events).where(audit_events.c.seq == seq))).one()
-    return dict(row._mapping)
+    rows = await connection.execute(select(audit_events).where(audit_events.c.seq == seq))
+    return dict(rows.mappings().one())
 
 
 def add(seq: int) -> Tampering:

@@ -1,0 +1,49 @@
+"""Rules for the tests themselves: no private attributes, no half-built objects, and one way to skip."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.paths import ROOT
+
+TESTS = ROOT / "tests"
+SKIPS = {"skip", "skipif", "importorskip", "xfail"}
+# The only function that may skip: it fails when CI=true.
+REQUIREMENTS = TESTS / "support" / "requirements.py"
+
+
+def find_private_attributes(tree: ast.Module) -> Iterator[str]:
+    """Private attributes of anything but `self` and `cls`, and objects that `__new__` makes without `__init__`."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Attribute):
+            continue
+        is_own = isinstance(node.value, ast.Name) and node.value.id in {"self", "cls"}
+        is_private = node.attr.startswith("_") and not node.attr.endswith("__")
+        if (is_private and not is_own) or node.attr == "__new__":
+            yield f"line {node.lineno}: {ast.unparse(node)}"
+
+
+def find_skips(tree: ast.Module) -> Iterator[str]:
+    """Uses of pytest's own ways to skip a test or to expect its failure."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr in SKIPS and ast.unparse(node).startswith("pytest."):
+            yield f"line {node.lineno}: {ast.unparse(node)}"
+
+
+@pytest.mark.parametrize("path", sorted(TESTS.rglob("*.py")), ids=lambda path: str(path.relative_to(TESTS)))
+def test_tests_use_public_interfaces_and_one_way_to_skip(path: Path) -> None:
+    """Tests touch no private attributes, make no objects with `__new__`, and skip only with `missing`."""
+    tree = ast.parse(path.read_text())
+    faults = [*find_private_attributes(tree), *(() if path == REQUIREMENTS else find_skips(tree))]
+    assert faults == []
+
+
+def test_the_rules_find_faults() -> None:
+    """The rules find a private attribute, an object made with `__new__`, and a skip."""
+    tree = ast.parse("engine._pool\nself._own\nThing.__new__(Thing)\npytest.mark.skipif(True)\npytest.skip('x')")
+    assert list(find_private_attributes(tree)) == ["line 1: engine._pool", "line 3: Thing.__new__"]
+    assert list(find_skips(tree)) == ["line 4: pytest.mark.skipif", "line 5: pytest.skip"]
