@@ -200,6 +200,6 @@ def test_a_disabled_client_s_token_is_refused(client: TestClient, service: tuple
     """When another process disables a client, the client's tokens are refused."""
     token = post(client, "/auth/token", {"grant_type": "client_credentials"}, auth=service).json()["access_token"]
     run_with_engine(settings, lambda engine: ClientStore(engine).disable("maps"))
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while client.get("/v1/me", headers=bearer(token)).status_code != 401:
         assert time.monotonic() < deadline

@@ -24,7 +24,7 @@ sys.exit(supervisor.run())
 def run_supervisor(serve: str) -> subprocess.CompletedProcess[str]:
     """Run a supervisor whose workers execute the statement `serve`."""
     command = [sys.executable, "-c", SUPERVISOR.format(serve=serve)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
 def test_workers_that_die_while_starting_are_given_up() -> None:
@@ -64,4 +64,4 @@ def test_worker_that_dies_while_serving_is_replaced_with_backoff() -> None:
     )
     assert ended.returncode == 0
     assert 4 <= ended.stdout.count("worker_died") <= 6
-    assert 4 < time.monotonic() - started < 20
+    assert 4 < time.monotonic() - started < 60  # the worker that lives would sleep for another minute

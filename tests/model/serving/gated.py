@@ -33,7 +33,7 @@ class GatedBackend(StubBackend):
             self.in_progress += 1
             self.max_in_progress = max(self.max_in_progress, self.in_progress)
         try:
-            assert self.gate.wait(timeout=10)
+            assert self.gate.wait(timeout=60)
             return super().predict(pixels)
         finally:
             with self._lock:
