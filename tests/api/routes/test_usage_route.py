@@ -17,6 +17,9 @@ from api.commands.users import run_with_accounts
 from api.settings import Settings
 from auth.principal import Role
 
+# Quotas start again with each month of the real clock.
+pytestmark = pytest.mark.usefixtures("within_one_month")
+
 Bearer = dict[str, str]
 LogIn = Callable[..., Bearer]
 Limit = Callable[..., None]

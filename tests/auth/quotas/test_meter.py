@@ -234,6 +234,7 @@ async def test_without_a_database_unknown_callers_are_admitted() -> None:
     await engine.dispose()
 
 
+@pytest.mark.usefixtures("within_one_month")
 async def test_four_processes_count_exactly(setup: MeterSetup, database_url: str) -> None:
     """Four processes that charge the same keys at once, in different orders, count every charge once."""
     one, two = await setup.key(), await setup.key()
@@ -245,6 +246,7 @@ async def test_four_processes_count_exactly(setup: MeterSetup, database_url: str
     assert (await setup.used(two))[1] == (total // 2, total // 2 * 250_000)
 
 
+@pytest.mark.usefixtures("within_one_month")
 async def test_four_processes_stop_exactly_at_the_quota(setup: MeterSetup, database_url: str) -> None:
     """Of the charges of four processes exactly as many are granted as the quotas of the account and the key allow."""
     narrow, wide = await setup.key(requests=90), await setup.key()
