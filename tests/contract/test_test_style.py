@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.paths import ROOT
+from tests.support.polling import PATIENCE_S
 
 TESTS = ROOT / "tests"
 SKIPS = {"skip", "skipif", "importorskip", "xfail"}
@@ -47,3 +50,10 @@ def test_the_rules_find_faults() -> None:
     tree = ast.parse("engine._pool\nself._own\nThing.__new__(Thing)\npytest.mark.skipif(True)\npytest.skip('x')")
     assert list(find_private_attributes(tree)) == ["line 1: engine._pool", "line 3: Thing.__new__"]
     assert list(find_skips(tree)) == ["line 4: pytest.mark.skipif", "line 5: pytest.skip"]
+
+
+def test_benchmarks_need_no_development_tools() -> None:
+    """`make bench` runs without the development requirements: no benchmark imports pytest, not even by the launcher."""
+    names = [f"bench.{path.stem}" for path in (ROOT / "bench").glob("*.py")]
+    program = f"import sys, {', '.join(names)}; sys.exit('pytest' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False, timeout=PATIENCE_S).returncode == 0
