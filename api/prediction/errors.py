@@ -1,9 +1,9 @@
-"""The error that a transport and the pipeline tell each other about a client that is gone."""
+"""The error by which a transport or the pipeline reports that the client has disconnected."""
 
 from __future__ import annotations
 
 
 class ClientDisconnected(Exception):
-    """The client closed its connection before the response: nothing more can be sent to it."""
+    """The client closed its connection before it got a response."""
 
     code = "client_left"

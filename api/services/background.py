@@ -1,4 +1,4 @@
-"""Tasks that run beside the requests until the process shuts down."""
+"""Tasks that run in the background until the process shuts down."""
 
 from __future__ import annotations
 

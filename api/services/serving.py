@@ -19,10 +19,10 @@ from model.serving.service import PredictionService
 from monitoring.memory import memory_limit_bytes, private_bytes, resident_bytes
 from monitoring.metrics import Metrics
 
-# What a process needs beyond what it has once it is ready. Measured: 12 MB under load, and 38 MB while two passwords
-# are hashed; of what it has, some 50 MB are pages of libraries, and the kernel drops those first.
+# The memory by which a process grows after its start. Measured: 12 MB under load, and 38 MB while it hashes two
+# passwords; of what it uses at rest, some 50 MB are pages of libraries, which the kernel can drop.
 GROWTH_BYTES = 30 << 20
-# Enough for photographs of a few megapixels: a gateway that can decode nothing is of no use.
+# Enough to decode photographs of a few megapixels: with less, the gateway would refuse nearly every image.
 LEAST_BYTES = 32 << 20
 
 log = structlog.get_logger("atalaya.serving")
