@@ -82,7 +82,7 @@ def test_the_ledger_verifies(gateway: Gateway) -> None:
     assert json.loads(again.stdout)["ok"] is True
     forged = gateway.run("ledger", "verify", "--public-key", key, "--anchor", f"1:{'f' * 64}")
     assert forged.returncode == 1
-    assert "Checkpoint 1, which was noted earlier" in forged.stderr
+    assert "The anchor, checkpoint 1, is missing, or was replaced" in forged.stderr
     unknown = gateway.run("ledger", "verify", "--public-key", "A" * 43 + "=")
     assert "unknown key" in unknown.stderr
     execute(gateway, "DELETE FROM ledger_payloads WHERE seq = 2")
@@ -106,7 +106,7 @@ def test_an_export_verifies(gateway: Gateway, form: str) -> None:
     assert json.loads(one.stdout) == {"entries": 3, "payloads": 1}
     verified = gateway.run("ledger", "verify", str(path))
     assert verified.returncode == 0, verified.stderr
-    assert "2 are withheld: this export proves what it holds" in verified.stdout
+    assert "2 are withheld: this export proves only what it contains" in verified.stdout
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
     assert gateway.run("ledger", "verify", str(path)).returncode == 1
@@ -133,7 +133,7 @@ def test_an_export_of_a_period_verifies(gateway: Gateway) -> None:
 def test_erasing_and_pruning_are_audited_and_the_ledger_still_verifies(gateway: Gateway) -> None:
     """`erase` and `prune` beside a running gateway appear in the audit log, and the ledger verifies after both."""
     prediction_id = predict(gateway)
-    assert gateway.run("ledger", "erase", "--principal", "ana", "--yes").stdout == "1 predictions of ana forgotten.\n"
+    assert gateway.run("ledger", "erase", "--principal", "ana", "--yes").stdout == "1 predictions of ana erased.\n"
     assert gateway.client().get(f"/v1/predictions/{prediction_id}").status_code == 404
     predict(gateway)
     assert "1 were erased." in gateway.run("ledger", "verify").stdout
