@@ -5,6 +5,7 @@ KERAS := .venv-keras
 BIN := $(VENV)/bin
 LOCK := --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 FAULTS := ledger memory overload limits fuzz_images
+UNDISTURBED := tests/e2e tests/experiments tests/security/limits
 .DEFAULT_GOAL := help
 .PHONY: help run demo test bench faults lint format lock keras dashboards clean
 
@@ -22,7 +23,9 @@ test: lint $(KERAS)/.dev ## run lint, type checks, import rules and all tests
 	@rm -f .coverage .coverage.*
 	@COVERAGE_FILE=.coverage.keras $(KERAS)/bin/python -m pytest -q -m keras --cov --cov-report=
 	@echo "== tests"
-	@COVERAGE_FILE=.coverage.gateway $(BIN)/python -m pytest -q -m "not keras" --cov --cov-report=
+	@COVERAGE_FILE=.coverage.gateway $(BIN)/python -m pytest -q -m "not keras" $(addprefix --ignore=,$(UNDISTURBED)) --numprocesses 2 --dist loadfile --cov --cov-report=
+	@echo "== tests that load the machine themselves, one at a time"
+	@COVERAGE_FILE=.coverage.undisturbed $(BIN)/python -m pytest -q $(UNDISTURBED) --cov --cov-report=
 	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report
 
 bench: $(VENV)/.run ## measure throughput, latency, memory and the ledger in one run

@@ -6,6 +6,7 @@ import asyncio
 import os
 import pwd
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import closing
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
@@ -14,6 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 import auth
 import monitoring
 from api.settings import Settings
+from auth.accounts.passwords import PasswordHasher
+from auth.accounts.service import AccountService
+from auth.accounts.store import UserStore
 from monitoring.audit.events import new_event
 from monitoring.audit.store import AuditStore
 from storage.engine import check_sqlite_file, open_engine
@@ -59,6 +63,20 @@ def run_with_engine(
             await engine.dispose()
 
     return asyncio.run(run())
+
+
+def run_with_accounts(
+    settings: Settings,
+    action: Callable[[AccountService], Awaitable[T]],
+    describe_event: DescribeEvent[T] | None = None,
+) -> T:
+    """Run `action` on the accounts in the database, in an event loop of its own; see run_with_engine."""
+
+    async def run(engine: AsyncEngine) -> T:
+        with closing(PasswordHasher()) as hasher:
+            return await action(AccountService(UserStore(engine), hasher))
+
+    return run_with_engine(settings, run, describe_event)
 
 
 async def record_event(engine: AsyncEngine, event: CommandEvent) -> None:

@@ -13,7 +13,8 @@ from typing import Annotated, Any
 import httpx
 import typer
 
-from api.commands.users import describe_user_event, run_with_accounts
+from api.commands.database import run_with_accounts
+from api.commands.users import describe_user_event
 from api.errors import CommandFailed
 from api.settings import Settings, child_environment, load_settings
 from auth.accounts.service import AccountService

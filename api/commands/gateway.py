@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from model.backends.base import Backend
 
 _EXTRA_SHUTDOWN_S = 0.5  # the supervisor waits this much longer for a worker than the worker's own limit
-_PRELOADED = ("api.app", "api.commands.users", "api.server.process", "monitoring.exposition")
+_PRELOADED = ("api.app", "api.commands.database", "api.server.process", "monitoring.exposition")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +111,7 @@ def serve_with_workers(settings: Settings, options: dict[str, Any], listeners: L
 
 def _prepare_database(settings: Settings) -> None:
     """Apply the migrations; on the first start, create the user `admin` and print its password once."""
-    from api.commands.database import CommandEvent
-    from api.commands.users import run_with_accounts
+    from api.commands.database import CommandEvent, run_with_accounts
 
     password = run_with_accounts(
         settings,

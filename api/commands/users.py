@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from contextlib import closing
 from typing import Annotated, TypeVar
 
 import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.commands.database import CommandEvent, DescribeEvent, record_event, run_with_engine
+from api.commands.database import CommandEvent, DescribeEvent, record_event, run_with_accounts, run_with_engine
 from api.commands.output import JsonFlag, PasswordStdin, print_json, print_table, read_password
 from api.services.auth import one_time_codes, token_policy
 from api.services.signing_keys import open_keyring
-from api.settings import Settings, load_settings
+from api.settings import load_settings
 from auth.accounts.passwords import PasswordHasher
 from auth.accounts.service import AccountService
 from auth.accounts.store import NO_CHANGE, User, UserChange, UserStore
@@ -116,20 +115,6 @@ def token(
         subject=account.id, name=account.name, role=account.role, scopes=session.scopes, session_id=session.id
     )
     typer.echo(issued.access_token)
-
-
-def run_with_accounts(
-    settings: Settings,
-    action: Callable[[AccountService], Awaitable[T]],
-    describe_event: DescribeEvent[T] | None = None,
-) -> T:
-    """Run `action` on the accounts in the database, in an event loop of its own; see run_with_engine."""
-
-    async def run(engine: AsyncEngine) -> T:
-        with closing(PasswordHasher()) as hasher:
-            return await action(AccountService(UserStore(engine), hasher))
-
-    return run_with_engine(settings, run, describe_event)
 
 
 def describe_user_event(outcome: str, **detail: str) -> DescribeEvent[User]:

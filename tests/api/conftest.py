@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from api.commands.users import run_with_accounts
+from api.commands.database import run_with_accounts
 from api.settings import Settings
 from auth.principal import Role
 from auth.tokens.jws import generate_signing_key

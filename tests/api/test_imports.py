@@ -45,6 +45,11 @@ def test_application_loads_optional_libraries_on_use(module: str) -> None:
     assert loaded_by("import api.app", module) == set()
 
 
+def test_serving_loads_no_terminal_output() -> None:
+    """A serving process does not spend memory on progress bars."""
+    assert loaded_by("import api.app, api.commands.database, api.server.process", "rich.progress") == set()
+
+
 def test_ledger_commands_load_no_model() -> None:
     """Only `ledger replay` loads the model's libraries, and only Parquet files need pyarrow."""
     assert loaded_by("import api.commands.ledger", "numpy", "PIL", "onnxruntime", "pyarrow") == set()

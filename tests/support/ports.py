@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import secrets
 import socket
 
 # Below the ephemeral ports of Linux (32768 and up): no outgoing connection takes one of these before the server binds.
@@ -13,7 +13,7 @@ _ATTEMPTS = 100
 def free_port() -> int:
     """A port on loopback that no process listens on now. Raises OSError after a hundred ports in use."""
     for _ in range(_ATTEMPTS):
-        port = random.choice(_PORTS)  # noqa: S311  (not a secret)
+        port = secrets.choice(_PORTS)  # not `random`, which pytest-randomly seeds alike in parallel processes
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import select
 
 from api.cli import run
-from api.commands.users import run_with_accounts
+from api.commands.database import run_with_accounts
 from api.settings import Settings
 from auth.principal import Role
 from monitoring.chains.ids import MonotonicIds

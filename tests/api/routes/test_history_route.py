@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from api.commands.users import run_with_accounts
+from api.commands.database import run_with_accounts
 from api.settings import Settings
 from auth.principal import Role
 

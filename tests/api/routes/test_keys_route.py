@@ -11,8 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from api.commands.database import run_with_engine
-from api.commands.users import run_with_accounts
+from api.commands.database import run_with_accounts, run_with_engine
 from api.settings import Settings
 from auth.api_keys.store import KeyStore
 from auth.clients import ClientStore

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from api.commands.users import run_with_accounts
+from api.commands.database import run_with_accounts
 from api.settings import Settings
 from auth.principal import Role
 

@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
-from api.commands.users import run_with_accounts
+from api.commands.database import run_with_accounts
 from api.settings import Settings
 from auth.login.data_keys import new_data_key
 from auth.principal import Role
