@@ -122,7 +122,7 @@ def encode_public_key() -> list[bytes]:
     return [pem, pem.strip(), der, json.dumps(KEY.public.to_dict()).encode()]
 
 
-@pytest.mark.parametrize("secret", encode_public_key())
+@pytest.mark.parametrize("secret", encode_public_key(), ids=["pem", "stripped pem", "der", "jwk"])
 @pytest.mark.parametrize("claimed", ["HS256", "ES256"])
 def test_the_public_key_is_rejected_as_an_hmac_secret(secret: bytes, claimed: str) -> None:
     """A token signed with HMAC under the public key is rejected."""

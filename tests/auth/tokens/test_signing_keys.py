@@ -78,7 +78,9 @@ def test_hs256_requires_256_bits(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [hashlib.sha256(b"").hexdigest(), SECRET, b64(bytes(range(32))), "a phrase, long enough: 32 chars!!"]
+    "text",
+    [hashlib.sha256(b"").hexdigest(), SECRET, b64(bytes(range(32))), "a phrase, long enough: 32 chars!!"],
+    ids=["hexadecimal", "generated", "base64", "text"],
 )
 def test_hs256_accepts_hexadecimal_base64_and_text(text: str) -> None:
     """Secrets of 256 bits in the usual encodings are accepted."""
