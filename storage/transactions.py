@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import text
 from sqlalchemy.exc import DatabaseError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -35,13 +35,6 @@ async def writing(engine: AsyncEngine, *, strict: bool = False) -> AsyncIterator
             await connection.execution_options(**WRITING)
             async with connection.begin():
                 yield connection
-
-
-@contextmanager
-def blocking_transaction(engine: Engine) -> Iterator[Connection]:
-    """Open a transaction in a thread or command. Raises DatabaseUnavailable for any error of the database."""
-    with database_errors(strict=True), engine.begin() as connection:
-        yield connection
 
 
 async def ping(engine: AsyncEngine) -> None:

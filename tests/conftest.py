@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import psycopg
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+import auth
+from storage.engine import open_engine
+from storage.migrations import migrate
 from tests.support import postgres, redis
 from tests.support.gateway import Gateway, make_gateway
 from tests.support.identity_provider import IdentityProvider
@@ -53,6 +57,15 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path}/users.db"
     url: str = request.getfixturevalue("postgres_url")
     return url
+
+
+@pytest.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    """A database of each kind with the tables of auth."""
+    engine = open_engine(database_url)
+    await migrate(engine, auth.MIGRATIONS)
+    yield engine
+    await engine.dispose()
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import base64
 import ssl
 from collections.abc import Collection, Sequence
 from http import HTTPStatus
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -14,8 +14,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.errors import HostNotAllowed
 from api.http.host_names import host_name
 from api.http.problems import problem
+from auth.networks import Network
 
-Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
 
 # Any client can send these headers. Nothing behind this middleware sees them.

@@ -82,7 +82,7 @@ class PredictionPipeline:
         """Classify the image; return once the prediction is durable in the ledger and charged to the quotas.
 
         Raises Overloaded, MemoryFull, DeadlineExceeded, ClientDisconnected, QuotaExceeded, a subclass of
-        ImageRefused, LedgerFull, LedgerUnavailable, and what `request.read_body` raises.
+        ImageRejected, LedgerFull, LedgerUnavailable, and what `request.read_body` raises.
         """
         origin, deadline = request.origin, compute_deadline(request.timeout_s, self._longest_s)
         charges: list[QuotaCharge] = []
@@ -112,7 +112,7 @@ class PredictionPipeline:
     async def dry_run(self, request: PredictionRequest) -> CostEstimate:
         """Estimate the cost of the request from the image's header; nothing is decoded or charged.
 
-        Raises MemoryFull, DeadlineExceeded, a subclass of ImageRefused, DatabaseUnavailable, and what
+        Raises MemoryFull, DeadlineExceeded, a subclass of ImageRejected, DatabaseUnavailable, and what
         `request.read_body` raises.
         """
         with self._refusals_recorded(request.origin):
