@@ -38,7 +38,7 @@ def read_declared_threats(path: Path) -> set[int]:
 
 
 def test_every_threat_has_tests() -> None:
-    """Threats are numbered in order, the first thirty without gaps, and each names test files that exist and contain tests."""
+    """Threats are in order, the first thirty without gaps, and each names test files that exist and contain tests."""
     threats = read_threat_model()
     assert list(threats)[:THREATS] == list(range(1, THREATS + 1))
     assert list(threats) == sorted(threats)
