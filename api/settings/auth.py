@@ -1,0 +1,80 @@
+"""The settings AUTH__…"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import NoDecode
+
+from api.settings.fields import SettingsGroup
+from auth.certificate_subjects import read_subject
+from auth.login.data_keys import is_data_key
+from auth.principal import Role, Scope
+from auth.tokens.issuer_rules import ExternalIssuer, IssuerAlgorithm, is_safe_url
+
+
+class IssuerSettings(SettingsGroup):
+    """An external identity provider; ExternalIssuer explains the fields."""
+
+    issuer: str
+    audience: str = Field(min_length=1)
+    algorithms: tuple[IssuerAlgorithm, ...] = Field(("RS256", "ES256"), min_length=1)
+    scope_claim: str = "scope"
+    scopes: dict[str, Scope] = Field(default_factory=dict)
+    roles_claim: str | None = None
+    roles: dict[str, Role] = Field(default_factory=dict)
+    default_role: Role | None = None
+    leeway_s: int = Field(30, ge=0, le=300)
+
+    @field_validator("issuer")
+    @classmethod
+    def _check_url(cls, value: str) -> str:
+        if not is_safe_url(value, loopback=True):
+            raise ValueError("must be an https URL (http only for this machine)")
+        return value
+
+    def to_issuer(self) -> ExternalIssuer:
+        return ExternalIssuer(**dict(self))
+
+
+class AuthSettings(SettingsGroup):
+    signing_algorithm: Literal["ES256", "HS256"] = "ES256"
+    signing_key: SecretStr | None = None
+    signing_key_file: Path | None = None
+    data_key: SecretStr | None = None
+    issuer: str | None = None
+    audience: str = "atalaya"
+    access_token_seconds: int = Field(900, ge=60, le=3600)
+    session_seconds: int = Field(30 * 86_400, ge=3600)
+    password_grant: bool = True
+    client_certificates: Annotated[dict[str, str], NoDecode] = Field(default_factory=dict)
+    issuers: Annotated[tuple[IssuerSettings, ...], NoDecode] = ()
+
+    @field_validator("data_key")
+    @classmethod
+    def _check_data_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not is_data_key(value.get_secret_value()):
+            raise ValueError("must be 32 random bytes in base64, as `atalaya secrets init` generates")
+        return value
+
+    @field_validator("client_certificates")
+    @classmethod
+    def _check_subjects(cls, value: dict[str, str]) -> dict[str, str]:
+        for subject in value:
+            read_subject(subject)
+        return value
+
+    @field_validator("issuers", "client_certificates", mode="before")
+    @classmethod
+    def _parse_json(cls, value: object) -> object:
+        return json.loads(value) if isinstance(value, str) else value
+
+    @field_validator("issuers")
+    @classmethod
+    def _check_unique(cls, value: tuple[IssuerSettings, ...]) -> tuple[IssuerSettings, ...]:
+        if len({entry.issuer for entry in value}) < len(value):
+            raise ValueError("an issuer is listed twice")
+        return value

@@ -1,0 +1,14 @@
+"""What the groups of settings share: their base class, and the form of lists."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class SettingsGroup(BaseModel):
+    # Forbids unknown names, so that a mistyped setting is an error.
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def split_commas(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

@@ -1,0 +1,121 @@
+"""The settings of the gateway: those without a group, and what follows from several of them."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from api.errors import SettingsError
+from api.http.host_names import host_name
+from api.settings.auth import AuthSettings
+from api.settings.fields import split_commas
+from api.settings.limits import LimitSettings
+from api.settings.model import ModelSettings
+from api.settings.records import LedgerSettings, MonitoringSettings
+from api.settings.urls import is_redis_url
+
+
+class Environment(StrEnum):
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
+
+
+class Settings(BaseSettings):
+    """Read from the environment, else from `.env` in the working directory, else the defaults below."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_nested_delimiter="__", extra="ignore", frozen=True, env_ignore_empty=True
+    )
+
+    environment: Environment = Environment.DEVELOPMENT
+    port: int = Field(8000, ge=0, le=65535)
+    metrics_port: int | None = Field(None, ge=1, le=65535)
+    database_url: SecretStr = SecretStr("sqlite:///var/atalaya.db")
+    redis_url: SecretStr | None = None
+    sentry_dsn: SecretStr | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    docs: bool | None = None
+    web_concurrency: int = Field(1, ge=1, le=64)
+    drain_seconds: float = Field(2.0, ge=0, le=300)
+    # The directory that the workers of one machine share. The gateway sets it for its own workers.
+    atalaya_shared: Path | None = None
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    railway_public_domain: str | None = None
+    railway_private_domain: str | None = None
+    auth: AuthSettings = AuthSettings()
+    model: ModelSettings = ModelSettings()
+    limits: LimitSettings = LimitSettings()
+    monitoring: MonitoringSettings = MonitoringSettings()
+    ledger: LedgerSettings = LedgerSettings()
+
+    _split_hosts = field_validator("allowed_hosts", mode="before")(split_commas)
+
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not is_redis_url(value.get_secret_value()):
+            raise ValueError("must be redis://[USER:PASSWORD@]HOST[:PORT][/NUMBER], rediss://… for TLS, or unix://PATH")
+        return value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _lower_case(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @property
+    def in_production(self) -> bool:
+        return self.environment is Environment.PRODUCTION
+
+    @property
+    def docs_enabled(self) -> bool:
+        """Whether to serve the interactive documentation: DOCS, or by default only in development."""
+        return not self.in_production if self.docs is None else self.docs
+
+    @property
+    def inferences_at_once(self) -> int:
+        """Concurrent inferences in each worker: MODEL__WORKERS, or the worker's share of the cores."""
+        return self.model.workers or max(1, len(os.sched_getaffinity(0)) // self.web_concurrency)
+
+    @property
+    def host_names(self) -> frozenset[str]:
+        """The host names that the gateway serves: ALLOWED_HOSTS, or by default localhost and its known public names."""
+        if self.allowed_hosts:
+            return frozenset(map(host_name, self.allowed_hosts))
+        public = urlsplit(self.issuer).netloc, self.railway_public_domain, self.railway_private_domain
+        return frozenset({"localhost", "127.0.0.1", "[::1]", *(host_name(name) for name in public if name)})
+
+    @property
+    def issuer(self) -> str:
+        """The `iss` claim of tokens: the gateway's public address without a final slash."""
+        if self.auth.issuer is not None:
+            return self.auth.issuer.rstrip("/")
+        if self.railway_public_domain is not None:
+            return f"https://{self.railway_public_domain}"
+        return f"{'https' if self.tls_certificate else 'http'}://localhost:{self.port}"
+
+    def signing_keys(self) -> str:
+        """Return the text of the signing keys. Raises SettingsError if there is none."""
+        path = self.auth.signing_key_file
+        if path is not None:
+            try:
+                return path.read_text()
+            except (OSError, UnicodeDecodeError) as error:
+                raise SettingsError(f"AUTH__SIGNING_KEY_FILE cannot be read: {type(error).__name__}.") from None
+        if self.auth.signing_key is None:
+            raise SettingsError("AUTH__SIGNING_KEY is not set. Run `atalaya secrets init` to add one to .env.")
+        return self.auth.signing_key.get_secret_value()
+
+    def ledger_key(self) -> str:
+        """Return the private key that signs the ledger, in base64. Raises SettingsError if there is none."""
+        if self.ledger.signing_key is None:
+            raise SettingsError("LEDGER__SIGNING_KEY is not set. Run `atalaya secrets init` to add one to .env.")
+        return self.ledger.signing_key.get_secret_value()
