@@ -24,6 +24,7 @@ from auth.tokens.keyring import Keyring
 from model.backends.base import Backend
 from monitoring.health import Health
 from monitoring.metrics import Metrics
+from monitoring.queued_output import counting_dropped_lines
 from monitoring.sentry import ErrorReporter
 from storage.engine import open_engine
 
@@ -44,6 +45,7 @@ def make_lifespan(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[AppState]:
         async with AsyncExitStack() as stack:
+            stack.enter_context(counting_dropped_lines(metrics.log_lines_dropped.inc))
             stack.push_async_callback(asyncio.to_thread, reporter.close)
             engine = open_engine(settings.database_url.get_secret_value())
             stack.push_async_callback(engine.dispose)

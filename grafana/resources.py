@@ -17,7 +17,7 @@ def build_resources_dashboard() -> Dashboard:
         "atalaya-resources", "Atalaya: resources", "What the process uses, and which model it serves."
     )
     board.with_panel(uptime()).with_panel(served_model())
-    for panel in (*processor_and_memory_panels(), *ledger_panels(), file_panel()):
+    for panel in (*processor_and_memory_panels(), *ledger_panels(), file_panel(), log_panel()):
         board.with_panel(panel)
     return board.build()
 
@@ -111,4 +111,13 @@ def file_panel() -> timeseries.Panel:
         .override_by_query("B", LIMIT_LINE)
         .min(1)
         .scale_distribution(common.ScaleDistributionConfig().type(options.ScaleDistribution.LOG).log(10))
+    )
+
+
+def log_panel() -> timeseries.Panel:
+    return graph(
+        "Dropped log lines",
+        "Log lines per second that were dropped because nobody read them; normally 0.",
+        "cps",
+        query(rate("instance", "atalaya_log_lines_dropped_total"), "{{instance}}"),
     )

@@ -24,6 +24,7 @@ class Metrics:
         self._create_request_metrics(registry)
         self._create_prediction_metrics(registry)
         self._create_record_metrics(registry)
+        self._create_log_metrics(registry)
         self._create_overload_metrics(registry)
         self._create_memory_metrics(registry)
         ProcessCollector(registry=registry)
@@ -91,6 +92,13 @@ class Metrics:
             "Spooled entries that wait for the database.",
             registry=registry,
             multiprocess_mode="livesum",
+        )
+
+    def _create_log_metrics(self, registry: CollectorRegistry) -> None:
+        self.log_lines_dropped = Counter(
+            "atalaya_log_lines_dropped_total",
+            "Lines of the log that were dropped because nobody read them.",
+            registry=registry,
         )
 
     def _create_overload_metrics(self, registry: CollectorRegistry) -> None:

@@ -16,6 +16,7 @@ from api.server.allocator import limit_memory_use
 from api.server.tls import server_context
 from api.settings import load_settings
 from monitoring.logs import configure_logging
+from monitoring.queued_output import queue_standard_streams
 
 
 def serve(
@@ -27,6 +28,7 @@ def serve(
 ) -> int:
     """Serve predictions until SIGINT or SIGTERM."""
     limit_memory_use()
+    queue_standard_streams()  # nothing that the gateway does may wait for the reader of its log
     # uvicorn shuts down and then raises the signal again; a requested stop exits with 0.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     paths = {"tls_certificate": tls_certificate, "tls_key": tls_key, "tls_client_ca": tls_client_ca}

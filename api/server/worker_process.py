@@ -15,6 +15,7 @@ from importlib import import_module
 import structlog
 
 from api.server.exit_status import run_to_exit_status
+from monitoring.queued_output import drain_standard_streams
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _SIGNALS = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGCHLD)
@@ -72,6 +73,7 @@ def fork(action: Callable[[], int], closing: Sequence[int] = ()) -> int:
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
+            drain_standard_streams()
             os._exit(status)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)

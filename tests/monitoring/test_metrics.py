@@ -29,6 +29,7 @@ def observe_all(metrics: Metrics) -> None:
     metrics.shed.labels(reason="queue_full").inc()
     metrics.model_info.labels(model="efficientnetb0", version="1.0", digest="ab12", backend="onnx").set(1)
     metrics.memory_limit_bytes.set(512 * 2**20)
+    metrics.log_lines_dropped.inc(7)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +60,7 @@ def observe_all(metrics: Metrics) -> None:
             1,
         ),
         ("atalaya_memory_limit_bytes", {}, 536870912),
+        ("atalaya_log_lines_dropped_total", {}, 7),
     ],
 )
 def test_names_and_labels(registry: CollectorRegistry, name: str, labels: dict[str, str], value: float) -> None:

@@ -115,10 +115,14 @@ class Gateway:
         if added.returncode:
             raise RuntimeError(added.stderr)
 
-    def start(self) -> None:
-        """Start the process and return once it is ready. Raises AssertionError."""
+    def start(self, output: int | None = None) -> None:
+        """Start the process and return once it is ready. Raises AssertionError.
+
+        It writes to the file that `log` reads, or else to the descriptor `output`.
+        """
         began = time.perf_counter()
-        with (self.folder / "gateway.log").open("wb") as log:
+        with (self.folder / "gateway.log").open("wb") as file:
+            log = file if output is None else output
             self.started = subprocess.Popen(self.command, cwd=self.folder, env=self.environment, stdout=log, stderr=log)
         wait_until(self._is_ready, message=self.log)
         self.ready_s = time.perf_counter() - began
