@@ -26,7 +26,7 @@ from auth.accounts.service import AccountService
 from auth.api_keys.store import KeyStore
 from auth.authenticator import Authenticator
 from auth.changes import ChangeFeed
-from auth.errors import InsufficientScope, InvalidToken, MissingCredentials
+from auth.errors import InsufficientScope, InvalidToken, KeyBound, LoginRequired, MissingCredentials
 from auth.login.service import LoginService
 from auth.login.totp import OneTimeCodes
 from auth.principal import Principal, Scope
@@ -114,6 +114,19 @@ class Caller(OAuth2PasswordBearer):
 
 
 CurrentPrincipal = Annotated[Principal, Depends(Caller())]
+
+
+async def require_login(request: Request, principal: CurrentPrincipal) -> None:
+    """Check that the caller may change credentials and roles; see Principal.require_login.
+
+    A dependency of the routes that always make such a change; routes that sometimes do call it. Raises KeyBound,
+    LoginRequired.
+    """
+    try:
+        principal.require_login()
+    except (KeyBound, LoginRequired) as error:
+        await record_event(request, "access", "forbidden", code=error.code)
+        raise
 
 
 class GuardedRoute(APIRoute):

@@ -15,6 +15,7 @@
     ├── KeyNotFound              key_not_found
     ├── KeyEnded                 key_ended
     ├── KeyBound                 key_bound
+    ├── LoginRequired            login_required
     ├── TooManyKeys              too_many_keys
     ├── NoAccount                no_account
     ├── UserExists               user_exists
@@ -136,6 +137,15 @@ class KeyBound(AuthError):
     """An API key was used for an operation that would evade its own restrictions."""
 
     code = "key_bound"
+
+
+class LoginRequired(AuthError):
+    """A client's token or a certificate was used for a change of credentials or roles, which requires a log-in."""
+
+    code = "login_required"
+
+    def __init__(self) -> None:
+        super().__init__("Only users who log in can change credentials or roles. Log in as a user to do that.")
 
 
 class TooManyKeys(AuthError):

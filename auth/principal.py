@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
 
-from auth.errors import InsufficientScope, UnknownScope
+from auth.errors import InsufficientScope, KeyBound, LoginRequired, UnknownScope
 
 
 class Scope(StrEnum):
@@ -45,6 +45,7 @@ class Principal:
 
     `subject` is the id of a user or a client, or `issuer|subject` for a caller of an external issuer; clients have no
     role. The optional ids identify the credential: the access token, its session and its client, or the API key.
+    `logged_in` is true for the token of a user who logged in, here or at an external issuer.
     """
 
     subject: str
@@ -57,11 +58,23 @@ class Principal:
     client_id: str | None = None
     key_id: str | None = None
     rate: str | None = None  # the API key's own rate limit
+    logged_in: bool = False
 
     def require(self, scope: Scope) -> None:
         """Raises InsufficientScope."""
         if scope not in self.scopes:
             raise InsufficientScope(scope)
+
+    def require_login(self) -> None:
+        """Check that the caller may change credentials and roles: API keys, clients and certificates may not.
+
+        They are valid for months and often stored in files: whoever steals one must not gain anything that outlives
+        it. Raises KeyBound for an API key, else LoginRequired.
+        """
+        if self.key_id is not None:
+            raise KeyBound("An API key cannot change credentials or roles. Log in as a user to do that.")
+        if not self.logged_in:
+            raise LoginRequired
 
 
 def select_scopes(granted: frozenset[Scope], requested: str) -> frozenset[Scope]:

@@ -101,6 +101,7 @@ api_keys = Table(
     Column("expires_at", UTCDateTime),
     Column("revoked_at", UTCDateTime),
     Column("last_used_at", UTCDateTime),
+    Column("parent_id", String(16)),  # the key that created this one; none if its owner or a command did
 )
 
 # Changes that every process must apply within a second; see auth/changes.py.

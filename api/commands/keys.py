@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
 import typer
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.commands.database import CommandEvent, DescribeEvent, run_with_engine
+from api.commands.database import CommandEvent, DescribeEvent, record_event, run_with_engine
 from api.commands.output import JsonFlag, print_json, print_table
 from api.commands.secrets import rotate_signing_key
 from api.schemas.keys import (
@@ -20,6 +20,7 @@ from api.schemas.keys import (
     KeyResponse,
     KeyWithSecret,
     NewKey,
+    Revocation,
     Rotation,
 )
 from api.settings import load_settings
@@ -82,7 +83,11 @@ def list_keys(
     if as_json:
         print_json([key.model_dump(mode="json") for key in keys])
         return
-    print_table(("id", "name", "user", "scopes", "last used", "ends"), [_as_row(key) for key in keys])
+    headers = ("id", "name", "user", "scopes", "last used", "ends")
+    if any(key.parent_id for key in keys):
+        print_table((*headers, "created by"), [(*_as_row(key), key.parent_id or "") for key in keys])
+    else:
+        print_table(headers, [_as_row(key) for key in keys])
 
 
 @app.command("rotate")
@@ -109,13 +114,31 @@ def rotate(
 
 
 @app.command("revoke")
-def revoke(key_id: str, as_json: JsonFlag = False) -> None:
+def revoke(
+    key_id: str,
+    leaked: Annotated[bool, typer.Option("--leaked", help="Others may have the key: implies --cascade.")] = False,
+    cascade: Annotated[
+        bool | None, typer.Option("--cascade/--no-cascade", help="Also revoke the keys created with it, and so on.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Revoke an API key for ever; running gateways reject it within a second."""
-    key = _run_with_keys(lambda keys: keys.revoke(key_id), lambda key: _describe_event(key, "revoked"))
+    scope = Revocation(leaked=leaked, cascade=cascade)
+
+    async def revoke_keys(engine: AsyncEngine) -> Sequence[ApiKey]:
+        revoked = await KeyStore(engine).revoke(key_id, cascade=scope.includes_descendants)
+        for each in revoked:
+            detail = scope.describe(revoked[0], each)
+            await record_event(engine, CommandEvent("key", "revoked", f"key:{each.id}", detail))
+        return revoked
+
+    key, *others = run_with_engine(load_settings(), revoke_keys)
     if as_json:
-        print_json(KeyResponse.of(key).model_dump(mode="json"))
-    else:
-        typer.echo(f"{key.id} ({key.terms.name}): revoked.")
+        also = [each.id for each in others]
+        print_json({**KeyResponse.of(key).model_dump(mode="json"), "also_revoked": also})
+        return
+    for each in (key, *others):
+        typer.echo(f"{each.id} ({each.terms.name}): revoked.")
 
 
 def _run_with_keys(action: Callable[[KeyStore], Awaitable[T]], describe_event: DescribeEvent[T]) -> T:

@@ -12,7 +12,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 PasswordStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")]
@@ -23,7 +23,9 @@ def print_json(document: Any) -> None:
 
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    table = Table(*headers, box=SIMPLE_HEAD)
+    """Print a table; a narrow terminal wraps every column but the first, which identifies the row."""
+    columns = [Column(header, overflow="fold", no_wrap=not number) for number, header in enumerate(headers)]
+    table = Table(*columns, box=SIMPLE_HEAD)
     for row in rows:
         table.add_row(*row)
     Console().print(table)

@@ -56,6 +56,7 @@ STATUS_BY_ERROR: Mapping[type[Exception], HTTPStatus] = {
     auth.KeyNotFound: HTTPStatus.NOT_FOUND,
     auth.KeyEnded: HTTPStatus.CONFLICT,
     auth.KeyBound: HTTPStatus.FORBIDDEN,
+    auth.LoginRequired: HTTPStatus.FORBIDDEN,
     auth.TooManyKeys: HTTPStatus.CONFLICT,
     auth.QuotaExceeded: HTTPStatus.TOO_MANY_REQUESTS,
     auth.NoAccount: HTTPStatus.FORBIDDEN,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
 from api.deps import Caller, Changes, GuardedRoute, Keys
 from api.http.audit import record_event
 from api.http.problems import document_problems
-from api.schemas.keys import KeyResponse, KeyWithSecret, NewKey, Rotation
+from api.schemas.keys import KeyResponse, KeyWithSecret, NewKey, Revocation, Rotation
 from auth.api_keys.rules import can_see, check_rotation, restrict_terms
 from auth.api_keys.store import ApiKey, KeyStore
 from auth.errors import InsufficientScope, KeyBound, KeyNotFound
@@ -35,7 +35,7 @@ async def create(request: Request, keys: Keys, principal: KeyUser, body: NewKey)
     except (InsufficientScope, KeyBound) as error:
         await record_event(request, "key", "refused", code=error.code)
         raise
-    key, text = await keys.create(principal.subject, terms)
+    key, text = await keys.create(principal.subject, terms, principal.key_id)
     await record_event(request, "key", "created", target=f"key:{key.id}")
     return KeyWithSecret.of_secret(key, text)
 
@@ -77,12 +77,23 @@ async def rotate(
 
 
 @router.delete("/{key_id}", status_code=204, response_class=Response)
-async def revoke(request: Request, keys: Keys, changes: Changes, principal: KeyUser, key_id: str) -> None:
-    """Revoke a key for good; every process rejects it within a second."""
+async def revoke(
+    request: Request,
+    keys: Keys,
+    changes: Changes,
+    principal: KeyUser,
+    key_id: str,
+    scope: Annotated[Revocation, Query()],
+) -> None:
+    """Revoke a key for good; every process rejects it within a second.
+
+    With `cascade` or `leaked`, the keys that were created with it are revoked, too, and those created with them.
+    """
     key = await _find_visible(request, keys, principal, key_id)
-    await keys.revoke(key.id)
+    revoked = await keys.revoke(key.id, cascade=scope.includes_descendants)
     await changes.catch_up()
-    await record_event(request, "key", "revoked", target=f"key:{key.id}")
+    for each in revoked:
+        await record_event(request, "key", "revoked", target=f"key:{each.id}", **scope.describe(key, each))
 
 
 async def _find_visible(

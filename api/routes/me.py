@@ -9,14 +9,14 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
 
-from api.deps import Changes, Codes, CurrentPrincipal, GuardedRoute, Logins, Users
+from api.deps import Changes, Codes, CurrentPrincipal, GuardedRoute, Logins, Users, require_login
 from api.http.audit import record_event
 from api.http.problems import document_problems
 from api.rate_limits.callers import caller_address
 from api.schemas.users import Me, PasswordChange, TotpCode, TotpEnrolment, TotpSecret
 from auth.accounts.passwords import check_password_policy
 from auth.accounts.store import User
-from auth.errors import AuthError, KeyBound, NoAccount, UserNotFound
+from auth.errors import AuthError, NoAccount, UserNotFound
 
 _PROBLEMS = document_problems(401, 403, 409, 422, 429)
 
@@ -35,14 +35,14 @@ async def me(principal: CurrentPrincipal) -> Me:
     )
 
 
-async def _get_own_account(users: Users, principal: CurrentPrincipal) -> User:
-    """Raises KeyBound, NoAccount."""
-    if principal.key_id is not None:
-        raise KeyBound("An API key cannot change how its owner logs in. Log in to do that.")
+async def _get_own_account(request: Request, users: Users, principal: CurrentPrincipal) -> User:
+    """Raises NoAccount, KeyBound, LoginRequired."""
     try:
-        return await users.get(principal.subject)
+        user = await users.get(principal.subject)
     except UserNotFound:
         raise NoAccount("Only users of this gateway have a password here. Log in as one.") from None
+    await require_login(request, principal)
+    return user
 
 
 OwnAccount = Annotated[User, Depends(_get_own_account)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
 
-from api.deps import Caller, Changes, GuardedRoute, Users
+from api.deps import Caller, Changes, CurrentPrincipal, GuardedRoute, Users, require_login
 from api.http.audit import record_event
 from api.http.problems import document_problems
 from api.schemas.users import NewUser, UserPatch, UserResponse
@@ -28,7 +28,7 @@ async def list_users(users: Users) -> list[UserResponse]:
     return [UserResponse.of(user) for user in await users.list()]
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, dependencies=[Depends(require_login)])
 async def create(request: Request, users: Users, body: NewUser) -> UserResponse:
     """Create a user."""
     try:
@@ -47,8 +47,15 @@ async def show(users: Users, user_id: str) -> UserResponse:
 
 
 @router.patch("/{user_id}")
-async def change(request: Request, users: Users, changes: Changes, user_id: str, body: UserPatch) -> UserResponse:
-    """Change a user. A new role or password, or disabling the user, ends all the user's sessions within a second."""
+async def change(
+    request: Request, users: Users, changes: Changes, principal: CurrentPrincipal, user_id: str, body: UserPatch
+) -> UserResponse:
+    """Change a user. A new role or password, or disabling the user, ends all the user's sessions within a second.
+
+    An API key, a client's token or a certificate can only disable the user and set quotas.
+    """
+    if body.changes_credentials:
+        await require_login(request, principal)
     password = body.password.get_secret_value() if body.password is not None else None
     user_change = UserChange(role=body.role, disabled=body.disabled, quotas=body.quotas())
     try:

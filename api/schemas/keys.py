@@ -81,6 +81,24 @@ class Rotation(BaseModel):
         return None if self.expires_days is None else in_days(self.expires_days)
 
 
+class Revocation(BaseModel):
+    """What to revoke together with a key."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    leaked: bool = Field(False, description="others may have the key: `cascade` is then true by default")
+    cascade: bool | None = Field(None, description="also revoke the keys that were created with it, and so on")
+
+    @property
+    def includes_descendants(self) -> bool:
+        return self.leaked if self.cascade is None else self.cascade
+
+    def describe(self, key: ApiKey, revoked: ApiKey) -> dict[str, str]:
+        """The detail of the audit record of one of the keys that the revocation of `key` revoked."""
+        reason = {"reason": "leaked"} if self.leaked else {}
+        return reason if revoked.id == key.id else {**reason, "with": f"key:{key.id}"}
+
+
 class KeyResponse(BaseModel):
     """A key without its secret."""
 
@@ -98,6 +116,7 @@ class KeyResponse(BaseModel):
     previous_until: datetime | None = Field(description="until when the secret before the last rotation is valid")
     revoked_at: datetime | None
     last_used_at: datetime | None
+    parent_id: str | None = Field(description="the key that created this one; null if its owner did after a log-in")
 
     @classmethod
     def of(cls, key: ApiKey) -> KeyResponse:
@@ -129,6 +148,7 @@ def _list_fields(key: ApiKey) -> dict[str, Any]:
         "previous_until": key.previous_until,
         "revoked_at": key.revoked_at,
         "last_used_at": key.last_used_at,
+        "parent_id": key.parent_id,
     }
 
 

@@ -69,6 +69,11 @@ class UserPatch(_BodyWithQuotas):
             raise ValueError("only a quota can be null")
         return self
 
+    @property
+    def changes_credentials(self) -> bool:
+        """Whether the change gives somebody a way to log in, or other rights; disabling only takes them away."""
+        return self.role is not None or self.password is not None or self.disabled is False
+
     def describe(self) -> dict[str, str]:
         """The detail of the audit record: the names of the fields, and the new role."""
         role = {"role": self.role.value} if self.role else {}

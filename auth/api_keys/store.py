@@ -7,6 +7,7 @@ import hmac
 import re
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -55,7 +56,10 @@ class KeyTerms:
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """An API key without its secret. Times are UTC; the secret before a rotation is accepted until `previous_until`."""
+    """An API key without its secret. Times are UTC; the secret before a rotation is accepted until `previous_until`.
+
+    `parent_id` is the id of the key that created this one; None if its owner created it after a log-in.
+    """
 
     id: str
     user_id: str
@@ -65,6 +69,7 @@ class ApiKey:
     previous_until: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
+    parent_id: str | None = None
 
 
 class KeyStore:
@@ -77,8 +82,11 @@ class KeyStore:
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)
 
-    async def create(self, user_id: str, terms: KeyTerms) -> tuple[ApiKey, str]:
-        """Return the new key and its text, which is not stored. Raises NoAccount, TooManyKeys."""
+    async def create(self, user_id: str, terms: KeyTerms, parent_id: str | None = None) -> tuple[ApiKey, str]:
+        """Return the new key and its text, which is not stored. `parent_id` is the key that creates it, if one does.
+
+        Raises NoAccount, TooManyKeys, and InvalidToken if the parent was revoked in the meantime.
+        """
         now, key_id, secret = self._now(), secrets.token_hex(8), secrets.token_urlsafe(32)
         row = {
             "id": key_id,
@@ -92,9 +100,12 @@ class KeyStore:
             "monthly_megapixels": terms.monthly_megapixels,
             "created_at": now,
             "expires_at": terms.expires_at,
+            "parent_id": parent_id,
         }
         async with writing(self._engine) as connection:
             await _check_owner(connection, user_id, now)
+            if parent_id is not None and (await _get(connection, parent_id)).revoked_at is not None:
+                raise InvalidToken("The credential was revoked. Log in again.")
             await connection.execute(insert(api_keys).values(**row))
             key = await _get(connection, key_id)
         return key, _format_key(key_id, secret)
@@ -139,15 +150,24 @@ class KeyStore:
             key = await _get(connection, key_id)
         return key, _format_key(key_id, secret)
 
-    async def revoke(self, key_id: str) -> ApiKey:
-        """Revoke the key permanently; repeated calls keep the first time. Raises KeyNotFound."""
+    async def revoke(self, key_id: str, *, cascade: bool = False) -> Sequence[ApiKey]:
+        """Revoke the key permanently, and with `cascade` also the keys created with it, those created with them, …
+
+        Returns the key, followed by the descendants that were not revoked before. Repeated calls keep the first time.
+        Raises KeyNotFound.
+        """
         now = self._now()
-        revoked_at = func.coalesce(api_keys.c.revoked_at, now)
         async with writing(self._engine) as connection:
-            await _get(connection, key_id)
-            await connection.execute(update(api_keys).where(api_keys.c.id == key_id).values(revoked_at=revoked_at))
-            await announce(connection, f"key:{key_id}", revoked=True, expires_at=now + MAX_ACCESS_TOKEN_LIFETIME)
-            return await _get(connection, key_id)
+            key = await _get(connection, key_id)
+            # The lock makes a concurrent creation wait, so that its key is either revoked here or refused.
+            await connection.execute(select(users.c.id).where(users.c.id == key.user_id).with_for_update())
+            descendants = await _find_unrevoked_descendants(connection, key) if cascade else []
+            revoked = [key_id, *descendants]
+            revoked_at = func.coalesce(api_keys.c.revoked_at, now)
+            await connection.execute(update(api_keys).where(api_keys.c.id.in_(revoked)).values(revoked_at=revoked_at))
+            for each in revoked:
+                await announce(connection, f"key:{each}", revoked=True, expires_at=now + MAX_ACCESS_TOKEN_LIFETIME)
+            return [await _get(connection, each) for each in revoked]
 
     async def verify(self, credential: str) -> VerifiedCredential:
         """Verify an API key. Raises InvalidToken, with the same message for every reason."""
@@ -203,6 +223,21 @@ async def _check_owner(connection: AsyncConnection, user_id: str, now: datetime)
         raise TooManyKeys(f"A user can have {MAX_KEYS} API keys, and create as many in a day. Revoke some.")
 
 
+async def _find_unrevoked_descendants(connection: AsyncConnection, key: ApiKey) -> Sequence[str]:
+    """Return the ids of the keys that were created with the key, directly or through others (also revoked ones)."""
+    # A key has its parent's owner.
+    statement = select(api_keys.c.id, api_keys.c.parent_id, api_keys.c.revoked_at)
+    children, unrevoked = defaultdict[str | None, list[str]](list), set[str]()
+    for row in await connection.execute(statement.where(api_keys.c.user_id == key.user_id)):
+        children[row.parent_id].append(row.id)
+        if row.revoked_at is None:
+            unrevoked.add(row.id)
+    descendants = list(children[key.id])
+    for descendant in descendants:  # the list grows meanwhile
+        descendants += children[descendant]
+    return [descendant for descendant in descendants if descendant in unrevoked]
+
+
 def _select_keys() -> Select[Any]:
     """Select the keys with their owners' names, roles and times of disabling."""
     owner = users.c.name.label("user_name"), users.c.role, users.c.disabled_at.label("user_disabled_at")
@@ -233,7 +268,7 @@ def _key(row: Row[Any]) -> ApiKey:
         monthly_megapixels=row.monthly_megapixels,
     )
     times = row.created_at, row.previous_until, row.revoked_at, row.last_used_at
-    return ApiKey(row.id, row.user_id, row.user_name, terms, *times)
+    return ApiKey(row.id, row.user_id, row.user_name, terms, *times, parent_id=row.parent_id)
 
 
 def _format_key(key_id: str, secret: str) -> str:

@@ -109,6 +109,7 @@ class TokenAuthority:
             token_id=token_id,
             session_id=read_text(claims, "sid") if "sid" in claims else None,
             client_id=client_id,
+            logged_in="sid" in claims,
         )
 
 

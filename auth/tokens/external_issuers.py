@@ -87,6 +87,7 @@ class ExternalIssuers:
             scopes=_map_scopes(claims, issuer, role),
             expires_at=datetime.fromtimestamp(expires, UTC),
             token_id=token_id if isinstance(token_id, str) else None,
+            logged_in=not _is_service(sub, claims),
         )
 
 
@@ -99,6 +100,14 @@ def _check_header(header: Mapping[str, Any], issuer: ExternalIssuer) -> str:
     if not isinstance(kid, str) or not kid:
         raise InvalidToken("The access token has no key id. Log in again.")
     return kid
+
+
+def _is_service(sub: str, claims: Mapping[str, Any]) -> bool:
+    """Whether the token was issued to a service for its own secret: its subject is then the client (RFC 9068, 2.2).
+
+    Okta names the client `cid`, and Auth0 adds "@clients" to the subject.
+    """
+    return sub.removesuffix("@clients") in (claims.get(name) for name in ("client_id", "azp", "cid"))
 
 
 def _map_role(claims: Mapping[str, Any], issuer: ExternalIssuer) -> Role | None:

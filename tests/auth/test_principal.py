@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
-from auth.errors import AuthError, InsufficientScope, UnknownScope
+from auth.errors import AuthError, InsufficientScope, KeyBound, LoginRequired, UnknownScope
 from auth.principal import ROLE_SCOPES, Principal, Role, Scope, select_scopes
 
 
@@ -29,6 +30,16 @@ def test_a_missing_scope_is_named() -> None:
     with pytest.raises(InsufficientScope, match="users:admin") as rejected:
         principal.require(Scope.USERS_ADMIN)
     assert rejected.value.scope == "users:admin"
+
+
+def test_only_a_login_changes_credentials() -> None:
+    """A caller who logged in passes; an API key, a client and a certificate are refused, each with a stable code."""
+    caller = Principal("id", "ada", Role.ADMIN, frozenset(Scope), datetime.now(UTC))
+    replace(caller, logged_in=True).require_login()
+    with pytest.raises(LoginRequired):
+        caller.require_login()
+    with pytest.raises(KeyBound):
+        replace(caller, key_id="k1").require_login()
 
 
 def test_an_empty_request_grants_all_scopes_of_the_role() -> None:

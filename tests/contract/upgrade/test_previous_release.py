@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import create_engine, insert, select
+from sqlalchemy import create_engine, insert, inspect, select
 
 from api.cli import run
 from api.commands.database import run_with_engine
@@ -49,13 +49,18 @@ async def migrated(_: object) -> None:
 
 
 def copy_rows(source: Path, url: str) -> None:
-    """Copy every row into the migrated, empty database at `url`."""
+    """Copy every row into the migrated, empty database at `url`; newer tables stay empty, newer columns null."""
     old, new = create_engine(f"sqlite:///{source}"), open_blocking_engine(url).execution_options(**WRITING)
     with old.connect() as reader, new.begin() as writer:
         for table in TABLES:
             writer.execute(table.delete())
+        known = inspect(reader)
         for table in TABLES:
-            rows = [dict(row) for row in reader.execute(select(table)).mappings()]
+            names = (
+                {column["name"] for column in known.get_columns(table.name)} if known.has_table(table.name) else set()
+            )
+            columns = [column for column in table.columns if column.name in names]
+            rows = [dict(row) for row in reader.execute(select(*columns)).mappings()] if columns else []
             if rows:
                 writer.execute(insert(table), rows)
     old.dispose()
