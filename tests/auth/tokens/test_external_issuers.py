@@ -5,12 +5,9 @@ from __future__ import annotations
 import base64
 import hmac
 import json
-import ssl
-from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from typing import Any
 
-import httpx
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
@@ -19,11 +16,9 @@ from jose import jwk
 from auth.errors import ExpiredToken, InvalidToken
 from auth.principal import ROLE_SCOPES, Role, Scope
 from auth.tokens.external_issuers import ExternalIssuers
-from auth.tokens.issuer_rules import ExternalIssuer
 from auth.tokens.jws import generate_signing_key, load_signing_key
+from tests.support.external_tokens import NOW, MakeIssuers, token
 
-NOW = 1_800_000_000
-SCOPES = {"land:read": Scope.PREDICT, "land:admin": Scope.MODELS_WRITE}
 ROLES = {"operators": Role.OPERATOR, "staff": Role.CLIENT}
 UNKNOWN_KIDS: list[Any] = ["", "unknown", "../jwks", None, 7, [], ...]
 OTHER = load_signing_key("ES256", generate_signing_key("ES256"))
@@ -34,10 +29,6 @@ P384_PEM = (
     .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 )
 P384 = jwk.construct(P384_PEM, "ES384").to_dict()
-
-TLS = ssl.create_default_context()  # reading the certificates takes longer than a test
-
-MakeIssuers = Callable[..., ExternalIssuers]
 
 
 def b64(data: bytes | dict[str, Any]) -> str:
@@ -50,12 +41,6 @@ def drop_ellipsis(members: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in members.items() if value is not ...}
 
 
-def token(provider: Any, key: Any = None, header: dict[str, Any] | None = None, **changes: Any) -> str:
-    """Return a token signed by the provider's key, or by `key`."""
-    token: str = provider.token(key, header, **{"exp": NOW + 900, "iat": NOW, **changes})
-    return token
-
-
 def make_rsa_token(provider: Any, header: dict[str, Any] | None = None) -> str:
     message = f"{b64({'alg': 'RS256', 'kid': 'rsa', 'typ': 'JWT'} | (header or {}))}.{token(provider).split('.')[1]}"
     return f"{message}.{b64(RSA_KEY.sign(message.encode(), padding.PKCS1v15(), hashes.SHA256()))}"
@@ -65,18 +50,6 @@ def make_rsa_jwk(key: rsa.RSAPrivateKey = RSA_KEY, **members: Any) -> dict[str, 
     numbers = key.public_key().public_numbers()
     n = numbers.n.to_bytes((numbers.n.bit_length() + 7) // 8)
     return drop_ellipsis({"kty": "RSA", "kid": "rsa", "n": b64(n), "e": "AQAB", **members})
-
-
-@pytest.fixture
-async def make_issuers(provider: Any) -> AsyncIterator[MakeIssuers]:
-    """Trust the provider, with changed rules."""
-    async with httpx.AsyncClient(verify=TLS) as client:
-
-        def make(**changes: Any) -> ExternalIssuers:
-            rules = {"issuer": provider.issuer, "audience": "atalaya", "scopes": SCOPES, **changes}
-            return ExternalIssuers([ExternalIssuer(**rules)], client, lambda: NOW)
-
-        yield make
 
 
 async def assert_rejected(issuers: ExternalIssuers, credential: str, error: type[Exception] = InvalidToken) -> None:
