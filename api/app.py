@@ -28,6 +28,7 @@ from api.routes import audit, health, history, keys, me, oauth, usage, users
 from api.routes.auth import auth_router
 from api.routes.metrics import metrics_router
 from api.routes.predictions import predictions_router
+from api.services.capacity import count_inference_threads
 from api.services.signing_keys import open_keyring
 from api.settings import Settings
 from model.backends.base import Backend
@@ -54,7 +55,7 @@ def create_app(
     check_keys(settings)
     registry = registry if registry is not None else CollectorRegistry()
     reporter, draining = reporter or NullReporter(), draining or Draining()
-    open_model = open_model or partial(open_warm, settings.model.url, settings.inferences_at_once)
+    open_model = open_model or partial(open_warm, settings.model.url, count_inference_threads(settings))
     metrics = Metrics(registry)
     limits = CallerLimits(make_windows(settings, metrics))
     app = FastAPI(

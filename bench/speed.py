@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import operator
-import os
 import statistics
 from collections import defaultdict
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from dataclasses import dataclass, field
 
 from bench.baseline import measure_baseline
 from bench.load import LoadResults, build_request, drive
+from monitoring.cgroups import count_processors
 from tests.support.gateway import Gateway, running_gateway
 from tests.support.paths import FOREST, MODEL_URL
 
@@ -87,7 +87,7 @@ def measure(seconds: float, rounds: int, workers: int) -> None:
 
 
 def _add_baseline(series: Series, connections: int, seconds: float) -> None:
-    processes = min(connections, len(os.sched_getaffinity(0)))
+    processes = min(connections, count_processors())
     baseline = measure_baseline(MODEL_URL, FOREST, processes, seconds)
     series.rates.append(baseline.rate)
     series.medians_ms.append(baseline.median_ms)

@@ -120,4 +120,5 @@ def log_panel() -> timeseries.Panel:
         "Log lines per second that were dropped because nobody read them; normally 0.",
         "cps",
         query(rate("instance", "atalaya_log_lines_dropped_total"), "{{instance}}"),
+        width=24,
     )

@@ -26,6 +26,7 @@ from api.server.shared_directory import shared_directory
 from api.server.supervisor import Supervisor
 from api.server.timeouts import SHUTDOWN_LIMIT_S
 from api.server.worker_process import WorkerSlot, fork, preload
+from api.services.capacity import count_inference_threads
 from api.settings import Settings, load_settings
 from monitoring.exposition import serve_metrics
 from monitoring.multiprocess import build_shared_registry, remove_gauges, share_metrics
@@ -129,7 +130,7 @@ def _open_model(settings: Settings) -> Backend:
     from model.errors import BackendURLError
 
     try:
-        return open_warm(settings.model.url, settings.inferences_at_once)
+        return open_warm(settings.model.url, count_inference_threads(settings))
     except BackendURLError as error:
         raise SettingsError(f"MODEL__URL: {error}") from None
 

@@ -17,6 +17,7 @@ from model.errors import ImageRejected
 from model.imaging.decode import decode_image
 from model.offline.dataset import find_evaluation_folder, list_images
 from model.offline.evaluate import evaluate as evaluate_backend
+from monitoring.cgroups import count_processors
 
 ModelOption = Annotated[Path | None, typer.Option(help="An artefact folder; the one of MODEL__URL if absent.")]
 
@@ -33,7 +34,7 @@ def evaluate(data: Annotated[Path, typer.Option()], model: ModelOption = None, a
     with closing(open_backend(_backend_url(model))) as backend:
         files = list_images(find_evaluation_folder(data), backend.info.classes)
         with progress_bar("Evaluating", len(files)) as advance:
-            results = evaluate_backend(backend, files, advance)
+            results = evaluate_backend(backend, files, advance, threads=count_processors())
         name = backend.info.full_name
     if as_json:
         print_json({"model": name, **results.as_dict()})

@@ -11,19 +11,15 @@ from dataclasses import dataclass
 import structlog
 
 from api.server.allocator import return_free_memory
+from api.services.capacity import GROWTH_BYTES, LEAST_BYTES, count_inference_threads
 from api.settings import Settings
 from model.backends.base import Backend
 from model.serving.memory_budget import MemoryBudget
 from model.serving.overload_policy import QueueLimits
 from model.serving.service import PredictionService
-from monitoring.memory import memory_limit_bytes, private_bytes, resident_bytes
+from monitoring.cgroups import memory_limit_bytes
+from monitoring.memory import private_bytes, resident_bytes
 from monitoring.metrics import Metrics
-
-# The memory by which a process grows after its start. Measured: 12 MB under load, and 38 MB while it hashes two
-# passwords; of what it uses at rest, some 50 MB are pages of libraries, which the kernel can drop.
-GROWTH_BYTES = 30 << 20
-# Enough to decode photographs of a few megapixels: with less, the gateway would refuse nearly every image.
-LEAST_BYTES = 32 << 20
 
 log = structlog.get_logger("atalaya.serving")
 
@@ -55,9 +51,11 @@ async def open_serving_services(
     settings: Settings, backend: Backend, metrics: Metrics
 ) -> AsyncIterator[ServingServices]:
     """Start the worker threads. Open this group last: it budgets the memory that everything else leaves."""
+    threads = count_inference_threads(settings)
+    log.info("inference_threads", threads=threads)
     predictions = PredictionService(
         backend,
-        workers=settings.inferences_at_once,
+        workers=threads,
         limits=QueueLimits(settings.model.queue_limit, settings.model.queue_seconds),
         on_stage=lambda stage, seconds: metrics.stage_seconds.labels(stage).observe(seconds),
     )

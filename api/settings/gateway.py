@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -79,11 +78,6 @@ class Settings(BaseSettings):
     def docs_enabled(self) -> bool:
         """Whether to serve the interactive documentation: DOCS, or by default only in development."""
         return not self.in_production if self.docs is None else self.docs
-
-    @property
-    def inferences_at_once(self) -> int:
-        """Concurrent inferences in each worker: MODEL__WORKERS, or the worker's share of the cores."""
-        return self.model.workers or max(1, len(os.sched_getaffinity(0)) // self.web_concurrency)
 
     @property
     def host_names(self) -> frozenset[str]:

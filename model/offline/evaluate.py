@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,9 +16,9 @@ from model.offline.metrics import EvaluationResults, compute_results
 
 
 def evaluate(
-    backend: Backend, files: LabelledFiles, progress: Callable[[int], object] = lambda _: None
+    backend: Backend, files: LabelledFiles, progress: Callable[[int], object] = lambda _: None, *, threads: int = 1
 ) -> EvaluationResults:
-    """Predict every file, one image per prediction, on one thread per core.
+    """Predict every file, one image per prediction, on so many threads.
 
     Calls `progress` with the number of files done so far. Raises DatasetError when a file cannot be decoded or when
     the labels are not indices into the model's classes.
@@ -33,7 +32,7 @@ def evaluate(
         return probabilities
 
     rows: list[NDArray[np.float32]] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         for row in pool.map(predict, files.paths):
             rows.append(row)
             progress(len(rows))

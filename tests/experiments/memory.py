@@ -27,8 +27,8 @@ from pathlib import Path
 import httpx
 from PIL import Image
 
+from tests.support.control_groups import MemoryGroup, NoControlGroup, memory_group
 from tests.support.gateway import TIMEOUT_S, Gateway, make_gateway
-from tests.support.memory_group import MemoryGroup, NoMemoryGroup, memory_group
 from tests.support.paths import ATALAYA, FOREST
 from tests.support.processes import peak_resident_bytes
 
@@ -175,7 +175,7 @@ async def load(gateway: Gateway, pictures: dict[str, Picture], seconds: float, c
 
 
 def run(seconds: float, connections: int, limit_bytes: int) -> Results:
-    """One run. Raises NoMemoryGroup."""
+    """One run. Raises NoControlGroup."""
     pictures = make_pictures()
     with memory_group(limit_bytes) as group:
         with gateway_in(group) as gateway:
@@ -218,7 +218,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         results = run(options.seconds, options.connections, options.megabytes << 20)
-    except NoMemoryGroup as error:
+    except NoControlGroup as error:
         print(f"skipped: {error}", file=sys.stderr)
         return NO_MEMORY_GROUP
     if options.json:

@@ -31,7 +31,7 @@ def test_results_equal_those_of_a_single_batch(folder: Path) -> None:
     files = list_images(folder, backend.info.classes)
     images = read_images(files, backend.info.input_spec)
     expected = compute_results(backend.predict(images.pixels), images.labels, files.classes)
-    results = evaluate(backend, files)
+    results = evaluate(backend, files, threads=4)
     assert (results.n, results.accuracy, results.confusion) == (12, expected.accuracy, expected.confusion)
     assert results.loss == pytest.approx(expected.loss, rel=1e-5)
 
@@ -52,7 +52,7 @@ def test_progress_counts_every_file(folder: Path) -> None:
     """The progress callback receives 1 to n."""
     backend = StubBackend()
     progress: list[int] = []
-    evaluate(backend, list_images(folder, backend.info.classes), progress.append)
+    evaluate(backend, list_images(folder, backend.info.classes), progress.append, threads=4)
     assert progress == list(range(1, 13))
 
 

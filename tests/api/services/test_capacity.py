@@ -1,0 +1,73 @@
+"""How many inference threads a process starts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from api.services.capacity import count_inference_threads, fit_inference_threads
+from api.settings import Settings
+from tests.support.control_groups import ControlGroup, NoControlGroup, memory_group, processor_group
+from tests.support.gateway import Gateway, make_gateway
+from tests.support.paths import FOREST
+from tests.support.requirements import missing
+
+MEBIBYTE = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("processors", "megabytes", "workers", "threads"),
+    [
+        (2, 512, 1, 2),
+        (10, 512, 1, 6),
+        (10, 256, 1, 1),
+        (10, 16, 1, 1),
+        (10, 16_384, 1, 10),
+        (10, 16_384, 4, 2),
+        (2, 16_384, 4, 1),
+        (64, 1024, 2, 6),
+    ],
+)
+def test_threads_follow_processors_and_memory(processors: int, megabytes: int, workers: int, threads: int) -> None:
+    """There is one thread for each processor of a worker, but no more than its memory carries, and at least one."""
+    assert fit_inference_threads(processors, megabytes * MEBIBYTE, workers) == threads
+
+
+def test_setting_overrides_the_count(settings: Settings) -> None:
+    """MODEL__WORKERS is taken as it is."""
+    assert count_inference_threads(settings) == settings.model.workers == 2
+
+
+@pytest.fixture
+def groups() -> Iterator[list[ControlGroup]]:
+    """A control group with half a processor, and one with 400 MiB of memory."""
+    with ExitStack() as stack:
+        try:
+            yield [stack.enter_context(processor_group(0.5)), stack.enter_context(memory_group(400 * MEBIBYTE))]
+        except NoControlGroup as error:
+            missing(str(error))
+
+
+def enter_groups(gateway: Gateway, groups: list[ControlGroup]) -> Gateway:
+    """The gateway, started by a shell that first joins the groups."""
+    joins = "".join(f"echo $$ > {group.members}; " for group in groups)
+    return replace(gateway, command=["sh", "-c", f'{joins}exec "$@"', "sh", *gateway.command])
+
+
+def test_a_gateway_obeys_its_control_group(tmp_path: Path, groups: list[ControlGroup]) -> None:
+    """With a quota of half a processor and 400 MiB, the gateway starts one inference thread, predicts and survives."""
+    gateway = enter_groups(make_gateway(tmp_path), groups)
+    gateway.start()
+    try:
+        lines = [json.loads(line) for line in gateway.log().splitlines() if line.startswith("{")]
+        assert [line["threads"] for line in lines if line["event"] == "inference_threads"] == [1]
+        headers = {"Content-Type": "image/jpeg"}
+        response = gateway.client().post("/v1/predictions", content=FOREST.read_bytes(), headers=headers)
+        assert response.status_code == 200
+    finally:
+        assert gateway.stop() == 0

@@ -1,0 +1,154 @@
+"""Reading the limits of control groups, from trees of files like those of the kernel."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from monitoring.cgroups import count_processors, memory_limit_bytes
+
+PHYSICAL = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+AFFINITY = len(os.sched_getaffinity(0))
+
+
+class Tree:
+    """The files of a cgroup file system, and the file that names the groups of this process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "cgroup"
+        self.own = folder / "own"
+        self.root.mkdir()
+
+    def write(self, name: str, text: str) -> None:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def memory_limit_bytes(self) -> int:
+        return memory_limit_bytes(self.root, self.own)
+
+    def count_processors(self) -> int:
+        return count_processors(self.root, self.own)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    return Tree(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["memory.max", "memory/memory.limit_in_bytes"])
+def test_memory_limit_of_both_versions(tree: Tree, name: str) -> None:
+    """The limit of cgroup v2 and of v1 is read."""
+    tree.write(name, "134217728\n")
+    assert tree.memory_limit_bytes() == 134217728
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("memory.max", "max\n"),
+        ("memory/memory.limit_in_bytes", "9223372036854771712\n"),
+        ("memory.max", ""),
+        ("memory.max", "garbage"),
+    ],
+)
+def test_no_memory_limit(tree: Tree, name: str, text: str) -> None:
+    """Without a readable limit, in either version, the limit is the machine's physical memory."""
+    tree.write(name, text)
+    assert tree.memory_limit_bytes() == PHYSICAL
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "expected"),
+    [
+        ("0::/pod/container\n", {"pod/memory.max": "200", "pod/container/memory.max": "300"}, 200),
+        ("0::/pod/container\n", {"pod/memory.max": "max", "pod/container/memory.max": "300"}, 300),
+        (
+            "4:cpu,memory:/pod/container\n",
+            {"memory/pod/memory.limit_in_bytes": "100", "memory/pod/container/memory.limit_in_bytes": "200"},
+            100,
+        ),
+        ("4:memory:/docker/0123\n", {"memory/memory.limit_in_bytes": "100"}, 100),
+        ("4:memory:/docker/0123/inner\n", {"memory/inner/memory.limit_in_bytes": "100"}, 100),
+        ("0::/../outside\n", {"memory.max": "100"}, 100),
+    ],
+    ids=["v2 ancestor", "v2 own", "v1 ancestor", "v1 host path", "v1 last part of a host path", "v2 outside"],
+)
+def test_lowest_memory_limit_counts(tree: Tree, own: str, files: dict[str, str], expected: int) -> None:
+    """Of nested groups the lowest limit counts, also where a container sees only the end of its path."""
+    tree.own.write_text(own)
+    for name, text in files.items():
+        tree.write(name, text)
+    assert tree.memory_limit_bytes() == expected
+
+
+def write_quota(tree: Tree, version: int, group: str, quota: int, period: int = 100_000) -> None:
+    if version == 2:
+        tree.write(f"./{group}/cpu.max", f"{quota if quota > 0 else 'max'} {period}\n")
+    else:
+        tree.write(f"cpu/{group}/cpu.cfs_quota_us", f"{quota}\n")
+        tree.write(f"cpu/{group}/cpu.cfs_period_us", f"{period}\n")
+
+
+def name_group(tree: Tree, version: int, group: str) -> None:
+    tree.own.write_text(f"0::/{group}\n" if version == 2 else f"7:cpuacct,cpu:/{group}\n3:memory:/elsewhere\n")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize(
+    ("quota", "period", "processors"),
+    [(100_000, 100_000, 1), (50_000, 100_000, 1), (1_000, 100_000, 1), (25_000, 50_000, 1), (110_000, 100_000, 2)],
+)
+def test_quota_of_both_versions(tree: Tree, version: int, quota: int, period: int, processors: int) -> None:
+    """A quota counts as processors, rounded up to a whole one, whatever the period."""
+    name_group(tree, version, "own")
+    write_quota(tree, version, "own", quota, period)
+    assert tree.count_processors() == min(processors, AFFINITY)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize(("outer", "inner"), [(90_000, 900_000), (900_000, 90_000), (90_000, -1), (-1, 90_000)])
+def test_smallest_quota_of_nested_groups_counts(tree: Tree, version: int, outer: int, inner: int) -> None:
+    """The smallest quota from the own group up to the root counts."""
+    name_group(tree, version, "pod/container")
+    write_quota(tree, version, "pod", outer)
+    write_quota(tree, version, "pod/container", inner)
+    assert tree.count_processors() == 1
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_quota_of_a_container(tree: Tree, version: int) -> None:
+    """A container that sees its own group as the root, and the host's path of it, reads its quota."""
+    name_group(tree, version, "docker/0123")
+    write_quota(tree, version, "", 60_000)
+    assert tree.count_processors() == 1
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("quota", [-1, 10_000_000])
+def test_processors_without_a_lower_quota(tree: Tree, version: int, quota: int) -> None:
+    """Without a quota, or with one for more processors than there are, the CPU affinity counts."""
+    name_group(tree, version, "own")
+    write_quota(tree, version, "own", quota)
+    assert tree.count_processors() == AFFINITY
+
+
+@pytest.mark.parametrize("text", ["", "garbage", "max", "100000", "0 0", "1 2 3"])
+def test_unreadable_quota(tree: Tree, text: str) -> None:
+    """A file that contains no quota and no period is ignored."""
+    tree.write("cpu.max", text)
+    tree.write("cpu/cpu.cfs_quota_us", text)
+    assert tree.count_processors() == AFFINITY
+
+
+def test_no_cgroups(tree: Tree) -> None:
+    """Without cgroups the machine's physical memory and the CPU affinity count."""
+    assert (tree.memory_limit_bytes(), tree.count_processors()) == (PHYSICAL, AFFINITY)
+
+
+def test_this_machine() -> None:
+    """On this machine the limits are positive and at most what it has."""
+    assert 0 < memory_limit_bytes() <= PHYSICAL
+    assert 0 < count_processors() <= AFFINITY
