@@ -27,9 +27,13 @@ class ApiError(Exception):
 
 
 class SettingsError(ApiError):
-    """A setting is missing or unusable; the message names it, never its value."""
+    """Settings are missing or unusable; each problem is one line that names a setting, never its value."""
 
     code = "settings_error"
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
 
 
 class CommandFailed(ApiError):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from storage.errors import DatabaseUnavailable
 from storage.transactions import BEGIN_OPTION, database_errors
+from storage.urls import read_database_url
 
-_DRIVERS = {
-    "postgres": "postgresql+psycopg",
-    "postgresql": "postgresql+psycopg",
-    "postgresql+psycopg": "postgresql+psycopg",
-    "sqlite": "sqlite+aiosqlite",
-    "sqlite+aiosqlite": "sqlite+aiosqlite",
-}
+# Prepared statements belong to a server connection, which PgBouncer exchanges between two transactions.
+_POSTGRES_ARGUMENTS: Mapping[str, Any] = {"prepare_threshold": None}
 # A commit is durable, and SQLite overwrites deleted or moved content: some of it is deleted in order to be erased.
 _PRAGMAS = ("synchronous = FULL", "secure_delete = ON")
 
@@ -32,12 +30,15 @@ def open_engine(url: str) -> AsyncEngine:
 
     Raises DatabaseUnavailable.
     """
-    parsed = _parse(url)
+    parsed, schema = _parse(url)
     # Errors would otherwise quote the parameters, password hashes among them.
     if parsed.get_backend_name() == "postgresql":
-        return create_async_engine(
-            parsed, hide_parameters=True, pool_pre_ping=True, pool_timeout=5, connect_args={"connect_timeout": 5}
+        arguments = {**_POSTGRES_ARGUMENTS, "connect_timeout": 5}
+        engine = create_async_engine(
+            parsed, hide_parameters=True, pool_pre_ping=True, pool_timeout=5, connect_args=arguments
         )
+        _set_in_transactions(engine.sync_engine, _search_path(schema))
+        return engine
     engine = create_async_engine(parsed, hide_parameters=True)
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
@@ -49,11 +50,13 @@ def open_blocking_engine(url: str, wait_s: int = 5) -> Engine:
 
     No statement waits longer than `wait_s` seconds for a lock, or for PostgreSQL. Raises DatabaseUnavailable.
     """
-    parsed = _parse(url)
+    parsed, schema = _parse(url)
     if parsed.get_backend_name() == "postgresql":
-        limits = f"-c lock_timeout={wait_s}s -c statement_timeout={wait_s}s"
-        arguments = {"connect_timeout": max(2, wait_s), "tcp_user_timeout": wait_s * 1000, "options": limits}
-        return create_engine(parsed, hide_parameters=True, connect_args=arguments)
+        arguments = {**_POSTGRES_ARGUMENTS, "connect_timeout": max(2, wait_s), "tcp_user_timeout": wait_s * 1000}
+        engine = create_engine(parsed, hide_parameters=True, connect_args=arguments)
+        limits = {"lock_timeout": f"'{wait_s}s'", "statement_timeout": f"'{wait_s}s'"}
+        _set_in_transactions(engine, {**limits, **_search_path(schema)})
+        return engine
     engine = create_engine(
         parsed.set(drivername="sqlite"),
         hide_parameters=True,
@@ -64,31 +67,22 @@ def open_blocking_engine(url: str, wait_s: int = 5) -> Engine:
     return engine
 
 
-def async_url(url: str) -> str:
-    """Name the asynchronous driver in a platform's URL. Raises DatabaseUnavailable for an unsupported database."""
-    scheme, separator, rest = url.partition("://")
-    if not separator or scheme not in _DRIVERS:
-        raise DatabaseUnavailable("DATABASE_URL must start with postgresql:// or sqlite:///.")
-    return f"{_DRIVERS[scheme]}://{rest}"
-
-
 def sqlite_path(url: str) -> Path | None:
     """Return SQLite's file, or None for PostgreSQL and for a database in memory. Raises DatabaseUnavailable."""
-    parsed = _parse(url)
+    parsed, _ = _parse(url)
     return Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
 
 
 def check_sqlite_file(url: str) -> None:
     """Check that an SQLite file can be opened, before the asynchronous driver leaves a failed thread behind.
 
-    Raises DatabaseUnavailable, which names the file.
+    Raises DatabaseUnavailable, whose reason names the file.
     """
     path = sqlite_path(url)
     if path is not None:
-        try:
-            sqlite3.connect(path).close()
-        except sqlite3.Error as error:
-            raise DatabaseUnavailable(f"DATABASE_URL: {path} cannot be opened: {error}.") from None
+        url_of_file = URL.create("sqlite", database=str(path))
+        with database_errors(url_of_file, strict=True), closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA schema_version")  # reads the file's head
 
 
 def dialect_insert(table: Table, dialect: Dialect) -> Any:
@@ -96,16 +90,41 @@ def dialect_insert(table: Table, dialect: Dialect) -> Any:
     return import_module(f"sqlalchemy.dialects.{dialect.name}").insert(table)
 
 
-def _parse(url: str) -> URL:
-    """Raises DatabaseUnavailable."""
+def _parse(url: str) -> tuple[URL, str | None]:
+    """Return the URL for SQLAlchemy, and PostgreSQL's schema if it names one. Raises DatabaseUnavailable."""
+    database = read_database_url(url)
     try:
-        parsed = make_url(async_url(url))
+        parsed = make_url(database.url)
     except (ArgumentError, ValueError):
         raise DatabaseUnavailable("DATABASE_URL cannot be read. Check it for unescaped characters.") from None
     if parsed.get_backend_name() == "sqlite" and parsed.database and parsed.database != ":memory:":
-        with database_errors():
-            Path(parsed.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return parsed
+        _make_folder(Path(parsed.database).parent)
+    return parsed, database.schema
+
+
+def _make_folder(folder: Path) -> None:
+    """Raises DatabaseUnavailable."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        reason = f"DATABASE_URL: the folder {folder} cannot be created: {error.strerror}."
+        raise DatabaseUnavailable("The database cannot be opened. Check DATABASE_URL.", reason=reason) from error
+
+
+def _search_path(schema: str | None) -> dict[str, str]:
+    quoted = (schema or "").replace('"', '""')
+    return {"search_path": f'"{quoted}"'} if schema else {}
+
+
+def _set_in_transactions(engine: Engine, settings: Mapping[str, str]) -> None:
+    """Apply PostgreSQL's settings to every transaction, in one round trip.
+
+    Neither start-up parameters nor session settings work behind PgBouncer: it refuses the former, and in transaction
+    mode the next transaction may run on another server connection.
+    """
+    statement = "; ".join(f"SET LOCAL {name} = {value}" for name, value in settings.items())
+    if statement:
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(statement))
 
 
 def _prepare_blocking_sqlite(connection: sqlite3.Connection, _record: object) -> None:

@@ -18,6 +18,13 @@ class StorageError(Exception):
 
 
 class DatabaseUnavailable(StorageError):
-    """The database cannot be reached, or its URL names an unsupported kind."""
+    """The database cannot be used, or its URL is not valid.
+
+    `reason` is a sentence for the operator. It may name the server, the user and the file, so no response contains it.
+    """
 
     code = "database_unavailable"
+
+    def __init__(self, message: str, *, reason: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason

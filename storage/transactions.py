@@ -7,22 +7,29 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from sqlalchemy import text
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import DatabaseError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from storage.errors import DatabaseUnavailable
+from storage.failures import describe_failure
 
 BEGIN_OPTION = "sqlite_begin"
 # A transaction with this option takes SQLite's write lock when it begins: one that reads first and is then refused
 # the lock would have to be rolled back.
 WRITING = {BEGIN_OPTION: "BEGIN IMMEDIATE"}
 
+_UNREACHABLE = "The database cannot be reached. Check DATABASE_URL, or try again later."
+_UNUSABLE = "The database cannot be used now. Try again later."
+# No such schema, missing privileges, a read-only server: PostgreSQL's codes of class 3F, 42 and 25.
+_OPERATOR_STATES = frozenset({"3F000", "42501", "25006"})
+
 
 @asynccontextmanager
 async def reading(engine: AsyncEngine, *, strict: bool = False) -> AsyncIterator[AsyncConnection]:
     """Open a transaction that only reads. Raises DatabaseUnavailable; see `database_errors` for `strict`."""
-    with database_errors(strict=strict):
+    with database_errors(engine.url, strict=strict):
         async with engine.begin() as connection:
             yield connection
 
@@ -30,7 +37,7 @@ async def reading(engine: AsyncEngine, *, strict: bool = False) -> AsyncIterator
 @asynccontextmanager
 async def writing(engine: AsyncEngine, *, strict: bool = False) -> AsyncIterator[AsyncConnection]:
     """Open a transaction that writes. Raises DatabaseUnavailable; see `database_errors` for `strict`."""
-    with database_errors(strict=strict):
+    with database_errors(engine.url, strict=strict):
         async with engine.connect() as connection:
             await connection.execution_options(**WRITING)
             async with connection.begin():
@@ -39,27 +46,30 @@ async def writing(engine: AsyncEngine, *, strict: bool = False) -> AsyncIterator
 
 async def ping(engine: AsyncEngine) -> None:
     """Raises DatabaseUnavailable."""
-    with database_errors():
+    with database_errors(engine.url):
         async with engine.connect() as connection:
             await connection.execute(text("SELECT 1"))
 
 
 @contextmanager
-def database_errors(*, strict: bool = False) -> Iterator[None]:
-    """Translate the errors of SQLAlchemy and its drivers into DatabaseUnavailable.
+def database_errors(url: URL | None = None, *, strict: bool = False) -> Iterator[None]:
+    """Translate the errors of SQLAlchemy and its drivers into DatabaseUnavailable; `url` is the database's.
 
-    By default only connection errors and damaged files are translated: a wrong statement is a bug and surfaces as one.
-    `strict` translates every error, for records that are kept elsewhere whatever the fault of the database is.
+    By default only errors that operators cause and can correct are translated: a wrong statement is a bug and surfaces
+    as one. `strict` translates every error, for records that are kept elsewhere whatever the fault of the database is.
     """
     try:
         yield
     except (OperationalError, InterfaceError, PoolTimeoutError, OSError) as error:
-        raise DatabaseUnavailable("The database cannot be reached. Check DATABASE_URL, or try again later.") from error
+        raise DatabaseUnavailable(_UNREACHABLE, reason=describe_failure(error, url)) from error
     except DatabaseError as error:
-        if not strict and type(error) is not DatabaseError:  # its other subclasses are faults of our own statements
+        if type(error) is DatabaseError:  # SQLite's, and none of the subclasses for faults of our own statements
+            damaged = "DATABASE_URL: the file is damaged, or is no SQLite database."
+            raise DatabaseUnavailable(damaged, reason=describe_failure(error, url)) from error
+        if not strict and getattr(error.orig, "sqlstate", None) not in _OPERATOR_STATES:
             raise
-        raise DatabaseUnavailable("DATABASE_URL: the file is damaged, or is no SQLite database.") from error
+        raise DatabaseUnavailable(_UNUSABLE, reason=describe_failure(error, url)) from error
     except (SQLAlchemyError, sqlite3.Error) as error:
         if not strict:
             raise
-        raise DatabaseUnavailable("The database cannot be used now. Try again later.") from error
+        raise DatabaseUnavailable(_UNUSABLE, reason=describe_failure(error, url)) from error

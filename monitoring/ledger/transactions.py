@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.engine import URL
 
 from monitoring.errors import LedgerInUse, LedgerUnavailable
 from storage.errors import DatabaseUnavailable
@@ -17,10 +18,10 @@ _CHECKPOINT_RETRY_S = 0.02
 
 
 @contextmanager
-def ledger_errors() -> Iterator[None]:
+def ledger_errors(url: URL | None = None) -> Iterator[None]:
     """Raises LedgerUnavailable for every error of the database: the response is then recorded in the spool."""
     try:
-        with database_errors(strict=True):
+        with database_errors(url, strict=True):
             yield
     except DatabaseUnavailable as error:
         raise LedgerUnavailable from error
@@ -29,7 +30,7 @@ def ledger_errors() -> Iterator[None]:
 @contextmanager
 def ledger_transaction(engine: Engine) -> Iterator[Connection]:
     """Open a transaction for pruning or erasing; only one runs at a time. Raises LedgerUnavailable."""
-    with ledger_errors(), engine.begin() as connection:
+    with ledger_errors(engine.url), engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPKEEP_LOCK})
         yield connection

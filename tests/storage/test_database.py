@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 import auth
 from auth.tables import metadata
-from storage.engine import async_url, open_engine
+from storage.engine import open_engine
 from storage.errors import DatabaseUnavailable
 from storage.migrations import alembic_config, migrate
 from storage.transactions import ping
@@ -25,37 +25,6 @@ from storage.transactions import ping
 
 def list_tables(connection: Connection) -> set[str]:
     return set(inspect(connection).get_table_names())
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("postgres://u:p@host:1/db?sslmode=require", "postgresql+psycopg://u:p@host:1/db?sslmode=require"),
-        ("postgresql://host/db", "postgresql+psycopg://host/db"),
-        ("postgresql+psycopg://host/db", "postgresql+psycopg://host/db"),
-        ("sqlite:///var/users.db", "sqlite+aiosqlite:///var/users.db"),
-        ("sqlite:////var/users.db", "sqlite+aiosqlite:////var/users.db"),
-        ("sqlite+aiosqlite:///users.db", "sqlite+aiosqlite:///users.db"),
-    ],
-)
-def test_async_url_names_the_asynchronous_driver(url: str, expected: str) -> None:
-    """The URLs that platforms provide work unchanged."""
-    assert async_url(url) == expected
-
-
-@pytest.mark.parametrize("url", ["", "users.db", "mysql://u:secret@h/db", "postgresql+asyncpg://u:secret@h/db"])
-def test_unsupported_database_is_rejected(url: str) -> None:
-    """A URL of an unsupported kind is rejected with an error that does not contain its password."""
-    with pytest.raises(DatabaseUnavailable, match="DATABASE_URL") as caught:
-        open_engine(url)
-    assert "secret" not in str(caught.value)
-
-
-def test_malformed_url_is_rejected() -> None:
-    """A malformed URL is rejected with an error that does not contain its password."""
-    with pytest.raises(DatabaseUnavailable, match="DATABASE_URL") as caught:
-        open_engine("postgresql://u:secret@host:port/db")
-    assert "secret" not in str(caught.value)
 
 
 async def test_migrations_match_the_tables_in_the_code(engine: AsyncEngine) -> None:

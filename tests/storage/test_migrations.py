@@ -10,7 +10,7 @@ import pytest
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
-from storage.engine import check_sqlite_file, open_engine
+from storage.engine import open_engine
 from storage.errors import DatabaseUnavailable
 from storage.migrations import alembic_config, migrate
 from tests.support.paths import ROOT
@@ -66,9 +66,3 @@ async def test_database_of_a_newer_release_is_rejected(database_url: str) -> Non
     with pytest.raises(DatabaseUnavailable, match="newer release"):
         await migrate(engine, DIRECTORIES[0])
     await engine.dispose()
-
-
-def test_unusable_sqlite_file_is_named(tmp_path: Path) -> None:
-    """A path that is not a file is rejected with an error that names it."""
-    with pytest.raises(DatabaseUnavailable, match=f"DATABASE_URL: {tmp_path} cannot be opened"):
-        check_sqlite_file(f"sqlite:///{tmp_path}")

@@ -28,7 +28,7 @@ def open_snapshot(settings: Settings) -> Iterator[Connection]:
     try:
         # SQLite's transactions always see one snapshot.
         level = "REPEATABLE READ" if engine.dialect.name == "postgresql" else "SERIALIZABLE"
-        with ledger_errors(), engine.execution_options(isolation_level=level).begin() as connection:
+        with ledger_errors(engine.url), engine.execution_options(isolation_level=level).begin() as connection:
             yield connection
     finally:
         engine.dispose()

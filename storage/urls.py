@@ -1,0 +1,98 @@
+"""The URLs of databases, in the forms that platforms and other ecosystems write. Imports no database library."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, quote, urlencode
+
+from storage.errors import DatabaseUnavailable
+
+_POSTGRES, _SQLITE = "postgresql+psycopg", "sqlite+aiosqlite"
+_DRIVERS = {
+    **dict.fromkeys(("postgres", "postgresql"), _POSTGRES),
+    **dict.fromkeys((f"postgresql+{driver}" for driver in ("psycopg", "psycopg2", "asyncpg")), _POSTGRES),
+    **dict.fromkeys(("sqlite", "sqlite+aiosqlite", "sqlite+pysqlite"), _SQLITE),
+}
+_ESCAPE = (
+    "DATABASE_URL cannot be read. Write special characters of the user and the password as %XX: @ is %40, "
+    "/ is %2F, : is %3A, ? is %3F, # is %23 and % is %25."
+)
+_SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+# asyncpg, node-postgres and JDBC write `ssl`; node-postgres and Prisma have names of their own for libpq's modes.
+_SSL_ALIASES = {"true": "require", "1": "require", "false": "disable", "0": "disable", "no-verify": "require"}
+# libpq's parameters (PostgreSQL manual, section 34.1.2), without those that the URL itself has.
+_LIBPQ_PARAMETER = re.compile(
+    "application_name|channel_binding|client_encoding|connect_timeout|gssencmode|host|hostaddr|keepalives"
+    "|keepalives_(count|idle|interval)|krbsrvname|load_balance_hosts|options|passfile|port|require_auth|requirepeer"
+    "|ssl(cert|certmode|crl|crldir|key|negotiation|password|rootcert|sni)|ssl_m(ax|in)_protocol_version"
+    "|target_session_attrs|tcp_user_timeout"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseUrl:
+    """A URL with SQLAlchemy's asynchronous driver and libpq's parameters; `schema` is PostgreSQL's, if one is named."""
+
+    url: str
+    schema: str | None = None
+
+
+def read_database_url(text: str) -> DatabaseUrl:
+    """Translate a URL. Raises DatabaseUnavailable, whose message contains neither the password nor any value."""
+    scheme, separator, rest = text.strip().partition("://")
+    driver = _DRIVERS.get(scheme.lower()) if separator else None
+    if driver is None:
+        raise DatabaseUnavailable("DATABASE_URL must start with postgresql:// or sqlite:///.")
+    base, _, query = rest.partition("?")
+    return _read_sqlite(base, query) if driver == _SQLITE else _read_postgres(base, query)
+
+
+def _read_sqlite(base: str, query: str) -> DatabaseUrl:
+    if base and not base.startswith("/"):
+        raise DatabaseUnavailable(
+            "DATABASE_URL must be sqlite:///PATH with three slashes, or sqlite:////PATH for an absolute path."
+        )
+    if query:
+        raise DatabaseUnavailable("DATABASE_URL has parameters after the question mark: SQLite takes none.")
+    return DatabaseUrl(f"{_SQLITE}://{base}")
+
+
+def _read_postgres(base: str, query: str) -> DatabaseUrl:
+    if base.count("@") > 1 or "@" in query or not _has_valid_address(base):
+        raise DatabaseUnavailable(_ESCAPE)
+    parameters = _translate(dict(parse_qsl(query, keep_blank_values=True)))
+    schema = parameters.pop("schema", None)
+    encoded = urlencode(parameters, quote_via=quote)
+    return DatabaseUrl(f"{_POSTGRES}://{base}{'?' if encoded else ''}{encoded}", schema)
+
+
+def _has_valid_address(base: str) -> bool:
+    """Whether what follows the credentials is HOST[:PORT][/NAME]."""
+    address = base.rpartition("@")[2].partition("/")[0]
+    parts = re.fullmatch(r"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:/#\s]*)(?::(\d{1,5}))?", address)
+    return parts is not None and int(parts[1] or 5432) in range(1, 65_536)
+
+
+def _translate(parameters: Mapping[str, str]) -> dict[str, str]:
+    """Return libpq's parameters, and `schema`. Raises DatabaseUnavailable for a parameter without a clear meaning."""
+    translated: dict[str, str] = {}
+    for name, value in parameters.items():
+        if name in ("ssl", "sslmode"):
+            translated["sslmode"] = _read_ssl_mode(name, value)
+        elif name == "pgbouncer":
+            """Nothing to do: every connection is suitable for PgBouncer."""
+        elif (name == "schema" and value) or _LIBPQ_PARAMETER.fullmatch(name):
+            translated[name] = value
+        else:
+            named = f"the parameter {name}" if re.fullmatch(r"\w+", name) else "a parameter"
+            raise DatabaseUnavailable(f"DATABASE_URL has {named}, which PostgreSQL does not know. Remove it.")
+    return translated
+
+
+def _read_ssl_mode(name: str, value: str) -> str:
+    mode = _SSL_ALIASES.get(value.lower(), value.lower())
+    if mode not in _SSL_MODES:
+        raise DatabaseUnavailable(f"DATABASE_URL: {name} must be true, false, or one of {', '.join(_SSL_MODES)}.")
+    return mode
