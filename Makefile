@@ -4,7 +4,7 @@ VENV := .venv
 KERAS := .venv-keras
 BIN := $(VENV)/bin
 LOCK := --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
-FAULTS := ledger memory overload limits fuzz_images
+FAULTS := ledger memory overload limits fuzz_images hostile_images blocked_logs
 UNDISTURBED := tests/e2e tests/experiments tests/security/limits
 .DEFAULT_GOAL := help
 .PHONY: help run demo test bench faults lint format lock keras dashboards clean

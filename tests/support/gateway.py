@@ -124,10 +124,10 @@ class Gateway:
         with (self.folder / "gateway.log").open("wb") as file:
             log = file if output is None else output
             self.started = subprocess.Popen(self.command, cwd=self.folder, env=self.environment, stdout=log, stderr=log)
-        wait_until(self._is_ready, message=self.log)
+        wait_until(self.is_ready, message=self.log)
         self.ready_s = time.perf_counter() - began
 
-    def _is_ready(self) -> bool:
+    def is_ready(self) -> bool:
         if not self.is_running:
             raise AssertionError(f"the gateway has ended: {self.log()}")
         try:

@@ -1,0 +1,179 @@
+"""Send a gateway in a memory cgroup of 512 MiB images that are small but costly to decode, and ordinary ones beside.
+
+    python -m tests.experiments.hostile_images [--seconds 60] [--connections 16] [--megabytes 512] [--json]
+
+Half of the connections send ordinary images, the others TIFFs whose strips share their bytes, TIFFs with a JPEG that
+is taller than the image, and progressive JPEGs with arithmetic coding. Exit status 0 when no process was killed, at
+least three quarters of the ordinary images were served, /livez responded within 50 ms (on a slow machine: within three
+times what it takes under ordinary load) and SIGTERM ended the gateway within 10 s with status 0; 1 when not, and 77
+where no memory cgroup can be made (it takes root).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import struct
+import sys
+import time
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+
+import httpx
+
+from tests.experiments.memory import NO_MEMORY_GROUP, Picture, Tally, gateway_in, send_repeatedly
+from tests.support.gateway import Gateway
+from tests.support.memory_group import NoMemoryGroup, memory_group
+from tests.support.paths import FOREST, ROOT
+
+ORDINARY = "ordinary JPEG"
+CASES = ROOT / "tests" / "model" / "imaging" / "fixtures"
+MOST_LIVEZ_S, MOST_LIVEZ_TIMES_ORDINARY, MOST_SHUTDOWN_S, LEAST_SERVED = 0.05, 3.0, 10.0, 0.75
+WARM_UP_S = 3.0
+LIVEZ_INTERVAL_S = 0.05
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results of one run."""
+
+    statuses: dict[str, dict[str, int]]
+    ordinary_share: float
+    livez_ordinary_s: float
+    livez_s: float
+    shutdown_s: float
+    exit_status: int
+    group_peak_bytes: int
+    oom_kills: int
+
+    def failures(self) -> list[str]:
+        most_livez_s = max(MOST_LIVEZ_S, MOST_LIVEZ_TIMES_ORDINARY * self.livez_ordinary_s)
+        found = {
+            "the kernel killed processes because memory ran out": self.oom_kills != 0,
+            f"only {self.ordinary_share:.0%} of the ordinary images were served": self.ordinary_share < LEAST_SERVED,
+            f"/livez took {self.livez_s * 1000:.0f} ms": self.livez_s > most_livez_s,
+            f"the shutdown took {self.shutdown_s:.1f} s": self.shutdown_s > MOST_SHUTDOWN_S,
+            f"the gateway ended with status {self.exit_status}": self.exit_status != 0,
+        }
+        return [failure for failure, is_true in found.items() if is_true]
+
+
+def make_shared_strips(strips: int) -> bytes:
+    """A TIFF of one strip for each row, all of which name the same packed bytes."""
+    packed = struct.pack("bB", -127, 255) * 8  # PackBits: eight runs of 128 white pixels
+    width, offset = 1024, 8
+    first_array = offset + len(packed)
+    entries = [
+        (256, 4, 1, width),
+        (257, 4, 1, strips),
+        (258, 3, 1, 8),
+        (259, 3, 1, 32773),
+        (262, 3, 1, 1),
+        (273, 4, strips, first_array),
+        (277, 3, 1, 1),
+        (278, 4, 1, 1),
+        (279, 4, strips, first_array + 4 * strips),
+    ]
+    directory = first_array + 8 * strips
+    return (
+        struct.pack("<2sHI", b"II", 42, directory)
+        + packed
+        + struct.pack(f"<{strips}I", *[offset] * strips)
+        + struct.pack(f"<{strips}I", *[len(packed)] * strips)
+        + struct.pack("<H", len(entries))
+        + b"".join(struct.pack("<HHII", *entry) for entry in entries)
+        + bytes(4)
+    )
+
+
+def make_pictures() -> dict[str, Picture]:
+    """One picture of each kind, the ordinary one first."""
+    tiff, jpeg = "image/tiff", "image/jpeg"
+    return {
+        ORDINARY: (jpeg, FOREST.read_bytes()),
+        "shared strips": (tiff, make_shared_strips(32_768)),
+        "tall JPEG in TIFF": (tiff, (CASES / "jpeg_strip_taller_than_the_image.tif").read_bytes()),
+        "arithmetic JPEG": (jpeg, (CASES / "arithmetic_progressive_50_scans.jpg").read_bytes()),
+    }
+
+
+async def measure_livez_s(gateway: Gateway, until: float) -> float:
+    """The longest that /livez takes until that time."""
+    longest_s = 0.0
+    async with httpx.AsyncClient(base_url=gateway.base_url) as client:
+        await client.get("/livez")
+        while (began := time.monotonic()) < until:
+            (await client.get("/livez")).raise_for_status()
+            longest_s = max(longest_s, time.monotonic() - began)
+            await asyncio.sleep(LIVEZ_INTERVAL_S)
+    return longest_s
+
+
+async def load(gateway: Gateway, kinds: list[str], seconds: float) -> tuple[dict[str, Tally], float]:
+    """Send a picture of each of `kinds` on its own connection; return the responses and the longest /livez."""
+    pictures, tallies = make_pictures(), defaultdict[str, Tally](Tally)
+    until = time.monotonic() + seconds
+    sending = (send_repeatedly(gateway, pictures[kind], until, tallies[kind]) for kind in kinds)
+    _, livez_s = await asyncio.gather(asyncio.gather(*sending), measure_livez_s(gateway, until))
+    return tallies, livez_s
+
+
+def run(seconds: float, connections: int, limit_bytes: int) -> Results:
+    """One run. Raises NoMemoryGroup."""
+    _, *hostile = make_pictures()
+    kinds = [ORDINARY if index % 2 else hostile[index // 2 % len(hostile)] for index in range(connections)]
+    with memory_group(limit_bytes) as group:
+        with gateway_in(group) as gateway:
+            _, livez_ordinary_s = asyncio.run(load(gateway, [ORDINARY] * connections, WARM_UP_S))
+            tallies, livez_s = asyncio.run(load(gateway, kinds, seconds))
+            began = time.monotonic()
+            exit_status = gateway.stop()
+            shutdown_s = time.monotonic() - began
+        return Results(
+            statuses={kind: dict(tally.statuses) for kind, tally in tallies.items()},
+            ordinary_share=tallies[ORDINARY].share,
+            livez_ordinary_s=livez_ordinary_s,
+            livez_s=livez_s,
+            shutdown_s=shutdown_s,
+            exit_status=exit_status,
+            group_peak_bytes=group.peak_bytes(),
+            oom_kills=group.oom_kills(),
+        )
+
+
+def show(results: Results) -> None:
+    for kind, statuses in results.statuses.items():
+        counts = ", ".join(f"{count} x {status}" for status, count in sorted(statuses.items()))
+        print(f"{kind:20} {counts}")
+    print(
+        f"/livez: {results.livez_s * 1000:.0f} ms at most, under ordinary load {results.livez_ordinary_s * 1000:.0f} ms"
+    )
+    print(f"group peak {results.group_peak_bytes / 2**20:.0f} MiB; OOM kills {results.oom_kills}")
+    print(f"SIGTERM: exit status {results.exit_status} after {results.shutdown_s:.1f} s")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--megabytes", type=int, default=512)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    try:
+        results = run(options.seconds, options.connections, options.megabytes << 20)
+    except NoMemoryGroup as error:
+        print(f"skipped: {error}", file=sys.stderr)
+        return NO_MEMORY_GROUP
+    if options.json:
+        print(json.dumps(asdict(results)))
+    else:
+        show(results)
+    failures = results.failures()
+    for failure in failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

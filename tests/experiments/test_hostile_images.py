@@ -1,0 +1,28 @@
+"""A short run of the experiment in hostile_images.py."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from tests.experiments.hostile_images import LEAST_SERVED, MOST_SHUTDOWN_S
+from tests.experiments.memory import NO_MEMORY_GROUP
+from tests.support.paths import ROOT
+from tests.support.requirements import missing
+
+
+def test_images_that_are_costly_to_decode_stop_no_other_client() -> None:
+    """In a memory cgroup of 512 MiB ordinary images are served beside hostile ones, and SIGTERM ends in order."""
+    command = [sys.executable, "-m", "tests.experiments.hostile_images", "--seconds=8", "--connections=8", "--json"]
+    experiment = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
+    if experiment.returncode == NO_MEMORY_GROUP:
+        missing(experiment.stderr.strip())
+    results = json.loads(experiment.stdout)
+    assert results["oom_kills"] == 0
+    assert results["ordinary_share"] >= LEAST_SERVED
+    assert results["exit_status"] == 0
+    assert results["shutdown_s"] < MOST_SHUTDOWN_S
+    hostile = {kind: statuses for kind, statuses in results["statuses"].items() if kind != "ordinary JPEG"}
+    assert len(hostile) == 3
+    assert all("200" not in statuses for statuses in hostile.values()), hostile
