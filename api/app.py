@@ -14,6 +14,7 @@ from starlette.middleware import Middleware
 from api.http.body_limits import MAX_DOCUMENT_BYTES, BodyLimit
 from api.http.draining import Draining
 from api.http.errors import install_handlers
+from api.http.head_requests import HeadAsGet
 from api.http.middleware import Observe
 from api.http.oauth_forms import FORM_PATHS
 from api.http.openapi import install_openapi
@@ -103,6 +104,7 @@ def _middleware(
             https=settings.in_production,
         ),
         Middleware(AllowedHosts, names=settings.host_names),
+        Middleware(HeadAsGet),
         Middleware(
             BodyLimit,
             max_bytes=MAX_BODY_BYTES,

@@ -8,6 +8,7 @@ ApiError
 ├── RequestTooSlow         request_too_slow
 ├── BodyTooLarge           body_too_large
 ├── UnsupportedBody        unsupported_body
+│   └── UnsupportedEncoding  unsupported_encoding
 ├── HostNotAllowed         host_not_allowed
 ├── MissingFile            missing_file
 ├── BadForm                bad_form
@@ -65,9 +66,15 @@ class BodyTooLarge(ApiError):
 
 
 class UnsupportedBody(ApiError):
-    """The body has a content type or an encoding that the route does not accept."""
+    """The body has a content type that the route does not accept."""
 
     code = "unsupported_body"
+
+
+class UnsupportedEncoding(UnsupportedBody):
+    """The body is compressed (RFC 9110, section 8.4). The gateway never decompresses: a small body could be endless."""
+
+    code = "unsupported_encoding"
 
 
 class HostNotAllowed(ApiError):

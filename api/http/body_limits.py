@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from http import HTTPStatus
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import BodyTooLarge, RequestTooSlow
-from api.http.problems import problem
+from api.errors import BodyTooLarge, RequestTooSlow, UnsupportedEncoding
 
 MAX_DOCUMENT_BYTES = 64 * 1024
 # A client has this long to send a body, plus one second for each BODY_BYTES_A_SECOND received.
@@ -19,11 +17,10 @@ BODY_BYTES_A_SECOND = 32 * 1024
 
 
 class BodyLimit:
-    """Rejects a body that is too large, by its announced length or while it streams, and one that arrives too slowly.
+    """Rejects a body that is compressed, too large or too slow, when the endpoint reads it.
 
-    Endpoints at the paths in `streamed` read bodies of up to `max_bytes` themselves, and check the announced length
-    themselves, because their rejections are recorded. On all other paths FastAPI reads the whole body, whatever its
-    type, which may have `max_document_bytes`.
+    Endpoints at the paths in `streamed` read bodies of up to `max_bytes` themselves. On other paths FastAPI reads the
+    whole body, whatever its type, which may have `max_document_bytes`. A path without a route is a 404 before that.
     """
 
     def __init__(self, app: ASGIApp, *, max_bytes: int, max_document_bytes: int, streamed: frozenset[str]) -> None:
@@ -33,35 +30,25 @@ class BodyLimit:
         self._streamed = streamed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-        elif scope["path"] in self._streamed:
-            await self._app(scope, limit_body(receive, self._max_bytes), send)
-        elif announces_more(Headers(scope=scope), self._max_document_bytes):
-            await self._reject(scope, receive, send)
-        else:
-            await self._app(scope, limit_body(receive, self._max_document_bytes), send)
-
-    async def _reject(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"]["problem_code"] = BodyTooLarge.code
-        response = problem(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            BodyTooLarge.code,
-            str(body_too_large(self._max_document_bytes)),
-            scope["state"]["request_id"],
-            {"Connection": "close"},
-        )
-        await response(scope, receive, send)
+        if scope["type"] == "http":
+            max_bytes = self._max_bytes if scope["path"] in self._streamed else self._max_document_bytes
+            receive = limit_body(Headers(scope=scope), receive, max_bytes)
+        await self._app(scope, receive, send)
 
 
-def limit_body(receive: Receive, max_bytes: int) -> Receive:
-    """Wrap `receive` to raise BodyTooLarge or RequestTooSlow. Only time spent waiting for the client counts."""
+def limit_body(headers: Headers, receive: Receive, max_bytes: int) -> Receive:
+    """Wrap `receive` to raise BodyTooLarge, RequestTooSlow or UnsupportedEncoding.
+
+    Only time spent waiting for the client counts. What the headers announce is checked before the first byte is read.
+    """
     received_bytes, waited_s, complete = 0, 0.0, False
 
     async def receive_limited() -> Message:
         nonlocal received_bytes, waited_s, complete
         if complete:
             return await receive()
+        if not received_bytes:
+            _check_announcement(headers, max_bytes)
         started = time.monotonic()
         try:
             async with asyncio.timeout(BODY_GRACE_S + received_bytes / BODY_BYTES_A_SECOND - waited_s):
@@ -78,6 +65,14 @@ def limit_body(receive: Receive, max_bytes: int) -> Receive:
         return message
 
     return receive_limited
+
+
+def _check_announcement(headers: Headers, max_bytes: int) -> None:
+    if announces_more(headers, max_bytes):
+        raise body_too_large(max_bytes)
+    encoding = headers.get("content-encoding", "").strip().lower()
+    if encoding not in ("", "identity"):
+        raise UnsupportedEncoding("The gateway accepts no compressed body. Send it without Content-Encoding.")
 
 
 def announces_more(headers: Headers, max_bytes: int) -> bool:

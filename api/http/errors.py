@@ -27,6 +27,7 @@ from api.errors import (
     SettingsError,
     UnauthorizedClient,
     UnsupportedBody,
+    UnsupportedEncoding,
     UnsupportedGrant,
 )
 from api.http.openapi import allowed_methods
@@ -39,6 +40,7 @@ STATUS_BY_ERROR: Mapping[type[Exception], HTTPStatus] = {
     BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HostNotAllowed: HTTPStatus.MISDIRECTED_REQUEST,
     UnsupportedBody: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    UnsupportedEncoding: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     MissingFile: HTTPStatus.UNPROCESSABLE_ENTITY,
     BadForm: HTTPStatus.BAD_REQUEST,
     auth.MissingCredentials: HTTPStatus.UNAUTHORIZED,
@@ -112,6 +114,7 @@ OAUTH_ERRORS: Mapping[type[Exception], str] = {
     auth.InvalidToken: "invalid_token",
     BadForm: "invalid_request",
     RequestTooSlow: "invalid_request",
+    UnsupportedEncoding: "invalid_request",
     UnsupportedGrant: "unsupported_grant_type",
     auth.HashingBusy: "temporarily_unavailable",
     auth.LoginThrottled: "temporarily_unavailable",
@@ -153,7 +156,9 @@ async def _handle_invalid_request(request: Request, error: Exception) -> Respons
 
 async def _handle_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
-    if isinstance(error.__cause__, BodyTooLarge | RequestTooSlow):  # FastAPI wraps errors that reading the body raises
+    if isinstance(
+        error.__cause__, BodyTooLarge | RequestTooSlow | UnsupportedEncoding
+    ):  # FastAPI wraps errors that reading the body raises
         return await _handle_error(request, error.__cause__)
     status = HTTPStatus(error.status_code)
     if status not in _PHRASE_CODES:
@@ -172,6 +177,8 @@ def build_error_headers(error: Exception) -> dict[str, str]:
     match error:
         case RequestTooSlow() | BodyTooLarge():
             return {"Connection": "close"}
+        case UnsupportedEncoding():
+            return {"Accept-Encoding": "identity"}  # RFC 9110, section 12.5.3
         case (
             model.Overloaded()
             | model.MemoryFull()

@@ -24,7 +24,7 @@ _MAX_FIELDS = 16
 
 # The `responses` of the OAuth endpoints: their errors have OAuth's own form.
 OAUTH_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": OAuthProblem} for status in (400, 401, 403, 408, 429, 503)
+    status: {"model": OAuthProblem} for status in (400, 401, 403, 408, 415, 429, 503)
 }
 _CLIENT_FIELDS = {"client_id": {"type": "string"}, "client_secret": {"type": "string", "format": "password"}}
 

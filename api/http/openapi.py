@@ -14,7 +14,7 @@ from starlette.routing import Match
 _ALWAYS = (400, 421, 431)
 _WITH_BODY = (408, 413)
 _WITH_CREDENTIAL = (401, 403, 503)
-_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _PROBLEM = "#/components/schemas/Problem"
 # FastAPI's own error schemas, which no response uses: install_handlers replaces its handlers.
 _REPLACED = ("HTTPValidationError", "ValidationError")
@@ -39,7 +39,10 @@ def allowed_methods(request: Request) -> str:
     """Return the value of `Allow` over all routes of the path: the router would name the methods of one."""
     scopes = {method: {**request.scope, "method": method} for method in _METHODS}
     routes = request.app.routes
-    return ", ".join(name for name, scope in scopes.items() if any(r.matches(scope)[0] is Match.FULL for r in routes))
+    allowed = [name for name, scope in scopes.items() if any(r.matches(scope)[0] is Match.FULL for r in routes)]
+    if "GET" in allowed:
+        allowed.insert(allowed.index("GET") + 1, "HEAD")
+    return ", ".join(allowed)
 
 
 def _build_document(app: FastAPI) -> dict[str, Any]:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
+from collections.abc import AsyncIterator
 
-from python_multipart.multipart import parse_options_header
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
-from api.errors import BadForm, MissingFile, UnsupportedBody
+from api.errors import UnsupportedBody
 from api.http.body_limits import announces_more, body_too_large
+from api.http.multipart import read_part
 from api.prediction.admission import MAX_BODY_BYTES
 from api.prediction.errors import ClientDisconnected
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/tiff")
+_UNSPECIFIC_TYPES = ("", "application/octet-stream", "binary/octet-stream")
+_FORM_TYPE = "multipart/form-data"
 # These paths authenticate the caller and reserve memory before they read a body.
 IMAGE_PATHS = ("/v1/predictions", "/predict-land-use", "/predict-land-use/")
-_MAX_FIELDS = 32
-# A form may name any Python codec as its charset: `undefined` fails, and `punycode` takes minutes for a megabyte.
-_CHARSETS = frozenset({b"utf-8", b"us-ascii", b"iso-8859-1"})
 
 _FILE_SCHEMA = {
     "schema": {
@@ -52,56 +49,48 @@ def get_declared_length(request: Request) -> int | None:
 
 
 async def read_multipart(request: Request) -> bytes:
-    """Return the bytes of the field `file`.
+    """Return the bytes of the part `file`.
 
-    Raises UnsupportedBody, BadForm, MissingFile, BodyTooLarge, RequestTooSlow, ClientDisconnected.
+    Raises UnsupportedBody, UnsupportedEncoding, BadForm, MissingFile, BodyTooLarge, RequestTooSlow, ClientDisconnected.
     """
-    if _get_media_type(request) != "multipart/form-data":
-        raise UnsupportedBody("Send the image as the field `file` of a multipart/form-data body.")
-    if _get_charset(request) not in _CHARSETS:
-        raise BadForm("Use utf-8 as the form's charset, or omit the charset.")
-    try:
-        async with request.form(max_files=1, max_fields=_MAX_FIELDS) as form:
-            file = form.get("file")
-            if not isinstance(file, UploadFile):
-                raise MissingFile("The form has no file named `file`. Put the image there.")
-            return await file.read()
-    except ClientDisconnect:
-        raise ClientDisconnected from None
-    except HTTPException as error:
-        if error.status_code != HTTPStatus.BAD_REQUEST:
-            raise
-        raise BadForm(f"The form cannot be read: {error.detail}") from error
+    if _get_media_type(request) != _FORM_TYPE:
+        raise UnsupportedBody("Send the image as the part `file` of a multipart/form-data body.")
+    return await read_part(request.headers["content-type"], _stream_body(request), "file")
 
 
 async def read_image(request: Request) -> bytes:
-    """Return the image, from the multipart field `file` or the body itself. Raises what `read_multipart` raises."""
+    """Return the image, from the multipart part `file` or the body itself. Raises what `read_multipart` raises.
+
+    The content of a body decides its format. Its declared type only has to allow an image.
+    """
     media_type = _get_media_type(request)
-    if media_type == "multipart/form-data":
+    if media_type == _FORM_TYPE:
         return await read_multipart(request)
-    if media_type not in IMAGE_TYPES:
+    if not media_type.startswith("image/") and media_type not in _UNSPECIFIC_TYPES:
         accepted = ", ".join(IMAGE_TYPES)
-        raise UnsupportedBody(f"Send multipart/form-data with a field `file`, or the image as {accepted}.")
+        raise UnsupportedBody(
+            f"Send multipart/form-data with a part `file`, or the image as the body, as {accepted} or without a type."
+        )
     # Not request.body(), which the request would keep until its response is sent; nor a list of chunks, which takes 40
     # bytes for each chunk of one byte.
     body = bytearray()
+    async for chunk in _stream_body(request):
+        body += chunk
+    return bytes(body)
+
+
+async def _stream_body(request: Request) -> AsyncIterator[bytes]:
     try:
         async for chunk in request.stream():
-            body += chunk
+            yield chunk
     except ClientDisconnect:
         raise ClientDisconnected from None
-    return bytes(body)
 
 
 async def wait_for_disconnect(request: Request) -> None:
     """Return once the client has closed the connection; discards what is left of the body."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _get_charset(request: Request) -> bytes:
-    _, options = parse_options_header(request.headers["content-type"])
-    return options.get(b"charset", b"utf-8").lower()
 
 
 def _get_media_type(request: Request) -> str:

@@ -15,6 +15,7 @@ from api.http.problems import problem
 from api.http.security_headers import set_security_headers
 from api.server.connection_limiter import ConnectionLimiter
 from api.server.tls import CertificateProtocol
+from api.server.upgrades import UpgradeIgnoringParser, build_framing_head, has_body
 from api.server.write_timeout import WriteTimeout
 
 MAX_HEAD_BYTES = 32 * 1024  # of the request line and the headers; also of a chunk's head, and of trailers
@@ -36,6 +37,8 @@ class BoundedProtocol(CertificateProtocol):
     _write_timeout: WriteTimeout
     _address: str | None = None  # of a connection that holds a slot
     _error: ApiError | None = None  # raised in a callback; the parser replaces it by an error of its own
+    _last_error: ApiError | None = None  # to be sent once the earlier requests have their responses
+    _ignores_callbacks = False  # while the parser reads a head that the gateway has already handled
     _unparsed_bytes = 0  # received since the parser last passed something on
     _head_bytes = 0
     _receiving_head = False
@@ -44,6 +47,7 @@ class BoundedProtocol(CertificateProtocol):
     def __init__(self, *arguments: Any, limiter: ConnectionLimiter, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._limiter = limiter
+        self.parser = UpgradeIgnoringParser(self, self._resume_after_upgrade)
 
     @property
     def expects_request(self) -> bool:
@@ -77,6 +81,8 @@ class BoundedProtocol(CertificateProtocol):
         self._write_timeout.cancel()
 
     def data_received(self, data: bytes) -> None:
+        if self._last_error is not None:
+            return
         self._unparsed_bytes += len(data)
         super().data_received(data)
         if self.transport.is_closing():
@@ -87,6 +93,8 @@ class BoundedProtocol(CertificateProtocol):
             self._start_timeout(HEAD_LIMIT_S)
 
     def on_message_begin(self) -> None:
+        if self._ignores_callbacks:
+            return
         if len(self.pipeline) >= MAX_PIPELINED:
             raise self._remember(BadRequest(f"At most {MAX_PIPELINED} requests may be pipelined on a connection."))
         self._receiving_head = self._receiving_message = True
@@ -96,32 +104,40 @@ class BoundedProtocol(CertificateProtocol):
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
+        if self._ignores_callbacks:
+            return
         self._head_bytes += len(url)
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._ignores_callbacks:
+            return
         self._head_bytes += len(name) + len(value)
         if len(self.headers) >= MAX_HEADERS or self._head_bytes > MAX_HEAD_BYTES:
             raise self._remember(_head_too_large())
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if self._ignores_callbacks:
+            return
         self._unparsed_bytes = 0
         if self._head_bytes > MAX_HEAD_BYTES:  # the request line alone is too long
             raise self._remember(_head_too_large())
-        upgrade = self.parser.should_upgrade()  # then the parser would read a body as the next request
-        if upgrade and self._has_body():
-            raise self._remember(BadRequest("The gateway upgrades no connection. Send the request without Upgrade."))
+        if self.parser.get_method() == b"CONNECT":
+            raise self._remember(BadRequest("The gateway is no proxy. Send a request for one of its own paths."))
         super().on_headers_complete()
-        self.cycle.keep_alive = self.cycle.keep_alive and not upgrade
         self._receiving_head = False
         self._cancel_timeout()
+        # The parser would report an upgrade request as complete now, before its body.
+        self._ignores_callbacks = self.parser.should_upgrade() and has_body(self.headers)
 
     def on_body(self, body: bytes) -> None:
         self._unparsed_bytes = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self._ignores_callbacks:
+            return
         self._receiving_message = False
         self._unparsed_bytes = 0
         if self.cycle.response_complete:
@@ -132,7 +148,9 @@ class BoundedProtocol(CertificateProtocol):
         super().on_response_complete()
         if not self.flow.write_paused:
             self._write_timeout.start()
-        if self._receiving_message and self.cycle.response_complete:
+        if self._last_error is not None and self._is_idle():
+            self._reject(self._last_error)
+        elif self._receiving_message and self.cycle.response_complete:
             self._start_timeout(BODY_REST_LIMIT_S)
 
     def timeout_keep_alive_handler(self) -> None:
@@ -151,9 +169,13 @@ class BoundedProtocol(CertificateProtocol):
         """Whether every request so far has its response."""
         return self.cycle is None or self.cycle.response_complete
 
-    def _has_body(self) -> bool:
-        lengths = (value.strip(b" \t0") for name, value in self.headers if name == b"content-length")
-        return any(lengths) or any(name == b"transfer-encoding" for name, _ in self.headers)
+    def _resume_after_upgrade(self, data: bytes) -> None:
+        """Parse what follows the head of an upgrade request as if it had offered no upgrade."""
+        self.parser = UpgradeIgnoringParser(self, self._resume_after_upgrade)
+        if self._ignores_callbacks:
+            self.parser.feed_data(build_framing_head(self.headers))
+            self._ignores_callbacks = False
+        self.parser.feed_data(data)
 
     def _remember(self, error: ApiError) -> ApiError:
         """Keep the error for send_400_response."""
@@ -161,9 +183,30 @@ class BoundedProtocol(CertificateProtocol):
         return error
 
     def _reject(self, error: ApiError) -> None:
-        """Send a problem document, unless an earlier request still waits for its response; then close."""
-        log.info("connection_refused", code=error.code)
-        if self._is_idle():
+        """Close the connection, after a problem document if the rejected request can still get a response.
+
+        The requests before it get their responses first.
+        """
+        if self._last_error is None:
+            log.info("connection_refused", code=error.code)
+            self._last_error = error
+        self._cancel_timeout()
+        if self._receiving_message and not self._receiving_head:
+            self._abandon_request(error)
+        elif self._is_idle():
+            self._respond_and_close(error)
+
+    def _abandon_request(self, error: ApiError) -> None:
+        """End the request whose body is invalid."""
+        if self.pipeline or self.cycle.response_started:
+            self._close()
+            return
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
+        self._respond_and_close(error)
+
+    def _respond_and_close(self, error: ApiError) -> None:
+        if not self.transport.is_closing():
             self.transport.write(_render_problem(error))
         self._close()
 

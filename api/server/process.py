@@ -128,10 +128,12 @@ def make_server(
         app,
         loop="uvloop",
         http=cast(Any, partial(_Protocol, limiter=limiter)),
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,  # the TrustedProxies middleware reads them
+        timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=RESPONSES_LIMIT_S,
         ssl_context_factory=None if context is None else lambda *_: context,
     )

@@ -42,6 +42,8 @@ class Settings(BaseSettings):
     docs: bool | None = None
     web_concurrency: int = Field(1, ge=1, le=64)
     drain_seconds: float = Field(2.0, ge=0, le=300)
+    # Longer than the idle time-outs of usual load balancers (60 s), which would otherwise reuse a closed connection.
+    keep_alive_seconds: int = Field(75, ge=1, le=3600)
     # The directory that the workers of one machine share. The gateway sets it for its own workers.
     atalaya_shared: Path | None = None
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
