@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from socketserver import ThreadingMixIn
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+
+def _serve_head_as_get(app: WSGIApplication) -> WSGIApplication:
+    def serve(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] != "HEAD":
+            return app(environ, start_response)
+        app({**environ, "REQUEST_METHOD": "GET"}, start_response)
+        return []
+
+    return serve
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -24,7 +37,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         self.socket = listener
         self.server_name, self.server_port = address[:2]
         self.setup_environ()
-        self.set_app(make_wsgi_app(registry))
+        self.set_app(_serve_head_as_get(make_wsgi_app(registry)))
 
 
 class _Handler(WSGIRequestHandler):

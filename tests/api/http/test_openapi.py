@@ -37,7 +37,13 @@ def test_parameters_are_not_nullable(document: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("path", "allowed"),
-    [("/v1/keys", "GET, POST"), ("/v1/keys/x", "GET, DELETE"), ("/v1/users/x", "GET, PATCH"), ("/v1/me", "GET")],
+    [
+        ("/v1/keys", "GET, HEAD, POST"),
+        ("/v1/keys/x", "GET, HEAD, DELETE"),
+        ("/v1/users/x", "GET, HEAD, PATCH"),
+        ("/v1/me", "GET, HEAD"),
+        ("/auth/token", "POST"),
+    ],
 )
 def test_allow_lists_every_method_of_the_path(client: TestClient, path: str, allowed: str) -> None:
     """A 405 response lists the methods of all routes of the path, not those of one."""

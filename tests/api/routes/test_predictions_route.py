@@ -135,10 +135,55 @@ def test_form_without_file(client: TestClient, bearer: dict[str, str], sample: b
     assert (response.status_code, response.json()["code"]) == (422, "missing_file")
 
 
-def test_file_sent_as_text_field(client: TestClient, bearer: dict[str, str]) -> None:
-    """A text field named `file` does not count as a file."""
-    response = client.post("/predict-land-use", headers=bearer, files={"file": (None, "text")})
-    assert (response.status_code, response.json()["code"]) == (422, "missing_file")
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("disposition", ['name="file"', "name=file", "name=\"file\"; filename*=utf-8''k%C3%BCste.jpg"])
+def test_file_without_a_plain_file_name(
+    client: TestClient, bearer: dict[str, str], sample: bytes, route: str, disposition: str
+) -> None:
+    """The part `file` is the image, also without a file name or with an encoded one only (RFC 7578, RFC 8187)."""
+    body = b"--b\r\nContent-Disposition: form-data; %b\r\n\r\n%b\r\n--b--\r\n" % (disposition.encode(), sample)
+    headers = {**bearer, "Content-Type": "multipart/form-data; boundary=b"}
+    response = client.post(route, headers=headers, content=body)
+    assert response.status_code == 200, response.text
+
+
+@pytest.mark.parametrize(
+    "media_type", ["image/jpg", "image/pjpeg", "image/*", "application/octet-stream", "binary/octet-stream", "", None]
+)
+def test_the_content_of_a_raw_body_decides(
+    client: TestClient, bearer: dict[str, str], sample: bytes, media_type: str | None
+) -> None:
+    """A raw body of an unspecific, misspelt or missing type is the image that its content is."""
+    headers = bearer if media_type is None else {**bearer, "Content-Type": media_type}
+    response = client.post("/v1/predictions", headers=headers, content=sample)
+    assert response.status_code == 200, response.text
+    assert response.json()["image"]["format"] == "JPEG"
+
+
+@pytest.mark.parametrize(
+    ("path", "options"),
+    [
+        ("/v1/predictions", {"content": b"x", "headers": {"Content-Type": "image/jpeg"}}),
+        ("/predict-land-use", {"files": {"file": b"x"}}),
+        ("/v1/me/password", {"json": {"password": "x"}}),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "identity, gzip"])
+def test_compressed_bodies(
+    client: TestClient, bearer: dict[str, str], path: str, options: dict[str, Any], encoding: str
+) -> None:
+    """A compressed body gets 415 with `Accept-Encoding: identity` on every route (RFC 9110, section 12.5.3)."""
+    headers = {**bearer, "Content-Encoding": encoding, **options.get("headers", {})}
+    response = client.post(path, **{**options, "headers": headers})
+    assert (response.status_code, response.json()["code"]) == (415, "unsupported_encoding")
+    assert response.headers["accept-encoding"] == "identity"
+
+
+def test_a_compressed_form_of_an_oauth_endpoint(client: TestClient) -> None:
+    """The OAuth endpoints report a compressed form in the form of RFC 6749."""
+    response = client.post("/auth/token", data={"grant_type": "password"}, headers={"Content-Encoding": "gzip"})
+    assert (response.status_code, response.json()["error"]) == (415, "invalid_request")
+    assert response.headers["accept-encoding"] == "identity"
 
 
 def test_several_files(client: TestClient, bearer: dict[str, str], sample: bytes) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import resource
 import socket
 from collections.abc import Callable, Iterator
@@ -11,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from api.settings import Settings
 from tests.support.gateway import PASSWORD, TIMEOUT_S, Gateway
 from tests.support.paths import FOREST
 from tests.support.polling import wait_until
@@ -21,39 +24,110 @@ UPGRADE = ("Connection: Upgrade", "Upgrade: h2c")
 ANOTHER_REQUEST = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
-def exchange_in_two_parts(wire: Wire, head: bytes, later: bytes) -> bytes:
-    """Send a head, wait for the response to it, send the rest, and return everything that the gateway sends."""
+def frame(length: str, body: bytes) -> tuple[str, bytes]:
+    """A framing header, and the body in that framing."""
+    if length == "chunked":
+        return "Transfer-Encoding: chunked", b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    return f"Content-Length: {len(body)}", body
+
+
+@pytest.mark.parametrize("length", ["length", "chunked"])
+def test_an_upgrade_is_ignored_and_the_body_is_read(wire: Wire, length: str) -> None:
+    """T26: a request that offers h2c, as Java's client does, is served, and its connection stays open."""
+    header, body = frame(length, FOREST.read_bytes())
+    head = wire.head("POST", "/v1/predictions", *UPGRADE, "Content-Type: image/jpeg", header)
     with closing(wire.connect()) as connection:
-        connection.sendall(head)
-        received = receive_response(connection)
-        with suppress(OSError):
-            connection.sendall(later)
-        return received + receive_until_closed(connection)
+        for _ in range(2):
+            status, prediction = wire.exchange_on(connection, [head, body])
+            assert (status, prediction["image"]["sha256"]) == (200, hashlib.sha256(FOREST.read_bytes()).hexdigest())
+        connection.sendall(ANOTHER_REQUEST)
+        assert receive_response(connection).startswith(b"HTTP/1.1 200 ")
 
 
-@pytest.mark.parametrize(
-    ("length", "body"),
-    [
-        (f"Content-Length: {len(ANOTHER_REQUEST)}", ANOTHER_REQUEST),
-        ("Transfer-Encoding: chunked", b"%x\r\n%b\r\n0\r\n\r\n" % (len(ANOTHER_REQUEST), ANOTHER_REQUEST)),
-    ],
-    ids=["length", "chunked"],
-)
-def test_a_body_is_not_read_as_a_request(wire: Wire, length: str, body: bytes) -> None:
+@pytest.mark.parametrize("length", ["length", "chunked"])
+def test_a_body_is_not_read_as_a_request(wire: Wire, length: str) -> None:
     """T26: after an upgrade request the gateway does not parse the body as the next request."""
-    head = wire.head("POST", "/v1/predictions", *UPGRADE, "Content-Type: image/jpeg", length)
-    received = exchange_in_two_parts(wire, head, body)
-    assert received.startswith(b"HTTP/1.1 400 ")
-    assert received.count(b"HTTP/1.1") == 1
+    header, body = frame(length, ANOTHER_REQUEST)
+    head = wire.head("POST", "/v1/predictions", *UPGRADE, "Content-Type: image/jpeg", header)
+    with closing(wire.connect()) as connection:
+        status, problem = wire.exchange_on(connection, [head, body])
+        assert (status, problem["code"]) == (415, "unsupported_image")
+        assert wire.exchange_on(connection, [head, body])[0] == 415
 
 
 @pytest.mark.parametrize("more", [(), ("Content-Length: 0",)])
-def test_a_protocol_upgrade_is_declined(wire: Wire, more: tuple[str, ...]) -> None:
-    """T26: an upgrade request without a body, as Java's client sends it, gets a response and a closed connection."""
-    received = exchange_in_two_parts(wire, wire.head("GET", "/v1/me", *UPGRADE, *more), ANOTHER_REQUEST)
-    assert received.startswith(b"HTTP/1.1 200 ")
-    assert received.count(b"HTTP/1.1") == 1
-    assert b"connection: close" in received.lower()
+@pytest.mark.parametrize("protocol", ["h2c", "websocket", "TLS/1.0"])
+def test_a_protocol_upgrade_is_declined(wire: Wire, protocol: str, more: tuple[str, ...]) -> None:
+    """T26: an upgrade request without a body gets an ordinary response, and what follows is the next request."""
+    upgrade = ("Connection: Upgrade, HTTP2-Settings", f"Upgrade: {protocol}", "HTTP2-Settings: AAEAAEAAAAIAAAAB")
+    with closing(wire.connect()) as connection:
+        connection.sendall(wire.head("GET", "/v1/me", *upgrade, *more) + ANOTHER_REQUEST)
+        received = b""
+        while received.count(b"HTTP/1.1 200 ") < 2:
+            chunk = connection.recv(65536)
+            assert chunk, received
+            received += chunk
+
+
+def test_a_tunnel_is_refused(wire: Wire) -> None:
+    """T26: CONNECT is a 400, and the bytes behind it are not parsed."""
+    with closing(wire.connect()) as connection:
+        connection.sendall(b"CONNECT example.org:443 HTTP/1.1\r\nHost: example.org\r\n\r\n" + ANOTHER_REQUEST)
+        received = receive_until_closed(connection)
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert received.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize("content_type", ["image/jpeg", "multipart/form-data; boundary=b"])
+def test_a_malformed_chunk_gets_a_problem_document(wire: Wire, content_type: str) -> None:
+    """T16: a body with an invalid chunk is a 400 with a problem document, and the connection is closed."""
+    with closing(wire.connect()) as connection:
+        status, problem = wire.exchange_on(connection, [wire.upload_head(content_type), b"5\r\nabcde\r\nxyz\r\n"])
+        assert (status, problem["code"]) == (400, "bad_request")
+        assert receive_until_closed(connection) == b""
+
+
+def test_a_malformed_body_behind_its_response_gets_no_second_one(wire: Wire) -> None:
+    """T26: a request that was answered before its body ended gets one response, however its body goes on."""
+    head = wire.head("POST", "/v1/nowhere", "Transfer-Encoding: chunked")
+    with closing(wire.connect()) as connection:
+        status, _ = wire.exchange_on(connection, [head])
+        assert status == 404
+        with suppress(OSError):
+            connection.sendall(b"xyz\r\n")
+        assert receive_until_closed(connection) == b""
+
+
+@pytest.mark.parametrize("last", [b"GARBAGE\r\n\r\n", b"GET / HTTP/1.1\r\nX: " + b"y" * 200_000])
+def test_requests_before_a_malformed_one_get_their_responses(wire: Wire, last: bytes) -> None:
+    """T16: of pipelined requests the valid ones get their responses before the problem document of the invalid one."""
+    with closing(wire.connect()) as connection:
+        connection.sendall(ANOTHER_REQUEST * 3 + last)
+        received = receive_until_closed(connection)
+    statuses = re.findall(rb"HTTP/1.1 (\d+) ", received)
+    assert statuses[:-1] == [b"200"] * 3
+    assert statuses[-1] in (b"400", b"431")
+
+
+def test_an_over_long_pipeline_gets_a_problem_document(wire: Wire) -> None:
+    """T16: the requests that may be pipelined get their responses, and the first one too many a problem document."""
+    with closing(wire.connect()) as connection:
+        connection.sendall(ANOTHER_REQUEST * 100)
+        received = receive_until_closed(connection)
+    statuses = re.findall(rb"HTTP/1.1 (\d+) ", received)
+    assert statuses[-1] == b"400"
+    assert set(statuses[:-1]) == {b"200"}
+    assert b"pipelined" in received
+
+
+def test_an_idle_connection_stays_open_for_its_time(new_gateway: Callable[..., Gateway]) -> None:
+    """T16: a connection is closed once it has been idle for KEEP_ALIVE_SECONDS; the default exceeds 60 seconds."""
+    gateway = new_gateway(MODEL__URL="stub://", KEEP_ALIVE_SECONDS="1")
+    with socket.create_connection(("127.0.0.1", gateway.port), TIMEOUT_S) as connection:
+        connection.sendall(ANOTHER_REQUEST)
+        assert receive_response(connection).startswith(b"HTTP/1.1 200 ")
+        assert receive_until_closed(connection) == b""
+    assert Settings(_env_file=None).keep_alive_seconds == 75
 
 
 def test_an_anonymous_document_is_not_read(wire: Wire) -> None:

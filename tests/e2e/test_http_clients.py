@@ -1,0 +1,72 @@
+"""What ordinary clients, proxies and small machines expect of the gateway's HTTP."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.support.gateway import Gateway, make_gateway
+from tests.support.paths import ATALAYA, FOREST
+from tests.support.requirements import missing
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/.well-known/jwks.json", "/metrics", "/v1/me"])
+def test_head_has_the_headers_of_get(gateway: Gateway, path: str) -> None:
+    """HEAD gets the status and the headers of GET, and no content."""
+    with httpx.Client(base_url=gateway.base_url, auth=gateway.fresh_token("olga")) as client:
+        got, head = client.get(path), client.head(path)
+        assert client.get(path).status_code == 200  # the connection is still in step
+    assert (head.status_code, head.content) == (got.status_code, b"")
+    assert head.headers["content-type"] == got.headers["content-type"]
+    assert gateway.metric(f"http_server_request_duration_seconds_count{{{_labels('HEAD', path)}}}") == 1
+
+
+def test_head_on_the_private_metrics_port(gateway: Gateway) -> None:
+    """HEAD works on the private port as well."""
+    response = httpx.head(gateway.metrics_url)
+    assert (response.status_code, response.content) == (200, b"")
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/auth/token"])
+def test_head_without_get(gateway: Gateway, path: str) -> None:
+    """HEAD on a path without GET gets what GET gets."""
+    assert httpx.head(gateway.base_url + path).status_code == httpx.get(gateway.base_url + path).status_code
+
+
+def _labels(method: str, route: str) -> str:
+    return f'http_request_method="{method}",http_response_status_code="200",http_route="{route}"'
+
+
+@pytest.fixture
+def gateway_with_small_tmp(tmp_path: Path) -> Iterator[Gateway]:
+    """A gateway whose folder for temporary files holds 64 KiB."""
+    if os.geteuid() != 0:
+        missing("mounting a small file system takes root")
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    gateway = make_gateway(tmp_path, TMPDIR=str(temporary))
+    mount = f"mount -t tmpfs -o size=64k tmpfs {temporary} && exec {ATALAYA} serve"
+    gateway.command = ["unshare", "--mount", "sh", "-c", mount]
+    gateway.start()
+    yield gateway
+    gateway.stop()
+
+
+def test_a_large_form_needs_no_temporary_file(gateway_with_small_tmp: Gateway) -> None:
+    """An image of several megabytes in a form is classified although the folder for temporary files is full."""
+    pixels = np.random.default_rng(1).integers(0, 256, (1200, 1200, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    assert len(buffer.getvalue()) > 4_000_000
+    client = gateway_with_small_tmp.client()
+    for route in ("/v1/predictions", "/predict-land-use"):
+        response = client.post(route, files={"file": ("large.png", buffer.getvalue())})
+        assert response.status_code == 200, response.text
+        assert client.post(route, files={"file": FOREST.read_bytes()}).status_code == 200
