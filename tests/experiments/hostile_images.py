@@ -23,8 +23,8 @@ from dataclasses import asdict, dataclass
 import httpx
 
 from tests.experiments.memory import NO_MEMORY_GROUP, Picture, Tally, gateway_in, send_repeatedly
+from tests.support.control_groups import NoControlGroup, memory_group
 from tests.support.gateway import Gateway
-from tests.support.memory_group import NoMemoryGroup, memory_group
 from tests.support.paths import FOREST, ROOT
 
 ORDINARY = "ordinary JPEG"
@@ -120,7 +120,7 @@ async def load(gateway: Gateway, kinds: list[str], seconds: float) -> tuple[dict
 
 
 def run(seconds: float, connections: int, limit_bytes: int) -> Results:
-    """One run. Raises NoMemoryGroup."""
+    """One run. Raises NoControlGroup."""
     _, *hostile = make_pictures()
     kinds = [ORDINARY if index % 2 else hostile[index // 2 % len(hostile)] for index in range(connections)]
     with memory_group(limit_bytes) as group:
@@ -162,7 +162,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         results = run(options.seconds, options.connections, options.megabytes << 20)
-    except NoMemoryGroup as error:
+    except NoControlGroup as error:
         print(f"skipped: {error}", file=sys.stderr)
         return NO_MEMORY_GROUP
     if options.json:
