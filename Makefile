@@ -12,11 +12,11 @@ UNDISTURBED := tests/e2e tests/experiments tests/security/limits
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-run: $(VENV)/.run .env ## set up, serve on $PORT (default 8000) and make one prediction; stop with Ctrl-C
-	@$(BIN)/atalaya demo --stay
+run: $(VENV)/.run ## set up, serve on $PORT (default 8000) and make one prediction; stop with Ctrl-C
+	@$(call interruptible,$(BIN)/atalaya demo --stay)
 
-demo: $(VENV)/.run .env ## like run, but stop after the prediction
-	@$(BIN)/atalaya demo
+demo: $(VENV)/.run ## like run, but stop after the prediction
+	@$(call interruptible,$(BIN)/atalaya demo)
 
 test: lint $(KERAS)/.dev ## run lint, type checks, import rules and all tests
 	@echo "== tests in the Keras environment"
@@ -56,9 +56,6 @@ dashboards: $(VENV)/.dev ## regenerate grafana/dashboards/*.json
 clean: ## remove the environments, but keep .env and var/
 	rm -rf $(VENV) $(KERAS)
 
-.env: | $(VENV)/.run
-	@$(BIN)/atalaya secrets init
-
 # An environment is set up once, and updated when its lock file changes.
 $(VENV)/.run: requirements/run.txt requirements/build.txt pyproject.toml
 	@echo "== setting up $(VENV)"
@@ -77,6 +74,8 @@ $(KERAS)/.dev: requirements/dev.txt $(KERAS)/.run
 	@echo "== adding the development tools to $(KERAS)"
 	@$(call pip,$(KERAS)) -r requirements/dev.txt && touch $@
 
+# Ctrl-C is no failure that make should report. make itself then ends with SIGINT, which shells show as status 130.
+interruptible = trap : INT; $(1) || { status=$$?; [ $$status -eq 130 ] || exit $$status; }
 pip = $(1)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes
 install = test -x $(1)/bin/python || $(PYTHON) -m venv $(1); \
 	$(call pip,$(1)) -r requirements/build.txt && $(call pip,$(1)) -r requirements/$(2).txt && \

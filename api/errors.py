@@ -3,6 +3,7 @@
 ApiError
 ├── SettingsError          settings_error         start-up and command line only
 ├── CommandFailed          command_failed         command line only
+├── DatabaseMissing        database_missing       command line only
 ├── BadRequest             bad_request
 ├── HeadTooLarge           head_too_large
 ├── RequestTooSlow         request_too_slow
@@ -19,6 +20,8 @@ ApiError
 from __future__ import annotations
 
 from typing import ClassVar
+
+EXIT_INTERRUPTED = 130  # the exit status of shells for a process that SIGINT has ended
 
 
 class ApiError(Exception):
@@ -41,6 +44,15 @@ class CommandFailed(ApiError):
     """A command could not do everything that was requested."""
 
     code = "command_failed"
+
+
+class DatabaseMissing(ApiError):
+    """The command needs a database that exists; only the gateway and `db init` create one."""
+
+    code = "database_missing"
+
+    def __init__(self, database: str) -> None:
+        super().__init__(f"There is no database at {database}. Run `atalaya db init` to create it.")
 
 
 class BadRequest(ApiError):

@@ -31,6 +31,15 @@ async def migrate(engine: AsyncEngine, *directories: Path) -> None:
         await connection.run_sync(_upgrade, directories)
 
 
+async def has_tables(engine: AsyncEngine, *directories: Path) -> bool:
+    """Whether any migration was ever applied. Raises DatabaseUnavailable."""
+    tables = list(map(_version_table, directories))
+    async with reading(engine) as connection:
+        return await connection.run_sync(
+            lambda blocking: any(blocking.dialect.has_table(blocking, table) for table in tables)
+        )
+
+
 def alembic_config(connection: Connection, directory: Path) -> Config:
     """Configure Alembic for an open connection, without an alembic.ini."""
     from alembic.config import Config

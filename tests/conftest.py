@@ -20,6 +20,13 @@ from tests.support.months import wait_out_the_end_of_the_month
 from tests.support.requirements import missing
 
 
+@pytest.fixture(autouse=True)
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The home of the commands and settings that this test uses: without it they would find the checkout's .env."""
+    monkeypatch.setenv("ATALAYA_HOME", str(tmp_path))
+    return tmp_path
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """The URL of a temporary PostgreSQL server, without a database name."""

@@ -13,10 +13,10 @@ from typing import Annotated, TextIO, TypeVar
 
 import typer
 
-from api.commands.anchors import parse_anchor
 from api.commands.database import command_actor, run_with_engine
+from api.commands.options.anchors import parse_anchor
+from api.commands.options.times import parse_time
 from api.commands.output import JsonFlag, print_json
-from api.commands.times import parse_time
 from api.errors import CommandFailed
 from api.settings import load_settings
 from monitoring.audit.events import AuditEntry

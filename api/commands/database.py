@@ -9,19 +9,21 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 import auth
 import monitoring
-from api.settings import Settings
+from api.errors import DatabaseMissing
+from api.settings import Settings, sqlite_file
 from auth.accounts.passwords import PasswordHasher
 from auth.accounts.service import AccountService
 from auth.accounts.store import UserStore
 from monitoring.audit.events import new_event
 from monitoring.audit.store import AuditStore
 from storage.engine import check_sqlite_file, open_engine
-from storage.migrations import migrate
+from storage.migrations import has_tables, migrate
 
 T = TypeVar("T")
 
@@ -42,17 +44,24 @@ def run_with_engine(
     settings: Settings,
     action: Callable[[AsyncEngine], Awaitable[T]],
     describe_event: DescribeEvent[T] | None = None,
+    *,
+    create: bool = False,
 ) -> T:
     """Run `action` on the database, after the migrations, in an event loop of its own.
 
     The event that `describe_event` makes of the result is written to the audit log. Raises DatabaseUnavailable,
-    AuditUnavailable.
+    AuditUnavailable, and DatabaseMissing unless a missing database may be created.
     """
-    check_sqlite_file(settings.database_url.get_secret_value())
+    url = settings.database_url.get_secret_value()
+    if not create:
+        check_database_exists(url)
+    check_sqlite_file(url)
 
     async def run() -> T:
-        engine = open_engine(settings.database_url.get_secret_value())
+        engine = open_engine(url)
         try:
+            if not create and not await has_tables(engine, auth.MIGRATIONS, monitoring.MIGRATIONS):
+                raise DatabaseMissing(describe_database(url))
             await migrate(engine, auth.MIGRATIONS, monitoring.MIGRATIONS)
             result = await action(engine)
             event = describe_event(result) if describe_event else None
@@ -69,6 +78,8 @@ def run_with_accounts(
     settings: Settings,
     action: Callable[[AccountService], Awaitable[T]],
     describe_event: DescribeEvent[T] | None = None,
+    *,
+    create: bool = False,
 ) -> T:
     """Run `action` on the accounts in the database, in an event loop of its own; see run_with_engine."""
 
@@ -76,7 +87,20 @@ def run_with_accounts(
         with closing(PasswordHasher()) as hasher:
             return await action(AccountService(UserStore(engine), hasher))
 
-    return run_with_engine(settings, run, describe_event)
+    return run_with_engine(settings, run, describe_event, create=create)
+
+
+def check_database_exists(url: str) -> None:
+    """Check that SQLite's file exists, because opening it would create it. Raises DatabaseMissing."""
+    path = sqlite_file(url)
+    if path is not None and not path.exists():
+        raise DatabaseMissing(str(path))
+
+
+def describe_database(url: str) -> str:
+    """Name the database for people: SQLite's file, or PostgreSQL's host and database."""
+    path, parts = sqlite_file(url), urlsplit(url)
+    return str(path) if path else f"{parts.hostname or 'localhost'}{parts.path}"
 
 
 async def record_event(engine: AsyncEngine, event: CommandEvent) -> None:

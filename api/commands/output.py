@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from getpass import GetPassWarning
 from typing import Annotated, Any
 
 import typer
@@ -14,11 +16,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
+from api.commands.group import JSON_PRINTED
+from api.errors import CommandFailed
+
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 PasswordStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")]
 
 
 def print_json(document: Any) -> None:
+    JSON_PRINTED.set(True)
     typer.echo(json.dumps(document, indent=2))
 
 
@@ -28,7 +34,10 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table = Table(*columns, box=SIMPLE_HEAD)
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    console = Console()
+    with console.capture() as captured:
+        console.print(table)
+    typer.echo(captured.get(), nl=False)
 
 
 @contextmanager
@@ -42,8 +51,13 @@ def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def read_password(from_stdin: bool) -> str:
-    """Read one line of standard input, or prompt for the password without an echo."""
+    """Read one line of standard input, or prompt for the password without an echo. Raises CommandFailed."""
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n")
-    password: str = typer.prompt("Password", hide_input=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", GetPassWarning)
+        try:
+            password: str = typer.prompt("Password", hide_input=True, err=True)
+        except GetPassWarning:
+            raise CommandFailed("There is no terminal to read the password from. Use --password-stdin.") from None
     return password

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 import typer
+from dotenv import dotenv_values
 
 from api.commands.database import CommandEvent, run_with_engine
 from api.errors import SettingsError
-from api.settings import Settings
+from api.settings import Settings, home_folder
 from auth.login.data_keys import new_data_key
 from auth.tokens.jws import generate_signing_key
 from auth.tokens.keyring import rotate_bundle
 from monitoring.chains.signing import new_private_key
 
 app = typer.Typer(no_args_is_help=True)
-ENV_FILE = Path(".env")
 _SIGNING_KEY = "AUTH__SIGNING_KEY"
 _DATA_KEY = "AUTH__DATA_KEY"
 _LEDGER_KEY = "LEDGER__SIGNING_KEY"
+_ALGORITHM = "AUTH__SIGNING_ALGORITHM"
 _KEY_LINE = re.compile(rf"^{_SIGNING_KEY}=.+$", re.MULTILINE)
 
 
@@ -32,28 +35,55 @@ def _group() -> None:
 @app.command("init")
 def init() -> None:
     """Add the keys that a gateway needs to .env, unless they are there; nothing else in the file changes."""
-    before = ENV_FILE.read_text() if ENV_FILE.exists() else ""
-    text = before
-    lines = {
-        _SIGNING_KEY: _signing_key_line(generate_signing_key("ES256")),
-        _DATA_KEY: f"{_DATA_KEY}={new_data_key()}",
-        _LEDGER_KEY: f"{_LEDGER_KEY}={new_private_key()}",
+    if not add_secrets((_SIGNING_KEY, _DATA_KEY, _LEDGER_KEY)):
+        typer.echo(f"{env_file()} already has the secrets.", err=True)
+
+
+def env_file() -> Path:
+    return home_folder() / ".env"
+
+
+def find_missing_secrets(settings: Settings) -> list[str]:
+    """Return the names of the secrets that a gateway needs and that neither the environment nor .env has."""
+    present = {
+        _SIGNING_KEY: settings.auth.signing_key or settings.auth.signing_key_file,
+        _DATA_KEY: settings.auth.data_key,
+        _LEDGER_KEY: settings.ledger.signing_key,
     }
-    for name, line in lines.items():
-        if not re.search(rf"^{name}=.+$", text, re.MULTILINE):
-            text = _add_line(text, name, line)
-    if text == before:
-        typer.echo(f"{ENV_FILE} already has the secrets.", err=True)
-        return
-    _replace_private(ENV_FILE, text)
-    typer.echo(f"New keys are in {ENV_FILE}.", err=True)
+    return [name for name, value in present.items() if value is None]
 
 
-def _add_line(text: str, name: str, line: str) -> str:
-    """Append `line`, and remove an empty setting of that name."""
-    kept = re.sub(rf"^{name}=\n?", "", text, flags=re.MULTILINE)
-    separator = "" if not kept or kept.endswith("\n") else "\n"
-    return f"{kept}{separator}{line}\n"
+def add_secrets(names: Iterable[str]) -> bool:
+    """Add those of the secrets that .env lacks or leaves empty, and say so; returns whether there were any."""
+    path = env_file()
+    values = dotenv_values(path) if path.exists() else {}
+    missing = [name for name in names if not values.get(name)]
+    if not missing:
+        return False
+    text = path.read_text() if path.exists() else ""
+    for name in missing:
+        text = _set_line(text, name, _generate_line(name, "HS256" if values.get(_ALGORITHM) == "HS256" else "ES256"))
+    _replace_private(path, text)
+    typer.echo(f"New keys are in {path}.", err=True)
+    return True
+
+
+def _generate_line(name: str, algorithm: Literal["ES256", "HS256"]) -> str:
+    if name == _SIGNING_KEY:
+        return _signing_key_line(generate_signing_key(algorithm))
+    return f"{name}={new_data_key() if name == _DATA_KEY else new_private_key()}"
+
+
+def _set_line(text: str, name: str, line: str) -> str:
+    """Replace the empty settings of that name by `line`, or append it."""
+    lines = text.splitlines()
+    empty = [number for number, old in enumerate(lines) if re.match(rf"\s*(export\s+)?{name}\s*=", old)]
+    if empty:
+        lines[empty[0]] = line
+        lines = [old for number, old in enumerate(lines) if number not in empty[1:]]
+    else:
+        lines.append(line)
+    return "".join(f"{kept}\n" for kept in lines)
 
 
 def rotate_signing_key(settings: Settings) -> str:
@@ -73,14 +103,15 @@ def _write_rotated_keys(settings: Settings) -> str:
     if path is not None:
         _replace_private(path, bundle)
         return f"A new signing key is in {path}. Running gateways sign with it after ten seconds."
-    text = ENV_FILE.read_text() if ENV_FILE.exists() else ""
+    file = env_file()
+    text = file.read_text() if file.exists() else ""
     if not _KEY_LINE.search(text):
         raise SettingsError(
             "AUTH__SIGNING_KEY is not in .env. Change it where it is set, or use AUTH__SIGNING_KEY_FILE."
         )
     line = _signing_key_line(bundle)
-    _replace_private(ENV_FILE, _KEY_LINE.sub(lambda _: line, text))
-    return f"A new signing key is in {ENV_FILE}. Restart the gateway to use it; older tokens stay valid."
+    _replace_private(file, _KEY_LINE.sub(lambda _: line, text))
+    return f"A new signing key is in {file}. Restart the gateway to use it; older tokens stay valid."
 
 
 def _signing_key_line(bundle: str) -> str:
@@ -89,7 +120,8 @@ def _signing_key_line(bundle: str) -> str:
 
 
 def _replace_private(path: Path, text: str) -> None:
-    """Replace the file atomically; only its owner can read it (0600)."""
+    """Replace the file, or the one that a link names, atomically; only its owner can read it (0600)."""
+    path = path.resolve()
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from typing import Annotated, TypeVar
 
 import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.commands.database import CommandEvent, DescribeEvent, record_event, run_with_accounts, run_with_engine
+from api.commands.gateway.issuer import find_issuer
 from api.commands.output import JsonFlag, PasswordStdin, print_json, print_table, read_password
 from api.services.auth import one_time_codes, token_policy
 from api.services.signing_keys import open_keyring
@@ -90,10 +92,14 @@ def token(
     password_stdin: PasswordStdin = False,
     scope: Annotated[str, typer.Option(help="Scopes, separated by spaces; all of the role's if absent.")] = "",
     totp: Annotated[str, typer.Option(help="The one-time code, for a user who has one-time codes.")] = "",
+    url: Annotated[
+        str | None, typer.Option(help="The gateway that the token is for; the one that runs here if absent.")
+    ] = None,
 ) -> None:
     """Log a user in and print the access token, and nothing else."""
     settings = load_settings()
-    authority = TokenAuthority(open_keyring(settings), token_policy(settings))
+    keyring = open_keyring(settings)
+    policy = replace(token_policy(settings), issuer=find_issuer(settings, keyring, url))
     password = read_password(password_stdin)
 
     async def log_in(engine: AsyncEngine) -> tuple[User, Session]:
@@ -111,10 +117,15 @@ def token(
     account, session = run_with_engine(
         settings, log_in, lambda result: CommandEvent("token", "issued", f"user:{result[0].id}")
     )
+    typer.echo(issue_token(TokenAuthority(keyring, policy), account, session))
+
+
+def issue_token(authority: TokenAuthority, user: User, session: Session) -> str:
+    """Return an access token for the user's session."""
     issued = authority.issue(
-        subject=account.id, name=account.name, role=account.role, scopes=session.scopes, session_id=session.id
+        subject=user.id, name=user.name, role=user.role, scopes=session.scopes, session_id=session.id
     )
-    typer.echo(issued.access_token)
+    return issued.access_token
 
 
 def describe_user_event(outcome: str, **detail: str) -> DescribeEvent[User]:

@@ -20,6 +20,7 @@ from api.errors import (
     BadRequest,
     BodyTooLarge,
     CommandFailed,
+    DatabaseMissing,
     HeadTooLarge,
     HostNotAllowed,
     MissingFile,
@@ -87,6 +88,7 @@ NEVER_OVER_HTTP: frozenset[type[Exception]] = frozenset(
     {
         SettingsError,
         CommandFailed,
+        DatabaseMissing,
         auth.ClientExists,
         auth.ClientNotFound,
         auth.WeakSigningKey,

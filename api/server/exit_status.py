@@ -1,50 +1,60 @@
-"""How a process ends: its exit status, and one line on standard error for an expected error."""
+"""How a process ends: its exit status, and one line on standard error for each problem."""
 
 from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from api.errors import ApiError, SettingsError
+from api.errors import EXIT_INTERRUPTED, ApiError, SettingsError
 from auth.errors import AuthError
 from model.errors import ModelError
 from monitoring.errors import MonitoringError
+from monitoring.redaction import redact
 from storage.errors import DatabaseUnavailable, StorageError
 
-# What users, settings and the environment can cause. Anything else is a bug, and prints a traceback.
-EXPECTED_ERRORS = (ApiError, AuthError, ModelError, MonitoringError, StorageError, OSError)
+DEBUG_OPTION = "--debug"
+_CODED_ERRORS = (ApiError, AuthError, ModelError, MonitoringError, StorageError)
 
 
-def print_error(reason: Exception | str, status: int = 1) -> int:
+def describe_error(error: BaseException) -> tuple[str, Sequence[str]]:
+    """Return the error's code, and a sentence for each problem. An error of an unknown class is a bug."""
+    if isinstance(error, SettingsError):
+        return error.code, error.problems
+    if isinstance(error, _CODED_ERRORS):
+        return error.code, [_find_cause(error)]
+    if isinstance(error, OSError):
+        return "system_error", [f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"]
+    bug = f"{type(error).__name__}: {redact(str(error))}".rstrip(": ")
+    return "internal_error", [f"This is a bug ({bug}). Run the command again with {DEBUG_OPTION} to see where."]
+
+
+def print_error(reason: BaseException | str, status: int = 1) -> int:
     """Print the reason on standard error, one line for each problem; returns `status`."""
-    if isinstance(reason, OSError):
-        reason = f"{reason.strerror or reason}{f': {reason.filename}' if reason.filename else ''}"
-    for problem in reason.problems if isinstance(reason, SettingsError) else [_find_cause(reason)]:
+    for problem in [reason] if isinstance(reason, str) else describe_error(reason)[1]:
         print(f"error: {' '.join(problem.split())}", file=sys.stderr)
     return status
 
 
-def _find_cause(reason: BaseException | str) -> str:
+def _find_cause(reason: BaseException) -> str:
     """Return the sentence for the operator: that of the database's failure, if one has caused the error."""
-    cause = reason
-    while isinstance(cause, BaseException):
+    cause: BaseException | None = reason
+    while cause is not None:
         if isinstance(cause, DatabaseUnavailable) and cause.reason:
             return cause.reason
-        cause = cause.__cause__ or ""
+        cause = cause.__cause__
     return str(reason)
 
 
 def run_to_exit_status(action: Callable[[], int]) -> int:
-    """Run the whole work of a process; returns its exit status, prints every error and raises none."""
+    """Run the whole work of a forked process; returns its exit status, prints every error and raises none."""
     try:
         return action()
-    except EXPECTED_ERRORS as error:
-        return print_error(error)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     except KeyboardInterrupt:
-        return 130
-    except BaseException:
-        traceback.print_exc()
-        return 1
+        return EXIT_INTERRUPTED
+    except BaseException as error:
+        if DEBUG_OPTION in sys.argv:  # of the command whose process was forked
+            traceback.print_exc()
+        return print_error(error)

@@ -24,6 +24,6 @@ def bind_listeners(host: str, port: int, setting: str) -> list[socket.socket]:
         for listener in bound:
             listener.close()
         if error.errno == errno.EADDRINUSE:
-            raise SettingsError(f"Port {port} is already in use. Choose another with {setting}=.") from None
+            raise SettingsError(f"Port {port} is already in use. Choose another with {setting}=") from None
         raise SettingsError(f"{setting}: cannot listen on {host}, port {port}: {error.strerror}.") from None
     return bound

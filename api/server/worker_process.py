@@ -58,7 +58,7 @@ def fork(action: Callable[[], int], closing: Sequence[int] = ()) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     # Until the child has its own handlers, a signal to it would run those of the parent.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         pid = os.fork()
         if pid:
@@ -76,7 +76,7 @@ def fork(action: Callable[[], int], closing: Sequence[int] = ()) -> int:
             drain_standard_streams()
             os._exit(status)
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 @contextmanager

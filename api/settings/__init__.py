@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from api.settings.gateway import Environment, Settings
+from api.settings.home import INSTALLATION, home_folder, sqlite_file
 from api.settings.loading import child_environment, load_settings
 
-__all__ = ["Environment", "Settings", "child_environment", "load_settings"]
+__all__ = [
+    "INSTALLATION",
+    "Environment",
+    "Settings",
+    "child_environment",
+    "home_folder",
+    "load_settings",
+    "sqlite_file",
+]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from api.settings.fields import SettingsGroup
+from api.settings.home import HomePath
 from auth.certificate_subjects import read_subject
 from auth.login.data_keys import is_data_key
 from auth.principal import Role, Scope
@@ -43,7 +43,7 @@ class IssuerSettings(SettingsGroup):
 class AuthSettings(SettingsGroup):
     signing_algorithm: Literal["ES256", "HS256"] = "ES256"
     signing_key: SecretStr | None = None
-    signing_key_file: Path | None = None
+    signing_key_file: HomePath | None = None
     data_key: SecretStr | None = None
     issuer: str | None = None
     audience: str = "atalaya"

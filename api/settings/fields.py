@@ -6,8 +6,8 @@ from pydantic import BaseModel, ConfigDict
 
 
 class SettingsGroup(BaseModel):
-    # Forbids unknown names, so that a mistyped setting is an error.
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Forbids unknown names, so that a mistyped setting is an error. Defaults are validated: relative paths need it.
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
 def split_commas(value: object) -> object:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -14,6 +13,7 @@ from api.errors import SettingsError
 from api.http.host_names import host_name
 from api.settings.auth import AuthSettings
 from api.settings.fields import split_commas
+from api.settings.home import HomePath, resolve_database_url
 from api.settings.limits import LimitSettings
 from api.settings.model import ModelSettings
 from api.settings.records import LedgerSettings, MonitoringSettings
@@ -26,11 +26,9 @@ class Environment(StrEnum):
 
 
 class Settings(BaseSettings):
-    """Read from the environment, else from `.env` in the working directory, else the defaults below."""
+    """Read from the environment, else from the file that `load_settings` names, else the defaults below."""
 
-    model_config = SettingsConfigDict(
-        env_file=".env", env_nested_delimiter="__", extra="ignore", frozen=True, env_ignore_empty=True
-    )
+    model_config = SettingsConfigDict(env_nested_delimiter="__", extra="ignore", frozen=True, env_ignore_empty=True)
 
     environment: Environment = Environment.DEVELOPMENT
     port: int = Field(8000, ge=0, le=65535)
@@ -45,20 +43,25 @@ class Settings(BaseSettings):
     # Longer than the idle time-outs of usual load balancers (60 s), which would otherwise reuse a closed connection.
     keep_alive_seconds: int = Field(75, ge=1, le=3600)
     # The directory that the workers of one machine share. The gateway sets it for its own workers.
-    atalaya_shared: Path | None = None
+    atalaya_shared: HomePath | None = None
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
-    tls_client_ca: Path | None = None
+    tls_certificate: HomePath | None = None
+    tls_key: HomePath | None = None
+    tls_client_ca: HomePath | None = None
     railway_public_domain: str | None = None
     railway_private_domain: str | None = None
-    auth: AuthSettings = AuthSettings()
-    model: ModelSettings = ModelSettings()
-    limits: LimitSettings = LimitSettings()
-    monitoring: MonitoringSettings = MonitoringSettings()
-    ledger: LedgerSettings = LedgerSettings()
+    auth: AuthSettings = Field(default_factory=AuthSettings)
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    limits: LimitSettings = Field(default_factory=LimitSettings)
+    monitoring: MonitoringSettings = Field(default_factory=MonitoringSettings)
+    ledger: LedgerSettings = Field(default_factory=LedgerSettings)
 
     _split_hosts = field_validator("allowed_hosts", mode="before")(split_commas)
+
+    @field_validator("database_url")
+    @classmethod
+    def _resolve_database(cls, value: SecretStr) -> SecretStr:
+        return SecretStr(resolve_database_url(value.get_secret_value()))
 
     @field_validator("redis_url")
     @classmethod

@@ -10,12 +10,16 @@ from pydantic import ValidationError
 
 from api.errors import SettingsError
 from api.settings.gateway import Settings
+from api.settings.home import home_folder
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the settings. Raises SettingsError with one line that names the invalid setting, but not its value."""
+    """Read the settings from the environment, else from .env in the home.
+
+    Raises SettingsError with one line that names the invalid setting, but not its value.
+    """
     try:
-        return Settings(**overrides)
+        return Settings(_env_file=home_folder() / ".env", **overrides)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
         name = "__".join(str(part) for part in first["loc"]).upper()

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from api.settings.fields import SettingsGroup
+from api.settings.home import resolve_model_url, resolve_program
 
 
 class ModelSettings(SettingsGroup):
-    url: str = "onnx://artifacts/efficientnetb0-v1.0"
+    url: Annotated[str, AfterValidator(resolve_model_url)] = "onnx://artifacts/efficientnetb0-v1.0"
     workers: int | None = Field(None, ge=1, le=64)
     queue_limit: int = Field(64, ge=0, le=10_000)
     queue_seconds: float = Field(2.0, gt=0, le=60)
     deadline_seconds: float = Field(30.0, gt=0, le=300)
     memory_megabytes: int | None = Field(None, ge=1, le=1_000_000)
-    keras_python: str | None = None
+    keras_python: Annotated[str, AfterValidator(resolve_program)] | None = None

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 
 from api.settings.fields import SettingsGroup
+from api.settings.home import HomePath
 
 
 class MonitoringSettings(SettingsGroup):
@@ -17,5 +18,5 @@ class LedgerSettings(SettingsGroup):
     enabled: bool = True
     signing_key: SecretStr | None = None
     keep_days: int = Field(3650, ge=1, le=36_500)
-    spool_folder: Path = Path("var/spool")
+    spool_folder: HomePath = Path("var/spool")
     spool_megabytes: int = Field(64, ge=1, le=100_000)

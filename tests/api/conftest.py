@@ -13,13 +13,12 @@ from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from api.commands.database import run_with_accounts
 from api.settings import Settings
 from auth.principal import Role
 from auth.tokens.jws import generate_signing_key
 from monitoring.chains.signing import new_private_key
+from tests.support.gateway import PASSWORD, create_database
 
-PASSWORD = "correct horse battery"
 MakeClient = Callable[..., TestClient]
 LogIn = Callable[..., dict[str, str]]
 
@@ -28,7 +27,7 @@ LogIn = Callable[..., dict[str, str]]
 def seeded_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated database with users; tests copy it, so that the passwords are hashed only once."""
     path = tmp_path_factory.mktemp("seed") / "gateway.db"
-    run_with_accounts(Settings(_env_file=None, database_url=f"sqlite:///{path}"), _add_users)
+    create_database(f"sqlite:///{path}", ana=Role.CLIENT, olga=Role.OPERATOR)
     return path
 
 
@@ -89,8 +88,3 @@ def bearer(client: TestClient, log_in: LogIn) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def sample() -> bytes:
     return (Path(__file__).parents[2] / "samples" / "yellowstone_forest.jpg").read_bytes()
-
-
-async def _add_users(accounts: Any) -> None:
-    for name, role in (("ana", Role.CLIENT), ("olga", Role.OPERATOR)):
-        await accounts.add(name, role, PASSWORD)

@@ -33,7 +33,7 @@ def test_help_loads_no_framework(arguments: list[str]) -> None:
 
 def test_allocator_is_configured_before_numpy() -> None:
     """Importing `serve` and its processes loads neither NumPy, nor the application, nor a database library."""
-    code = "import api.commands.serve, api.commands.gateway"
+    code = "import api.commands.gateway.serve, api.commands.gateway.processes"
     assert loaded_by(code, "numpy", "PIL", "onnxruntime", "sqlalchemy", "fastapi") == set()
 
 

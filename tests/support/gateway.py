@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,10 @@ from typing import Any
 
 import httpx
 
+from api.commands.database import run_with_accounts
+from api.settings import Settings
+from auth.accounts.service import AccountService
+from auth.principal import Role
 from auth.tokens.jws import generate_signing_key
 from monitoring.chains.signing import new_private_key
 from tests.support import processes
@@ -210,6 +215,7 @@ def make_gateway(folder: Path, **changes: str) -> Gateway:
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     environment = {
         **inherited,
+        "ATALAYA_HOME": str(folder),
         "PORT": str(free_port()),
         "METRICS_PORT": str(free_port()),
         "DATABASE_URL": f"sqlite:///{folder}/gateway.db",
@@ -220,10 +226,19 @@ def make_gateway(folder: Path, **changes: str) -> Gateway:
         "DRAIN_SECONDS": "0",
         **changes,
     }
-    gateway = Gateway(folder, environment)
-    gateway.add_user("ana")
-    gateway.add_user("olga", "operator")
-    return gateway
+    with ThreadPoolExecutor(1) as thread:  # the caller's thread may have an event loop
+        thread.submit(create_database, environment["DATABASE_URL"], ana=Role.CLIENT, olga=Role.OPERATOR).result()
+    return Gateway(folder, environment)
+
+
+def create_database(url: str, **users: Role) -> None:
+    """Create a database with users whose password is PASSWORD."""
+
+    async def add_users(accounts: AccountService) -> None:
+        for name, role in users.items():
+            await accounts.add(name, role, PASSWORD)
+
+    run_with_accounts(Settings(_env_file=None, database_url=url), add_users, create=True)
 
 
 @contextmanager

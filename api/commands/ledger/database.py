@@ -7,23 +7,20 @@ from contextlib import contextmanager
 
 from sqlalchemy import Connection
 
-from api.commands.database import run_with_engine
-from api.errors import CommandFailed
+from api.commands.database import check_database_exists, run_with_engine
 from api.settings import Settings
 from auth.accounts.store import UserStore
 from monitoring.ledger.transactions import ledger_errors
-from storage.engine import open_blocking_engine, sqlite_path
+from storage.engine import open_blocking_engine
 
 _STATEMENT_TIMEOUT_S = 3600  # streaming a large ledger takes long
 
 
 @contextmanager
 def open_snapshot(settings: Settings) -> Iterator[Connection]:
-    """Open one snapshot of the database, for streaming beside writers. Raises LedgerUnavailable, CommandFailed."""
+    """Open one snapshot of the database, for streaming beside writers. Raises LedgerUnavailable, DatabaseMissing."""
     url = settings.database_url.get_secret_value()
-    path = sqlite_path(url)
-    if path is not None and not path.exists():  # SQLite would create it
-        raise CommandFailed(f"DATABASE_URL: the file {path} does not exist.")
+    check_database_exists(url)
     engine = open_blocking_engine(url, _STATEMENT_TIMEOUT_S)
     try:
         # SQLite's transactions always see one snapshot.

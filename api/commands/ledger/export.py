@@ -18,8 +18,8 @@ import typer
 from api.commands.database import CommandEvent, record_event, run_with_engine
 from api.commands.ledger.database import find_subject, open_snapshot
 from api.commands.ledger.verify import NO_PARQUET
+from api.commands.options.times import parse_time
 from api.commands.output import JsonFlag, print_json, progress_bar
-from api.commands.times import parse_time
 from api.errors import CommandFailed
 from api.settings import Settings, load_settings
 from monitoring.chains.timestamps import format_timestamp

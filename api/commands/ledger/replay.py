@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.commands.database import run_with_engine
 from api.commands.output import JsonFlag, print_json
 from api.errors import CommandFailed
-from api.settings import Settings, load_settings
+from api.settings import INSTALLATION, Settings, home_folder, load_settings
 from monitoring.errors import PredictionNotFound
 from monitoring.ledger.entries import EntryWithPayload
 from monitoring.ledger.payloads import find_payload_problem
@@ -79,9 +79,11 @@ def _read_recorded(settings: Settings, prediction_id: str) -> EntryWithPayload:
 
 
 def _find_models(settings: Settings) -> Iterator[Path]:
-    """Yield the folders where a model may be: the configured one, those beside it, and those in artifacts/."""
+    """Yield the folders where a model may be: the configured one, those beside it, and those in
+    artifacts/ of the home and of the installation."""
     scheme, _, folder = settings.model.url.partition("://")
     if scheme == "onnx":
         yield Path(folder)
         yield from sorted(Path(folder).resolve().parent.glob("*"))
-    yield from sorted(Path("artifacts").glob("*"))
+    for root in (home_folder(), INSTALLATION):
+        yield from sorted((root / "artifacts").glob("*"))

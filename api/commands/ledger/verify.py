@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from api.commands.anchors import parse_anchor
 from api.commands.ledger.database import open_snapshot
+from api.commands.options.anchors import parse_anchor
 from api.commands.output import JsonFlag, print_json
 from api.errors import CommandFailed
 from api.settings import load_settings

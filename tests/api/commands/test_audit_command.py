@@ -16,8 +16,8 @@ import pytest
 
 from api.cli import run
 from auth.tokens.jws import generate_signing_key
+from tests.support.gateway import PASSWORD, create_database
 
-PASSWORD = "correct horse battery"
 ME = f"cli:{pwd.getpwuid(os.getuid()).pw_name}"
 
 Command = Callable[..., str]
@@ -28,6 +28,7 @@ Run = Callable[..., Any]
 def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     """A function that runs a command in an empty folder and returns its exit status and its output."""
     monkeypatch.chdir(tmp_path)
+    create_database(f"sqlite:///{tmp_path}/var/atalaya.db")
     monkeypatch.setenv("AUTH__SIGNING_KEY_FILE", str(tmp_path / "keys.pem"))
     (tmp_path / "keys.pem").write_text(generate_signing_key("ES256"))
 

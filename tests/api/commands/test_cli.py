@@ -14,8 +14,8 @@ from PIL import Image
 
 from api.cli import run
 from auth.tokens.jws import generate_signing_key
+from tests.support.gateway import PASSWORD, create_database
 
-PASSWORD = "correct horse battery"
 Command = Callable[..., int]
 
 
@@ -23,6 +23,7 @@ Command = Callable[..., int]
 def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
     """Run a command in an empty directory, with the stub back end and a signing key."""
     monkeypatch.chdir(tmp_path)
+    create_database(f"sqlite:///{tmp_path}/var/atalaya.db")
     monkeypatch.setenv("MODEL__URL", "stub://")
     monkeypatch.setenv("AUTH__SIGNING_KEY", generate_signing_key("ES256"))
 

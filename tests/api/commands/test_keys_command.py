@@ -11,8 +11,8 @@ import pytest
 
 from api.cli import run
 from auth.tokens.jws import generate_signing_key
+from tests.support.gateway import PASSWORD, create_database
 
-PASSWORD = "correct horse battery"
 Command = Callable[..., int]
 Capture = pytest.CaptureFixture[str]
 
@@ -21,6 +21,7 @@ Capture = pytest.CaptureFixture[str]
 def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Capture) -> Command:
     """Run a command in a folder whose database has the user `ana`."""
     monkeypatch.chdir(tmp_path)
+    create_database(f"sqlite:///{tmp_path}/var/atalaya.db")
     monkeypatch.setenv("AUTH__SIGNING_KEY", generate_signing_key("ES256"))
     monkeypatch.setattr("sys.stdin", io.StringIO(PASSWORD))
     assert run(["users", "add", "ana", "--role", "client", "--password-stdin"]) == 0

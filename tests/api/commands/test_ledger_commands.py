@@ -43,7 +43,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: s
     async def add(accounts: Any) -> None:
         await accounts.add("ana", Role.CLIENT, "correct horse battery")
 
-    run_with_accounts(settings, add)
+    run_with_accounts(settings, add, create=True)
     ids, engine = MonotonicIds(), open_blocking_engine(database_url)
     store = LedgerStore(engine.execution_options(**WRITING), Signer(settings.ledger_key()))
     chain = Chain(ids.new())
@@ -242,11 +242,14 @@ def test_an_empty_ledger_is_reported(ledger: Run, tmp_path: Path, monkeypatch: p
     """An empty ledger is reported as such; a missing file and missing tables are errors."""
     monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/new.db")
     status, _, err = ledger("verify")
-    assert (status, err) == (1, f"error: DATABASE_URL: the file {tmp_path}/new.db does not exist.\n")
+    assert (status, err) == (
+        1,
+        f"error: There is no database at {tmp_path}/new.db. Run `atalaya db init` to create it.\n",
+    )
     assert not (tmp_path / "new.db").exists()
     (tmp_path / "new.db").touch()
     assert ledger("verify")[0] == 1
-    run_with_accounts(Settings(_env_file=None), migrate_only)
+    run_with_accounts(Settings(_env_file=None), migrate_only, create=True)
     status, out, _ = ledger("verify")
     assert (status, "The ledger is empty" in out) == (0, True)
     assert sqlite3.connect(tmp_path / "new.db").execute("SELECT count(*) FROM ledger_entries").fetchone() == (0,)

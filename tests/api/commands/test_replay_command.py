@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 
 from api.cli import run
 from api.settings import Settings
+from tests.support.gateway import create_database
 
 Replay = Callable[..., tuple[int, str, str]]
 
@@ -36,6 +37,7 @@ def replay(
 ) -> Replay:
     """A function that runs the command beside the gateway and returns its exit status and its output."""
     monkeypatch.chdir(tmp_path)
+    create_database(f"sqlite:///{tmp_path}/var/atalaya.db")
     monkeypatch.setenv("DATABASE_URL", settings.database_url.get_secret_value())
     monkeypatch.setenv("MODEL__URL", "stub://")
     capsys.readouterr()

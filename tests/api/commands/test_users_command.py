@@ -20,8 +20,8 @@ from auth.accounts.store import UserStore
 from auth.login.data_keys import new_data_key
 from auth.tokens.jws import generate_signing_key
 from storage.engine import open_engine
+from tests.support.gateway import PASSWORD, create_database
 
-PASSWORD = "correct horse battery"
 Command = Callable[..., tuple[int, str, str]]
 
 
@@ -29,6 +29,7 @@ Command = Callable[..., tuple[int, str, str]]
 def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Command:
     """Run a command in an empty folder; returns its status and what it printed. The user `ana` exists."""
     monkeypatch.chdir(tmp_path)
+    create_database(f"sqlite:///{tmp_path}/users.db")
     monkeypatch.setenv("AUTH__SIGNING_KEY", generate_signing_key("ES256"))
     monkeypatch.setenv("AUTH__DATA_KEY", new_data_key())
     monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/users.db")

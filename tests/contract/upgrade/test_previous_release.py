@@ -158,7 +158,9 @@ def test_the_audit_log_verifies(atalaya: Atalaya) -> None:
 def test_the_database_is_current(settings: Settings, tmp_path: Path) -> None:
     """The tables of release 0.1.0 are those that this release's migrations make."""
     fresh = tmp_path / "fresh.db"
-    run_with_engine(settings.model_copy(update={"database_url": SecretStr(f"sqlite:///{fresh}")}), migrated)
+    run_with_engine(
+        settings.model_copy(update={"database_url": SecretStr(f"sqlite:///{fresh}")}), migrated, create=True
+    )
     restore(RELEASE / "database.sql", tmp_path / "copy.db")
     assert schema(tmp_path / "copy.db") == schema(fresh)
 

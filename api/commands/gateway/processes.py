@@ -47,6 +47,17 @@ class Listeners:
     requests: list[socket.socket]
     metrics: socket.socket | None
 
+    @property
+    def port(self) -> int:
+        port: int = self.requests[0].getsockname()[1]
+        return port
+
+    def local_url(self, scheme: str) -> str:
+        """The URL at which this machine reaches the first of the sockets."""
+        address: str = self.requests[0].getsockname()[0]
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104  (compared, not bound)
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
+
 
 def open_listeners(settings: Settings, host: str, port: int) -> Listeners:
     """Raises SettingsError."""
@@ -118,6 +129,7 @@ def _prepare_database(settings: Settings) -> None:
         settings,
         lambda accounts: accounts.bootstrap_admin(),
         lambda created: CommandEvent("user", "created") if created else None,
+        create=True,
     )
     if password is not None:
         # Printed rather than logged, because logs are stored.

@@ -6,22 +6,23 @@ import gc
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from api.commands.gateway import open_listeners, serve_in_one_process, serve_with_workers
+from api.commands.gateway.processes import Listeners, open_listeners, serve_in_one_process, serve_with_workers
+from api.commands.gateway.running import RunningGateway, announce
 from api.production import check_keys
 from api.server.allocator import limit_memory_use
 from api.server.tls import server_context
-from api.settings import load_settings
+from api.settings import Settings, load_settings
 from monitoring.logs import configure_logging
 from monitoring.queued_output import queue_standard_streams
 
 
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int | None, typer.Option(help="Port; $PORT, or 8000, if absent.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; $PORT, or 8000, if absent.", min=0, max=65535)] = None,
     tls_certificate: Annotated[Path | None, typer.Option(help="Use TLS with this certificate (PEM).")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="The certificate's private key.")] = None,
     tls_client_ca: Annotated[Path | None, typer.Option(help="Accept client certificates of this CA.")] = None,
@@ -32,13 +33,22 @@ def serve(
     # uvicorn shuts down and then raises the signal again; a requested stop exits with 0.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     paths = {"tls_certificate": tls_certificate, "tls_key": tls_key, "tls_client_ca": tls_client_ca}
-    options = {name: path for name, path in paths.items() if path is not None}
+    # Unlike those in the settings, paths on the command line are relative to the working directory.
+    options: dict[str, Any] = {name: path.absolute() for name, path in paths.items() if path is not None}
+    options |= {} if port is None else {"port": port}
     settings = load_settings(**options)
+    listeners = open_listeners(settings, host, settings.port)
+    return serve_on(settings, options, listeners)
+
+
+def serve_on(settings: Settings, options: dict[str, Any], listeners: Listeners) -> int:
+    """Serve on bound sockets; returns the exit status. `options` are the settings from the command line."""
     configure_logging(settings.log_level)
     check_keys(settings)
     server_context(settings)  # reports unusable files now; each process makes its own context later
-    listeners = open_listeners(settings, host, settings.port if port is None else port)
     gc.disable()  # until everything is imported and open: hardly any of it is garbage
-    if settings.web_concurrency > 1:
-        return serve_with_workers(settings, options, listeners)
-    return serve_in_one_process(settings, listeners)
+    url = listeners.local_url("https" if settings.tls_certificate else "http")
+    with announce(RunningGateway(url, settings.issuer), listeners.port):
+        if settings.web_concurrency > 1:
+            return serve_with_workers(settings, options, listeners)
+        return serve_in_one_process(settings, listeners)

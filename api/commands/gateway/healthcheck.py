@@ -1,0 +1,70 @@
+"""`atalaya healthcheck`: whether the local gateway is ready, for containers and scripts."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import typer
+
+from api.commands.gateway.running import find_gateway
+from api.commands.output import JsonFlag, print_json
+from api.errors import CommandFailed
+from api.settings import load_settings
+
+_TIMEOUT_S = 3.0
+
+
+def healthcheck(
+    url: Annotated[str | None, typer.Option(help="The gateway; the one that runs here if absent.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Check that the gateway is ready. Exit status 0 if it is, 1 if not."""
+    url = url or _find_url()
+    try:
+        status, readiness = _get_readiness(url)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise CommandFailed(f"The gateway at {url} does not respond: {error}.") from None
+    if as_json:
+        print_json(readiness)
+    if status != http.HTTPStatus.OK:
+        checks = readiness.get("checks", {})
+        states = ", ".join(f"{name} {state}" for name, state in checks.items() if state != "ok")
+        raise CommandFailed(f"The gateway at {url} is {readiness.get('status', 'not ready')}. {states}")
+    if not as_json:
+        typer.echo(f"The gateway at {url} is ready.")
+
+
+def _find_url() -> str:
+    settings = load_settings()
+    running = find_gateway(settings.port)
+    scheme = "https" if settings.tls_certificate else "http"
+    return running.url if running else f"{scheme}://127.0.0.1:{settings.port}"
+
+
+def _get_readiness(url: str) -> tuple[int, dict[str, Any]]:
+    """Return the status and the body of /readyz. Raises OSError, ValueError, HTTPException."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or parts.hostname is None:
+        raise ValueError("this is not an http:// or https:// URL")
+    if parts.scheme == "https":
+        # The certificate names the public host. Nothing secret is sent.
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+            parts.hostname, parts.port, timeout=_TIMEOUT_S, context=context
+        )
+    else:
+        connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=_TIMEOUT_S)
+    try:
+        connection.request("GET", "/readyz")
+        response = connection.getresponse()
+        body = json.loads(response.read())
+    finally:
+        connection.close()
+    if not isinstance(body, dict):
+        raise ValueError("/readyz is not a JSON object")
+    return response.status, body

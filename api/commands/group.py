@@ -1,0 +1,183 @@
+"""The list of commands, and how one is run: its options for all commands, its errors and its exit status.
+
+Only the module of the chosen command is imported. `COMMANDS` holds the line that `atalaya --help` shows for each
+command, so printing it loads no web framework, database or model library, and command modules import at the top
+like any other module (`serve` is the exception, and says why).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from importlib import import_module
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from api.errors import EXIT_INTERRUPTED, CommandFailed
+from api.server.exit_status import DEBUG_OPTION, describe_error, print_error
+
+# name -> where its function or Typer group is, and its help
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "serve": ("api.commands.gateway.serve:serve", "Serve predictions until SIGINT or SIGTERM."),
+    "demo": ("api.commands.gateway.demo:demo", "Start a gateway and make one authenticated prediction."),
+    "healthcheck": ("api.commands.gateway.healthcheck:healthcheck", "Check that the local gateway is ready."),
+    "token": ("api.commands.users:token", "Log a user in and print the access token."),
+    "classify": ("api.commands.client:classify", "Classify local images with a running gateway."),
+    "predict": ("api.commands.local:predict", "Classify local images without a gateway."),
+    "evaluate": ("api.commands.local:evaluate", "Evaluate a model on labelled images."),
+    "train": ("api.commands.keras:train", "Fine-tune EfficientNetB0 on labelled aerial images."),
+    "export": ("api.commands.keras:export", "Convert a .keras file to ONNX and verify that both predict the same."),
+    "users": ("api.commands.users:app", "Add, list, change and disable users."),
+    "clients": ("api.commands.clients:app", "Add, list and disable OAuth clients."),
+    "keys": ("api.commands.keys:app", "Create, list, rotate and revoke API keys; rotate the signing key."),
+    "secrets": ("api.commands.secrets:app", "Generate the secrets that a gateway needs."),
+    "db": ("api.commands.db:app", "Create the database, or update its tables."),
+    "audit": ("api.commands.audit:app", "Print, verify, export and prune the audit log."),
+    "ledger": ("api.commands.ledger:app", "Verify, reproduce, export, prune and erase recorded predictions."),
+}
+
+JSON_PRINTED = ContextVar("json_printed", default=False)
+"""Whether the running command's JSON document is already on standard output."""
+
+_BROKEN_PIPE = 141  # as shells report a process that SIGPIPE has ended
+
+
+class _LazyCommand(TyperCommand):
+    """Stands in the list of commands, and imports the real command once it is chosen."""
+
+    def __init__(self, name: str, target: str, help_line: str) -> None:
+        super().__init__(name, help=help_line, short_help=help_line, rich_markup_mode=None)
+        self._target = target
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any | None = None, **extra: Any) -> Any:
+        """Make the context of the real command: the group then invokes that context's command."""
+        command = self._load()
+        # From here on Ctrl-C lets the command clean up; until here it ends the process at once.
+        if signal.getsignal(signal.SIGINT) not in (signal.default_int_handler, signal.SIG_IGN):
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        return command.make_context(info_name, args, parent, **extra)
+
+    def _load(self) -> Any:
+        module, _, attribute = self._target.partition(":")
+        target = getattr(import_module(module), attribute)
+        app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+        app.callback()(_nothing)  # with a callback, one command still makes a group
+        if isinstance(target, typer.Typer):
+            app.add_typer(target, name=self.name, help=self.help)
+        else:
+            app.command(self.name, help=self.help)(target)
+        return typer.main.get_group(app).commands[self.name or ""]
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Run one command; returns the exit status, prints every error and raises none but SystemExit."""
+    JSON_PRINTED.set(False)
+    debug, as_json = (_has_option(arguments, option) for option in (DEBUG_OPTION, "--json"))
+    try:
+        status = _invoke(_remove_option(arguments, DEBUG_OPTION))
+        sys.stdout.flush()
+    except SystemExit:
+        raise
+    except BaseException as error:
+        if debug:
+            traceback.print_exc()
+        return _report(error, as_json and not JSON_PRINTED.get())
+    return status
+
+
+def _invoke(arguments: list[str]) -> int:
+    """Run one command; returns its exit status."""
+    try:
+        with _root_group().make_context("atalaya", arguments) as context:
+            status = context.command.invoke(context)
+    except typer.Exit as end:
+        return end.exit_code
+    return status if isinstance(status, int) else 0
+
+
+def _root_group() -> TyperGroup:
+    app = typer.Typer(
+        help="A secured prediction gateway for aerial images.",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_read_common_options)
+    group = typer.main.get_group(app)
+    group.commands.update({name: _LazyCommand(name, *entry) for name, entry in COMMANDS.items()})
+    return group
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
+        typer.echo(f"atalaya {version('atalaya')}")
+        raise typer.Exit
+
+
+def _read_common_options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    _debug: Annotated[
+        bool, typer.Option(DEBUG_OPTION, help="Show the traceback of an error; allowed after the command, too.")
+    ] = False,
+) -> None:
+    """Declares the options for `--help`; `run_command` reads --debug."""
+
+
+def _has_option(arguments: Sequence[str], option: str) -> bool:
+    return option in arguments[: arguments.index("--")] if "--" in arguments else option in arguments
+
+
+def _remove_option(arguments: Sequence[str], option: str) -> list[str]:
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return [*(argument for argument in arguments[:end] if argument != option), *arguments[end:]]
+
+
+def _report(error: BaseException, as_json: bool) -> int:
+    """Print the error, and for a failed command that should print JSON a document; returns the exit status."""
+    if _is_caused_by(error, KeyboardInterrupt):
+        return EXIT_INTERRUPTED
+    if isinstance(error, BrokenPipeError):
+        # The reader of the output has what it wanted. Python would report the closed pipe again when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+    if isinstance(error, typer.TyperException):
+        return _print_usage_error(error)
+    if _is_caused_by(error, EOFError):
+        error = CommandFailed("The command needs an input that standard input does not have. Run it in a terminal.")
+    elif isinstance(error, typer.Abort):
+        error = CommandFailed("Nothing was changed, because the confirmation was declined.")
+    if as_json:
+        code, problems = describe_error(error)
+        print(json.dumps({"error": {"code": code, "detail": " ".join(problems)}}, indent=2))
+    return print_error(error)
+
+
+def _print_usage_error(error: typer.TyperException) -> int:
+    message = error.format_message()
+    if message.startswith("Usage:"):  # the command line names no command, and the error holds the help
+        print(message, file=sys.stderr)
+        return error.exit_code
+    return print_error(message, error.exit_code)
+
+
+def _is_caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:
+    """Whether an error of that kind led to `error`: libraries replace KeyboardInterrupt by errors of their own."""
+    while error is not None:
+        if isinstance(error, kind):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _nothing() -> None: ...

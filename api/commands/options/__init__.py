@@ -1,0 +1,1 @@
+"""Values that command-line options take."""

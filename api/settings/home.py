@@ -1,0 +1,63 @@
+"""The home: the folder with .env, var/ and the model, whatever folder a command is started in."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from api.errors import SettingsError
+
+INSTALLATION = Path(__file__).resolve().parents[2]
+_SQLITE = ("sqlite", "sqlite+aiosqlite")
+
+
+def home_folder() -> Path:
+    """ATALAYA_HOME, else the folder that the code is installed from; relative paths in settings start there.
+
+    A copy of the code in site-packages has no such folder, so the working directory takes its part. Raises
+    SettingsError.
+    """
+    configured = os.environ.get("ATALAYA_HOME")
+    if configured:
+        folder = Path(configured).expanduser().absolute()
+        if not folder.is_dir():
+            raise SettingsError(f"ATALAYA_HOME: {folder} is not a folder. Create it, or correct the setting.")
+        return folder
+    return INSTALLATION if (INSTALLATION / "pyproject.toml").is_file() else Path.cwd()
+
+
+def resolve_path(path: Path) -> Path:
+    return home_folder() / path
+
+
+def resolve_database_url(url: str) -> str:
+    """Make the path of an SQLite file absolute."""
+    path = sqlite_file(url)
+    return url if path is None else f"{url.partition('///')[0]}///{home_folder() / path}"
+
+
+def sqlite_file(url: str) -> Path | None:
+    """Return the path in an SQLite URL, or None for another database and for one in memory."""
+    scheme, separator, path = url.partition(":///")
+    in_file = scheme in _SQLITE and separator and path and not path.startswith((":memory:", "file:", "?"))
+    return Path(path) if in_file else None
+
+
+def resolve_model_url(url: str) -> str:
+    """Make the path of an artefact folder absolute. A home without that folder uses the installation's."""
+    scheme, separator, folder = url.partition("://")
+    if scheme == "stub" or not folder:
+        return url
+    candidates = (home_folder() / folder, INSTALLATION / folder)
+    return f"{scheme}{separator}{next((path for path in candidates if path.is_dir()), candidates[0])}"
+
+
+def resolve_program(name: str) -> str:
+    """Make the path of a program absolute; a mere name is looked up in PATH."""
+    return str(home_folder() / name) if "/" in name else name
+
+
+HomePath = Annotated[Path, AfterValidator(resolve_path)]
