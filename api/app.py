@@ -18,6 +18,7 @@ from api.http.head_requests import HeadAsGet
 from api.http.middleware import Observe
 from api.http.oauth_forms import FORM_PATHS
 from api.http.openapi import install_openapi
+from api.http.problems import document_problems
 from api.http.proxies import AllowedHosts, TrustedProxies
 from api.http.uploads import IMAGE_PATHS
 from api.lifespan import make_lifespan
@@ -25,9 +26,10 @@ from api.prediction.admission import MAX_BODY_BYTES
 from api.production import check_keys
 from api.rate_limits.fallback import make_windows
 from api.rate_limits.limiter import CallerLimits, limit_handler
-from api.routes import audit, health, history, keys, me, oauth, usage, users
+from api.routes import audit, health, history, keys, me, usage, users
 from api.routes.auth import auth_router
 from api.routes.metrics import metrics_router
+from api.routes.oauth import oauth_router
 from api.routes.predictions import predictions_router
 from api.services.capacity import count_inference_threads
 from api.services.signing_keys import open_keyring
@@ -58,7 +60,7 @@ def create_app(
     reporter, draining = reporter or NullReporter(), draining or Draining()
     open_model = open_model or partial(open_warm, settings.model.url, count_inference_threads(settings))
     metrics = Metrics(registry)
-    limits = CallerLimits(make_windows(settings, metrics))
+    limits = CallerLimits(make_windows(settings, metrics), settings.limits.requests)
     app = FastAPI(
         title="Atalaya",
         summary="A secured prediction gateway: the land use in an aerial image.",
@@ -78,14 +80,10 @@ def create_app(
     app.include_router(predictions_router(limits, settings.limits.predict))
     app.include_router(health.router)
     app.include_router(auth_router(limits, settings.limits.token))
-    app.include_router(oauth.router)
-    app.include_router(history.router)
-    app.include_router(me.router)
-    app.include_router(usage.router)
-    app.include_router(audit.router)
-    app.include_router(users.router)
-    app.include_router(keys.router)
-    app.include_router(metrics_router(shown or registry))
+    app.include_router(oauth_router(limits, settings.limits.requests))
+    for router in (history.router, me.router, usage.router, audit.router, users.router, keys.router):
+        app.include_router(router, responses=document_problems(429))  # their requests count towards LIMITS__REQUESTS
+    app.include_router(metrics_router(shown or registry), responses=document_problems(429))
     return app
 
 

@@ -94,16 +94,25 @@ class Caller(OAuth2PasswordBearer):
     """A dependency that returns the principal, after checking that it holds `scope` if one is given.
 
     One dependency does both, because FastAPI needs more time for a dependency than this does to check a known token.
-    The principal is authenticated once per request, however many dependencies ask for it.
+    The principal is authenticated once per request, however many dependencies ask for it, and the request counts
+    towards the principal's rate of LIMITS__REQUESTS, unless the route has `own_limit`.
     """
 
-    def __init__(self, scope: Scope | None = None) -> None:
+    def __init__(self, scope: Scope | None = None, *, own_limit: bool = False) -> None:
         super().__init__("/auth/token", scheme_name="OAuth2PasswordBearer", scopes=dict.fromkeys(Scope, ""))
         self._scope = scope
+        self._own_limit = own_limit
 
     async def __call__(self, request: Request) -> Principal:  # type: ignore[override]  # the base class returns a string
-        """Raises MissingCredentials, InvalidToken, InsufficientScope, IssuerUnavailable, DatabaseUnavailable."""
-        principal = getattr(request.state, "principal", None) or await _authenticate(request)
+        """Raises MissingCredentials, InvalidToken, InsufficientScope, IssuerUnavailable, DatabaseUnavailable.
+
+        Also raises RateLimitExceeded.
+        """
+        principal = getattr(request.state, "principal", None)
+        if principal is None:
+            principal = await _authenticate(request)
+            if not self._own_limit:
+                await get_services(request).runtime.limits.check_request(request)
         if self._scope is not None:
             try:
                 principal.require(self._scope)

@@ -58,7 +58,7 @@ def make_lifespan(
             auth = await stack.enter_async_context(open_auth_services(settings, engine, keyring, meter))
             serving = await stack.enter_async_context(open_serving_services(settings, backend, metrics))
             health = Health(build_health_checks(engine, recording.ledger, limits))
-            runtime = RuntimeServices(settings, metrics, health, draining)
+            runtime = RuntimeServices(settings, metrics, health, draining, limits)
             pipeline = PredictionPipeline(
                 serving, recording, meter, metrics, classify_error, settings.model.deadline_seconds
             )

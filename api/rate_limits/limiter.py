@@ -28,6 +28,8 @@ from monitoring.metrics import Metrics
 
 TOKEN_LIMIT = "token"  # noqa: S105  (the name of a limit)
 PREDICT_LIMIT = "predict"
+REQUEST_LIMIT = "requests"
+OAUTH_LIMIT = "oauth"
 KEY_LIMIT = "key"
 
 FindCaller = Callable[[Request], str]
@@ -36,11 +38,15 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 class CallerLimits(Limiter):
-    """Limits for each caller, counted in `windows`."""
+    """Limits for each caller, counted in `windows`.
 
-    def __init__(self, windows: Windows) -> None:
+    `request_rate` is the rate of a principal's requests to all routes that have no rate of their own.
+    """
+
+    def __init__(self, windows: Windows, request_rate: str) -> None:
         super().__init__(key_func=caller_address, storage_uri="memory://", auto_check=False)
         self._windows = windows
+        self._request_item = parse(request_rate)
 
     def get_app_config(self, key: str, default_value: Any = None) -> Any:
         """Return the default: slowapi would read RATELIMIT_* from the environment."""
@@ -64,6 +70,10 @@ class CallerLimits(Limiter):
         """Return "reduced" if the store is unavailable, so that half of each rate is allowed; else None."""
         await self._windows.open()
         return "reduced" if self._windows.reduced else None
+
+    async def check_request(self, request: Request) -> None:
+        """Count a request of the authenticated principal. Raises RateLimitExceeded."""
+        await self._check(request, self._request_item, REQUEST_LIMIT, caller_subject)
 
     def per_principal(self, rate: str, name: str) -> Decorator:
         """Limit each principal to `rate` over all routes that share `name`, and an API key to its own rate."""
@@ -126,7 +136,7 @@ def limit_handler(metrics: Metrics) -> Callable[[Request, Exception], Awaitable[
         name = request.state.limit_results[0][0]
         metrics.rate_limited.labels(name).inc()
         detail = "Too many requests. Wait as many seconds as Retry-After says."
-        if name == TOKEN_LIMIT:
+        if name in (TOKEN_LIMIT, OAUTH_LIMIT):
             request.state.problem_code = "rate_limited"
             body = {"error": "temporarily_unavailable", "error_description": detail}
             return JSONResponse(body, HTTPStatus.TOO_MANY_REQUESTS)

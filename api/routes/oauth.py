@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -13,6 +14,7 @@ from api.errors import UnauthorizedClient
 from api.http.audit import record_event
 from api.http.errors import OAUTH_ERRORS
 from api.http.oauth_forms import OAUTH_PROBLEMS, authenticate_client, build_oauth_error, describe_form, read_form
+from api.rate_limits.limiter import OAUTH_LIMIT, CallerLimits
 from api.routes.auth import list_grant_types
 from api.schemas.oauth import Introspection
 from api.services.auth import AuthServices
@@ -21,8 +23,6 @@ from auth.errors import InvalidClient, InvalidToken
 from auth.principal import Principal, Scope, format_scopes
 from auth.sessions import REFRESH_PREFIX, RefreshToken
 from auth.tokens.access import FIRST_PARTY
-
-router = APIRouter(tags=["auth"])
 
 _PUBLIC = {"Cache-Control": "public, max-age=300"}
 _FORM_BODY = describe_form(["token"], {"token": {"type": "string"}, "token_type_hint": {"type": "string"}})
@@ -43,7 +43,18 @@ class _Inquirer:
         return self.administers or subject == self.subject
 
 
-@router.post("/auth/revoke", response_class=Response, openapi_extra=_FORM_BODY, responses=OAUTH_PROBLEMS)
+def oauth_router(limits: CallerLimits, rate: str) -> APIRouter:
+    """The routes about tokens. Each client address may send `rate` requests to those that read the database."""
+    router = APIRouter(tags=["auth"])
+    limited = limits.per_address(rate, OAUTH_LIMIT)
+    post = partial(router.post, openapi_extra=_FORM_BODY, responses=OAUTH_PROBLEMS)
+    post("/auth/revoke", response_class=Response)(limited(revoke))
+    post("/auth/introspect", response_model=Introspection)(limited(introspect))
+    router.get("/.well-known/jwks.json")(jwks)
+    router.get("/.well-known/oauth-authorization-server")(metadata)
+    return router
+
+
 async def revoke(request: Request, auth: Auth) -> Response:
     """Revoke a refresh token with its whole session, or one access token. An unknown token is a success, too."""
     try:
@@ -57,7 +68,6 @@ async def revoke(request: Request, auth: Auth) -> Response:
     return Response()
 
 
-@router.post("/auth/introspect", response_model=Introspection, openapi_extra=_FORM_BODY, responses=OAUTH_PROBLEMS)
 async def introspect(request: Request, auth: Auth, settings: SettingsDep) -> Response:
     """Describe a token. Clients may inspect any token, users only their own."""
     try:
@@ -73,13 +83,11 @@ async def introspect(request: Request, auth: Auth, settings: SettingsDep) -> Res
     return JSONResponse(result.model_dump(exclude_none=True))
 
 
-@router.get("/.well-known/jwks.json")
 async def jwks(keys: SigningKeys) -> Response:
     """The public keys that verify this gateway's tokens."""
     return JSONResponse(keys.public_jwks(), headers=_PUBLIC)
 
 
-@router.get("/.well-known/oauth-authorization-server")
 async def metadata(tokens: Tokens, settings: SettingsDep) -> Response:
     """What a client needs to know to get, refresh, revoke and inspect tokens."""
     issuer = tokens.issuer

@@ -34,7 +34,7 @@ from auth.principal import Principal, Scope
 TIMEOUT_HEADER = "X-Request-Timeout"
 _PROBLEMS = document_problems(400, 401, 403, 413, 415, 422, 429, 503, 504)
 
-Predictor = Annotated[Principal, Depends(Caller(Scope.PREDICT))]
+Predictor = Annotated[Principal, Depends(Caller(Scope.PREDICT, own_limit=True))]
 Timeout = Annotated[
     float | None,
     Header(

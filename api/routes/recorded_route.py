@@ -45,7 +45,7 @@ class RecordedRoute(APIRoute):
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle, authorize = super().get_route_handler(), Caller(Scope.PREDICT)
+        handle, authorize = super().get_route_handler(), Caller(Scope.PREDICT, own_limit=True)
 
         async def handle_recorded(request: Request) -> Response:
             pipeline = get_pipeline(request)

@@ -28,6 +28,7 @@ class RuntimeServices:
     metrics: Metrics
     health: Health
     draining: Draining
+    limits: CallerLimits
 
 
 def build_health_checks(engine: AsyncEngine, ledger: Ledger, limits: CallerLimits) -> dict[str, Check]:

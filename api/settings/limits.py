@@ -14,6 +14,7 @@ Rate = Annotated[str, Field(pattern=r"^\d+/(\d+ ?)?(second|minute|hour|day)s?$")
 
 class LimitSettings(SettingsGroup):
     predict: Rate = "10000/minute"
+    requests: Rate = "600/minute"
     token: Rate = "30/minute"  # noqa: S105  (a rate)
     trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = ()
 

@@ -17,8 +17,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support import processes
 from tests.support.gateway import TIMEOUT_S, Gateway
+from tests.support.linux import processes
 from tests.support.paths import ARTEFACT, FOREST
 from tests.support.polling import wait_until
 

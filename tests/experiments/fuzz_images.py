@@ -26,7 +26,7 @@ import httpx
 
 from tests.experiments.mutations import FORMATS, corpus, mutant
 from tests.support.gateway import TIMEOUT_S, Gateway, running_gateway
-from tests.support.processes import resident_bytes
+from tests.support.linux.processes import resident_bytes
 
 # An image that exploits a decoder takes minutes; any other takes a second, or a few on a slow and busy machine.
 SLOWEST_S = 10.0

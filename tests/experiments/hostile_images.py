@@ -23,8 +23,8 @@ from dataclasses import asdict, dataclass
 import httpx
 
 from tests.experiments.memory import NO_MEMORY_GROUP, Picture, Tally, gateway_in, send_repeatedly
-from tests.support.control_groups import NoControlGroup, memory_group
 from tests.support.gateway import Gateway
+from tests.support.linux.control_groups import NoControlGroup, memory_group
 from tests.support.paths import FOREST, ROOT
 
 ORDINARY = "ordinary JPEG"

@@ -27,10 +27,10 @@ from pathlib import Path
 import httpx
 from PIL import Image
 
-from tests.support.control_groups import MemoryGroup, NoControlGroup, memory_group
 from tests.support.gateway import TIMEOUT_S, Gateway, make_gateway
+from tests.support.linux.control_groups import MemoryGroup, NoControlGroup, memory_group
+from tests.support.linux.processes import peak_resident_bytes
 from tests.support.paths import ATALAYA, FOREST
-from tests.support.processes import peak_resident_bytes
 
 SMALL = "small JPEG"
 # The longest gap between two small images served: three seconds, or on a slow machine three times what one large image

@@ -23,8 +23,8 @@ from auth.accounts.service import AccountService
 from auth.principal import Role
 from auth.tokens.jws import generate_signing_key
 from monitoring.chains.signing import new_private_key
-from tests.support import processes
 from tests.support.access_token import FreshToken
+from tests.support.linux import processes
 from tests.support.paths import ATALAYA, FOREST, MODEL_URL
 from tests.support.polling import PATIENCE_S, wait_until
 from tests.support.ports import free_port
@@ -223,6 +223,7 @@ def make_gateway(folder: Path, **changes: str) -> Gateway:
         "LEDGER__SIGNING_KEY": new_private_key(),
         "MODEL__URL": MODEL_URL,
         "LIMITS__TOKEN": "1000/minute",
+        "LIMITS__REQUESTS": "100000/minute",
         "DRAIN_SECONDS": "0",
         **changes,
     }

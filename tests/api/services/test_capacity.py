@@ -12,8 +12,8 @@ import pytest
 
 from api.services.capacity import count_inference_threads, fit_inference_threads
 from api.settings import Settings
-from tests.support.control_groups import ControlGroup, NoControlGroup, memory_group, processor_group
 from tests.support.gateway import Gateway, make_gateway
+from tests.support.linux.control_groups import ControlGroup, NoControlGroup, memory_group, processor_group
 from tests.support.paths import FOREST
 from tests.support.requirements import missing
 
