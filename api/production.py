@@ -6,11 +6,12 @@ from urllib.parse import unquote, urlsplit
 
 from api.errors import SettingsError
 from api.services.signing_keys import open_keyring
-from api.settings import Settings
+from api.settings import Settings, home_folder
 from auth.accounts.passwords import check_password_policy
 from auth.errors import PasswordRefused
 from monitoring.chains.signing import Signer
 from monitoring.errors import BadLedgerKey
+from storage.private_files import restrict_file
 
 
 def check_keys(settings: Settings) -> None:
@@ -22,6 +23,13 @@ def check_keys(settings: Settings) -> None:
         Signer(settings.ledger_key())
     except BadLedgerKey as error:
         raise SettingsError(f"LEDGER__SIGNING_KEY: {error}") from None
+
+
+def restrict_secret_files(settings: Settings) -> None:
+    """Make .env and the file of the signing keys readable by their owner only, where this user may change that."""
+    for path in (home_folder() / ".env", settings.auth.signing_key_file):
+        if path is not None:
+            restrict_file(path)
 
 
 def check_database_password(settings: Settings) -> None:

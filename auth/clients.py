@@ -23,6 +23,8 @@ from auth.sessions import MAX_ACCESS_TOKEN_LIFETIME
 from auth.tables import clients
 from storage.transactions import reading, writing
 
+SECRET_PREFIX = "ats_"  # noqa: S105  (how each secret begins)
+
 # Databases reject some characters with an error, so text that cannot be an id is never looked up.
 _ID = re.compile(r"[0-9a-f-]{36}")
 
@@ -47,7 +49,7 @@ class ClientStore:
     async def add(self, name: str, scopes: Iterable[Scope]) -> tuple[Client, str]:
         """Return the new client and its secret, which is not stored. Raises ClientExists."""
         client = Client(str(uuid4()), name, frozenset(scopes), datetime.now(UTC), None)
-        secret = secrets.token_urlsafe(32)
+        secret = SECRET_PREFIX + secrets.token_urlsafe(32)
         row = {"id": client.id, "name": name, "scopes": format_scopes(client.scopes), "created_at": client.created_at}
         try:
             async with writing(self._engine) as connection:

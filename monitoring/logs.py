@@ -13,6 +13,8 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from monitoring.redaction import redact_tree
 
+# Below this level libraries log what passes through them: SQL parameters and rows, forms with passwords, headers.
+_LIBRARY_LEVEL = logging.INFO
 # Libraries with handlers of their own, which are removed so that each line is written once.
 _LIBRARIES = ("uvicorn", "uvicorn.error", "uvicorn.access", "sqlalchemy", "alembic", "py.warnings")
 
@@ -21,11 +23,14 @@ def configure_logging(level: str, stream: TextIO | None = None) -> None:
     """Send structlog, the standard library's loggers and warnings to `stream` (standard output by default).
 
     Each line has `timestamp` (UTC, ISO 8601), `level`, `event`, `logger`, the variables bound in
-    `structlog.contextvars` (request_id, principal), and an exception as text; credentials are masked.
+    `structlog.contextvars` (request_id, principal), and an exception as text; credentials are masked. At `debug`, only
+    this project's own messages have that level.
     A later call replaces the configuration. Raises ValueError for an unknown level.
     """
     root = logging.getLogger()
-    root.setLevel(level.upper())
+    own = logging.getLogger("atalaya")
+    own.setLevel(level.upper())
+    root.setLevel(max(own.level, _LIBRARY_LEVEL))
     handler = logging.StreamHandler(stream or sys.stdout)
     handler.setFormatter(ProcessorFormatter(processors=_pipeline()))
     root.handlers[:] = [handler]
@@ -37,7 +42,7 @@ def configure_logging(level: str, stream: TextIO | None = None) -> None:
     structlog.configure(
         processors=[ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.make_filtering_bound_logger(root.level),
+        wrapper_class=structlog.make_filtering_bound_logger(own.level),
     )
 
 

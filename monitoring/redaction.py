@@ -17,6 +17,11 @@ _SENSITIVE_NAMES = (
 _SECRET_NAME = re.compile(_SENSITIVE_NAMES)
 
 
+# How the gateway's opaque credentials begin: API keys, refresh tokens and clients' secrets. This package cannot import
+# auth, so tests/contract/test_credential_prefixes.py compares this list with the prefixes there.
+TOKEN_PREFIXES = ("atl_", "atr_", "ats_")
+
+
 def _redact_jwt(run: re.Match[str]) -> str:
     """Redact a run of characters with a JWT: its header `{"…` is `eyJ…` in base64url, and is followed by a dot."""
     return REDACTED if "." in run[0].partition("eyJ")[2] else run[0]
@@ -32,7 +37,7 @@ _RULES: tuple[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]], str]],
     ),
     ("://", re.compile(r"(://[^\s/:@]*:)[^\s/@]+(?=@)"), rf"\1{REDACTED}"),
     ("eyj", re.compile(r"[\w.-]+"), _redact_jwt),
-    ("atl_", re.compile(r"atl_[A-Za-z0-9]+_[\w-]+"), REDACTED),
+    *((prefix, re.compile(rf"{prefix}[\w-]+"), REDACTED) for prefix in TOKEN_PREFIXES),
     ("bearer", re.compile(r"\b(bearer(?:\s|%20)+)[^\s\"',;]+", re.IGNORECASE), rf"\1{REDACTED}"),
     ("$argon2", re.compile(r"\$argon2[^\s\"';]+"), REDACTED),
 )
@@ -57,7 +62,7 @@ def is_secret_name(key: str) -> bool:
 def redact(text: str) -> str:
     """Replace credentials by "[redacted]"; redacting twice changes nothing more.
 
-    Recognises JSON Web Tokens, the gateway's API keys (`atl_<id>_<secret>`), `Bearer x`, `password=x` and similar
+    Recognises JSON Web Tokens, the gateway's opaque credentials (TOKEN_PREFIXES), `Bearer x`, `password=x` and similar
     pairs (also in JSON and Python dicts), passwords in URLs, Argon2 hashes and private keys in PEM.
     """
     if _MARKERS.search(text) is None:

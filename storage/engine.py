@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from storage.errors import DatabaseUnavailable
+from storage.private_files import create_sqlite_file
 from storage.transactions import BEGIN_OPTION, database_errors
 from storage.urls import read_database_url
 
@@ -26,7 +27,7 @@ _PRAGMAS = ("synchronous = FULL", "secure_delete = ON")
 
 
 def open_engine(url: str) -> AsyncEngine:
-    """Create an asynchronous engine without connecting; creates the directory of an SQLite file.
+    """Create an asynchronous engine without connecting; creates an SQLite file and its directory.
 
     Raises DatabaseUnavailable.
     """
@@ -99,6 +100,7 @@ def _parse(url: str) -> tuple[URL, str | None]:
         raise DatabaseUnavailable("DATABASE_URL cannot be read. Check it for unescaped characters.") from None
     if parsed.get_backend_name() == "sqlite" and parsed.database and parsed.database != ":memory:":
         _make_folder(Path(parsed.database).parent)
+        create_sqlite_file(Path(parsed.database))
     return parsed, database.schema
 
 

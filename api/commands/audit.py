@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, TextIO, TypeVar
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -22,6 +21,7 @@ from api.settings import load_settings
 from monitoring.audit.events import AuditEntry
 from monitoring.audit.store import AuditFilter, AuditStore
 from monitoring.chains.anchors import Anchor
+from storage.private_files import replace_private_file
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -107,22 +107,19 @@ def _read_entries(selected: AuditFilter) -> Sequence[AuditEntry]:
 
 
 def _export(selected: AuditFilter, path: Path) -> None:
-    """Write complete entries, one a line, so that a recipient can verify the hashes."""
+    """Write complete entries, one a line, so that a recipient can verify the hashes. They contain addresses."""
+    if path.exists() and not path.is_file():
+        raise typer.BadParameter(f"{path} is not a file.")
 
     async def write(store: AuditStore) -> int:
         written = 0
-        with nullcontext(sys.stdout) if str(path) == "-" else _open_private(path) as file:
+        with nullcontext((path, sys.stdout)) if str(path) == "-" else replace_private_file(path) as (_, file):
             async for entry in store.iterate(selected):
                 print(json.dumps(entry.to_dict()), file=file)
                 written += 1
         return written
 
     typer.echo(f"{_with_store(write)} entries exported.", err=True)
-
-
-def _open_private(path: Path) -> TextIO:
-    """Open a file that only its owner can read: it contains addresses."""
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w")
 
 
 def _with_store(act: Callable[[AuditStore], Awaitable[T]]) -> T:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +17,7 @@ from auth.login.data_keys import new_data_key
 from auth.tokens.jws import generate_signing_key
 from auth.tokens.keyring import rotate_bundle
 from monitoring.chains.signing import new_private_key
+from storage.private_files import replace_private_file, restrict_file
 
 app = typer.Typer(no_args_is_help=True)
 _SIGNING_KEY = "AUTH__SIGNING_KEY"
@@ -56,6 +56,7 @@ def find_missing_secrets(settings: Settings) -> list[str]:
 def add_secrets(names: Iterable[str]) -> bool:
     """Add those of the secrets that .env lacks or leaves empty, and say so; returns whether there were any."""
     path = env_file()
+    restrict_file(path)
     values = dotenv_values(path) if path.exists() else {}
     missing = [name for name in names if not values.get(name)]
     if not missing:
@@ -121,9 +122,5 @@ def _signing_key_line(bundle: str) -> str:
 
 def _replace_private(path: Path, text: str) -> None:
     """Replace the file, or the one that a link names, atomically; only its owner can read it (0600)."""
-    path = path.resolve()
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
+    with replace_private_file(path.resolve()) as (_, file):
         file.write(text)
-    draft.replace(path)

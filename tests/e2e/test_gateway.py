@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -115,22 +114,6 @@ def test_sigterm_stops_the_gateway_and_users_survive(new_gateway: Callable[..., 
     gateway.start()
     assert gateway.token()
     assert gateway.stop() == 0
-
-
-def test_admin_password_is_shown_once(new_gateway: Callable[..., Gateway], tmp_path: Path) -> None:
-    """The first start on an empty database creates `admin` and logs a working password, which later starts do not."""
-    gateway = new_gateway()
-    assert "First start" not in gateway.log()
-    gateway.stop()
-    gateway.environment["DATABASE_URL"] = f"sqlite:///{tmp_path}/empty.db"
-    gateway.start()
-    shown = re.search(r"First start: the user `admin` has the password (\S+)", gateway.log())
-    assert shown is not None
-    password = shown[1]
-    assert gateway.run("token", "--user", "admin", "--password-stdin", stdin=password).returncode == 0
-    gateway.stop()
-    gateway.start()
-    assert "First start" not in gateway.log()
 
 
 def test_a_changed_model_file_is_rejected(new_gateway: Callable[..., Gateway], tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def sink() -> Iterator[Sink]:
     yield stream
     logging.captureWarnings(False)
     root.setLevel(before[0])
+    logging.getLogger("atalaya").setLevel(logging.NOTSET)
     root.handlers[:] = before[1]
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
@@ -167,11 +168,11 @@ def test_warnings_are_logged(sink: Sink) -> None:
 
 def test_level(sink: Sink) -> None:
     """Lines below the level are not written, and a later configuration replaces an earlier one."""
-    structlog.get_logger().debug("hidden")
+    structlog.get_logger("atalaya.test").debug("hidden")
     logging.getLogger("library").debug("hidden")
     configure_logging("DEBUG", sink)
-    structlog.get_logger().debug("seen")
-    logging.getLogger("library").debug("seen")
+    structlog.get_logger("atalaya.test").debug("seen")
+    logging.getLogger("library").info("seen")
     assert [line["event"] for line in sink.lines()] == ["seen", "seen"]
 
 
@@ -179,3 +180,11 @@ def test_unknown_level(sink: Sink) -> None:
     """An unknown level raises ValueError."""
     with pytest.raises(ValueError, match="LOUD"):
         configure_logging("loud", sink)
+
+
+@pytest.mark.parametrize("library", ["aiosqlite", "sqlalchemy.engine", "httpcore.http11", "python_multipart.multipart"])
+def test_libraries_never_log_at_debug(sink: Sink, library: str) -> None:
+    """At the level debug, libraries still log from info on: below it they log parameters, forms and headers."""
+    configure_logging("debug", sink)
+    logging.getLogger(library).debug("executing INSERT … ['hash']")
+    assert sink.lines() == []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -27,10 +28,11 @@ from api.server.supervisor import Supervisor
 from api.server.timeouts import SHUTDOWN_LIMIT_S
 from api.server.worker_process import WorkerSlot, fork, preload
 from api.services.capacity import count_inference_threads
-from api.settings import Settings, load_settings
+from api.settings import Settings, home_folder, load_settings
 from monitoring.exposition import serve_metrics
 from monitoring.multiprocess import build_shared_registry, remove_gauges, share_metrics
 from monitoring.sentry import ErrorReporter, open_reporter
+from storage.private_files import replace_private_file
 
 if TYPE_CHECKING:
     from api.server.process import GatewayServer
@@ -122,7 +124,7 @@ def serve_with_workers(settings: Settings, options: dict[str, Any], listeners: L
 
 
 def _prepare_database(settings: Settings) -> None:
-    """Apply the migrations; on the first start, create the user `admin` and print its password once."""
+    """Apply the migrations; on the first start, create the user `admin` and hand over its password once."""
     from api.commands.database import CommandEvent, run_with_accounts
 
     password = run_with_accounts(
@@ -132,8 +134,24 @@ def _prepare_database(settings: Settings) -> None:
         create=True,
     )
     if password is not None:
-        # Printed rather than logged, because logs are stored.
-        typer.echo(f"First start: the user `admin` has the password {password} (shown only once).", err=True)
+        typer.echo(_hand_over(password), err=True)
+
+
+def _hand_over(password: str) -> str:
+    """Return what to print about the first administrator's password, which only a terminal may show.
+
+    Anywhere else, standard error ends in a log that is stored and read by many: there a private file holds it.
+    """
+    if sys.stderr.isatty():
+        return f"First start: the user `admin` has the password {password} (shown only once)."
+    path = home_folder() / "var" / "admin-password"
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with replace_private_file(path) as (_, file):
+            file.write(f"{password}\n")
+    except OSError:
+        return "First start: created the user `admin`. Set its password with `atalaya users passwd admin`."
+    return f"First start: the password of the user `admin` is in {path}. Read it and delete the file."
 
 
 def _open_model(settings: Settings) -> Backend:

@@ -12,7 +12,7 @@ import typer
 
 from api.commands.gateway.processes import Listeners, open_listeners, serve_in_one_process, serve_with_workers
 from api.commands.gateway.running import RunningGateway, announce
-from api.production import check_keys
+from api.production import check_keys, restrict_secret_files
 from api.server.allocator import limit_memory_use
 from api.server.tls import server_context
 from api.settings import Settings, load_settings
@@ -45,6 +45,7 @@ def serve_on(settings: Settings, options: dict[str, Any], listeners: Listeners) 
     """Serve on bound sockets; returns the exit status. `options` are the settings from the command line."""
     configure_logging(settings.log_level)
     check_keys(settings)
+    restrict_secret_files(settings)
     server_context(settings)  # reports unusable files now; each process makes its own context later
     gc.disable()  # until everything is imported and open: hardly any of it is garbage
     url = listeners.local_url("https" if settings.tls_certificate else "http")

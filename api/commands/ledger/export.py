@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -10,8 +9,7 @@ from dataclasses import asdict
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from tempfile import mkstemp
-from typing import Annotated, TextIO
+from typing import Annotated
 
 import typer
 
@@ -26,6 +24,7 @@ from monitoring.chains.timestamps import format_timestamp
 from monitoring.ledger.exports.lines import write_lines
 from monitoring.ledger.exports.selection import count_entries, select_records
 from monitoring.ledger.records import EntryRecord, Record, StreamHeader
+from storage.private_files import replace_private_file
 
 
 class ExportFormat(StrEnum):
@@ -94,21 +93,8 @@ def _open_writer(path: Path, export_format: ExportFormat) -> Iterator[Callable[[
             from monitoring.ledger.exports.parquet import write_rows
         except ImportError:
             raise CommandFailed(NO_PARQUET) from None
-        with _replace_file(path) as (temporary, _):
+        with replace_private_file(path) as (temporary, _):
             yield lambda records: write_rows(records, temporary)
     else:
-        with _replace_file(path) as (_, file):
+        with replace_private_file(path) as (_, file):
             yield lambda records: write_lines(records, file)
-
-
-@contextmanager
-def _replace_file(path: Path) -> Iterator[tuple[Path, TextIO]]:
-    """Write a private temporary file that replaces `path` once it is complete: it contains personal data."""
-    descriptor, name = mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            yield temporary, file
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

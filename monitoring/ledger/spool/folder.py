@@ -9,6 +9,7 @@ from pathlib import Path
 
 from monitoring.ledger.spool.locking import lock_folder
 from monitoring.ledger.spool.queue import Spool, SpoolInUse
+from storage.private_files import restrict_file
 
 _SUFFIX = ".spool"
 
@@ -25,6 +26,7 @@ class SpoolFolder:
     def open(self, writer: str) -> list[Spool]:
         """Open the spools that ended processes left behind, and last a new one for `writer`. Raises OSError."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        restrict_file(self.path)
         with lock_folder(self.path):
             return [*self._open_left_behind(), self.open_spool(self.path / f"{writer}{_SUFFIX}", self.limit_bytes)]
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from monitoring.ledger.spool.locking import lock_folder
+from storage.private_files import create_sqlite_file
 
 _PAGE_BYTES = 4096
 _PROBE_BYTES = 64 * 1024
@@ -37,7 +38,7 @@ class Spool:
 
     def _open(self) -> None:
         path = self.path
-        path.touch(mode=0o600)
+        create_sqlite_file(path)
         self._connection = self._connect(path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
             self._connection.execute("PRAGMA secure_delete = ON")

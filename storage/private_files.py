@@ -1,0 +1,51 @@
+"""Files that only their owner can read and write (mode 0600), because they hold secrets or personal data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import mkstemp
+from typing import TextIO
+
+_PRIVATE = 0o600
+# What SQLite creates beside a database, with the mode of the database.
+_SQLITE_SUFFIXES = ("-wal", "-shm", "-journal")
+
+
+def restrict_file(path: Path) -> None:
+    """Remove the rights of all other users, if the file exists and its mode can be changed."""
+    with suppress(OSError):
+        mode = path.stat().st_mode
+        if mode & 0o077:
+            path.chmod(mode & 0o700)
+
+
+def create_sqlite_file(path: Path) -> None:
+    """Create the file of an SQLite database, or restrict it and those beside it.
+
+    SQLite reports a file that cannot be created, so that is no error here.
+    """
+    with suppress(OSError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE))
+        return
+    if path.is_file():
+        for name in (path.name, *(f"{path.name}{suffix}" for suffix in _SQLITE_SUFFIXES)):
+            restrict_file(path.with_name(name))
+
+
+@contextmanager
+def replace_private_file(path: Path) -> Iterator[tuple[Path, TextIO]]:
+    """Write a new file that replaces `path` once it is complete, whatever mode that had; yields its path and the file.
+
+    If the context ends with an exception, `path` stays as it is. Raises OSError.
+    """
+    descriptor, name = mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            yield temporary, file
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,62 @@
+"""Every kind of opaque credential that `auth` issues is recognised and redacted by `monitoring`."""
+
+from __future__ import annotations
+
+import ast
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+import auth
+from auth.accounts.store import UserStore
+from auth.api_keys.store import KeyStore, KeyTerms
+from auth.clients import ClientStore
+from auth.principal import Role, Scope
+from auth.sessions import SessionStore
+from monitoring.redaction import REDACTED, TOKEN_PREFIXES, redact
+from storage.engine import open_engine
+from storage.migrations import migrate
+from tests.support.paths import ROOT
+
+SCOPES = frozenset({Scope.PREDICT})
+
+
+def find_prefixes() -> set[str]:
+    """The texts such as "atl_" in the source of auth: the form in which prefixes of credentials are written."""
+    nodes = (node for path in (ROOT / "auth").rglob("*.py") for node in ast.walk(ast.parse(path.read_text())))
+    texts = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return {text for text in texts if re.fullmatch(r"[a-z]{3,8}_", text)}
+
+
+def test_every_prefix_has_a_rule() -> None:
+    """The prefixes in the source of auth are exactly those that the redaction knows."""
+    assert find_prefixes() == set(TOKEN_PREFIXES)
+
+
+async def issue_credentials(engine: AsyncEngine) -> list[str]:
+    """One new credential of every opaque kind."""
+    user = await UserStore(engine).add("ana", Role.CLIENT, "hash")
+    terms = KeyTerms("maps", SCOPES, datetime.now(UTC) + timedelta(days=1))
+    _, key = await KeyStore(engine).create(user.id, terms)
+    session = await SessionStore(engine, 3600).begin(user.id, SCOPES)
+    _, secret = await ClientStore(engine).add("maps", SCOPES)
+    return [key, session.refresh_token, secret]
+
+
+@pytest.mark.parametrize(
+    "around", ["{}", "token {} refused", "'{}',", "Bearer%20{}&x=1", "https://host.example/callback#{}", "a\\n{}"]
+)
+async def test_issued_credentials_are_redacted(tmp_path: Path, around: str) -> None:
+    """No credential that the stores issue remains in a text, whatever surrounds it, nor does its first half."""
+    engine = open_engine(f"sqlite:///{tmp_path}/users.db")
+    await migrate(engine, auth.MIGRATIONS)
+    credentials = await issue_credentials(engine)
+    await engine.dispose()
+    for credential in credentials:
+        for shown in (credential, credential[: len(credential) // 2]):
+            cleaned = redact(around.format(shown))
+            assert REDACTED in cleaned
+            assert shown[4:] not in cleaned
