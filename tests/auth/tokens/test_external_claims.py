@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.external_tokens import MakeIssuers, token
+from tests.support.identity_provider import MakeIssuers, token
 
 
 @pytest.mark.parametrize(

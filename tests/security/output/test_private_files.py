@@ -109,8 +109,8 @@ def read_digests(path: Path) -> list[str]:
 @pytest.fixture
 def empty(debugged: Gateway, tmp_path: Path) -> Gateway:
     """A gateway with an empty database, which has not been started."""
-    settings = {"DATABASE_URL": f"sqlite:///{tmp_path}/empty.db", "LEDGER__SPOOL_FOLDER": str(tmp_path / "spool")}
-    return debugged.replica(tmp_path, **settings)
+    settings = {"DATABASE_URL": f"sqlite:///{tmp_path}/empty.db", "LEDGER__SPOOL_FOLDER": "spool"}
+    return debugged.replica(tmp_path, ATALAYA_HOME=str(tmp_path), **settings)
 
 
 def log_in_as_admin(gateway: Gateway, password: str) -> int:
