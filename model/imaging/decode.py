@@ -1,8 +1,8 @@
 """Decode images to the pixels a model takes. Requests, training and evaluation all use this decoder.
 
 The pixels equal those of the research script that trained the model: resized with Pillow, then converted to RGB, values
-in 0..255. As in that script, orientation is left to Pillow: a TIFF is rotated as its tag says, the EXIF orientation of
-other formats is ignored. One exception saves memory: a large JPEG is decoded at a lower scale.
+in 0..255. Two exceptions: the image is turned upright as its metadata says, and a large JPEG is decoded at a lower
+scale to save memory.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from model.errors import (
     CorruptImage,
@@ -35,8 +35,12 @@ from model.imaging.bounds import (
     check_png_work,
     check_tiff_work,
 )
+from model.imaging.convert import convert_to_input
 from model.imaging.input_spec import InputSpec
+from model.imaging.jpeg_frames import check_undecoded_jpeg
 from model.imaging.memory import estimate_decoding_bytes
+from model.imaging.orientation import get_stored_size
+from model.imaging.tiff_layouts import check_unopened_tiff, prepare_layout
 
 _SMALL_BYTES = 256 * 1024
 
@@ -49,15 +53,12 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"MM\x00+", "TIFF"),
 )
 _WORK_CHECKS = {"JPEG": check_jpeg_work, "PNG": check_png_work, "TIFF": check_tiff_work}
-_SIXTEEN_BIT = {"I;16", "I;16L", "I;16B", "I;16N"}
-_INDEXED = {"1", "P", "PA"}
-_WITH_ALPHA = {"RGBA", "LA"}
-_OPAQUE = {"RGB", "RGBX", "L", "CMYK", "YCbCr"}
+_LAYOUT_CHECKS = {"JPEG": check_undecoded_jpeg, "TIFF": check_unopened_tiff}
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """The model's input, `pixels` as uint8 [height, width, 3], and the format, width and height of the source."""
+    """The model's input, `pixels` as uint8 [height, width, 3], and the format and the stored size of the source."""
 
     pixels: NDArray[np.uint8]
     format: str
@@ -95,15 +96,16 @@ def decode_image(
 ) -> DecodedImage:
     """Decode the first frame to the model's input.
 
-    Transparent pixels are composited over white; 16-bit samples keep their high byte. The limits on pixels, JPEG scans
-    and metadata are checked before any pixel is decoded. A `max_pixels` above MAX_PIXELS does not raise that limit.
+    The image is turned upright as its metadata says. Transparent pixels are composited over white; 16-bit samples keep
+    their high byte. The limits on pixels, JPEG scans and metadata are checked before any pixel is decoded. A
+    `max_pixels` above MAX_PIXELS does not raise that limit.
     Raises a subclass of ImageRejected.
     """
     name = _check_format(data, max_bytes)
     with _open_image(data, name, max_pixels) as image:
-        width, height = image.size
+        width, height = get_stored_size(image)
         _reduce(image, spec)
-        pixels = np.asarray(_convert_to_input(image, spec), dtype=np.uint8)
+        pixels = np.asarray(convert_to_input(image, data, name, spec), dtype=np.uint8)
     return DecodedImage(pixels=pixels, format=name, width=width, height=height)
 
 
@@ -112,7 +114,7 @@ def measure_image(
 ) -> ImageNeeds:
     """Read the size and estimate the memory from the header; no pixel is decoded. Raises as `decode_image` does."""
     with _open_image(data, _check_format(data, max_bytes), max_pixels) as image:
-        width, height = image.size
+        width, height = get_stored_size(image)
         _reduce(image, spec)
         return ImageNeeds(width, height, estimate_decoding_bytes(image, data, (width, height), spec))
 
@@ -137,6 +139,8 @@ def _open_image(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image
     try:
         with Image.open(io.BytesIO(data), formats=[name]) as image:
             check_pixels(image, max_pixels)
+            if isinstance(image, TiffImageFile):
+                prepare_layout(image)
             yield image
     except (ImageRejected, MemoryError):  # running out of memory does not mean that the image is bad
         raise
@@ -147,7 +151,19 @@ def _open_image(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image
     except Exception as error:  # Pillow's decoders raise nearly any class on hostile bytes
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the operating system's error, such as too many open files during a lazy import
+        _check_layout(data, name)
         raise CorruptImage(f"The {name} data cannot be decoded. Check that the file is complete.") from error
+
+
+def _check_layout(data: bytes, name: str) -> None:
+    """Raise UnsupportedPixelFormat if the file cannot be decoded because of its layout, not because of damage."""
+    if name in _LAYOUT_CHECKS:
+        try:
+            _LAYOUT_CHECKS[name](data)
+        except (UnsupportedPixelFormat, MemoryError):
+            raise
+        except Exception:  # the header is damaged, too
+            return
 
 
 def _reduce(image: Image.Image, spec: InputSpec) -> None:
@@ -155,31 +171,3 @@ def _reduce(image: Image.Image, spec: InputSpec) -> None:
     side = spec.reduced_side
     if isinstance(image, JpegImageFile) and min(image.size) >= 2 * side:
         image.draft(None, (side, side))
-
-
-def _convert_to_input(image: Image.Image, spec: InputSpec) -> Image.Image:
-    """Resize and convert to RGB. Indexed and 16-bit samples are converted first: their values cannot be averaged."""
-    if image.mode in _SIXTEEN_BIT and _is_plain_sixteen_bit(image):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    elif image.mode in _INDEXED:
-        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    elif image.mode not in _OPAQUE | _WITH_ALPHA:
-        raise UnsupportedPixelFormat(
-            f"Pixels of mode {image.mode} have no agreed 8-bit meaning. Convert the image to 8-bit RGB."
-        )
-    if image.has_transparency_data:
-        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
-        return _composite_over_white(rgba.resize(spec.size, spec.resampling))
-    return image.resize(spec.size, spec.resampling).convert("RGB")
-
-
-def _is_plain_sixteen_bit(image: Image.Image) -> bool:
-    """Whether "I;16" means 16 bits with 0 as black: Pillow opens 12-bit and inverted TIFFs in this mode, too."""
-    if not isinstance(image, TiffImageFile):
-        return True
-    return image.tag_v2.get(BITSPERSAMPLE) == (16,) and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 1
-
-
-def _composite_over_white(image: Image.Image) -> Image.Image:
-    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, image).convert("RGB")

@@ -28,7 +28,7 @@ _BYTES_PER_PIXEL = {
     "1": (5, 9),
     "L": (1, 9),
     "P": (5, 9),
-    "I;16": (6, 6),
+    "I;16": (6, 14),
     "RGBA": (8, 8),
 }
 _BYTES_PER_PIXEL_OF_OTHER_MODES = (4, 12)
@@ -83,7 +83,7 @@ def _get_bytes_per_pixel(image: Image.Image) -> int:
 def _estimate_scaling_bytes(width: int, height: int, spec: InputSpec) -> int:
     """Pillow's filter weights (doubles), and the rows that it scales horizontally before it scales the columns."""
     weights = 2 * spec.filter_radius * 8 * (width + height)
-    return weights + 4 * spec.width * height
+    return weights + 4 * max(spec.size) * height  # an image that is turned is scaled to the height first
 
 
 def _extra_tensor_bytes(spec: InputSpec) -> int:

@@ -140,17 +140,6 @@ def test_only_the_first_frame_is_decoded(encode: Encode, name: str) -> None:
     assert get_colour(data) == [250, 0, 0]
 
 
-def test_the_exif_orientation_of_a_jpeg_is_ignored(samples: list[Path], encode: Encode) -> None:
-    """Training used images as they are stored, so the decoder does not rotate JPEGs either."""
-    image = Image.open(samples[0])
-    turned = Image.Exif()
-    turned[0x0112] = 6
-    assert np.array_equal(
-        decode_image(encode(image, "JPEG", exif=turned), DEFAULT_INPUT).pixels,
-        decode_image(encode(image, "JPEG"), DEFAULT_INPUT).pixels,
-    )
-
-
 def test_metadata_changes_no_pixel(encode: Encode) -> None:
     """Text and resolution in the file do not affect the pixels."""
     text = PngImagePlugin.PngInfo()

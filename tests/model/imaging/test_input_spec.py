@@ -13,16 +13,16 @@ from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
 from tests.model.serving.gated import png
 
 
-def test_the_ledger_names_the_preprocessing_of_the_shipped_model_as_before() -> None:
-    """The shipped model's preprocessing is recorded as "2", as in every entry since the decoder's second version."""
-    assert InputSpec().preprocessing == DEFAULT_INPUT.preprocessing == "2"
+def test_the_ledger_names_the_preprocessing_of_the_shipped_model() -> None:
+    """The shipped model's preprocessing is recorded as "3", the version of the decoder."""
+    assert InputSpec().preprocessing == DEFAULT_INPUT.preprocessing == "3"
 
 
 def test_other_inputs_have_other_names() -> None:
     """Each size and filter has its own name in the ledger, which begins with the decoder's version."""
     specs = [InputSpec(192, 160), InputSpec(160, 192), InputSpec(resize_filter="box"), DEFAULT_INPUT]
     names = [spec.preprocessing for spec in specs]
-    assert names[0] == "2:192x160:bicubic"
+    assert names[0] == "3:192x160:bicubic"
     assert len(set(names)) == len(specs)
 
 

@@ -1,0 +1,94 @@
+"""The orientation that a file declares (Exif 2.32, tag 274), as the operation that turns its pixels upright."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from PIL import Image
+from PIL.Image import Transpose
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
+
+from model.imaging.bounds import MAX_PNG_CHUNKS, MAX_TIFF_TAGS, START_OF_SCAN, jpeg_segments
+
+_OPERATIONS = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+_SWAPPING_SIDES = {Transpose.TRANSPOSE, Transpose.ROTATE_270, Transpose.TRANSVERSE, Transpose.ROTATE_90}
+_ORIENTATION_TAG = 274
+_INTEGER_BYTES = {3: 2, 4: 4}  # SHORT and LONG
+_ENTRY_BYTES = 12
+_APP1 = 0xE1
+_EXIF_PREFIX = b"Exif\0\0"
+_PNG_SIGNATURE_BYTES, _RIFF_HEADER_BYTES = 8, 12
+_MAX_WEBP_CHUNKS = 1_000
+
+
+def find_upright_operation(data: bytes, name: str) -> Transpose | None:
+    """Return the operation that turns the image in a file of the format `name` upright, or None.
+
+    None also for a TIFF, which Pillow turns itself, and for metadata that cannot be read.
+    """
+    find = {"JPEG": _find_in_jpeg, "PNG": _find_in_png, "WEBP": _find_in_webp}.get(name)
+    if find is None:
+        return None
+    return _OPERATIONS.get(_read_orientation(find(data).removeprefix(_EXIF_PREFIX)))
+
+
+def swaps_sides(operation: Transpose | None) -> bool:
+    return operation in _SWAPPING_SIDES
+
+
+def get_stored_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height as the file stores its pixels. Pillow reports those of a TIFF as they are when upright."""
+    if isinstance(image, TiffImageFile):
+        return image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
+    return image.size
+
+
+def _find_in_jpeg(data: bytes) -> bytes:
+    for marker, start in jpeg_segments(data):
+        if marker == START_OF_SCAN:
+            break
+        body = slice(start + 2, start + int.from_bytes(data[start : start + 2]))
+        if marker == _APP1 and data.startswith(_EXIF_PREFIX, body.start):
+            return data[body]
+    return b""
+
+
+def _find_in_png(data: bytes) -> bytes:
+    """The chunk may follow the pixels."""
+    position = _PNG_SIGNATURE_BYTES
+    for _ in range(MAX_PNG_CHUNKS):
+        length = int.from_bytes(data[position : position + 4])
+        if data[position + 4 : position + 8] == b"eXIf":
+            return data[position + 8 : position + 8 + length]
+        position += 12 + length
+    return b""
+
+
+def _find_in_webp(data: bytes) -> bytes:
+    position = _RIFF_HEADER_BYTES
+    for _ in range(_MAX_WEBP_CHUNKS):
+        length = int.from_bytes(data[position + 4 : position + 8], "little")
+        if data[position : position + 4] == b"EXIF":
+            return data[position + 8 : position + 8 + length]
+        position += 8 + length + length % 2
+    return b""
+
+
+def _read_orientation(exif: bytes) -> int:
+    """Return the tag's value in the first directory, which has the form of a TIFF's, or 1."""
+    order: Literal["little", "big"] = "little" if exif.startswith(b"II") else "big"
+    start = int.from_bytes(exif[4:8], order)
+    count = min(MAX_TIFF_TAGS, int.from_bytes(exif[start : start + 2], order))
+    for entry in range(start + 2, start + 2 + _ENTRY_BYTES * count, _ENTRY_BYTES):
+        tag, kind = (int.from_bytes(exif[at : at + 2], order) for at in (entry, entry + 2))
+        if tag == _ORIENTATION_TAG:
+            return int.from_bytes(exif[entry + 8 : entry + 8 + _INTEGER_BYTES.get(kind, 0)], order)
+    return 1

@@ -1,0 +1,269 @@
+"""Which TIFF layouts are read: those that Pillow decodes to the right pixels, as a test checks with a second reader.
+
+Pillow misreads some other layouts and reports the rest like damaged files. The numbers are those of TIFF 6.0.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from PIL.TiffImagePlugin import (
+    BITSPERSAMPLE,
+    COMPRESSION,
+    EXTRASAMPLES,
+    FILLORDER,
+    II,
+    IMAGELENGTH,
+    IMAGEWIDTH,
+    MM,
+    OPEN_INFO,
+    PHOTOMETRIC_INTERPRETATION,
+    PLANAR_CONFIGURATION,
+    PREDICTOR,
+    SAMPLEFORMAT,
+    SAMPLESPERPIXEL,
+    STRIPOFFSETS,
+    TILEOFFSETS,
+    ImageFileDirectory_v2,
+    TiffImageFile,
+)
+
+from model.errors import UnsupportedPixelFormat
+
+_INK_SET = 332
+_ORDERS = {II: "L", MM: "B"}
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
+_COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3}
+_UNCOMPRESSED, _JPEG = 1, 7
+_FAX = {2, 3, 4}
+_COMPRESSIONS = {
+    1: "no compression",
+    2: "CCITT compression",
+    3: "CCITT Group 3 compression",
+    4: "CCITT Group 4 compression",
+    5: "LZW compression",
+    7: "JPEG compression",
+    8: "Deflate compression",
+    32773: "PackBits compression",
+    32946: "Deflate compression",
+    34925: "LZMA compression",
+    50000: "Zstandard compression",
+}
+_UNREAD_COMPRESSIONS = {
+    6: "old-style JPEG compression",
+    33003: "JPEG 2000 compression",
+    33004: "JPEG 2000 compression",
+    33005: "JPEG 2000 compression",
+    34712: "JPEG 2000 compression",
+    34887: "LERC compression",
+    34927: "WebP compression",
+    50001: "WebP compression",
+    50002: "JPEG XL compression",
+    52546: "JPEG XL compression",
+}
+_SAMPLE_FORMATS = {1: "unsigned", 2: "signed", 3: "floating-point", 5: "complex integer", 6: "complex floating-point"}
+_PHOTOMETRICS = {
+    _WHITE_IS_ZERO: "WhiteIsZero",
+    _BLACK_IS_ZERO: "BlackIsZero",
+    _RGB: "RGB",
+    _PALETTE: "palette",
+    _CMYK: "CMYK",
+    _YCBCR: "YCbCr",
+    8: "CIE L*a*b*",
+}
+
+# The extra samples that may follow the colours, by photometric interpretation and bits per sample: 0 is a band without
+# a meaning, which is ignored, 1 is premultiplied alpha, 2 is alpha. Grey with two bands of no meaning is taken as RGB.
+_Extras = set[tuple[int, ...]]
+_COREL_ALPHA = 999
+_INTERLEAVED: dict[tuple[int, int], _Extras] = {
+    **{(photometric, bits): {()} for photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _PALETTE) for bits in (1, 2, 4)},
+    (_WHITE_IS_ZERO, 8): {()},
+    (_BLACK_IS_ZERO, 8): {(), (0,), (2,), (0, 0)},
+    (_BLACK_IS_ZERO, 16): {(), (0, 0)},
+    (_RGB, 8): {(), (0, 0), (0, 0, 0), (_COREL_ALPHA,)} | {(kind, *(0,) * n) for kind in (0, 1, 2) for n in range(3)},
+    (_RGB, 16): {(), (0,), (1,), (2,)},
+    (_PALETTE, 8): {(), (0,), (2,)},
+    (_CMYK, 8): {(), (0,), (0, 0)},
+    (_CMYK, 16): {()},
+    (_YCBCR, 8): {()},
+}
+_PLANES: dict[tuple[int, int], _Extras] = {(_RGB, 8): {(), (2,)}, (_RGB, 16): {(), (2,)}, (_CMYK, 8): {()}}
+# Extra planes without a meaning are allowed besides these.
+_COMPRESSED_PLANES: dict[tuple[int, int], _Extras] = {
+    (_RGB, 8): {(), (1,), (2,)},
+    (_RGB, 16): {(), (1,), (2,)},
+    (_CMYK, 8): {()},
+    (_CMYK, 16): {()},
+}
+
+
+def _read_three_grey_bands_as_rgb() -> None:
+    """Add layouts to Pillow's: GIS tools write three bands as BlackIsZero and two extra samples."""
+    for prefix, order in _ORDERS.items():
+        for bits, raw_mode in ((8, "RGB"), (16, f"RGB;16{order}")):
+            for extras in ((), (0, 0)):
+                OPEN_INFO[prefix, _BLACK_IS_ZERO, (1,), 1, (bits,) * 3, extras] = "RGB", raw_mode
+
+
+_read_three_grey_bands_as_rgb()
+
+
+@dataclass(frozen=True, slots=True)
+class TiffLayout:
+    """The tags that decide how the bytes of a TIFF become pixels. `bits` is 0 when the bands differ in depth."""
+
+    photometric: int
+    bands: int
+    bits: int
+    sample_format: int
+    extras: tuple[int, ...]
+    planar: bool
+    compression: int
+    predictor: int
+    fill_order: int
+    ink_set: int
+    sparse: bool
+
+    @classmethod
+    def from_tags(cls, tags: Mapping[int, Any]) -> TiffLayout:
+        photometric, bands = _number(tags, PHOTOMETRIC_INTERPRETATION, 0), _number(tags, SAMPLESPERPIXEL, 1)
+        extras = _numbers(tags, EXTRASAMPLES, ())
+        if not extras:
+            # What Pillow assumes where the tag is missing.
+            extras = {(_RGB, 4): (2,), (_BLACK_IS_ZERO, 3): (0, 0)}.get((photometric, bands), ())
+        return cls(
+            photometric=photometric,
+            bands=bands,
+            bits=_common(_numbers(tags, BITSPERSAMPLE, (1,))[:bands]),
+            sample_format=_common(_numbers(tags, SAMPLEFORMAT, (1,))[:bands]),
+            extras=extras,
+            planar=_number(tags, PLANAR_CONFIGURATION, 1) != 1,
+            compression=_number(tags, COMPRESSION, _UNCOMPRESSED),
+            predictor=_number(tags, PREDICTOR, 1),
+            fill_order=_number(tags, FILLORDER, 1),
+            ink_set=_number(tags, _INK_SET, 1),
+            sparse=0 in _numbers(tags, STRIPOFFSETS, ()) or 0 in _numbers(tags, TILEOFFSETS, ()),
+        )
+
+    def check(self) -> None:
+        """Raise UnsupportedPixelFormat, with a command that converts the file, for a layout that is not read."""
+        if not self._is_read():
+            raise UnsupportedPixelFormat(
+                f"TIFFs with this layout are not supported: {self._describe()}. Convert the image to 8-bit RGB, for "
+                f"example with: {self._suggest()}"
+            )
+
+    def get_raw_mode(self, prefix: bytes, plane: str) -> str:
+        """Return the name that Pillow has for the samples of an uncompressed plane, which is one of "R", "G", …"""
+        if self.bands == 1:
+            return OPEN_INFO[prefix, self.photometric, (1,), self.fill_order, (self.bits,), ()][1]
+        return f"{plane};16{_ORDERS[prefix]}" if self.bits == 16 else plane
+
+    def _is_read(self) -> bool:
+        return (
+            self.bands == _COLOURS.get(self.photometric, 0) + len(self.extras)
+            and self._has_read_bands()
+            and self._has_read_compression()
+            and self.sample_format == 1
+            and self.ink_set == 1
+            and not self.sparse
+            and (self.predictor == 1 or (self.predictor == 2 and self.bits in {8, 16}))
+            and (self.fill_order == 1 or self._has_read_bit_order())
+        )
+
+    def _has_read_bands(self) -> bool:
+        key, extras = (self.photometric, self.bits), self.extras
+        if not self.planar or self.bands == 1:
+            return extras in _INTERLEAVED.get(key, set())
+        if self.compression == _UNCOMPRESSED:
+            return extras in _PLANES.get(key, set())
+        return key in _COMPRESSED_PLANES and (set(extras) == {0} or extras in _COMPRESSED_PLANES[key])
+
+    def _has_read_bit_order(self) -> bool:
+        """Whether Pillow reads the layout with the bits of each byte in reverse order, too."""
+        bands = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _PALETTE: 1, _RGB: 3}.get(self.photometric, 0)
+        return self.fill_order == 2 and self.bits <= 8 and self.bands == bands and (bands == 1 or not self.planar)
+
+    def _has_read_compression(self) -> bool:
+        if self.compression == _JPEG:
+            # libtiff rejects what other tools write as JPEG of three grey bands: their samples are YCbCr.
+            three_greys = self.photometric == _BLACK_IS_ZERO and self.bands == 3
+            return self.bits == 8 and self.photometric != _PALETTE and not three_greys
+        if self.compression in _FAX:
+            return self.bits == 1 and self.photometric != _PALETTE
+        return self.compression in _COMPRESSIONS and self.photometric != _YCBCR
+
+    def _describe(self) -> str:
+        """Name bands, bits, sample format, photometric interpretation, arrangement and compression."""
+        names = _COMPRESSIONS | _UNREAD_COMPRESSIONS
+        compression = names.get(self.compression, f"compression {self.compression}")
+        photometric = _PHOTOMETRICS.get(self.photometric, f"photometric interpretation {self.photometric}")
+        bits = f"{self.bits} bits" if self.bits else "bands of different depths"
+        sample_format = _SAMPLE_FORMATS.get(self.sample_format, "undefined")
+        parts = [
+            f"{self.bands} {'band' if self.bands == 1 else 'bands'} of {bits} ({sample_format})",
+            photometric,
+            *(["alpha premultiplied"] if 1 in self.extras else []),
+            *(["separate planes"] if self.planar and self.bands > 1 else []),
+            *(["reversed bits"] if self.fill_order != 1 else []),
+            *(["missing strips or tiles"] if self.sparse else []),
+            compression,
+        ]
+        return ", ".join(parts)
+
+    def _suggest(self) -> str:
+        """Name a command that converts the file: GDAL keeps the bands apart, ImageMagick converts colour spaces."""
+        if self.photometric not in {_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB}:
+            return "magick INPUT.tif -colorspace sRGB -depth 8 OUTPUT.png"
+        scale = {8: "", 16: " -scale 0 65535 0 255" if self.sample_format == 1 else " -scale"}.get(self.bits, " -scale")
+        bands = "-b 1 -b 2 -b 3 -co PHOTOMETRIC=RGB" if self.bands >= 3 else "-b 1"
+        return f"gdal_translate -ot Byte{scale} {bands} -co INTERLEAVE=PIXEL INPUT.tif OUTPUT.tif"
+
+
+def prepare_layout(image: TiffImageFile) -> None:
+    """Check the layout of an image that is opened but not loaded. Raises UnsupportedPixelFormat.
+
+    Pillow takes the first letter of its raw mode for that of an uncompressed plane, which is wrong for all but 8-bit
+    samples; they get the right one.
+    """
+    layout = TiffLayout.from_tags(image.tag_v2)
+    layout.check()
+    if layout.planar and layout.compression == _UNCOMPRESSED:
+        tiles = [(tile, *(tile.args or ())) for tile in image.tile]
+        image.tile = [
+            tile._replace(args=(layout.get_raw_mode(image.tag_v2.prefix, plane), *rest)) for tile, plane, *rest in tiles
+        ]
+
+
+def check_unopened_tiff(data: bytes) -> None:
+    """Check the layout of a file that Pillow cannot open. Raises UnsupportedPixelFormat, or what Pillow raises.
+
+    Nothing is raised when the layout is not the reason or when tags are missing, because the file is damaged then.
+    """
+    directory = ImageFileDirectory_v2(data[: 16 if data[2] == 43 else 8])
+    stream = io.BytesIO(data)
+    stream.seek(directory.next)
+    directory.load(stream)
+    if {IMAGEWIDTH, IMAGELENGTH, PHOTOMETRIC_INTERPRETATION} <= set(directory):
+        TiffLayout.from_tags(directory).check()
+
+
+def _number(tags: Mapping[int, Any], tag: int, default: int) -> int:
+    """Return the tag's number, or -1 for a value that is no single number."""
+    value = tags.get(tag, default)
+    return value if isinstance(value, int) else -1
+
+
+def _numbers(tags: Mapping[int, Any], tag: int, default: tuple[int, ...]) -> tuple[int, ...]:
+    values = tags.get(tag, default)
+    values = values if isinstance(values, tuple) else (values,)
+    return tuple(value if isinstance(value, int) else -1 for value in values)
+
+
+def _common(numbers: tuple[int, ...]) -> int:
+    """Return the number that all bands share, or 0."""
+    return numbers[0] if len(set(numbers)) == 1 else 0
