@@ -31,7 +31,7 @@ from PIL.TiffImagePlugin import (
     TiffImageFile,
 )
 
-from model.errors import UnsupportedPixelFormat
+from model.errors import CorruptImage, UnsupportedPixelFormat
 
 _INK_SET = 332
 _ORDERS = {II: "L", MM: "B"}
@@ -185,8 +185,11 @@ class TiffLayout:
 
     def _has_read_bit_order(self) -> bool:
         """Whether Pillow reads the layout with the bits of each byte in reverse order, too."""
-        bands = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _PALETTE: 1, _RGB: 3}.get(self.photometric, 0)
-        return self.fill_order == 2 and self.bits <= 8 and self.bands == bands and (bands == 1 or not self.planar)
+        if self.fill_order != 2 or self.extras or self.bits > 8 or (self.photometric, self.bits) == (_WHITE_IS_ZERO, 8):
+            return False
+        return self.photometric in {_WHITE_IS_ZERO, _BLACK_IS_ZERO, _PALETTE} or (
+            self.photometric == _RGB and not self.planar
+        )
 
     def _has_read_compression(self) -> bool:
         if self.compression == _JPEG:
@@ -225,14 +228,22 @@ class TiffLayout:
 
 
 def prepare_layout(image: TiffImageFile) -> None:
-    """Check the layout of an image that is opened but not loaded. Raises UnsupportedPixelFormat.
+    """Check the layout of an image that is opened but not loaded. Raises CorruptImage, UnsupportedPixelFormat.
 
     Pillow takes the first letter of its raw mode for that of an uncompressed plane, which is wrong for all but 8-bit
-    samples; they get the right one.
+    samples; they get the right one. It leaves pixels of missing strips black.
     """
     layout = TiffLayout.from_tags(image.tag_v2)
     layout.check()
-    if layout.planar and layout.compression == _UNCOMPRESSED:
+    if layout.compression != _UNCOMPRESSED:
+        return
+    areas = (
+        (right - left) * (bottom - top)
+        for left, top, right, bottom in (tile.extents or (0,) * 4 for tile in image.tile)
+    )
+    if sum(areas) < image.width * image.height * (layout.bands if layout.planar else 1):
+        raise CorruptImage("The TIFF has fewer strips or tiles than its size needs. Check that the file is complete.")
+    if layout.planar:
         tiles = [(tile, *(tile.args or ())) for tile in image.tile]
         image.tile = [
             tile._replace(args=(layout.get_raw_mode(image.tag_v2.prefix, plane), *rest)) for tile, plane, *rest in tiles
