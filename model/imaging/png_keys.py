@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from functools import reduce
+from itertools import chain
 
 import numpy as np
 from PIL import Image, ImageChops
@@ -41,18 +42,19 @@ def _convert_sixteen_bit_grey(image: Image.Image) -> Image.Image:
 
 
 def _convert_sixteen_bit_colour(image: Image.Image, data: bytes) -> Image.Image:
+    """Give the image itself an alpha, which takes less memory than a copy."""
+    key = image.info.pop("transparency")
+    image.putalpha(ImageChops.invert(_match_sixteen_bit_colour(image, data, key)))
+    return image
+
+
+def _match_sixteen_bit_colour(image: Image.Image, data: bytes, key: tuple[int, ...]) -> Image.Image:
     """Pillow reads the high byte of each sample; read the low bytes, too, by exchanging the byte order."""
-    key = image.info["transparency"]
     with Image.open(io.BytesIO(data), formats=["PNG"]) as low:
         low.tile = [tile._replace(args="RGB;16L") for tile in low.tile]
-        matches = [
-            *_match_bands(image, tuple(value >> 8 for value in key)),
-            *_match_bands(low, tuple(value & 255 for value in key)),
-        ]
-    opaque = image.copy()
-    opaque.info.pop("transparency")
-    opaque.putalpha(ImageChops.invert(reduce(ImageChops.darker, matches)))
-    return opaque
+        high_matches = _match_bands(image, tuple(value >> 8 for value in key))
+        low_matches = _match_bands(low, tuple(value & 255 for value in key))
+        return reduce(ImageChops.darker, chain(high_matches, low_matches))
 
 
 def _match_bands(image: Image.Image, colour: tuple[int, ...]) -> Iterator[Image.Image]:

@@ -101,6 +101,10 @@ _COMPRESSED_PLANES: dict[tuple[int, int], _Extras] = {
 }
 
 
+# Bits per sample of the one-band layouts that are also read with the bits of each byte in reverse order.
+_REVERSIBLE_BITS = {_WHITE_IS_ZERO: (1, 2, 4), _BLACK_IS_ZERO: (1, 2, 4, 8), _PALETTE: (8,)}
+
+
 def _read_three_grey_bands_as_rgb() -> None:
     """Add layouts to Pillow's: GIS tools write three bands as BlackIsZero and two extra samples."""
     for prefix, order in _ORDERS.items():
@@ -185,11 +189,11 @@ class TiffLayout:
 
     def _has_read_bit_order(self) -> bool:
         """Whether Pillow reads the layout with the bits of each byte in reverse order, too."""
-        if self.fill_order != 2 or self.extras or self.bits > 8 or (self.photometric, self.bits) == (_WHITE_IS_ZERO, 8):
+        if self.fill_order != 2 or self.extras:
             return False
-        return self.photometric in {_WHITE_IS_ZERO, _BLACK_IS_ZERO, _PALETTE} or (
-            self.photometric == _RGB and not self.planar
-        )
+        if self.photometric == _RGB:
+            return self.bits == 8 and not self.planar
+        return self.bits in _REVERSIBLE_BITS.get(self.photometric, ())
 
     def _has_read_compression(self) -> bool:
         if self.compression == _JPEG:

@@ -26,6 +26,13 @@ PICTURE = Image.fromarray(np.stack([X * 8, Y * 10, (X + Y) * 4], axis=-1).astype
 REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
+def pack(samples: NDArray[np.int64], bits: int, fill_order: int) -> bytes:
+    """Rows of 32 samples of `bits` bits, with the most (1) or the least significant bit (2) of each byte first."""
+    rows = ("".join(f"{sample:0{bits}b}" for sample in row) for row in samples.tolist())
+    packed = b"".join(int(row, 2).to_bytes(4 * bits) for row in rows)
+    return packed.translate(REVERSED) if fill_order == 2 else packed
+
+
 def decode(data: bytes) -> NDArray[np.uint8]:
     return decode_image(data, SPEC).pixels
 
@@ -40,13 +47,26 @@ def test_few_bits_are_scaled(make_tiff: Encode, bits: int, black: int, fill_orde
     """Grey of 1 to 8 bits is scaled to 0..255, whichever value is black, whichever bit comes first."""
     largest = 2**bits - 1
     samples = np.random.default_rng(2).integers(0, largest + 1, (24, 32))
-    packed = b"".join(
-        int("".join(f"{sample:0{bits}b}" for sample in row), 2).to_bytes(4 * bits) for row in samples.tolist()
-    )
     tags = {262: (3, [black]), 266: (3, [fill_order]), 284: (3, [planar])}
-    data = make_tiff((32, 24), [bits], packed.translate(REVERSED) if fill_order == 2 else packed, tags)
+    data = make_tiff((32, 24), [bits], pack(samples, bits, fill_order), tags)
     grey = samples * 255 // largest
     assert np.array_equal(decode(data)[..., 1], grey if black else 255 - grey)
+
+
+@pytest.mark.parametrize(("bits", "fill_order"), [(1, 1), (2, 1), (4, 1), (8, 1), (8, 2)])
+def test_palettes_have_one_to_eight_bits(make_tiff: Encode, bits: int, fill_order: int) -> None:
+    """Indices of each depth become colours of the palette, whichever bit comes first."""
+    palette = np.random.default_rng(4).integers(0, 256, (3, 2**bits))
+    indices = np.random.default_rng(3).integers(0, 2**bits, (24, 32))
+    tags = {262: (3, [3]), 266: (3, [fill_order]), 320: (3, (palette * 257).ravel().tolist())}
+    packed = pack(indices, bits, fill_order)
+    assert np.array_equal(decode(make_tiff((32, 24), [bits], packed, tags)), palette.T[indices])
+
+
+def test_reversed_bits_of_rgb_are_read(make_tiff: Encode) -> None:
+    """The bits of interleaved RGB may be in reverse order, too."""
+    data = make_tiff((32, 24), [8, 8, 8], PICTURE.tobytes().translate(REVERSED), {266: (3, [2])})
+    assert np.array_equal(decode(data), np.asarray(PICTURE))
 
 
 @pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "packbits"])
