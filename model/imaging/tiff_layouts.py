@@ -157,8 +157,8 @@ class TiffLayout:
         """Raise UnsupportedPixelFormat, with a command that converts the file, for a layout that is not read."""
         if not self._is_read():
             raise UnsupportedPixelFormat(
-                f"TIFFs with this layout are not supported: {self._describe()}. Convert the image to 8-bit RGB, for "
-                f"example with: {self._suggest()}"
+                f"TIFFs with this layout are not supported: {self._describe()}. Convert the image to 8-bit grey "
+                f"or RGB, for example with: {self._suggest()}"
             )
 
     def get_raw_mode(self, prefix: bytes, plane: str) -> str:
@@ -226,7 +226,8 @@ class TiffLayout:
         """Name a command that converts the file: GDAL keeps the bands apart, ImageMagick converts colour spaces."""
         if self.photometric not in {_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB}:
             return "magick INPUT.tif -colorspace sRGB -depth 8 OUTPUT.png"
-        scale = {8: "", 16: " -scale 0 65535 0 255" if self.sample_format == 1 else " -scale"}.get(self.bits, " -scale")
+        known_range = {8: "", 16: " -scale 0 65535 0 255"} if self.sample_format == 1 else {}
+        scale = known_range.get(self.bits, " -scale")
         bands = "-b 1 -b 2 -b 3 -co PHOTOMETRIC=RGB" if self.bands >= 3 else "-b 1"
         return f"gdal_translate -ot Byte{scale} {bands} -co INTERLEAVE=PIXEL INPUT.tif OUTPUT.tif"
 

@@ -121,6 +121,14 @@ def test_jpeg_compression_without_ycbcr_is_read(encode: Encode, mode: str) -> No
     assert np.array_equal(decode(data), np.repeat(samples, 3, axis=2) if mode == "L" else samples)
 
 
+@pytest.mark.parametrize("extra", [None, 2, 999])
+def test_a_fourth_sample_of_rgb_is_alpha(make_tiff: Encode, extra: int | None) -> None:
+    """Alpha may be declared as the specification says or as Corel Draw does, or be left undeclared."""
+    tags = {} if extra is None else {338: (3, [extra])}
+    data = make_tiff((32, 24), [8] * 4, bytes([0, 100, 200, 51]) * 32 * 24, tags)
+    assert decode(data)[0, 0].tolist() == [204, 224, 244]
+
+
 @pytest.mark.parametrize(
     ("bits", "tags", "described"),
     [

@@ -123,12 +123,17 @@ def test_other_compressions_are_unsupported(compression: str) -> None:
             "gdal_translate -ot Byte -b 1 -co INTERLEAVE=PIXEL",
         ),
         (
+            Layout("grey", "int8", False, "packbits", "<", False),
+            "1 band of 8 bits (signed), BlackIsZero, PackBits compression",
+            "gdal_translate -ot Byte -scale -b 1 -co INTERLEAVE=PIXEL",
+        ),
+        (
             Layout("cmyk", "uint16", True, None, "<", False),
             "4 bands of 16 bits (unsigned), CMYK, separate planes, no compression",
             "magick INPUT.tif -colorspace sRGB -depth 8",
         ),
     ],
-    ids=["floats", "bands", "planes", "CMYK planes"],
+    ids=["floats", "bands", "planes", "signed", "CMYK planes"],
 )
 def test_the_message_describes_the_layout_and_a_conversion(layout: Layout, described: str, command: str) -> None:
     """A refusal names bands, bits, samples and compression, and a command that makes a file of 8-bit RGB."""
