@@ -56,8 +56,8 @@ def make_lifespan(
                 open_recording_services(settings, engine, metrics, QuotaChargeRecorder(meter))
             )
             auth = await stack.enter_async_context(open_auth_services(settings, engine, keyring, meter))
-            serving = await stack.enter_async_context(open_serving_services(settings, backend, metrics))
-            health = Health(build_health_checks(engine, recording.ledger, limits))
+            serving = await stack.enter_async_context(open_serving_services(settings, backend, metrics, draining))
+            health = Health(build_health_checks(engine, recording.ledger, limits, serving.predictions))
             runtime = RuntimeServices(settings, metrics, health, draining, limits)
             pipeline = PredictionPipeline(
                 serving, recording, meter, metrics, classify_error, settings.model.deadline_seconds

@@ -17,7 +17,7 @@ def build_resources_dashboard() -> Dashboard:
         "atalaya-resources", "Atalaya: resources", "What the process uses, and which model it serves."
     )
     board.with_panel(uptime()).with_panel(served_model())
-    for panel in (*processor_and_memory_panels(), *ledger_panels(), file_panel(), log_panel()):
+    for panel in (*processor_and_memory_panels(), *ledger_panels(), file_panel(), log_panel(), stuck_jobs_panel()):
         board.with_panel(panel)
     return board.build()
 
@@ -120,5 +120,13 @@ def log_panel() -> timeseries.Panel:
         "Log lines per second that were dropped because nobody read them; normally 0.",
         "cps",
         query(rate("instance", "atalaya_log_lines_dropped_total"), "{{instance}}"),
-        width=24,
+    )
+
+
+def stuck_jobs_panel() -> timeseries.Panel:
+    return graph(
+        "Stuck jobs",
+        "Images whose decoding or inference did not end, in the last hour. The gateway replaced the process each time.",
+        "short",
+        query(f"sum by (instance) (increase(atalaya_stuck_jobs_total{{{JOB}}}[1h]))", "{{instance}}"),
     )

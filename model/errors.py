@@ -12,6 +12,7 @@
     ├── Overloaded                   overloaded
     ├── MemoryFull                   memory_full
     ├── DeadlineExceeded             deadline_exceeded
+    ├── WorkerStuck                  worker_stuck
     ├── ArtefactError                artefact_error
     │   └── DigestMismatch           digest_mismatch
     ├── BackendURLError              backend_url
@@ -90,7 +91,7 @@ class MemoryFull(ModelError):
 
 
 class DeadlineExceeded(ModelError):
-    """The deadline passed before the image was decoded."""
+    """The deadline passed before a prediction was made, or the job ran longer than any may."""
 
     code = "deadline_exceeded"
 
@@ -99,6 +100,16 @@ class DeadlineExceeded(ModelError):
             "The deadline passed before a prediction was made. Allow more time with X-Request-Timeout, send a smaller "
             "image, or try again later."
         )
+
+
+class WorkerStuck(ModelError):
+    """A worker thread will not finish its job. The process will be replaced, in about `retry_after_s` seconds."""
+
+    code = "worker_stuck"
+    retry_after_s = 5
+
+    def __init__(self) -> None:
+        super().__init__("A prediction does not end. The gateway replaces this process. Try again later.")
 
 
 class ArtefactError(ModelError):

@@ -122,6 +122,12 @@ class Metrics:
             "atalaya_shed_total", "Requests rejected because the gateway was overloaded.", ["reason"], registry=registry
         )
 
+        self.stuck_jobs = Counter(
+            "atalaya_stuck_jobs_total",
+            "Images whose decoding or inference did not end, so that the process was replaced.",
+            registry=registry,
+        )
+
     def _create_memory_metrics(self, registry: CollectorRegistry) -> None:
         self.memory_limit_bytes = Gauge(
             "atalaya_memory_limit_bytes",

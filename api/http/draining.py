@@ -1,13 +1,29 @@
-"""Whether the gateway is shutting down; responses, readiness and the server share this state."""
+"""Whether the process is about to end, and why; responses, readiness and the server share this state."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 class Draining:
-    """Begins once, at the signal to stop. From then on each response asks its client to close the connection."""
+    """Begins once, at the signal to stop or to replace the process.
 
-    def __init__(self) -> None:
+    From then on each response asks its client to close the connection. `stuck_jobs` counts the jobs for which the
+    process had to be replaced; a process that replaces another goes on from its count. `cut_off` ends the predictions
+    in progress, when the time for them is over.
+    """
+
+    def __init__(self, stuck_jobs: int = 0) -> None:
         self.begun = False
+        self.replacement_due = False
+        self.stuck_jobs = stuck_jobs
+        self.cut_off: Callable[[], object] = lambda: None
 
     def begin(self) -> None:
         self.begun = True
+
+    def count_stuck_job(self) -> None:
+        """Have the process replaced, because one of its threads will hardly finish its job."""
+        self.stuck_jobs += 1
+        self.replacement_due = True
+        self.begin()

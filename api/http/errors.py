@@ -81,6 +81,7 @@ STATUS_BY_ERROR: Mapping[type[Exception], HTTPStatus] = {
     model.Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
     model.MemoryFull: HTTPStatus.SERVICE_UNAVAILABLE,
     model.DeadlineExceeded: HTTPStatus.GATEWAY_TIMEOUT,
+    model.WorkerStuck: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 
 # Raised only by commands and at start-up, which print one line on standard error.
@@ -184,6 +185,7 @@ def build_error_headers(error: Exception) -> dict[str, str]:
         case (
             model.Overloaded()
             | model.MemoryFull()
+            | model.WorkerStuck()
             | auth.QuotaExceeded()
             | auth.HashingBusy()
             | auth.LoginThrottled()

@@ -7,8 +7,10 @@ in the ledger every request that it refuses.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from functools import partial
+from typing import Any, TypeVar
 
 from api.prediction.admission import (
     compute_deadline,
@@ -26,10 +28,12 @@ from auth.errors import QuotaExceeded
 from auth.principal import Principal
 from auth.quotas.meter import UsageMeter
 from auth.quotas.tallies import QuotaCharge
-from model.errors import DeadlineExceeded, MemoryFull, Overloaded
+from model.errors import DeadlineExceeded, MemoryFull, Overloaded, WorkerStuck
 from model.serving.memory_budget import Reservation
 from model.serving.prediction import Prediction
 from monitoring.metrics import Metrics
+
+T = TypeVar("T")
 
 # Maps an error to the HTTP status and the stable code that the ledger records.
 ClassifyError = Callable[[Exception], tuple[int, str]]
@@ -38,6 +42,7 @@ _SHED_REASONS: dict[type[Exception], str] = {
     Overloaded: "queue_full",
     MemoryFull: "memory",
     DeadlineExceeded: "deadline",
+    WorkerStuck: "worker_stuck",
     ClientDisconnected: "caller_left",
 }
 
@@ -66,44 +71,34 @@ class PredictionPipeline:
         self._longest_s = longest_s
 
     def check_capacity(self, principal: Principal) -> None:
-        """Raise Overloaded if the queue would reject the principal's request now.
+        """Raise Overloaded or WorkerStuck if the principal's request would be rejected now.
 
-        `run` checks this too. A transport calls it first so that a rejected request costs as little as possible.
+        `run` and `dry_run` check this too. A transport calls it first so that a rejected request costs as little as
+        possible.
         """
-        queue = self._predictions.queue
-        if queue.busy:
-            try:
-                queue.check_capacity(principal.subject)
-            except Overloaded as error:
-                self._count_shed(error)
-                raise
+        try:
+            self._predictions.check_threads()
+            if self._predictions.queue.busy:
+                self._predictions.queue.check_capacity(principal.subject)
+        except (Overloaded, WorkerStuck) as error:
+            self._count_shed(error)
+            raise
 
     async def run(self, request: PredictionRequest) -> RecordedPrediction:
         """Classify the image; return once the prediction is durable in the ledger and charged to the quotas.
 
-        Raises Overloaded, MemoryFull, DeadlineExceeded, ClientDisconnected, QuotaExceeded, a subclass of
+        Raises Overloaded, MemoryFull, DeadlineExceeded, WorkerStuck, ClientDisconnected, QuotaExceeded, a subclass of
         ImageRejected, LedgerFull, LedgerUnavailable, and what `request.read_body` raises.
         """
-        origin, deadline = request.origin, compute_deadline(request.timeout_s, self._longest_s)
-        charges: list[QuotaCharge] = []
+        origin, charges = request.origin, list[QuotaCharge]()
 
         async def admit(pixels: int) -> None:
             charges.append(await self._meter.admit(origin.principal, pixels))
 
         async with self._refusals_counted(origin):
-            with self._refusals_recorded(origin):
-                self._predictions.queue.check_capacity(origin.principal.subject)
-                async with self._reserve_memory(request, deadline) as reservation:
-                    image = await finish_before(deadline, request.read_body())
-                    work = self._predictions.predict(
-                        image, admit, reservation=reservation, caller=origin.principal.subject, deadline=deadline
-                    )
-                    if request.wait_for_disconnect is not None and self._predictions.in_use:
-                        prediction = await finish_while_connected(work, request.wait_for_disconnect)
-                    else:
-                        prediction = await work
-            # Not recorded here: the transaction that refuses a charge records the refusal itself, and a ledger that
-            # cannot be written cannot record one.
+            prediction = await self._with_image(request, partial(self._predictions.predict, admit=admit))
+            # Not recorded as a refusal: the transaction that refuses a charge records the refusal itself, and a ledger
+            # that cannot be written cannot record one.
             prediction_id = await self._record(origin, prediction, charges[0])
         self._metrics.predictions.labels(prediction.model.full_name, prediction.label).inc()
         self._metrics.confidence.observe(prediction.confidence)
@@ -112,18 +107,29 @@ class PredictionPipeline:
     async def dry_run(self, request: PredictionRequest) -> CostEstimate:
         """Estimate the cost of the request from the image's header; nothing is decoded or charged.
 
-        Raises MemoryFull, DeadlineExceeded, a subclass of ImageRejected, DatabaseUnavailable, and what
-        `request.read_body` raises.
+        The request queues like a prediction. Raises what `run` raises but QuotaExceeded and the ledger's errors, and
+        DatabaseUnavailable.
         """
-        with self._refusals_recorded(request.origin):
-            deadline = compute_deadline(request.timeout_s, self._longest_s)
-            async with self._reserve_memory(request, deadline):
-                needs = await self._predictions.measure(await finish_before(deadline, request.read_body()))
-            return await estimate_cost(self._meter, request.origin.principal, needs.pixels)
+        async with self._refusals_counted(request.origin):
+            needs = await self._with_image(request, self._predictions.measure)
+            with self._refusals_recorded(request.origin):
+                return await estimate_cost(self._meter, request.origin.principal, needs.pixels)
 
     def record_refusal(self, origin: RequestOrigin, error: Exception) -> None:
         """Record a request that got no prediction. For transports: only what they refuse without calling `run`."""
         self._recording.ledger.record_refusal(describe_refusal(origin, *self._classify_error(error)))
+
+    async def _with_image(self, request: PredictionRequest, process: Callable[..., Coroutine[Any, Any, T]]) -> T:
+        """Read the body, and let a method of the service process the image; record a refusal."""
+        caller, deadline = request.origin.principal.subject, compute_deadline(request.timeout_s, self._longest_s)
+        with self._refusals_recorded(request.origin):
+            self._predictions.check_capacity(caller)
+            async with self._reserve_memory(request, deadline) as reservation:
+                image = await finish_before(deadline, request.read_body())
+                work = process(image, reservation=reservation, caller=caller, deadline=deadline)
+                if request.wait_for_disconnect is not None and self._predictions.in_use:
+                    return await finish_while_connected(work, request.wait_for_disconnect)
+                return await work
 
     def _reserve_memory(self, request: PredictionRequest, deadline: float) -> AbstractAsyncContextManager[Reservation]:
         amount = estimate_body_bytes(request.content_length, self._memory.largest)

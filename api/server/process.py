@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from types import FrameType
 from typing import Any, cast
 
+import structlog
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.lifespan.off import LifespanOff
@@ -20,13 +23,16 @@ from uvicorn.lifespan.off import LifespanOff
 from api.http.draining import Draining
 from api.server.connection_limiter import ConnectionLimiter
 from api.server.connections import BoundedProtocol
-from api.server.timeouts import RESPONSES_LIMIT_S, SHUTDOWN_LIMIT_S
+from api.server.successor import Successor
+from api.server.timeouts import CUT_OFF_S, REPLACEMENT_DRAIN_S, RESPONSES_LIMIT_S, SHUTDOWN_LIMIT_S
 from api.server.tls import server_context
 from api.settings import Settings
 
 # How long a thread may hold the interpreter's lock while another waits: the event loop's turns are short and many.
 SWITCH_INTERVAL_S = 0.001
 FIRST_REQUEST_LIMIT_S = 1.0  # for the first request of a connection that was accepted just before the shutdown
+
+log = structlog.get_logger("atalaya.workers")
 
 
 class _Lifespan(LifespanOff):
@@ -57,16 +63,30 @@ class _Protocol(BoundedProtocol):
 class GatewayServer(uvicorn.Server):
     """Keeps serving for `drain_s` after the signal to stop, then completes the requests in flight, then closes.
 
-    `draining` begins at the signal. `on_ready` is called once requests are accepted.
+    `draining` begins at the signal. It may also ask for the replacement of this process; then the server closes after
+    a fixed, short time, and `replacing` is true. `successor` is started where that takes too long; without it, the
+    process ends and its supervisor starts another. `on_ready` is called once requests are accepted.
     """
 
     def __init__(
-        self, config: uvicorn.Config, draining: Draining, drain_s: float, on_ready: Callable[[], None] | None = None
+        self,
+        config: uvicorn.Config,
+        draining: Draining,
+        drain_s: float,
+        on_ready: Callable[[], None] | None = None,
+        successor: Successor | None = None,
     ) -> None:
         super().__init__(config)
         self._draining = draining
         self._drain_s = drain_s
         self._on_ready = on_ready
+        self._successor = successor
+        self._signalled = False
+
+    @property
+    def replacing(self) -> bool:
+        """Whether the process is to be replaced; a signal to stop prevents that."""
+        return self._draining.replacement_due and not self._signalled
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -79,20 +99,49 @@ class GatewayServer(uvicorn.Server):
             self._on_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if not self._draining.begun:
+        if not self._signalled:
+            self._signalled = True
             # Ctrl-C comes from a terminal: there is no load balancer whose clients have to move.
             self._drain_s = 0 if sig == signal.SIGINT else self._drain_s
             # If the shutdown hangs, SIGALRM kills the process. No response was sent that is not in the ledger.
             signal.setitimer(signal.ITIMER_REAL, self._drain_s + SHUTDOWN_LIMIT_S)
+            if self._successor is not None:
+                self._successor.drop_listeners()
         self._draining.begin()
         super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        if self.replacing and not self.should_exit:
+            self._start_replacement()
+        return await super().on_tick(counter)
+
+    def _start_replacement(self) -> None:
+        log.warning("process_replacing", seconds=REPLACEMENT_DRAIN_S)
+        self.should_exit = True
+        self._drain_s = REPLACEMENT_DRAIN_S
+        if self._successor is not None:
+            self._successor.keep_listeners()
+        # A thread, because the event loop may hang as well.
+        timer = threading.Timer(REPLACEMENT_DRAIN_S + SHUTDOWN_LIMIT_S, self._force_replacement)
+        timer.daemon = True
+        timer.start()
+
+    def _force_replacement(self) -> None:
+        if not self.replacing:
+            return
+        log.error("process_not_closed", policy="it is replaced with requests in flight")
+        if self._successor is not None:
+            self._successor.start()
+        os._exit(1)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         loop = asyncio.get_running_loop()
         until = loop.time() + self._drain_s
         while loop.time() < until and not self.force_exit:  # noqa: ASYNC110  (uvicorn sets it in a signal handler)
             await asyncio.sleep(0.05)
-        for listener in sockets or []:
+        loop.call_later(CUT_OFF_S, self._draining.cut_off)
+        # The next process accepts the connections in the backlog, if there is one.
+        for listener in [] if self.replacing else sockets or []:
             await self._accept_backlog(listener)
         for server in self.servers:  # immediately: a connection made in between is reset
             server.close()
@@ -119,7 +168,11 @@ class GatewayServer(uvicorn.Server):
 
 
 def make_server(
-    app: FastAPI, settings: Settings, draining: Draining, on_ready: Callable[[], None] | None = None
+    app: FastAPI,
+    settings: Settings,
+    draining: Draining,
+    on_ready: Callable[[], None] | None = None,
+    successor: Successor | None = None,
 ) -> GatewayServer:
     """Create a server of `app`; `run` takes its listeners. Raises SettingsError."""
     context = server_context(settings)
@@ -139,4 +192,4 @@ def make_server(
     )
     config.load()
     config.lifespan_class = lambda _: _Lifespan(app)
-    return GatewayServer(config, draining, settings.drain_seconds, on_ready)
+    return GatewayServer(config, draining, settings.drain_seconds, on_ready, successor)

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.http.draining import Draining
 from api.rate_limits.limiter import CallerLimits
 from api.settings import Settings
+from model.serving.service import PredictionService
 from monitoring.errors import LedgerFull
 from monitoring.health import Check, Health
 from monitoring.ledger.ledger import Ledger, LedgerState
@@ -31,7 +32,9 @@ class RuntimeServices:
     limits: CallerLimits
 
 
-def build_health_checks(engine: AsyncEngine, ledger: Ledger, limits: CallerLimits) -> dict[str, Check]:
+def build_health_checks(
+    engine: AsyncEngine, ledger: Ledger, limits: CallerLimits, predictions: PredictionService
+) -> dict[str, Check]:
     """The checks of readiness, by the name that /readyz shows."""
 
     async def database() -> str | None:
@@ -51,7 +54,8 @@ def build_health_checks(engine: AsyncEngine, ledger: Ledger, limits: CallerLimit
         return None if ledger.state is LedgerState.WRITING else ledger.state
 
     async def model() -> None:
-        """Always ready: the model was loaded and warmed before the first request was accepted."""
+        """Loaded and warmed before the first request was accepted; it fails only when a thread is stuck."""
+        predictions.check_threads()
 
     shared = {"limits": limits.check_store} if limits.shared else {}
     return {"database": database, "ledger": recording, **shared, "model": model}

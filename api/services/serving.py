@@ -10,7 +10,10 @@ from dataclasses import dataclass
 
 import structlog
 
+from api.http.draining import Draining
 from api.server.allocator import return_free_memory
+from api.server.timeouts import THREADS_LIMIT_S
+from api.services.background import run_in_background
 from api.services.capacity import GROWTH_BYTES, LEAST_BYTES, count_inference_threads
 from api.settings import Settings
 from model.backends.base import Backend
@@ -48,9 +51,12 @@ async def open_backend(open_model: Callable[[], Backend], metrics: Metrics) -> A
 
 @asynccontextmanager
 async def open_serving_services(
-    settings: Settings, backend: Backend, metrics: Metrics
+    settings: Settings, backend: Backend, metrics: Metrics, draining: Draining
 ) -> AsyncIterator[ServingServices]:
-    """Start the worker threads. Open this group last: it budgets the memory that everything else leaves."""
+    """Start and watch the worker threads. Open this group last: it budgets the memory that everything else leaves.
+
+    When a thread is stuck, `draining` has the process replaced.
+    """
     threads = count_inference_threads(settings)
     log.info("inference_threads", threads=threads)
     predictions = PredictionService(
@@ -59,12 +65,22 @@ async def open_serving_services(
         limits=QueueLimits(settings.model.queue_limit, settings.model.queue_seconds),
         on_stage=lambda stage, seconds: metrics.stage_seconds.labels(stage).observe(seconds),
     )
+    metrics.stuck_jobs.inc(draining.stuck_jobs)
+    draining.cut_off = predictions.expire_all
+
+    def report_stuck_job(stage: str, caller: str) -> None:
+        log.error("worker_stuck", stage=stage, principal=caller, policy="the process is replaced")
+        metrics.stuck_jobs.inc()
+        draining.count_stuck_job()
+
     try:
         return_free_memory()
         memory = MemoryBudget(image_memory_bytes(settings), on_change=metrics.memory_reserved_bytes.set)
-        yield ServingServices(predictions, memory)
+        async with run_in_background(predictions.watch(settings.model.stuck_seconds, report_stuck_job)):
+            yield ServingServices(predictions, memory)
     finally:
-        predictions.close()
+        if not predictions.close(THREADS_LIMIT_S):
+            log.warning("worker_abandoned", policy="its thread ends with the process")
 
 
 def image_memory_bytes(settings: Settings) -> int:

@@ -14,10 +14,10 @@ SCHEMES = ("onnx", "keras", "stub")
 
 
 def open_backend(url: str, at_once: int = 1) -> Backend:
-    """Load the model that `url` names: `onnx://FOLDER`, `keras://FOLDER` or `stub://?latency_ms=20`.
+    """Load the model that `url` names: `onnx://FOLDER`, `keras://FOLDER` or `stub://`.
 
     FOLDER is an artefact folder, absolute or relative to the working directory. With `onnx://`, `at_once` threads can
-    predict without waiting for each other.
+    predict without waiting for each other. `open_stub` has the options of `stub://`.
     Raises BackendURLError, ArtefactError, KerasMissing.
     """
     scheme, _, rest = url.partition("://")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from urllib.parse import parse_qs
 
@@ -15,24 +16,28 @@ from model.errors import BackendURLError
 from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
 
 _GRID = 8
+_WHITE = 255
 
 
 class StubBackend:
     """Predicts deterministically from the pixels; each call sleeps for `latency_s`.
 
-    The sides of `input_spec` must be multiples of 8.
+    With `hangs_on_white` the prediction of a white image never ends, to show what a gateway does about such a job. The
+    sides of `input_spec` must be multiples of 8.
     """
 
     def __init__(
         self,
         latency_s: float = 0.0,
         *,
+        hangs_on_white: bool = False,
         classes: tuple[str, ...] = UC_MERCED_CLASSES,
         input_spec: InputSpec = DEFAULT_INPUT,
     ) -> None:
         weights = np.random.default_rng(0).normal(0.0, 0.5, (_GRID * _GRID * 3, len(classes)))
         self._weights: NDArray[np.float32] = weights.astype(np.float32)
         self.latency_s = latency_s
+        self._hangs_on_white = hangs_on_white
         digest = hashlib.sha256(self._weights.tobytes()).hexdigest()
         self.info = ModelInfo("stub", "1.0", digest, "stub", classes, input_spec)
 
@@ -46,6 +51,8 @@ class StubBackend:
         features = blocks.mean(axis=(2, 4), dtype=np.float32) / np.float32(255)
         if self.latency_s:
             time.sleep(self.latency_s)
+        if self._hangs_on_white and pixels.min() == _WHITE:
+            threading.Event().wait()
         return _softmax(features.reshape(n, -1) @ self._weights), features
 
     def close(self) -> None:
@@ -53,16 +60,19 @@ class StubBackend:
 
 
 def open_stub(rest: str) -> StubBackend:
-    """Parse what follows `stub://`: nothing, or `?latency_ms=NUMBER`. Raises BackendURLError."""
+    """Parse what follows `stub://`: nothing, `?latency_ms=NUMBER`, `?hang=white`, or both. Raises BackendURLError."""
     try:
         query = parse_qs(rest.removeprefix("?"), strict_parsing=True) if rest else {}
         (latency_ms,) = query.pop("latency_ms", ["0"])
+        (hang,) = query.pop("hang", [""])
         latency_s = float(latency_ms) / 1000
-        if query or not 0 <= latency_s <= 60:
+        if query or hang not in ("", "white") or not 0 <= latency_s <= 60:
             raise ValueError(rest)
     except ValueError as error:
-        raise BackendURLError(f"'stub://{rest}' is not valid. Use stub:// or stub://?latency_ms=20.") from error
-    return StubBackend(latency_s)
+        raise BackendURLError(
+            f"'stub://{rest}' is not valid. Use stub://, stub://?latency_ms=20 or stub://?hang=white."
+        ) from error
+    return StubBackend(latency_s, hangs_on_white=bool(hang))
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

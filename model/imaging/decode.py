@@ -42,8 +42,6 @@ from model.imaging.memory import estimate_decoding_bytes
 from model.imaging.orientation import get_stored_size
 from model.imaging.tiff_layouts import check_unopened_tiff, prepare_layout
 
-_SMALL_BYTES = 256 * 1024
-
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", "JPEG"),
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -117,11 +115,6 @@ def measure_image(
         width, height = get_stored_size(image)
         _reduce(image, spec)
         return ImageNeeds(width, height, estimate_decoding_bytes(image, data, (width, height), spec))
-
-
-def has_quick_header(data: bytes) -> bool:
-    """Whether `measure_image` is fast enough for an event loop: small files, and no TIFF, which may be all header."""
-    return len(data) <= _SMALL_BYTES and not data.startswith((b"II", b"MM"))
 
 
 def _check_format(data: bytes, max_bytes: int) -> str:

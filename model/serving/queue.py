@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
 import time
@@ -10,9 +11,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
 
-from model.backends.base import Backend
-from model.errors import Overloaded
+from model.errors import ModelError, Overloaded
 from model.serving.fair_queue import FairQueue
 from model.serving.overload_policy import (
     CallerLoad,
@@ -22,23 +23,31 @@ from model.serving.overload_policy import (
     QueueLimits,
     compute_retry_after_s,
 )
-from model.serving.prediction import Prediction
+
+T = TypeVar("T")
 
 _EWMA_WEIGHT = 0.2
 _INITIAL_JOB_S = 0.05
 
 
 @dataclass(slots=True, eq=False)
-class Job:
-    """One image to classify with `backend`. `deadline` is in seconds of the queue's clock."""
+class Job(Generic[T]):
+    """Work on the image `data` in a worker thread: to read its header, or to classify it if `is_prediction`.
 
+    `deadline` is in seconds of the queue's clock. `timeout` ends the wait of the caller, on whose event loop it runs.
+    `stage` is what the thread does now: queue (nothing yet), decode or infer.
+    """
+
+    work: Callable[[Job[T]], T]
     data: bytes
-    backend: Backend
     caller: str
     deadline: float
-    measured_s: float
+    timeout: asyncio.Timeout
+    is_prediction: bool = True
+    stage: str = "queue"
+    is_counted: bool = False
     queued_at: float = field(default_factory=time.perf_counter)
-    result: Future[Prediction] = field(default_factory=Future)
+    result: Future[T] = field(default_factory=Future)
 
 
 class PredictionQueue:
@@ -49,9 +58,10 @@ class PredictionQueue:
         self._policy = OverloadPolicy(limits)
         self._clock = clock
         self._lock = threading.Lock()
-        self._queued: FairQueue[Job] = FairQueue()
-        self._running = 0
-        self._jobs_by_caller: Counter[str] = Counter()  # running and queued; callers without jobs are absent
+        self._queued: FairQueue[Job[Any]] = FairQueue()
+        self._running: set[Job[Any]] = set()
+        # Running and queued jobs whose callers wait for them; callers without such jobs are absent.
+        self._jobs_by_caller: Counter[str] = Counter()
         # Last in, first out: the model's weights may still be in the cache of the worker that was idle last.
         self._idle_workers: list[threading.Condition] = []
         self._job_s, self._job_s_measured = _INITIAL_JOB_S, False
@@ -61,12 +71,18 @@ class PredictionQueue:
     @property
     def waiting(self) -> int:
         """The number of jobs for which no worker is free."""
-        return max(0, self._running + len(self._queued) - self._workers)
+        return max(0, len(self._running) + len(self._queued) - self._workers)
 
     @property
     def busy(self) -> bool:
         """Whether a new job would have to wait."""
-        return self._running + len(self._queued) >= self._workers
+        return len(self._running) + len(self._queued) >= self._workers
+
+    @property
+    def running(self) -> list[Job[Any]]:
+        """The jobs that threads work on now."""
+        with self._lock:
+            return list(self._running)
 
     def check_capacity(self, caller: str) -> None:
         """Reject a request before its image is read. Raises Overloaded."""
@@ -77,7 +93,7 @@ class PredictionQueue:
                 evicted.extend(self._evict(decision.evictions))
                 raise self._make_overloaded()
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job[Any]) -> None:
         """Queue the job, perhaps in place of another caller's. Raises Overloaded, and RuntimeError after `close`."""
         with self._fail_evicted() as evicted, self._lock:
             if self._closing:
@@ -89,22 +105,33 @@ class PredictionQueue:
             if not decision.accepted:
                 raise self._make_overloaded()
             self._queued.push(job.caller, job)
-            self._jobs_by_caller[job.caller] += 1
+            self._count(job)
             if self._idle_workers:
                 self._idle_workers.pop().notify()
 
-    def cancel(self, job: Job) -> None:
-        """Free the slot and the bytes of a queued job. The slot of a running job is freed when it finishes."""
-        job.data = b""
+    def abandon(self, job: Job[Any]) -> None:
+        """Stop counting a job for its caller, whose request has ended; if it is queued, free its slot and its bytes.
+
+        A running job keeps its worker busy until it finishes.
+        """
         with self._lock:
             if self._queued.remove(job.caller, job):
+                job.data = b""
+            self._discount(job)
+
+    def evict_all(self, error: ModelError) -> None:
+        """Remove all queued jobs; their callers get `error`."""
+        with self._fail_evicted() as evicted, self._lock:
+            while self._queued:
+                job = self._queued.pop()
                 self._discount(job)
+                evicted.append((job, error))
 
     def register_worker(self) -> threading.Condition:
         """Return the condition that wakes one worker thread, to be passed to `take`."""
         return threading.Condition(self._lock)
 
-    def take(self, wakeup: threading.Condition) -> Job | None:
+    def take(self, wakeup: threading.Condition) -> Job[Any] | None:
         """Wait for a job. Returns None when the queue is closed and empty."""
         with self._lock:
             while not self._queued:
@@ -112,18 +139,20 @@ class PredictionQueue:
                     return None
                 self._idle_workers.append(wakeup)
                 wakeup.wait()
-            self._running += 1
-            return self._queued.pop()
+            job = self._queued.pop()
+            self._running.add(job)
+            return job
 
-    def finish(self, job: Job) -> None:
+    def finish(self, job: Job[Any]) -> None:
         """Free the slot of a job that ran. Call this before the caller gets the result, so that it finds the slot."""
         with self._lock:
-            self._running -= 1
-            self._history = replace(self._history, completed=self._history.completed + 1)
+            self._running.remove(job)
+            if job.is_prediction:
+                self._history = replace(self._history, completed=self._history.completed + 1)
             self._discount(job)
 
     def record_duration(self, seconds: float) -> None:
-        """Update the estimated duration of a job. The first measurement replaces the initial guess."""
+        """Update the estimated duration of a prediction. The first measurement replaces the initial guess."""
         with self._lock:
             weight = _EWMA_WEIGHT if self._job_s_measured else 1
             self._job_s += weight * (seconds - self._job_s)
@@ -141,14 +170,14 @@ class PredictionQueue:
         return LoadSnapshot(
             now=self._clock(),
             workers=self._workers,
-            running=self._running,
+            running=len(self._running),
             queued=len(self._queued),
             job_s=self._job_s,
             largest_caller_jobs=0 if largest is None else self._jobs_by_caller[largest],
             history=self._history,
         )
 
-    def _evict(self, count: int) -> list[tuple[Job, Overloaded]]:
+    def _evict(self, count: int) -> list[tuple[Job[Any], Overloaded]]:
         """Remove the newest job of the caller with the most jobs, `count` times."""
         evicted = []
         for _ in range(count):
@@ -159,9 +188,9 @@ class PredictionQueue:
 
     @staticmethod
     @contextmanager
-    def _fail_evicted() -> Iterator[list[tuple[Job, Overloaded]]]:
+    def _fail_evicted() -> Iterator[list[tuple[Job[Any], ModelError]]]:
         """Deliver the errors of evicted jobs once the lock is released."""
-        evicted: list[tuple[Job, Overloaded]] = []
+        evicted: list[tuple[Job[Any], ModelError]] = []
         try:
             yield evicted
         finally:
@@ -170,7 +199,15 @@ class PredictionQueue:
                 if job.result.set_running_or_notify_cancel():
                     job.result.set_exception(error)
 
-    def _discount(self, job: Job) -> None:
+    def _count(self, job: Job[Any]) -> None:
+        job.is_counted = True
+        self._jobs_by_caller[job.caller] += 1
+
+    def _discount(self, job: Job[Any]) -> None:
+        """Stop counting the job for its caller; a second call does nothing."""
+        if not job.is_counted:
+            return
+        job.is_counted = False
         self._jobs_by_caller[job.caller] -= 1
         if not self._jobs_by_caller[job.caller]:
             del self._jobs_by_caller[job.caller]

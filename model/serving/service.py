@@ -1,35 +1,46 @@
-"""Predictions for an event loop: worker threads decode, hash and infer, behind a bounded queue."""
+"""Predictions for an event loop: worker threads inspect, decode, hash and infer, behind a bounded queue."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import math
-import os
-import sys
-import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from model.backends.base import Backend
-from model.errors import DeadlineExceeded
-from model.imaging.decode import ImageNeeds, decode_image, has_quick_header, measure_image
+from model.errors import DeadlineExceeded, WorkerStuck
+from model.imaging.decode import ImageNeeds, decode_image, measure_image
 from model.imaging.input_spec import InputSpec
+from model.imaging.quick_headers import has_quick_header
 from model.serving.memory_budget import Reservation
 from model.serving.overload_policy import QueueLimits
 from model.serving.prediction import ImageFacts, Prediction
 from model.serving.queue import Job, PredictionQueue
+from model.serving.watchdog import Watchdog
+from model.serving.workers import WorkerThreads
 
-# The event loop's thread runs first (0), so that it reads and rejects requests while all cores infer. Password hashing
-# runs last (10).
-_NICENESS = 3
+T = TypeVar("T")
 
 # Called with the image's number of pixels before it is decoded. An exception ends the prediction.
 Admit = Callable[[int], Awaitable[None]]
+# Called with the stage and the caller of a job that will hardly end.
+OnStuck = Callable[[str, str], object]
+# Makes a job for the image of a request from its work.
+_MakeJob = Callable[..., Job[Any]]
+
+
+class _Inspection(NamedTuple):
+    """What an image's header says, and the seconds spent on it."""
+
+    needs: ImageNeeds
+    queued_s: float = 0.0
+    read_s: float = 0.0
 
 
 class PredictionService:
@@ -53,14 +64,15 @@ class PredictionService:
         self._clock = clock
         self.queue = PredictionQueue(workers, limits, clock)
         self._active = 0
-        self._threads = [threading.Thread(target=self._run_worker, name=f"predict_{index}") for index in range(workers)]
-        for thread in self._threads:
-            thread.start()
+        self._stuck = 0  # jobs
+        self._timeouts: set[asyncio.Timeout] = set()
+        self._workers = workers
+        self._threads = WorkerThreads(self.queue, workers)
 
     @property
     def in_use(self) -> bool:
         """Whether a new request may have to wait: there are at least as many requests in progress as workers."""
-        return self._active >= len(self._threads)
+        return self._active >= self._workers
 
     async def predict(
         self,
@@ -73,111 +85,166 @@ class PredictionService:
     ) -> Prediction:
         """Classify the encoded image `data`. `admit` is awaited after its header is read and before it is decoded.
 
-        `reservation` is resized to what decoding needs. Cancellation while queued frees the slot and the bytes at once;
-        a running job is completed and its result discarded. Raises Overloaded, MemoryFull, DeadlineExceeded, a subclass
-        of ImageRejected, what `admit` raises, and RuntimeError after `close`.
+        `reservation` is resized to what decoding needs. When the caller is cancelled or `deadline` passes, a queued job
+        frees its slot and the bytes at once; a running job is completed, its result discarded, and its bytes stay
+        reserved until then. Raises Overloaded, MemoryFull, DeadlineExceeded, WorkerStuck, a subclass of ImageRejected,
+        what `admit` raises, and RuntimeError after `close`.
         """
-        self.queue.check_capacity(caller)
         backend = self._backend
-        self._active += 1
-        try:
-            measured_s = await self._prepare(data, backend.info.input_spec, admit, reservation)
-            return await self._run(Job(data, backend, caller, deadline, measured_s), reservation)
-        finally:
-            self._active -= 1
+        async with self._accept(data, caller, deadline) as make_job:
+            inspection = None
+            if admit is not None or reservation is not None:
+                inspection = await self._inspect(data, backend.info.input_spec, make_job, reservation)
+                if reservation is not None:
+                    await reservation.resize(inspection.needs.bytes, while_waiting=len(data))
+                if admit is not None:
+                    await admit(inspection.needs.pixels)
+            result: Prediction = await self._run(make_job(partial(self._predict, backend, inspection)), reservation)
+            return result
 
-    async def measure(self, data: bytes) -> ImageNeeds:
-        """Return the image's pixels and the memory that a prediction needs. Raises a subclass of ImageRejected."""
-        return await self._measure(data, self._backend.info.input_spec)
+    async def measure(
+        self,
+        data: bytes,
+        *,
+        reservation: Reservation | None = None,
+        caller: str = "",
+        deadline: float = math.inf,
+    ) -> ImageNeeds:
+        """Return the image's pixels and the memory that a prediction needs; queue for that as `predict` does.
+
+        Raises Overloaded, DeadlineExceeded, WorkerStuck, and a subclass of ImageRejected.
+        """
+        async with self._accept(data, caller, deadline) as make_job:
+            return (await self._inspect_in_thread(self._backend.info.input_spec, make_job, reservation)).needs
+
+    def check_capacity(self, caller: str) -> None:
+        """Reject a request before its image is read. Raises Overloaded, WorkerStuck."""
+        self.check_threads()
+        self.queue.check_capacity(caller)
+
+    def check_threads(self) -> None:
+        """Raises WorkerStuck once a job has run longer than any may."""
+        if self._stuck:
+            raise WorkerStuck
+
+    async def watch(self, limit_s: float, on_stuck: OnStuck) -> None:
+        """Watch the threads until cancelled. A job that runs for more than `limit_s` seconds is stuck.
+
+        Its caller gets DeadlineExceeded, and later requests WorkerStuck: this service does not recover.
+        """
+        watchdog = Watchdog[Job[Any]](limit_s)
+        while True:
+            await asyncio.sleep(watchdog.interval_s)
+            for job in watchdog.find_stuck(self.queue.running):
+                self._stuck += 1
+                _expire(job.timeout)
+                on_stuck(job.stage, job.caller)
+            if self._stuck >= self._workers:
+                self.queue.evict_all(WorkerStuck())
+
+    def expire_all(self) -> None:
+        """Let the deadlines of all requests in progress pass now."""
+        for timeout in list(self._timeouts):
+            _expire(timeout)
 
     def replace_backend(self, backend: Backend) -> Backend:
         """Serve later requests with `backend`. Returns the previous one, which earlier requests use until they end."""
         previous, self._backend = self._backend, backend
         return previous
 
-    def close(self) -> None:
-        """Finish the queued jobs and end the threads. Blocks until then; the back end stays open."""
+    def close(self, limit_s: float = math.inf) -> bool:
+        """Finish the queued jobs and end the threads; the back end stays open.
+
+        Blocks for at most `limit_s` seconds, and returns whether all threads have ended.
+        """
         self.queue.close()
-        for thread in self._threads:
-            thread.join()
+        return self._threads.join(limit_s)
 
-    async def _prepare(
-        self, data: bytes, spec: InputSpec, admit: Admit | None, reservation: Reservation | None
-    ) -> float:
-        """Reserve memory and get admission. Returns the seconds that reading the header took."""
-        if admit is None and reservation is None:
-            return 0.0
-        started = time.perf_counter()
-        needs = await self._measure(data, spec)
-        measured_s = time.perf_counter() - started
-        if reservation is not None:
-            await reservation.resize(needs.bytes, while_waiting=len(data))
-        if admit is not None:
-            await admit(needs.pixels)
-        return measured_s
+    @asynccontextmanager
+    async def _accept(self, data: bytes, caller: str, deadline: float) -> AsyncIterator[_MakeJob]:
+        """Count the request in the block, and end it with DeadlineExceeded at `deadline` or when it is expired."""
+        self.check_capacity(caller)
+        timeout = asyncio.timeout(None if math.isinf(deadline) else deadline - self._clock())
+        self._active += 1
+        try:
+            async with timeout:
+                self._timeouts.add(timeout)
+                yield partial(Job[Any], data=data, caller=caller, deadline=deadline, timeout=timeout)
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+            raise DeadlineExceeded from None
+        finally:
+            self._timeouts.discard(timeout)
+            self._active -= 1
 
-    async def _measure(self, data: bytes, spec: InputSpec) -> ImageNeeds:
+    async def _inspect(
+        self, data: bytes, spec: InputSpec, make_job: _MakeJob, reservation: Reservation | None
+    ) -> _Inspection:
+        """Read the image's header: here if that is quick, else in a worker thread."""
+        if not has_quick_header(data):
+            return await self._inspect_in_thread(spec, make_job, reservation)
         started = time.perf_counter()
         try:
-            if has_quick_header(data):
-                return measure_image(data, spec)
-            return await asyncio.to_thread(measure_image, data, spec)
-        except BaseException:
+            return _Inspection(measure_image(data, spec), read_s=time.perf_counter() - started)
+        except Exception:
             self._on_stage("decode", time.perf_counter() - started)
             raise
 
-    async def _run(self, job: Job, reservation: Reservation | None) -> Prediction:
+    async def _inspect_in_thread(
+        self, spec: InputSpec, make_job: _MakeJob, reservation: Reservation | None
+    ) -> _Inspection:
+        result: _Inspection = await self._run(make_job(partial(self._measure, spec), is_prediction=False), reservation)
+        return result
+
+    async def _run(self, job: Job[T], reservation: Reservation | None) -> T:
+        self.check_threads()
         self.queue.submit(job)
         try:
             return await asyncio.wrap_future(job.result)
         except asyncio.CancelledError:
-            if job.result.cancel():
-                self.queue.cancel(job)
-            elif reservation is not None:
+            if not job.result.cancel() and reservation is not None:
                 reservation.hold_until_done(job.result)
+            self.queue.abandon(job)
             raise
 
-    def _run_worker(self) -> None:
-        """The body of a worker thread, which ends when the queue is closed and empty."""
-        if sys.platform == "linux":  # the only system where a thread has its own niceness
-            with suppress(OSError):  # where lowering the priority is forbidden, all threads run alike
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
-        wakeup = self.queue.register_worker()
-        while (job := self.queue.take(wakeup)) is not None:
-            deliver = self._execute(job) if job.result.set_running_or_notify_cancel() else None
-            job.data = b""
-            self.queue.finish(job)
-            if deliver is not None:
-                deliver()
-
-    def _execute(self, job: Job) -> Callable[[], None]:
-        """Do the work, and return a function that delivers the result or the error to the caller."""
+    def _measure(self, spec: InputSpec, job: Job[_Inspection]) -> _Inspection:
+        started = time.perf_counter()
+        self._check_deadline(job)
+        job.stage = "decode"
         try:
-            return partial(job.result.set_result, self._predict(job))
-        except BaseException as error:  # every error belongs to the caller; the thread goes on
-            return partial(job.result.set_exception, error)
+            needs = measure_image(job.data, spec)
+        except BaseException:
+            self._on_stage("decode", time.perf_counter() - started)
+            raise
+        return _Inspection(needs, started - job.queued_at, time.perf_counter() - started)
 
-    def _predict(self, job: Job) -> Prediction:
-        data, info, started = job.data, job.backend.info, time.perf_counter()
+    def _predict(self, backend: Backend, inspection: _Inspection | None, job: Job[Prediction]) -> Prediction:
+        data, info, started = job.data, backend.info, time.perf_counter()
+        queued_s, read_s = (inspection.queued_s, inspection.read_s) if inspection else (0.0, 0.0)
         timing: dict[str, float] = {}
-        self._report("queue", started - job.queued_at, timing)
-        if self._clock() > job.deadline:
-            raise DeadlineExceeded
-        with self._time_stage("decode", timing, job.measured_s):
+        self._report("queue", started - job.queued_at + queued_s, timing)
+        self._check_deadline(job)
+        with self._time_stage("decode", job, timing, read_s):
             decoded = decode_image(data, info.input_spec)
             facts = ImageFacts(
                 hashlib.sha256(data).hexdigest(), decoded.format, decoded.width, decoded.height, len(data)
             )
-        with self._time_stage("infer", timing):
-            probabilities = job.backend.predict(decoded.pixels[np.newaxis])[0]
+        with self._time_stage("infer", job, timing):
+            probabilities = backend.predict(decoded.pixels[np.newaxis])[0]
         # Only complete jobs count: the time of a broken image does not predict that of the next one.
         self.queue.record_duration(time.perf_counter() - started)
         index = int(probabilities.argmax())
         return Prediction(probabilities, index, info.classes[index], float(probabilities[index]), info, facts, timing)
 
+    def _check_deadline(self, job: Job[Any]) -> None:
+        if self._clock() > job.deadline:
+            raise DeadlineExceeded
+
     @contextmanager
-    def _time_stage(self, stage: str, timing: dict[str, float], spent_s: float = 0.0) -> Iterator[None]:
+    def _time_stage(self, stage: str, job: Job[Any], timing: dict[str, float], spent_s: float = 0.0) -> Iterator[None]:
         """Report the duration of the block, plus `spent_s` spent on the stage before."""
+        job.stage = stage
         started = time.perf_counter() - spent_s
         try:
             yield
@@ -187,3 +254,8 @@ class PredictionService:
     def _report(self, stage: str, seconds: float, timing: dict[str, float]) -> None:
         timing[stage] = seconds
         self._on_stage(stage, seconds)
+
+
+def _expire(timeout: asyncio.Timeout) -> None:
+    with suppress(RuntimeError):  # the wait has ended already
+        timeout.reschedule(0)

@@ -27,6 +27,7 @@ def observe_all(metrics: Metrics) -> None:
     metrics.audit_failures.inc()
     metrics.rate_limited.labels(limit="predict").inc()
     metrics.shed.labels(reason="queue_full").inc()
+    metrics.stuck_jobs.inc(2)
     metrics.model_info.labels(model="efficientnetb0", version="1.0", digest="ab12", backend="onnx").set(1)
     metrics.memory_limit_bytes.set(512 * 2**20)
     metrics.log_lines_dropped.inc(7)
@@ -60,6 +61,7 @@ def observe_all(metrics: Metrics) -> None:
             1,
         ),
         ("atalaya_memory_limit_bytes", {}, 536870912),
+        ("atalaya_stuck_jobs_total", {}, 2),
         ("atalaya_log_lines_dropped_total", {}, 7),
     ],
 )

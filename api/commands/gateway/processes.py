@@ -22,8 +22,10 @@ from prometheus_client import CollectorRegistry
 
 from api.errors import SettingsError
 from api.http.draining import Draining
+from api.server.exit_status import run_to_exit_status
 from api.server.listeners import bind_listeners
 from api.server.shared_directory import shared_directory
+from api.server.successor import Inheritance, Successor
 from api.server.supervisor import Supervisor
 from api.server.timeouts import SHUTDOWN_LIMIT_S
 from api.server.worker_process import WorkerSlot, fork, preload
@@ -31,6 +33,7 @@ from api.services.capacity import count_inference_threads
 from api.settings import Settings, home_folder, load_settings
 from monitoring.exposition import serve_metrics
 from monitoring.multiprocess import build_shared_registry, remove_gauges, share_metrics
+from monitoring.queued_output import drain_standard_streams
 from monitoring.sentry import ErrorReporter, open_reporter
 from storage.private_files import replace_private_file
 
@@ -71,16 +74,33 @@ def open_listeners(settings: Settings, host: str, port: int) -> Listeners:
     return Listeners(requests, metrics)
 
 
-def serve_in_one_process(settings: Settings, listeners: Listeners) -> int:
-    """Serve until a signal; returns the exit status."""
+def inherit_listeners(inheritance: Inheritance) -> Listeners:
+    """The listeners of the program that executed this one."""
+    return Listeners(list(inheritance.listeners["requests"]), next(iter(inheritance.listeners["metrics"]), None))
+
+
+def serve_in_one_process(settings: Settings, listeners: Listeners, stuck_jobs: int) -> int:
+    """Serve until a signal; returns the exit status. When a thread is stuck, execute the program again.
+
+    `stuck_jobs` is the count of earlier programs of this process.
+    """
     registry = CollectorRegistry()
     # A thread loads the model, mostly without the interpreter's lock, while this one imports and migrates.
     thread = ThreadPoolExecutor(1, thread_name_prefix="model")
     model = thread.submit(_open_model, settings)
     thread.shutdown(wait=False)
-    server = _make_server(settings, registry, registry, model.result)
+    draining = Draining(stuck_jobs)
+    successor = Successor(
+        {"requests": listeners.requests, "metrics": [listeners.metrics] if listeners.metrics else []},
+        lambda: draining.stuck_jobs,
+    )
+    server = _make_server(settings, registry, registry, model.result, draining, successor=successor)
     _prepare_database(settings)
-    return _run(server, listeners, registry)
+    status = run_to_exit_status(lambda: _run(server, listeners, registry))
+    if server.replacing:
+        successor.start()
+    _end_stuck_threads(status)
+    return status
 
 
 def serve_with_workers(settings: Settings, options: dict[str, Any], listeners: Listeners) -> int:
@@ -90,7 +110,7 @@ def serve_with_workers(settings: Settings, options: dict[str, Any], listeners: L
     """
 
     def prepare() -> int:
-        _make_server(settings, CollectorRegistry(), CollectorRegistry(), partial(_open_model, settings))
+        _make_server(settings, CollectorRegistry(), CollectorRegistry(), partial(_open_model, settings), Draining())
         _prepare_database(settings)
         return 0
 
@@ -103,7 +123,8 @@ def serve_with_workers(settings: Settings, options: dict[str, Any], listeners: L
             shown = build_shared_registry(metrics, lambda: [int(pid) for pid in processes.read_text().split()])
             settings = load_settings(atalaya_shared=directory, **options)  # again: a restart applies changes
             model = partial(_open_model, settings)
-            return _run(_make_server(settings, CollectorRegistry(), shown, model, slot.report_ready), listeners, shown)
+            server = _make_server(settings, CollectorRegistry(), shown, model, Draining(), slot.report_ready)
+            return _run(server, listeners, shown)
 
         def write_processes(pids: list[int]) -> None:
             processes.with_suffix(".new").write_text("\n".join(map(str, pids)))
@@ -170,13 +191,14 @@ def _make_server(
     registry: CollectorRegistry,
     shown: CollectorRegistry,
     open_model: Callable[[], Backend],
+    draining: Draining,
     on_ready: Callable[[], None] | None = None,
+    successor: Successor | None = None,
 ) -> GatewayServer:
     """Create the application and its server, and open nothing yet. Raises SettingsError, WeakSigningKey."""
     from api.app import create_app
     from api.server.process import make_server
 
-    draining = Draining()
     app = create_app(
         settings,
         registry=registry,
@@ -185,7 +207,7 @@ def _make_server(
         draining=draining,
         open_model=open_model,
     )
-    return make_server(app, settings, draining, on_ready)
+    return make_server(app, settings, draining, on_ready, successor)
 
 
 def _run(server: GatewayServer, listeners: Listeners, shown: CollectorRegistry) -> int:
@@ -196,6 +218,15 @@ def _run(server: GatewayServer, listeners: Listeners, shown: CollectorRegistry) 
         with suppress(KeyboardInterrupt):
             server.run(listeners.requests)
     return 0
+
+
+def _end_stuck_threads(status: int) -> None:
+    """End the process if a worker thread still runs: the interpreter's own end might crash beside it."""
+    from model.serving.workers import is_any_worker_alive
+
+    if is_any_worker_alive():
+        drain_standard_streams()
+        os._exit(status)
 
 
 def _open_reporter(settings: Settings) -> ErrorReporter:

@@ -10,10 +10,17 @@ from typing import Annotated, Any
 
 import typer
 
-from api.commands.gateway.processes import Listeners, open_listeners, serve_in_one_process, serve_with_workers
+from api.commands.gateway.processes import (
+    Listeners,
+    inherit_listeners,
+    open_listeners,
+    serve_in_one_process,
+    serve_with_workers,
+)
 from api.commands.gateway.running import RunningGateway, announce
 from api.production import check_keys, restrict_secret_files
 from api.server.allocator import limit_memory_use
+from api.server.successor import INHERIT_OPTION, Inheritance, release_held_signals
 from api.server.tls import server_context
 from api.settings import Settings, load_settings
 from monitoring.logs import configure_logging
@@ -26,23 +33,30 @@ def serve(
     tls_certificate: Annotated[Path | None, typer.Option(help="Use TLS with this certificate (PEM).")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="The certificate's private key.")] = None,
     tls_client_ca: Annotated[Path | None, typer.Option(help="Accept client certificates of this CA.")] = None,
+    inherit: Annotated[str | None, typer.Option(INHERIT_OPTION, hidden=True)] = None,
 ) -> int:
     """Serve predictions until SIGINT or SIGTERM."""
     limit_memory_use()
     queue_standard_streams()  # nothing that the gateway does may wait for the reader of its log
     # uvicorn shuts down and then raises the signal again; a requested stop exits with 0.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    release_held_signals()
     paths = {"tls_certificate": tls_certificate, "tls_key": tls_key, "tls_client_ca": tls_client_ca}
     # Unlike those in the settings, paths on the command line are relative to the working directory.
     options: dict[str, Any] = {name: path.absolute() for name, path in paths.items() if path is not None}
     options |= {} if port is None else {"port": port}
     settings = load_settings(**options)
-    listeners = open_listeners(settings, host, settings.port)
-    return serve_on(settings, options, listeners)
+    if inherit is None:
+        return serve_on(settings, options, open_listeners(settings, host, settings.port))
+    inheritance = Inheritance.take_over(inherit)
+    return serve_on(settings, options, inherit_listeners(inheritance), inheritance.stuck_jobs)
 
 
-def serve_on(settings: Settings, options: dict[str, Any], listeners: Listeners) -> int:
-    """Serve on bound sockets; returns the exit status. `options` are the settings from the command line."""
+def serve_on(settings: Settings, options: dict[str, Any], listeners: Listeners, stuck_jobs: int = 0) -> int:
+    """Serve on bound sockets; returns the exit status. `options` are the settings from the command line.
+
+    `stuck_jobs` is the count of earlier programs of this process.
+    """
     configure_logging(settings.log_level)
     check_keys(settings)
     restrict_secret_files(settings)
@@ -52,4 +66,4 @@ def serve_on(settings: Settings, options: dict[str, Any], listeners: Listeners) 
     with announce(RunningGateway(url, settings.issuer), listeners.port):
         if settings.web_concurrency > 1:
             return serve_with_workers(settings, options, listeners)
-        return serve_in_one_process(settings, listeners)
+        return serve_in_one_process(settings, listeners, stuck_jobs)

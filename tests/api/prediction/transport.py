@@ -10,6 +10,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from api.http.draining import Draining
 from api.http.refusals import classify_error
 from api.prediction.pipeline import PredictionPipeline
 from api.prediction.quotas import QuotaChargeRecorder
@@ -73,7 +74,7 @@ async def open_in_process(settings: Settings, backend: Backend, quota: int | Non
     async with (
         open_backend(lambda: backend, metrics) as opened,
         open_recording_services(settings, engine, metrics, QuotaChargeRecorder(meter)) as recording,
-        open_serving_services(settings, opened, metrics) as serving,
+        open_serving_services(settings, opened, metrics, Draining()) as serving,
     ):
         pipeline = PredictionPipeline(serving, recording, meter, metrics, classify_error, longest_s=10)
         transport = InProcessTransport(pipeline, serving, principal, registry)

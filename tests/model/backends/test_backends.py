@@ -136,7 +136,15 @@ def test_the_url_sets_the_latency_of_the_stub() -> None:
     assert np.array_equal(backend.predict(GREY), StubBackend().predict(GREY))
 
 
-@pytest.mark.parametrize("rest", ["latency", "?latency_ms=fast", "?latency_ms=-1", "?latency_ms=nan", "?speed=3"])
+def test_the_url_lets_the_stub_hang() -> None:
+    """stub://?hang=white predicts images that are not white, as stub:// does."""
+    backend = open_backend("stub://?hang=white&latency_ms=1")
+    assert np.array_equal(backend.predict(GREY), StubBackend().predict(GREY))
+
+
+@pytest.mark.parametrize(
+    "rest", ["latency", "?hang=grey", "?latency_ms=fast", "?latency_ms=-1", "?latency_ms=nan", "?speed=3"]
+)
 def test_an_invalid_stub_url_is_an_error(rest: str) -> None:
     """Unknown parameters and invalid values raise BackendURLError."""
     with pytest.raises(BackendURLError, match="latency_ms"):

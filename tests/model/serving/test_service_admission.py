@@ -123,7 +123,7 @@ async def test_without_a_header_no_image_is_admitted(
 
 
 async def test_measuring_decodes_nothing(service: PredictionService, stages: list[str]) -> None:
-    """`measure` returns the pixels, also of an image that is too large to be read on the event loop."""
+    """`measure` returns the pixels from the header."""
     assert (await service.measure(noise_png())).pixels == 1200
     assert (await service.measure(noise_png(700, 600))).pixels == 420_000
     assert stages == []

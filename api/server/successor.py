@@ -1,0 +1,102 @@
+"""A process that has to be replaced, and has no supervisor, executes its program again: same id, same listeners.
+
+Executing a program ends all threads of the process, whatever they do. Meanwhile the kernel keeps the connections of new
+clients in the backlog of the listeners, so that none is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from monitoring.queued_output import drain_standard_streams
+
+INHERIT_OPTION = "--inherit"
+_HELD_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+Sockets = Mapping[str, Sequence[socket.socket]]
+
+
+@dataclass(frozen=True, slots=True)
+class Inheritance:
+    """What a process takes over from the program that executed it: listeners by their use, and a count."""
+
+    listeners: Sockets
+    stuck_jobs: int
+
+    @classmethod
+    def take_over(cls, text: str) -> Inheritance:
+        """Read the value of INHERIT_OPTION."""
+        document = json.loads(text)
+        listeners = {
+            use: [_take_over(descriptor) for descriptor in descriptors]
+            for use, descriptors in document["listeners"].items()
+        }
+        return cls(listeners, document["stuck_jobs"])
+
+
+class Successor:
+    """The next program of this process. `count_stuck_jobs` says from which count it goes on."""
+
+    def __init__(self, listeners: Sockets, count_stuck_jobs: Callable[[], int]) -> None:
+        self._listeners = listeners
+        self._count_stuck_jobs = count_stuck_jobs
+        self._kept: Sockets | None = None
+
+    def keep_listeners(self) -> None:
+        """From now on the ports stay open, although this process closes its sockets."""
+        if self._kept is None:
+            self._kept = {use: [one.dup() for one in sockets] for use, sockets in self._listeners.items()}
+
+    def drop_listeners(self) -> None:
+        """Undo `keep_listeners`."""
+        for sockets in (self._kept or {}).values():
+            for one in sockets:
+                one.close()
+        self._kept = None
+
+    def start(self) -> NoReturn:
+        """Execute the program. Any thread may call this, also while others still run.
+
+        Signals to stop wait until the new program has a handler for them.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_SIGNALS)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        self.keep_listeners()
+        drain_standard_streams()
+        os.execv(sys.executable, _make_arguments(sys.orig_argv, self._pass_on()))  # noqa: S606  (its own arguments)
+
+    def _pass_on(self) -> str:
+        kept = self._kept or {}
+        for sockets in kept.values():
+            for one in sockets:
+                one.set_inheritable(True)
+        descriptors = {use: [one.fileno() for one in sockets] for use, sockets in kept.items()}
+        return json.dumps({"listeners": descriptors, "stuck_jobs": self._count_stuck_jobs()})
+
+
+def release_held_signals() -> None:
+    """Receive the signals that came while this program was executed. Call this once their handlers are set."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_SIGNALS)
+
+
+def _take_over(descriptor: int) -> socket.socket:
+    listener = socket.socket(fileno=descriptor)
+    listener.set_inheritable(False)
+    return listener
+
+
+def _make_arguments(current: Sequence[str], inheritance: str) -> list[str]:
+    """The arguments of this program, with another value of INHERIT_OPTION; what `demo` starts goes on as `serve`."""
+    at = next(index for index, argument in enumerate(current) if argument in ("serve", "demo"))
+    options = list(current[at + 1 :]) if current[at] == "serve" else []
+    if INHERIT_OPTION in options:
+        before = options.index(INHERIT_OPTION)
+        del options[before : before + 2]
+    return [*current[:at], "serve", *options, INHERIT_OPTION, inheritance]

@@ -1,0 +1,67 @@
+"""The threads that do the jobs of a queue."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import TypeVar
+
+from model.serving.queue import Job, PredictionQueue
+
+T = TypeVar("T")
+
+# The event loop's thread runs first (0), so that it reads and rejects requests while all cores infer. Password hashing
+# runs last (10).
+_NICENESS = 3
+_NAME_PREFIX = "predict_"
+
+
+class WorkerThreads:
+    """`count` threads, which end when the queue is closed and empty."""
+
+    def __init__(self, queue: PredictionQueue, count: int) -> None:
+        self._queue = queue
+        # Daemons, because a thread that is stuck must not keep the process from ending.
+        self._threads = [
+            threading.Thread(target=self._run, name=f"{_NAME_PREFIX}{index}", daemon=True) for index in range(count)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def join(self, limit_s: float = math.inf) -> bool:
+        """Wait until the threads have ended, at most `limit_s` seconds. Returns whether all have."""
+        until = time.monotonic() + limit_s
+        for thread in self._threads:
+            thread.join(None if math.isinf(until) else max(0.0, until - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _run(self) -> None:
+        if sys.platform == "linux":  # the only system where a thread has its own niceness
+            with suppress(OSError):  # where lowering the priority is forbidden, all threads run alike
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        wakeup = self._queue.register_worker()
+        while (job := self._queue.take(wakeup)) is not None:
+            deliver = _execute(job) if job.result.set_running_or_notify_cancel() else None
+            job.data = b""
+            self._queue.finish(job)
+            if deliver is not None:
+                deliver()
+
+
+def is_any_worker_alive() -> bool:
+    """Whether this process has worker threads, of whichever queue."""
+    return any(thread.name.startswith(_NAME_PREFIX) for thread in threading.enumerate())
+
+
+def _execute(job: Job[T]) -> Callable[[], None]:
+    """Do the work, and return a function that delivers the result or the error to the caller."""
+    try:
+        return partial(job.result.set_result, job.work(job))
+    except BaseException as error:  # every error belongs to the caller; the thread goes on
+        return partial(job.result.set_exception, error)

@@ -1,0 +1,121 @@
+"""Which image headers may be read on an event loop."""
+
+from __future__ import annotations
+
+import io
+import struct
+import time
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from model.errors import CorruptImage
+from model.imaging.decode import measure_image
+from model.imaging.input_spec import DEFAULT_INPUT
+from model.imaging.quick_headers import has_quick_header
+
+FRAME = b"\xff\xc0\x00\x0b\x08\x00\x08\x00\x08\x01\x01\x11\x00"
+SCAN = b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00"
+# A quick header takes less than a millisecond; a slow one took 60 ms.
+QUICK_S = 0.03
+
+
+def make_image(name: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.effect_noise((200, 150), 50).convert("RGB").save(buffer, name, **options)
+    return buffer.getvalue()
+
+
+def make_jpeg(*segments: bytes) -> bytes:
+    return b"\xff\xd8" + b"".join(segments) + FRAME + SCAN + b"\x00" * 100 + b"\xff\xd9"
+
+
+def make_segment(marker: int, length: int) -> bytes:
+    return bytes([0xFF, marker]) + struct.pack(">H", length) + b"\x00" * (length - 2)
+
+
+def test_photographs_have_quick_headers(samples: list[Path]) -> None:
+    """The sample photographs of up to 256 KiB are measured on the event loop."""
+    small = [sample for sample in samples if sample.stat().st_size <= 256 * 1024]
+    assert small
+    assert all(has_quick_header(sample.read_bytes()) for sample in small)
+
+
+@pytest.mark.parametrize(("name", "options"), [("JPEG", {"progressive": True}), ("PNG", {}), ("WEBP", {})])
+def test_plain_images_have_quick_headers(name: str, options: dict[str, object]) -> None:
+    """A small image without metadata is measured on the event loop."""
+    assert has_quick_header(make_image(name, **options))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("JPEG", {"exif": b"Exif\0\0" + b"x" * 5000}),
+        ("JPEG", {"icc_profile": b"x" * 70_000}),
+        ("PNG", {"icc_profile": b"x"}),
+        ("WEBP", {"exif": b"Exif\0\0x"}),
+        ("TIFF", {}),
+    ],
+)
+def test_metadata_are_left_to_the_worker_threads(name: str, options: dict[str, object]) -> None:
+    """A header with EXIF or a colour profile, and any TIFF, is not read on the event loop."""
+    assert not has_quick_header(make_image(name, **options))
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"tEXt", b"eXIf", b"iCCP", b"abcd"])
+def test_chunks_that_may_be_large_are_left_to_the_worker_threads(make_png: Callable[..., bytes], kind: bytes) -> None:
+    """A PNG with a chunk other than plain numbers before its pixels is not read on the event loop."""
+    assert not has_quick_header(make_png((8, 8), 8, 0, bytes(8), chunk=(kind, b"x\0\0" + zlib.compress(b"y" * 99))))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(make_jpeg(make_segment(0xE0, 16), make_segment(0xC4, 5000)), id="large tables"),
+        pytest.param(make_jpeg(make_segment(0xE1, 65_000)), id="large segment"),
+        pytest.param(make_jpeg(*[b"\xff\xfe\x00\x02"] * 100), id="many segments"),
+        pytest.param(b"\xff\xd8" + FRAME + SCAN * 100, id="many scans"),
+        pytest.param(b"\xff\xd8\xff\xd9" + make_segment(0xE1, 60_000) + FRAME + SCAN, id="segments after the end"),
+        pytest.param(b"\xff\xd8" + FRAME, id="no scan"),
+        pytest.param(make_jpeg() + bytes(256 * 1024), id="large file"),
+        pytest.param(b"\x89PNG\r\n\x1a\n" + (b"\0\0\0\0IDAT\0\0\0\0") * 100, id="many chunks"),
+        pytest.param(b"RIFF\0\0\0\0WEBPVP8X", id="extended WebP"),
+    ],
+)
+def test_unusual_files_are_left_to_the_worker_threads(data: bytes) -> None:
+    """A file with much or many of anything is not read on the event loop."""
+    assert not has_quick_header(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(make_jpeg(make_segment(0xE0, 16), make_segment(0xE1, 3900)), id="EXIF"),
+        pytest.param(make_jpeg(*[b"\xff\xfe\x00\x02"] * 60), id="segments"),
+        pytest.param(b"\xff\xd8" + FRAME + SCAN * 60 + b"\xff\x00" * 130_000, id="scans and stuffed bytes"),
+        pytest.param(make_image("PNG"), id="PNG"),
+        pytest.param(make_image("WEBP", lossless=True), id="WebP"),
+    ],
+)
+def test_quick_headers_are_quick(data: bytes) -> None:
+    """The most that a quick header may contain is read in a small part of the time that others took."""
+    assert has_quick_header(data)
+    shortest = min(measure_seconds(data) for _ in range(5))
+    assert shortest < QUICK_S
+
+
+def measure_seconds(data: bytes) -> float:
+    started = time.perf_counter()
+    with suppress(CorruptImage):
+        measure_image(data, DEFAULT_INPUT)
+    return time.perf_counter() - started
+
+
+@pytest.mark.parametrize("data", [b"", b"text", b"GIF89a" + bytes(1_000_000)])
+def test_what_is_no_image_is_rejected_at_once(data: bytes) -> None:
+    """Data of no supported format need no thread: the first bytes show it."""
+    assert has_quick_header(data)

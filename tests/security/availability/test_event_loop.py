@@ -1,0 +1,82 @@
+"""Threat T35: image headers that take long to read delay no other request, and dry runs queue as predictions do."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from PIL import Image, PngImagePlugin
+
+from model.imaging.decode import measure_image
+from model.imaging.input_spec import DEFAULT_INPUT
+from tests.support.gateway import TIMEOUT_S, Gateway
+from tests.support.paths import FOREST
+from tests.support.polling import wait_until
+
+UPLOADS, AT_ONCE = 120, 12
+WAITING = 'http_server_active_requests{http_request_method="POST"}'
+
+
+def make_slow_png() -> bytes:
+    """A small PNG whose header has many compressed texts."""
+    texts = PngImagePlugin.PngInfo()
+    for number in range(15):
+        texts.add_text(f"text {number}", "x" * 60_000, zip=True)
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(buffer, "PNG", pnginfo=texts)
+    return buffer.getvalue()
+
+
+def test_slow_headers_do_not_block_the_event_loop(gateway: Gateway) -> None:
+    """T35: while callers send images with slow headers, /livez responds sooner than reading a tenth of them takes."""
+    image = make_slow_png()
+    started = time.perf_counter()
+    measure_image(image, DEFAULT_INPUT)
+    header_s = time.perf_counter() - started
+    headers = {"Authorization": f"Bearer {gateway.token()}", "Content-Type": "image/png"}
+
+    def send(_: int) -> int:
+        url = f"{gateway.base_url}/v1/predictions?dry_run=true"
+        return httpx.post(url, content=image, headers=headers, timeout=TIMEOUT_S).status_code
+
+    with ThreadPoolExecutor(AT_ONCE) as pool, httpx.Client(base_url=gateway.base_url, timeout=TIMEOUT_S) as client:
+        sending = [pool.submit(send, number) for number in range(UPLOADS)]
+        slowest, checks = 0.0, 0
+        while not all(one.done() for one in sending):
+            began = time.perf_counter()
+            assert client.get("/livez").is_success
+            slowest, checks = max(slowest, time.perf_counter() - began), checks + 1
+    assert {one.result() for one in sending} <= {200, 503}
+    assert checks > 1
+    assert slowest < 2 + header_s * UPLOADS / 10
+
+
+@pytest.fixture
+def slow(new_gateway: Callable[..., Gateway]) -> Gateway:
+    """A gateway that takes two seconds for a prediction, one after the other, and lets one request wait."""
+    return new_gateway(MODEL__URL="stub://?latency_ms=2000", MODEL__WORKERS="1", MODEL__QUEUE_LIMIT="1")
+
+
+def test_dry_runs_wait_in_the_queue(slow: Gateway) -> None:
+    """T35: behind a running prediction one dry run waits, a deadline ends its wait, and a second one is rejected."""
+    client = slow.client()
+
+    def send(path: str, **headers: str) -> httpx.Response:
+        headers["Content-Type"] = "image/jpeg"
+        return client.post(path, content=FOREST.read_bytes(), headers=headers)
+
+    with ThreadPoolExecutor(2) as pool:
+        running = pool.submit(send, "/v1/predictions")
+        wait_until(lambda: slow.metric(WAITING) == 1)
+        late = send("/v1/predictions?dry_run=true", **{"X-Request-Timeout": "0.5"})
+        assert (late.status_code, late.json()["code"]) == (504, "deadline_exceeded")
+        waiting = pool.submit(send, "/v1/predictions?dry_run=true")
+        wait_until(lambda: slow.metric(WAITING) == 2)
+        rejected = send("/v1/predictions?dry_run=true")
+        assert (rejected.status_code, rejected.json()["code"]) == (503, "overloaded")
+        assert not waiting.done()
+        assert waiting.result().status_code == running.result().status_code == 200
