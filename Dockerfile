@@ -22,6 +22,7 @@ COPY --from=builder /app /app
 COPY artifacts/ /app/artifacts/
 RUN install --directory --owner=atalaya --group=atalaya --mode=0750 /app/var
 ENV PATH="/opt/venv/bin:$PATH" \
+    HOST=0.0.0.0 \
     PORT=8000 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
@@ -31,4 +32,4 @@ EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(f\"http://127.0.0.1:{os.environ['PORT']}/livez\", timeout=2)"]
 STOPSIGNAL SIGTERM
-CMD ["atalaya", "serve", "--host", "0.0.0.0"]
+CMD ["atalaya", "serve"]

@@ -23,7 +23,7 @@ from api.http.proxies import AllowedHosts, TrustedProxies
 from api.http.uploads import IMAGE_PATHS
 from api.lifespan import make_lifespan
 from api.prediction.admission import MAX_BODY_BYTES
-from api.production import check_keys
+from api.production import check_secrets
 from api.rate_limits.fallback import make_windows
 from api.rate_limits.limiter import CallerLimits, limit_handler
 from api.routes import audit, health, history, keys, me, usage, users
@@ -55,7 +55,7 @@ def create_app(
     `reporter`. Once `draining` has begun, every response closes its connection. `open_model` opens the back end; by
     default the one at MODEL__URL.
     """
-    check_keys(settings)
+    check_secrets(settings)
     registry = registry if registry is not None else CollectorRegistry()
     reporter, draining = reporter or NullReporter(), draining or Draining()
     open_model = open_model or partial(open_warm, settings.model.url, count_inference_threads(settings))

@@ -1,24 +1,45 @@
-"""Checks of secrets before anything is opened: the gateway does not start with missing, unusable or weak ones."""
+"""Checks of files and secrets before anything is opened: the gateway does not start with missing or weak ones."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from urllib.parse import unquote, urlsplit
 
 from api.errors import SettingsError
+from api.server.tls import server_context
 from api.services.signing_keys import open_keyring
 from api.settings import Settings, home_folder
 from auth.accounts.passwords import check_password_policy
-from auth.errors import PasswordRefused
+from auth.errors import PasswordRefused, WeakSigningKey
 from monitoring.chains.signing import Signer
 from monitoring.errors import BadLedgerKey
 from storage.private_files import restrict_file
 
 
-def check_keys(settings: Settings) -> None:
-    """Check the signing keys and, in production, the database password. Raises SettingsError, WeakSigningKey."""
-    if settings.in_production:
-        check_database_password(settings)
-    open_keyring(settings)
+def find_start_problems(settings: Settings) -> Sequence[str]:
+    """Return what prevents a start, each in one line that names the setting."""
+    return _find_problems(settings, [*_SECRET_CHECKS, server_context, _check_ports])
+
+
+def check_secrets(settings: Settings) -> None:
+    """Check the signing keys and, in production, the database password. Raises SettingsError with all problems."""
+    problems = _find_problems(settings, _SECRET_CHECKS)
+    if problems:
+        raise SettingsError(*problems)
+
+
+def _find_problems(settings: Settings, checks: Sequence[Callable[[Settings], object]]) -> Sequence[str]:
+    problems = []
+    for check in checks:
+        try:
+            check(settings)
+        except (SettingsError, WeakSigningKey) as error:
+            problems.append(str(error))
+    return problems
+
+
+def _check_ledger_key(settings: Settings) -> None:
+    """Raises SettingsError."""
     try:
         Signer(settings.ledger_key())
     except BadLedgerKey as error:
@@ -32,15 +53,27 @@ def restrict_secret_files(settings: Settings) -> None:
             restrict_file(path)
 
 
-def check_database_password(settings: Settings) -> None:
+def _check_database_password(settings: Settings) -> None:
     """Apply the password policy for users to the password in DATABASE_URL. Raises SettingsError.
 
     A URL without a password is accepted: the gateway may log in through a socket or with a certificate.
     """
     database = urlsplit(settings.database_url.get_secret_value())
-    if database.password is None:
+    if not settings.in_production or database.password is None:
         return
     try:
         check_password_policy(unquote(database.password), unquote(database.username or ""))
     except PasswordRefused as refused:
-        raise SettingsError(f"DATABASE_URL has a password that is too weak for production. {refused}") from None
+        raise SettingsError(
+            f"DATABASE_URL has a password that is too weak for ENVIRONMENT=production. {refused}"
+        ) from None
+
+
+def _check_ports(settings: Settings) -> None:
+    """Raises SettingsError."""
+    # The kernel would give requests to the socket of METRICS_PORT, which needs no authentication.
+    if settings.port == settings.metrics_port:
+        raise SettingsError("METRICS_PORT must differ from PORT, whose requests it would receive.")
+
+
+_SECRET_CHECKS = (open_keyring, _check_ledger_key, _check_database_password)

@@ -1,6 +1,14 @@
-"""Host names as they are compared."""
+"""Host names as they are compared, and the forms that ALLOWED_HOSTS may have."""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+from ipaddress import IPv6Address
+
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_NAME = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*")
+_MAX_NAME_CHARS = 253  # RFC 1035, section 2.3.4
 
 
 def host_name(authority: str) -> str:
@@ -8,3 +16,44 @@ def host_name(authority: str) -> str:
     authority = authority.strip().lower()
     name, separator, port = authority.rpartition(":")
     return (name if separator and (port.isdecimal() or not port) else authority).rstrip(".")
+
+
+def check_allowed_host(text: str) -> None:
+    """Check that some Host header can match: `*`, a name, `*.` and a name, or an address. Raises ValueError.
+
+    A port is accepted and has no meaning: names are compared without it.
+    """
+    if text == "*":
+        return
+    name = host_name(text)
+    if name.startswith("["):
+        valid = name.endswith("]") and _is_ipv6(name[1:-1])
+    else:
+        valid = _NAME.fullmatch(name) is not None and len(name) <= _MAX_NAME_CHARS
+    if not valid:
+        raise ValueError(_explain(text))
+
+
+def _explain(text: str) -> str:
+    if _is_ipv6(text):
+        return "an IPv6 address needs brackets, such as [::1]"
+    if not text.isascii():
+        return "a name with other letters than a to z must be written in its ASCII form, which begins with xn--"
+    return (
+        "must be host names separated by commas, without scheme and path: example.org, *.example.org for the names "
+        "below it, an address such as 192.0.2.1 or [2001:db8::1], or * for any"
+    )
+
+
+def make_host_matcher(names: Collection[str]) -> Callable[[str], bool]:
+    """Return a function that tells whether a name is in `names`, or below a name there that begins with `*.`."""
+    exact = frozenset(name for name in names if not name.startswith("*."))
+    suffixes = tuple(name[1:] for name in names if name.startswith("*."))
+    return lambda name: name in exact or (name.endswith(suffixes) and not name.startswith((".", "*")))
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return IPv6Address(text).scope_id is None
+    except ValueError:
+        return False

@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.errors import HostNotAllowed
-from api.http.host_names import host_name
+from api.http.host_names import host_name, make_host_matcher
 from api.http.problems import problem
 from auth.networks import Network
 
@@ -73,11 +73,15 @@ class TrustedProxies:
 
 
 class AllowedHosts:
-    """Rejects requests for a host that is not in `names`; "*" allows every host. Probes may use any."""
+    """Rejects requests for a host that is not in `names`; "*.NAME" allows the names below NAME, "*" every host.
+
+    Probes may use any.
+    """
 
     def __init__(self, app: ASGIApp, *, names: Collection[str]) -> None:
         self._app = app
-        self._names = frozenset(names)
+        self._allows_all = "*" in names
+        self._matches = make_host_matcher(names)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in _PROBES or self._allows(Headers(scope=scope).getlist("host")):
@@ -89,7 +93,7 @@ class AllowedHosts:
         await problem(HTTPStatus.MISDIRECTED_REQUEST, HostNotAllowed.code, detail, request_id)(scope, receive, send)
 
     def _allows(self, hosts: Sequence[str]) -> bool:
-        return "*" in self._names or (len(hosts) == 1 and host_name(hosts[0]) in self._names)
+        return self._allows_all or (len(hosts) == 1 and self._matches(host_name(hosts[0])))
 
 
 def _parse_address(text: str) -> Address | None:

@@ -25,5 +25,7 @@ def bind_listeners(host: str, port: int, setting: str) -> list[socket.socket]:
             listener.close()
         if error.errno == errno.EADDRINUSE:
             raise SettingsError(f"Port {port} is already in use. Choose another with {setting}=") from None
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            raise SettingsError(f"HOST: {host} is no address of this machine. Use 0.0.0.0 for all of them.") from None
         raise SettingsError(f"{setting}: cannot listen on {host}, port {port}: {error.strerror}.") from None
     return bound

@@ -179,6 +179,7 @@ def make_server(
     limiter = ConnectionLimiter(behind_proxies=bool(settings.limits.trusted_proxies))
     config = uvicorn.Config(
         app,
+        workers=1,  # without it, uvicorn reads WEB_CONCURRENCY itself, and fails where it is empty
         loop="uvloop",
         http=cast(Any, partial(_Protocol, limiter=limiter)),
         ws="none",

@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -40,6 +41,8 @@ def server_context(settings: Settings) -> ssl.SSLContext | None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    for name in ("tls_certificate", "tls_key", "tls_client_ca"):
+        _check_file(name.upper(), getattr(settings, name))
     with _file_errors("TLS_CERTIFICATE and TLS_KEY must be PEM files that belong together, the key not encrypted"):
         # Without a password, OpenSSL would prompt for one on the terminal and wait.
         context.load_cert_chain(settings.tls_certificate, settings.tls_key, password="")
@@ -53,8 +56,17 @@ def server_context(settings: Settings) -> ssl.SSLContext | None:
 
 @contextmanager
 def _file_errors(requirement: str) -> Iterator[None]:
-    """Translate errors of files into SettingsError."""
+    """Translate OpenSSL's errors, which say little, into SettingsError."""
     try:
         yield
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"{requirement}: {getattr(error, 'reason', None) or type(error).__name__}.") from None
+    except (OSError, ValueError):
+        raise SettingsError(f"{requirement}.") from None
+
+
+def _check_file(setting: str, path: Path | None) -> None:
+    """Raises SettingsError if the file cannot be read."""
+    if path is not None:
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise SettingsError(f"{setting}: {path} cannot be read: {error.strerror}.") from None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from api.settings.gateway import Environment, Settings
 from api.settings.home import INSTALLATION, home_folder, sqlite_file
-from api.settings.loading import child_environment, load_settings
+from api.settings.loading import load_settings, reload_settings
+from api.settings.variables import child_environment
 
 __all__ = [
     "INSTALLATION",
@@ -13,5 +14,6 @@ __all__ = [
     "child_environment",
     "home_folder",
     "load_settings",
+    "reload_settings",
     "sqlite_file",
 ]

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import NoDecode
 
 from api.settings.fields import SettingsGroup
 from api.settings.home import HomePath
+from api.settings.urls import check_issuer_url, check_public_url
 from auth.certificate_subjects import read_subject
 from auth.login.data_keys import is_data_key
 from auth.principal import Role, Scope
-from auth.tokens.issuer_rules import ExternalIssuer, IssuerAlgorithm, is_safe_url
+from auth.tokens.issuer_rules import ExternalIssuer, IssuerAlgorithm
 
 
 class IssuerSettings(SettingsGroup):
@@ -32,8 +32,7 @@ class IssuerSettings(SettingsGroup):
     @field_validator("issuer")
     @classmethod
     def _check_url(cls, value: str) -> str:
-        if not is_safe_url(value, loopback=True):
-            raise ValueError("must be an https URL (http only for this machine)")
+        check_issuer_url(value)
         return value
 
     def to_issuer(self) -> ExternalIssuer:
@@ -50,8 +49,15 @@ class AuthSettings(SettingsGroup):
     access_token_seconds: int = Field(900, ge=60, le=3600)
     session_seconds: int = Field(30 * 86_400, ge=3600)
     password_grant: bool = True
-    client_certificates: Annotated[dict[str, str], NoDecode] = Field(default_factory=dict)
-    issuers: Annotated[tuple[IssuerSettings, ...], NoDecode] = ()
+    client_certificates: dict[str, str] = Field(default_factory=dict)
+    issuers: tuple[IssuerSettings, ...] = ()
+
+    @field_validator("issuer")
+    @classmethod
+    def _check_public_url(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_public_url(value)
+        return value
 
     @field_validator("data_key")
     @classmethod
@@ -64,13 +70,22 @@ class AuthSettings(SettingsGroup):
     @classmethod
     def _check_subjects(cls, value: dict[str, str]) -> dict[str, str]:
         for subject in value:
-            read_subject(subject)
+            try:
+                read_subject(subject)
+            except ValueError:
+                example = '{"CN=field-app,O=Example": "ana"}'
+                raise ValueError(f"must map subjects as in RFC 4514 to user names, such as {example}") from None
         return value
 
     @field_validator("issuers", "client_certificates", mode="before")
     @classmethod
     def _parse_json(cls, value: object) -> object:
-        return json.loads(value) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"must be JSON in one line: {error.msg} at character {error.pos + 1}") from None
 
     @field_validator("issuers")
     @classmethod

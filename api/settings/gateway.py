@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from api.errors import SettingsError
-from api.http.host_names import host_name
+from api.http.host_names import check_allowed_host, host_name
 from api.settings.auth import AuthSettings
 from api.settings.fields import split_commas
 from api.settings.home import HomePath, resolve_database_url
 from api.settings.limits import LimitSettings
 from api.settings.model import ModelSettings
 from api.settings.records import LedgerSettings, MonitoringSettings
-from api.settings.urls import is_redis_url
+from api.settings.urls import check_database_url, check_sentry_dsn, read_redis_url
 
 
 class Environment(StrEnum):
@@ -25,12 +24,13 @@ class Environment(StrEnum):
     PRODUCTION = "production"
 
 
-class Settings(BaseSettings):
-    """Read from the environment, else from the file that `load_settings` names, else the defaults below."""
+class Settings(BaseModel):
+    """The values and their defaults; `load_settings` reads them."""
 
-    model_config = SettingsConfigDict(env_nested_delimiter="__", extra="ignore", frozen=True, env_ignore_empty=True)
+    model_config = ConfigDict(frozen=True, validate_default=True)
 
     environment: Environment = Environment.DEVELOPMENT
+    host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
     metrics_port: int | None = Field(None, ge=1, le=65535)
     database_url: SecretStr = SecretStr("sqlite:///var/atalaya.db")
@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     keep_alive_seconds: int = Field(75, ge=1, le=3600)
     # The directory that the workers of one machine share. The gateway sets it for its own workers.
     atalaya_shared: HomePath | None = None
-    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    allowed_hosts: tuple[str, ...] = ()
     tls_certificate: HomePath | None = None
     tls_key: HomePath | None = None
     tls_client_ca: HomePath | None = None
@@ -58,16 +58,29 @@ class Settings(BaseSettings):
 
     _split_hosts = field_validator("allowed_hosts", mode="before")(split_commas)
 
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _check_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            check_allowed_host(name)
+        return value
+
     @field_validator("database_url")
     @classmethod
-    def _resolve_database(cls, value: SecretStr) -> SecretStr:
+    def _read_database_url(cls, value: SecretStr) -> SecretStr:
+        check_database_url(value.get_secret_value())
         return SecretStr(resolve_database_url(value.get_secret_value()))
 
     @field_validator("redis_url")
     @classmethod
-    def _check_redis_url(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not is_redis_url(value.get_secret_value()):
-            raise ValueError("must be redis://[USER:PASSWORD@]HOST[:PORT][/NUMBER], rediss://… for TLS, or unix://PATH")
+    def _translate_redis_url(cls, value: SecretStr | None) -> SecretStr | None:
+        return None if value is None else SecretStr(read_redis_url(value.get_secret_value()))
+
+    @field_validator("sentry_dsn")
+    @classmethod
+    def _check_sentry_dsn(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            check_sentry_dsn(value.get_secret_value())
         return value
 
     @field_validator("log_level", mode="before")
@@ -107,8 +120,10 @@ class Settings(BaseSettings):
         if path is not None:
             try:
                 return path.read_text()
-            except (OSError, UnicodeDecodeError) as error:
-                raise SettingsError(f"AUTH__SIGNING_KEY_FILE cannot be read: {type(error).__name__}.") from None
+            except OSError as error:
+                raise SettingsError(f"AUTH__SIGNING_KEY_FILE: {path} cannot be read: {error.strerror}.") from None
+            except UnicodeDecodeError:
+                raise SettingsError(f"AUTH__SIGNING_KEY_FILE: {path} is not a text file.") from None
         if self.auth.signing_key is None:
             raise SettingsError("AUTH__SIGNING_KEY is not set. Run `atalaya secrets init` to add one to .env.")
         return self.auth.signing_key.get_secret_value()

@@ -11,7 +11,7 @@ from pydantic import AfterValidator
 from api.errors import SettingsError
 
 INSTALLATION = Path(__file__).resolve().parents[2]
-_SQLITE = ("sqlite", "sqlite+aiosqlite")
+_SQLITE = ("sqlite", "sqlite+aiosqlite", "sqlite+pysqlite")
 
 
 def home_folder() -> Path:

@@ -1,31 +1,114 @@
-"""Reading the settings, and the environment of child processes."""
+"""Reading the settings, and reporting all that is wrong with them at once."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
 from api.errors import SettingsError
 from api.settings.gateway import Settings
-from api.settings.home import home_folder
+from api.settings.names import find_mistyped, list_names
+from api.settings.problems import describe_problem
+from api.settings.variables import read_variables
+
+FindProblems = Callable[[Settings], Sequence[str]]
+_Location = tuple[int | str, ...]
 
 
-def load_settings(**overrides: Any) -> Settings:
-    """Read the settings from the environment, else from .env in the home.
+def load_settings(find_problems: FindProblems | None = None, **overrides: Any) -> Settings:
+    """Read the settings, and print a warning on standard error for each name that is probably mistyped.
 
-    Raises SettingsError with one line that names the invalid setting, but not its value.
+    `overrides` are values that the command line sets. Raises SettingsError with all problems, each in one line that
+    names the setting but not its value; `find_problems` adds those that are found in valid settings.
     """
+    variables = read_variables()
+    for warning in find_mistyped(variables):
+        print(f"warning: {warning}", file=sys.stderr)
+    return _build(variables, find_problems or _find_none, overrides)
+
+
+def reload_settings(find_problems: FindProblems | None = None, **overrides: Any) -> Settings:
+    """Read the settings again, without warnings. Raises SettingsError."""
+    return _build(read_variables(), find_problems or _find_none, overrides)
+
+
+def _find_none(_: Settings) -> Sequence[str]:
+    return ()
+
+
+def _build(variables: Mapping[str, str], find_problems: FindProblems, overrides: Mapping[str, Any]) -> Settings:
+    """Raises SettingsError."""
+    garbled = [name for name in list_names() if not _is_text(variables.get(name, ""))]
+    problems = [f"{name}: is not UTF-8 text." for name in garbled]
+    values = _nest({name: value for name, value in variables.items() if name not in garbled})
+    settings, locations, found = _validate({**values, **overrides})
+    problems += found
+    if settings is None:
+        # Check the other settings as if the invalid ones were not set, to report everything at once.
+        settings = Settings.model_validate(_remove({**values, **overrides}, locations))
+    # What mentions an invalid setting may follow from its default.
+    invalid = {*garbled, *("__".join(map(str, location[:2])).upper() for location in locations)}
+    problems += [problem for problem in find_problems(settings) if not _find_names(problem) & invalid]
+    if problems:
+        raise SettingsError(*problems)
+    return settings
+
+
+def _validate(values: Mapping[str, Any]) -> tuple[Settings | None, Sequence[_Location], list[str]]:
+    """Return the settings, or else the locations of the invalid values and what is wrong with them."""
     try:
-        return Settings(_env_file=home_folder() / ".env", **overrides)
+        return Settings.model_validate(values), (), []
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        name = "__".join(str(part) for part in first["loc"]).upper()
-        raise SettingsError(f"{name}: {first['msg']}.") from None
+        found: dict[_Location, str] = {}
+        for entry in error.errors(include_input=False, include_url=False):
+            location = entry["loc"]
+            # A list whose items are all invalid is also reported as empty.
+            if not any(known[: len(location)] == location for known in found):
+                found[location] = describe_problem(entry)
+        return None, list(found), list(found.values())
 
 
-def child_environment(changes: Mapping[str, str]) -> dict[str, str]:
-    """Return this process's environment with `changes`, for a child process."""
-    return {**os.environ, **changes}
+def _nest(variables: Mapping[str, str]) -> dict[str, Any]:
+    """Assign the variables to settings and groups; other variables are left out.
+
+    A variable with the bare name of a group, which platforms may set for purposes of their own, is left out too.
+    """
+    groups = {name.partition("__")[0].lower() for name in list_names() if "__" in name}
+    values: dict[str, Any] = {}
+    for variable, value in variables.items():
+        name, _, member = variable.lower().partition("__")
+        if name in groups and member:
+            values.setdefault(name, {})[member] = value
+        elif not member and name in Settings.model_fields and name not in groups:
+            values[name] = value
+    return values
+
+
+def _remove(values: Mapping[str, Any], locations: Iterable[_Location]) -> dict[str, Any]:
+    """Return the values without those at the locations."""
+    remaining = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
+    for location in locations:
+        match location:
+            case (group, name, *_) if isinstance(remaining.get(str(group)), dict):
+                remaining[str(group)].pop(name, None)
+            case (name, *_):
+                remaining.pop(str(name), None)
+    return remaining
+
+
+def _is_text(value: str) -> bool:
+    """Whether the value was valid UTF-8: Python keeps other bytes as surrogates, which cannot be encoded."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _find_names(problem: str) -> set[str]:
+    """Return the settings that a line mentions."""
+    return set(re.findall(r"[A-Z][A-Z0-9_]+", problem))

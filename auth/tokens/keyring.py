@@ -17,7 +17,8 @@ ACTIVATION_DELAY = timedelta(seconds=10)
 RETIREMENT_DELAY = timedelta(hours=2)
 
 _CREATED = re.compile(r"^Created: (\S+)$", re.MULTILINE)
-_PEM = re.compile(r"-----BEGIN [A-Z ]+-----.*?-----END [A-Z ]+-----", re.DOTALL)
+# `openssl ecparam -genkey` writes the curve's parameters before the key.
+_PEM = re.compile(r"-----BEGIN (?!EC PARAMETERS)[A-Z ]+-----.*?-----END [A-Z ]+-----", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)

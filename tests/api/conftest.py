@@ -35,7 +35,6 @@ def seeded_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(tmp_path: Path, seeded_database: Path) -> Settings:
     shutil.copy(seeded_database, tmp_path / "gateway.db")
     return Settings(
-        _env_file=None,
         database_url=f"sqlite:///{tmp_path}/gateway.db",
         allowed_hosts=("testserver",),
         auth={"signing_key": generate_signing_key("ES256")},

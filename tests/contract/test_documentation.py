@@ -77,9 +77,7 @@ def test_every_error_code_is_documented() -> None:
 
 def test_every_route_is_documented() -> None:
     """The table of routes in docs/api.md mentions each route, or the collection that it belongs to."""
-    settings = Settings(
-        _env_file=None, auth={"signing_key": generate_signing_key("ES256")}, ledger={"signing_key": new_private_key()}
-    )
+    settings = Settings(auth={"signing_key": generate_signing_key("ES256")}, ledger={"signing_key": new_private_key()})
     documented = re.findall(r"(/[\w.{}/-]+)", (ROOT / "docs/api.md").read_text())
     paths = create_app(settings).openapi()["paths"]
     assert sorted(path for path in paths if not path.startswith(tuple(documented))) == []

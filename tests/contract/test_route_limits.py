@@ -35,7 +35,6 @@ ONCE = "1/day"
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     settings = Settings(
-        _env_file=None,
         database_url=f"sqlite:///{tmp_path}/gateway.db",
         allowed_hosts=("testserver",),
         auth={"signing_key": generate_signing_key("ES256")},

@@ -118,7 +118,7 @@ class Outage:
 
 async def outage(server: redis.Redis, how: signal.Signals) -> Outage:
     """Suspend or kill the server under requests, and bring it back."""
-    windows = make_windows(Settings(_env_file=None, redis_url=server.url), Metrics(CollectorRegistry()))
+    windows = make_windows(Settings(redis_url=server.url), Metrics(CollectorRegistry()))
     await windows.open()
     assert not windows.reduced
     healthy_lag_s = await worst_lag_s(windows)

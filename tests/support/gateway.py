@@ -239,7 +239,7 @@ def create_database(url: str, **users: Role) -> None:
         for name, role in users.items():
             await accounts.add(name, role, PASSWORD)
 
-    run_with_accounts(Settings(_env_file=None, database_url=url), add_users, create=True)
+    run_with_accounts(Settings(database_url=url), add_users, create=True)
 
 
 @contextmanager

@@ -24,11 +24,12 @@ from api.commands.gateway.serve import serve_on
 from api.commands.secrets import add_secrets, find_missing_secrets
 from api.commands.users import issue_token
 from api.errors import CommandFailed
+from api.production import find_start_problems
 from api.server.allocator import limit_memory_use
 from api.server.worker_process import fork
 from api.services.auth import token_policy
 from api.services.signing_keys import open_keyring
-from api.settings import INSTALLATION, Settings, load_settings
+from api.settings import INSTALLATION, Settings, load_settings, reload_settings
 from auth.accounts.service import AccountService
 from auth.accounts.store import User
 from auth.errors import UserExists
@@ -53,22 +54,23 @@ class _Account:
 
 def demo(
     stay: Annotated[bool, typer.Option("--stay", help="Keep serving until Ctrl-C.")] = False,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[str | None, typer.Option(help="Address to listen on; $HOST, or 127.0.0.1, if absent.")] = None,
 ) -> None:
     """Start a gateway and make one authenticated prediction on a sample image."""
-    settings = load_settings()
+    options: dict[str, Any] = {} if host is None else {"host": host}
+    settings = load_settings(**options)
     if settings.in_production:
         raise CommandFailed("The demo adds a user: it does not run with ENVIRONMENT=production.")
     if settings.tls_certificate is not None:
         raise CommandFailed("The demo uses plain HTTP: unset TLS_CERTIFICATE, or use `atalaya serve`.")
     if not _SAMPLE.exists():
         raise CommandFailed(f"{_SAMPLE} does not exist. The demo needs the sample images of the project.")
-    listeners = open_listeners(settings, host, settings.port)
+    listeners = open_listeners(settings)
     # From here on no other process can listen on the port, so what the demo sends there reaches its own gateway.
     for listener in listeners.requests:
         listener.listen()
     if add_secrets(find_missing_secrets(settings)):
-        settings = load_settings()
+        settings = reload_settings(**options)
     url = listeners.local_url("http")
     with _gateway(settings, listeners) as server:
         _wait_until_ready(url, server)
@@ -125,7 +127,7 @@ def _gateway(settings: Settings, listeners: Listeners) -> Iterator[_Server]:
 
     def serve() -> int:
         limit_memory_use()
-        return serve_on(load_settings(**options), options, listeners)
+        return serve_on(reload_settings(find_start_problems, **options), options, listeners)
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(0))

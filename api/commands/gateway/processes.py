@@ -30,7 +30,7 @@ from api.server.supervisor import Supervisor
 from api.server.timeouts import SHUTDOWN_LIMIT_S
 from api.server.worker_process import WorkerSlot, fork, preload
 from api.services.capacity import count_inference_threads
-from api.settings import Settings, home_folder, load_settings
+from api.settings import Settings, home_folder, reload_settings
 from monitoring.exposition import serve_metrics
 from monitoring.multiprocess import build_shared_registry, remove_gauges, share_metrics
 from monitoring.queued_output import drain_standard_streams
@@ -64,9 +64,9 @@ class Listeners:
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
 
-def open_listeners(settings: Settings, host: str, port: int) -> Listeners:
+def open_listeners(settings: Settings) -> Listeners:
     """Raises SettingsError."""
-    requests = bind_listeners(host, port, "PORT")
+    requests = bind_listeners(settings.host, settings.port, "PORT")
     if settings.metrics_port is None:
         return Listeners(requests, None)
     every_address = "0.0.0.0"  # noqa: S104  (METRICS_PORT is for private networks only)
@@ -121,7 +121,7 @@ def serve_with_workers(settings: Settings, options: dict[str, Any], listeners: L
         def work(slot: WorkerSlot) -> int:
             share_metrics(metrics, slot.number)
             shown = build_shared_registry(metrics, lambda: [int(pid) for pid in processes.read_text().split()])
-            settings = load_settings(atalaya_shared=directory, **options)  # again: a restart applies changes
+            settings = reload_settings(atalaya_shared=directory, **options)  # again: a restart applies changes
             model = partial(_open_model, settings)
             server = _make_server(settings, CollectorRegistry(), shown, model, Draining(), slot.report_ready)
             return _run(server, listeners, shown)
@@ -230,9 +230,5 @@ def _end_stuck_threads(status: int) -> None:
 
 
 def _open_reporter(settings: Settings) -> ErrorReporter:
-    """Raises SettingsError."""
     dsn = settings.sentry_dsn.get_secret_value() if settings.sentry_dsn else None
-    try:
-        return open_reporter(dsn, environment=settings.environment, release=f"atalaya@{version('atalaya')}")
-    except ValueError:
-        raise SettingsError("SENTRY_DSN: this is not a DSN. Copy it from the project's settings in Sentry.") from None
+    return open_reporter(dsn, environment=settings.environment, release=f"atalaya@{version('atalaya')}")

@@ -18,17 +18,16 @@ from api.commands.gateway.processes import (
     serve_with_workers,
 )
 from api.commands.gateway.running import RunningGateway, announce
-from api.production import check_keys, restrict_secret_files
+from api.production import find_start_problems, restrict_secret_files
 from api.server.allocator import limit_memory_use
 from api.server.successor import INHERIT_OPTION, Inheritance, release_held_signals
-from api.server.tls import server_context
 from api.settings import Settings, load_settings
 from monitoring.logs import configure_logging
 from monitoring.queued_output import queue_standard_streams
 
 
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[str | None, typer.Option(help="Address to listen on; $HOST, or 127.0.0.1, if absent.")] = None,
     port: Annotated[int | None, typer.Option(help="Port; $PORT, or 8000, if absent.", min=0, max=65535)] = None,
     tls_certificate: Annotated[Path | None, typer.Option(help="Use TLS with this certificate (PEM).")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="The certificate's private key.")] = None,
@@ -41,13 +40,14 @@ def serve(
     # uvicorn shuts down and then raises the signal again; a requested stop exits with 0.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     release_held_signals()
+    addresses = {"host": host, "port": port}
     paths = {"tls_certificate": tls_certificate, "tls_key": tls_key, "tls_client_ca": tls_client_ca}
     # Unlike those in the settings, paths on the command line are relative to the working directory.
     options: dict[str, Any] = {name: path.absolute() for name, path in paths.items() if path is not None}
-    options |= {} if port is None else {"port": port}
-    settings = load_settings(**options)
+    options |= {name: value for name, value in addresses.items() if value is not None}
+    settings = load_settings(find_start_problems, **options)
     if inherit is None:
-        return serve_on(settings, options, open_listeners(settings, host, settings.port))
+        return serve_on(settings, options, open_listeners(settings))
     inheritance = Inheritance.take_over(inherit)
     return serve_on(settings, options, inherit_listeners(inheritance), inheritance.stuck_jobs)
 
@@ -58,9 +58,7 @@ def serve_on(settings: Settings, options: dict[str, Any], listeners: Listeners, 
     `stuck_jobs` is the count of earlier programs of this process.
     """
     configure_logging(settings.log_level)
-    check_keys(settings)
     restrict_secret_files(settings)
-    server_context(settings)  # reports unusable files now; each process makes its own context later
     gc.disable()  # until everything is imported and open: hardly any of it is garbage
     url = listeners.local_url("https" if settings.tls_certificate else "http")
     with announce(RunningGateway(url, settings.issuer), listeners.port):

@@ -17,7 +17,7 @@ from sqlalchemy import select
 
 from api.cli import run
 from api.commands.database import run_with_accounts
-from api.settings import Settings
+from api.settings import Settings, load_settings
 from auth.principal import Role
 from monitoring.chains.ids import MonotonicIds
 from monitoring.chains.signing import Signer, new_private_key
@@ -38,7 +38,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: s
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("LEDGER__SIGNING_KEY", new_private_key())
-    settings = Settings(_env_file=None)
+    settings = load_settings()
 
     async def add(accounts: Any) -> None:
         await accounts.add("ana", Role.CLIENT, "correct horse battery")
@@ -249,7 +249,7 @@ def test_an_empty_ledger_is_reported(ledger: Run, tmp_path: Path, monkeypatch: p
     assert not (tmp_path / "new.db").exists()
     (tmp_path / "new.db").touch()
     assert ledger("verify")[0] == 1
-    run_with_accounts(Settings(_env_file=None), migrate_only, create=True)
+    run_with_accounts(load_settings(), migrate_only, create=True)
     status, out, _ = ledger("verify")
     assert (status, "The ledger is empty" in out) == (0, True)
     assert sqlite3.connect(tmp_path / "new.db").execute("SELECT count(*) FROM ledger_entries").fetchone() == (0,)

@@ -121,7 +121,7 @@ async def test_shared_hit_does_not_wait_for_the_disk(tmp_path: Path) -> None:
 async def test_locked_store_delays_only_one_request(tmp_path: Path) -> None:
     """While the shared file is locked, one request waits for it, and then half of the rate is counted locally."""
     metrics = Metrics(CollectorRegistry())
-    windows = make_windows(Settings(_env_file=None, atalaya_shared=tmp_path), metrics)
+    windows = make_windows(Settings(atalaya_shared=tmp_path), metrics)
     await windows.open()
     item = parse("10/hour")
     assert (await windows.hit(item, "predict", "ana")).remaining == 9

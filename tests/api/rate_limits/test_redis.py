@@ -30,7 +30,7 @@ HOURLY = parse("10/hour")
 @asynccontextmanager
 async def open_windows(url: str, registry: CollectorRegistry | None = None) -> AsyncIterator[Windows]:
     """Open the windows of a gateway with this REDIS_URL."""
-    settings = Settings(_env_file=None, redis_url=url)
+    settings = Settings(redis_url=url)
     windows = make_windows(settings, Metrics(registry or CollectorRegistry()))
     await windows.open()
     try:
@@ -176,7 +176,7 @@ async def test_silent_server_counts_as_unavailable() -> None:
 
 async def test_workers_share_the_reduced_rate(redis_server: Any, tmp_path: Any) -> None:
     """While Redis is unavailable, the workers of one machine together have half of the rate."""
-    settings = Settings(_env_file=None, redis_url=redis_server.url, atalaya_shared=tmp_path)
+    settings = Settings(redis_url=redis_server.url, atalaya_shared=tmp_path)
     workers = [make_windows(settings, Metrics(CollectorRegistry())) for _ in range(2)]
     for worker in workers:
         await worker.open()

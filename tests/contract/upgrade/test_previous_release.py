@@ -20,7 +20,7 @@ from sqlalchemy import create_engine, insert, inspect, select
 
 from api.cli import run
 from api.commands.database import run_with_engine
-from api.settings import Settings
+from api.settings import Settings, load_settings
 from auth.tables import metadata as auth_tables
 from monitoring.audit.tables import metadata as audit_tables
 from monitoring.chains.signing import Signer, new_private_key
@@ -74,7 +74,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str)
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("LEDGER__SIGNING_KEY", new_private_key())
     monkeypatch.setenv("MODEL__URL", f"onnx://{ROOT}/artifacts/efficientnetb0-v1.0")
-    settings = Settings(_env_file=None)
+    settings = load_settings()
     if database_url.startswith("sqlite"):
         restore(RELEASE / "database.sql", Path(database_url.removeprefix("sqlite:///")))
     else:

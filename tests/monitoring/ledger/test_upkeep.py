@@ -225,9 +225,7 @@ async def test_upkeep_beside_a_ledger_that_writes(url: str, engine: AsyncEngine,
     """Entries that are recorded during pruning and erasing are all in the database, and verify."""
     await asyncio.to_thread(fill_ledger, url, 3000, LONG_AGO)
     options = {"signing_key": KEY, "spool_folder": tmp_path / "spool"}
-    journal = open_journal(
-        Settings(_env_file=None, database_url=url, ledger=options), QuotaChargeRecorder(UsageMeter(engine))
-    )
+    journal = open_journal(Settings(database_url=url, ledger=options), QuotaChargeRecorder(UsageMeter(engine)))
 
     def run_upkeep() -> None:
         with open_database(url) as blocking:

@@ -127,7 +127,7 @@ def test_an_idle_connection_stays_open_for_its_time(new_gateway: Callable[..., G
         connection.sendall(ANOTHER_REQUEST)
         assert receive_response(connection).startswith(b"HTTP/1.1 200 ")
         assert receive_until_closed(connection) == b""
-    assert Settings(_env_file=None).keep_alive_seconds == 75
+    assert Settings().keep_alive_seconds == 75
 
 
 def test_an_anonymous_document_is_not_read(wire: Wire) -> None:

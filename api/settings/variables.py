@@ -1,0 +1,47 @@
+"""The variables that settings are read from: the environment, and `.env` in the home."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from io import StringIO
+
+from dotenv import dotenv_values
+
+from api.errors import SettingsError
+from api.settings.home import home_folder
+
+
+def read_variables() -> dict[str, str]:
+    """Return the variables by name, in upper case and without white space around the value; the environment overrides.
+
+    Secret stores and editors add line ends, and platforms set empty values: those are left out. Raises SettingsError.
+    """
+    return {**_clean(_read_env_file()), **_clean(os.environ)}
+
+
+def child_environment(changes: Mapping[str, str]) -> dict[str, str]:
+    """Return this process's environment with `changes`, for a child process."""
+    return {**os.environ, **changes}
+
+
+def _clean(variables: Mapping[str, str]) -> dict[str, str]:
+    # Of two spellings of a name, the one in upper case counts.
+    ordered = sorted(variables.items(), key=lambda item: item[0].isupper())
+    return {name.upper(): value.strip() for name, value in ordered if value.strip()}
+
+
+def _read_env_file() -> dict[str, str]:
+    """Raises SettingsError."""
+    path = home_folder() / ".env"
+    if not path.is_file():
+        return {}
+    try:
+        text = path.read_bytes().decode("utf-8-sig")  # Windows' editors may begin the file with a byte order mark
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise SettingsError(f"{path} is not UTF-8 text. Save it with the encoding UTF-8, not UTF-16 or Latin-1.")
+    return {name: value or "" for name, value in dotenv_values(stream=StringIO(text)).items()}

@@ -1,0 +1,75 @@
+"""ALLOWED_HOSTS: the forms that are accepted, and the Host headers that they match."""
+
+from __future__ import annotations
+
+import pytest
+
+from api.errors import SettingsError
+from api.http.host_names import make_host_matcher
+from api.settings import Settings, load_settings
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "*",
+        "example.org",
+        "EXAMPLE.org.",
+        "*.example.org",
+        "my_service",
+        "192.0.2.1",
+        "[2001:db8::1]",
+        "example.org:8443",
+        "[::1]:80",
+    ],
+)
+def test_names_that_can_match_are_accepted(value: str) -> None:
+    """A name, the names below one, an address, and each of them with a port are accepted."""
+    assert Settings(allowed_hosts=(value,)).allowed_hosts == (value,)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("https://example.org", "without scheme and path"),
+        ("example.org/", "without scheme and path"),
+        (".example.org", r"\*\.example\.org for the names below it"),
+        ("a..example.org", "must be host names"),
+        ("*example.org", "must be host names"),
+        ("a.*.example.org", "must be host names"),
+        ("*.", "must be host names"),
+        ("example.org:https", "must be host names"),
+        ("two names.example.org", "must be host names"),
+        ("ana@example.org", "must be host names"),
+        ("-example.org", "must be host names"),
+        (f"{'a' * 64}.org", "must be host names"),
+        ("::1", r"needs brackets, such as \[::1\]"),
+        ("[::1", "must be host names"),
+        ("flächen.example.org", "begins with xn--"),
+    ],
+)
+def test_names_that_cannot_match_are_rejected(monkeypatch: pytest.MonkeyPatch, value: str, text: str) -> None:
+    """A form that no Host header can have is rejected at the start, with the form that was probably meant."""
+    monkeypatch.setenv("ALLOWED_HOSTS", f"localhost, {value}")
+    with pytest.raises(SettingsError, match=f"^ALLOWED_HOSTS: .*{text}"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "matches"),
+    [
+        ("land.example.org", True),
+        ("a.b.example.org", True),
+        ("example.org", False),
+        ("evil-example.org", False),
+        ("evilexample.org", False),
+        ("example.org.evil", False),
+        (".example.org", False),
+        ("*.example.org", False),
+        ("localhost", True),
+        ("", False),
+    ],
+)
+def test_wildcard_matches_only_names_below_it(name: str, matches: bool) -> None:
+    """`*.example.org` matches every name below example.org, but not that name itself, nor one that only ends alike."""
+    assert make_host_matcher({"*.example.org", "localhost"})(name) is matches
