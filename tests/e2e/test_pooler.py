@@ -10,7 +10,7 @@ import pytest
 
 from storage.engine import open_blocking_engine, open_engine
 from storage.transactions import ping
-from tests.support import pgbouncer
+from tests.e2e import pgbouncer
 from tests.support.gateway import Gateway
 from tests.support.paths import FOREST
 from tests.support.requirements import find_program
