@@ -68,9 +68,14 @@ def gateway_without_reader(folder: Path, **changes: str) -> Iterator[Gateway]:
 
 
 async def load(gateway: Gateway, connections: int, seconds: float) -> tuple[LoadResults, float]:
-    request = build_request(gateway.token(), FOREST)
-    until = time.monotonic() + seconds
-    return await asyncio.gather(drive(gateway.port, request, connections, seconds), measure_livez_s(gateway, until))
+    """Send predictions, and unknown paths to fill the log; return the responses to the predictions."""
+    request, until = build_request(gateway.token(), FOREST), time.monotonic() + seconds
+    predictions, _, livez_s = await asyncio.gather(
+        drive(gateway.port, request, connections, seconds),
+        drive(gateway.port, b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n", connections, seconds),
+        measure_livez_s(gateway, until),
+    )
+    return predictions, livez_s
 
 
 def run(seconds: float, connections: int) -> Results:
