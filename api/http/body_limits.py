@@ -13,7 +13,7 @@ from api.errors import BodyTooLarge, RequestTooSlow, UnsupportedEncoding
 MAX_DOCUMENT_BYTES = 64 * 1024
 # A client has this long to send a body, plus one second for each BODY_BYTES_A_SECOND received.
 BODY_GRACE_S = 10.0
-BODY_BYTES_A_SECOND = 32 * 1024
+BODY_BYTES_A_SECOND = 64 * 1024
 
 
 class BodyLimit:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from api.prediction.errors import ClientDisconnected
 from api.prediction.request import WaitForDisconnect
-from model.errors import DeadlineExceeded
 from model.imaging.bounds import MAX_BYTES
 from model.imaging.memory import estimate_reading_bytes
 
@@ -33,15 +32,6 @@ def estimate_body_bytes(content_length: int | None, largest: int) -> int:
     if content_length is not None:
         return estimate_reading_bytes(content_length)
     return min(estimate_reading_bytes(MAX_BODY_BYTES), largest)
-
-
-async def finish_before(deadline: float, work: Awaitable[T]) -> T:
-    """Raises DeadlineExceeded when the work takes longer."""
-    try:
-        async with asyncio.timeout(deadline - time.monotonic()):
-            return await work
-    except TimeoutError:
-        raise DeadlineExceeded from None
 
 
 async def finish_while_connected(work: Coroutine[Any, Any, T], wait_for_disconnect: WaitForDisconnect) -> T:

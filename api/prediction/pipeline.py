@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 from api.prediction.admission import (
     compute_deadline,
     estimate_body_bytes,
-    finish_before,
     finish_while_connected,
 )
 from api.prediction.errors import ClientDisconnected
@@ -120,19 +119,25 @@ class PredictionPipeline:
         self._recording.ledger.record_refusal(describe_refusal(origin, *self._classify_error(error)))
 
     async def _with_image(self, request: PredictionRequest, process: Callable[..., Coroutine[Any, Any, T]]) -> T:
-        """Read the body, and let a method of the service process the image; record a refusal."""
-        caller, deadline = request.origin.principal.subject, compute_deadline(request.timeout_s, self._longest_s)
+        """Read the body, and let a method of the service process the image; record a refusal.
+
+        The deadline counts from the end of the body, whose own time limit follows its size: a slow upload is reported
+        as that, not as a slow gateway.
+        """
+        caller = request.origin.principal.subject
         with self._refusals_recorded(request.origin):
             self._predictions.check_capacity(caller)
-            async with self._reserve_memory(request, deadline) as reservation:
-                image = await finish_before(deadline, request.read_body())
+            async with self._reserve_memory(request) as reservation:
+                image = await request.read_body()
+                deadline = reservation.deadline = compute_deadline(request.timeout_s, self._longest_s)
                 work = process(image, reservation=reservation, caller=caller, deadline=deadline)
                 if request.wait_for_disconnect is not None and self._predictions.in_use:
                     return await finish_while_connected(work, request.wait_for_disconnect)
                 return await work
 
-    def _reserve_memory(self, request: PredictionRequest, deadline: float) -> AbstractAsyncContextManager[Reservation]:
+    def _reserve_memory(self, request: PredictionRequest) -> AbstractAsyncContextManager[Reservation]:
         amount = estimate_body_bytes(request.content_length, self._memory.largest)
+        deadline = compute_deadline(request.timeout_s, self._longest_s)
         return self._memory.reserve(amount, request.origin.principal.subject, deadline)
 
     async def _record(self, origin: RequestOrigin, prediction: Prediction, charge: QuotaCharge) -> str:

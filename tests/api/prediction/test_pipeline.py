@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
+from api.errors import RequestTooSlow
 from api.prediction.admission import compute_deadline
 from api.prediction.errors import ClientDisconnected
 from auth.errors import QuotaExceeded
-from model.errors import DeadlineExceeded, MemoryFull, Overloaded, UnsupportedImage
+from model.errors import MemoryFull, Overloaded, UnsupportedImage
 from tests.api.prediction.transport import ADDRESS, ROUTE, InProcessTransport, OpenTransport
 from tests.model.serving.gated import GatedBackend, png, until
 
@@ -110,19 +111,29 @@ async def test_the_capacity_check_counts_but_records_nothing(open_transport: Ope
     assert transport.metric("atalaya_shed_total", reason="queue_full") == 1
 
 
-async def test_a_body_that_misses_the_deadline_is_recorded_once(open_transport: OpenTransport) -> None:
-    """The caller's own timeout ends the reading of a body, and releases its memory."""
+async def test_the_deadline_counts_from_the_end_of_the_body(open_transport: OpenTransport) -> None:
+    """A body may take longer than the caller's own timeout, which is for the prediction."""
 
-    async def read_forever() -> bytes:
-        await asyncio.Event().wait()
-        return b""
+    async def read_slowly() -> bytes:
+        await asyncio.sleep(1.1)
+        return IMAGE
 
     async with open_transport() as transport:
-        with pytest.raises(DeadlineExceeded):
-            await transport.run(read_body=read_forever, timeout_s=0.02)
+        await transport.run(read_body=read_slowly, timeout_s=1)
+    assert transport.outcomes == [(200, None, 1)]
+
+
+async def test_a_body_that_arrives_too_slowly_is_recorded_once(open_transport: OpenTransport) -> None:
+    """A transport that stops waiting for a body releases its memory."""
+
+    async def read_too_slowly() -> bytes:
+        raise RequestTooSlow("The request body arrived too slowly.")
+
+    async with open_transport() as transport:
+        with pytest.raises(RequestTooSlow):
+            await transport.run(read_body=read_too_slowly)
         assert transport.serving.memory.reserved == 0
-    assert transport.outcomes == [(504, "deadline_exceeded", 1)]
-    assert transport.metric("atalaya_shed_total", reason="deadline") == 1
+    assert transport.outcomes == [(408, "request_too_slow", 1)]
 
 
 async def test_a_client_that_disconnects_while_sending_is_recorded_once(open_transport: OpenTransport) -> None:
