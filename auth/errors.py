@@ -189,13 +189,13 @@ class WeakSigningKey(AuthError):
 
 
 class HashingBusy(AuthError):
-    """Too many passwords are waiting to be hashed. `retry_after_s` is a whole number of seconds, at least 1."""
+    """Too many passwords are waiting to be hashed."""
 
     code = "hashing_busy"
+    retry_after_s = 1
 
-    def __init__(self, message: str, *, retry_after_s: int) -> None:
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
+    def __init__(self) -> None:
+        super().__init__("Too many log-ins are in progress. Try again in a second.")
 
 
 class LoginThrottled(AuthError):

@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
 from passlib.context import CryptContext
 
+from auth.accounts.slots import FairSlots
 from auth.errors import HashingBusy, PasswordRefused
 
+# In characters of the normalised password, which are code points.
 MIN_LENGTH = 12
 MAX_LENGTH = 1024
+_MAX_TYPED_LENGTH = 4 * MAX_LENGTH  # no character is composed of more than four
 
 COMMON_PASSWORDS_FILE = Path(__file__).with_name("common_passwords.txt")
 _RUNS = (
@@ -36,6 +41,7 @@ def check_password_policy(password: str, name: str) -> None:
 
     Raises PasswordRefused.
     """
+    password = normalise_password(password)
     if len(password) < MIN_LENGTH:
         raise PasswordRefused(f"The password is too short. Use at least {MIN_LENGTH} characters.")
     if len(password) > MAX_LENGTH:
@@ -45,6 +51,24 @@ def check_password_policy(password: str, name: str) -> None:
         raise PasswordRefused(
             "The password is easy to guess. Choose several unrelated words, or generate one with a password manager."
         )
+
+
+def normalise_password(password: str) -> str:
+    """Return the form that is hashed: NFKC, as NIST SP 800-63B, section 5.1.1.2, recommends.
+
+    Keyboards and systems encode the same characters differently: macOS may send "e" with an accent as two code points.
+    """
+    return unicodedata.normalize("NFKC", password)
+
+
+def _list_forms(password: str) -> list[str]:
+    """Return the normalised password and, if it is ambiguous, the form that release 0.1.0 may have hashed.
+
+    That release hashed what was typed: here the password as typed, or else with its characters decomposed.
+    """
+    normalised = normalise_password(password)
+    earlier = password if password != normalised else unicodedata.normalize("NFD", password)
+    return [form for form in dict.fromkeys((normalised, earlier)) if len(form) <= MAX_LENGTH]
 
 
 @cache
@@ -58,11 +82,20 @@ def is_pattern(text: str) -> bool:
     return repeated or any(text in run or text in run[::-1] for run in _RUNS)
 
 
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """Whether a password matches a hash; if it matches an outdated hash, `replacement` is a current one."""
+
+    matches: bool
+    replacement: str | None = field(default=None, repr=False)
+
+
 class PasswordHasher:
     """Argon2id with 19456 KiB, 2 passes and 1 lane: the minimum that the OWASP cheat sheet recommends.
 
     At most `concurrency` hashes are computed at a time, in low-priority threads; at most `max_waiting` callers wait
-    for a free thread. Call `close` when the hasher is no longer needed.
+    for a free thread. New passwords are hashed one at a time, so that many of them leave threads to log-ins. Call
+    `close` when the hasher is no longer needed.
     """
 
     def __init__(self, concurrency: int = 2, max_waiting: int = 16) -> None:
@@ -74,6 +107,7 @@ class PasswordHasher:
             argon2__parallelism=1,
         )
         self._threads = ThreadPoolExecutor(concurrency, "password", _lower_thread_priority)
+        self._new_passwords = FairSlots(1, max_waiting)
         self._slots = asyncio.Semaphore(concurrency)
         self._max_waiting = max_waiting
         self._waiting = 0
@@ -85,20 +119,30 @@ class PasswordHasher:
         self._threads.shutdown()
 
     async def hash(self, password: str) -> str:
-        """Return the hash with its parameters and salt. Raises HashingBusy."""
-        return await self._run(lambda: self._context.hash(_encode(password)))
+        """Return the hash of the normalised password, with its parameters and salt. Raises HashingBusy."""
+        async with self._new_passwords.acquire():
+            return await self._run(lambda: self._context.hash(_encode(normalise_password(password))))
 
-    async def verify(self, password: str, password_hash: str | None) -> bool:
-        """Compare a password with a hash. None means an unknown user, and takes as long. Raises HashingBusy."""
-        if len(password) > MAX_LENGTH:  # the policy allows no such password
-            password, password_hash = "", None
+    async def verify(self, password: str, password_hash: str | None) -> Verification:
+        """Compare a password with a hash. None means an unknown user, and takes as long. Raises HashingBusy.
+
+        A password that can be encoded in several ways takes up to twice as long, whether it matches or not.
+        """
+        forms = _list_forms(password) if len(password) <= _MAX_TYPED_LENGTH else []
+        if not forms:  # the policy allows no such password
+            forms, password_hash = [""], None
+        return await self._run(lambda: self._compare(forms, password_hash))
+
+    def _compare(self, forms: list[str], password_hash: str | None) -> Verification:
         compared = password_hash or self._unknown_user_hash
-        matches = await self._run(lambda: self._context.verify(_encode(password), compared))
-        return matches and password_hash is not None
+        for form in forms:
+            if self._context.verify(_encode(form), compared) and password_hash is not None:
+                return Verification(True, None if form == forms[0] else self._context.hash(_encode(forms[0])))
+        return Verification(False)
 
     async def _run(self, job: Callable[[], _T]) -> _T:
         if self._slots.locked() and self._waiting >= self._max_waiting:
-            raise HashingBusy("Too many log-ins are in progress. Try again in a second.", retry_after_s=1)
+            raise HashingBusy
         self._waiting += 1
         try:
             await self._slots.acquire()

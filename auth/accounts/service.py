@@ -29,14 +29,22 @@ class AccountService:
         check_password_policy(password, name)
         return await self._store.add(name, role, await self._hasher.hash(password), quotas)
 
-    async def authenticate(self, name: str, password: str) -> User:
-        """Raises BadCredentials, with the same message and after the same work for every reason."""
+    async def authenticate(self, name: str, password: str, *, refuse: bool = False) -> User:
+        """Raises BadCredentials, with the same message and after the same work for every reason.
+
+        `refuse` makes every password wrong. A password that was hashed in an earlier form is hashed again.
+        """
+        name = normalise_user_name(name)
         # Databases reject some characters with an error, so an impossible name is never looked up.
-        found = await self._store.find(name) if is_user_name(name) else None
-        user, password_hash = found or (None, None)
-        matches = await self._hasher.verify(password, password_hash)
-        if user is None or not matches or user.disabled_at is not None:
+        user, password_hash = (await self._store.find(name) if is_user_name(name) else None) or (None, None)
+        if user is None or user.disabled_at is not None or refuse:
+            await self._hasher.verify(password, None)
             raise BadCredentials
+        verification = await self._hasher.verify(password, password_hash)
+        if not verification.matches:
+            raise BadCredentials
+        if password_hash is not None and verification.replacement is not None:
+            await self._store.replace_hash(user.id, password_hash, verification.replacement)
         return user
 
     async def get(self, user_id: str) -> User:
@@ -86,6 +94,14 @@ class AccountService:
         except UserExists:
             return None
         return password
+
+
+def normalise_user_name(text: str) -> str:
+    """Return the name that a user meant at a log-in: names are lower case, but keyboards capitalise the first letter.
+
+    Only ASCII letters are changed, so that no look-alike becomes a valid name.
+    """
+    return text.lower() if text.isascii() else text
 
 
 def is_user_name(text: str) -> bool:

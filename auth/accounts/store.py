@@ -125,6 +125,12 @@ class UserStore:
             await _announce(connection, user_id)
             return _user(await _get_row(connection, user_id))
 
+    async def replace_hash(self, user_id: str, outdated: str, current: str) -> None:
+        """Store another hash of the same password, unless the password was changed meanwhile. Sessions continue."""
+        unchanged = users.c.id == user_id, users.c.password_hash == outdated
+        async with writing(self._engine) as connection:
+            await connection.execute(update(users).where(*unchanged).values(password_hash=current))
+
     async def count(self) -> int:
         async with reading(self._engine) as connection:
             return (await connection.execute(select(func.count()).select_from(users))).scalar_one()

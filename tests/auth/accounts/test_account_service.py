@@ -7,10 +7,11 @@ import statistics
 import time
 
 import pytest
+from argon2 import PasswordHasher as Argon2
 from argon2 import extract_parameters
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from auth.accounts.passwords import PasswordHasher
+from auth.accounts.passwords import PasswordHasher, Verification
 from auth.accounts.service import AccountService
 from auth.accounts.store import UserChange, UserStore
 from auth.errors import BadCredentials, BadUserName, LastAdmin, PasswordRefused, UserExists, UserNotFound
@@ -19,7 +20,10 @@ from storage.engine import open_engine
 
 GOOD = "walnut ferry quiet lamp"
 OTHER = "another ferry, loud lamp"
-IMPOSSIBLE_NAMES = ["", "Ada", "a b", "a\0b", "\ud800", "a" * 65, "ada\n", "añb", "' OR 1=1", "../ada", "a" * 100_000]
+IMPOSSIBLE_NAMES = ["", "a b", "a\0b", "\ud800", "a" * 65, "ada\n", "añb", "' OR 1=1", "../ada", "a" * 100_000]
+# Names that look like "ada" or "kim": Cyrillic, full width, a Kelvin sign, a combining mark, invisible, with a space.
+LOOK_ALIKES = ["\u0430da", "\uff41da", "\u212aim", "a\u0307da", "ada\u200b", "\u2060ada", "ad\u00ada", "ada ", " ada"]
+LOOK_ALIKES += ["ada\u00a0", "\ufeffada", "\u202eada", "\U0001d41ada"]
 
 
 @pytest.fixture
@@ -60,7 +64,8 @@ async def test_every_failed_login_has_the_same_message(accounts: AccountService)
         ("grace", GOOD),
         ("grace", OTHER),
     ]
-    attempts += [(name, GOOD) for name in IMPOSSIBLE_NAMES]
+    await accounts.add("kim", Role.CLIENT, GOOD)
+    attempts += [(name, GOOD) for name in IMPOSSIBLE_NAMES + LOOK_ALIKES]
     messages = set()
     for name, password in attempts:
         with pytest.raises(BadCredentials) as refused:
@@ -84,6 +89,49 @@ async def test_every_failed_login_costs_the_same(accounts: AccountService) -> No
     rounds = [[await _processor_seconds(accounts, *attempt) for attempt in attempts] for _ in range(5)]
     wrong, *others = (statistics.median(column) for column in zip(*rounds, strict=True))
     assert all(0.5 < other / wrong < 2 for other in others)
+
+
+@pytest.mark.parametrize("name", ["Ada", "ADA", "aDa"])
+async def test_a_log_in_ignores_the_case_of_the_name(accounts: AccountService, name: str) -> None:
+    """Names are lower case, and a keyboard that capitalises one logs the same user in."""
+    ada = await accounts.add("ada", Role.CLIENT, GOOD)
+    assert await accounts.authenticate(name, GOOD) == ada
+    with pytest.raises(BadCredentials):
+        await accounts.authenticate(name, OTHER)
+
+
+async def test_a_password_hashed_by_release_0_1_0_is_hashed_again(
+    accounts: AccountService, store: UserStore, hasher: PasswordHasher
+) -> None:
+    """A password that was hashed as it was sent logs in, and afterwards also in the forms that other systems send."""
+    composed, decomposed = "caf\u00e9 walnut ferry", "cafe\u0301 walnut ferry"
+    ada = await store.add("ada", Role.CLIENT, Argon2().hash(decomposed))
+    with pytest.raises(BadCredentials):
+        await accounts.authenticate("ada", decomposed, refuse=True)
+    assert await accounts.authenticate("ada", decomposed) == ada
+    found = await store.find("ada")
+    assert found is not None
+    assert await hasher.verify(composed, found[1]) == Verification(True)
+    assert await accounts.authenticate("ada", composed) == ada
+
+
+async def test_a_new_hash_does_not_undo_a_new_password(accounts: AccountService, store: UserStore) -> None:
+    """A hash is not replaced when the password was changed after it was read."""
+    ada = await accounts.add("ada", Role.CLIENT, GOOD)
+    before = await store.find("ada")
+    assert before is not None
+    await accounts.change(ada.id, password=OTHER)
+    await store.replace_hash(ada.id, before[1], before[1])
+    assert await accounts.authenticate("ada", OTHER) == ada
+
+
+async def test_names_that_differ_by_case_only_do_not_collide(accounts: AccountService, store: UserStore) -> None:
+    """A row with a name that no release has accepted neither logs in nor keeps another user out."""
+    ada = await accounts.add("ada", Role.CLIENT, GOOD)
+    await store.add("Ada", Role.ADMIN, Argon2().hash(OTHER))
+    assert await accounts.authenticate("Ada", GOOD) == ada
+    with pytest.raises(BadCredentials):
+        await accounts.authenticate("Ada", OTHER)
 
 
 async def test_a_new_password_replaces_the_old(accounts: AccountService) -> None:
@@ -115,7 +163,7 @@ async def test_the_own_name_is_rejected_as_a_later_password(accounts: AccountSer
 
 async def test_an_impossible_name_is_rejected(accounts: AccountService) -> None:
     """A name that breaks the rule neither creates nor finds a user."""
-    for name in IMPOSSIBLE_NAMES:
+    for name in [*IMPOSSIBLE_NAMES, *LOOK_ALIKES, "Ada", "ADA@EXAMPLE.ORG"]:
         for attempt in (accounts.add(name, Role.ADMIN, GOOD), accounts.get_by_name(name)):
             with pytest.raises(BadUserName):
                 await attempt

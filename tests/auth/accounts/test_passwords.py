@@ -20,8 +20,10 @@ from auth.accounts.passwords import (
     COMMON_PASSWORDS_FILE,
     MAX_LENGTH,
     PasswordHasher,
+    Verification,
     check_password_policy,
     is_pattern,
+    normalise_password,
 )
 from auth.errors import HashingBusy, PasswordRefused
 
@@ -35,6 +37,10 @@ def make_hasher() -> Iterator[Callable[[int, int], PasswordHasher]]:
         yield lambda concurrency, max_waiting: stack.enter_context(closing(PasswordHasher(concurrency, max_waiting)))
 
 
+async def matches(hasher: PasswordHasher, password: str, password_hash: str | None) -> bool:
+    return (await hasher.verify(password, password_hash)).matches
+
+
 async def test_a_hash_is_argon2id_with_the_documented_cost(hasher: PasswordHasher) -> None:
     """Hashes are Argon2id, 19456 KiB, 2 passes, 1 lane, each with its own salt of 16 bytes."""
     first, second = await hasher.hash(GOOD), await hasher.hash(GOOD)
@@ -46,17 +52,71 @@ async def test_a_hash_is_argon2id_with_the_documented_cost(hasher: PasswordHashe
 
 
 async def test_another_implementation_verifies_a_hash(hasher: PasswordHasher) -> None:
-    """Nothing is added to the password before hashing."""
+    """Nothing is added to the password before hashing; it is only normalised."""
     assert Argon2().verify(await hasher.hash(GOOD), GOOD)
+    assert Argon2().verify(await hasher.hash("U\u0308ber \uff17 \ufb01elds"), "\u00dcber 7 fields")
+
+
+# The same password as different systems send it: composed, decomposed, and with a character of full width.
+COMPOSED, DECOMPOSED, WIDE = "caf\u00e9 walnut ferry", "cafe\u0301 walnut ferry", "\uff43af\u00e9 walnut ferry"
+
+
+@pytest.mark.parametrize("entered", [COMPOSED, DECOMPOSED, WIDE], ids=["composed", "decomposed", "wide"])
+async def test_equivalent_forms_of_a_password_match(hasher: PasswordHasher, entered: str) -> None:
+    """A password matches in every form, whichever form it was set in; its hash is current."""
+    for chosen in (COMPOSED, DECOMPOSED, WIDE):
+        assert await hasher.verify(entered, await hasher.hash(chosen)) == Verification(True)
+
+
+@pytest.mark.parametrize("stored", [DECOMPOSED, WIDE], ids=["decomposed", "wide"])
+async def test_a_hash_of_release_0_1_0_is_replaced(hasher: PasswordHasher, stored: str) -> None:
+    """A password that was hashed as it was sent matches in that form, and is hashed again in the normalised form."""
+    earlier = Argon2().hash(stored)
+    verification = await hasher.verify(stored, earlier)
+    assert verification.matches
+    assert verification.replacement is not None
+    assert Argon2().verify(verification.replacement, COMPOSED)
+    assert verification.replacement not in repr(verification)
+    assert not await matches(hasher, stored + "x", earlier)
+
+
+async def test_a_decomposed_hash_of_release_0_1_0_matches_composed_input(hasher: PasswordHasher) -> None:
+    """A password that was set on macOS before it was normalised is accepted from other systems, too."""
+    assert (await hasher.verify(COMPOSED, Argon2().hash(DECOMPOSED))).replacement is not None
+
+
+async def test_lengths_are_counted_after_normalisation(hasher: PasswordHasher) -> None:
+    """1024 characters are accepted also where each is sent as two or four code points."""
+    for character, sent in (("\u00e9", "e\u0301"), ("\u1f82", "\u03b1\u0313\u0300\u0345")):
+        stored = await hasher.hash(character * MAX_LENGTH)
+        assert await matches(hasher, sent * MAX_LENGTH, stored)
+        assert not await matches(hasher, sent * (MAX_LENGTH - 1), stored)
+        check_password_policy("x" + sent * (MAX_LENGTH - 1), "ada")
+        with pytest.raises(PasswordRefused, match="too long"):
+            check_password_policy("x" + sent * MAX_LENGTH, "ada")
+    with pytest.raises(PasswordRefused, match="too short"):
+        check_password_policy("e\u0301" * 11, "ada")
+    with pytest.raises(PasswordRefused, match="too long"):
+        check_password_policy("\ufdfa" * 100, "ada")  # one ligature of eighteen letters each
+
+
+async def test_an_ambiguous_password_costs_the_same_for_every_user(hasher: PasswordHasher) -> None:
+    """A password with two forms takes two verifications, for an unknown user as for a known one."""
+    stored = await hasher.hash(GOOD)
+    cases = (DECOMPOSED, stored), (DECOMPOSED, None), (GOOD[1:], stored)
+    rounds = [[await _processor_seconds(hasher.verify(*case)) for case in cases] for _ in range(5)]
+    known, unknown, plain = (statistics.median(column) for column in zip(*rounds, strict=True))
+    assert 0.5 < unknown / known < 2
+    assert plain < known
 
 
 async def test_only_the_same_password_matches(hasher: PasswordHasher) -> None:
-    """Case, spaces and Unicode normal forms matter; an unknown user never matches."""
+    """Case and spaces matter, marks too; an unknown user never matches."""
     stored = await hasher.hash("Über walnut ferry")
-    assert await hasher.verify("Über walnut ferry", stored)
-    for wrong in ("", "über walnut ferry", "Über walnut ferry ", "U\u0308ber walnut ferry", "Über walnut ferry\0"):
-        assert not await hasher.verify(wrong, stored)
-    assert not await hasher.verify("Über walnut ferry", None)
+    assert await matches(hasher, "Über walnut ferry", stored)
+    for wrong in ("", "über walnut ferry", "Über walnut ferry ", "Uber walnut ferry", "Über walnut ferry\0"):
+        assert not await matches(hasher, wrong, stored)
+    assert not await matches(hasher, "Über walnut ferry", None)
 
 
 @pytest.mark.parametrize("filler", ["x", "é", "\U0001f600", "\ud800", "\0"])
@@ -64,15 +124,15 @@ async def test_a_password_is_never_truncated(hasher: PasswordHasher, filler: str
     """Passwords of the maximum length that differ only in the last character do not match."""
     longest = filler * (MAX_LENGTH - 1)
     stored = await hasher.hash(longest + "a")
-    assert await hasher.verify(longest + "a", stored)
-    assert not await hasher.verify(longest + "b", stored)
-    assert not await hasher.verify(longest, stored)
+    assert await matches(hasher, longest + "a", stored)
+    assert not await matches(hasher, longest + "b", stored)
+    assert not await matches(hasher, longest, stored)
 
 
 async def test_an_overlong_password_is_wrong(hasher: PasswordHasher) -> None:
     """A log-in with more than the maximum number of characters fails like any wrong password."""
-    assert not await hasher.verify("x" * 1_000_000, await hasher.hash("x" * MAX_LENGTH))
-    assert not await hasher.verify("x" * 1_000_000, await hasher.hash(""))
+    assert not await matches(hasher, "x" * 1_000_000, await hasher.hash("x" * MAX_LENGTH))
+    assert not await matches(hasher, "x" * 1_000_000, await hasher.hash(""))
 
 
 async def _processor_seconds(work: Awaitable[object]) -> float:
@@ -97,17 +157,29 @@ async def test_work_beyond_the_queue_is_rejected_at_once(make_hasher: Callable[[
     """With one slot and two waiting callers, two of five log-ins raise HashingBusy and the others complete."""
     hasher = make_hasher(1, 2)
     results = await asyncio.gather(*(hasher.verify("x", None) for _ in range(5)), return_exceptions=True)
-    assert [type(result) for result in results] == [bool, bool, bool, HashingBusy, HashingBusy]
+    assert [type(result) for result in results] == [Verification] * 3 + [HashingBusy] * 2
     assert isinstance(results[-1], HashingBusy)
     assert results[-1].retry_after_s >= 1
-    assert not await hasher.verify("x", None)
+    assert not await matches(hasher, "x", None)
 
 
 async def test_each_slot_runs_one_hash(make_hasher: Callable[[int, int], PasswordHasher]) -> None:
     """With two slots and no waiting callers allowed, a third hash is rejected."""
     hasher = make_hasher(2, 0)
-    results = await asyncio.gather(*(hasher.hash(GOOD) for _ in range(3)), return_exceptions=True)
-    assert [type(result) for result in results] == [str, str, HashingBusy]
+    results = await asyncio.gather(*(hasher.verify("x", None) for _ in range(3)), return_exceptions=True)
+    assert [type(result) for result in results] == [Verification, Verification, HashingBusy]
+
+
+async def test_new_passwords_leave_threads_to_log_ins(make_hasher: Callable[[int, int], PasswordHasher]) -> None:
+    """New passwords are hashed one at a time: however many wait, a log-in is neither rejected nor behind them."""
+    hasher = make_hasher(2, 16)
+    new = [asyncio.create_task(hasher.hash(GOOD)) for _ in range(17)]
+    await asyncio.sleep(0)
+    with pytest.raises(HashingBusy):
+        await hasher.hash(GOOD)
+    assert not await matches(hasher, "x", None)
+    assert sum(task.done() for task in new) < len(new) / 2
+    assert all(await asyncio.gather(*new))
 
 
 async def test_a_cancelled_caller_keeps_the_slot_until_the_work_ends(
@@ -178,6 +250,8 @@ async def test_closing_ends_the_threads() -> None:
         "1qaz2wsx3edc4rfv",
         "the.owner@example.org",
         "The.Owner@Example.org",
+        "\uff34he.Owner@Example.org",
+        "\uff50assword1234",
     ],
 )
 def test_an_easily_guessed_password_is_rejected(password: str) -> None:
@@ -198,12 +272,12 @@ def test_a_long_password_is_accepted(password: str) -> None:
 @settings(deadline=None)  # a busy machine is no failure
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_the_policy_decides_on_any_text(password: str, name: str) -> None:
-    """Any text is accepted or rejected, and an accepted password has at least 12 characters."""
+    """Any text is accepted or rejected, and an accepted password has at least 12 characters when normalised."""
     try:
         check_password_policy(password, name)
     except PasswordRefused:
         return
-    assert len(password) >= 12
+    assert len(normalise_password(password)) >= 12
 
 
 def test_the_common_passwords_need_their_list() -> None:

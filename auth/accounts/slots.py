@@ -1,0 +1,86 @@
+"""Slots for work that is done for many callers: those that wait are served in turn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from auth.errors import HashingBusy
+
+
+@dataclass(eq=False, slots=True)
+class _Waiter:
+    owner: tuple[str, ...]
+    granted: asyncio.Future[None]
+
+
+class FairSlots:
+    """At most `capacity` pieces of work in progress, and `max_waiting` callers that wait for a slot.
+
+    An owner is a path of names, such as a network and an account in it. A free slot goes to the owner with the least
+    work in progress, compared name by name. If too many callers wait, the owner with the most loses its newest one.
+    So one owner, however many callers it has, can delay the others but cannot keep them out.
+    """
+
+    def __init__(self, capacity: int, max_waiting: int) -> None:
+        self._capacity = capacity
+        self._max_waiting = max_waiting
+        self._running: list[tuple[str, ...]] = []
+        self._waiting: list[_Waiter] = []
+
+    @asynccontextmanager
+    async def acquire(self, *owner: str) -> AsyncIterator[None]:
+        """Hold a slot for the length of the context. Raises HashingBusy."""
+        await self._wait_for_slot(owner)
+        try:
+            yield
+        finally:
+            self._running.remove(owner)
+            self._grant_free_slots()
+
+    async def _wait_for_slot(self, owner: tuple[str, ...]) -> None:
+        waiter = _Waiter(owner, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiter)
+        self._grant_free_slots()
+        if len(self._waiting) > self._max_waiting:
+            self._evict()
+        try:
+            await waiter.granted
+        except asyncio.CancelledError:
+            if _is_granted(waiter):
+                self._running.remove(owner)
+            self._grant_free_slots()
+            raise
+
+    def _grant_free_slots(self) -> None:
+        self._waiting = [waiter for waiter in self._waiting if not waiter.granted.cancelled()]
+        while self._waiting and len(self._running) < self._capacity:
+            work = _count_work(self._running)
+            waiter = min(self._waiting, key=lambda waiter: _compute_load(work, waiter.owner))
+            self._waiting.remove(waiter)
+            self._running.append(waiter.owner)
+            waiter.granted.set_result(None)
+
+    def _evict(self) -> None:
+        work = _count_work([*self._running, *(waiter.owner for waiter in self._waiting)])
+        newest_first = reversed(self._waiting)
+        evicted = max(newest_first, key=lambda waiter: _compute_load(work, waiter.owner))
+        self._waiting.remove(evicted)
+        evicted.granted.set_exception(HashingBusy())
+
+
+def _is_granted(waiter: _Waiter) -> bool:
+    granted = waiter.granted
+    return granted.done() and not granted.cancelled() and granted.exception() is None
+
+
+def _count_work(owners: Sequence[tuple[str, ...]]) -> Counter[tuple[str, ...]]:
+    """Count the work of each owner, and of all owners that share the first names."""
+    return Counter(owner[:length] for owner in owners for length in range(1, len(owner) + 1))
+
+
+def _compute_load(work: Counter[tuple[str, ...]], owner: tuple[str, ...]) -> tuple[int, ...]:
+    return tuple(work[owner[:length]] for length in range(1, len(owner) + 1))
