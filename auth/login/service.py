@@ -1,79 +1,90 @@
-"""Logging in: the password, then the one-time code if the user has enabled them, slowed down after failures."""
+"""Logging in and confirming an identity: passwords and one-time codes, slowed down after failures."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from auth.accounts.service import AccountService
+from auth.accounts.service import AccountService, normalise_user_name
+from auth.accounts.slots import FairSlots
 from auth.accounts.store import User
-from auth.errors import AuthError, BadCode, BadCredentials, HashingBusy, MissingCode
-from auth.login.throttle import Attempt, LoginThrottle
+from auth.errors import AuthError, BadCode, BadCredentials, MissingCode
+from auth.login.throttle import Attempt, Factor, LoginThrottle
 from auth.login.totp import OneTimeCodes
+from auth.networks import client_network
 
-# More concurrent log-ins would only wait for a hash, and use database connections that predictions need.
-MAX_CONCURRENT = 8
-MAX_CONCURRENT_PER_ACCOUNT = 4  # so that attempts on one account cannot keep other users out
+# Enough to keep two hashing threads busy; more would only take database connections from predictions.
+MAX_CONCURRENT = 4
+MAX_WAITING = 16
+_GUESSED_WRONG = {Factor.PASSWORD: BadCredentials, Factor.CODE: BadCode}
 
 
 class LoginService:
     """Every method raises LoginThrottled, HashingBusy, DatabaseUnavailable.
 
     An attempt that ends with any other error than a wrong password or code counts as neither failed nor successful.
+    Log-ins have their own slots: users who change their accounts, however often, leave half of the hashing to them.
     """
 
     def __init__(self, accounts: AccountService, throttle: LoginThrottle, codes: OneTimeCodes) -> None:
         self._accounts = accounts
         self._throttle = throttle
         self._codes = codes
-        self._concurrent: Counter[str] = Counter()  # attempts by account
+        self._login_slots = FairSlots(MAX_CONCURRENT, MAX_WAITING)
+        self._account_slots = FairSlots(1, MAX_WAITING)
 
     async def log_in(self, name: str, password: str, code: str, address: str) -> User:
         """Return the user. An empty `code` means that none was sent.
 
         Raises BadCredentials, and BadCode only if the password is right.
         """
-        async with self._attempt(name, address) as attempt:
-            user = await self._accounts.authenticate(name, password)
-            if user.totp:
-                if not code:
-                    raise MissingCode
-                await self._codes.check(user, code)
-        await self._throttle.record_success(attempt, user.id)
+        name = normalise_user_name(name)
+        async with self._login_slots.acquire(client_network(address), name):
+            async with self._throttled(Factor.PASSWORD, name, address) as attempt:
+                user = await self._accounts.authenticate(name, password, refuse=attempt.refused)
+                if user.totp:
+                    await self._check_code(user, code, address)
+            await self._throttle.record_success(attempt, user.id)
         return user
 
     async def check_password(self, user: User, password: str, address: str) -> None:
         """Confirm the identity of a user who has already logged in. Raises BadCredentials."""
-        async with self._attempt(user.name, address) as attempt:
-            await self._accounts.authenticate(user.name, password)
-        await self._throttle.record_success(attempt, user.id)
+        async with self._account_slots.acquire(user.id):
+            async with self._throttled(Factor.PASSWORD, user.name, address) as attempt:
+                await self._accounts.authenticate(user.name, password, refuse=attempt.refused)
+            await self._throttle.record_success(attempt)
+
+    async def confirm_codes(self, user: User, code: str, address: str, keep_session: str | None) -> None:
+        """Enable the user's one-time codes, if `code` is right; see OneTimeCodes. Raises BadCode, TotpConflict."""
+        async with self._account_slots.acquire(user.id), self._code_attempt(user, address):
+            await self._codes.confirm(user, code, keep_session)
 
     async def remove_codes(self, user: User, code: str, address: str) -> None:
         """Disable the user's one-time codes, if `code` is right. Raises BadCode, TotpConflict."""
-        async with self._attempt(user.name, address) as attempt:
+        async with self._account_slots.acquire(user.id), self._code_attempt(user, address):
             await self._codes.remove(user, code)
-        await self._throttle.record_success(attempt, user.id)
+
+    async def _check_code(self, user: User, code: str, address: str) -> None:
+        if not code:
+            raise MissingCode
+        async with self._code_attempt(user, address):
+            await self._codes.check(user, code)
 
     @asynccontextmanager
-    async def _attempt(self, name: str, address: str) -> AsyncIterator[Attempt]:
-        if self._concurrent.total() >= MAX_CONCURRENT or self._concurrent[name] >= MAX_CONCURRENT_PER_ACCOUNT:
-            raise HashingBusy("Too many log-ins are in progress. Try again in a second.", retry_after_s=1)
-        self._concurrent[name] += 1
-        try:
-            async with self._throttled(name, address) as attempt:
-                yield attempt
-        finally:
-            self._concurrent[name] -= 1
-            if not self._concurrent[name]:
-                del self._concurrent[name]
+    async def _code_attempt(self, user: User, address: str) -> AsyncIterator[None]:
+        """Count a wrong code apart from wrong passwords. Only a right code resets the count."""
+        async with self._throttled(Factor.CODE, user.name, address) as attempt:
+            if attempt.refused:
+                raise BadCode
+            yield
+        await self._throttle.record_success(attempt)
 
     @asynccontextmanager
-    async def _throttled(self, name: str, address: str) -> AsyncIterator[Attempt]:
-        attempt = await self._throttle.start(name, address)
+    async def _throttled(self, factor: Factor, name: str, address: str) -> AsyncIterator[Attempt]:
+        attempt = await self._throttle.start(name, address, factor)
         try:
             yield attempt
         except AuthError as error:
-            wrong_guess = isinstance(error, BadCredentials | BadCode) and not isinstance(error, MissingCode)
-            await (self._throttle.record_failure(attempt) if wrong_guess else self._throttle.withdraw(attempt))
+            failed = isinstance(error, _GUESSED_WRONG[factor])
+            await (self._throttle.record_failure(attempt) if failed else self._throttle.withdraw(attempt))
             raise

@@ -1,18 +1,21 @@
-"""Slows down password guessing: all processes count failed log-ins per account and per client network.
+"""Slows down guessing: all processes count wrong passwords, and wrong codes apart, per account and per client network.
 
 After three failures the next attempt must wait one second, then two, four … up to a minute; after fifteen minutes
-without a failure the counters are reset. Attempts that come too early are rejected before any hashing. In a network
-from which the user has recently logged in, only failures for that account in that network delay the user, so that
-attackers elsewhere cannot lock users out.
+without a failure the counters are reset. Attempts that come too early are rejected.
+
+Attackers must not lock users out: in a network from which the user has recently logged in, the right password is
+accepted during the wait too. All other early attempts, for whatever name, end with the same error after the same work,
+so that they do not reveal who has logged in from the network. Up to three of them are checked, and counted apart.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import Row, case, delete, select, update
@@ -31,28 +34,63 @@ RESET_AFTER = timedelta(minutes=15)
 NETWORK_KNOWN_FOR = timedelta(days=30)
 _REFRESH_NETWORK_AFTER = timedelta(days=1)
 _SWEEP_EVERY = timedelta(minutes=1)
+_CLOCK_TOLERANCE = timedelta(seconds=5)  # by which the clocks of two machines may differ
 
 _key, _failures, _last_at = login_failures.c.key, login_failures.c.failures, login_failures.c.last_at
 
 
+class Factor(StrEnum):
+    """What is guessed. Each factor has its own counters: a right password must not reset those of wrong codes."""
+
+    PASSWORD = "password"  # noqa: S105  (the name of a factor)
+    CODE = "code"
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """The keys of the failures for an account, in a network, and for the account in the network.
+
+    `early` counts the wrong attempts for the account in the network that were made during a wait of the others.
+    """
+
+    account: str
+    network: str
+    pair: str
+    early: str
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return self.account, self.network, self.pair, self.early
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt to log in, with the keys of its failure counters.
+    """One attempt to log in or to confirm an identity.
 
-    The counters in `limiting` can delay the attempt; those in `counted` are increased if it fails. `pair` counts the
-    failures for this account in this network. `last_success_at` is set if the user has recently logged in from the
-    network. A `precounted` attempt was counted as a failure before its outcome is known, so that only one of many
-    concurrent attempts is checked.
+    `early_by_s` is set if the attempt came too early: a wrong guess must then end with LoginThrottled, and every guess
+    is wrong if `refused`. `last_success_at` is set if the user has recently logged in from the network.
+
+    Once `counted_at` is set, the attempt was counted as a failure before its outcome is known, so that only one of many
+    concurrent attempts is checked; `previous` has the times of the last failures before it.
     """
 
     network: str
-    network_counter: str
-    pair: str
-    limiting: tuple[str, ...]
-    counted: tuple[str, ...]
+    counters: Counters
     last_success_at: datetime | None
+    early_by_s: int = 0
     no_failures: bool = True
-    precounted: bool = False
+    counted_at: datetime | None = None
+    previous: Mapping[str, datetime] = field(default_factory=dict)
+
+    @property
+    def refused(self) -> bool:
+        return self.early_by_s > 0 and self.last_success_at is None
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """The counters that increase if the attempt fails. An early one must not extend the waits of others."""
+        counters = self.counters
+        return (counters.early,) if self.early_by_s else (counters.account, counters.network, counters.pair)
 
 
 class LoginThrottle:
@@ -63,56 +101,75 @@ class LoginThrottle:
         self._clock = clock
         self._swept_at = clock()
 
-    async def start(self, name: str, address: str) -> Attempt:
-        """Start an attempt, before the password is checked. Raises LoginThrottled."""
+    async def start(self, name: str, address: str, factor: Factor = Factor.PASSWORD) -> Attempt:
+        """Start an attempt, before the password or the code is checked. Raises LoginThrottled."""
         now = self._clock()
         network = client_network(address)
+        counters = _make_counters(name, network, factor)
         async with reading(self._engine) as connection:
             last_success_at = await _find_last_success(connection, name, network, now)
-            attempt = _make_attempt(name, network, last_success_at)
-            rows = (await connection.execute(_select_recent(attempt.counted, now))).all()
-        if _check_wait(rows, attempt.limiting, now) >= FREE_FAILURES:
-            return await self._precount(attempt, now)
-        return replace(attempt, no_failures=not rows)
+            rows = (await connection.execute(_select_recent(counters, now))).all()
+        if any(row.last_at > now + _CLOCK_TOLERANCE for row in rows):
+            rows = await self._correct_times(counters, now)
+        attempt = Attempt(network, counters, last_success_at, _check_wait(rows, counters, now), not rows)
+        if _count_limiting(rows, attempt) < FREE_FAILURES:
+            return attempt
+        return await self._precount(attempt, now)
+
+    async def _correct_times(self, counters: Counters, now: datetime) -> Sequence[Row[Any]]:
+        """Date failures from the future now: a clock was set back, and their waits would not end."""
+        async with writing(self._engine) as connection:
+            await _lock(connection, counters)
+            future = _key.in_(counters.keys), _last_at > now
+            await connection.execute(update(login_failures).where(*future).values(last_at=now))
+            return (await connection.execute(_select_recent(counters, now))).all()
 
     async def _precount(self, attempt: Attempt, now: datetime) -> Attempt:
         async with writing(self._engine) as connection:
-            rows = (await connection.execute(_select_recent(attempt.counted, now).with_for_update())).all()
-            _check_wait(rows, attempt.limiting, now)
+            rows = (await connection.execute(_select_recent(attempt.counters, now).with_for_update())).all()
+            attempt = replace(attempt, early_by_s=_check_wait(rows, attempt.counters, now), no_failures=False)
+            if _count_limiting(rows, attempt) < FREE_FAILURES:  # another attempt has just made this one early
+                return attempt
             await self._count(connection, attempt, now)
-        return replace(attempt, no_failures=False, precounted=True)
+        return replace(attempt, counted_at=now, previous={row.key: row.last_at for row in rows})
 
     async def record_failure(self, attempt: Attempt) -> None:
-        """Count an attempt whose password or code was wrong."""
-        if attempt.precounted:
-            return
-        now = self._clock()
-        async with writing(self._engine) as connection:
-            await self._count(connection, attempt, now)
-            if now - self._swept_at > _SWEEP_EVERY:
-                self._swept_at = now
-                await connection.execute(delete(login_failures).where(_last_at < now - RESET_AFTER))
+        """Count an attempt whose password or code was wrong. Raises LoginThrottled for an early attempt."""
+        if attempt.counted_at is None:
+            now = self._clock()
+            async with writing(self._engine) as connection:
+                await self._count(connection, attempt, now)
+                if now - self._swept_at > _SWEEP_EVERY:
+                    self._swept_at = now
+                    await connection.execute(delete(login_failures).where(_last_at < now - RESET_AFTER))
+        if attempt.early_by_s:
+            raise LoginThrottled(retry_after_s=attempt.early_by_s)
 
     async def withdraw(self, attempt: Attempt) -> None:
         """End an attempt whose password or code was not checked: it counts as neither failed nor successful."""
-        if attempt.precounted:
+        if attempt.counted_at is not None:
             async with writing(self._engine) as connection:
-                await _lock(connection, attempt.counted)
-                await _subtract(connection, attempt.counted, 1)
+                await _lock(connection, attempt.counters)
+                for key in sorted(attempt.counted):
+                    await _subtract(connection, key, 1, attempt)
 
-    async def record_success(self, attempt: Attempt, user_id: str) -> None:
-        """Reset the account's counters, and subtract its failures from the network's: those of other accounts stay."""
-        now = self._clock()
-        last = attempt.last_success_at
-        if attempt.no_failures and last is not None and now - last < _REFRESH_NETWORK_AFTER:
+    async def record_success(self, attempt: Attempt, user_id: str | None = None) -> None:
+        """Reset the account's counters, and subtract its failures from the network's: those of other accounts stay.
+
+        After a complete log-in of a user, with every factor, the user's network is known.
+        """
+        now, last = self._clock(), attempt.last_success_at
+        is_known = user_id is None or (last is not None and now - last < _REFRESH_NETWORK_AFTER)
+        if attempt.no_failures and is_known:
             return
         async with writing(self._engine) as connection:
-            rows = await _lock(connection, attempt.counted)
-            own = sum(row.failures for row in rows if row.key == attempt.pair)
-            await _subtract(connection, [attempt.network_counter], own)
-            others = [key for key in attempt.counted if key != attempt.network_counter]
+            rows = await _lock(connection, attempt.counters)
+            own = sum(row.failures for row in rows if row.key == attempt.counters.pair)
+            await _subtract(connection, attempt.counters.network, own, attempt)
+            others = [key for key in attempt.counters.keys if key != attempt.counters.network]
             await connection.execute(delete(login_failures).where(_key.in_(others)))
-            await self._remember_network(connection, user_id, attempt.network, now)
+            if user_id is not None:
+                await self._remember_network(connection, user_id, attempt.network, now)
 
     async def _count(self, connection: AsyncConnection, attempt: Attempt, now: datetime) -> None:
         recent = case((_last_at < now - RESET_AFTER, 0), else_=_failures)
@@ -140,24 +197,44 @@ def compute_wait_s(failures: int) -> int:
     return min(MAX_WAIT_S, 1 << min(failures - FREE_FAILURES, 10))
 
 
-def _make_attempt(name: str, network: str, last_success_at: datetime | None) -> Attempt:
-    account = _digest(f"account:{name}")
-    network_counter = _digest(f"address:{network}")
-    pair = _digest(f"account:{name} address:{network}")
-    if last_success_at is not None:
-        return Attempt(network, network_counter, pair, (pair,), (network_counter, pair), last_success_at)
-    return Attempt(network, network_counter, pair, (account, network_counter), (account, network_counter, pair), None)
+def _make_counters(name: str, network: str, factor: Factor) -> Counters:
+    prefix = "" if factor is Factor.PASSWORD else f"{factor} "
+    account, address = f"{prefix}account:{name}", f"address:{network}"
+    pair = f"{account} {address}"
+    return Counters(_digest(account), _digest(prefix + address), _digest(pair), _digest(f"early {pair}"))
 
 
-def _check_wait(rows: Iterable[Row[Any]], limiting: Sequence[str], now: datetime) -> int:
-    """Return the highest of the limiting counters. Raises LoginThrottled if one of them requires waiting."""
-    limits = [row for row in rows if row.key in limiting]
-    remaining_s = max(
-        (compute_wait_s(row.failures) - (now - row.last_at).total_seconds() for row in limits), default=0.0
-    )
-    if remaining_s > 0:
-        raise LoginThrottled(retry_after_s=math.ceil(remaining_s))
-    return max((row.failures for row in limits), default=0)
+def _check_wait(rows: Iterable[Row[Any]], counters: Counters, now: datetime) -> int:
+    """Return by how many seconds an attempt now is too early, 0 if it is not.
+
+    Raises LoginThrottled if it is early and too many early ones have failed.
+    """
+    by_key = {row.key: row for row in rows}
+    waits = [_compute_remaining_s([by_key[key]], now) for key in (counters.account, counters.network) if key in by_key]
+    early_by_s = max(waits, default=0)
+    own = [by_key[key] for key in (counters.pair, counters.early) if key in by_key]
+    if early_by_s and _compute_remaining_s(own, now):
+        raise LoginThrottled(retry_after_s=early_by_s)
+    return early_by_s
+
+
+def _compute_remaining_s(rows: Sequence[Row[Any]], now: datetime) -> int:
+    """Return the seconds, rounded up, that remain of the wait after all failures that the rows have counted."""
+    if not rows:
+        return 0
+    last_at: datetime = max(row.last_at for row in rows)
+    elapsed_s = max(0.0, (now - last_at).total_seconds())
+    wait_s = compute_wait_s(sum(row.failures for row in rows))
+    return max(0, math.ceil(wait_s - elapsed_s))
+
+
+def _count_limiting(rows: Iterable[Row[Any]], attempt: Attempt) -> int:
+    """Return the highest count of the failures that can delay the next attempt after this one."""
+    counters = attempt.counters
+    failures: dict[str, int] = {row.key: row.failures for row in rows}
+    if attempt.early_by_s:
+        return failures.get(counters.pair, 0) + failures.get(counters.early, 0)
+    return max(failures.get(counters.account, 0), failures.get(counters.network, 0))
 
 
 async def _find_last_success(connection: AsyncConnection, name: str, network: str, now: datetime) -> datetime | None:
@@ -171,19 +248,22 @@ async def _find_last_success(connection: AsyncConnection, name: str, network: st
     return found
 
 
-def _select_recent(keys: Sequence[str], now: datetime) -> Any:
-    return select(login_failures).where(_key.in_(keys), _last_at >= now - RESET_AFTER).order_by(_key)
+def _select_recent(counters: Counters, now: datetime) -> Any:
+    return select(login_failures).where(_key.in_(counters.keys), _last_at >= now - RESET_AFTER).order_by(_key)
 
 
-async def _lock(connection: AsyncConnection, keys: Sequence[str]) -> Sequence[Row[Any]]:
-    statement = select(login_failures).where(_key.in_(keys)).order_by(_key).with_for_update()
+async def _lock(connection: AsyncConnection, counters: Counters) -> Sequence[Row[Any]]:
+    statement = select(login_failures).where(_key.in_(counters.keys)).order_by(_key).with_for_update()
     return (await connection.execute(statement)).all()
 
 
-async def _subtract(connection: AsyncConnection, keys: Sequence[str], failures: int) -> None:
-    fewer = update(login_failures).where(_key.in_(keys)).values(failures=_failures - failures)
-    await connection.execute(fewer)
-    await connection.execute(delete(login_failures).where(_key.in_(keys), _failures <= 0))
+async def _subtract(connection: AsyncConnection, key: str, failures: int, attempt: Attempt) -> None:
+    """Subtract failures, and what the attempt itself did to the time of the last one: success must extend no wait."""
+    values: dict[str, Any] = {"failures": _failures - failures}
+    if attempt.counted_at is not None and key in attempt.counted and key in attempt.previous:
+        values["last_at"] = case((_last_at == attempt.counted_at, attempt.previous[key]), else_=_last_at)
+    await connection.execute(update(login_failures).where(_key == key).values(**values))
+    await connection.execute(delete(login_failures).where(_key == key, _failures <= 0))
 
 
 def _digest(text: str) -> str:

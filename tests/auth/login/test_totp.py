@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
 import pyotp
 import pytest
@@ -240,7 +241,7 @@ async def logins(
     accounts = AccountService(store, hasher)
     ada = await accounts.add("ada", Role.ADMIN, PASSWORD)
     await codes.confirm(ada, clock.code(await codes.begin(ada)))
-    return LoginService(accounts, LoginThrottle(engine), codes)
+    return LoginService(accounts, LoginThrottle(engine, lambda: datetime.fromtimestamp(clock(), UTC)), codes)
 
 
 async def test_the_password_is_checked_first(logins: LoginService) -> None:
