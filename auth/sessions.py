@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from auth.changes import announce
 from auth.errors import BadCredentials, InvalidGrant, RefreshTokenReused
-from auth.principal import Scope, format_scopes, parse_scopes
+from auth.principal import ROLE_SCOPES, Role, Scope, format_scopes, parse_scopes, select_scopes
 from auth.tables import refresh_tokens, sessions, users
 from storage.transactions import reading, writing
 
@@ -26,14 +26,23 @@ MAX_ACCESS_TOKEN_LIFETIME = timedelta(hours=1, minutes=5)
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """`refresh_token` is the newest of the family; the database stores only its digest."""
+    """A session of an enabled user, with the user's name and role now.
+
+    `refresh_token` is the newest of the family; the database stores only its digest.
+    """
 
     id: str
     user_id: str
+    user_name: str
+    role: Role
     client_id: str | None
     scopes: frozenset[Scope]
     expires_at: datetime
     refresh_token: str = field(repr=False)
+
+    def select_scopes(self, requested: str) -> frozenset[Scope]:
+        """Return the requested ones of the scopes that the log-in and the user's role grant. Raises UnknownScope."""
+        return select_scopes(self.scopes & ROLE_SCOPES[self.role], requested)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,46 +70,59 @@ class SessionStore:
         Raises BadCredentials if the user was disabled in the meantime.
         """
         now = datetime.now(UTC)
-        session = Session(str(uuid4()), user_id, client_id, scopes, now + self._lifetime, _new_token())
         async with writing(self._engine) as connection:
-            # The lock makes a concurrent disabling wait, so that it finds and ends this session.
-            enabled = select(users.c.id).where(users.c.id == user_id, users.c.disabled_at.is_(None))
-            if (await connection.execute(enabled.with_for_update(read=True))).one_or_none() is None:
+            # The lock makes a concurrent change of the user wait, so that it finds and ends this session.
+            enabled = select(users).where(users.c.id == user_id, users.c.disabled_at.is_(None))
+            user = (await connection.execute(enabled.with_for_update(read=True))).one_or_none()
+            if user is None:
                 raise BadCredentials
+            session = Session(
+                str(uuid4()),
+                user_id,
+                user.name,
+                Role(user.role),
+                client_id,
+                scopes,
+                now + self._lifetime,
+                _new_token(),
+            )
             row = {"id": session.id, "user_id": user_id, "client_id": client_id, "scopes": format_scopes(scopes)}
             times = {"created_at": now, "expires_at": session.expires_at}
             await connection.execute(insert(sessions).values(**row, **times))
             await _add_token(connection, session.refresh_token, session.id, now)
         return session
 
-    async def rotate(self, refresh_token: str, client_id: str | None = None) -> Session:
-        """Exchange a refresh token for its successor.
+    async def rotate(self, refresh_token: str, client_id: str | None = None, requested_scope: str = "") -> Session:
+        """Exchange a refresh token for its successor, to issue an access token with the requested scopes.
 
-        Raises InvalidGrant for a token that is unknown, expired, revoked or another client's. A token that was
-        exchanged before indicates a stolen copy: the whole session ends, and RefreshTokenReused is raised.
+        Raises InvalidGrant for a token that is unknown, expired, revoked or another client's, or whose user is
+        disabled. Raises UnknownScope, after which the token can still be exchanged. A token that was exchanged before
+        indicates a stolen copy: the whole session ends, and RefreshTokenReused is raised.
         """
         now = datetime.now(UTC)
         async with writing(self._engine) as connection:
             row = await _find(connection, refresh_token)
-            if row is None or row.revoked_at or row.expires_at <= now or row.client_id != client_id:
+            if row is None or _is_over(row, now) or row.client_id != client_id:
                 raise InvalidGrant
+            session = _renew(row)
+            if row.used_at is None:
+                session.select_scopes(requested_scope)
             unused = refresh_tokens.c.digest == row.digest, refresh_tokens.c.used_at.is_(None)
             used = await connection.execute(update(refresh_tokens).where(*unused).values(used_at=now))
             reused = used.rowcount == 0
-            successor = _new_token()
             if reused:
                 await end_sessions(connection, sessions.c.id == row.id)
             else:
-                await _add_token(connection, successor, row.id, now)
+                await _add_token(connection, session.refresh_token, row.id, now)
         if reused:
             raise RefreshTokenReused(row.id, row.user_id)
-        return Session(row.id, row.user_id, row.client_id, parse_scopes(row.scopes), row.expires_at, successor)
+        return session
 
     async def find(self, refresh_token: str) -> RefreshToken | None:
         """Return a refresh token that could be exchanged now, or None."""
         async with reading(self._engine) as connection:
             row = await _find(connection, refresh_token)
-        if row is None or row.revoked_at or row.used_at or row.expires_at <= datetime.now(UTC):
+        if row is None or row.used_at or _is_over(row, datetime.now(UTC)):
             return None
         return RefreshToken(row.id, row.user_id, row.client_id, parse_scopes(row.scopes), row.issued_at, row.expires_at)
 
@@ -122,20 +144,42 @@ async def end_sessions(connection: AsyncConnection, *conditions: Any) -> Sequenc
     now = datetime.now(UTC)
     statement = update(sessions).where(*conditions, sessions.c.revoked_at.is_(None)).values(revoked_at=now)
     ended = (await connection.execute(statement.returning(sessions.c.id, sessions.c.expires_at))).all()
-    targets = [f"sid:{row.id}" for row in ended]
-    await announce(connection, *targets, revoked=True, expires_at=now + MAX_ACCESS_TOKEN_LIFETIME)
+    for row in ended:
+        await announce(connection, f"sid:{row.id}", revoked=True, expires_at=now + MAX_ACCESS_TOKEN_LIFETIME)
     return [row.id for row in ended]
 
 
 async def _find(connection: AsyncConnection, refresh_token: str) -> Row[Any] | None:
-    """Return the session's row with the token's columns. Looking up a digest leaks no characters of the token."""
+    """Return the session's row with columns of the token and the user.
+
+    Looking up a digest leaks no characters of the token.
+    """
     token = refresh_tokens.c
     statement = (
         select(sessions, token.digest, token.used_at, token.created_at.label("issued_at"))
+        .add_columns(users.c.name, users.c.role, users.c.disabled_at)
         .join(sessions, token.session_id == sessions.c.id)
+        .join(users, sessions.c.user_id == users.c.id)
         .where(token.digest == _digest(refresh_token))
     )
     return (await connection.execute(statement)).one_or_none()
+
+
+def _is_over(row: Row[Any], now: datetime) -> bool:
+    return row.revoked_at is not None or row.disabled_at is not None or row.expires_at <= now
+
+
+def _renew(row: Row[Any]) -> Session:
+    return Session(
+        row.id,
+        row.user_id,
+        row.name,
+        Role(row.role),
+        row.client_id,
+        parse_scopes(row.scopes),
+        row.expires_at,
+        _new_token(),
+    )
 
 
 async def _add_token(connection: AsyncConnection, token: str, session_id: str, now: datetime) -> None:

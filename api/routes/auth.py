@@ -25,9 +25,8 @@ from api.rate_limits.limiter import TOKEN_LIMIT, CallerLimits
 from api.schemas.oauth import Token
 from api.services.auth import AuthServices
 from api.settings import Settings
-from auth.accounts.store import User
 from auth.clients import Client
-from auth.errors import InvalidClient, InvalidGrant, RefreshTokenReused, UserNotFound
+from auth.errors import InvalidClient, RefreshTokenReused
 from auth.principal import ROLE_SCOPES, format_scopes, select_scopes
 from auth.sessions import Session
 from auth.tokens.access import FIRST_PARTY, IssuedToken
@@ -89,10 +88,7 @@ async def _grant_for_password(
     user = await auth.logins.log_in(form["username"], form["password"], form.get("totp", ""), caller_address(request))
     scopes = select_scopes(ROLE_SCOPES[user.role], form.get("scope", ""))
     session = await auth.sessions.begin(user.id, scopes, client.id if client else None)
-    # A change of the role before the session began did not end this session: read the role again.
-    user = await auth.accounts.get(user.id)
-    await record_event(request, "token", "issued", actor=user.id, grant="password", session=session.id)
-    return _issue_for_session(auth, user, session)
+    return await _issue_for_session(request, auth, session, "password")
 
 
 async def _grant_for_refresh_token(
@@ -100,32 +96,29 @@ async def _grant_for_refresh_token(
 ) -> Token:
     """Raises BadForm, InvalidGrant, UnknownScope."""
     require_fields(form, "refresh_token")
+    scope = form.get("scope", "")
     try:
-        session = await auth.sessions.rotate(form["refresh_token"], client.id if client else None)
+        session = await auth.sessions.rotate(form["refresh_token"], client.id if client else None, scope)
     except RefreshTokenReused as error:
         await auth.changes.catch_up()
         await record_event(request, "token", "reused", actor=error.user_id, session=error.session_id)
         raise
-    try:
-        user = await auth.accounts.get(session.user_id)
-    except UserNotFound:
-        raise InvalidGrant from None
-    if user.disabled_at is not None:
-        raise InvalidGrant
-    await record_event(request, "token", "issued", actor=user.id, grant="refresh_token", session=session.id)
-    return _issue_for_session(auth, user, session, form.get("scope", ""))
+    return await _issue_for_session(request, auth, session, "refresh_token", scope)
 
 
-def _issue_for_session(auth: AuthServices, user: User, session: Session, requested_scope: str = "") -> Token:
+async def _issue_for_session(
+    request: Request, auth: AuthServices, session: Session, grant: str, requested_scope: str = ""
+) -> Token:
     """Issue at most the session's scopes, and at most those that the user's role grants now."""
     issued = auth.tokens.issue(
-        subject=user.id,
-        name=user.name,
-        role=user.role,
-        scopes=select_scopes(session.scopes & ROLE_SCOPES[user.role], requested_scope),
+        subject=session.user_id,
+        name=session.user_name,
+        role=session.role,
+        scopes=session.select_scopes(requested_scope),
         session_id=session.id,
         client_id=session.client_id or FIRST_PARTY,
     )
+    await record_event(request, "token", "issued", actor=session.user_id, grant=grant, session=session.id)
     return _describe_token(issued, session.refresh_token)
 
 

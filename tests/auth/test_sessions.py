@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from auth.accounts.store import User, UserChange, UserStore
 from auth.changes import ChangeFeed
-from auth.errors import BadCredentials, InvalidGrant, RefreshTokenReused
+from auth.errors import BadCredentials, InvalidGrant, RefreshTokenReused, UnknownScope
 from auth.principal import Role, Scope
 from auth.sessions import Session, SessionStore
+from auth.tables import users
 
 SCOPES = frozenset({Scope.PREDICT, Scope.KEYS_WRITE})
 
@@ -49,6 +50,37 @@ async def test_reuse_ends_the_session(store: SessionStore, session: Session) -> 
     assert reused.value.session_id == session.id
     with pytest.raises(InvalidGrant):
         await store.rotate(newest.refresh_token)
+
+
+@pytest.mark.parametrize("scope", ["predict users:admin", "predictions:read", "nonsense"])
+async def test_a_refused_scope_does_not_use_the_token(store: SessionStore, session: Session, scope: str) -> None:
+    """A scope that the log-in lacks is refused before the exchange: the token can still be exchanged."""
+    with pytest.raises(UnknownScope):
+        await store.rotate(session.refresh_token, None, scope)
+    assert (await store.rotate(session.refresh_token, None, "predict")).scopes == SCOPES
+
+
+async def test_a_reused_token_is_reported_whatever_scope_it_requests(store: SessionStore, session: Session) -> None:
+    """A stolen token cannot be tried without consequences by requesting a wrong scope."""
+    newest = await store.rotate(session.refresh_token)
+    with pytest.raises(RefreshTokenReused):
+        await store.rotate(session.refresh_token, None, "users:admin")
+    with pytest.raises(InvalidGrant):
+        await store.rotate(newest.refresh_token)
+
+
+async def test_a_disabled_user_s_token_is_neither_used_nor_reported(
+    engine: AsyncEngine, store: SessionStore, user: User, session: Session
+) -> None:
+    """While a user is disabled, a refresh token is refused and stays unused, even if its session was not ended."""
+    for disabled_at in (session.expires_at, None):
+        async with engine.begin() as connection:
+            await connection.execute(update(users).where(users.c.id == user.id).values(disabled_at=disabled_at))
+        if disabled_at:
+            assert await store.find(session.refresh_token) is None
+            with pytest.raises(InvalidGrant):
+                await store.rotate(session.refresh_token)
+    assert (await store.rotate(session.refresh_token)).id == session.id
 
 
 async def test_concurrent_exchanges_end_the_session(store: SessionStore, session: Session) -> None:
