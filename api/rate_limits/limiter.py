@@ -27,6 +27,7 @@ from api.rate_limits.windows import LimitResult, LocalWindows, Windows
 from monitoring.metrics import Metrics
 
 TOKEN_LIMIT = "token"  # noqa: S105  (the name of a limit)
+PASSWORD_LIMIT = "password"  # noqa: S105  (the name of a limit)
 PREDICT_LIMIT = "predict"
 REQUEST_LIMIT = "requests"
 OAUTH_LIMIT = "oauth"

@@ -13,26 +13,13 @@ from api.deps import Changes, Codes, CurrentPrincipal, GuardedRoute, Logins, Use
 from api.http.audit import record_event
 from api.http.problems import document_problems
 from api.rate_limits.callers import caller_address
+from api.rate_limits.limiter import PASSWORD_LIMIT, CallerLimits
 from api.schemas.users import Me, PasswordChange, TotpCode, TotpEnrolment, TotpSecret
 from auth.accounts.passwords import check_password_policy
 from auth.accounts.store import User
 from auth.errors import AuthError, NoAccount, UserNotFound
 
 _PROBLEMS = document_problems(401, 403, 409, 422, 429)
-
-router = APIRouter(tags=["account"], route_class=GuardedRoute)
-
-
-@router.get("/v1/me")
-async def me(principal: CurrentPrincipal) -> Me:
-    """The caller's subject, role and scopes, and when the credential expires."""
-    return Me(
-        subject=principal.subject,
-        name=principal.name,
-        role=principal.role,
-        scopes=sorted(principal.scopes),
-        expires_at=principal.expires_at,
-    )
 
 
 async def _get_own_account(request: Request, users: Users, principal: CurrentPrincipal) -> User:
@@ -59,7 +46,29 @@ async def _outcome_recorded(request: Request, event: str, outcome: str) -> Async
     await record_event(request, event, outcome)
 
 
-@router.post("/v1/me/password", status_code=204, responses=_PROBLEMS)
+def me_router(limits: CallerLimits, rate: str) -> APIRouter:
+    """The routes of the own account. A user may send `rate` requests to those that check a password or a code."""
+    router = APIRouter(tags=["account"], route_class=GuardedRoute)
+    limited = limits.per_principal(rate, PASSWORD_LIMIT)
+    router.get("/v1/me")(me)
+    router.post("/v1/me/password", status_code=204, responses=_PROBLEMS)(limited(change_password))
+    router.post("/v1/me/totp", status_code=201, responses=_PROBLEMS)(limited(begin_totp))
+    router.post("/v1/me/totp/confirm", status_code=204, responses=_PROBLEMS)(limited(confirm_totp))
+    router.delete("/v1/me/totp", status_code=204, responses=_PROBLEMS)(limited(remove_totp))
+    return router
+
+
+async def me(principal: CurrentPrincipal) -> Me:
+    """The caller's subject, role and scopes, and when the credential expires."""
+    return Me(
+        subject=principal.subject,
+        name=principal.name,
+        role=principal.role,
+        scopes=sorted(principal.scopes),
+        expires_at=principal.expires_at,
+    )
+
+
 async def change_password(
     request: Request,
     users: Users,
@@ -78,7 +87,6 @@ async def change_password(
         await changes.catch_up()
 
 
-@router.post("/v1/me/totp", status_code=201, responses=_PROBLEMS)
 async def begin_totp(
     request: Request, logins: Logins, codes: Codes, user: OwnAccount, body: TotpEnrolment
 ) -> TotpSecret:
@@ -89,17 +97,20 @@ async def begin_totp(
     return TotpSecret(secret=enrolment.secret, uri=enrolment.uri)
 
 
-@router.post("/v1/me/totp/confirm", status_code=204, responses=_PROBLEMS)
 async def confirm_totp(
-    request: Request, codes: Codes, changes: Changes, principal: CurrentPrincipal, user: OwnAccount, body: TotpCode
+    request: Request,
+    logins: Logins,
+    changes: Changes,
+    principal: CurrentPrincipal,
+    user: OwnAccount,
+    body: TotpCode,
 ) -> None:
     """Require a code for every log-in from now on. The caller's other sessions end; this one continues."""
     async with _outcome_recorded(request, "totp", "confirmed"):
-        await codes.confirm(user, body.code.get_secret_value(), principal.session_id)
+        await logins.confirm_codes(user, body.code.get_secret_value(), caller_address(request), principal.session_id)
         await changes.catch_up()
 
 
-@router.delete("/v1/me/totp", status_code=204, responses=_PROBLEMS)
 async def remove_totp(request: Request, logins: Logins, user: OwnAccount, body: TotpCode) -> None:
     """Stop requiring codes for log-ins; this takes a current code."""
     async with _outcome_recorded(request, "totp", "removed"):

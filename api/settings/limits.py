@@ -25,6 +25,7 @@ class LimitSettings(SettingsGroup):
     predict: Rate = "10000/minute"
     requests: Rate = "600/minute"
     token: Rate = "30/minute"  # noqa: S105  (a rate)
+    password: Rate = "10/minute"  # noqa: S105  (a rate)
     trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
 
     _split_networks = field_validator("trusted_proxies", mode="before")(split_commas)
