@@ -1,4 +1,4 @@
-"""Threats T12, T19, T20 and T21 for users, on a running gateway."""
+"""Threats T12, T19 to T21 and T42 for users, on a running gateway."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ import httpx
 import pytest
 
 from tests.support.gateway import PASSWORD, TIMEOUT_S, Gateway
+
+# Cyrillic, full width, invisible characters, spaces, a change of direction, a combining mark, a superscript.
+LOOK_ALIKES = ["\u0430na", "\uff41na", "ana\u200b", "an\u00ada", "ana ", " ana", "ana\u00a0", "\u202eana"]
+LOOK_ALIKES += ["a\u0301na", "\u00aana"]
 
 
 @pytest.fixture
@@ -43,6 +47,48 @@ def test_passwords_are_long_uncommon_and_never_truncated(gateway: Gateway) -> No
     assert gateway.log_in("olga", long).status_code == 200
     assert admin.patch(path, json={"password": "twelve chars"}).status_code == 200
     assert long not in gateway.log()
+
+
+def test_passwords_are_the_same_from_every_keyboard(gateway: Gateway) -> None:
+    """T12: a password works however a system encodes its characters, wherever it was set and wherever it is sent."""
+    admin = gateway.client("adam")
+    composed, decomposed = "h\u00e9ron \u00e0 c\u00f4t\u00e9 du lac", "he\u0301ron a\u0300 co\u0302te\u0301 du lac"
+    path = f"/v1/users/{user_ids(admin)['ana']}"
+    for chosen, entered in ((composed, decomposed), (decomposed, composed)):
+        assert admin.patch(path, json={"password": chosen}).status_code == 200
+        tokens = gateway.log_in("ana", entered)
+        assert tokens.status_code == 200
+        headers = {"Authorization": f"Bearer {tokens.json()['access_token']}"}
+        change = {"current_password": entered, "new_password": PASSWORD}
+        assert gateway.post("/v1/me/password", json=change, headers=headers).status_code == 204
+        assert gateway.log_in("ana", "heron a cote du lac").status_code == 400
+        assert gateway.log_in("ana").status_code == 200
+
+
+def test_look_alike_names_are_rejected(gateway: Gateway) -> None:
+    """T42: a name that looks like another one can neither be created nor log in; capital letters log the user in."""
+    admin = gateway.client("adam")
+    assert gateway.log_in("ana").status_code == 200
+    for name in (
+        "\u0430na",
+        "\uff41na",
+        "ana\u200b",
+        "an\u00ada",
+        "ana ",
+        " ana",
+        "ana\u00a0",
+        "\u202eana",
+        "a\u0301na",
+        "\u00aana",
+    ):
+        body = {"name": name, "role": "client", "password": PASSWORD}
+        response = admin.post("/v1/users", json=body)
+        assert (response.status_code, response.json()["code"]) == (422, "bad_user_name")
+        # After three failures the address must wait, whichever names were sent.
+        assert gateway.log_in(name).status_code in (400, 429)
+    assert admin.post("/v1/users", json={"name": "Ana", "role": "admin", "password": PASSWORD}).status_code == 422
+    assert gateway.log_in("Ana").status_code == 200  # no wait: ana has logged in from this address
+    assert sorted(user_ids(admin)) == ["adam", "ana", "olga"]
 
 
 def test_another_user_is_not_found(gateway: Gateway) -> None:

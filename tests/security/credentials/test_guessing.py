@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -18,7 +18,7 @@ from tests.support.gateway import PASSWORD, TIMEOUT_S, Gateway
 from tests.support.paths import FOREST
 
 WRONG = "wrong horse battery"
-AHEAD = timedelta(minutes=1)
+MOST_WAIT_S = 60
 # One login takes 50 ms of a core, 200 of them 10 s. With neither a queue limit nor separate threads for passwords,
 # logins or predictions would wait for all of them.
 LOGIN_WITHIN_S, PREDICTION_WITHIN_S = 30.0, 15.0
@@ -38,11 +38,11 @@ def assert_slowed(response: httpx.Response, at_most_s: int) -> None:
     assert 1 <= int(response.headers["retry-after"]) <= at_most_s
 
 
-def postpone_failures(gateway: Gateway) -> None:
-    """Date all failures a minute ahead, so that the waits after them outlast the test on a slow machine."""
-    ahead = (datetime.now(UTC) + AHEAD).strftime("%Y-%m-%d %H:%M:%S.%f")
+def lengthen_waits(gateway: Gateway) -> None:
+    """Make every failure the twelfth one, now, so that the waits after them outlast the test on a slow machine."""
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
     with closing(sqlite3.connect(gateway.database_path)) as database, database:
-        database.execute("UPDATE login_failures SET last_at = ?", [ahead])
+        database.execute("UPDATE login_failures SET failures = 12, last_at = ?", [now])
 
 
 def add_users(gateway: Gateway, names: list[str]) -> None:
@@ -77,25 +77,61 @@ def test_an_unknown_user_and_a_wrong_password_look_alike(new_gateway: Callable[.
     assert 0.2 < superiority(known, unknown) < 0.8, (statistics.median(known), statistics.median(unknown))
 
 
+def test_attempts_during_a_wait_reveal_no_user(new_gateway: Callable[..., Gateway]) -> None:
+    """T13: while an address must wait, guesses at users who have logged in there look like those at unknown names."""
+    gateway = new_gateway(MODEL__URL="stub://")
+    names = [f"user{number}" for number in range(10)]
+    add_users(gateway, names)
+    assert {log_in(gateway, name, PASSWORD).status_code for name in names} == {200}
+    for number in range(3):
+        assert log_in(gateway, f"someone{number}", WRONG).status_code == 400
+    lengthen_waits(gateway)
+    responses: dict[str, list[httpx.Response]] = {"user": [], "nobody": []}
+    for number in range(60):
+        for name, received in responses.items():
+            received.append(log_in(gateway, f"{name}{number % 10}", WRONG))
+    for known, unknown in zip(*responses.values(), strict=True):
+        assert_slowed(known, MOST_WAIT_S)
+        assert known.content == unknown.content
+        assert 0 <= int(known.headers["retry-after"]) - int(unknown.headers["retry-after"]) <= 1
+    # Three guesses at each name are checked, which takes as long as for a name that nobody has.
+    known, unknown = [[response.elapsed.total_seconds() for response in received] for received in responses.values()]
+    for some, others in ((known[:30], unknown[:30]), (known[30:], unknown[30:])):
+        assert 0.2 < superiority(some, others) < 0.8, (statistics.median(some), statistics.median(others))
+    assert log_in(gateway, "ana", PASSWORD).status_code == 429
+    assert log_in(gateway, "user0", PASSWORD, "127.4.0.1").status_code == 200
+
+
+def test_an_owner_logs_in_during_a_wait(new_gateway: Callable[..., Gateway]) -> None:
+    """T13: at an address that must wait, the right password of a user who has logged in there is accepted."""
+    gateway = new_gateway(MODEL__URL="stub://")
+    assert log_in(gateway, "ana", PASSWORD).status_code == 200
+    for number in range(3):
+        assert log_in(gateway, f"someone{number}", WRONG).status_code == 400
+    lengthen_waits(gateway)
+    assert log_in(gateway, "ana", WRONG).status_code == 429
+    assert log_in(gateway, "ana", PASSWORD).status_code == 200
+    assert log_in(gateway, "olga", PASSWORD).status_code == 429
+
+
 def test_guessing_is_slowed_per_account_and_per_address(new_gateway: Callable[..., Gateway], tmp_path: Path) -> None:
     """T13: the fourth guess at an account, known or not, and the fourth from an address wait, in every process."""
     gateway = new_gateway(MODEL__URL="stub://")
     replica = gateway.replica(tmp_path / "replica")
     replica.start()
-    most_s = 1 + int(AHEAD.total_seconds())
     try:
         for name in ("ana", "nobody"):
             for number in range(3):
                 source = f"127.1.{len(name)}.{number + 1}"
                 assert log_in((gateway, replica)[number % 2], name, WRONG, source).status_code == 400
-            postpone_failures(gateway)
+            lengthen_waits(gateway)
             for process in (gateway, replica):
-                assert_slowed(log_in(process, name, WRONG, "127.1.9.1"), most_s)
+                assert_slowed(log_in(process, name, WRONG, "127.1.9.1"), MOST_WAIT_S)
         for name in ("ben", "carl", "dora"):
             assert log_in(gateway, name, WRONG, "127.2.0.1").status_code == 400
-        postpone_failures(gateway)
+        lengthen_waits(gateway)
         for process in (gateway, replica):
-            assert_slowed(log_in(process, "olga", PASSWORD, "127.2.0.1"), most_s)
+            assert_slowed(log_in(process, "olga", PASSWORD, "127.2.0.1"), MOST_WAIT_S)
             assert log_in(process, "olga", PASSWORD, "127.2.0.2").status_code == 200
     finally:
         replica.stop()
@@ -108,7 +144,7 @@ def test_an_attacker_cannot_lock_an_owner_out(new_gateway: Callable[..., Gateway
     for number in range(20):
         log_in(gateway, "ana", WRONG, f"127.3.0.{number + 1}")
         log_in(gateway, f"nobody{number}", WRONG)
-    postpone_failures(gateway)
+    lengthen_waits(gateway)
     for name, source in (("ana", "127.3.9.9"), ("nobody", "127.0.0.1")):
         assert log_in(gateway, name, WRONG, source).status_code == 429
     assert log_in(gateway, "ana", PASSWORD).status_code == 200
@@ -125,7 +161,7 @@ def test_a_wait_ends(new_gateway: Callable[..., Gateway]) -> None:
         assert time.monotonic() - began < TIMEOUT_S
     assert response.status_code == 200
     assert [log_in(gateway, "ana", WRONG).status_code for _ in range(3)] == [400, 400, 400]
-    postpone_failures(gateway)
+    lengthen_waits(gateway)
     assert log_in(gateway, "ana", WRONG).status_code == 429
 
 

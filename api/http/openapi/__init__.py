@@ -1,1 +1,0 @@
-"""The OpenAPI document that describes the gateway."""
