@@ -21,8 +21,8 @@ def loaded_by(code: str, *candidates: str) -> set[str]:
 
 
 def test_settings_load_no_framework() -> None:
-    """The settings load no web framework, database or image library."""
-    assert loaded_by("import api.settings", *HEAVY) == set()
+    """The settings load no web framework, database, image or settings library."""
+    assert loaded_by("import api.settings", *HEAVY, "pydantic_settings") == set()
 
 
 @pytest.mark.parametrize("arguments", [["--help"], [], ["nope"]])

@@ -79,7 +79,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str)
         restore(RELEASE / "database.sql", Path(database_url.removeprefix("sqlite:///")))
     else:
         restore(RELEASE / "database.sql", tmp_path / "old.db")
-        run_with_engine(settings, migrated)
+        run_with_engine(settings, migrated, create=True)
         copy_rows(tmp_path / "old.db", database_url)
     return settings
 
