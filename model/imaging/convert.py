@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 from PIL import Image
+from PIL.Image import Transpose
 
 from model.errors import UnsupportedPixelFormat
 from model.imaging.input_spec import InputSpec
-from model.imaging.orientation import find_upright_operation, swaps_sides
+from model.imaging.orientation import swaps_sides
 from model.imaging.png_keys import apply_png_key
 
 _SIXTEEN_BIT = {"I;16", "I;16L", "I;16B", "I;16N"}
@@ -16,12 +17,11 @@ _WITH_ALPHA = {"RGBA", "LA"}
 _OPAQUE = {"RGB", "RGBX", "L", "CMYK", "YCbCr"}
 
 
-def convert_to_input(image: Image.Image, data: bytes, name: str, spec: InputSpec) -> Image.Image:
-    """Turn upright, resize and convert to RGB the `image` of the file `data`, whose format is `name`.
+def convert_to_input(image: Image.Image, data: bytes, operation: Transpose | None, spec: InputSpec) -> Image.Image:
+    """Resize, convert to RGB and turn with `operation` the `image` of the file `data`.
 
     The image is resized first, so that only the model's few pixels are turned. Raises UnsupportedPixelFormat.
     """
-    operation = find_upright_operation(data, name)
     width, height = spec.size
     size = (height, width) if swaps_sides(operation) else (width, height)
     resized = _resize_to_rgb(_convert_samples(image, data), size, spec.resampling)

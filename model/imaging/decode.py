@@ -27,19 +27,17 @@ from model.errors import (
     UnsupportedImage,
     UnsupportedPixelFormat,
 )
-from model.imaging.bounds import (
-    MAX_BYTES,
-    MAX_PIXELS,
-    check_jpeg_work,
-    check_pixels,
-    check_png_work,
-    check_tiff_work,
-)
+from model.imaging.bounds import MAX_BYTES, MAX_PIXELS, check_size
+from model.imaging.containers.jpeg_work import reduce_jpeg
+from model.imaging.containers.png import reduce_png
+from model.imaging.containers.reduced import ReducedFile
+from model.imaging.containers.tiff import reduce_tiff
+from model.imaging.containers.webp import reduce_webp
 from model.imaging.convert import convert_to_input
 from model.imaging.input_spec import InputSpec
 from model.imaging.jpeg_frames import check_undecoded_jpeg
 from model.imaging.memory import estimate_decoding_bytes
-from model.imaging.orientation import get_stored_size
+from model.imaging.orientation import find_upright_operation, get_stored_size
 from model.imaging.tiff_layouts import check_unopened_tiff, prepare_layout
 
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
@@ -50,7 +48,7 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"II+\x00", "TIFF"),
     (b"MM\x00+", "TIFF"),
 )
-_WORK_CHECKS = {"JPEG": check_jpeg_work, "PNG": check_png_work, "TIFF": check_tiff_work}
+_REDUCERS = {"JPEG": reduce_jpeg, "PNG": reduce_png, "WEBP": reduce_webp, "TIFF": reduce_tiff}
 _LAYOUT_CHECKS = {"JPEG": check_undecoded_jpeg, "TIFF": check_unopened_tiff}
 
 
@@ -95,15 +93,16 @@ def decode_image(
     """Decode the first frame to the model's input.
 
     The image is turned upright as its metadata says. Transparent pixels are composited over white; 16-bit samples keep
-    their high byte. The limits on pixels, JPEG scans and metadata are checked before any pixel is decoded. A
-    `max_pixels` above MAX_PIXELS does not raise that limit.
-    Raises a subclass of ImageRejected.
+    their high byte. The limits on pixels and work are checked before any pixel is decoded. A `max_pixels` above
+    MAX_PIXELS does not raise that limit. Raises a subclass of ImageRejected.
     """
     name = _check_format(data, max_bytes)
-    with _open_image(data, name, max_pixels) as image:
+    file = _reduce_file(data, name, max_pixels)
+    with _open_image(file.data, name, max_pixels) as image:
         width, height = get_stored_size(image)
-        _reduce(image, spec)
-        pixels = np.asarray(convert_to_input(image, data, name, spec), dtype=np.uint8)
+        _reduce_scale(image, spec)
+        operation = find_upright_operation(data, name)
+        pixels = np.asarray(convert_to_input(image, file.data, operation, spec), dtype=np.uint8)
     return DecodedImage(pixels=pixels, format=name, width=width, height=height)
 
 
@@ -111,19 +110,27 @@ def measure_image(
     data: bytes, spec: InputSpec, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS
 ) -> ImageNeeds:
     """Read the size and estimate the memory from the header; no pixel is decoded. Raises as `decode_image` does."""
-    with _open_image(data, _check_format(data, max_bytes), max_pixels) as image:
+    name = _check_format(data, max_bytes)
+    file = _reduce_file(data, name, max_pixels)
+    with _open_image(file.data, name, max_pixels) as image:
         width, height = get_stored_size(image)
-        _reduce(image, spec)
-        return ImageNeeds(width, height, estimate_decoding_bytes(image, data, (width, height), spec))
+        _reduce_scale(image, spec)
+        return ImageNeeds(width, height, estimate_decoding_bytes(image, len(data), file, spec))
 
 
 def _check_format(data: bytes, max_bytes: int) -> str:
     if len(data) > max_bytes:
         raise ImageTooManyBytes(f"The image has {len(data)} bytes; the limit is {max_bytes}. Compress it.")
-    name = sniff_format(data)
-    if name in _WORK_CHECKS:
-        _WORK_CHECKS[name](data)
-    return name
+    return sniff_format(data)
+
+
+def _reduce_file(data: bytes, name: str, max_pixels: int) -> ReducedFile:
+    """Check the structure of the file, and keep only what the pixels of its first frame need."""
+    try:
+        return _REDUCERS[name](data, max_pixels)
+    except CorruptImage:
+        _check_layout(data, name)
+        raise
 
 
 @contextmanager
@@ -131,7 +138,7 @@ def _open_image(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image
     """Open the image without decoding it. Convert Pillow's errors, also those of the block, to ImageRejected."""
     try:
         with Image.open(io.BytesIO(data), formats=[name]) as image:
-            check_pixels(image, max_pixels)
+            check_size(*image.size, max_pixels)
             if isinstance(image, TiffImageFile):
                 prepare_layout(image)
             yield image
@@ -159,7 +166,7 @@ def _check_layout(data: bytes, name: str) -> None:
             return
 
 
-def _reduce(image: Image.Image, spec: InputSpec) -> None:
+def _reduce_scale(image: Image.Image, spec: InputSpec) -> None:
     """Have Pillow decode a large JPEG at a lower scale: a tenth of the memory, pixels off by at most 2 of 255."""
     side = spec.reduced_side
     if isinstance(image, JpegImageFile) and min(image.size) >= 2 * side:

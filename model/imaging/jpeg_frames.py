@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from model.errors import UnsupportedPixelFormat
-from model.imaging.bounds import jpeg_segments
+from model.imaging.containers.jpeg import read_segments
 
 # Start-of-frame markers (ITU-T T.81, table B.1; T.87 for JPEG-LS). True where Pillow has a decoder.
 _FRAMES = {
@@ -26,10 +26,10 @@ _FRAMES = {
 
 def check_undecoded_jpeg(data: bytes) -> None:
     """Raise UnsupportedPixelFormat for a JPEG that cannot be decoded because of its kind, not because of damage."""
-    for marker, start in jpeg_segments(data):
-        if marker in _FRAMES and len(data) > start + 7:
+    for marker, segment in read_segments(data):
+        if marker in _FRAMES and len(data) > segment.start + 9:
             process, is_read = _FRAMES[marker]
-            bits, components = data[start + 2], data[start + 7]
+            bits, components = data[segment.start + 4], data[segment.start + 9]
             if not is_read or bits != 8 or components not in {1, 3, 4}:
                 raise UnsupportedPixelFormat(
                     f"JPEGs of this kind are not supported: {components} "

@@ -8,7 +8,9 @@ from PIL import Image
 from PIL.Image import Transpose
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
-from model.imaging.bounds import MAX_PNG_CHUNKS, MAX_TIFF_TAGS, START_OF_SCAN, jpeg_segments
+from model.imaging.containers.jpeg import START_OF_SCAN, read_segments
+from model.imaging.containers.png import MAX_CHUNKS as MAX_PNG_CHUNKS
+from model.imaging.containers.tiff_directory import MAX_TAGS
 
 _OPERATIONS = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -52,12 +54,11 @@ def get_stored_size(image: Image.Image) -> tuple[int, int]:
 
 
 def _find_in_jpeg(data: bytes) -> bytes:
-    for marker, start in jpeg_segments(data):
+    for marker, segment in read_segments(data):
         if marker == START_OF_SCAN:
             break
-        body = slice(start + 2, start + int.from_bytes(data[start : start + 2]))
-        if marker == _APP1 and data.startswith(_EXIF_PREFIX, body.start):
-            return data[body]
+        if marker == _APP1 and data.startswith(_EXIF_PREFIX, segment.start + 4):
+            return data[segment.start + 4 : segment.stop]
     return b""
 
 
@@ -86,7 +87,7 @@ def _read_orientation(exif: bytes) -> int:
     """Return the tag's value in the first directory, which has the form of a TIFF's, or 1."""
     order: Literal["little", "big"] = "little" if exif.startswith(b"II") else "big"
     start = int.from_bytes(exif[4:8], order)
-    count = min(MAX_TIFF_TAGS, int.from_bytes(exif[start : start + 2], order))
+    count = min(MAX_TAGS, int.from_bytes(exif[start : start + 2], order))
     for entry in range(start + 2, start + 2 + _ENTRY_BYTES * count, _ENTRY_BYTES):
         tag, kind = (int.from_bytes(exif[at : at + 2], order) for at in (entry, entry + 2))
         if tag == _ORIENTATION_TAG:

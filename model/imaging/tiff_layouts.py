@@ -5,7 +5,6 @@ Pillow misreads some other layouts and reports the rest like damaged files. The 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,11 +26,11 @@ from PIL.TiffImagePlugin import (
     SAMPLESPERPIXEL,
     STRIPOFFSETS,
     TILEOFFSETS,
-    ImageFileDirectory_v2,
     TiffImageFile,
 )
 
 from model.errors import CorruptImage, UnsupportedPixelFormat
+from model.imaging.containers.tiff_directory import read_directory
 
 _INK_SET = 332
 _ORDERS = {II: "L", MM: "B"}
@@ -256,16 +255,13 @@ def prepare_layout(image: TiffImageFile) -> None:
 
 
 def check_unopened_tiff(data: bytes) -> None:
-    """Check the layout of a file that Pillow cannot open. Raises UnsupportedPixelFormat, or what Pillow raises.
+    """Check the layout of a file that Pillow cannot open. Raises CorruptImage, UnsupportedPixelFormat.
 
     Nothing is raised when the layout is not the reason or when tags are missing, because the file is damaged then.
     """
-    directory = ImageFileDirectory_v2(data[: 16 if data[2] == 43 else 8])
-    stream = io.BytesIO(data)
-    stream.seek(directory.next)
-    directory.load(stream)
-    if {IMAGEWIDTH, IMAGELENGTH, PHOTOMETRIC_INTERPRETATION} <= set(directory):
-        TiffLayout.from_tags(directory).check()
+    tags = {tag: values[0] if len(values) == 1 else values for tag, values in read_directory(data).items()}
+    if {IMAGEWIDTH, IMAGELENGTH, PHOTOMETRIC_INTERPRETATION} <= set(tags):
+        TiffLayout.from_tags(tags).check()
 
 
 def _number(tags: Mapping[int, Any], tag: int, default: int) -> int:

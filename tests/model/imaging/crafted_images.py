@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import zlib
 
 import numpy as np
 from PIL import Image
@@ -12,6 +11,7 @@ from PIL import Image
 from model import errors
 from model.imaging.decode import decode_image
 from model.imaging.input_spec import DEFAULT_INPUT
+from tests.support.images import pngs
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF")
 
@@ -68,9 +68,5 @@ def make_png_with(before: bytes, *, after: bytes = b"", pixel_chunks: int = 1) -
     """A PNG with more chunks before and after its pixels, which are split into `pixel_chunks`."""
     data = make_small("PNG")
     start, end = data.index(b"IDAT") - 4, data.index(b"IEND") - 4
-    pixels = make_png_chunk(b"IDAT", b"") * (pixel_chunks - 1) + data[start:end]
+    pixels = pngs.make_chunk(b"IDAT", b"") * (pixel_chunks - 1) + data[start:end]
     return data[:start] + before + pixels + after + data[end:]
-
-
-def make_png_chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

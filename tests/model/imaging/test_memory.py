@@ -16,7 +16,7 @@ from PIL import Image
 
 from model.imaging.decode import measure_image
 from model.imaging.input_spec import DEFAULT_INPUT
-from tests.model.imaging.crafted_images import make_png_chunk
+from tests.support.images import pngs
 from tests.support.requirements import missing
 
 Encode = Callable[..., bytes]
@@ -75,7 +75,7 @@ def _write_rare_kinds(folder: Path, samples: NDArray[np.uint8]) -> None:
     for name, pixels, key in (("sixteen_keyed.png", deep[..., 0], 1), ("colour_sixteen_keyed.png", deep, 3)):
         data = bytes(imagecodecs.png_encode(np.ascontiguousarray(pixels)))
         start = data.index(b"IDAT") - 4
-        (folder / name).write_bytes(data[:start] + make_png_chunk(b"tRNS", b"\1\2" * key) + data[start:])
+        (folder / name).write_bytes(data[:start] + pngs.make_chunk(b"tRNS", b"\1\2" * key) + data[start:])
     planes = np.moveaxis(deep, 2, 0)
     tifffile.imwrite(folder / "planes.tiff", planes, photometric="rgb", planarconfig="separate", rowsperstrip=64)
     tifffile.imwrite(

@@ -1,0 +1,145 @@
+"""Read the frame and the scans of JPEG data (ITU-T T.81, annex B), without decoding them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil
+
+from model.errors import CorruptImage, UnsupportedImage
+
+START = b"\xff\xd8"
+MAX_SEGMENTS = 5_000
+SEQUENTIAL_HUFFMAN = frozenset({0xC0, 0xC1})
+PROGRESSIVE = frozenset({0xC2, 0xCA})
+ARITHMETIC = frozenset({0xC9, 0xCA})
+LOSSLESS = 0xC3
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # without DHT, JPG and DAC
+START_OF_SCAN, _END = 0xDA, 0xD9
+_APP0, _APP14, _APP15, _COMMENT = 0xE0, 0xEE, 0xEF, 0xFE
+# Markers with a segment, and the end-of-image marker. Stuffed bytes and restart markers belong to the scan.
+_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A colour component: its identifier and its 8x8 blocks, padded to whole groups of its sampling factors."""
+
+    identifier: int
+    blocks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A frame header. `marker` names the coding process."""
+
+    marker: int
+    precision: int
+    width: int
+    height: int
+    components: tuple[Component, ...]
+
+    @property
+    def blocks(self) -> int:
+        return sum(component.blocks for component in self.components)
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """A scan header: the identifiers of its components, and how many of the 64 coefficients it codes."""
+
+    components: tuple[int, ...]
+    coefficients: int
+
+
+@dataclass(frozen=True, slots=True)
+class JpegStructure:
+    """The frame, its scans, and the segments of tables and colour information that precede the first scan.
+
+    `segments` are ranges of bytes; `first_scan` is the offset of the first scan's marker.
+    """
+
+    frame: Frame
+    scans: tuple[Scan, ...]
+    segments: tuple[slice, ...]
+    first_scan: int
+
+    @property
+    def table_bytes(self) -> int:
+        return sum(part.stop - part.start for part in self.segments)
+
+
+def read_segments(data: bytes) -> Iterator[tuple[int, slice]]:
+    """Yield the marker and the range of each segment, marker included, up to the end of the image.
+
+    Raises UnsupportedImage after MAX_SEGMENTS.
+    """
+    position = len(START)
+    for _ in range(MAX_SEGMENTS):
+        found = _MARKER.search(data, position)
+        if found is None or data[found.end() - 1] == _END:
+            return
+        position = found.end() + int.from_bytes(data[found.end() : found.end() + 2])
+        yield data[found.end() - 1], slice(found.start(), position)
+    raise UnsupportedImage(f"The JPEG has more than {MAX_SEGMENTS} segments. Save a baseline JPEG.")
+
+
+def read_jpeg(data: bytes) -> JpegStructure:
+    """Read the structure of the first image. Raises CorruptImage, UnsupportedImage."""
+    frame: Frame | None = None
+    scans: list[Scan] = []
+    segments: list[slice] = []
+    first_scan = 0
+    for marker, part in read_segments(data):
+        body = data[part.start + 4 : part.stop]
+        if marker in _FRAMES:
+            if frame is not None:  # libjpeg decodes nothing that follows
+                break
+            frame = _read_frame(marker, body)
+        if marker == START_OF_SCAN:
+            first_scan = first_scan or part.start
+            scans.append(_read_scan(body))
+        elif not scans and not _is_metadata(marker, body):
+            segments.append(part)
+    if frame is None or not scans:
+        raise CorruptImage("The JPEG data has no frame or no scan. Check that the file is complete.")
+    return JpegStructure(frame, tuple(scans), tuple(segments), first_scan)
+
+
+def _is_metadata(marker: int, body: bytes) -> bool:
+    """Whether the segment has no influence on pixels. JFIF and Adobe segments determine the colour space."""
+    if marker in (_APP0, _APP14):
+        return not body.startswith((b"JFIF", b"Adobe"))
+    return _APP0 <= marker <= _APP15 or marker == _COMMENT
+
+
+def _read_frame(marker: int, body: bytes) -> Frame:
+    count = body[5] if len(body) > 5 else 0
+    if len(body) < 6 + 3 * count or count == 0:
+        raise CorruptImage("The JPEG's frame header is incomplete. Check that the file is complete.")
+    height, width = int.from_bytes(body[1:3]), int.from_bytes(body[3:5])
+    samplings = [(body[at], body[at + 1] >> 4, body[at + 1] & 15) for at in range(6, 6 + 3 * count, 3)]
+    widest, highest = (max(1, *(sampling[axis] for sampling in samplings)) for axis in (1, 2))
+    components = tuple(
+        Component(
+            identifier,
+            _count_blocks(width, horizontal, widest) * _count_blocks(height, vertical, highest),
+        )
+        for identifier, horizontal, vertical in samplings
+    )
+    return Frame(marker, body[0], width, height, components)
+
+
+def _count_blocks(pixels: int, sampling: int, largest: int) -> int:
+    """Blocks on one side, padded to whole groups."""
+    sampling = max(1, sampling)
+    return ceil(ceil(pixels * sampling / (8 * largest)) / sampling) * sampling
+
+
+def _read_scan(body: bytes) -> Scan:
+    count = body[0] if body else 0
+    if len(body) < 4 + 2 * count:
+        raise CorruptImage("A scan header of the JPEG is incomplete. Check that the file is complete.")
+    first, last = body[1 + 2 * count], body[2 + 2 * count]
+    return Scan(tuple(body[1 : 1 + 2 * count : 2]), min(64, max(1, last - first + 1)))

@@ -1,0 +1,164 @@
+"""Keep the first image of a TIFF, after checking that decoding its strips or tiles is bounded by its size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+
+from model.errors import CorruptImage, UnsupportedImage
+from model.imaging.bounds import MAX_PIXELS, check_size
+from model.imaging.containers.jpeg import read_jpeg
+from model.imaging.containers.jpeg_work import is_baseline
+from model.imaging.containers.reduced import ReducedFile
+from model.imaging.containers.tiff_directory import MAX_BLOCKS, Tag, Values, read_directory, write_tiff
+
+_UNCOMPRESSED, _JPEG = 1, 7
+_PLANES_APART = 2
+_YCBCR = 6
+_JPEG_GROUP = 16  # JPEG codes groups of 8x8 or 16x16 pixels
+# The tiles at the edges may be larger than the image, but not by as much as they like.
+_MAX_PADDED_PIXELS = 2 * MAX_PIXELS
+# The Python objects for a strip that Pillow reads itself, and the copy of its bytes here.
+_BLOCK_OBJECT_BYTES = 600
+
+
+@dataclass(frozen=True, slots=True)
+class _Blocks:
+    """The strips or tiles: `columns` x `rows` pixels each, `across` x `down` of them in each of `planes`."""
+
+    tiled: bool
+    columns: int
+    rows: int
+    across: int
+    down: int
+    planes: int
+    bits_per_pixel: int
+
+    @property
+    def count(self) -> int:
+        return self.across * self.down * self.planes
+
+    @property
+    def bytes(self) -> int:
+        """The bytes of one block, unpacked."""
+        return ceil(self.columns * self.bits_per_pixel / 8) * self.rows
+
+
+def reduce_tiff(data: bytes, max_pixels: int) -> ReducedFile:
+    """Keep the tags and the blocks of the first image. Raises CorruptImage, UnsupportedImage, ImageTooManyPixels."""
+    tags = read_directory(data)
+    width, height = _first(tags, Tag.WIDTH, 0), _first(tags, Tag.HEIGHT, 0)
+    if min(width, height) < 1:
+        raise CorruptImage("The TIFF has no size. Check that the file is complete.")
+    check_size(width, height, max_pixels)
+    blocks = _describe_blocks(tags, width, height)
+    if blocks.tiled:
+        check_size(blocks.columns, blocks.rows, max_pixels)
+    contents = _cut_blocks(data, tags, blocks)
+    compression = _first(tags, Tag.COMPRESSION, _UNCOMPRESSED)
+    if compression == _JPEG:
+        for content in contents:
+            _check_jpeg_block(content, blocks)
+    return ReducedFile(_rebuild(data, tags, blocks, contents), _estimate_buffers(tags, blocks, compression))
+
+
+def _first(tags: Values, tag: Tag, default: int) -> int:
+    return tags.get(tag, (default,))[0]
+
+
+def _describe_blocks(tags: Values, width: int, height: int) -> _Blocks:
+    tiled = Tag.TILE_WIDTH in tags or Tag.TILE_HEIGHT in tags
+    columns = _first(tags, Tag.TILE_WIDTH, 0) if tiled else width
+    rows = _first(tags, Tag.TILE_HEIGHT, 0) if tiled else min(height, _first(tags, Tag.ROWS_PER_STRIP, height))
+    if min(columns, rows) < 1:
+        raise CorruptImage("The TIFF has strips or tiles without a size. Check that the file is complete.")
+    samples = max(1, _first(tags, Tag.SAMPLES, 1))
+    planes = samples if _first(tags, Tag.PLANAR, 1) == _PLANES_APART else 1
+    bits = max(1, *tags.get(Tag.BITS, (1,))) * samples // planes
+    blocks = _Blocks(tiled, columns, rows, ceil(width / columns), ceil(height / rows), planes, bits)
+    if blocks.count > MAX_BLOCKS:
+        raise UnsupportedImage(f"The TIFF has more than {MAX_BLOCKS} strips or tiles. Save it with larger ones.")
+    padding = _JPEG_GROUP if _first(tags, Tag.COMPRESSION, _UNCOMPRESSED) == _JPEG else 1
+    padded = ceil(columns / padding) * ceil(rows / padding) * padding**2 * blocks.across * blocks.down
+    if padded > _MAX_PADDED_PIXELS:
+        raise UnsupportedImage("The TIFF's tiles or strips do not match its size. Save it with other ones.")
+    return blocks
+
+
+def _cut_blocks(data: bytes, tags: Values, blocks: _Blocks) -> list[bytes]:
+    """The bytes of each block. Together they are not larger than the file, so that no byte is decoded often."""
+    tile_offsets = blocks.tiled and Tag.TILE_OFFSETS in tags
+    offsets = tags.get(Tag.TILE_OFFSETS if tile_offsets else Tag.STRIP_OFFSETS, ())[: blocks.count]
+    if len(offsets) < blocks.count:
+        raise CorruptImage("The TIFF has fewer strips or tiles than its size needs. Check that the file is complete.")
+    lengths = _find_lengths(len(data), tags, blocks, offsets)
+    if sum(lengths) > len(data):
+        raise UnsupportedImage(
+            "The TIFF's strips or tiles share bytes: together they are larger than the file. Save the image again."
+        )
+    return [data[offset : offset + length] for offset, length in zip(offsets, lengths, strict=True)]
+
+
+def _find_lengths(size: int, tags: Values, blocks: _Blocks, offsets: Sequence[int]) -> list[int]:
+    """The length of each block; 0 for one without an offset, which some tools leave out when it is empty.
+
+    Those of uncompressed blocks follow from their size, and may exceed what the file has.
+    """
+    if _first(tags, Tag.COMPRESSION, _UNCOMPRESSED) == _UNCOMPRESSED:
+        return [
+            min(_count_raw_bytes(tags, blocks, index), max(0, size - offset)) if offset else 0
+            for index, offset in enumerate(offsets)
+        ]
+    declared = tags.get(Tag.TILE_BYTES if blocks.tiled and Tag.TILE_BYTES in tags else Tag.STRIP_BYTES, ())
+    if blocks.count == 1 and (not declared or declared[0] == 0):
+        return [max(0, size - offsets[0])]
+    if len(declared) < blocks.count:
+        raise CorruptImage("The TIFF lacks the sizes of its strips or tiles. Check that the file is complete.")
+    lengths = [length if offset else 0 for offset, length in zip(offsets, declared, strict=False)]
+    if any(offset + length > size for offset, length in zip(offsets, lengths, strict=True)):
+        raise CorruptImage("The TIFF refers to data after its end. Check that the file is complete.")
+    return lengths
+
+
+def _count_raw_bytes(tags: Values, blocks: _Blocks, index: int) -> int:
+    """The bytes of an uncompressed block. The last strip has the rows that remain."""
+    if blocks.tiled or (index + 1) % blocks.down:
+        return blocks.bytes
+    rows = _first(tags, Tag.HEIGHT, 0) - blocks.rows * (blocks.down - 1)
+    return blocks.bytes // blocks.rows * rows
+
+
+def _check_jpeg_block(content: bytes, blocks: _Blocks) -> None:
+    """The JPEG data of a block must not make the decoder allocate or decode more than the block."""
+    if not content:
+        return
+    structure = read_jpeg(content)
+    frame = structure.frame
+    if not is_baseline(structure):
+        raise UnsupportedImage("The TIFF contains JPEG data that is not baseline. Save it with another compression.")
+    if frame.width > blocks.columns or frame.height > ceil(blocks.rows / _JPEG_GROUP) * _JPEG_GROUP:
+        raise UnsupportedImage(
+            f"The TIFF contains JPEG data of {frame.width}x{frame.height} for a strip or tile of "
+            f"{blocks.columns}x{blocks.rows}. Save the image again."
+        )
+
+
+def _rebuild(data: bytes, tags: Values, blocks: _Blocks, contents: Sequence[bytes]) -> bytes:
+    """A TIFF with this image alone, whose tags have the types and numbers of values that decoders expect."""
+    replaced = {Tag.STRIP_OFFSETS, Tag.STRIP_BYTES, Tag.TILE_OFFSETS, Tag.TILE_BYTES}
+    kept = {tag: values for tag, values in tags.items() if tag not in replaced}
+    offsets_tag = Tag.TILE_OFFSETS if blocks.tiled else Tag.STRIP_OFFSETS
+    kept[Tag.TILE_BYTES if blocks.tiled else Tag.STRIP_BYTES] = tuple(map(len, contents))
+    if not blocks.tiled:
+        kept[Tag.ROWS_PER_STRIP] = (blocks.rows,)
+    return write_tiff(data.startswith(b"MM"), kept, offsets_tag, contents)
+
+
+def _estimate_buffers(tags: Values, blocks: _Blocks, compression: int) -> int:
+    """The block that libtiff unpacks and as much for its codec. JPEG coefficients take two bytes, RGBA pixels four."""
+    objects = _BLOCK_OBJECT_BYTES * blocks.count
+    if compression == _UNCOMPRESSED:
+        return objects
+    converted = 4 * blocks.columns * blocks.rows if _first(tags, Tag.PHOTOMETRIC, 0) == _YCBCR else 0
+    return objects + blocks.bytes * (3 if compression == _JPEG else 2) + converted

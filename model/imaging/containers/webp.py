@@ -1,0 +1,84 @@
+"""Keep the chunks of a WebP (RFC 9649) that its first frame's pixels need."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from model.errors import CorruptImage, UnsupportedImage
+from model.imaging.containers.reduced import ReducedFile
+from model.imaging.containers.vp8l import estimate_alpha_bytes, estimate_vp8l_bytes
+
+MAX_CHUNKS = 1_000  # before the end of the first frame
+_FIRST_CHUNK = 12
+_CHUNK_HEADER = 8
+_FRAME_HEADER = 16
+_LOSSY, _LOSSLESS, _ALPHA = b"VP8 ", b"VP8L", b"ALPH"
+_EXTENDED, _ANIMATION, _FRAME = b"VP8X", b"ANIM", b"ANMF"
+_METADATA_FLAGS = 0x20 | 0x08 | 0x04  # colour profile, EXIF, XMP
+
+
+def reduce_webp(data: bytes, max_pixels: int) -> ReducedFile:
+    """Keep the header and the first frame. Raises CorruptImage, UnsupportedImage."""
+    del max_pixels  # Pillow checks the size of the canvas before it allocates it
+    chunks = list(_find_chunks(data))
+    buffers = sum(_estimate_chunk(data, kind, part, _read_canvas(data)) for kind, part in chunks)
+    body = b"".join(_keep_chunk(data, kind, part) for kind, part in chunks)
+    if _FIRST_CHUNK + len(body) == len(data):
+        return ReducedFile(data, buffers)
+    return ReducedFile(b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body, buffers)
+
+
+def _find_chunks(data: bytes) -> Iterator[tuple[bytes, slice]]:
+    """Yield kind and range, header included, of the chunks that decoding the first frame needs."""
+    wanted = {_EXTENDED, _ANIMATION, _FRAME, _ALPHA, _LOSSY, _LOSSLESS}
+    for kind, part in _read_chunks(data, _FIRST_CHUNK, len(data)):
+        if kind in wanted:
+            wanted.remove(kind)
+            yield kind, part
+        if kind in (_FRAME, _LOSSY, _LOSSLESS):
+            return
+    raise CorruptImage("The WebP has no pixels. Check that the file is complete.")
+
+
+def _read_chunks(data: bytes, start: int, stop: int) -> Iterator[tuple[bytes, slice]]:
+    for _ in range(MAX_CHUNKS):
+        if start + _CHUNK_HEADER > stop:
+            return
+        length = int.from_bytes(data[start + 4 : start + 8], "little")
+        end = start + _CHUNK_HEADER + length + length % 2
+        yield data[start : start + 4], slice(start, end)
+        start = end
+    raise UnsupportedImage(f"The WebP has more than {MAX_CHUNKS} chunks before its pixels. Save it without metadata.")
+
+
+def _keep_chunk(data: bytes, kind: bytes, part: slice) -> bytes:
+    chunk = data[part]
+    if kind == _EXTENDED and len(chunk) > _CHUNK_HEADER and chunk[_CHUNK_HEADER] & _METADATA_FLAGS:
+        flags = chunk[_CHUNK_HEADER] & ~_METADATA_FLAGS
+        return chunk[:_CHUNK_HEADER] + bytes([flags]) + chunk[_CHUNK_HEADER + 1 :]
+    return chunk
+
+
+def _read_canvas(data: bytes) -> tuple[int, int]:
+    """The canvas of an extended file. A file of another kind has no alpha chunk, which needs it."""
+    return _read_size(data, _FIRST_CHUNK + _CHUNK_HEADER + 4)
+
+
+def _read_size(data: bytes, start: int) -> tuple[int, int]:
+    width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (start, start + 3))
+    return width, height
+
+
+def _estimate_chunk(data: bytes, kind: bytes, part: slice, size: tuple[int, int]) -> int:
+    """The bytes that libwebp allocates for the prefix codes of lossless pixels or of a compressed alpha channel."""
+    start = part.start + _CHUNK_HEADER
+    if kind == _LOSSLESS:
+        return estimate_vp8l_bytes(data[start : part.stop])
+    if kind == _ALPHA:
+        return estimate_alpha_bytes(data[start : part.stop], *size)
+    if kind == _FRAME:
+        inner = _read_chunks(data, start + _FRAME_HEADER, min(part.stop, len(data)))
+        size = _read_size(data, start + 6)
+        return sum(_estimate_chunk(data, *chunk, size) for chunk in inner if chunk[0] != _FRAME)
+    return 0

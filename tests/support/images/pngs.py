@@ -1,0 +1,25 @@
+"""PNGs built chunk by chunk (W3C PNG, section 11)."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def make_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def make_header(width: int, height: int, depth: int, colour: int, *, interlaced: bool = False) -> bytes:
+    return make_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced))
+
+
+def make_png(*chunks: bytes) -> bytes:
+    return SIGNATURE + b"".join(chunks) + make_chunk(b"IEND", b"")
+
+
+def compress_bomb(length: int) -> bytes:
+    """`length` zeros, compressed to a thousandth."""
+    return zlib.compress(bytes(length), 9)
