@@ -8,7 +8,7 @@ import math
 
 import pytest
 
-from model.errors import DeadlineExceeded, WorkerStuck
+from model.errors import DeadlineExceeded, Overloaded, WorkerStuck
 from model.serving.memory_budget import MemoryBudget
 from tests.model.serving.gated import GatedBackend, MakeService, png, until
 
@@ -75,6 +75,7 @@ async def test_an_abandoned_job_does_not_count_for_its_caller(backend: GatedBack
     await until(lambda: service.queue.waiting == 2)
     preempting = asyncio.create_task(service.predict(png(1), caller="ana"))
     await until(queued[1].done)
+    assert isinstance(queued[1].exception(), Overloaded)
     backend.gate.set()
     await asyncio.gather(queued[0], preempting)
 
