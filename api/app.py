@@ -10,7 +10,9 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from slowapi.errors import RateLimitExceeded
 from starlette.middleware import Middleware
+from starlette.requests import Request
 
+from api.deps import get_services
 from api.http.body_limits import MAX_DOCUMENT_BYTES, BodyLimit
 from api.http.draining import Draining
 from api.http.errors import install_handlers
@@ -110,5 +112,7 @@ def _middleware(
             max_bytes=MAX_BODY_BYTES,
             max_document_bytes=MAX_DOCUMENT_BYTES,
             streamed=frozenset({*IMAGE_PATHS, *FORM_PATHS}),
+            reserving=frozenset(IMAGE_PATHS),
+            get_memory=lambda scope: get_services(Request(scope)).serving.memory,
         ),
     ]

@@ -1,19 +1,27 @@
-"""Limits on request bodies: their size, and how slowly they may arrive."""
+"""Limits on request bodies: their size, how slowly they may arrive, and the memory of documents."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import BodyTooLarge, RequestTooSlow, UnsupportedEncoding
+from model.serving.memory_budget import MemoryBudget
 
 MAX_DOCUMENT_BYTES = 64 * 1024
 # A client has this long to send a body, plus one second for each BODY_BYTES_A_SECOND received.
 BODY_GRACE_S = 10.0
 BODY_BYTES_A_SECOND = 64 * 1024
+# The chunks of a document, and the whole.
+_DOCUMENT_COPIES = 2
+# All documents count as those of one caller: their senders may be unknown. So they share a part of the memory.
+_DOCUMENTS = "documents"
 
 
 class BodyLimit:
@@ -21,19 +29,65 @@ class BodyLimit:
 
     Endpoints at the paths in `streamed` read bodies of up to `max_bytes` themselves. On other paths FastAPI reads the
     whole body, whatever its type, which may have `max_document_bytes`. A path without a route is a 404 before that.
+
+    Memory for the body is reserved in the budget that `get_memory` finds, except at the paths in `reserving`, whose
+    endpoints do that themselves.
     """
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int, max_document_bytes: int, streamed: frozenset[str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_bytes: int,
+        max_document_bytes: int,
+        streamed: frozenset[str],
+        reserving: frozenset[str],
+        get_memory: Callable[[Scope], MemoryBudget],
+    ) -> None:
         self._app = app
         self._max_bytes = max_bytes
         self._max_document_bytes = max_document_bytes
         self._streamed = streamed
+        self._reserving = reserving
+        self._get_memory = get_memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            max_bytes = self._max_bytes if scope["path"] in self._streamed else self._max_document_bytes
-            receive = limit_body(Headers(scope=scope), receive, max_bytes)
-        await self._app(scope, receive, send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        max_bytes = self._max_bytes if scope["path"] in self._streamed else self._max_document_bytes
+        receive = limit_body(headers, receive, max_bytes)
+        length = self._find_length(headers)
+        if not length or scope["path"] in self._reserving:
+            await self._app(scope, receive, send)
+            return
+        async with AsyncExitStack() as reservation:
+            reserve = partial(self._get_memory(scope).reserve, _DOCUMENT_COPIES * length, _DOCUMENTS)
+            await self._app(scope, _reserve_first(receive, reservation, reserve), send)
+
+    def _find_length(self, headers: Headers) -> int:
+        """The most bytes that the document will have: none without a body."""
+        if "transfer-encoding" in headers:
+            return self._max_document_bytes
+        announced = headers.get("content-length", "0")
+        return min(int(announced), self._max_document_bytes) if announced.isdecimal() else 0
+
+
+def _reserve_first(
+    receive: Receive, reservation: AsyncExitStack, reserve: Callable[[], AbstractAsyncContextManager[object]]
+) -> Receive:
+    """Wrap `receive` to reserve memory when the endpoint begins to read. It may raise MemoryFull then."""
+    reserved = False
+
+    async def receive_reserved() -> Message:
+        nonlocal reserved
+        if not reserved:
+            reserved = True
+            await reservation.enter_async_context(reserve())
+        return await receive()
+
+    return receive_reserved
 
 
 def limit_body(headers: Headers, receive: Receive, max_bytes: int) -> Receive:

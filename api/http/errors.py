@@ -124,6 +124,7 @@ OAUTH_ERRORS: Mapping[type[Exception], str] = {
     storage.DatabaseUnavailable: "temporarily_unavailable",
     auth.IssuerUnavailable: "temporarily_unavailable",
     monitoring.AuditUnavailable: "temporarily_unavailable",
+    model.MemoryFull: "temporarily_unavailable",
 }
 
 _PHRASE_CODES = {HTTPStatus.NOT_FOUND: "not_found", HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed"}
@@ -160,7 +161,7 @@ async def _handle_invalid_request(request: Request, error: Exception) -> Respons
 async def _handle_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     if isinstance(
-        error.__cause__, BodyTooLarge | RequestTooSlow | UnsupportedEncoding
+        error.__cause__, BodyTooLarge | RequestTooSlow | UnsupportedEncoding | model.MemoryFull
     ):  # FastAPI wraps errors that reading the body raises
         return await _handle_error(request, error.__cause__)
     status = HTTPStatus(error.status_code)

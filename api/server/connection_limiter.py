@@ -7,7 +7,7 @@ from collections import Counter
 
 from auth.networks import client_network
 
-MAX_CONNECTIONS = 1000  # of one process; each may hold a document of 64 KiB
+MAX_CONNECTIONS = 1000  # of one process
 SPARE_DESCRIPTORS = 64  # for the database, the spool and forms
 
 

@@ -8,15 +8,18 @@ from typing import Any
 
 import structlog
 from starlette.datastructures import MutableHeaders
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from api.errors import ApiError, BadRequest, HeadTooLarge, RequestTooSlow
-from api.http.errors import find_status
+from api.http.errors import build_error_headers, find_status
 from api.http.problems import problem
 from api.http.security_headers import set_security_headers
 from api.server.connection_limiter import ConnectionLimiter
+from api.server.connection_memory import ConnectionMemory
 from api.server.tls import CertificateProtocol
 from api.server.upgrades import UpgradeIgnoringParser, build_framing_head, has_body
 from api.server.write_timeout import WriteTimeout
+from model.errors import MemoryFull
 
 MAX_HEAD_BYTES = 32 * 1024  # of the request line and the headers; also of a chunk's head, and of trailers
 MAX_HEADERS = 100
@@ -37,17 +40,23 @@ class BoundedProtocol(CertificateProtocol):
     _write_timeout: WriteTimeout
     _address: str | None = None  # of a connection that holds a slot
     _error: ApiError | None = None  # raised in a callback; the parser replaces it by an error of its own
-    _last_error: ApiError | None = None  # to be sent once the earlier requests have their responses
+    _last_error: ApiError | MemoryFull | None = None  # to be sent once the earlier requests have their responses
     _ignores_callbacks = False  # while the parser reads a head that the gateway has already handled
     _unparsed_bytes = 0  # received since the parser last passed something on
     _head_bytes = 0
     _receiving_head = False
     _receiving_message = False
 
-    def __init__(self, *arguments: Any, limiter: ConnectionLimiter, **options: Any) -> None:
+    def __init__(self, *arguments: Any, limiter: ConnectionLimiter, memory: ConnectionMemory, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._limiter = limiter
+        self._memory = memory
         self.parser = UpgradeIgnoringParser(self, self._resume_after_upgrade)
+
+    @property
+    def held_bytes(self) -> int:
+        """Of the latest head, and of the bodies that the application has not read yet."""
+        return self._head_bytes + self._unparsed_bytes + sum(len(cycle.body) for cycle in self._list_cycles())
 
     @property
     def expects_request(self) -> bool:
@@ -63,11 +72,13 @@ class BoundedProtocol(CertificateProtocol):
             transport.abort()
             return
         self._address = address
+        self._memory.add(self)
         self._start_timeout(HEAD_LIMIT_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_timeout()
         self._write_timeout.cancel()
+        self._memory.discard(self)
         if self._address is not None:
             self._limiter.release(self._address)
         super().connection_lost(exc)
@@ -91,6 +102,20 @@ class BoundedProtocol(CertificateProtocol):
             self._reject(_head_too_large())
         elif self._timer is None and self._is_idle():
             self._start_timeout(HEAD_LIMIT_S)
+        self._memory.count_received(len(data))
+
+    def drop(self) -> None:
+        """Free the memory for another connection; a request that has no response yet gets a 503."""
+        for cycle in self._list_cycles():
+            cycle.body.clear()
+        error = MemoryFull("The memory for requests is in use. Try again later.", retry_after_s=1)
+        if self._receiving_message:
+            self._reject(error)
+        elif self._is_idle():
+            self._close()
+        else:
+            log.info("connection_refused", code=error.code)
+            self._abandon_request(error)
 
     def on_message_begin(self) -> None:
         if self._ignores_callbacks:
@@ -165,6 +190,10 @@ class BoundedProtocol(CertificateProtocol):
         """Called by uvicorn for invalid HTTP, and for the errors that the callbacks above raise."""
         self._reject(self._error or BadRequest("The request is not valid HTTP. Check what the client sends."))
 
+    def _list_cycles(self) -> list[RequestResponseCycle]:
+        """The current request and its response, and those of the pipelined requests behind it."""
+        return [*([] if self.cycle is None else [self.cycle]), *(cycle for cycle, _ in self.pipeline)]
+
     def _is_idle(self) -> bool:
         """Whether every request so far has its response."""
         return self.cycle is None or self.cycle.response_complete
@@ -182,7 +211,7 @@ class BoundedProtocol(CertificateProtocol):
         self._error = error
         return error
 
-    def _reject(self, error: ApiError) -> None:
+    def _reject(self, error: ApiError | MemoryFull) -> None:
         """Close the connection, after a problem document if the rejected request can still get a response.
 
         The requests before it get their responses first.
@@ -196,7 +225,7 @@ class BoundedProtocol(CertificateProtocol):
         elif self._is_idle():
             self._respond_and_close(error)
 
-    def _abandon_request(self, error: ApiError) -> None:
+    def _abandon_request(self, error: ApiError | MemoryFull) -> None:
         """End the request whose body is invalid."""
         if self.pipeline or self.cycle.response_started:
             self._close()
@@ -205,7 +234,7 @@ class BoundedProtocol(CertificateProtocol):
         self.cycle.message_event.set()
         self._respond_and_close(error)
 
-    def _respond_and_close(self, error: ApiError) -> None:
+    def _respond_and_close(self, error: ApiError | MemoryFull) -> None:
         if not self.transport.is_closing():
             self.transport.write(_render_problem(error))
         self._close()
@@ -237,12 +266,14 @@ def _head_too_large() -> HeadTooLarge:
     return HeadTooLarge(f"A request may have {MAX_HEADERS} headers of {MAX_HEAD_BYTES} bytes in all. Send fewer.")
 
 
-def _render_problem(error: ApiError) -> bytes:
+def _render_problem(error: ApiError | MemoryFull) -> bytes:
     """Render a whole HTTP response, outside of the application."""
     request_id = uuid.uuid4().hex
     status = find_status(error)
     assert status is not None  # noqa: S101  (a test ensures that every class has a status)
-    response = problem(status, error.code, str(error), request_id, {"Connection": "close"})
+    response = problem(
+        status, error.code, str(error), request_id, {"Connection": "close", **build_error_headers(error)}
+    )
     set_security_headers(MutableHeaders(raw=response.raw_headers), request_id)
     head = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
     return b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, status.phrase.encode(), head) + bytes(response.body)

@@ -22,6 +22,7 @@ from uvicorn.lifespan.off import LifespanOff
 
 from api.http.draining import Draining
 from api.server.connection_limiter import ConnectionLimiter
+from api.server.connection_memory import ConnectionMemory
 from api.server.connections import BoundedProtocol
 from api.server.successor import Successor
 from api.server.timeouts import CUT_OFF_S, REPLACEMENT_DRAIN_S, RESPONSES_LIMIT_S, SHUTDOWN_LIMIT_S
@@ -181,7 +182,7 @@ def make_server(
         app,
         workers=1,  # without it, uvicorn reads WEB_CONCURRENCY itself, and fails where it is empty
         loop="uvloop",
-        http=cast(Any, partial(_Protocol, limiter=limiter)),
+        http=cast(Any, partial(_Protocol, limiter=limiter, memory=ConnectionMemory())),
         ws="none",
         log_config=None,
         access_log=False,

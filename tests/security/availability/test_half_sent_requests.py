@@ -1,0 +1,91 @@
+"""Threat T36: hundreds of half-sent heads, forms, documents and images together hold bounded memory."""
+
+from __future__ import annotations
+
+import resource
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from tests.support.gateway import TIMEOUT_S, Gateway
+from tests.support.paths import FOREST
+from tests.support.polling import wait_until
+
+RESERVED = "atalaya_memory_reserved_bytes"
+BUDGET_BYTES = 16 << 20
+JPEG = {"Content-Type": "image/jpeg"}
+# Without a limit they would take 31 MB in the process. Other work of the gateway takes some megabytes meanwhile.
+HEADS, HEAD_BYTES, MOST_GROWTH_BYTES = 700, 31_000, 26_000_000
+DOCUMENTS = 200
+
+
+@pytest.fixture
+def gateway(new_gateway: Callable[..., Gateway]) -> Iterator[Gateway]:
+    """A gateway with little memory for images, and enough descriptors for many connections to it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
+    yield new_gateway(MODEL__URL="stub://", MODEL__MEMORY_MEGABYTES="16")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@contextmanager
+def half_sent(gateway: Gateway, count: int, data: bytes) -> Iterator[list[socket.socket]]:
+    """So many connections, from three addresses, that have sent `data`."""
+    with ExitStack() as stack:
+        connections = []
+        for number in range(count):
+            source = (f"127.0.0.{2 + number % 3}", 0)
+            connection = socket.create_connection(("127.0.0.1", gateway.port), TIMEOUT_S, source)
+            connections.append(stack.enter_context(connection))
+            connection.sendall(data)
+        yield connections
+
+
+def count_rejected(connections: list[socket.socket]) -> int:
+    """How many of the connections have got a 503 because memory is short."""
+    rejected = 0
+    for connection in connections:
+        connection.setblocking(False)
+        try:
+            received = connection.recv(4096, socket.MSG_PEEK)
+        except (BlockingIOError, ConnectionResetError):
+            continue
+        says_why = b'"memory_full"' in received or b'"temporarily_unavailable"' in received
+        rejected += received.startswith(b"HTTP/1.1 503 ") and says_why
+    return rejected
+
+
+def is_served(gateway: Gateway) -> bool:
+    return gateway.client().post("/v1/predictions", content=FOREST.read_bytes(), headers=JPEG).status_code == 200
+
+
+def test_half_sent_heads_hold_bounded_memory(gateway: Gateway) -> None:
+    """T36: of 700 heads of 31 KB the gateway rejects those that do not fit, and it serves others meanwhile."""
+    assert is_served(gateway)
+    before = gateway.resident_bytes()
+    head = b"GET /livez HTTP/1.1\r\n" + b"".join(b"X-%d: %b\r\n" % (number, b"y" * 310) for number in range(95))
+    with half_sent(gateway, HEADS, head) as connections:
+        wait_until(lambda: count_rejected(connections) > HEADS // 10)
+        assert gateway.resident_bytes() - before < MOST_GROWTH_BYTES
+        assert is_served(gateway)
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type", "length"),
+    [("/v1/me/password", "application/json", 60_000), ("/auth/token", "application/x-www-form-urlencoded", 16_000)],
+    ids=["documents", "forms"],
+)
+def test_half_sent_documents_reserve_memory(gateway: Gateway, path: str, content_type: str, length: int) -> None:
+    """T36: half-sent documents hold a quarter of the memory at most; others are a 503, and images keep their part."""
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {gateway.token()}\r\n"
+    head += f"Content-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n"
+    client = gateway.client()
+    assert client.get("/v1/me").status_code == 200  # gets a token, as no form can be sent later
+    with half_sent(gateway, DOCUMENTS, head.encode() + b"[" * 100) as connections:
+        wait_until(lambda: count_rejected(connections) > DOCUMENTS // 10)
+        assert BUDGET_BYTES / 8 < gateway.metric(RESERVED) <= BUDGET_BYTES / 4
+        response = client.post("/v1/predictions", content=FOREST.read_bytes(), headers=JPEG)
+        assert response.status_code == 200, response.text
+    wait_until(lambda: gateway.metric(RESERVED) == 0)
