@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import structlog
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from auth.tables import change_counter, changes
@@ -20,24 +20,28 @@ from storage.errors import DatabaseUnavailable
 from storage.transactions import reading
 
 POLL_S = 0.25
+_BATCH = 1000  # changes in one query
+_FORGET_EVERY_S = 60.0
 
 log = structlog.get_logger("atalaya.changes")
 
 OnChange = Callable[[str], None]
 
 
-async def announce(connection: AsyncConnection, target: str, *, revoked: bool, expires_at: datetime) -> None:
-    """Announce a change, in the transaction that makes it.
+async def announce(connection: AsyncConnection, *targets: str, revoked: bool, expires_at: datetime) -> None:
+    """Announce changes, in the transaction that makes them.
 
-    `target` is a kind and an id ("sid:…", "jti:…", "client:…", "user:…", "key:…"). If `revoked`, every process rejects
-    credentials that name the target until `expires_at`, by which time they have expired; otherwise every process
-    verifies them again.
+    A target is a kind and an id ("sid:…", "jti:…", "client:…", "user:…", "key:…"). If `revoked`, every process rejects
+    credentials that name one of the targets until `expires_at`, by which time they have expired; otherwise every
+    process verifies them again.
     """
-    await connection.execute(delete(changes).where(changes.c.expires_at < datetime.now(UTC)))
-    increment = update(change_counter).values(seq=change_counter.c.seq + 1).returning(change_counter.c.seq)
-    seq = (await connection.execute(increment)).scalar_one()
-    values = {"seq": seq, "target": target, "revoked": int(revoked), "expires_at": expires_at}
-    await connection.execute(insert(changes).values(**values))
+    if not targets:
+        return
+    increment = update(change_counter).values(seq=change_counter.c.seq + len(targets)).returning(change_counter.c.seq)
+    last = (await connection.execute(increment)).scalar_one()
+    common = {"revoked": int(revoked), "expires_at": expires_at}
+    numbered = enumerate(targets, last - len(targets) + 1)
+    await connection.execute(insert(changes), [{"seq": seq, "target": target, **common} for seq, target in numbered])
 
 
 class ChangeFeed:
@@ -49,6 +53,7 @@ class ChangeFeed:
         self._revoked: dict[str, datetime] = {}
         self._listeners: list[OnChange] = []
         self._read_at = time.monotonic()
+        self._forgot_at = time.monotonic()
 
     @property
     def version(self) -> int:
@@ -69,19 +74,25 @@ class ChangeFeed:
 
     async def catch_up(self) -> None:
         """Read the new changes. Raises DatabaseUnavailable."""
-        async with reading(self._engine) as connection:
-            statement = select(changes).where(changes.c.seq > self._seen).order_by(changes.c.seq)
-            rows = (await connection.execute(statement)).all()
+        while await self._read_batch() == _BATCH:
+            pass
         self._read_at = time.monotonic()
+        if self._read_at - self._forgot_at > _FORGET_EVERY_S:
+            self._forgot_at, now = self._read_at, datetime.now(UTC)
+            self._revoked = {target: until for target, until in self._revoked.items() if until > now}
+
+    async def _read_batch(self) -> int:
+        async with reading(self._engine) as connection:
+            statement = select(changes).where(changes.c.seq > self._seen).order_by(changes.c.seq).limit(_BATCH)
+            rows = (await connection.execute(statement)).all()
+        now = datetime.now(UTC)
         for row in rows:
             self._seen = max(self._seen, row.seq)
-            if row.revoked:
+            if row.revoked and row.expires_at > now:
                 self._revoked[row.target] = row.expires_at
             for listener in self._listeners:
                 listener(row.target)
-        if rows:
-            now = datetime.now(UTC)
-            self._revoked = {target: until for target, until in self._revoked.items() if until > now}
+        return len(rows)
 
     async def follow(self) -> None:
         """Catch up four times a second until cancelled."""

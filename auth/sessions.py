@@ -144,8 +144,8 @@ async def end_sessions(connection: AsyncConnection, *conditions: Any) -> Sequenc
     now = datetime.now(UTC)
     statement = update(sessions).where(*conditions, sessions.c.revoked_at.is_(None)).values(revoked_at=now)
     ended = (await connection.execute(statement.returning(sessions.c.id, sessions.c.expires_at))).all()
-    for row in ended:
-        await announce(connection, f"sid:{row.id}", revoked=True, expires_at=now + MAX_ACCESS_TOKEN_LIFETIME)
+    targets = [f"sid:{row.id}" for row in ended]
+    await announce(connection, *targets, revoked=True, expires_at=now + MAX_ACCESS_TOKEN_LIFETIME)
     return [row.id for row in ended]
 
 

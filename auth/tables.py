@@ -70,8 +70,8 @@ sessions = Table(
     Column("client_id", String(36)),  # the only client that may refresh it
     Column("scopes", String(255), nullable=False),
     Column("created_at", UTCDateTime, nullable=False),
-    Column("expires_at", UTCDateTime, nullable=False),
-    Column("revoked_at", UTCDateTime),
+    Column("expires_at", UTCDateTime, nullable=False, index=True),
+    Column("revoked_at", UTCDateTime, index=True),
 )
 
 refresh_tokens = Table(
@@ -111,7 +111,7 @@ changes = Table(
     Column("seq", BigInteger, primary_key=True, autoincrement=False),
     Column("target", String(128), nullable=False),
     Column("revoked", Integer, nullable=False),
-    Column("expires_at", UTCDateTime, nullable=False),
+    Column("expires_at", UTCDateTime, nullable=False, index=True),
 )
 
 change_counter = Table(
@@ -127,7 +127,7 @@ login_failures = Table(
     metadata,
     Column("key", String(64), primary_key=True),
     Column("failures", Integer, nullable=False),
-    Column("last_at", UTCDateTime, nullable=False),
+    Column("last_at", UTCDateTime, nullable=False, index=True),
 )
 
 # Networks that users have logged in from: other callers' failures do not delay them there.
@@ -136,7 +136,7 @@ known_addresses = Table(
     metadata,
     Column("user_id", ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
     Column("address", String(64), primary_key=True),
-    Column("last_at", UTCDateTime, nullable=False),
+    Column("last_at", UTCDateTime, nullable=False, index=True),
 )
 
 usage = Table(
@@ -146,4 +146,12 @@ usage = Table(
     Column("month", String(7), primary_key=True),  # 2026-11, UTC
     Column("requests", BigInteger, nullable=False),
     Column("pixels", BigInteger, nullable=False),
+)
+
+# One row: when a process has last begun to remove what has expired; see auth/login/upkeep.py.
+upkeep = Table(
+    "upkeep",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("last_at", UTCDateTime, nullable=False),
 )

@@ -17,7 +17,7 @@ from api.commands.options.anchors import parse_anchor
 from api.commands.options.times import parse_time
 from api.commands.output import JsonFlag, print_json
 from api.errors import CommandFailed
-from api.settings import load_settings
+from api.settings import Settings, load_settings
 from monitoring.audit.events import AuditEntry
 from monitoring.audit.store import AuditFilter, AuditStore
 from monitoring.chains.anchors import Anchor
@@ -86,13 +86,21 @@ def verify(
 @app.command("prune")
 def prune(as_json: JsonFlag = False) -> None:
     """Remove the entries older than MONITORING__AUDIT_KEEP_DAYS; the rest still verifies."""
-    days = load_settings().monitoring.audit_keep_days
-    before = datetime.now(UTC) - timedelta(days=days)
-    removed = _with_store(lambda store: store.prune(before, command_actor()))
+    settings = load_settings()
+    removed = prune_audit_log(settings)
     if as_json:
         print_json({"removed": removed})
     else:
-        typer.echo(f"{removed} entries older than {days} days removed.")
+        typer.echo(f"{removed} entries older than {settings.monitoring.audit_keep_days} days removed.")
+
+
+def prune_audit_log(settings: Settings) -> int:
+    """Remove the entries older than MONITORING__AUDIT_KEEP_DAYS; returns how many.
+
+    Raises DatabaseUnavailable, AuditUnavailable.
+    """
+    before = datetime.now(UTC) - timedelta(days=settings.monitoring.audit_keep_days)
+    return run_with_engine(settings, lambda engine: AuditStore(engine).prune(before, command_actor()))
 
 
 def _read_entries(selected: AuditFilter) -> Sequence[AuditEntry]:

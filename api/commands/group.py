@@ -40,6 +40,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "keys": ("api.commands.keys:app", "Create, list, rotate and revoke API keys; rotate the signing key."),
     "secrets": ("api.commands.secrets:app", "Generate the secrets that a gateway needs."),
     "db": ("api.commands.db:app", "Create the database, or update its tables."),
+    "upkeep": ("api.commands.upkeep:upkeep", "Remove what has expired, and records beyond their retention."),
     "audit": ("api.commands.audit:app", "Print, verify, export and prune the audit log."),
     "ledger": ("api.commands.ledger:app", "Verify, reproduce, export, prune and erase recorded predictions."),
 }

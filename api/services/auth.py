@@ -23,6 +23,7 @@ from auth.clients import ClientStore
 from auth.login.service import LoginService
 from auth.login.throttle import LoginThrottle
 from auth.login.totp import OneTimeCodes
+from auth.login.upkeep import follow_upkeep
 from auth.quotas.meter import UsageMeter
 from auth.sessions import SessionStore
 from auth.tokens.access import TokenAuthority, TokenPolicy
@@ -63,7 +64,7 @@ async def open_auth_services(
         tokens = TokenAuthority(keyring, token_policy(settings))
         external = await stack.enter_async_context(_open_external_issuers(settings))
         await changes.catch_up()
-        for work in (changes.follow(), key_uses.follow(), watch_signing_keys(settings, keyring)):
+        for work in (changes.follow(), key_uses.follow(), follow_upkeep(engine), watch_signing_keys(settings, keyring)):
             await stack.enter_async_context(run_in_background(work))
         hasher = PasswordHasher()
         stack.callback(hasher.close)

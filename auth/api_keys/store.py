@@ -165,8 +165,8 @@ class KeyStore:
             revoked = [key_id, *descendants]
             revoked_at = func.coalesce(api_keys.c.revoked_at, now)
             await connection.execute(update(api_keys).where(api_keys.c.id.in_(revoked)).values(revoked_at=revoked_at))
-            for each in revoked:
-                await announce(connection, f"key:{each}", revoked=True, expires_at=now + MAX_ACCESS_TOKEN_LIFETIME)
+            targets = [f"key:{each}" for each in revoked]
+            await announce(connection, *targets, revoked=True, expires_at=now + MAX_ACCESS_TOKEN_LIFETIME)
             return [await _get(connection, each) for each in revoked]
 
     async def verify(self, credential: str) -> VerifiedCredential:

@@ -5,7 +5,7 @@ Each is recorded in the audit log before it begins, since it may be interrupted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
@@ -26,28 +26,38 @@ from storage.transactions import WRITING
 LOCK_TIMEOUT_S = 60  # beside a gateway that writes
 
 
-def prune(
-    public_key: Annotated[
-        list[str] | None,
-        typer.Option(help="Accept signatures of this earlier key, too, as `atalaya ledger key` printed it."),
-    ] = None,
-    as_json: JsonFlag = False,
-) -> None:
+EarlierKeys = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--public-key", help="Accept signatures of this earlier key, too, as `atalaya ledger key` printed it."
+    ),
+]
+
+
+def prune(public_key: EarlierKeys = None, as_json: JsonFlag = False) -> None:
     """Remove the predictions older than LEDGER__KEEP_DAYS; the rest still verifies."""
     settings = load_settings()
-    now = datetime.now(UTC)
-    before = now - timedelta(days=settings.ledger.keep_days)
-    with _open_engine(settings) as (engine, signer):
-        pruner = Pruner(engine, signer, now, public_key or ())
-        count = pruner.count(before)
-        _record_event(
-            settings, CommandEvent("ledger", "pruned", detail={"entries": str(count), "before": before.isoformat()})
-        )
-        removed = _run("pruning", count, pruner.prune(before))
+    removed = prune_ledger(settings, public_key or ())
     if as_json:
         print_json({"removed": removed})
     else:
         typer.echo(f"{removed} predictions older than {settings.ledger.keep_days} days removed.")
+
+
+def prune_ledger(settings: Settings, earlier_keys: Sequence[str]) -> int:
+    """Remove the entries older than LEDGER__KEEP_DAYS; returns how many.
+
+    Raises SettingsError, DatabaseUnavailable, AuditUnavailable, LedgerDamaged, LedgerInUse.
+    """
+    now = datetime.now(UTC)
+    before = now - timedelta(days=settings.ledger.keep_days)
+    with _open_engine(settings) as (engine, signer):
+        pruner = Pruner(engine, signer, now, earlier_keys)
+        count = pruner.count(before)
+        _record_event(
+            settings, CommandEvent("ledger", "pruned", detail={"entries": str(count), "before": before.isoformat()})
+        )
+        return _run("pruning", count, pruner.prune(before))
 
 
 def erase(

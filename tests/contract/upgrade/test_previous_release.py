@@ -156,13 +156,13 @@ def test_the_audit_log_verifies(atalaya: Atalaya) -> None:
 
 
 def test_the_database_is_current(settings: Settings, tmp_path: Path) -> None:
-    """The tables of release 0.1.0 are those that this release's migrations make."""
-    fresh = tmp_path / "fresh.db"
-    run_with_engine(
-        settings.model_copy(update={"database_url": SecretStr(f"sqlite:///{fresh}")}), migrated, create=True
-    )
-    restore(RELEASE / "database.sql", tmp_path / "copy.db")
-    assert schema(tmp_path / "copy.db") == schema(fresh)
+    """The tables of release 0.1.0 become those that this release makes in an empty database."""
+    fresh, copy = tmp_path / "fresh.db", tmp_path / "copy.db"
+    restore(RELEASE / "database.sql", copy)
+    for path in (fresh, copy):
+        changed = settings.model_copy(update={"database_url": SecretStr(f"sqlite:///{path}")})
+        run_with_engine(changed, migrated, create=True)
+    assert schema(copy) == schema(fresh)
 
 
 def schema(path: Path) -> set[str]:

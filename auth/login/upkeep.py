@@ -1,0 +1,85 @@
+"""Removes what has expired and has no effect any more: log-ins, failed attempts, and announced changes.
+
+One process at a time does this every hour, in short transactions beside the requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from sqlalchemy import ColumnElement, Table, delete, or_, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from auth.login.throttle import NETWORK_KNOWN_FOR, RESET_AFTER
+from auth.sessions import MAX_ACCESS_TOKEN_LIFETIME
+from auth.tables import changes, known_addresses, login_failures, refresh_tokens, sessions, upkeep
+from storage.engine import dialect_insert
+from storage.errors import DatabaseUnavailable
+from storage.transactions import writing
+
+INTERVAL = timedelta(hours=1)
+FIRST_CHECK_S = 2.0  # after the start, which it must not delay
+CHECK_EVERY_S = 300.0
+_BATCH = 1000  # rows in one transaction, which others wait for
+_PAUSE_S = 0.02
+
+log = structlog.get_logger("atalaya.upkeep")
+
+
+async def follow_upkeep(engine: AsyncEngine) -> None:
+    """Remove what has expired once an hour, if no other process does, until cancelled."""
+    await asyncio.sleep(FIRST_CHECK_S)
+    while True:
+        try:
+            if await claim_upkeep(engine, datetime.now(UTC)):
+                log.info("expired_rows_removed", **await remove_expired(engine, datetime.now(UTC)))
+        except DatabaseUnavailable:
+            log.warning("upkeep_postponed", reason="the database is unavailable")
+        except Exception:  # a bug must not end the upkeep for ever
+            log.exception("upkeep_failed")
+        await asyncio.sleep(CHECK_EVERY_S)
+
+
+async def claim_upkeep(engine: AsyncEngine, now: datetime) -> bool:
+    """Return whether the caller is the one process that shall do the upkeep now. Raises DatabaseUnavailable."""
+    last = upkeep.c.last_at
+    due = or_(last <= now - INTERVAL, last > now + INTERVAL)  # the second if a clock was set back
+    claim = dialect_insert(upkeep, engine.dialect).values(id=1, last_at=now)
+    claim = claim.on_conflict_do_update(index_elements=[upkeep.c.id], set_={"last_at": now}, where=due)
+    async with writing(engine) as connection:
+        return (await connection.execute(claim.returning(upkeep.c.id))).one_or_none() is not None
+
+
+async def remove_expired(engine: AsyncEngine, now: datetime) -> Mapping[str, int]:
+    """Remove the rows that have expired at `now`; return the number of each kind. Raises DatabaseUnavailable.
+
+    Used refresh tokens stay as long as their session, because their second use must be recognised.
+    """
+    ended = or_(sessions.c.expires_at <= now, sessions.c.revoked_at <= now - MAX_ACCESS_TOKEN_LIFETIME)
+    of_ended = refresh_tokens.c.session_id.in_(select(sessions.c.id).where(ended))
+    expired: Mapping[Table, ColumnElement[bool]] = {
+        refresh_tokens: of_ended,  # before their sessions, which would remove any number of them in one transaction
+        sessions: ended,
+        changes: changes.c.expires_at <= now,
+        login_failures: login_failures.c.last_at <= now - RESET_AFTER,
+        known_addresses: known_addresses.c.last_at <= now - NETWORK_KNOWN_FOR,
+    }
+    return {table.name: await _delete_in_batches(engine, table, condition) for table, condition in expired.items()}
+
+
+async def _delete_in_batches(engine: AsyncEngine, table: Table, condition: ColumnElement[bool]) -> int:
+    columns = table.primary_key.columns
+    # Rows that a request has locked are left for the next time: waiting for them could end in a deadlock.
+    batch = select(*columns).where(condition).limit(_BATCH).with_for_update(skip_locked=True)
+    statement = delete(table).where(tuple_(*columns).in_(batch))
+    total = 0
+    while True:
+        async with writing(engine) as connection:
+            removed = (await connection.execute(statement)).rowcount
+        total += removed
+        if removed < _BATCH:
+            return total
+        await asyncio.sleep(_PAUSE_S)
