@@ -7,10 +7,10 @@ LOCK := --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-
 FAULTS := ledger memory overload limits logins fuzz_images hostile_images blocked_logs
 UNDISTURBED := tests/e2e tests/experiments tests/security/limits
 .DEFAULT_GOAL := help
-.PHONY: help run demo test bench faults lint format lock keras dashboards clean
+.PHONY: help run demo test bench faults lint format lock keras dashboards swagger-ui clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 run: $(VENV)/.run ## set up, serve on $PORT (default 8000) and make one prediction; stop with Ctrl-C
 	@$(call interruptible,$(BIN)/atalaya demo --stay)
@@ -52,6 +52,11 @@ keras: $(KERAS)/.run ## set up the environment with TensorFlow, for train and ex
 
 dashboards: $(VENV)/.dev ## regenerate grafana/dashboards/*.json
 	@$(BIN)/python grafana/dashboards.py
+
+swagger-ui: ## copy the version of Swagger UI that its package-lock.json pins
+	@cd api/routes/pages/swagger_ui && npm ci --ignore-scripts --no-audit --no-fund --silent && \
+	  for name in swagger-ui-bundle.js swagger-ui-bundle.js.LICENSE.txt swagger-ui.css LICENSE NOTICE; do \
+	  cp node_modules/swagger-ui-dist/$$name . || exit 1; done && rm -r node_modules
 
 clean: ## remove the environments, but keep .env and var/
 	rm -rf $(VENV) $(KERAS)

@@ -19,7 +19,7 @@ from api.http.errors import install_handlers
 from api.http.head_requests import HeadAsGet
 from api.http.middleware import Observe
 from api.http.oauth_forms import FORM_PATHS
-from api.http.openapi import install_openapi
+from api.http.openapi.document import install_openapi
 from api.http.problems import document_problems
 from api.http.proxies import AllowedHosts, TrustedProxies
 from api.http.uploads import IMAGE_PATHS
@@ -33,6 +33,7 @@ from api.routes.auth import auth_router
 from api.routes.me import me_router
 from api.routes.metrics import metrics_router
 from api.routes.oauth import oauth_router
+from api.routes.pages import documentation, home
 from api.routes.predictions import predictions_router
 from api.services.capacity import count_inference_threads
 from api.services.signing_keys import open_keyring
@@ -70,6 +71,7 @@ def create_app(
         version=version("atalaya"),
         lifespan=make_lifespan(settings, open_keyring(settings), metrics, reporter, draining, limits, open_model),
         openapi_url="/openapi.json" if settings.docs_enabled else None,
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # the gateway has its own telemetry
@@ -88,6 +90,9 @@ def create_app(
     for router in (history.router, account, usage.router, audit.router, users.router, keys.router):
         app.include_router(router, responses=document_problems(429))  # their requests count towards LIMITS__REQUESTS
     app.include_router(metrics_router(shown or registry), responses=document_problems(429))
+    app.include_router(home.router)
+    if settings.docs_enabled:
+        app.include_router(documentation.router)
     return app
 
 

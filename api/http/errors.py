@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 import auth.errors as auth
 import model.errors as model
@@ -31,7 +32,6 @@ from api.errors import (
     UnsupportedEncoding,
     UnsupportedGrant,
 )
-from api.http.openapi import allowed_methods
 from api.http.problems import respond_with_problem
 
 STATUS_BY_ERROR: Mapping[type[Exception], HTTPStatus] = {
@@ -128,6 +128,7 @@ OAUTH_ERRORS: Mapping[type[Exception], str] = {
 }
 
 _PHRASE_CODES = {HTTPStatus.NOT_FOUND: "not_found", HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed"}
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _BEARER = 'Bearer realm="atalaya"'
 
 
@@ -169,8 +170,18 @@ async def _handle_http_exception(request: Request, error: Exception) -> Response
         detail = "The request body cannot be parsed. Send a valid document."
         return respond_with_problem(request, status, "bad_request", detail, error.headers)
     detail = f"{status.phrase}: there is no route for {request.method} on this path."
-    headers = {"Allow": allowed_methods(request)} if status is HTTPStatus.METHOD_NOT_ALLOWED else error.headers
+    headers = {"Allow": _list_allowed_methods(request)} if status is HTTPStatus.METHOD_NOT_ALLOWED else error.headers
     return respond_with_problem(request, status, _PHRASE_CODES[status], detail, headers)
+
+
+def _list_allowed_methods(request: Request) -> str:
+    """Return the value of `Allow` over all routes of the path: the router would name the methods of one."""
+    scopes = {method: {**request.scope, "method": method} for method in _METHODS}
+    routes = request.app.routes
+    allowed = [name for name, scope in scopes.items() if any(r.matches(scope)[0] is Match.FULL for r in routes)]
+    if "GET" in allowed:
+        allowed.insert(allowed.index("GET") + 1, "HEAD")
+    return ", ".join(allowed)
 
 
 def build_error_headers(error: Exception) -> dict[str, str]:

@@ -16,14 +16,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.http.draining import Draining
 from api.http.problems import problem
-from api.http.security_headers import LOAD_DOCS, LOAD_NOTHING, set_security_headers
+from api.http.security_headers import set_security_headers
 from monitoring.metrics import Metrics
 from monitoring.sentry import ErrorReporter
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _METHODS = frozenset(HTTPMethod)
 _QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics"})
-_DOCS_ROUTES = frozenset({"/docs", "/docs/oauth2-redirect"})
 
 log = structlog.get_logger("atalaya.access")
 
@@ -92,9 +91,7 @@ class Observe:
             self._record(scope, method, status, time.perf_counter() - started)
 
     def _add_headers(self, headers: MutableHeaders, scope: Scope) -> None:
-        set_security_headers(
-            headers, scope["state"]["request_id"], LOAD_DOCS if scope["path"] in _DOCS_ROUTES else LOAD_NOTHING
-        )
+        set_security_headers(headers, scope["state"]["request_id"])
         if self._https:
             headers["Strict-Transport-Security"] = "max-age=63072000; includeSubDomains"
         for name, value in self._extra_headers(scope["state"]):

@@ -17,17 +17,21 @@ Responses = dict[int | str, dict[str, Any]]
 def problem(
     status: HTTPStatus, code: str, detail: str, request_id: str, headers: Mapping[str, str] | None = None, **more: Any
 ) -> Response:
-    """Make a problem document; `type` is a URN of the stable code, and `more` are further members."""
-    body = {
+    """Make a response with a problem document; `more` are further members."""
+    body = {**build_problem(status, code, detail, request_id), **more}
+    return JSONResponse(body, status.value, headers, media_type="application/problem+json")
+
+
+def build_problem(status: HTTPStatus, code: str, detail: str, request_id: str) -> dict[str, Any]:
+    """Make a problem document; `type` is a URN of the stable code."""
+    return {
         "type": f"urn:atalaya:problem:{code}",
         "title": status.phrase,
         "status": status.value,
         "detail": detail,
         "code": code,
         "request_id": request_id,
-        **more,
     }
-    return JSONResponse(body, status.value, headers, media_type="application/problem+json")
 
 
 def respond_with_problem(

@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from api.http.openapi.texts import SUMMARIES
+from auth.principal import Scope
+
 OTHER_SCHEMAS = ("/auth/token", "/auth/revoke", "/auth/introspect", "/readyz")
 
 
@@ -73,3 +76,35 @@ def test_form_with_unusable_charset_is_rejected(client: TestClient, bearer: dict
         headers = {**bearer, "Content-Type": f"multipart/form-data; boundary=b; charset={charset}"}
         response = client.post("/v1/predictions", headers=headers, content=body)
         assert (response.status_code, response.json()["code"]) == (400, "bad_form")
+
+
+def test_groups_and_scopes_are_described(document: dict[str, Any]) -> None:
+    """Every group of routes, every operation and every scope has a description, and no text is left over."""
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    assert {tag for operation in operations for tag in operation["tags"]} == {tag["name"] for tag in document["tags"]}
+    assert all(tag["description"] for tag in document["tags"])
+    assert sorted(operation["summary"] for operation in operations) == sorted(SUMMARIES.values())
+    scopes = document["components"]["securitySchemes"]["OAuth2PasswordBearer"]["flows"]["password"]["scopes"]
+    assert set(scopes) == set(Scope)
+    assert all(scopes.values())
+
+
+def test_every_group_has_an_example_of_an_error(document: dict[str, Any]) -> None:
+    """Each group of routes shows the body of one error, with the code of that error."""
+    codes = dict[str, set[str]]()
+    for path in document["paths"].values():
+        for operation in path.values():
+            for response in operation["responses"].values():
+                for content in response.get("content", {}).values():
+                    if example := content.get("example"):
+                        code = example.get("code") or example.get("error") or example["status"]
+                        codes.setdefault(operation["tags"][0], set()).add(code)
+    assert codes == {
+        "predictions": {"unsupported_image"},
+        "account": {"missing_credentials"},
+        "keys": {"key_not_found"},
+        "auth": {"invalid_grant"},
+        "users": {"user_exists"},
+        "monitoring": {"insufficient_scope"},
+        "health": {"not ready"},
+    }

@@ -7,19 +7,21 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from starlette.requests import Request
-from starlette.routing import Match
+
+from api.http.errors import OAUTH_ERRORS, find_status
+from api.http.openapi.texts import ERROR_EXAMPLES, INTRODUCTION, NOT_READY, SCOPES, SUMMARIES, TAGS
+from api.http.problems import build_problem
 
 # Statuses of any request (HTTP parser, host names), of one with a body, and of one with a credential.
 _ALWAYS = (400, 421, 431)
 _WITH_BODY = (408, 413)
 _WITH_CREDENTIAL = (401, 403, 503)
-_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _PROBLEM = "#/components/schemas/Problem"
 # FastAPI's own error schemas, which no response uses: install_handlers replaces its handlers.
 _REPLACED = ("HTTPValidationError", "ValidationError")
 
-_API_KEY = {"type": "apiKey", "in": "header", "name": "X-API-Key"}
+_REQUEST_ID = "3d1011a644734d81be1f81f2b16245bc"
+_API_KEY = {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "an API key: atl_…"}
 
 Operation = dict[str, Any]
 
@@ -35,22 +37,23 @@ def install_openapi(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
 
 
-def allowed_methods(request: Request) -> str:
-    """Return the value of `Allow` over all routes of the path: the router would name the methods of one."""
-    scopes = {method: {**request.scope, "method": method} for method in _METHODS}
-    routes = request.app.routes
-    allowed = [name for name, scope in scopes.items() if any(r.matches(scope)[0] is Match.FULL for r in routes)]
-    if "GET" in allowed:
-        allowed.insert(allowed.index("GET") + 1, "HEAD")
-    return ", ".join(allowed)
-
-
 def _build_document(app: FastAPI) -> dict[str, Any]:
-    document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
-    for path in document["paths"].values():
-        for operation in path.values():
+    tags = [{"name": name, "description": text} for name, text in TAGS.items()]
+    document = get_openapi(
+        title=app.title,
+        version=app.version,
+        summary=app.summary,
+        description=INTRODUCTION,
+        routes=app.routes,
+        tags=tags,
+    )
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            operation["summary"] = SUMMARIES[f"{method.upper()} {path}"]
             _complete_operation(operation)
-    document["components"]["securitySchemes"]["APIKeyHeader"] = _API_KEY
+    schemes = document["components"]["securitySchemes"]
+    schemes["OAuth2PasswordBearer"]["flows"]["password"]["scopes"] = dict(SCOPES)
+    schemes["APIKeyHeader"] = _API_KEY
     for name in _REPLACED:
         document["components"]["schemas"].pop(name, None)
     return document
@@ -68,9 +71,29 @@ def _complete_operation(operation: Operation) -> None:
     for status, response in responses.items():
         if int(status) >= HTTPStatus.BAD_REQUEST and not _has_own_schema(response):
             response["content"] = {"application/problem+json": {"schema": {"$ref": _PROBLEM}}}
+    for tag in operation["tags"]:
+        _add_example(tag, responses)
     operation["responses"] = dict(sorted(responses.items()))
     for parameter in operation.get("parameters", ()):
         _forbid_null(parameter["schema"])
+
+
+def _add_example(tag: str, responses: dict[str, Any]) -> None:
+    """Add the example of the group to the response with its status."""
+    status, example = _build_example(tag)
+    for content in responses.get(str(status), {}).get("content", {}).values():
+        content["example"] = example
+
+
+def _build_example(tag: str) -> tuple[int, dict[str, Any]]:
+    if tag == "health":
+        return HTTPStatus.SERVICE_UNAVAILABLE, NOT_READY
+    error = ERROR_EXAMPLES[tag]
+    if tag == "auth":
+        return HTTPStatus.BAD_REQUEST, {"error": OAUTH_ERRORS[type(error)], "error_description": str(error)}
+    status, code = find_status(error), error.code  # type: ignore[attr-defined]  # every mapped class has one
+    assert status is not None  # noqa: S101  (a test ensures that every class has a status)
+    return status, build_problem(status, code, str(error), _REQUEST_ID)
 
 
 def _has_own_schema(response: dict[str, Any]) -> bool:

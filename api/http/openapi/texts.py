@@ -1,0 +1,88 @@
+"""What the OpenAPI document says to a reader: an introduction, groups and summaries of routes, scopes, examples."""
+
+from __future__ import annotations
+
+from auth.errors import BadCredentials, InsufficientScope, KeyNotFound, MissingCredentials, UserExists
+from auth.principal import Scope
+from model.errors import UnsupportedImage
+
+INTRODUCTION = """\
+Atalaya names the land use in an aerial image. Every request needs a credential:
+
+1. Press **Authorize**, enter your user name and password, and log in. Leave the client fields empty.
+   With an API key, enter the key as *APIKeyHeader* instead.
+2. Open **POST /v1/predictions**, choose an image (JPEG, PNG, WebP or TIFF) and press **Execute**.
+
+A program does the same in two requests:
+
+```sh
+curl $URL/auth/token -d grant_type=password -d username=NAME --data-urlencode 'password=PASSWORD'
+curl $URL/v1/predictions -H "Authorization: Bearer $TOKEN" -F file=@image.jpg
+```
+
+Errors are problem documents (RFC 9457). Their `code` is stable, their `detail` says what to do. Quote the
+`request_id` when you report a problem. A 429 or 503 says in `Retry-After` how many seconds to wait.
+"""
+
+TAGS = {
+    "predictions": "Classify images, and read what was classified.",
+    "account": "What the caller is, may do and has used; its password and one-time codes.",
+    "keys": "API keys, for programs that should not log in.",
+    "auth": "OAuth 2.0: tokens, their revocation and introspection, and the keys that verify them.",
+    "users": "Users, their roles and their quotas. Takes `users:admin`.",
+    "monitoring": "Metrics and the audit log.",
+    "health": "Whether the gateway is alive, and ready for requests.",
+}
+
+SUMMARIES = {
+    "POST /v1/predictions": "Classify an image",
+    "GET /v1/predictions": "List your past predictions",
+    "GET /v1/predictions/{prediction_id}": "Read a past prediction",
+    "POST /predict-land-use": "Classify an image, with the response of the original script",
+    "GET /v1/me": "Show who you are and what you may do",
+    "POST /v1/me/password": "Change your password",
+    "POST /v1/me/totp": "Begin to use one-time codes",
+    "POST /v1/me/totp/confirm": "Confirm one-time codes with a first code",
+    "DELETE /v1/me/totp": "Stop using one-time codes",
+    "GET /v1/usage": "Show usage and quotas of this month",
+    "GET /v1/keys": "List API keys",
+    "POST /v1/keys": "Create an API key",
+    "GET /v1/keys/{key_id}": "Show an API key",
+    "DELETE /v1/keys/{key_id}": "Revoke an API key",
+    "POST /v1/keys/{key_id}/rotate": "Give an API key a new secret",
+    "POST /auth/token": "Get an access token",
+    "POST /auth/revoke": "Revoke a token",
+    "POST /auth/introspect": "Describe a token",
+    "GET /.well-known/jwks.json": "Get the public keys that verify tokens",
+    "GET /.well-known/oauth-authorization-server": "Get the OAuth 2.0 metadata",
+    "GET /v1/users": "List users",
+    "POST /v1/users": "Create a user",
+    "GET /v1/users/{user_id}": "Show a user",
+    "PATCH /v1/users/{user_id}": "Change a user",
+    "GET /v1/audit": "Read the audit log",
+    "GET /metrics": "Get the metrics for Prometheus",
+    "GET /livez": "Check that the process responds",
+    "GET /readyz": "Check that the gateway and its dependencies are ready",
+}
+
+SCOPES = {
+    Scope.PREDICT: "classify images",
+    Scope.PREDICTIONS_READ: "read your past predictions",
+    Scope.MODELS_READ: "see which models there are",
+    Scope.MODELS_WRITE: "import, promote and roll back models",
+    Scope.KEYS_WRITE: "create, rotate and revoke your API keys",
+    Scope.USERS_ADMIN: "manage users, their roles and their quotas",
+    Scope.AUDIT_READ: "read the audit log",
+    Scope.METRICS_READ: "read the metrics",
+}
+
+# For each group of routes an error that its callers meet.
+ERROR_EXAMPLES: dict[str, Exception] = {
+    "predictions": UnsupportedImage("This is not a JPEG, PNG, WebP or TIFF image. Convert it to one of these."),
+    "account": MissingCredentials("No credentials. Send `Authorization: Bearer` with a token from /auth/token."),
+    "keys": KeyNotFound(),
+    "auth": BadCredentials(),
+    "users": UserExists("There is already a user ana. Choose another name."),
+    "monitoring": InsufficientScope(Scope.METRICS_READ),
+}
+NOT_READY = {"status": "not ready", "checks": {"database": "DatabaseUnavailable", "ledger": "spooling", "model": "ok"}}
