@@ -47,12 +47,12 @@ def test_no_import_cycles() -> None:
 
 
 def test_folders_are_small() -> None:
-    """A folder below the root has at most 17 entries: a larger one needs sub-packages."""
+    """A folder below the root has at most 17 entries: a larger one needs sub-packages. Decision records accumulate."""
     entries: dict[Path, set[str]] = {}
     for path in tracked():
         for parent, child in zip(path.parents, (path, *path.parents), strict=False):
             entries.setdefault(parent, set()).add(child.name)
-    del entries[Path()]
+    del entries[Path()], entries[Path("docs/adr")]
     assert {str(folder): len(names) for folder, names in entries.items() if len(names) > MAX_FOLDER_ENTRIES} == {}
 
 

@@ -12,14 +12,12 @@ from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from api.commands.database import run_with_accounts
 from api.settings import Settings
-from auth.accounts.service import AccountService
 from auth.principal import Role
 from auth.tokens.jws import generate_signing_key
 from monitoring.chains.signing import new_private_key
+from tests.support.gateway import PASSWORD, create_database
 
-PASSWORD = "correct horse battery"
 # These respond from memory to anyone, or share one result among all requests of a moment.
 UNLIMITED = {
     ("GET", "/livez"),
@@ -43,10 +41,7 @@ def settings(tmp_path: Path) -> Settings:
         limits={"predict": ONCE, "requests": ONCE},
     )
 
-    async def add_admin(accounts: AccountService) -> None:
-        await accounts.add("root", Role.ADMIN, PASSWORD)
-
-    run_with_accounts(settings, add_admin)
+    create_database(settings.database_url.get_secret_value(), root=Role.ADMIN)
     return settings
 
 
