@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import BigInteger, Column, DateTime, Dialect, ForeignKey, Integer, MetaData, String, Table
+from sqlalchemy import BigInteger, Column, DateTime, Dialect, ForeignKey, Index, Integer, MetaData, String, Table
 from sqlalchemy.types import TypeDecorator
 
 metadata = MetaData(
@@ -47,6 +47,7 @@ users = Table(
     Column("totp_last_step", BigInteger),  # a code can be used once
     Column("monthly_requests", BigInteger),
     Column("monthly_megapixels", BigInteger),
+    Index("ix_users_role_id", "role", "id"),
 )
 
 # Services that log in as themselves (RFC 6749, section 4.4).
