@@ -140,6 +140,15 @@ known_addresses = Table(
     Column("last_at", UTCDateTime, nullable=False, index=True),
 )
 
+# Users of external issuers, by the claims of their tokens, who are barred from this gateway.
+barred_subjects = Table(
+    "barred_subjects",
+    metadata,
+    Column("issuer", String(300), primary_key=True),
+    Column("subject", String(300), primary_key=True),
+    Column("barred_at", UTCDateTime, nullable=False),
+)
+
 usage = Table(
     "usage",
     metadata,

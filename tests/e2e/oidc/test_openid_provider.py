@@ -57,7 +57,8 @@ async def trust(openid: OpenIDProvider, clock: Clock) -> AsyncIterator[Trust]:
 
         def make(**changes: Any) -> ExternalIssuers:
             rules = {"issuer": openid.issuer, "audience": "urn:atalaya", "scopes": {"land:read": Scope.PREDICT}}
-            opened.append(ExternalIssuers([ExternalIssuer(**{**rules, **changes})], client, clock, clock))
+            issuer = ExternalIssuer(**{**rules, **changes})
+            opened.append(ExternalIssuers([issuer], client, lambda _: False, clock, clock))
             return opened[-1]
 
         yield make

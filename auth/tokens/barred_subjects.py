@@ -1,0 +1,76 @@
+"""Users of external issuers whom an administrator has barred from this gateway, whatever tokens they have."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import ColumnElement, delete, insert, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from auth.changes import announce
+from auth.errors import SubjectNotBarred
+from auth.tables import barred_subjects, changes
+from storage.transactions import reading, writing
+
+# Every process knows the barred subjects from the feed of changes, which keeps a change until it expires.
+_FOR_EVER = datetime(9999, 1, 1, tzinfo=UTC)
+# A process that cannot read the feed for this long keeps rejecting the subject until it restarts.
+_ANNOUNCED = timedelta(days=30)
+
+
+@dataclass(frozen=True, slots=True)
+class BarredSubject:
+    """A user by the claims `iss` and `sub` of the tokens, and since when the user is barred (UTC)."""
+
+    issuer: str
+    subject: str
+    barred_at: datetime
+
+
+class BarredSubjects:
+    """Every method raises DatabaseUnavailable."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def bar(self, issuer: str, subject: str) -> BarredSubject:
+        """Bar a user; every process rejects the user's tokens within a second. Repeated calls keep the first time."""
+        async with writing(self._engine) as connection:
+            match = _match(issuer, subject)
+            row = (await connection.execute(select(barred_subjects).where(*match).with_for_update())).one_or_none()
+            if row is not None:
+                return BarredSubject(row.issuer, row.subject, row.barred_at)
+            barred = BarredSubject(issuer, subject, datetime.now(UTC))
+            values = {"issuer": issuer, "subject": subject, "barred_at": barred.barred_at}
+            await connection.execute(insert(barred_subjects).values(**values))
+            await announce(connection, subject_target(issuer, subject), revoked=True, expires_at=_FOR_EVER)
+            return barred
+
+    async def unbar(self, issuer: str, subject: str) -> None:
+        """Let a barred user in again. Raises SubjectNotBarred."""
+        target = subject_target(issuer, subject)
+        async with writing(self._engine) as connection:
+            removed = await connection.execute(delete(barred_subjects).where(*_match(issuer, subject)))
+            if removed.rowcount == 0:
+                raise SubjectNotBarred("This user is not barred. `atalaya users barred` lists who is.")
+            await connection.execute(delete(changes).where(changes.c.target == target))
+            await announce(connection, target, revoked=False, expires_at=datetime.now(UTC) + _ANNOUNCED)
+
+    async def list(self) -> Sequence[BarredSubject]:
+        """Return the barred users, by issuer and subject."""
+        statement = select(barred_subjects).order_by(barred_subjects.c.issuer, barred_subjects.c.subject)
+        async with reading(self._engine) as connection:
+            rows = (await connection.execute(statement)).all()
+        return [BarredSubject(row.issuer, row.subject, row.barred_at) for row in rows]
+
+
+def subject_target(issuer: str, subject: str) -> str:
+    """Return the target of changes that concern a user of an external issuer: a digest, because ids can be long."""
+    return f"subject:{hashlib.sha256(f'{issuer}|{subject}'.encode()).hexdigest()}"
+
+
+def _match(issuer: str, subject: str) -> tuple[ColumnElement[bool], ...]:
+    return barred_subjects.c.issuer == issuer, barred_subjects.c.subject == subject
