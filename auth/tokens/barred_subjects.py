@@ -6,13 +6,15 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, delete, insert, select
+from sqlalchemy import ColumnElement, Row, delete, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from auth.changes import announce
 from auth.errors import SubjectNotBarred
 from auth.tables import barred_subjects, changes
+from storage.engine import dialect_insert
 from storage.transactions import reading, writing
 
 # Every process knows the barred subjects from the feed of changes, which keeps a change until it expires.
@@ -38,16 +40,12 @@ class BarredSubjects:
 
     async def bar(self, issuer: str, subject: str) -> BarredSubject:
         """Bar a user; every process rejects the user's tokens within a second. Repeated calls keep the first time."""
+        values = {"issuer": issuer, "subject": subject, "barred_at": datetime.now(UTC)}
         async with writing(self._engine) as connection:
-            match = _match(issuer, subject)
-            row = (await connection.execute(select(barred_subjects).where(*match).with_for_update())).one_or_none()
-            if row is not None:
-                return BarredSubject(row.issuer, row.subject, row.barred_at)
-            barred = BarredSubject(issuer, subject, datetime.now(UTC))
-            values = {"issuer": issuer, "subject": subject, "barred_at": barred.barred_at}
-            await connection.execute(insert(barred_subjects).values(**values))
-            await announce(connection, subject_target(issuer, subject), revoked=True, expires_at=_FOR_EVER)
-            return barred
+            insert = dialect_insert(barred_subjects, connection.dialect).values(**values).on_conflict_do_nothing()
+            if (await connection.execute(insert)).rowcount:
+                await announce(connection, subject_target(issuer, subject), revoked=True, expires_at=_FOR_EVER)
+            return _barred((await connection.execute(select(barred_subjects).where(*_match(issuer, subject)))).one())
 
     async def unbar(self, issuer: str, subject: str) -> None:
         """Let a barred user in again. Raises SubjectNotBarred."""
@@ -64,12 +62,16 @@ class BarredSubjects:
         statement = select(barred_subjects).order_by(barred_subjects.c.issuer, barred_subjects.c.subject)
         async with reading(self._engine) as connection:
             rows = (await connection.execute(statement)).all()
-        return [BarredSubject(row.issuer, row.subject, row.barred_at) for row in rows]
+        return [_barred(row) for row in rows]
 
 
 def subject_target(issuer: str, subject: str) -> str:
     """Return the target of changes that concern a user of an external issuer: a digest, because ids can be long."""
     return f"subject:{hashlib.sha256(f'{issuer}|{subject}'.encode()).hexdigest()}"
+
+
+def _barred(row: Row[Any]) -> BarredSubject:
+    return BarredSubject(row.issuer, row.subject, row.barred_at)
 
 
 def _match(issuer: str, subject: str) -> tuple[ColumnElement[bool], ...]:

@@ -117,6 +117,14 @@ async def test_another_audience_algorithm_or_issuer_is_rejected(openid: OpenIDPr
     await assert_rejected(trust(issuer="http://127.0.0.1:1"), token)
 
 
+@pytest.mark.parametrize("algorithm", ["RS256", "ES256", "PS256", "EdDSA"])
+async def test_the_providers_algorithms_are_accepted(openid: OpenIDProvider, trust: Trust, algorithm: str) -> None:
+    """A token that the provider signs with a configured algorithm is accepted, and with another one it is not."""
+    token = openid.service_token(f"urn:atalaya?alg={algorithm}")
+    assert (await trust(algorithms=(algorithm,)).verify(token)).principal.scopes == {Scope.PREDICT}
+    await assert_rejected(trust(algorithms=("ES384",)), token)
+
+
 async def test_a_token_expires(openid: OpenIDProvider, trust: Trust, clock: Clock) -> None:
     """The provider's tokens are accepted for ten minutes and the leeway, and rejected afterwards."""
     issuers, token = trust(), openid.service_token()
