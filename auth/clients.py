@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from auth.changes import announce
 from auth.errors import ClientExists, ClientNotFound, InvalidClient
@@ -49,7 +49,7 @@ class ClientStore:
     async def add(self, name: str, scopes: Iterable[Scope]) -> tuple[Client, str]:
         """Return the new client and its secret, which is not stored. Raises ClientExists."""
         client = Client(str(uuid4()), name, frozenset(scopes), datetime.now(UTC), None)
-        secret = SECRET_PREFIX + secrets.token_urlsafe(32)
+        secret = _generate_secret()
         row = {"id": client.id, "name": name, "scopes": format_scopes(client.scopes), "created_at": client.created_at}
         try:
             async with writing(self._engine) as connection:
@@ -77,17 +77,46 @@ class ClientStore:
 
     async def disable(self, name: str) -> Client:
         """Disable the client and revoke its tokens. Raises ClientNotFound."""
-        now = datetime.now(UTC)
-        statement = update(clients).where(clients.c.name == name).values(disabled_at=now).returning(clients)
+        return await self._update(name, disabled_at=func.coalesce(clients.c.disabled_at, datetime.now(UTC)))
+
+    async def enable(self, name: str) -> Client:
+        """Let a disabled client log in again; tokens that it still holds are valid again. Raises ClientNotFound."""
+        return await self._update(name, disabled_at=None)
+
+    async def rotate_secret(self, name: str) -> tuple[Client, str]:
+        """Replace the secret, and return it. Tokens that the client holds stay valid. Raises ClientNotFound."""
+        secret = _generate_secret()
+        return await self._update(name, secret_digest=_digest(secret)), secret
+
+    async def delete(self, name: str) -> Client:
+        """Remove the client and revoke its tokens. Raises ClientNotFound."""
         async with writing(self._engine) as connection:
-            row = (await connection.execute(statement)).one_or_none()
-            if row is None:
-                raise ClientNotFound(f"There is no client {name}. List the clients to see their names.")
-            await announce(connection, f"client:{row.id}", revoked=True, expires_at=now + MAX_ACCESS_TOKEN_LIFETIME)
-        return _client(row)
+            statement = delete(clients).where(clients.c.name == name).returning(clients)
+            client = _client((await connection.execute(statement)).one_or_none(), name)
+            await _announce(connection, client, revoked=True)
+        return client
+
+    async def _update(self, name: str, **values: Any) -> Client:
+        async with writing(self._engine) as connection:
+            statement = update(clients).where(clients.c.name == name).values(**values).returning(clients)
+            client = _client((await connection.execute(statement)).one_or_none(), name)
+            await _announce(connection, client, revoked=client.disabled_at is not None)
+        return client
 
 
-def _client(row: Row[Any]) -> Client:
+async def _announce(connection: AsyncConnection, client: Client, *, revoked: bool) -> None:
+    until = datetime.now(UTC) + MAX_ACCESS_TOKEN_LIFETIME
+    await announce(connection, f"client:{client.id}", revoked=revoked, expires_at=until)
+
+
+def _generate_secret() -> str:
+    return SECRET_PREFIX + secrets.token_urlsafe(32)
+
+
+def _client(row: Row[Any] | None, name: str = "") -> Client:
+    """Raises ClientNotFound, which names the client, if there is no row."""
+    if row is None:
+        raise ClientNotFound(f"There is no client {name}. `atalaya clients list` prints the names.")
     return Client(row.id, row.name, parse_scopes(row.scopes), row.created_at, row.disabled_at)
 
 

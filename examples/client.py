@@ -11,19 +11,29 @@ from typing import Any
 
 
 def post(url: str, body: bytes, headers: dict[str, str]) -> Any:
-    with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=30) as response:
-        return json.load(response)
+    """Return the JSON of the response. Raises OSError with the gateway's own sentence."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=30) as response:
+            return json.load(response)
+    except urllib.error.HTTPError as error:
+        problem = json.load(error)
+        raise OSError(problem.get("detail") or problem["error_description"]) from None
+    except urllib.error.URLError as error:
+        raise OSError(f"{url} cannot be reached: {error.reason}") from None
 
 
 url, user, *images = sys.argv[1:]
 form = {"grant_type": "password", "username": user, "password": getpass.getpass()}
-token = post(f"{url}/auth/token", urllib.parse.urlencode(form).encode(), {})["access_token"]
+try:
+    token = post(f"{url}/auth/token", urllib.parse.urlencode(form).encode(), {})["access_token"]
+except OSError as error:
+    sys.exit(f"error: {error}")
 for image in map(Path, images):
-    # The gateway detects the format from the content, so every image can be sent as image/jpeg.
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": "image/jpeg"}
+    # The gateway detects the format from the content, so the body needs no type of its own.
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/octet-stream"}
     try:
         prediction = post(f"{url}/v1/predictions", image.read_bytes(), headers)
-    except urllib.error.HTTPError as error:
-        print(f"{image}: {json.load(error)['detail']}", file=sys.stderr)
+    except OSError as error:
+        print(f"{image}: {error}", file=sys.stderr)
     else:
         print(f"{image}: {prediction['label']} ({prediction['confidence']:.3f})")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.commands.database import command_actor, run_with_engine
 from api.commands.options.anchors import parse_anchor
@@ -18,6 +19,9 @@ from api.commands.options.times import parse_time
 from api.commands.output import JsonFlag, print_json
 from api.errors import CommandFailed
 from api.settings import Settings, load_settings
+from auth.accounts.store import UserStore
+from auth.api_keys.store import KeyStore
+from auth.clients import ClientStore
 from monitoring.audit.events import AuditEntry
 from monitoring.audit.store import AuditFilter, AuditStore
 from monitoring.chains.anchors import Anchor
@@ -53,12 +57,12 @@ def audit(
     if export is not None:
         _export(selected, export)
         return
-    entries = _read_entries(selected)
+    entries, names = _read_entries(selected)
     if as_json:
         print_json([entry.to_dict() for entry in entries])
         return
     for entry in entries:
-        typer.echo(_format_entry(entry))
+        typer.echo(_format_entry(entry, names))
 
 
 @app.command("verify")
@@ -103,15 +107,24 @@ def prune_audit_log(settings: Settings) -> int:
     return run_with_engine(settings, lambda engine: AuditStore(engine).prune(before, command_actor()))
 
 
-def _read_entries(selected: AuditFilter) -> Sequence[AuditEntry]:
-    """Return the selected entries, oldest first; without a time only the newest."""
+def _read_entries(selected: AuditFilter) -> tuple[Sequence[AuditEntry], Mapping[str, str]]:
+    """Return the selected entries, oldest first, and the names behind their ids; without a time only the newest."""
 
-    async def read(store: AuditStore) -> Sequence[AuditEntry]:
+    async def read(engine: AsyncEngine) -> tuple[Sequence[AuditEntry], Mapping[str, str]]:
+        store, names = AuditStore(engine), await _read_names(engine)
         if selected.since is None:
-            return list(reversed(await store.list_newest(selected, _NEWEST)))
-        return [entry async for entry in store.iterate(selected)]
+            return list(reversed(await store.list_newest(selected, _NEWEST))), names
+        return [entry async for entry in store.iterate(selected)], names
 
-    return _with_store(read)
+    return run_with_engine(load_settings(), read)
+
+
+async def _read_names(engine: AsyncEngine) -> Mapping[str, str]:
+    """Return the names of users, clients and keys by the text that entries have for them, such as user:ID."""
+    users = {f"user:{user.id}": user.name for user in await UserStore(engine).list()}
+    clients = {f"client:{client.id}": client.name for client in await ClientStore(engine).list()}
+    keys = {f"key:{key.id}": key.terms.name for key in await KeyStore(engine).list()}
+    return {target: f"{target.partition(':')[0]}:{name}" for target, name in (users | clients | keys).items()}
 
 
 def _export(selected: AuditFilter, path: Path) -> None:
@@ -134,11 +147,12 @@ def _with_store(act: Callable[[AuditStore], Awaitable[T]]) -> T:
     return run_with_engine(load_settings(), lambda engine: act(AuditStore(engine)))
 
 
-def _format_entry(entry: AuditEntry) -> str:
-    """Format what matters to people; the JSON form has the rest."""
+def _format_entry(entry: AuditEntry, names: Mapping[str, str]) -> str:
+    """Format what matters to people, with names instead of ids; the JSON form has the rest."""
     detail = entry.to_dict()["detail"]
     details = detail.items() if isinstance(detail, dict) else [("detail", entry.detail)]
-    fields = [("actor", entry.actor), ("target", entry.target), ("address", entry.address), *details]
+    actor, target = (names.get(value, value) for value in (entry.actor, entry.target))
+    fields = [("actor", actor), ("target", target), ("address", entry.address), *details]
     times = f" x{entry.count}" if entry.count > 1 else ""
     words = " ".join(f"{name}={_quote(str(value))}" for name, value in fields if value)
     return f"{entry.seq} {entry.at} {entry.event} {entry.outcome}{times} {words}"

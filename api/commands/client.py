@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import ssl
+import time
+from collections.abc import Callable
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import httpx
 import typer
 
-from api.commands.local import print_results
+from api.commands.local import describe_os_error, print_results
 from api.commands.output import JsonFlag, progress_bar
+from api.errors import CommandFailed
+
+# A quota may be exhausted for weeks: the command waits for a rate limit or an overload, not for that.
+MAX_WAIT_S = 120
+_MAX_ATTEMPTS = 10
+_STOP = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.MISDIRECTED_REQUEST)
 
 
 def classify(
@@ -19,30 +30,95 @@ def classify(
     key: Annotated[str, typer.Option(help="An API key, instead of a token.", envvar="ATALAYA_KEY")] = "",
     as_json: JsonFlag = False,
 ) -> None:
-    """Send images to a gateway and print its predictions."""
+    """Send images to a gateway and print its predictions.
+
+    The command waits when the gateway limits the rate, goes on when an image is rejected, and stops when the gateway
+    cannot be reached or rejects the credential.
+    """
     if not token and not key:
         raise typer.BadParameter("Give --token or --key.")
-    headers = {"X-API-Key": key} if key else {"Authorization": f"Bearer {token}"}
-    results = []
+    credential = (key or token).strip()
+    if not credential.isascii() or not credential.isprintable():
+        raise typer.BadParameter("The token or key has characters that none can have. Copy it again.")
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise typer.BadParameter(f"--url: {url} has no scheme. Write http://{url} or https://{url}.")
+    headers = {"X-API-Key": credential} if key else {"Authorization": f"Bearer {credential}"}
+    results: list[dict[str, Any]] = []
+    stopped: CommandFailed | None = None
     with (
-        httpx.Client(base_url=url, headers=headers, timeout=30) as client,
+        httpx.Client(base_url=url, headers=headers, timeout=60) as client,
         progress_bar("Classifying", len(images)) as advance,
     ):
         for done, path in enumerate(images, 1):
-            results.append({"image": str(path), **_classify_one(client, path)})
+            try:
+                results.append({"image": str(path), **_classify_one(client, path)})
+            except CommandFailed as error:
+                stopped = error
+                break
             advance(done)
-    print_results(results, as_json)
+    if stopped is not None:
+        left = len(images) - len(results)
+        stopped = CommandFailed(f"{stopped} {left} of {len(images)} images were not classified.")
+    print_results(results, as_json, stopped)
 
 
 def _classify_one(client: httpx.Client, path: Path) -> dict[str, Any]:
+    """Return the prediction, or the error that concerns this image. Raises CommandFailed for one that concerns all."""
     try:
-        response = client.post("/v1/predictions", files={"file": (path.name, path.read_bytes())})
-    except (httpx.HTTPError, OSError) as error:
-        return {"error": str(error) or type(error).__name__}
+        data = path.read_bytes()
+    except OSError as error:
+        return {"error": describe_os_error(error)}
+    response = _send_patiently(lambda: client.post("/v1/predictions", files={"file": (path.name, data)}))
     try:
         body = response.json()
-    except ValueError:
-        return {"error": f"HTTP {response.status_code} without JSON: is this an Atalaya gateway?"}
-    if response.is_error:
-        return {"error": body.get("detail", f"HTTP {response.status_code}")}
-    return {"label": body["label"], "probability": body["confidence"], "id": body["id"], "model": body["model"]["name"]}
+        if not response.is_error:
+            model = body["model"]["name"]
+            return {"label": body["label"], "probability": body["confidence"], "id": body["id"], "model": model}
+        detail = body["detail"]
+    except (ValueError, KeyError, TypeError):
+        raise CommandFailed(
+            f"{client.base_url} is no Atalaya gateway: it sent HTTP {response.status_code} without a prediction."
+        ) from None
+    if response.status_code in _STOP:
+        raise CommandFailed(detail)
+    return {"error": detail}
+
+
+def _send_patiently(send: Callable[[], httpx.Response]) -> httpx.Response:
+    """Send a request again for as long as the gateway says when. Raises CommandFailed if it cannot be reached."""
+    for _ in range(_MAX_ATTEMPTS):
+        response = _send(send)
+        wait = response.headers.get("retry-after", "")
+        if response.status_code not in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+            return response
+        if not wait.isdecimal() or int(wait) > MAX_WAIT_S:
+            return response
+        time.sleep(int(wait))
+    return response
+
+
+def _send(send: Callable[[], httpx.Response]) -> httpx.Response:
+    try:
+        return send()
+    except httpx.TimeoutException as error:
+        raise CommandFailed(f"{_name_host(error)} did not respond in time. Try again later.") from None
+    except httpx.RequestError as error:
+        raise CommandFailed(f"{_name_host(error)} cannot be reached: {_explain(error)}.") from None
+
+
+def _name_host(error: httpx.RequestError) -> str:
+    return f"{error.request.url.scheme}://{error.request.url.netloc.decode()}"
+
+
+def _explain(error: BaseException) -> str:
+    """Describe the system's error that led to an error of httpx, without the names of Python's classes."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted ({cause.verify_message}); SSL_CERT_FILE can name another authority"
+        if isinstance(cause, ssl.SSLError):
+            return "it does not speak TLS as expected; check whether the address begins with http:// or https://"
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror[0].lower() + cause.strerror[1:]
+        cause = cause.__cause__ or cause.__context__
+    return str(error) or "the connection failed"

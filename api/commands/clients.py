@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from api.commands.database import CommandEvent, DescribeEvent, run_with_engine
-from api.commands.output import JsonFlag, print_json, print_table
+from api.commands.output import JsonFlag, format_time, print_json, print_table
 from api.settings import load_settings
 from auth.clients import Client, ClientStore
 from auth.principal import Scope, format_scopes, select_scopes
@@ -28,21 +28,18 @@ def add(
     client, secret = _run_with_clients(
         lambda clients: clients.add(name, scopes), lambda added: _describe_event(added[0], "created")
     )
-    if as_json:
-        print_json({**_as_dict(client), "client_secret": secret})
-        return
-    typer.echo(f"client_id      {client.id}\nclient_secret  {secret}")
+    _print_secret(client, secret, as_json)
 
 
 @app.command("list")
 def list_clients(as_json: JsonFlag = False) -> None:
     """List the clients."""
-    clients = [_as_dict(client) for client in _run_with_clients(lambda clients: clients.list())]
+    clients = _run_with_clients(lambda clients: clients.list())
     if as_json:
-        print_json(clients)
+        print_json([_as_dict(client) for client in clients])
         return
-    fields = ("name", "client_id", "scope", "created_at", "disabled_at")
-    print_table(fields, [tuple(client[field] or "" for field in fields) for client in clients])
+    headers = ("name", "client id", "scopes", "created (UTC)", "disabled (UTC)")
+    print_table(headers, [_as_row(client) for client in clients], identifiers=2)
 
 
 @app.command("disable")
@@ -50,6 +47,34 @@ def disable(name: str) -> None:
     """Reject a client and every token it holds."""
     _run_with_clients(lambda clients: clients.disable(name), lambda client: _describe_event(client, "disabled"))
     typer.echo(f"{name}: disabled.")
+
+
+@app.command("enable")
+def enable(name: str) -> None:
+    """Let a disabled client log in again; tokens that have not expired are valid again, too."""
+    _run_with_clients(lambda clients: clients.enable(name), lambda client: _describe_event(client, "enabled"))
+    typer.echo(f"{name}: enabled.")
+
+
+@app.command("delete")
+def delete(name: str, yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False) -> None:
+    """Remove a client, and reject every token it holds."""
+    if not yes:
+        typer.confirm(f"Delete the client {name}? Its name can be used again, its id and secret cannot.", abort=True)
+    _run_with_clients(lambda clients: clients.delete(name), lambda client: _describe_event(client, "deleted"))
+    typer.echo(f"{name}: deleted.")
+
+
+@app.command("rotate-secret")
+def rotate_secret(name: str, as_json: JsonFlag = False) -> None:
+    """Replace a client's secret at once and print the new one, which is shown only once.
+
+    Tokens that the client holds stay valid until they expire. To end them as well, disable the client first.
+    """
+    client, secret = _run_with_clients(
+        lambda clients: clients.rotate_secret(name), lambda rotated: _describe_event(rotated[0], "secret_rotated")
+    )
+    _print_secret(client, secret, as_json)
 
 
 def _run_with_clients(
@@ -60,6 +85,18 @@ def _run_with_clients(
 
 def _describe_event(client: Client, outcome: str) -> CommandEvent:
     return CommandEvent("client", outcome, f"client:{client.id}")
+
+
+def _print_secret(client: Client, secret: str, as_json: bool) -> None:
+    if as_json:
+        print_json({**_as_dict(client), "client_secret": secret})
+        return
+    typer.echo(f"client_id      {client.id}\nclient_secret  {secret}")
+
+
+def _as_row(client: Client) -> tuple[str, ...]:
+    disabled = format_time(client.disabled_at)
+    return client.name, client.id, format_scopes(client.scopes), format_time(client.created_at), disabled
 
 
 def _as_dict(client: Client) -> dict[str, str | None]:

@@ -36,7 +36,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "train": ("api.commands.keras:train", "Fine-tune EfficientNetB0 on labelled aerial images."),
     "export": ("api.commands.keras:export", "Convert a .keras file to ONNX and verify that both predict the same."),
     "users": ("api.commands.users:app", "Add, list, change and disable users."),
-    "clients": ("api.commands.clients:app", "Add, list and disable OAuth clients."),
+    "clients": ("api.commands.clients:app", "Add, list, change and delete OAuth clients."),
     "keys": ("api.commands.keys:app", "Create, list, rotate and revoke API keys; rotate the signing key."),
     "secrets": ("api.commands.secrets:app", "Generate the secrets that a gateway needs."),
     "db": ("api.commands.db:app", "Create the database, or update its tables."),
@@ -48,6 +48,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 JSON_PRINTED = ContextVar("json_printed", default=False)
 """Whether the running command's JSON document is already on standard output."""
 
+_HELP = {"help_option_names": ["-h", "--help"]}
 _BROKEN_PIPE = 141  # as shells report a process that SIGPIPE has ended
 
 
@@ -69,7 +70,9 @@ class _LazyCommand(TyperCommand):
     def _load(self) -> Any:
         module, _, attribute = self._target.partition(":")
         target = getattr(import_module(module), attribute)
-        app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+        app = typer.Typer(
+            add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, context_settings=_HELP
+        )
         app.callback()(_nothing)  # with a callback, one command still makes a group
         if isinstance(target, typer.Typer):
             app.add_typer(target, name=self.name, help=self.help)
@@ -111,6 +114,7 @@ def _root_group() -> TyperGroup:
         add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
+        context_settings=_HELP,
     )
     app.callback()(_read_common_options)
     group = typer.main.get_group(app)

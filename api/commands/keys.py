@@ -97,11 +97,14 @@ def rotate(
         int, typer.Option(help=f"Hours that an API key's old secret stays valid, {MAX_OVERLAP_HOURS} at most.")
     ] = DEFAULT_OVERLAP_HOURS,
     expires_days: Annotated[int | None, Days] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Rotate the signing key without asking.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Replace the secret of an API key, or the gateway's signing key."""
     settings = load_settings()
     if key_id is None:
+        if not yes:
+            typer.confirm("Without an id this adds a new signing key for access tokens. Go on?", abort=True, err=True)
         next_step = rotate_signing_key(settings)
         print_json({"done": next_step}) if as_json else typer.echo(next_step)
         return
@@ -164,7 +167,7 @@ def _validate(kind: type[Body], **options: Any) -> Body:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
         option = str(first["loc"][0]).replace("addresses", "address").replace("_", "-")
-        raise typer.BadParameter(f"--{option}: {first['msg']}.") from None
+        raise typer.BadParameter(f"--{option}: {first['msg'].removeprefix('Value error, ')}.") from None
 
 
 def _print_secret(key: ApiKey, text: str, as_json: bool) -> None:

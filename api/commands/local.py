@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from api.commands.output import JsonFlag, print_json, print_table, progress_bar
+from api.commands.output import JsonFlag, print_json, print_table, progress_bar, to_printable
 from api.errors import CommandFailed
 from api.settings import load_settings
 from model.backends.base import Backend
@@ -44,8 +44,11 @@ def evaluate(data: Annotated[Path, typer.Option()], model: ModelOption = None, a
     print_table(("model", "images", "accuracy", "macro F1", "loss", "ECE"), [row])
 
 
-def print_results(results: list[dict[str, Any]], as_json: bool) -> None:
-    """Print one row for each image; then raise CommandFailed if any failed."""
+def print_results(results: list[dict[str, Any]], as_json: bool, stopped: CommandFailed | None = None) -> None:
+    """Print a row for each image, and a line on standard error for each that failed.
+
+    Raises `stopped`, the error that ended the command early, or CommandFailed if an image failed.
+    """
     if as_json:
         print_json(results)
     else:
@@ -53,16 +56,26 @@ def print_results(results: list[dict[str, Any]], as_json: bool) -> None:
         if rows:
             print_table(("image", "land use", "probability"), rows)
     failed = [result for result in results if "error" in result]
+    for result in [] if as_json else failed:
+        typer.echo(to_printable(f"{result['image']}: {result['error']}"), err=True)
+    if stopped is not None:
+        raise stopped
     if failed:
-        first = failed[0]
-        raise CommandFailed(f"{len(failed)} of {len(results)} images failed; {first['image']}: {first['error']}")
+        raise CommandFailed(f"{len(failed)} of {len(results)} images failed.")
+
+
+def describe_os_error(error: OSError) -> str:
+    """One sentence about a file that cannot be read."""
+    return f"The file cannot be read: {(error.strerror or type(error).__name__).lower()}."
 
 
 def _predict_one(backend: Backend, path: Path) -> dict[str, Any]:
     try:
         pixels = decode_image(path.read_bytes(), backend.info.input_spec).pixels
-    except (ImageRejected, OSError) as error:
+    except ImageRejected as error:
         return {"image": str(path), "error": str(error)}
+    except OSError as error:
+        return {"image": str(path), "error": describe_os_error(error)}
     probabilities = backend.predict(pixels[None])[0]
     index = int(probabilities.argmax())
     return {"image": str(path), "label": backend.info.classes[index], "probability": float(probabilities[index])}

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from getpass import GetPassWarning
 from typing import Annotated, Any
 
@@ -14,7 +15,8 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Column, Table
+from rich.table import Table
+from rich.text import Text
 
 from api.commands.group import JSON_PRINTED
 from api.errors import CommandFailed
@@ -28,16 +30,32 @@ def print_json(document: Any) -> None:
     typer.echo(json.dumps(document, indent=2))
 
 
-def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table; a narrow terminal wraps every column but the first, which identifies the row."""
-    columns = [Column(header, overflow="fold", no_wrap=not number) for number, header in enumerate(headers)]
-    table = Table(*columns, box=SIMPLE_HEAD)
-    for row in rows:
-        table.add_row(*row)
+def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], identifiers: int = 1) -> None:
+    """Print a table. A narrow terminal wraps every column but the first `identifiers`; a file or pipe wraps none."""
     console = Console()
+    printable_rows = [[Text(to_printable(cell)) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(map(Text, headers), *printable_rows, strict=True)]
+    table = Table(box=SIMPLE_HEAD)
+    for number, (header, width) in enumerate(zip(headers, widths, strict=True)):
+        is_whole = number < identifiers or not console.is_terminal
+        table.add_column(header, overflow="fold", no_wrap=is_whole, min_width=width if is_whole else None)
+    for row in printable_rows:
+        table.add_row(*row)
+    # A table that cannot fit is left to the terminal to wrap: Rich would cut the cells.
+    console.width = max(console.width, sum(widths[:identifiers] if console.is_terminal else widths) + 4 * len(headers))
     with console.capture() as captured:
         console.print(table)
     typer.echo(captured.get(), nl=False)
+
+
+def format_time(moment: datetime | None) -> str:
+    """Format a time in UTC to the second; nothing for no time."""
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if moment else ""
+
+
+def to_printable(text: str) -> str:
+    """Escape control characters, which a terminal would obey."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 @contextmanager

@@ -50,6 +50,49 @@ async def test_a_disabled_client_is_revoked_at_once(engine: AsyncEngine, store: 
     assert feed.is_revoked(f"client:{client.id}")
 
 
+async def test_an_enabled_client_can_log_in_again(engine: AsyncEngine, store: ClientStore) -> None:
+    """Enabling ends the revocation in every process, and the client logs in with its secret."""
+    client, secret = await store.add("maps", {Scope.PREDICT})
+    feed = ChangeFeed(engine)
+    first = await store.disable("maps")
+    assert await store.disable("maps") == first
+    await feed.catch_up()
+    assert (await store.enable("maps")).disabled_at is None
+    await feed.catch_up()
+    assert not feed.is_revoked(f"client:{client.id}")
+    assert (await store.authenticate(client.id, secret)).name == "maps"
+
+
+async def test_a_rotated_secret_replaces_the_old_one(store: ClientStore) -> None:
+    """After a rotation only the new secret is accepted, and a disabled client stays disabled."""
+    client, old = await store.add("maps", {Scope.PREDICT})
+    _, new = await store.rotate_secret("maps")
+    with pytest.raises(InvalidClient):
+        await store.authenticate(client.id, old)
+    assert (await store.authenticate(client.id, new)).id == client.id
+    await store.disable("maps")
+    assert (await store.rotate_secret("maps"))[0].disabled_at is not None
+
+
+async def test_a_deleted_client_is_revoked(engine: AsyncEngine, store: ClientStore) -> None:
+    """A deleted client cannot log in, its tokens are revoked, and its name is free for another client."""
+    client, secret = await store.add("maps", {Scope.PREDICT})
+    feed = ChangeFeed(engine)
+    assert await store.delete("maps") == client
+    with pytest.raises(InvalidClient):
+        await store.authenticate(client.id, secret)
+    await feed.catch_up()
+    assert feed.is_revoked(f"client:{client.id}")
+    assert (await store.add("maps", {Scope.PREDICT}))[0].id != client.id
+
+
+@pytest.mark.parametrize("change", ["enable", "delete", "rotate_secret"])
+async def test_an_unknown_client_cannot_be_changed(store: ClientStore, change: str) -> None:
+    """Every change of an unknown client raises ClientNotFound."""
+    with pytest.raises(ClientNotFound, match="nobody"):
+        await getattr(store, change)("nobody")
+
+
 async def test_client_names_are_unique(store: ClientStore) -> None:
     """Adding a second client of a name and disabling an unknown client fail."""
     await store.add("maps", {Scope.PREDICT})

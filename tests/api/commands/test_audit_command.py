@@ -79,7 +79,7 @@ def test_commands_are_recorded(command: Command) -> None:
     key = json.loads(command("keys", "create", "--user", "ana", "--name", "maps", "--json"))
     command("keys", "rotate", key["id"])
     command("keys", "revoke", key["id"])
-    command("keys", "rotate")
+    command("keys", "rotate", "--yes")
     command("users", "disable", "ana")
     client = json.loads(command("clients", "add", "maps", "--json"))
     command("clients", "disable", "maps")
@@ -117,9 +117,9 @@ def test_entries_are_printed_as_lines(command: Command) -> None:
     command("clients", "add", "maps")
     first, second = command("audit").splitlines()
     assert first.startswith("1 20")
-    assert f" user created actor={ME} target=user:" in first
+    assert f" user created actor={ME} target=user:ana " in first
     assert first.endswith(" role=client")
-    assert "client created" in second
+    assert second.endswith(f" client created actor={ME} target=client:maps")
     assert command("audit", "--event", "client").splitlines() == [second]
     assert command("audit", "--since", "2020-01-01").splitlines() == [first, second]
     assert command("audit", "--since", "2999-01-01T00:00:00Z") == ""
@@ -193,5 +193,5 @@ def test_the_signing_key_is_not_rotated_unrecorded(start: Run, tmp_path: Path, m
     before = (tmp_path / "keys.pem").read_text()
     (tmp_path / "file").touch()
     monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/file/gateway.db")
-    assert start("keys", "rotate")[0] == 1
+    assert start("keys", "rotate", "--yes")[0] == 1
     assert (tmp_path / "keys.pem").read_text() == before

@@ -158,10 +158,10 @@ def test_missing_folder(command: Command, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_classify_without_a_gateway(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """An unreachable gateway fails with one line."""
+    """An unreachable gateway ends the command with one line."""
     image = save_image(tmp_path / "a.png")
     assert command("classify", "--url", "http://127.0.0.1:1", "--token", "x", str(image)) == 1
-    assert capsys.readouterr().err.startswith("error: 1 of 1 images failed")
+    assert capsys.readouterr().err.startswith("error: http://127.0.0.1:1 cannot be reached: ")
 
 
 def test_demo_fails_in_production(

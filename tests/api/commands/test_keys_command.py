@@ -26,7 +26,12 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Capture) ->
     monkeypatch.setattr("sys.stdin", io.StringIO(PASSWORD))
     assert run(["users", "add", "ana", "--role", "client", "--password-stdin"]) == 0
     capsys.readouterr()
-    return lambda *arguments: run(list(arguments))
+
+    def run_with_input(*arguments: str, stdin: str = "") -> int:
+        monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+        return run(list(arguments))
+
+    return run_with_input
 
 
 def test_key_life_cycle(command: Command, capsys: Capture) -> None:
@@ -96,15 +101,31 @@ def test_unknown_key(command: Command, capsys: Capture, action: str) -> None:
 def test_rotate_without_id_rotates_the_signing_key(
     command: Command, capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """`keys rotate` without an id adds a new signing key to the old ones."""
+    """`keys rotate` without an id adds a new signing key to the old ones, after a confirmation or with --yes."""
     path = tmp_path / "keys.pem"
     path.write_text(generate_signing_key("ES256"))
     monkeypatch.setenv("AUTH__SIGNING_KEY_FILE", str(path))
-    assert command("keys", "rotate") == 0
+    for declined in ("", "n\n"):
+        assert command("keys", "rotate", stdin=declined) == 1
+        assert path.read_text().count("BEGIN PRIVATE KEY") == 1
+    capsys.readouterr()
+    assert command("keys", "rotate", stdin="y\n") == 0
     assert "new signing key" in capsys.readouterr().out
-    assert command("keys", "rotate", "--json") == 0
+    assert command("keys", "rotate", "--yes", "--json") == 0
     assert "done" in json.loads(capsys.readouterr().out)
     assert path.read_text().count("BEGIN PRIVATE KEY") == 3
+
+
+def test_a_key_s_name_is_printed_as_it_is(command: Command, capsys: Capture) -> None:
+    """A name is not interpreted as markup, and one with control characters is rejected."""
+    for name in ("[/x]", "[red]alert[/red]"):
+        assert command("keys", "create", "--user", "ana", "--name", name) == 0
+    assert command("keys", "create", "--user", "ana", "--name", "two\x1b[2Jlines") == 2
+    assert "--name: must be printable." in capsys.readouterr().err
+    assert command("keys", "list") == 0
+    out = capsys.readouterr().out
+    assert "[/x]" in out
+    assert "[red]alert[/red]" in out
 
 
 def test_classify_needs_a_credential(command: Command, capsys: Capture) -> None:

@@ -40,7 +40,7 @@ def test_a_key_rotation_logs_no_user_out(new_gateway: Callable[..., Gateway], tm
     path.write_text(generate_signing_key("ES256"))
     gateway = new_gateway(AUTH__SIGNING_KEY_FILE=str(path))
     old = gateway.token()
-    rotated = gateway.run("keys", "rotate")
+    rotated = gateway.run("keys", "rotate", "--yes")
     assert rotated.returncode == 0, rotated.stderr
     wait_until(lambda: len(gateway.get("/.well-known/jwks.json").json()["keys"]) == 2)
     assert get_me(gateway, old).status_code == 200

@@ -1,1 +1,0 @@
-"""Writing the ledger: entries with signed heads, and the checkpoints that name the heads."""
