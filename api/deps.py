@@ -26,7 +26,7 @@ from auth.accounts.service import AccountService
 from auth.api_keys.store import KeyStore
 from auth.authenticator import Authenticator
 from auth.changes import ChangeFeed
-from auth.errors import InsufficientScope, InvalidToken, KeyBound, LoginRequired, MissingCredentials
+from auth.errors import InsufficientScope, InvalidToken, KeyBound, LoginRequired, MissingCredentials, SubjectBarred
 from auth.login.service import LoginService
 from auth.login.totp import OneTimeCodes
 from auth.principal import Principal, Scope
@@ -184,6 +184,9 @@ async def _verify(request: Request, authenticator: Authenticator, credential: st
         principal = await authenticator.authenticate(credential, caller_address(request))
     except InvalidToken:
         await record_event(request, "access", "invalid", actor="")
+        raise
+    except SubjectBarred as error:
+        await record_event(request, "access", "forbidden", actor=error.subject, code=error.code)
         raise
     request.state.principal = principal
     if principal.key_id is not None:

@@ -31,9 +31,9 @@ OnChange = Callable[[str], None]
 async def announce(connection: AsyncConnection, *targets: str, revoked: bool, expires_at: datetime) -> None:
     """Announce changes, in the transaction that makes them.
 
-    A target is a kind and an id ("sid:…", "jti:…", "client:…", "user:…", "key:…"). If `revoked`, every process rejects
-    credentials that name one of the targets until `expires_at`, by which time they have expired; otherwise every
-    process verifies them again, and an earlier revocation of the target ends.
+    A target is a kind and an id ("sid:…", "jti:…", "client:…", "user:…", "key:…", "subject:…"). If `revoked`, every
+    process rejects credentials that name one of the targets until `expires_at`, by which time they have expired;
+    otherwise every process verifies them again, and no longer rejects them.
     """
     if not targets:
         return
@@ -88,9 +88,10 @@ class ChangeFeed:
         now = datetime.now(UTC)
         for row in rows:
             self._seen = max(self._seen, row.seq)
-            self._revoked.pop(row.target, None)
             if row.revoked and row.expires_at > now:
                 self._revoked[row.target] = row.expires_at
+            else:
+                self._revoked.pop(row.target, None)
             for listener in self._listeners:
                 listener(row.target)
         return len(rows)

@@ -30,6 +30,8 @@
     ├── BadCode                  bad_code
     │   └── MissingCode          bad_code
     ├── TotpConflict             totp_conflict
+    ├── SubjectBarred            subject_barred
+    ├── SubjectNotBarred         subject_not_barred
     └── IssuerUnavailable        issuer_unavailable
 
 Transports map these classes to responses: nothing here knows HTTP. No message contains a secret.
@@ -245,11 +247,29 @@ class QuotaExceeded(AuthError):
         self.retry_after_s = retry_after_s
 
 
+class SubjectBarred(AuthError):
+    """An administrator has barred the user of an external issuer; `subject` is the principal's."""
+
+    code = "subject_barred"
+
+    def __init__(self, subject: str) -> None:
+        super().__init__("This user is barred from this gateway. Ask an administrator to lift that.")
+        self.subject = subject
+
+
+class SubjectNotBarred(AuthError):
+    code = "subject_not_barred"
+
+
 class IssuerUnavailable(AuthError):
-    """The keys of an external issuer are unavailable. `retry_after_s` is a whole number of seconds, at least 1."""
+    """The keys of an external issuer are unavailable. `retry_after_s` is a whole number of seconds, at least 1.
+
+    `problem` says why they cannot be used although the issuer can be reached.
+    """
 
     code = "issuer_unavailable"
 
-    def __init__(self, *, retry_after_s: int) -> None:
-        super().__init__("The identity provider that issued the token cannot be reached. Try again later.")
+    def __init__(self, problem: str = "", *, retry_after_s: int) -> None:
+        state = f"used: {problem}. Ask an administrator to correct that." if problem else "reached. Try again later."
+        super().__init__(f"The identity provider that issued the token cannot be {state}")
         self.retry_after_s = retry_after_s

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import BigInteger, Column, DateTime, Dialect, ForeignKey, Integer, MetaData, String, Table
+from sqlalchemy import BigInteger, Column, DateTime, Dialect, ForeignKey, Index, Integer, MetaData, String, Table
 from sqlalchemy.types import TypeDecorator
 
 metadata = MetaData(
@@ -47,6 +47,7 @@ users = Table(
     Column("totp_last_step", BigInteger),  # a code can be used once
     Column("monthly_requests", BigInteger),
     Column("monthly_megapixels", BigInteger),
+    Index("ix_users_role_id", "role", "id"),
 )
 
 # Services that log in as themselves (RFC 6749, section 4.4).
@@ -137,6 +138,15 @@ known_addresses = Table(
     Column("user_id", ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
     Column("address", String(64), primary_key=True),
     Column("last_at", UTCDateTime, nullable=False, index=True),
+)
+
+# Users of external issuers, by the claims of their tokens, who are barred from this gateway.
+barred_subjects = Table(
+    "barred_subjects",
+    metadata,
+    Column("issuer", String(300), primary_key=True),
+    Column("subject", String(300), primary_key=True),
+    Column("barred_at", UTCDateTime, nullable=False),
 )
 
 usage = Table(

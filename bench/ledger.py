@@ -28,7 +28,7 @@ from monitoring.chains.signing import Signer, new_private_key
 from monitoring.chains.timestamps import format_timestamp
 from monitoring.ledger.chain import Chain
 from monitoring.ledger.entries import EntryDraft
-from monitoring.ledger.store import LedgerStore
+from monitoring.ledger.writing.store import LedgerStore
 from storage.engine import open_blocking_engine, open_engine
 from storage.migrations import migrate
 from storage.transactions import WRITING

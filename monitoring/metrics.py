@@ -80,6 +80,16 @@ class Metrics:
         self.ledger_entries = Counter(
             "atalaya_ledger_entries_total", "Entries of the prediction ledger made durable.", registry=registry
         )
+        self.ledger_contradictions = Counter(
+            "atalaya_ledger_contradictions_total",
+            "Rows of the ledger that contradict a signature, or what this process has written.",
+            registry=registry,
+        )
+        self.ledger_checkpoint_failures = Counter(
+            "atalaya_ledger_checkpoint_failures_total",
+            "Checkpoints of the ledger that could not be written.",
+            registry=registry,
+        )
         self.ledger_state = Gauge(
             "atalaya_ledger_state",
             "1 for where entries are written: writing (database), spooling (local file) or full (nowhere).",

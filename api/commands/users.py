@@ -22,9 +22,13 @@ from auth.errors import BadCode, BadCredentials, LastAdmin
 from auth.principal import ROLE_SCOPES, Role, select_scopes
 from auth.sessions import Session, SessionStore
 from auth.tokens.access import TokenAuthority
+from auth.tokens.barred_subjects import BarredSubject, BarredSubjects
+from auth.tokens.issuer_rules import format_subject
 
 app = typer.Typer(no_args_is_help=True)
 T = TypeVar("T")
+Issuer = Annotated[str, typer.Argument(help="The issuer as in AUTH__ISSUERS.")]
+Subject = Annotated[str, typer.Argument(help="The claim `sub` of the user's tokens.")]
 Force = Annotated[bool, typer.Option("--force", help="Proceed even if no enabled administrator is left.")]
 
 
@@ -89,6 +93,57 @@ def passwd(name: str, password_stdin: PasswordStdin = False) -> None:
     password = read_password(password_stdin)
     _change_user(name, NO_CHANGE, describe_user_event("changed", fields="password"), password=password)
     typer.echo(f"{name}: password set.")
+
+
+@app.command("bar")
+def bar(issuer: Issuer, subject: Subject, as_json: JsonFlag = False) -> None:
+    """Bar a user of an external issuer; running gateways reject the user's tokens within a second."""
+    settings = load_settings()
+    known = [entry.issuer for entry in settings.auth.issuers]
+    if issuer not in known:
+        raise typer.BadParameter(f"AUTH__ISSUERS does not list {issuer}. It lists: {', '.join(known) or 'none'}.")
+    target = _name_subject(issuer, subject)
+    barred = run_with_engine(
+        settings,
+        lambda engine: BarredSubjects(engine).bar(issuer, subject),
+        lambda _: CommandEvent("subject", "barred", target),
+    )
+    print_json(_describe_barred(barred)) if as_json else typer.echo(f"{subject} of {issuer}: barred.")
+
+
+@app.command("unbar")
+def unbar(issuer: Issuer, subject: Subject) -> None:
+    """Let a barred user of an external issuer in again."""
+    target = _name_subject(issuer, subject)
+    run_with_engine(
+        load_settings(),
+        lambda engine: BarredSubjects(engine).unbar(issuer, subject),
+        lambda _: CommandEvent("subject", "unbarred", target),
+    )
+    typer.echo(f"{subject} of {issuer}: no longer barred.")
+
+
+@app.command("barred")
+def list_barred(as_json: JsonFlag = False) -> None:
+    """List the barred users of external issuers."""
+    barred = [_describe_barred(each) for each in run_with_engine(load_settings(), lambda e: BarredSubjects(e).list())]
+    if as_json:
+        print_json(barred)
+        return
+    fields = ("subject", "issuer", "barred_at")
+    print_table(fields, [[each[field] for field in fields] for each in barred])
+
+
+def _name_subject(issuer: str, subject: str) -> str:
+    """Return the target of the audit record. Raises BadParameter for a subject that no accepted token can have."""
+    try:
+        return f"subject:{format_subject(issuer, subject)}"
+    except ValueError:
+        raise typer.BadParameter("SUBJECT is the claim `sub` of a token: a printable text of limited length.") from None
+
+
+def _describe_barred(barred: BarredSubject) -> dict[str, str]:
+    return {"issuer": barred.issuer, "subject": barred.subject, "barred_at": barred.barred_at.isoformat()}
 
 
 def token(

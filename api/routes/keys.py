@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from api.deps import Caller, Changes, GuardedRoute, Keys
 from api.http.audit import record_event
+from api.http.paging import MAX_PAGE, PageLimit, cut_page
 from api.http.problems import document_problems
 from api.schemas.keys import KeyResponse, KeyWithSecret, NewKey, Revocation, Rotation
 from auth.api_keys.rules import can_see, check_rotation, restrict_terms
@@ -41,15 +42,27 @@ async def create(request: Request, keys: Keys, principal: KeyUser, body: NewKey)
 
 
 @router.get("")
-async def list_keys(request: Request, keys: Keys, principal: KeyUser, user: str | None = None) -> list[KeyResponse]:
-    """The caller's own keys, oldest first; with `users:admin`, those of the user with the id `user`."""
+async def list_keys(
+    request: Request,
+    response: Response,
+    keys: Keys,
+    principal: KeyUser,
+    user: str | None = None,
+    limit: PageLimit = MAX_PAGE,
+    cursor: Annotated[str | None, Query(description="the last id of a page")] = None,
+) -> list[KeyResponse]:
+    """The caller's own keys, oldest first; with `users:admin`, those of the user with the id `user`.
+
+    If there are more, the header `Link` leads to the next page.
+    """
     if user is not None and user != principal.subject:
         try:
             principal.require(Scope.USERS_ADMIN)
         except InsufficientScope as error:
             await record_event(request, "key", "refused", code=error.code)
             raise
-    return [KeyResponse.of(key) for key in await keys.list(user or principal.subject)]
+    listed = await keys.list(user or principal.subject, limit + 1, cursor)
+    return [KeyResponse.of(key) for key in cut_page(request, response, listed, limit, "id")]
 
 
 @router.get("/{key_id}")

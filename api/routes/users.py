@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Depends
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
 from starlette.requests import Request
+from starlette.responses import Response
 
 from api.deps import Caller, Changes, CurrentPrincipal, GuardedRoute, Users, require_login
 from api.http.audit import record_event
+from api.http.paging import MAX_PAGE, PageLimit, cut_page
 from api.http.problems import document_problems
 from api.schemas.users import NewUser, UserPatch, UserResponse
 from auth.accounts.store import UserChange
@@ -23,9 +27,16 @@ router = APIRouter(
 
 
 @router.get("")
-async def list_users(users: Users) -> list[UserResponse]:
-    """All users, by name."""
-    return [UserResponse.of(user) for user in await users.list()]
+async def list_users(
+    request: Request,
+    response: Response,
+    users: Users,
+    limit: PageLimit = MAX_PAGE,
+    cursor: Annotated[str, Query(pattern=r"^[a-z0-9._@-]{0,64}$", description="the last name of a page")] = "",
+) -> list[UserResponse]:
+    """Users, by name. If there are more, the header `Link` leads to the next page."""
+    listed = await users.list(limit + 1, cursor)
+    return [UserResponse.of(user) for user in cut_page(request, response, listed, limit, "name")]
 
 
 @router.post("", status_code=201, dependencies=[Depends(require_login)])

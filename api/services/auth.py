@@ -62,7 +62,7 @@ async def open_auth_services(
         keys, key_uses, changes = KeyStore(engine), LastUseRecorder(engine), ChangeFeed(engine)
         stack.push_async_callback(key_uses.close)
         tokens = TokenAuthority(keyring, token_policy(settings))
-        external = await stack.enter_async_context(_open_external_issuers(settings))
+        external = await stack.enter_async_context(_open_external_issuers(settings, changes))
         await changes.catch_up()
         for work in (changes.follow(), key_uses.follow(), follow_upkeep(engine), watch_signing_keys(settings, keyring)):
             await stack.enter_async_context(run_in_background(work))
@@ -99,7 +99,7 @@ def one_time_codes(engine: AsyncEngine, settings: Settings) -> OneTimeCodes:
 
 
 @asynccontextmanager
-async def _open_external_issuers(settings: Settings) -> AsyncIterator[CredentialVerifiers]:
+async def _open_external_issuers(settings: Settings, changes: ChangeFeed) -> AsyncIterator[CredentialVerifiers]:
     if not settings.auth.issuers:
         yield []
         return
@@ -107,7 +107,7 @@ async def _open_external_issuers(settings: Settings) -> AsyncIterator[Credential
 
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(httpx.AsyncClient())
-        issuers = ExternalIssuers((entry.to_issuer() for entry in settings.auth.issuers), client)
+        issuers = ExternalIssuers((entry.to_issuer() for entry in settings.auth.issuers), client, changes.is_revoked)
         stack.push_async_callback(issuers.close)
         yield [(issuers.accepts, issuers.verify)]
 

@@ -18,7 +18,7 @@ from monitoring.ledger.journal import Journal
 from monitoring.ledger.ledger import Ledger, LedgerState
 from monitoring.ledger.reader import LedgerReader
 from monitoring.ledger.spool.folder import SpoolFolder
-from monitoring.ledger.store import LedgerStore
+from monitoring.ledger.writing.store import LedgerStore
 from monitoring.metrics import Metrics
 from storage.engine import open_blocking_engine, sqlite_path
 from storage.transactions import WRITING
@@ -47,19 +47,30 @@ async def open_recording_services(
     async with AsyncExitStack() as stack:
         audit_log = AuditStore(engine)
         trail = await stack.enter_async_context(AuditTrail(audit_log, metrics.audit_failures.inc).running())
-        journal = open_journal(settings, charges)
+        journal = open_journal(settings, charges, metrics.ledger_contradictions.inc)
         ledger = await stack.enter_async_context(
-            Ledger(journal, _report_ledger_state(metrics), metrics.ledger_entries.inc)
+            Ledger(
+                journal,
+                _report_ledger_state(metrics),
+                metrics.ledger_entries.inc,
+                on_checkpoint_failure=metrics.ledger_checkpoint_failures.inc,
+            )
         )
         audit = AuditRecorder(trail, metrics.auth_events)
         yield RecordingServices(audit, audit_log, ledger, LedgerReader(engine))
 
 
-def open_journal(settings: Settings, charges: ChargeRecorder) -> Journal:
-    """Create the ledger's journal, on its own connection to the database. Raises SettingsError, BadLedgerKey."""
+def open_journal(
+    settings: Settings, charges: ChargeRecorder, on_contradiction: Callable[[], None] = lambda: None
+) -> Journal:
+    """Create the ledger's journal, on its own connection to the database. Raises SettingsError, BadLedgerKey.
+
+    `on_contradiction` is called for every row that contradicts a signature or what this process has written.
+    """
     url = settings.database_url.get_secret_value()
     engine = open_blocking_engine(url, LEDGER_WAIT_S)
-    store = LedgerStore(engine.execution_options(**WRITING), Signer(settings.ledger_key()))
+    signer = Signer(settings.ledger_key())
+    store = LedgerStore(engine.execution_options(**WRITING), signer, on_contradiction=on_contradiction)
     folder = SpoolFolder(settings.ledger.spool_folder, settings.ledger.spool_megabytes * 1_000_000, sqlite_path(url))
     return Journal(store, charges, folder, enabled=settings.ledger.enabled)
 

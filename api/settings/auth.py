@@ -21,6 +21,7 @@ class IssuerSettings(SettingsGroup):
 
     issuer: str
     audience: str = Field(min_length=1)
+    audience_claim: str = Field("aud", min_length=1)
     algorithms: tuple[IssuerAlgorithm, ...] = Field(("RS256", "ES256"), min_length=1)
     scope_claim: str = "scope"
     scopes: dict[str, Scope] = Field(default_factory=dict)

@@ -77,9 +77,9 @@ class AccountService:
             change = replace(change, password_hash=await self._hasher.hash(password))
         return await self._store.change(user_id, change, keep_session=keep_session, allow_last_admin=allow_last_admin)
 
-    async def list(self) -> Sequence[User]:
-        """Return all users, by name."""
-        return await self._store.list()
+    async def list(self, limit: int | None = None, after: str = "") -> Sequence[User]:
+        """Return the users with a name greater than `after`, by name, and at most `limit` if it is given."""
+        return await self._store.list(limit, after)
 
     async def bootstrap_admin(self) -> str | None:
         """Create the user `admin` if there are no users, and return its random password, which is not stored.

@@ -85,11 +85,11 @@ class UserStore:
             row = (await connection.execute(select(users).where(users.c.name == name))).one_or_none()
         return (_user(row), row.password_hash) if row else None
 
-    async def list(self) -> Sequence[User]:
-        """Return all users, by name."""
+    async def list(self, limit: int | None = None, after: str = "") -> Sequence[User]:
+        """Return the users with a name greater than `after`, by name, and at most `limit` if it is given."""
+        statement = select(users).where(users.c.name > after).order_by(users.c.name).limit(limit)
         async with reading(self._engine) as connection:
-            rows = (await connection.execute(select(users).order_by(users.c.name))).all()
-        return [_user(row) for row in rows]
+            return [_user(row) for row in await connection.execute(statement)]
 
     async def get(self, user_id: str) -> User:
         """Raises UserNotFound."""

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from typing import Any
 
-from sqlalchemy import Row, Select, and_, func, insert, or_, select, update
+from sqlalchemy import Row, Select, and_, func, insert, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from auth.authenticator import VerifiedCredential
@@ -115,14 +115,25 @@ class KeyStore:
         async with reading(self._engine) as connection:
             return await _get(connection, key_id)
 
-    async def list(self, user_id: str | None = None) -> Sequence[ApiKey]:
-        """Return the keys of a user, or all keys, oldest first, including expired and revoked ones."""
+    async def list(
+        self, user_id: str | None = None, limit: int | None = None, after: str | None = None
+    ) -> Sequence[ApiKey]:
+        """Return the keys of a user, or all keys, oldest first, including expired and revoked ones.
+
+        If given, at most `limit`, and only keys that follow the one with the id `after`. Raises KeyNotFound for it.
+        """
         if user_id is not None and not _USER_ID.fullmatch(user_id):
             return []
-        statement = _select_keys().order_by(api_keys.c.created_at, api_keys.c.id)
+        order = api_keys.c.created_at, api_keys.c.id
+        statement = _select_keys().order_by(*order).limit(limit)
         if user_id is not None:
             statement = statement.where(api_keys.c.user_id == user_id)
         async with reading(self._engine) as connection:
+            if after is not None:
+                last = await _get(connection, after)
+                if user_id is not None and last.user_id != user_id:
+                    raise KeyNotFound
+                statement = statement.where(tuple_(*order) > tuple_(last.created_at, last.id))
             return [_key(row) for row in await connection.execute(statement)]
 
     async def rotate(self, key_id: str, overlap: timedelta, expires_at: datetime | None = None) -> tuple[ApiKey, str]:

@@ -21,6 +21,8 @@ _USER, _KEY, _CLIENT, _ISSUER = "user:", "key:", "client:", "issuer:"
 # Every prediction executes these statements; built once, SQLAlchemy finds their compiled forms fast.
 _USED = (
     select(usage.c.owner, usage.c.month, usage.c.requests, usage.c.pixels)
+    # The owners alone: SQLite uses no index for several pairs.
+    .where(usage.c.owner.in_(bindparam("owners", expanding=True)))
     .where(tuple_(usage.c.owner, usage.c.month).in_(bindparam("rows", expanding=True)))
     .order_by(usage.c.owner, usage.c.month)
 )
@@ -163,7 +165,7 @@ def find_exceeded(totals: Mapping[_Row, Tally], charge: QuotaCharge) -> QuotaExc
 
 def _read_used(connection: Connection, rows: Sequence[_Row], statement: Select[Any]) -> dict[_Row, tuple[int, int]]:
     """Return requests and pixels of the existing rows."""
-    found = connection.execute(statement, {"rows": rows})
+    found = connection.execute(statement, {"owners": [owner for owner, _ in rows], "rows": rows})
     return {(owner, month): (requests, pixels) for owner, month, requests, pixels in found}
 
 

@@ -95,6 +95,8 @@ class TokenAuthority:
         policy = self._policy
         check(claims.get("iss") == policy.issuer, "issuer")
         check(claims.get("aud") == policy.audience, "audience")
+        # This gateway issues whole seconds only; other issuers may not.
+        check(all(type(claims.get(name, 0)) is int for name in ("exp", "iat", "nbf")), "time")
         expires = read_expiry(claims, self._clock(), policy.leeway_s)
         subject, name, scope, token_id, client_id = (
             read_text(claims, claim) for claim in ("sub", "name", "scope", "jti", "client_id")
@@ -119,7 +121,7 @@ def check(accepted: bool, part: str) -> None:
         raise InvalidToken(f"The access token's {part} is not accepted. Log in again.")
 
 
-def read_expiry(claims: dict[str, Any], now: float, leeway_s: int) -> int:
+def read_expiry(claims: dict[str, Any], now: float, leeway_s: int) -> float:
     """Check that a token is valid at `now`, and return when it expires; times are in seconds since 1970.
 
     Raises InvalidToken, ExpiredToken, ValueError.
@@ -140,9 +142,12 @@ def read_text(claims: dict[str, Any], claim: str) -> str:
     return value
 
 
-def read_seconds(claims: dict[str, Any], claim: str) -> int:
-    """Return a claim that is a time in seconds since 1970. Raises ValueError."""
+def read_seconds(claims: dict[str, Any], claim: str) -> float:
+    """Return a claim that is a time in seconds since 1970, also a fractional one (RFC 7519, section 2).
+
+    Raises ValueError.
+    """
     value = claims.get(claim)
-    if type(value) is not int or not 0 <= value < _LAST_SECOND:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _LAST_SECOND:
         raise ValueError(claim)
-    return value
+    return float(value)

@@ -11,12 +11,13 @@ from urllib.parse import urlsplit
 
 from auth.principal import Role, Scope
 
-IssuerAlgorithm = Literal["RS256", "RS384", "RS512", "ES256", "ES384", "ES512"]
+IssuerAlgorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+MAX_SUBJECT = 300  # characters in the database columns for subjects
 
 
 @dataclass(frozen=True, slots=True)
 class ExternalIssuer:
-    """How to read an issuer's tokens for `audience`.
+    """How to read an issuer's tokens for `audience`, which the claim `audience_claim` must contain.
 
     `scopes` and `roles` translate the values of the claims `scope_claim` and `roles_claim`; other values grant
     nothing. If a token holds several roles, the first in `roles` counts. Clocks may differ by `leeway_s`.
@@ -24,6 +25,7 @@ class ExternalIssuer:
 
     issuer: str
     audience: str
+    audience_claim: str = "aud"
     algorithms: tuple[str, ...] = ("RS256", "ES256")
     scope_claim: str = "scope"
     scopes: Mapping[str, Scope] = field(default_factory=dict)
@@ -31,6 +33,17 @@ class ExternalIssuer:
     roles: Mapping[str, Role] = field(default_factory=dict)
     default_role: Role | None = None
     leeway_s: int = 30
+
+
+def format_subject(issuer: str, sub: str) -> str:
+    """Return the subject of the principal that a token's claims `iss` and `sub` name. Raises ValueError.
+
+    It is stored, logged and compared, so it must be printable and of limited length.
+    """
+    subject = f"{issuer}|{sub}"
+    if not sub or len(subject) > MAX_SUBJECT or not subject.isprintable():
+        raise ValueError("subject")
+    return subject
 
 
 def is_safe_url(url: str, *, loopback: bool) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
 
 metadata = MetaData()
 
@@ -15,7 +15,7 @@ audit_events = Table(
     Column("at", String(27), nullable=False, index=True),  # 2026-11-03T09:30:00.000000Z
     Column("event", String(32), nullable=False),
     Column("outcome", String(32), nullable=False),
-    Column("actor", String(320), nullable=False, index=True),
+    Column("actor", String(320), nullable=False),
     Column("target", String(320), nullable=False),
     Column("address", String(64), nullable=False),
     Column("request_id", String(64), nullable=False),
@@ -23,6 +23,8 @@ audit_events = Table(
     Column("count", Integer, nullable=False),
     Column("previous", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
+    # The newest entries of a kind, in the order in which they are listed.
+    *(Index(f"ix_audit_events_{name}_seq", name, "seq") for name in ("event", "outcome", "actor")),
 )
 
 # One row: the end of the chain, and the last entry that was pruned.

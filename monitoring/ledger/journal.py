@@ -16,7 +16,7 @@ from monitoring.ledger.charges import ChargeRecorder
 from monitoring.ledger.spool.entries import SpooledEntry, decode_spooled
 from monitoring.ledger.spool.folder import SpoolFolder
 from monitoring.ledger.spool.queue import Spool, SpoolFull
-from monitoring.ledger.store import ChainConflict, LedgerStore
+from monitoring.ledger.writing.store import ChainConflict, LedgerStore
 
 _DELIVERY_SIZE = 500
 

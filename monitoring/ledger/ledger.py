@@ -56,7 +56,8 @@ class _Waiting:
 class Ledger:
     """Use it as an asynchronous context manager.
 
-    `on_state(state, spooled)` is called when either changes, `on_entries(count)` when that many entries are durable.
+    `on_state(state, spooled)` is called when either changes, `on_entries(count)` when that many entries are durable,
+    and `on_checkpoint_failure` for every checkpoint that could not be written.
     """
 
     def __init__(
@@ -65,10 +66,12 @@ class Ledger:
         on_state: Callable[[LedgerState, int], None],
         on_entries: Callable[[int], None],
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        on_checkpoint_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self._journal = journal
         self._on_state = on_state
         self._on_entries = on_entries
+        self._on_checkpoint_failure = on_checkpoint_failure
         self._clock = clock
         self._ids = MonotonicIds(lambda: int(clock().timestamp() * 1000))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
@@ -103,8 +106,7 @@ class Ledger:
         self._write_refusals()
         if self._writer is not None:
             await self._writer
-        with suppress(LedgerUnavailable):
-            await self._in_thread(self._journal.write_checkpoint)
+        await self._write_checkpoint()
         await self._in_thread(self._journal.close)
         self._thread.shutdown()
 
@@ -215,8 +217,19 @@ class Ledger:
     async def _write_checkpoints(self) -> None:
         while True:
             await asyncio.sleep(CHECKPOINT_INTERVAL_S)
-            with suppress(LedgerUnavailable):
-                await self._in_thread(self._journal.write_checkpoint)
+            await self._write_checkpoint()
+
+    async def _write_checkpoint(self) -> None:
+        """Write a checkpoint. Without checkpoints the ends of the chains could be removed, so failures are reported."""
+        try:
+            await self._in_thread(self._journal.write_checkpoint)
+        except Exception as error:  # whatever was done to the rows: the next minute's attempt must follow
+            self._on_checkpoint_failure()
+            log.error(
+                "ledger_checkpoint_failed",
+                policy="try again in a minute",
+                exc_info=not isinstance(error, LedgerUnavailable),
+            )
 
     def _in_thread(self, act: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self._thread, act, *arguments)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
 
 metadata = MetaData()
@@ -47,7 +49,8 @@ ledger_payloads = Table(
 
 ledger_erasures = Table("ledger_erasures", metadata, *_entry_key(), Column("at", _TIME, nullable=False), *_signed())
 
-# One row for each writer. `claimed` is the last entry that a checkpoint has named, -1 before the first.
+# One row for each writer. `claimed` is the last entry that a checkpoint has named, -1 before the first. It is unsigned:
+# it only spares reading checkpoints.
 ledger_heads = Table(
     "ledger_heads",
     metadata,
@@ -80,3 +83,8 @@ ledger_stumps = Table(
     Column("at", _TIME, nullable=False),
     *_signed(),
 )
+
+
+def to_row(record: Any) -> dict[str, Any]:
+    """Return the fields of a record as columns without copying their values, as `dataclasses.asdict` would."""
+    return {name: getattr(record, name) for name in record.__slots__}

@@ -24,6 +24,9 @@ UNLIMITED = {
     ("GET", "/readyz"),
     ("GET", "/.well-known/jwks.json"),
     ("GET", "/.well-known/oauth-authorization-server"),
+    ("GET", "/"),
+    ("GET", "/docs"),
+    ("GET", "/docs/{name}"),
 }
 LOGIN = ("POST", "/auth/token")
 # One request each, so that the request that a test sends first exhausts the limit.

@@ -21,12 +21,12 @@ from monitoring.chains.timestamps import format_timestamp
 from monitoring.ledger.chain import Chain
 from monitoring.ledger.entries import EntryDraft
 from monitoring.ledger.records import Record, read_records
-from monitoring.ledger.store import LedgerStore
 from monitoring.ledger.tables import metadata
 from monitoring.ledger.upkeep.erasure import Eraser
 from monitoring.ledger.upkeep.pruning import Pruner
 from monitoring.ledger.verification.report import LedgerReport
 from monitoring.ledger.verification.stream import verify
+from monitoring.ledger.writing.store import LedgerStore
 from storage.engine import open_blocking_engine, open_engine
 from storage.migrations import migrate
 from storage.transactions import WRITING

@@ -25,6 +25,8 @@ def observe_all(metrics: Metrics) -> None:
     metrics.confidence.observe(0.93)
     metrics.auth_events.labels(event="token", outcome="refused").inc()
     metrics.audit_failures.inc()
+    metrics.ledger_contradictions.inc()
+    metrics.ledger_checkpoint_failures.inc()
     metrics.rate_limited.labels(limit="predict").inc()
     metrics.shed.labels(reason="queue_full").inc()
     metrics.stuck_jobs.inc(2)
@@ -53,6 +55,8 @@ def observe_all(metrics: Metrics) -> None:
         ("atalaya_prediction_confidence_bucket", {"le": "0.95"}, 1),
         ("atalaya_auth_events_total", {"event": "token", "outcome": "refused"}, 1),
         ("atalaya_audit_failures_total", {}, 1),
+        ("atalaya_ledger_contradictions_total", {}, 1),
+        ("atalaya_ledger_checkpoint_failures_total", {}, 1),
         ("atalaya_rate_limited_total", {"limit": "predict"}, 1),
         ("atalaya_shed_total", {"reason": "queue_full"}, 1),
         (

@@ -1,4 +1,4 @@
-"""Indexes to find what has expired, and when it was last removed."""
+"""Indexes to find administrators and what has expired, and when that was last removed."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ _INDEXES = (
 
 
 def upgrade() -> None:
+    op.create_index("ix_users_role_id", "users", ["role", "id"])
     for table, column in _INDEXES:
         op.create_index(f"ix_{table}_{column}", table, [column])
     op.create_table(
@@ -32,3 +33,4 @@ def downgrade() -> None:
     op.drop_table("upkeep")
     for table, column in _INDEXES:
         op.drop_index(f"ix_{table}_{column}", table)
+    op.drop_index("ix_users_role_id", "users")

@@ -23,8 +23,8 @@ from monitoring.chains.ids import MonotonicIds
 from monitoring.chains.signing import Signer, new_private_key
 from monitoring.ledger.chain import Chain
 from monitoring.ledger.entries import EntryDraft
-from monitoring.ledger.store import LedgerStore
 from monitoring.ledger.tables import ledger_entries
+from monitoring.ledger.writing.store import LedgerStore
 from storage.engine import open_blocking_engine
 from storage.transactions import WRITING
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Any
 
 import httpx
@@ -17,12 +17,20 @@ TLS = ssl.create_default_context()  # reading the certificates takes longer than
 
 
 @pytest.fixture
-async def make_issuers(provider: Any) -> AsyncIterator[MakeIssuers]:
+def clock() -> list[float]:
+    """The monotonic time in seconds, as the only item, which the test may change."""
+    return [1000.0]
+
+
+@pytest.fixture
+async def make_issuers(provider: Any, clock: list[float]) -> AsyncIterator[MakeIssuers]:
     """Trust the provider, with changed rules."""
     async with httpx.AsyncClient(verify=TLS) as client:
 
-        def make(**changes: Any) -> ExternalIssuers:
+        def make(*, revoked: Collection[str] = (), **changes: Any) -> ExternalIssuers:
             rules = {"issuer": provider.issuer, "audience": "atalaya", "scopes": SCOPES, **changes}
-            return ExternalIssuers([ExternalIssuer(**rules)], client, lambda: NOW)
+            return ExternalIssuers(
+                [ExternalIssuer(**rules)], client, revoked.__contains__, lambda: NOW, lambda: clock[0]
+            )
 
         yield make

@@ -20,7 +20,7 @@ from auth.tokens.jws import generate_signing_key, load_signing_key
 from tests.support.identity_provider import NOW, MakeIssuers, token
 
 ROLES = {"operators": Role.OPERATOR, "staff": Role.CLIENT}
-UNKNOWN_KIDS: list[Any] = ["", "unknown", "../jwks", None, 7, [], ...]
+UNKNOWN_KIDS: list[Any] = ["", "unknown", "../jwks", None, 7, []]
 OTHER = load_signing_key("ES256", generate_signing_key("ES256"))
 RSA_KEY = rsa.generate_private_key(65537, 2048)
 P384_PEM = (
@@ -89,7 +89,7 @@ async def test_only_configured_issuers_are_accepted(provider: Any, make_issuers:
     [
         *({"alg": alg} for alg in ("none", "None", "nOnE", "", None, ["ES256"], ...)),
         *({"alg": alg} for alg in ("HS256", "ES384", "RS256", "PS256", "EdDSA", "es256")),
-        *({"typ": typ} for typ in ("jwt", "rt+jwt", "logout+jwt", "dpop+jwt", "", None, ["JWT"])),
+        *({"typ": typ} for typ in ("rt+jwt", "logout+jwt", "text/jwt", "at+\u212awt", "", None, ["JWT"])),
         *({"kid": kid} for kid in UNKNOWN_KIDS),
         {"jwk": OTHER.public_jwk()},
         {"jku": "https://attacker.example/jwks"},
@@ -129,14 +129,14 @@ async def test_wrong_signatures_are_rejected(provider: Any, make_issuers: MakeIs
         await assert_rejected(make_issuers(), forged)
 
 
-@pytest.mark.parametrize("typ", ["at+jwt", "application/at+jwt", "JWT", ...])
+@pytest.mark.parametrize("typ", ["at+jwt", "AT+JWT", "application/at+jwt", "Application/AT+jwt", "JWT", "jwt", ...])
 async def test_access_token_types_are_accepted(provider: Any, make_issuers: MakeIssuers, typ: str) -> None:
-    """The types of RFC 9068, JWT and a missing type are accepted, because providers differ."""
+    """The types of RFC 9068 and JWT are accepted in any case, and so is a missing type, because providers differ."""
     assert (await make_issuers().verify(token(provider, header={"typ": typ, "x5t": "x"}))).principal.name == "ada"
 
 
 @pytest.mark.parametrize("claim", ["aud", "exp", "iat", "sub"])
-@pytest.mark.parametrize("value", [..., None, True, [], {}, -1, 1.5, ""], ids=str)
+@pytest.mark.parametrize("value", [..., None, True, [], {}, -1, 1e300, float("nan"), float("inf"), ""], ids=str)
 async def test_required_claims_of_the_wrong_type_are_rejected(
     provider: Any, make_issuers: MakeIssuers, claim: str, value: Any
 ) -> None:
@@ -245,7 +245,6 @@ async def test_a_key_without_an_algorithm_gets_the_first_that_fits(provider: Any
         make_rsa_jwk(kty="EC", crv="P-256"),
         make_rsa_jwk(kty=["RSA"]),
         make_rsa_jwk(kid=7),
-        make_rsa_jwk(kid=...),
         {"kty": "oct", "kid": "rsa", "k": "AAAA"},
         P384 | {"kid": "rsa"},
         P384 | {"kid": "rsa", "alg": "ES256"},

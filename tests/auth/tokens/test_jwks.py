@@ -50,19 +50,19 @@ async def open_keys(provider: Any, clock: Clock) -> AsyncIterator[OpenKeys]:
 
 async def assert_unknown(keys: ProviderKeys, kid: str = "unknown") -> None:
     with pytest.raises(ValueError, match="unknown kid"):
-        await keys.find(kid)
+        await keys.find(kid, "ES256")
 
 
 async def get_retry_after_s(keys: ProviderKeys, kid: str) -> int:
     with pytest.raises(IssuerUnavailable) as rejected:
-        await keys.find(kid)
+        await keys.find(kid, "ES256")
     return rejected.value.retry_after_s
 
 
 async def test_many_callers_make_one_fetch(provider: Any, open_keys: OpenKeys) -> None:
     """A hundred concurrent callers cause one fetch."""
     keys = open_keys()
-    found = await asyncio.gather(*(keys.find(provider.key.kid) for _ in range(100)))
+    found = await asyncio.gather(*(keys.find(provider.key.kid, "ES256") for _ in range(100)))
     assert len(set(found)) == 1
     assert provider.fetched == [DISCOVERY, "/jwks"]
 
@@ -81,32 +81,32 @@ async def test_unknown_key_ids_cause_few_fetches(provider: Any, open_keys: OpenK
 async def test_rotated_keys_are_fetched(provider: Any, open_keys: OpenKeys, clock: Clock) -> None:
     """An unknown key id causes a fetch once that is allowed; keys that the provider withdrew are dropped."""
     keys, old = open_keys(), provider.key.kid
-    await keys.find(old)
+    await keys.find(old, "ES256")
     provider.rotate()
     clock.now += 30
-    assert await keys.find(provider.key.kid)
+    assert await keys.find(provider.key.kid, "ES256")
     await assert_unknown(keys, old)
 
 
 async def test_old_keys_are_refreshed_in_the_background(provider: Any, open_keys: OpenKeys, clock: Clock) -> None:
     """After ten minutes the keys are fetched again, while requests still use the cached ones."""
     keys, old = open_keys(), provider.key.kid
-    await keys.find(old)
+    await keys.find(old, "ES256")
     provider.rotate()
     clock.now += 601
-    assert await keys.find(old)
-    assert await keys.find(provider.key.kid)
+    assert await keys.find(old, "ES256")
+    assert await keys.find(provider.key.kid, "ES256")
     await assert_unknown(keys, old)
 
 
 async def test_keys_are_used_for_a_day_without_the_provider(provider: Any, open_keys: OpenKeys, clock: Clock) -> None:
     """Cached keys are used for a day while the provider is unavailable, then none is."""
     keys, kid = open_keys(), provider.key.kid
-    await keys.find(kid)
+    await keys.find(kid, "ES256")
     provider.documents.clear()
     for _ in range(24):
         clock.now += 3600
-        assert await keys.find(kid)
+        assert await keys.find(kid, "ES256")
     clock.now += 1
     assert 1 <= await get_retry_after_s(keys, kid) <= 30
 
@@ -121,20 +121,20 @@ async def test_without_any_keys_the_issuer_is_unavailable(provider: Any, open_ke
     assert await get_retry_after_s(keys, provider.key.kid) == 1
     assert provider.fetched == [DISCOVERY]
     clock.now += 0.5
-    assert await keys.find(provider.key.kid)
+    assert await keys.find(provider.key.kid, "ES256")
 
 
 async def test_a_refused_connection_makes_the_issuer_unavailable(open_keys: OpenKeys) -> None:
     """A refused connection makes the issuer unavailable."""
     with pytest.raises(IssuerUnavailable, match="cannot be reached"):
-        await open_keys("http://127.0.0.1:1").find("k")
+        await open_keys("http://127.0.0.1:1").find("k", "ES256")
 
 
 async def test_a_cancelled_caller_does_not_cancel_the_fetch(provider: Any, open_keys: OpenKeys) -> None:
     """Cancelling one of two waiting callers leaves the fetch running for the other."""
     keys = open_keys()
-    first = asyncio.create_task(keys.find(provider.key.kid))
-    second = asyncio.create_task(keys.find(provider.key.kid))
+    first = asyncio.create_task(keys.find(provider.key.kid, "ES256"))
+    second = asyncio.create_task(keys.find(provider.key.kid, "ES256"))
     await asyncio.sleep(0)
     first.cancel()
     with suppress(asyncio.CancelledError):
@@ -145,7 +145,7 @@ async def test_a_cancelled_caller_does_not_cancel_the_fetch(provider: Any, open_
 async def test_closing_cancels_the_fetch(provider: Any, open_keys: OpenKeys) -> None:
     """Closing cancels the running fetch and the callers that wait for it."""
     keys = open_keys()
-    waiting = asyncio.create_task(keys.find(provider.key.kid))
+    waiting = asyncio.create_task(keys.find(provider.key.kid, "ES256"))
     await asyncio.sleep(0)
     await keys.close()
     with pytest.raises(asyncio.CancelledError):
@@ -155,7 +155,7 @@ async def test_closing_cancels_the_fetch(provider: Any, open_keys: OpenKeys) -> 
 async def test_an_issuer_may_end_with_a_slash(provider: Any, open_keys: OpenKeys) -> None:
     """A trailing slash, as in Auth0's issuers, is part of the name and is not doubled in the address."""
     provider.documents[DISCOVERY]["issuer"] = f"{provider.issuer}/"
-    assert await open_keys(f"{provider.issuer}/").find(provider.key.kid)
+    assert await open_keys(f"{provider.issuer}/").find(provider.key.kid, "ES256")
     assert await get_retry_after_s(open_keys(provider.issuer), provider.key.kid)
 
 

@@ -32,7 +32,15 @@ const provider = new Provider(`http://127.0.0.1:${port}`, {
     },
   ],
   jwks: {
-    keys: [privateJwk('rsa', { modulusLength: 2048 }, 'RS256'), privateJwk('ec', { namedCurve: 'P-256' }, 'ES256')],
+    keys: [
+      privateJwk('rsa', { modulusLength: 2048 }, 'RS256'),
+      privateJwk('ec', { namedCurve: 'P-256' }, 'ES256'),
+      privateJwk('rsa', { modulusLength: 2048 }, 'PS256'),
+      privateJwk('ed25519', {}, 'EdDSA'),
+    ],
+  },
+  enabledJWA: {
+    idTokenSigningAlgValues: ['RS256', 'ES256', 'PS256', 'EdDSA'],
   },
   cookies: { keys: ['loopback only'] },
   pkce: { required: () => false },

@@ -57,7 +57,8 @@ async def trust(openid: OpenIDProvider, clock: Clock) -> AsyncIterator[Trust]:
 
         def make(**changes: Any) -> ExternalIssuers:
             rules = {"issuer": openid.issuer, "audience": "urn:atalaya", "scopes": {"land:read": Scope.PREDICT}}
-            opened.append(ExternalIssuers([ExternalIssuer(**{**rules, **changes})], client, clock, clock))
+            issuer = ExternalIssuer(**{**rules, **changes})
+            opened.append(ExternalIssuers([issuer], client, lambda _: False, clock, clock))
             return opened[-1]
 
         yield make
@@ -114,6 +115,14 @@ async def test_another_audience_algorithm_or_issuer_is_rejected(openid: OpenIDPr
     await assert_rejected(trust(audience="urn:other"), token)
     await assert_rejected(trust(algorithms=("ES256",)), token)
     await assert_rejected(trust(issuer="http://127.0.0.1:1"), token)
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "ES256", "PS256", "EdDSA"])
+async def test_the_providers_algorithms_are_accepted(openid: OpenIDProvider, trust: Trust, algorithm: str) -> None:
+    """A token that the provider signs with a configured algorithm is accepted, and with another one it is not."""
+    token = openid.service_token(f"urn:atalaya?alg={algorithm}")
+    assert (await trust(algorithms=(algorithm,)).verify(token)).principal.scopes == {Scope.PREDICT}
+    await assert_rejected(trust(algorithms=("ES384",)), token)
 
 
 async def test_a_token_expires(openid: OpenIDProvider, trust: Trust, clock: Clock) -> None:

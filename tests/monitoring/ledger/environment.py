@@ -49,6 +49,7 @@ class LedgerEnvironment:
     spools: list[FaultySpool] = field(default_factory=list)
     commits: list[object] = field(default_factory=list)
     durable: int = 0
+    checkpoint_failures: int = 0
 
     @property
     def store(self) -> FaultyStore:
@@ -76,7 +77,7 @@ class LedgerEnvironment:
         self.stores.append(store_type(engine, Signer(self.key)))
         charge_recorder = QuotaChargeRecorder(UsageMeter(self.engine))
         journal = Journal(self.store, charge_recorder, folder or self.spool_folder(), enabled=enabled)
-        async with Ledger(journal, self._record_state, self._count_entries, clock) as ledger:
+        async with Ledger(journal, self._record_state, self._count_entries, clock, self._count_failure) as ledger:
             yield ledger
 
     def _open_spool(self, path: Path, limit_bytes: int) -> Spool:
@@ -88,6 +89,9 @@ class LedgerEnvironment:
 
     def _count_entries(self, entries: int) -> None:
         self.durable += entries
+
+    def _count_failure(self) -> None:
+        self.checkpoint_failures += 1
 
     async def execute(self, statement: str) -> None:
         async with writing(self.engine) as connection:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from monitoring.errors import LedgerUnavailable
 from monitoring.ledger.spool.queue import Spool, SpoolFull
-from monitoring.ledger.store import LedgerStore
+from monitoring.ledger.writing.store import LedgerStore
 
 # While this trigger exists SQLite deletes no text, as on a full disk.
 REFUSE_DELETION = "TRIGGER stuck BEFORE DELETE ON waiting BEGIN SELECT RAISE(ABORT, 'disk full'); END"

@@ -16,9 +16,9 @@ from monitoring.chains.timestamps import format_timestamp
 from monitoring.ledger.chain import Chain
 from monitoring.ledger.entries import EntryDraft
 from monitoring.ledger.records import read_records
-from monitoring.ledger.store import LedgerStore
 from monitoring.ledger.verification.report import LedgerReport
 from monitoring.ledger.verification.stream import verify
+from monitoring.ledger.writing.store import LedgerStore
 from storage.engine import open_blocking_engine
 from storage.transactions import WRITING
 

@@ -203,3 +203,17 @@ async def test_refusals_wait_for_the_database(environment: LedgerEnvironment) ->
     for document in await environment.read_documents():
         counts[document["code"]] += document["count"]
     assert counts["corrupt_image"] == 2
+
+
+async def test_failed_checkpoints_are_counted_and_tried_again(
+    environment: LedgerEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint that cannot be written, for whatever reason, is counted, and the next ones are attempted."""
+    monkeypatch.setattr("monitoring.ledger.ledger.CHECKPOINT_INTERVAL_S", 0.01)
+    async with environment.ledger() as ledger:
+        await environment.execute("ALTER TABLE ledger_checkpoints RENAME TO hidden")
+        await wait_until(lambda: environment.checkpoint_failures > 1)
+        await environment.execute("ALTER TABLE hidden RENAME TO ledger_checkpoints")
+        await ledger.record(build_facts(), None)
+    async with reading(environment.engine) as connection:
+        assert (await connection.execute(select(ledger_heads.c.claimed))).scalar_one() == 1

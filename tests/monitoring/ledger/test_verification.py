@@ -18,8 +18,8 @@ from monitoring.chains.timestamps import format_timestamp
 from monitoring.ledger.chain import Chain
 from monitoring.ledger.entries import Checkpoint, EntryDraft, Head, Stump
 from monitoring.ledger.records import EntryRecord, Record, read_records
-from monitoring.ledger.store import LedgerStore
 from monitoring.ledger.tables import metadata
+from monitoring.ledger.writing.store import LedgerStore
 
 Verify = Callable[..., Any]
 Records = Sequence[Record]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -73,6 +74,35 @@ def test_required_claims_audience_and_type_are_checked(call: Call, provider: Ide
         assert_rejected(call(provider.token(**claims)))
     for typ in ("rt+jwt", "logout+jwt", "", None):
         assert_rejected(call(provider.token(header={"typ": typ})))
+
+
+def test_unusual_claims_are_client_errors(call: Call, provider: IdentityProvider) -> None:
+    """T2: half characters, NUL and control characters in any claim are a 401 or ignored, and never a 500."""
+    claims = ("name", "sub", "jti", "scope", "client_id", "azp", "email", "groups")
+    for claim in claims:
+        half: dict[str, Any] = {claim: "a\ud800"}
+        control: dict[str, Any] = {claim: "a\0\x1b"}
+        assert_rejected(call(provider.token(**half)))
+        accepted = call(provider.token(**control))
+        assert accepted.status_code == (401 if claim == "sub" else 200), claim
+    assert call(provider.token(name="a\0b")).json()["name"] == "ada"
+
+
+def test_times_types_and_key_ids_may_vary(call: Call, provider: IdentityProvider) -> None:
+    """T2: fractional times, types in any case and a missing key id are accepted, as the RFCs allow."""
+    now = time.time()
+    assert call(provider.token(iat=now - 0.5, nbf=now - 0.5, exp=now + 60.5)).status_code == 200
+    for typ in ("AT+JWT", "Application/at+jwt", "jwt"):
+        assert call(provider.token(header={"typ": typ})).status_code == 200
+    assert call(provider.token(header={"kid": ...})).status_code == 200
+    assert_rejected(call(provider.token(OTHER, {"kid": ...})))
+
+
+def test_a_wrong_final_slash_is_explained(call: Call, provider: IdentityProvider) -> None:
+    """T2: a token whose issuer ends with another slash than the configured one is rejected with that reason."""
+    refused = call(provider.token(iss=f"{provider.issuer}/"))
+    assert_rejected(refused)
+    assert "final slash" in refused.json()["detail"]
 
 
 def test_unknown_key_ids_cause_one_fetch(call: Call, provider: IdentityProvider) -> None:

@@ -10,22 +10,17 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-import structlog
-from sqlalchemy import Connection, Engine, Row, bindparam, func, insert, select, text, update
+from sqlalchemy import Connection, Engine, bindparam, func, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from monitoring.chains.anchors import GENESIS
-from monitoring.chains.signing import Signer, Verifier
-from monitoring.chains.timestamps import format_timestamp
+from monitoring.chains.signing import Signer
 from monitoring.errors import LedgerUnavailable
 from monitoring.ledger.chain import Chain
-from monitoring.ledger.entries import Checkpoint, Claim, EntryWithPayload, Head, LedgerEntry, Payload, format_claims
-from monitoring.ledger.records import read_head
-from monitoring.ledger.tables import ledger_checkpoints, ledger_entries, ledger_heads, ledger_payloads
+from monitoring.ledger.entries import Claim, EntryWithPayload, Head
+from monitoring.ledger.tables import ledger_entries, ledger_heads, ledger_payloads, to_row
 from monitoring.ledger.transactions import ledger_errors
-
-_CHECKPOINT_LOCK = 0x6C656467  # PostgreSQL's advisory lock; any number that all our processes share
-_NEVER_CLAIMED = -1
+from monitoring.ledger.writing.checkpoints import NEVER_CLAIMED, CheckpointResult, CheckpointWriter, read_newest
 
 # Built once: every batch executes them, and SQLAlchemy finds their compiled forms faster.
 _INSERT_ENTRIES, _INSERT_PAYLOADS = insert(ledger_entries), insert(ledger_payloads)
@@ -39,8 +34,6 @@ _MOVE_HEAD = (
     .values({name: bindparam(name) for name in Head.__slots__})
 )
 
-log = structlog.get_logger("atalaya.ledger")
-
 
 class ChainConflict(Exception):
     """The chain in the database does not end where this process left it."""
@@ -49,19 +42,23 @@ class ChainConflict(Exception):
 class LedgerStore:
     """One connection, used by one thread at a time; `engine` opens transactions that write.
 
+    `on_contradiction` is called for every row that contradicts what this process wrote or what is signed.
     Every method raises LedgerUnavailable while the database is unavailable, and rolls its transaction back.
     """
 
     def __init__(
-        self, engine: Engine, signer: Signer, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        engine: Engine,
+        signer: Signer,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        on_contradiction: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine = engine
         self._signer = signer
-        self._clock = clock
         self._connection: Connection | None = None
         self._checkpoint = 0
-        self._verifier = Verifier([signer.public_key])
-        self._foreign_writers: set[str] = set()
+        self._checkpoints = CheckpointWriter(signer, clock, on_contradiction)
+        self._written: list[Claim] = []  # by the open transaction
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -73,11 +70,13 @@ class LedgerStore:
             with ledger_errors():
                 if self._connection is None:
                     self._connection = self._engine.connect()
+                self._written = []
                 try:
                     with self._connection.begin():
                         yield self._connection
                 except IntegrityError as error:
                     raise ChainConflict from error
+                self._checkpoints.own |= {claim.writer: claim for claim in self._written}
         except LedgerUnavailable:
             self._disconnect()
             raise
@@ -85,11 +84,13 @@ class LedgerStore:
     def open_chain(self, writer: str) -> str:
         """Add a writer, and a checkpoint that names it; return the greatest entry id so far, or ""."""
         with self.transaction() as connection:
-            head = self._sign_head(Head(writer, 0, GENESIS, self._checkpoint))
-            connection.execute(insert(ledger_heads), {**_to_row(head), "claimed": _NEVER_CLAIMED})
-            newest, checkpoint = self._add_checkpoint(connection)
+            newest, start = read_newest(connection), Claim(writer, 0, GENESIS)
+            head = self._sign_head(Head(writer, start.seq, start.hash, newest.number if newest else 0))
+            connection.execute(insert(ledger_heads), {**to_row(head), "claimed": NEVER_CLAIMED})
+            self._written.append(start)
+            result = self._checkpoints.add(connection, start)
             greatest: str | None = connection.execute(select(func.max(ledger_entries.c.id))).scalar_one()
-        self._note_checkpoint(newest, checkpoint)
+        self._confirm(result)
         return greatest or ""
 
     def append(self, connection: Connection, linked: Sequence[EntryWithPayload], chain: Chain) -> None:
@@ -97,12 +98,13 @@ class LedgerStore:
         if not linked:
             return
         last = linked[-1].entry
-        head = _to_row(self._sign_head(Head(last.writer, last.seq, last.hash, self._checkpoint)))
+        head = to_row(self._sign_head(Head(last.writer, last.seq, last.hash, self._checkpoint)))
         old_end = {"old_writer": chain.writer, "old_seq": chain.seq, "old_hash": chain.hash}
         if connection.execute(_MOVE_HEAD, {**head, **old_end}).rowcount != 1:
             raise ChainConflict
-        connection.execute(_INSERT_ENTRIES, [_to_row(item.entry) for item in linked])
+        connection.execute(_INSERT_ENTRIES, [to_row(item.entry) for item in linked])
         connection.execute(_INSERT_PAYLOADS, [_to_payload_row(item) for item in linked])
+        self._written.append(Claim(last.writer, last.seq, last.hash))
 
     def find_undelivered(
         self, connection: Connection, linked: Sequence[EntryWithPayload]
@@ -136,8 +138,8 @@ class LedgerStore:
     def write_checkpoint(self) -> None:
         """Sign where all chains end that have grown since the last checkpoint."""
         with self.transaction() as connection:
-            newest, checkpoint = self._add_checkpoint(connection)
-        self._note_checkpoint(newest, checkpoint)
+            result = self._checkpoints.add(connection)
+        self._confirm(result)
 
     def check_writable(self, writer: str) -> None:
         """Write to the database without changing anything."""
@@ -163,49 +165,10 @@ class LedgerStore:
         self._disconnect()
         self._engine.dispose()
 
-    def _add_checkpoint(self, connection: Connection) -> tuple[int, Checkpoint | None]:
-        """Add a checkpoint unless no chain has grown; return the newest one's number, and the one that was added."""
-        if connection.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CHECKPOINT_LOCK})
-        newest = select(ledger_checkpoints).order_by(ledger_checkpoints.c.number.desc()).limit(1)
-        last = connection.execute(newest).one_or_none()
-        rows = connection.execute(select(ledger_heads).where(ledger_heads.c.seq > ledger_heads.c.claimed)).all()
-        grown = [row for row in rows if self._has_own_signature(row)]
-        if not grown:
-            return last.number if last else 0, None
-        checkpoint = self._build_checkpoint(last, grown)
-        connection.execute(insert(ledger_checkpoints), _to_row(checkpoint))
-        for row in grown:
-            head = ledger_heads.c.writer == row.writer
-            connection.execute(update(ledger_heads).where(head).values(claimed=row.seq))
-        return checkpoint.number, checkpoint
-
-    def _has_own_signature(self, row: Row[Any]) -> bool:
-        """Whether this key has signed the head: a checkpoint must not vouch for a head that it has not signed."""
-        head = read_head(row)
-        if self._verifier.is_valid(head.statement(), head.key, head.signature):
-            return True
-        if row.writer not in self._foreign_writers:
-            self._foreign_writers.add(row.writer)
-            log.error("ledger_head_not_ours", writer=row.writer, policy="no checkpoint names it")
-        return False
-
-    def _build_checkpoint(self, last: Row[Any] | None, grown: Sequence[Row[Any]]) -> Checkpoint:
-        number, previous = (last.number + 1, last.hash) if last else (1, GENESIS)
-        heads = format_claims([Claim(row.writer, row.seq, row.hash) for row in grown])
-        now = format_timestamp(self._clock())
-        checkpoint = Checkpoint(number, now, heads, previous, "", self._signer.key_id, "")
-        signature = self._signer.sign(checkpoint.statement())
-        return replace(checkpoint, hash=checkpoint.compute_hash(), signature=signature)
-
-    def _note_checkpoint(self, newest: int, checkpoint: Checkpoint | None) -> None:
-        """Let later heads name the newest checkpoint, and log a new one: logs kept elsewhere contain anchors.
-
-        Must be called once the checkpoint is durable.
-        """
-        self._checkpoint = newest
-        if checkpoint is not None:
-            log.info("ledger_checkpoint", number=checkpoint.number, hash=checkpoint.hash)
+    def _confirm(self, result: CheckpointResult) -> None:
+        """Let later heads name the newest checkpoint, once it is durable."""
+        self._checkpoint = result.newest
+        self._checkpoints.confirm(result)
 
     def _sign_head(self, head: Head) -> Head:
         return replace(head, key=self._signer.key_id, signature=self._signer.sign(head.statement()))
@@ -220,12 +183,7 @@ class LedgerStore:
 
 def _to_payload_row(linked: EntryWithPayload) -> dict[str, Any]:
     entry = linked.entry
-    return {"writer": entry.writer, "seq": entry.seq, "id": entry.id, **_to_row(linked.payload)}
-
-
-def _to_row(record: LedgerEntry | Payload | Head | Checkpoint) -> dict[str, Any]:
-    """Return the columns without copying their values, as `dataclasses.asdict` would."""
-    return {name: getattr(record, name) for name in record.__slots__}
+    return {"writer": entry.writer, "seq": entry.seq, "id": entry.id, **to_row(linked.payload)}
 
 
 def _get_descriptor(connection: Connection) -> int:

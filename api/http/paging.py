@@ -1,0 +1,29 @@
+"""Lists in pages: the parameters `limit` and `cursor`, and the link to the next page (RFC 8288)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, TypeVar
+from urllib.parse import urlencode
+
+from fastapi import Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+MAX_PAGE = 1000
+
+PageLimit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="entries in a page")]
+
+T = TypeVar("T")
+
+
+def cut_page(request: Request, response: Response, listed: Sequence[T], limit: int, cursor_of: str) -> Sequence[T]:
+    """Return the first `limit` entries; if there are more, the response's `Link` leads to the page that follows.
+
+    `cursor_of` names the attribute of the last entry that the next page begins after.
+    """
+    page = listed[:limit]
+    if len(listed) > limit:
+        query = {**request.query_params, "limit": limit, "cursor": getattr(page[-1], cursor_of)}
+        response.headers["Link"] = f'<{request.url.path}?{urlencode(query)}>; rel="next"'
+    return page

@@ -1,0 +1,78 @@
+"""Users of external issuers whom an administrator has barred from this gateway, whatever tokens they have."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, delete, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from auth.changes import announce
+from auth.errors import SubjectNotBarred
+from auth.tables import barred_subjects, changes
+from storage.engine import dialect_insert
+from storage.transactions import reading, writing
+
+# Every process knows the barred subjects from the feed of changes, which keeps a change until it expires.
+_FOR_EVER = datetime(9999, 1, 1, tzinfo=UTC)
+# A process that cannot read the feed for this long keeps rejecting the subject until it restarts.
+_ANNOUNCED = timedelta(days=30)
+
+
+@dataclass(frozen=True, slots=True)
+class BarredSubject:
+    """A user by the claims `iss` and `sub` of the tokens, and since when the user is barred (UTC)."""
+
+    issuer: str
+    subject: str
+    barred_at: datetime
+
+
+class BarredSubjects:
+    """Every method raises DatabaseUnavailable."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def bar(self, issuer: str, subject: str) -> BarredSubject:
+        """Bar a user; every process rejects the user's tokens within a second. Repeated calls keep the first time."""
+        values = {"issuer": issuer, "subject": subject, "barred_at": datetime.now(UTC)}
+        async with writing(self._engine) as connection:
+            insert = dialect_insert(barred_subjects, connection.dialect).values(**values).on_conflict_do_nothing()
+            if (await connection.execute(insert)).rowcount:
+                await announce(connection, subject_target(issuer, subject), revoked=True, expires_at=_FOR_EVER)
+            return _barred((await connection.execute(select(barred_subjects).where(*_match(issuer, subject)))).one())
+
+    async def unbar(self, issuer: str, subject: str) -> None:
+        """Let a barred user in again. Raises SubjectNotBarred."""
+        target = subject_target(issuer, subject)
+        async with writing(self._engine) as connection:
+            removed = await connection.execute(delete(barred_subjects).where(*_match(issuer, subject)))
+            if removed.rowcount == 0:
+                raise SubjectNotBarred("This user is not barred. `atalaya users barred` lists who is.")
+            await connection.execute(delete(changes).where(changes.c.target == target))
+            await announce(connection, target, revoked=False, expires_at=datetime.now(UTC) + _ANNOUNCED)
+
+    async def list(self) -> Sequence[BarredSubject]:
+        """Return the barred users, by issuer and subject."""
+        statement = select(barred_subjects).order_by(barred_subjects.c.issuer, barred_subjects.c.subject)
+        async with reading(self._engine) as connection:
+            rows = (await connection.execute(statement)).all()
+        return [_barred(row) for row in rows]
+
+
+def subject_target(issuer: str, subject: str) -> str:
+    """Return the target of changes that concern a user of an external issuer: a digest, because ids can be long."""
+    return f"subject:{hashlib.sha256(f'{issuer}|{subject}'.encode()).hexdigest()}"
+
+
+def _barred(row: Row[Any]) -> BarredSubject:
+    return BarredSubject(row.issuer, row.subject, row.barred_at)
+
+
+def _match(issuer: str, subject: str) -> tuple[ColumnElement[bool], ...]:
+    return barred_subjects.c.issuer == issuer, barred_subjects.c.subject == subject

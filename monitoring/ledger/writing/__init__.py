@@ -1,0 +1,1 @@
+"""Writing the ledger: entries with signed heads, and the checkpoints that name the heads."""

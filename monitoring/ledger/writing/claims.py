@@ -1,0 +1,98 @@
+"""What signed checkpoints have named, as far as this process has read them; nothing unsigned is trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, select
+
+from monitoring.chains.anchors import Anchor
+from monitoring.chains.signing import Verifier
+from monitoring.ledger.entries import CHECKPOINTS, Checkpoint, Claim, Stump, parse_claims
+from monitoring.ledger.records import read_checkpoint_page
+from monitoring.ledger.tables import ledger_checkpoints, ledger_stumps
+
+WINDOW = 256
+"""How many checkpoints a process reads back. A head names the checkpoint that its writer knew, and one of the next few
+checkpoints names the head: every process writes one a minute."""
+
+_PAGE = 256
+
+
+class SignedClaims:
+    """Follows the chain of checkpoints and remembers the last entry of each writer that a checkpoint of this key names.
+
+    Checkpoints of other keys name only heads that those keys have signed, and are passed over.
+    """
+
+    def __init__(self, verifier: Verifier) -> None:
+        self._verifier = verifier
+        self._last: Anchor | None = None
+        self._named: dict[str, int] = {}
+        self.start = 0  # all checkpoints with higher numbers were read
+
+    def follow(self, connection: Connection, newest: Row[Any] | None) -> bool:
+        """Read the checkpoints that are new since the last call; `newest` is the row with the highest number.
+
+        Returns whether the last checkpoint that was read is still there. If it is not, starts again.
+        """
+        consistent = self._last is None or self._is_kept(connection, self._last)
+        if not consistent or self._last is None:
+            self._named = {}
+            self.start = max(newest.number - WINDOW, 0) if newest else 0
+            self._last = None
+        after = self._last.number if self._last else self.start
+        while page := read_checkpoint_page(connection, after, _PAGE):
+            for checkpoint in page:
+                self._pass(checkpoint)
+            after = page[-1].number
+        return consistent
+
+    def note(self, checkpoint: Checkpoint) -> None:
+        """Remember a checkpoint that this process wrote, once it is durable."""
+        if self._last is not None and checkpoint.number <= self._last.number:
+            return
+        self._pass(checkpoint)
+
+    def find(self, writer: str) -> int | None:
+        """Return the last entry of the writer that a checkpoint names, as far as the checkpoints were read."""
+        return self._named.get(writer)
+
+    def search(self, connection: Connection, writer: str, after: int) -> int | None:
+        """Look for the writer in the WINDOW checkpoints after number `after`, and remember what they name."""
+        for checkpoint in read_checkpoint_page(connection, after, WINDOW):
+            for claim in self._read_claims(checkpoint):
+                if claim.writer == writer:
+                    self._remember(claim)
+        return self._named.get(writer)
+
+    def is_pruned(self, connection: Connection, writer: str, seq: int) -> bool:
+        """Whether a stump of this key says that the writer's chain was pruned up to that number or further."""
+        row = connection.execute(select(ledger_stumps).where(ledger_stumps.c.writer == writer)).one_or_none()
+        if row is None or not isinstance(row.seq, int) or row.seq < seq:
+            return False
+        statement = Stump(row.writer, row.seq, row.hash, row.at).statement()
+        return self._verifier.is_valid(statement, row.key, row.signature)
+
+    def _is_kept(self, connection: Connection, last: Anchor) -> bool:
+        stored = select(ledger_checkpoints.c.hash).where(ledger_checkpoints.c.number == last.number)
+        digest = connection.execute(stored).scalar_one_or_none()
+        return digest == last.hash or (digest is None and self.is_pruned(connection, CHECKPOINTS, last.number))
+
+    def _pass(self, checkpoint: Checkpoint) -> None:
+        self._last = Anchor(checkpoint.number, checkpoint.hash)
+        for claim in self._read_claims(checkpoint):
+            self._remember(claim)
+
+    def _remember(self, claim: Claim) -> None:
+        self._named[claim.writer] = max(claim.seq, self._named.get(claim.writer, 0))
+
+    def _read_claims(self, checkpoint: Checkpoint) -> Sequence[Claim]:
+        """Return the claims of a checkpoint that this key has signed, and none of any other."""
+        try:
+            if self._verifier.is_valid(checkpoint.statement(), checkpoint.key, checkpoint.signature):
+                return parse_claims(checkpoint.heads)
+        except (TypeError, ValueError):  # SQLite stores values of any type in any column
+            pass
+        return ()

@@ -1,0 +1,209 @@
+"""No request reads a whole table: the plans of all queries, on tables with many rows, use indexes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from sqlalchemy import Column, Connection, Integer, String, Table, cast, event, insert, literal, select, text
+from sqlalchemy.engine import Engine
+from starlette.testclient import TestClient
+
+from api.app import create_app
+from api.settings import Settings
+from auth.login.upkeep import remove_expired
+from auth.principal import Role
+from auth.tables import metadata as auth_tables
+from auth.tokens.jws import generate_signing_key
+from monitoring.audit.tables import metadata as audit_tables
+from monitoring.chains.signing import new_private_key
+from monitoring.ledger.tables import metadata as ledger_tables
+from storage.engine import open_blocking_engine, open_engine
+from storage.transactions import WRITING
+from tests.support.gateway import PASSWORD, create_database
+from tests.support.paths import FOREST
+
+ROWS = 20_000
+FUTURE = datetime(2100, 1, 1, tzinfo=UTC)
+# These have a row for each process or key, or one row alone.
+SMALL = {"change_counter", "upkeep", "audit_head", "ledger_heads", "ledger_stumps", "ledger_checkpoints"}
+TABLES = [
+    table
+    for metadata in (auth_tables, audit_tables, ledger_tables)
+    for table in metadata.sorted_tables
+    if table.name not in SMALL
+]
+LARGE = {table.name for table in TABLES}
+VALUES = {
+    "role": "client",
+    "scopes": "predict",
+    "addresses": "",
+    "month": "2026-01",
+    "at": "2020-01-01T00:00:00.000000Z",
+}
+
+
+def fill(connection: Connection, table: Table) -> None:
+    """Insert ROWS rows with different keys, which all expire in the future."""
+    numbers = select(literal(1).label("number")).cte("numbers", recursive=True)
+    numbers = numbers.union_all(select(numbers.c.number + 1).where(numbers.c.number < ROWS))
+
+    def make_value(column: Column[Any]) -> Any:
+        if isinstance(column.type, String):
+            digits = cast(numbers.c.number + 10_000_000, String)
+            prefix = "00000000-0000-0000-0000-0000" if (column.type.length or 36) >= 36 else ""
+            return literal(VALUES.get(column.name)) if column.name in VALUES else literal(prefix).concat(digits)
+        return literal(FUTURE, column.type) if not isinstance(column.type, Integer) else -numbers.c.number
+
+    columns = [column for column in table.columns if not column.nullable]
+    connection.execute(insert(table).from_select(columns, select(*map(make_value, columns))))
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str) -> Settings:
+    """A gateway on a database of each kind with many rows."""
+    create_database(database_url, root=Role.ADMIN, ana=Role.CLIENT)
+    engine = open_blocking_engine(database_url, 60).execution_options(**WRITING)
+    with engine.begin() as connection:
+        for table in TABLES:
+            fill(connection, table)
+        connection.execute(text("ANALYZE"))
+    engine.dispose()
+    return Settings(
+        database_url=database_url,
+        allowed_hosts=("testserver",),
+        auth={"signing_key": generate_signing_key("ES256")},
+        model={"url": "stub://", "workers": 1},
+        ledger={"signing_key": new_private_key(), "spool_folder": tmp_path / "spool"},
+    )
+
+
+@contextmanager
+def recorded_statements() -> Iterator[dict[str, Any]]:
+    """The text of every statement that is executed in this process, with the parameters of its first execution."""
+    statements: dict[str, Any] = {}
+
+    def record(_connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, many: bool) -> None:
+        if statement.split(maxsplit=1)[0] in ("SELECT", "UPDATE", "DELETE", "WITH"):
+            statements.setdefault(statement, parameters[0] if many else parameters)
+
+    event.listen(Engine, "before_cursor_execute", record)
+    try:
+        yield statements
+    finally:
+        event.remove(Engine, "before_cursor_execute", record)
+
+
+AUDIT_FILTERS = (
+    "",
+    "event=token",
+    "outcome=refused",
+    "actor=ana",
+    "event=token&outcome=refused",
+    "since=2026-01-01T00:00:00Z",
+    "until=2019-01-01T00:00:00Z",
+    "cursor=5",
+)
+
+
+class Caller:
+    """Sends requests that must succeed."""
+
+    def __init__(self, client: TestClient, user: str) -> None:
+        self._client = client
+        self.headers: dict[str, str] = {}
+        form = {"grant_type": "password", "username": user, "password": PASSWORD}
+        self.tokens = self.send("POST", "/auth/token", data=form)
+        self.headers = {"Authorization": f"Bearer {self.tokens['access_token']}"}
+
+    def send(self, method: str, path: str, **options: Any) -> Any:
+        headers = {**self.headers, **options.pop("headers", {})}
+        response = self._client.request(method, path, headers=headers, **options)
+        assert response.is_success, response.text
+        return response.json() if response.content else None
+
+
+def send_every_kind_of_request(client: TestClient) -> None:
+    """Send requests to all routes that query the database, as a client and as an administrator."""
+    client.post("/auth/token", data={"grant_type": "password", "username": "ana", "password": "wrong"})
+    ana, root = Caller(client, "ana"), Caller(client, "root")
+    refresh = {"grant_type": "refresh_token", "refresh_token": ana.tokens["refresh_token"]}
+    refreshed = ana.send("POST", "/auth/token", data=refresh)
+    ana.send("POST", "/auth/introspect", data={"token": refreshed["refresh_token"]})
+    image, jpeg = FOREST.read_bytes(), {"Content-Type": "image/jpeg"}
+    predicted = ana.send("POST", "/v1/predictions", content=image, headers=jpeg)
+    key = ana.send("POST", "/v1/keys", json={"name": "field", "scopes": ["predict"]})
+    assert client.post("/v1/predictions", content=image, headers={**jpeg, "X-API-Key": key["key"]}).is_success
+    for query in ("limit=200", f"cursor={predicted['id']}"):
+        ana.send("GET", f"/v1/predictions?{query}")
+    for path in (f"/v1/predictions/{predicted['id']}", "/v1/keys", f"/v1/keys?cursor={key['id']}", "/v1/usage"):
+        ana.send("GET", path)
+    ana.send("POST", f"/v1/keys/{key['id']}/rotate")
+    ana.send("DELETE", f"/v1/keys/{key['id']}?cascade=true")
+    user = ana.send("GET", "/v1/me")["subject"]
+    for path in ("users", "users?cursor=m", f"users/{user}", f"keys?user={user}", f"usage?user={user}"):
+        root.send("GET", f"/v1/{path}")
+    for query in AUDIT_FILTERS:
+        root.send("GET", f"/v1/audit?{query}")
+    ana.send("POST", "/auth/revoke", data={"token": refreshed["refresh_token"]})
+    root.send("PATCH", f"/v1/users/{user}", json={"role": "operator"})
+
+
+def find_table_scans(connection: Connection, statement: str, parameters: Any) -> list[str]:
+    """The lines of the plan that read a large table, or a whole index of it, row by row."""
+    if connection.dialect.name == "sqlite":
+        rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
+        return [row[-1] for row in rows if (scan := re.match(r"SCAN (\w+)", row[-1])) and scan[1] in LARGE]
+    lines = [row[0] for row in connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)]
+    scans = []
+    for line, properties in zip(lines, [*lines[1:], ""], strict=True):
+        scan = re.search(r"(Seq|Index|Index Only) Scan.* on (\w+)", line)
+        if scan and scan[2] in LARGE and "Index Cond" not in properties:
+            scans.append(line)
+    return scans
+
+
+def reads_one_page(statement: str) -> bool:
+    """Whether the rows are read in the order of an index until the page is full, without skipping any.
+
+    The times of the audit log follow its order but for seconds: of a filter by time, all rows in between match.
+    """
+    conditions = statement.partition("WHERE")[2].partition("ORDER BY")[0]
+    return "LIMIT" in statement and (not conditions or "audit_events.at" in conditions)
+
+
+def test_no_request_reads_a_whole_table(settings: Settings) -> None:
+    """On tables with many rows every query of every route finds its rows by an index, or reads one page in order."""
+    app = create_app(settings, registry=CollectorRegistry())
+    with recorded_statements() as statements, TestClient(app) as client:
+        send_every_kind_of_request(client)
+    assert len(statements) > 30
+    engine = open_blocking_engine(settings.database_url.get_secret_value(), 60)
+    with engine.connect() as connection:
+        scans = {
+            statement: lines
+            for statement, parameters in statements.items()
+            if not reads_one_page(statement) and (lines := find_table_scans(connection, statement, parameters))
+        }
+    engine.dispose()
+    assert scans == {}
+
+
+async def test_removing_expired_rows_reads_no_whole_table(settings: Settings) -> None:
+    """The upkeep finds expired rows by indexes, however many rows have not expired."""
+    engine = open_engine(settings.database_url.get_secret_value())
+    with recorded_statements() as statements:
+        await remove_expired(engine, datetime.now(UTC))
+    await engine.dispose()
+    blocking = open_blocking_engine(settings.database_url.get_secret_value(), 60)
+    with blocking.connect() as connection:
+        scans = {text: find_table_scans(connection, text, parameters) for text, parameters in statements.items()}
+    blocking.dispose()
+    assert len(scans) == 5
+    assert not any(scans.values()), scans

@@ -1,0 +1,103 @@
+"""Threat T46: users of external issuers whose access must end at once, on a gateway with several workers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.support.gateway import TIMEOUT_S, Gateway, running_gateway
+from tests.support.identity_provider import IdentityProvider
+from tests.support.polling import wait_until
+
+WORKERS = 2
+# The gateway promises one second, of which a slow and busy machine may need some more.
+BARRED_WITHIN_S = 5.0
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[IdentityProvider]:
+    provider = IdentityProvider()
+    yield provider
+    provider.stop()
+
+
+@pytest.fixture(scope="module")
+def trusting(provider: IdentityProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway whose workers trust the provider."""
+    issuer = {"issuer": provider.issuer, "audience": "atalaya", "scopes": {"land:read": "predict"}}
+    settings = {"AUTH__ISSUERS": json.dumps([issuer]), "MODEL__URL": "stub://", "WEB_CONCURRENCY": str(WORKERS)}
+    with running_gateway(tmp_path_factory.mktemp("barred"), **settings) as gateway:
+        yield gateway
+
+
+def ask_workers(gateway: Gateway, token: str) -> set[tuple[int, str]]:
+    """Status and code of many requests, each on a connection of its own, which the workers share."""
+    responses = [gateway.get("/v1/me", headers={"Authorization": f"Bearer {token}"}) for _ in range(8 * WORKERS)]
+    return {(response.status_code, response.json().get("code", "")) for response in responses}
+
+
+def test_a_barred_user_is_rejected_by_every_worker(trusting: Gateway, provider: IdentityProvider) -> None:
+    """T46: soon after `users bar` no worker accepts the user's cached token or a new one, until `users unbar`."""
+    token = provider.token(sub="ada")
+    assert ask_workers(trusting, token) == {(200, "")}
+    barred = trusting.run("users", "bar", provider.issuer, "ada")
+    assert barred.returncode == 0, barred.stderr
+    expected = {(403, "subject_barred")}
+    wait_until(lambda: ask_workers(trusting, token) == expected, within_s=BARRED_WITHIN_S)
+    assert ask_workers(trusting, provider.token(sub="ada", jti="new")) == expected
+    assert ask_workers(trusting, provider.token(sub="grace")) == {(200, "")}
+    assert trusting.run("users", "unbar", provider.issuer, "ada").returncode == 0
+    wait_until(lambda: ask_workers(trusting, token) == {(200, "")}, within_s=BARRED_WITHIN_S)
+
+
+def test_a_bar_survives_a_restart(trusting: Gateway, provider: IdentityProvider) -> None:
+    """T46: a gateway that starts later knows who is barred, and `users barred` lists them."""
+    assert trusting.run("users", "bar", provider.issuer, "leaver").returncode == 0
+    trusting.stop()
+    trusting.start()
+    assert ask_workers(trusting, provider.token(sub="leaver")) == {(403, "subject_barred")}
+    listed = json.loads(trusting.run("users", "barred", "--json").stdout)
+    assert (provider.issuer, "leaver") in [(each["issuer"], each["subject"]) for each in listed]
+    assert "leaver" in trusting.run("users", "barred").stdout
+
+
+def test_bars_and_refusals_are_in_the_audit_log(trusting: Gateway, provider: IdentityProvider) -> None:
+    """T46: the log names who barred whom, and the barred user's later attempts."""
+    assert trusting.run("users", "bar", provider.issuer, "mallory").returncode == 0
+    token = provider.token(sub="mallory")
+    wait_until(lambda: ask_workers(trusting, token) == {(403, "subject_barred")}, within_s=BARRED_WITHIN_S)
+    assert trusting.run("users", "unbar", provider.issuer, "mallory").returncode == 0
+    name = f"{provider.issuer}|mallory"
+    auditor = trusting.client("olga")
+
+    def read(event: str) -> list[dict[str, str]]:
+        entries: list[dict[str, str]] = auditor.get("/v1/audit", params={"event": event}).json()["entries"]
+        return entries
+
+    outcomes = [entry["outcome"] for entry in read("subject") if entry["target"] == f"subject:{name}"]
+    assert outcomes == ["unbarred", "barred"]
+    wait_until(lambda: any(entry["actor"] == name and entry["outcome"] == "forbidden" for entry in read("access")))
+
+
+def test_a_mistyped_issuer_bars_nobody(trusting: Gateway, provider: IdentityProvider) -> None:
+    """T46: an issuer that the settings do not list is a usage error, which names those that they list."""
+    refused = trusting.run("users", "bar", f"{provider.issuer}/", "ada")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert provider.issuer in refused.stderr
+    unknown = trusting.run("users", "unbar", provider.issuer, "nobody")
+    assert (unknown.returncode, unknown.stderr.count("\n")) == (1, 1)
+
+
+def test_a_barred_user_cannot_revoke_or_inspect_tokens(trusting: Gateway, provider: IdentityProvider) -> None:
+    """T46: the OAuth endpoints reject a barred user in their own form of errors."""
+    assert trusting.run("users", "bar", provider.issuer, "eve").returncode == 0
+    token = provider.token(sub="eve")
+    headers = {"Authorization": f"Bearer {token}"}
+    wait_until(lambda: ask_workers(trusting, token) == {(403, "subject_barred")}, within_s=BARRED_WITHIN_S)
+    with httpx.Client(base_url=trusting.base_url, headers=headers, timeout=TIMEOUT_S) as client:
+        for path in ("/auth/introspect", "/auth/revoke"):
+            refused = client.post(path, data={"token": "x"})
+            assert (refused.status_code, refused.json()["error"]) == (403, "access_denied")
