@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.commands.database import command_actor, run_with_engine
 from api.commands.options.anchors import parse_anchor
+from api.commands.options.confirmation import DryRun, Yes, confirm
 from api.commands.options.times import parse_time
 from api.commands.output import JsonFlag, print_json
 from api.errors import CommandFailed
@@ -88,14 +89,24 @@ def verify(
 
 
 @app.command("prune")
-def prune(as_json: JsonFlag = False) -> None:
+def prune(yes: Yes = False, dry_run: DryRun = False, as_json: JsonFlag = False) -> None:
     """Remove the entries older than MONITORING__AUDIT_KEEP_DAYS; the rest still verifies."""
     settings = load_settings()
-    removed = prune_audit_log(settings)
+    older = f"entries older than {settings.monitoring.audit_keep_days} days"
+    count = count_older_entries(settings)
+    if not dry_run:
+        confirm(f"Remove {count} {older} from the audit log permanently?", yes=yes, needed=count > 0)
+        count = prune_audit_log(settings)
     if as_json:
-        print_json({"removed": removed})
+        print_json({"would_remove" if dry_run else "removed": count})
     else:
-        typer.echo(f"{removed} entries older than {settings.monitoring.audit_keep_days} days removed.")
+        typer.echo(f"{count} {older} {'would be ' if dry_run else ''}removed.")
+
+
+def count_older_entries(settings: Settings) -> int:
+    """Return how many entries `prune_audit_log` would remove. Raises DatabaseUnavailable, AuditUnavailable."""
+    before = _find_limit(settings)
+    return run_with_engine(settings, lambda engine: AuditStore(engine).count_older(before))
 
 
 def prune_audit_log(settings: Settings) -> int:
@@ -103,8 +114,12 @@ def prune_audit_log(settings: Settings) -> int:
 
     Raises DatabaseUnavailable, AuditUnavailable.
     """
-    before = datetime.now(UTC) - timedelta(days=settings.monitoring.audit_keep_days)
+    before = _find_limit(settings)
     return run_with_engine(settings, lambda engine: AuditStore(engine).prune(before, command_actor()))
+
+
+def _find_limit(settings: Settings) -> datetime:
+    return datetime.now(UTC) - timedelta(days=settings.monitoring.audit_keep_days)
 
 
 def _read_entries(selected: AuditFilter) -> tuple[Sequence[AuditEntry], Mapping[str, str]]:

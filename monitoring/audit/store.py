@@ -100,6 +100,14 @@ class AuditStore:
                 await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
             return await verify_chain(connection, anchor)
 
+    async def count_older(self, before: datetime) -> int:
+        """Return how many entries `prune` would remove."""
+        async with _audit_errors(reading(self._engine, strict=True)) as connection:
+            head = (await connection.execute(select(audit_head).where(_HEAD))).one_or_none()
+            if head is None:
+                raise AuditUnavailable
+            return max(0, await _find_last_older(connection, head, before) - int(head.pruned_seq))
+
     async def prune(self, before: datetime, actor: str) -> int:
         """Remove the oldest entries, up to the first that is not older than `before`; return how many.
 
@@ -108,9 +116,7 @@ class AuditStore:
         columns = audit_events.c
         async with _audit_errors(writing(self._engine, strict=True)) as connection:
             head = await _lock_head(connection)
-            not_older = select(func.min(columns.seq)).where(columns.at >= format_timestamp(before))
-            first_kept = (await connection.execute(not_older)).scalar_one()
-            last = head.seq if first_kept is None else first_kept - 1
+            last = await _find_last_older(connection, head, before)
             if last <= head.pruned_seq:
                 return 0
             digest = (await connection.execute(select(columns.hash).where(columns.seq == last))).scalar_one()
@@ -119,6 +125,13 @@ class AuditStore:
             await _append(connection, [new_event(*PRUNED, actor=actor, detail=build_pruned_detail(last, digest))], head)
             removed: int = last - head.pruned_seq
             return removed
+
+
+async def _find_last_older(connection: AsyncConnection, head: Row[Any], before: datetime) -> int:
+    """Return the number of the last entry before the first one that is not older than `before`."""
+    not_older = select(func.min(audit_events.c.seq)).where(audit_events.c.at >= format_timestamp(before))
+    first_kept = (await connection.execute(not_older)).scalar_one()
+    return int(head.seq if first_kept is None else first_kept - 1)
 
 
 async def _lock_head(connection: AsyncConnection) -> Row[Any]:

@@ -138,6 +138,6 @@ def test_erasing_and_pruning_are_audited_and_the_ledger_still_verifies(gateway: 
     predict(gateway)
     assert "1 were erased." in gateway.run("ledger", "verify").stdout
     gateway.environment["LEDGER__KEEP_DAYS"] = "1"
-    assert json.loads(gateway.run("ledger", "prune", "--json").stdout) == {"removed": 0}
+    assert json.loads(gateway.run("ledger", "prune", "--yes", "--json").stdout) == {"removed": 0}
     audited = json.loads(gateway.run("audit", "--event", "ledger", "--json").stdout)
     assert [entry["outcome"] for entry in audited] == ["erased", "pruned"]

@@ -8,8 +8,12 @@ from contextlib import contextmanager
 from sqlalchemy import Connection
 
 from api.commands.database import check_database_exists, run_with_engine
+from api.errors import CommandFailed
 from api.settings import Settings
 from auth.accounts.store import UserStore
+from auth.errors import UserNotFound
+from monitoring.ledger.exports.selection import is_recorded
+from monitoring.ledger.tables import ledger_payloads
 from monitoring.ledger.transactions import ledger_errors
 from storage.engine import open_blocking_engine
 
@@ -32,6 +36,36 @@ def open_snapshot(settings: Settings) -> Iterator[Connection]:
 
 
 def find_subject(settings: Settings, name: str) -> str:
-    """Return the subject of the user with that name; a name without a user is taken as a subject."""
-    users = run_with_engine(settings, lambda engine: UserStore(engine).find(name))
-    return users[0].id if users else name
+    """Return the subject of the user with that name or id; otherwise the name must be a subject in the ledger.
+
+    Raises CommandFailed, LedgerUnavailable, DatabaseMissing.
+    """
+    user_id = run_with_engine(settings, lambda engine: _find_user_id(UserStore(engine), name))
+    if user_id is not None:
+        return user_id
+    with open_snapshot(settings) as connection:
+        if not is_recorded(connection, ledger_payloads.c.principal, name):
+            raise CommandFailed(
+                f"There is no user {name}, and the ledger has no predictions of a subject with that name. "
+                "`atalaya users list` prints the names."
+            )
+    return name
+
+
+def check_model_recorded(settings: Settings, model: str) -> None:
+    """Raises CommandFailed unless the ledger has a prediction of the model. LedgerUnavailable, DatabaseMissing."""
+    with open_snapshot(settings) as connection:
+        if not is_recorded(connection, ledger_payloads.c.model, model):
+            raise CommandFailed(
+                f"The ledger has no predictions of a model {model}. Write NAME-vVERSION, such as efficientnetb0-v1.0."
+            )
+
+
+async def _find_user_id(store: UserStore, text: str) -> str | None:
+    found = await store.find(text)
+    if found is not None:
+        return found[0].id
+    try:
+        return (await store.get(text)).id
+    except UserNotFound:
+        return None

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from api.commands.database import CommandEvent, record_event, run_with_engine
-from api.commands.ledger.database import find_subject, open_snapshot
+from api.commands.ledger.database import check_model_recorded, find_subject, open_snapshot
 from api.commands.ledger.verify import NO_PARQUET
 from api.commands.options.times import parse_time
 from api.commands.output import JsonFlag, print_json, progress_bar
@@ -51,6 +51,8 @@ def export(
     if path.exists() and not path.is_file():
         raise typer.BadParameter(f"{path} is not a file.")
     settings = load_settings()
+    if model:
+        check_model_recorded(settings, model)
     header = StreamHeader(
         since=format_timestamp(since) if since else "",
         until=format_timestamp(until) if until else "",

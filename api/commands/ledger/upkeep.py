@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 
 from api.commands.database import CommandEvent, record_event, run_with_engine
 from api.commands.ledger.database import find_subject
+from api.commands.options.confirmation import DryRun, Yes, confirm
 from api.commands.output import JsonFlag, print_json, progress_bar
 from api.settings import Settings, load_settings
 from monitoring.chains.signing import Signer
@@ -34,14 +35,25 @@ EarlierKeys = Annotated[
 ]
 
 
-def prune(public_key: EarlierKeys = None, as_json: JsonFlag = False) -> None:
+def prune(public_key: EarlierKeys = None, yes: Yes = False, dry_run: DryRun = False, as_json: JsonFlag = False) -> None:
     """Remove the predictions older than LEDGER__KEEP_DAYS; the rest still verifies."""
     settings = load_settings()
-    removed = prune_ledger(settings, public_key or ())
+    older = f"predictions older than {settings.ledger.keep_days} days"
+    count = count_older_predictions(settings)
+    if not dry_run:
+        confirm(f"Remove {count} {older} from the ledger permanently?", yes=yes, needed=count > 0)
+        count = prune_ledger(settings, public_key or ())
     if as_json:
-        print_json({"removed": removed})
+        print_json({"would_remove" if dry_run else "removed": count})
     else:
-        typer.echo(f"{removed} predictions older than {settings.ledger.keep_days} days removed.")
+        typer.echo(f"{count} {older} {'would be ' if dry_run else ''}removed.")
+
+
+def count_older_predictions(settings: Settings) -> int:
+    """Return about how many entries `prune_ledger` would remove. Raises SettingsError, DatabaseUnavailable."""
+    now = datetime.now(UTC)
+    with _open_engine(settings) as (engine, signer):
+        return Pruner(engine, signer, now).count(now - timedelta(days=settings.ledger.keep_days))
 
 
 def prune_ledger(settings: Settings, earlier_keys: Sequence[str]) -> int:
@@ -62,7 +74,7 @@ def prune_ledger(settings: Settings, earlier_keys: Sequence[str]) -> int:
 
 def erase(
     principal: Annotated[str, typer.Option(help="A user's name, or a subject.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    yes: Yes = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Erase the payloads of a person's predictions; the ledger still proves that there were some."""
@@ -71,8 +83,7 @@ def erase(
     with _open_engine(settings) as (engine, signer):
         eraser = Eraser(engine, signer, datetime.now(UTC))
         count = eraser.count(subject)
-        if not yes:
-            typer.confirm(f"Erase {count} predictions of {principal} permanently?", abort=True, err=True)
+        confirm(f"Erase {count} predictions of {principal} permanently?", yes=yes)
         _record_event(
             settings, CommandEvent("ledger", "erased", target=f"user:{subject}", detail={"payloads": str(count)})
         )

@@ -13,7 +13,7 @@ import typer
 from api.commands.ledger.database import open_snapshot
 from api.commands.options.anchors import parse_anchor
 from api.commands.output import JsonFlag, print_json
-from api.errors import CommandFailed
+from api.errors import CommandFailed, SettingsError
 from api.settings import load_settings
 from monitoring.chains.anchors import Anchor
 from monitoring.chains.signing import Signer, Verifier
@@ -23,6 +23,11 @@ from monitoring.ledger.verification import stream
 from monitoring.ledger.verification.report import LedgerReport
 
 NO_PARQUET = "Parquet needs pyarrow: pip install --require-hashes -r requirements/parquet.txt."
+
+_NO_KEY = (
+    "There is no key to verify with. Give --public-key the key that `atalaya ledger key` prints where the ledger was "
+    "written."
+)
 
 
 def verify(
@@ -45,7 +50,7 @@ def verify(
     as_json: JsonFlag = False,
 ) -> None:
     """Verify every entry, every signed statement and their order; name what is wrong."""
-    verifier = Verifier(public_key or [Signer(load_settings().ledger_key()).public_key])
+    verifier = Verifier(public_key or [_read_configured_key(of_export=export is not None)])
     with _open_records(export) as records:
         report = stream.verify(records, verifier, anchor)
     if as_json:
@@ -55,6 +60,22 @@ def verify(
         raise CommandFailed(report.problem + (f" --json lists {more} more." if more else ""))
     if not as_json:
         typer.echo(_format_report(report))
+
+
+def _read_configured_key(*, of_export: bool) -> str:
+    """Return the public key of the configured private one. Raises CommandFailed where none is configured.
+
+    Generating a key, as the settings advise, would not help: it has signed nothing yet.
+    """
+    try:
+        settings = load_settings()
+    except SettingsError:
+        if of_export:  # verifying an export needs no settings
+            raise CommandFailed(_NO_KEY) from None
+        raise
+    if settings.ledger.signing_key is None:
+        raise CommandFailed(_NO_KEY)
+    return Signer(settings.ledger_key()).public_key
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,11 @@ from monitoring.ledger.payloads import parse_json
 from monitoring.ledger.records import EntryRecord, Record
 
 _CHUNK = 2000
-_SCHEMA = pyarrow.schema(
+SCHEMA = pyarrow.schema(
     [
         ("record", pyarrow.string()),
         ("id", pyarrow.string()),
-        ("at", pyarrow.string()),
+        ("at", pyarrow.timestamp("us", tz="UTC")),
         ("principal", pyarrow.string()),
         ("model", pyarrow.string()),
         ("status", pyarrow.int32()),
@@ -35,11 +36,11 @@ _SCHEMA = pyarrow.schema(
 def write_rows(records: Iterable[Record], path: Path) -> Iterator[Record]:
     """Write each record as a row, in chunks, and yield it to the caller, who counts them. Raises BadExport."""
     remaining = iter(records)
-    with pyarrow.parquet.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:
+    with pyarrow.parquet.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
         while chunk := list(islice(remaining, _CHUNK)):
-            rows = [{"record": encode_record(record), **_extract_columns(record)} for record in chunk]
+            rows = [{"record": encode_record(record), **_extract_columns(record, _parse_time)} for record in chunk]
             try:
-                batch = pyarrow.RecordBatch.from_pylist(rows, schema=_SCHEMA)
+                batch = pyarrow.RecordBatch.from_pylist(rows, schema=SCHEMA)
             except (pyarrow.ArrowException, TypeError) as error:
                 raise BadExport(
                     "The ledger was changed and does not fit into columns. `ledger verify` names the change."
@@ -54,22 +55,24 @@ def read_rows(path: Path) -> Iterator[Record]:
     try:
         # With pre_buffer, all that is read ahead would stay in memory.
         with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
+            # Release 0.1.0 wrote the time as text.
+            read_time = str if file.schema_arrow.field("at").type == pyarrow.string() else _parse_time
             for group in range(file.num_row_groups):
-                table = file.read_row_group(group, _SCHEMA.names, use_threads=False)
-                rows = zip(*(table[name].to_pylist() for name in _SCHEMA.names), strict=True)
+                table = file.read_row_group(group, SCHEMA.names, use_threads=False)
+                rows = zip(*(table[name].to_pylist() for name in SCHEMA.names), strict=True)
                 for number, row in enumerate(rows, number + 1):  # noqa: B020  (continues to count)
-                    yield _decode_row(row, number)
+                    yield _decode_row(row, number, read_time)
     except (pyarrow.ArrowException, OSError, KeyError) as error:
         raise BadExport(
             f"{path} cannot be read as Parquet: the file was damaged, or is not a ledger export."
         ) from error
 
 
-def _extract_columns(record: Record) -> dict[str, Any]:
+def _extract_columns(record: Record, read_time: Callable[[str], Any]) -> dict[str, Any]:
     if not isinstance(record, EntryRecord):
         return {}
     entry, payload = record.entry, record.payload
-    columns: dict[str, Any] = {"id": entry.id, "at": entry.at}
+    columns: dict[str, Any] = {"id": entry.id, "at": read_time(entry.at)}
     if payload is not None:
         columns |= {"principal": payload.principal, "model": payload.model, "status": payload.status}
         with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):  # a changed document
@@ -79,9 +82,17 @@ def _extract_columns(record: Record) -> dict[str, Any]:
     return columns
 
 
-def _decode_row(row: tuple[Any, ...], number: int) -> Record:
+def _parse_time(text: str) -> datetime | None:
+    """Return the time in UTC, or None for one that was changed: the verification reports it."""
+    with suppress(ValueError, TypeError):
+        parsed = datetime.fromisoformat(text)
+        return parsed if parsed.tzinfo is UTC else None
+    return None
+
+
+def _decode_row(row: tuple[Any, ...], number: int, read_time: Callable[[str], Any]) -> Record:
     """Raises BadExport where a column was changed: analysts read the columns, not the record."""
     record = decode_record(row[0], number)
-    if row[1:] != tuple((dict.fromkeys(_SCHEMA.names[1:]) | _extract_columns(record)).values()):
+    if row[1:] != tuple((dict.fromkeys(SCHEMA.names[1:]) | _extract_columns(record, read_time)).values()):
         raise BadExport(f"The columns of row {number} contradict its record: they were changed.")
     return record

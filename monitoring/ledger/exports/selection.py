@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import Column, Connection, Select, func, select
 
 from monitoring.chains.anchors import GENESIS
-from monitoring.ledger.entries import Checkpoint, Claim, Stump, parse_claims
+from monitoring.ledger.entries import Checkpoint, Claim, Stump, parse_claims, sanitize_name
 from monitoring.ledger.records import (
     EntryRecord,
     Orphan,
@@ -42,6 +42,12 @@ def count_entries(connection: Connection, header: StreamHeader) -> int:
     if header.until:
         statement = statement.where(ledger_entries.c.at < header.until)
     return connection.execute(statement).scalar_one()
+
+
+def is_recorded(connection: Connection, column: Column[str], name: str) -> bool:
+    """Whether a payload has that name in its column `principal` or `model`."""
+    statement = select(column).where(column == sanitize_name(name)).limit(1)
+    return connection.execute(statement).first() is not None
 
 
 def _matches(record: EntryRecord, header: StreamHeader) -> bool:

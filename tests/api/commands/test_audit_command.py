@@ -179,10 +179,12 @@ def test_a_changed_entry_is_named(command: Command, start: Run, tmp_path: Path) 
 def test_old_entries_are_pruned(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`audit prune` removes entries older than the limit and is recorded; the rest verifies."""
     add_user(command)
-    assert command("audit", "prune") == "0 entries older than 365 days removed.\n"
+    assert command("audit", "prune", "--yes") == "0 entries older than 365 days removed.\n"
     change_rows(tmp_path, "UPDATE audit_events SET at = '2020' || substr(at, 5)")
     monkeypatch.setenv("MONITORING__AUDIT_KEEP_DAYS", "30")
-    assert json.loads(command("audit", "prune", "--json")) == {"removed": 1}
+    assert command("audit", "prune", "--dry-run") == "1 entries older than 30 days would be removed.\n"
+    assert json.loads(command("audit", "prune", "--dry-run", "--json")) == {"would_remove": 1}
+    assert json.loads(command("audit", "prune", "--yes", "--json")) == {"removed": 1}
     (entry,) = read_log(command)
     assert (entry["event"], entry["outcome"], entry["actor"]) == ("audit", "pruned", ME)
     assert command("audit", "verify").startswith("1 entries, unchanged.")

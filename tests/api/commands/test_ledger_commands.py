@@ -7,98 +7,45 @@ import sqlite3
 import stat
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy import select
 
 from api.cli import run
 from api.commands.database import run_with_accounts
 from api.settings import Settings, load_settings
-from auth.principal import Role
 from monitoring.chains.ids import MonotonicIds
-from monitoring.chains.signing import Signer, new_private_key
+from monitoring.chains.signing import Signer
 from monitoring.ledger.chain import Chain
 from monitoring.ledger.entries import EntryDraft
-from monitoring.ledger.tables import ledger_entries
 from monitoring.ledger.writing.store import LedgerStore
 from storage.engine import open_blocking_engine
 from storage.transactions import WRITING
-
-Run = Callable[..., tuple[int, str, str]]
-DAYS = ("2026-11-01", "2026-11-02", "2026-11-03")
-
-
-@pytest.fixture
-def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str) -> Settings:
-    """A database of either kind with the user `ana`, and one prediction of hers and of the subject `ext` each day."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DATABASE_URL", database_url)
-    monkeypatch.setenv("LEDGER__SIGNING_KEY", new_private_key())
-    settings = load_settings()
-
-    async def add(accounts: Any) -> None:
-        await accounts.add("ana", Role.CLIENT, "correct horse battery")
-
-    run_with_accounts(settings, add, create=True)
-    ids, engine = MonotonicIds(), open_blocking_engine(database_url)
-    store = LedgerStore(engine.execution_options(**WRITING), Signer(settings.ledger_key()))
-    chain = Chain(ids.new())
-    store.open_chain(chain.writer)
-    for day in DAYS:
-        drafts = [
-            EntryDraft(ids.new(), f"{day}T09:30:00.000000Z", build_facts(who)) for who in (find_ana(settings), "ext")
-        ]
-        linked = chain.link(drafts)
-        with store.transaction() as connection:
-            store.append(connection, linked, chain)
-        chain.advance(linked)
-        store.write_checkpoint()
-    store.close()
-    return settings
-
-
-def find_ana(settings: Settings) -> str:
-    from api.commands.ledger.database import find_subject
-
-    return find_subject(settings, "ana")
-
-
-def build_facts(principal: str) -> dict[str, Any]:
-    return {"principal": principal, "status": 200, "code": None, "model": None, "output": None}
-
-
-@pytest.fixture
-def ledger(environment: Settings, capsys: pytest.CaptureFixture[str]) -> Run:
-    """A function that runs `atalaya ledger …` and returns its exit status, standard output and standard error."""
-    assert environment.ledger_key()
-
-    def ledger(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = run(["ledger", *arguments])
-        output = capsys.readouterr()
-        return status, output.out, output.err
-
-    return ledger
-
-
-def exported(ledger: Run, path: str, *options: str) -> list[dict[str, Any]]:
-    status, _, err = ledger("export", path, *options)
-    assert status == 0, err
-    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+from tests.api.commands.ledgers import DAYS, Run, build_facts, exported
 
 
 def test_a_principal_is_a_user_name_or_a_subject(ledger: Run) -> None:
     """`--principal` takes the name of a user, or the subject of a principal of another issuer."""
-    for name, known in (("ana", 3), ("ext", 3), ("nobody", 0)):
+    for name, known in (("ana", 3), ("ext", 3)):
         records = exported(ledger, "e.jsonl", "--principal", name)
         assert sum(bool(record.get("payload")) for record in records) == known
         status, out, err = ledger("verify", "e.jsonl")
         assert (status, err) == (0, "")
         assert f"{6 - known} are withheld: this export proves only what it contains (principal " in out
+
+
+def test_verifying_without_a_key_names_the_option(ledger: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without any key, verifying a database or an export says to give the public key, not to generate another key."""
+    exported(ledger, "e.jsonl")
+    monkeypatch.delenv("LEDGER__SIGNING_KEY")
+    for arguments in ((), ("e.jsonl",)):
+        status, out, err = ledger("verify", *arguments)
+        assert (status, out) == (1, "")
+        assert err.startswith("error: There is no key to verify with. Give --public-key the key that"), err
+    monkeypatch.setenv("ENVIRONMENT", "nonsense")  # an export needs no settings
+    assert "Give --public-key" in ledger("verify", str(tmp_path / "e.jsonl"))[2]
 
 
 def test_a_window_has_dates_or_times(ledger: Run) -> None:
@@ -257,29 +204,3 @@ def test_an_empty_ledger_is_reported(ledger: Run, tmp_path: Path, monkeypatch: p
 
 async def migrate_only(_: object) -> None:
     """Do nothing: the tables were migrated before."""
-
-
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-@pytest.mark.parametrize(
-    ("act", "outcome"), [(("prune",), "pruned"), (("erase", "--principal", "ana", "--yes"), "erased")]
-)
-def test_interrupted_upkeep_is_recorded_in_the_audit_log(
-    environment: Settings,
-    ledger: Run,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    act: tuple[str, ...],
-    outcome: str,
-) -> None:
-    """When a reader keeps removed text in SQLite's files, the command fails, but its start is in the audit log."""
-    monkeypatch.setattr("api.commands.ledger.upkeep.LOCK_TIMEOUT_S", 0.1)
-    monkeypatch.setenv("LEDGER__KEEP_DAYS", "1")
-    reader = open_blocking_engine(environment.database_url.get_secret_value())
-    with reader.begin() as connection:
-        assert connection.execute(select(ledger_entries.c.id)).all()
-        status, _, message = ledger(*act)
-    assert (status, "another program is reading" in message) == (1, True), message
-    reader.dispose()
-    assert run(["audit", "--event", "ledger", "--json"]) == 0
-    (entry,) = json.loads(capsys.readouterr().out)
-    assert entry["outcome"] == outcome

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from monitoring.ledger.exports.lines import decode_record, encode_record, write_
 from monitoring.ledger.exports.parquet import write_rows
 from monitoring.ledger.exports.selection import select_records
 from monitoring.ledger.records import EntryRecord, Record, StreamHeader
+from tests.support.paths import ROOT
 
 Verify = Callable[..., Any]
 Records = Sequence[Record]
@@ -36,6 +39,25 @@ FILTERS = (
     StreamHeader(since="2026-11-20", until="2026-11-24", principal="ana"),
     StreamHeader(since="2026-11-24"),
 )
+
+
+COLUMNS = {
+    "record": "string",
+    "id": "string",
+    "at": "timestamp[us, tz=UTC]",
+    "principal": "string",
+    "model": "string",
+    "status": "int32",
+    "code": "string",
+    "label": "string",
+    "confidence": "double",
+}
+OTHER_VALUES = {
+    "string": "river",
+    "int32": 500,
+    "double": 0.5,
+    "timestamp[us, tz=UTC]": datetime(2020, 1, 1, tzinfo=UTC),
+}
 
 
 def find_principals(records: Records) -> set[str]:
@@ -144,6 +166,38 @@ def test_parquet_contains_the_same_records(tmp_path: Path, small_ledger: Records
     assert table["confidence"].to_pylist() == [0.75] * sum(bool(find_principals([record])) for record in small_ledger)
 
 
+def test_parquet_columns_are_documented(tmp_path: Path, small_ledger: Records) -> None:
+    """The columns have the documented names and types, and the time can be compared and grouped by day."""
+    path = tmp_path / "export.parquet"
+    deque(write_rows(small_ledger, path), 0)
+    table = pyarrow.parquet.read_table(path)
+    assert {field.name: str(field.type) for field in table.schema} == COLUMNS
+    documented = re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", (ROOT / "docs" / "ledger.md").read_text(), re.MULTILINE)
+    assert dict(documented) == COLUMNS
+    entries = [record.entry for record in small_ledger if isinstance(record, EntryRecord)]
+    times = table.filter(pyarrow.compute.is_valid(table["id"]))["at"]
+    assert [time.isoformat(timespec="microseconds") for time in times.to_pylist()] == [
+        entry.at.replace("Z", "+00:00") for entry in entries
+    ]
+    days = pyarrow.compute.floor_temporal(times, unit="day")
+    assert {day.date().isoformat() for day in days.to_pylist()} == {entry.at[:10] for entry in entries}
+
+
+def test_older_parquet_exports_are_read(tmp_path: Path, small_ledger: Records) -> None:
+    """An export whose times are text, as release 0.1.0 wrote it, is read, and a changed time in it is found."""
+    path, changed = tmp_path / "export.parquet", tmp_path / "changed.parquet"
+    deque(write_rows(small_ledger, path), 0)
+    table = pyarrow.parquet.read_table(path)
+    texts = [record.entry.at if isinstance(record, EntryRecord) else None for record in small_ledger]
+    index = table.column_names.index("at")
+    pyarrow.parquet.write_table(table.set_column(index, "at", pyarrow.array(texts, pyarrow.string())), changed)
+    assert tuple(read_export(changed)) == small_ledger
+    texts[-2] = "2020-01-01T00:00:00.000000Z"
+    pyarrow.parquet.write_table(table.set_column(index, "at", pyarrow.array(texts, pyarrow.string())), changed)
+    with pytest.raises(BadExport, match="contradict"):
+        list(read_export(changed))
+
+
 def test_changed_parquet_columns_are_found(tmp_path: Path, small_ledger: Records) -> None:
     """A column that contradicts its record is found."""
     path, changed = tmp_path / "export.parquet", tmp_path / "changed.parquet"
@@ -152,7 +206,7 @@ def test_changed_parquet_columns_are_found(tmp_path: Path, small_ledger: Records
     index = table["label"].to_pylist().index("forest")
     for name in table.column_names:
         values = table[name].to_pylist()
-        values[index] = {"string": "river", "int32": 500, "double": 0.5}[str(table.schema.field(name).type)]
+        values[index] = OTHER_VALUES[str(table.schema.field(name).type)]
         column = pyarrow.array(values, table.schema.field(name).type)
         pyarrow.parquet.write_table(table.set_column(table.column_names.index(name), name, column), changed)
         with pytest.raises(BadExport, match=rf"(Line|row) {index + 1} "):

@@ -72,7 +72,7 @@ def test_the_command_removes_what_has_expired(new_gateway: Callable[..., Gateway
     leave_rows_behind(gateway)
     assert gateway.stop() == 0
     expire_everything(gateway)
-    ended = gateway.run("upkeep", "--json")
+    ended = gateway.run("upkeep", "--yes", "--json")
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout)["removed"] == {
         "refresh_tokens": 3,
@@ -83,5 +83,5 @@ def test_the_command_removes_what_has_expired(new_gateway: Callable[..., Gateway
         "audit_events": 0,
         "ledger_entries": 0,
     }
-    assert "rows removed" in gateway.run("upkeep").stdout
+    assert "rows removed" in gateway.run("upkeep", "--yes").stdout
     assert gateway.run("audit", "verify").returncode == 0

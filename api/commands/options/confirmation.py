@@ -1,0 +1,26 @@
+"""Confirming on the command line what cannot be undone."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from api.errors import CommandFailed
+
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation; for scripts and scheduled jobs.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print how many would be removed, and remove nothing.")]
+
+
+def confirm(question: str, *, yes: bool, needed: bool = True) -> None:
+    """Ask on the terminal, unless `yes`, or unless there is nothing to remove. Raises CommandFailed, Abort.
+
+    A script without a terminal has to pass --yes, also while there is nothing to remove: it would fail later.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise CommandFailed("Nothing was removed: there is no terminal to confirm it on. Use --yes in scripts.")
+    if needed:
+        typer.confirm(question, abort=True, err=True)
