@@ -16,6 +16,6 @@ class ModelSettings(SettingsGroup):
     queue_limit: int = Field(64, ge=0, le=10_000)
     queue_seconds: float = Field(2.0, gt=0, le=60)
     deadline_seconds: float = Field(30.0, gt=0, le=300)
-    stuck_seconds: float = Field(10.0, ge=1, le=600)
+    stuck_seconds: float = Field(20.0, ge=1, le=600)
     memory_megabytes: int | None = Field(None, ge=1, le=1_000_000)
     keras_python: Annotated[str, AfterValidator(resolve_program)] | None = None
