@@ -119,3 +119,13 @@ def test_a_gateway_with_a_stuck_thread_keeps_deadlines_and_stops_in_order(
         assert waiting.result().status_code == 504
     assert "worker_killed" not in gateway.log()
     assert json.loads(gateway.run("ledger", "verify", "--json").stdout)["entries"] >= 3
+
+
+def test_a_signal_to_stop_prevents_the_replacement(new_gateway: Callable[..., Gateway]) -> None:
+    """T34: SIGTERM while a process is about to replace itself stops the gateway, and frees its port."""
+    gateway = new_gateway(MODEL__URL="stub://?hang=white", MODEL__STUCK_SECONDS="1", MODEL__WORKERS="1")
+    assert send(gateway, HANGING, gateway.token()).status_code == 504
+    wait_until(lambda: '"process_replacing"' in gateway.log())
+    assert gateway.stop() == 0, gateway.log()
+    with pytest.raises(httpx.ConnectError):
+        gateway.get("/livez")
