@@ -1,10 +1,12 @@
-"""Send mutated images to the decoder, in a process that may crash, and to a running gateway.
+"""Send mutated and structured images to the decoder, in a process that may crash, and mutated ones to a gateway.
 
-    python -m tests.experiments.fuzz_images [--images 10000] [--requests 10000] [--seed 7] [--only FORMAT:N] [--json]
+    python -m tests.experiments.fuzz_images [--images 10000] [--structured 2000] [--requests 10000] [--seed 7]
+        [--only KIND:FORMAT:N] [--json]
 
-Both numbers are for each format. Every image must give pixels or a documented error, within seconds, and over HTTP a
-200 or a 4xx; neither process may grow by more than 48 MB after its first tenth. Exit status 1 when one does not.
-`--only` writes one image that a line of the report names to standard output.
+The numbers are for each format. Every image must give pixels or a documented error, with at most 2 s of processor time
+and 1.2 times the memory that a gateway reserves for it, and over HTTP a 200 or a 4xx. No process may grow by more than
+48 MB after its first tenth. Exit status 1 when one does not. `--only` writes one image that a line of the report names
+to standard output.
 """
 
 from __future__ import annotations
@@ -13,28 +15,28 @@ import argparse
 import asyncio
 import json
 import multiprocessing
-import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
 import httpx
 
+from tests.experiments.decoding import Decoding, MakeImage, decode_all
 from tests.experiments.mutations import FORMATS, corpus, mutant
+from tests.experiments.structured.images import make_structured
 from tests.support.gateway import TIMEOUT_S, Gateway, running_gateway
-from tests.support.linux.processes import resident_bytes
 
 # An image that exploits a decoder takes minutes; any other takes a second, or a few on a slow and busy machine.
 SLOWEST_S = 10.0
+MOST_CPU_S, MOST_MEMORY_SHARE = 2.0, 1.2
 MOST_GROWTH_BYTES = 48_000_000
 CONNECTIONS = 8
 _START_S = 120.0
-
-Files = Mapping[str, Sequence[bytes]]
 
 
 @dataclass
@@ -43,6 +45,7 @@ class Report:
 
     outcomes: Counter[str] = field(default_factory=Counter)
     slowest_s: float = 0.0
+    largest_memory_share: float = 0.0
     resident_megabytes: tuple[int, int] = (0, 0)
     faults: list[str] = field(default_factory=list)
 
@@ -52,53 +55,31 @@ class Report:
         if seconds > SLOWEST_S:
             self.faults.append(f"{image} took {seconds:.1f} s")
 
+    def record_decoding(self, decoding: Decoding, image: str) -> None:
+        self.outcomes[decoding.outcome] += 1
+        self.slowest_s = max(self.slowest_s, decoding.seconds)
+        self.largest_memory_share = max(self.largest_memory_share, decoding.memory_share)
+        found = {
+            f"took {decoding.seconds:.1f} s of processor time": decoding.seconds > MOST_CPU_S,
+            f"took {decoding.memory_share:.2f} of its reserved memory": decoding.memory_share > MOST_MEMORY_SHARE,
+            decoding.outcome: decoding.outcome.startswith(("escaped", "wrong")),
+        }
+        self.faults += [f"{image} {fault}" for fault, is_true in found.items() if is_true]
+
     def close(self, early_bytes: int, late_bytes: int) -> None:
         early, late = self.resident_megabytes = round(early_bytes / 1e6), round(late_bytes / 1e6)
         if late_bytes - early_bytes > MOST_GROWTH_BYTES:
             self.faults.append(f"memory grew from {early} to {late} MB")
 
 
-@dataclass(frozen=True)
-class Decoding:
-    """How the decoding of one image ended, how long it took, and the resident memory of the process afterwards."""
-
-    outcome: str
-    seconds: float
-    resident_bytes: int
-
-
-def decode_all(name: str, seed: int, numbers: Sequence[int], results: Connection) -> None:
-    """In a process of its own: send each image's number before decoding it, and its Decoding afterwards."""
-    from api.server.allocator import limit_memory_use
-    from model.errors import ImageRejected
-    from model.imaging.decode import decode_image, measure_image
-    from model.imaging.input_spec import DEFAULT_INPUT
-
-    limit_memory_use()
-    files = corpus()
-    for number in numbers:
-        data = mutant(files, name, seed, number)
-        results.send(number)
-        started = time.perf_counter()
-        try:
-            measure_image(data, DEFAULT_INPUT)
-            decoded = decode_image(data, DEFAULT_INPUT)
-            outcome = "pixels" if decoded.pixels.shape == DEFAULT_INPUT.shape else "wrong shape"
-        except ImageRejected as refused:
-            outcome = refused.code
-        except BaseException as error:
-            outcome = f"escaped: {type(error).__name__}"
-        results.send(Decoding(outcome, time.perf_counter() - started, resident_bytes(os.getpid())))
-    results.send(None)
-
-
-def fuzz_decoder(name: str, seed: int, images: int) -> Report:
-    """Decode all images, continuing in a new process after each image that made the last one crash or hang."""
+def fuzz_decoder(image: str, make: MakeImage, images: int) -> Report:
+    """Decode all images, continuing in a new process after each that made the last one crash or hang."""
     report, early, latest, begin = Report(), 0, 0, 0
+    warm_up = [data for files in corpus().values() for data in files]
     while begin < images:
         here, there = multiprocessing.Pipe(duplex=False)
         process = multiprocessing.get_context("spawn").Process(
-            target=decode_all, args=(name, seed, range(begin, images), there)
+            target=decode_all, args=(make, range(begin, images), warm_up, there)
         )
         process.start()
         there.close()
@@ -107,16 +88,14 @@ def fuzz_decoder(name: str, seed: int, images: int) -> Report:
             while (number := _receive(here, _START_S)) is not None:
                 decoding: Decoding = _receive(here, SLOWEST_S * 5)
                 latest = decoding.resident_bytes
-                report.record(decoding.outcome, decoding.seconds, f"{name}:{number}")
-                if decoding.outcome.startswith(("escaped", "wrong")):
-                    report.faults.append(f"{name}:{number} {decoding.outcome}")
+                report.record_decoding(decoding, f"{image}:{number}")
                 early = latest if number == images // 10 else early
             break
         except (EOFError, TimeoutError) as error:
             process.kill()
             process.join()
             ended = "hangs" if isinstance(error, TimeoutError) else f"crashes with {process.exitcode}"
-            report.faults.append(f"{name}:{number} {ended}")
+            report.faults.append(f"{image}:{number} {ended}")
             report.outcomes[ended] += 1
             begin = (begin if number is None else number) + 1
     process.join()
@@ -144,9 +123,9 @@ async def fuzz_gateway(gateway: Gateway, name: str, seed: int, requests: int) ->
             started = time.perf_counter()
             response = await client.post("/v1/predictions", **(as_body if number % 2 else {"files": {"file": data}}))
             outcome = "200" if response.is_success else f"{response.status_code} {response.json()['code']}"
-            report.record(outcome, time.perf_counter() - started, f"{name}:{number}")
+            report.record(outcome, time.perf_counter() - started, f"mutated:{name}:{number}")
             if not 200 <= response.status_code < 500:
-                report.faults.append(f"{name}:{number} gives {outcome}")
+                report.faults.append(f"mutated:{name}:{number} gives {outcome}")
             early = early or (gateway.resident_bytes() if number >= 1_000_000 + requests // 10 else 0)
 
     token = gateway.fresh_token()
@@ -160,23 +139,35 @@ def _rows(reports: Mapping[str, Report]) -> Iterator[str]:
     for name, report in reports.items():
         early, late = report.resident_megabytes
         outcomes = ", ".join(f"{outcome} {count}" for outcome, count in report.outcomes.most_common())
-        yield f"{name:13} slowest {report.slowest_s:5.2f} s  resident {early:>4} to {late:>4} MB  {outcomes}"
+        share = f"  memory {report.largest_memory_share:4.2f}" if report.largest_memory_share else ""
+        yield f"{name:15} slowest {report.slowest_s:5.2f} s{share}  resident {early:>4} to {late:>4} MB  {outcomes}"
         yield from (f"  FAULT {fault}" for fault in report.faults)
+
+
+def _get_maker(kind: str, name: str, seed: int) -> MakeImage:
+    if kind == "structured":
+        return partial(make_structured, name, seed)
+    return partial(mutant, corpus(), name, seed)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Mutated images against the decoder and a gateway.")
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("--structured", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--only")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.only:
-        name, number = options.only.split(":")
-        sys.stdout.buffer.write(mutant(corpus(), name, options.seed, int(number)))
+        kind, name, number = options.only.split(":")
+        sys.stdout.buffer.write(_get_maker(kind, name, options.seed)(int(number)))
         return 0
-    reports = {f"decoder {name}": fuzz_decoder(name, options.seed, options.images) for name in FORMATS}
+    reports = {
+        f"{kind} {name}": fuzz_decoder(f"{kind}:{name}", _get_maker(kind, name, options.seed), images)
+        for kind, images in (("mutated", options.images), ("structured", options.structured))
+        for name in FORMATS
+    }
     if options.requests:
         with running_gateway(MODEL__URL="stub://") as gateway:
             for name in FORMATS:

@@ -36,9 +36,7 @@ def make_tiff(tags: Tags, content: bytes = b"", *, order: str = "<", big: bool =
     after = start + (8 if big else 2) + (20 if big else 12) * len(tags) + width
     directory = spill = b""
     for tag, (kind, values) in sorted(tags.items()):
-        packed = struct.pack(
-            f"{order}{len(values) * _CODES[kind] if len(_CODES[kind]) == 1 else _CODES[kind]}", *values
-        )
+        packed = struct.pack(f"{order}{len(values)}{_CODES[kind][0]}", *values)
         count = len(packed) // struct.calcsize("=" + _CODES[kind])
         directory += struct.pack(order + ("HHQ" if big else "HHI"), tag, kind, count)
         is_inline = len(packed) <= width
