@@ -36,7 +36,7 @@ from model.imaging.containers.webp import reduce_webp
 from model.imaging.convert import convert_to_input
 from model.imaging.input_spec import InputSpec
 from model.imaging.jpeg_frames import check_undecoded_jpeg
-from model.imaging.memory import estimate_decoding_bytes
+from model.imaging.memory import estimate_decoding_bytes, estimate_webp_bytes
 from model.imaging.orientation import find_upright_operation, get_stored_size
 from model.imaging.tiff_layouts import check_unopened_tiff, prepare_layout
 
@@ -112,6 +112,8 @@ def measure_image(
     """Read the size and estimate the memory from the header; no pixel is decoded. Raises as `decode_image` does."""
     name = _check_format(data, max_bytes)
     file = _reduce_file(data, name, max_pixels)
+    if file.size is not None:
+        return ImageNeeds(*file.size, estimate_webp_bytes(file.size, len(data), file, spec))
     with _open_image(file.data, name, max_pixels) as image:
         width, height = get_stored_size(image)
         _reduce_scale(image, spec)

@@ -28,7 +28,8 @@ _WEBP_BYTES_PER_PIXEL = 16
 # Pillow decodes a TIFF first and then rotates a copy.
 _ROTATED_BYTES_PER_PIXEL = 8
 # Copies of the file in memory: the body, the reduced file, and what the library of its format reads.
-_FILE_COPIES = {"PNG": 2, "WEBP": 4}
+_FILE_COPIES = {"PNG": 2}
+_WEBP_FILE_COPIES = 4
 _OTHER_FILE_COPIES = 3
 _TIFF_ORIENTATION = 274
 # Tables, rows of pixels, and the tensors of the default input size.
@@ -43,12 +44,13 @@ def estimate_decoding_bytes(image: Image.Image, length: int, file: ReducedFile, 
 
     `image` is the image of the reduced `file`, opened but not loaded.
     """
-    width, height = image.size
-    pixels = _get_bytes_per_pixel(image) * width * height + _estimate_scaling_bytes(width, height, spec)
     copies = _FILE_COPIES.get(image.format or "", _OTHER_FILE_COPIES)
-    return (
-        math.ceil((pixels + file.buffer_bytes) * _MARGIN) + copies * length + _FIXED_BYTES + _extra_tensor_bytes(spec)
-    )
+    return _estimate(image.size, _get_bytes_per_pixel(image), file, spec) + copies * length
+
+
+def estimate_webp_bytes(size: tuple[int, int], length: int, file: ReducedFile, spec: InputSpec) -> int:
+    """Estimate the same for a WebP of this size, which need not be opened."""
+    return _estimate(size, _WEBP_BYTES_PER_PIXEL, file, spec) + _WEBP_FILE_COPIES * length
 
 
 def estimate_reading_bytes(length: int) -> int:
@@ -56,9 +58,13 @@ def estimate_reading_bytes(length: int) -> int:
     return _OTHER_FILE_COPIES * length + _FIXED_BYTES
 
 
+def _estimate(size: tuple[int, int], bytes_per_pixel: int, file: ReducedFile, spec: InputSpec) -> int:
+    width, height = size
+    pixels = bytes_per_pixel * width * height + _estimate_scaling_bytes(width, height, spec)
+    return math.ceil((pixels + file.buffer_bytes) * _MARGIN) + _FIXED_BYTES + _extra_tensor_bytes(spec)
+
+
 def _get_bytes_per_pixel(image: Image.Image) -> int:
-    if image.format == "WEBP":
-        return _WEBP_BYTES_PER_PIXEL
     mode = "I;16" if image.mode.startswith("I;16") else image.mode
     needed = _BYTES_PER_PIXEL.get(mode, _BYTES_PER_PIXEL_OF_OTHER_MODES)[image.has_transparency_data]
     if isinstance(image, TiffImageFile) and image.tag_v2.get(_TIFF_ORIENTATION, 1) != 1:

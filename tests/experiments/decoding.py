@@ -24,6 +24,7 @@ class Decoding:
     """
 
     outcome: str
+    pixels: int
     seconds: float
     memory_share: float
     resident_bytes: int
@@ -53,11 +54,11 @@ def decode(data: bytes) -> Decoding:
     from model.imaging.input_spec import DEFAULT_INPUT
     from model.imaging.memory import estimate_reading_bytes
 
-    started, share, reserved = time.process_time(), 0.0, estimate_reading_bytes(len(data))
+    started, pixels, share, reserved = time.process_time(), 0, 0.0, estimate_reading_bytes(len(data))
     try:
         with _PeakMemory() as peak:
             needs = measure_image(data, DEFAULT_INPUT)
-        share, reserved = peak.share(data, reserved), needs.bytes
+        pixels, share, reserved = needs.pixels, peak.share(data, reserved), needs.bytes
         with _PeakMemory() as peak:
             decoded = decode_image(data, DEFAULT_INPUT)
         outcome = "pixels" if decoded.pixels.shape == DEFAULT_INPUT.shape else "wrong shape"
@@ -66,7 +67,7 @@ def decode(data: bytes) -> Decoding:
     except BaseException as error:
         outcome = f"escaped: {type(error).__name__}"
     share = max(share, peak.share(data, reserved))
-    return Decoding(outcome, time.process_time() - started, share, resident_bytes(os.getpid()))
+    return Decoding(outcome, pixels, time.process_time() - started, share, resident_bytes(os.getpid()))
 
 
 class _PeakMemory:

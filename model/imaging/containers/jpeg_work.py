@@ -38,8 +38,9 @@ def reduce_jpeg(data: bytes, max_pixels: int) -> ReducedFile:
     buffered = _COEFFICIENT_BYTES_PER_BLOCK * structure.frame.blocks if _keeps_coefficients(structure) else 0
     if len(START) + structure.table_bytes == structure.first_scan:
         return ReducedFile(data, buffered)
-    parts = [START, *(data[part] for part in structure.segments), data[structure.first_scan :]]
-    return ReducedFile(b"".join(parts), buffered)
+    view = memoryview(data)
+    segments = [view[part] for part in structure.segments]
+    return ReducedFile(b"".join([START, *segments, view[structure.first_scan :]]), buffered)
 
 
 def is_baseline(structure: JpegStructure) -> bool:

@@ -26,12 +26,13 @@ def reduce_png(data: bytes, max_pixels: int) -> ReducedFile:
         raise CorruptImage("The PNG does not begin with a header. Check that the file is complete.")
     check_size(int.from_bytes(header[16:20]), int.from_bytes(header[20:24]), max_pixels)
     colours, pixels = _find_chunks(data)
-    kept = [data[part] for part in colours.values()]
+    view = memoryview(data)
+    kept = [view[part] for part in colours.values()]
     if len(header) + sum(map(len, kept)) + (pixels.stop - pixels.start) + len(_END) == len(data):
         return ReducedFile(data)
     # A last chunk that is cut off must stay the end of the file, or its decoder would take what follows for pixels.
     end = _END if pixels.stop <= len(data) else b""
-    return ReducedFile(b"".join([header, *kept, data[pixels], end]))
+    return ReducedFile(b"".join([header, *kept, view[pixels], end]))
 
 
 def _find_chunks(data: bytes) -> tuple[dict[bytes, slice], slice]:

@@ -18,7 +18,7 @@ _FIRST_PREVIOUS = 8
 class BitReader:
     """Reads numbers, least significant bit first. Raises CorruptImage at the end of the data."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes | memoryview) -> None:
         self._data = data
         self._bits = 8 * len(data)
         self.position = 0

@@ -86,7 +86,7 @@ def _describe_blocks(tags: Values, width: int, height: int) -> _Blocks:
     return blocks
 
 
-def _cut_blocks(data: bytes, tags: Values, blocks: _Blocks) -> list[bytes]:
+def _cut_blocks(data: bytes, tags: Values, blocks: _Blocks) -> list[memoryview]:
     """The bytes of each block. Together they are not larger than the file, so that no byte is decoded often."""
     tile_offsets = blocks.tiled and Tag.TILE_OFFSETS in tags
     offsets = tags.get(Tag.TILE_OFFSETS if tile_offsets else Tag.STRIP_OFFSETS, ())[: blocks.count]
@@ -97,7 +97,8 @@ def _cut_blocks(data: bytes, tags: Values, blocks: _Blocks) -> list[bytes]:
         raise UnsupportedImage(
             "The TIFF's strips or tiles share bytes: together they are larger than the file. Save the image again."
         )
-    return [data[offset : offset + length] for offset, length in zip(offsets, lengths, strict=True)]
+    view = memoryview(data)
+    return [view[offset : offset + length] for offset, length in zip(offsets, lengths, strict=True)]
 
 
 def _find_lengths(size: int, tags: Values, blocks: _Blocks, offsets: Sequence[int]) -> list[int]:
@@ -129,11 +130,11 @@ def _count_raw_bytes(tags: Values, blocks: _Blocks, index: int) -> int:
     return blocks.bytes // blocks.rows * rows
 
 
-def _check_jpeg_block(content: bytes, blocks: _Blocks) -> None:
+def _check_jpeg_block(content: memoryview, blocks: _Blocks) -> None:
     """The JPEG data of a block must not make the decoder allocate or decode more than the block."""
     if not content:
         return
-    structure = read_jpeg(content)
+    structure = read_jpeg(bytes(content))
     frame = structure.frame
     if not is_baseline(structure):
         raise UnsupportedImage("The TIFF contains JPEG data that is not baseline. Save it with another compression.")
@@ -144,7 +145,7 @@ def _check_jpeg_block(content: bytes, blocks: _Blocks) -> None:
         )
 
 
-def _rebuild(data: bytes, tags: Values, blocks: _Blocks, contents: Sequence[bytes]) -> bytes:
+def _rebuild(data: bytes, tags: Values, blocks: _Blocks, contents: Sequence[memoryview]) -> bytes:
     """A TIFF with this image alone, whose tags have the types and numbers of values that decoders expect."""
     replaced = {Tag.STRIP_OFFSETS, Tag.STRIP_BYTES, Tag.TILE_OFFSETS, Tag.TILE_BYTES}
     kept = {tag: values for tag, values in tags.items() if tag not in replaced}

@@ -127,7 +127,7 @@ def _read_values(data: bytes, layout: _Layout, tag: Tag, kind: int, number: int,
     return layout.unpack(_TYPES[kind] * min(number, limit), data, start)
 
 
-def write_tiff(big_endian: bool, values: Values, offsets_tag: Tag, blocks: Sequence[bytes]) -> bytes:
+def write_tiff(big_endian: bool, values: Values, offsets_tag: Tag, blocks: Sequence[memoryview]) -> bytes:
     """A TIFF of one directory with these values and blocks of pixels. `offsets_tag` gets the offsets of the blocks."""
     order = ">" if big_endian else "<"
     numbers = {**values, offsets_tag: (0,) * len(blocks)}
@@ -145,7 +145,7 @@ def write_tiff(big_endian: bool, values: Values, offsets_tag: Tag, blocks: Seque
     return b"".join([start, directory, bytes(4), spill, *blocks])
 
 
-def _offsets(start: int, blocks: Sequence[bytes]) -> Iterator[int]:
+def _offsets(start: int, blocks: Sequence[memoryview]) -> Iterator[int]:
     """The offset of each block; 0 for an empty one, which the file lacks."""
     for block in blocks:
         yield start if block else 0

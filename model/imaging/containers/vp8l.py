@@ -25,20 +25,29 @@ _ENTRY_BYTES, _GROUP_BYTES = 4, 600
 _RENUMBERED = 1_000
 
 
-def estimate_vp8l_bytes(data: bytes) -> int:
+def read_vp8l_size(data: bytes | memoryview) -> tuple[int, int]:
+    """Width and height of a bitstream with its header. Raises CorruptImage."""
+    return _read_header(BitReader(data))
+
+
+def estimate_vp8l_bytes(data: bytes | memoryview) -> int:
     """The bytes for the prefix codes of a bitstream with its header. Raises CorruptImage, UnsupportedImage."""
     bits = BitReader(data)
+    return _estimate(bits, *_read_header(bits))
+
+
+def estimate_alpha_bytes(data: bytes | memoryview, width: int, height: int) -> int:
+    """The same for a compressed alpha channel, whose bitstream has no header. `data` is the chunk's content."""
+    is_compressed = len(data) > 1 and data[0] & 3 == 1
+    return _estimate(BitReader(data[1:]), width, height) if is_compressed else 0
+
+
+def _read_header(bits: BitReader) -> tuple[int, int]:
     if bits.read(8) != _SIGNATURE:
         raise CorruptImage("The WebP has no lossless pixels. Check that the file is complete.")
     width, height = bits.read(14) + 1, bits.read(14) + 1
     bits.skip(4)  # whether alpha is used, and the version
-    return _estimate(bits, width, height)
-
-
-def estimate_alpha_bytes(data: bytes, width: int, height: int) -> int:
-    """The same for a compressed alpha channel, whose bitstream has no header. `data` is the chunk's content."""
-    is_compressed = len(data) > 1 and data[0] & 3 == 1
-    return _estimate(BitReader(data[1:]), width, height) if is_compressed else 0
+    return width, height
 
 
 def _estimate(bits: BitReader, width: int, height: int) -> int:

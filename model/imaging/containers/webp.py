@@ -6,27 +6,33 @@ import struct
 from collections.abc import Iterator
 
 from model.errors import CorruptImage, UnsupportedImage
+from model.imaging.bounds import check_size
 from model.imaging.containers.reduced import ReducedFile
-from model.imaging.containers.vp8l import estimate_alpha_bytes, estimate_vp8l_bytes
+from model.imaging.containers.vp8l import estimate_alpha_bytes, estimate_vp8l_bytes, read_vp8l_size
 
 MAX_CHUNKS = 1_000  # before the end of the first frame
 _FIRST_CHUNK = 12
 _CHUNK_HEADER = 8
 _FRAME_HEADER = 16
+_LONGEST_HEADER = 10  # of a bitstream or an extended file, as far as it has the size
+_LOSSY_START = b"\x9d\x01\x2a"
 _LOSSY, _LOSSLESS, _ALPHA = b"VP8 ", b"VP8L", b"ALPH"
 _EXTENDED, _ANIMATION, _FRAME = b"VP8X", b"ANIM", b"ANMF"
 _METADATA_FLAGS = 0x20 | 0x08 | 0x04  # colour profile, EXIF, XMP
 
 
 def reduce_webp(data: bytes, max_pixels: int) -> ReducedFile:
-    """Keep the header and the first frame. Raises CorruptImage, UnsupportedImage."""
-    del max_pixels  # Pillow checks the size of the canvas before it allocates it
+    """Keep the header and the first frame. Raises CorruptImage, UnsupportedImage, ImageTooManyPixels."""
     chunks = list(_find_chunks(data))
-    buffers = sum(_estimate_chunk(data, kind, part, _read_canvas(data)) for kind, part in chunks)
-    body = b"".join(_keep_chunk(data, kind, part) for kind, part in chunks)
-    if _FIRST_CHUNK + len(body) == len(data):
-        return ReducedFile(data, buffers)
-    return ReducedFile(b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body, buffers)
+    size = _read_canvas(data, *chunks[0])
+    check_size(*size, max_pixels)
+    buffers = sum(_estimate_chunk(data, kind, part, size) for kind, part in chunks)
+    kept = [_keep_chunk(data, kind, part) for kind, part in chunks]
+    length = sum(map(len, kept))
+    if _FIRST_CHUNK + length == len(data):
+        return ReducedFile(data, buffers, size)
+    start = b"RIFF" + struct.pack("<I", 4 + length) + b"WEBP"
+    return ReducedFile(b"".join([start, *kept]), buffers, size)
 
 
 def _find_chunks(data: bytes) -> Iterator[tuple[bytes, slice]]:
@@ -52,17 +58,26 @@ def _read_chunks(data: bytes, start: int, stop: int) -> Iterator[tuple[bytes, sl
     raise UnsupportedImage(f"The WebP has more than {MAX_CHUNKS} chunks before its pixels. Save it without metadata.")
 
 
-def _keep_chunk(data: bytes, kind: bytes, part: slice) -> bytes:
-    chunk = data[part]
+def _keep_chunk(data: bytes, kind: bytes, part: slice) -> memoryview | bytes:
+    chunk = memoryview(data)[part]
     if kind == _EXTENDED and len(chunk) > _CHUNK_HEADER and chunk[_CHUNK_HEADER] & _METADATA_FLAGS:
         flags = chunk[_CHUNK_HEADER] & ~_METADATA_FLAGS
-        return chunk[:_CHUNK_HEADER] + bytes([flags]) + chunk[_CHUNK_HEADER + 1 :]
+        return bytes(chunk[:_CHUNK_HEADER]) + bytes([flags]) + bytes(chunk[_CHUNK_HEADER + 1 :])
     return chunk
 
 
-def _read_canvas(data: bytes) -> tuple[int, int]:
-    """The canvas of an extended file. A file of another kind has no alpha chunk, which needs it."""
-    return _read_size(data, _FIRST_CHUNK + _CHUNK_HEADER + 4)
+def _read_canvas(data: bytes, kind: bytes, part: slice) -> tuple[int, int]:
+    """The size of the canvas from the first chunk."""
+    start = part.start + _CHUNK_HEADER
+    content = data[start : min(start + _LONGEST_HEADER, part.stop)]
+    if kind == _EXTENDED and len(content) == _LONGEST_HEADER:
+        return _read_size(content, 4)
+    if kind == _LOSSY and content[3:6] == _LOSSY_START:
+        width, height = (int.from_bytes(content[at : at + 2], "little") & 0x3FFF for at in (6, 8))
+        return width, height
+    if kind == _LOSSLESS:
+        return read_vp8l_size(content)
+    raise CorruptImage("The WebP does not begin with a header. Check that the file is complete.")
 
 
 def _read_size(data: bytes, start: int) -> tuple[int, int]:
@@ -74,9 +89,9 @@ def _estimate_chunk(data: bytes, kind: bytes, part: slice, size: tuple[int, int]
     """The bytes that libwebp allocates for the prefix codes of lossless pixels or of a compressed alpha channel."""
     start = part.start + _CHUNK_HEADER
     if kind == _LOSSLESS:
-        return estimate_vp8l_bytes(data[start : part.stop])
+        return estimate_vp8l_bytes(memoryview(data)[start : part.stop])
     if kind == _ALPHA:
-        return estimate_alpha_bytes(data[start : part.stop], *size)
+        return estimate_alpha_bytes(memoryview(data)[start : part.stop], *size)
     if kind == _FRAME:
         inner = _read_chunks(data, start + _FRAME_HEADER, min(part.stop, len(data)))
         size = _read_size(data, start + 6)

@@ -6,7 +6,6 @@ import zlib
 from collections.abc import Callable
 
 import pytest
-from PIL import Image
 
 from model import errors
 from model.imaging.bounds import MAX_PIXELS
@@ -68,9 +67,8 @@ def test_the_size_of_a_tiff_is_read_from_its_header(make_tiff: Encode, side: int
 def test_the_canvas_of_a_webp_is_limited() -> None:
     """A WebP with a canvas of 16000x16000 is rejected before the canvas is allocated; a small canvas is decoded."""
     assert decode_image(make_webp_canvas(30, 30), DEFAULT_INPUT).width == 30
-    with pytest.raises(errors.ImageTooManyPixels) as rejection:
+    with pytest.raises(errors.ImageTooManyPixels, match="16000x16000"):
         decode_image(make_webp_canvas(16_000, 16_000), DEFAULT_INPUT)
-    assert isinstance(rejection.value.__cause__, Image.DecompressionBombError)
 
 
 @pytest.mark.parametrize("kind", [pytest.param(4, id="LONG"), pytest.param(17, id="SLONG8")])
