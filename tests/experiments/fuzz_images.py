@@ -3,10 +3,10 @@
     python -m tests.experiments.fuzz_images [--images 10000] [--structured 2000] [--requests 10000] [--seed 7]
         [--only KIND:FORMAT:N] [--json]
 
-The numbers are for each format. Every image must give pixels or a documented error, with at most 2 s of processor time
-(3 s for 50 megapixels) and 1.2 times the memory that a gateway reserves for it, and over HTTP a 200 or a 4xx. No process
-may grow by more than 48 MB after its first tenth. Exit status 1 when one does not. `--only` writes one image that a line
-of the report names to standard output.
+The numbers are for each format. Every image must give pixels or a documented error, with at most 2 s of processor time,
+3 s for 50 megapixels, and 1.2 times the memory that a gateway reserves for it; over HTTP a 200 or a 4xx. No process may
+grow by more than 48 MB after its first tenth. Exit status 1 when one does not. `--only` writes one image that a line of
+the report names to standard output.
 """
 
 from __future__ import annotations
