@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.deps import Caller, Changes, GuardedRoute, Keys
+from api.deps import Caller, Changes, GuardedRoute, Keys, require_login
 from api.http.audit import record_event
 from api.http.paging import MAX_PAGE, PageLimit, cut_page
 from api.http.problems import document_problems
@@ -30,6 +30,7 @@ KeyUser = Annotated[Principal, Depends(Caller(Scope.KEYS_WRITE))]
 @router.post("", status_code=201)
 async def create(request: Request, keys: Keys, principal: KeyUser, body: NewKey) -> KeyWithSecret:
     """Create a key for the caller. Only this response contains the whole key."""
+    await _check_credential(request, principal)
     creator = await keys.get(principal.key_id) if principal.key_id else None
     try:
         terms = restrict_terms(principal, creator, body.terms())
@@ -77,6 +78,7 @@ async def rotate(
 ) -> KeyWithSecret:
     """Give one of the caller's own keys a new secret; the old secret stays valid for `overlap_hours`."""
     body = body or Rotation()
+    await _check_credential(request, principal)
     key = await _find_visible(request, keys, principal, key_id, own=True)
     try:
         check_rotation(principal, key, extends=body.expires_days is not None)
@@ -107,6 +109,15 @@ async def revoke(
     await changes.catch_up()
     for each in revoked:
         await record_event(request, "key", "revoked", target=f"key:{each.id}", **scope.describe(key, each))
+
+
+async def _check_credential(request: Request, principal: Principal) -> None:
+    """Check that the caller did not present a certificate: a key would outlive it.
+
+    A key that creates another is its recorded parent, and clients have no keys. Raises LoginRequired.
+    """
+    if principal.key_id is None and principal.role is not None:
+        await require_login(request, principal)
 
 
 async def _find_visible(

@@ -108,6 +108,15 @@ def test_credentials_and_roles_change_only_after_a_login(admin: Administrator, k
     assert admin.gateway.log_in("root").status_code == 200
 
 
+def test_a_certificate_makes_no_key(admin: Administrator) -> None:
+    """A certificate can neither create a key nor learn a key's new secret, because the key would outlive it."""
+    created = admin.send("login", "POST", "/v1/keys", {"name": "maps"}).json()
+    for path, body in (("/v1/keys", {"name": "more"}), (f"/v1/keys/{created['id']}/rotate", {})):
+        refused = admin.send("certificate", "POST", path, body)
+        assert (refused.status_code, refused.json()["code"]) == (403, "login_required")
+    assert admin.send("certificate", "DELETE", f"/v1/keys/{created['id']}", {}).status_code == 204
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_administration_that_only_limits_needs_no_login(admin: Administrator, kind: str) -> None:
     """A key, a client and a certificate with `users:admin` read users, set quotas and disable users."""
