@@ -1,28 +1,30 @@
 """The `atalaya` command. Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted; an error is one line on stderr.
 
-Importing this module loads next to nothing, so that Ctrl-C ends a command quietly while it is being
-imported, too.
+This module imports only what every Python process has loaded, so that Ctrl-C ends a command quietly from the start.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from typing import NoReturn
 
-from api.errors import EXIT_INTERRUPTED
+_INTERRUPTED = 130  # EXIT_INTERRUPTED in api/errors.py, which takes time to import
 
 
-def main() -> NoReturn:
+def main() -> None:
     """Run one command and exit with its status."""
-    # A parent process may have blocked the signal until here.
-    signal.signal(signal.SIGINT, _exit_now)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    sys.unraisablehook = _report_unraisable
-    status = run(sys.argv[1:])
-    signal.signal(signal.SIGINT, _exit_now)
-    if status == EXIT_INTERRUPTED:
+    try:
+        import signal
+
+        # Until a command begins, there is nothing to clean up. A parent process may have blocked the signal until here.
+        signal.signal(signal.SIGINT, _exit_now)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        sys.unraisablehook = _report_unraisable
+        status = run(sys.argv[1:])
+        signal.signal(signal.SIGINT, _exit_now)
+    except KeyboardInterrupt:
+        status = _INTERRUPTED
+    if status == _INTERRUPTED:
         _exit_now()  # threads may be at work that nobody waits for any more
     sys.exit(status)
 
@@ -34,8 +36,8 @@ def run(arguments: list[str]) -> int:
     return run_command(arguments)
 
 
-def _exit_now(*_: object) -> NoReturn:
-    os._exit(EXIT_INTERRUPTED)
+def _exit_now(*_: object) -> None:
+    os._exit(_INTERRUPTED)
 
 
 def _report_unraisable(unraisable: sys.UnraisableHookArgs) -> None:

@@ -177,9 +177,9 @@ def _print_usage_error(error: typer.TyperException) -> int:
 
 
 def _is_caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:
-    """Whether an error of that kind led to `error`: libraries replace KeyboardInterrupt by errors of their own."""
+    """Whether an error of that kind led to `error`; of a KeyboardInterrupt, libraries may keep only the name."""
     while error is not None:
-        if isinstance(error, kind):
+        if isinstance(error, kind) or kind.__name__ in str(error):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 import structlog
 
 from api.server.exit_status import print_error
-from api.server.worker_process import STOP_SIGNALS, WorkerSlot, fork, signal_pipe
+from api.server.stop_signals import STOP_SIGNALS
+from api.server.worker_process import WorkerSlot, fork, signal_pipe
 
 READY_LIMIT_S = 60.0
 STABLE_S = 10.0  # a worker that has served for so long did not die of a failed start

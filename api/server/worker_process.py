@@ -15,9 +15,9 @@ from importlib import import_module
 import structlog
 
 from api.server.exit_status import run_to_exit_status
+from api.server.stop_signals import STOP_SIGNALS, exit_at_stop_signals
 from monitoring.queued_output import drain_standard_streams
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _SIGNALS = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGCHLD)
 
 log = structlog.get_logger("atalaya.workers")
@@ -98,6 +98,5 @@ def _reset_signals() -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    for number in STOP_SIGNALS:  # a worker that is stopped while it starts has not failed
-        signal.signal(number, lambda *_: sys.exit(0))
+    exit_at_stop_signals(0, 0)  # a worker that is stopped while it starts has not failed
     os.setpgid(0, 0)  # a terminal's Ctrl-C goes to the supervisor only, which passes it on

@@ -25,6 +25,7 @@ from api.http.draining import Draining
 from api.server.exit_status import run_to_exit_status
 from api.server.listeners import bind_listeners
 from api.server.shared_directory import shared_directory
+from api.server.stop_signals import raise_at_stop_signals
 from api.server.successor import Inheritance, Successor
 from api.server.supervisor import Supervisor
 from api.server.timeouts import SHUTDOWN_LIMIT_S
@@ -212,6 +213,7 @@ def _make_server(
 
 def _run(server: GatewayServer, listeners: Listeners, shown: CollectorRegistry) -> int:
     """Serve until a signal. Raises the error that prevents the start."""
+    raise_at_stop_signals()
     with ExitStack() as stack:
         if listeners.metrics is not None:
             stack.enter_context(serve_metrics(listeners.metrics, shown))

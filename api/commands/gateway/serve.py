@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import signal
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,8 +16,10 @@ from api.commands.gateway.processes import (
     serve_with_workers,
 )
 from api.commands.gateway.running import RunningGateway, announce
+from api.errors import EXIT_INTERRUPTED
 from api.production import find_start_problems, restrict_secret_files
 from api.server.allocator import limit_memory_use
+from api.server.stop_signals import exit_at_stop_signals
 from api.server.successor import INHERIT_OPTION, Inheritance, release_held_signals
 from api.settings import Settings, load_settings
 from monitoring.logs import configure_logging
@@ -37,8 +37,7 @@ def serve(
     """Serve predictions until SIGINT or SIGTERM."""
     limit_memory_use()
     queue_standard_streams()  # nothing that the gateway does may wait for the reader of its log
-    # uvicorn shuts down and then raises the signal again; a requested stop exits with 0.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    exit_at_stop_signals(0, EXIT_INTERRUPTED)
     release_held_signals()
     addresses = {"host": host, "port": port}
     paths = {"tls_certificate": tls_certificate, "tls_key": tls_key, "tls_client_ca": tls_client_ca}
