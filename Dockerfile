@@ -29,7 +29,6 @@ ENV PATH="/opt/venv/bin:$PATH" \
 WORKDIR /app
 USER 10001:10001
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(f\"http://127.0.0.1:{os.environ['PORT']}/livez\", timeout=2)"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 CMD ["atalaya", "healthcheck"]
 STOPSIGNAL SIGTERM
 CMD ["atalaya", "serve"]

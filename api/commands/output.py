@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from getpass import GetPassWarning
 from typing import Annotated, Any
 
 import typer
@@ -72,10 +71,15 @@ def read_password(from_stdin: bool) -> str:
     """Read one line of standard input, or prompt for the password without an echo. Raises CommandFailed."""
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", GetPassWarning)
-        try:
-            password: str = typer.prompt("Password", hide_input=True, err=True)
-        except GetPassWarning:
-            raise CommandFailed("There is no terminal to read the password from. Use --password-stdin.") from None
+    if not _has_terminal():
+        raise CommandFailed("There is no terminal to read the password from. Use --password-stdin.")
+    password: str = typer.prompt("Password", hide_input=True, err=True)
     return password
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR))
+    except OSError:
+        return sys.stdin.isatty()
+    return True

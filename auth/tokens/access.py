@@ -93,7 +93,7 @@ class TokenAuthority:
 
     def _principal(self, claims: dict[str, Any]) -> Principal:
         policy = self._policy
-        check(claims.get("iss") == policy.issuer, "issuer")
+        _check_issuer(claims.get("iss"), policy.issuer)
         check(claims.get("aud") == policy.audience, "audience")
         # This gateway issues whole seconds only; other issuers may not.
         check(all(type(claims.get(name, 0)) is int for name in ("exp", "iat", "nbf")), "time")
@@ -113,6 +113,13 @@ class TokenAuthority:
             client_id=client_id,
             logged_in="sid" in claims,
         )
+
+
+def _check_issuer(named: object, expected: str) -> None:
+    """Raises InvalidToken, which names both issuers: they are public, and a wrong PORT is a common cause."""
+    if named != expected:
+        detail = f"The access token's issuer is {named}, but this gateway's is {expected}."
+        raise InvalidToken(f"{detail} Log in at this gateway, or name it with `atalaya token --url`.")
 
 
 def check(accepted: bool, part: str) -> None:

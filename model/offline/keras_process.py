@@ -7,12 +7,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from model.errors import KerasMissing, KerasProcessFailed
+from model.errors import KerasMissing, KerasProcessFailed, ModelError
 
 # The variables that Python, TensorFlow and a download of weights may need.
 _PASSED_VARIABLES = frozenset(
@@ -21,6 +21,7 @@ _PASSED_VARIABLES = frozenset(
 )
 _PASSED_PREFIXES = ("LC_", "TF_", "KERAS_", "CUDA_", "NVIDIA_", "XLA_", "OMP_")
 
+_INTERRUPTED = 130  # the exit status of shells for a process that SIGINT has ended
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -51,6 +52,18 @@ def choose_interpreter(configured: Path | None, root: Path, has_tensorflow: bool
     if not fallback.exists():
         raise KerasMissing("Keras is not installed. Run `make keras`, or set MODEL__KERAS_PYTHON to an interpreter.")
     return fallback
+
+
+def run_entry_point(action: Callable[[], None]) -> int:
+    """Run the work of the child process; returns its exit status, and prints an expected error as one line."""
+    try:
+        action()
+    except ModelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        os._exit(_INTERRUPTED)  # TensorFlow's threads would delay an ordinary exit
+    return 0
 
 
 @contextmanager

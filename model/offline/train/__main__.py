@@ -5,22 +5,16 @@ from __future__ import annotations
 import json
 import sys
 
-from model.errors import ModelError
-from model.offline.keras_process import silence_stderr
+from model.offline.keras_process import run_entry_point, silence_stderr
 from model.offline.train import TrainOptions
 
 
-def main() -> int:
+def main() -> None:
     with silence_stderr():
         from model.offline.train.run import train
 
-    try:
-        train(TrainOptions(**json.loads(sys.argv[1])))
-    except ModelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    train(TrainOptions(**json.loads(sys.argv[1])))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_entry_point(main))
