@@ -79,10 +79,10 @@ $(KERAS)/.dev: requirements/dev.txt $(KERAS)/.run
 	@echo "== adding the development tools to $(KERAS)"
 	@$(call pip,$(KERAS)) -r requirements/dev.txt && touch $@
 
-# Ctrl-C is no failure that make should report. make itself then ends with SIGINT, which shells show as status 130.
+# Ctrl-C is no failure that make should report: make itself ends with SIGINT, too, which shells show as status 130.
 # Until the program handles SIGINT, GNU's env keeps Python from showing a traceback of its own start.
 block = $$(env --block-signal=INT true 2>/dev/null && echo env --block-signal=INT)
-interruptible = trap : INT; $(block) $(1) || { status=$$?; [ $$status -eq 130 ] || exit $$status; }
+interruptible = trap "exit 0" INT; $(block) $(1)
 pip = $(1)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes
 install = test -x $(1)/bin/python || $(PYTHON) -m venv $(1); \
 	$(call pip,$(1)) -r requirements/build.txt && $(call pip,$(1)) -r requirements/$(2).txt && \

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import pexpect
 import pytest
 
-from tests.e2e.start.checkout import Checkout, make_checkout
+from tests.contract.start.checkout import Checkout, make_checkout
 from tests.support.polling import PATIENCE_S
 from tests.support.ports import free_port
 from tests.support.requirements import find_program

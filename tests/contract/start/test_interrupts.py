@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.start.checkout import Checkout
-from tests.e2e.start.conftest import OpenTerminal, Terminal
-from tests.support import processes
+from tests.contract.start.checkout import Checkout
+from tests.contract.start.conftest import OpenTerminal, Terminal
+from tests.support.linux import processes
 from tests.support.polling import PATIENCE_S, wait_until
 from tests.support.ports import free_port
 from tests.support.requirements import find_program

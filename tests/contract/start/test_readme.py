@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.start.checkout import Checkout
-from tests.e2e.start.conftest import OpenTerminal, Terminal
+from tests.contract.start.checkout import Checkout
+from tests.contract.start.conftest import OpenTerminal, Terminal
 from tests.support.paths import ROOT
 from tests.support.requirements import find_program
 

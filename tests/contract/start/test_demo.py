@@ -17,13 +17,18 @@ import pytest
 from auth.login.data_keys import new_data_key
 from auth.tokens.jws import generate_signing_key
 from monitoring.chains.signing import new_private_key
-from tests.e2e.start.checkout import Checkout
+from tests.contract.start.checkout import Checkout
 from tests.support.gateway import TIMEOUT_S
 from tests.support.polling import PATIENCE_S, wait_until
 from tests.support.ports import free_port
 
 PASSWORD = re.compile(r"-d username=demo -d password=(\S+)")
 BEARER = re.compile(r"'Authorization: (Bearer \S+)'")
+
+
+def make_secrets() -> dict[str, str]:
+    keys = {"AUTH__SIGNING_KEY": generate_signing_key("ES256"), "LEDGER__SIGNING_KEY": new_private_key()}
+    return {**keys, "AUTH__DATA_KEY": new_data_key()}
 
 
 @pytest.fixture
@@ -58,7 +63,8 @@ def test_a_port_in_use_is_reported_before_anything_else(
     checkout: Checkout, new_home: Path, foreign_server: socket.socket, command: str
 ) -> None:
     """When another program uses the port, one line says so; nothing is created, and nothing is sent to the program."""
-    ended = checkout.run(checkout.atalaya, command, changes={"ATALAYA_HOME": str(new_home)})
+    secrets = make_secrets() if command == "serve" else {}
+    ended = checkout.run(checkout.atalaya, command, changes={"ATALAYA_HOME": str(new_home), **secrets})
     port = checkout.environment["PORT"]
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr == f"error: Port {port} is already in use. Choose another with PORT=\n"
@@ -103,9 +109,7 @@ def test_a_copied_example_is_completed(checkout: Checkout, new_home: Path) -> No
 
 def test_secrets_from_the_environment_are_enough(checkout: Checkout, new_home: Path) -> None:
     """Where the environment has the secrets, the demo writes no .env."""
-    secrets = {"AUTH__SIGNING_KEY": generate_signing_key("ES256"), "AUTH__DATA_KEY": new_data_key()}
-    secrets["LEDGER__SIGNING_KEY"] = new_private_key()
-    assert demo(checkout, new_home, **secrets).returncode == 0
+    assert demo(checkout, new_home, **make_secrets()).returncode == 0
     assert not (new_home / ".env").exists()
 
 
