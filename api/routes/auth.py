@@ -25,9 +25,10 @@ from api.rate_limits.limiter import TOKEN_LIMIT, CallerLimits
 from api.schemas.oauth import Token
 from api.services.auth import AuthServices
 from api.settings import Settings
+from auth.accounts.store import User
 from auth.clients import Client
 from auth.errors import InvalidClient, RefreshTokenReused
-from auth.principal import ROLE_SCOPES, format_scopes, select_scopes
+from auth.principal import ROLE_SCOPES, Scope, format_scopes, select_scopes
 from auth.sessions import Session
 from auth.tokens.access import FIRST_PARTY, IssuedToken
 
@@ -85,9 +86,13 @@ async def _grant_for_password(
 ) -> Token:
     """Raises BadForm, BadCredentials, BadCode, LoginThrottled, HashingBusy, UnknownScope."""
     require_fields(form, "username", "password")
-    user = await auth.logins.log_in(form["username"], form["password"], form.get("totp", ""), caller_address(request))
-    scopes = select_scopes(ROLE_SCOPES[user.role], form.get("scope", ""))
-    session = await auth.sessions.begin(user.id, scopes, client.id if client else None)
+
+    def choose_scopes(user: User) -> frozenset[Scope]:
+        return select_scopes(ROLE_SCOPES[user.role], form.get("scope", ""))
+
+    name, password, code = form["username"], form["password"], form.get("totp", "")
+    user = await auth.logins.log_in(name, password, code, caller_address(request), accept=choose_scopes)
+    session = await auth.sessions.begin(user.id, choose_scopes(user), client.id if client else None)
     return await _issue_for_session(request, auth, session, "password")
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from auth.accounts.service import AccountService, normalise_user_name
 from auth.accounts.slots import FairSlots
@@ -33,17 +34,22 @@ class LoginService:
         self._login_slots = FairSlots(MAX_CONCURRENT, MAX_WAITING)
         self._account_slots = FairSlots(1, MAX_WAITING)
 
-    async def log_in(self, name: str, password: str, code: str, address: str) -> User:
+    async def log_in(
+        self, name: str, password: str, code: str, address: str, accept: Callable[[User], object] = lambda _: None
+    ) -> User:
         """Return the user. An empty `code` means that none was sent.
 
-        Raises BadCredentials, and BadCode only if the password is right.
+        `accept` may raise an error to refuse the user; it is called when the password and the code are right, and
+        before the code is used up. Raises BadCredentials, and BadCode only if the password is right.
         """
         name = normalise_user_name(name)
         async with self._login_slots.acquire(client_network(address), name):
             async with self._throttled(Factor.PASSWORD, name, address) as attempt:
                 user = await self._accounts.authenticate(name, password, refuse=attempt.refused)
                 if user.totp:
-                    await self._check_code(user, code, address)
+                    await self._check_code(user, code, address, partial(accept, user))
+                else:
+                    accept(user)
             await self._throttle.record_success(attempt, user.id)
         return user
 
@@ -64,11 +70,11 @@ class LoginService:
         async with self._account_slots.acquire(user.id), self._code_attempt(user, address):
             await self._codes.remove(user, code)
 
-    async def _check_code(self, user: User, code: str, address: str) -> None:
+    async def _check_code(self, user: User, code: str, address: str, before_use: Callable[[], object]) -> None:
         if not code:
             raise MissingCode
         async with self._code_attempt(user, address):
-            await self._codes.check(user, code)
+            await self._codes.check(user, code, before_use)
 
     @asynccontextmanager
     async def _code_attempt(self, user: User, address: str) -> AsyncIterator[None]:

@@ -69,10 +69,10 @@ class OneTimeCodes:
         others = sessions.c.user_id == user.id, sessions.c.id != (keep_session or "")
         await self._use_code(user, code, others, totp_confirmed_at=now)
 
-    async def check(self, user: User, code: str) -> None:
-        """Accept a code and mark it as used. Raises BadCode."""
+    async def check(self, user: User, code: str, before_use: Callable[[], object] = lambda: None) -> None:
+        """Accept a code and mark it as used, unless `before_use` raises an error. Raises BadCode."""
         try:
-            await self._use_code(user, code)
+            await self._use_code(user, code, before_use=before_use)
         except TotpConflict:  # the codes were removed after the user was read
             raise BadCode from None
 
@@ -80,7 +80,14 @@ class OneTimeCodes:
         """Disable the codes, if `code` is right. Raises BadCode, TotpConflict."""
         await self._use_code(user, code, totp_secret=None, totp_confirmed_at=None)
 
-    async def _use_code(self, user: User, code: str, ended: tuple[Any, ...] = (), **values: Any) -> None:
+    async def _use_code(
+        self,
+        user: User,
+        code: str,
+        ended: tuple[Any, ...] = (),
+        before_use: Callable[[], object] = lambda: None,
+        **values: Any,
+    ) -> None:
         """Store the step of the code, so that it cannot be used again, and change the user's columns with it.
 
         `ended` are conditions that select the sessions to end. Raises BadCode, TotpConflict.
@@ -91,6 +98,7 @@ class OneTimeCodes:
         if encrypted is None:
             raise TotpConflict("One-time codes are not set up. Begin with POST /v1/me/totp.")
         step = self._find_step(self._decrypt(encrypted), code)
+        before_use()
         unused = or_(users.c.totp_last_step.is_(None), users.c.totp_last_step < step)
         unchanged = users.c.id == user.id, users.c.totp_secret == encrypted
         async with writing(self._engine) as connection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pyotp
@@ -22,6 +23,7 @@ def gateway() -> Iterator[Gateway]:
     limits = {"LIMITS__TOKEN": "100000/minute", "LIMITS__PASSWORD": "100000/minute"}
     with running_gateway(None, MODEL__URL="stub://", AUTH__DATA_KEY=new_data_key(), **limits) as gateway:
         gateway.add_user("bob")
+        gateway.add_user("cleo")
         yield gateway
 
 
@@ -35,8 +37,8 @@ class Caller:
         gateway.clients.append(self._client)
         self._client.headers["Authorization"] = f"Bearer {self.log_in().json()['access_token']}"
 
-    def log_in(self, code: str = "") -> httpx.Response:
-        form = {"grant_type": "password", "username": self._name, "password": PASSWORD, "totp": code}
+    def log_in(self, code: str = "", scope: str = "") -> httpx.Response:
+        form = {"grant_type": "password", "username": self._name, "password": PASSWORD, "totp": code, "scope": scope}
         return self._client.post("/auth/token", data=form)
 
     def begin(self) -> httpx.Response:
@@ -47,6 +49,17 @@ class Caller:
 
     def remove(self, code: str) -> httpx.Response:
         return self._client.request("DELETE", "/v1/me/totp", json={"code": code})
+
+
+def test_a_refused_scope_does_not_use_up_the_code(gateway: Gateway) -> None:
+    """T40: a log-in that requests too much is refused; the same code then logs in, once."""
+    caller = Caller(gateway, "cleo", "127.5.6.1")
+    totp = pyotp.TOTP(caller.begin().raise_for_status().json()["secret"])
+    caller.confirm(totp.now()).raise_for_status()
+    code = totp.at(datetime.now(UTC) + timedelta(seconds=30))  # the next one, which is accepted already
+    responses = [caller.log_in(code, scope) for scope in ("predict users:admin", "predict", "predict")]
+    assert [response.status_code for response in responses] == [400, 200, 400]
+    assert [responses[number].json()["error"] for number in (0, 2)] == ["invalid_scope", "invalid_grant"]
 
 
 def guess_until_delayed(guess: Callable[[str], httpx.Response], send_password: Callable[[], None]) -> None:
