@@ -26,6 +26,7 @@ _ORIENTATION_TAG = 274
 _INTEGER_BYTES = {3: 2, 4: 4}  # SHORT and LONG
 _ENTRY_BYTES = 12
 _APP1 = 0xE1
+_MAX_EXIF_BYTES = 65_536  # the first directory comes early
 _EXIF_PREFIX = b"Exif\0\0"
 _PNG_SIGNATURE_BYTES, _RIFF_HEADER_BYTES = 8, 12
 _MAX_WEBP_CHUNKS = 1_000
@@ -68,7 +69,7 @@ def _find_in_png(data: bytes) -> bytes:
     for _ in range(MAX_PNG_CHUNKS):
         length = int.from_bytes(data[position : position + 4])
         if data[position + 4 : position + 8] == b"eXIf":
-            return data[position + 8 : position + 8 + length]
+            return data[position + 8 : position + 8 + min(length, _MAX_EXIF_BYTES)]
         position += 12 + length
     return b""
 
@@ -78,7 +79,7 @@ def _find_in_webp(data: bytes) -> bytes:
     for _ in range(_MAX_WEBP_CHUNKS):
         length = int.from_bytes(data[position + 4 : position + 8], "little")
         if data[position : position + 4] == b"EXIF":
-            return data[position + 8 : position + 8 + length]
+            return data[position + 8 : position + 8 + min(length, _MAX_EXIF_BYTES)]
         position += 8 + length + length % 2
     return b""
 

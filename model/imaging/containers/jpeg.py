@@ -70,28 +70,28 @@ class JpegStructure:
         return sum(part.stop - part.start for part in self.segments)
 
 
-def read_segments(data: bytes) -> Iterator[tuple[int, slice]]:
+def read_segments(data: bytes, most: int = MAX_SEGMENTS) -> Iterator[tuple[int, slice]]:
     """Yield the marker and the range of each segment, marker included, up to the end of the image.
 
-    Raises UnsupportedImage after MAX_SEGMENTS.
+    Raises UnsupportedImage when there are `most` or more.
     """
     position = len(START)
-    for _ in range(MAX_SEGMENTS):
+    for _ in range(most):
         found = _MARKER.search(data, position)
         if found is None or data[found.end() - 1] == _END:
             return
         position = found.end() + int.from_bytes(data[found.end() : found.end() + 2])
         yield data[found.end() - 1], slice(found.start(), position)
-    raise UnsupportedImage(f"The JPEG has more than {MAX_SEGMENTS} segments. Save a baseline JPEG.")
+    raise UnsupportedImage(f"The JPEG has {most} or more segments. Save a baseline JPEG.")
 
 
-def read_jpeg(data: bytes) -> JpegStructure:
+def read_jpeg(data: bytes, most_segments: int = MAX_SEGMENTS) -> JpegStructure:
     """Read the structure of the first image. Raises CorruptImage, UnsupportedImage."""
     frame: Frame | None = None
     scans: list[Scan] = []
     segments: list[slice] = []
     first_scan = 0
-    for marker, part in read_segments(data):
+    for marker, part in read_segments(data, most_segments):
         body = data[part.start + 4 : part.stop]
         if marker in _FRAMES:
             if frame is not None:  # libjpeg decodes nothing that follows

@@ -16,6 +16,8 @@ from model.imaging.containers.tiff_directory import MAX_BLOCKS, Tag, Values, rea
 _UNCOMPRESSED, _JPEG = 1, 7
 _PLANES_APART = 2
 _YCBCR = 6
+# Strips of eight rows cover the highest image. Each takes 20 microseconds to check, and a microsecond for each segment.
+_MAX_JPEG_BLOCKS, _MAX_JPEG_SEGMENTS = 8_192, 16
 _JPEG_GROUP = 16  # JPEG codes groups of 8x8 or 16x16 pixels
 # The tiles at the edges may be larger than the image, but not by as much as they like.
 _MAX_PADDED_PIXELS = 2 * MAX_PIXELS
@@ -58,8 +60,7 @@ def reduce_tiff(data: bytes, max_pixels: int) -> ReducedFile:
     contents = _cut_blocks(data, tags, blocks)
     compression = _first(tags, Tag.COMPRESSION, _UNCOMPRESSED)
     if compression == _JPEG:
-        for content in contents:
-            _check_jpeg_block(content, blocks)
+        _check_jpeg_blocks(contents, blocks)
     return ReducedFile(_rebuild(data, tags, blocks, contents), _estimate_buffers(tags, blocks, compression))
 
 
@@ -130,11 +131,20 @@ def _count_raw_bytes(tags: Values, blocks: _Blocks, index: int) -> int:
     return blocks.bytes // blocks.rows * rows
 
 
+def _check_jpeg_blocks(contents: Sequence[memoryview], blocks: _Blocks) -> None:
+    if len(contents) > _MAX_JPEG_BLOCKS:
+        raise UnsupportedImage(
+            f"The TIFF has more than {_MAX_JPEG_BLOCKS} strips or tiles of JPEG data. Save it with larger ones."
+        )
+    for content in contents:
+        _check_jpeg_block(content, blocks)
+
+
 def _check_jpeg_block(content: memoryview, blocks: _Blocks) -> None:
     """The JPEG data of a block must not make the decoder allocate or decode more than the block."""
     if not content:
         return
-    structure = read_jpeg(bytes(content))
+    structure = read_jpeg(bytes(content), _MAX_JPEG_SEGMENTS)
     frame = structure.frame
     if not is_baseline(structure):
         raise UnsupportedImage("The TIFF contains JPEG data that is not baseline. Save it with another compression.")

@@ -200,6 +200,19 @@ def test_the_strips_of_a_tiff_are_limited() -> None:
         decode_image(make_strips(LZW, [8], [8], bytes(16), tags=planes), DEFAULT_INPUT)
 
 
+@pytest.mark.parametrize(("strips", "comments"), [(8_193, 0), (8, 16)], ids=["strips", "segments"])
+def test_the_jpeg_data_of_a_tiff_has_few_parts(strips: int, comments: int) -> None:
+    """Strips of JPEG data and the segments of each are limited, because each must be checked."""
+    frame, scan = jpegs.make_frame(jpegs.BASELINE, 64, 1), jpegs.make_scan(content=b"\0")
+    content = jpegs.make_jpeg(jpegs.make_tables(), b"\xff\xfe\0\2" * comments, frame, scan)
+    offsets = [8 + len(content) * index for index in range(strips)]
+    data = tiffs.make_tiff(
+        tiffs.describe_strips((64, strips), JPEG, offsets, [len(content)] * strips, 1), content * strips
+    )
+    with pytest.raises(UnsupportedImage, match=r"or more segments|of JPEG data"):
+        measure_image(data, DEFAULT_INPUT)
+
+
 @pytest.mark.parametrize("big", [True, False])
 def test_the_tags_of_a_tiff_are_limited(big: bool) -> None:
     """The number of tags is checked before they are read."""
