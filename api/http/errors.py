@@ -193,7 +193,7 @@ def build_error_headers(error: Exception) -> dict[str, str]:
     if challenge is not None:
         return {"WWW-Authenticate": challenge}
     match error:
-        case RequestTooSlow() | BodyTooLarge():
+        case RequestTooSlow():
             return {"Connection": "close"}
         case UnsupportedEncoding():
             return {"Accept-Encoding": "identity"}  # RFC 9110, section 12.5.3

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ipaddress
 import itertools
 import json
 import re
@@ -73,6 +74,17 @@ def test_internal_services_have_no_outside_network() -> None:
     internal = {name: set(services()[name]["networks"]) for name in ("postgres", "prometheus")}
     assert all(networks[network]["internal"] for network in set.union(*internal.values()))
     assert internal["postgres"].isdisjoint(internal["prometheus"])
+
+
+def test_requests_of_a_host_proxy_have_a_fixed_address() -> None:
+    """The only network that leads outside of the gateway's container is fixed, so that a proxy on the host has an address
+    that can be trusted; the guide names that address."""
+    networks = read_yaml("docker-compose.yml")["networks"]
+    outside = [name for name in services()["gateway"]["networks"] if not networks[name].get("internal")]
+    (network,) = networks[outside[0]]["ipam"]["config"]
+    assert outside == ["front"]
+    assert ipaddress.ip_address(network["gateway"]) in ipaddress.ip_network(network["subnet"])
+    assert f"LIMITS__TRUSTED_PROXIES={network['gateway']}" in (ROOT / "docs/deployment.md").read_text()
 
 
 def test_gateway_limits() -> None:

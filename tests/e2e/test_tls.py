@@ -13,7 +13,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from tests.e2e.proxies import caddy, nginx
+from tests.e2e.proxies.servers import caddy, nginx
 from tests.support.certificates import Authority, make_authority
 from tests.support.gateway import PASSWORD, TIMEOUT_S, Gateway
 from tests.support.polling import wait_until

@@ -21,25 +21,45 @@ from tests.support.requirements import find_program
 @contextmanager
 def caddy(folder: Path, authority: Authority, gateway: Gateway) -> Iterator[str]:
     """The URL of a Caddy in front of the gateway, with TLS, optional client certificates and the header of RFC 9440."""
-    program = find_program("caddy")
-    port = free_port()
     certificate, key = authority.issue("CN=proxy")
-    (folder / "Caddyfile").write_text(f"""{{
-    admin off
-    auto_https off
-}}
-https://localhost:{port} {{
+    configuration = f"""gateway.example {{
     tls {certificate} {key} {{
         client_auth {{
             mode verify_if_given
             trusted_ca_cert_file {authority.path}
         }}
     }}
-    reverse_proxy 127.0.0.1:{gateway.port} {{
+    reverse_proxy 127.0.0.1:8000 {{
         header_up Client-Cert ":{{http.request.tls.client.certificate_der_base64}}:"
     }}
 }}
-""")
+"""
+    with _running_caddy(folder, authority, gateway, configuration) as url:
+        yield url
+
+
+@contextmanager
+def shipped_caddy(folder: Path, authority: Authority, gateway: Gateway, idle_s: int = 60) -> Iterator[str]:
+    """The URL of a Caddy in front of the gateway, with deploy/caddy/Caddyfile and idle connections of `idle_s`."""
+    certificate, key = authority.issue("CN=proxy")
+    configuration = (ROOT / "deploy" / "caddy" / "Caddyfile").read_text()
+    replacements = {
+        "gateway.example {": f"gateway.example {{\n\ttls {certificate} {key}",
+        "keepalive 60s": f"keepalive {idle_s}s",
+    }
+    with _running_caddy(folder, authority, gateway, _replace(configuration, replacements)) as url:
+        yield url
+
+
+@contextmanager
+def _running_caddy(folder: Path, authority: Authority, gateway: Gateway, configuration: str) -> Iterator[str]:
+    program, port = find_program("caddy"), free_port()
+    replacements = {
+        "gateway.example {": f"https://localhost:{port} {{",
+        "127.0.0.1:8000": f"127.0.0.1:{gateway.port}",
+    }
+    options = "{\n\tadmin off\n\tauto_https off\n}\n"
+    (folder / "Caddyfile").write_text(options + _replace(configuration, replacements))
     environment = {"HOME": str(folder), "PATH": os.environ["PATH"]}
     command = [program, "run", "--config", str(folder / "Caddyfile"), "--adapter", "caddyfile"]
     with (folder / "caddy.log").open("wb") as log, subprocess.Popen(command, env=environment, stderr=log) as process:
@@ -52,20 +72,21 @@ https://localhost:{port} {{
 
 
 @contextmanager
-def nginx(folder: Path, authority: Authority, gateway: Gateway) -> Iterator[str]:
-    """The URL of an nginx in front of the gateway, with the configuration in deploy/nginx."""
+def nginx(folder: Path, authority: Authority, gateway: Gateway, idle_s: int = 60) -> Iterator[str]:
+    """The URL of an nginx in front of the gateway, with the configuration in deploy/nginx and connections that stay
+    open for `idle_s`."""
     program = find_program("nginx")
     port, (certificate, key) = free_port(), authority.issue("CN=proxy")
     configuration = (ROOT / "deploy" / "nginx" / "atalaya.conf").read_text()
-    for text, replacement in {
+    replacements = {
         "listen 443 ssl": f"listen 127.0.0.1:{port} ssl",
         "/etc/nginx/tls/gateway.pem": certificate,
         "/etc/nginx/tls/gateway.key": key,
         "/etc/nginx/tls/clients-ca.pem": str(authority.path),
         "127.0.0.1:8000": f"127.0.0.1:{gateway.port}",
-    }.items():
-        assert text in configuration
-        configuration = configuration.replace(text, replacement)
+        "keepalive_timeout 60s": f"keepalive_timeout {idle_s}s",
+    }
+    configuration = _replace(configuration, replacements)
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     temporary = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in kinds)
     (folder / "nginx.conf").write_text(
@@ -80,6 +101,13 @@ def nginx(folder: Path, authority: Authority, gateway: Gateway) -> Iterator[str]
             yield url
         finally:
             process.terminate()
+
+
+def _replace(configuration: str, replacements: dict[str, str]) -> str:
+    for text, replacement in replacements.items():
+        assert text in configuration, text
+        configuration = configuration.replace(text, replacement)
+    return configuration
 
 
 def _wait_until_ready(url: str, authority: Authority, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -1,0 +1,96 @@
+"""Commands that the guides name exist, with the options that they show."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from api.commands.group import run_command
+from tests.contract.documents.markdown import PAGES, read_command_lines
+from tests.support.paths import ROOT
+
+COMMAND = re.compile(r"(?<![\w/.@:-])atalaya(?: ([^|;&)>]*))?")
+IN_CONTAINER = re.compile(r"docker compose exec((?: -\w+)*) (\S+) (\S+)")
+OPTION = re.compile(r"--[a-z][\w-]*")
+EXECUTABLES = {
+    "gateway": {"atalaya", "cat", "rm", "sh", "python"},
+    "postgres": {"pg_dump", "pg_restore", "createdb", "psql", "dropdb"},
+}
+PAGES_WITH_COMMANDS = [page for page in PAGES if any("atalaya " in line for line in read_command_lines(page))]
+PrintHelp = Callable[[str], str]
+
+
+@pytest.fixture
+def print_help(capsys: pytest.CaptureFixture[str]) -> PrintHelp:
+    """Returns what `atalaya COMMAND --help` prints; empty for an unknown command."""
+    printed: dict[str, str] = {}
+
+    def run(command: str) -> str:
+        if command not in printed:
+            status = run_command([*command.split(), "--help"])
+            printed[command] = capsys.readouterr().out if status == 0 else ""
+        return printed[command]
+
+    return run
+
+
+def find_commands(page: Path) -> Iterator[list[str]]:
+    """Yield the arguments of each `atalaya` command on a page."""
+    for line in read_command_lines(page):
+        for arguments in COMMAND.findall(line):
+            if arguments and not arguments.startswith(("-", "<")):
+                yield re.sub(r"[\[\]…]|\\", " ", arguments).split()
+
+
+def find_problem(arguments: list[str], print_help: PrintHelp) -> str:
+    """Return what is wrong with a command line: an unknown command or option; empty if nothing is."""
+    path, rest = "", list(arguments)
+    while rest and "\nCommands:\n" in print_help(path) and not rest[0].startswith("-"):
+        path = f"{path} {rest.pop(0)}".strip()
+    known = set(OPTION.findall(print_help(path)))
+    if not known:
+        return f"no command: {path}"
+    unknown = set(OPTION.findall(" ".join(rest))) - known - {"--debug"}
+    return f"{path} has no {' '.join(sorted(unknown))}" if unknown else ""
+
+
+@pytest.mark.parametrize("page", PAGES_WITH_COMMANDS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_exist(page: Path, print_help: PrintHelp) -> None:
+    """Each `atalaya` command on a page is one that the program has, with options that it has."""
+    problems = {" ".join(command): find_problem(command, print_help) for command in find_commands(page)}
+    assert {command: problem for command, problem in problems.items() if problem} == {}
+
+
+@pytest.mark.parametrize(
+    ("command", "problem"),
+    [
+        ("ledger verify --anchor N:HASH", ""),
+        ("ledger verfy", "no command: ledger verfy"),
+        ("users passwd admin --password x", "users passwd has no --password"),
+        ("migrate", "no command: migrate"),
+    ],
+)
+def test_wrong_commands_are_found(command: str, problem: str, print_help: PrintHelp) -> None:
+    """A misspelt command and an option that the command does not have are found."""
+    assert find_problem(command.split(), print_help) == problem
+
+
+def test_commands_in_containers_exist() -> None:
+    """`docker compose exec` names a service of the Compose file, and a program that its image has."""
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    executed = [found for page in PAGES for line in read_command_lines(page) for found in IN_CONTAINER.findall(line)]
+    assert executed
+    for _, service, program in executed:
+        assert service in services
+        assert program in EXECUTABLES[service], (service, program)
+
+
+def test_commands_of_the_runbook_name_the_container() -> None:
+    """Each `atalaya` command in the runbook can be pasted on the machine that runs the Compose stack."""
+    for line in read_command_lines(ROOT / "docs/runbook.md"):
+        for found in re.finditer(r"(?<![\w/.@:-])atalaya [a-z]", line):
+            assert line[: found.start()].endswith("gateway "), line

@@ -1,0 +1,60 @@
+"""The unit file of the systemd service."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from api.server.timeouts import SHUTDOWN_LIMIT_S
+from api.settings.gateway import Settings
+from tests.support.paths import ATALAYA, ROOT
+
+UNIT = ROOT / "deploy" / "systemd" / "atalaya.service"
+MOST_EXPOSED = 2.0  # of 10, as `systemd-analyze security` rates it
+
+
+def read_unit() -> dict[str, list[str]]:
+    """Every option of the unit with its values."""
+    options: dict[str, list[str]] = {}
+    for line in UNIT.read_text().splitlines():
+        name, equals, value = line.partition("=")
+        if equals and not line.startswith("#"):
+            options.setdefault(name, []).append(value)
+    return options
+
+
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+    """systemd finds no fault in the unit, and little that an attacker in the service could reach."""
+    assert UNIT.read_text().count("/opt/atalaya/.venv/bin/atalaya serve") == 1
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        return  # the other tests check the essentials
+    unit = tmp_path / "atalaya.service"
+    unit.write_text(UNIT.read_text().replace("/opt/atalaya/.venv/bin/atalaya", str(ATALAYA)))
+    for arguments in (["verify", unit], ["security", "--offline=true", f"--threshold={MOST_EXPOSED * 10:.0f}", unit]):
+        done = subprocess.run([program, "--no-pager", *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "unknown" not in done.stderr.lower(), done.stderr
+
+
+def test_service_is_confined() -> None:
+    """The service runs as a user of its own, writes to its state folder only, and gets no privileges."""
+    unit = read_unit()
+    assert unit["User"] == ["atalaya"]
+    assert (unit["ProtectSystem"], unit["StateDirectory"], unit["StateDirectoryMode"]) == (
+        ["strict"],
+        ["atalaya"],
+        ["0700"],
+    )
+    assert "ReadWritePaths" not in unit
+    assert (unit["NoNewPrivileges"], unit["CapabilityBoundingSet"]) == (["yes"], [""])
+
+
+def test_service_is_stopped_in_order_and_restarted() -> None:
+    """systemd leaves the gateway the time of a graceful shutdown, and restarts a failed one."""
+    unit = read_unit()
+    drain_s = Settings.model_fields["drain_seconds"].default
+    assert int(unit["TimeoutStopSec"][0]) > drain_s + SHUTDOWN_LIMIT_S
+    assert (unit["KillMode"], unit["Restart"]) == (["mixed"], ["on-failure"])
+    assert "ExecReload" not in unit  # SIGHUP stops a gateway of one process

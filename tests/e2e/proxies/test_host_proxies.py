@@ -1,0 +1,100 @@
+"""The shipped configurations of nginx and Caddy, on the machine that also runs the gateway."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from api.settings.gateway import Settings
+from tests.e2e.proxies.servers import nginx, shipped_caddy
+from tests.support.certificates import Authority, make_authority
+from tests.support.gateway import TIMEOUT_S, Gateway
+from tests.support.paths import FOREST, ROOT
+
+Proxy = Callable[..., AbstractContextManager[str]]
+IDLE_S, KEEP_ALIVE_S = 1, 2
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return make_authority(tmp_path / "pki")
+
+
+@pytest.fixture
+def gateway(new_gateway: Callable[..., Gateway]) -> Gateway:
+    """A gateway that trusts its proxy only, and closes idle connections early."""
+    return new_gateway(LIMITS__TRUSTED_PROXIES="127.0.0.1", KEEP_ALIVE_SECONDS=str(KEEP_ALIVE_S))
+
+
+@pytest.fixture(params=[nginx, shipped_caddy], ids=["nginx", "caddy"])
+def proxy_url(request: pytest.FixtureRequest, tmp_path: Path, authority: Authority, gateway: Gateway) -> Iterator[str]:
+    proxy: Proxy = request.param
+    with proxy(tmp_path, authority, gateway, idle_s=IDLE_S) as url:
+        yield url
+
+
+def make_client(url: str, authority: Authority, address: str = "127.0.0.1", **headers: str) -> httpx.Client:
+    """A client that connects from an address."""
+    transport = httpx.HTTPTransport(verify=authority.ssl_context(), local_address=address)
+    return httpx.Client(base_url=url, transport=transport, headers=headers, timeout=TIMEOUT_S)
+
+
+def make_tiff(side: int) -> bytes:
+    pixels = np.random.default_rng(1).integers(0, 256, (side, side, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "TIFF")
+    return buffer.getvalue()
+
+
+def test_the_gateway_sees_the_client_through_a_host_proxy(
+    proxy_url: str, authority: Authority, gateway: Gateway
+) -> None:
+    """The client's address is the one that connects to the proxy, whatever it claims; large images and refusals pass;
+    and no request meets a connection that the gateway is closing."""
+    terms = "--user", "ana", "--name", "n", "--address", "127.0.0.5", "--json"
+    key = json.loads(gateway.run("keys", "create", *terms).stdout)["key"]
+    claim = {"X-API-Key": key, "X-Forwarded-For": "127.0.0.5"}
+    with make_client(proxy_url, authority, "127.0.0.5", **claim) as client:
+        assert client.get("/v1/me").status_code == 200
+        large = client.post("/v1/predictions", content=make_tiff(2570))
+        assert large.status_code == 200, large.text
+        refused = client.post("/v1/predictions", content=make_tiff(2750))
+        assert refused.status_code == 413
+        assert refused.json()["code"] in {"body_too_large", "image_too_many_bytes"}  # Caddy may omit the length
+    with make_client(proxy_url, authority, "127.0.0.6", **claim) as client:
+        assert client.get("/v1/me").status_code == 401
+    token = gateway.token()
+
+    def send_with_pauses(pause_s: float) -> list[int]:
+        """Send requests with a body, which no proxy repeats by itself, at times around the end of idle connections."""
+        with make_client(proxy_url, authority, Authorization=f"Bearer {token}") as client:
+            statuses = []
+            for _ in range(3):
+                statuses.append(client.post("/v1/predictions", content=FOREST.read_bytes()).status_code)
+                time.sleep(pause_s)
+            return statuses
+
+    with ThreadPoolExecutor(6) as threads:
+        pauses = [IDLE_S - 0.1, IDLE_S, IDLE_S + 0.1, KEEP_ALIVE_S - 0.1, KEEP_ALIVE_S, KEEP_ALIVE_S + 0.1]
+        assert {status for statuses in threads.map(send_with_pauses, pauses) for status in statuses} == {200}
+
+
+@pytest.mark.parametrize(
+    ("path", "pattern"),
+    [("deploy/nginx/atalaya.conf", r"keepalive_timeout (\d+)s;"), ("deploy/caddy/Caddyfile", r"keepalive (\d+)s$")],
+)
+def test_proxies_close_idle_connections_first(path: str, pattern: str) -> None:
+    """The shipped proxies keep idle connections for at least ten seconds less than the gateway does by default."""
+    (seconds,) = re.findall(pattern, (ROOT / path).read_text(), re.MULTILINE)
+    assert int(seconds) + 10 <= Settings.model_fields["keep_alive_seconds"].default
