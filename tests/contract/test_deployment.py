@@ -77,11 +77,10 @@ def test_internal_services_have_no_outside_network() -> None:
 
 
 def test_requests_of_a_host_proxy_have_a_fixed_address() -> None:
-    """The only network that leads outside of the gateway's container is fixed, so that a proxy on the host has an address
-    that can be trusted; the guide names that address."""
+    """The gateway's only network to the outside is fixed, and the guide names the host's address in it."""
     networks = read_yaml("docker-compose.yml")["networks"]
     outside = [name for name in services()["gateway"]["networks"] if not networks[name].get("internal")]
-    (network,) = networks[outside[0]]["ipam"]["config"]
+    (network,) = networks["front"]["ipam"]["config"]
     assert outside == ["front"]
     assert ipaddress.ip_address(network["gateway"]) in ipaddress.ip_network(network["subnet"])
     assert f"LIMITS__TRUSTED_PROXIES={network['gateway']}" in (ROOT / "docs/deployment.md").read_text()
@@ -204,6 +203,28 @@ def test_alerts_are_described(alert: dict[str, Any]) -> None:
     assert alert["annotations"].keys() == {"summary", "description", "runbook"}
     assert alert["alert"] in headings
     assert alert["annotations"]["runbook"] == f"docs/runbook.md#{alert['alert'].lower()}"
+
+
+@pytest.mark.parametrize("alert", alerts(), ids=lambda alert: alert["alert"])
+def test_runbook_sections_are_complete(alert: dict[str, Any]) -> None:
+    """Each alert's section says what it means, what to run first, what to do, and when to call somebody else."""
+    text = (ROOT / "docs/runbook.md").read_text()
+    section = text.partition(f"\n## {alert['alert']}\n")[2].partition("\n## ")[0]
+    parts = re.split(r"^\*\*(Meaning:|Check first:|Actions:|Escalate)\*\*", section, flags=re.MULTILINE)
+    assert parts[1::2] == ["Meaning:", "Check first:", "Actions:", "Escalate"]
+    meaning, check, actions, escalate = parts[2::2]
+    assert all(part.strip() for part in (meaning, actions, escalate))
+    assert re.search(r"`(docker|curl) [^`]+`", check), "no command to paste"
+
+
+def test_runbook_names_existing_panels() -> None:
+    """Each panel and dashboard that the runbook names exists."""
+    dashboards = [json.loads((ROOT / "grafana/dashboards" / name).read_text())["title"] for name in DASHBOARDS]
+    titles = {panel["title"] for panel in itertools.chain(*map(panels, DASHBOARDS))}
+    prose = re.sub(r"`[^`]*`|\*\*", "", (ROOT / "docs/runbook.md").read_text())
+    named = set(re.findall(r"(?<![*\w])\*([A-Z][^*\n]+)\*", prose))
+    assert sorted(named - titles - set(dashboards)) == []
+    assert named
 
 
 def test_prometheus_configuration(debian_tool: Tool) -> None:

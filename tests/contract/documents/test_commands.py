@@ -13,7 +13,7 @@ from api.commands.group import run_command
 from tests.contract.documents.markdown import PAGES, read_command_lines
 from tests.support.paths import ROOT
 
-COMMAND = re.compile(r"(?<![\w/.@:-])atalaya(?: ([^|;&)>]*))?")
+COMMAND = re.compile(r"(?<!-u )(?<!DATABASE )(?<![\w/.@:=-])atalaya(?: ([^|;&)>]*))?")
 IN_CONTAINER = re.compile(r"docker compose exec((?: -\w+)*) (\S+) (\S+)")
 OPTION = re.compile(r"--[a-z][\w-]*")
 EXECUTABLES = {

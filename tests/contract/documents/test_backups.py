@@ -1,0 +1,145 @@
+"""The documented commands for backup and restore, run as they are printed, beside a gateway under load."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.contract.documents.markdown import read_blocks
+from tests.support.gateway import Gateway, make_gateway
+from tests.support.paths import BIN, FOREST, ROOT
+from tests.support.requirements import find_program
+
+PAGE = ROOT / "docs" / "deployment.md"
+# In place of Docker: runs the commands of both services here, and stops the gateway by its process id.
+DOCKER = """#!/bin/sh
+shift
+case "$1" in
+  exec) shift 3; exec "$@" ;;
+  run) shift 4; exec "$@" ;;
+  stop) kill -TERM "$GATEWAY_PID"; while kill -0 "$GATEWAY_PID" 2>/dev/null; do sleep 0.1; done ;;
+  start) ;;
+  *) echo "unknown: $*" >&2; exit 64 ;;
+esac
+"""
+
+
+def read_commands(section: str) -> str:
+    ((language, text),) = read_blocks(PAGE, section)
+    assert language == "sh"
+    return text
+
+
+def run_commands(gateway: Gateway, section: str, **variables: str) -> str:
+    """Run the commands of a section in the gateway's folder; BACKUP, if given, replaces the printed one."""
+    backup = variables.get("BACKUP")
+    commands = read_commands(section)
+    if backup:
+        commands = commands.replace("BACKUP=backups/20261126T023000Z", f"BACKUP={shlex.quote(backup)}")
+    docker = gateway.folder / "bin" / "docker"
+    docker.parent.mkdir(exist_ok=True)
+    docker.write_text(DOCKER)
+    docker.chmod(0o755)
+    path = os.pathsep.join((str(docker.parent), str(BIN), os.environ["PATH"]))
+    environment = {**gateway.environment, **variables, "PATH": path, "GATEWAY_PID": str(gateway.pid)}
+    reaper = threading.Thread(target=gateway.process.wait, daemon=True)
+    reaper.start()  # a process that nobody waits for stays visible to `kill -0`
+    done = subprocess.run(
+        ["sh", "-c", commands], cwd=gateway.folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@contextmanager
+def load(gateway: Gateway) -> Iterator[None]:
+    """Predictions and refused requests without a pause, which all succeed in being recorded."""
+    ended = threading.Event()
+    statuses: set[int] = set()
+
+    def send() -> None:
+        client = gateway.client()
+        while not ended.is_set():
+            statuses.add(client.post("/v1/predictions", content=FOREST.read_bytes()).status_code)
+            statuses.add(client.post("/v1/predictions", content=b"text").status_code)
+
+    threads = [threading.Thread(target=send) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+    assert statuses == {200, 415}
+
+
+@pytest.fixture
+def postgres(postgres_server: str) -> Iterator[dict[str, str]]:
+    """An empty database and a user named as in the Compose file; the variables with which programs find the server."""
+    host, _, port = postgres_server.rpartition("@")[2].partition(":")
+    names = ("atalaya", "restored", "damaged")
+    with psycopg.connect(f"{postgres_server}/postgres", autocommit=True) as connection:
+        connection.execute("CREATE ROLE atalaya SUPERUSER LOGIN")
+        connection.execute("CREATE DATABASE atalaya OWNER atalaya")
+        yield {"PGHOST": host, "PGPORT": port, "DATABASE_URL": f"postgresql://atalaya@{host}:{port}/atalaya"}
+        for name in names:
+            connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        connection.execute("DROP ROLE atalaya")
+
+
+def read_counts(printed: str) -> list[int]:
+    """The numbers of verified entries that the commands for the audit log and the ledger have printed."""
+    counts = [int(count) for count in re.findall(r"^(\d+) entries.*, unchanged\.", printed, re.MULTILINE)]
+    assert len(counts) == 2, printed
+    assert min(counts) > 0
+    return counts
+
+
+def find_backup(gateway: Gateway, name: str) -> str:
+    (backup,) = (gateway.folder / "backups").iterdir()
+    files = sorted(path.name for path in backup.iterdir())
+    assert files == ["atalaya" + name, "audit-anchor.txt", "ledger-anchor.txt"]
+    assert {path.stat().st_mode & 0o077 for path in backup.iterdir()} == {0}
+    return str(backup.relative_to(gateway.folder))
+
+
+def go_on(gateway: Gateway, recorded: int) -> None:
+    """Start the gateway on the restored database, which records what follows in records that verify."""
+    gateway.start()
+    assert gateway.client().post("/v1/predictions", content=FOREST.read_bytes()).status_code == 200
+    assert gateway.stop() == 0
+    printed = "".join(gateway.run(record, "verify").stdout for record in ("audit", "ledger"))
+    assert read_counts(printed)[1] == recorded + 1
+
+
+def test_sqlite_is_backed_up_and_restored(tmp_path: Path) -> None:
+    """The documented commands copy an SQLite database under load, and restore a copy that verifies and can be used."""
+    find_program("sqlite3")
+    gateway = make_gateway(tmp_path, DATABASE_URL=f"sqlite:///{tmp_path}/var/atalaya.db", MODEL__URL="stub://")
+    gateway.start()
+    with load(gateway):
+        run_commands(gateway, "### Back up SQLite")
+    gateway.stop()
+    printed = run_commands(gateway, "### Restore SQLite", BACKUP=find_backup(gateway, ".db"))
+    go_on(gateway, read_counts(printed)[1])
+
+
+def test_postgresql_is_backed_up_and_restored(tmp_path: Path, postgres: dict[str, str]) -> None:
+    """The documented commands dump PostgreSQL under load, verify the copy, and put it in the other's place."""
+    gateway = make_gateway(tmp_path, **postgres, MODEL__URL="stub://")
+    gateway.start()
+    with load(gateway):
+        run_commands(gateway, "### Back up PostgreSQL")
+    printed = run_commands(gateway, "### Restore PostgreSQL", BACKUP=find_backup(gateway, ".dump"))
+    go_on(gateway, read_counts(printed)[1])
