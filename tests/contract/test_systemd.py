@@ -32,8 +32,8 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
         return  # the other tests check the essentials
     unit = tmp_path / "atalaya.service"
     unit.write_text(UNIT.read_text().replace("/opt/atalaya/.venv/bin/atalaya", str(ATALAYA)))
-    for arguments in (["verify", unit], ["security", "--offline=true", f"--threshold={MOST_EXPOSED * 10:.0f}", unit]):
-        done = subprocess.run([program, "--no-pager", *arguments], capture_output=True, text=True, check=False)
+    for arguments in (["verify"], ["security", "--offline=true", f"--threshold={MOST_EXPOSED * 10:.0f}"]):
+        done = subprocess.run([program, "--no-pager", *arguments, unit], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "unknown" not in done.stderr.lower(), done.stderr
 
