@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-LIMIT_BYTES = 12 << 20  # of one process: a thousand ordinary requests take a tenth of it
-RESIDENT_BYTES = 16 << 20  # what those take: 1.4 times as much, measured with heads of a hundred headers
+# Of one process: a thousand ordinary requests take an eighth of it. With Python's objects it takes 1.4 times as much,
+# which is part of the memory by which a process grows (GROWTH_BYTES in api/services/capacity.py).
+LIMIT_BYTES = 8 << 20
 
 
 class Holder(Protocol):

@@ -12,7 +12,6 @@ import structlog
 
 from api.http.draining import Draining
 from api.server.allocator import return_free_memory
-from api.server.connection_memory import RESIDENT_BYTES as CONNECTION_BYTES
 from api.server.timeouts import THREADS_LIMIT_S
 from api.services.background import run_in_background
 from api.services.capacity import GROWTH_BYTES, LEAST_BYTES, count_inference_threads
@@ -94,7 +93,7 @@ def image_memory_bytes(settings: Settings) -> int:
     limit, workers = memory_limit_bytes(), settings.web_concurrency
     at_rest = resident_bytes() if workers == 1 else private_bytes()
     parent = 0 if workers == 1 else resident_bytes(os.getppid())
-    left = (limit - parent) // workers - at_rest - GROWTH_BYTES - CONNECTION_BYTES
+    left = (limit - parent) // workers - at_rest - GROWTH_BYTES
     write = log.info if left >= LEAST_BYTES else log.warning
     write("memory_for_images", bytes=max(left, LEAST_BYTES), limit_bytes=limit, at_rest_bytes=at_rest)
     return max(left, LEAST_BYTES)

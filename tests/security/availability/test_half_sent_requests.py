@@ -17,7 +17,7 @@ RESERVED = "atalaya_memory_reserved_bytes"
 BUDGET_BYTES = 16 << 20
 JPEG = {"Content-Type": "image/jpeg"}
 # Without a limit they would take 31 MB in the process. Other work of the gateway takes some megabytes meanwhile.
-HEADS, HEAD_BYTES, MOST_GROWTH_BYTES = 700, 31_000, 26_000_000
+HEADS, HEAD_BYTES, MOST_GROWTH_BYTES = 700, 31_000, 20_000_000
 DOCUMENTS = 200
 
 
