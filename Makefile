@@ -81,8 +81,8 @@ $(KERAS)/.dev: requirements/dev.txt $(KERAS)/.run
 
 # Ctrl-C is no failure that make should report: make itself ends with SIGINT, too, which shells show as status 130.
 # Until the program handles SIGINT, GNU's env keeps Python from showing a traceback of its own start.
-block = $$(env --block-signal=INT true 2>/dev/null && echo env --block-signal=INT)
-interruptible = trap "exit 0" INT; $(block) $(1)
+hold_sigint = $(shell env --block-signal=INT true 2>/dev/null && echo env --block-signal=INT)
+interruptible = trap "exit 0" INT; $(hold_sigint) $(1)
 pip = $(1)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes
 install = test -x $(1)/bin/python || $(PYTHON) -m venv $(1); \
 	$(call pip,$(1)) -r requirements/build.txt && $(call pip,$(1)) -r requirements/$(2).txt && \
