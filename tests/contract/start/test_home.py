@@ -26,13 +26,10 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     gateway.stop()
 
 
-@pytest.mark.parametrize("folder", ["/", "elsewhere"])
-def test_commands_find_the_checkout_from_any_folder(checkout: Checkout, tmp_path: Path, folder: str) -> None:
+def test_commands_find_the_checkout_from_any_folder(checkout: Checkout, tmp_path: Path) -> None:
     """Settings, database and model are those of the checkout; only paths on the command line are relative to here."""
-    here = tmp_path / folder
-    here.mkdir(exist_ok=True)
     for arguments in (("secrets", "init"), ("db", "init"), ("users", "list", "--json"), ("ledger", "key")):
-        ended = checkout.run(checkout.atalaya, *arguments, cwd=here)
+        ended = checkout.run(checkout.atalaya, *arguments, cwd=Path("/"))
         assert ended.returncode == 0, ended.stderr
     shutil.copy(checkout.folder / SAMPLE, tmp_path / "image.jpg")
     predicted = checkout.run(checkout.atalaya, "predict", "image.jpg", "--json", cwd=tmp_path)
