@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 import httpx
 
 from tests.experiments.memory import NO_MEMORY_GROUP, Picture, Tally, gateway_in, send_repeatedly
-from tests.support.gateway import Gateway
+from tests.support.gateway import TIMEOUT_S, Gateway
 from tests.support.linux.control_groups import NoControlGroup, memory_group
 from tests.support.paths import FOREST, ROOT
 
@@ -101,9 +101,10 @@ def make_pictures() -> dict[str, Picture]:
 async def measure_livez_s(gateway: Gateway, until: float) -> float:
     """The longest that /livez takes until that time."""
     longest_s = 0.0
-    async with httpx.AsyncClient(base_url=gateway.base_url) as client:
-        await client.get("/livez")
-        while (began := time.monotonic()) < until:
+    async with httpx.AsyncClient(base_url=gateway.base_url, timeout=TIMEOUT_S) as client:
+        await client.get("/livez")  # connect
+        while longest_s == 0 or time.monotonic() < until:
+            began = time.monotonic()
             (await client.get("/livez")).raise_for_status()
             longest_s = max(longest_s, time.monotonic() - began)
             await asyncio.sleep(LIVEZ_INTERVAL_S)
