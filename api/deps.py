@@ -18,10 +18,12 @@ from api.http.draining import Draining
 from api.prediction.pipeline import PredictionPipeline
 from api.rate_limits.callers import caller_address
 from api.services.auth import AuthServices
+from api.services.erasure import RecordErasure
 from api.services.recording import RecordingServices
 from api.services.runtime import RuntimeServices
 from api.services.serving import ServingServices
 from api.settings import Settings
+from auth.accounts.deletion import AccountDeletion
 from auth.accounts.service import AccountService
 from auth.api_keys.store import KeyStore
 from auth.authenticator import Authenticator
@@ -76,6 +78,7 @@ def _provide(select: Callable[[Services], T]) -> Callable[[Request], Awaitable[T
 
 Auth = Annotated[AuthServices, Depends(_provide(lambda services: services.auth))]
 Users = Annotated[AccountService, Depends(_provide(lambda services: services.auth.accounts))]
+Deletion = Annotated[AccountDeletion, Depends(_provide(lambda services: services.auth.deletion))]
 Logins = Annotated[LoginService, Depends(_provide(lambda services: services.auth.logins))]
 Codes = Annotated[OneTimeCodes, Depends(_provide(lambda services: services.auth.one_time_codes))]
 Keys = Annotated[KeyStore, Depends(_provide(lambda services: services.auth.keys))]
@@ -86,6 +89,7 @@ Usage = Annotated[UsageMeter, Depends(_provide(lambda services: services.auth.me
 AuditLog = Annotated[AuditStore, Depends(_provide(lambda services: services.recording.audit_log))]
 History = Annotated[LedgerReader, Depends(_provide(lambda services: services.recording.history))]
 SettingsDep = Annotated[Settings, Depends(_provide(lambda services: services.runtime.settings))]
+ErasureDep = Annotated[RecordErasure, Depends(_provide(lambda services: services.recording.erasure))]
 HealthDep = Annotated[Health, Depends(_provide(lambda services: services.runtime.health))]
 DrainingDep = Annotated[Draining, Depends(_provide(lambda services: services.runtime.draining))]
 

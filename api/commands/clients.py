@@ -8,6 +8,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from api.commands.database import CommandEvent, DescribeEvent, run_with_engine
+from api.commands.options.confirmation import Yes, confirm
 from api.commands.output import JsonFlag, format_time, print_json, print_table
 from api.settings import load_settings
 from auth.clients import Client, ClientStore
@@ -57,10 +58,9 @@ def enable(name: str) -> None:
 
 
 @app.command("delete")
-def delete(name: str, yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False) -> None:
+def delete(name: str, yes: Yes = False) -> None:
     """Remove a client, and reject every token it holds."""
-    if not yes:
-        typer.confirm(f"Delete the client {name}? Its name can be used again, its id and secret cannot.", abort=True)
+    confirm(f"Delete the client {name}? Its name can be used again, its id and secret cannot.", yes=yes)
     _run_with_clients(lambda clients: clients.delete(name), lambda client: _describe_event(client, "deleted"))
     typer.echo(f"{name}: deleted.")
 

@@ -35,7 +35,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "evaluate": ("api.commands.local:evaluate", "Evaluate a model on labelled images."),
     "train": ("api.commands.keras:train", "Fine-tune EfficientNetB0 on labelled aerial images."),
     "export": ("api.commands.keras:export", "Convert a .keras file to ONNX and verify that both predict the same."),
-    "users": ("api.commands.users:app", "Add, list, change and disable users."),
+    "users": ("api.commands.users:app", "Add, list, change, disable and delete users."),
     "clients": ("api.commands.clients:app", "Add, list, change and delete OAuth clients."),
     "keys": ("api.commands.keys:app", "Create, list, rotate and revoke API keys; rotate the signing key."),
     "secrets": ("api.commands.secrets:app", "Generate the secrets that a gateway needs."),

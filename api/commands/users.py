@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
 from dataclasses import replace
 from typing import Annotated, TypeVar
@@ -9,21 +10,35 @@ from typing import Annotated, TypeVar
 import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.commands.database import CommandEvent, DescribeEvent, record_event, run_with_accounts, run_with_engine
+from api.commands.database import (
+    CommandEvent,
+    DescribeEvent,
+    command_actor,
+    record_event,
+    run_with_accounts,
+    run_with_engine,
+)
 from api.commands.gateway.issuer import find_issuer
+from api.commands.ledger.upkeep import count_predictions, erase_predictions
+from api.commands.options.confirmation import Yes, confirm
 from api.commands.output import JsonFlag, PasswordStdin, format_time, print_json, print_table, read_password
+from api.errors import CommandFailed
 from api.services.auth import one_time_codes, token_policy
+from api.services.erasure import SETTLE_S
 from api.services.signing_keys import open_keyring
-from api.settings import load_settings
+from api.settings import Settings, load_settings
+from auth.accounts.deletion import AccountDeletion
 from auth.accounts.passwords import PasswordHasher
 from auth.accounts.service import AccountService
-from auth.accounts.store import NO_CHANGE, User, UserChange, UserStore
-from auth.errors import BadCode, BadCredentials, LastAdmin
+from auth.accounts.store import NO_CHANGE, User, UserChange, UserStore, is_user_id
+from auth.errors import BadCode, BadCredentials, LastAdmin, UserNotFound
 from auth.principal import ROLE_SCOPES, Role, select_scopes
 from auth.sessions import Session, SessionStore
 from auth.tokens.access import TokenAuthority
 from auth.tokens.barred_subjects import BarredSubject, BarredSubjects
 from auth.tokens.issuer_rules import format_subject
+from monitoring.audit.store import AuditStore
+from monitoring.errors import MonitoringError
 
 app = typer.Typer(no_args_is_help=True)
 T = TypeVar("T")
@@ -93,6 +108,35 @@ def passwd(name: str, password_stdin: PasswordStdin = False) -> None:
     password = read_password(password_stdin)
     _change_user(name, NO_CHANGE, describe_user_event("changed", fields="password"), password=password)
     typer.echo(f"{name}: password set.")
+
+
+@app.command("delete")
+def delete(
+    name: Annotated[str, typer.Argument(help="The user's name; or the id of a deleted user, to erase what is left.")],
+    yes: Yes = False,
+    force: Force = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Delete a user, and erase what the ledger and the audit log hold of the user."""
+    settings = load_settings()
+    user = run_with_accounts(settings, lambda accounts: _find_unless_deleted(accounts, name))
+    user_id = user.id if user else name
+    has_ledger = settings.ledger.enabled or settings.ledger.signing_key is not None
+    predictions = count_predictions(settings, user_id) if has_ledger else 0
+    confirm(f"Delete {name} and erase {predictions} predictions permanently?", yes=yes)
+    if user is not None:
+        _delete_account(settings, user, force=force)
+        time.sleep(SETTLE_S)
+    try:
+        entries = run_with_engine(settings, lambda engine: AuditStore(engine).erase(user_id, command_actor()))
+        predictions = erase_predictions(settings, user_id) if has_ledger else 0
+    except MonitoringError as error:
+        retry = f"Then run `atalaya users delete {user_id}` to erase the rest."
+        raise CommandFailed(f"{name} was deleted, but not all records were erased. {error} {retry}") from error
+    if as_json:
+        print_json({"id": user_id, "erased_predictions": predictions, "erased_audit_entries": entries})
+    else:
+        typer.echo(f"{name}: deleted; {predictions} predictions and {entries} audit entries erased.")
 
 
 @app.command("bar")
@@ -190,6 +234,26 @@ def issue_token(authority: TokenAuthority, user: User, session: Session) -> str:
 def describe_user_event(outcome: str, **detail: str) -> DescribeEvent[User]:
     """Return a function that makes the audit log's event for a user."""
     return lambda user: CommandEvent("user", outcome, f"user:{user.id}", detail)
+
+
+async def _find_unless_deleted(accounts: AccountService, name: str) -> User | None:
+    """Return the user with that name, or None for the id of a user who is gone. Raises BadUserName, UserNotFound."""
+    try:
+        return await accounts.get_by_name(name)
+    except UserNotFound:
+        if not is_user_id(name):
+            raise
+        return None
+
+
+def _delete_account(settings: Settings, user: User, *, force: bool) -> None:
+    async def delete_account(engine: AsyncEngine) -> User:
+        try:
+            return await AccountDeletion(engine).delete(user.id, allow_last_admin=force)
+        except LastAdmin as error:
+            raise LastAdmin(f"{error} Use --force to proceed anyway.") from None
+
+    run_with_engine(settings, delete_account, describe_user_event("deleted", role=user.role))
 
 
 def _change_user(

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.deps import Caller, Changes, CurrentPrincipal, GuardedRoute, Users, require_login
+from api.deps import Caller, Changes, CurrentPrincipal, Deletion, ErasureDep, GuardedRoute, Users, require_login
 from api.http.audit import record_event
 from api.http.paging import MAX_PAGE, PageLimit, cut_page
 from api.http.problems import document_problems
@@ -77,6 +78,29 @@ async def change(
     await changes.catch_up()
     await record_event(request, "user", _name_outcome(body), target=f"user:{user.id}", **body.describe())
     return UserResponse.of(user)
+
+
+@router.delete("/{user_id}", status_code=204, response_class=Response, dependencies=[Depends(require_login)])
+async def delete(
+    request: Request,
+    deletion: Deletion,
+    changes: Changes,
+    erasure: ErasureDep,
+    principal: CurrentPrincipal,
+    user_id: str,
+) -> Response:
+    """Delete a user for good; every process rejects the user's credentials within a second.
+
+    Afterwards what the ledger and the audit log hold of the user is erased in the background.
+    """
+    try:
+        user = await deletion.delete(user_id)
+    except AuthError as error:
+        await record_event(request, "user", "refused", target=f"user:{user_id}", code=error.code)
+        raise
+    await changes.catch_up()
+    await record_event(request, "user", "deleted", target=f"user:{user.id}", role=user.role)
+    return Response(status_code=204, background=BackgroundTask(erasure.erase, user.id, principal.subject))
 
 
 def _name_outcome(body: UserPatch) -> str:

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.services.background import run_in_background
 from api.services.signing_keys import watch_signing_keys
 from api.settings import Settings
+from auth.accounts.deletion import AccountDeletion
 from auth.accounts.passwords import PasswordHasher
 from auth.accounts.service import AccountService
 from auth.accounts.store import UserStore
@@ -39,6 +40,7 @@ class AuthServices:
     """
 
     accounts: AccountService
+    deletion: AccountDeletion
     one_time_codes: OneTimeCodes
     logins: LoginService
     sessions: SessionStore
@@ -72,6 +74,7 @@ async def open_auth_services(
         certificates = CertificateUsers(UserStore(engine), settings.auth.client_certificates)
         yield AuthServices(
             accounts=accounts,
+            deletion=AccountDeletion(engine),
             one_time_codes=codes,
             logins=LoginService(accounts, LoginThrottle(engine), codes),
             sessions=SessionStore(engine, settings.auth.session_seconds),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.services.audit import AuditRecorder
+from api.services.erasure import RecordErasure
 from api.settings import Settings
 from monitoring.audit.store import AuditStore
 from monitoring.audit.trail import AuditTrail
@@ -28,12 +29,13 @@ LEDGER_WAIT_S = 1  # after that the spool takes the entries
 
 @dataclass(frozen=True, slots=True)
 class RecordingServices:
-    """`audit` and `ledger` write; `audit_log` and `history` read what they wrote."""
+    """`audit` and `ledger` write; `audit_log` and `history` read what they wrote; `erasure` erases it."""
 
     audit: AuditRecorder
     audit_log: AuditStore
     ledger: Ledger
     history: LedgerReader
+    erasure: RecordErasure
 
 
 @asynccontextmanager
@@ -57,7 +59,7 @@ async def open_recording_services(
             )
         )
         audit = AuditRecorder(trail, metrics.auth_events)
-        yield RecordingServices(audit, audit_log, ledger, LedgerReader(engine))
+        yield RecordingServices(audit, audit_log, ledger, LedgerReader(engine), RecordErasure(settings, audit_log))
 
 
 def open_journal(

@@ -115,8 +115,8 @@ class UserStore:
             admins = await _lock_enabled_admins(connection) if _may_remove_admin(change) else []
             row = await _get_row(connection, user_id, lock=True)
             values = _changed_columns(row, change)
-            if admins == [user_id] and values.keys() & {"role", "disabled_at"} and not allow_last_admin:
-                raise LastAdmin("Nobody else could administer the gateway. Make another user an admin first.")
+            if values.keys() & {"role", "disabled_at"} and not allow_last_admin:
+                _check_admin_remains(admins, user_id)
             if not values:
                 return _user(row)
             await connection.execute(update(users).where(users.c.id == user_id).values(**values))
@@ -134,6 +134,24 @@ class UserStore:
     async def count(self) -> int:
         async with reading(self._engine) as connection:
             return (await connection.execute(select(func.count()).select_from(users))).scalar_one()
+
+
+async def lock_for_deletion(connection: AsyncConnection, user_id: str, *, allow_last_admin: bool) -> User:
+    """Return a user whose row stays locked until the transaction ends.
+
+    Raises UserNotFound, and LastAdmin if no other enabled administrator would be left, unless `allow_last_admin`.
+    """
+    admins = await _lock_enabled_admins(connection)
+    user = _user(await _get_row(connection, user_id, lock=True))
+    if not allow_last_admin:
+        _check_admin_remains(admins, user_id)
+    return user
+
+
+def _check_admin_remains(admins: Sequence[str], removed: str) -> None:
+    """Raises LastAdmin if the user is the only enabled administrator."""
+    if admins == [removed]:
+        raise LastAdmin("Nobody else could administer the gateway. Make another user an admin first.")
 
 
 def _may_remove_admin(change: UserChange) -> bool:
@@ -154,14 +172,14 @@ async def _get_row(connection: AsyncConnection, user_id: str, *, lock: bool = Fa
     """Raises UserNotFound, also for text that cannot be an id: databases reject some characters with an error."""
     statement = select(users).where(users.c.id == user_id)
     row = None
-    if _is_id(user_id):
+    if is_user_id(user_id):
         row = (await connection.execute(statement.with_for_update() if lock else statement)).one_or_none()
     if row is None:
         raise UserNotFound("There is no such user. List the users to see their ids.")
     return row
 
 
-def _is_id(text: str) -> bool:
+def is_user_id(text: str) -> bool:
     try:
         return str(UUID(text)) == text
     except ValueError:

@@ -204,6 +204,12 @@ def _make_counters(name: str, network: str, factor: Factor) -> Counters:
     return Counters(_digest(account), _digest(prefix + address), _digest(pair), _digest(f"early {pair}"))
 
 
+def list_counter_keys(name: str, networks: Iterable[str]) -> Sequence[str]:
+    """Return the keys of the failures for an account, and for the account in these networks."""
+    counters = [_make_counters(name, network, factor) for network in ("", *networks) for factor in Factor]
+    return [key for each in counters for key in (each.account, each.pair, each.early)]
+
+
 def _check_wait(rows: Iterable[Row[Any]], counters: Counters, now: datetime) -> int:
     """Return by how many seconds an attempt now is too early, 0 if it is not.
 

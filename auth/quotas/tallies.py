@@ -90,7 +90,7 @@ Tallies = dict[_Row, Tally]
 def list_owners(principal: Principal) -> tuple[str, ...]:
     """Return whose use a caller's requests count as: the caller first, then the API key if there is one."""
     if principal.key_id is not None:
-        return user_owner(principal.subject), f"{_KEY}{principal.key_id}"
+        return user_owner(principal.subject), key_owner(principal.key_id)
     if principal.subject == principal.client_id:
         return (f"{_CLIENT}{principal.subject}",)
     if "|" in principal.subject:
@@ -100,6 +100,10 @@ def list_owners(principal: Principal) -> tuple[str, ...]:
 
 def user_owner(user_id: str) -> str:
     return f"{_USER}{user_id}"
+
+
+def key_owner(key_id: str) -> str:
+    return f"{_KEY}{key_id}"
 
 
 def format_month(now: float) -> str:

@@ -77,6 +77,10 @@ class AuditEntry:
         fields = json.dumps(astuple(self)[:-1], separators=(",", ":"))
         return hashlib.sha256(fields.encode()).hexdigest()
 
+    def is_intact(self) -> bool:
+        """Whether the hash matches the other fields."""
+        return self.hash == self.compute_hash()
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, ready for JSON, with the detail as an object where it can be parsed."""
         try:

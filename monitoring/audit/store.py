@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, Select, delete, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from monitoring.audit.erasure import ERASED, ERASED_DETAIL, ERASURE_CHUNK, build_record, erase_content
 from monitoring.audit.events import (
     NAME_LENGTH,
     PRUNED,
@@ -108,6 +109,19 @@ class AuditStore:
                 raise AuditUnavailable
             return max(0, await _find_last_older(connection, head, before) - int(head.pruned_seq))
 
+    async def erase(self, subject: str, actor: str) -> int:
+        """Erase addresses, request ids and details of what a person did; return of how many entries.
+
+        Entries record it, so that the rest still verifies; `actor` is who erases. See monitoring/audit/erasure.py.
+        """
+        total, last = 0, 0
+        while True:
+            async with _audit_errors(writing(self._engine, strict=True)) as connection:
+                found = await _erase_chunk(connection, subject, actor, last)
+            if not found:
+                return total
+            total, last = total + sum(entry.is_intact() for entry in found), found[-1].seq
+
     async def prune(self, before: datetime, actor: str) -> int:
         """Remove the oldest entries, up to the first that is not older than `before`; return how many.
 
@@ -125,6 +139,25 @@ class AuditStore:
             await _append(connection, [new_event(*PRUNED, actor=actor, detail=build_pruned_detail(last, digest))], head)
             removed: int = last - head.pruned_seq
             return removed
+
+
+async def _erase_chunk(connection: AsyncConnection, subject: str, actor: str, after: int) -> Sequence[AuditEntry]:
+    """Erase the intact ones of the next entries of the person, and return all of these.
+
+    An entry that was changed stays as it is: erasing it would hide that from the verification.
+    """
+    columns = audit_events.c
+    head = await _lock_head(connection)
+    own = columns.actor == subject, columns.event != ERASED[0], columns.detail != ERASED_DETAIL, columns.seq > after
+    statement = select(audit_events).where(*own).order_by(columns.seq).limit(ERASURE_CHUNK)
+    found = [read_entry(row) for row in await connection.execute(statement)]
+    erased = [erase_content(entry) for entry in found if entry.is_intact()]
+    for entry in erased:
+        changed = {"address": entry.address, "request_id": entry.request_id, "detail": entry.detail}
+        await connection.execute(update(audit_events).where(columns.seq == entry.seq).values(**changed))
+    if erased:
+        await _append(connection, [build_record(erased, subject, actor)], head)
+    return found
 
 
 async def _find_last_older(connection: AsyncConnection, head: Row[Any], before: datetime) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from monitoring.audit.erasure import ERASED, ErasureCheck, is_erased
 from monitoring.audit.events import PRUNED, AuditEntry, build_pruned_detail, read_entry, sanitize
 from monitoring.audit.tables import audit_events, audit_head
 from monitoring.chains.anchors import GENESIS, Anchor, AnchorSearch
@@ -49,6 +50,7 @@ class _ChainVerification:
         self._search = AnchorSearch(anchor)
         self._search.pass_link(self.seq, self.hash)
         self._pruned_detail = build_pruned_detail(0, GENESIS)
+        self._erasures = ErasureCheck()
 
     def check_entry(self, entry: AuditEntry) -> None:
         """Check the next entry and advance to it."""
@@ -56,8 +58,10 @@ class _ChainVerification:
         if entry.seq != self.seq + 1:
             raise _ChainBrokenError(f"Entry {self.seq + 1} is missing: entry {entry.seq} follows entry {self.seq}.")
         name = f"Entry {entry.seq} ({sanitize(entry.id, 36)})"
-        if entry.hash != entry.compute_hash():
-            raise _ChainBrokenError(f"{name} was changed: its hash does not match its content.")
+        if not entry.is_intact():
+            self._check_erased(entry, name)
+        elif (entry.event, entry.outcome) == ERASED:
+            self._erasures.pass_record(entry)
         if entry.previous != self.hash:
             raise _ChainBrokenError(f"{name} does not follow entry {self.seq}: one of the two was replaced.")
         if (entry.event, entry.outcome) == PRUNED:
@@ -80,8 +84,18 @@ class _ChainVerification:
             raise _ChainBrokenError(f"Entry {self.seq} was replaced: the head names another hash.")
         if self._pruned_detail != build_pruned_detail(head.pruned_seq, head.pruned_hash):
             raise _ChainBrokenError(f"The entries up to {head.pruned_seq} were removed, but not by pruning.")
+        if (unrecorded := self._erasures.find_unrecorded()) is not None:
+            raise _ChainBrokenError(
+                f"Entry {unrecorded} was changed: it looks erased, but no later entry records that."
+            )
         if not self._search.found and self._search.anchor is not None:
             raise _ChainBrokenError(f"The anchor, entry {self._search.anchor.number}, is missing.")
+
+    def _check_erased(self, entry: AuditEntry, name: str) -> None:
+        """Accept an entry whose hash does not match if it has the form of an erased one: a record must confirm it."""
+        if not is_erased(entry) or entry.event == ERASED[0]:
+            raise _ChainBrokenError(f"{name} was changed: its hash does not match its content.")
+        self._erasures.pass_erased(entry)
 
     def _check_anchor(self) -> None:
         if self._search.number_passed and not self._search.found:

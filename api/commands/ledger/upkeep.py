@@ -80,18 +80,33 @@ def erase(
     """Erase the payloads of a person's predictions; the ledger still proves that there were some."""
     settings = load_settings()
     subject = find_subject(settings, principal)
-    with _open_engine(settings) as (engine, signer):
-        eraser = Eraser(engine, signer, datetime.now(UTC))
-        count = eraser.count(subject)
-        confirm(f"Erase {count} predictions of {principal} permanently?", yes=yes)
-        _record_event(
-            settings, CommandEvent("ledger", "erased", target=f"user:{subject}", detail={"payloads": str(count)})
-        )
-        erased = _run("erasing", count, eraser.erase(subject))
+    count = count_predictions(settings, subject)
+    confirm(f"Erase {count} predictions of {principal} permanently?", yes=yes)
+    erased = erase_predictions(settings, subject)
     if as_json:
         print_json({"erased": erased})
     else:
         typer.echo(f"{erased} predictions of {principal} erased.")
+
+
+def count_predictions(settings: Settings, subject: str) -> int:
+    """Return how many payloads the subject has. Raises SettingsError, DatabaseUnavailable."""
+    with _open_engine(settings) as (engine, signer):
+        return Eraser(engine, signer, datetime.now(UTC)).count(subject)
+
+
+def erase_predictions(settings: Settings, subject: str) -> int:
+    """Erase the payloads of the subject's predictions, and record it; returns how many.
+
+    Raises SettingsError, DatabaseUnavailable, AuditUnavailable, LedgerDamaged, LedgerInUse.
+    """
+    with _open_engine(settings) as (engine, signer):
+        eraser = Eraser(engine, signer, datetime.now(UTC))
+        count = eraser.count(subject)
+        _record_event(
+            settings, CommandEvent("ledger", "erased", target=f"user:{subject}", detail={"payloads": str(count)})
+        )
+        return _run("erasing", count, eraser.erase(subject))
 
 
 @contextmanager

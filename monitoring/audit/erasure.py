@@ -1,0 +1,61 @@
+"""Erasing what entries of the audit log reveal about a person, in a way that the verification can follow.
+
+An erased entry keeps its number, time, event, outcome, actor, target and hash. Its address, request id and details are
+gone, so that its hash can no longer be computed. A later entry records the digest of what is left: an entry that was
+changed in any other way is still found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import astuple, replace
+
+from monitoring.audit.events import AuditEntry, AuditEvent, new_event
+
+ERASED = ("audit", "erased")  # event and outcome of an entry that records erasures
+ERASURE_CHUNK = 100  # entries that one such entry records
+ERASED_DETAIL = '{"erased":"true"}'
+
+
+def erase_content(entry: AuditEntry) -> AuditEntry:
+    """Return what remains of an erased entry."""
+    return replace(entry, address="", request_id="", detail=ERASED_DETAIL)
+
+
+def is_erased(entry: AuditEntry) -> bool:
+    return entry == erase_content(entry)
+
+
+def build_record(entries: Sequence[AuditEntry], subject: str, actor: str) -> AuditEvent:
+    """Build the event that records the erasure of these entries: its detail has their digests by their numbers."""
+    digests = {str(entry.seq): compute_digest(entry) for entry in entries}
+    event = new_event(*ERASED, actor=actor, target=f"user:{subject}")
+    return replace(event, detail=json.dumps(digests, separators=(",", ":")))
+
+
+def compute_digest(entry: AuditEntry) -> str:
+    """Return the SHA-256, in hex, of all fields of an erased entry, as one JSON list in ASCII without spaces."""
+    return hashlib.sha256(json.dumps(astuple(entry), separators=(",", ":")).encode()).hexdigest()
+
+
+class ErasureCheck:
+    """The erased entries that a verification has passed and whose record it has not reached."""
+
+    def __init__(self) -> None:
+        self._unrecorded: dict[int, str] = {}
+
+    def pass_erased(self, entry: AuditEntry) -> None:
+        self._unrecorded[entry.seq] = compute_digest(entry)
+
+    def pass_record(self, record: AuditEntry) -> None:
+        """Confirm the entries whose digests the record has."""
+        digests = record.to_dict()["detail"]
+        for seq, digest in digests.items() if isinstance(digests, dict) else ():
+            if seq.isdecimal() and self._unrecorded.get(int(seq)) == digest:
+                del self._unrecorded[int(seq)]
+
+    def find_unrecorded(self) -> int | None:
+        """Return the number of the first erased entry that no record confirms, or None."""
+        return min(self._unrecorded, default=None)

@@ -1,0 +1,103 @@
+"""Deleting users: everything that is theirs goes, and nothing that is not."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import func, insert, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from auth.accounts.deletion import AccountDeletion
+from auth.accounts.store import User, UserStore
+from auth.api_keys.store import KeyStore, KeyTerms
+from auth.changes import ChangeFeed
+from auth.errors import LastAdmin, LoginThrottled, UserNotFound
+from auth.login.throttle import Factor, LoginThrottle
+from auth.principal import Role, Scope
+from auth.quotas.tallies import key_owner, user_owner
+from auth.sessions import SessionStore
+from auth.tables import api_keys, known_addresses, login_failures, refresh_tokens, sessions, usage, users
+
+OWN_TABLES = users, sessions, refresh_tokens, api_keys, known_addresses, usage
+ADDRESS = "192.0.2.7"
+
+
+async def add_user_with_everything(engine: AsyncEngine, name: str, role: Role = Role.CLIENT) -> User:
+    """A user with two sessions, an API key, a known network and usage."""
+    user = await UserStore(engine).add(name, role, "$h")
+    for _ in range(2):
+        await SessionStore(engine, 3600).begin(user.id, frozenset({Scope.PREDICT}))
+    terms = KeyTerms(name="camera", scopes=frozenset({Scope.PREDICT}), expires_at=datetime(2030, 1, 1, tzinfo=UTC))
+    key, _ = await KeyStore(engine).create(user.id, terms)
+    throttle = LoginThrottle(engine)
+    await throttle.record_success(await throttle.start(name, ADDRESS), user.id)
+    async with engine.begin() as connection:
+        for owner in (user_owner(user.id), key_owner(key.id)):
+            await connection.execute(insert(usage).values(owner=owner, month="2026-11", requests=5, pixels=7))
+    return user
+
+
+async def count_rows(engine: AsyncEngine) -> dict[str, int]:
+    async with engine.begin() as connection:
+        return {
+            table.name: (await connection.execute(select(func.count()).select_from(table))).scalar_one()
+            for table in OWN_TABLES
+        }
+
+
+async def test_everything_of_the_user_goes(engine: AsyncEngine) -> None:
+    """Sessions, refresh tokens, keys, networks and usage go with the user; another user's stay."""
+    await add_user_with_everything(engine, "bob")
+    before = await count_rows(engine)
+    ana = await add_user_with_everything(engine, "ana")
+    assert (await AccountDeletion(engine).delete(ana.id)).name == "ana"
+    assert await count_rows(engine) == before
+    with pytest.raises(UserNotFound):
+        await AccountDeletion(engine).delete(ana.id)
+
+
+async def test_credentials_are_revoked_in_every_process(engine: AsyncEngine) -> None:
+    """The sessions, the keys and the user are announced as revoked to all processes."""
+    ana = await add_user_with_everything(engine, "ana")
+    async with engine.begin() as connection:
+        session_ids = (await connection.execute(select(sessions.c.id))).scalars().all()
+        key_ids = (await connection.execute(select(api_keys.c.id))).scalars().all()
+    await AccountDeletion(engine).delete(ana.id)
+    feed = ChangeFeed(engine)
+    await feed.catch_up()
+    targets = [f"user:{ana.id}", *(f"sid:{each}" for each in session_ids), *(f"key:{each}" for each in key_ids)]
+    assert len(targets) == 4
+    assert all(map(feed.is_revoked, targets))
+
+
+async def test_the_name_can_be_used_again(engine: AsyncEngine) -> None:
+    """A new user with the same name has another id, and inherits neither failed log-ins nor known networks."""
+    ana = await add_user_with_everything(engine, "ana")
+    throttle = LoginThrottle(engine)
+    for factor in Factor:
+        for _ in range(9):
+            with suppress(LoginThrottled):
+                await throttle.record_failure(await throttle.start("ana", "203.0.113.1", factor))
+    assert (await throttle.start("ana", "198.51.100.1")).early_by_s > 0
+    await AccountDeletion(engine).delete(ana.id)
+    again = await UserStore(engine).add("ana", Role.CLIENT, "$h")
+    assert again.id != ana.id
+    attempt = await throttle.start("ana", ADDRESS)
+    assert (attempt.last_success_at, attempt.no_failures) == (None, True)
+    async with engine.begin() as connection:
+        left = (await connection.execute(select(login_failures.c.key))).scalars().all()
+    assert set(left).isdisjoint({attempt.counters.account, attempt.counters.pair, attempt.counters.early})
+
+
+async def test_the_last_administrator_stays(engine: AsyncEngine) -> None:
+    """The last enabled administrator cannot be deleted, unless that is requested explicitly."""
+    adam = await UserStore(engine).add("adam", Role.ADMIN, "$h")
+    with pytest.raises(LastAdmin):
+        await AccountDeletion(engine).delete(adam.id)
+    await UserStore(engine).add("eve", Role.ADMIN, "$h")
+    await AccountDeletion(engine).delete(adam.id)
+    (eve,) = await UserStore(engine).list()
+    await AccountDeletion(engine).delete(eve.id, allow_last_admin=True)
+    assert await UserStore(engine).count() == 0
