@@ -43,7 +43,7 @@ def test_client_life_cycle(command: Command, capsys: Capture) -> None:
     assert command("clients", "enable", "maps") == 0
     capsys.readouterr()
     assert command("clients", "delete", "maps", stdin="n\n") == 1
-    assert "declined" in capsys.readouterr().err
+    assert "Use --yes in scripts" in capsys.readouterr().err
     assert command("clients", "delete", "maps", "--yes") == 0
     assert command("clients", "delete", "maps", "--yes") == 1
     assert capsys.readouterr().err == "error: There is no client maps. `atalaya clients list` prints the names.\n"
