@@ -24,7 +24,7 @@ from api.commands.options.confirmation import Yes, confirm
 from api.commands.output import JsonFlag, PasswordStdin, format_time, print_json, print_table, read_password
 from api.errors import CommandFailed
 from api.services.auth import one_time_codes, token_policy
-from api.services.erasure import SETTLE_S
+from api.services.erasure import IN_FLIGHT_S
 from api.services.signing_keys import open_keyring
 from api.settings import Settings, load_settings
 from auth.accounts.deletion import AccountDeletion
@@ -126,7 +126,7 @@ def delete(
     confirm(f"Delete {name} and erase {predictions} predictions permanently?", yes=yes)
     if user is not None:
         _delete_account(settings, user, force=force)
-        time.sleep(SETTLE_S)
+        time.sleep(IN_FLIGHT_S)
     try:
         entries = run_with_engine(settings, lambda engine: AuditStore(engine).erase(user_id, command_actor()))
         predictions = erase_predictions(settings, user_id) if has_ledger else 0

@@ -15,7 +15,7 @@ from monitoring.ledger.upkeep.erasure import Eraser
 from storage.engine import open_blocking_engine
 from storage.transactions import WRITING
 
-SETTLE_S = 2.0
+IN_FLIGHT_S = 2.0
 """By then every process knows that the user is gone, and what was being recorded of the user's requests is recorded."""
 
 LOCK_TIMEOUT_S = 10  # beside workers that write
@@ -32,7 +32,7 @@ class RecordErasure:
 
     async def erase(self, user_id: str, actor: str) -> None:
         """Erase the records of a user who was just deleted. A failure is logged, with the command that repeats it."""
-        await asyncio.sleep(SETTLE_S)
+        await asyncio.sleep(IN_FLIGHT_S)
         try:
             predictions = await asyncio.to_thread(self._erase_predictions, user_id)
             entries = await self._audit_log.erase(user_id, actor)

@@ -59,6 +59,7 @@ SUMMARIES = {
     "POST /v1/users": "Create a user",
     "GET /v1/users/{user_id}": "Show a user",
     "PATCH /v1/users/{user_id}": "Change a user",
+    "DELETE /v1/users/{user_id}": "Delete a user",
     "GET /v1/audit": "Read the audit log",
     "GET /metrics": "Get the metrics for Prometheus",
     "GET /livez": "Check that the process responds",
