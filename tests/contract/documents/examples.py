@@ -53,17 +53,17 @@ class Examples:
             assert _OMITTED not in self.variables[name], f"nothing above prints {shown}"
             return
         assigned = _ASSIGNED_OUTPUT.fullmatch(step.command)
-        command = f'{step.command} && printf %s "${assigned[1]}"' if assigned else step.command
+        command = f'{step.command} && printf "\\n%s" "${assigned[1]}"' if assigned else step.command
         status, printed = self._execute(command)
         assert (status == 0) == ("error: " not in step.output), (step.command, printed)
         if assigned:
-            self.variables[assigned[1]] = printed
+            self.variables[assigned[1]] = printed.rpartition("\n")[2]  # standard error comes before it
         else:
             self._compare(step, printed)
 
     def _execute(self, command: str) -> tuple[int, str]:
         (self.home / ".curlrc").write_text("silent\n")  # curl draws no progress on a terminal, but in a pipe
-        path = os.pathsep.join((str(BIN), os.environ["PATH"]))
+        path = os.pathsep.join((str(self.home), str(BIN), os.environ["PATH"]))
         environment = {**self.gateway.environment, **self.variables, "PATH": path, "HOME": str(self.home)}
         done = subprocess.run(
             ["bash", "-c", command],
@@ -85,7 +85,7 @@ class Examples:
         assert not missing, (missing, where)
         if shown.startswith("{") and "\n" not in shown:
             self._compare_json(_parse(shown), json.loads(body), where)
-        elif "{" not in shown:
+        else:
             assert _normalise(body) == _normalise(shown), where
             self.values |= dict(zip(shown.split(), body.split(), strict=False))
 

@@ -5,10 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from auth.login.data_keys import new_data_key
 from tests.contract.documents.examples import Examples
 from tests.contract.documents.markdown import read_steps
 from tests.support.gateway import Gateway
 from tests.support.paths import ROOT
+
+# In place of an authenticator: each call returns the code of the next half minute, so that none is used twice.
+OATHTOOL = """#!/usr/bin/env python3
+import base64, hmac, pathlib, sys, time
+calls = pathlib.Path(sys.argv[0] + ".calls")
+number = len(calls.read_text()) if calls.exists() else 0
+calls.write_text("x" * (number + 1))
+step = int(time.time()) // 30 + number
+digest = hmac.digest(base64.b32decode(sys.argv[-1]), step.to_bytes(8), "sha1")
+offset = digest[-1] % 16
+print(f"{(int.from_bytes(digest[offset : offset + 4]) % 2**31) % 10**6:06}")
+"""
 
 
 def test_examples_of_the_authentication_guide(new_gateway: Callable[..., Gateway], tmp_path: Path) -> None:
@@ -17,3 +30,31 @@ def test_examples_of_the_authentication_guide(new_gateway: Callable[..., Gateway
     examples = Examples(gateway, tmp_path, {"URL": gateway.base_url})
     for step in read_steps(ROOT / "docs/auth.md"):
         examples.run(step)
+
+
+def test_examples_of_the_guide_to_users(new_gateway: Callable[..., Gateway], tmp_path: Path) -> None:
+    """Every command in docs/users.md can be typed in order, and prints what the page shows."""
+    gateway = new_gateway(AUTH__DATA_KEY=new_data_key())
+    gateway.add_user("adam", "admin")
+    authenticator = tmp_path / "oathtool"
+    authenticator.write_text(OATHTOOL)
+    authenticator.chmod(0o755)
+    examples = Examples(gateway, tmp_path, {"URL": gateway.base_url})
+    for step in read_steps(ROOT / "docs/users.md"):
+        examples.run(step)
+
+
+def test_wrong_examples_are_found(new_gateway: Callable[..., Gateway], tmp_path: Path) -> None:
+    """An example that prints another status, another member or another text than the guide shows is found."""
+    gateway = new_gateway(MODEL__URL="stub://")
+    examples = Examples(gateway, tmp_path, {"URL": gateway.base_url})
+    right = Step("curl -i $URL/livez", 'HTTP/1.1 200 OK\n…\n\n{"status":"alive"}\n')
+    examples.run(right)
+    for wrong in (
+        Step(right.command, right.output.replace("200 OK", "204 No Content")),
+        Step(right.command, right.output.replace("status", "state")),
+        Step(right.command, right.output.replace("alive", "dead").replace("{", '{"code":')),
+        Step("atalaya users disable nobody", "nobody (client): disabled.\n"),
+    ):
+        with pytest.raises(AssertionError):
+            examples.run(wrong)
