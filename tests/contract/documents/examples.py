@@ -33,6 +33,7 @@ _STABLE = {
     "active",
     "role",
 }
+_STATUS = re.compile(r"[1-5]\d\d")
 _OMITTED = "…"
 
 
@@ -115,8 +116,9 @@ def _split(text: str) -> tuple[list[str], str]:
 
 
 def _normalise(text: str) -> str:
-    """Drop what differs from run to run, and the width of columns."""
-    return " ".join(word for word in text.replace("─", "").split() if not re.search(r"\d|…", word))
+    """Drop numbers but status codes, ids, secrets, times, and the width of columns: they differ from run to run."""
+    words = text.replace("─", "").split()
+    return " ".join(word for word in words if not re.search(r"\d|…", word) or _STATUS.fullmatch(word))
 
 
 def _parse(shown: str) -> Any:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from auth.login.data_keys import new_data_key
 from tests.contract.documents.examples import Examples
-from tests.contract.documents.markdown import read_steps
+from tests.contract.documents.markdown import Step, read_steps
 from tests.support.gateway import Gateway
 from tests.support.paths import ROOT
 
