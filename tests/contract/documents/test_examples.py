@@ -55,7 +55,7 @@ def test_wrong_examples_are_found(new_gateway: Callable[..., Gateway], tmp_path:
     for wrong in (
         Step(right.command, right.output.replace("200 OK", "204 No Content")),
         Step(right.command, right.output.replace("status", "state")),
-        Step(right.command, right.output.replace("alive", "dead").replace("{", '{"code":')),
+        Step("curl -s $URL/auth/token", '{"error":"invalid_client","error_description":"No."}\n'),
         Step("atalaya users disable nobody", "nobody (client): disabled.\n"),
     ):
         with pytest.raises(AssertionError):
