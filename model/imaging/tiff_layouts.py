@@ -259,7 +259,7 @@ def check_unopened_tiff(data: bytes) -> None:
 
     Nothing is raised when the layout is not the reason or when tags are missing, because the file is damaged then.
     """
-    tags = {tag: values[0] if len(values) == 1 else values for tag, values in read_directory(data).items()}
+    tags = {tag: values[0] if len(values) == 1 else tuple(values) for tag, values in read_directory(data).items()}
     if {IMAGEWIDTH, IMAGELENGTH, PHOTOMETRIC_INTERPRETATION} <= set(tags):
         TiffLayout.from_tags(tags).check()
 

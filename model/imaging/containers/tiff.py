@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -21,7 +22,9 @@ _MAX_JPEG_BLOCKS, _MAX_JPEG_SEGMENTS = 8_192, 16
 _JPEG_GROUP = 16  # JPEG codes groups of 8x8 or 16x16 pixels
 # The tiles at the edges may be larger than the image, but not by as much as they like.
 _MAX_PADDED_PIXELS = 2 * MAX_PIXELS
-# The Python objects for a strip that Pillow reads itself, and the copy of its bytes here.
+# The offsets and lengths of more blocks take more memory than what is reserved for reading a file of this size.
+_MOST_SMALL_BLOCKS, _SMALL_BLOCK_BYTES, _SMALL_RAW_TILE_BYTES = 4_096, 64, 1_024
+# The Python objects for a tile that Pillow reads itself.
 _BLOCK_OBJECT_BYTES = 600
 
 
@@ -54,21 +57,22 @@ def reduce_tiff(data: bytes, max_pixels: int) -> ReducedFile:
     if min(width, height) < 1:
         raise CorruptImage("The TIFF has no size. Check that the file is complete.")
     check_size(width, height, max_pixels)
-    blocks = _describe_blocks(tags, width, height)
+    blocks = _describe_blocks(tags, width, height, len(data))
     if blocks.tiled:
         check_size(blocks.columns, blocks.rows, max_pixels)
-    contents = _cut_blocks(data, tags, blocks)
+    offsets, lengths = _locate_blocks(len(data), tags, blocks)
     compression = _first(tags, Tag.COMPRESSION, _UNCOMPRESSED)
     if compression == _JPEG:
-        _check_jpeg_blocks(contents, blocks)
-    return ReducedFile(_rebuild(data, tags, blocks, contents), _estimate_buffers(tags, blocks, compression))
+        _check_jpeg_blocks(_cut(data, offsets, lengths), blocks)
+    rebuilt = _rebuild(data, tags, blocks, offsets, lengths)
+    return ReducedFile(rebuilt, _estimate_buffers(tags, blocks, compression))
 
 
 def _first(tags: Values, tag: Tag, default: int) -> int:
     return tags.get(tag, (default,))[0]
 
 
-def _describe_blocks(tags: Values, width: int, height: int) -> _Blocks:
+def _describe_blocks(tags: Values, width: int, height: int, size: int) -> _Blocks:
     tiled = Tag.TILE_WIDTH in tags or Tag.TILE_HEIGHT in tags
     columns = _first(tags, Tag.TILE_WIDTH, 0) if tiled else width
     rows = _first(tags, Tag.TILE_HEIGHT, 0) if tiled else min(height, _first(tags, Tag.ROWS_PER_STRIP, height))
@@ -78,8 +82,11 @@ def _describe_blocks(tags: Values, width: int, height: int) -> _Blocks:
     planes = samples if _first(tags, Tag.PLANAR, 1) == _PLANES_APART else 1
     bits = max(1, *tags.get(Tag.BITS, (1,))) * samples // planes
     blocks = _Blocks(tiled, columns, rows, ceil(width / columns), ceil(height / rows), planes, bits)
-    if blocks.count > MAX_BLOCKS:
-        raise UnsupportedImage(f"The TIFF has more than {MAX_BLOCKS} strips or tiles. Save it with larger ones.")
+    raw_tiles = tiled and _first(tags, Tag.COMPRESSION, _UNCOMPRESSED) == _UNCOMPRESSED
+    smallest = _SMALL_RAW_TILE_BYTES if raw_tiles else _SMALL_BLOCK_BYTES
+    most = min(MAX_BLOCKS, _MOST_SMALL_BLOCKS + size // smallest)
+    if blocks.count > most:
+        raise UnsupportedImage(f"The TIFF has more than {most} strips or tiles. Save it with larger ones.")
     padding = _JPEG_GROUP if _first(tags, Tag.COMPRESSION, _UNCOMPRESSED) == _JPEG else 1
     padded = ceil(columns / padding) * ceil(rows / padding) * padding**2 * blocks.across * blocks.down
     if padded > _MAX_PADDED_PIXELS:
@@ -87,40 +94,40 @@ def _describe_blocks(tags: Values, width: int, height: int) -> _Blocks:
     return blocks
 
 
-def _cut_blocks(data: bytes, tags: Values, blocks: _Blocks) -> list[memoryview]:
-    """The bytes of each block. Together they are not larger than the file, so that no byte is decoded often."""
+def _locate_blocks(size: int, tags: Values, blocks: _Blocks) -> tuple[Sequence[int], Sequence[int]]:
+    """The offset and the length of each block; a length of 0 for one that is missing, as some tools leave out.
+
+    Together they are not larger than the file, so that no byte is decoded often.
+    """
     tile_offsets = blocks.tiled and Tag.TILE_OFFSETS in tags
     offsets = tags.get(Tag.TILE_OFFSETS if tile_offsets else Tag.STRIP_OFFSETS, ())[: blocks.count]
     if len(offsets) < blocks.count:
         raise CorruptImage("The TIFF has fewer strips or tiles than its size needs. Check that the file is complete.")
-    lengths = _find_lengths(len(data), tags, blocks, offsets)
-    if sum(lengths) > len(data):
+    lengths = array("Q", _find_lengths(size, tags, blocks, offsets))
+    if any(offset + length > size for offset, length in zip(offsets, lengths, strict=True)):
+        raise CorruptImage("The TIFF refers to data after its end. Check that the file is complete.")
+    if sum(lengths) > size:
         raise UnsupportedImage(
             "The TIFF's strips or tiles share bytes: together they are larger than the file. Save the image again."
         )
+    return offsets, lengths
+
+
+def _cut(data: bytes, offsets: Sequence[int], lengths: Sequence[int]) -> Iterator[memoryview]:
     view = memoryview(data)
-    return [view[offset : offset + length] for offset, length in zip(offsets, lengths, strict=True)]
+    return (view[offset : offset + length] for offset, length in zip(offsets, lengths, strict=True))
 
 
-def _find_lengths(size: int, tags: Values, blocks: _Blocks, offsets: Sequence[int]) -> list[int]:
-    """The length of each block; 0 for one without an offset, which some tools leave out when it is empty.
-
-    Those of uncompressed blocks follow from their size, and may exceed what the file has.
-    """
+def _find_lengths(size: int, tags: Values, blocks: _Blocks, offsets: Sequence[int]) -> Iterable[int]:
+    """Those of uncompressed blocks follow from their size, whatever the file declares."""
     if _first(tags, Tag.COMPRESSION, _UNCOMPRESSED) == _UNCOMPRESSED:
-        return [
-            min(_count_raw_bytes(tags, blocks, index), max(0, size - offset)) if offset else 0
-            for index, offset in enumerate(offsets)
-        ]
+        return (_count_raw_bytes(tags, blocks, index) if offset else 0 for index, offset in enumerate(offsets))
     declared = tags.get(Tag.TILE_BYTES if blocks.tiled and Tag.TILE_BYTES in tags else Tag.STRIP_BYTES, ())
     if blocks.count == 1 and (not declared or declared[0] == 0):
         return [max(0, size - offsets[0])]
     if len(declared) < blocks.count:
         raise CorruptImage("The TIFF lacks the sizes of its strips or tiles. Check that the file is complete.")
-    lengths = [length if offset else 0 for offset, length in zip(offsets, declared, strict=False)]
-    if any(offset + length > size for offset, length in zip(offsets, lengths, strict=True)):
-        raise CorruptImage("The TIFF refers to data after its end. Check that the file is complete.")
-    return lengths
+    return (max(0, length) if offset else 0 for offset, length in zip(offsets, declared, strict=False))
 
 
 def _count_raw_bytes(tags: Values, blocks: _Blocks, index: int) -> int:
@@ -131,8 +138,8 @@ def _count_raw_bytes(tags: Values, blocks: _Blocks, index: int) -> int:
     return blocks.bytes // blocks.rows * rows
 
 
-def _check_jpeg_blocks(contents: Sequence[memoryview], blocks: _Blocks) -> None:
-    if len(contents) > _MAX_JPEG_BLOCKS:
+def _check_jpeg_blocks(contents: Iterable[memoryview], blocks: _Blocks) -> None:
+    if blocks.count > _MAX_JPEG_BLOCKS:
         raise UnsupportedImage(
             f"The TIFF has more than {_MAX_JPEG_BLOCKS} strips or tiles of JPEG data. Save it with larger ones."
         )
@@ -155,20 +162,26 @@ def _check_jpeg_block(content: memoryview, blocks: _Blocks) -> None:
         )
 
 
-def _rebuild(data: bytes, tags: Values, blocks: _Blocks, contents: Sequence[memoryview]) -> bytes:
+def _rebuild(data: bytes, tags: Values, blocks: _Blocks, offsets: Sequence[int], lengths: Sequence[int]) -> bytes:
     """A TIFF with this image alone, whose tags have the types and numbers of values that decoders expect."""
     replaced = {Tag.STRIP_OFFSETS, Tag.STRIP_BYTES, Tag.TILE_OFFSETS, Tag.TILE_BYTES}
     kept = {tag: values for tag, values in tags.items() if tag not in replaced}
-    offsets_tag = Tag.TILE_OFFSETS if blocks.tiled else Tag.STRIP_OFFSETS
-    kept[Tag.TILE_BYTES if blocks.tiled else Tag.STRIP_BYTES] = tuple(map(len, contents))
+    rows, declared = blocks.rows, lengths
+    if not blocks.tiled and _first(tags, Tag.COMPRESSION, _UNCOMPRESSED) == _UNCOMPRESSED:
+        # Pillow makes objects for each uncompressed strip. One strip has the same bytes, or none if some are missing.
+        rows, plane = _first(tags, Tag.HEIGHT, 0), sum(lengths) // blocks.planes if all(lengths) else 0
+        declared = [plane] * blocks.planes
     if not blocks.tiled:
-        kept[Tag.ROWS_PER_STRIP] = (blocks.rows,)
-    return write_tiff(data.startswith(b"MM"), kept, offsets_tag, contents)
+        kept[Tag.ROWS_PER_STRIP] = [rows]
+    kept[Tag.TILE_BYTES if blocks.tiled else Tag.STRIP_BYTES] = declared
+    offsets_tag = Tag.TILE_OFFSETS if blocks.tiled else Tag.STRIP_OFFSETS
+    order = ">" if data.startswith(b"MM") else "<"
+    return write_tiff(order, kept, offsets_tag, declared, _cut(data, offsets, lengths))
 
 
 def _estimate_buffers(tags: Values, blocks: _Blocks, compression: int) -> int:
     """The block that libtiff unpacks and as much for its codec. JPEG coefficients take two bytes, RGBA pixels four."""
-    objects = _BLOCK_OBJECT_BYTES * blocks.count
+    objects = _BLOCK_OBJECT_BYTES * (blocks.count if blocks.tiled else blocks.planes)
     if compression == _UNCOMPRESSED:
         return objects
     converted = 4 * blocks.columns * blocks.rows if _first(tags, Tag.PHOTOMETRIC, 0) == _YCBCR else 0

@@ -190,6 +190,29 @@ def test_later_directories_are_never_read(following: int) -> None:
     assert decode_image(data, DEFAULT_INPUT).height == 1
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("planes", [1, 3])
+def test_uncompressed_strips_become_one_for_each_plane(order: str, planes: int) -> None:
+    """Strips in any sequence have the same pixels afterwards: decoders then need no object for each of them."""
+    pixels = np.random.default_rng(4).integers(0, 256, (planes, 40, 64), np.uint8)
+    backwards = b"".join(row.tobytes() for plane in pixels for row in plane[::-1])
+    offsets = [8 + 64 * (40 * plane + 39 - row) for plane in range(planes) for row in range(40)]
+    colours = {258: (tiffs.SHORT, [8] * planes), 277: (tiffs.SHORT, [planes]), 262: (tiffs.SHORT, [planes // 2 + 1])}
+    tags = tiffs.describe_strips((64, 40), RAW, offsets, [64] * 40 * planes, 1)
+    data = tiffs.make_tiff({**tags, **colours, 284: (tiffs.SHORT, [2])}, backwards, order=order)
+    with Image.open(io.BytesIO(reduce_tiff(data, MAX_PIXELS).data)) as image:
+        assert len(image.tile) == planes
+        assert np.array_equal(np.atleast_3d(np.asarray(image)), np.moveaxis(pixels, 0, -1))
+
+
+@pytest.mark.parametrize("compression", [RAW, LZW])
+def test_strips_that_are_many_for_the_file_are_rejected(compression: int) -> None:
+    """Thousands of tiny strips take more memory than what is reserved for reading their file."""
+    tags = tiffs.describe_strips((16, 20_000), compression, [8] * 20_000, [16] * 20_000, 1)
+    with pytest.raises(UnsupportedImage, match="strips"):
+        measure_image(tiffs.make_tiff(tags, bytes(320_000)), DEFAULT_INPUT)
+
+
 def test_the_strips_of_a_tiff_are_limited() -> None:
     """A TIFF that names more strips is rejected before their offsets are read."""
     many = [8] * (MAX_BLOCKS + 1)
