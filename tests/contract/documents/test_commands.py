@@ -94,3 +94,9 @@ def test_commands_of_the_runbook_name_the_container() -> None:
     for line in read_command_lines(ROOT / "docs/runbook.md"):
         for found in re.finditer(r"(?<![\w/.@:-])atalaya [a-z]", line):
             assert line[: found.start()].endswith("gateway "), line
+
+
+@pytest.mark.parametrize("name", ["audit.md", "auth.md", "ledger.md", "runbook.md", "users.md"])
+def test_guides_say_how_commands_are_run(name: str) -> None:
+    """A guide to operating a gateway leads to how commands are typed in Compose, under systemd and in a checkout."""
+    assert "(deployment.md#commands)" in (ROOT / "docs" / name).read_text()
