@@ -36,6 +36,7 @@ def test_gateway_runs_behind_a_pooler(pooler_url: str, new_gateway: Callable[...
     verified = gateway.run("ledger", "verify", "--json")
     assert (verified.returncode, verified.stderr) == (0, "")
     assert gateway.run("audit", "verify").returncode == 0
+    assert gateway.stop() == 0
     assert "ledger_spooling" not in gateway.log()
 
 

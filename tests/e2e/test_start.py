@@ -40,7 +40,10 @@ def test_gateway_starts_with_the_variables_of_platforms(new_gateway: Callable[..
         for host in ("land.example.org", "a.b.example.org:80", "example.org", "evil-example.org", "localhost")
     }
     assert list(statuses.values()) == [200, 200, 421, 421, 421], statuses
-    assert "warning: LIMITS_PREDICT is not a setting and is ignored. Did you mean LIMITS__PREDICT?" in gateway.log()
+    assert (
+        "warning: LIMITS_PREDICT is not a setting and is ignored. Did you mean LIMITS__PREDICT?"
+        in gateway.complete_log()
+    )
 
 
 def test_every_problem_of_a_start_is_listed(tmp_path: Path) -> None:

@@ -63,5 +63,5 @@ def test_the_log_stays_json_under_hostile_images(gateway: Gateway, bad_fax: byte
     before = len(gateway.log().splitlines())
     response = gateway.client().post("/v1/predictions", files={"file": bad_fax})
     assert response.status_code in (200, 422)
-    lines = [line for line in gateway.log().splitlines()[before:] if not line.startswith("{")]
+    lines = [line for line in gateway.complete_log().splitlines()[before:] if not line.startswith("{")]
     assert lines == []

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -156,6 +157,13 @@ class Gateway:
     def log(self) -> str:
         """Everything that the process has written since its last start."""
         return (self.folder / "gateway.log").read_text()
+
+    def complete_log(self) -> str:
+        """The log with the lines of all responses so far, which a process writes after them. For a single process."""
+        request_id = uuid.uuid4().hex
+        self.get("/nowhere", headers={"X-Request-ID": request_id}, verify=False)
+        wait_until(lambda: request_id in self.log(), message=self.log)
+        return self.log()
 
     def get(self, path: str, **options: Any) -> httpx.Response:
         """GET without credentials, on a connection of its own."""

@@ -31,7 +31,7 @@ def call(provider: IdentityProvider, new_gateway: Callable[..., Gateway]) -> Ite
     gateway = new_gateway(AUTH__ISSUERS=json.dumps(issuers))
     with httpx.Client(base_url=gateway.base_url, timeout=TIMEOUT_S) as client:
         yield lambda token: client.get("/v1/me", headers={"Authorization": f"Bearer {token}"})
-    assert "eyJ" not in gateway.log()
+    assert "eyJ" not in gateway.complete_log()
 
 
 def assert_rejected(response: httpx.Response) -> None:

@@ -124,7 +124,7 @@ def test_a_file_name_is_never_used_as_a_path(gateway: Gateway, caller: httpx.Cli
     assert response.status_code == 200
     assert {path for path in gateway.folder.rglob("*") if path.name == Path(name).name} == before
     assert name not in response.text
-    assert name not in gateway.log()
+    assert name not in gateway.complete_log()
 
 
 def test_a_url_is_never_fetched(gateway: Gateway, caller: httpx.Client) -> None:
@@ -152,7 +152,7 @@ def test_a_url_is_never_fetched(gateway: Gateway, caller: httpx.Client) -> None:
         thread.join()
     assert [response.status_code for response in responses] == [415] * 7
     assert connections == []
-    assert url not in gateway.log()
+    assert url not in gateway.complete_log()
 
 
 def hostile_files() -> Iterator[Any]:

@@ -96,6 +96,6 @@ def test_an_outage_of_redis_halves_the_rate_and_blocks_no_request(
     assert gateway.metric('atalaya_limit_store_up{store="redis"}') == 1
     (response,) = predict_at([gateway.base_url], token, 1)
     assert response.headers["RateLimit-Policy"] == '"predict";q=40;w=3600'
-    events = [line for line in gateway.log().splitlines() if '"limits_' in line]
+    events = [line for line in gateway.complete_log().splitlines() if '"limits_' in line]
     assert len(events) == 2
     assert "redis://" not in gateway.log()

@@ -106,5 +106,7 @@ def test_an_unexpected_error_hides_its_cause(corrupted: Gateway) -> None:
     response = corrupted.client("root").get("/v1/users")
     check_problem(response, 500, "internal_error")
     assert "nonsense" not in response.text
-    lines = [json.loads(line) for line in corrupted.log().splitlines() if response.json()["request_id"] in line]
+    lines = [
+        json.loads(line) for line in corrupted.complete_log().splitlines() if response.json()["request_id"] in line
+    ]
     assert any("secret-nonsense" in line.get("exception", "") for line in lines)
