@@ -7,15 +7,15 @@ LOCK := --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-
 FAULTS := ledger memory overload limits logins fuzz_images hostile_images blocked_logs
 UNDISTURBED := tests/e2e tests/experiments tests/security/limits
 .DEFAULT_GOAL := help
-.PHONY: help run demo test bench faults lint format lock keras dashboards swagger-ui clean
+.PHONY: help run demo port test bench faults lint format lock keras dashboards swagger-ui clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-run: $(VENV)/.run ## set up, serve on $PORT (default 8000) and make one prediction; stop with Ctrl-C
+run: port $(VENV)/.run ## set up, serve on $PORT (default 8000) and make one prediction; stop with Ctrl-C
 	@$(call interruptible,$(BIN)/atalaya demo --stay)
 
-demo: $(VENV)/.run ## like run, but stop after the prediction
+demo: port $(VENV)/.run ## like run, but stop after the prediction
 	@$(call interruptible,$(BIN)/atalaya demo)
 
 test: lint $(KERAS)/.dev ## run lint, type checks, import rules and all tests
@@ -61,6 +61,10 @@ swagger-ui: ## copy the version of Swagger UI that its package-lock.json pins
 clean: ## remove the environments, but keep .env and var/
 	rm -rf $(VENV) $(KERAS)
 
+# The command line checks its port itself. Before it is installed, this spares the user the set-up.
+port:
+	@test -x $(BIN)/atalaya || $(PYTHON) -c '$(port_check)' "$${PORT:-$$(sed -n s/^PORT=//p .env 2>/dev/null)}"
+
 # An environment is set up once, and updated when its lock file changes.
 $(VENV)/.run: requirements/run.txt requirements/build.txt pyproject.toml
 	@echo "== setting up $(VENV)"
@@ -79,11 +83,15 @@ $(KERAS)/.dev: requirements/dev.txt $(KERAS)/.run
 	@echo "== adding the development tools to $(KERAS)"
 	@$(call pip,$(KERAS)) -r requirements/dev.txt && touch $@
 
+port_check = import socket, sys; port = sys.argv[1] or "8000"; \
+	sys.exit(port.isdigit() and socket.socket().connect_ex(("127.0.0.1", int(port))) == 0 \
+	and f"error: Port {port} is already in use. Choose another with PORT=")
+
 # Ctrl-C is no failure that make should report: make itself ends with SIGINT, too, which shells show as status 130.
 # Until the program handles SIGINT, GNU's env keeps Python from showing a traceback of its own start.
 hold_sigint = $(shell env --block-signal=INT true 2>/dev/null && echo env --block-signal=INT)
 interruptible = trap "exit 0" INT; $(hold_sigint) $(1)
-pip = $(1)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes
+pip = $(1)/bin/python -m pip -qq --disable-pip-version-check install --require-hashes
 install = test -x $(1)/bin/python || $(PYTHON) -m venv $(1); \
 	$(call pip,$(1)) -r requirements/build.txt && $(call pip,$(1)) -r requirements/$(2).txt && \
 	$(1)/bin/python -m pip -qq --disable-pip-version-check install --no-build-isolation --no-deps --editable . && \

@@ -73,6 +73,15 @@ def test_a_port_in_use_is_reported_before_anything_else(
         foreign_server.accept()
 
 
+def test_make_checks_the_port_before_it_installs(checkout: Checkout, foreign_server: socket.socket) -> None:
+    """`make demo` reports a port in use before it sets up an environment."""
+    port = foreign_server.getsockname()[1]
+    ended = checkout.run("make", "demo", "VENV=.new")
+    assert ended.stderr.startswith(f"error: Port {port} is already in use. Choose another with PORT=\n")
+    assert ended.returncode != 0
+    assert not (checkout.folder / ".new").exists()
+
+
 def test_a_second_demo_changes_no_credential(checkout: Checkout, new_home: Path) -> None:
     """The password and the token that the first demo has printed still work after a second demo."""
     first, second = demo(checkout, new_home), demo(checkout, new_home)
