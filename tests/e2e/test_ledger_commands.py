@@ -54,10 +54,13 @@ def test_a_replay_is_identical_to_the_last_bit(gateway: Gateway) -> None:
 
 
 def test_a_replay_that_cannot_be_identical_says_why(gateway: Gateway) -> None:
-    """`replay` reports a missing model and a record that was changed."""
+    """`replay` finds the model by its digest, reports another model, and a record that was changed."""
     prediction_id = predict(gateway)
     gateway.environment["MODEL__URL"] = "stub://"
-    missing = gateway.run("ledger", "replay", prediction_id, str(FOREST))
+    found = gateway.run("ledger", "replay", prediction_id, str(FOREST))
+    assert found.returncode == 0, found.stderr
+    folder = str(gateway.folder)
+    missing = gateway.run("ledger", "replay", prediction_id, str(FOREST), "--model", folder)
     assert missing.returncode == 1
     assert "No folder holds efficientnetb0-v1.0" in missing.stderr
     folder = str(ARTEFACT)

@@ -43,7 +43,7 @@ def test_parameters_are_not_nullable(document: dict[str, Any]) -> None:
     [
         ("/v1/keys", "GET, HEAD, POST"),
         ("/v1/keys/x", "GET, HEAD, DELETE"),
-        ("/v1/users/x", "GET, HEAD, PATCH"),
+        ("/v1/users/x", "GET, HEAD, PATCH, DELETE"),
         ("/v1/me", "GET, HEAD"),
         ("/auth/token", "POST"),
     ],
