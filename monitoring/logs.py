@@ -38,6 +38,7 @@ def configure_logging(level: str, stream: TextIO | None = None) -> None:
         library = logging.getLogger(name)
         library.handlers.clear()
         library.propagate = True
+    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)  # which plugins it has: seven lines
     logging.captureWarnings(True)
     structlog.configure(
         processors=[ProcessorFormatter.wrap_for_formatter],

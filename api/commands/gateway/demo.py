@@ -122,8 +122,8 @@ class _Server:
 @contextmanager
 def _gateway(settings: Settings, listeners: Listeners) -> Iterator[_Server]:
     """Serve on the listeners in a child process, which stops at the end, however this process ends."""
-    # The request log would hide what the demo prints, unless the user has chosen a level.
-    options: dict[str, Any] = {} if "log_level" in settings.model_fields_set else {"log_level": "warning"}
+    # The log would hide what the demo prints. A copy of .env.example sets the default level, too.
+    options: dict[str, Any] = {"log_level": "warning"} if settings.log_level == "info" else {}
 
     def serve() -> int:
         limit_memory_use()
