@@ -12,6 +12,7 @@ import os
 import select
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ MAX_LINES = 8192
 MAX_BYTES = 1 << 20
 DRAIN_LIMIT_S = 1.0  # how long the end of a process waits for the reader
 _CHUNK_BYTES = 1 << 16
+# After each write: a thread that woke up for every line would compete with the event loop for the interpreter's lock.
+_PAUSE_S = 0.05
 
 log = structlog.get_logger("atalaya.logs")
 
@@ -99,6 +102,7 @@ class QueuedOutput:
             chunk, lines, dropped = self._take()
             if lines:
                 self._write(chunk, lines)
+                time.sleep(_PAUSE_S)
             else:
                 self._report(dropped)
 

@@ -64,11 +64,15 @@ class DecodedImage:
 
 @dataclass(frozen=True, slots=True)
 class ImageNeeds:
-    """An image's size in pixels, and an upper bound of the memory in bytes to decode it, the file included."""
+    """An image's size in pixels, and an upper bound of the memory in bytes to decode it, the file included.
+
+    `reduced` spares `decode_image` the same checks; None where it would be a copy, whose memory is not reserved yet.
+    """
 
     width: int
     height: int
     bytes: int
+    reduced: ReducedFile | None = None
 
     @property
     def pixels(self) -> int:
@@ -88,16 +92,22 @@ def sniff_format(data: bytes) -> str:
 
 
 def decode_image(
-    data: bytes, spec: InputSpec, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS
+    data: bytes,
+    spec: InputSpec,
+    *,
+    reduced: ReducedFile | None = None,
+    max_bytes: int = MAX_BYTES,
+    max_pixels: int = MAX_PIXELS,
 ) -> DecodedImage:
     """Decode the first frame to the model's input.
 
     The image is turned upright as its metadata says. Transparent pixels are composited over white; 16-bit samples keep
     their high byte. The limits on pixels and work are checked before any pixel is decoded. A `max_pixels` above
-    MAX_PIXELS does not raise that limit. Raises a subclass of ImageRejected.
+    MAX_PIXELS does not raise that limit. `reduced` is what `measure_image` has returned for the same data. Raises a
+    subclass of ImageRejected.
     """
     name = _check_format(data, max_bytes)
-    file = _reduce_file(data, name, max_pixels)
+    file = reduced or _reduce_file(data, name, max_pixels)
     with _open_image(file.data, name, max_pixels) as image:
         width, height = get_stored_size(image)
         _reduce_scale(image, spec)
@@ -117,7 +127,8 @@ def measure_image(
     with _open_image(file.data, name, max_pixels) as image:
         width, height = get_stored_size(image)
         _reduce_scale(image, spec)
-        return ImageNeeds(width, height, estimate_decoding_bytes(image, len(data), file, spec))
+        needed_bytes = estimate_decoding_bytes(image, len(data), file, spec)
+        return ImageNeeds(width, height, needed_bytes, file if file.data is data else None)
 
 
 def _check_format(data: bytes, max_bytes: int) -> str:

@@ -226,7 +226,7 @@ class PredictionService:
         self._report("queue", started - job.queued_at + queued_s, timing)
         self._check_deadline(job)
         with self._time_stage("decode", job, timing, read_s):
-            decoded = decode_image(data, info.input_spec)
+            decoded = decode_image(data, info.input_spec, reduced=inspection.needs.reduced if inspection else None)
             facts = ImageFacts(
                 hashlib.sha256(data).hexdigest(), decoded.format, decoded.width, decoded.height, len(data)
             )
