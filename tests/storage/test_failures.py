@@ -17,33 +17,41 @@ from storage.engine import check_sqlite_file, open_blocking_engine, open_engine
 from storage.errors import DatabaseUnavailable
 from storage.migrations import migrate
 from storage.transactions import database_errors, reading
+from tests.support import postgres
 from tests.support.gateway import make_gateway
 from tests.support.polling import wait_until
 from tests.support.ports import free_port
+from tests.support.requirements import missing
 
 # The server trusts `postgres` and `nobody`.
 _RULES = "host all guarded all scram-sha-256\nhostssl all encrypted all trust\nhost all postgres,nobody all trust"
 READ_ONLY = quote("-c default_transaction_read_only=on")
 
 
-@pytest.fixture
-def guarded_url(postgres_url: str) -> Iterator[str]:
-    """The URL of a database whose server requires a password of the user `guarded`."""
+@pytest.fixture(scope="module")
+def guarded_url() -> Iterator[str]:
+    """The URL of a database whose server, which only these tests use, requires a password of the user `guarded`."""
+    try:
+        with postgres.running() as server:
+            _guard(f"{server.url}/postgres")
+            yield f"{server.url}/postgres"
+    except LookupError as error:
+        missing(str(error))
 
+
+def _guard(url: str) -> None:
     def rejects() -> bool:
         with suppress(psycopg.OperationalError):
-            psycopg.connect(postgres_url, user="guarded", password="wrong").close()
+            psycopg.connect(url, user="guarded", password="wrong").close()
             return False
         return True
 
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
+    with psycopg.connect(url, autocommit=True) as connection:
         (path,) = connection.execute("SHOW hba_file").fetchone() or ("",)
         connection.execute(f"COPY (SELECT unnest(string_to_array('{_RULES}', E'\\n'))) TO '{path}'")
         connection.execute("CREATE ROLE guarded LOGIN PASSWORD 'open sesame'; CREATE ROLE encrypted LOGIN")
         connection.execute("SELECT pg_reload_conf()")
         wait_until(rejects)
-        yield postgres_url
-        connection.execute("DROP ROLE guarded; DROP ROLE encrypted")
 
 
 async def read_reason(url: str) -> str:

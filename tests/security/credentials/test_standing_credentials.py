@@ -28,6 +28,7 @@ CHANGES: list[tuple[str, str, dict[str, Any]]] = [
     ("PATCH", "/v1/users/{user_id}", {"role": "client"}),
     ("PATCH", "/v1/users/{user_id}", {"disabled": False}),
     ("PATCH", "/v1/users/{user_id}", {"monthly_requests": 5, "password": NEW_PASSWORD}),
+    ("DELETE", "/v1/users/{user_id}", {}),
     ("POST", "/v1/me/password", {"current_password": PASSWORD, "new_password": NEW_PASSWORD}),
     ("POST", "/v1/me/totp", {"current_password": PASSWORD}),
     ("POST", "/v1/me/totp/confirm", {"code": "123456"}),
