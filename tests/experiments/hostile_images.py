@@ -11,20 +11,18 @@ where no memory cgroup can be made (it takes root).
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import struct
 import sys
 import time
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import httpx
 
-from tests.experiments.memory import NO_MEMORY_GROUP, Picture, Tally, gateway_in, send_repeatedly
+from tests.experiments.memory import Picture, Tally, gateway_in, run_from_command_line, send_repeatedly
 from tests.support.gateway import TIMEOUT_S, Gateway
-from tests.support.linux.control_groups import NoControlGroup, memory_group
+from tests.support.linux.control_groups import memory_group
 from tests.support.paths import FOREST, ROOT
 
 ORDINARY = "ordinary JPEG"
@@ -57,6 +55,16 @@ class Results:
             f"the gateway ended with status {self.exit_status}": self.exit_status != 0,
         }
         return [failure for failure, is_true in found.items() if is_true]
+
+    def show(self) -> None:
+        for kind, statuses in self.statuses.items():
+            counts = ", ".join(f"{count} x {status}" for status, count in sorted(statuses.items()))
+            print(f"{kind:20} {counts}")
+        print(
+            f"/livez: {self.livez_s * 1000:.0f} ms at most, under ordinary load {self.livez_ordinary_s * 1000:.0f} ms"
+        )
+        print(f"group peak {self.group_peak_bytes / 2**20:.0f} MiB; OOM kills {self.oom_kills}")
+        print(f"SIGTERM: exit status {self.exit_status} after {self.shutdown_s:.1f} s")
 
 
 def make_shared_strips(strips: int) -> bytes:
@@ -143,37 +151,8 @@ def run(seconds: float, connections: int, limit_bytes: int) -> Results:
         )
 
 
-def show(results: Results) -> None:
-    for kind, statuses in results.statuses.items():
-        counts = ", ".join(f"{count} x {status}" for status, count in sorted(statuses.items()))
-        print(f"{kind:20} {counts}")
-    print(
-        f"/livez: {results.livez_s * 1000:.0f} ms at most, under ordinary load {results.livez_ordinary_s * 1000:.0f} ms"
-    )
-    print(f"group peak {results.group_peak_bytes / 2**20:.0f} MiB; OOM kills {results.oom_kills}")
-    print(f"SIGTERM: exit status {results.exit_status} after {results.shutdown_s:.1f} s")
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--connections", type=int, default=16)
-    parser.add_argument("--megabytes", type=int, default=512)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    try:
-        results = run(options.seconds, options.connections, options.megabytes << 20)
-    except NoControlGroup as error:
-        print(f"skipped: {error}", file=sys.stderr)
-        return NO_MEMORY_GROUP
-    if options.json:
-        print(json.dumps(asdict(results)))
-    else:
-        show(results)
-    failures = results.failures()
-    for failure in failures:
-        print(f"failed: {failure}", file=sys.stderr)
-    return 1 if failures else 0
+    return run_from_command_line(__doc__, run, seconds=60, connections=16)
 
 
 if __name__ == "__main__":

@@ -17,12 +17,13 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from itertools import pairwise
 from pathlib import Path
+from typing import Protocol
 
 import httpx
 from PIL import Image
@@ -95,6 +96,15 @@ class Results:
             f"only {share:.0%} of the small images were served": share < LEAST_SERVED,
         }
         return [failure for failure, is_true in found.items() if is_true]
+
+    def show(self) -> None:
+        print(f"{'image':24}{'median ms':>10}  responses by status")
+        for kind, result in self.kinds.items():
+            counts = ", ".join(f"{count} x {status}" for status, count in sorted(result.statuses.items()))
+            print(f"{kind:24}{result.median_ms:>10}  {counts}")
+        for name in ("limit_bytes", "group_peak_bytes", "resident_peak_bytes"):
+            print(f"{name.removesuffix('_bytes').replace('_', ' '):20}{getattr(self, name) / 2**20:8.0f} MiB")
+        print(f"OOM kills {self.oom_kills}; longest time without a small image served {self.small_silence_s:.1f} s")
 
 
 def make_pictures() -> dict[str, Picture]:
@@ -199,20 +209,23 @@ def run(seconds: float, connections: int, limit_bytes: int) -> Results:
         )
 
 
-def show(results: Results) -> None:
-    print(f"{'image':24}{'median ms':>10}  responses by status")
-    for kind, result in results.kinds.items():
-        counts = ", ".join(f"{count} x {status}" for status, count in sorted(result.statuses.items()))
-        print(f"{kind:24}{result.median_ms:>10}  {counts}")
-    for name in ("limit_bytes", "group_peak_bytes", "resident_peak_bytes"):
-        print(f"{name.removesuffix('_bytes').replace('_', ' '):20}{getattr(results, name) / 2**20:8.0f} MiB")
-    print(f"OOM kills {results.oom_kills}; longest time without a small image served {results.small_silence_s:.1f} s")
+class Report(Protocol):
+    """The results of an experiment."""
+
+    def failures(self) -> list[str]:
+        """What was not as it should be."""
+        ...
+
+    def show(self) -> None: ...
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=120)
-    parser.add_argument("--connections", type=int, default=32)
+def run_from_command_line(
+    description: str | None, run: Callable[[float, int, int], Report], *, seconds: float, connections: int
+) -> int:
+    """Run an experiment in a memory group with the options of the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=seconds)
+    parser.add_argument("--connections", type=int, default=connections)
     parser.add_argument("--megabytes", type=int, default=512)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -222,13 +235,17 @@ def main() -> int:
         print(f"skipped: {error}", file=sys.stderr)
         return NO_MEMORY_GROUP
     if options.json:
-        print(json.dumps(asdict(results)))
+        print(json.dumps(vars(results), default=vars))
     else:
-        show(results)
+        results.show()
     failures = results.failures()
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def main() -> int:
+    return run_from_command_line(__doc__, run, seconds=120, connections=32)
 
 
 if __name__ == "__main__":
