@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.confidence.model import ConfidenceModel
 from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
 
 
@@ -24,6 +25,7 @@ class ModelInfo:
     backend: str
     classes: tuple[str, ...]
     input_spec: InputSpec = DEFAULT_INPUT
+    confidence: ConfidenceModel = field(default_factory=ConfidenceModel)
 
     @property
     def full_name(self) -> str:
@@ -39,6 +41,10 @@ class Backend(Protocol):
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Map uint8 [n, *info.input_spec.shape] to probabilities, float32 [n, classes]; each row adds up to 1."""
+        ...
+
+    def predict_pooled(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the probabilities and the pooled features, the mean of each feature map, float32 [n, channels]."""
         ...
 
     def predict_with_features(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -31,10 +31,22 @@ class KerasBackend:
         manifest = read_manifest(folder)
         self._model: Any = _load(read_verified(folder, manifest, MODEL_FILE), folder)
         digest = manifest.files[MODEL_FILE].sha256
-        self.info = ModelInfo(manifest.name, manifest.version, digest, "keras", manifest.classes, manifest.input_spec)
+        self.info = ModelInfo(
+            manifest.name,
+            manifest.version,
+            digest,
+            "keras",
+            manifest.classes,
+            manifest.input_spec,
+            manifest.confidence,
+        )
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self.predict_with_features(pixels)[0]
+
+    def predict_pooled(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        probabilities, features = self.predict_with_features(pixels)
+        return probabilities, features.mean(axis=(1, 2))
 
     def predict_with_features(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         probabilities, features = self._model.predict_on_batch(pixels.astype(np.float32))

@@ -37,11 +37,29 @@ class OnnxBackend:
         for session in sessions:
             self._free.put(session)
         digest = manifest.files[MODEL_FILE].sha256
-        self.info = ModelInfo(manifest.name, manifest.version, digest, "onnx", manifest.classes, manifest.input_spec)
+        # Graphs of older exports lack this output.
+        self._has_pooled = "pooled" in {output.name for output in sessions[0].get_outputs()}
+        self.info = ModelInfo(
+            manifest.name,
+            manifest.version,
+            digest,
+            "onnx",
+            manifest.classes,
+            manifest.input_spec,
+            manifest.confidence,
+        )
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         probabilities: NDArray[np.float32] = self._run(["probabilities"], pixels)[0]
         return probabilities
+
+    def predict_pooled(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        if self._has_pooled:
+            probabilities, pooled = self._run(["probabilities", "pooled"], pixels)
+        else:
+            probabilities, features = self.predict_with_features(pixels)
+            pooled = features.mean(axis=(1, 2))
+        return probabilities, pooled
 
     def predict_with_features(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         probabilities, features = self._run(["probabilities", "features"], pixels)

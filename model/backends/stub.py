@@ -44,6 +44,10 @@ class StubBackend:
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self.predict_with_features(pixels)[0]
 
+    def predict_pooled(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        probabilities, features = self.predict_with_features(pixels)
+        return probabilities, features.mean(axis=(1, 2))
+
     def predict_with_features(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The features are the mean colours of an 8 by 8 grid, in 0..1."""
         n, height, width, channels = pixels.shape

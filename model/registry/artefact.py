@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from model.confidence.model import ConfidenceModel
 from model.errors import ArtefactError, DigestMismatch
 from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
+from model.registry.confidence import describe_confidence, parse_confidence
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
@@ -18,6 +20,8 @@ SCHEMA = 1
 _FIXED_INPUT = {"layout": "NHWC", "color": "RGB", "dtype": "float32", "range": [0, 255]}
 # Fields whose JSON member has another name. The format is fixed: older artefacts must stay readable.
 _MEMBER_NAMES = {"results": "figures"}
+# Fields that JSON can hold as they are.
+_PLAIN_FIELDS = ("name", "version", "classes", "outputs", "data", "results", "tools")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,7 @@ class Manifest:
     results: Mapping[str, Any]
     tools: Mapping[str, Any]
     input_spec: InputSpec = DEFAULT_INPUT
+    confidence: ConfidenceModel = field(default_factory=ConfidenceModel)
 
     @property
     def full_name(self) -> str:
@@ -60,6 +65,7 @@ def write_manifest(  # noqa: PLR0913  (one keyword for each member of the docume
     results: Mapping[str, Any],
     tools: Mapping[str, Any],
     input_spec: InputSpec = DEFAULT_INPUT,
+    confidence: ConfidenceModel | None = None,
 ) -> Manifest:
     """Write `manifest.json` into a folder that already holds `filenames`, with their sizes and digests."""
     manifest = Manifest(
@@ -72,11 +78,15 @@ def write_manifest(  # noqa: PLR0913  (one keyword for each member of the docume
         results=results,
         tools=tools,
         input_spec=input_spec,
+        confidence=confidence or ConfidenceModel(),
     )
-    fields = asdict(manifest)
-    del fields["input_spec"]
-    members = {_MEMBER_NAMES.get(name, name): value for name, value in fields.items()}
-    document = {"schema": SCHEMA, "input": _describe_input(input_spec), **members}
+    document = {
+        "schema": SCHEMA,
+        "input": _describe_input(input_spec),
+        **{_MEMBER_NAMES.get(name, name): getattr(manifest, name) for name in _PLAIN_FIELDS},
+        "files": {filename: asdict(entry) for filename, entry in manifest.files.items()},
+        **describe_confidence(manifest.confidence),
+    }
     (folder / MANIFEST).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return manifest
 
@@ -136,6 +146,7 @@ def _parse(document: Mapping[str, Any]) -> Manifest:
         results=dict(document["figures"]),
         tools=dict(document["tools"]),
         input_spec=_parse_input(document.get("input", {})),
+        confidence=parse_confidence(document),
     )
 
 

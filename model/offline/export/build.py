@@ -25,6 +25,7 @@ _TOOLS = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime", "numpy")
 _OUTPUTS = {
     "probabilities": "float32 [n, classes], a softmax",
     "features": "float32 [n, height, width, channels], the input of the last global average pooling",
+    "pooled": "float32 [n, channels], the mean of each feature map",
 }
 
 

@@ -41,7 +41,8 @@ def load_classifier(path: Path) -> keras.Model:
 def to_onnx(model: keras.Model) -> bytes:
     """Convert to a serialised graph with the input `image`, float32 [n, height, width, 3].
 
-    Its outputs are `probabilities`, float32 [n, classes], and `features`, float32 [n, height, width, channels].
+    Its outputs are `probabilities`, float32 [n, classes], `features`, float32 [n, height, width, channels], and
+    `pooled`, float32 [n, channels], the mean of each feature map.
     Raises ExportRefused.
     """
     signature = [tf.TensorSpec(model.inputs[0].shape, tf.float32, name="image")]
@@ -49,7 +50,9 @@ def to_onnx(model: keras.Model) -> bytes:
     def predict(image: tf.Tensor) -> dict[str, tf.Tensor]:
         with _record_pooling_inputs(model) as pooling_inputs:
             probabilities = model(image, training=False)
-        return {"probabilities": probabilities, "features": _get_features(pooling_inputs)}
+        features = _get_features(pooling_inputs)
+        pooled = tf.reduce_mean(features, axis=(1, 2))
+        return {"probabilities": probabilities, "features": features, "pooled": pooled}
 
     traced = tf.function(predict, input_signature=signature, autograph=False)
     try:

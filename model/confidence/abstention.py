@@ -1,0 +1,45 @@
+"""Why a prediction should not be relied on: the image is not an aerial scene, or the model is not sure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class AbstentionReason(StrEnum):
+    """The values of `reason` in a response, a ledger entry and a metric."""
+
+    NOT_AERIAL = "not_an_aerial_image"
+    LOW_CONFIDENCE = "low_confidence"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AerialGate:
+    """A linear classifier of pooled features: aerial scenes have a `score` of at least 0.
+
+    `weights` is float32 [channels].
+    """
+
+    weights: NDArray[np.float32]
+    bias: float
+
+    def score(self, pooled: NDArray[np.float32]) -> float:
+        """Return the score of one image from its pooled features, float32 [channels]."""
+        return float(pooled @ self.weights) + self.bias
+
+
+@dataclass(frozen=True, slots=True)
+class AbstentionRules:
+    """The rules of one model. Without a gate, every image counts as aerial."""
+
+    gate: AerialGate | None = None
+    min_confidence: float = 0.0
+
+    def find_reason(self, pooled: NDArray[np.float32], confidence: float) -> AbstentionReason | None:
+        """Return why the model abstains, or None. `confidence` is the largest calibrated probability."""
+        if self.gate is not None and self.gate.score(pooled) < 0:
+            return AbstentionReason.NOT_AERIAL
+        return AbstentionReason.LOW_CONFIDENCE if confidence < self.min_confidence else None

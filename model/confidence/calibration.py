@@ -1,0 +1,21 @@
+"""Temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", 2017)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_TINY = np.finfo(np.float32).tiny
+
+
+def calibrate(probabilities: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
+    """Divide the logits of softmax outputs, float32 [..., classes], by `temperature`; the ranking stays the same.
+
+    A softmax loses only a constant of the logits, which does not change the result. Each row adds up to 1.
+    """
+    if temperature == 1:
+        return probabilities
+    logits = np.log(np.maximum(probabilities, _TINY)) / np.float32(temperature)
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    calibrated: NDArray[np.float32] = powers / powers.sum(axis=-1, keepdims=True)
+    return calibrated

@@ -1,0 +1,33 @@
+"""Split conformal prediction sets (Sadinle, Lei and Wasserman, "Least Ambiguous Set-Valued Classifiers", 2019)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ConformalScores:
+    """`scores` is float32 [n], ascending: 1 minus the calibrated probability of the true class of held-out images."""
+
+    scores: NDArray[np.float32]
+
+    @property
+    def largest_coverage(self) -> float:
+        """The largest coverage that so many scores can guarantee with less than all labels."""
+        return len(self.scores) / (len(self.scores) + 1)
+
+    def find_labels(self, calibrated: NDArray[np.float32], coverage: float) -> list[int]:
+        """Return the class indices of the set, most probable first; never empty.
+
+        `calibrated` is float32 [classes], `coverage` in (0, 1). Over exchangeable images, the set contains the true
+        class with at least that probability.
+        """
+        rank = math.ceil(coverage * (len(self.scores) + 1))
+        # More than `largest_coverage` is only guaranteed by the set of all labels.
+        limit = float(self.scores[rank - 1]) if rank <= len(self.scores) else 1.0
+        order = np.argsort(-calibrated, kind="stable")
+        return [int(index) for index in order if 1 - calibrated[index] <= limit] or [int(order[0])]

@@ -1,0 +1,63 @@
+"""The changes of `atalaya evaluate --robustness`: other light, other cameras and coarser ground resolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Pixels = NDArray[np.uint8]  # [height, width, 3]
+
+_LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+_WARM = np.array([1.15, 1.0, 0.85], np.float32)
+
+
+def scale_light(pixels: Pixels, gain: float) -> Pixels:
+    return _round(pixels * np.float32(gain))
+
+
+def remove_colour(pixels: Pixels) -> Pixels:
+    return _round(np.repeat((pixels @ _LUMINANCE)[..., np.newaxis], 3, axis=-1))
+
+
+def warm(pixels: Pixels) -> Pixels:
+    """Multiply red by 1.15 and blue by 0.85."""
+    return _round(pixels * _WARM)
+
+
+def add_noise(pixels: Pixels, deviation: float) -> Pixels:
+    """Add Gaussian noise; the same image always gets the same noise."""
+    return _round(pixels + np.random.default_rng(0).normal(0, deviation, pixels.shape))
+
+
+def coarsen(pixels: Pixels, factor: float) -> Pixels:
+    """Show the scene at a ground resolution that is coarser by `factor`, with mirrored borders around it."""
+    height, width = pixels.shape[:2]
+    size = (round(width / factor), round(height / factor))
+    small = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+    rows, columns = height - size[1], width - size[0]
+    borders = ((rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0))
+    return np.pad(small, borders, mode="symmetric")
+
+
+# Their mean accuracy is the robustness of a model.
+SIX_CHANGES: Mapping[str, Callable[[Pixels], Pixels]] = {
+    "brightness x1.4": partial(scale_light, gain=1.4),
+    "brightness x0.6": partial(scale_light, gain=0.6),
+    "grey": remove_colour,
+    "warm cast": warm,
+    "Gaussian noise, sd 10": partial(add_noise, deviation=10),
+    "ground resolution x1.5": partial(coarsen, factor=1.5),
+}
+ALL_CHANGES: Mapping[str, Callable[[Pixels], Pixels]] = {
+    **SIX_CHANGES,
+    "ground resolution x2": partial(coarsen, factor=2),
+}
+
+
+def _round(values: NDArray[np.floating]) -> Pixels:
+    rounded: Pixels = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return rounded
