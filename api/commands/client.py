@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 import typer
 
-from api.commands.local import describe_os_error, print_results
+from api.commands.models.predict import describe_os_error, print_results
 from api.commands.output import JsonFlag, progress_bar
 from api.errors import CommandFailed
 

@@ -1,47 +1,27 @@
-"""`atalaya predict` and `atalaya evaluate`: the model without a gateway."""
+"""`atalaya predict`: the model without a gateway."""
 
 from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from api.commands.output import JsonFlag, print_json, print_table, progress_bar, to_printable
+from api.commands.options.model import ModelOption, choose_backend_url
+from api.commands.output import JsonFlag, print_json, print_table, to_printable
 from api.errors import CommandFailed
-from api.settings import load_settings
 from model.backends.base import Backend
 from model.backends.open import open_backend
 from model.errors import ImageRejected
 from model.imaging.decode import decode_image
-from model.offline.dataset import find_evaluation_folder, list_images
-from model.offline.evaluate import evaluate as evaluate_backend
-from monitoring.cgroups import count_processors
-
-ModelOption = Annotated[Path | None, typer.Option(help="An artefact folder; the one of MODEL__URL if absent.")]
 
 
 def predict(images: list[Path], model: ModelOption = None, as_json: JsonFlag = False) -> None:
     """Print the land use in local images."""
-    with closing(open_backend(_backend_url(model))) as backend:
+    with closing(open_backend(choose_backend_url(model))) as backend:
         results = [_predict_one(backend, path) for path in images]
     print_results(results, as_json)
-
-
-def evaluate(data: Annotated[Path, typer.Option()], model: ModelOption = None, as_json: JsonFlag = False) -> None:
-    """Evaluate a model on the labelled images in DATA/test, or in DATA if there is no DATA/test."""
-    with closing(open_backend(_backend_url(model))) as backend:
-        files = list_images(find_evaluation_folder(data), backend.info.classes)
-        with progress_bar("Evaluating", len(files)) as advance:
-            results = evaluate_backend(backend, files, advance, threads=count_processors())
-        name = backend.info.full_name
-    if as_json:
-        print_json({"model": name, **results.as_dict()})
-        return
-    metrics = (results.accuracy, results.macro_f1, results.loss, results.ece)
-    row = (name, str(results.n), *(f"{value:.4f}" for value in metrics))
-    print_table(("model", "images", "accuracy", "macro F1", "loss", "ECE"), [row])
 
 
 def print_results(results: list[dict[str, Any]], as_json: bool, stopped: CommandFailed | None = None) -> None:
@@ -79,7 +59,3 @@ def _predict_one(backend: Backend, path: Path) -> dict[str, Any]:
     probabilities = backend.predict(pixels[None])[0]
     index = int(probabilities.argmax())
     return {"image": str(path), "label": backend.info.classes[index], "probability": float(probabilities[index])}
-
-
-def _backend_url(model: Path | None) -> str:
-    return load_settings().model.url if model is None else f"onnx://{model}"

@@ -1,0 +1,1 @@
+"""The commands that make, measure and try models, without a gateway."""

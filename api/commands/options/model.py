@@ -1,0 +1,17 @@
+"""The option that chooses a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from api.settings import load_settings
+
+ModelOption = Annotated[Path | None, typer.Option(help="An artefact folder; the one of MODEL__URL if absent.")]
+
+
+def choose_backend_url(model: Path | None) -> str:
+    """Return the URL of the back end for the artefact folder `model`, or the configured one."""
+    return load_settings().model.url if model is None else f"onnx://{model}"
