@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_ECE_BINS = 15
+from model.offline.reliability import expected_calibration_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +24,18 @@ class ClassResults:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationResults:
-    """Results of a model on `n` labelled images. `ece` is the expected calibration error (Guo et al., 2017)."""
+    """Results of a model on `n` labelled images.
+
+    `loss` is the mean of -ln(probability of the true class), `ece` the expected calibration error with 15 bins of equal
+    mass (model/offline/reliability.py), and `confidence` the mean of the largest probability.
+    """
 
     n: int
     accuracy: float
     macro_f1: float
     loss: float
     ece: float
+    confidence: float
     per_class: dict[str, ClassResults]
     confusion: list[list[int]]
 
@@ -46,7 +51,7 @@ def compute_results(
 
     Macro F1 averages over the classes that have at least one image. `confusion[true][predicted]` counts images.
     """
-    predicted = probabilities.argmax(axis=1)
+    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     confusion = np.zeros((len(classes), len(classes)), np.int64)
     np.add.at(confusion, (labels, predicted), 1)
     per_class = {name: _compute_class_results(confusion, index) for index, name in enumerate(classes)}
@@ -56,20 +61,11 @@ def compute_results(
         accuracy=float((predicted == labels).mean()),
         macro_f1=float(np.mean([results.f1 for results in per_class.values() if results.support])),
         loss=float(-np.log(np.clip(true_class, 1e-12, 1.0)).mean()),
-        ece=expected_calibration_error(probabilities.max(axis=1), predicted == labels),
+        ece=expected_calibration_error(confidence, predicted == labels),
+        confidence=float(confidence.mean(dtype=np.float64)),
         per_class=per_class,
         confusion=confusion.tolist(),
     )
-
-
-def expected_calibration_error(confidence: NDArray[np.floating], correct: NDArray[np.bool_]) -> float:
-    """Return the mean gap between confidence and accuracy over 15 equal bins, weighted by the images in each bin."""
-    bins = np.minimum((confidence * _ECE_BINS).astype(int), _ECE_BINS - 1)
-    gaps = [
-        abs(float(confidence[bins == index].mean()) - float(correct[bins == index].mean())) * (bins == index).mean()
-        for index in np.unique(bins)
-    ]
-    return float(sum(gaps))
 
 
 def _compute_class_results(confusion: NDArray[np.int64], index: int) -> ClassResults:

@@ -9,7 +9,7 @@ from PIL import Image
 from model.backends.stub import StubBackend
 from model.errors import DatasetError
 from model.offline.dataset import list_images, read_image, read_images
-from model.offline.evaluate import evaluate
+from model.offline.evaluate import evaluate, predict_changed_images, predict_images
 from model.offline.metrics import compute_results
 
 
@@ -68,3 +68,29 @@ def test_error_names_the_broken_file(folder: Path) -> None:
     backend = StubBackend()
     with pytest.raises(DatasetError, match=r"broken\.png"):
         evaluate(backend, list_images(folder, backend.info.classes))
+
+
+def test_outputs_have_the_order_of_the_images(folder: Path) -> None:
+    """Files, and the same images as pixels, give the outputs of one batch, in order, on several threads."""
+    backend = StubBackend()
+    files = list_images(folder, backend.info.classes)
+    pixels = read_images(files, backend.info.input_spec).pixels
+    probabilities, pooled = backend.predict_pooled(pixels)
+    for images in (files.paths, list(pixels)):
+        outputs = predict_images(backend, images, threads=4)
+        np.testing.assert_allclose(outputs.probabilities, probabilities, rtol=1e-5)
+        np.testing.assert_allclose(outputs.pooled, pooled, rtol=1e-5)
+
+
+def test_outputs_under_each_change_are_those_of_changed_images(folder: Path) -> None:
+    """Each change is applied to the pixels as the model would get them; progress counts the predictions."""
+    backend = StubBackend()
+    files = list_images(folder, backend.info.classes)
+    pixels = read_images(files, backend.info.input_spec).pixels
+    progress: list[int] = []
+    changes = {"same": lambda image: image, "negative": lambda image: 255 - image}
+    outputs = predict_changed_images(backend, files.paths, changes, progress.append, threads=2)
+    assert list(outputs) == ["same", "negative"]
+    np.testing.assert_allclose(outputs["same"].probabilities, backend.predict(pixels), rtol=1e-5)
+    np.testing.assert_allclose(outputs["negative"].probabilities, backend.predict(255 - pixels), rtol=1e-5)
+    assert progress == list(range(2, 25, 2))

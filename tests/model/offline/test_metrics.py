@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from model.offline.metrics import compute_results, expected_calibration_error
+from model.offline.metrics import compute_results
 
 # Four images of the classes a, a, b, c, predicted as a, b, b, b; no image belongs to class d.
 PROBABILITIES = np.array(
@@ -54,22 +54,15 @@ def test_loss_is_the_mean_negative_log_of_the_true_class() -> None:
     assert compute_results(PROBABILITIES, LABELS, CLASSES).loss == pytest.approx(expected, rel=1e-6)
 
 
+def test_confidence_is_the_mean_of_the_largest_probability() -> None:
+    """(0.7 + 0.5 + 0.8 + 0.6) / 4."""
+    assert compute_results(PROBABILITIES, LABELS, CLASSES).confidence == pytest.approx(0.65)
+
+
 def test_certain_but_wrong_prediction_has_a_finite_loss() -> None:
     """A probability of 0 for the true class counts as 1e-12."""
     results = compute_results(np.array([[1.0, 0.0]]), np.array([1]), ("a", "b"))
     assert results.loss == pytest.approx(-math.log(1e-12))
-
-
-def test_calibration_error_matches_a_manual_calculation() -> None:
-    """Two predictions near 0.95, one correct: gap 0.45. Two near 0.5, both correct: gap 0.5. Mean: 0.475."""
-    confidence = np.array([0.95, 0.95, 0.50, 0.50])
-    correct = np.array([True, False, True, True])
-    assert expected_calibration_error(confidence, correct) == pytest.approx(0.475)
-
-
-def test_confidence_of_one_belongs_to_the_last_bin() -> None:
-    """A confidence of exactly 1 is counted in the bin of those above 14/15."""
-    assert expected_calibration_error(np.array([1.0, 0.98]), np.array([True, False])) == pytest.approx(0.49)
 
 
 def test_perfect_predictions_have_perfect_results() -> None:
