@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.confidence.model import ConfidenceModel
+from model.confidence.model import DEFAULT_CONFIDENCE, ConfidenceModel
 from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
 
 
@@ -25,7 +25,7 @@ class ModelInfo:
     backend: str
     classes: tuple[str, ...]
     input_spec: InputSpec = DEFAULT_INPUT
-    confidence: ConfidenceModel = field(default_factory=ConfidenceModel)
+    confidence: ConfidenceModel = DEFAULT_CONFIDENCE
 
     @property
     def full_name(self) -> str:

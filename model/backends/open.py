@@ -45,5 +45,5 @@ def open_warm(url: str, at_once: int = 1) -> Backend:
     backend = open_backend(url, at_once)
     blank = np.zeros((1, *backend.info.input_spec.shape), np.uint8)
     with ThreadPoolExecutor(at_once) as threads:
-        list(threads.map(backend.predict, [blank] * at_once))
+        list(threads.map(backend.predict_pooled, [blank] * at_once))
     return backend

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from model.backends.base import ModelInfo
 from model.classes import UC_MERCED_CLASSES
+from model.confidence.model import DEFAULT_CONFIDENCE, ConfidenceModel
 from model.errors import BackendURLError
 from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
 
@@ -23,7 +24,8 @@ class StubBackend:
     """Predicts deterministically from the pixels; each call sleeps for `latency_s`.
 
     With `hangs_on_white` the prediction of a white image never ends, to show what a gateway does about such a job. The
-    sides of `input_spec` must be multiples of 8.
+    sides of `input_spec` must be multiples of 8. The pooled features, of which a gate in `confidence` decides, are the
+    image's mean red, green and blue, in 0..1.
     """
 
     def __init__(
@@ -33,13 +35,14 @@ class StubBackend:
         hangs_on_white: bool = False,
         classes: tuple[str, ...] = UC_MERCED_CLASSES,
         input_spec: InputSpec = DEFAULT_INPUT,
+        confidence: ConfidenceModel = DEFAULT_CONFIDENCE,
     ) -> None:
         weights = np.random.default_rng(0).normal(0.0, 0.5, (_GRID * _GRID * 3, len(classes)))
         self._weights: NDArray[np.float32] = weights.astype(np.float32)
         self.latency_s = latency_s
         self._hangs_on_white = hangs_on_white
         digest = hashlib.sha256(self._weights.tobytes()).hexdigest()
-        self.info = ModelInfo("stub", "1.0", digest, "stub", classes, input_spec)
+        self.info = ModelInfo("stub", "1.0", digest, "stub", classes, input_spec, confidence)
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self.predict_with_features(pixels)[0]

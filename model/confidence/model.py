@@ -15,3 +15,6 @@ class ConfidenceModel:
     temperature: float = 1.0
     abstention: AbstentionRules = field(default_factory=AbstentionRules)
     sets: ConformalScores | None = None
+
+
+DEFAULT_CONFIDENCE = ConfidenceModel()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from model.confidence.model import ConfidenceModel
+from model.confidence.model import DEFAULT_CONFIDENCE, ConfidenceModel
 from model.errors import ArtefactError, DigestMismatch
 from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
 from model.registry.confidence import describe_confidence, parse_confidence
@@ -45,7 +45,7 @@ class Manifest:
     results: Mapping[str, Any]
     tools: Mapping[str, Any]
     input_spec: InputSpec = DEFAULT_INPUT
-    confidence: ConfidenceModel = field(default_factory=ConfidenceModel)
+    confidence: ConfidenceModel = DEFAULT_CONFIDENCE
 
     @property
     def full_name(self) -> str:
@@ -65,7 +65,7 @@ def write_manifest(  # noqa: PLR0913  (one keyword for each member of the docume
     results: Mapping[str, Any],
     tools: Mapping[str, Any],
     input_spec: InputSpec = DEFAULT_INPUT,
-    confidence: ConfidenceModel | None = None,
+    confidence: ConfidenceModel = DEFAULT_CONFIDENCE,
 ) -> Manifest:
     """Write `manifest.json` into a folder that already holds `filenames`, with their sizes and digests."""
     manifest = Manifest(
@@ -78,7 +78,7 @@ def write_manifest(  # noqa: PLR0913  (one keyword for each member of the docume
         results=results,
         tools=tools,
         input_spec=input_spec,
-        confidence=confidence or ConfidenceModel(),
+        confidence=confidence,
     )
     document = {
         "schema": SCHEMA,

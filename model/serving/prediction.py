@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.backends.base import ModelInfo
+from model.confidence.abstention import AbstentionReason
+from model.confidence.calibration import calibrate
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +26,40 @@ class ImageFacts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """`probabilities` is float32 [classes]; `timing` holds the seconds of the stages queue, decode and infer."""
+    """What a model says about one image. `index` and `label` are those of its most probable class.
+
+    `probabilities` are those of the model, `calibrated` those that the caller can rely on, both float32 [classes].
+    `confidence` is the calibrated probability of the label, `reason` why not to rely on the label, None for no reason.
+    `timing` holds the seconds of the stages queue, decode and infer.
+    """
 
     probabilities: NDArray[np.float32]
+    calibrated: NDArray[np.float32]
     index: int
     label: str
     confidence: float
+    reason: AbstentionReason | None
     model: ModelInfo
     image: ImageFacts
     timing: Mapping[str, float]
 
     def top(self, k: int) -> list[tuple[str, float]]:
-        """Return the `k` most likely labels with their probabilities, in descending order."""
+        """Return the `k` most likely labels with their calibrated probabilities, in descending order."""
+        # Calibration keeps this order, but it can round different probabilities to the same value.
         order = np.argsort(-self.probabilities, kind="stable")[:k]
-        return [(self.model.classes[index], float(self.probabilities[index])) for index in order]
+        return [(self.model.classes[index], float(self.calibrated[index])) for index in order]
+
+
+def interpret_outputs(
+    probabilities: NDArray[np.float32],
+    pooled: NDArray[np.float32],
+    model: ModelInfo,
+    image: ImageFacts,
+    timing: Mapping[str, float],
+) -> Prediction:
+    """Make the prediction of one image from the outputs of its model, float32 [classes] and float32 [channels]."""
+    index = int(probabilities.argmax())
+    calibrated = calibrate(probabilities, model.confidence.temperature)
+    confidence = float(calibrated[index])
+    reason = model.confidence.abstention.find_reason(pooled, confidence)
+    return Prediction(probabilities, calibrated, index, model.classes[index], confidence, reason, model, image, timing)

@@ -20,7 +20,7 @@ from model.imaging.input_spec import InputSpec
 from model.imaging.quick_headers import has_quick_header
 from model.serving.memory_budget import Reservation
 from model.serving.overload_policy import QueueLimits
-from model.serving.prediction import ImageFacts, Prediction
+from model.serving.prediction import ImageFacts, Prediction, interpret_outputs
 from model.serving.queue import Job, PredictionQueue
 from model.serving.watchdog import Watchdog
 from model.serving.workers import WorkerThreads
@@ -231,11 +231,10 @@ class PredictionService:
                 hashlib.sha256(data).hexdigest(), decoded.format, decoded.width, decoded.height, len(data)
             )
         with self._time_stage("infer", job, timing):
-            probabilities = backend.predict(decoded.pixels[np.newaxis])[0]
+            probabilities, pooled = backend.predict_pooled(decoded.pixels[np.newaxis])
         # Only complete jobs count: the time of a broken image does not predict that of the next one.
         self.queue.record_duration(time.perf_counter() - started)
-        index = int(probabilities.argmax())
-        return Prediction(probabilities, index, info.classes[index], float(probabilities[index]), info, facts, timing)
+        return interpret_outputs(probabilities[0], pooled[0], info, facts, timing)
 
     def _check_deadline(self, job: Job[Any]) -> None:
         if self._clock() > job.deadline:

@@ -88,6 +88,15 @@ def test_features_come_with_the_same_probabilities(backend: Backend, pixels: Pix
     assert len(features) == 4
 
 
+def test_pooled_features_are_the_means_of_the_feature_maps(backend: Backend, pixels: Pixels) -> None:
+    """Requesting pooled features, float32 [n, c], does not change a bit of the probabilities."""
+    probabilities, pooled = backend.predict_pooled(pixels[:1])
+    assert np.array_equal(probabilities, backend.predict(pixels[:1]))
+    assert pooled.dtype == np.float32
+    _, features = backend.predict_with_features(pixels[:1])
+    np.testing.assert_allclose(pooled, features.mean(axis=(1, 2)), rtol=1e-4, atol=1e-5)
+
+
 def test_the_layout_in_memory_does_not_matter(backend: Backend, pixels: Pixels) -> None:
     """A strided view gives the same probabilities as its copy, and is not written to."""
     view = pixels[:1, :, ::-1]

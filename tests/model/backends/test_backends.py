@@ -60,7 +60,7 @@ def test_a_relative_path_starts_at_the_working_directory(artefact_copy: Path, mo
     """onnx://FOLDER accepts relative and absolute paths."""
     monkeypatch.chdir(artefact_copy.parent)
     relative, absolute = open_backend(f"onnx://{artefact_copy.name}"), open_backend(f"onnx://{artefact_copy}")
-    assert relative.info == absolute.info
+    assert relative.info.digest == absolute.info.digest
     assert np.array_equal(relative.predict(GREY), absolute.predict(GREY))
 
 

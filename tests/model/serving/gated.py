@@ -27,14 +27,14 @@ class GatedBackend(StubBackend):
         self.calls = self.in_progress = self.max_in_progress = 0
         self._lock = threading.Lock()
 
-    def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def predict_pooled(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         with self._lock:
             self.calls += 1
             self.in_progress += 1
             self.max_in_progress = max(self.max_in_progress, self.in_progress)
         try:
             assert self.gate.wait(timeout=60)
-            return super().predict(pixels)
+            return super().predict_pooled(pixels)
         finally:
             with self._lock:
                 self.in_progress -= 1

@@ -30,9 +30,9 @@ class RecordingBackend(StubBackend):
         super().__init__(classes=("land", "water", "cloud"), input_spec=SMALL)
         self.shapes: list[tuple[int, ...]] = []
 
-    def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def predict_pooled(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         self.shapes.append(pixels.shape)
-        return super().predict(pixels)
+        return super().predict_pooled(pixels)
 
 
 @pytest.fixture

@@ -164,7 +164,7 @@ async def test_an_error_of_the_back_end_reaches_the_caller_and_frees_the_slot() 
     """The error is raised where the prediction is awaited, and the worker goes on to the next request."""
 
     class FailingBackend(StubBackend):
-        def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        def predict_pooled(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
             raise RuntimeError(f"no answer for {pixels.shape}")
 
     service = PredictionService(FailingBackend(), workers=1, limits=QueueLimits(0), on_stage=lambda *_: None)

@@ -1,0 +1,67 @@
+"""Conformal prediction sets: their ranks, their limits and their coverage."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from model.confidence.prediction_sets import ConformalScores
+
+NINE = ConformalScores(np.arange(1, 10, dtype=np.float32) / 10)  # 0.1 to 0.9
+
+
+def row(*probabilities: float) -> NDArray[np.float32]:
+    return np.array(probabilities, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("coverage", "expected"),
+    [
+        (0.5, [1]),  # rank 5 of 10: probabilities of at least 0.5
+        (0.7, [1, 2]),  # rank 7: at least 0.3
+        (0.71, [1, 2]),  # rank 8: at least 0.2
+        (0.9, [1, 2, 0]),  # rank 9, the last one: at least 0.1
+        (0.91, [1, 2, 0, 3]),  # rank 10 does not exist
+    ],
+)
+def test_the_score_at_the_rank_of_the_coverage_is_the_limit(coverage: float, expected: list[int]) -> None:
+    """The rank is the coverage times one more than the number of scores, rounded up."""
+    assert NINE.find_labels(row(0.11, 0.51, 0.31, 0.07), coverage) == expected
+
+
+def test_more_than_the_scores_can_guarantee_gives_all_labels() -> None:
+    """Nine scores guarantee at most nine tenths; beyond that the set holds every class, also an impossible one."""
+    assert NINE.largest_coverage == pytest.approx(0.9)
+    assert NINE.find_labels(row(0, 1, 0), 0.95) == [1, 0, 2]
+
+
+def test_a_set_is_never_empty() -> None:
+    """Where no class reaches the limit, the set holds the most probable one."""
+    confident = ConformalScores(np.full(99, 0.01, np.float32))
+    assert confident.find_labels(row(0.2, 0.5, 0.3), 0.9) == [1]
+
+
+def test_a_larger_coverage_keeps_the_labels_of_a_smaller_one() -> None:
+    """Sets are nested."""
+    probabilities = np.random.default_rng(3).dirichlet(np.full(21, 0.3)).astype(np.float32)
+    scores = ConformalScores(np.sort(np.random.default_rng(4).random(200).astype(np.float32)))
+    sets = [set(scores.find_labels(probabilities, coverage)) for coverage in (0.5, 0.8, 0.9, 0.95, 0.99, 0.999)]
+    assert all(smaller <= larger for smaller, larger in pairwise(sets))
+
+
+@pytest.mark.parametrize("coverage", [0.6, 0.8, 0.95])
+def test_the_true_class_is_covered_as_often_as_promised(coverage: float) -> None:
+    """Over exchangeable images, also of a model that is badly calibrated, at least that share of the sets holds it."""
+    generator, hits, trials = np.random.default_rng(5), 0, 4000
+    for _ in range(trials // 40):
+        # The model believes what it says ten times as much as is true.
+        beliefs = generator.dirichlet(np.full(5, 0.5), 100)
+        true = [generator.choice(5, p=0.9 / 5 + 0.1 * belief) for belief in beliefs]
+        held_out, scored = beliefs[:60], np.array(true[:60])
+        scores = ConformalScores(np.sort(1 - held_out[np.arange(60), scored]).astype(np.float32))
+        pairs = zip(beliefs[60:].astype(np.float32), true[60:], strict=True)
+        hits += sum(label in scores.find_labels(belief, coverage) for belief, label in pairs)
+    assert hits / trials >= coverage - 0.02
