@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from model.confidence.prediction_sets import ConformalScores
 
-NINE = ConformalScores(np.arange(1, 10, dtype=np.float32) / 10)  # 0.1 to 0.9
+NINE = ConformalScores((np.arange(1, 10) / 10).astype(np.float32))  # 0.1 to 0.9
 
 
 def row(*probabilities: float) -> NDArray[np.float32]:
