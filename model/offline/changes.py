@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -16,10 +17,12 @@ _WARM = np.array([1.15, 1.0, 0.85], np.float32)
 
 
 def scale_light(pixels: Pixels, gain: float) -> Pixels:
+    """Multiply every value by `gain`; what becomes lighter than white is white."""
     return _round(pixels * np.float32(gain))
 
 
 def remove_colour(pixels: Pixels) -> Pixels:
+    """Replace each pixel's colour by its luminance."""
     return _round(np.repeat((pixels @ _LUMINANCE)[..., np.newaxis], 3, axis=-1))
 
 
@@ -29,18 +32,22 @@ def warm(pixels: Pixels) -> Pixels:
 
 
 def add_noise(pixels: Pixels, deviation: float) -> Pixels:
-    """Add Gaussian noise; the same image always gets the same noise."""
-    return _round(pixels + np.random.default_rng(0).normal(0, deviation, pixels.shape))
+    """Add Gaussian noise to every value; the same image always gets the same noise."""
+    generator = np.random.default_rng(zlib.crc32(pixels.tobytes()))
+    return _round(pixels + generator.normal(0, deviation, pixels.shape))
 
 
 def coarsen(pixels: Pixels, factor: float) -> Pixels:
-    """Show the scene at a ground resolution that is coarser by `factor`, with mirrored borders around it."""
+    """Show the scene at a ground resolution that is coarser by `factor`.
+
+    The smaller image is centred in one of the original size, and mirrored at its outermost pixels to fill the borders.
+    """
     height, width = pixels.shape[:2]
     size = (round(width / factor), round(height / factor))
     small = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
     rows, columns = height - size[1], width - size[0]
     borders = ((rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0))
-    return np.pad(small, borders, mode="symmetric")
+    return np.pad(small, borders, mode="reflect")
 
 
 # Their mean accuracy is the robustness of a model.
