@@ -26,6 +26,9 @@ def describe_prediction(origin: RequestOrigin, prediction: Prediction) -> dict[s
             "width": image.width,
             "height": image.height,
             "bytes": image.bytes,
+            "bit_depth": image.bit_depth,
+            "scaling": image.scaling,
+            "ground_resolution_m": image.ground_resolution_m,
         },
         "output": {
             "index": prediction.index,

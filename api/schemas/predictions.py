@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from model.serving.prediction import Prediction
+from model.serving.prediction import ImageFacts, Prediction
 
 
 class LandUse(BaseModel):
@@ -33,10 +33,30 @@ class LabelProbability(BaseModel):
 
 
 class ImageResponse(BaseModel):
+    """Entries of earlier releases lack what has a default."""
+
     sha256: str
     format: str
     width: int
     height: int
+    bit_depth: int | None = Field(default=None, description="bits of a sample in the file")
+    scaling: str | None = Field(default=None, description="how samples became 8-bit ones, such as `none` or `11_to_8`")
+    ground_resolution_m: float | None = Field(
+        default=None,
+        description="metres on the ground for a pixel of the file, null if the file does not say it",
+    )
+
+    @classmethod
+    def of(cls, image: ImageFacts) -> ImageResponse:
+        return cls(
+            sha256=image.sha256,
+            format=image.format,
+            width=image.width,
+            height=image.height,
+            bit_depth=image.bit_depth,
+            scaling=image.scaling,
+            ground_resolution_m=image.ground_resolution_m,
+        )
 
 
 class ModelResponse(BaseModel):
@@ -56,13 +76,13 @@ class PredictionResponse(BaseModel):
 
     @classmethod
     def of(cls, prediction: Prediction, prediction_id: str, top_k: int) -> PredictionResponse:
-        info, image = prediction.model, prediction.image
+        info = prediction.model
         return cls(
             id=prediction_id,
             label=prediction.label,
             confidence=prediction.confidence,
             predictions=[LabelProbability(label=label, probability=p) for label, p in prediction.top(top_k)],
             model=ModelResponse(name=info.name, version=info.version, digest=info.digest),
-            image=ImageResponse(sha256=image.sha256, format=image.format, width=image.width, height=image.height),
+            image=ImageResponse.of(prediction.image),
             timing={stage: round(seconds * 1000, 3) for stage, seconds in prediction.timing.items()},
         )

@@ -38,6 +38,7 @@ from model.imaging.input_spec import InputSpec
 from model.imaging.jpeg_frames import check_undecoded_jpeg
 from model.imaging.memory import estimate_decoding_bytes, estimate_webp_bytes
 from model.imaging.orientation import find_upright_operation, get_stored_size
+from model.imaging.samples import get_bit_depth, name_scaling
 from model.imaging.tiff_layouts import check_unopened_tiff, prepare_layout
 
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
@@ -54,12 +55,20 @@ _LAYOUT_CHECKS = {"JPEG": check_undecoded_jpeg, "TIFF": check_unopened_tiff}
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """The model's input, `pixels` as uint8 [height, width, 3], and the format and the stored size of the source."""
+    """The model's input, `pixels` as uint8 [height, width, 3], and what is known of the source.
+
+    `width` and `height` are as stored. `bit_depth` is the bits of a sample in the file, and `scaling` says how samples
+    became 8-bit ones: "none", or the bits that the range of values takes, such as "16_to_8". `ground_resolution_m` is
+    the side of a stored pixel on the ground in metres, None if the file does not say it.
+    """
 
     pixels: NDArray[np.uint8]
     format: str
     width: int
     height: int
+    bit_depth: int
+    scaling: str
+    ground_resolution_m: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +120,11 @@ def decode_image(
     with _open_image(file.data, name, max_pixels) as image:
         width, height = get_stored_size(image)
         _reduce_scale(image, spec)
+        bit_depth = get_bit_depth(image, file.data)
+        scaling = name_scaling(image, bit_depth)
         operation = find_upright_operation(data, name)
         pixels = np.asarray(convert_to_input(image, file.data, operation, spec), dtype=np.uint8)
-    return DecodedImage(pixels=pixels, format=name, width=width, height=height)
+    return DecodedImage(pixels, name, width, height, bit_depth, scaling)
 
 
 def measure_image(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
 from PIL.Image import Resampling
 
@@ -25,12 +26,14 @@ _REDUCED_FACTOR = 4
 class InputSpec:
     """RGB in 0..255, `width` by `height` pixels, scaled with `resize_filter`. Raises ValueError.
 
-    The defaults are the input of the shipped model.
+    `ground_resolution_m` is the side of a pixel on the ground in metres in the images that the model was trained with,
+    None if unknown. It has no influence on pixels. The other defaults are the input of the shipped model.
     """
 
     width: int = 256
     height: int = 256
     resize_filter: str = "bicubic"
+    ground_resolution_m: float | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         for side in (self.width, self.height):
@@ -38,6 +41,9 @@ class InputSpec:
                 raise ValueError(f"{side!r} is not a number of pixels")
         if self.resize_filter not in _FILTERS:
             raise ValueError(f"{self.resize_filter!r} is not a resize filter. Use one of {', '.join(_FILTERS)}")
+        resolution = self.ground_resolution_m
+        if resolution is not None and (type(resolution) not in (int, float) or not 0 < resolution < math.inf):
+            raise ValueError(f"{resolution!r} is not a ground resolution in metres")
 
     @property
     def size(self) -> tuple[int, int]:

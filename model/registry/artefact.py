@@ -151,14 +151,16 @@ def _parse(document: Mapping[str, Any]) -> Manifest:
 
 
 def _describe_input(spec: InputSpec) -> dict[str, Any]:
-    return {"shape": list(spec.shape), **_FIXED_INPUT, "resize_filter": spec.resize_filter}
+    members = {"shape": list(spec.shape), **_FIXED_INPUT, "resize_filter": spec.resize_filter}
+    resolution = spec.ground_resolution_m
+    return members if resolution is None else {**members, "ground_resolution_m": resolution}
 
 
 def _parse_input(document: Mapping[str, Any]) -> InputSpec:
     """Read the "input" member. Absent members have the values of the default input."""
     members = {**_describe_input(DEFAULT_INPUT), **document}
     height, width, channels = members["shape"]
-    spec = InputSpec(width, height, members["resize_filter"])
+    spec = InputSpec(width, height, members["resize_filter"], members.get("ground_resolution_m"))
     if channels != 3 or members != _describe_input(spec):
         raise ValueError(f"its input is not RGB: {json.dumps(_FIXED_INPUT)}")
     return spec

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,17 +12,21 @@ from numpy.typing import NDArray
 from model.backends.base import ModelInfo
 from model.confidence.abstention import AbstentionReason
 from model.confidence.calibration import calibrate
+from model.imaging.decode import DecodedImage
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """The uploaded image: SHA-256 in hex, format (JPEG, PNG, WEBP, TIFF), size in pixels and in bytes."""
+    """The uploaded image: SHA-256 in hex, and what `DecodedImage` says; `bytes` is the size of the file."""
 
     sha256: str
     format: str
     width: int
     height: int
     bytes: int
+    bit_depth: int
+    scaling: str
+    ground_resolution_m: float | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,3 +68,17 @@ def interpret_outputs(
     confidence = float(calibrated[index])
     reason = model.confidence.abstention.find_reason(pooled, confidence)
     return Prediction(probabilities, calibrated, index, model.classes[index], confidence, reason, model, image, timing)
+
+
+def describe_image(data: bytes, decoded: DecodedImage) -> ImageFacts:
+    """Return the facts of the file `data` and its decoded image."""
+    return ImageFacts(
+        sha256=hashlib.sha256(data).hexdigest(),
+        format=decoded.format,
+        width=decoded.width,
+        height=decoded.height,
+        bytes=len(data),
+        bit_depth=decoded.bit_depth,
+        scaling=decoded.scaling,
+        ground_resolution_m=decoded.ground_resolution_m,
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -20,7 +19,7 @@ from model.imaging.input_spec import InputSpec
 from model.imaging.quick_headers import has_quick_header
 from model.serving.memory_budget import Reservation
 from model.serving.overload_policy import QueueLimits
-from model.serving.prediction import ImageFacts, Prediction, interpret_outputs
+from model.serving.prediction import Prediction, describe_image, interpret_outputs
 from model.serving.queue import Job, PredictionQueue
 from model.serving.watchdog import Watchdog
 from model.serving.workers import WorkerThreads
@@ -227,9 +226,7 @@ class PredictionService:
         self._check_deadline(job)
         with self._time_stage("decode", job, timing, read_s):
             decoded = decode_image(data, info.input_spec, reduced=inspection.needs.reduced if inspection else None)
-            facts = ImageFacts(
-                hashlib.sha256(data).hexdigest(), decoded.format, decoded.width, decoded.height, len(data)
-            )
+            facts = describe_image(data, decoded)
         with self._time_stage("infer", job, timing):
             probabilities, pooled = backend.predict_pooled(decoded.pixels[np.newaxis])
         # Only complete jobs count: the time of a broken image does not predict that of the next one.

@@ -30,13 +30,16 @@ def test_first_route_has_the_script_s_fields(client: TestClient, bearer: dict[st
 
 
 def test_versioned_route_describes_the_image(client: TestClient, bearer: dict[str, str], sample: bytes) -> None:
-    """The versioned route returns the image's digest and size, and the most probable labels first."""
+    """The versioned route returns the image's digest, size and depth, and the most probable labels first."""
     body = client.post("/v1/predictions?top_k=3", headers=bearer, **_upload(sample)).json()
     assert body["image"] == {
         "sha256": hashlib.sha256(sample).hexdigest(),
         "format": "JPEG",
         "width": 256,
         "height": 256,
+        "bit_depth": 8,
+        "scaling": "none",
+        "ground_resolution_m": None,
     }
     best = [row["probability"] for row in body["predictions"]]
     assert len(best) == 3

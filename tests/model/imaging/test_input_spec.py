@@ -28,10 +28,17 @@ def test_other_inputs_have_other_names() -> None:
 
 @pytest.mark.parametrize(
     "members",
-    [{"width": 0}, {"height": -1}, {"width": 192.0}, {"height": True}, {"resize_filter": "sinc"}],
+    [
+        {"width": 0},
+        {"height": -1},
+        {"width": 192.0},
+        {"height": True},
+        {"resize_filter": "sinc"},
+        {"ground_resolution_m": 0},
+    ],
 )
 def test_an_impossible_input_is_an_error(members: dict[str, Any]) -> None:
-    """Sizes are positive integers, and the filter is one of Pillow's."""
+    """Sizes are positive integers, a resolution is positive, and the filter is one of Pillow's."""
     with pytest.raises(ValueError, match="is not a"):
         InputSpec(**members)
 
@@ -56,3 +63,9 @@ def test_a_large_jpeg_is_never_reduced_below_the_input() -> None:
     """The side to which a JPEG may be reduced grows with the model's input."""
     assert DEFAULT_INPUT.reduced_side == 1024
     assert InputSpec(512, 300).reduced_side == 2048
+
+
+def test_a_ground_resolution_changes_no_pixel() -> None:
+    """Inputs that differ in their ground resolution alone are equal, and have the same name in the ledger."""
+    assert InputSpec(ground_resolution_m=0.3) == DEFAULT_INPUT
+    assert InputSpec(ground_resolution_m=0.3).preprocessing == DEFAULT_INPUT.preprocessing

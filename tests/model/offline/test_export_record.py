@@ -41,7 +41,7 @@ def test_record_contains_the_results_but_not_the_details(model: Path) -> None:
     results = {"n": 9, "accuracy": 0.9, "macro_f1": 0.8, "loss": 0.3, "ece": 0.1}
     metrics = {
         "classes": ["field", "road"],
-        "input": {"width": 64, "height": 64, "resize_filter": "lanczos"},
+        "input": {"width": 64, "height": 64, "resize_filter": "lanczos", "ground_resolution_m": 0.5},
         "data": {"name": "Fields"},
         "tools": {"keras": "3.15.1"},
         "validation": {**results, "confusion": [[1]], "per_class": {}},
@@ -51,6 +51,7 @@ def test_record_contains_the_results_but_not_the_details(model: Path) -> None:
     record = read_record(model, 2)
     assert record.classes == ("field", "road")
     assert record.input_spec == InputSpec(64, 64, "lanczos")
+    assert record.input_spec.ground_resolution_m == 0.5
     assert record.data == {"name": "Fields"}
     assert record.tools == {"keras": "3.15.1"}
     assert record.results == {"validation": results, "test": {**results, "n": 4}}

@@ -81,6 +81,17 @@ def test_absent_members_of_the_input_are_those_of_the_shipped_model(folder: Path
     assert read_manifest(folder).input_spec == InputSpec(resize_filter="bilinear")
 
 
+def test_the_ground_resolution_of_the_input_is_kept(folder: Path) -> None:
+    """A manifest may state the ground resolution of the training images; one without it leaves it unknown."""
+    assert read_manifest(folder).input_spec.ground_resolution_m is None
+    change(folder, input={"ground_resolution_m": 0.3})
+    assert read_manifest(folder).input_spec.ground_resolution_m == 0.3
+    spec = InputSpec(ground_resolution_m=0.5)
+    members: dict[str, Any] = {name: {} for name in ("outputs", "data", "results", "tools")}
+    write_manifest(folder, name="a", version="1", classes=["x"], filenames=[], input_spec=spec, **members)
+    assert read_manifest(folder).input_spec.ground_resolution_m == 0.5
+
+
 def test_an_unchanged_file_is_returned(folder: Path) -> None:
     """A file that matches its manifest is returned whole."""
     assert read_verified(folder, read_manifest(folder), "model.onnx") == CONTENT
@@ -146,6 +157,7 @@ def test_an_invalid_manifest_is_an_error(tmp_path: Path, text: bytes) -> None:
         {"input": {"layout": "NCHW"}},
         {"input": {"range": [0, 1]}},
         {"input": {"resize_filter": "sinc"}},
+        {"input": {"ground_resolution_m": "0.3"}},
         {"input": {"normalise": True}},
         {"input": "256x256"},
         {"outputs": ["probabilities"]},
