@@ -60,7 +60,13 @@ def make_lifespan(
             health = Health(build_health_checks(engine, recording.ledger, limits, serving.predictions))
             runtime = RuntimeServices(settings, metrics, health, draining, limits)
             pipeline = PredictionPipeline(
-                serving, recording, meter, metrics, classify_error, settings.model.deadline_seconds
+                serving,
+                recording,
+                meter,
+                metrics,
+                classify_error,
+                settings.model.deadline_seconds,
+                settings.model.abstain,
             )
             yield {"services": Services(auth, serving, recording, runtime), "pipeline": pipeline}
 

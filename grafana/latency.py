@@ -75,18 +75,28 @@ def prediction_panels() -> Iterable[timeseries.Panel]:
             "Predictions per second, stacked by predicted class. A sudden change may indicate a new source of images.",
             "ops",
             query(rate("label", "atalaya_predictions_total"), "{{label}}"),
+            width=8,
         )
         .stacking(common.StackingConfig().mode(options.StackingMode.NORMAL))
         .fill_opacity(40)
     )
     yield graph(
         "Confidence of predictions",
-        "Probability of the predicted class: median and 10th percentile. "
+        "Calibrated probability of the predicted class: median and 10th percentile. "
         "A drop indicates images unlike those the model was trained on.",
         "percentunit",
         query(quantile(0.5, "", CONFIDENCE), "median", "A"),
         query(quantile(0.1, "", CONFIDENCE), "10th percentile", "B"),
+        width=8,
     ).max(1)
+    yield graph(
+        "Abstentions",
+        "Predictions per second on which the model advises not to rely, by reason. Many images that are not aerial "
+        "indicate a misconfigured client; more low confidence indicates a new region, season or sensor.",
+        "ops",
+        query(or_none(rate("reason", "atalaya_abstentions_total"), "reason"), "{{reason}}"),
+        width=8,
+    )
 
 
 def rejection_panels() -> Iterable[timeseries.Panel]:

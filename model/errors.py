@@ -9,6 +9,10 @@
     │   ├── ImageTooLargeHere        image_too_large_here
     │   ├── UnsupportedPixelFormat   unsupported_pixel_format
     │   └── CorruptImage             corrupt_image
+    ├── PredictionRefused            the model abstains, and the gateway refuses such predictions
+    │   ├── NotAnAerialImage         not_an_aerial_image
+    │   └── LowConfidence            low_confidence
+    ├── SetsUnavailable              prediction_sets_unavailable
     ├── Overloaded                   overloaded
     ├── MemoryFull                   memory_full
     ├── DeadlineExceeded             deadline_exceeded
@@ -68,6 +72,42 @@ class UnsupportedPixelFormat(ImageRejected):
 
 class CorruptImage(ImageRejected):
     code = "corrupt_image"
+
+
+class PredictionRefused(ModelError):
+    """The model abstains, for the reason that `code` names (MODEL__ABSTAIN=refuse)."""
+
+
+class NotAnAerialImage(PredictionRefused):
+    code = "not_an_aerial_image"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The image does not look like an aerial scene, so the model abstains. Send a vertical photograph of land "
+            "from an aircraft or a satellite."
+        )
+
+
+class LowConfidence(PredictionRefused):
+    code = "low_confidence"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The model is not sure which land use the image shows, so it abstains. Send a sharper image, or a section "
+            "that shows a single land use."
+        )
+
+
+class SetsUnavailable(ModelError):
+    """The model has no conformal scores, from which prediction sets are made."""
+
+    code = "prediction_sets_unavailable"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This model has no prediction sets, because its artefact has no conformal scores. Send the request without "
+            "`coverage`, or export the model again with held-out images."
+        )
 
 
 class Overloaded(ModelError):

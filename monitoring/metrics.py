@@ -58,8 +58,14 @@ class Metrics:
         )
         self.confidence = Histogram(
             "atalaya_prediction_confidence",
-            "Probability of the predicted class.",
+            "Calibrated probability of the predicted class.",
             buckets=_CONFIDENCE_BUCKETS,
+            registry=registry,
+        )
+        self.abstentions = Counter(
+            "atalaya_abstentions_total",
+            "Predictions of which the model abstains, marked or refused.",
+            ["reason"],
             registry=registry,
         )
         self.model_info = Gauge(

@@ -73,7 +73,14 @@ def _classify_one(client: httpx.Client, path: Path) -> dict[str, Any]:
         body = response.json()
         if not response.is_error:
             model = body["model"]["name"]
-            return {"label": body["label"], "probability": body["confidence"], "id": body["id"], "model": model}
+            return {
+                "label": body["label"],
+                "probability": body["confidence"],
+                "abstained": body.get("abstained", False),  # gateways of release 0.1.0 never abstain
+                "reason": body.get("reason"),
+                "id": body["id"],
+                "model": model,
+            }
         detail = body["detail"]
     except (ValueError, KeyError, TypeError):
         raise CommandFailed(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -27,7 +28,18 @@ from auth.errors import QuotaExceeded
 from auth.principal import Principal
 from auth.quotas.meter import UsageMeter
 from auth.quotas.tallies import QuotaCharge
-from model.errors import DeadlineExceeded, MemoryFull, Overloaded, WorkerStuck
+from model.confidence.abstention import AbstentionReason
+from model.confidence.policy import AbstentionPolicy
+from model.errors import (
+    DeadlineExceeded,
+    LowConfidence,
+    MemoryFull,
+    NotAnAerialImage,
+    Overloaded,
+    PredictionRefused,
+    SetsUnavailable,
+    WorkerStuck,
+)
 from model.serving.memory_budget import Reservation
 from model.serving.prediction import Prediction
 from monitoring.metrics import Metrics
@@ -44,12 +56,16 @@ _SHED_REASONS: dict[type[Exception], str] = {
     WorkerStuck: "worker_stuck",
     ClientDisconnected: "caller_left",
 }
+_REFUSALS: dict[AbstentionReason, type[PredictionRefused]] = {
+    AbstentionReason.NOT_AERIAL: NotAnAerialImage,
+    AbstentionReason.LOW_CONFIDENCE: LowConfidence,
+}
 
 
 class PredictionPipeline:
     """The prediction use case of one process, for any number of transports.
 
-    `longest_s` bounds how many seconds any request may take.
+    `longest_s` bounds how many seconds any request may take; `policy` is for predictions of which the model abstains.
     """
 
     def __init__(
@@ -60,6 +76,7 @@ class PredictionPipeline:
         metrics: Metrics,
         classify_error: ClassifyError,
         longest_s: float,
+        policy: AbstentionPolicy,
     ) -> None:
         self._predictions = serving.predictions
         self._memory = serving.memory
@@ -68,6 +85,7 @@ class PredictionPipeline:
         self._metrics = metrics
         self._classify_error = classify_error
         self._longest_s = longest_s
+        self._policy = policy
 
     def check_capacity(self, principal: Principal) -> None:
         """Raise Overloaded or WorkerStuck if the principal's request would be rejected now.
@@ -87,7 +105,8 @@ class PredictionPipeline:
         """Classify the image; return once the prediction is durable in the ledger and charged to the quotas.
 
         Raises Overloaded, MemoryFull, DeadlineExceeded, WorkerStuck, ClientDisconnected, QuotaExceeded, a subclass of
-        ImageRejected, LedgerFull, LedgerUnavailable, and what `request.read_body` raises.
+        ImageRejected or PredictionRefused, SetsUnavailable, LedgerFull, LedgerUnavailable, and what `request.read_body`
+        raises.
         """
         origin, charges = request.origin, list[QuotaCharge]()
 
@@ -96,9 +115,15 @@ class PredictionPipeline:
 
         async with self._refusals_counted(origin):
             prediction = await self._with_image(request, partial(self._predictions.predict, admit=admit))
+            if prediction.reason is not None and self._policy is AbstentionPolicy.OFF:
+                prediction = replace(prediction, reason=None)
             # Not recorded as a refusal: the transaction that refuses a charge records the refusal itself, and a ledger
             # that cannot be written cannot record one.
             prediction_id = await self._record(origin, prediction, charges[0])
+        if prediction.reason is not None:
+            self._metrics.abstentions.labels(prediction.reason).inc()
+            if self._policy is AbstentionPolicy.REFUSE:
+                raise _REFUSALS[prediction.reason]
         self._metrics.predictions.labels(prediction.model.full_name, prediction.label).inc()
         self._metrics.confidence.observe(prediction.confidence)
         return RecordedPrediction(prediction_id, prediction)
@@ -127,6 +152,8 @@ class PredictionPipeline:
         caller = request.origin.principal.subject
         with self._refusals_recorded(request.origin):
             self._predictions.check_capacity(caller)
+            if request.with_set and self._predictions.model.confidence.sets is None:
+                raise SetsUnavailable
             async with self._reserve_memory(request) as reservation:
                 image = await request.read_body()
                 deadline = reservation.deadline = compute_deadline(request.timeout_s, self._longest_s)
@@ -145,7 +172,7 @@ class PredictionPipeline:
         try:
             # While requests wait for a worker, predictions share transactions: each commit costs time of a core.
             share = self._predictions.queue.waiting > 0
-            facts = describe_prediction(origin, prediction)
+            facts = describe_prediction(origin, prediction, self._policy)
             return await self._recording.ledger.record(facts, encode_charge(charge), linger=share)
         finally:
             self._metrics.stage_seconds.labels("commit").observe(time.perf_counter() - started)

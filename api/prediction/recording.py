@@ -6,17 +6,24 @@ from http import HTTPStatus
 from typing import Any
 
 from api.prediction.request import RequestOrigin
+from model.confidence.policy import AbstentionPolicy
 from model.serving.prediction import Prediction
 from model.serving.runtime import runtime_facts
 
-VERSION = 1
+# Version 1, of releases up to 0.1.0, has neither `temperature` nor `abstention`.
+VERSION = 2
 
 
-def describe_prediction(origin: RequestOrigin, prediction: Prediction) -> dict[str, Any]:
-    """The facts of a prediction, ready for JSON: probabilities at full precision, times in microseconds."""
-    info, image = prediction.model, prediction.image
+def describe_prediction(origin: RequestOrigin, prediction: Prediction, policy: AbstentionPolicy) -> dict[str, Any]:
+    """The facts of a prediction, ready for JSON: raw probabilities at full precision, times in microseconds.
+
+    Under the policy `refuse`, an abstention is a refused request that was predicted nevertheless.
+    """
+    info, image, reason = prediction.model, prediction.image, prediction.reason
+    code = reason.value if reason is not None and policy is AbstentionPolicy.REFUSE else None
+    status = HTTPStatus.OK if code is None else HTTPStatus.UNPROCESSABLE_ENTITY
     return {
-        **_describe_origin(origin, HTTPStatus.OK, None),
+        **_describe_origin(origin, status, code),
         "model": {"name": info.name, "version": info.version, "digest": info.digest, "backend": info.backend},
         "preprocessing": info.input_spec.preprocessing,
         "runtime": runtime_facts(),
@@ -35,6 +42,8 @@ def describe_prediction(origin: RequestOrigin, prediction: Prediction) -> dict[s
             "label": prediction.label,
             "confidence": prediction.confidence,
             "probabilities": dict(zip(info.classes, prediction.probabilities.tolist(), strict=True)),
+            "temperature": info.confidence.temperature,
+            "abstention": {"policy": policy.value, "reason": reason and reason.value},
         },
         "timing_us": {stage: round(seconds * 1e6) for stage, seconds in prediction.timing.items()},
     }

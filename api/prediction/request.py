@@ -32,6 +32,7 @@ class PredictionRequest:
     `read_body` returns the encoded image; it raises ClientDisconnected when the client leaves meanwhile.
     `content_length` is the declared length of the body in bytes, None if the client declared none.
     `timeout_s` is the caller's own limit in seconds; None for the longest that the gateway allows.
+    `with_set` asks for a prediction set: a request that the model cannot serve is refused before its body is read.
     `wait_for_disconnect` returns once the client has left; without it the pipeline finishes every request.
     """
 
@@ -39,6 +40,7 @@ class PredictionRequest:
     read_body: ReadBody
     content_length: int | None = None
     timeout_s: float | None = None
+    with_set: bool = False
     wait_for_disconnect: WaitForDisconnect | None = None
 
 

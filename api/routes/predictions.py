@@ -32,6 +32,7 @@ from api.schemas.usage import DryRunResponse
 from auth.principal import Principal, Scope
 
 TIMEOUT_HEADER = "X-Request-Timeout"
+_COVERAGE = "add `prediction_set`, the labels that contain the true one with this probability"
 _PROBLEMS = document_problems(400, 401, 403, 413, 415, 422, 429, 503, 504)
 
 Predictor = Annotated[Principal, Depends(Caller(Scope.PREDICT, own_limit=True))]
@@ -58,19 +59,23 @@ def predictions_router(limits: CallerLimits, rate: str) -> APIRouter:
         request: Request,
         principal: Predictor,
         top_k: Annotated[int, Query(ge=1, le=100)] = 5,
+        coverage: Annotated[float | None, Query(ge=0.5, lt=1, allow_inf_nan=False, description=_COVERAGE)] = None,
         dry_run: bool = False,
         timeout_s: Timeout = None,
     ) -> Response:
         """Classify the land use in an aerial image.
 
-        The response lists the `top_k` most probable labels. With `dry_run` it only says what the request would cost.
+        The response lists the `top_k` most probable labels. With `coverage` it adds a prediction set. With `dry_run` it
+        only says what the request would cost.
         """
         with recorded_by_pipeline():
-            prediction_request = _build_request(request, principal, read_image, timeout_s)
+            prediction_request = _build_request(
+                request, principal, read_image, timeout_s, with_set=coverage is not None
+            )
             if dry_run:
                 return _write(DryRunResponse.of(await get_pipeline(request).dry_run(prediction_request)))
             recorded = await get_pipeline(request).run(prediction_request)
-            return _write(PredictionResponse.of(recorded.prediction, recorded.id, top_k))
+            return _write(PredictionResponse.of(recorded.prediction, recorded.id, top_k, coverage))
 
     @router.post("/predict-land-use", openapi_extra=MULTIPART_BODY, response_model=LandUse)
     @router.post("/predict-land-use/", openapi_extra=MULTIPART_BODY, include_in_schema=False)
@@ -85,13 +90,19 @@ def predictions_router(limits: CallerLimits, rate: str) -> APIRouter:
 
 
 def _build_request(
-    request: Request, principal: Principal, read: Callable[[Request], Awaitable[bytes]], timeout_s: float | None
+    request: Request,
+    principal: Principal,
+    read: Callable[[Request], Awaitable[bytes]],
+    timeout_s: float | None,
+    *,
+    with_set: bool = False,
 ) -> PredictionRequest:
     return PredictionRequest(
         origin=describe_origin(request, principal),
         read_body=partial(read, request),
         content_length=get_declared_length(request),
         timeout_s=timeout_s,
+        with_set=with_set,
         wait_for_disconnect=partial(wait_for_disconnect, request),
     )
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 from pydantic import BaseModel, Field
 
 from api.schemas.predictions import ImageResponse, LabelProbability, ModelResponse
+from model.confidence.calibration import calibrate
 from monitoring.ledger.entries import EntryWithPayload
 
 
@@ -26,7 +31,9 @@ class PastPrediction(BaseModel):
     code: str | None
     count: int = Field(description="how many equal refusals this entry represents")
     label: str | None
-    confidence: float | None
+    confidence: float | None = Field(description="calibrated probability of the label")
+    abstained: bool | None
+    reason: str | None = Field(description="why the model abstained")
     predictions: list[LabelProbability] = Field(description="all labels, most probable first")
     model: ModelResponse | None
     image: ImageResponse | None
@@ -38,7 +45,7 @@ class PastPrediction(BaseModel):
     def of(cls, recorded: EntryWithPayload) -> PastPrediction:
         facts, entry = recorded.read_facts(), recorded.entry
         output = facts["output"] or {"label": None, "confidence": None, "probabilities": {}}
-        ranked = sorted(output["probabilities"].items(), key=lambda pair: -pair[1])
+        reason = output.get("abstention", {}).get("reason")
         return cls(
             id=entry.id,
             at=entry.at,
@@ -47,13 +54,25 @@ class PastPrediction(BaseModel):
             count=facts["count"],
             label=output["label"],
             confidence=output["confidence"],
-            predictions=[LabelProbability(label=label, probability=probability) for label, probability in ranked],
+            abstained=None if facts["output"] is None else reason is not None,
+            reason=reason,
+            predictions=LabelProbability.list_of(_rank_labels(output)),
             model=ModelResponse(**facts["model"]) if facts["model"] else None,
             image=ImageResponse(**facts["image"]) if facts["image"] else None,
             preprocessing=facts["preprocessing"],
             timing={stage: microseconds / 1000 for stage, microseconds in facts["timing_us"].items()},
             proof=Proof(writer=entry.writer, seq=entry.seq, commitment=entry.commitment, hash=entry.hash),
         )
+
+
+def _rank_labels(output: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """Return the labels with their calibrated probabilities; entries of release 0.1.0 have no temperature."""
+    ranked = sorted(output["probabilities"].items(), key=lambda pair: -pair[1])
+    if not ranked or "temperature" not in output:
+        return ranked
+    probabilities = np.array([probability for _, probability in ranked], np.float32)
+    calibrated = calibrate(probabilities, output["temperature"]).tolist()
+    return [(label, probability) for (label, _), probability in zip(ranked, calibrated, strict=True)]
 
 
 class PastPage(BaseModel):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pydantic import BaseModel, Field
 
+from model.confidence.abstention import AbstentionReason
 from model.serving.prediction import ImageFacts, Prediction
 
 
@@ -11,7 +14,9 @@ class LandUse(BaseModel):
     """The fields that the research team's script returns, and those that the gateway adds to them."""
 
     prediction: int = Field(description="index of the class")
-    prediction_probability: list[list[float]] = Field(description="a list that holds one list: a probability per class")
+    prediction_probability: list[list[float]] = Field(
+        description="a list that holds one list: the model's own probability of each class, not calibrated"
+    )
     label: str
     model: str
     id: str
@@ -29,7 +34,11 @@ class LandUse(BaseModel):
 
 class LabelProbability(BaseModel):
     label: str
-    probability: float
+    probability: float = Field(description="calibrated")
+
+    @classmethod
+    def list_of(cls, pairs: Iterable[tuple[str, float]]) -> list[LabelProbability]:
+        return [cls(label=label, probability=probability) for label, probability in pairs]
 
 
 class ImageResponse(BaseModel):
@@ -68,20 +77,33 @@ class ModelResponse(BaseModel):
 class PredictionResponse(BaseModel):
     id: str = Field(description="UUIDv7")
     label: str
-    confidence: float
+    confidence: float = Field(description="calibrated probability of the label")
+    abstained: bool = Field(description="whether the model advises not to rely on the label")
+    reason: AbstentionReason | None = Field(description="why the model abstains")
     predictions: list[LabelProbability] = Field(description="the `top_k` most probable labels, most probable first")
+    coverage: float | None = Field(description="the requested coverage of `prediction_set`")
+    prediction_set: list[LabelProbability] | None = Field(
+        description="labels that contain the true one with probability `coverage`, most probable first"
+    )
     model: ModelResponse
     image: ImageResponse
     timing: dict[str, float] = Field(description="milliseconds by stage")
 
     @classmethod
-    def of(cls, prediction: Prediction, prediction_id: str, top_k: int) -> PredictionResponse:
+    def of(
+        cls, prediction: Prediction, prediction_id: str, top_k: int, coverage: float | None = None
+    ) -> PredictionResponse:
+        """Raises SetsUnavailable."""
         info = prediction.model
         return cls(
             id=prediction_id,
             label=prediction.label,
             confidence=prediction.confidence,
-            predictions=[LabelProbability(label=label, probability=p) for label, p in prediction.top(top_k)],
+            abstained=prediction.reason is not None,
+            reason=prediction.reason,
+            predictions=LabelProbability.list_of(prediction.top(top_k)),
+            coverage=coverage,
+            prediction_set=None if coverage is None else LabelProbability.list_of(prediction.find_set(coverage)),
             model=ModelResponse(name=info.name, version=info.version, digest=info.digest),
             image=ImageResponse.of(prediction.image),
             timing={stage: round(seconds * 1000, 3) for stage, seconds in prediction.timing.items()},

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field
 
 from api.settings.fields import SettingsGroup
 from api.settings.home import resolve_model_url, resolve_program
+from model.confidence.policy import AbstentionPolicy
 
 
 class ModelSettings(SettingsGroup):
@@ -17,5 +18,6 @@ class ModelSettings(SettingsGroup):
     queue_seconds: float = Field(2.0, gt=0, le=60)
     deadline_seconds: float = Field(30.0, gt=0, le=300)
     stuck_seconds: float = Field(20.0, ge=1, le=600)
+    abstain: AbstentionPolicy = AbstentionPolicy.MARK
     memory_megabytes: int | None = Field(None, ge=1, le=1_000_000)
     keras_python: Annotated[str, AfterValidator(resolve_program)] | None = None

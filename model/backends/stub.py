@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from model.backends.base import ModelInfo
 from model.classes import UC_MERCED_CLASSES
+from model.confidence.abstention import AbstentionRules
 from model.confidence.model import DEFAULT_CONFIDENCE, ConfidenceModel
 from model.errors import BackendURLError
 from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
@@ -67,19 +68,24 @@ class StubBackend:
 
 
 def open_stub(rest: str) -> StubBackend:
-    """Parse what follows `stub://`: nothing, `?latency_ms=NUMBER`, `?hang=white`, or both. Raises BackendURLError."""
+    """Parse what follows `stub://`: nothing, or a query of `latency_ms=N`, `hang=white` and `min_confidence=N`.
+
+    Raises BackendURLError.
+    """
     try:
         query = parse_qs(rest.removeprefix("?"), strict_parsing=True) if rest else {}
         (latency_ms,) = query.pop("latency_ms", ["0"])
         (hang,) = query.pop("hang", [""])
-        latency_s = float(latency_ms) / 1000
-        if query or hang not in ("", "white") or not 0 <= latency_s <= 60:
+        (min_confidence,) = query.pop("min_confidence", ["0"])
+        latency_s, rules = float(latency_ms) / 1000, AbstentionRules(min_confidence=float(min_confidence))
+        if query or hang not in ("", "white") or not 0 <= latency_s <= 60 or not 0 <= rules.min_confidence <= 1:
             raise ValueError(rest)
     except ValueError as error:
         raise BackendURLError(
-            f"'stub://{rest}' is not valid. Use stub://, stub://?latency_ms=20 or stub://?hang=white."
+            f"'stub://{rest}' is not valid. Use stub://, stub://?latency_ms=20, stub://?hang=white or "
+            "stub://?min_confidence=0.5."
         ) from error
-    return StubBackend(latency_s, hangs_on_white=bool(hang))
+    return StubBackend(latency_s, hangs_on_white=bool(hang), confidence=ConfidenceModel(abstention=rules))
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

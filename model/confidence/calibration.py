@@ -15,7 +15,8 @@ def calibrate(probabilities: NDArray[np.float32], temperature: float) -> NDArray
     """
     if temperature == 1:
         return probabilities
-    logits = np.log(np.maximum(probabilities, _TINY)) / np.float32(temperature)
+    # In double precision, so that the order of the classes does not change the sum's last bits.
+    logits = np.log(np.maximum(probabilities, _TINY, dtype=np.float64)) / temperature
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    calibrated: NDArray[np.float32] = powers / powers.sum(axis=-1, keepdims=True)
+    calibrated: NDArray[np.float32] = (powers / powers.sum(axis=-1, keepdims=True)).astype(np.float32)
     return calibrated

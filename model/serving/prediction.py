@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model.backends.base import ModelInfo
+from model.backends.base import Backend, ModelInfo
 from model.confidence.abstention import AbstentionReason
 from model.confidence.calibration import calibrate
-from model.imaging.decode import DecodedImage
+from model.errors import SetsUnavailable
+from model.imaging.decode import DecodedImage, decode_image
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,24 @@ class Prediction:
         # Calibration keeps this order, but it can round different probabilities to the same value.
         order = np.argsort(-self.probabilities, kind="stable")[:k]
         return [(self.model.classes[index], float(self.calibrated[index])) for index in order]
+
+    def find_set(self, coverage: float) -> list[tuple[str, float]]:
+        """Return the labels of the prediction set with their calibrated probabilities, most probable first.
+
+        The set contains the true class with probability `coverage`, in (0, 1). Raises SetsUnavailable.
+        """
+        sets = self.model.confidence.sets
+        if sets is None:
+            raise SetsUnavailable
+        chosen = sets.find_labels(self.calibrated, coverage)
+        return [(self.model.classes[index], float(self.calibrated[index])) for index in chosen]
+
+
+def predict_image(backend: Backend, data: bytes) -> Prediction:
+    """Classify one encoded image in this thread, without timing. Raises a subclass of ImageRejected."""
+    decoded = decode_image(data, backend.info.input_spec)
+    probabilities, pooled = backend.predict_pooled(decoded.pixels[np.newaxis])
+    return interpret_outputs(probabilities[0], pooled[0], backend.info, describe_image(data, decoded), {})
 
 
 def interpret_outputs(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ import numpy as np
 from model.backends.base import Backend
 from model.backends.onnx import MODEL_FILE
 from model.backends.open import open_backend
+from model.confidence.policy import AbstentionPolicy
 from model.errors import ReplayImpossible
-from model.imaging.decode import decode_image
 from model.registry.artefact import find_artefact
+from model.serving.prediction import Prediction, predict_image
 from model.serving.runtime import runtime_facts
 
 
@@ -44,10 +45,7 @@ def replay(recorded: Mapping[str, Any], image: bytes, folders: Iterable[Path]) -
         raise ReplayImpossible("This is another image: its SHA-256 differs from the recorded one.")
     backend = _open_recorded_backend(recorded["model"], folders)
     try:
-        info = backend.info
-        probabilities = backend.predict(decode_image(image, info.input_spec).pixels[np.newaxis])[0]
-        current = dict(zip(info.classes, probabilities.tolist(), strict=True))
-        return _compare(recorded, current, info.input_spec.preprocessing)
+        return _compare(recorded, predict_image(backend, image))
     finally:
         backend.close()
 
@@ -67,21 +65,36 @@ def _open_recorded_backend(model: Mapping[str, Any], folders: Iterable[Path]) ->
     return open_backend(f"onnx://{folder}")
 
 
-def _compare(recorded: Mapping[str, Any], current: Mapping[str, float], preprocessing: str) -> Comparison:
+def _compare(recorded: Mapping[str, Any], prediction: Prediction) -> Comparison:
     previous, comparison = recorded["output"]["probabilities"], Comparison()
+    current = dict(zip(prediction.model.classes, prediction.probabilities.tolist(), strict=True))
     if previous.keys() != current.keys():
         comparison.differences.append("The classes differ.")
         return comparison
+    comparison.differences += _compare_confidence(recorded["output"], prediction)
     if _to_bits(previous) == _to_bits(current):
         return comparison
     comparison.largest = max(abs(previous[label] - current[label]) for label in previous)
     comparison.differences.append(f"The probabilities differ by {comparison.largest:.3g} at most.")
+    preprocessing = prediction.model.input_spec.preprocessing
     if recorded["preprocessing"] != preprocessing:
         comparison.differences.append(f"Preprocessing was {recorded['preprocessing']}, and is {preprocessing} now.")
     for name, value in runtime_facts().items():
         if (before := recorded["runtime"].get(name, "")) != value:
             comparison.differences.append(f"{name} was {before}, and is {value} here.")
     return comparison
+
+
+def _compare_confidence(output: Mapping[str, Any], prediction: Prediction) -> Iterator[str]:
+    """Describe what the manifest decides apart from the graph. Entries of release 0.1.0 record nothing of it."""
+    before, now = output.get("temperature"), prediction.model.confidence.temperature
+    if before is not None and before != now:
+        yield f"The temperature was {before}, and is {now} now."
+    abstention = output.get("abstention")
+    if abstention is not None and abstention["policy"] != AbstentionPolicy.OFF:
+        reason = abstention["reason"]
+        if reason != prediction.reason:
+            yield f"The reason to abstain was {reason or 'none'}, and is {prediction.reason or 'none'} now."
 
 
 def _to_bits(probabilities: Mapping[str, float]) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from model.backends.base import Backend
+from model.backends.base import Backend, ModelInfo
 from model.errors import DeadlineExceeded, WorkerStuck
 from model.imaging.decode import ImageNeeds, decode_image, measure_image
 from model.imaging.input_spec import InputSpec
@@ -72,6 +72,11 @@ class PredictionService:
     def in_use(self) -> bool:
         """Whether a new request may have to wait: there are at least as many requests in progress as workers."""
         return self._active >= self._workers
+
+    @property
+    def model(self) -> ModelInfo:
+        """The model that serves new requests."""
+        return self._backend.info
 
     async def predict(
         self,

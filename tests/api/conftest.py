@@ -48,9 +48,11 @@ def make_client(settings: Settings) -> Iterator[MakeClient]:
     """Start a gateway with changed settings; it has the users `ana` (client) and `olga` (operator)."""
     with ExitStack() as stack:
 
-        def make(*, raise_errors: bool = True, reporter: Any = None, **changes: Any) -> TestClient:
+        def make(
+            *, raise_errors: bool = True, reporter: Any = None, open_model: Any = None, **changes: Any
+        ) -> TestClient:
             changed = settings.model_copy(update=changes)
-            app = create_app(changed, registry=CollectorRegistry(), reporter=reporter)
+            app = create_app(changed, registry=CollectorRegistry(), reporter=reporter, open_model=open_model)
             return stack.enter_context(TestClient(app, raise_server_exceptions=raise_errors))
 
         yield make

@@ -56,6 +56,8 @@ def store(engine: AsyncEngine) -> AuditStore:
 def _build_facts(principal: str) -> dict[str, Any]:
     model = {"name": "stub", "version": "1.0"}
     output = {"index": 5, "label": "forest", "confidence": 0.75, "probabilities": {"forest": 0.75, "river": 0.25}}
+    if principal == "bob":  # entries of release 0.1.0, like those of ana, have neither of these
+        output |= {"temperature": 1.5, "abstention": {"policy": "mark", "reason": "low_confidence"}}
     return {"v": 1, "principal": principal, "status": 200, "code": None, "model": model, "output": output, "count": 1}
 
 

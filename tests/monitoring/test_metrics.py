@@ -23,6 +23,7 @@ def observe_all(metrics: Metrics) -> None:
     metrics.stage_seconds.labels(stage="infer").observe(0.006)
     metrics.predictions.labels(model="efficientnetb0-v1.0", label="forest").inc()
     metrics.confidence.observe(0.93)
+    metrics.abstentions.labels(reason="low_confidence").inc()
     metrics.auth_events.labels(event="token", outcome="refused").inc()
     metrics.audit_failures.inc()
     metrics.ledger_contradictions.inc()
@@ -53,6 +54,7 @@ def observe_all(metrics: Metrics) -> None:
         ("atalaya_predictions_total", {"model": "efficientnetb0-v1.0", "label": "forest"}, 1),
         ("atalaya_prediction_confidence_bucket", {"le": "0.9"}, 0),
         ("atalaya_prediction_confidence_bucket", {"le": "0.95"}, 1),
+        ("atalaya_abstentions_total", {"reason": "low_confidence"}, 1),
         ("atalaya_auth_events_total", {"event": "token", "outcome": "refused"}, 1),
         ("atalaya_audit_failures_total", {}, 1),
         ("atalaya_ledger_contradictions_total", {}, 1),

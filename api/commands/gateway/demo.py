@@ -42,6 +42,10 @@ _USER = "demo"
 _DEFAULT_PORT = 8000
 _START_LIMIT_S = 60.0
 _STOP_LIMIT_S = 15.0
+_ABSTENTIONS = {
+    "not_an_aerial_image": "the image does not look like an aerial scene",
+    "low_confidence": "it is not sure which land use the image shows",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +203,11 @@ def _predict(url: str, token: str) -> dict[str, Any]:
 def _print_result(prediction: dict[str, Any]) -> None:
     model = prediction["model"]
     name = f"{model['name']}-v{model['version']}"
-    typer.echo(f"\n{_sample_path()}: {prediction['label']}, probability {prediction['confidence']:.4f} ({name})\n")
+    typer.echo(f"\n{_sample_path()}: {prediction['label']}, probability {prediction['confidence']:.4f} ({name})")
+    if prediction["abstained"]:
+        reason = _ABSTENTIONS[prediction["reason"]]
+        typer.echo(f"The model abstains: {reason}. Do not rely on this land use.")
+    typer.echo()
 
 
 def _print_next_steps(url: str, account: _Account, token: str, settings: Settings) -> None:

@@ -14,7 +14,7 @@ from api.errors import CommandFailed
 from model.backends.base import Backend
 from model.backends.open import open_backend
 from model.errors import ImageRejected
-from model.imaging.decode import decode_image
+from model.serving.prediction import predict_image
 
 
 def predict(images: list[Path], model: ModelOption = None, as_json: JsonFlag = False) -> None:
@@ -32,9 +32,7 @@ def print_results(results: list[dict[str, Any]], as_json: bool, stopped: Command
     if as_json:
         print_json(results)
     else:
-        rows = [(r["image"], r["label"], f"{r['probability']:.4f}") for r in results if "label" in r]
-        if rows:
-            print_table(("image", "land use", "probability"), rows)
+        _print_predictions([result for result in results if "label" in result])
     failed = [result for result in results if "error" in result]
     for result in [] if as_json else failed:
         typer.echo(to_printable(f"{result['image']}: {result['error']}"), err=True)
@@ -44,6 +42,22 @@ def print_results(results: list[dict[str, Any]], as_json: bool, stopped: Command
         raise CommandFailed(f"{len(failed)} of {len(results)} images failed.")
 
 
+def _print_predictions(predictions: list[dict[str, Any]]) -> None:
+    headers = ["image", "land use", "probability"]
+    rows = [[each["image"], each["label"], f"{each['probability']:.4f}"] for each in predictions]
+    if any(each["abstained"] for each in predictions):
+        headers.append("abstained")
+        for row, each in zip(rows, predictions, strict=True):
+            row.append(describe_reason(each["reason"]))
+    if rows:
+        print_table(headers, rows)
+
+
+def describe_reason(reason: str | None) -> str:
+    """Say in words why the model abstained; nothing if it did not. Reasons of later releases stay readable."""
+    return "" if reason is None else reason.replace("_", " ")
+
+
 def describe_os_error(error: OSError) -> str:
     """One sentence about a file that cannot be read."""
     return f"The file cannot be read: {(error.strerror or type(error).__name__).lower()}."
@@ -51,11 +65,16 @@ def describe_os_error(error: OSError) -> str:
 
 def _predict_one(backend: Backend, path: Path) -> dict[str, Any]:
     try:
-        pixels = decode_image(path.read_bytes(), backend.info.input_spec).pixels
+        prediction = predict_image(backend, path.read_bytes())
     except ImageRejected as error:
         return {"image": str(path), "error": str(error)}
     except OSError as error:
         return {"image": str(path), "error": describe_os_error(error)}
-    probabilities = backend.predict(pixels[None])[0]
-    index = int(probabilities.argmax())
-    return {"image": str(path), "label": backend.info.classes[index], "probability": float(probabilities[index])}
+    return {
+        "image": str(path),
+        "label": prediction.label,
+        "probability": prediction.confidence,
+        "raw_probability": float(prediction.probabilities[prediction.index]),
+        "abstained": prediction.reason is not None,
+        "reason": prediction.reason,
+    }

@@ -29,8 +29,12 @@ SCHEMA = pyarrow.schema(
         ("code", pyarrow.string()),
         ("label", pyarrow.string()),
         ("confidence", pyarrow.float64()),
+        ("temperature", pyarrow.float64()),
+        ("reason", pyarrow.string()),
     ]
 )
+_OUTPUT_COLUMNS = ("label", "confidence", "temperature")
+_ADDED = {"temperature", "reason"}  # exports of release 0.1.0 have no such columns
 
 
 def write_rows(records: Iterable[Record], path: Path) -> Iterator[Record]:
@@ -57,11 +61,12 @@ def read_rows(path: Path) -> Iterator[Record]:
         with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
             # Release 0.1.0 wrote the time as text.
             read_time = str if file.schema_arrow.field("at").type == pyarrow.string() else _parse_time
+            names = [name for name in SCHEMA.names if name not in _ADDED or name in file.schema_arrow.names]
             for group in range(file.num_row_groups):
-                table = file.read_row_group(group, SCHEMA.names, use_threads=False)
-                rows = zip(*(table[name].to_pylist() for name in SCHEMA.names), strict=True)
+                table = file.read_row_group(group, names, use_threads=False)
+                rows = zip(*(table[name].to_pylist() for name in names), strict=True)
                 for number, row in enumerate(rows, number + 1):  # noqa: B020  (continues to count)
-                    yield _decode_row(row, number, read_time)
+                    yield _decode_row(dict(zip(names, row, strict=True)), number, read_time)
     except (pyarrow.ArrowException, OSError, KeyError) as error:
         raise BadExport(
             f"{path} cannot be read as Parquet: the file was damaged, or is not a ledger export."
@@ -78,7 +83,8 @@ def _extract_columns(record: Record, read_time: Callable[[str], Any]) -> dict[st
         with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):  # a changed document
             document = parse_json(payload.document)
             output = document["output"] or {}
-            columns |= {"code": document["code"], "label": output.get("label"), "confidence": output.get("confidence")}
+            columns |= {"code": document["code"], **{name: output.get(name) for name in _OUTPUT_COLUMNS}}
+            columns["reason"] = output.get("abstention", {}).get("reason")
     return columns
 
 
@@ -90,9 +96,10 @@ def _parse_time(text: str) -> datetime | None:
     return None
 
 
-def _decode_row(row: tuple[Any, ...], number: int, read_time: Callable[[str], Any]) -> Record:
+def _decode_row(row: dict[str, Any], number: int, read_time: Callable[[str], Any]) -> Record:
     """Raises BadExport where a column was changed: analysts read the columns, not the record."""
-    record = decode_record(row[0], number)
-    if row[1:] != tuple((dict.fromkeys(SCHEMA.names[1:]) | _extract_columns(record, read_time)).values()):
+    record = decode_record(row.pop("record"), number)
+    columns = _extract_columns(record, read_time)
+    if any(value != columns.get(name) for name, value in row.items()):
         raise BadExport(f"The columns of row {number} contradict its record: they were changed.")
     return record

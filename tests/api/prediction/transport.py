@@ -76,7 +76,8 @@ async def open_in_process(settings: Settings, backend: Backend, quota: int | Non
         open_recording_services(settings, engine, metrics, QuotaChargeRecorder(meter)) as recording,
         open_serving_services(settings, opened, metrics, Draining()) as serving,
     ):
-        pipeline = PredictionPipeline(serving, recording, meter, metrics, classify_error, longest_s=10)
+        policy = settings.model.abstain
+        pipeline = PredictionPipeline(serving, recording, meter, metrics, classify_error, longest_s=10, policy=policy)
         transport = InProcessTransport(pipeline, serving, principal, registry)
         yield transport
     # The ledger and the audit trail have written everything on closing.

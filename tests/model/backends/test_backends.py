@@ -15,6 +15,7 @@ import pytest
 
 from model.backends.open import open_backend
 from model.backends.stub import StubBackend
+from model.confidence.abstention import AbstentionReason
 from model.errors import ArtefactError, BackendURLError, DigestMismatch, KerasMissing
 from model.imaging.decode import decode_image
 from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
@@ -142,8 +143,15 @@ def test_the_url_lets_the_stub_hang() -> None:
     assert np.array_equal(backend.predict(GREY), StubBackend().predict(GREY))
 
 
+def test_the_url_lets_the_stub_abstain() -> None:
+    """stub://?min_confidence=0.9 abstains from predictions below it."""
+    rules = open_backend("stub://?min_confidence=0.9").info.confidence.abstention
+    assert rules.find_reason(np.zeros(3, np.float32), 0.89) is AbstentionReason.LOW_CONFIDENCE
+
+
 @pytest.mark.parametrize(
-    "rest", ["latency", "?hang=grey", "?latency_ms=fast", "?latency_ms=-1", "?latency_ms=nan", "?speed=3"]
+    "rest",
+    ["latency", "?hang=grey", "?latency_ms=fast", "?latency_ms=-1", "?latency_ms=nan", "?speed=3", "?min_confidence=2"],
 )
 def test_an_invalid_stub_url_is_an_error(rest: str) -> None:
     """Unknown parameters and invalid values raise BackendURLError."""
