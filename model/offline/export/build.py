@@ -18,6 +18,7 @@ from model.errors import ExportRefused
 from model.offline.export import ExportOptions
 from model.offline.export.check import Agreement, CheckImages, check_softmax, collect_images, compare, predict_with_onnx
 from model.offline.export.convert import check_input, load_classifier, to_onnx
+from model.offline.export.head import export_head
 from model.offline.export.record import TrainingRecord, make_short_card, read_record
 from model.registry.artefact import Manifest, write_manifest
 
@@ -30,9 +31,10 @@ _OUTPUTS = {
 
 
 def export(options: ExportOptions, convert: Callable[[keras.Model], bytes] = to_onnx) -> Manifest:
-    """Create the artefact folder `options.out` with model.keras, model.onnx, MODEL_CARD.md and manifest.json.
+    """Create the artefact folder `options.out` with model.keras, model.onnx, head.npz, MODEL_CARD.md and manifest.json.
 
-    The folder appears complete or not at all. Raises ExportRefused.
+    head.npz is left out if the model's head is not a chain of dense layers. The folder appears complete or not at all.
+    Raises ExportRefused.
     """
     source, out = Path(options.model), Path(options.out)
     if out.exists():
@@ -57,6 +59,7 @@ def _write_artefact(folder: Path, options: ExportOptions, convert: Callable[[ker
     images = collect_images(Path(options.images) if options.images is not None else None, record.input_spec)
     graph, agreement = _convert_and_compare(model, images, convert)
     (folder / "model.onnx").write_bytes(graph)
+    explaining = export_head(folder, model, graph, images.pixels)
     (folder / "MODEL_CARD.md").write_text(_read_or_make_card(source, options.name, record))
     return write_manifest(
         folder,
@@ -64,7 +67,7 @@ def _write_artefact(folder: Path, options: ExportOptions, convert: Callable[[ker
         version=options.version,
         classes=record.classes,
         outputs=_OUTPUTS,
-        filenames=("model.onnx", "model.keras", "MODEL_CARD.md"),
+        filenames=("model.onnx", "model.keras", *explaining, "MODEL_CARD.md"),
         data=record.data,
         results={**record.results, "agreement": asdict(agreement)},
         tools={

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ from model.errors import ExportRefused
 from model.imaging.input_spec import InputSpec
 
 OPSET = 18  # the newest that tf2onnx 1.17 supports
-_POOLING = keras.layers.GlobalAveragePooling2D
 _CONVOLUTIONS = (
     keras.layers.Conv2D,
     keras.layers.Conv2DTranspose,
     keras.layers.DepthwiseConv2D,
     keras.layers.SeparableConv2D,
 )
+# A layer, and the tensor or tensors that it was called with.
+Call = tuple[keras.layers.Layer, Any]
 
 
 def load_classifier(path: Path) -> keras.Model:
@@ -48,9 +49,9 @@ def to_onnx(model: keras.Model) -> bytes:
     signature = [tf.TensorSpec(model.inputs[0].shape, tf.float32, name="image")]
 
     def predict(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        with _record_pooling_inputs(model) as pooling_inputs:
+        with record_calls(model) as calls:
             probabilities = model(image, training=False)
-        features = _get_features(pooling_inputs)
+        _, features = calls[find_head(calls)]
         pooled = tf.reduce_mean(features, axis=(1, 2))
         return {"probabilities": probabilities, "features": features, "pooled": pooled}
 
@@ -85,31 +86,45 @@ def _check_signature(model: keras.Model) -> None:
 
 
 @contextmanager
-def _record_pooling_inputs(model: keras.Model) -> Iterator[list[tf.Tensor]]:
-    """Collect the inputs of the global poolings while `model` is called; a convolution after them clears the list.
+def record_calls(model: keras.Model) -> Iterator[list[Call]]:
+    """Collect each layer and its first argument, in the order of the calls, while `model` is called.
 
-    The input of a pooling inside a nested model is not a tensor of the outer model, so the layers' calls are wrapped.
+    The input of a layer inside a nested model is not a tensor of the outer model, so the layers' calls are wrapped.
     """
-    pooling_inputs: list[tf.Tensor] = []
-    layers = [layer for layer in _iterate_layers(model) if isinstance(layer, (_POOLING, *_CONVOLUTIONS))]
+    calls: list[Call] = []
+    layers = list(_iterate_layers(model))
     for layer in layers:
-        _wrap_call(layer, pooling_inputs)
+        _wrap_call(layer, calls)
     try:
-        yield pooling_inputs
+        yield calls
     finally:
         for layer in layers:
             del layer.call
 
 
-def _wrap_call(layer: keras.layers.Layer, pooling_inputs: list[tf.Tensor]) -> None:
+def find_head(calls: Sequence[Call]) -> int:
+    """Return the index of the last global average pooling. Raises ExportRefused if a convolution follows, or none is.
+
+    The input of that layer is served as the features.
+    """
+    for index in reversed(range(len(calls))):
+        layer = calls[index][0]
+        if isinstance(layer, keras.layers.GlobalAveragePooling2D) and layer.data_format == "channels_last":
+            return index
+        if isinstance(layer, _CONVOLUTIONS):
+            break
+    raise ExportRefused(
+        "No GlobalAveragePooling2D of channels-last data follows the model's last convolution. "
+        "The input of that layer is served as the features: add one to the head."
+    )
+
+
+def _wrap_call(layer: keras.layers.Layer, calls: list[Call]) -> None:
     original = layer.call
 
-    def call(inputs: tf.Tensor) -> Any:
-        if isinstance(layer, _POOLING) and layer.data_format == "channels_last":
-            pooling_inputs.append(inputs)
-        else:
-            pooling_inputs.clear()
-        return original(inputs)
+    def call(inputs: Any, *arguments: Any, **options: Any) -> Any:
+        calls.append((layer, inputs))
+        return original(inputs, *arguments, **options)
 
     layer.call = call
 
@@ -121,15 +136,6 @@ def _iterate_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
             yield from _iterate_layers(layer)
         else:
             yield layer
-
-
-def _get_features(pooling_inputs: list[tf.Tensor]) -> tf.Tensor:
-    if not pooling_inputs:
-        raise ExportRefused(
-            "No GlobalAveragePooling2D of channels-last data follows the model's last convolution. "
-            "The input of that layer is served as the features: add one to the head."
-        )
-    return pooling_inputs[-1]
 
 
 def _drop_unused_inputs(graph: Any) -> None:

@@ -1,0 +1,1 @@
+"""Why the model chose a class: exact Grad-CAM maps, in NumPy."""
