@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.confidence.model import DEFAULT_CONFIDENCE, ConfidenceModel
+from model.explanation.head import Head
 from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
 
 
@@ -38,6 +39,11 @@ class Backend(Protocol):
 
     @property
     def info(self) -> ModelInfo: ...
+
+    @property
+    def head(self) -> Head | None:
+        """What computes the probabilities from the features, if that is known: it explains predictions."""
+        ...
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Map uint8 [n, *info.input_spec.shape] to probabilities, float32 [n, classes]; each row adds up to 1."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from model.backends.base import ModelInfo
 from model.errors import ArtefactError, KerasMissing
+from model.explanation.head import read_head
 from model.registry.artefact import read_manifest, read_verified
 
 try:
@@ -30,6 +31,7 @@ class KerasBackend:
     def __init__(self, folder: Path) -> None:
         manifest = read_manifest(folder)
         self._model: Any = _load(read_verified(folder, manifest, MODEL_FILE), folder)
+        self.head = read_head(folder, manifest, self._model.outputs[1].shape[-1])
         digest = manifest.files[MODEL_FILE].sha256
         self.info = ModelInfo(
             manifest.name,

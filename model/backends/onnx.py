@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from model.backends.base import ModelInfo
 from model.errors import ArtefactError
+from model.explanation.head import read_head
 from model.registry.artefact import Manifest, read_manifest, read_verified
 
 MODEL_FILE = "model.onnx"
@@ -32,6 +33,8 @@ class OnnxBackend:
         with ThreadPoolExecutor(at_once) as threads:
             sessions = list(threads.map(lambda _: _open_session(model, folder), range(at_once)))
         self._input = _check_graph(sessions[0], manifest, folder)
+        channels = next(output.shape[-1] for output in sessions[0].get_outputs() if output.name == "features")
+        self.head = read_head(folder, manifest, channels)
         # Last in, first out: the session that was used last has the most memory in the cache.
         self._free: LifoQueue[Any] = LifoQueue()
         for session in sessions:

@@ -15,6 +15,7 @@ from model.classes import UC_MERCED_CLASSES
 from model.confidence.abstention import AbstentionRules
 from model.confidence.model import DEFAULT_CONFIDENCE, ConfidenceModel
 from model.errors import BackendURLError
+from model.explanation.head import Head
 from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
 
 _GRID = 8
@@ -44,6 +45,8 @@ class StubBackend:
         self._hangs_on_white = hangs_on_white
         digest = hashlib.sha256(self._weights.tobytes()).hexdigest()
         self.info = ModelInfo("stub", "1.0", digest, "stub", classes, input_spec, confidence)
+        # Its probabilities do not follow from pooled features.
+        self.head: Head | None = None
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self.predict_with_features(pixels)[0]

@@ -10,7 +10,10 @@ from PIL import Image
 
 # Seventeen colours of matplotlib's perceptually uniform map "inferno", from dark to bright (Smith and van der Walt,
 # 2015, CC0). Between them, linear interpolation differs from the map by at most 7 of 255.
-_COLOURS = "000004 0b0724 210c4a 3d0965 57106e 71196e 8a226a a32c61 bc3754 d04545 e35933 f1711f f98c0a fcaa0f f9c932 f2e865 fcffa4"
+_COLOURS = bytes.fromhex("""
+    000004 0b0724 210c4a 3d0965 57106e 71196e 8a226a a32c61 bc3754
+    d04545 e35933 f1711f f98c0a fcaa0f f9c932 f2e865 fcffa4
+""")
 _OPACITY = 0.55
 # A photograph does not become much smaller at higher levels, but takes up to five times as long.
 _COMPRESS_LEVEL = 1
@@ -47,7 +50,7 @@ def _enlarge(levels: NDArray[np.uint8], size: tuple[int, int], offset: tuple[flo
 
 def _make_palette() -> NDArray[np.uint8]:
     """Return the colours of the levels 0 to 255, uint8 [256, 3]."""
-    known = np.frombuffer(bytes.fromhex(_COLOURS), np.uint8).reshape(-1, 3)
+    known = np.frombuffer(_COLOURS, np.uint8).reshape(-1, 3)
     positions = np.linspace(0, 255, len(known))
     channels = [np.interp(np.arange(256), positions, known[:, channel]) for channel in range(3)]
     return np.stack(channels, axis=1).round().astype(np.uint8)
