@@ -38,7 +38,7 @@ def test_map_is_that_of_the_definition(hidden: tuple[int, ...]) -> None:
         )
 
 
-def test_rows_and_columns_stay_in_place() -> None:
+def test_rows_and_columns_keep_their_positions() -> None:
     """The only position with features is the only position of the map that is not zero."""
     features = np.zeros((3, 4, 2), np.float32)
     features[2, 1] = 1
