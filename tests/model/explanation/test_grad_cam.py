@@ -24,7 +24,8 @@ def compute_by_definition(head: Head, features: NDArray[np.float32], index: int)
             above, below = (head.compute_logits(each.mean(axis=(0, 1))) for each in (features + step, features - step))
             slopes.append((above[index] - below[index]) / 0.1)
         weights[channel] = np.mean(slopes)
-    return np.maximum((features * weights).sum(axis=-1), 0)
+    heat: NDArray[np.float64] = np.maximum((features * weights).sum(axis=-1), 0)
+    return heat
 
 
 @pytest.mark.parametrize("hidden", [(), (7,), (7, 5)], ids=["one layer", "two layers", "three layers"])

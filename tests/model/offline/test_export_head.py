@@ -59,7 +59,8 @@ def differentiate_with_tensorflow(model: Any, features: NDArray[np.float32], ind
         tape.watch(tensor)
         logit = (before(tensor, training=False) @ last.kernel + last.bias)[0, index]
     weights = np.asarray(tape.gradient(logit, tensor)).mean(axis=(1, 2))[0]
-    return np.maximum((features * weights).sum(axis=-1), 0)
+    heat: NDArray[np.float32] = np.maximum((features * weights).sum(axis=-1), 0)
+    return heat
 
 
 def relative_difference(actual: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
