@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 from PIL import Image
 from PIL.Image import Transpose
 
@@ -10,30 +9,40 @@ from model.errors import UnsupportedPixelFormat
 from model.imaging.input_spec import InputSpec
 from model.imaging.orientation import swaps_sides
 from model.imaging.png_keys import apply_png_key
+from model.imaging.sample_range import NO_HINTS, RangeHints
+from model.imaging.samples import get_bit_depth, name_scaling
+from model.imaging.sixteen_bits import convert_sixteen_bits
 
-_SIXTEEN_BIT = {"I;16", "I;16L", "I;16B", "I;16N"}
+_SIXTEEN_BITS = 16
+_KEYED = {"L", "RGB"}
 _INDEXED = {"1", "P", "PA"}
 _WITH_ALPHA = {"RGBA", "LA"}
 _OPAQUE = {"RGB", "RGBX", "L", "CMYK", "YCbCr"}
 
 
-def convert_to_input(image: Image.Image, data: bytes, operation: Transpose | None, spec: InputSpec) -> Image.Image:
-    """Resize, convert to RGB and turn with `operation` the `image` of the file `data`.
+def convert_to_input(
+    image: Image.Image, data: bytes, operation: Transpose | None, spec: InputSpec, hints: RangeHints = NO_HINTS
+) -> tuple[Image.Image, str]:
+    """Resize, convert to RGB and turn with `operation` the `image` of the file `data`; name the scaling of samples.
 
     The image is resized first, so that only the model's few pixels are turned. Raises UnsupportedPixelFormat.
     """
     width, height = spec.size
     size = (height, width) if swaps_sides(operation) else (width, height)
-    resized = _resize_to_rgb(_convert_samples(image, data), size, spec.resampling)
-    return resized if operation is None else resized.transpose(operation)
+    bit_depth = get_bit_depth(image, data)
+    if bit_depth == _SIXTEEN_BITS:
+        samples, used = convert_sixteen_bits(image, data, hints)
+        scaling = used.scaling
+    else:
+        samples, scaling = _convert_samples(image, bit_depth), name_scaling(image, bit_depth)
+    resized = _resize_to_rgb(samples, size, spec.resampling)
+    return resized if operation is None else resized.transpose(operation), scaling
 
 
-def _convert_samples(image: Image.Image, data: bytes) -> Image.Image:
-    """Convert indexed, keyed and 16-bit samples, whose values cannot be averaged, to 8-bit ones."""
-    if image.format == "PNG" and image.mode in {"L", "I;16", "RGB"} and image.has_transparency_data:
-        return apply_png_key(image, data)
-    if image.mode in _SIXTEEN_BIT:
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+def _convert_samples(image: Image.Image, bit_depth: int) -> Image.Image:
+    """Convert indexed and keyed samples, whose values cannot be averaged."""
+    if image.format == "PNG" and image.mode in _KEYED and image.has_transparency_data:
+        return apply_png_key(image, bit_depth)
     if image.mode in _INDEXED:
         return image.convert("RGBA" if image.has_transparency_data else "RGB")
     if image.mode not in _OPAQUE | _WITH_ALPHA:

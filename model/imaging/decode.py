@@ -38,7 +38,7 @@ from model.imaging.input_spec import InputSpec
 from model.imaging.jpeg_frames import check_undecoded_jpeg
 from model.imaging.memory import estimate_decoding_bytes, estimate_webp_bytes
 from model.imaging.orientation import find_upright_operation, get_stored_size
-from model.imaging.samples import get_bit_depth, name_scaling
+from model.imaging.samples import get_bit_depth
 from model.imaging.tiff_layouts import check_unopened_tiff, prepare_layout
 
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
@@ -110,10 +110,10 @@ def decode_image(
 ) -> DecodedImage:
     """Decode the first frame to the model's input.
 
-    The image is turned upright as its metadata says. Transparent pixels are composited over white; 16-bit samples keep
-    their high byte. The limits on pixels and work are checked before any pixel is decoded. A `max_pixels` above
-    MAX_PIXELS does not raise that limit. `reduced` is what `measure_image` has returned for the same data. Raises a
-    subclass of ImageRejected.
+    The image is turned upright as its metadata says. Transparent pixels are composited over white; 16-bit samples are
+    scaled from the range that they use. The limits on pixels and work are checked before any pixel is decoded. A
+    `max_pixels` above MAX_PIXELS does not raise that limit. `reduced` is what `measure_image` has returned for the same
+    data. Raises a subclass of ImageRejected.
     """
     name = _check_format(data, max_bytes)
     file = reduced or _reduce_file(data, name, max_pixels)
@@ -121,10 +121,9 @@ def decode_image(
         width, height = get_stored_size(image)
         _reduce_scale(image, spec)
         bit_depth = get_bit_depth(image, file.data)
-        scaling = name_scaling(image, bit_depth)
         operation = find_upright_operation(data, name)
-        pixels = np.asarray(convert_to_input(image, file.data, operation, spec), dtype=np.uint8)
-    return DecodedImage(pixels, name, width, height, bit_depth, scaling)
+        converted, scaling = convert_to_input(image, file.data, operation, spec)
+    return DecodedImage(np.asarray(converted, dtype=np.uint8), name, width, height, bit_depth, scaling)
 
 
 def measure_image(

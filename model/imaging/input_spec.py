@@ -17,7 +17,7 @@ _FILTERS = {
     "lanczos": (Resampling.LANCZOS, 3),
 }
 # Increase whenever the same file may decode to other pixels: the ledger records it with each prediction.
-_DECODER_VERSION = "3"
+_DECODER_VERSION = "4"
 # A JPEG is decoded at a lower scale only as long as both of its sides keep this multiple of the input.
 _REDUCED_FACTOR = 4
 

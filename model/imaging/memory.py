@@ -13,16 +13,20 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from model.imaging.containers.reduced import ReducedFile
 from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
+from model.imaging.samples import get_raw_mode
+from model.imaging.tiff_layouts import TiffLayout
 
 # Bytes per pixel by mode, without and with transparency: the image, its conversion, and its premultiplied copy.
 _BYTES_PER_PIXEL = {
     "1": (5, 9),
     "L": (1, 9),
     "P": (5, 9),
-    "I;16": (6, 14),
+    "I;16": (4, 14),
     "RGBA": (8, 8),
 }
 _BYTES_PER_PIXEL_OF_OTHER_MODES = (4, 12)
+# A second image with the low bytes of 16-bit colours; compressed planes are decoded one by one, with both bytes.
+_LOW_BYTES_PER_PIXEL, _PLANES_BYTES_PER_PIXEL = 4, 10
 # libwebp holds two canvases and the frame's bytes beside the image or its copy.
 _WEBP_BYTES_PER_PIXEL = 16
 # Pillow decodes a TIFF first and then rotates a copy.
@@ -32,6 +36,7 @@ _FILE_COPIES = {"PNG": 2}
 _WEBP_FILE_COPIES = 4
 _OTHER_FILE_COPIES = 3
 _TIFF_ORIENTATION = 274
+_SIXTEEN_BIT_ORDERS = {"16B", "16L", "16N"}
 # Tables, rows of pixels, and the tensors of the default input size.
 _FIXED_BYTES = 1_500_000
 # RGB as uint8 and as float32.
@@ -68,8 +73,11 @@ def _get_bytes_per_pixel(image: Image.Image) -> int:
     mode = "I;16" if image.mode.startswith("I;16") else image.mode
     needed = _BYTES_PER_PIXEL.get(mode, _BYTES_PER_PIXEL_OF_OTHER_MODES)[image.has_transparency_data]
     if isinstance(image, TiffImageFile) and image.tag_v2.get(_TIFF_ORIENTATION, 1) != 1:
-        return max(needed, _ROTATED_BYTES_PER_PIXEL)
-    return needed
+        needed = max(needed, _ROTATED_BYTES_PER_PIXEL)
+    if mode == "I;16" or get_raw_mode(image).rpartition(";")[2] not in _SIXTEEN_BIT_ORDERS:
+        return needed
+    has_planes = isinstance(image, TiffImageFile) and TiffLayout.from_tags(image.tag_v2).has_compressed_planes
+    return needed + (_PLANES_BYTES_PER_PIXEL if has_planes else _LOW_BYTES_PER_PIXEL)
 
 
 def _estimate_scaling_bytes(width: int, height: int, spec: InputSpec) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from PIL import Image
+from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 _INDEXED = {"P", "PA"}
@@ -20,3 +21,9 @@ def get_bit_depth(image: Image.Image, data: bytes) -> int:
 def name_scaling(image: Image.Image, bit_depth: int) -> str:
     """Name the scaling of samples that use their whole range. The colours of a palette have 8 bits."""
     return "none" if bit_depth == 8 or image.mode in _INDEXED else f"{bit_depth}_to_8"
+
+
+def get_raw_mode(image: Image.Image) -> str:
+    """Return Pillow's name for the arrangement of the samples in the file of an opened image that is not loaded."""
+    args = image.tile[0].args if isinstance(image, ImageFile) and image.tile else ()
+    return str(args if isinstance(args, str) else args[0] if args else "")

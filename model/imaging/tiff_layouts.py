@@ -152,6 +152,10 @@ class TiffLayout:
             sparse=0 in _numbers(tags, STRIPOFFSETS, ()) or 0 in _numbers(tags, TILEOFFSETS, ()),
         )
 
+    @property
+    def has_compressed_planes(self) -> bool:
+        return self.planar and self.bands > 1 and self.compression != _UNCOMPRESSED
+
     def check(self) -> None:
         """Raise UnsupportedPixelFormat, with a command that converts the file, for a layout that is not read."""
         if not self._is_read():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from model.errors import CorruptImage, UnsupportedImage
@@ -16,7 +16,7 @@ from model.imaging.containers.tiff_directory import MAX_BLOCKS, Tag, Values, rea
 
 _UNCOMPRESSED, _JPEG = 1, 7
 _PLANES_APART = 2
-_YCBCR = 6
+_BLACK_IS_ZERO, _YCBCR = 1, 6
 # Strips of eight rows cover the highest image. Each takes 20 microseconds to check, and a microsecond for each segment.
 _MAX_JPEG_BLOCKS, _MAX_JPEG_SEGMENTS = 8_192, 16
 _JPEG_GROUP = 16  # JPEG codes groups of 8x8 or 16x16 pixels
@@ -66,6 +66,19 @@ def reduce_tiff(data: bytes, max_pixels: int) -> ReducedFile:
         _check_jpeg_blocks(_cut(data, offsets, lengths), blocks)
     rebuilt = _rebuild(data, tags, blocks, offsets, lengths)
     return ReducedFile(rebuilt, _estimate_buffers(tags, blocks, compression))
+
+
+def extract_plane(data: bytes, index: int) -> bytes:
+    """Return the plane of a band as a grey TIFF of its own. `data` is a reduced file with 16-bit planes."""
+    tags = read_directory(data)
+    blocks = _describe_blocks(tags, _first(tags, Tag.WIDTH, 0), _first(tags, Tag.HEIGHT, 0), len(data))
+    offsets, lengths = _locate_blocks(len(data), tags, blocks)
+    per_plane = blocks.across * blocks.down
+    part = slice(index * per_plane, (index + 1) * per_plane)
+    kept = {tag: values for tag, values in tags.items() if tag not in {Tag.EXTRA_SAMPLES, Tag.SAMPLE_FORMAT}}
+    kept |= {Tag.SAMPLES: [1], Tag.PLANAR: [1], Tag.BITS: [blocks.bits_per_pixel], Tag.PHOTOMETRIC: [_BLACK_IS_ZERO]}
+    plane = replace(blocks, planes=1)
+    return _rebuild(data, kept, plane, offsets[part], lengths[part])
 
 
 def _first(tags: Values, tag: Tag, default: int) -> int:
