@@ -35,7 +35,7 @@ def test_a_prediction_can_be_read_again(client: TestClient, bearer: Bearer, samp
     for name in ("id", "label", "confidence", "predictions", "model"):
         assert found[name] == prediction[name]
     assert found["image"] == prediction["image"]
-    assert (found["status"], found["code"], found["count"], found["preprocessing"]) == (200, None, 1, "3")
+    assert (found["status"], found["code"], found["count"], found["preprocessing"]) == (200, None, 1, "4")
     assert found["at"].endswith("Z")
     assert set(found["timing"]) == {"queue", "decode", "infer"}
     assert found["proof"]["seq"] == 1

@@ -109,9 +109,9 @@ def test_the_transparent_colour_of_a_png_becomes_white(make_png: Encode) -> None
 
 
 def test_sixteen_bit_grey_keeps_its_high_byte(make_png: Encode, make_tiff: Encode) -> None:
-    """A 16-bit grey sample of 0x1234 becomes 0x12, in PNG and in TIFF."""
-    assert get_colour(make_png((8, 8), 16, 0, struct.pack(">H", 0x1234) * 8)) == [0x12] * 3
-    assert get_colour(make_tiff((8, 8), [16], struct.pack("<H", 0x1234) * 64, {})) == [0x12] * 3
+    """A 16-bit grey sample of 0xABCD becomes 0xAB, in PNG and in TIFF."""
+    assert get_colour(make_png((8, 8), 16, 0, struct.pack(">H", 0xABCD) * 8)) == [0xAB] * 3
+    assert get_colour(make_tiff((8, 8), [16], struct.pack("<H", 0xABCD) * 64, {})) == [0xAB] * 3
 
 
 def test_sixteen_bit_colour_keeps_its_high_bytes(make_png: Encode, make_tiff: Encode) -> None:

@@ -14,15 +14,15 @@ from tests.model.serving.gated import png
 
 
 def test_the_ledger_names_the_preprocessing_of_the_shipped_model() -> None:
-    """The shipped model's preprocessing is recorded as "3", the version of the decoder."""
-    assert InputSpec().preprocessing == DEFAULT_INPUT.preprocessing == "3"
+    """The shipped model's preprocessing is recorded as "4", the version of the decoder."""
+    assert InputSpec().preprocessing == DEFAULT_INPUT.preprocessing == "4"
 
 
 def test_other_inputs_have_other_names() -> None:
     """Each size and filter has its own name in the ledger, which begins with the decoder's version."""
     specs = [InputSpec(192, 160), InputSpec(160, 192), InputSpec(resize_filter="box"), DEFAULT_INPUT]
     names = [spec.preprocessing for spec in specs]
-    assert names[0] == "3:192x160:bicubic"
+    assert names[0] == "4:192x160:bicubic"
     assert len(set(names)) == len(specs)
 
 

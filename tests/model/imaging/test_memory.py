@@ -81,7 +81,36 @@ def _write_rare_kinds(folder: Path, samples: NDArray[np.uint8]) -> None:
     tifffile.imwrite(
         folder / "packed_planes.tiff", planes, photometric="rgb", planarconfig="separate", compression="adobe_deflate"
     )
+    _write_sensor_kinds(folder, samples)
     tifffile.imwrite(folder / "greys.tiff", samples, photometric="minisblack", planarconfig="contig", tile=(256, 256))
+
+
+def _write_sensor_kinds(folder: Path, samples: NDArray[np.uint8]) -> None:
+    """Write images that use 11 of 16 bits, which are decoded twice or plane by plane."""
+    alpha = np.full((*samples.shape[:2], 1), 255, np.uint8)
+    sensor = np.round(np.concatenate([samples, alpha], axis=2) * (2047 / 255)).astype(np.uint16)
+    for name, chosen in (("grey", [0]), ("grey_alpha", [2, 3]), ("colour", [0, 1, 2]), ("alpha", [0, 1, 2, 3])):
+        pixels = np.squeeze(sensor[..., chosen])
+        (folder / f"sensor_{name}.png").write_bytes(imagecodecs.png_encode(np.ascontiguousarray(pixels)))
+    data = (folder / "sensor_colour.png").read_bytes()
+    start = data.index(b"IDAT") - 4
+    key = pngs.make_chunk(b"tRNS", b"\1\2" * 3)
+    (folder / "sensor_keyed.png").write_bytes(data[:start] + key + data[start:])
+    turned = [(274, 3, 1, 6, True)]
+    for planes, compression in (("contig", None), ("contig", "lzw"), ("separate", None), ("separate", "lzw")):
+        for bands in (3, 4):
+            pixels = np.moveaxis(sensor[..., :bands], 2, 0) if planes == "separate" else sensor[..., :bands]
+            tifffile.imwrite(
+                folder / f"sensor_{planes}_{compression}_{bands}.tiff",
+                pixels,
+                photometric="rgb",
+                planarconfig=planes,
+                compression=compression,
+                rowsperstrip=64,
+                extrasamples=["unassalpha"][: bands - 3],
+                extratags=turned,
+                metadata=None,
+            )
 
 
 def test_no_image_takes_more_memory_than_estimated(tmp_path: Path, samples: list[Path], encode: Encode) -> None:

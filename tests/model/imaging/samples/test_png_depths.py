@@ -53,7 +53,7 @@ def test_the_transparent_grey_is_white_at_every_depth(make_png: Encode, depth: i
 def test_the_transparent_colour_is_white_at_every_depth(make_png: Encode, depth: int) -> None:
     """A pixel is transparent when all bits of its three samples equal the key's, in the low byte, too."""
     unit = 0x0101 if depth == 16 else 1
-    key = [unit * value for value in (10, 20, 30)]
+    key = [unit * value for value in (10, 20, 230)]
     near = [[*key[:2], key[2] + 1], [key[0] + 1, *key[1:]], [key[1], key[0], key[2]]]
     samples = [key, *near, key, near[0], key, key]
     high = depth - 8
