@@ -18,6 +18,8 @@ from tests.support.gateway import PASSWORD, create_database
 
 Command = Callable[..., int]
 
+PREDICTED = {"image", "label", "probability", "raw_probability", "abstained", "reason"}
+
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
@@ -120,7 +122,9 @@ def test_predict(command: Command, capsys: pytest.CaptureFixture[str], tmp_path:
     image = save_image(tmp_path / "a.png")
     assert command("predict", str(image), "--json") == 0
     (result,) = json.loads(capsys.readouterr().out)
-    assert set(result) == {"image", "label", "probability"}
+    assert set(result) == PREDICTED
+    assert (result["abstained"], result["reason"]) == (False, None)
+    assert result["raw_probability"] == result["probability"]  # the stub is not calibrated
     assert command("predict", str(image)) == 0
     assert result["label"] in capsys.readouterr().out
 
@@ -130,7 +134,7 @@ def test_predict_reports_failed_images(command: Command, capsys: pytest.CaptureF
     image = save_image(tmp_path / "a.png")
     assert command("predict", str(image), str(tmp_path / "missing.png"), "--json") == 1
     output = capsys.readouterr()
-    assert [set(result) for result in json.loads(output.out)] == [{"image", "label", "probability"}, {"image", "error"}]
+    assert [set(result) for result in json.loads(output.out)] == [PREDICTED, {"image", "error"}]
     assert output.err.startswith("error: 1 of 2 images failed")
 
 

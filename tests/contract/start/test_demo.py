@@ -101,6 +101,14 @@ def test_a_second_demo_changes_no_credential(checkout: Checkout, new_home: Path)
     assert me.json()["name"] == "demo"
 
 
+def test_an_abstention_is_said_in_words(checkout: Checkout, new_home: Path) -> None:
+    """Where the model abstains from the sample, the demo names the class and says why not to rely on it."""
+    ended = demo(checkout, new_home, MODEL__URL="stub://?min_confidence=0.99")
+    assert ended.returncode == 0, ended.stderr
+    assert "probability 0." in ended.stdout
+    assert "The model abstains: it is not sure which land use the image shows. Do not rely on" in ended.stdout
+
+
 def test_a_copied_example_is_completed(checkout: Checkout, new_home: Path) -> None:
     """With a copy of .env.example, the demo adds the secrets where they are empty and keeps everything else."""
     file = new_home / ".env"

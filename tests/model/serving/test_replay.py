@@ -95,6 +95,29 @@ def test_another_runtime_with_the_same_bits_is_identical(by_stub: dict[str, Any]
     assert replay(by_stub, image, []).identical
 
 
+@pytest.mark.parametrize(
+    ("output", "differences"),
+    [
+        ({"temperature": 1.0, "abstention": {"policy": "mark", "reason": None}}, []),
+        ({"temperature": 1.5}, ["The temperature was 1.5, and is 1.0 now."]),
+        (
+            {"abstention": {"policy": "refuse", "reason": "low_confidence"}},
+            ["The reason to abstain was low_confidence, and is none now."],
+        ),
+        ({"abstention": {"policy": "off", "reason": None}}, []),
+        ({}, []),
+    ],
+    ids=["same", "temperature", "reason", "off", "release 0.1.0"],
+)
+def test_another_confidence_is_a_difference(
+    by_stub: dict[str, Any], image: bytes, output: dict[str, Any], differences: list[str]
+) -> None:
+    """A temperature or a decision that the manifest no longer gives is reported, even if all bits are equal."""
+    by_stub["output"] |= output
+    comparison = replay(by_stub, image, [])
+    assert (comparison.differences, comparison.largest) == (differences, 0.0)
+
+
 def test_other_classes_are_a_difference(by_stub: dict[str, Any], image: bytes) -> None:
     """A label that the model no longer has is reported."""
     by_stub["output"]["probabilities"]["moon"] = 0.0
