@@ -173,7 +173,7 @@ class DatasetError(ModelError):
 
 
 class KerasMissing(ModelError):
-    """Training, import and export need the Keras environment."""
+    """Training, import, export and plots need the Keras environment."""
 
     code = "keras_missing"
 

@@ -12,8 +12,14 @@ from PIL import Image
 
 Pixels = NDArray[np.uint8]  # [height, width, 3]
 
+CLEAN = "clean"  # the name of `leave_unchanged`
+
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 _WARM = np.array([1.15, 1.0, 0.85], np.float32)
+
+
+def leave_unchanged(pixels: Pixels) -> Pixels:
+    return pixels
 
 
 def scale_light(pixels: Pixels, gain: float) -> Pixels:

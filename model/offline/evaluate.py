@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.backends.base import Backend
+from model.backends.base import Backend, ModelInfo
+from model.confidence.abstention import AbstentionRules
+from model.confidence.calibration import calibrate
 from model.errors import DatasetError
-from model.offline.changes import Pixels
+from model.offline.changes import CLEAN, SIX_CHANGES, Pixels, leave_unchanged
+from model.offline.confidence_results import (
+    AbstentionResults,
+    PredictionSetResults,
+    compute_abstention,
+    compute_prediction_sets,
+)
 from model.offline.dataset import LabelledFiles, read_image
 from model.offline.metrics import EvaluationResults, compute_results
-
-_CLEAN = "clean"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,6 +36,50 @@ class Outputs:
 
     probabilities: NDArray[np.float32]
     pooled: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Results of a model on labelled images: `served` of its calibrated probabilities, `raw` of the uncalibrated ones.
+
+    `abstention` is None for a model without rules, `sets` if no coverage was chosen or the model has no scores.
+    """
+
+    served: EvaluationResults
+    raw: EvaluationResults
+    temperature: float
+    abstention: AbstentionResults | None
+    sets: PredictionSetResults | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything but the tables of classes, ready for JSON."""
+        return {
+            "n": self.served.n,
+            "accuracy": self.served.accuracy,
+            "macro_f1": self.served.macro_f1,
+            "loss": self.served.loss,
+            "loss_raw": self.raw.loss,
+            "ece": self.served.ece,
+            "ece_raw": self.raw.ece,
+            "confidence": self.served.confidence,
+            "confidence_raw": self.raw.confidence,
+            "temperature": self.temperature,
+            "abstention": self.abstention and asdict(self.abstention),
+            "prediction_sets": self.sets and asdict(self.sets),
+        }
+
+    def summarise(self) -> dict[str, float]:
+        """Return the results that are compared between changes: of calibrated probabilities, and the raw error."""
+        abstained = self.abstention.reasons if self.abstention else {}
+        coverage = {"coverage": self.sets.coverage} if self.sets else {}
+        return {
+            "accuracy": self.served.accuracy,
+            "ece": self.served.ece,
+            "ece_raw": self.raw.ece,
+            "confidence": self.served.confidence,
+            **abstained,
+            **coverage,
+        }
 
 
 def predict_images(
@@ -42,7 +94,7 @@ def predict_images(
     An image is a file, or pixels in the size of the model's input. Calls `progress` with the number of images done so
     far. Raises DatasetError when a file cannot be decoded.
     """
-    return predict_changed_images(backend, images, {_CLEAN: _leave_unchanged}, progress, threads=threads)[_CLEAN]
+    return predict_changed_images(backend, images, {CLEAN: leave_unchanged}, progress, threads=threads)[CLEAN]
 
 
 def predict_changed_images(
@@ -73,19 +125,31 @@ def predict_changed_images(
     }
 
 
-def evaluate(
-    backend: Backend, files: LabelledFiles, progress: Callable[[int], object] = lambda _: None, *, threads: int = 1
-) -> EvaluationResults:
-    """Predict every file, one image per prediction, on so many threads.
+def evaluate(outputs: Outputs, files: LabelledFiles, info: ModelInfo, coverage: float | None = None) -> Evaluation:
+    """Compare the outputs of a model for the files with their labels.
 
-    Calls `progress` with the number of files done so far. Raises DatasetError when a file cannot be decoded or when
-    the labels are not indices into the model's classes.
+    With `coverage`, in (0, 1), prediction sets are evaluated if the model has conformal scores. Raises DatasetError
+    when the labels are not indices into the model's classes.
     """
-    if files.classes != backend.info.classes:
+    if files.classes != info.classes:
         raise DatasetError("The labels do not follow the model's classes. List the images with the model's classes.")
-    outputs = predict_images(backend, files.paths, progress, threads=threads)
-    return compute_results(outputs.probabilities, np.asarray(files.labels), files.classes)
+    labels, confidence = np.asarray(files.labels), info.confidence
+    calibrated = calibrate(outputs.probabilities, confidence.temperature)
+    abstention = sets = None
+    if confidence.abstention != AbstentionRules():
+        abstention = compute_abstention(confidence.abstention, outputs.pooled, calibrated, labels)
+    if confidence.sets is not None and coverage is not None:
+        sets = compute_prediction_sets(confidence.sets, calibrated, labels, coverage)
+    return Evaluation(
+        served=compute_results(calibrated, labels, files.classes),
+        raw=compute_results(outputs.probabilities, labels, files.classes),
+        temperature=confidence.temperature,
+        abstention=abstention,
+        sets=sets,
+    )
 
 
-def _leave_unchanged(pixels: Pixels) -> Pixels:
-    return pixels
+def average_six_changes(evaluations: Mapping[str, Evaluation]) -> dict[str, float]:
+    """Return the means over the evaluations under SIX_CHANGES; their accuracy is the robustness of a model."""
+    summaries = [evaluations[name].summarise() for name in SIX_CHANGES]
+    return {key: fmean(summary[key] for summary in summaries) for key in summaries[0]}

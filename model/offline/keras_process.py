@@ -1,4 +1,4 @@
-"""Run TensorFlow in short-lived child processes, so that the gateway's environment does not have to contain it."""
+"""Run TensorFlow and Matplotlib in short-lived child processes: the gateway's environment does not contain them."""
 
 from __future__ import annotations
 
@@ -30,13 +30,18 @@ def run_in_keras(module: str, options: Mapping[str, Any], python: Path | None = 
 
     `python` is the interpreter; see `choose_interpreter` for the default. Raises KerasMissing, KerasProcessFailed.
     """
-    interpreter = choose_interpreter(python, PROJECT_ROOT, importlib.util.find_spec("tensorflow") is not None)
+    interpreter = find_interpreter(python)
     command: list[str | Path] = [interpreter, "-m", module, json.dumps(dict(options))]
     status = subprocess.run(command, check=False, env=_environment_without_secrets()).returncode
     if status < 0:
         raise KerasProcessFailed(f"{module} was ended by signal {-status}. Signal 9 usually means too little memory.")
     if status > 0:
         raise KerasProcessFailed(f"{module} failed with exit status {status}. Its error message is above.")
+
+
+def find_interpreter(python: Path | None = None) -> Path:
+    """Return the interpreter that `run_in_keras` would use. Raises KerasMissing."""
+    return choose_interpreter(python, PROJECT_ROOT, importlib.util.find_spec("tensorflow") is not None)
 
 
 def choose_interpreter(configured: Path | None, root: Path, has_tensorflow: bool) -> Path:

@@ -1,4 +1,4 @@
-"""`atalaya evaluate`: how well a model predicts labelled images."""
+"""`atalaya evaluate`: how well a model predicts labelled images, and how far its confidence can be trusted."""
 
 from __future__ import annotations
 
@@ -6,26 +6,102 @@ from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
-from api.commands.options.model import ModelOption, choose_backend_url
-from api.commands.output import JsonFlag, print_json, print_table, progress_bar
+from api.commands.models.evaluation_tables import print_evaluation, print_robustness
+from api.commands.options.model import ModelOption, choose_backend_url, find_keras_python
+from api.commands.output import JsonFlag, print_json, progress_bar
+from api.errors import CommandFailed
+from model.backends.base import ModelInfo
 from model.backends.open import open_backend
+from model.offline.changes import ALL_CHANGES, CLEAN, leave_unchanged
 from model.offline.dataset import find_evaluation_folder, list_images
-from model.offline.evaluate import evaluate as evaluate_backend
+from model.offline.evaluate import Evaluation, average_six_changes, predict_changed_images
+from model.offline.evaluate import evaluate as evaluate_outputs
+from model.offline.keras_process import find_interpreter
+from model.offline.plots import draw_evaluation
 from monitoring.cgroups import count_processors
 
 
-def evaluate(data: Annotated[Path, typer.Option()], model: ModelOption = None, as_json: JsonFlag = False) -> None:
-    """Evaluate a model on the labelled images in DATA/test, or in DATA if there is no DATA/test."""
-    with closing(open_backend(choose_backend_url(model))) as backend:
-        files = list_images(find_evaluation_folder(data), backend.info.classes)
-        with progress_bar("Evaluating", len(files)) as advance:
-            results = evaluate_backend(backend, files, advance, threads=count_processors())
-        name = backend.info.full_name
+def _check_coverage(coverage: float | None) -> float | None:
+    if coverage is not None and not 0.5 <= coverage < 1:
+        raise typer.BadParameter(f"{coverage} is not in 0.5 <= x < 1.")
+    return coverage
+
+
+def _check_plot(path: Path | None) -> Path | None:
+    if path is not None and path.suffix.lower() != ".png":
+        raise typer.BadParameter(f"{path} does not end in .png.")
+    if path is not None and not path.absolute().parent.is_dir():
+        raise typer.BadParameter(f"The folder {path.absolute().parent} does not exist.")
+    return path
+
+
+DataOption = Annotated[
+    Path, typer.Option(help="Folder with a folder of images for each class, or with such folders in test/.")
+]
+RobustnessFlag = Annotated[
+    bool, typer.Option("--robustness", help="Also evaluate in other light, with noise and at coarser resolutions.")
+]
+CoverageOption = Annotated[
+    float | None,
+    typer.Option(callback=_check_coverage, help="Also evaluate prediction sets of this coverage, such as 0.95."),
+]
+PlotOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.png",
+        callback=_check_plot,
+        help="Draw the reliability and, with --robustness, the accuracies. Needs the Keras environment.",
+    ),
+]
+
+
+def evaluate(
+    data: DataOption,
+    model: ModelOption = None,
+    robustness: RobustnessFlag = False,
+    coverage: CoverageOption = None,
+    plot: PlotOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Evaluate a model on labelled images."""
+    if plot is not None:
+        find_interpreter(find_keras_python())  # fails before the work, not after it
+    changes = {CLEAN: leave_unchanged, **(ALL_CHANGES if robustness else {})}
+    threads = count_processors()
+    with closing(open_backend(choose_backend_url(model), threads)) as backend:
+        info = backend.info
+        _check_scores(info, coverage)
+        files = list_images(find_evaluation_folder(data), info.classes)
+        with progress_bar("Evaluating", len(files) * len(changes)) as advance:
+            outputs = predict_changed_images(backend, files.paths, changes, advance, threads=threads)
+    evaluations = {name: evaluate_outputs(each, files, info, coverage) for name, each in outputs.items()}
     if as_json:
-        print_json({"model": name, **results.as_dict()})
-        return
-    metrics = (results.accuracy, results.macro_f1, results.loss, results.ece)
-    row = (name, str(results.n), *(f"{value:.4f}" for value in metrics))
-    print_table(("model", "images", "accuracy", "macro F1", "loss", "ECE"), [row])
+        print_json(_make_document(info, evaluations))
+    else:
+        print_evaluation(info.full_name, evaluations[CLEAN])
+        if robustness:
+            print_robustness(evaluations)
+    if plot is not None:
+        labels = np.asarray(files.labels)
+        draw_evaluation(plot, info.full_name, outputs[CLEAN], labels, evaluations, find_keras_python())
+
+
+def _check_scores(info: ModelInfo, coverage: float | None) -> None:
+    if coverage is not None and info.confidence.sets is None:
+        raise CommandFailed(
+            f"{info.full_name} has no conformal scores, so it makes no prediction sets. "
+            "Leave out --coverage, or export the model again with held-out images."
+        )
+
+
+def _make_document(info: ModelInfo, evaluations: dict[str, Evaluation]) -> dict[str, object]:
+    clean = evaluations[CLEAN]
+    document = {"model": info.full_name, **clean.as_dict()}
+    if len(evaluations) > 1:
+        changes = {name: each.as_dict() for name, each in evaluations.items() if name != CLEAN}
+        document["robustness"] = {"mean_of_six": average_six_changes(evaluations), "changes": changes}
+    results = clean.served.as_dict()
+    return {**document, "per_class": results["per_class"], "confusion": results["confusion"]}

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from api.settings import load_settings
+from api.commands.options.model import find_keras_python
 from model.offline.export import ExportOptions
 from model.offline.keras_process import run_in_keras
 from model.offline.train import TrainOptions
@@ -33,7 +33,7 @@ def train(
         peak_learning_rate=learning_rate,
         seed=seed,
     )
-    run_in_keras("model.offline.train", asdict(options), _keras_python())
+    run_in_keras("model.offline.train", asdict(options), find_keras_python())
     typer.echo(f"The run is in {out}: read {out}/MODEL_CARD.md, then `atalaya export {out}/model.keras`.")
 
 
@@ -47,9 +47,4 @@ def export(
     """Convert a .keras file to ONNX; fails unless both predict the same on at least 64 images."""
     image_folder = None if images is None else str(images)
     options = ExportOptions(model=str(model), out=str(out), name=name, version=version, images=image_folder)
-    run_in_keras("model.offline.export", asdict(options), _keras_python())
-
-
-def _keras_python() -> Path | None:
-    configured = load_settings().model.keras_python
-    return None if configured is None else Path(configured)
+    run_in_keras("model.offline.export", asdict(options), find_keras_python())

@@ -1,4 +1,4 @@
-"""The option that chooses a model."""
+"""The option that chooses a model, and the settings of commands around models."""
 
 from __future__ import annotations
 
@@ -15,3 +15,9 @@ ModelOption = Annotated[Path | None, typer.Option(help="An artefact folder; the 
 def choose_backend_url(model: Path | None) -> str:
     """Return the URL of the back end for the artefact folder `model`, or the configured one."""
     return load_settings().model.url if model is None else f"onnx://{model}"
+
+
+def find_keras_python() -> Path | None:
+    """Return the configured interpreter of the Keras environment; None for the default one."""
+    configured = load_settings().model.keras_python
+    return None if configured is None else Path(configured)

@@ -138,29 +138,6 @@ def test_predict_reports_failed_images(command: Command, capsys: pytest.CaptureF
     assert output.err.startswith("error: 1 of 2 images failed")
 
 
-def test_evaluate(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """`evaluate --json` prints the metrics and the number of images."""
-    for name in ("beach", "forest"):
-        save_image(tmp_path / "data" / "test" / name / "1.png", "white" if name == "beach" else "green")
-    assert command("evaluate", "--data", str(tmp_path / "data"), "--json") == 0
-    results = json.loads(capsys.readouterr().out)
-    assert {"accuracy", "macro_f1", "ece", "n"} <= set(results)
-    assert results["n"] == 2
-
-
-def test_evaluate_without_images(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """A directory without classes fails with one line that describes what was expected."""
-    (tmp_path / "empty").mkdir()
-    assert command("evaluate", "--data", str(tmp_path / "empty")) == 1
-    assert "Expected" in capsys.readouterr().err
-
-
-def test_missing_folder(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
-    """A missing directory fails with one line, without a traceback."""
-    assert command("evaluate", "--data", "nowhere") == 1
-    assert capsys.readouterr().err.startswith("error: ")
-
-
 def test_classify_without_a_gateway(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """An unreachable gateway ends the command with one line."""
     image = save_image(tmp_path / "a.png")
