@@ -13,6 +13,8 @@
     │   ├── NotAnAerialImage         not_an_aerial_image
     │   └── LowConfidence            low_confidence
     ├── SetsUnavailable              prediction_sets_unavailable
+    ├── ExplanationUnavailable       explanation_unavailable
+    ├── UnknownLabel                 unknown_label
     ├── Overloaded                   overloaded
     ├── MemoryFull                   memory_full
     ├── DeadlineExceeded             deadline_exceeded
@@ -108,6 +110,24 @@ class SetsUnavailable(ModelError):
             "This model has no prediction sets, because its artefact has no conformal scores. Send the request without "
             "`coverage`, or export the model again with held-out images."
         )
+
+
+class ExplanationUnavailable(ModelError):
+    """The model's head, from which explanations are computed, is unknown."""
+
+    code = "explanation_unavailable"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This model cannot explain its predictions, because its artefact has no head.npz. Ask for no explanation, "
+            "or export the model again: only dense layers may follow the global average pooling."
+        )
+
+
+class UnknownLabel(ModelError):
+    """The model has no class of the requested name."""
+
+    code = "unknown_label"
 
 
 class Overloaded(ModelError):

@@ -82,6 +82,8 @@ STATUS_BY_ERROR: Mapping[type[Exception], HTTPStatus] = {
     model.NotAnAerialImage: HTTPStatus.UNPROCESSABLE_ENTITY,
     model.LowConfidence: HTTPStatus.UNPROCESSABLE_ENTITY,
     model.SetsUnavailable: HTTPStatus.UNPROCESSABLE_ENTITY,
+    model.ExplanationUnavailable: HTTPStatus.UNPROCESSABLE_ENTITY,
+    model.UnknownLabel: HTTPStatus.UNPROCESSABLE_ENTITY,
     model.Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
     model.MemoryFull: HTTPStatus.SERVICE_UNAVAILABLE,
     model.DeadlineExceeded: HTTPStatus.GATEWAY_TIMEOUT,

@@ -105,8 +105,8 @@ class PredictionPipeline:
         """Classify the image; return once the prediction is durable in the ledger and charged to the quotas.
 
         Raises Overloaded, MemoryFull, DeadlineExceeded, WorkerStuck, ClientDisconnected, QuotaExceeded, a subclass of
-        ImageRejected or PredictionRefused, SetsUnavailable, LedgerFull, LedgerUnavailable, and what `request.read_body`
-        raises.
+        ImageRejected or PredictionRefused, SetsUnavailable, ExplanationUnavailable, UnknownLabel, LedgerFull,
+        LedgerUnavailable, and what `request.read_body` raises.
         """
         origin, charges = request.origin, list[QuotaCharge]()
 
@@ -114,7 +114,8 @@ class PredictionPipeline:
             charges.append(await self._meter.admit(origin.principal, pixels))
 
         async with self._refusals_counted(origin):
-            prediction = await self._with_image(request, partial(self._predictions.predict, admit=admit))
+            predict = partial(self._predictions.predict, admit=admit, explanation=request.explanation)
+            prediction = await self._with_image(request, predict)
             if prediction.reason is not None and self._policy is AbstentionPolicy.OFF:
                 prediction = replace(prediction, reason=None)
             # Not recorded as a refusal: the transaction that refuses a charge records the refusal itself, and a ledger
@@ -154,6 +155,8 @@ class PredictionPipeline:
             self._predictions.check_capacity(caller)
             if request.with_set and self._predictions.model.confidence.sets is None:
                 raise SetsUnavailable
+            if request.explanation is not None:
+                self._predictions.check_explanation(request.explanation)
             async with self._reserve_memory(request) as reservation:
                 image = await request.read_body()
                 deadline = reservation.deadline = compute_deadline(request.timeout_s, self._longest_s)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from auth.principal import Principal
+from model.explanation.explanation import ExplanationRequest
 from model.serving.prediction import Prediction
 
 ReadBody = Callable[[], Awaitable[bytes]]
@@ -32,7 +33,8 @@ class PredictionRequest:
     `read_body` returns the encoded image; it raises ClientDisconnected when the client leaves meanwhile.
     `content_length` is the declared length of the body in bytes, None if the client declared none.
     `timeout_s` is the caller's own limit in seconds; None for the longest that the gateway allows.
-    `with_set` asks for a prediction set: a request that the model cannot serve is refused before its body is read.
+    `with_set` asks for a prediction set, `explanation` for an explanation: a request that the model cannot serve is
+    refused before its body is read.
     `wait_for_disconnect` returns once the client has left; without it the pipeline finishes every request.
     """
 
@@ -41,6 +43,7 @@ class PredictionRequest:
     content_length: int | None = None
     timeout_s: float | None = None
     with_set: bool = False
+    explanation: ExplanationRequest | None = None
     wait_for_disconnect: WaitForDisconnect | None = None
 
 

@@ -7,7 +7,10 @@ from collections.abc import Iterable
 from pydantic import BaseModel, Field
 
 from model.confidence.abstention import AbstentionReason
+from model.explanation.explanation import METHOD, Explanation
 from model.serving.prediction import ImageFacts, Prediction
+
+_MAP_DECIMALS = 3
 
 
 class LandUse(BaseModel):
@@ -68,6 +71,32 @@ class ImageResponse(BaseModel):
         )
 
 
+class ExplanationResponse(BaseModel):
+    """Where in the image the model sees the class `label`."""
+
+    method: str = Field(description=f"`{METHOD}`")
+    label: str = Field(description="the class that is explained")
+    width: int = Field(description="columns of `map`, which covers the whole image")
+    height: int = Field(description="rows of `map`")
+    offset_x: float = Field(description="how far a value belongs to the right of its cell's centre, in cells")
+    offset_y: float = Field(description="how far a value belongs below its cell's centre, in cells")
+    map: list[list[float]] = Field(description="rows from top to bottom, in 0..1: 1 where most speaks for the class")
+
+    @classmethod
+    def of(cls, explanation: Explanation) -> ExplanationResponse:
+        height, width = explanation.heat.shape
+        down, right = explanation.offset
+        return cls(
+            method=METHOD,
+            label=explanation.label,
+            width=width,
+            height=height,
+            offset_x=round(right, _MAP_DECIMALS),
+            offset_y=round(down, _MAP_DECIMALS),
+            map=[[round(value, _MAP_DECIMALS) for value in row] for row in explanation.heat.tolist()],
+        )
+
+
 class ModelResponse(BaseModel):
     name: str
     version: str
@@ -85,6 +114,7 @@ class PredictionResponse(BaseModel):
     prediction_set: list[LabelProbability] | None = Field(
         description="labels that contain the true one with probability `coverage`, most probable first"
     )
+    explanation: ExplanationResponse | None = Field(description="null without `explain`")
     model: ModelResponse
     image: ImageResponse
     timing: dict[str, float] = Field(description="milliseconds by stage")
@@ -94,7 +124,7 @@ class PredictionResponse(BaseModel):
         cls, prediction: Prediction, prediction_id: str, top_k: int, coverage: float | None = None
     ) -> PredictionResponse:
         """Raises SetsUnavailable."""
-        info = prediction.model
+        info, explanation = prediction.model, prediction.explanation
         return cls(
             id=prediction_id,
             label=prediction.label,
@@ -104,6 +134,7 @@ class PredictionResponse(BaseModel):
             predictions=LabelProbability.list_of(prediction.top(top_k)),
             coverage=coverage,
             prediction_set=None if coverage is None else LabelProbability.list_of(prediction.find_set(coverage)),
+            explanation=None if explanation is None else ExplanationResponse.of(explanation),
             model=ModelResponse(name=info.name, version=info.version, digest=info.digest),
             image=ImageResponse.of(prediction.image),
             timing={stage: round(seconds * 1000, 3) for stage, seconds in prediction.timing.items()},

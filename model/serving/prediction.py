@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from model.backends.base import Backend, ModelInfo
 from model.confidence.abstention import AbstentionReason
 from model.confidence.calibration import calibrate
 from model.errors import SetsUnavailable
+from model.explanation.explanation import Explanation, ExplanationRequest, check_request, explain
 from model.imaging.decode import DecodedImage, decode_image
 
 
@@ -36,7 +38,7 @@ class Prediction:
 
     `probabilities` are those of the model, `calibrated` those that the caller can rely on, both float32 [classes].
     `confidence` is the calibrated probability of the label, `reason` why not to rely on the label, None for no reason.
-    `timing` holds the seconds of the stages queue, decode and infer.
+    `timing` holds the seconds of the stages queue, decode, infer and, if there is an explanation, explain.
     """
 
     probabilities: NDArray[np.float32]
@@ -48,6 +50,7 @@ class Prediction:
     model: ModelInfo
     image: ImageFacts
     timing: Mapping[str, float]
+    explanation: Explanation | None = None
 
     def top(self, k: int) -> list[tuple[str, float]]:
         """Return the `k` most likely labels with their calibrated probabilities, in descending order."""
@@ -67,25 +70,57 @@ class Prediction:
         return [(self.model.classes[index], float(self.calibrated[index])) for index in chosen]
 
 
-def predict_image(backend: Backend, data: bytes) -> Prediction:
-    """Classify one encoded image in this thread, without timing. Raises a subclass of ImageRejected."""
+class ModelOutputs(NamedTuple):
+    """The outputs for one image: float32 [classes], float32 [channels], and float32 [rows, columns, channels]."""
+
+    probabilities: NDArray[np.float32]
+    pooled: NDArray[np.float32]
+    features: NDArray[np.float32] | None = None
+
+
+def predict_image(backend: Backend, data: bytes, explanation: ExplanationRequest | None = None) -> Prediction:
+    """Classify one encoded image in this thread, without timing.
+
+    Raises a subclass of ImageRejected, ExplanationUnavailable and UnknownLabel.
+    """
     decoded = decode_image(data, backend.info.input_spec)
-    probabilities, pooled = backend.predict_pooled(decoded.pixels[np.newaxis])
-    return interpret_outputs(probabilities[0], pooled[0], backend.info, describe_image(data, decoded), {})
+    outputs = run_model(backend, decoded.pixels, with_features=explanation is not None)
+    prediction = interpret_outputs(outputs, backend.info, describe_image(data, decoded), {})
+    if explanation is None:
+        return prediction
+    return replace(prediction, explanation=explain_outputs(backend, outputs, decoded.pixels, explanation))
+
+
+def run_model(backend: Backend, pixels: NDArray[np.uint8], *, with_features: bool) -> ModelOutputs:
+    """Run the model on the pixels of one image, uint8 [height, width, 3]; feature maps only if they are needed."""
+    batch = pixels[np.newaxis]
+    if not with_features:
+        probabilities, pooled = backend.predict_pooled(batch)
+        return ModelOutputs(probabilities[0], pooled[0])
+    probabilities, features = backend.predict_with_features(batch)
+    return ModelOutputs(probabilities[0], features[0].mean(axis=(0, 1)), features[0])
+
+
+def explain_outputs(
+    backend: Backend, outputs: ModelOutputs, pixels: NDArray[np.uint8], request: ExplanationRequest
+) -> Explanation:
+    """Explain the outputs for `pixels`, with features. Raises ExplanationUnavailable, UnknownLabel."""
+    assert outputs.features is not None  # noqa: S101  (the callers asked for them)
+    classes = backend.info.classes
+    head = check_request(backend.head, classes, request)
+    index = int(outputs.probabilities.argmax()) if request.label is None else classes.index(request.label)
+    return explain(head, outputs.features, pixels, classes[index], index, request.overlay)
 
 
 def interpret_outputs(
-    probabilities: NDArray[np.float32],
-    pooled: NDArray[np.float32],
-    model: ModelInfo,
-    image: ImageFacts,
-    timing: Mapping[str, float],
+    outputs: ModelOutputs, model: ModelInfo, image: ImageFacts, timing: Mapping[str, float]
 ) -> Prediction:
-    """Make the prediction of one image from the outputs of its model, float32 [classes] and float32 [channels]."""
+    """Make the prediction of one image from the outputs of its model, without an explanation."""
+    probabilities = outputs.probabilities
     index = int(probabilities.argmax())
     calibrated = calibrate(probabilities, model.confidence.temperature)
     confidence = float(calibrated[index])
-    reason = model.confidence.abstention.find_reason(pooled, confidence)
+    reason = model.confidence.abstention.find_reason(outputs.pooled, confidence)
     return Prediction(probabilities, calibrated, index, model.classes[index], confidence, reason, model, image, timing)
 
 

@@ -7,19 +7,19 @@ import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
-
 from model.backends.base import Backend, ModelInfo
 from model.errors import DeadlineExceeded, WorkerStuck
+from model.explanation.explanation import ExplanationRequest, check_request, estimate_explanation_bytes
 from model.imaging.decode import ImageNeeds, decode_image, measure_image
 from model.imaging.input_spec import InputSpec
 from model.imaging.quick_headers import has_quick_header
 from model.serving.memory_budget import Reservation
 from model.serving.overload_policy import QueueLimits
-from model.serving.prediction import Prediction, describe_image, interpret_outputs
+from model.serving.prediction import Prediction, describe_image, explain_outputs, interpret_outputs, run_model
 from model.serving.queue import Job, PredictionQueue
 from model.serving.watchdog import Watchdog
 from model.serving.workers import WorkerThreads
@@ -82,6 +82,7 @@ class PredictionService:
         self,
         data: bytes,
         admit: Admit | None = None,
+        explanation: ExplanationRequest | None = None,
         *,
         reservation: Reservation | None = None,
         caller: str = "",
@@ -89,10 +90,10 @@ class PredictionService:
     ) -> Prediction:
         """Classify the encoded image `data`. `admit` is awaited after its header is read and before it is decoded.
 
-        `reservation` is resized to what decoding needs. When the caller is cancelled or `deadline` passes, a queued job
-        frees its slot and the bytes at once; a running job is completed, its result discarded, and its bytes stay
-        reserved until then. Raises Overloaded, MemoryFull, DeadlineExceeded, WorkerStuck, a subclass of ImageRejected,
-        what `admit` raises, and RuntimeError after `close`.
+        `reservation` is resized to what decoding and an explanation need. When the caller is cancelled or `deadline`
+        passes, a queued job frees its slot and the bytes at once; a running job is completed, its result discarded, and
+        its bytes stay reserved until then. Raises Overloaded, MemoryFull, DeadlineExceeded, WorkerStuck, a subclass of
+        ImageRejected, ExplanationUnavailable, UnknownLabel, what `admit` raises, and RuntimeError after `close`.
         """
         backend = self._backend
         async with self._accept(data, caller, deadline) as make_job:
@@ -100,10 +101,15 @@ class PredictionService:
             if admit is not None or reservation is not None:
                 inspection = await self._inspect(data, backend.info.input_spec, make_job, reservation)
                 if reservation is not None:
-                    await reservation.resize(inspection.needs.bytes, while_waiting=len(data))
+                    needed = inspection.needs.bytes
+                    if explanation is not None:
+                        needed += estimate_explanation_bytes(backend.info.input_spec, explanation)
+                    await reservation.resize(needed, while_waiting=len(data))
                 if admit is not None:
                     await admit(inspection.needs.pixels)
-            result: Prediction = await self._run(make_job(partial(self._predict, backend, inspection)), reservation)
+            result: Prediction = await self._run(
+                make_job(partial(self._predict, backend, explanation, inspection)), reservation
+            )
             return result
 
     async def measure(
@@ -125,6 +131,10 @@ class PredictionService:
         """Reject a request before its image is read. Raises Overloaded, WorkerStuck."""
         self.check_threads()
         self.queue.check_capacity(caller)
+
+    def check_explanation(self, request: ExplanationRequest) -> None:
+        """Raise ExplanationUnavailable or UnknownLabel if the model now in use cannot give the explanation."""
+        check_request(self._backend.head, self._backend.info.classes, request)
 
     def check_threads(self) -> None:
         """Raises WorkerStuck once a job has run longer than any may."""
@@ -223,7 +233,13 @@ class PredictionService:
             raise
         return _Inspection(needs, started - job.queued_at, time.perf_counter() - started)
 
-    def _predict(self, backend: Backend, inspection: _Inspection | None, job: Job[Prediction]) -> Prediction:
+    def _predict(
+        self,
+        backend: Backend,
+        explanation: ExplanationRequest | None,
+        inspection: _Inspection | None,
+        job: Job[Prediction],
+    ) -> Prediction:
         data, info, started = job.data, backend.info, time.perf_counter()
         queued_s, read_s = (inspection.queued_s, inspection.read_s) if inspection else (0.0, 0.0)
         timing: dict[str, float] = {}
@@ -233,10 +249,15 @@ class PredictionService:
             decoded = decode_image(data, info.input_spec, reduced=inspection.needs.reduced if inspection else None)
             facts = describe_image(data, decoded)
         with self._time_stage("infer", job, timing):
-            probabilities, pooled = backend.predict_pooled(decoded.pixels[np.newaxis])
+            outputs = run_model(backend, decoded.pixels, with_features=explanation is not None)
+        prediction = interpret_outputs(outputs, info, facts, timing)
+        if explanation is not None:
+            with self._time_stage("explain", job, timing):
+                explained = explain_outputs(backend, outputs, decoded.pixels, explanation)
+            prediction = replace(prediction, explanation=explained)
         # Only complete jobs count: the time of a broken image does not predict that of the next one.
         self.queue.record_duration(time.perf_counter() - started)
-        return interpret_outputs(probabilities[0], pooled[0], info, facts, timing)
+        return prediction
 
     def _check_deadline(self, job: Job[Any]) -> None:
         if self._clock() > job.deadline:

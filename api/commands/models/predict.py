@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -14,13 +14,23 @@ from api.errors import CommandFailed
 from model.backends.base import Backend
 from model.backends.open import open_backend
 from model.errors import ImageRejected
+from model.explanation.explanation import ExplanationRequest
 from model.serving.prediction import predict_image
 
+ExplainOption = Annotated[
+    Path | None,
+    typer.Option(metavar="PNG", help="Write the image to this file, with what speaks for the label highlighted."),
+]
 
-def predict(images: list[Path], model: ModelOption = None, as_json: JsonFlag = False) -> None:
+
+def predict(
+    images: list[Path], model: ModelOption = None, explain: ExplainOption = None, as_json: JsonFlag = False
+) -> None:
     """Print the land use in local images."""
+    if explain is not None:
+        _check_picture(explain, images)
     with closing(open_backend(choose_backend_url(model))) as backend:
-        results = [_predict_one(backend, path) for path in images]
+        results = [_predict_one(backend, path, explain) for path in images]
     print_results(results, as_json)
 
 
@@ -63,13 +73,24 @@ def describe_os_error(error: OSError) -> str:
     return f"The file cannot be read: {(error.strerror or type(error).__name__).lower()}."
 
 
-def _predict_one(backend: Backend, path: Path) -> dict[str, Any]:
+def _check_picture(picture: Path, images: list[Path]) -> None:
+    """Raise BadParameter where the picture would belong to several images, or might replace one."""
+    if len(images) > 1:
+        raise typer.BadParameter("--explain takes one image.")
+    if picture.suffix.lower() != ".png" or picture.resolve() == images[0].resolve():
+        raise typer.BadParameter("--explain takes the name of a new file that ends in .png.")
+
+
+def _predict_one(backend: Backend, path: Path, picture: Path | None) -> dict[str, Any]:
+    request = None if picture is None else ExplanationRequest(overlay=True)
     try:
-        prediction = predict_image(backend, path.read_bytes())
+        prediction = predict_image(backend, path.read_bytes(), request)
     except ImageRejected as error:
         return {"image": str(path), "error": str(error)}
     except OSError as error:
         return {"image": str(path), "error": describe_os_error(error)}
+    if picture is not None and prediction.explanation is not None and prediction.explanation.overlay is not None:
+        _write_picture(picture, prediction.explanation.overlay)
     return {
         "image": str(path),
         "label": prediction.label,
@@ -78,3 +99,11 @@ def _predict_one(backend: Backend, path: Path) -> dict[str, Any]:
         "abstained": prediction.reason is not None,
         "reason": prediction.reason,
     }
+
+
+def _write_picture(path: Path, picture: bytes) -> None:
+    try:
+        path.write_bytes(picture)
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise CommandFailed(f"{path} cannot be written: {reason}. Choose another --explain.") from error

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
+from model.explanation.head import HEAD_FILE, DenseLayer, Head, write_head
 from model.imaging.input_spec import InputSpec
 from model.registry.artefact import write_manifest
 
@@ -14,8 +17,14 @@ CLASSES = ("red", "green", "blue")
 _FLOAT, _INT, _INTS = 1, 2, 7
 
 
-def write_tiny_artefact(folder: Path, spec: InputSpec) -> Path:
-    """Write an artefact whose graph takes the input of `spec`; returns `folder`."""
+def write_tiny_artefact(folder: Path, spec: InputSpec, *, with_head: bool = False) -> Path:
+    """Write an artefact whose graph takes the input of `spec`; returns `folder`.
+
+    With a head it explains its predictions: the map of a class is the colour of that name in each pixel.
+    """
+    if with_head:
+        identity, zeros = np.eye(len(CLASSES), dtype=np.float32), np.zeros(len(CLASSES), np.float32)
+        write_head(folder / HEAD_FILE, Head((DenseLayer(identity, zeros, relu=False),)))
     (folder / "model.onnx").write_bytes(encode_graph(spec))
     write_manifest(
         folder,
@@ -23,7 +32,7 @@ def write_tiny_artefact(folder: Path, spec: InputSpec) -> Path:
         version="1.0",
         classes=CLASSES,
         outputs={"probabilities": "float32 [n, 3]", "features": "float32 [n, height, width, 3]"},
-        filenames=("model.onnx",),
+        filenames=("model.onnx", HEAD_FILE) if with_head else ("model.onnx",),
         data={},
         results={},
         tools={},

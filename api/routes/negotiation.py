@@ -1,0 +1,34 @@
+"""Which of the media types that a route offers a client prefers (RFC 9110, section 12.5.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+
+def choose_media_type(accept: str, offered: Sequence[str]) -> str:
+    """Return the offered type with the highest quality in an Accept header; the first one where several are equal.
+
+    The first one is also the response to a client that accepts none of them.
+    """
+    ranges = [_parse_range(item) for item in accept.split(",") if item.strip()]
+    return max(offered, key=lambda media_type: _find_quality(media_type, ranges))
+
+
+def _parse_range(item: str) -> tuple[str, float]:
+    """Split "image/png;q=0.5" into the media range and its quality; other parameters are ignored."""
+    media_range, *parameters = item.split(";")
+    quality = 1.0
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "q":
+            with suppress(ValueError):
+                quality = min(1.0, max(0.0, float(value)))
+    return media_range.strip().lower(), quality
+
+
+def _find_quality(media_type: str, ranges: Sequence[tuple[str, float]]) -> float:
+    """Return the quality of the most specific range that matches; 0 if none does."""
+    matching = (media_type, f"{media_type.partition('/')[0]}/*", "*/*")
+    qualities = dict(ranges)
+    return next((qualities[name] for name in matching if name in qualities), 0.0)
