@@ -81,7 +81,7 @@ STATUS_BY_ERROR: Mapping[type[Exception], HTTPStatus] = {
     model.CorruptImage: HTTPStatus.UNPROCESSABLE_ENTITY,
     model.NotAnAerialImage: HTTPStatus.UNPROCESSABLE_ENTITY,
     model.LowConfidence: HTTPStatus.UNPROCESSABLE_ENTITY,
-    model.SetsUnavailable: HTTPStatus.UNPROCESSABLE_ENTITY,
+    model.SetsUnavailable: HTTPStatus.CONFLICT,
     model.ExplanationUnavailable: HTTPStatus.UNPROCESSABLE_ENTITY,
     model.UnknownLabel: HTTPStatus.UNPROCESSABLE_ENTITY,
     model.Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,

@@ -47,7 +47,7 @@ _PICTURE: dict[int | str, dict[str, Any]] = {
         "content": {_PNG: {"schema": {"type": "string", "format": "binary"}}},
     }
 }
-_PROBLEMS = document_problems(400, 401, 403, 413, 415, 422, 429, 503, 504)
+_PROBLEMS = document_problems(400, 401, 403, 409, 413, 415, 422, 429, 503, 504)
 
 Predictor = Annotated[Principal, Depends(Caller(Scope.PREDICT, own_limit=True))]
 Timeout = Annotated[

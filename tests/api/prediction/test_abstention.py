@@ -76,5 +76,5 @@ async def test_a_set_that_the_model_cannot_give_costs_nothing(open_transport: Op
         with pytest.raises(SetsUnavailable):
             await transport.pipeline.dry_run(transport.request(IMAGE, with_set=True))
     assert sum(count for _, _, count in transport.outcomes) == 2
-    assert {outcome[:2] for outcome in transport.outcomes} == {(422, "prediction_sets_unavailable")}
+    assert {outcome[:2] for outcome in transport.outcomes} == {(409, "prediction_sets_unavailable")}
     assert (transport.bodies_read, transport.used_requests) == (0, 0)

@@ -138,7 +138,7 @@ def test_a_model_without_scores_has_no_sets(make_gateway: Any) -> None:
     """The problem says what to do, and nothing is charged."""
     client = make_gateway(confidence=ConfidenceModel())
     response = send(client, SURE, "/v1/predictions?coverage=0.9")
-    assert (response.status_code, response.json()["code"]) == (422, "prediction_sets_unavailable")
+    assert (response.status_code, response.json()["code"]) == (409, "prediction_sets_unavailable")
     assert "without `coverage`" in response.json()["detail"]
     assert client.get("/v1/usage").json()["requests"] == 0
 
