@@ -13,7 +13,7 @@ from model.errors import DatasetError, ImageRejected
 from model.imaging.decode import DecodedImage, decode_image
 from model.imaging.input_spec import InputSpec
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"}
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"}
 _ORIGINAL_LAYOUT = Path("UCMerced_LandUse/Images")
 
 
@@ -71,7 +71,7 @@ def list_images(folder: Path, classes: Sequence[str] | None = None) -> LabelledF
         for index, name in enumerate(names)
         if name in class_folders
         for path in sorted(class_folders[name].iterdir())
-        if path.suffix.lower() in _SUFFIXES
+        if path.suffix.lower() in IMAGE_SUFFIXES
     ]
     if not pairs:
         raise DatasetError(f"No images in {folder}. Expected {folder}/<class>/*.jpg or *.tif.")

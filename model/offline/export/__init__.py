@@ -11,6 +11,9 @@ class ExportOptions:
 
     `model` is the .keras file, `out` the artefact folder to create, `name` and `version` identify the artefact.
     `images` is a folder; the ONNX graph is compared with the model on the images found in it and its subfolders.
+    `data` is the training data, on whose validation images calibration, abstention and prediction sets are fitted;
+    without it the artefact has none of them. `photographs` and `other_scenes` are as in
+    `FittingSources`, and `origin` names their sources and licences for the model card.
     """
 
     model: str
@@ -18,3 +21,7 @@ class ExportOptions:
     name: str
     version: str
     images: str | None = None
+    data: str | None = None
+    photographs: str | None = None
+    other_scenes: str | None = None
+    origin: str | None = None

@@ -5,18 +5,21 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 from zipfile import is_zipfile
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from model.confidence.model import DEFAULT_CONFIDENCE, ConfidenceModel
 from model.errors import ExportRefused
 from model.offline.export import ExportOptions
 from model.offline.export.check import Agreement, CheckImages, check_softmax, collect_images, compare, predict_with_onnx
+from model.offline.export.confidence import choose_sources, fit_artefact
 from model.offline.export.convert import check_input, load_classifier, to_onnx
 from model.offline.export.head import export_head
 from model.offline.export.record import TrainingRecord, make_short_card, read_record
@@ -61,6 +64,23 @@ def _write_artefact(folder: Path, options: ExportOptions, convert: Callable[[ker
     (folder / "model.onnx").write_bytes(graph)
     explaining = export_head(folder, model, graph, images.pixels)
     (folder / "MODEL_CARD.md").write_text(_read_or_make_card(source, options.name, record))
+    results = {**record.results, "agreement": asdict(agreement)}
+    manifest = _write_manifest(folder, options, record, results)
+    sources = choose_sources(options, record)
+    if sources is None:
+        return manifest
+    # The back end that serves the artefact computes what is fitted.
+    confidence, fitted_results = fit_artefact(folder, sources, options.origin)
+    return _write_manifest(folder, options, record, {**results, **fitted_results}, confidence)
+
+
+def _write_manifest(
+    folder: Path,
+    options: ExportOptions,
+    record: TrainingRecord,
+    results: Mapping[str, Any],
+    confidence: ConfidenceModel = DEFAULT_CONFIDENCE,
+) -> Manifest:
     return write_manifest(
         folder,
         name=options.name,
@@ -69,13 +89,14 @@ def _write_artefact(folder: Path, options: ExportOptions, convert: Callable[[ker
         outputs=_OUTPUTS,
         filenames=("model.onnx", "model.keras", *explaining, "MODEL_CARD.md"),
         data=record.data,
-        results={**record.results, "agreement": asdict(agreement)},
+        results=results,
         tools={
             "saved_by": {"keras": record.saved_by},
             "training": record.tools,
             "export": {name: importlib.metadata.version(name) for name in _TOOLS},
         },
         input_spec=record.input_spec,
+        confidence=confidence,
     )
 
 

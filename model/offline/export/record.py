@@ -20,7 +20,7 @@ _RESULT_NAMES = ("n", "accuracy", "macro_f1", "loss", "ece")
 class TrainingRecord:
     """The class names in output order, the input, and the recorded data set, results and tool versions, where known.
 
-    `saved_by` is the version of Keras that wrote the file, read from the file itself.
+    `saved_by` is the version of Keras that wrote the file, read from the file itself. `options` are those of the run.
     """
 
     classes: tuple[str, ...]
@@ -29,6 +29,7 @@ class TrainingRecord:
     data: Mapping[str, Any] = field(default_factory=dict)
     results: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     tools: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_record(model: Path, outputs: int, default_classes: tuple[str, ...] = UC_MERCED_CLASSES) -> TrainingRecord:
@@ -55,6 +56,7 @@ def read_record(model: Path, outputs: int, default_classes: tuple[str, ...] = UC
             if split in metrics
         },
         tools=metrics.get("tools", {}),
+        options=metrics.get("options", {}),
     )
 
 

@@ -1,0 +1,79 @@
+"""Random changes of light, colour, sensor and scale, far stronger than those of one flight."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+Pixels = NDArray[np.uint8]  # [height, width, 3]
+Change = Callable[[np.random.Generator, Pixels], Pixels]
+
+_LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+
+
+def change_randomly(pixels: Pixels, seed: int) -> Pixels:
+    """Change the scale, the light and the colour, and then add one fault of a sensor or a file; the size stays.
+
+    The same image and seed always give the same result.
+    """
+    generator = np.random.default_rng([seed, zlib.crc32(pixels.tobytes())])
+    changed = change_colour(generator, change_scale(generator, pixels))
+    faults: tuple[Change, ...] = (_keep, _add_noise, _blur, _compress)
+    return faults[generator.integers(len(faults))](generator, changed)
+
+
+def change_mostly(pixels: Pixels, seed: int) -> Pixels:
+    """Leave every fourth image as it is, and change the others randomly."""
+    is_kept = zlib.crc32(pixels.tobytes(), seed) % 4 == 0
+    return pixels if is_kept else change_randomly(pixels, seed)
+
+
+def change_colour(generator: np.random.Generator, pixels: Pixels) -> Pixels:
+    """Light gain 0.5 to 1.8, each channel up to 20 % more or less, gamma 0.7 to 1.4, saturation 0 to 1.7."""
+    values: NDArray[np.floating] = pixels.astype(np.float32)
+    grey = (values @ _LUMINANCE)[..., np.newaxis]
+    values = grey + (values - grey) * np.float32(generator.uniform(0, 1.7))
+    gains = np.exp2(generator.uniform(-1, 0.85)) * generator.uniform(0.8, 1.2, 3)
+    shares = np.clip(values * gains.astype(np.float32) / 255, 0, 1)
+    return _round(255 * shares ** np.float32(generator.uniform(0.7, 1.4)))
+
+
+def change_scale(generator: np.random.Generator, pixels: Pixels) -> Pixels:
+    """Show a part of the image, at least 0.5 of each side, or the whole shrunk to 0.45 with mirrored borders."""
+    height, width = pixels.shape[:2]
+    factor = float(np.exp(generator.uniform(np.log(0.45), np.log(2))))
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    scaled = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+    rows, columns = max(0, height - size[1]), max(0, width - size[0])
+    borders = ((rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0))
+    scaled = np.pad(scaled, borders, mode="symmetric")
+    top, left = (int(generator.integers(side + 1)) for side in np.subtract(scaled.shape[:2], (height, width)))
+    return scaled[top : top + height, left : left + width]
+
+
+def _keep(_: np.random.Generator, pixels: Pixels) -> Pixels:
+    return pixels
+
+
+def _add_noise(generator: np.random.Generator, pixels: Pixels) -> Pixels:
+    return _round(pixels + generator.normal(0, generator.uniform(2, 16), pixels.shape))
+
+
+def _blur(generator: np.random.Generator, pixels: Pixels) -> Pixels:
+    return np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(generator.uniform(0.4, 1.6))))
+
+
+def _compress(generator: np.random.Generator, pixels: Pixels) -> Pixels:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=int(generator.integers(15, 71)))
+    return np.asarray(Image.open(buffer))
+
+
+def _round(values: NDArray[np.floating]) -> Pixels:
+    rounded: Pixels = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return rounded

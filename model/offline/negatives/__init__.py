@@ -1,0 +1,1 @@
+"""Generated images that are not aerial scenes: documents, screenshots, noise and plain surfaces."""
