@@ -10,6 +10,8 @@ import numpy as np
 import typer
 
 from api.commands.models.evaluation_tables import print_evaluation, print_robustness
+from api.commands.models.gate import report_gate
+from api.commands.options.gate import PhotosOption, ScenesOption
 from api.commands.options.model import ModelOption, choose_backend_url, find_keras_python
 from api.commands.output import JsonFlag, print_json, progress_bar
 from api.errors import CommandFailed
@@ -44,6 +46,7 @@ DataOption = Annotated[
 RobustnessFlag = Annotated[
     bool, typer.Option("--robustness", help="Also evaluate in other light, with noise and at coarser resolutions.")
 ]
+GateFlag = Annotated[bool, typer.Option("--gate", help="Report instead which images the model refuses as not aerial.")]
 CoverageOption = Annotated[
     float | None,
     typer.Option(callback=_check_coverage, help="Also evaluate prediction sets of this coverage, such as 0.95."),
@@ -58,15 +61,20 @@ PlotOption = Annotated[
 ]
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913, PLR0917  (one argument for each option)
     data: DataOption,
     model: ModelOption = None,
     robustness: RobustnessFlag = False,
     coverage: CoverageOption = None,
+    gate: GateFlag = False,
+    photos: PhotosOption = None,
+    scenes: ScenesOption = None,
     plot: PlotOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Evaluate a model on labelled images."""
+    if (photos is not None or scenes is not None) and not gate:
+        raise typer.BadParameter("--photos and --scenes need --gate.")
     if plot is not None:
         find_interpreter(find_keras_python())  # fails before the work, not after it
     changes = {CLEAN: leave_unchanged, **(ALL_CHANGES if robustness else {})}
@@ -74,6 +82,9 @@ def evaluate(
     with closing(open_backend(choose_backend_url(model), threads)) as backend:
         info = backend.info
         _check_scores(info, coverage)
+        if gate:
+            report_gate(backend, data, photos, scenes, threads, as_json)
+            return
         files = list_images(find_evaluation_folder(data), info.classes)
         with progress_bar("Evaluating", len(files) * len(changes)) as advance:
             outputs = predict_changed_images(backend, files.paths, changes, advance, threads=threads)

@@ -8,10 +8,15 @@ from typing import Annotated
 
 import typer
 
+from api.commands.options.gate import PhotosOption, ScenesOption
 from api.commands.options.model import find_keras_python
 from model.offline.export import ExportOptions
 from model.offline.keras_process import run_in_keras
 from model.offline.train import TrainOptions
+
+DataOption = Annotated[
+    Path | None, typer.Option(help="The training data, to fit calibration, abstention and prediction sets.")
+]
 
 
 def train(
@@ -37,14 +42,36 @@ def train(
     typer.echo(f"The run is in {out}: read {out}/MODEL_CARD.md, then `atalaya export {out}/model.keras`.")
 
 
-def export(
+def export(  # noqa: PLR0913, PLR0917  (one argument for each option)
     model: Annotated[Path, typer.Argument(help="A .keras file.")],
     out: Annotated[Path, typer.Option(help="The artefact folder to create.")],
     name: Annotated[str, typer.Option()] = "efficientnetb0",
     version: Annotated[str, typer.Option(help="For example 1.0.")] = "1.0",
     images: Annotated[Path | None, typer.Option(help="Real images to compare the two models on.")] = None,
+    data: DataOption = None,
+    photos: PhotosOption = None,
+    scenes: ScenesOption = None,
+    origin: Annotated[
+        str | None, typer.Option(help="Sources and licences of the photos and scenes, for the model card.")
+    ] = None,
 ) -> None:
-    """Convert a .keras file to ONNX; fails unless both predict the same on at least 64 images."""
-    image_folder = None if images is None else str(images)
-    options = ExportOptions(model=str(model), out=str(out), name=name, version=version, images=image_folder)
+    """Convert a .keras file to ONNX; fails unless both predict the same on at least 64 images.
+
+    With --data, fit calibration, abstention and prediction sets on the validation images of training.
+    """
+    options = ExportOptions(
+        model=str(model),
+        out=str(out),
+        name=name,
+        version=version,
+        images=_to_text(images),
+        data=_to_text(data),
+        photographs=_to_text(photos),
+        other_scenes=_to_text(scenes),
+        origin=origin,
+    )
     run_in_keras("model.offline.export", asdict(options), find_keras_python())
+
+
+def _to_text(folder: Path | None) -> str | None:
+    return None if folder is None else str(folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -62,22 +62,23 @@ def _write_artefact(folder: Path, options: ExportOptions, convert: Callable[[ker
     images = collect_images(Path(options.images) if options.images is not None else None, record.input_spec)
     graph, agreement = _convert_and_compare(model, images, convert)
     (folder / "model.onnx").write_bytes(graph)
-    explaining = export_head(folder, model, graph, images.pixels)
     (folder / "MODEL_CARD.md").write_text(_read_or_make_card(source, options.name, record))
+    filenames = ("model.onnx", "model.keras", *export_head(folder, model, graph, images.pixels), "MODEL_CARD.md")
     results = {**record.results, "agreement": asdict(agreement)}
-    manifest = _write_manifest(folder, options, record, results)
+    manifest = _write_manifest(folder, options, record, filenames, results)
     sources = choose_sources(options, record)
     if sources is None:
         return manifest
     # The back end that serves the artefact computes what is fitted.
     confidence, fitted_results = fit_artefact(folder, sources, options.origin)
-    return _write_manifest(folder, options, record, {**results, **fitted_results}, confidence)
+    return _write_manifest(folder, options, record, filenames, {**results, **fitted_results}, confidence)
 
 
 def _write_manifest(
     folder: Path,
     options: ExportOptions,
     record: TrainingRecord,
+    filenames: Sequence[str],
     results: Mapping[str, Any],
     confidence: ConfidenceModel = DEFAULT_CONFIDENCE,
 ) -> Manifest:
@@ -87,7 +88,7 @@ def _write_manifest(
         version=options.version,
         classes=record.classes,
         outputs=_OUTPUTS,
-        filenames=("model.onnx", "model.keras", *explaining, "MODEL_CARD.md"),
+        filenames=filenames,
         data=record.data,
         results=results,
         tools={

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from model.confidence.abstention import AbstentionReason
 from model.confidence.model import ConfidenceModel
 
 
@@ -38,7 +39,10 @@ colour, noise, blur, JPEG, ground resolution). The expected calibration error, i
 
 def _describe_abstention(confidence: ConfidenceModel, record: Mapping[str, Any]) -> str:
     low = record["low_confidence"]
-    test = f", {record['test']['low_confidence']:.1%} of the test images" if "test" in record else ""
+    test = ""
+    if "test" in record and record["test"]["abstention"] is not None:
+        share = record["test"]["abstention"]["reasons"][AbstentionReason.LOW_CONFIDENCE]
+        test = f", {share:.1%} of the test images"
     return f"""## Abstention
 `low_confidence`: the largest calibrated probability is below {confidence.abstention.min_confidence:g}. This is the
 smallest value at which 95 % of the accepted changed validation images are correct, but no more than 5 % of the
@@ -87,10 +91,7 @@ def _format_miss(miss: Mapping[str, Any]) -> str:
 def _describe_sets(record: Mapping[str, Any]) -> str:
     table = ""
     if "test" in record:
-        rows = "\n".join(
-            f"| {coverage} | {measured['covered']:.4f} | {measured['mean_labels']:.2f} |"
-            for coverage, measured in record["test"]["sets"].items()
-        )
+        rows = "\n".join(_format_set(measured) for measured in record["test"]["sets"])
         table = f"""
 | coverage | test images whose set contains the class | labels in a set, on average |
 |---|---|---|
@@ -102,3 +103,7 @@ Split conformal prediction with the scores of {count} unchanged validation image
 of the class. The coverage holds for images that are exchangeable with these. Images in other light, of other sensors
 and of other ground resolutions are not: their sets may contain the class less often.
 {table}"""
+
+
+def _format_set(measured: Mapping[str, float]) -> str:
+    return f"| {measured['wanted']:g} | {measured['coverage']:.4f} | {measured['mean_size']:.2f} |"

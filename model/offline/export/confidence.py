@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from model.backends.base import Backend
 from model.backends.onnx import OnnxBackend
-from model.confidence.calibration import calibrate
 from model.confidence.model import ConfidenceModel
-from model.confidence.prediction_sets import ConformalScores
 from model.errors import ExportRefused
 from model.offline.dataset import find_test_folder, list_images
-from model.offline.evaluate import predict_images
+from model.offline.evaluate import evaluate, predict_images
 from model.offline.export import ExportOptions
 from model.offline.export.card import describe_confidence
 from model.offline.export.record import TrainingRecord
 from model.offline.fitting.confidence import fit_confidence
-from model.offline.fitting.scores import measure_sets
 from model.offline.fitting.sources import FittingSources, Predictor
 from model.offline.gate_report import list_gate_images, measure_gate
-from model.offline.reliability import expected_calibration_error
 
 _COVERAGES = (0.9, 0.95, 0.99)
 
@@ -77,31 +70,17 @@ def _measure_test(backend: Backend, sources: FittingSources, threads: int) -> di
         return {}
     files = list_images(folder, backend.info.classes)
     _announce(f"Predicting {len(files)} test images.")
-    raw, labels = predict_images(backend, files.paths, threads=threads).probabilities, np.asarray(files.labels)
-    confidence = backend.info.confidence
-    calibrated, is_correct = calibrate(raw, confidence.temperature), raw.argmax(axis=1) == labels
-    unsure = calibrated.max(axis=1) < confidence.abstention.min_confidence
+    outputs = predict_images(backend, files.paths, threads=threads)
+    evaluations = [evaluate(outputs, files, backend.info, coverage) for coverage in _COVERAGES]
+    first = evaluations[0]
     return {
         "test": {
-            "images": len(labels),
-            "calibration_error": {
-                name: round(expected_calibration_error(part.max(axis=1), is_correct), 4)
-                for name, part in (("raw", raw), ("calibrated", calibrated))
-            },
-            "low_confidence": round(float(unsure.mean()), 4),
-            "sets": {} if confidence.sets is None else _measure_sets(confidence.sets, calibrated, labels),
+            "images": len(files),
+            "calibration_error": {"raw": round(first.raw.ece, 4), "calibrated": round(first.served.ece, 4)},
+            "abstention": first.abstention and asdict(first.abstention),
+            "sets": [asdict(each.sets) for each in evaluations if each.sets is not None],
         }
     }
-
-
-def _measure_sets(
-    sets: ConformalScores, calibrated: NDArray[np.float32], labels: NDArray[np.integer]
-) -> dict[str, dict[str, float]]:
-    results = {}
-    for coverage in _COVERAGES:
-        covered, size = measure_sets(sets, calibrated, labels, coverage)
-        results[str(coverage)] = {"covered": round(covered, 4), "mean_labels": round(size, 3)}
-    return results
 
 
 def _measure_gate(backend: Backend, sources: FittingSources, threads: int) -> dict[str, Any]:

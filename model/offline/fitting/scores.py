@@ -1,4 +1,4 @@
-"""Conformal scores of held-out images, and what the prediction sets of those scores achieve."""
+"""Conformal scores of held-out images."""
 
 from __future__ import annotations
 
@@ -15,12 +15,3 @@ def compute_scores(calibrated: NDArray[np.float32], labels: NDArray[np.integer])
     with these: images of the same kind, neither changed nor from another sensor.
     """
     return ConformalScores(np.sort(1 - calibrated[np.arange(len(labels)), labels]))
-
-
-def measure_sets(
-    sets: ConformalScores, calibrated: NDArray[np.float32], labels: NDArray[np.integer], coverage: float
-) -> tuple[float, float]:
-    """Return the share of images whose set contains the true class, and the mean number of labels in a set."""
-    found = [sets.find_labels(row, coverage) for row in calibrated]
-    covered = [int(label) in labels_of_set for label, labels_of_set in zip(labels, found, strict=True)]
-    return float(np.mean(covered)), float(np.mean([len(labels_of_set) for labels_of_set in found]))

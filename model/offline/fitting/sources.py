@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from model.backends.base import Backend
 from model.imaging.input_spec import InputSpec
-from model.offline.changes import ALL_CHANGES, Pixels
+from model.offline.changes import ALL_CHANGES, CLEAN, Pixels, leave_unchanged
 from model.offline.dataset import LabelledFiles, find_training_folder, list_images, split_by_class
 from model.offline.evaluate import Outputs, predict_changed_images
 from model.offline.fitting.augmentations import change_mostly, change_randomly
@@ -22,7 +22,6 @@ from model.offline.negatives.catalogue import list_generated
 from model.offline.roles import Role, hash_first_word
 
 _GENERATED_PER_KIND = 20
-_CLEAN = "clean"
 
 Change = Callable[[Pixels], Pixels]
 Images = Sequence[Path] | Sequence[Pixels]
@@ -82,10 +81,9 @@ class Predictor:
 
 def predict_validation(predictor: Predictor, files: LabelledFiles) -> ValidationOutputs:
     """Predict each image unchanged, with the changes of `--robustness`, and with two random changes."""
-    outputs = predictor.predict(
-        "clean and changed validation images", files.paths, {_CLEAN: _keep, **ALL_CHANGES, **_change_randomly(1, 2)}
-    )
-    clean, labels = outputs.pop(_CLEAN), np.asarray(files.labels, np.int64)
+    changes = {CLEAN: leave_unchanged, **ALL_CHANGES, **_change_randomly(1, 2)}
+    outputs = predictor.predict("clean and changed validation images", files.paths, changes)
+    clean, labels = outputs.pop(CLEAN), np.asarray(files.labels, np.int64)
     changed = Outputs(
         np.concatenate([part.probabilities for part in outputs.values()]),
         np.concatenate([part.pooled for part in outputs.values()]),
@@ -105,14 +103,15 @@ def compute_gate_features(
     Raises DatasetError.
     """
     photos = list_photographs(photographs, Role.FIT)
-    changes = {_CLEAN: _keep, **_change_randomly(4)}
+    changes = {CLEAN: leave_unchanged, **_change_randomly(4)}
     groups = [hash_first_word(category) for category in photos.categories]
     size = predictor.input_spec.size
     generated = [image.make() for image in list_generated(Role.FIT, _GENERATED_PER_KIND, size)]
     others = np.empty((0, validation.clean.pooled.shape[1]), np.float32)
     if other_scenes is not None:
         paths = list_categories(other_scenes).paths
-        others = predictor.compute_pooled("scenes of other sensors", paths, {_CLEAN: _keep, **_change_randomly(5, 6)})
+        scene_changes = {CLEAN: leave_unchanged, **_change_randomly(5, 6)}
+        others = predictor.compute_pooled("scenes of other sensors", paths, scene_changes)
     return GateFeatures(
         scenes=predictor.compute_pooled("training images", training.paths, _change_mostly(3)),
         other_scenes=others,
@@ -130,7 +129,3 @@ def _change_randomly(*seeds: int) -> dict[str, Change]:
 
 def _change_mostly(seed: int) -> dict[str, Change]:
     return {"mostly": partial(change_mostly, seed=seed)}
-
-
-def _keep(pixels: Pixels) -> Pixels:
-    return pixels

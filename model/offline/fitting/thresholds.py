@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,5 +40,4 @@ def choose_min_confidence(clean: Scores, changed: Scores, changed_correct: NDArr
     if len(enough) and enough[0] == 0:
         return 0.0  # all of them are accepted
     limit = float(np.quantile(clean, _MOST_UNSURE, method="lower"))
-    wanted = float(ascending[enough[0]]) if len(enough) else limit
-    return math.floor(min(limit, wanted) * 10_000) / 10_000
+    return min(limit, float(ascending[enough[0]])) if len(enough) else limit
