@@ -78,6 +78,7 @@ def _classify_one(client: httpx.Client, path: Path) -> dict[str, Any]:
                 "probability": body["confidence"],
                 "abstained": body.get("abstained", False),  # gateways of release 0.1.0 never abstain
                 "reason": body.get("reason"),
+                "warnings": body.get("warnings", []),
                 "id": body["id"],
                 "model": model,
             }

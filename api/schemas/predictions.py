@@ -97,6 +97,13 @@ class ExplanationResponse(BaseModel):
         )
 
 
+class WarningResponse(BaseModel):
+    """A reason to doubt the prediction, which has no influence on it."""
+
+    code: str
+    detail: str
+
+
 class ModelResponse(BaseModel):
     name: str
     version: str
@@ -117,6 +124,7 @@ class PredictionResponse(BaseModel):
     explanation: ExplanationResponse | None = Field(description="null without `explain`")
     model: ModelResponse
     image: ImageResponse
+    warnings: list[WarningResponse]
     timing: dict[str, float] = Field(description="milliseconds by stage")
 
     @classmethod
@@ -137,5 +145,6 @@ class PredictionResponse(BaseModel):
             explanation=None if explanation is None else ExplanationResponse.of(explanation),
             model=ModelResponse(name=info.name, version=info.version, digest=info.digest),
             image=ImageResponse.of(prediction.image),
+            warnings=[WarningResponse(code=each.code, detail=each.detail) for each in prediction.warnings],
             timing={stage: round(seconds * 1000, 3) for stage, seconds in prediction.timing.items()},
         )

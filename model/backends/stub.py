@@ -16,9 +16,10 @@ from model.confidence.abstention import AbstentionRules
 from model.confidence.model import DEFAULT_CONFIDENCE, ConfidenceModel
 from model.errors import BackendURLError
 from model.explanation.head import Head
-from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
+from model.imaging.input_spec import InputSpec
 
 _GRID = 8
+_INPUT = InputSpec(ground_resolution_m=0.3)
 _WHITE = 255
 
 
@@ -36,7 +37,7 @@ class StubBackend:
         *,
         hangs_on_white: bool = False,
         classes: tuple[str, ...] = UC_MERCED_CLASSES,
-        input_spec: InputSpec = DEFAULT_INPUT,
+        input_spec: InputSpec = _INPUT,
         confidence: ConfidenceModel = DEFAULT_CONFIDENCE,
     ) -> None:
         weights = np.random.default_rng(0).normal(0.0, 0.5, (_GRID * _GRID * 3, len(classes)))

@@ -32,13 +32,15 @@ from model.imaging.containers.jpeg_work import reduce_jpeg
 from model.imaging.containers.png import reduce_png
 from model.imaging.containers.reduced import ReducedFile
 from model.imaging.containers.tiff import reduce_tiff
+from model.imaging.containers.tiff_metadata import read_metadata
 from model.imaging.containers.webp import reduce_webp
 from model.imaging.convert import convert_to_input
+from model.imaging.ground_resolution import read_ground_resolution
 from model.imaging.input_spec import InputSpec
 from model.imaging.jpeg_frames import check_undecoded_jpeg
 from model.imaging.memory import estimate_decoding_bytes, estimate_webp_bytes
 from model.imaging.orientation import find_upright_operation, get_stored_size
-from model.imaging.samples import get_bit_depth
+from model.imaging.samples import get_bit_depth, read_hints
 from model.imaging.tiff_layouts import check_unopened_tiff, prepare_layout
 
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
@@ -122,8 +124,10 @@ def decode_image(
         _reduce_scale(image, spec)
         bit_depth = get_bit_depth(image, file.data)
         operation = find_upright_operation(data, name)
-        converted, scaling = convert_to_input(image, file.data, operation, spec)
-    return DecodedImage(np.asarray(converted, dtype=np.uint8), name, width, height, bit_depth, scaling)
+        metadata = read_metadata(data) if name == "TIFF" else {}
+        converted, scaling = convert_to_input(image, file.data, operation, spec, read_hints(metadata))
+    pixels, resolution = np.asarray(converted, dtype=np.uint8), read_ground_resolution(metadata, height)
+    return DecodedImage(pixels, name, width, height, bit_depth, scaling, resolution)
 
 
 def measure_image(

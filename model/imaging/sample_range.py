@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-_LARGEST = 65_535
+LARGEST_SAMPLE = 65_535
 # At most one sample in a thousand may be brighter than white: hot pixels, glints and clouds do not darken an image.
 _OUTLIERS_PER_THOUSAND = 1
 
@@ -21,12 +21,12 @@ class SampleRange:
 
     def make_table(self) -> NDArray[np.uint8]:
         """Return the 8-bit sample for each 16-bit one, uint8 [65536]. The full range keeps high bytes."""
-        samples = np.arange(_LARGEST + 1, dtype=np.uint32)
+        samples = np.arange(LARGEST_SAMPLE + 1, dtype=np.uint32)
         scaled = samples >> 8 if self == FULL_RANGE else (samples * 255 + self.white // 2) // self.white
         return np.minimum(scaled, 255).astype(np.uint8)
 
 
-FULL_RANGE = SampleRange(_LARGEST, "16_to_8")
+FULL_RANGE = SampleRange(LARGEST_SAMPLE, "16_to_8")
 # The depths of sensors, and reflectance in units of 1/10,000, as Sentinel-2 products have it.
 _PARTIAL_RANGES = (
     SampleRange(255, "8_to_8"),
@@ -62,7 +62,8 @@ def find_range(high_bytes: NDArray[np.int64], hints: RangeHints = NO_HINTS) -> S
     if 1000 * counts[_FIRST_FULL_BYTE:255].sum() <= _OUTLIERS_PER_THOUSAND * counts.sum():
         counts[255] = 0
     used = int(np.argmax(1000 * np.cumsum(counts) >= (1000 - _OUTLIERS_PER_THOUSAND) * counts.sum()))
-    if hints.maximum is not None and hints.maximum < _LARGEST:  # the largest value is a default, which says nothing
+    # Writers that know nothing of the samples declare the largest number of 16 bits.
+    if hints.maximum is not None and hints.maximum < LARGEST_SAMPLE:
         used = max(used, hints.maximum >> 8)
     return next((partial for partial in _PARTIAL_RANGES if used <= partial.white >> 8), FULL_RANGE)
 

@@ -6,6 +6,9 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
+from model.imaging.containers.tiff_metadata import Metadata, MetadataTag
+from model.imaging.sample_range import LARGEST_SAMPLE, RangeHints
+
 _INDEXED = {"P", "PA"}
 # IHDR is the first chunk of a PNG: signature, length and name precede width and height.
 _PNG_DEPTH_OFFSET = 24
@@ -27,3 +30,17 @@ def get_raw_mode(image: Image.Image) -> str:
     """Return Pillow's name for the arrangement of the samples in the file of an opened image that is not loaded."""
     args = image.tile[0].args if isinstance(image, ImageFile) and image.tile else ()
     return str(args if isinstance(args, str) else args[0] if args else "")
+
+
+def read_hints(metadata: Metadata) -> RangeHints:
+    """Return what a TIFF declares of 16-bit samples. Values that 16 bits cannot hold say nothing."""
+    largest = [
+        max(metadata[tag])
+        for tag in (MetadataTag.LARGEST_SAMPLES, MetadataTag.MAX_SAMPLE_VALUE)
+        if tag in metadata and 0 < max(metadata[tag]) <= LARGEST_SAMPLE
+    ]
+    nodata = metadata.get(MetadataTag.NODATA, (-1.0,))[0]
+    return RangeHints(
+        maximum=int(largest[0]) if largest else None,
+        nodata=int(nodata) if 0 <= nodata <= LARGEST_SAMPLE else None,
+    )

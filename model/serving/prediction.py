@@ -16,6 +16,7 @@ from model.confidence.calibration import calibrate
 from model.errors import SetsUnavailable
 from model.explanation.explanation import Explanation, ExplanationRequest, check_request, explain
 from model.imaging.decode import DecodedImage, decode_image
+from model.imaging.ground_resolution import describe_mismatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,14 @@ class ImageFacts:
     bit_depth: int
     scaling: str
     ground_resolution_m: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageWarning:
+    """A reason to doubt the prediction that lies in the image and has no influence on it. `code` is stable."""
+
+    code: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,6 +60,12 @@ class Prediction:
     image: ImageFacts
     timing: Mapping[str, float]
     explanation: Explanation | None = None
+
+    @property
+    def warnings(self) -> list[ImageWarning]:
+        image = self.image
+        mismatch = describe_mismatch(image.ground_resolution_m, image.width, image.height, self.model.input_spec)
+        return [] if mismatch is None else [ImageWarning("ground_resolution", mismatch)]
 
     def top(self, k: int) -> list[tuple[str, float]]:
         """Return the `k` most likely labels with their calibrated probabilities, in descending order."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,7 +36,7 @@ def predict(
 
 
 def print_results(results: list[dict[str, Any]], as_json: bool, stopped: CommandFailed | None = None) -> None:
-    """Print a row for each image, and a line on standard error for each that failed.
+    """Print a row for each image, and a line on standard error for each that failed and for each warning.
 
     Raises `stopped`, the error that ended the command early, or CommandFailed if an image failed.
     """
@@ -43,6 +44,9 @@ def print_results(results: list[dict[str, Any]], as_json: bool, stopped: Command
         print_json(results)
     else:
         _print_predictions([result for result in results if "label" in result])
+    for result in [] if as_json else results:
+        for warning in result.get("warnings", []):
+            typer.echo(to_printable(f"{result['image']}: {warning['detail']}"), err=True)
     failed = [result for result in results if "error" in result]
     for result in [] if as_json else failed:
         typer.echo(to_printable(f"{result['image']}: {result['error']}"), err=True)
@@ -98,6 +102,10 @@ def _predict_one(backend: Backend, path: Path, picture: Path | None) -> dict[str
         "raw_probability": float(prediction.probabilities[prediction.index]),
         "abstained": prediction.reason is not None,
         "reason": prediction.reason,
+        "bit_depth": prediction.image.bit_depth,
+        "scaling": prediction.image.scaling,
+        "ground_resolution_m": prediction.image.ground_resolution_m,
+        "warnings": [asdict(warning) for warning in prediction.warnings],
     }
 
 

@@ -95,18 +95,44 @@ class _Layout:
             raise CorruptImage("The TIFF refers to data after its end. Check that the file is complete.") from error
 
 
-def read_directory(data: bytes) -> dict[int, Sequence[int]]:
-    """Read the first directory. The first entry of a tag counts. Raises CorruptImage, UnsupportedImage."""
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry of the directory, which names `number` values of a type. `end` is the offset after the entry."""
+
+    tag: int
+    kind: int
+    number: int
+    end: int
+    layout: _Layout
+
+    def locate(self, data: bytes, size: int) -> int:
+        """Return the offset of the values, of `size` bytes each: those that fit are in the entry itself.
+
+        Raises CorruptImage.
+        """
+        width = struct.calcsize(self.layout.offset)
+        start = self.end - width
+        return start if self.number * size <= width else self.layout.unpack(self.layout.offset, data, start)[0]
+
+
+def read_entries(data: bytes) -> Iterator[Entry]:
+    """Yield the entries of the first directory. Raises CorruptImage, UnsupportedImage."""
     layout = _read_layout(data)
     count = layout.unpack(layout.count, data, layout.first_directory)[0]
     if count > MAX_TAGS:
         raise UnsupportedImage(f"The TIFF has more than {MAX_TAGS} tags. Save it without metadata.")
-    values: dict[int, Sequence[int]] = {}
     start, size = layout.first_directory + struct.calcsize(layout.count), struct.calcsize("=" + layout.entry)
     for position in range(start, start + count * size, size):
         tag, kind, number = layout.unpack(layout.entry, data, position)[:3]
-        if tag in _TAGS and tag not in values and kind in _TYPES and number:
-            values[tag] = _read_values(data, layout, Tag(tag), kind, number, position + size)
+        yield Entry(tag, kind, number, position + size, layout)
+
+
+def read_directory(data: bytes) -> dict[int, Sequence[int]]:
+    """Read the first directory. The first entry of a tag counts. Raises CorruptImage, UnsupportedImage."""
+    values: dict[int, Sequence[int]] = {}
+    for entry in read_entries(data):
+        if entry.tag in _TAGS and entry.tag not in values and entry.kind in _TYPES and entry.number:
+            values[entry.tag] = _read_values(data, entry)
     return values
 
 
@@ -117,21 +143,18 @@ def _read_layout(data: bytes) -> _Layout:
     return replace(layout, first_directory=layout.unpack(layout.offset, data, layout.first_directory)[0])
 
 
-def _read_values(data: bytes, layout: _Layout, tag: Tag, kind: int, number: int, end: int) -> Sequence[int]:
-    """Read the values of an entry that ends at `end`, where values that fit are stored themselves."""
-    limit = _MAX_VALUES.get(tag, 1)
-    if number > limit > 1:
+def _read_values(data: bytes, entry: Entry) -> Sequence[int]:
+    limit = _MAX_VALUES.get(Tag(entry.tag), 1)
+    if entry.number > limit > 1:
         raise UnsupportedImage(
-            f"The TIFF has {number} numbers of kind {tag}; the limit is {limit}. Save it with larger strips or tiles."
+            f"The TIFF has {entry.number} numbers of kind {entry.tag}; the limit is {limit}. "
+            "Save it with larger strips or tiles."
         )
-    width, size = struct.calcsize(layout.offset), struct.calcsize("=" + _TYPES[kind])
-    start = end - width
-    if number * size > width:
-        start = layout.unpack(layout.offset, data, start)[0]
-    length = size * min(number, limit)
+    size = struct.calcsize("=" + _TYPES[entry.kind])
+    start, length = entry.locate(data, size), size * min(entry.number, limit)
     if start + length > len(data):
         raise CorruptImage("The TIFF refers to data after its end. Check that the file is complete.")
-    return _in_order(array(_TYPES[kind][0], data[start : start + length]), layout.order)
+    return _in_order(array(_TYPES[entry.kind][0], data[start : start + length]), entry.layout.order)
 
 
 def _in_order(numbers: array[int], order: str) -> array[int]:

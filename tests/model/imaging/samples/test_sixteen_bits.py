@@ -176,3 +176,19 @@ def test_the_depth_of_other_samples_is_named(make_png: Encode, depth: int, colou
     palette = (b"PLTE", bytes(range(48))) if colour == 3 else None
     decoded = decode(make_png((8, 8), depth, colour, bytes(8 * depth * (3 if colour == 2 else 1) // 8), chunk=palette))
     assert (decoded.bit_depth, decoded.scaling) == (depth, scaling)
+
+
+@pytest.mark.parametrize("kind", ["grey", "rgb"])
+def test_a_declared_maximum_is_the_range_of_a_dark_picture(kind: str) -> None:
+    """A dark picture with the SMaxSampleValue of its sensor has the pixels of its dark 8-bit twin."""
+    dark = (draw(BANDS[kind]) >> 3).astype(np.uint8)
+    deep = write_tiff(deepen(dark, 2_047), kind, extratags=[(341, 3, 1, 2_047, True)])
+    assert_same_picture(deep, write_tiff(dark, kind), "11_to_8")
+
+
+def test_declared_missing_data_is_no_sample() -> None:
+    """The value of GDAL_NODATA does not darken the picture."""
+    samples = deepen(draw(3), 2_047)
+    samples[:8] = 32_767
+    assert decode(write_tiff(samples)).scaling == "16_to_8"
+    assert decode(write_tiff(samples, extratags=[(42113, 2, 6, "32767", True)])).scaling == "11_to_8"
