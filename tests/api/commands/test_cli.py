@@ -9,16 +9,30 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from api.cli import run
 from auth.tokens.jws import generate_signing_key
 from tests.support.gateway import PASSWORD, create_database
+from tests.support.images.geotiffs import MODEL_TYPE, PROJECTED, describe_system, place
 
 Command = Callable[..., int]
 
-PREDICTED = {"image", "label", "probability", "raw_probability", "abstained", "reason"}
+PREDICTED = {
+    "image",
+    "label",
+    "probability",
+    "raw_probability",
+    "abstained",
+    "reason",
+    "bit_depth",
+    "scaling",
+    "ground_resolution_m",
+    "warnings",
+}
 
 
 @pytest.fixture
@@ -127,6 +141,23 @@ def test_predict(command: Command, capsys: pytest.CaptureFixture[str], tmp_path:
     assert result["raw_probability"] == result["probability"]  # the stub is not calibrated
     assert command("predict", str(image)) == 0
     assert result["label"] in capsys.readouterr().out
+
+
+def test_predict_warns_of_coarse_images(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A ground resolution that does not fit the model is a line on standard error, or a member of the JSON."""
+    image = tmp_path / "coarse.tif"
+    tags = [*place(10.0), *describe_system({MODEL_TYPE: PROJECTED})]
+    tifffile.imwrite(image, np.zeros((256, 256, 3), np.uint8), photometric="rgb", metadata=None, extratags=tags)
+    assert command("predict", str(image)) == 0
+    output = capsys.readouterr()
+    assert "coarse.tif: A pixel of the scaled image covers 10 m on the ground" in output.err
+    assert "on the ground" not in output.out
+    assert command("predict", str(image), "--json") == 0
+    output = capsys.readouterr()
+    (result,) = json.loads(output.out)
+    assert (result["bit_depth"], result["scaling"], result["ground_resolution_m"]) == (8, "none", 10)
+    assert [warning["code"] for warning in result["warnings"]] == ["ground_resolution"]
+    assert output.err == ""
 
 
 def test_predict_reports_failed_images(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from math import ceil
@@ -36,7 +37,7 @@ _LARGE_DICTIONARY = {
     "nice_len": 32,
 }
 
-Values = dict[int, tuple[int, Sequence[int]]]
+Values = dict[int, tuple[int, Sequence[float]]]
 
 
 def make_tiff(random: Random) -> bytes:
@@ -87,7 +88,8 @@ def _pack(random: Random, compression: int, block: tuple[int, int], size: int, s
     """Compressed zeros or repeated noise: as much as the block holds, or several times that."""
     if compression in (_JPEG, _OLD_JPEG):
         return _pack_jpeg(random, block, samples)
-    plain = random.choice((b"\0", b"\xff", random.randbytes(97)))
+    # The last makes 16-bit samples of 10 bits in either byte order.
+    plain = random.choice((b"\0", b"\xff", random.randbytes(97), b"\3\1"))
     length = min(round(size * random.choice((1, 1, 1, 0.5, 3))), _MOST_BYTES)
     raw = plain * (length // len(plain)) + plain[: length % len(plain)]
     packers: dict[int, Callable[[], bytes]] = {
@@ -152,6 +154,11 @@ def _make_rare_tags(random: Random, photometric: int, bits: int, samples: int) -
         (530, tiffs.SHORT, [2, 2]),
         (347, tiffs.UNDEFINED, b"\xff\xd8" + random.randbytes(60) + b"\xff\xd9"),
         (65_000, tiffs.RATIONAL, [1] * random.choice((2, 60_000))),
+        (281, tiffs.SHORT, [random.randrange(65_536)]),
+        (33550, tiffs.DOUBLE, [random.choice((math.nan, math.inf, 0.0, -1.0, 0.3, 1e300))] * 3),
+        (33922, tiffs.DOUBLE, [random.choice((math.nan, 0.0, 45.0, 1e300))] * random.choice((1, 6, 60_000))),
+        (34735, tiffs.SHORT, [1, 1, 0, 9, 1024, 0, 1, random.randrange(4), *random.choices(range(65_536), k=99)]),
+        (42113, tiffs.TEXT, list(random.choice((b"0\0", b"nan\0", b"9" * 400)))),
     ):
         if random.random() < 0.05:
             tags[tag] = (kind, list(values))

@@ -5,10 +5,21 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 
-SHORT, LONG, RATIONAL, UNDEFINED, LONG8 = 3, 4, 5, 7, 16
-_CODES = {1: "B", 2: "B", SHORT: "H", LONG: "I", RATIONAL: "II", UNDEFINED: "B", 13: "I", LONG8: "Q", 17: "q"}
+TEXT, SHORT, LONG, RATIONAL, UNDEFINED, DOUBLE, LONG8 = 2, 3, 4, 5, 7, 12, 16
+_CODES = {
+    1: "B",
+    TEXT: "B",
+    SHORT: "H",
+    LONG: "I",
+    RATIONAL: "II",
+    UNDEFINED: "B",
+    DOUBLE: "d",
+    13: "I",
+    LONG8: "Q",
+    17: "q",
+}
 
-Tags = Mapping[int, tuple[int, Sequence[int]]]
+Tags = Mapping[int, tuple[int, Sequence[float]]]
 """Type and values by tag."""
 
 
