@@ -17,7 +17,7 @@ from PIL import Image
 from api.cli import run
 from auth.tokens.jws import generate_signing_key
 from tests.support.gateway import PASSWORD, create_database
-from tests.support.images.geotiffs import MODEL_TYPE, PROJECTED, describe_system, place
+from tests.support.images.geotiffs import MODEL_TYPE, PROJECTED, describe_system, georeference
 
 Command = Callable[..., int]
 
@@ -146,7 +146,7 @@ def test_predict(command: Command, capsys: pytest.CaptureFixture[str], tmp_path:
 def test_predict_warns_of_coarse_images(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """A ground resolution that does not fit the model is a line on standard error, or a member of the JSON."""
     image = tmp_path / "coarse.tif"
-    tags = [*place(10.0), *describe_system({MODEL_TYPE: PROJECTED})]
+    tags = [*georeference(10.0), *describe_system({MODEL_TYPE: PROJECTED})]
     tifffile.imwrite(image, np.zeros((256, 256, 3), np.uint8), photometric="rgb", metadata=None, extratags=tags)
     assert command("predict", str(image)) == 0
     output = capsys.readouterr()

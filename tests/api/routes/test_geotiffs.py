@@ -10,7 +10,7 @@ import tifffile
 from starlette.testclient import TestClient
 
 from api.schemas.predictions import ImageResponse
-from tests.support.images.geotiffs import LINEAR_UNITS, MODEL_TYPE, PROJECTED, describe_system, place
+from tests.support.images.geotiffs import LINEAR_UNITS, MODEL_TYPE, PROJECTED, describe_system, georeference
 
 Bearer = dict[str, str]
 
@@ -20,7 +20,7 @@ def make_geotiff(side_m: float) -> bytes:
     buffer = io.BytesIO()
     samples = np.random.default_rng(3).integers(0, 4_096, (256, 256, 3), np.uint16)
     system = describe_system({MODEL_TYPE: PROJECTED, LINEAR_UNITS: 9001})
-    tifffile.imwrite(buffer, samples, photometric="rgb", metadata=None, extratags=[*place(side_m), *system])
+    tifffile.imwrite(buffer, samples, photometric="rgb", metadata=None, extratags=[*georeference(side_m), *system])
     return buffer.getvalue()
 
 

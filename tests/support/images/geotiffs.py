@@ -17,7 +17,7 @@ def make_tag(tag: int, kind: int, values: Sequence[float]) -> ExtraTag:
     return tag, kind, len(values), tuple(values), True
 
 
-def place(side: float, top: float = 4_900_000.0, left: float = 500_000.0) -> list[ExtraTag]:
+def georeference(side: float, top: float = 4_900_000.0, left: float = 500_000.0) -> list[ExtraTag]:
     """Pixels of `side` in the units of the reference system, the first row at the northing or latitude `top`."""
     return [
         make_tag(PIXEL_SCALE, DOUBLE, (side, side, 0.0)),
@@ -25,7 +25,7 @@ def place(side: float, top: float = 4_900_000.0, left: float = 500_000.0) -> lis
     ]
 
 
-def place_by_matrix(matrix: Sequence[float]) -> list[ExtraTag]:
+def georeference_by_matrix(matrix: Sequence[float]) -> list[ExtraTag]:
     return [make_tag(TRANSFORMATION, DOUBLE, matrix)]
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from model.errors import CorruptImage, UnsupportedPixelFormat
 from model.imaging.decode import decode_image
 from model.imaging.input_spec import InputSpec
-from tests.model.imaging.tiff_files import Layout, read_samples, write_tiff
+from tests.model.imaging.tiffs.tiff_files import Layout, read_samples, write_tiff
 
 Encode = Callable[..., bytes]
 SPEC = InputSpec(32, 24)

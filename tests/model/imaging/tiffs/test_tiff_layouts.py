@@ -12,7 +12,7 @@ import pytest
 from model.errors import ImageRejected, UnsupportedPixelFormat
 from model.imaging.decode import decode_image, measure_image
 from model.imaging.input_spec import InputSpec
-from tests.model.imaging.tiff_files import HEIGHT, KINDS, WIDTH, Layout, convert_to_rgb, read_samples, write_tiff
+from tests.model.imaging.tiffs.tiff_files import HEIGHT, KINDS, WIDTH, Layout, convert_to_rgb, read_samples, write_tiff
 
 Encode = Callable[..., bytes]
 # The size of the files, so that scaling changes no pixel.

@@ -30,9 +30,9 @@ from tests.support.images.geotiffs import (
     TIEPOINTS,
     ExtraTag,
     describe_system,
+    georeference,
+    georeference_by_matrix,
     make_tag,
-    place,
-    place_by_matrix,
 )
 
 METRES = {MODEL_TYPE: PROJECTED, LINEAR_UNITS: 9001}
@@ -54,22 +54,22 @@ def read_resolution(
 @pytest.mark.parametrize(
     ("tags", "metres"),
     [
-        ([*place(0.3), *describe_system(METRES)], 0.3),
-        ([*place(10), *describe_system({MODEL_TYPE: PROJECTED, PROJECTED_SYSTEM: 32633})], 10),
-        ([*place(1), *describe_system({**METRES, LINEAR_UNITS: 9002})], 0.3048),
-        ([*place(2), *describe_system({**METRES, LINEAR_UNITS: 9003})], 0.6096),
-        ([*place(2), *describe_system({**METRES, LINEAR_UNITS: 32767, LINEAR_UNIT_SIZE: 0.25})], 0.5),
-        ([*place_by_matrix(TURNED), *describe_system(METRES)], 0.5),
-        ([*place(1e-5, top=0.0), *describe_system(DEGREES)], 1.113),
-        ([*place(1e-5, top=60.0), *describe_system(DEGREES)], 0.7871),
-        ([*place(1e-5, top=-60.0), *describe_system({MODEL_TYPE: GEOGRAPHIC})], 0.7871),
+        ([*georeference(0.3), *describe_system(METRES)], 0.3),
+        ([*georeference(10), *describe_system({MODEL_TYPE: PROJECTED, PROJECTED_SYSTEM: 32633})], 10),
+        ([*georeference(1), *describe_system({**METRES, LINEAR_UNITS: 9002})], 0.3048),
+        ([*georeference(2), *describe_system({**METRES, LINEAR_UNITS: 9003})], 0.6096),
+        ([*georeference(2), *describe_system({**METRES, LINEAR_UNITS: 32767, LINEAR_UNIT_SIZE: 0.25})], 0.5),
+        ([*georeference_by_matrix(TURNED), *describe_system(METRES)], 0.5),
+        ([*georeference(1e-5, top=0.0), *describe_system(DEGREES)], 1.113),
+        ([*georeference(1e-5, top=60.0), *describe_system(DEGREES)], 0.7871),
+        ([*georeference(1e-5, top=-60.0), *describe_system({MODEL_TYPE: GEOGRAPHIC})], 0.7871),
         # At 60 degrees north, which is 8,399,738 in this projection, lengths are doubled.
-        ([*place(0.6, top=8_399_738), *describe_system({**METRES, PROJECTED_SYSTEM: 3857})], 0.3),
-        (place(0.3), None),
+        ([*georeference(0.6, top=8_399_738), *describe_system({**METRES, PROJECTED_SYSTEM: 3857})], 0.3),
+        (georeference(0.3), None),
         (describe_system(METRES), None),
-        ([*place(0.3), *describe_system({MODEL_TYPE: 3})], None),
-        ([*place(0.3), *describe_system({**METRES, LINEAR_UNITS: 9999})], None),
-        ([*place(0.3), *describe_system({**DEGREES, ANGULAR_UNITS: 9101})], None),
+        ([*georeference(0.3), *describe_system({MODEL_TYPE: 3})], None),
+        ([*georeference(0.3), *describe_system({**METRES, LINEAR_UNITS: 9999})], None),
+        ([*georeference(0.3), *describe_system({**DEGREES, ANGULAR_UNITS: 9101})], None),
         ([], None),
     ],
 )
@@ -82,7 +82,7 @@ def test_the_side_of_a_pixel_is_read_in_metres(tags: list[ExtraTag], metres: flo
 @pytest.mark.parametrize("order", "<>")
 def test_every_kind_of_directory_is_read(bigtiff: bool, order: Literal["<", ">"]) -> None:
     """Byte order and BigTIFF make no difference."""
-    tags = [*place(0.3), *describe_system({**METRES, LINEAR_UNITS: 32767, LINEAR_UNIT_SIZE: 1.0})]
+    tags = [*georeference(0.3), *describe_system({**METRES, LINEAR_UNITS: 32767, LINEAR_UNIT_SIZE: 1.0})]
     assert read_resolution(tags, bigtiff=bigtiff, byteorder=order) == 0.3
 
 
@@ -90,21 +90,21 @@ def test_every_kind_of_directory_is_read(bigtiff: bool, order: Literal["<", ">"]
 @pytest.mark.parametrize("system", [METRES, DEGREES, {**METRES, PROJECTED_SYSTEM: 3857}], ids=["m", "degrees", "web"])
 def test_impossible_sides_are_ignored(side: float, system: dict[int, int]) -> None:
     """A side that is no number, zero, tiny or huge is no resolution, and no error."""
-    assert read_resolution([*place(side, top=45.0), *describe_system(system)]) is None
-    assert read_resolution([*place_by_matrix([side] * 16), *describe_system(system)]) is None
+    assert read_resolution([*georeference(side, top=45.0), *describe_system(system)]) is None
+    assert read_resolution([*georeference_by_matrix([side] * 16), *describe_system(system)]) is None
 
 
 @pytest.mark.parametrize(
     "tags",
     [
-        [*place(1e-5, top=90.1), *describe_system(DEGREES)],
-        [*place(0.3, top=1e300), *describe_system({**METRES, PROJECTED_SYSTEM: 3857})],
-        [*place(0.3), *describe_system({**METRES, LINEAR_UNITS: 32767, LINEAR_UNIT_SIZE: -1.0})],
-        [*place(0.3), *describe_system({**METRES, LINEAR_UNITS: 32767, LINEAR_UNIT_SIZE: math.nan})],
-        [make_tag(PIXEL_SCALE, DOUBLE, (0.3,)), *place(0.3)[1:], *describe_system(METRES)],
-        [place(0.3)[0], make_tag(TIEPOINTS, DOUBLE, (0.0,)), *describe_system(METRES)],
-        [*place(0.3), make_tag(GEO_KEYS, SHORT, (1, 1, 0, 65_535, MODEL_TYPE))],
-        [*place(0.3), make_tag(GEO_KEYS, SHORT, (1, 1, 0, 1, MODEL_TYPE, geotiffs.GEO_DOUBLES, 1, 65_535))],
+        [*georeference(1e-5, top=90.1), *describe_system(DEGREES)],
+        [*georeference(0.3, top=1e300), *describe_system({**METRES, PROJECTED_SYSTEM: 3857})],
+        [*georeference(0.3), *describe_system({**METRES, LINEAR_UNITS: 32767, LINEAR_UNIT_SIZE: -1.0})],
+        [*georeference(0.3), *describe_system({**METRES, LINEAR_UNITS: 32767, LINEAR_UNIT_SIZE: math.nan})],
+        [make_tag(PIXEL_SCALE, DOUBLE, (0.3,)), *georeference(0.3)[1:], *describe_system(METRES)],
+        [georeference(0.3)[0], make_tag(TIEPOINTS, DOUBLE, (0.0,)), *describe_system(METRES)],
+        [*georeference(0.3), make_tag(GEO_KEYS, SHORT, (1, 1, 0, 65_535, MODEL_TYPE))],
+        [*georeference(0.3), make_tag(GEO_KEYS, SHORT, (1, 1, 0, 1, MODEL_TYPE, geotiffs.GEO_DOUBLES, 1, 65_535))],
     ],
     ids=["latitude", "northing", "negative", "nan", "scale", "tiepoint", "truncated", "outside"],
 )
