@@ -82,7 +82,7 @@ STATUS_BY_ERROR: Mapping[type[Exception], HTTPStatus] = {
     model.NotAnAerialImage: HTTPStatus.UNPROCESSABLE_ENTITY,
     model.LowConfidence: HTTPStatus.UNPROCESSABLE_ENTITY,
     model.SetsUnavailable: HTTPStatus.CONFLICT,
-    model.ExplanationUnavailable: HTTPStatus.UNPROCESSABLE_ENTITY,
+    model.ExplanationUnavailable: HTTPStatus.CONFLICT,
     model.UnknownLabel: HTTPStatus.UNPROCESSABLE_ENTITY,
     model.Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
     model.MemoryFull: HTTPStatus.SERVICE_UNAVAILABLE,

@@ -45,7 +45,7 @@ async def test_model_without_head_refuses_before_the_body_is_read(open_transport
         with pytest.raises(ExplanationUnavailable):
             await transport.pipeline.dry_run(transport.request(IMAGE, explanation=ExplanationRequest()))
         assert transport.bodies_read == 0
-    assert {(status, code) for status, code, _ in transport.outcomes} == {(422, "explanation_unavailable")}
+    assert {(status, code) for status, code, _ in transport.outcomes} == {(409, "explanation_unavailable")}
     assert transport.used_requests == 0
 
 
