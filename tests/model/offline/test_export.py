@@ -90,10 +90,10 @@ def test_graph_has_the_image_as_its_only_input(session: Any) -> None:
     ]
 
 
-def test_graph_outputs_are_probabilities_and_features(session: Any) -> None:
-    """The outputs have their names, and the features have the shape [n, height, width, channels]."""
+def test_graph_outputs_are_probabilities_and_features_and_their_means(session: Any) -> None:
+    """The outputs have their names; features have the shape [n, height, width, channels], and pooled their channels."""
     shapes = {value.name: value.shape for value in session.get_outputs()}
-    assert shapes == {"probabilities": ["n", 21], "features": ["n", 8, 8, 128]}
+    assert shapes == {"probabilities": ["n", 21], "features": ["n", 8, 8, 128], "pooled": ["n", 128]}
 
 
 def test_manifest_records_the_origin_of_the_artefact(artefact: Path) -> None:
