@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model.explanation.head import HEAD_FILE
 from model.imaging.input_spec import InputSpec
+from model.registry.artefact import read_manifest
 from tests.model.backends.tiny_onnx import write_tiny_artefact
 from tests.support.gateway import Gateway, make_gateway
-from tests.support.paths import FOREST
+from tests.support.paths import ARTEFACT, FOREST
 
 URL = "/v1/predictions"
 LEFT_HALF = [[1.0] * 6 + [0.0] * 6] * 8
@@ -146,6 +148,24 @@ def test_errors_of_pictures_are_problems(client: httpx.Client) -> None:
     """A client that accepts PNG only gets errors as problem documents."""
     response = post(client, b"text", accept="image/png")
     assert (response.status_code, response.headers["Content-Type"]) == (415, "application/problem+json")
+
+
+def test_shipped_artefact_explains_if_it_has_a_head(gateway: Gateway) -> None:
+    """A gateway with the shipped model explains, with a map and a picture, exactly if the manifest lists a head."""
+    client, forest = gateway.client(), FOREST.read_bytes()
+    response, picture = post(client, forest, "?explain=true"), post(client, forest, accept="image/png")
+    if HEAD_FILE not in read_manifest(ARTEFACT).files:
+        assert [each.json()["code"] for each in (response, picture)] == ["explanation_unavailable"] * 2
+        assert [each.status_code for each in (response, picture)] == [409, 409]
+        return
+    explanation = response.json()["explanation"]
+    heat = np.array(explanation["map"])
+    assert heat.shape == (explanation["height"], explanation["width"]) == (8, 8)
+    assert (heat.min(), heat.max()) == (0, 1)
+    assert explanation["label"] == response.json()["label"] == picture.headers["X-Explained-Label"]
+    assert len(response.content) < 3000
+    with Image.open(io.BytesIO(picture.content)) as overlay:
+        assert (overlay.format, overlay.size) == ("PNG", (256, 256))
 
 
 def test_command_writes_the_overlay(explaining: Gateway, image: bytes, tmp_path: Path) -> None:
