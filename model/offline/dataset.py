@@ -55,16 +55,16 @@ def find_test_folder(data: Path) -> Path | None:
     return data / "test" if (data / "test").is_dir() else None
 
 
-def list_images(folder: Path, classes: Sequence[str] | None = None) -> LabelledFiles:
+def list_images(folder: Path, classes: Sequence[str] | None = None, *, skip_unknown: bool = False) -> LabelledFiles:
     """List the images in `folder`/<class>/, sorted by class and then by name.
 
     When `classes` is given, labels are indices into it. Raises DatasetError when a folder matches none of these
-    classes, or when there are no images.
+    classes, unless `skip_unknown`, or when there are no images.
     """
     class_folders = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()}
     names = tuple(classes) if classes is not None else tuple(class_folders)
     unknown = sorted(set(class_folders) - set(names))
-    if unknown:
+    if unknown and not skip_unknown:
         raise DatasetError(f"{folder} contains classes that the model does not have: {', '.join(unknown)}.")
     pairs = [
         (path, index)

@@ -8,26 +8,57 @@ from model.imaging.input_spec import InputSpec
 
 
 @dataclass(frozen=True, slots=True)
-class TrainOptions:
-    """Defines a run: the same options and data give the same split and the same learning-rate schedule.
+class Stage:
+    """So many epochs on square images of `size` pixels."""
 
-    `data` and `out` are folders. `init` is "imagenet", a `.weights.h5` file of the backbone, or the `.keras` file of an
-    earlier run; with the seed of that run, training continues on the same split. The model takes square images of
-    `input_size` pixels, scaled with `resize_filter`.
+    size: int
+    epochs: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOptions:
+    """Defines a run: the same options and data give the same split, batches and learning rates.
+
+    `data`, `extra` and `out` are folders. `init` is "imagenet", a `.weights.h5` file of the backbone, or the `.keras`
+    file of an earlier run; with the seed of that run, training continues on the same split. `extra` has more training
+    images of some classes, from another camera: the run never trains on them without changing their light and scale.
+    The model takes square images of `input_size` pixels, scaled with `resize_filter`. `without` names parts of the
+    recipe to leave out, for an ablation (see `model.offline.train.augment.Recipe`).
     """
 
     data: str
     init: str
     out: str
-    epochs: int = 12
+    extra: str | None = None
+    stages: tuple[Stage, ...] = (Stage(192, 20), Stage(256, 8))
     batch_size: int = 32
     seed: int = 20260101
-    peak_learning_rate: float = 1e-3
-    patience: int = 5
+    peak_learning_rate: float = 5e-4
     validation_fraction: float = 0.1
     input_size: int = 256
     resize_filter: str = "bicubic"
+    without: tuple[str, ...] = ()
 
     @property
     def input_spec(self) -> InputSpec:
         return InputSpec(self.input_size, self.input_size, self.resize_filter)
+
+    @property
+    def epochs(self) -> int:
+        return sum(stage.epochs for stage in self.stages)
+
+    def find_stage(self, epoch: int) -> Stage:
+        """Return the stage of an epoch, counted from 0."""
+        for stage in self.stages:
+            if epoch < stage.epochs:
+                return stage
+            epoch -= stage.epochs
+        raise ValueError(f"the run has only {self.epochs} epochs")
+
+
+def parse_options(document: dict[str, object]) -> TrainOptions:
+    """Read a TrainOptions from JSON members."""
+    members = dict(document)
+    members["stages"] = tuple(Stage(**stage) for stage in members["stages"])  # type: ignore[attr-defined]
+    members["without"] = tuple(members["without"])  # type: ignore[arg-type]
+    return TrainOptions(**members)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Fit the network: optimiser, learning-rate schedule, loss and callbacks."""
+"""Fit the network: optimiser, learning-rate schedule, loss, and the stages of a run."""
 
 from __future__ import annotations
 
@@ -7,30 +7,42 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from model.offline.dataset import LabelledImages
 from model.offline.train import TrainOptions
-from model.offline.train.network import build_network
-from model.offline.train.pipeline import make_training_batches, make_validation_batches
+from model.offline.train.averaging import averaged_weights
+from model.offline.train.batches import TrainingBatches
+from model.offline.train.network import build_network, make_trainable_copy
 from model.offline.train.run_log import RunLog
+from model.offline.train.validation import Validation
+
+LABEL_SMOOTHING = 0.05
+WEIGHT_DECAY = 0.02
+_AVERAGE_MOMENTUM = 0.99  # of each step: the averages reach back over about two epochs of 50 steps
+_STATISTICS_BATCHES = 12
 
 
 def fit(
-    options: TrainOptions, training: LabelledImages, validation: LabelledImages, classes: int
+    options: TrainOptions, batches: TrainingBatches, validation: Validation, classes: int
 ) -> tuple[keras.Model, RunLog]:
-    """Train in the folder `options.out`, resuming there; the model returned has the weights of the last epoch."""
-    out = Path(options.out)
-    model = build_network(classes, options.init, options.input_spec)
-    _compile(model, options, steps_per_epoch=-(-len(training.labels) // options.batch_size))
-    log = RunLog(out, options.patience)
-    model.fit(
-        make_training_batches(training, classes, options.batch_size, options.seed),
-        validation_data=make_validation_batches(validation, classes, options.batch_size),
-        epochs=options.epochs,
-        # The log must be written before the checkpoint: an epoch that is not in the log must not count as complete.
-        callbacks=[log, keras.callbacks.BackupAndRestore(out / "checkpoint", double_checkpoint=True)],
-        shuffle=False,  # the pipeline shuffles
-    )
-    return model, log
+    """Train in the folder `options.out`, resuming there. Return the network with the weights of the best epoch."""
+    log = RunLog(Path(options.out))
+    served = build_network(classes, options.init, options.input_spec)
+    model = make_trainable_copy(served)
+    _compile(model, options, batches.steps)
+    log.restore(model)
+    for epoch in range(len(log.history), options.epochs):
+        stage = options.find_stage(epoch)
+        print(f"Epoch {epoch + 1} of {options.epochs}, {stage.size} pixels", flush=True)
+        results = model.fit(batches.of_epoch(epoch, stage.size), verbose="auto")
+        calm = batches.of_epoch(epoch, stage.size, mixed=False).take(_STATISTICS_BATCHES)
+        with averaged_weights(model, calm):
+            metrics = validation.measure(model)
+            print("  " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()), flush=True)
+            training = {name: float(values[-1]) for name, values in results.history.items()}
+            log.append({**training, **metrics, "size": stage.size}, model)
+        log.save_state(model)
+    model.load_weights(log.best_weights_path)
+    served.set_weights(model.get_weights())
+    return served, log
 
 
 def describe_device() -> str:
@@ -44,16 +56,22 @@ def _compile(model: keras.Model, options: TrainOptions, steps_per_epoch: int) ->
         decay_steps=max(1, (options.epochs - 1) * steps_per_epoch),
         warmup_target=options.peak_learning_rate,
         warmup_steps=steps_per_epoch,
+        alpha=0.01,
     )
+    optimizer = keras.optimizers.AdamW(
+        schedule, weight_decay=WEIGHT_DECAY, use_ema=True, ema_momentum=_AVERAGE_MOMENTUM
+    )
+    # Decay would pull scales and shifts of normalisations, and biases, towards 0.
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     model.compile(
-        optimizer=keras.optimizers.AdamW(schedule, weight_decay=1e-4),
-        loss=keras.losses.CategoricalCrossentropy(label_smoothing=0.1),
+        optimizer=optimizer,
+        loss=keras.losses.CategoricalCrossentropy(label_smoothing=LABEL_SMOOTHING),
         metrics=["accuracy"],
         # On a CPU, XLA's convolutions take eight times as long as TensorFlow's own.
         jit_compile="auto" if _count_gpus() else False,
     )
     # Create the optimiser's variables now: creating them in the first step would trace and compile that step twice.
-    model.optimizer.build(model.trainable_variables)
+    optimizer.build(model.trainable_variables)
 
 
 def _count_gpus() -> int:

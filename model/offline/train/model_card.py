@@ -37,8 +37,8 @@ classes. Input: {size} RGB, values 0..255. All layers were fine-tuned.
 - Starting weights: `{init["name"]}`{digest}.
 - {init["source"]}
 - Training: {summary["epochs_run"]} epochs (best: {summary["best_epoch"]}), batch size {options["batch_size"]},
-  AdamW with warm-up and cosine decay to 0 from {options["peak_learning_rate"]}, label smoothing 0.1,
-  seed {options["seed"]}; random flips, quarter turns, crops, and changes of light and saturation.
+  AdamW with warm-up and cosine decay to 0 from {options["peak_learning_rate"]}, label smoothing 0.05,
+  seed {options["seed"]}.
 - Tools: {tools}.
 """
 

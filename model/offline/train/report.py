@@ -29,9 +29,10 @@ def write_report(out: Path, summary: dict[str, Any], history: list[dict[str, flo
 def _plot_curves(path: Path, history: list[dict[str, float]], best_epoch: int) -> None:
     epochs = range(1, len(history) + 1)
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    for axis, key, title in ((left, "loss", "Loss (label smoothing 0.1)"), (right, "accuracy", "Accuracy")):
-        axis.plot(epochs, [row[key] for row in history], marker="o", label="training (augmented)")
+    for axis, key, title in ((left, "loss", "Loss"), (right, "accuracy", "Accuracy")):
+        axis.plot(epochs, [row[key] for row in history], marker="o", label="training (augmented, smoothed labels)")
         axis.plot(epochs, [row[f"val_{key}"] for row in history], marker="o", label="validation")
+        axis.plot(epochs, [row[f"val_changed_{key}"] for row in history], marker="o", label="changed validation")
         axis.axvline(best_epoch, color="grey", linestyle=":", label="chosen epoch")
         axis.set(title=title, xlabel="epoch")
         axis.grid(alpha=0.3)

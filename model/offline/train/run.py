@@ -21,17 +21,20 @@ from model.offline.dataset import (
     split_by_class,
 )
 from model.offline.metrics import EvaluationResults, compute_results
-from model.offline.train import TrainOptions
+from model.offline.train import TrainOptions, parse_options
+from model.offline.train.augment import Recipe
+from model.offline.train.batches import TrainingBatches
 from model.offline.train.fit import describe_device, fit
 from model.offline.train.provenance import describe_init
 from model.offline.train.report import write_report
 from model.offline.train.run_log import RunLog
+from model.offline.train.validation import Validation
 
 _TOOLS = ("keras", "tensorflow", "numpy", "pillow")
 
 
 def train(options: TrainOptions) -> dict[str, Any]:
-    """Fine-tune, write model.keras, metrics.json, MODEL_CARD.md and two plots to `options.out`, return the metrics.
+    """Fine-tune, write model.keras, metrics.json, MODEL_CARD.md and plots to `options.out`, and return the metrics.
 
     An interrupted run continues after its last complete epoch. The test images are read once, after the epoch was
     chosen; not every data set has them. Raises DatasetError.
@@ -42,17 +45,31 @@ def train(options: TrainOptions) -> dict[str, Any]:
     print(f"Training on {describe_device()}.", flush=True)
     files = list_images(find_training_folder(Path(options.data)))
     training_files, validation_files = split_by_class(files, options.validation_fraction, options.seed)
+    extra_files = _list_extra_images(options, files.classes)
     training = _read("training", training_files, options)
+    extra = None if extra_files is None else _read("extra training", extra_files, options)
     validation = _read("validation", validation_files, options)
-    model, log = fit(options, training, validation, len(files.classes))
-    model.load_weights(log.best_weights_path)
+    batches = TrainingBatches(
+        training,
+        extra,
+        classes=len(files.classes),
+        batch_size=options.batch_size,
+        seed=options.seed,
+        recipe=Recipe.without(options.without),
+    )
+    model, log = fit(options, batches, Validation.of(validation), len(files.classes))
     results = {"validation": _evaluate(model, validation, files.classes)}
     test_files = _list_test_images(options, files.classes)
     if test_files is not None:
         results["test"] = _evaluate(model, _read("test", test_files, options), files.classes)
-    # A new model of the same layers has no optimiser state, which would triple the size of the file.
-    keras.Model(model.input, model.output, name=model.name).save(out / "model.keras")
-    counts = {"training": len(training_files), "validation": len(validation_files), "test": len(test_files or ())}
+    model.save(out / "model.keras")
+    log.remove_state()
+    counts = {
+        "training": len(training_files),
+        "extra": len(extra_files or ()),
+        "validation": len(validation_files),
+        "test": len(test_files or ()),
+    }
     summary = _summarise(options, results, log, counts)
     write_report(out, summary, log.history, files.classes)
     return summary
@@ -64,15 +81,18 @@ def _start_or_resume(out: Path, options: TrainOptions) -> None:
     if (out / "model.keras").exists():
         raise DatasetError(f"{out} contains a finished run. Choose another --out.")
     path = out / "options.json"
-    # The file of an earlier version lacks options that were added since: they had their defaults.
-    defaults = asdict(TrainOptions(data="", init="", out=""))
-    if path.exists() and {**defaults, **json.loads(path.read_text())} != asdict(options):
+    if path.exists() and parse_options(json.loads(path.read_text())) != options:
         raise DatasetError(f"{out} contains a run with other options. Use the same options, or choose another --out.")
     path.write_text(json.dumps(asdict(options), indent=1) + "\n")
 
 
 def _evaluate(model: keras.Model, images: LabelledImages, classes: tuple[str, ...]) -> EvaluationResults:
     return compute_results(model.predict(images.pixels, batch_size=32, verbose=0), images.labels, classes)
+
+
+def _list_extra_images(options: TrainOptions, classes: tuple[str, ...]) -> LabelledFiles | None:
+    """List the images of `options.extra`, in folders with the names of classes; other folders are left out."""
+    return None if options.extra is None else list_images(Path(options.extra), classes, skip_unknown=True)
 
 
 def _list_test_images(options: TrainOptions, classes: tuple[str, ...]) -> LabelledFiles | None:
@@ -92,7 +112,9 @@ def _summarise(
         "data": {"name": "UC Merced Land Use", "images": counts},
         "init": describe_init(options.init),
         "input": asdict(options.input_spec),
-        "options": {name: value for name, value in asdict(options).items() if name not in {"data", "init", "out"}},
+        "options": {
+            name: value for name, value in asdict(options).items() if name not in {"data", "init", "out", "extra"}
+        },
         "epochs_run": len(log.history),
         "best_epoch": log.best_epoch + 1,
         "tools": {name: importlib.metadata.version(name) for name in _TOOLS},

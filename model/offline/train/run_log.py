@@ -1,4 +1,4 @@
-"""What a run keeps on disk between epochs, and when it stops."""
+"""What a run keeps on disk between epochs."""
 
 from __future__ import annotations
 
@@ -7,39 +7,58 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 
-class RunLog(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
-    """Append each epoch to `history.json` and save the weights of the epoch with the lowest validation loss.
+class RunLog:
+    """The history of a run, the state after its last complete epoch, and the averaged weights of its best epoch.
 
-    Stops the run when that loss has not improved for `patience` epochs. All state is read back from the file, so an
-    interrupted run continues as if it had not been interrupted.
+    All of it is read back from the folder, so an interrupted run continues as if it had not been interrupted.
     """
 
-    def __init__(self, folder: Path, patience: int) -> None:
-        super().__init__()
+    def __init__(self, folder: Path) -> None:
         self._history_path = folder / "history.json"
+        self._state_path = folder / "state.npz"
         self.best_weights_path = folder / "best.weights.h5"
-        self._patience = patience
         self.history: list[dict[str, float]] = []
         if self._history_path.exists():
             self.history = json.loads(self._history_path.read_text())
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        # After an interruption between the log and the checkpoint, Keras repeats an epoch that is already in the log.
-        del self.history[epoch:]
+    @property
+    def best_epoch(self) -> int:
+        """Index, from 0, of the epoch with the lowest `val_score`."""
+        return min(range(len(self.history)), key=lambda epoch: self.history[epoch]["val_score"])
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.history.append({name: float(value) for name, value in (logs or {}).items()})
-        if self.best_epoch == epoch:
-            self.model.save_weights(self.best_weights_path)
+    def append(self, metrics: dict[str, float], model: keras.Model) -> None:
+        """Add an epoch to the history; keep the weights that `model` has now if the epoch is the best so far."""
+        self.history.append(metrics)
+        if self.best_epoch == len(self.history) - 1:
+            model.save_weights(self.best_weights_path)
         temporary = self._history_path.with_suffix(".temporary")
         temporary.write_text(json.dumps(self.history, indent=1) + "\n")
         temporary.replace(self._history_path)
-        if epoch - self.best_epoch >= self._patience:
-            self.model.stop_training = True
 
-    @property
-    def best_epoch(self) -> int:
-        """Index, from 0, of the epoch with the lowest validation loss."""
-        return min(range(len(self.history)), key=lambda epoch: self.history[epoch]["val_loss"])
+    def save_state(self, model: keras.Model) -> None:
+        """Save weights and optimiser as they are after the last epoch of the history."""
+        arrays = {str(index): np.asarray(variable) for index, variable in enumerate(_list_variables(model))}
+        temporary = self._state_path.with_suffix(".temporary.npz")
+        np.savez(temporary, epochs=len(self.history), **arrays)
+        temporary.replace(self._state_path)
+
+    def restore(self, model: keras.Model) -> None:
+        """Load the saved state, if there is one. The history ends where the state was saved."""
+        completed = 0
+        if self._state_path.exists():
+            with np.load(self._state_path) as state:
+                for index, variable in enumerate(_list_variables(model)):
+                    variable.assign(state[str(index)])
+                completed = int(state["epochs"])
+        del self.history[completed:]
+
+    def remove_state(self) -> None:
+        """Delete what only a continued run needs."""
+        self._state_path.unlink(missing_ok=True)
+
+
+def _list_variables(model: keras.Model) -> list[Any]:
+    return [*model.variables, *model.optimizer.variables]

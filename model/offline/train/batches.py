@@ -1,0 +1,101 @@
+"""Batches of augmented images for training; labels are one-hot."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from model.offline.dataset import LabelledImages
+from model.offline.train.augment import Recipe, augment
+
+_MIXED_SHARE = 0.4  # of the batches: half of them with CutMix, half with mixup
+_MIXUP_ALPHA = 0.2
+
+
+class TrainingBatches:
+    """Batches of the training images and of `extra`, which are never used without changes.
+
+    The batches of an epoch depend only on its number and on `seed`.
+    """
+
+    def __init__(
+        self,
+        images: LabelledImages,
+        extra: LabelledImages | None,
+        *,
+        classes: int,
+        batch_size: int,
+        seed: int,
+        recipe: Recipe,
+    ) -> None:
+        self._pixels, self._labels, self._always = _join(images, extra)
+        self._classes = classes
+        self._batch_size = batch_size
+        self._seed = seed
+        self._recipe = recipe
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch; images that do not fill the last one are left out."""
+        return max(1, len(self._labels) // self._batch_size)
+
+    def of_epoch(self, epoch: int, size: int, *, mixed: bool = True) -> tf.data.Dataset:
+        """Yield images, float32 [b, size, size, 3] in 0..255, and labels, float32 [b, classes].
+
+        Four batches in ten mix pairs of images (CutMix, Yun et al., 2019; mixup, Zhang et al., 2018) unless `mixed` is
+        false.
+        """
+        order = np.random.default_rng((self._seed, epoch)).permutation(len(self._labels))
+        seeds = np.random.default_rng((self._seed, epoch, 1)).integers(2**31, size=(len(order), 2), dtype=np.int32)
+        indices = tf.data.Dataset.from_tensor_slices((order, seeds))
+        pixels, labels, always = (tf.constant(array) for array in (self._pixels, self._labels, self._always))
+
+        def load(index: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            image = augment(pixels[index], size, seed, always[index], self._recipe)
+            return image, tf.one_hot(labels[index], self._classes)
+
+        batches = indices.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(self._batch_size).take(self.steps)
+        if mixed and self._recipe.mixing:
+            batches = batches.enumerate().map(_Mixer(self._seed + epoch, self._classes))
+        return batches.prefetch(2)
+
+
+class _Mixer:
+    def __init__(self, seed: int, classes: int) -> None:
+        self._seed = seed
+        self._cut = keras.layers.CutMix(seed=seed)
+        self._blend = keras.layers.MixUp(alpha=_MIXUP_ALPHA, seed=seed)
+
+    def __call__(self, step: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        images, labels = batch
+        draw = tf.random.stateless_uniform([], tf.stack([tf.cast(step, tf.int32), self._seed]))
+        return tf.cond(
+            draw < _MIXED_SHARE,
+            lambda: tf.cond(
+                draw < _MIXED_SHARE / 2,
+                lambda: _apply(self._cut, images, labels),
+                lambda: _apply(self._blend, images, labels),
+            ),
+            lambda: (images, labels),
+        )
+
+
+def _apply(layer: keras.layers.Layer, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    mixed = layer({"images": images, "labels": labels}, training=True)
+    return tf.ensure_shape(mixed["images"], images.shape), tf.ensure_shape(mixed["labels"], labels.shape)
+
+
+def _join(
+    images: LabelledImages, extra: LabelledImages | None
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]:
+    """Return pixels, labels, and which images must always be changed."""
+    if extra is None:
+        return images.pixels, images.labels, np.zeros(len(images.labels), bool)
+    always = np.repeat([False, True], [len(images.labels), len(extra.labels)])
+    return (
+        np.concatenate([images.pixels, extra.pixels]),
+        np.concatenate([images.labels, extra.labels]),
+        always,
+    )

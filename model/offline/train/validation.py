@@ -1,0 +1,48 @@
+"""How good the weights of an epoch are: on clean validation images, and on changed ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from model.offline.changes import ALL_CHANGES
+from model.offline.dataset import LabelledImages
+
+_SMALLEST = 1e-7
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """Validation images, uint8 [n, height, width, 3], and the same images with one change each."""
+
+    clean: LabelledImages
+    changed: LabelledImages
+
+    @classmethod
+    def of(cls, images: LabelledImages) -> Validation:
+        """Apply the changes of `atalaya evaluate --robustness` in turn, one to each image."""
+        changes = list(ALL_CHANGES.values())
+        changed = [changes[index % len(changes)](pixels) for index, pixels in enumerate(images.pixels)]
+        return cls(images, LabelledImages(np.stack(changed), images.labels))
+
+    def measure(self, model: keras.Model) -> dict[str, float]:
+        """Return accuracy and log loss of both sets, and `val_score`, the mean of the two losses: less is better."""
+        accuracy, loss = _measure(model, self.clean)
+        changed_accuracy, changed_loss = _measure(model, self.changed)
+        return {
+            "val_accuracy": accuracy,
+            "val_loss": loss,
+            "val_changed_accuracy": changed_accuracy,
+            "val_changed_loss": changed_loss,
+            "val_score": (loss + changed_loss) / 2,
+        }
+
+
+def _measure(model: keras.Model, images: LabelledImages) -> tuple[float, float]:
+    probabilities: NDArray[np.float32] = model.predict(images.pixels, batch_size=32, verbose=0)
+    true_class = probabilities[np.arange(len(images.labels)), images.labels]
+    accuracy = (probabilities.argmax(axis=1) == images.labels).mean()
+    return float(accuracy), float(-np.log(np.maximum(true_class, _SMALLEST)).mean())
