@@ -6,8 +6,7 @@ All random numbers of an image come from one seed, so that a run can be repeated
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Collection
 
 import tensorflow as tf
 
@@ -15,25 +14,6 @@ _CLEAN_SHARE = 0.25
 _ZOOM = (0.45, 2.0)  # below 1: the scene shrinks, and mirrored borders surround it
 _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _BLUR_RADIUS = 3  # pixels
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """The parts of the augmentation. Each can be left out, to measure what it brings."""
-
-    light: bool = True
-    colour: bool = True
-    scale: bool = True
-    noise: bool = True
-    mixing: bool = True  # CutMix and mixup of batches
-
-    @classmethod
-    def without(cls, parts: tuple[str, ...]) -> Recipe:
-        """Raise ValueError when a part does not exist."""
-        names = {field.name for field in fields(cls)}
-        if unknown := sorted(set(parts) - names):
-            raise ValueError(f"{', '.join(unknown)}: no such part. Choose from {', '.join(sorted(names))}")
-        return cls(**dict.fromkeys(parts, False))
 
 
 class _Draws:
@@ -54,10 +34,11 @@ class _Draws:
         return self.uniform(0.0, 1.0) < probability
 
 
-def augment(image: tf.Tensor, size: int, seed: tf.Tensor, always: tf.Tensor, recipe: Recipe) -> tf.Tensor:
+def augment(image: tf.Tensor, size: int, seed: tf.Tensor, always: tf.Tensor, parts: Collection[str]) -> tf.Tensor:
     """Turn a square uint8 [n, n, 3] into a changed float32 [size, size, 3] in 0..255.
 
-    `seed` is int32 [2]. One image in four is only turned, flipped and scaled to `size`, unless `always` is true.
+    `seed` is int32 [2]; `parts` name the groups of changes to apply: light, colour, scale and noise. One image in four
+    is only turned, flipped and scaled to `size`, unless `always` is true.
     """
     draws = _Draws(seed)
     image = _turn(tf.cast(image, tf.float32), draws)
@@ -65,7 +46,7 @@ def augment(image: tf.Tensor, size: int, seed: tf.Tensor, always: tf.Tensor, rec
     image = tf.cond(
         clean,
         lambda: _resize(image, size),
-        lambda: _change_camera(_change_scale(image, size, draws, recipe), draws, recipe, seed),
+        lambda: _change_camera(_change_scale(image, size, draws, parts), draws, parts, seed),
     )
     return tf.clip_by_value(tf.ensure_shape(image, (size, size, 3)), 0.0, 255.0)
 
@@ -80,9 +61,9 @@ def _resize(image: tf.Tensor, side: tf.Tensor | int) -> tf.Tensor:
     return tf.image.resize(image, (side, side), antialias=True)
 
 
-def _change_scale(image: tf.Tensor, size: int, draws: _Draws, recipe: Recipe) -> tf.Tensor:
+def _change_scale(image: tf.Tensor, size: int, draws: _Draws, parts: Collection[str]) -> tf.Tensor:
     """Crop a part, down to half of each side, or shrink the image and mirror it at its borders."""
-    zoom = draws.log_uniform(*_ZOOM) if recipe.scale else draws.log_uniform(1.0, 1.3)
+    zoom = draws.log_uniform(*_ZOOM) if "scale" in parts else draws.log_uniform(1.0, 1.3)
     side = tf.cast(tf.shape(image)[0], tf.float32)
     cropped = tf.cast(tf.round(side / tf.maximum(zoom, 1.0)), tf.int32)
     free = tf.cast(tf.shape(image)[0] - cropped, tf.float32)
@@ -101,45 +82,62 @@ def _mirror_borders(image: tf.Tensor, size: int, inner: tf.Tensor, draws: _Draws
     return tf.pad(image, [[before[0], border - before[0]], [before[1], border - before[1]], [0, 0]], "SYMMETRIC")
 
 
-def _change_camera(image: tf.Tensor, draws: _Draws, recipe: Recipe, seed: tf.Tensor) -> tf.Tensor:
-    if recipe.light:
+def _change_camera(image: tf.Tensor, draws: _Draws, parts: Collection[str], seed: tf.Tensor) -> tf.Tensor:
+    if "light" in parts:
         image = _change_light(image, draws)
-    if recipe.colour:
+    if "colour" in parts:
         image = _change_colour(image, draws)
-    if recipe.noise:
+    if "noise" in parts:
         image = _degrade(image, draws, seed)
     return image
 
 
 def _change_light(image: tf.Tensor, draws: _Draws) -> tf.Tensor:
     """Exposure, gamma and contrast."""
-    image = _maybe(draws.chance(0.7), lambda gain: image * gain, image, draws.log_uniform(0.5, 1.8))
+    image = _maybe(draws.chance(0.7), _multiply, image, draws.log_uniform(0.5, 1.8))
     image = tf.clip_by_value(image, 0.0, 255.0)
-    image = _maybe(draws.chance(0.4), lambda g, i=image: 255 * tf.pow(i / 255, g), image, draws.log_uniform(0.7, 1.45))
-    mean = tf.reduce_mean(image)
-    return _maybe(draws.chance(0.4), lambda c, i=image: mean + (i - mean) * c, image, draws.uniform(0.6, 1.4))
+    image = _maybe(draws.chance(0.4), _apply_gamma, image, draws.log_uniform(0.7, 1.45))
+    return _maybe(draws.chance(0.4), _change_contrast, image, draws.uniform(0.6, 1.4))
 
 
 def _change_colour(image: tf.Tensor, draws: _Draws) -> tf.Tensor:
     """White balance and saturation, down to grey."""
     gains = tf.stack([draws.uniform(0.8, 1.2) for _ in range(3)])
-    image = _maybe(draws.chance(0.5), lambda g: image * g, image, gains)
-    grey = tf.reduce_sum(image * tf.constant(_LUMINANCE), axis=-1, keepdims=True)
+    image = _maybe(draws.chance(0.5), _multiply, image, gains)
     saturation = tf.where(draws.chance(0.2), 0.0, draws.uniform(0.0, 1.7))
-    return _maybe(draws.chance(0.5), lambda s, i=image: grey + (i - grey) * s, image, saturation)
+    return _maybe(draws.chance(0.5), _change_saturation, image, saturation)
 
 
 def _degrade(image: tf.Tensor, draws: _Draws, seed: tf.Tensor) -> tf.Tensor:
     """Blur of the optics, noise of the sensor, and JPEG compression."""
-    image = _maybe(draws.chance(0.25), lambda d: _blur(image, d), image, draws.uniform(0.4, 1.5))
-    image = _maybe(draws.chance(0.4), lambda d, i=image: _add_noise(i, d, seed), image, draws.uniform(0.0, 20.0))
-    return _maybe(draws.chance(0.35), lambda q, i=image: _compress(i, q), image, draws.uniform(15.0, 71.0))
+    noise = tf.random.stateless_normal(tf.shape(image), seed)
+    image = _maybe(draws.chance(0.25), _blur, image, draws.uniform(0.4, 1.5))
+    image = _maybe(draws.chance(0.4), tf.add, image, noise * draws.uniform(0.0, 20.0))
+    return _maybe(draws.chance(0.35), _compress, image, draws.uniform(15.0, 71.0))
 
 
 def _maybe(
-    chosen: tf.Tensor, change: Callable[[tf.Tensor], tf.Tensor], image: tf.Tensor, strength: tf.Tensor
+    chosen: tf.Tensor, change: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], image: tf.Tensor, strength: tf.Tensor
 ) -> tf.Tensor:
-    return tf.cond(chosen, lambda: change(strength), lambda: image)
+    return tf.cond(chosen, lambda: change(image, strength), lambda: image)
+
+
+def _multiply(image: tf.Tensor, gain: tf.Tensor) -> tf.Tensor:
+    return image * gain
+
+
+def _apply_gamma(image: tf.Tensor, gamma: tf.Tensor) -> tf.Tensor:
+    return 255 * tf.pow(image / 255, gamma)
+
+
+def _change_contrast(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    mean = tf.reduce_mean(image)
+    return mean + (image - mean) * factor
+
+
+def _change_saturation(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    grey = tf.reduce_sum(image * tf.constant(_LUMINANCE), axis=-1, keepdims=True)
+    return grey + (image - grey) * factor
 
 
 def _blur(image: tf.Tensor, deviation: tf.Tensor) -> tf.Tensor:
@@ -151,10 +149,6 @@ def _blur(image: tf.Tensor, deviation: tf.Tensor) -> tf.Tensor:
     for kernel in (line, tf.transpose(line, (1, 0, 2, 3))):
         image = tf.nn.depthwise_conv2d(image, kernel, (1, 1, 1, 1), "VALID")
     return image[0]
-
-
-def _add_noise(image: tf.Tensor, deviation: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    return image + tf.random.stateless_normal(tf.shape(image), seed, stddev=deviation)
 
 
 def _compress(image: tf.Tensor, quality: tf.Tensor) -> tf.Tensor:

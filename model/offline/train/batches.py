@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from model.offline.dataset import LabelledImages
-from model.offline.train.augment import Recipe, augment
+from model.offline.train.augment import augment
 
 _MIXED_SHARE = 0.4  # of the batches: half of them with CutMix, half with mixup
 _MIXUP_ALPHA = 0.2
@@ -17,7 +19,8 @@ _MIXUP_ALPHA = 0.2
 class TrainingBatches:
     """Batches of the training images and of `extra`, which are never used without changes.
 
-    The batches of an epoch depend only on its number and on `seed`.
+    The batches of an epoch depend only on its number and on `seed`. `parts` of the recipe are described in
+    `model.offline.train.PARTS`.
     """
 
     def __init__(
@@ -28,13 +31,13 @@ class TrainingBatches:
         classes: int,
         batch_size: int,
         seed: int,
-        recipe: Recipe,
+        parts: Collection[str],
     ) -> None:
         self._pixels, self._labels, self._always = _join(images, extra)
         self._classes = classes
         self._batch_size = batch_size
         self._seed = seed
-        self._recipe = recipe
+        self._parts = parts
 
     @property
     def steps(self) -> int:
@@ -53,11 +56,11 @@ class TrainingBatches:
         pixels, labels, always = (tf.constant(array) for array in (self._pixels, self._labels, self._always))
 
         def load(index: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            image = augment(pixels[index], size, seed, always[index], self._recipe)
+            image = augment(pixels[index], size, seed, always[index], self._parts)
             return image, tf.one_hot(labels[index], self._classes)
 
         batches = indices.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(self._batch_size).take(self.steps)
-        if mixed and self._recipe.mixing:
+        if mixed and "mixing" in self._parts:
             batches = batches.enumerate().map(_Mixer(self._seed + epoch, self._classes))
         return batches.prefetch(2)
 
@@ -71,15 +74,14 @@ class _Mixer:
     def __call__(self, step: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         images, labels = batch
         draw = tf.random.stateless_uniform([], tf.stack([tf.cast(step, tf.int32), self._seed]))
-        return tf.cond(
-            draw < _MIXED_SHARE,
-            lambda: tf.cond(
-                draw < _MIXED_SHARE / 2,
-                lambda: _apply(self._cut, images, labels),
-                lambda: _apply(self._blend, images, labels),
-            ),
+        choices = (
             lambda: (images, labels),
+            lambda: _apply(self._cut, images, labels),
+            lambda: _apply(self._blend, images, labels),
         )
+        chosen = tf.cast(draw < _MIXED_SHARE, tf.int32) + tf.cast(draw < _MIXED_SHARE / 2, tf.int32)
+        mixed: tuple[tf.Tensor, tf.Tensor] = tf.switch_case(chosen, choices)
+        return mixed
 
 
 def _apply(layer: keras.layers.Layer, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -8,10 +8,10 @@ import keras
 import tensorflow as tf
 
 from model.offline.train import TrainOptions
-from model.offline.train.averaging import averaged_weights
 from model.offline.train.batches import TrainingBatches
 from model.offline.train.network import build_network, make_trainable_copy
 from model.offline.train.run_log import RunLog
+from model.offline.train.statistics import estimate_statistics
 from model.offline.train.validation import Validation
 
 LABEL_SMOOTHING = 0.05
@@ -33,12 +33,12 @@ def fit(
         stage = options.find_stage(epoch)
         print(f"Epoch {epoch + 1} of {options.epochs}, {stage.size} pixels", flush=True)
         results = model.fit(batches.of_epoch(epoch, stage.size), verbose="auto")
-        calm = batches.of_epoch(epoch, stage.size, mixed=False).take(_STATISTICS_BATCHES)
-        with averaged_weights(model, calm):
-            metrics = validation.measure(model)
-            print("  " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()), flush=True)
-            training = {name: float(values[-1]) for name, values in results.history.items()}
-            log.append({**training, **metrics, "size": stage.size}, model)
+        # Of unmixed images, since only those will be served.
+        estimate_statistics(model, batches.of_epoch(epoch, stage.size, mixed=False).take(_STATISTICS_BATCHES))
+        metrics = validation.measure(model)
+        print("  " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()), flush=True)
+        training = {name: float(values[-1]) for name, values in results.history.items()}
+        log.append({**training, **metrics, "size": stage.size}, model)
         log.save_state(model)
     model.load_weights(log.best_weights_path)
     served.set_weights(model.get_weights())
@@ -58,8 +58,13 @@ def _compile(model: keras.Model, options: TrainOptions, steps_per_epoch: int) ->
         warmup_steps=steps_per_epoch,
         alpha=0.01,
     )
+    # At the end of each epoch, Keras replaces the weights by their averages (Polyak and Juditsky, 1992). The next
+    # epoch starts from these, as in Lookahead (Zhang et al., 2019).
     optimizer = keras.optimizers.AdamW(
-        schedule, weight_decay=WEIGHT_DECAY, use_ema=True, ema_momentum=_AVERAGE_MOMENTUM
+        schedule,
+        weight_decay=WEIGHT_DECAY,
+        use_ema="averaging" in options.parts,
+        ema_momentum=_AVERAGE_MOMENTUM,
     )
     # Decay would pull scales and shifts of normalisations, and biases, towards 0.
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])

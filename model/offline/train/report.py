@@ -1,4 +1,4 @@
-"""The report of a run: results as JSON, a model card, the training curves and the confusion matrix."""
+"""The report of a run: results as JSON, a model card, the training curves, the confusion matrix and the robustness."""
 
 from __future__ import annotations
 
@@ -18,12 +18,30 @@ from model.offline.train.model_card import make_model_card
 
 
 def write_report(out: Path, summary: dict[str, Any], history: list[dict[str, float]], classes: Sequence[str]) -> None:
-    """Write metrics.json, MODEL_CARD.md, curves.png and confusion.png to `out`."""
+    """Write metrics.json, MODEL_CARD.md, curves.png, confusion.png and robustness.png to `out`."""
     (out / "metrics.json").write_text(json.dumps({"classes": list(classes), **summary}, indent=1) + "\n")
     (out / "MODEL_CARD.md").write_text(make_model_card(summary, classes))
     split = "test" if "test" in summary else "validation"
     _plot_curves(out / "curves.png", history, summary["best_epoch"])
     _plot_confusion(out / "confusion.png", np.asarray(summary[split]["confusion"]), classes, split)
+    _plot_robustness(out / "robustness.png", summary["robustness"])
+
+
+def _plot_robustness(path: Path, robustness: dict[str, dict[str, float]]) -> None:
+    """One bar for each change and split."""
+    names = list(next(iter(robustness.values())))
+    height = 0.8 / len(robustness)
+    figure, axis = plt.subplots(figsize=(9, 5), layout="constrained")
+    for number, (split, accuracy) in enumerate(robustness.items()):
+        positions = np.arange(len(names)) + number * height
+        bars = axis.barh(positions, [accuracy[name] for name in names], height, label=split)
+        axis.bar_label(bars, fmt="%.3f", padding=3)
+    axis.set_yticks(np.arange(len(names)) + 0.4 - height / 2, names)
+    axis.invert_yaxis()
+    axis.set(title="Accuracy under changes of the images", xlabel="accuracy", xlim=(0, 1.08))
+    axis.legend(loc="lower left")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
 def _plot_curves(path: Path, history: list[dict[str, float]], best_epoch: int) -> None:

@@ -22,13 +22,12 @@ from model.offline.dataset import (
 )
 from model.offline.metrics import EvaluationResults, compute_results
 from model.offline.train import TrainOptions, parse_options
-from model.offline.train.augment import Recipe
 from model.offline.train.batches import TrainingBatches
 from model.offline.train.fit import describe_device, fit
 from model.offline.train.provenance import describe_init
 from model.offline.train.report import write_report
 from model.offline.train.run_log import RunLog
-from model.offline.train.validation import Validation
+from model.offline.train.validation import Validation, measure_robustness
 
 _TOOLS = ("keras", "tensorflow", "numpy", "pillow")
 
@@ -55,13 +54,15 @@ def train(options: TrainOptions) -> dict[str, Any]:
         classes=len(files.classes),
         batch_size=options.batch_size,
         seed=options.seed,
-        recipe=Recipe.without(options.without),
+        parts=options.parts,
     )
     model, log = fit(options, batches, Validation.of(validation), len(files.classes))
-    results = {"validation": _evaluate(model, validation, files.classes)}
+    splits = {"validation": validation}
     test_files = _list_test_images(options, files.classes)
     if test_files is not None:
-        results["test"] = _evaluate(model, _read("test", test_files, options), files.classes)
+        splits["test"] = _read("test", test_files, options)
+    results = {split: _evaluate(model, images, files.classes) for split, images in splits.items()}
+    robustness = {split: measure_robustness(model, images) for split, images in splits.items()}
     model.save(out / "model.keras")
     log.remove_state()
     counts = {
@@ -70,7 +71,7 @@ def train(options: TrainOptions) -> dict[str, Any]:
         "validation": len(validation_files),
         "test": len(test_files or ()),
     }
-    summary = _summarise(options, results, log, counts)
+    summary = {**_summarise(options, results, log, counts), "robustness": robustness}
     write_report(out, summary, log.history, files.classes)
     return summary
 

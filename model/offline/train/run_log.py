@@ -11,7 +11,7 @@ import numpy as np
 
 
 class RunLog:
-    """The history of a run, the state after its last complete epoch, and the averaged weights of its best epoch.
+    """The history of a run, the state after its last complete epoch, and the weights of its best epoch.
 
     All of it is read back from the folder, so an interrupted run continues as if it had not been interrupted.
     """
@@ -42,7 +42,7 @@ class RunLog:
         """Save weights and optimiser as they are after the last epoch of the history."""
         arrays = {str(index): np.asarray(variable) for index, variable in enumerate(_list_variables(model))}
         temporary = self._state_path.with_suffix(".temporary.npz")
-        np.savez(temporary, epochs=len(self.history), **arrays)
+        np.savez(temporary, allow_pickle=False, epochs=np.asarray(len(self.history)), **arrays)
         temporary.replace(self._state_path)
 
     def restore(self, model: keras.Model) -> None:

@@ -41,6 +41,15 @@ class Validation:
         }
 
 
+def measure_robustness(model: keras.Model, images: LabelledImages) -> dict[str, float]:
+    """Return the accuracy under each change of `atalaya evaluate --robustness`, and first the one on clean images."""
+    results = {"clean": _measure(model, images)[0]}
+    for name, change in ALL_CHANGES.items():
+        changed = np.stack([change(pixels) for pixels in images.pixels])
+        results[name] = _measure(model, LabelledImages(changed, images.labels))[0]
+    return results
+
+
 def _measure(model: keras.Model, images: LabelledImages) -> tuple[float, float]:
     probabilities: NDArray[np.float32] = model.predict(images.pixels, batch_size=32, verbose=0)
     true_class = probabilities[np.arange(len(images.labels)), images.labels]

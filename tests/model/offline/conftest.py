@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 
-collect_ignore = (
-    [] if find_spec("keras") else ["test_export.py", "test_export_head.py", "test_network.py", "test_training.py"]
-)
+
+def _find_modules_with_keras() -> list[str]:
+    modules = Path(__file__).parent.glob("test_*.py")
+    return [module.name for module in modules if "pytest.mark.keras" in module.read_text()]
+
+
+collect_ignore = [] if find_spec("keras") else _find_modules_with_keras()

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from model.offline.dataset import LabelledImages
+from model.offline.train import PARTS
+from model.offline.train.augment import augment
+from model.offline.train.batches import TrainingBatches
+
+pytestmark = pytest.mark.keras
+
+SIZE = 32
+IMAGE = np.random.default_rng(3).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+
+
+def change(
+    seed: int, parts: tuple[str, ...] = PARTS, *, always: bool = False, image: object = IMAGE
+) -> NDArray[np.float32]:
+    changed: NDArray[np.float32] = augment(
+        tf.constant(image), SIZE, tf.constant([seed, 1]), tf.constant(always), parts
+    ).numpy()
+    return changed
+
+
+def symmetries(image: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    return [np.rot90(flipped, quarter) for flipped in (image, image[:, ::-1]) for quarter in range(4)]
+
+
+def make_batches(extra: int = 0) -> TrainingBatches:
+    """Two classes of 32 images, black and white; `extra` grey ones of the second class."""
+    pixels = np.zeros((64, SIZE, SIZE, 3), np.uint8)
+    pixels[32:] = 255
+    images = LabelledImages(pixels, np.repeat([0, 1], 32))
+    more = LabelledImages(np.full((extra, SIZE, SIZE, 3), 128, np.uint8), np.ones(extra, np.int64)) if extra else None
+    return TrainingBatches(images, more, classes=2, batch_size=4, seed=7, parts=PARTS)
+
+
+def test_one_image_in_four_is_only_turned_and_flipped() -> None:
+    """A quarter of the images keep their pixels, in one of the eight symmetries of a square."""
+    unchanged = sum(any(np.array_equal(change(seed), turned) for turned in symmetries(IMAGE)) for seed in range(80))
+    assert 10 <= unchanged <= 32
+
+
+def test_images_of_another_camera_are_never_left_unchanged() -> None:
+    """With `always`, no image keeps its pixels."""
+    results = [change(seed, always=True) for seed in range(40)]
+    assert not any(np.array_equal(result, turned) for result in results for turned in symmetries(IMAGE))
+
+
+def test_changes_depend_only_on_the_seed() -> None:
+    """The same seed gives the same pixels, another seed gives others."""
+    assert np.array_equal(change(5, always=True), change(5, always=True))
+    assert not np.array_equal(change(5, always=True), change(6, always=True))
+
+
+def test_changed_images_stay_in_range() -> None:
+    """Values lie in 0 to 255, whatever happens to light, colour and noise."""
+    for seed in range(40):
+        result = change(seed, always=True)
+        assert result.shape == (SIZE, SIZE, 3)
+        assert result.min() >= 0
+        assert result.max() <= 255
+
+
+def test_light_changes_brightness_only_when_it_is_part_of_the_recipe() -> None:
+    """A grey image keeps its brightness under a change of scale, and gets another one under a change of light."""
+    grey = np.full((SIZE, SIZE, 3), 100, np.uint8)
+    for seed in range(20):
+        assert change(seed, ("scale",), always=True, image=grey) == pytest.approx(100, abs=0.01)
+    means = [float(change(seed, ("light",), always=True, image=grey).mean()) for seed in range(40)]
+    assert min(means) < 75
+    assert max(means) > 135
+
+
+def test_epochs_differ_and_can_be_repeated() -> None:
+    """The batches of an epoch are the same each time, and differ from those of another epoch."""
+    first, again, other = (
+        np.concatenate([images for images, _ in make_batches().of_epoch(epoch, SIZE).as_numpy_iterator()])
+        for epoch in (0, 0, 1)
+    )
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_some_batches_mix_images_and_their_labels() -> None:
+    """CutMix and mixup give labels of two classes that add up to 1; without mixing, each image has one class."""
+    mixed, plain = (
+        np.concatenate([labels for _, labels in make_batches().of_epoch(0, SIZE, mixed=mixing).as_numpy_iterator()])
+        for mixing in (True, False)
+    )
+    assert mixed.sum(axis=1) == pytest.approx(1, abs=1e-5)
+    assert 0.05 < (mixed.max(axis=1) < 0.999).mean() < 0.6
+    assert set(np.unique(plain)) == {0, 1}
+
+
+def test_batches_have_any_size_and_contain_the_extra_images() -> None:
+    """The size of a batch is that of the stage; images of another camera belong to each epoch."""
+    batches = make_batches(extra=4)
+    assert batches.steps == 17
+    images, labels = next(iter(batches.of_epoch(0, 48)))
+    assert images.shape == (4, 48, 48, 3)
+    assert labels.shape == (4, 2)
