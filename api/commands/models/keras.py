@@ -29,6 +29,7 @@ def train(  # noqa: PLR0913, PLR0917  (one parameter for each option)
     stage: Annotated[
         list[str] | None, typer.Option(metavar="PIXELS:EPOCHS", help="Repeat it for each stage of the run.")
     ] = None,
+    input_size: Annotated[int, typer.Option(min=32, help="Pixels on each side of the images that it takes.")] = 256,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     learning_rate: Annotated[float, typer.Option(help="The peak, after the warm-up.")] = 5e-4,
     seed: int = 20260101,
@@ -44,6 +45,7 @@ def train(  # noqa: PLR0913, PLR0917  (one parameter for each option)
         str(out),
         extra=_to_text(extra),
         stages=tuple(_parse_stage(text) for text in stage) if stage else DEFAULT_STAGES,
+        input_size=input_size,
         batch_size=batch_size,
         peak_learning_rate=learning_rate,
         seed=seed,
