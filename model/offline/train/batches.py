@@ -33,7 +33,9 @@ class TrainingBatches:
         seed: int,
         parts: Collection[str],
     ) -> None:
-        self._pixels, self._labels, self._always = _join(images, extra)
+        self._count = len(images.labels) + (0 if extra is None else len(extra.labels))
+        # Once, because each data set that captures an array would copy it.
+        self._pixels, self._labels, self._always = (tf.constant(array) for array in _join(images, extra))
         self._classes = classes
         self._batch_size = batch_size
         self._seed = seed
@@ -42,7 +44,7 @@ class TrainingBatches:
     @property
     def steps(self) -> int:
         """Batches in an epoch; images that do not fill the last one are left out."""
-        return max(1, len(self._labels) // self._batch_size)
+        return max(1, self._count // self._batch_size)
 
     def of_epoch(self, epoch: int, size: int, *, mixed: bool = True) -> tf.data.Dataset:
         """Yield images, float32 [b, size, size, 3] in 0..255, and labels, float32 [b, classes].
@@ -50,14 +52,13 @@ class TrainingBatches:
         Four batches in ten mix pairs of images (CutMix, Yun et al., 2019; mixup, Zhang et al., 2018) unless `mixed` is
         false.
         """
-        order = np.random.default_rng((self._seed, epoch)).permutation(len(self._labels))
+        order = np.random.default_rng((self._seed, epoch)).permutation(self._count)
         seeds = np.random.default_rng((self._seed, epoch, 1)).integers(2**31, size=(len(order), 2), dtype=np.int32)
         indices = tf.data.Dataset.from_tensor_slices((order, seeds))
-        pixels, labels, always = (tf.constant(array) for array in (self._pixels, self._labels, self._always))
 
         def load(index: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            image = augment(pixels[index], size, seed, always[index], self._parts)
-            return image, tf.one_hot(labels[index], self._classes)
+            image = augment(self._pixels[index], size, seed, self._always[index], self._parts)
+            return image, tf.one_hot(self._labels[index], self._classes)
 
         batches = indices.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(self._batch_size).take(self.steps)
         if mixed and "mixing" in self._parts:
