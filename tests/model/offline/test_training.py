@@ -95,8 +95,8 @@ def read_state(run: Path) -> tuple[int, int]:
         return 0, 0
     with np.load(path) as state:
         scalars = [state[name] for name in state.files if name != "epochs" and state[name].shape == ()]
-        (steps,) = (int(value) for value in scalars if value.dtype.kind == "i")
-        return int(state["epochs"]), steps
+        # The other integer is the count of the Normalization layer, which stays 0.
+        return int(state["epochs"]), max(int(value) for value in scalars if value.dtype.kind == "i")
 
 
 @dataclass(frozen=True)
