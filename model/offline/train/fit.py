@@ -9,14 +9,14 @@ import tensorflow as tf
 
 from model.offline.train import TrainOptions
 from model.offline.train.batches import TrainingBatches
-from model.offline.train.network import build_network, make_trainable_copy
+from model.offline.train.network import build_network, copy_weights, make_trainable_copy
 from model.offline.train.run_log import RunLog
 from model.offline.train.statistics import estimate_statistics
 from model.offline.train.validation import Validation
 
 LABEL_SMOOTHING = 0.05
 WEIGHT_DECAY = 0.02
-_AVERAGE_MOMENTUM = 0.99  # of each step: the averages reach back over about two epochs of 50 steps
+_AVERAGE_MOMENTUM = 0.97  # of each step: the averages reach back over about 30 steps
 _STATISTICS_BATCHES = 12
 
 
@@ -41,7 +41,7 @@ def fit(
         log.append({**training, **metrics, "size": stage.size}, model)
         log.save_state(model)
     model.load_weights(log.best_weights_path)
-    served.set_weights(model.get_weights())
+    copy_weights(model, served)
     return served, log
 
 

@@ -46,17 +46,26 @@ def build_network(classes: int, init: str, spec: InputSpec) -> keras.Model:
         backbone.load_weights(init)
     model = _add_head(backbone, classes)
     if init.endswith(".keras"):
-        _copy_weights(model, init)
+        _load_weights(model, init)
     return model
 
 
 def make_trainable_copy(model: keras.Model) -> keras.Model:
-    """Return a copy of a model of `build_network` for images of any size; `set_weights` exchanges their weights."""
+    """Return a copy of a model of `build_network` for images of any size."""
     backbone = keras.applications.EfficientNetB0(include_top=False, weights=None, input_shape=(None, None, 3))
     backbone = keras.models.clone_model(backbone, clone_function=_fuse)
     copy = _add_head(backbone, model.output_shape[-1])
-    copy.set_weights(model.get_weights())
+    copy_weights(model, copy)
     return copy
+
+
+def copy_weights(source: keras.Model, target: keras.Model) -> None:
+    """Give `target` the weights of a model with the same layers."""
+    target.set_weights(source.get_weights())
+    for layer in target.layers:
+        if isinstance(layer, keras.layers.Normalization):
+            # It computes with copies of its weights, which only this call updates.
+            layer.finalize_state()
 
 
 def _add_head(backbone: keras.Model, classes: int) -> keras.Model:
@@ -72,8 +81,8 @@ def _fuse(layer: keras.layers.Layer) -> keras.layers.Layer:
     return (FusedBatchNormalization if is_normalization else type(layer)).from_config(layer.get_config())
 
 
-def _copy_weights(model: keras.Model, path: str) -> None:
+def _load_weights(model: keras.Model, path: str) -> None:
     earlier = keras.models.load_model(path, compile=False, safe_mode=True)
     if earlier.output_shape != model.output_shape:
         raise DatasetError(f"{path} has {earlier.output_shape[-1]} classes, but the data has {model.output_shape[-1]}.")
-    model.set_weights(earlier.get_weights())
+    copy_weights(earlier, model)
