@@ -8,7 +8,7 @@ import pytest
 
 from model.errors import DatasetError
 from model.imaging.input_spec import DEFAULT_INPUT
-from model.offline.train.network import build_network
+from model.offline.train.network import build_network, copy_weights, make_trainable_copy
 from tests.support.paths import ARTEFACT
 
 pytestmark = [
@@ -25,6 +25,19 @@ def test_network_starts_from_an_earlier_run() -> None:
     network = build_network(21, str(TRAINED), DEFAULT_INPUT)
     pairs = zip(network.get_weights(), earlier.get_weights(), strict=True)
     assert all(np.array_equal(actual, expected) for actual, expected in pairs)
+
+
+def test_copies_predict_what_the_original_predicts() -> None:
+    """The network of an earlier file, its copy for training, and a copy of that agree, normalisation included."""
+    earlier = keras.models.load_model(TRAINED, compile=False)
+    network = build_network(21, str(TRAINED), DEFAULT_INPUT)
+    trainable = make_trainable_copy(network)
+    served = build_network(21, str(TRAINED), DEFAULT_INPUT)
+    copy_weights(trainable, served)
+    images = np.random.default_rng(2).uniform(0, 255, (2, *DEFAULT_INPUT.shape)).astype(np.float32)
+    expected = np.asarray(earlier(images))
+    for copy in (network, trainable, served):
+        assert np.asarray(copy(images)) == pytest.approx(expected, abs=1e-5)
 
 
 def test_earlier_run_with_another_number_of_classes_is_rejected() -> None:
