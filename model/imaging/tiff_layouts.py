@@ -160,8 +160,8 @@ class TiffLayout:
         """Raise UnsupportedPixelFormat, with a command that converts the file, for a layout that is not read."""
         if not self._is_read():
             raise UnsupportedPixelFormat(
-                f"TIFFs with this layout are not supported: {self._describe()}. Convert the image to 8-bit grey "
-                f"or RGB, for example with: {self._suggest()}"
+                f"TIFFs with this layout are not supported: {self._describe()}. Convert the image to grey or RGB, "
+                f"for example with: {self._suggest()}"
             )
 
     def get_raw_mode(self, prefix: bytes, plane: str) -> str:
@@ -229,10 +229,11 @@ class TiffLayout:
         """Name a command that converts the file: GDAL keeps the bands apart, ImageMagick converts colour spaces."""
         if self.photometric not in {_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB}:
             return "magick INPUT.tif -colorspace sRGB -depth 8 OUTPUT.png"
-        known_range = {8: "", 16: " -scale 0 65535 0 255"} if self.sample_format == 1 else {}
-        scale = known_range.get(self.bits, " -scale")
+        # 16-bit samples stay as they are: their range is found when the converted file is decoded.
+        kept = {8: "-ot Byte ", 16: ""} if self.sample_format == 1 else {}
+        depth = kept.get(self.bits, "-ot Byte -scale ")
         bands = "-b 1 -b 2 -b 3 -co PHOTOMETRIC=RGB" if self.bands >= 3 else "-b 1"
-        return f"gdal_translate -ot Byte{scale} {bands} -co INTERLEAVE=PIXEL INPUT.tif OUTPUT.tif"
+        return f"gdal_translate {depth}{bands} -co INTERLEAVE=PIXEL INPUT.tif OUTPUT.tif"
 
 
 def prepare_layout(image: TiffImageFile) -> None:

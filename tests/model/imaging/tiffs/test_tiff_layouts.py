@@ -115,7 +115,7 @@ def test_other_compressions_are_unsupported(compression: str) -> None:
         (
             Layout("twelve greys", "uint16", True, "lzw", ">", True),
             "12 bands of 16 bits (unsigned), BlackIsZero, separate planes, LZW compression",
-            "gdal_translate -ot Byte -scale 0 65535 0 255 -b 1 -b 2 -b 3 -co PHOTOMETRIC=RGB -co INTERLEAVE=PIXEL",
+            "gdal_translate -b 1 -b 2 -b 3 -co PHOTOMETRIC=RGB -co INTERLEAVE=PIXEL",
         ),
         (
             Layout("grey+alpha", "uint8", True, "packbits", "<", False),
@@ -136,7 +136,7 @@ def test_other_compressions_are_unsupported(compression: str) -> None:
     ids=["floats", "bands", "planes", "signed", "CMYK planes"],
 )
 def test_the_message_describes_the_layout_and_a_conversion(layout: Layout, described: str, command: str) -> None:
-    """A refusal names bands, bits, samples and compression, and a command that makes a file of 8-bit RGB."""
+    """A refusal names bands, bits, samples and compression, and a command that makes a file that is read."""
     data = write_tiff(layout)
     for read in (decode_image, measure_image):
         with pytest.raises(UnsupportedPixelFormat) as refusal:
