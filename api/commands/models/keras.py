@@ -30,6 +30,9 @@ def train(  # noqa: PLR0913, PLR0917  (one parameter for each option)
         list[str] | None, typer.Option(metavar="PIXELS:EPOCHS", help="Repeat it for each stage of the run.")
     ] = None,
     input_size: Annotated[int, typer.Option(min=32, help="Pixels on each side of the images that it takes.")] = 256,
+    ground_resolution: Annotated[
+        float | None, typer.Option(min=0.001, help="Metres on the ground for each pixel that the model takes.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     learning_rate: Annotated[float, typer.Option(help="The peak, after the warm-up.")] = 5e-4,
     seed: int = 20260101,
@@ -46,6 +49,7 @@ def train(  # noqa: PLR0913, PLR0917  (one parameter for each option)
         extra=_to_text(extra),
         stages=tuple(_parse_stage(text) for text in stage) if stage else DEFAULT_STAGES,
         input_size=input_size,
+        ground_resolution_m=ground_resolution,
         batch_size=batch_size,
         peak_learning_rate=learning_rate,
         seed=seed,

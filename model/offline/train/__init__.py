@@ -28,7 +28,8 @@ class TrainOptions:
     `data`, `extra` and `out` are folders. `init` is "imagenet", a `.weights.h5` file of the backbone, or the `.keras`
     file of an earlier run; with the seed of that run, training continues on the same split. `extra` has more training
     images of some classes, from another camera: the run never trains on them without changing their light and scale.
-    The model takes square images of `input_size` pixels, scaled with `resize_filter`. `without` names `PARTS` to
+    The model takes square images of `input_size` pixels, scaled with `resize_filter`; `ground_resolution_m` is the side
+    of such a pixel on the ground, in metres. `without` names `PARTS` to
     leave out.
     """
 
@@ -43,11 +44,12 @@ class TrainOptions:
     validation_fraction: float = 0.1
     input_size: int = 256
     resize_filter: str = "bicubic"
+    ground_resolution_m: float | None = None
     without: tuple[str, ...] = ()
 
     @property
     def input_spec(self) -> InputSpec:
-        return InputSpec(self.input_size, self.input_size, self.resize_filter)
+        return InputSpec(self.input_size, self.input_size, self.resize_filter, self.ground_resolution_m)
 
     @property
     def epochs(self) -> int:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 
 def _find_modules_with_keras() -> list[str]:
-    modules = Path(__file__).parent.glob("test_*.py")
-    return [module.name for module in modules if "pytest.mark.keras" in module.read_text()]
+    folder = Path(__file__).parent
+    modules = folder.rglob("test_*.py")
+    return [str(module.relative_to(folder)) for module in modules if "pytest.mark.keras" in module.read_text()]
 
 
 collect_ignore = [] if find_spec("keras") else _find_modules_with_keras()
