@@ -18,8 +18,8 @@ def assign_role(category: str) -> Role:
 
     Categories that share their first word, such as `cougar_body` and `cougar_face`, have the same role.
     """
-    return Role.TEST if hash_first_word(category) % 3 == 0 else Role.FIT
+    return Role.TEST if zlib.crc32(get_first_word(category).encode()) % 3 == 0 else Role.FIT
 
 
-def hash_first_word(category: str) -> int:
-    return zlib.crc32(category.lower().partition("_")[0].encode())
+def get_first_word(category: str) -> str:
+    return category.lower().partition("_")[0]

@@ -59,8 +59,10 @@ def _describe_gate(fitted: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     rows = "\n".join(_format_group(group) for group in report["groups"])
     misses = "\n".join(_format_miss(miss) for miss in report["near_misses"])
     return f"""`not_an_aerial_image`: the score of a linear classifier of the pooled features is negative. It is a
-logistic regression, fitted on {counts}. These counts include changed copies. Of the photographs, it uses two thirds
-of the categories. Documents, screenshots, noise and plain surfaces are generated; some kinds of each are left out.
+logistic regression, fitted on
+{counts}.
+These counts include changed copies. Of the photographs, it uses two thirds of the categories. Documents, screenshots,
+noise and plain surfaces are generated; some kinds of each are left out.
 {origin}
 Called not aerial, of the images that chose the threshold and of scenes that were left out of a second fit:
 {held_out}

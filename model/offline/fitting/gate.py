@@ -13,7 +13,7 @@ from model.offline.fitting.logistic import fit_logistic
 from model.offline.fitting.thresholds import choose_gate_threshold
 
 _STRENGTH = 1.0  # of the L2 penalty
-_FOLDS = 3
+_FOLDS = 6
 Features = NDArray[np.float32]  # pooled, [n, channels]
 
 
@@ -21,13 +21,15 @@ Features = NDArray[np.float32]  # pooled, [n, channels]
 class GateFeatures:
     """Pooled features of the images that a gate is fitted on, and of those that choose its threshold.
 
-    `groups`, integer [photographs], has the same number for photographs of the same category. `clean` and `changed`
-    are of validation images, on which the gate is not fitted.
+    `changed_photographs` are of the same photographs as `photographs`; `groups`, integer [photographs], has the same
+    number for those of the same category. `clean` and `changed` are of validation images, on which the gate is not
+    fitted.
     """
 
     scenes: Features
     other_scenes: Features
     photographs: Features
+    changed_photographs: Features
     groups: NDArray[np.int64]
     generated: Features
     clean: Features
@@ -49,7 +51,7 @@ def fit_aerial_gate(features: GateFeatures) -> tuple[AerialGate, dict[str, Any]]
     counts = {
         "training images": len(features.scenes),
         "scenes of other sensors": len(features.other_scenes),
-        "photographs": len(features.photographs),
+        "photographs": len(features.photographs) + len(features.changed_photographs),
         "generated images": len(features.generated),
     }
     return gate, {"images": counts, "refused": {name: round(share, 4) for name, share in shares.items()}}
@@ -82,7 +84,8 @@ def _fit_with_threshold(
 ) -> tuple[AerialGate, float]:
     """`photographs` are the scores of photographs that were left out."""
     aerial = np.concatenate([features.scenes, other_scenes])
-    gate = fit_gate(aerial, np.concatenate([features.photographs, features.generated]))
+    other = np.concatenate([features.photographs, features.changed_photographs, features.generated])
+    gate = fit_gate(aerial, other)
     threshold = choose_gate_threshold(score_all(gate, features.clean), score_all(gate, features.changed), photographs)
     return AerialGate(gate.weights, gate.bias - threshold), threshold
 
@@ -94,7 +97,8 @@ def _score_in_folds(features: GateFeatures) -> NDArray[np.float64]:
     for fold in range(_FOLDS):
         left_out = features.groups % _FOLDS == fold
         if left_out.any():
-            gate = fit_gate(aerial, np.concatenate([features.photographs[~left_out], features.generated]))
+            kept = [features.photographs[~left_out], features.changed_photographs[~left_out], features.generated]
+            gate = fit_gate(aerial, np.concatenate(kept))
             scores[left_out] = score_all(gate, features.photographs[left_out])
     return scores
 

@@ -19,7 +19,7 @@ from model.offline.fitting.augmentations import change_mostly, change_randomly
 from model.offline.fitting.gate import GateFeatures
 from model.offline.gate_images import list_categories, list_photographs
 from model.offline.negatives.catalogue import list_generated
-from model.offline.roles import Role, hash_first_word
+from model.offline.roles import Role, get_first_word
 
 _GENERATED_PER_KIND = 20
 
@@ -103,8 +103,8 @@ def compute_gate_features(
     Raises DatasetError.
     """
     photos = list_photographs(photographs, Role.FIT)
-    changes = {CLEAN: leave_unchanged, **_change_randomly(4)}
-    groups = [hash_first_word(category) for category in photos.categories]
+    words = [get_first_word(category) for category in photos.categories]
+    groups = np.unique(words, return_inverse=True)[1]
     size = predictor.input_spec.size
     generated = [image.make() for image in list_generated(Role.FIT, _GENERATED_PER_KIND, size)]
     others = np.empty((0, validation.clean.pooled.shape[1]), np.float32)
@@ -115,8 +115,9 @@ def compute_gate_features(
     return GateFeatures(
         scenes=predictor.compute_pooled("training images", training.paths, _change_mostly(3)),
         other_scenes=others,
-        photographs=predictor.compute_pooled("photographs", photos.paths, changes),
-        groups=np.tile(np.asarray(groups, np.int64), len(changes)),
+        photographs=predictor.compute_pooled("photographs", photos.paths, {CLEAN: leave_unchanged}),
+        changed_photographs=predictor.compute_pooled("changed photographs", photos.paths, _change_randomly(4)),
+        groups=groups,
         generated=predictor.compute_pooled("generated images", generated, _change_mostly(7)),
         clean=validation.clean.pooled,
         changed=validation.changed.pooled,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,13 @@ from PIL import Image
 
 from model.imaging.input_spec import InputSpec
 from model.offline.export import ExportOptions
-from model.offline.export.build import export
+from model.offline.keras_process import run_in_keras
 from model.offline.negatives.catalogue import list_generated
 from model.offline.roles import Role
 from model.offline.train import Stage, TrainOptions
-from model.offline.train.run import train
 from model.registry.artefact import Manifest, read_manifest
 from tests.support.gateway import running_gateway
+from tests.support.paths import MODEL_URL
 
 pytestmark = [
     pytest.mark.keras,
@@ -58,7 +60,7 @@ def make_photograph(generator: np.random.Generator) -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set, photographs in 24 categories, and the backbone's untrained weights."""
+    """A data set, photographs in 24 categories, and the weights of the shipped model's backbone."""
     root, generator = tmp_path_factory.mktemp("pipeline"), np.random.default_rng(9)
     images = [
         (root / "data" / split / name / f"{index}.png", make_scene(generator, name))
@@ -71,6 +73,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path)
     backbone = keras.applications.EfficientNetB0(include_top=False, weights=None, input_shape=(SIDE, SIDE, 3))
+    shipped = keras.models.load_model(Path(MODEL_URL.removeprefix("onnx://")) / "model.keras", compile=False)
+    backbone.set_weights(shipped.get_weights()[: len(backbone.weights)])
     backbone.save_weights(root / "backbone.weights.h5")
     return root
 
@@ -78,28 +82,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def artefact(folder: Path) -> Path:
     """The model, trained for one epoch, and exported with everything that is fitted."""
-    train(
-        TrainOptions(
-            data=str(folder / "data"),
-            init=str(folder / "backbone.weights.h5"),
-            out=str(folder / "run"),
-            stages=(Stage(SIDE, 1),),
-            batch_size=8,
-            validation_fraction=0.25,
-            input_size=SIDE,
-        )
+    training = TrainOptions(
+        data=str(folder / "data"),
+        init=str(folder / "backbone.weights.h5"),
+        out=str(folder / "run"),
+        stages=(Stage(SIDE, 1),),
+        batch_size=8,
+        validation_fraction=0.25,
+        input_size=SIDE,
     )
-    export(
-        ExportOptions(
-            model=str(folder / "run" / "model.keras"),
-            out=str(folder / "tiny-v1.0"),
-            name="tiny",
-            version="1.0",
-            data=str(folder / "data"),
-            photographs=str(folder / "photos"),
-            origin="synthetic, public domain",
-        )
+    exporting = ExportOptions(
+        model=str(folder / "run" / "model.keras"),
+        out=str(folder / "tiny-v1.0"),
+        name="tiny",
+        version="1.0",
+        data=str(folder / "data"),
+        photographs=str(folder / "photos"),
+        origin="synthetic, public domain",
     )
+    run_in_keras("model.offline.train", asdict(training), Path(sys.executable))
+    run_in_keras("model.offline.export", asdict(exporting), Path(sys.executable))
     return folder / "tiny-v1.0"
 
 

@@ -25,6 +25,7 @@ def make_features(generator: np.random.Generator) -> GateFeatures:
         scenes=draw(generator, 400, 1.5),
         other_scenes=draw(generator, 60, 1.2),
         photographs=draw(generator, 300, -1.5),
+        changed_photographs=draw(generator, 300, -0.9),
         groups=np.arange(300) // 10,
         generated=draw(generator, 100, -2.5),
         clean=draw(generator, 200, 1.5),
@@ -67,7 +68,7 @@ def test_record_states_what_the_gate_refuses() -> None:
     assert record["images"] == {
         "training images": 400,
         "scenes of other sensors": 60,
-        "photographs": 300,
+        "photographs": 600,
         "generated images": 100,
     }
     refused = record["refused"]
