@@ -1,4 +1,4 @@
-"""Fit the gate that separates aerial images from others: logistic regression of pooled features (ADR 0024)."""
+"""Fit the gate that separates aerial images from others: logistic regression of pooled features (ADR 0027)."""
 
 from __future__ import annotations
 
