@@ -12,7 +12,7 @@ from model.confidence.abstention import AerialGate
 from model.offline.fitting.logistic import fit_logistic
 from model.offline.fitting.thresholds import choose_gate_threshold
 
-_STRENGTH = 1.0  # of the L2 penalty
+_STRENGTH = 3.0  # of the L2 penalty; stronger ones accept more noise, weaker ones refuse more scenes of new sensors
 _FOLDS = 6
 Features = NDArray[np.float32]  # pooled, [n, channels]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-_WANTED_PHOTOGRAPHS, _LEAST_PHOTOGRAPHS = 0.94, 0.91  # share refused
+_WANTED_PHOTOGRAPHS, _LEAST_PHOTOGRAPHS = 0.93, 0.91  # share refused
 _MOST_CLEAN, _MOST_CHANGED = 0.02, 0.03  # share refused
-_WANTED_ACCURACY, _MOST_UNSURE = 0.95, 0.05
+WANTED_ACCURACY, MOST_UNSURE = 0.98, 0.05
 
 Scores = NDArray[np.floating]  # [n]
 
@@ -15,7 +15,7 @@ Scores = NDArray[np.floating]  # [n]
 def choose_gate_threshold(clean: Scores, changed: Scores, photographs: Scores) -> float:
     """Return the score from which an image counts as aerial.
 
-    It is the lowest that refuses 94 % of `photographs`, so that other sensors pass. If that refuses more than 2 % of
+    It is the lowest that refuses 93 % of `photographs`, so that other sensors pass. If that refuses more than 2 % of
     the `clean` or 3 % of the `changed` aerial images, it is lower, but never refuses less than 91 % of `photographs`.
     """
     wanted = min(
@@ -29,15 +29,15 @@ def choose_gate_threshold(clean: Scores, changed: Scores, photographs: Scores) -
 def choose_min_confidence(clean: Scores, changed: Scores, changed_correct: NDArray[np.bool_]) -> float:
     """Return the confidence below which the model abstains.
 
-    It is the smallest at which 95 % of the accepted `changed` images are correct, but refuses at most 5 % of the
+    It is the smallest at which 98 % of the accepted `changed` images are correct, but refuses at most 5 % of the
     `clean` ones. The confidences are calibrated.
     """
     order = np.argsort(changed)
     ascending, correct = changed[order], changed_correct[order]
     accepted = np.arange(len(order), 0, -1)
     accuracy = np.cumsum(correct[::-1])[::-1] / accepted
-    enough = np.flatnonzero(accuracy >= _WANTED_ACCURACY)
+    enough = np.flatnonzero(accuracy >= WANTED_ACCURACY)
     if len(enough) and enough[0] == 0:
         return 0.0  # all of them are accepted
-    limit = float(np.quantile(clean, _MOST_UNSURE, method="lower"))
+    limit = float(np.quantile(clean, MOST_UNSURE, method="lower"))
     return min(limit, float(ascending[enough[0]])) if len(enough) else limit

@@ -45,6 +45,15 @@ def make_line_noise(generator: np.random.Generator, size: Size) -> Pixels:
     return _to_pixels(image if generator.random() < 0.5 or width != height else image.swapaxes(0, 1))
 
 
+def make_salt_and_pepper(generator: np.random.Generator, size: Size) -> Pixels:
+    """White and black pixels, some of them in colour, scattered over one colour."""
+    width, height = size
+    image = np.tile(generator.uniform(0, 255, 3), (height, width, 1))
+    scattered = generator.random((height, width, 1 if generator.random() < 0.5 else 3))
+    share = generator.uniform(0.02, 0.3)
+    return _to_pixels(np.where(scattered < share / 2, 0, np.where(scattered > 1 - share / 2, 255, image)))
+
+
 def make_flat_colour(generator: np.random.Generator, size: Size) -> Pixels:
     """One colour, from black to white, with the faint noise that a lens cap or a wall has in half of the images."""
     width, height = size
