@@ -12,7 +12,7 @@ from model.confidence.policy import AbstentionPolicy
 
 
 class ModelSettings(SettingsGroup):
-    url: Annotated[str, AfterValidator(resolve_model_url)] = "onnx://artifacts/efficientnetb0-v1.0"
+    url: Annotated[str, AfterValidator(resolve_model_url)] = "onnx://artifacts/efficientnetb0-v1.1"
     workers: int | None = Field(None, ge=1, le=64)
     queue_limit: int = Field(64, ge=0, le=10_000)
     queue_seconds: float = Field(2.0, gt=0, le=60)

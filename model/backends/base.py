@@ -30,7 +30,7 @@ class ModelInfo:
 
     @property
     def full_name(self) -> str:
-        """Name and version in one word, such as "efficientnetb0-v1.0"."""
+        """Name and version in one word, such as "efficientnetb0-v1.1"."""
         return f"{self.name}-v{self.version}"
 
 

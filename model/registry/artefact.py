@@ -49,7 +49,7 @@ class Manifest:
 
     @property
     def full_name(self) -> str:
-        """Name and version in one word, such as "efficientnetb0-v1.0"."""
+        """Name and version in one word, such as "efficientnetb0-v1.1"."""
         return f"{self.name}-v{self.version}"
 
 

@@ -80,7 +80,7 @@ def test_private_metrics_port(gateway: Gateway, label: str) -> None:
     """The private port serves the metrics without credentials."""
     gateway.send_every_kind_of_request()
     text = httpx.get(gateway.metrics_url, timeout=TIMEOUT_S).text
-    assert f'atalaya_predictions_total{{label="{label}",model="efficientnetb0-v1.0"}}' in text
+    assert f'atalaya_predictions_total{{label="{label}",model="efficientnetb0-v1.1"}}' in text
     assert "process_resident_memory_bytes" in text
 
 

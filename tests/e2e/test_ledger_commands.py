@@ -62,7 +62,7 @@ def test_a_replay_that_cannot_be_identical_says_why(gateway: Gateway) -> None:
     folder = str(gateway.folder)
     missing = gateway.run("ledger", "replay", prediction_id, str(FOREST), "--model", folder)
     assert missing.returncode == 1
-    assert "No folder holds efficientnetb0-v1.0" in missing.stderr
+    assert "No folder holds efficientnetb0-v1.1" in missing.stderr
     folder = str(ARTEFACT)
     assert gateway.run("ledger", "replay", prediction_id, str(FOREST), "--model", folder).returncode == 0
     execute(gateway, "UPDATE ledger_payloads SET document = replace(document, 'forest', 'desert')")

@@ -29,7 +29,7 @@ def samples() -> list[Path]:
 @pytest.fixture(scope="session")
 def artefact_folder() -> Path:
     """The model that ships with the project."""
-    return ROOT / "artifacts" / "efficientnetb0-v1.0"
+    return ROOT / "artifacts" / "efficientnetb0-v1.1"
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ def observe_all(metrics: Metrics) -> None:
     ).observe(0.02)
     metrics.active_requests.labels(http_request_method="POST").inc()
     metrics.stage_seconds.labels(stage="infer").observe(0.006)
-    metrics.predictions.labels(model="efficientnetb0-v1.0", label="forest").inc()
+    metrics.predictions.labels(model="efficientnetb0-v1.1", label="forest").inc()
     metrics.confidence.observe(0.93)
     metrics.abstentions.labels(reason="low_confidence").inc()
     metrics.auth_events.labels(event="token", outcome="refused").inc()
@@ -51,7 +51,7 @@ def observe_all(metrics: Metrics) -> None:
         ),
         ("http_server_active_requests", {"http_request_method": "POST"}, 1),
         ("atalaya_prediction_stage_seconds_sum", {"stage": "infer"}, 0.006),
-        ("atalaya_predictions_total", {"model": "efficientnetb0-v1.0", "label": "forest"}, 1),
+        ("atalaya_predictions_total", {"model": "efficientnetb0-v1.1", "label": "forest"}, 1),
         ("atalaya_prediction_confidence_bucket", {"le": "0.9"}, 0),
         ("atalaya_prediction_confidence_bucket", {"le": "0.95"}, 1),
         ("atalaya_abstentions_total", {"reason": "low_confidence"}, 1),

@@ -81,7 +81,7 @@ def test_password_with_spaces_in_quotes() -> None:
     [
         "POST /v1/predictions answered 200 in 12 ms",
         "The token is not valid. Ask for a new one at /auth/token.",
-        "Model efficientnetb0-v1.0 opened; sha256 9f86d081884c7d659a2feaa0c55ad015",
+        "Model efficientnetb0-v1.1 opened; sha256 9f86d081884c7d659a2feaa0c55ad015",
         "https://gateway.example/v1/predictions?top_k=3",
     ],
 )

@@ -57,7 +57,7 @@ def check_model_recorded(settings: Settings, model: str) -> None:
     with open_snapshot(settings) as connection:
         if not is_recorded(connection, ledger_payloads.c.model, model):
             raise CommandFailed(
-                f"The ledger has no predictions of a model {model}. Write NAME-vVERSION, such as efficientnetb0-v1.0."
+                f"The ledger has no predictions of a model {model}. Write NAME-vVERSION, such as efficientnetb0-v1.1."
             )
 
 

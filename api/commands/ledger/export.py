@@ -41,7 +41,7 @@ def export(
         datetime | None, typer.Option(parser=parse_time, metavar="TIME", help="Only entries before this time.")
     ] = None,
     principal: Annotated[str, typer.Option(help="Only the payloads of this user, by name or subject.")] = "",
-    model: Annotated[str, typer.Option(help="Only the payloads of this model, such as efficientnetb0-v1.0.")] = "",
+    model: Annotated[str, typer.Option(help="Only the payloads of this model, such as efficientnetb0-v1.1.")] = "",
     export_format: Annotated[ExportFormat, typer.Option("--format")] = ExportFormat.JSONL,
     as_json: JsonFlag = False,
 ) -> None:

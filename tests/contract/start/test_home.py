@@ -33,7 +33,7 @@ def test_commands_find_the_checkout_from_any_folder(checkout: Checkout, tmp_path
         assert ended.returncode == 0, ended.stderr
     shutil.copy(checkout.folder / SAMPLE, tmp_path / "image.jpg")
     predicted = checkout.run(checkout.atalaya, "predict", "image.jpg", "--json", cwd=tmp_path)
-    assert [each["label"] for each in json.loads(predicted.stdout)] == ["agricultural"]
+    assert [each["label"] for each in json.loads(predicted.stdout)] == ["forest"]
     assert (checkout.folder / ".env").exists()
     assert (checkout.folder / "var" / "atalaya.db").exists()
 

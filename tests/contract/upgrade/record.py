@@ -25,7 +25,7 @@ import httpx
 
 ROOT = Path(__file__).parents[3]
 SAMPLES = ROOT / "samples"
-ONNX = f"onnx://{ROOT}/artifacts/efficientnetb0-v1.0"
+ONNX = f"onnx://{ROOT}/artifacts/efficientnetb0-v1.1"
 STUB = "stub://"
 PASSWORD = "correct horse battery"
 
@@ -107,11 +107,11 @@ def main(atalaya: Path, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         release = Release(atalaya, Path(scratch))
-        replayable: dict[str, str] = {}
+        of_the_shipped_model: dict[str, str] = {}
         with release.serving(ONNX) as (url, _):
             ana, bob = headers(url, "ana"), headers(url, "bob")
             for sample in ("yellowstone_forest.jpg", "soaproot_shrubland.jpg"):
-                replayable[predict(url, ana, sample)] = sample
+                of_the_shipped_model[predict(url, ana, sample)] = sample
             erased = predict(url, bob, "yellowstone_forest.jpg")
             refused = httpx.post(f"{url}/v1/predictions", headers=ana, files={"file": b"not an image"})
             assert refused.status_code == 415, refused.text
@@ -122,7 +122,7 @@ def main(atalaya: Path, directory: Path) -> None:
             time.sleep(1)  # refusals are written in the background
         with release.serving(STUB) as (url, process):
             ana = headers(url, "ana")
-            replayable[predict(url, ana, "yellowstone_forest.jpg")] = "yellowstone_forest.jpg"
+            of_the_stub = {predict(url, ana, "yellowstone_forest.jpg"): "yellowstone_forest.jpg"}
             with closing(sqlite3.connect(release.database, isolation_level=None)) as other:
                 other.execute("BEGIN IMMEDIATE")  # the gateway cannot write: it spools
                 spooled = predict(url, ana, "yellowstone_forest.jpg")
@@ -132,7 +132,8 @@ def main(atalaya: Path, directory: Path) -> None:
         release.run("ledger", "erase", "--principal", "bob", "--yes")
         facts = {
             "public_key": release.run("ledger", "key").strip(),
-            "replayable": replayable,
+            "of_the_shipped_model": of_the_shipped_model,
+            "of_the_stub": of_the_stub,
             "erased": erased,
             "spooled": spooled,
         }
