@@ -44,7 +44,7 @@ def _describe_model(summary: dict[str, Any], classes: int) -> str:
     size = f"{summary['input']['width']}x{summary['input']['height']}"
     digest = f" (SHA-256 `{init['sha256']}`)" if "sha256" in init else ""
     tools = ", ".join(f"{name} {version}" for name, version in summary["tools"].items())
-    parts = "\n".join(f"  - {name}: {text};" for name, text in _PARTS.items() if name not in options["without"])
+    parts = "\n".join(f"  - {name}: {text}" for name, text in _PARTS.items() if name not in options["without"])
     return f"""## Model
 EfficientNetB0 with global average pooling, a dense ReLU layer of 256 units, dropout and a softmax over {classes}
 classes. Input: {size} RGB, values 0..255. All layers were fine-tuned.

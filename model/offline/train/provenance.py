@@ -6,6 +6,8 @@ import hashlib
 import json
 from pathlib import Path
 
+from model.registry.artefact import MANIFEST, read_manifest
+
 
 def describe_init(init: str) -> dict[str, str]:
     """Return the name and source of the starting weights, and the SHA-256 in hex when they came from a file."""
@@ -17,8 +19,10 @@ def describe_init(init: str) -> dict[str, str]:
 
 
 def _read_source(weights: Path) -> str:
-    """Read the source from the metrics.json of an earlier run, or from the README.md, next to the weights."""
+    """Read the source from the metrics.json of an earlier run, a manifest or a README.md next to the weights."""
     metrics, readme = weights.with_name("metrics.json"), weights.with_name("README.md")
+    if weights.with_name(MANIFEST).exists():
+        return f"The model of the artefact {read_manifest(weights.parent).full_name}: see its model card."
     if metrics.exists():
         earlier = json.loads(metrics.read_text())
         options = earlier["options"]

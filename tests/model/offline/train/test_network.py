@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import keras
@@ -9,6 +10,8 @@ import pytest
 from model.errors import DatasetError
 from model.imaging.input_spec import DEFAULT_INPUT
 from model.offline.train.network import build_network, copy_weights, make_trainable_copy
+from model.offline.train.provenance import describe_init
+from model.registry.artefact import write_manifest
 from tests.support.paths import ARTEFACT
 
 pytestmark = [
@@ -50,3 +53,16 @@ def test_error_names_the_missing_weights(tmp_path: Path) -> None:
     """The error for a missing weights file contains its path."""
     with pytest.raises(DatasetError, match=r"missing\.weights\.h5"):
         build_network(3, str(tmp_path / "missing.weights.h5"), DEFAULT_INPUT)
+
+
+def test_weights_of_an_artefact_are_described_by_its_name(tmp_path: Path) -> None:
+    """A run that starts from the model of an artefact names the artefact and the digest of the file."""
+    write_manifest(
+        tmp_path, name="toy", version="2", classes=("a",), outputs={}, filenames=(), data={}, results={}, tools={}
+    )
+    (tmp_path / "model.keras").write_bytes(b"weights")
+    assert describe_init(str(tmp_path / "model.keras")) == {
+        "name": "model.keras",
+        "sha256": hashlib.sha256(b"weights").hexdigest(),
+        "source": "The model of the artefact toy-v2: see its model card.",
+    }
