@@ -1,0 +1,96 @@
+"""What users can rely on from the model that ships with the project."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.backends.onnx import OnnxBackend
+from model.confidence.abstention import AbstentionReason
+from model.confidence.calibration import calibrate
+from model.explanation.grad_cam import compute_grad_cam
+from model.imaging.decode import decode_image
+from model.offline.negatives.catalogue import list_generated
+from model.offline.roles import Role
+from model.serving.prediction import Prediction, predict_image
+from tests.support.paths import ARTEFACT, ROOT
+
+SAMPLES = sorted((ROOT / "samples").glob("*.jpg"))
+CATEGORIES = {"documents": 0.9, "screenshots": 0.9, "noise": 0.9, "plain surfaces": 0.9}
+
+
+@pytest.fixture(scope="module")
+def backend() -> Iterator[OnnxBackend]:
+    backend = OnnxBackend(ARTEFACT)
+    yield backend
+    backend.close()
+
+
+@pytest.fixture(scope="module")
+def predictions(backend: OnnxBackend) -> dict[str, Prediction]:
+    """The prediction of each sample, by its name."""
+    return {path.stem: predict_image(backend, path.read_bytes()) for path in SAMPLES}
+
+
+@pytest.mark.parametrize("name", ["yellowstone_forest", "ordway_swisher_woodland", "soaproot_shrubland"])
+def test_forests_of_another_camera_are_recognised(predictions: dict[str, Prediction], name: str) -> None:
+    """The samples, twice as bright as the forests of the training data, are forests, and the model is sure of it."""
+    prediction = predictions[name]
+    assert prediction.label == "forest"
+    assert prediction.confidence > 0.9
+    assert prediction.reason is None
+
+
+def test_probabilities_are_calibrated(predictions: dict[str, Prediction]) -> None:
+    """Served probabilities are those of the graph, divided by the temperature of the manifest."""
+    for prediction in predictions.values():
+        temperature = prediction.model.confidence.temperature
+        assert 0.3 < temperature < 1
+        expected = calibrate(prediction.probabilities, temperature)
+        assert prediction.calibrated == pytest.approx(expected)
+        assert prediction.confidence > prediction.probabilities.max()
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_images_that_are_not_aerial_are_refused(backend: OnnxBackend, category: str) -> None:
+    """At least nine in ten generated images of each category are called not aerial, kinds left out of the fit too."""
+    images = [image for image in list_generated(Role.TEST, 2, (256, 256)) if image.kind.category == category]
+    gate = backend.info.confidence.abstention.gate
+    assert gate is not None
+    pooled = [backend.predict_pooled(image.make()[np.newaxis])[1][0] for image in images]
+    assert np.mean([gate.score(features) < 0 for features in pooled]) >= CATEGORIES[category]
+
+
+def test_an_unsure_prediction_is_marked(backend: OnnxBackend) -> None:
+    """A prediction below the confidence of the manifest is one of low confidence, if the image is aerial."""
+    rules = backend.info.confidence.abstention
+    assert 0.5 < rules.min_confidence < 0.95
+    pooled = backend.predict_pooled(_read(backend, SAMPLES[0]))[1][0]
+    assert rules.find_reason(pooled, rules.min_confidence - 0.01) is AbstentionReason.LOW_CONFIDENCE
+    assert rules.find_reason(pooled, rules.min_confidence + 0.01) is None
+
+
+def test_prediction_sets_contain_the_label(predictions: dict[str, Prediction]) -> None:
+    """A set of 95 % coverage contains the label, and few others; one that cannot be guaranteed has all classes."""
+    for prediction in predictions.values():
+        labels = [label for label, _ in prediction.find_set(0.95)]
+        assert labels[0] == prediction.label
+        assert len(labels) <= 3
+        assert len(prediction.find_set(0.9999)) == len(prediction.model.classes)
+
+
+def test_explanations_are_those_of_the_class(backend: OnnxBackend) -> None:
+    """Maps are not negative, have the size of the features, and differ between classes."""
+    assert backend.head is not None
+    _, features = backend.predict_with_features(_read(backend, SAMPLES[0]))
+    maps = [compute_grad_cam(backend.head, features[0], index) for index in (0, 7)]
+    assert all(each.shape == features.shape[1:3] for each in maps)
+    assert all(each.min() >= 0 for each in maps)
+    assert not np.allclose(maps[0], maps[1], atol=0.01)
+
+
+def _read(backend: OnnxBackend, path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    return decode_image(path.read_bytes(), backend.info.input_spec).pixels[np.newaxis]
