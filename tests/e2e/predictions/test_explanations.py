@@ -13,12 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.explanation.head import HEAD_FILE
 from model.imaging.input_spec import InputSpec
-from model.registry.artefact import read_manifest
 from tests.model.backends.tiny_onnx import write_tiny_artefact
 from tests.support.gateway import Gateway, make_gateway
-from tests.support.paths import ARTEFACT, FOREST
+from tests.support.paths import FOREST
 
 URL = "/v1/predictions"
 LEFT_HALF = [[1.0] * 6 + [0.0] * 6] * 8
@@ -150,14 +148,10 @@ def test_errors_of_pictures_are_problems(client: httpx.Client) -> None:
     assert (response.status_code, response.headers["Content-Type"]) == (415, "application/problem+json")
 
 
-def test_shipped_artefact_explains_if_it_has_a_head(gateway: Gateway) -> None:
-    """A gateway with the shipped model explains, with a map and a picture, exactly if the manifest lists a head."""
+def test_shipped_model_explains(gateway: Gateway) -> None:
+    """A gateway with the shipped model explains with a map and a picture."""
     client, forest = gateway.client(), FOREST.read_bytes()
     response, picture = post(client, forest, "?explain=true"), post(client, forest, accept="image/png")
-    if HEAD_FILE not in read_manifest(ARTEFACT).files:
-        assert [each.json()["code"] for each in (response, picture)] == ["explanation_unavailable"] * 2
-        assert [each.status_code for each in (response, picture)] == [409, 409]
-        return
     explanation = response.json()["explanation"]
     heat = np.array(explanation["map"])
     assert heat.shape == (explanation["height"], explanation["width"]) == (8, 8)
