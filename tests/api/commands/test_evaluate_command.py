@@ -205,3 +205,38 @@ def test_data_without_images_fails(evaluate: Evaluate, model: Path, tmp_path: Pa
         status, _, error = evaluate(model, folder=folder)
         assert (status, error.count("\n")) == (1, 1)
         assert "Expected" in error
+
+
+def test_gate_is_reported_by_group(evaluate: Evaluate, full_model: Path, data: Path, tmp_path: Path) -> None:
+    """`--gate` counts what the gate refuses: the dark test image, and the dark ones of the scenes and photographs."""
+    for folder, colours in (("scenes/town", COLOURS["red"]), *((f"photos/kind{n}", COLOURS["blue"]) for n in range(9))):
+        (tmp_path / folder).mkdir(parents=True)
+        for number, colour in enumerate(colours):
+            Image.new("RGB", (24, 24), colour).save(tmp_path / folder / f"{number}.png")
+    options = ("--gate", "--photos", str(tmp_path / "photos"), "--scenes", str(tmp_path / "scenes"))
+    status, out, _ = evaluate(full_model, *options, "--json")
+    report = json.loads(out)
+    groups = {group["name"]: group for group in report["groups"]}
+    assert (status, report["model"]) == (0, "tiny-v1.0")
+    assert groups["test images"] == {
+        "name": "test images",
+        "is_aerial": True,
+        "images": 5,
+        "refused": 1,
+        "share": 0.2,
+    }
+    assert groups["other scenes, town"]["refused"] == 0
+    assert 0 < groups["photographs"]["images"] == groups["photographs"]["refused"] < 9
+    assert groups["documents"]["share"] < 1
+    assert report["near_misses"][0]["accepted"] == report["near_misses"][0]["images"]
+    table = evaluate(full_model, *options)[1]
+    assert "photographs" in table
+    assert "near misses" in table
+
+
+def test_gate_options_need_the_gate(evaluate: Evaluate, model: Path, tmp_path: Path) -> None:
+    """Photographs without `--gate` are a usage error, and `--gate` fails for a model that has no gate."""
+    status, _, err = evaluate(model, "--photos", str(tmp_path))
+    assert (status, "--photos and --scenes need --gate" in err) == (2, True)
+    status, _, err = evaluate(model, "--gate")
+    assert (status, "tiny-v1.0 has no gate" in err) == (1, True)

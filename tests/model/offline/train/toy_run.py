@@ -1,0 +1,137 @@
+"""A small data set of 5 classes and 96 pixels, and a training run on it that is killed once."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from model.offline.train import Stage, TrainOptions
+
+SIDE = 96
+COLOURS = {
+    "field": (70, 150, 60),
+    "lake": (40, 70, 150),
+    "road": (120, 120, 125),
+    "sand": (210, 190, 140),
+    "scrub": (120, 110, 60),
+}
+COUNTS = {"training": 20, "extra": 0, "validation": 5, "test": 10}
+STEPS = 5  # full batches of 4 from 20 images
+TIMEOUT_S = 600.0  # ten times what an idle machine needs
+
+
+def make_scene(generator: np.random.Generator, name: str) -> NDArray[np.uint8]:
+    """Noise in two sizes of grain around the colour of a class."""
+    coarse = generator.normal(0, 18, (12, 12, 1)).repeat(SIDE // 12, axis=0).repeat(SIDE // 12, axis=1)
+    pixels = np.asarray(COLOURS[name]) + coarse + generator.normal(0, 10, (SIDE, SIDE, 1))
+    scene: NDArray[np.uint8] = np.clip(pixels, 0, 255).astype(np.uint8)
+    return scene
+
+
+def write_data(root: Path) -> Path:
+    """Write 5 training and 2 test images of each class; returns `root`."""
+    generator = np.random.default_rng(5)
+    for name in COLOURS:
+        for split, count in (("train", 5), ("test", 2)):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                Image.fromarray(make_scene(generator, name)).save(folder / f"{index}.png")
+    return root
+
+
+@contextmanager
+def training_process(options: TrainOptions) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "model.offline.train", json.dumps(asdict(options))]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for(ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not ready():
+        assert process.poll() is None, "the training process ended"
+        assert time.monotonic() < deadline, "the training process is too slow"
+        try:
+            process.wait(0.02)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of the file, or None while it is missing or incomplete."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+
+
+def read_state(run: Path) -> tuple[int, int]:
+    """Return the complete epochs, and the steps of the optimiser, that the run has saved."""
+    path = run / "state.npz"
+    if not path.exists():
+        return 0, 0
+    with np.load(path) as state:
+        scalars = [state[name] for name in state.files if name != "epochs" and state[name].shape == ()]
+        # The other integer is the count of the Normalization layer, which stays 0.
+        return int(state["epochs"]), max(int(value) for value in scalars if value.dtype.kind == "i")
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A finished run that was killed once.
+
+    `before` is its history at that time. `steps` maps epochs to the optimiser's step count in the checkpoint that the
+    second process wrote after that epoch.
+    """
+
+    options: TrainOptions
+    before: list[dict[str, float]]
+    steps: dict[int, int]
+
+    @property
+    def out(self) -> Path:
+        return Path(self.options.out)
+
+
+def train_twice(data: Path, backbone: Path, run: Path) -> Resumed:
+    """Train for 3 epochs: one process is killed after the first epoch, and a second one continues the run."""
+    options = TrainOptions(
+        data=str(data),
+        init=str(backbone),
+        out=str(run),
+        stages=(Stage(32, 2), Stage(SIDE, 1)),
+        batch_size=4,
+        validation_fraction=0.25,
+        input_size=SIDE,
+        resize_filter="lanczos",
+    )
+    with training_process(options) as process:
+        wait_for(lambda: read_state(run)[0] >= 1, process)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    epochs, _ = read_state(run)
+    before = read_json(run / "history.json")[:epochs]
+    with training_process(options) as process:
+        wait_for(lambda: read_state(run)[0] > epochs, process)
+        process.send_signal(signal.SIGSTOP)
+        completed, count = read_state(run)
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(TIMEOUT_S) == 0
+    steps = {completed: count}
+    return Resumed(options, before, steps)
