@@ -207,7 +207,7 @@ def test_data_without_images_fails(evaluate: Evaluate, model: Path, tmp_path: Pa
         assert "Expected" in error
 
 
-def test_gate_is_reported_by_group(evaluate: Evaluate, full_model: Path, data: Path, tmp_path: Path) -> None:
+def test_gate_is_reported_by_group(evaluate: Evaluate, full_model: Path, tmp_path: Path) -> None:
     """`--gate` counts what the gate refuses: the dark test image, and the dark ones of the scenes and photographs."""
     for folder, colours in (("scenes/town", COLOURS["red"]), *((f"photos/kind{n}", COLOURS["blue"]) for n in range(9))):
         (tmp_path / folder).mkdir(parents=True)
