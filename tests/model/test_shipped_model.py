@@ -44,6 +44,12 @@ def test_forests_of_another_camera_are_recognised(predictions: dict[str, Predict
     assert prediction.reason is None
 
 
+def test_samples_are_aerial(predictions: dict[str, Prediction]) -> None:
+    """No sample, of four flights and cameras that training has not seen, is called not aerial."""
+    assert len(predictions) == 4
+    assert all(each.reason is not AbstentionReason.NOT_AERIAL for each in predictions.values())
+
+
 def test_probabilities_are_calibrated(predictions: dict[str, Prediction]) -> None:
     """Served probabilities are those of the graph, divided by the temperature of the manifest."""
     for prediction in predictions.values():
