@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.offline.train import Stage, TrainOptions
+from tests.support.paths import ROOT
 
 SIDE = 96
 COLOURS = {
@@ -32,11 +34,22 @@ STEPS = 5  # full batches of 4 from 20 images
 TIMEOUT_S = 600.0  # ten times what an idle machine needs
 
 
+@cache
+def read_samples() -> list[NDArray[np.uint8]]:
+    return [np.asarray(Image.open(path).convert("RGB")) for path in sorted((ROOT / "samples").glob("*.jpg"))]
+
+
 def make_scene(generator: np.random.Generator, name: str) -> NDArray[np.uint8]:
-    """Noise in two sizes of grain around the colour of a class."""
-    coarse = generator.normal(0, 18, (12, 12, 1)).repeat(SIDE // 12, axis=0).repeat(SIDE // 12, axis=1)
-    pixels = np.asarray(COLOURS[name]) + coarse + generator.normal(0, 10, (SIDE, SIDE, 1))
-    scene: NDArray[np.uint8] = np.clip(pixels, 0, 255).astype(np.uint8)
+    """A part of an aerial image in the colour of a class.
+
+    Natural textures: on synthetic ones, many channels of the network hardly vary, and batch normalisation amplifies the
+    rounding errors of these.
+    """
+    samples = read_samples()
+    sample = samples[generator.integers(len(samples))]
+    top, left = (int(generator.integers(side - SIDE + 1)) for side in sample.shape[:2])
+    part = sample[top : top + SIDE, left : left + SIDE]
+    scene: NDArray[np.uint8] = np.clip(part - part.mean(axis=(0, 1)) + COLOURS[name], 0, 255).astype(np.uint8)
     return scene
 
 
@@ -115,8 +128,10 @@ def train_twice(data: Path, backbone: Path, run: Path) -> Resumed:
         data=str(data),
         init=str(backbone),
         out=str(run),
-        stages=(Stage(32, 2), Stage(SIDE, 1)),
+        stages=(Stage(64, 2), Stage(SIDE, 1)),
         batch_size=4,
+        # The few steps must not spoil the features of the shipped backbone.
+        peak_learning_rate=5e-5,
         validation_fraction=0.25,
         input_size=SIDE,
         resize_filter="lanczos",
