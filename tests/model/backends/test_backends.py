@@ -27,8 +27,8 @@ GREY = np.full((1, 256, 256, 3), 128, np.uint8)
 
 @pytest.fixture
 def artefact_copy(artefact_folder: Path, tmp_path: Path) -> Path:
-    """A copy of the shipped model's manifest and graph, to be damaged."""
-    for name in ("manifest.json", "model.onnx"):
+    """A copy of what a gateway reads of the shipped model, to be damaged."""
+    for name in ("manifest.json", "model.onnx", "head.npz"):
         shutil.copyfile(artefact_folder / name, tmp_path / name)
     return tmp_path
 
