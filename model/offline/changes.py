@@ -14,7 +14,7 @@ Pixels = NDArray[np.uint8]  # [height, width, 3]
 
 CLEAN = "clean"  # the name of `leave_unchanged`
 
-_LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 _WARM = np.array([1.15, 1.0, 0.85], np.float32)
 
 
@@ -24,23 +24,23 @@ def leave_unchanged(pixels: Pixels) -> Pixels:
 
 def scale_light(pixels: Pixels, gain: float) -> Pixels:
     """Multiply every value by `gain`; what becomes lighter than white is white."""
-    return _round(pixels * np.float32(gain))
+    return round_pixels(pixels * np.float32(gain))
 
 
 def remove_colour(pixels: Pixels) -> Pixels:
     """Replace each pixel's colour by its luminance."""
-    return _round(np.repeat((pixels @ _LUMINANCE)[..., np.newaxis], 3, axis=-1))
+    return round_pixels(np.repeat((pixels @ LUMINANCE)[..., np.newaxis], 3, axis=-1))
 
 
 def warm(pixels: Pixels) -> Pixels:
     """Multiply red by 1.15 and blue by 0.85."""
-    return _round(pixels * _WARM)
+    return round_pixels(pixels * _WARM)
 
 
 def add_noise(pixels: Pixels, deviation: float) -> Pixels:
     """Add Gaussian noise to every value; the same image always gets the same noise."""
     generator = np.random.default_rng(zlib.crc32(pixels.tobytes()))
-    return _round(pixels + generator.normal(0, deviation, pixels.shape))
+    return round_pixels(pixels + generator.normal(0, deviation, pixels.shape))
 
 
 def coarsen(pixels: Pixels, factor: float) -> Pixels:
@@ -71,6 +71,7 @@ ALL_CHANGES: Mapping[str, Callable[[Pixels], Pixels]] = {
 }
 
 
-def _round(values: NDArray[np.floating]) -> Pixels:
+def round_pixels(values: NDArray[np.floating]) -> Pixels:
+    """Round to whole levels, limited to 0..255."""
     rounded: Pixels = np.clip(np.rint(values), 0, 255).astype(np.uint8)
     return rounded

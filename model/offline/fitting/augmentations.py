@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-Pixels = NDArray[np.uint8]  # [height, width, 3]
-Change = Callable[[np.random.Generator, Pixels], Pixels]
+from model.offline.changes import LUMINANCE, Pixels, round_pixels
 
-_LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+Change = Callable[[np.random.Generator, Pixels], Pixels]
 
 
 def change_randomly(pixels: Pixels, seed: int) -> Pixels:
@@ -36,11 +35,11 @@ def change_mostly(pixels: Pixels, seed: int) -> Pixels:
 def change_colour(generator: np.random.Generator, pixels: Pixels) -> Pixels:
     """Light gain 0.5 to 1.8, each channel up to 20 % more or less, gamma 0.7 to 1.4, saturation 0 to 1.7."""
     values: NDArray[np.floating] = pixels.astype(np.float32)
-    grey = (values @ _LUMINANCE)[..., np.newaxis]
+    grey = (values @ LUMINANCE)[..., np.newaxis]
     values = grey + (values - grey) * np.float32(generator.uniform(0, 1.7))
     gains = np.exp2(generator.uniform(-1, 0.85)) * generator.uniform(0.8, 1.2, 3)
     shares = np.clip(values * gains.astype(np.float32) / 255, 0, 1)
-    return _round(255 * shares ** np.float32(generator.uniform(0.7, 1.4)))
+    return round_pixels(255 * shares ** np.float32(generator.uniform(0.7, 1.4)))
 
 
 def change_scale(generator: np.random.Generator, pixels: Pixels) -> Pixels:
@@ -61,7 +60,7 @@ def _keep(_: np.random.Generator, pixels: Pixels) -> Pixels:
 
 
 def _add_noise(generator: np.random.Generator, pixels: Pixels) -> Pixels:
-    return _round(pixels + generator.normal(0, generator.uniform(2, 16), pixels.shape))
+    return round_pixels(pixels + generator.normal(0, generator.uniform(2, 16), pixels.shape))
 
 
 def _blur(generator: np.random.Generator, pixels: Pixels) -> Pixels:
@@ -72,8 +71,3 @@ def _compress(generator: np.random.Generator, pixels: Pixels) -> Pixels:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=int(generator.integers(15, 71)))
     return np.asarray(Image.open(buffer))
-
-
-def _round(values: NDArray[np.floating]) -> Pixels:
-    rounded: Pixels = np.clip(np.rint(values), 0, 255).astype(np.uint8)
-    return rounded
