@@ -30,7 +30,8 @@ def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, shipped = tmp_path_factory.mktemp("unsure"), Path(MODEL_URL.removeprefix("onnx://"))
     document = json.loads((shipped / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({**document, **CONFIDENCE}))
-    shutil.copyfile(shipped / "model.onnx", folder / "model.onnx")
+    for name in ("model.onnx", "head.npz"):
+        shutil.copyfile(shipped / name, folder / name)
     return folder
 
 
