@@ -50,10 +50,14 @@ def coarsen(pixels: Pixels, factor: float) -> Pixels:
     """
     height, width = pixels.shape[:2]
     size = (round(width / factor), round(height / factor))
-    small = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
-    rows, columns = height - size[1], width - size[0]
+    return mirror_borders(np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)), height, width)
+
+
+def mirror_borders(pixels: Pixels, height: int, width: int) -> Pixels:
+    """Centre the image in one of at least that size, and mirror it at its outermost pixels to fill the borders."""
+    rows, columns = max(0, height - pixels.shape[0]), max(0, width - pixels.shape[1])
     borders = ((rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0))
-    return np.pad(small, borders, mode="reflect")
+    return np.pad(pixels, borders, mode="reflect")
 
 
 # Their mean accuracy is the robustness of a model.

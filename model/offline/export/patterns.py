@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Pixels = NDArray[np.uint8]
+from model.offline.changes import Pixels
 
 
 def generate_images(count: int, size: tuple[int, int]) -> list[Pixels]:

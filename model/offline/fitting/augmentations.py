@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from model.offline.changes import LUMINANCE, Pixels, round_pixels
+from model.offline.changes import LUMINANCE, Pixels, mirror_borders, round_pixels
 
 Change = Callable[[np.random.Generator, Pixels], Pixels]
 
@@ -43,14 +43,12 @@ def change_colour(generator: np.random.Generator, pixels: Pixels) -> Pixels:
 
 
 def change_scale(generator: np.random.Generator, pixels: Pixels) -> Pixels:
-    """Show a part of the image, at least 0.5 of each side, or the whole shrunk to 0.45 with mirrored borders."""
+    """Crop a part of the image, at least 0.5 of each side, or shrink it to 0.45 with mirrored borders."""
     height, width = pixels.shape[:2]
     factor = float(np.exp(generator.uniform(np.log(0.45), np.log(2))))
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     scaled = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
-    rows, columns = max(0, height - size[1]), max(0, width - size[0])
-    borders = ((rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0))
-    scaled = np.pad(scaled, borders, mode="symmetric")
+    scaled = mirror_borders(scaled, height, width)
     top, left = (int(generator.integers(side + 1)) for side in np.subtract(scaled.shape[:2], (height, width)))
     return scaled[top : top + height, left : left + width]
 

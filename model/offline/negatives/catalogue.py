@@ -9,8 +9,8 @@ from functools import partial
 
 import numpy as np
 
+from model.offline.changes import Pixels
 from model.offline.negatives import documents, screenshots, textures
-from model.offline.negatives.drawing import Pixels
 from model.offline.roles import Role
 
 Generate = Callable[[np.random.Generator, tuple[int, int]], Pixels]

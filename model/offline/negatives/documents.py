@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from model.offline.negatives.drawing import Canvas, Pixels, make_words, pick_colour, pick_ink, pick_paper
+from model.offline.changes import Pixels
+from model.offline.negatives.drawing import Canvas, make_words, pick_colour, pick_ink, pick_paper
 
 Size = tuple[int, int]  # width, height
 

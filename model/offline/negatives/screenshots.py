@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from model.offline.negatives.drawing import Canvas, Colour, Pixels, make_words, pick_colour, pick_ink
+from model.offline.changes import Pixels
+from model.offline.negatives.drawing import Canvas, Colour, make_words, pick_colour, pick_ink
 
 Size = tuple[int, int]  # width, height
 

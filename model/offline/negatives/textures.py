@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from model.offline.negatives.drawing import Pixels
+from model.offline.changes import Pixels
 
 Size = tuple[int, int]  # width, height
 
