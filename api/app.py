@@ -30,6 +30,7 @@ from api.rate_limits.fallback import make_windows
 from api.rate_limits.limiter import CallerLimits, limit_handler
 from api.routes import audit, health, history, keys, usage, users
 from api.routes.auth import auth_router
+from api.routes.direct_routes import DirectRoutes
 from api.routes.me import me_router
 from api.routes.metrics import metrics_router
 from api.routes.oauth import oauth_router
@@ -65,6 +66,7 @@ def create_app(
     open_model = open_model or partial(open_warm, settings.model.url, count_inference_threads(settings))
     metrics = Metrics(registry)
     limits = CallerLimits(make_windows(settings, metrics), settings.limits.requests)
+    predictions = predictions_router(limits, settings.limits.predict)
     app = FastAPI(
         title="Atalaya",
         summary="A secured prediction gateway: the land use in an aerial image.",
@@ -75,14 +77,17 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # the gateway has its own telemetry
-        middleware=_middleware(settings, metrics, reporter, draining, limits),
+        middleware=[
+            *_middleware(settings, metrics, reporter, draining, limits),
+            Middleware(DirectRoutes, routes=predictions.routes),
+        ],
     )
     install_openapi(app)
     app.state.limiter = limits
     install_handlers(app)
     app.add_exception_handler(RateLimitExceeded, limit_handler(metrics))
     # Starlette tries the routes in this order: the most frequent ones come first.
-    app.include_router(predictions_router(limits, settings.limits.predict))
+    app.include_router(predictions)  # without dependencies, which DirectRoutes would not call
     app.include_router(health.router)
     app.include_router(auth_router(limits, settings.limits.token))
     app.include_router(oauth_router(limits, settings.limits.requests))

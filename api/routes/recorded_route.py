@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 from fastapi.routing import APIRoute
@@ -16,6 +17,8 @@ from api.prediction.errors import ClientDisconnected
 from api.prediction.request import RequestOrigin
 from api.rate_limits.callers import caller_address
 from auth.principal import Principal, Scope
+
+Handle = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class _RefusedByPipeline(Exception):
@@ -44,24 +47,50 @@ class RecordedRoute(APIRoute):
     that refusing a request costs little.
     """
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle, authorize = super().get_route_handler(), Caller(Scope.PREDICT, own_limit=True)
+    def get_route_handler(self) -> Handle:
+        return _record_refusals(super().get_route_handler())
 
-        async def handle_recorded(request: Request) -> Response:
-            pipeline = get_pipeline(request)
-            try:
-                pipeline.check_capacity(await authorize(request))
-                check_declared_length(request)
-                return await handle(request)
-            except _RefusedByPipeline as refused:
-                raise refused.error from refused.error.__cause__
-            except Exception as error:
-                principal = getattr(request.state, "principal", None)
-                if principal is not None:
-                    pipeline.record_refusal(describe_origin(request, principal), error)
-                raise
+    def get_direct_handler(self) -> Handle:
+        """Return a handler that calls the endpoint with the principal, and with the defaults of its parameters.
 
-        return handle_recorded
+        For requests that `has_parameters` finds none in: nothing is left that FastAPI could resolve or validate.
+        """
+
+        async def call_endpoint(request: Request) -> Response:
+            response: Response = await self.endpoint(request=request, principal=request.state.principal)
+            return response
+
+        return _record_refusals(call_endpoint)
+
+    def has_parameters(self, scope: Mapping[str, Any]) -> bool:
+        """Whether the request has a query string or a header that is a parameter of the endpoint."""
+        return bool(scope["query_string"]) or any(name in self._header_parameters for name, _ in scope["headers"])
+
+    @cached_property
+    def _header_parameters(self) -> frozenset[bytes]:
+        """Names in lower case, as in the scope of a request."""
+        return frozenset(field.alias.lower().encode() for field in self.dependant.header_params)
+
+
+def _record_refusals(handle: Handle) -> Handle:
+    """Wrap `handle` to check the request first, and to record each refusal that the pipeline has not recorded."""
+    authorize = Caller(Scope.PREDICT, own_limit=True)
+
+    async def handle_recorded(request: Request) -> Response:
+        pipeline = get_pipeline(request)
+        try:
+            pipeline.check_capacity(await authorize(request))
+            check_declared_length(request)
+            return await handle(request)
+        except _RefusedByPipeline as refused:
+            raise refused.error from refused.error.__cause__
+        except Exception as error:
+            principal = getattr(request.state, "principal", None)
+            if principal is not None:
+                pipeline.record_refusal(describe_origin(request, principal), error)
+            raise
+
+    return handle_recorded
 
 
 def describe_origin(request: Request, principal: Principal) -> RequestOrigin:
