@@ -51,3 +51,8 @@ def test_serving_loads_no_terminal_output() -> None:
 def test_ledger_commands_load_no_model() -> None:
     """Only `ledger replay` loads the model's libraries, and only Parquet files need pyarrow."""
     assert loaded_by("import api.commands.ledger", "numpy", "PIL", "onnxruntime", "pyarrow") == set()
+
+
+def test_judge_of_candidates_loads_no_numpy() -> None:
+    """A command can show the verdict on a candidate without loading NumPy or a framework."""
+    assert loaded_by("import model.canary.report, model.canary.assignment, model.canary.pairing", *HEAVY) == set()

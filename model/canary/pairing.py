@@ -1,0 +1,41 @@
+"""Pairs requests that only the candidate served with requests that only production served."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Arm(StrEnum):
+    CANDIDATE = "candidate"
+    PRODUCTION = "production"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair(Generic[T]):
+    candidate: T
+    production: T
+
+
+class Pairing(Generic[T]):
+    """Pairs each result with the latest unpaired one of the other arm.
+
+    Results of a pair are neighbours in time, so that an outage or a busy hour affects both. Which results are paired
+    depends only on the order of their arms, never on the results. At most one result waits; a later one of the same
+    arm replaces it. Wald paired two series of trials in this way ("Sequential Analysis", 1947, chapter 6).
+    """
+
+    def __init__(self) -> None:
+        self._waiting: tuple[Arm, T] | None = None
+
+    def add(self, arm: Arm, result: T) -> Pair[T] | None:
+        """Return the pair that `result` completes, if there is one."""
+        if self._waiting is None or self._waiting[0] is arm:
+            self._waiting = (arm, result)
+            return None
+        other = self._waiting[1]
+        self._waiting = None
+        return Pair(result, other) if arm is Arm.CANDIDATE else Pair(other, result)
