@@ -21,6 +21,14 @@
     ├── WorkerStuck                  worker_stuck
     ├── ArtefactError                artefact_error
     │   └── DigestMismatch           digest_mismatch
+    ├── RegistryError
+    │   ├── InvalidName              invalid_name
+    │   ├── UnknownModel             unknown_model
+    │   ├── UnknownVersion           unknown_version
+    │   ├── UnknownAlias             unknown_alias
+    │   ├── VersionExists            version_exists
+    │   ├── AliasMoved               alias_moved
+    │   └── RegistryUnavailable      registry_unavailable
     ├── BackendURLError              backend_url
     ├── DatasetError                 dataset_error
     ├── KerasMissing                 keras_missing
@@ -182,6 +190,46 @@ class DigestMismatch(ArtefactError):
     """A file's size or SHA-256 differs from the manifest."""
 
     code = "digest_mismatch"
+
+
+class RegistryError(ModelError):
+    """The registry refuses a request, and is unchanged."""
+
+
+class InvalidName(RegistryError):
+    """Not the name of a model, version, alias or tag."""
+
+    code = "invalid_name"
+
+
+class UnknownModel(RegistryError):
+    code = "unknown_model"
+
+
+class UnknownVersion(RegistryError):
+    code = "unknown_version"
+
+
+class UnknownAlias(RegistryError):
+    code = "unknown_alias"
+
+
+class VersionExists(RegistryError):
+    """Versions never change."""
+
+    code = "version_exists"
+
+
+class AliasMoved(RegistryError):
+    """Another process moved the alias first."""
+
+    code = "alias_moved"
+
+
+class RegistryUnavailable(RegistryError):
+    """The registry cannot be read or written, or its state is damaged."""
+
+    code = "registry_unavailable"
 
 
 class BackendURLError(ModelError):

@@ -105,6 +105,7 @@ NEVER_OVER_HTTP: frozenset[type[Exception]] = frozenset(
         monitoring.LedgerInUse,
         monitoring.LedgerDamaged,
         model.ArtefactError,
+        model.RegistryError,
         model.BackendURLError,
         model.DatasetError,
         model.KerasMissing,

@@ -1,0 +1,196 @@
+"""A registry of models in a folder.
+
+    ROOT/NAME/state.json                 the versions, aliases and tags: replaced as a whole
+    ROOT/NAME/versions/VERSION/          an artefact, complete once the state lists it
+    ROOT/NAME/.lock                      held by the process that changes the state
+
+A reader needs no lock: each file appears complete or not at all. A writer that crashes leaves at most a folder that no
+state lists, which the next one removes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import mkdtemp
+
+from model.errors import AliasMoved, ArtefactError, DigestMismatch, RegistryUnavailable, UnknownModel, VersionExists
+from model.registry.artefact import MANIFEST, Manifest, read_manifest, read_verified
+from model.registry.state import ModelState, Version, check_name, parse_state, serialise_state
+
+_STATE = "state.json"
+_VERSIONS = "versions"
+_INCOMING = ".incoming-"
+
+
+class FileRegistry:
+    """The models in the folder `root`. Several processes and threads may use it at the same time.
+
+    Every method raises RegistryUnavailable when the folder cannot be read or written, and InvalidName for a name that
+    cannot be that of a folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def list_models(self) -> list[str]:
+        """Return the names of the models that have a version, in alphabetical order."""
+        with _reporting_os_errors(self._root):
+            if not self._root.is_dir():
+                return []
+            return sorted(path.parent.name for path in self._root.glob(f"*/{_STATE}"))
+
+    def read(self, model: str) -> ModelState:
+        """Return the model's versions, aliases and tags. Raises UnknownModel."""
+        path = self._root / check_name(model) / _STATE
+        with _reporting_os_errors(self._root):
+            try:
+                return parse_state(path.read_bytes())
+            except FileNotFoundError:
+                raise UnknownModel(f"There is no model {model!r}. Import one of its versions.") from None
+
+    def find_folder(self, model: str, version: str) -> Path:
+        """Return the artefact folder of a version. Raises UnknownModel, UnknownVersion, DigestMismatch.
+
+        Only the manifest is verified here; what loads the artefact verifies each file that it opens.
+        """
+        listed = self.read(model).find(version)
+        folder = self._root / model / _VERSIONS / listed.version
+        if _hash_manifest(folder) != listed.manifest_sha256:
+            raise DigestMismatch(f"{folder / MANIFEST} has changed since the version was added. Import it again.")
+        return folder
+
+    def add(self, folder: Path) -> Version:
+        """Copy an artefact into the registry, as the version that its manifest names.
+
+        Raises ArtefactError, DigestMismatch, VersionExists.
+        """
+        manifest = read_manifest(folder)
+        model, name = check_name(manifest.name), check_name(manifest.version)
+
+        def store(state: ModelState, home: Path) -> ModelState:
+            if name in state.versions:
+                raise VersionExists(f"{model} {name} exists already. A version never changes: choose another one.")
+            digest = _store_artefact(folder, manifest, home / _VERSIONS / name)
+            return state.add(Version(name, digest, datetime.now(UTC).isoformat(timespec="seconds")))
+
+        return self._change(model, store, create=True).find(name)
+
+    def move_aliases(
+        self, model: str, targets: Mapping[str, str | None], expected: Mapping[str, str | None] | None = None
+    ) -> ModelState:
+        """Let each alias name a version, or remove it for None, all at once; return the new state.
+
+        Changes nothing if an alias no longer names its `expected` version. Raises AliasMoved, UnknownModel,
+        UnknownVersion.
+        """
+
+        def move(state: ModelState, _: Path) -> ModelState:
+            for alias, version in (expected or {}).items():
+                if state.aliases.get(alias) != version:
+                    raise AliasMoved(
+                        f"{alias!r} was moved to {state.aliases.get(alias) or 'no version'} meanwhile. "
+                        "Look at the current versions, and repeat the command."
+                    )
+            return state.move_aliases(targets)
+
+        return self._change(model, move)
+
+    def tag(self, model: str, version: str, tags: Mapping[str, str | None]) -> ModelState:
+        """Set the tags of a version, or remove those with None. Raises UnknownModel, UnknownVersion."""
+        return self._change(model, lambda state, _: state.tag(version, tags))
+
+    def _change(
+        self, model: str, change: Callable[[ModelState, Path], ModelState], *, create: bool = False
+    ) -> ModelState:
+        home = self._root / check_name(model)
+        with _reporting_os_errors(self._root):
+            if create:
+                (home / _VERSIONS).mkdir(parents=True, exist_ok=True)
+            elif not home.is_dir():
+                self.read(model)
+            with _locked(home):
+                state = ModelState() if create and not (home / _STATE).exists() else self.read(model)
+                _remove_incomplete(home / _VERSIONS, state)
+                changed = change(state, home)
+                _replace_file(home / _STATE, serialise_state(changed))
+                return changed
+
+
+def _store_artefact(source: Path, manifest: Manifest, target: Path) -> str:
+    """Copy the files that the manifest lists into `target`, and return the manifest's SHA-256."""
+    incoming = Path(mkdtemp(prefix=_INCOMING, dir=target.parent))
+    incoming.chmod(0o755)
+    try:
+        for filename in manifest.files:
+            _write_durably(incoming / filename, read_verified(source, manifest, filename))
+        document = (source / MANIFEST).read_bytes()
+        _write_durably(incoming / MANIFEST, document)
+        if read_manifest(incoming) != manifest:
+            raise ArtefactError(f"{source / MANIFEST} changes while it is read. Import it again.")
+        _sync_folder(incoming)
+        incoming.rename(target)
+    except BaseException:
+        shutil.rmtree(incoming, ignore_errors=True)
+        raise
+    _sync_folder(target.parent)
+    return hashlib.sha256(document).hexdigest()
+
+
+def _hash_manifest(folder: Path) -> str:
+    try:
+        return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+    except OSError as error:
+        raise ArtefactError(f"{folder / MANIFEST} cannot be read. Restore it from a backup.") from error
+
+
+def _remove_incomplete(versions: Path, state: ModelState) -> None:
+    """Remove what a writer left that crashed before the state listed it."""
+    for folder in versions.iterdir():
+        if folder.name not in state.versions:
+            shutil.rmtree(folder)
+
+
+def _replace_file(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.new")  # only the holder of the lock writes it
+    _write_durably(temporary, data)
+    temporary.replace(path)
+    _sync_folder(path.parent)
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with os.fdopen(os.open(folder / ".lock", os.O_WRONLY | os.O_CREAT, 0o644), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _reporting_os_errors(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RegistryUnavailable(
+            f"The registry in {root} cannot be used: {error.strerror}. Check the folder and its permissions."
+        ) from error

@@ -1,0 +1,130 @@
+"""What a registry holds of one model: versions, which never change, and the aliases and tags that name them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from model.errors import InvalidName, RegistryError, RegistryUnavailable, UnknownAlias, UnknownVersion
+
+SCHEMA = 1
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of a model. `manifest_sha256`, in hex, covers all of its files; `added_at` is in ISO 8601, UTC."""
+
+    version: str
+    manifest_sha256: str
+    added_at: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """The versions of a model in the order in which they were added, and the version that each alias names.
+
+    `generation` grows with every change. Each change returns a new state.
+    """
+
+    versions: Mapping[str, Version] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    generation: int = 0
+
+    def find(self, reference: str) -> Version:
+        """Return the version that `reference` names: a version, or an alias after "@".
+
+        Raises UnknownVersion, UnknownAlias.
+        """
+        if reference.startswith("@"):
+            return self.find(self.find_alias(reference[1:]))
+        try:
+            return self.versions[reference]
+        except KeyError:
+            raise UnknownVersion(f"There is no version {reference!r}. These exist: {_list(self.versions)}.") from None
+
+    def find_alias(self, alias: str) -> str:
+        """Return the version that the alias names. Raises UnknownAlias."""
+        try:
+            return self.aliases[alias]
+        except KeyError:
+            raise UnknownAlias(f"There is no alias {alias!r}. These exist: {_list(self.aliases)}.") from None
+
+    def add(self, version: Version) -> ModelState:
+        return self._change(versions={**self.versions, version.version: version})
+
+    def move_aliases(self, targets: Mapping[str, str | None]) -> ModelState:
+        """Let each alias name its version, or remove it for None. Raises InvalidName, UnknownVersion."""
+        for alias, version in targets.items():
+            check_name(alias)
+            if version is not None:
+                self.find(version)
+        moved = {**self.aliases, **targets}
+        return self._change(aliases={alias: version for alias, version in moved.items() if version is not None})
+
+    def tag(self, version: str, tags: Mapping[str, str | None]) -> ModelState:
+        """Set the tags of a version, or remove those with None. Raises InvalidName, UnknownVersion."""
+        for name in tags:
+            check_name(name)
+        found = self.find(version)
+        merged = {name: value for name, value in {**found.tags, **tags}.items() if value is not None}
+        return self._change(versions={**self.versions, found.version: replace(found, tags=merged)})
+
+    def _change(self, **members: Any) -> ModelState:
+        return replace(self, **members, generation=self.generation + 1)
+
+
+def check_name(name: str) -> str:
+    """Return the name of a model, version, alias or tag, which is also the name of a folder. Raises InvalidName."""
+    if _NAME.fullmatch(name) is None:
+        raise InvalidName(
+            f"{name[:80]!r} is not a name. Use 1 to 64 letters, digits, dots, hyphens, underscores and plus signs, "
+            "beginning with a letter or digit."
+        )
+    return name
+
+
+def serialise_state(state: ModelState) -> bytes:
+    """Return the state as JSON."""
+    versions = [
+        {
+            "version": version.version,
+            "manifest_sha256": version.manifest_sha256,
+            "added_at": version.added_at,
+            "tags": dict(version.tags),
+        }
+        for version in state.versions.values()
+    ]
+    document = {
+        "schema": SCHEMA,
+        "generation": state.generation,
+        "versions": versions,
+        "aliases": dict(state.aliases),
+    }
+    return json.dumps(document, indent=1).encode() + b"\n"
+
+
+def parse_state(data: bytes) -> ModelState:
+    """Read what `serialise_state` wrote. Raises RegistryUnavailable."""
+    try:
+        document = json.loads(data)
+        if document["schema"] != SCHEMA:
+            raise ValueError(f"its schema is {document['schema']}")
+        versions = [Version(**entry) for entry in document["versions"]]
+        by_name = {check_name(version.version): version for version in versions}
+        aliases = {check_name(alias): version for alias, version in document["aliases"].items()}
+        if not set(aliases.values()) <= set(by_name):
+            raise ValueError("an alias names no version")
+        return ModelState(by_name, aliases, int(document["generation"]))
+    except (ValueError, TypeError, KeyError, AttributeError, RegistryError) as error:
+        raise RegistryUnavailable(
+            f"The state of the registry is damaged: {error}. Restore it from a backup, or import the models again."
+        ) from error
+
+
+def _list(names: Mapping[str, object]) -> str:
+    return ", ".join(names) or "none"

@@ -1,0 +1,250 @@
+"""The file registry: immutable versions, aliases that move as one, concurrent writers, and crashes at every step."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model.errors import (
+    AliasMoved,
+    ArtefactError,
+    DigestMismatch,
+    InvalidName,
+    RegistryUnavailable,
+    UnknownAlias,
+    UnknownModel,
+    UnknownVersion,
+    VersionExists,
+)
+from model.registry.artefact import read_manifest, write_manifest
+from model.registry.files import FileRegistry
+
+MODEL = "tiny"
+FORK = multiprocessing.get_context("fork")
+# What a writer calls that changes the disk, in the order of `FileRegistry.add`.
+DISK_CALLS = ("mkdir", "open", "fsync", "rename", "replace")
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> FileRegistry:
+    return FileRegistry(tmp_path / "registry")
+
+
+@pytest.fixture
+def make_artefact(tmp_path: Path) -> Callable[..., Path]:
+    """Write an artefact folder of a version, whose only file holds `content`."""
+
+    def make(version: str, content: bytes = b"a graph", name: str = MODEL) -> Path:
+        folder = tmp_path / f"artefact-{version}"
+        folder.mkdir(exist_ok=True)
+        (folder / "model.onnx").write_bytes(content)
+        nothing: dict[str, Any] = {}
+        write_manifest(
+            folder,
+            name=name,
+            version=version,
+            classes=("beach", "forest"),
+            outputs={},
+            filenames=("model.onnx",),
+            data=nothing,
+            results=nothing,
+            tools=nothing,
+        )
+        return folder
+
+    return make
+
+
+def test_an_added_version_is_a_copy_of_the_artefact(registry: FileRegistry, make_artefact: Callable[..., Path]) -> None:
+    """Later changes of the source do not reach the registry."""
+    source = make_artefact("1.0", b"the graph")
+    registry.add(source)
+    (source / "model.onnx").write_bytes(b"another")
+    folder = registry.find_folder(MODEL, "1.0")
+    assert (folder / "model.onnx").read_bytes() == b"the graph"
+    assert read_manifest(folder) == read_manifest(source)
+    assert registry.list_models() == [MODEL]
+    assert list(registry.read(MODEL).versions) == ["1.0"]
+
+
+def test_a_version_never_changes(registry: FileRegistry, make_artefact: Callable[..., Path]) -> None:
+    """The same version is not added twice, and an altered manifest is found."""
+    registry.add(make_artefact("1.0"))
+    with pytest.raises(VersionExists, match=r"tiny 1\.0 exists already"):
+        registry.add(make_artefact("1.0", b"other bytes"))
+    folder = registry.find_folder(MODEL, "1.0")
+    assert (folder / "model.onnx").read_bytes() == b"a graph"
+    document = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**document, "classes": ["forest", "beach"]}))
+    with pytest.raises(DigestMismatch):
+        registry.find_folder(MODEL, "1.0")
+
+
+def test_aliases_and_tags_move(registry: FileRegistry, make_artefact: Callable[..., Path]) -> None:
+    """Several aliases move in one change, and `@alias` names a version; None removes an alias or a tag."""
+    for version in ("1.0", "1.1"):
+        registry.add(make_artefact(version))
+    registry.move_aliases(MODEL, {"production": "1.0"})
+    state = registry.move_aliases(MODEL, {"production": "1.1", "previous": "1.0"})
+    assert state == registry.read(MODEL)
+    assert state.aliases == {"production": "1.1", "previous": "1.0"}
+    assert state.find("@production").version == "1.1"
+    assert state.generation == 4
+    registry.tag(MODEL, "1.1", {"stage": "tested", "owner": "maps"})
+    tagged = registry.tag(MODEL, "1.1", {"owner": None})
+    assert tagged.find("1.1").tags == {"stage": "tested"}
+    assert registry.move_aliases(MODEL, {"previous": None}).aliases == {"production": "1.1"}
+    assert registry.find_folder(MODEL, "@production").name == "1.1"
+
+
+def test_an_alias_that_moved_meanwhile_is_not_moved(registry: FileRegistry, make_artefact: Callable[..., Path]) -> None:
+    """A decision that was made about another state changes nothing."""
+    registry.add(make_artefact("1.0"))
+    registry.move_aliases(MODEL, {"production": "1.0"}, expected={"production": None})
+    before = registry.read(MODEL)
+    with pytest.raises(AliasMoved, match=r"'production' was moved to 1\.0"):
+        registry.move_aliases(MODEL, {"production": "1.0", "other": "1.0"}, expected={"production": None})
+    assert registry.read(MODEL) == before
+
+
+def test_names_that_do_not_exist_are_refused(registry: FileRegistry, make_artefact: Callable[..., Path]) -> None:
+    """Each unknown name has an error of its own, which lists the names that exist; nothing changes."""
+    with pytest.raises(UnknownModel):
+        registry.read("other")
+    with pytest.raises(UnknownModel):
+        registry.move_aliases("other", {"production": "1.0"})
+    registry.add(make_artefact("1.0"))
+    before = registry.read(MODEL)
+    with pytest.raises(UnknownVersion, match=r"1\.0"):
+        registry.move_aliases(MODEL, {"production": "2.0"})
+    with pytest.raises(UnknownAlias, match="none"):
+        registry.find_folder(MODEL, "@production")
+    assert registry.read(MODEL) == before
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../other", "a/b", ".hidden", "-x", "a\0", "a b", "x" * 65, "é"])
+def test_a_name_cannot_lead_out_of_the_registry(
+    registry: FileRegistry, make_artefact: Callable[..., Path], name: str
+) -> None:
+    """Names are names of folders: nothing else is read or written."""
+    registry.add(make_artefact("1.0"))
+    uses: tuple[Callable[[], object], ...] = (
+        lambda: registry.read(name),
+        lambda: registry.move_aliases(name, {}),
+        lambda: registry.move_aliases(MODEL, {name: "1.0"}),
+        lambda: registry.tag(MODEL, "1.0", {name: "x"}),
+    )
+    for use in uses:
+        with pytest.raises(InvalidName):
+            use()
+    assert registry.read(MODEL).generation == 1
+
+
+def test_a_damaged_artefact_is_not_added(registry: FileRegistry, make_artefact: Callable[..., Path]) -> None:
+    """A file that differs from its manifest, and a folder without one, leave nothing in the registry."""
+    source = make_artefact("1.0")
+    (source / "model.onnx").write_bytes(b"A graph")
+    with pytest.raises(DigestMismatch):
+        registry.add(source)
+    (source / "manifest.json").unlink()
+    with pytest.raises(ArtefactError):
+        registry.add(source)
+    assert registry.list_models() == []
+
+
+def test_a_damaged_state_is_reported(
+    registry: FileRegistry, make_artefact: Callable[..., Path], tmp_path: Path
+) -> None:
+    """No damaged state is taken for an empty registry."""
+    registry.add(make_artefact("1.0"))
+    state = tmp_path / "registry" / MODEL / "state.json"
+    for damaged in (
+        b"",
+        b"[]",
+        b'{"schema": 2}',
+        state.read_bytes()[:-20],
+        b'{"schema":1,"versions":[{}],"aliases":{}}',
+    ):
+        state.write_bytes(damaged)
+        with pytest.raises(RegistryUnavailable, match="damaged"):
+            registry.add(make_artefact("1.1"))
+
+
+def _add(root: Path, folder: Path) -> None:
+    FileRegistry(root).add(folder)
+
+
+def _move_often(root: Path, version: str, count: int) -> None:
+    for _ in range(count):
+        FileRegistry(root).move_aliases(MODEL, {"production": version, "previous": version})
+
+
+def test_two_writers_lose_no_change(make_artefact: Callable[..., Path], tmp_path: Path) -> None:
+    """Each of 100 changes of two processes is made, and a reader always sees both aliases at the same version."""
+    root = tmp_path / "registry"
+    registry = FileRegistry(root)
+    for version in ("1.0", "1.1"):
+        registry.add(make_artefact(version))
+    writers = [FORK.Process(target=_move_often, args=(root, version, 50)) for version in ("1.0", "1.1")]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        aliases = registry.read(MODEL).aliases
+        assert aliases.get("production") == aliases.get("previous")
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    assert registry.read(MODEL).generation == 102
+
+
+def _crash_at(step: int, action: Callable[[], object]) -> None:
+    """Run the action, and end the process at its `step`-th call that changes the disk, as a power cut would."""
+    calls = iter(range(step))
+
+    def wrap(call: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any, **options: Any) -> Any:
+            if next(calls, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*arguments, **options)
+
+        return counted
+
+    for name in DISK_CALLS:
+        setattr(os, name, wrap(getattr(os, name)))
+    action()
+
+
+def _run_until_crash(step: int, action: Callable[[], object]) -> int | None:
+    process = FORK.Process(target=_crash_at, args=(step, action))
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def test_a_crash_at_any_step_leaves_the_old_or_the_new_state(
+    make_artefact: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The next writer repeats the change, whatever the crashed one left behind."""
+    first, second = make_artefact("1.0"), make_artefact("1.1")
+    outcomes = []
+    for step in range(40):
+        root = tmp_path / f"registry-{step}"
+        registry = FileRegistry(root)
+        registry.add(first)
+        registry.move_aliases(MODEL, {"production": "1.0"})
+        status = _run_until_crash(step, lambda root=root: _add(root, second))  # type: ignore[misc]
+        state = registry.read(MODEL)
+        outcomes.append((status, list(state.versions)))
+        assert state.aliases == {"production": "1.0"}
+        if "1.1" not in state.versions:
+            registry.add(second)
+        assert (registry.find_folder(MODEL, "1.1") / "model.onnx").read_bytes() == b"a graph"
+        assert sorted(path.name for path in (root / MODEL / "versions").iterdir()) == ["1.0", "1.1"]
+    assert (-9, ["1.0"]) in outcomes
+    assert (-9, ["1.0", "1.1"]) in outcomes
+    assert outcomes[-1] == (0, ["1.0", "1.1"])
