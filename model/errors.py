@@ -34,6 +34,11 @@
     ├── KerasMissing                 keras_missing
     ├── KerasProcessFailed           keras_process_failed
     ├── ExportRefused                export_refused
+    ├── ImportRefused                the model file was not imported; nothing was written
+    │   ├── UnsafeModelFile          unsafe_model_file
+    │   ├── ImportFailed             import_failed
+    │   ├── ImportLimitExceeded      import_limit_exceeded
+    │   └── SandboxUnavailable       sandbox_unavailable
     └── ReplayImpossible             replay_impossible
 
 Transports map these classes to their own statuses.
@@ -256,6 +261,34 @@ class ExportRefused(ModelError):
     """The Keras model cannot be exported, or its ONNX graph does not reproduce its predictions."""
 
     code = "export_refused"
+
+
+class ImportRefused(ModelError):
+    """A model file was not imported, and nothing was written."""
+
+
+class UnsafeModelFile(ImportRefused):
+    """The file contains something that is not on the allow-list, or is damaged."""
+
+    code = "unsafe_model_file"
+
+
+class ImportFailed(ImportRefused):
+    """The sandboxed conversion failed: Keras cannot load the model, it cannot be served, or the graph differs."""
+
+    code = "import_failed"
+
+
+class ImportLimitExceeded(ImportRefused):
+    """The sandboxed conversion needed more memory, processor time, wall time or disk space than allowed."""
+
+    code = "import_limit_exceeded"
+
+
+class SandboxUnavailable(ImportRefused):
+    """This machine cannot confine the conversion, so no file is opened."""
+
+    code = "sandbox_unavailable"
 
 
 class ReplayImpossible(ModelError):

@@ -111,6 +111,7 @@ NEVER_OVER_HTTP: frozenset[type[Exception]] = frozenset(
         model.KerasMissing,
         model.KerasProcessFailed,
         model.ExportRefused,
+        model.ImportRefused,
         model.ReplayImpossible,
     }
 )
