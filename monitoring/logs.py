@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import TextIO
 
 import structlog
 from structlog.contextvars import merge_contextvars
-from structlog.stdlib import ProcessorFormatter, add_log_level, add_logger_name
+from structlog.stdlib import ProcessorFormatter, add_logger_name
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from monitoring.redaction import redact_tree
@@ -32,7 +35,7 @@ def configure_logging(level: str, stream: TextIO | None = None) -> None:
     own.setLevel(level.upper())
     root.setLevel(max(own.level, _LIBRARY_LEVEL))
     handler = logging.StreamHandler(stream or sys.stdout)
-    handler.setFormatter(ProcessorFormatter(processors=_pipeline()))
+    handler.setFormatter(ProcessorFormatter(processors=_pipeline(ProcessorFormatter.remove_processors_meta)))
     root.handlers[:] = [handler]
     for name in _LIBRARIES:
         library = logging.getLogger(name)
@@ -40,25 +43,49 @@ def configure_logging(level: str, stream: TextIO | None = None) -> None:
         library.propagate = True
     logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)  # which plugins it has: seven lines
     logging.captureWarnings(True)
+    output = stream or sys.stdout
     structlog.configure(
-        processors=[ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        processors=_pipeline(),
+        logger_factory=lambda name="": _LineLogger(name, output),
         wrapper_class=structlog.make_filtering_bound_logger(own.level),
     )
 
 
-def _pipeline() -> list[Processor]:
+class _LineLogger:
+    """Writes the lines of this project's code, without a detour through the standard library's records and handlers.
+
+    As those do, it ignores that a line cannot be written: that must not end a request.
+    """
+
+    def __init__(self, name: str, stream: TextIO) -> None:
+        self.name = name
+        self._stream = stream
+
+    def write(self, line: str) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
+    debug = info = warning = error = critical = write
+
+
+def _pipeline(*more: Processor) -> list[Processor]:
     return [
         merge_contextvars,
         add_logger_name,
-        add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _add_level_and_time,
         structlog.processors.StackInfoRenderer(),
         structlog.processors.format_exc_info,
-        ProcessorFormatter.remove_processors_meta,
+        *more,
         _redact,
-        structlog.processors.JSONRenderer(),
+        _render,
     ]
+
+
+def _add_level_and_time(_logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    event["level"] = "error" if method == "exception" else method
+    event["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    return event
 
 
 def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -66,3 +93,10 @@ def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict
     redacted = redact_tree(event)
     assert isinstance(redacted, dict)  # noqa: S101  an EventDict is a mapping
     return redacted
+
+
+def _render(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    return _encode(event)
+
+
+_encode = json.JSONEncoder().encode  # json.dumps would create an encoder for every line

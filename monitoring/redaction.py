@@ -89,11 +89,18 @@ def redact_tree(value: object, depth: int = 0) -> object:
         case str():
             return redact(value)
         case Mapping() if depth < _MAX_DEPTH:
-            return {redact(str(key)): _redact_entry(str(key), entry, depth) for key, entry in value.items()}
+            return dict(_redact_entry(str(key), entry, depth) for key, entry in value.items())
         case list() | tuple() | set() | frozenset() if depth < _MAX_DEPTH:
             return [redact_tree(entry, depth + 1) for entry in value]
     return redact(repr(value))
 
 
-def _redact_entry(key: str, value: object, depth: int) -> object:
-    return REDACTED if is_secret_name(key) else redact_tree(value, depth + 1)
+def _redact_entry(key: str, value: object, depth: int) -> tuple[str, object]:
+    shown, is_secret = _redact_key(key)
+    return shown, REDACTED if is_secret else redact_tree(value, depth + 1)
+
+
+@lru_cache(maxsize=1024)
+def _redact_key(key: str) -> tuple[str, bool]:
+    """Return the key as it may be shown, and whether its values are always masked."""
+    return redact(key), is_secret_name(key)
