@@ -58,8 +58,8 @@ class BodyLimit:
         headers = Headers(scope=scope)
         max_bytes = self._max_bytes if scope["path"] in self._streamed else self._max_document_bytes
         receive = limit_body(headers, receive, max_bytes)
-        length = self._find_length(headers)
-        if not length or scope["path"] in self._reserving:
+        length = 0 if scope["path"] in self._reserving else self._find_length(headers)
+        if not length:
             await self._app(scope, receive, send)
             return
         async with AsyncExitStack() as reservation:

@@ -6,17 +6,18 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from functools import cache
 from http import HTTPMethod, HTTPStatus
 from typing import Any
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.http.draining import Draining
 from api.http.problems import problem
-from api.http.security_headers import set_security_headers
+from api.http.security_headers import RawHeaders, set_security_headers
 from monitoring.metrics import Metrics
 from monitoring.sentry import ErrorReporter
 
@@ -49,7 +50,8 @@ class Observe:
         https: bool,
     ) -> None:
         self._app = app
-        self._metrics = metrics
+        self._get_active = cache(metrics.active_requests.labels)
+        self._get_duration = cache(metrics.request_duration.labels)
         self._reporter = reporter
         self._draining = draining
         self._extra_headers = extra_headers
@@ -71,10 +73,10 @@ class Observe:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                self._add_headers(MutableHeaders(raw=message["headers"]), scope)
+                self._add_headers(message["headers"], scope)
             await send(message)
 
-        active = self._metrics.active_requests.labels(method)
+        active = self._get_active(method)
         active.inc()
         try:
             await self._app(scope, receive, send_observed)
@@ -90,14 +92,15 @@ class Observe:
             active.dec()
             self._record(scope, method, status, time.perf_counter() - started)
 
-    def _add_headers(self, headers: MutableHeaders, scope: Scope) -> None:
+    def _add_headers(self, headers: RawHeaders, scope: Scope) -> None:
         set_security_headers(headers, scope["state"]["request_id"])
         if self._https:
-            headers["Strict-Transport-Security"] = "max-age=63072000; includeSubDomains"
+            headers.append((b"strict-transport-security", b"max-age=63072000; includeSubDomains"))
         for name, value in self._extra_headers(scope["state"]):
-            headers[name] = value
+            headers.append((name.lower().encode(), value.encode()))
         if self._draining.begun:
-            headers["Connection"] = "close"
+            headers[:] = [header for header in headers if header[0] != b"connection"]
+            headers.append((b"connection", b"close"))
 
     def _report(self, error: Exception, scope: Scope) -> None:
         log.exception("unhandled_error", route=_route(scope))
@@ -110,7 +113,7 @@ class Observe:
 
     def _record(self, scope: Scope, method: str, status: int, seconds: float) -> None:
         route = _route(scope)
-        self._metrics.request_duration.labels(method, route, str(status)).observe(seconds)
+        self._get_duration(method, route, str(status)).observe(seconds)
         level = "debug" if route in _QUIET_ROUTES else "info"
         more = {"code": code} if (code := scope["state"].get("problem_code")) else {}
         getattr(log, level)(

@@ -40,7 +40,7 @@ class TrustedProxies:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            peer = _parse_address(scope["client"][0]) if scope.get("client") else None
+            peer = _parse_address(scope["client"][0]) if self._networks and scope.get("client") else None
             if peer is not None and self._trusts(peer):
                 self._apply_headers(scope, Headers(scope=scope), peer)
             scope["headers"] = [(name, value) for name, value in scope["headers"] if name not in _FORWARDING]

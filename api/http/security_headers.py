@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from starlette.datastructures import MutableHeaders
+RawHeaders = list[tuple[bytes, bytes]]
 
-_LOAD_NOTHING = "default-src 'none'; frame-ancestors 'none'"
+_FIXED = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
+_DEFAULTS = (
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cache-control", b"no-store"),
+)
 
 
-def set_security_headers(headers: MutableHeaders, request_id: str) -> None:
-    """Set the request id and the security headers. A page keeps the Content-Security-Policy that it has set."""
-    headers["X-Request-ID"] = request_id
-    headers["X-Content-Type-Options"] = "nosniff"
-    headers["Referrer-Policy"] = "no-referrer"
-    headers.setdefault("Content-Security-Policy", _LOAD_NOTHING)
-    headers.setdefault("Cache-Control", "no-store")
+def set_security_headers(headers: RawHeaders, request_id: str) -> None:
+    """Add the request id and the security headers. A page keeps the Content-Security-Policy that it has set."""
+    present = {name for name, _ in headers}
+    headers += ((b"x-request-id", request_id.encode()), *_FIXED)
+    headers += (header for header in _DEFAULTS if header[0] not in present)

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 
 from api.prediction.admission import (
@@ -83,6 +83,9 @@ class PredictionPipeline:
         self._recording = recording
         self._meter = meter
         self._metrics = metrics
+        self._get_predictions = cache(metrics.predictions.labels)
+        self._get_shed = cache(metrics.shed.labels)
+        self._commit_seconds = metrics.stage_seconds.labels("commit")
         self._classify_error = classify_error
         self._longest_s = longest_s
         self._policy = policy
@@ -125,7 +128,7 @@ class PredictionPipeline:
             self._metrics.abstentions.labels(prediction.reason).inc()
             if self._policy is AbstentionPolicy.REFUSE:
                 raise _REFUSALS[prediction.reason]
-        self._metrics.predictions.labels(prediction.model.full_name, prediction.label).inc()
+        self._get_predictions(prediction.model.full_name, prediction.label).inc()
         self._metrics.confidence.observe(prediction.confidence)
         return RecordedPrediction(prediction_id, prediction)
 
@@ -178,7 +181,7 @@ class PredictionPipeline:
             facts = describe_prediction(origin, prediction, self._policy)
             return await self._recording.ledger.record(facts, encode_charge(charge), linger=share)
         finally:
-            self._metrics.stage_seconds.labels("commit").observe(time.perf_counter() - started)
+            self._commit_seconds.observe(time.perf_counter() - started)
 
     @contextmanager
     def _refusals_recorded(self, origin: RequestOrigin) -> Iterator[None]:
@@ -210,4 +213,4 @@ class PredictionPipeline:
             raise
 
     def _count_shed(self, error: Exception) -> None:
-        self._metrics.shed.labels(_SHED_REASONS[type(error)]).inc()
+        self._get_shed(_SHED_REASONS[type(error)]).inc()

@@ -7,7 +7,6 @@ import uuid
 from typing import Any
 
 import structlog
-from starlette.datastructures import MutableHeaders
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from api.errors import ApiError, BadRequest, HeadTooLarge, RequestTooSlow
@@ -274,6 +273,6 @@ def _render_problem(error: ApiError | MemoryFull) -> bytes:
     response = problem(
         status, error.code, str(error), request_id, {"Connection": "close", **build_error_headers(error)}
     )
-    set_security_headers(MutableHeaders(raw=response.raw_headers), request_id)
+    set_security_headers(response.raw_headers, request_id)
     head = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
     return b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, status.phrase.encode(), head) + bytes(response.body)

@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import structlog
 
@@ -59,11 +60,12 @@ async def open_serving_services(
     """
     threads = count_inference_threads(settings)
     log.info("inference_threads", threads=threads)
+    get_stage_seconds = cache(metrics.stage_seconds.labels)
     predictions = PredictionService(
         backend,
         workers=threads,
         limits=QueueLimits(settings.model.queue_limit, settings.model.queue_seconds),
-        on_stage=lambda stage, seconds: metrics.stage_seconds.labels(stage).observe(seconds),
+        on_stage=lambda stage, seconds: get_stage_seconds(stage).observe(seconds),
     )
     metrics.stuck_jobs.inc(draining.stuck_jobs)
     draining.cut_off = predictions.expire_all
