@@ -17,7 +17,7 @@ def build_resources_dashboard() -> Dashboard:
         "atalaya-resources", "Atalaya: resources", "What the process uses, and which model it serves."
     )
     board.with_panel(uptime()).with_panel(served_model())
-    for panel in (*processor_and_memory_panels(), *ledger_panels(), file_panel(), log_panel(), stuck_jobs_panel()):
+    for panel in (*processor_and_memory_panels(), *ledger_panels(), file_panel(), log_panel(), *job_panels()):
         board.with_panel(panel)
     return board.build()
 
@@ -123,10 +123,22 @@ def log_panel() -> timeseries.Panel:
     )
 
 
-def stuck_jobs_panel() -> timeseries.Panel:
-    return graph(
+def job_panels() -> Iterable[timeseries.Panel]:
+    yield graph(
         "Stuck jobs",
         "Images whose decoding or inference did not end, in the last hour. The gateway replaced the process each time.",
         "short",
         query(f"sum by (instance) (increase(atalaya_stuck_jobs_total{{{JOB}}}[1h]))", "{{instance}}"),
+    )
+    yield graph(
+        "Models opened by origin",
+        "From the prepared copy, or from the artefact because the copy was absent or rejected. None should be rejected.",
+        "short",
+        query(f"sum by (instance, origin) (atalaya_weights_loaded_total{{{JOB}}})", "{{instance}} {{origin}}"),
+    )
+    yield graph(
+        "Preparations",
+        "Builds of the model's prepared copy since the start of the process, done or failed.",
+        "short",
+        query(f"sum by (instance, outcome) (atalaya_preparations_total{{{JOB}}})", "{{instance}} {{outcome}}"),
     )

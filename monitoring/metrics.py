@@ -75,6 +75,15 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livemax",
         )
+        self.weights_loaded = Counter(
+            "atalaya_weights_loaded_total",
+            "Models opened, by origin: prepared, or the artefact because the prepared copy was absent or rejected.",
+            ["origin"],
+            registry=registry,
+        )
+        self.preparations = Counter(
+            "atalaya_preparations_total", "Builds of prepared copies, done or failed.", ["outcome"], registry=registry
+        )
 
     def _create_record_metrics(self, registry: CollectorRegistry) -> None:
         self.auth_events = Counter(

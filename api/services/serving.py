@@ -16,6 +16,7 @@ from api.server.allocator import return_free_memory
 from api.server.timeouts import THREADS_LIMIT_S
 from api.services.background import run_in_background
 from api.services.capacity import GROWTH_BYTES, LEAST_BYTES, count_inference_threads
+from api.services.preparation import prepare_copy, report_origin
 from api.settings import Settings
 from model.backends.base import Backend
 from model.serving.memory_budget import MemoryBudget
@@ -45,6 +46,8 @@ async def open_backend(open_model: Callable[[], Backend], metrics: Metrics) -> A
         metrics.model_info.labels(info.name, info.version, info.digest, info.backend).set(1)
         metrics.memory_limit_bytes.set(memory_limit_bytes())
         log.info("model_loaded", model=info.full_name, digest=info.digest, backend=info.backend)
+        if backend.weights is not None:
+            report_origin(backend.weights, metrics)
         yield backend
     finally:
         backend.close()
@@ -77,25 +80,31 @@ async def open_serving_services(
 
     try:
         return_free_memory()
-        memory = MemoryBudget(image_memory_bytes(settings), on_change=metrics.memory_reserved_bytes.set)
-        async with run_in_background(predictions.watch(settings.model.stuck_seconds, report_stuck_job)):
+        memory = MemoryBudget(image_memory_bytes(settings, backend), on_change=metrics.memory_reserved_bytes.set)
+        async with (
+            run_in_background(predictions.watch(settings.model.stuck_seconds, report_stuck_job)),
+            run_in_background(prepare_copy(settings, backend, memory, metrics)),
+        ):
             yield ServingServices(predictions, memory)
     finally:
         if not predictions.close(THREADS_LIMIT_S):
             log.warning("worker_abandoned", policy="its thread ends with the process")
 
 
-def image_memory_bytes(settings: Settings) -> int:
+def image_memory_bytes(settings: Settings, backend: Backend) -> int:
     """Bytes for this process's images: MODEL__MEMORY_MEGABYTES, or else what the container's limit leaves.
 
-    Several workers share the limit evenly.
+    Several workers share the limit evenly, after the parent process and the prepared weights, which all of them map.
+    The worker that starts first counts the weights twice: until another maps them, they look private.
     """
     if settings.model.memory_megabytes is not None:
         return settings.model.memory_megabytes << 20
     limit, workers = memory_limit_bytes(), settings.web_concurrency
     at_rest = resident_bytes() if workers == 1 else private_bytes()
-    parent = 0 if workers == 1 else resident_bytes(os.getppid())
-    left = (limit - parent) // workers - at_rest - GROWTH_BYTES
+    shared = 0
+    if workers > 1:
+        shared = resident_bytes(os.getppid()) + (backend.weights.shared_bytes if backend.weights else 0)
+    left = (limit - shared) // workers - at_rest - GROWTH_BYTES
     write = log.info if left >= LEAST_BYTES else log.warning
     write("memory_for_images", bytes=max(left, LEAST_BYTES), limit_bytes=limit, at_rest_bytes=at_rest)
     return max(left, LEAST_BYTES)

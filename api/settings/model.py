@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
 from api.settings.fields import SettingsGroup
-from api.settings.home import resolve_model_url, resolve_program
+from api.settings.home import HomePath, resolve_model_url, resolve_program
 from model.confidence.policy import AbstentionPolicy
 
 
 class ModelSettings(SettingsGroup):
     url: Annotated[str, AfterValidator(resolve_model_url)] = "onnx://artifacts/efficientnetb0-v1.1"
+    prepare: bool = True
+    prepared_folder: HomePath = Path("var/prepared")
     workers: int | None = Field(None, ge=1, le=64)
     queue_limit: int = Field(64, ge=0, le=10_000)
     queue_seconds: float = Field(2.0, gt=0, le=60)
@@ -21,3 +24,8 @@ class ModelSettings(SettingsGroup):
     abstain: AbstentionPolicy = AbstentionPolicy.MARK
     memory_megabytes: int | None = Field(None, ge=1, le=1_000_000)
     keras_python: Annotated[str, AfterValidator(resolve_program)] | None = None
+
+    @property
+    def artefact_folder(self) -> Path:
+        """The folder in `url`."""
+        return Path(self.url.partition("://")[2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 import numpy as np
@@ -34,6 +35,28 @@ class ModelInfo:
         return f"{self.name}-v{self.version}"
 
 
+class Origin(StrEnum):
+    """Where the weights in memory come from."""
+
+    PREPARED = "prepared"
+    ABSENT = "absent"
+    """The artefact: it has no prepared copy for this machine yet."""
+    REJECTED = "rejected"
+    """The artefact: its prepared copy was not trusted, or the runtime could not open it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """How a back end that uses prepared copies got its weights.
+
+    `reason` says why a prepared copy is not used. `shared_bytes` are pages that all processes share which opened it.
+    """
+
+    origin: Origin
+    reason: str = ""
+    shared_bytes: int = 0
+
+
 class Backend(Protocol):
     """A classifier of decoded images. Its methods block; any thread may call them at any time."""
 
@@ -43,6 +66,11 @@ class Backend(Protocol):
     @property
     def head(self) -> Head | None:
         """What computes the probabilities from the features, if that is known: it explains predictions."""
+        ...
+
+    @property
+    def weights(self) -> Weights | None:
+        """Where the weights come from; None if the back end was not to use a prepared copy."""
         ...
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.backends.base import ModelInfo
+from model.backends.base import ModelInfo, Weights
 from model.errors import ArtefactError, KerasMissing
 from model.explanation.head import read_head
 from model.registry.artefact import read_manifest, read_verified
@@ -32,6 +32,7 @@ class KerasBackend:
         manifest = read_manifest(folder)
         self._model: Any = _load(read_verified(folder, manifest, MODEL_FILE), folder)
         self.head = read_head(folder, manifest, self._model.outputs[1].shape[-1])
+        self.weights: Weights | None = None
         digest = manifest.files[MODEL_FILE].sha256
         self.info = ModelInfo(
             manifest.name,

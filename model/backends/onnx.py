@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, LifoQueue
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
-from model.backends.base import ModelInfo
-from model.errors import ArtefactError
+from model.backends.base import ModelInfo, Origin, Weights
+from model.backends.prepared.copies import PreparedCopies, PreparedCopy
+from model.backends.sessions import open_prepared_sessions, open_sessions
+from model.errors import ArtefactError, PreparedCopyAbsent, PreparedCopyRejected
 from model.explanation.head import read_head
 from model.registry.artefact import Manifest, read_manifest, read_verified
 
@@ -24,14 +24,13 @@ class OnnxBackend:
     """Serves `model.onnx` of an artefact folder. Raises ArtefactError, DigestMismatch.
 
     The graph takes float32 [n, height, width, 3] in 0..255. Each of `at_once` sessions runs one prediction at a time:
-    threads that share a session reuse memory from the other core's cache, which takes up to a third longer.
+    threads that share a session reuse memory from the other core's cache, which takes up to a third longer. The
+    sessions open the model's prepared copy, if `copies` has one, and otherwise the artefact.
     """
 
-    def __init__(self, folder: Path, at_once: int = 1) -> None:
+    def __init__(self, folder: Path, at_once: int = 1, copies: PreparedCopies | None = None) -> None:
         manifest = read_manifest(folder)
-        model = read_verified(folder, manifest, MODEL_FILE)
-        with ThreadPoolExecutor(at_once) as threads:
-            sessions = list(threads.map(lambda _: _open_session(model, folder), range(at_once)))
+        sessions, self.weights, self._mapping = _open(folder, manifest, at_once, copies)
         self._input = _check_graph(sessions[0], manifest, folder)
         channels = next(output.shape[-1] for output in sessions[0].get_outputs() if output.name == "features")
         self.head = read_head(folder, manifest, channels)
@@ -82,19 +81,32 @@ class OnnxBackend:
         return result
 
 
-def _open_session(model: bytes, folder: Path) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    # Measured on EfficientNetB0: memory patterns take 9 MB and bring no speed; the arena saves 40 MB at the peak.
-    options.enable_mem_pattern = False
+def _open(
+    folder: Path, manifest: Manifest, count: int, copies: PreparedCopies | None
+) -> tuple[list[Any], Weights | None, memoryview]:
+    """Return the sessions, where their weights come from, and what must stay in memory as long as the sessions."""
+    weights = None
+    entry = manifest.files.get(MODEL_FILE)
+    if copies is not None and entry is not None:
+        try:
+            return _open_prepared(copies.open(entry.sha256), count)
+        except PreparedCopyAbsent as error:
+            weights = Weights(Origin.ABSENT, str(error))
+        except PreparedCopyRejected as error:
+            weights = Weights(Origin.REJECTED, str(error))
+    graph = read_verified(folder, manifest, MODEL_FILE)
     try:
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return open_sessions(graph, count), weights, memoryview(b"")
     except Exception as error:  # ONNX Runtime's errors have no common base class
         raise ArtefactError(f"{folder / MODEL_FILE} cannot be loaded. Export the model again.") from error
-    # The wrapper keeps the file to fall back to other providers. There are none, so free it.
-    session._model_bytes = None
-    return session
+
+
+def _open_prepared(copy: PreparedCopy, count: int) -> tuple[list[Any], Weights, memoryview]:
+    try:
+        sessions = open_prepared_sessions(copy, count)
+    except Exception as error:  # ONNX Runtime's errors have no common base class
+        raise PreparedCopyRejected(f"ONNX Runtime cannot open it: {error}") from error
+    return sessions, Weights(Origin.PREPARED, shared_bytes=len(copy.weights)), copy.weights
 
 
 def _check_graph(session: Any, manifest: Manifest, folder: Path) -> str:

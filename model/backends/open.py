@@ -8,16 +8,18 @@ from pathlib import Path
 import numpy as np
 
 from model.backends.base import Backend
+from model.backends.prepared.copies import PreparedCopies
 from model.errors import BackendURLError
 
 SCHEMES = ("onnx", "keras", "stub")
 
 
-def open_backend(url: str, at_once: int = 1) -> Backend:
+def open_backend(url: str, at_once: int = 1, copies: PreparedCopies | None = None) -> Backend:
     """Load the model that `url` names: `onnx://FOLDER`, `keras://FOLDER` or `stub://`.
 
     FOLDER is an artefact folder, absolute or relative to the working directory. With `onnx://`, `at_once` threads can
-    predict without waiting for each other. `open_stub` has the options of `stub://`.
+    predict without waiting for each other, and the model's prepared copy in `copies` takes the artefact's part.
+    `open_stub` has the options of `stub://`.
     Raises BackendURLError, ArtefactError, KerasMissing.
     """
     scheme, _, rest = url.partition("://")
@@ -34,15 +36,15 @@ def open_backend(url: str, at_once: int = 1) -> Backend:
         return KerasBackend(Path(rest))
     from model.backends.onnx import OnnxBackend
 
-    return OnnxBackend(Path(rest), at_once)
+    return OnnxBackend(Path(rest), at_once, copies)
 
 
-def open_warm(url: str, at_once: int = 1) -> Backend:
+def open_warm(url: str, at_once: int = 1, copies: PreparedCopies | None = None) -> Backend:
     """Open as `open_backend` does, and predict once on each of `at_once` threads.
 
     The first predictions allocate memory. Doing so here keeps the first requests fast.
     """
-    backend = open_backend(url, at_once)
+    backend = open_backend(url, at_once, copies)
     blank = np.zeros((1, *backend.info.input_spec.shape), np.uint8)
     with ThreadPoolExecutor(at_once) as threads:
         list(threads.map(backend.predict_pooled, [blank] * at_once))

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 import numpy as np
 from numpy.typing import NDArray
 
-from model.backends.base import ModelInfo
+from model.backends.base import ModelInfo, Weights
 from model.classes import UC_MERCED_CLASSES
 from model.confidence.abstention import AbstentionRules
 from model.confidence.model import DEFAULT_CONFIDENCE, ConfidenceModel
@@ -48,6 +48,7 @@ class StubBackend:
         self.info = ModelInfo("stub", "1.0", digest, "stub", classes, input_spec, confidence)
         # Its probabilities do not follow from pooled features.
         self.head: Head | None = None
+        self.weights: Weights | None = None
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self.predict_with_features(pixels)[0]

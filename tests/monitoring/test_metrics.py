@@ -32,6 +32,8 @@ def observe_all(metrics: Metrics) -> None:
     metrics.shed.labels(reason="queue_full").inc()
     metrics.stuck_jobs.inc(2)
     metrics.model_info.labels(model="efficientnetb0", version="1.0", digest="ab12", backend="onnx").set(1)
+    metrics.weights_loaded.labels(origin="prepared").inc()
+    metrics.preparations.labels(outcome="done").inc()
     metrics.memory_limit_bytes.set(512 * 2**20)
     metrics.log_lines_dropped.inc(7)
 
@@ -66,6 +68,8 @@ def observe_all(metrics: Metrics) -> None:
             {"model": "efficientnetb0", "version": "1.0", "digest": "ab12", "backend": "onnx"},
             1,
         ),
+        ("atalaya_weights_loaded_total", {"origin": "prepared"}, 1),
+        ("atalaya_preparations_total", {"outcome": "done"}, 1),
         ("atalaya_memory_limit_bytes", {}, 536870912),
         ("atalaya_stuck_jobs_total", {}, 2),
         ("atalaya_log_lines_dropped_total", {}, 7),

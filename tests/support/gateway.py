@@ -230,6 +230,7 @@ def make_gateway(folder: Path, **changes: str) -> Gateway:
         "AUTH__SIGNING_KEY": generate_signing_key("ES256"),
         "LEDGER__SIGNING_KEY": new_private_key(),
         "MODEL__URL": MODEL_URL,
+        "MODEL__PREPARE": "false",  # for one start, building the copy costs more than it saves
         "LIMITS__TOKEN": "1000/minute",
         "LIMITS__REQUESTS": "100000/minute",
         "DRAIN_SECONDS": "0",

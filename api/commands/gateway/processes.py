@@ -178,11 +178,12 @@ def _hand_over(password: str) -> str:
 
 def _open_model(settings: Settings) -> Backend:
     """Raises SettingsError, ArtefactError."""
+    from api.services.preparation import find_copies
     from model.backends.open import open_warm
     from model.errors import BackendURLError
 
     try:
-        return open_warm(settings.model.url, count_inference_threads(settings))
+        return open_warm(settings.model.url, count_inference_threads(settings), find_copies(settings))
     except BackendURLError as error:
         raise SettingsError(f"MODEL__URL: {error}") from None
 

@@ -1,0 +1,31 @@
+"""What a prepared copy depends on besides the model: the runtime's version and the processor."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from itertools import takewhile
+from pathlib import Path
+
+_CPUINFO = Path("/proc/cpuinfo")
+_NAMES = frozenset(
+    {"vendor_id", "cpu family", "model", "model name", "flags", "Features", "CPU implementer", "CPU part"}
+)
+
+
+def describe_machine(cpuinfo: Path = _CPUINFO) -> Mapping[str, str]:
+    """Return the version of ONNX Runtime, the architecture, and the model and the features of the first processor.
+
+    Where the system does not list the processors in `cpuinfo`, Python's short name of the processor takes their part.
+    """
+    return {**_read_processor(cpuinfo), "onnxruntime": version("onnxruntime"), "architecture": platform.machine()}
+
+
+def _read_processor(cpuinfo: Path) -> dict[str, str]:
+    try:
+        with cpuinfo.open(encoding="utf-8", errors="replace") as file:
+            lines = [line.partition(":") for line in takewhile(str.strip, file)]  # up to the second processor
+    except OSError:
+        return {"processor": platform.processor()}
+    return {name.strip(): value.strip() for name, _, value in lines if name.strip() in _NAMES}

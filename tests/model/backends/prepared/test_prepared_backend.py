@@ -1,0 +1,118 @@
+"""The ONNX back end with prepared copies: the same predictions, from pages that all sessions share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.backends.base import Origin, Weights
+from model.backends.onnx import MODEL_FILE, OnnxBackend
+from model.backends.prepared.builder import build_copy
+from model.backends.prepared.copies import GRAPH, RECORD, WEIGHTS, PreparedCopies, derive_key, describe_contents
+from model.backends.prepared.machine import describe_machine
+from model.errors import PreparedCopyAbsent
+from model.imaging.decode import decode_image
+from model.imaging.input_spec import DEFAULT_INPUT
+from model.registry.artefact import read_manifest
+
+
+@pytest.fixture(scope="module")
+def shipped_copies(artefact_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> PreparedCopies:
+    """The prepared copy of the shipped model."""
+    copies = PreparedCopies(tmp_path_factory.mktemp("prepared"), derive_key("secret"))
+    build_copy(copies, artefact_folder, read_manifest(artefact_folder).files[MODEL_FILE].sha256)
+    return copies
+
+
+@pytest.fixture(scope="module")
+def prepared(artefact_folder: Path, shipped_copies: PreparedCopies) -> Iterator[OnnxBackend]:
+    with closing(OnnxBackend(artefact_folder, 2, shipped_copies)) as backend:
+        yield backend
+
+
+def list_mappings(name: str) -> list[str]:
+    """The access rights of this process's mappings of files with that name."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return [line.split()[1] for line in lines if line.endswith(f"/{name}")]
+
+
+def test_a_prepared_copy_predicts_the_same(prepared: OnnxBackend, artefact_folder: Path, samples: list[Path]) -> None:
+    """Probabilities, pooled features and feature maps are bit by bit those of the artefact."""
+    assert prepared.weights is not None
+    assert prepared.weights.origin is Origin.PREPARED
+    pixels = np.stack([decode_image(path.read_bytes(), DEFAULT_INPUT).pixels for path in samples])
+    with closing(OnnxBackend(artefact_folder)) as original:
+        assert original.weights is None
+        assert original.info.digest == prepared.info.digest
+        for expected, actual in (
+            (original.predict_pooled(pixels), prepared.predict_pooled(pixels)),
+            (original.predict_with_features(pixels), prepared.predict_with_features(pixels)),
+        ):
+            assert np.array_equal(expected[0], actual[0])
+            assert np.array_equal(expected[1], actual[1])
+
+
+def test_sessions_share_one_mapping(prepared: OnnxBackend) -> None:
+    """Two sessions use the same pages of the file, which this process cannot write to."""
+    assert prepared.weights is not None
+    assert prepared.weights.shared_bytes > 16_000_000
+    assert list_mappings(WEIGHTS) == ["r--s"]
+
+
+def test_a_model_without_a_copy_is_served_from_its_artefact(artefact: Path, copies: PreparedCopies) -> None:
+    """Before the first build, the back end serves the artefact and says that there is no copy."""
+    with closing(OnnxBackend(artefact, 1, copies)) as backend:
+        assert backend.weights == Weights(Origin.ABSENT, "the model has no prepared copy for this machine")
+        assert backend.predict(np.zeros((1, 8, 8, 3), np.uint8)).shape == (1, 3)
+
+
+def test_a_graph_without_large_weights_can_be_prepared(artefact: Path, copies: PreparedCopies, digest: str) -> None:
+    """A graph whose weights are all inside has an empty file of weights."""
+    build_copy(copies, artefact, digest)
+    with closing(OnnxBackend(artefact, 1, copies)) as backend:
+        assert backend.weights == Weights(Origin.PREPARED)
+        assert backend.predict(np.zeros((1, 8, 8, 3), np.uint8)).shape == (1, 3)
+
+
+def test_a_copy_that_the_runtime_cannot_open_is_rejected(artefact: Path, copies: PreparedCopies, digest: str) -> None:
+    """A copy that is authentic but that ONNX Runtime cannot load is replaced by the artefact."""
+    build_copy(copies, artefact, digest)
+    folder = copies.folder / copies.name_copy(digest)
+    (folder / GRAPH).write_bytes(b"not a graph")
+    files = {name: describe_contents((folder / name).read_bytes()) for name in (GRAPH, WEIGHTS)}
+    (folder / RECORD).write_bytes(copies.make_record(folder.name, files))
+    with closing(OnnxBackend(artefact, 1, copies)) as backend:
+        assert backend.weights is not None
+        assert backend.weights.origin is Origin.REJECTED
+        assert backend.weights.reason.startswith("ONNX Runtime cannot open it")
+
+
+def test_a_copy_of_another_key_is_absent(artefact: Path, copies: PreparedCopies, digest: str) -> None:
+    """After a change of the key, the earlier copy is no forgery: there is no copy for the new key."""
+    build_copy(copies, artefact, digest)
+    with pytest.raises(PreparedCopyAbsent):
+        PreparedCopies(copies.folder, derive_key("another secret")).open(digest)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("processor\t: 0\nmodel name\t: A\nflags\t\t: fpu avx2\ncpu MHz\t: 1\n\nmodel name\t: B\n", ("A", "fpu avx2")),
+        ("processor\t: 0\nFeatures\t: asimd sve\nCPU part\t: 0xd0c\n", ("asimd sve", "0xd0c")),
+    ],
+)
+def test_a_copy_depends_on_the_processor(tmp_path: Path, text: str, expected: tuple[str, str]) -> None:
+    """What a copy depends on are the model and features of the first processor, and nothing that changes by itself."""
+    (tmp_path / "cpuinfo").write_text(text)
+    facts = describe_machine(tmp_path / "cpuinfo")
+    assert set(expected) < set(facts.values())
+    assert not {"B", "1", "0"} & set(facts.values())
+
+
+def test_a_copy_depends_on_the_runtime(tmp_path: Path) -> None:
+    """Where the system does not describe the processor, the architecture and the runtime's version remain."""
+    assert {"onnxruntime", "architecture", "processor"} == set(describe_machine(tmp_path / "absent"))
