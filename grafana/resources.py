@@ -132,7 +132,7 @@ def job_panels() -> Iterable[timeseries.Panel]:
     )
     yield graph(
         "Models opened by origin",
-        "From the prepared copy, or from the artefact because the copy was absent or rejected. None should be rejected.",
+        "The prepared copy, or the artefact because the copy was absent or rejected. None should be rejected.",
         "short",
         query(f"sum by (instance, origin) (atalaya_weights_loaded_total{{{JOB}}})", "{{instance}} {{origin}}"),
     )
