@@ -29,10 +29,7 @@
     │   ├── VersionExists            version_exists
     │   ├── AliasMoved               alias_moved
     │   └── RegistryUnavailable      registry_unavailable
-    ├── PreparedCopyError            (why a prepared copy is not used; the artefact is served instead)
-    │   ├── PreparedCopyAbsent       prepared_copy_absent
-    │   └── PreparedCopyRejected     prepared_copy_rejected
-    ├── PreparationFailed            preparation_failed
+    ├── PreparationFailed            preparation_failed (model/backends/prepared/errors.py)
     ├── BackendURLError              backend_url
     ├── DatasetError                 dataset_error
     ├── KerasMissing                 keras_missing
@@ -239,26 +236,6 @@ class RegistryUnavailable(RegistryError):
     """The registry cannot be read or written, or its state is damaged."""
 
     code = "registry_unavailable"
-
-
-class PreparedCopyError(ModelError):
-    """A prepared copy is not used, for the reason in the message; the artefact is served instead."""
-
-
-class PreparedCopyAbsent(PreparedCopyError):
-    code = "prepared_copy_absent"
-
-
-class PreparedCopyRejected(PreparedCopyError):
-    """The copy is damaged, was not written by this gateway, or is where other users can change it."""
-
-    code = "prepared_copy_rejected"
-
-
-class PreparationFailed(ModelError):
-    """No prepared copy could be built."""
-
-    code = "preparation_failed"
 
 
 class BackendURLError(ModelError):

@@ -33,6 +33,7 @@ from api.errors import (
     UnsupportedGrant,
 )
 from api.http.problems import respond_with_problem
+from model.backends.prepared.errors import PreparationFailed
 
 STATUS_BY_ERROR: Mapping[type[Exception], HTTPStatus] = {
     BadRequest: HTTPStatus.BAD_REQUEST,
@@ -107,9 +108,7 @@ NEVER_OVER_HTTP: frozenset[type[Exception]] = frozenset(
         model.ArtefactError,
         model.RegistryError,
         model.BackendURLError,
-        model.PreparationFailed,
-        model.PreparedCopyAbsent,
-        model.PreparedCopyRejected,
+        PreparationFailed,
         model.DatasetError,
         model.KerasMissing,
         model.KerasProcessFailed,

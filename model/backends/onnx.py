@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from model.backends.base import ModelInfo, Origin, Weights
 from model.backends.prepared.copies import PreparedCopies, PreparedCopy
+from model.backends.prepared.errors import PreparedCopyAbsent, PreparedCopyRejected
 from model.backends.sessions import open_prepared_sessions, open_sessions
-from model.errors import ArtefactError, PreparedCopyAbsent, PreparedCopyRejected
+from model.errors import ArtefactError
 from model.explanation.head import read_head
 from model.registry.artefact import Manifest, read_manifest, read_verified
 

@@ -23,6 +23,7 @@ from model.backends.prepared.copies import (
     PreparedCopy,
     describe_contents,
 )
+from model.backends.prepared.errors import PreparationFailed, PreparedCopyAbsent, PreparedCopyRejected
 from model.backends.prepared.private import (
     make_private_folder,
     map_private_file,
@@ -32,7 +33,7 @@ from model.backends.prepared.private import (
     write_private_file,
 )
 from model.backends.sessions import open_prepared_sessions, open_sessions, write_optimised
-from model.errors import DigestMismatch, PreparationFailed, PreparedCopyAbsent, PreparedCopyRejected
+from model.errors import DigestMismatch
 from model.imaging.input_spec import InputSpec
 from model.registry.artefact import read_manifest, read_verified
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from model.backends.prepared.errors import PreparedCopyAbsent, PreparedCopyRejected
 from model.backends.prepared.machine import describe_machine
 from model.backends.prepared.private import map_private_file, open_private_folder, read_private_file
-from model.errors import PreparedCopyAbsent, PreparedCopyRejected
 from model.registry.artefact import FileEntry
 
 GRAPH, WEIGHTS, RECORD = "graph.onnx", "weights.bin", "record.json"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from model.errors import PreparedCopyRejected
+from model.backends.prepared.errors import PreparedCopyRejected
 
 _FOLDER_MODE = 0o700
 _FILE_MODE = 0o600

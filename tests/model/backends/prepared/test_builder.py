@@ -14,7 +14,8 @@ import pytest
 from model.backends.onnx import MODEL_FILE
 from model.backends.prepared.builder import KEPT, build_copy
 from model.backends.prepared.copies import GRAPH, RECORD, WEIGHTS, PreparedCopies, derive_key, encode_job
-from model.errors import DigestMismatch, PreparationFailed, PreparedCopyAbsent
+from model.backends.prepared.errors import PreparationFailed, PreparedCopyAbsent
+from model.errors import DigestMismatch
 from model.registry.artefact import read_manifest
 from tests.model.backends.prepared.conftest import SPEC
 from tests.model.backends.tiny_onnx import write_tiny_artefact

@@ -13,8 +13,8 @@ from model.backends.base import Origin, Weights
 from model.backends.onnx import MODEL_FILE, OnnxBackend
 from model.backends.prepared.builder import build_copy
 from model.backends.prepared.copies import GRAPH, RECORD, WEIGHTS, PreparedCopies, derive_key, describe_contents
+from model.backends.prepared.errors import PreparedCopyAbsent
 from model.backends.prepared.machine import describe_machine
-from model.errors import PreparedCopyAbsent
 from model.imaging.decode import decode_image
 from model.imaging.input_spec import DEFAULT_INPUT
 from model.registry.artefact import read_manifest
