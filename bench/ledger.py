@@ -66,7 +66,7 @@ def append_entries(store: LedgerStore, chain: Chain, ids: MonotonicIds, entries:
         now = format_timestamp(datetime.now(UTC))
         numbers = range(first, min(first + ENTRIES_PER_TRANSACTION, entries))
         links = chain.link([EntryDraft(ids.new(), now, _make_facts(number)) for number in numbers])
-        with store.transaction() as connection:
+        with store.batch_transaction() as connection:
             store.append(connection, links, chain)
         chain.advance(links)
         if first // ENTRIES_PER_TRANSACTION % TRANSACTIONS_PER_CHECKPOINT == 0:

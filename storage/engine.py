@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from storage.errors import DatabaseUnavailable
 from storage.private_files import create_sqlite_file
-from storage.transactions import BEGIN_OPTION, database_errors
+from storage.transactions import SETTINGS_OPTION, database_errors, get_begin_statement
 from storage.urls import read_database_url
 
 # Prepared statements belong to a server connection, which PgBouncer exchanges between two transactions.
@@ -38,11 +38,12 @@ def open_engine(url: str) -> AsyncEngine:
         engine = create_async_engine(
             parsed, hide_parameters=True, pool_pre_ping=True, pool_timeout=5, connect_args=arguments
         )
-        _set_in_transactions(engine.sync_engine, _search_path(schema))
+        if schema:
+            _set_in_transactions(engine.sync_engine, _search_path(schema))
         return engine
     engine = create_async_engine(parsed, hide_parameters=True)
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
-    event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    event.listen(engine.sync_engine, "begin", _begin)
     return engine
 
 
@@ -55,7 +56,7 @@ def open_blocking_engine(url: str, wait_s: int = 5) -> Engine:
     if parsed.get_backend_name() == "postgresql":
         arguments = {**_POSTGRES_ARGUMENTS, "connect_timeout": max(2, wait_s), "tcp_user_timeout": wait_s * 1000}
         engine = create_engine(parsed, hide_parameters=True, connect_args=arguments)
-        limits = {"lock_timeout": f"'{wait_s}s'", "statement_timeout": f"'{wait_s}s'"}
+        limits = {"lock_timeout": f"{wait_s}s", "statement_timeout": f"{wait_s}s"}
         _set_in_transactions(engine, {**limits, **_search_path(schema)})
         return engine
     engine = create_engine(
@@ -64,7 +65,7 @@ def open_blocking_engine(url: str, wait_s: int = 5) -> Engine:
         connect_args={"timeout": wait_s, "check_same_thread": False, "isolation_level": None},
     )
     event.listen(engine, "connect", _prepare_blocking_sqlite)
-    event.listen(engine, "begin", _begin_sqlite)
+    event.listen(engine, "begin", _begin)
     return engine
 
 
@@ -119,14 +120,18 @@ def _search_path(schema: str | None) -> dict[str, str]:
 
 
 def _set_in_transactions(engine: Engine, settings: Mapping[str, str]) -> None:
-    """Apply PostgreSQL's settings to every transaction, in one round trip.
+    """Apply PostgreSQL's settings to every transaction, in one statement.
 
     Neither start-up parameters nor session settings work behind PgBouncer: it refuses the former, and in transaction
     mode the next transaction may run on another server connection.
     """
-    statement = "; ".join(f"SET LOCAL {name} = {value}" for name, value in settings.items())
-    if statement:
-        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(statement))
+    calls = ", ".join(f"set_config('{name}', {_quote(value)}, true)" for name, value in settings.items())
+    engine.update_execution_options(**{SETTINGS_OPTION: f"SELECT {calls}"})
+    event.listen(engine, "begin", _begin)
+
+
+def _quote(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _prepare_blocking_sqlite(connection: sqlite3.Connection, _record: object) -> None:
@@ -152,6 +157,6 @@ async def _set_pragmas(driver: Any) -> None:
             await asyncio.sleep(0.01)
 
 
-def _begin_sqlite(connection: Connection) -> None:
-    # The driver itself begins late, and never for CREATE TABLE.
-    connection.exec_driver_sql(connection.get_execution_options().get(BEGIN_OPTION, "BEGIN"))
+def _begin(connection: Connection) -> None:
+    # SQLite's driver itself begins late, and never for CREATE TABLE.
+    connection.exec_driver_sql(get_begin_statement(connection))

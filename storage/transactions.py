@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DatabaseError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -19,6 +19,7 @@ BEGIN_OPTION = "sqlite_begin"
 # A transaction with this option takes SQLite's write lock when it begins: one that reads first and is then refused
 # the lock would have to be rolled back.
 WRITING = {BEGIN_OPTION: "BEGIN IMMEDIATE"}
+SETTINGS_OPTION = "postgresql_settings"  # the query that applies settings to a transaction
 
 _UNREACHABLE = "The database cannot be reached. Check DATABASE_URL, or try again later."
 _UNUSABLE = "The database cannot be used now. Try again later."
@@ -49,6 +50,13 @@ async def ping(engine: AsyncEngine) -> None:
     with database_errors(engine.url):
         async with engine.connect() as connection:
             await connection.execute(text("SELECT 1"))
+
+
+def get_begin_statement(connection: Connection) -> str:
+    """Return the first statement of every transaction; psycopg begins PostgreSQL's transactions by itself."""
+    options = connection.get_execution_options()
+    statement: str = options[SETTINGS_OPTION] if SETTINGS_OPTION in options else options.get(BEGIN_OPTION, "BEGIN")
+    return statement
 
 
 @contextmanager

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from sqlalchemy import Connection
-
 from auth.principal import Principal
 from auth.quotas.meter import UsageMeter
 from auth.quotas.tallies import Limits, QuotaCharge, list_owners
 from monitoring.ledger.charges import Charge, ChargeRefusal
+from storage.driver import DriverConnection
 
 
 class QuotaChargeRecorder:
@@ -20,11 +19,11 @@ class QuotaChargeRecorder:
     def __init__(self, meter: UsageMeter) -> None:
         self._meter = meter
 
-    def charge(self, connection: Connection, charges: Sequence[Charge]) -> Sequence[ChargeRefusal | None]:
+    def charge(self, connection: DriverConnection, charges: Sequence[Charge]) -> Sequence[ChargeRefusal | None]:
         refusals = self._meter.charge(connection, [decode_charge(charge) for charge in charges])
         return [ChargeRefusal(error, HTTPStatus.TOO_MANY_REQUESTS, error.code) if error else None for error in refusals]
 
-    def charge_deferred(self, connection: Connection, charges: Sequence[Charge]) -> None:
+    def charge_deferred(self, connection: DriverConnection, charges: Sequence[Charge]) -> None:
         self._meter.charge_deferred(connection, [decode_charge(charge) for charge in charges])
 
     def charge_later(self, charges: Sequence[Charge]) -> None:

@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from auth.errors import QuotaExceeded
@@ -29,6 +28,7 @@ from auth.quotas.tallies import (
     next_month,
     read_tallies,
 )
+from storage.driver import DriverConnection
 from storage.errors import DatabaseUnavailable
 from storage.transactions import reading
 
@@ -70,7 +70,7 @@ class UsageMeter:
                 raise self._with_retry_after(error)
         return charge
 
-    def charge(self, connection: Connection, charges: Sequence[QuotaCharge]) -> list[QuotaExceeded | None]:
+    def charge(self, connection: DriverConnection, charges: Sequence[QuotaCharge]) -> list[QuotaExceeded | None]:
         """Count the charges in the open transaction, except those that would exceed a quota.
 
         Returns for each charge its error, or None if it was counted.
@@ -79,7 +79,7 @@ class UsageMeter:
         self._cache(totals)
         return [self._with_retry_after(error) if error else None for error in errors]
 
-    def charge_deferred(self, connection: Connection, charges: Sequence[QuotaCharge]) -> None:
+    def charge_deferred(self, connection: DriverConnection, charges: Sequence[QuotaCharge]) -> None:
         """Count in the open transaction what was used while the database was unavailable, whatever the quotas."""
         self._cache(apply_charges(connection, charges, enforce=False)[1])
 

@@ -3,40 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, select, tuple_, update
+from sqlalchemy import Connection, Table, bindparam, null, select, tuple_, update
 
 from auth.errors import QuotaExceeded
 from auth.principal import Principal
 from auth.tables import api_keys, usage, users
+from storage.driver import DriverConnection, DriverResult, DriverStatement
 from storage.engine import dialect_insert
 
 PIXELS_IN_MEGAPIXEL = 1_000_000
 
 _USER, _KEY, _CLIENT, _ISSUER = "user:", "key:", "client:", "issuer:"
 
-# Every prediction executes these statements; built once, SQLAlchemy finds their compiled forms fast.
 _USED = (
     select(usage.c.owner, usage.c.month, usage.c.requests, usage.c.pixels)
     # The owners alone: SQLite uses no index for several pairs.
     .where(usage.c.owner.in_(bindparam("owners", expanding=True)))
     .where(tuple_(usage.c.owner, usage.c.month).in_(bindparam("rows", expanding=True)))
-    .order_by(usage.c.owner, usage.c.month)
 )
-_USED_LOCKED = _USED.with_for_update()
 _LIMITS = {
     prefix: select(table.c.id, table.c.monthly_requests, table.c.monthly_megapixels).where(
         table.c.id.in_(bindparam("ids", expanding=True))
     )
     for prefix, table in ((_USER, users), (_KEY, api_keys))
 }
-_UPDATE = (
-    update(usage)
-    .where(usage.c.owner == bindparam("of"), usage.c.month == bindparam("in"))
-    .values(requests=bindparam("requests"), pixels=bindparam("pixels"))
+_THIS_ROW = usage.c.owner == bindparam("of"), usage.c.month == bindparam("in")
+
+
+def _build_addition(limited: Table | None) -> DriverStatement:
+    """Build the statement that adds to a row and returns its totals and the limits of its owner."""
+    limits: Sequence[Any] = (null(), null())
+    if limited is not None:
+        columns = limited.c.monthly_requests, limited.c.monthly_megapixels
+        limits = [select(column).where(limited.c.id == bindparam("id")).scalar_subquery() for column in columns]
+    added = {name: usage.c[name] + bindparam(f"more_{name}") for name in ("requests", "pixels")}
+    totals = usage.c.requests, usage.c.pixels
+    return DriverStatement(update(usage).where(*_THIS_ROW).values(**added).returning(*totals, *limits))
+
+
+# The statements that charge predictions.
+ADD_BY_PREFIX = {_USER: _build_addition(users), _KEY: _build_addition(api_keys)}
+ADD_WITHOUT_LIMITS = _build_addition(None)
+SET_TOTALS = DriverStatement(
+    update(usage).where(*_THIS_ROW).values(requests=bindparam("requests"), pixels=bindparam("pixels"))
 )
 
 _Row = tuple[str, str]  # owner and month
@@ -74,7 +87,7 @@ class Tally:
         return _subtract(requests, self.requests), _subtract(pixels, self.pixels)
 
     def plus(self, charge: QuotaCharge) -> Tally:
-        return replace(self, requests=self.requests + charge.requests, pixels=self.pixels + charge.pixels)
+        return Tally(self.requests + charge.requests, self.pixels + charge.pixels, self.limits)
 
     def exceeded(self) -> str | None:
         """Return the name of an exceeded quota, or None."""
@@ -119,35 +132,71 @@ def next_month(now: float) -> datetime:
 def read_tallies(connection: Connection, owners: Sequence[str], month: str) -> list[Tally]:
     """Return what each owner has used in the month."""
     rows = [(owner, month) for owner in owners]
-    tallies = _make_tallies(connection, rows, _read_used(connection, rows, _USED))
-    return [tallies[row] for row in rows]
+    found = connection.execute(_USED, {"owners": owners, "rows": rows})
+    used = {owner: (requests, pixels) for owner, _, requests, pixels in found}
+    limits = _read_limits(connection, set(owners))
+    return [Tally(*used.get(owner, (0, 0)), limits.get(owner, NO_LIMITS)) for owner in owners]
 
 
 def apply_charges(
-    connection: Connection, charges: Sequence[QuotaCharge], *, enforce: bool = True
+    connection: DriverConnection, charges: Sequence[QuotaCharge], *, enforce: bool = True
 ) -> tuple[list[QuotaExceeded | None], Tallies]:
     """Add the charges one after another, except those that would exceed a quota, unless `enforce` is false.
 
-    Returns for each charge its error, or None if it was added; and the owners' new totals. All rows are locked first,
-    in the same order in all processes, so that transactions cannot deadlock.
+    Returns for each charge its error, or None if it was added; and the owners' new totals. Everything is added before
+    the quotas are checked, since most charges are allowed; what was refused is taken back. The rows are changed, and so
+    locked, in the same order in all processes: transactions cannot deadlock.
     """
-    rows = sorted({row for charge in charges for row in charge.rows})
-    used = _read_used(connection, rows, _USED_LOCKED)
-    if len(used) < len(rows):
-        blank = [{"owner": owner, "month": month, "requests": 0, "pixels": 0} for owner, month in rows]
-        connection.execute(dialect_insert(usage, connection.dialect).on_conflict_do_nothing(), blank)
-        used = _read_used(connection, rows, _USED_LOCKED)
-    before = _make_tallies(connection, rows, used)
-    after = dict(before)
-    errors = [_add(after, charge, enforce) for charge in charges]
-    changed = [
-        {"of": row[0], "in": row[1], "requests": after[row].requests, "pixels": after[row].pixels}
-        for row in rows
-        if after[row] != before[row]
-    ]
-    if changed:
-        connection.execute(_UPDATE, changed)
-    return errors, after
+    sums = _sum_by_row(charges)
+    results = {row: _add_to_row(connection, row, sums[row]) for row in sorted(sums)}
+    reached = {row: _read_tally(result) or _add_row(connection, row, sums[row]) for row, result in results.items()}
+    totals = {row: _subtract_sum(tally, sums[row]) for row, tally in reached.items()}
+    errors = [_add(totals, charge, enforce) for charge in charges]
+    for row, tally in totals.items():
+        if tally != reached[row]:
+            kept = {"requests": tally.requests, "pixels": tally.pixels}
+            connection.execute(SET_TOTALS, {"of": row[0], "in": row[1], **kept})
+    return errors, totals
+
+
+def _sum_by_row(charges: Sequence[QuotaCharge]) -> dict[_Row, tuple[int, int]]:
+    """Return the sums of requests and pixels."""
+    sums: dict[_Row, tuple[int, int]] = {}
+    for charge in charges:
+        for row in charge.rows:
+            requests, pixels = sums.get(row, (0, 0))
+            sums[row] = requests + charge.requests, pixels + charge.pixels
+    return sums
+
+
+def _add_to_row(connection: DriverConnection, row: _Row, more: tuple[int, int]) -> DriverResult:
+    owner, month = row
+    prefix, _, identifier = owner.partition(":")
+    statement = ADD_BY_PREFIX.get(f"{prefix}:", ADD_WITHOUT_LIMITS)
+    parameters = {"of": owner, "in": month, "more_requests": more[0], "more_pixels": more[1]}
+    return connection.execute(statement, {**parameters, "id": identifier})
+
+
+def _read_tally(result: DriverResult) -> Tally | None:
+    """Return the totals of a row after an addition, or None where the row does not exist."""
+    for requests, pixels, monthly_requests, megapixels in result.fetch():
+        return Tally(requests, pixels, _make_limits(monthly_requests, megapixels))
+    return None
+
+
+def _add_row(connection: DriverConnection, row: _Row, more: tuple[int, int]) -> Tally:
+    """Add to the row of an owner's first charge of the month, which another process may have inserted meanwhile."""
+    blank = {"owner": row[0], "month": row[1], "requests": 0, "pixels": 0}
+    insertion = dialect_insert(usage, connection.dialect).on_conflict_do_nothing()
+    connection.execute(DriverStatement(insertion), blank)
+    tally = _read_tally(_add_to_row(connection, row, more))
+    if tally is None:
+        raise RuntimeError("a row of the table usage was deleted while its transaction was open")
+    return tally
+
+
+def _subtract_sum(tally: Tally, used: tuple[int, int]) -> Tally:
+    return Tally(tally.requests - used[0], tally.pixels - used[1], tally.limits)
 
 
 def _add(totals: Tallies, charge: QuotaCharge, enforce: bool) -> QuotaExceeded | None:
@@ -167,26 +216,18 @@ def find_exceeded(totals: Mapping[_Row, Tally], charge: QuotaCharge) -> QuotaExc
     return None
 
 
-def _read_used(connection: Connection, rows: Sequence[_Row], statement: Select[Any]) -> dict[_Row, tuple[int, int]]:
-    """Return requests and pixels of the existing rows."""
-    found = connection.execute(statement, {"owners": [owner for owner, _ in rows], "rows": rows})
-    return {(owner, month): (requests, pixels) for owner, month, requests, pixels in found}
-
-
-def _make_tallies(connection: Connection, rows: Sequence[_Row], used: Mapping[_Row, tuple[int, int]]) -> Tallies:
-    limits = _read_limits(connection, {owner for owner, _ in rows})
-    return {row: Tally(*used.get(row, (0, 0)), limits.get(row[0], NO_LIMITS)) for row in rows}
-
-
 def _read_limits(connection: Connection, owners: Iterable[str]) -> Mapping[str, Limits]:
     limits: dict[str, Limits] = {}
     for prefix, statement in _LIMITS.items():
         ids = [owner.removeprefix(prefix) for owner in owners if owner.startswith(prefix)]
         if ids:
             for owner_id, requests, megapixels in connection.execute(statement, {"ids": ids}):
-                pixels = None if megapixels is None else megapixels * PIXELS_IN_MEGAPIXEL
-                limits[f"{prefix}{owner_id}"] = requests, pixels
+                limits[f"{prefix}{owner_id}"] = _make_limits(requests, megapixels)
     return limits
+
+
+def _make_limits(requests: int | None, megapixels: int | None) -> Limits:
+    return requests, None if megapixels is None else megapixels * PIXELS_IN_MEGAPIXEL
 
 
 def _subtract(limit: int | None, used: int) -> int | None:

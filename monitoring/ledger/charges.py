@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sqlalchemy import Connection
+from storage.driver import DriverConnection
 
 Charge = Mapping[str, Any]  # ready for JSON
 
@@ -23,11 +23,11 @@ class ChargeRefusal:
 class ChargeRecorder(Protocol):
     """Charges quotas for predictions."""
 
-    def charge(self, connection: Connection, charges: Sequence[Charge]) -> Sequence[ChargeRefusal | None]:
+    def charge(self, connection: DriverConnection, charges: Sequence[Charge]) -> Sequence[ChargeRefusal | None]:
         """Record each charge; return, for each one that is refused instead, its refusal."""
         ...
 
-    def charge_deferred(self, connection: Connection, charges: Sequence[Charge]) -> None:
+    def charge_deferred(self, connection: DriverConnection, charges: Sequence[Charge]) -> None:
         """Record the charges of predictions that were served while the database was unavailable."""
         ...
 

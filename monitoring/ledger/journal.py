@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 import structlog
-from sqlalchemy import Connection
 
 from monitoring.chains.ids import new_id
 from monitoring.errors import LedgerFull, LedgerUnavailable
@@ -17,6 +16,7 @@ from monitoring.ledger.spool.entries import SpooledEntry, decode_spooled
 from monitoring.ledger.spool.folder import SpoolFolder
 from monitoring.ledger.spool.queue import Spool, SpoolFull
 from monitoring.ledger.writing.store import ChainConflict, LedgerStore
+from storage.driver import DriverConnection
 
 _DELIVERY_SIZE = 500
 
@@ -112,7 +112,7 @@ class Journal:
             self._append(batch)
 
     def _append(self, batch: Batch) -> None:
-        with self._store.transaction() as connection:
+        with self._store.batch_transaction() as connection:
             charges = batch.charges
             batch.apply_refusals(self._charge_recorder.charge(connection, charges) if charges else [])
             if self._enabled:
@@ -146,8 +146,9 @@ class Journal:
         with self._store.transaction() as connection:
             missing, chain = self._store.find_undelivered(connection, [entry.linked for entry in entries])
             if missing:
-                self._charge_deferred(connection, entries[-len(missing) :])
-                self._store.append(connection, missing, chain)
+                driver = DriverConnection(connection)
+                self._charge_deferred(driver, entries[-len(missing) :])
+                self._store.append(driver, missing, chain)
 
     def _deliver_to_new_chain(self, entries: Sequence[SpooledEntry]) -> None:
         chain = Chain(new_id())
@@ -155,10 +156,11 @@ class Journal:
         with self._store.transaction() as connection:
             recorded = self._store.find_recorded_ids(connection, [entry.linked.entry.id for entry in entries])
             missing = [entry for entry in entries if entry.linked.entry.id not in recorded]
-            self._charge_deferred(connection, missing)
-            self._store.append(connection, chain.relink([entry.linked for entry in missing]), chain)
+            driver = DriverConnection(connection)
+            self._charge_deferred(driver, missing)
+            self._store.append(driver, chain.relink([entry.linked for entry in missing]), chain)
 
-    def _charge_deferred(self, connection: Connection, entries: Sequence[SpooledEntry]) -> None:
+    def _charge_deferred(self, connection: DriverConnection, entries: Sequence[SpooledEntry]) -> None:
         charges = [entry.charge for entry in entries if entry.charge is not None]
         if charges:
             self._charge_recorder.charge_deferred(connection, charges)

@@ -71,7 +71,7 @@ def build_ledger(engine: Engine) -> None:
         facts = [_build_facts(("ana", "bob")[index % 2]) for index in range(count)]
         drafts = [EntryDraft(ids.new(), format_timestamp(at), document) for document in facts]
         linked = chain.link(drafts)
-        with store.transaction() as connection:
+        with store.batch_transaction() as connection:
             store.append(connection, linked, chain)
         chain.advance(linked)
 

@@ -21,10 +21,11 @@ from monitoring.ledger.entries import Claim, EntryWithPayload, Head
 from monitoring.ledger.tables import ledger_entries, ledger_heads, ledger_payloads, to_row
 from monitoring.ledger.transactions import ledger_errors
 from monitoring.ledger.writing.checkpoints import NEVER_CLAIMED, CheckpointResult, CheckpointWriter, read_newest
+from storage.driver import DriverConnection, DriverStatement
 
-# Built once: every batch executes them, and SQLAlchemy finds their compiled forms faster.
-_INSERT_ENTRIES, _INSERT_PAYLOADS = insert(ledger_entries), insert(ledger_payloads)
-_MOVE_HEAD = (
+# The statements that every batch executes.
+INSERT_ENTRIES, INSERT_PAYLOADS = DriverStatement(insert(ledger_entries)), DriverStatement(insert(ledger_payloads))
+MOVE_HEAD = DriverStatement(
     update(ledger_heads)
     .where(
         ledger_heads.c.writer == bindparam("old_writer"),
@@ -32,6 +33,7 @@ _MOVE_HEAD = (
         ledger_heads.c.hash == bindparam("old_hash"),
     )
     .values({name: bindparam(name) for name in Head.__slots__})
+    .returning(ledger_heads.c.seq)
 )
 
 
@@ -66,14 +68,27 @@ class LedgerStore:
 
         Raises ChainConflict where rows to be added exist already.
         """
+        with self._recorded() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def batch_transaction(self) -> Iterator[DriverConnection]:
+        """Open a transaction as `transaction` does, but of the driver: for the batches that callers wait for."""
+        with self._recorded() as connection:
+            driver = DriverConnection(connection)
+            with driver.transaction():
+                yield driver
+
+    @contextmanager
+    def _recorded(self) -> Iterator[Connection]:
+        """Remember what the transaction inside has written once it is durable; disconnect if it failed."""
         try:
             with ledger_errors():
                 if self._connection is None:
                     self._connection = self._engine.connect()
                 self._written = []
                 try:
-                    with self._connection.begin():
-                        yield self._connection
+                    yield self._connection
                 except IntegrityError as error:
                     raise ChainConflict from error
                 self._checkpoints.own |= {claim.writer: claim for claim in self._written}
@@ -93,17 +108,18 @@ class LedgerStore:
         self._confirm(result)
         return greatest or ""
 
-    def append(self, connection: Connection, linked: Sequence[EntryWithPayload], chain: Chain) -> None:
+    def append(self, connection: DriverConnection, linked: Sequence[EntryWithPayload], chain: Chain) -> None:
         """Append entries to `chain`. Raises ChainConflict if it does not end in the database where it says."""
         if not linked:
             return
         last = linked[-1].entry
         head = to_row(self._sign_head(Head(last.writer, last.seq, last.hash, self._checkpoint)))
         old_end = {"old_writer": chain.writer, "old_seq": chain.seq, "old_hash": chain.hash}
-        if connection.execute(_MOVE_HEAD, {**head, **old_end}).rowcount != 1:
+        moved = connection.execute(MOVE_HEAD, {**head, **old_end})
+        connection.execute_many(INSERT_ENTRIES, [to_row(item.entry) for item in linked])
+        connection.execute_many(INSERT_PAYLOADS, [_to_payload_row(item) for item in linked])
+        if not moved.fetch():
             raise ChainConflict
-        connection.execute(_INSERT_ENTRIES, [to_row(item.entry) for item in linked])
-        connection.execute(_INSERT_PAYLOADS, [_to_payload_row(item) for item in linked])
         self._written.append(Claim(last.writer, last.seq, last.hash))
 
     def find_undelivered(

@@ -42,7 +42,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: s
             EntryDraft(ids.new(), f"{day}T09:30:00.000000Z", build_facts(who)) for who in (find_ana(settings), "ext")
         ]
         linked = chain.link(drafts)
-        with store.transaction() as connection:
+        with store.batch_transaction() as connection:
             store.append(connection, linked, chain)
         chain.advance(linked)
         store.write_checkpoint()

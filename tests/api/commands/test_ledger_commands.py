@@ -161,7 +161,7 @@ def writing_meanwhile(environment: Settings) -> Iterator[None]:
     def write() -> None:
         while not stop.is_set():
             linked = chain.link([EntryDraft(ids.new(), "2026-11-04T09:30:00.000000Z", build_facts("ext"))])
-            with store.transaction() as connection:
+            with store.batch_transaction() as connection:
                 store.append(connection, linked, chain)
             chain.advance(linked)
             store.write_checkpoint()

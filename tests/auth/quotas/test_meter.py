@@ -19,6 +19,7 @@ from auth.principal import Principal, Role, Scope
 from auth.quotas.meter import UsageMeter
 from auth.quotas.tallies import QuotaCharge, list_owners
 from auth.tables import users
+from storage.driver import DriverConnection
 from storage.engine import open_engine
 from storage.errors import DatabaseUnavailable
 from storage.transactions import writing
@@ -29,6 +30,7 @@ CHARGES = 150
 # One of several processes: charges the given keys in turn, and prints how many charges were granted.
 PROGRAM = """
 import sys
+from storage.driver import DriverConnection
 from storage.engine import open_blocking_engine
 from storage.transactions import WRITING
 from auth.principal import Principal
@@ -44,7 +46,7 @@ sys.stdin.readline()
 granted = 0
 for index in range(int(count)):
     with engine.begin() as connection:
-        errors, _ = apply_charges(connection, [charges[index % len(charges)]])
+        errors, _ = apply_charges(DriverConnection(connection), [charges[index % len(charges)]])
     granted += errors == [None]
 print(granted)
 engine.dispose()
@@ -73,7 +75,7 @@ class MeterSetup:
 
     async def charge_all(self, charges: list[QuotaCharge]) -> list[QuotaExceeded | None]:
         async with writing(self.engine) as connection:
-            return await connection.run_sync(self.meter.charge, charges)
+            return await connection.run_sync(lambda blocking: self.meter.charge(DriverConnection(blocking), charges))
 
     async def limit(self, requests: int | None = None, megapixels: int | None = None) -> None:
         values = {"monthly_requests": requests, "monthly_megapixels": megapixels}
@@ -191,7 +193,8 @@ async def test_deferred_charges_are_counted_beyond_the_quota(setup: MeterSetup) 
     """Charges deferred while the database was unavailable are all counted, and nothing more is granted."""
     await setup.limit(requests=1)
     async with writing(setup.engine) as connection:
-        await connection.run_sync(setup.meter.charge_deferred, [make_charge(setup.ana)] * 3)
+        charges = [make_charge(setup.ana)] * 3
+        await connection.run_sync(lambda blocking: setup.meter.charge_deferred(DriverConnection(blocking), charges))
     assert await setup.used() == [(3, 3)]
     with pytest.raises(QuotaExceeded):
         await setup.meter.admit(setup.ana, 1)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Row, event, select, text
+from sqlalchemy import Row, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.prediction.quotas import QuotaChargeRecorder
@@ -47,7 +47,6 @@ class LedgerEnvironment:
     states: list[tuple[str, int]] = field(default_factory=list)
     stores: list[FaultyStore] = field(default_factory=list)
     spools: list[FaultySpool] = field(default_factory=list)
-    commits: list[object] = field(default_factory=list)
     durable: int = 0
     checkpoint_failures: int = 0
 
@@ -73,7 +72,6 @@ class LedgerEnvironment:
         store_type: type[FaultyStore] = FaultyStore,
     ) -> AsyncIterator[Ledger]:
         engine = open_blocking_engine(self.url, 1).execution_options(**WRITING)
-        event.listen(engine, "commit", self.commits.append)
         self.stores.append(store_type(engine, Signer(self.key)))
         charge_recorder = QuotaChargeRecorder(UsageMeter(self.engine))
         journal = Journal(self.store, charge_recorder, folder or self.spool_folder(), enabled=enabled)

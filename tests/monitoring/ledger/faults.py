@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from sqlalchemy import Connection
 
 from monitoring.errors import LedgerUnavailable
 from monitoring.ledger.spool.queue import Spool, SpoolFull
 from monitoring.ledger.writing.store import LedgerStore
+from storage.driver import DriverConnection
+
+T = TypeVar("T")
 
 # While this trigger exists SQLite deletes no text, as on a full disk.
 REFUSE_DELETION = "TRIGGER stuck BEFORE DELETE ON waiting BEGIN SELECT RAISE(ABORT, 'disk full'); END"
@@ -23,9 +26,24 @@ class FaultyStore(LedgerStore):
 
     fault: Literal["rolled back", "committed"] | None = None
 
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.batches = 0  # how many transactions with entries were committed
+
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        with suppress(_RollBack), super().transaction() as connection:
+        with self._failing(super().transaction()) as connection:
+            yield connection
+
+    @contextmanager
+    def batch_transaction(self) -> Iterator[DriverConnection]:
+        with self._failing(super().batch_transaction()) as connection:
+            yield connection
+        self.batches += 1
+
+    @contextmanager
+    def _failing(self, transaction: AbstractContextManager[T]) -> Iterator[T]:
+        with suppress(_RollBack), transaction as connection:
             yield connection
             if self.fault == "rolled back":
                 raise _RollBack

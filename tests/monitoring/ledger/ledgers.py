@@ -47,7 +47,7 @@ def fill_ledger(url: str, count: int, at: datetime, principals: str = "ana bob",
         timestamp = format_timestamp(at)
         facts = [build_facts(names[index % len(names)]) for index in range(count)]
         linked = chain.link([EntryDraft(ids.new(), timestamp, document) for document in facts])
-        with store.transaction() as connection:
+        with store.batch_transaction() as connection:
             store.append(connection, linked, chain)
         chain.advance(linked)
         store.write_checkpoint()

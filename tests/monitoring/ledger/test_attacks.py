@@ -226,7 +226,7 @@ def test_checkpoints_name_signed_heads(url: str) -> None:
         store, chain = LedgerStore(engine, Signer(KEY), lambda: NOW), Chain(MonotonicIds().new())
         store.open_chain(chain.writer)
         linked = forge_entries(chain, 2)
-        with store.transaction() as connection:
+        with store.batch_transaction() as connection:
             store.append(connection, linked, chain)
         store.close()
     fill_ledger(url, 1, NOW)

@@ -50,7 +50,7 @@ class Process:
     def record(self, count: int) -> None:
         at = format_timestamp(NOW)
         linked = self.chain.link([EntryDraft(new_id(), at, build_facts("ana")) for _ in range(count)])
-        with self.store.transaction() as connection:
+        with self.store.batch_transaction() as connection:
             self.store.append(connection, linked, self.chain)
         self.chain.advance(linked)
 
@@ -246,7 +246,7 @@ def test_a_lost_acknowledgement_contradicts_nothing(database: Database) -> None:
     """What was committed without this process knowing is named, and nothing is reported."""
     with running(database) as (process,):
         linked = process.chain.link([EntryDraft(new_id(), format_timestamp(NOW), build_facts("ana"))])
-        with LedgerStore(database.engine, Signer(KEY)).transaction() as connection:
+        with LedgerStore(database.engine, Signer(KEY)).batch_transaction() as connection:
             process.store.append(connection, linked, process.chain)
         process.store.write_checkpoint()
         process.chain.advance(linked)

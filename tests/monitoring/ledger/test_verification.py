@@ -197,7 +197,7 @@ def test_an_anchor_exposes_a_restored_copy(verify_records: Verify) -> None:
     store, chain = LedgerStore(engine, Signer(key)), Chain(ids.new())
     store.open_chain(chain.writer)
     older = records()
-    with store.transaction() as connection:
+    with store.batch_transaction() as connection:
         store.append(connection, chain.link([EntryDraft(ids.new(), format_timestamp(datetime.now(UTC)), FACTS)]), chain)
     store.write_checkpoint()
     anchor = verify_records(records(), key=key).anchor
