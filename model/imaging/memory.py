@@ -58,6 +58,12 @@ def estimate_webp_bytes(size: tuple[int, int], length: int, file: ReducedFile, s
     return _estimate(size, _WEBP_BYTES_PER_PIXEL, file, spec) + _WEBP_FILE_COPIES * length
 
 
+def estimate_jpeg_bytes(size: tuple[int, int], components: int, length: int, file: ReducedFile, spec: InputSpec) -> int:
+    """Estimate the same for a JPEG of one or three components that is decoded at this size, and need not be opened."""
+    bytes_per_pixel, _ = _BYTES_PER_PIXEL["L"] if components == 1 else _BYTES_PER_PIXEL_OF_OTHER_MODES
+    return _estimate(size, bytes_per_pixel, file, spec) + _OTHER_FILE_COPIES * length
+
+
 def estimate_reading_bytes(length: int) -> int:
     """Estimate the bytes to receive a body of `length` and read its header: the chunks, the whole, the metadata."""
     return _OTHER_FILE_COPIES * length + _FIXED_BYTES

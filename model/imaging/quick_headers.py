@@ -5,7 +5,19 @@ Files with much metadata, with many parts and with structures that take long to 
 
 from __future__ import annotations
 
-from model.imaging.containers.jpeg import START_OF_SCAN, read_segments
+from model.errors import CorruptImage, UnsupportedImage
+from model.imaging.bounds import MAX_PIXELS
+from model.imaging.containers.jpeg import (
+    PROGRESSIVE_HUFFMAN,
+    SEQUENTIAL_HUFFMAN,
+    START_OF_SCAN,
+    read_jpeg,
+    read_segments,
+)
+from model.imaging.containers.jpeg_work import reduce_to_structure
+from model.imaging.decode import ImageNeeds
+from model.imaging.input_spec import InputSpec
+from model.imaging.memory import estimate_jpeg_bytes
 
 _MAX_BYTES = 256 * 1024
 _MAX_PARTS = 64  # segments of a JPEG, chunks of a PNG: in the whole file, because the work checks visit all
@@ -16,6 +28,38 @@ _PLAIN_CHUNKS = frozenset(
     {b"IHDR", b"PLTE", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"pHYs", b"bKGD", b"tIME", b"sBIT"},
 )
 _SIMPLE_WEBP = b"VP8 "  # one lossy frame and no metadata; reading the transforms of a lossless one takes 20 ms
+_SCALES = (8, 4, 2)  # at which libjpeg can decode
+
+
+def measure_plain_jpeg(data: bytes, spec: InputSpec) -> ImageNeeds | None:
+    """Measure a small and plain JPEG in one pass over its segments, in a third of the time of `measure_image`.
+
+    None for all other data, and where Pillow must decide. What Pillow would reject on opening a plain JPEG, such as a
+    damaged table, it rejects when the image is decoded. Raises as `measure_image` does.
+    """
+    if not data.startswith(b"\xff\xd8") or len(data) > _MAX_BYTES:
+        return None
+    try:
+        structure = read_jpeg(data, _MAX_PARTS)
+    except (CorruptImage, UnsupportedImage):
+        return None
+    frame = structure.frame
+    is_plain = frame.marker in SEQUENTIAL_HUFFMAN | {PROGRESSIVE_HUFFMAN} and frame.precision == 8
+    if not is_plain or len(frame.components) not in (1, 3) or structure.first_scan > _MAX_HEADER_BYTES:
+        return None
+    if not frame.width or not frame.height:
+        return None
+    file = reduce_to_structure(data, structure, MAX_PIXELS)
+    size = _find_decoded_size(frame.width, frame.height, spec)
+    needed_bytes = estimate_jpeg_bytes(size, len(frame.components), len(data), file, spec)
+    return ImageNeeds(frame.width, frame.height, needed_bytes, file if file.data is data else None)
+
+
+def _find_decoded_size(width: int, height: int, spec: InputSpec) -> tuple[int, int]:
+    """The size at which `decode_image` has Pillow decode a JPEG: the smallest scale with `reduced_side` or more."""
+    least = min(width, height) // spec.reduced_side
+    scale = next((scale for scale in _SCALES if least >= scale), 1)
+    return -(-width // scale), -(-height // scale)
 
 
 def has_quick_header(data: bytes) -> bool:

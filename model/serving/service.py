@@ -16,7 +16,7 @@ from model.errors import DeadlineExceeded, WorkerStuck
 from model.explanation.explanation import ExplanationRequest, check_request, estimate_explanation_bytes
 from model.imaging.decode import ImageNeeds, decode_image, measure_image
 from model.imaging.input_spec import InputSpec
-from model.imaging.quick_headers import has_quick_header
+from model.imaging.quick_headers import has_quick_header, measure_plain_jpeg
 from model.serving.memory_budget import Reservation
 from model.serving.overload_policy import QueueLimits
 from model.serving.prediction import Prediction, describe_image, explain_outputs, interpret_outputs, run_model
@@ -196,14 +196,17 @@ class PredictionService:
         self, data: bytes, spec: InputSpec, make_job: _MakeJob, reservation: Reservation | None
     ) -> _Inspection:
         """Read the image's header: here if that is quick, else in a worker thread."""
-        if not has_quick_header(data):
-            return await self._inspect_in_thread(spec, make_job, reservation)
         started = time.perf_counter()
         try:
-            return _Inspection(measure_image(data, spec), read_s=time.perf_counter() - started)
+            needs = measure_plain_jpeg(data, spec)
+            if needs is None and has_quick_header(data):
+                needs = measure_image(data, spec)
         except Exception:
             self._on_stage("decode", time.perf_counter() - started)
             raise
+        if needs is None:
+            return await self._inspect_in_thread(spec, make_job, reservation)
+        return _Inspection(needs, read_s=time.perf_counter() - started)
 
     async def _inspect_in_thread(
         self, spec: InputSpec, make_job: _MakeJob, reservation: Reservation | None

@@ -12,7 +12,8 @@ from model.errors import CorruptImage, UnsupportedImage
 START = b"\xff\xd8"
 MAX_SEGMENTS = 5_000
 SEQUENTIAL_HUFFMAN = frozenset({0xC0, 0xC1})
-PROGRESSIVE = frozenset({0xC2, 0xCA})
+PROGRESSIVE_HUFFMAN = 0xC2
+PROGRESSIVE = frozenset({PROGRESSIVE_HUFFMAN, 0xCA})
 ARITHMETIC = frozenset({0xC9, 0xCA})
 LOSSLESS = 0xC3
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # without DHT, JPG and DAC

@@ -32,7 +32,11 @@ _COEFFICIENT_BYTES_PER_BLOCK = 128
 
 def reduce_jpeg(data: bytes, max_pixels: int) -> ReducedFile:
     """Keep the tables, the frame and the scans. Raises CorruptImage, UnsupportedImage, ImageTooManyPixels."""
-    structure = read_jpeg(data)
+    return reduce_to_structure(data, read_jpeg(data), max_pixels)
+
+
+def reduce_to_structure(data: bytes, structure: JpegStructure, max_pixels: int) -> ReducedFile:
+    """Do the same with the structure that `read_jpeg` has returned for the data."""
     check_size(structure.frame.width, structure.frame.height, max_pixels)
     _check_work(structure, len(data))
     buffered = _COEFFICIENT_BYTES_PER_BLOCK * structure.frame.blocks if _keeps_coefficients(structure) else 0

@@ -16,7 +16,7 @@ from PIL import Image
 from model.errors import ImageRejected
 from model.imaging.decode import measure_image
 from model.imaging.input_spec import DEFAULT_INPUT
-from model.imaging.quick_headers import has_quick_header
+from model.imaging.quick_headers import has_quick_header, measure_plain_jpeg
 
 FRAME = b"\xff\xc0\x00\x0b\x08\x00\x08\x00\x08\x01\x01\x11\x00"
 SCAN = b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00"
@@ -120,3 +120,41 @@ def measure_seconds(data: bytes) -> float:
 def test_what_is_no_image_is_rejected_at_once(data: bytes) -> None:
     """Data of no supported format need no thread: the first bytes show it."""
     assert has_quick_header(data)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_rows": 1}])
+def test_plain_jpegs_are_measured_as_by_pillow(mode: str, options: dict[str, object]) -> None:
+    """The size and the memory of a plain JPEG are those that are found by opening it, at every scale of decoding."""
+    for size in ((1, 1), (200, 150), (2047, 2048), (2048, 2049), (4100, 4096), (4095, 5000)):
+        buffer = io.BytesIO()
+        Image.new(mode, size).save(buffer, "JPEG", quality=1, **options)
+        data = buffer.getvalue()
+        expected = measure_image(data, DEFAULT_INPUT)
+        assert measure_plain_jpeg(data, DEFAULT_INPUT) in (expected, None)
+        if len(data) <= 256 * 1024:
+            assert measure_plain_jpeg(data, DEFAULT_INPUT) == expected
+
+
+def test_photographs_are_measured_as_by_pillow(samples: list[Path]) -> None:
+    """The sample photographs get the same measurements in one pass as by opening them."""
+    for data in (sample.read_bytes() for sample in samples):
+        assert measure_plain_jpeg(data, DEFAULT_INPUT) in (measure_image(data, DEFAULT_INPUT), None)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(make_image("PNG"), id="PNG"),
+        pytest.param(make_jpeg(make_segment(0xE1, 5000)), id="much metadata"),
+        pytest.param(b"\xff\xd8" + FRAME + SCAN * 100, id="many scans"),
+        pytest.param(b"\xff\xd8" + SCAN, id="no frame"),
+        pytest.param(make_jpeg().replace(b"\x08\x00\x08\x00\x08", b"\x0c\x00\x08\x00\x08"), id="12 bits"),
+        pytest.param(make_jpeg().replace(b"\x08\x00\x08\x00\x08", b"\x08\x00\x00\x00\x08"), id="no height"),
+        pytest.param(make_jpeg().replace(b"\xff\xc0", b"\xff\xc3"), id="lossless"),
+        pytest.param(make_jpeg() + bytes(256 * 1024), id="large file"),
+    ],
+)
+def test_other_files_are_not_measured_in_one_pass(data: bytes) -> None:
+    """A file that is not a small and plain JPEG is left to the complete check."""
+    assert measure_plain_jpeg(data, DEFAULT_INPUT) is None
