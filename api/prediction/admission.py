@@ -36,14 +36,23 @@ def estimate_body_bytes(content_length: int | None, largest: int) -> int:
 
 async def finish_while_connected(work: Coroutine[Any, Any, T], wait_for_disconnect: WaitForDisconnect) -> T:
     """Cancel the work when the client leaves. Raises ClientDisconnected."""
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(wait_for_disconnect())
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101  (a coroutine runs in a task)
+    has_left, cancelling = False, task.cancelling()
+
+    async def cancel_at_disconnect() -> None:
+        nonlocal has_left
+        await wait_for_disconnect()
+        has_left = True
+        task.cancel()
+
+    watcher = asyncio.create_task(cancel_at_disconnect())
     try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnected
-        return working.result()
+        return await work
+    except asyncio.CancelledError:
+        # Another cancellation of the task, at the same time, must go on (as in asyncio.timeout).
+        if has_left and task.uncancel() <= cancelling:
+            raise ClientDisconnected from None
+        raise
     finally:
-        for task in (working, leaving):
-            task.cancel()
-        # Both release what they hold before the request's own reservation ends.
-        await asyncio.gather(working, leaving, return_exceptions=True)
+        watcher.cancel()

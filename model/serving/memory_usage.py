@@ -95,14 +95,18 @@ class MemoryUsage:
         return allocation.amount if self.is_small(allocation.amount) else 0
 
     def _add(self, allocation: Allocation, sign: int) -> None:
+        if not allocation.amount:
+            return
         amount, is_reading = sign * allocation.amount, allocation.is_reading
         small = sign * self._get_small_part(allocation)
         self.reserved += amount
         self._small += small
-        _add_to_counter(self._small_by_caller, (allocation.caller, is_reading), small)
+        if small:
+            _add_to_counter(self._small_by_caller, (allocation.caller, is_reading), small)
         if is_reading:
             self._reading += amount
-            _add_to_counter(self._large_reading_by_caller, allocation.caller, amount - small)
+            if not small:
+                _add_to_counter(self._large_reading_by_caller, allocation.caller, amount)
 
 
 def _add_to_counter(counter: Counter[K], key: K, change: int) -> None:

@@ -22,7 +22,7 @@ from model.serving.overload_policy import QueueLimits
 from model.serving.prediction import Prediction, describe_image, explain_outputs, interpret_outputs, run_model
 from model.serving.queue import Job, PredictionQueue
 from model.serving.watchdog import Watchdog
-from model.serving.workers import WorkerThreads
+from model.serving.workers import WorkerThreads, wait_for_result
 
 T = TypeVar("T")
 
@@ -218,7 +218,7 @@ class PredictionService:
         self.check_threads()
         self.queue.submit(job)
         try:
-            return await asyncio.wrap_future(job.result)
+            return await wait_for_result(job.result)
         except asyncio.CancelledError:
             if not job.result.cancel() and reservation is not None:
                 reservation.hold_until_done(job.result)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
@@ -52,6 +54,27 @@ class WorkerThreads:
             self._queue.finish(job)
             if deliver is not None:
                 deliver()
+
+
+async def wait_for_result(result: Future[T]) -> T:
+    """Wait on an event loop for the result of a job.
+
+    Like asyncio.wrap_future, which takes more of the event loop's time because it also passes on a cancellation.
+    """
+    loop = asyncio.get_running_loop()
+    waiter = loop.create_future()
+
+    def wake() -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    def wake_from_thread(_: object) -> None:
+        with suppress(RuntimeError):  # the loop is closed, and nobody waits
+            loop.call_soon_threadsafe(wake)
+
+    result.add_done_callback(wake_from_thread)
+    await waiter
+    return result.result()
 
 
 def is_any_worker_alive() -> bool:
