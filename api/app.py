@@ -63,7 +63,9 @@ def create_app(
     check_secrets(settings)
     registry = registry if registry is not None else CollectorRegistry()
     reporter, draining = reporter or NullReporter(), draining or Draining()
-    open_model = open_model or partial(open_warm, settings.model.url, count_inference_threads(settings))
+    open_model = open_model or partial(
+        open_warm, settings.model.url, count_inference_threads(settings), key=settings.artefact_key()
+    )
     metrics = Metrics(registry)
     limits = CallerLimits(make_windows(settings, metrics), settings.limits.requests)
     predictions = predictions_router(limits, settings.limits.predict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
@@ -17,6 +17,9 @@ from api.settings.limits import LimitSettings
 from api.settings.model import ModelSettings
 from api.settings.records import LedgerSettings, MonitoringSettings
 from api.settings.urls import check_database_url, check_sentry_dsn, read_redis_url
+
+if TYPE_CHECKING:
+    from model.signing.keys import PublicKey
 
 
 class Environment(StrEnum):
@@ -113,6 +116,16 @@ class Settings(BaseModel):
         if self.railway_public_domain is not None:
             return f"https://{self.railway_public_domain}"
         return f"{'https' if self.tls_certificate else 'http'}://localhost:{self.port}"
+
+    def artefact_key(self) -> PublicKey | None:
+        """Return the key that must have signed the artefact, or None if it need not be signed.
+
+        In production it must be signed, by default with the key of the artefacts that come with this code.
+        """
+        from model.signing.keys import RELEASE_KEY, read_public_key
+
+        text = self.model.verify_key or (RELEASE_KEY if self.in_production else None)
+        return None if text is None else read_public_key(text)
 
     def signing_keys(self) -> str:
         """Return the text of the signing keys. Raises SettingsError if there is none."""

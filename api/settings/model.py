@@ -12,8 +12,22 @@ from api.settings.home import HomePath, resolve_model_url, resolve_program
 from model.confidence.policy import AbstentionPolicy
 
 
+def _check_verify_key(value: str) -> str:
+    """Raises ValueError."""
+    # Only few commands need cryptography, which takes time to import.
+    from model.errors import SigningKeyRejected
+    from model.signing.keys import read_public_key
+
+    try:
+        read_public_key(value)
+    except SigningKeyRejected as error:
+        raise ValueError(f"must be the public key that verifies signatures of artefacts. {error}") from None
+    return value
+
+
 class ModelSettings(SettingsGroup):
     url: Annotated[str, AfterValidator(resolve_model_url)] = "onnx://artifacts/efficientnetb0-v1.1"
+    verify_key: Annotated[str, AfterValidator(_check_verify_key)] | None = None
     prepare: bool = True
     prepared_folder: HomePath = Path("var/prepared")
     workers: int | None = Field(None, ge=1, le=64)

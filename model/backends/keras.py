@@ -6,6 +6,7 @@ Do not serve with it: Keras' loader has had a series of code-execution vulnerabi
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,10 @@ MODEL_FILE = "model.keras"
 
 
 class KerasBackend:
-    """Serves `model.keras` of an artefact folder. Raises ArtefactError, DigestMismatch."""
+    """Serves `model.keras` of an artefact folder; `signed` is that of `read_manifest`. Raises ArtefactError."""
 
-    def __init__(self, folder: Path) -> None:
-        manifest = read_manifest(folder)
+    def __init__(self, folder: Path, signed: Mapping[str, str] | None = None) -> None:
+        manifest = read_manifest(folder, signed)
         self._model: Any = _load(read_verified(folder, manifest, MODEL_FILE), folder)
         self.head = read_head(folder, manifest, self._model.outputs[1].shape[-1])
         self.weights: Weights | None = None

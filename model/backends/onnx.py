@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, LifoQueue
@@ -22,15 +23,21 @@ MODEL_FILE = "model.onnx"
 
 
 class OnnxBackend:
-    """Serves `model.onnx` of an artefact folder. Raises ArtefactError, DigestMismatch.
+    """Serves `model.onnx` of an artefact folder; `signed` is that of `read_manifest`. Raises ArtefactError.
 
     The graph takes float32 [n, height, width, 3] in 0..255. Each of `at_once` sessions runs one prediction at a time:
     threads that share a session reuse memory from the other core's cache, which takes up to a third longer. The
     sessions open the model's prepared copy, if `copies` has one, and otherwise the artefact.
     """
 
-    def __init__(self, folder: Path, at_once: int = 1, copies: PreparedCopies | None = None) -> None:
-        manifest = read_manifest(folder)
+    def __init__(
+        self,
+        folder: Path,
+        at_once: int = 1,
+        copies: PreparedCopies | None = None,
+        signed: Mapping[str, str] | None = None,
+    ) -> None:
+        manifest = read_manifest(folder, signed)
         sessions, self.weights, self._mapping = _open(folder, manifest, at_once, copies)
         self._input = _check_graph(sessions[0], manifest, folder)
         channels = next(output.shape[-1] for output in sessions[0].get_outputs() if output.name == "features")

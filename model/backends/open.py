@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,15 +13,21 @@ from model.backends.base import Backend
 from model.backends.prepared.copies import PreparedCopies
 from model.errors import BackendURLError
 
+if TYPE_CHECKING:
+    from model.signing.keys import PublicKey
+
 SCHEMES = ("onnx", "keras", "stub")
 
 
-def open_backend(url: str, at_once: int = 1, copies: PreparedCopies | None = None) -> Backend:
+def open_backend(
+    url: str, at_once: int = 1, copies: PreparedCopies | None = None, key: PublicKey | None = None
+) -> Backend:
     """Load the model that `url` names: `onnx://FOLDER`, `keras://FOLDER` or `stub://`.
 
     FOLDER is an artefact folder, absolute or relative to the working directory. With `onnx://`, `at_once` threads can
     predict without waiting for each other, and the model's prepared copy in `copies` takes the artefact's part.
-    `open_stub` has the options of `stub://`.
+    `open_stub` has the options of `stub://`. With `key`, the folder must be signed, and its
+    signature is verified before any other file is opened.
     Raises BackendURLError, ArtefactError, KerasMissing.
     """
     scheme, _, rest = url.partition("://")
@@ -30,22 +38,33 @@ def open_backend(url: str, at_once: int = 1, copies: PreparedCopies | None = Non
     if scheme not in SCHEMES or not rest:
         schemes = ", ".join(f"{name}://" for name in SCHEMES)
         raise BackendURLError(f"{url!r} is not a model URL. Use one of {schemes}; all but stub need a folder.")
+    folder = Path(rest)
+    signed = None if key is None else _verify(folder, key)
     if scheme == "keras":
         from model.backends.keras import KerasBackend
 
-        return KerasBackend(Path(rest))
+        return KerasBackend(folder, signed)
     from model.backends.onnx import OnnxBackend
 
-    return OnnxBackend(Path(rest), at_once, copies)
+    return OnnxBackend(folder, at_once, copies, signed)
 
 
-def open_warm(url: str, at_once: int = 1, copies: PreparedCopies | None = None) -> Backend:
+def open_warm(
+    url: str, at_once: int = 1, copies: PreparedCopies | None = None, key: PublicKey | None = None
+) -> Backend:
     """Open as `open_backend` does, and predict once on each of `at_once` threads.
 
     The first predictions allocate memory. Doing so here keeps the first requests fast.
     """
-    backend = open_backend(url, at_once, copies)
+    backend = open_backend(url, at_once, copies, key)
     blank = np.zeros((1, *backend.info.input_spec.shape), np.uint8)
     with ThreadPoolExecutor(at_once) as threads:
         list(threads.map(backend.predict_pooled, [blank] * at_once))
     return backend
+
+
+def _verify(folder: Path, key: PublicKey) -> Mapping[str, str]:
+    """Return the digests of the signed files. Those that are not opened here, such as model.keras, may be absent."""
+    from model.signing.folder import verify_folder
+
+    return verify_folder(folder, key, complete=False).files

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from model.confidence.model import DEFAULT_CONFIDENCE, ConfidenceModel
-from model.errors import ArtefactError, DigestMismatch
+from model.errors import ArtefactChanged, ArtefactError, DigestMismatch
 from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
 from model.registry.confidence import describe_confidence, parse_confidence
 
@@ -91,11 +91,19 @@ def write_manifest(  # noqa: PLR0913  (one keyword for each member of the docume
     return manifest
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """Read `manifest.json` without opening the files it names. Raises ArtefactError."""
+def read_manifest(folder: Path, signed: Mapping[str, str] | None = None) -> Manifest:
+    """Read `manifest.json` without opening the files it names.
+
+    `signed` are the SHA-256 of the signed files in hex: with them, only a signed manifest is parsed. As the manifest
+    holds the digests of the model's files, `read_verified` then returns nothing but what was signed. Raises
+    ArtefactError, ArtefactChanged.
+    """
     path = folder / MANIFEST
     try:
-        return _parse(json.loads(path.read_bytes()))
+        data = path.read_bytes()
+        if signed is not None and signed.get(MANIFEST) != hashlib.sha256(data).hexdigest():
+            raise ArtefactChanged(f"{path} is not the one that was signed. Copy the whole artefact folder again.")
+        return _parse(json.loads(data))
     except OSError as error:
         raise ArtefactError(f"{path} is missing or unreadable. Give the folder of an exported model.") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -183,7 +183,8 @@ def _open_model(settings: Settings) -> Backend:
     from model.errors import BackendURLError
 
     try:
-        return open_warm(settings.model.url, count_inference_threads(settings), find_copies(settings))
+        threads, key = count_inference_threads(settings), settings.artefact_key()
+        return open_warm(settings.model.url, threads, find_copies(settings), key)
     except BackendURLError as error:
         raise SettingsError(f"MODEL__URL: {error}") from None
 

@@ -12,11 +12,9 @@ from model.backends.onnx import MODEL_FILE
 from model.backends.prepared.builder import build_copy
 from model.errors import ArtefactError
 from model.registry.artefact import read_manifest
+from model.signing.folder import verify_folder
 
-app = typer.Typer()
 
-
-@app.command()
 def prepare(as_json: JsonFlag = False) -> None:
     """Optimise the model of MODEL__URL for this machine, unless that was done."""
     settings = load_settings()
@@ -25,7 +23,9 @@ def prepare(as_json: JsonFlag = False) -> None:
     copies = find_copies(settings)
     if copies is None:
         raise CommandFailed("This needs LEDGER__SIGNING_KEY (`atalaya secrets init` adds it), and MODEL__PREPARE=true.")
-    manifest = read_manifest(settings.model.artefact_folder)
+    key = settings.artefact_key()
+    signed = None if key is None else verify_folder(settings.model.artefact_folder, key, complete=False).files
+    manifest = read_manifest(settings.model.artefact_folder, signed)
     if MODEL_FILE not in manifest.files:
         raise ArtefactError(f"The manifest in {settings.model.artefact_folder} does not list {MODEL_FILE}.")
     digest = manifest.files[MODEL_FILE].sha256

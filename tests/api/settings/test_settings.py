@@ -6,10 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from api.errors import SettingsError
 from api.settings import Settings, load_settings
 from api.settings.names import list_names
+from model.signing.keys import RELEASE_KEY, encode_public_key
 from tests.support.paths import ROOT
 
 EXAMPLE = ROOT / ".env.example"
@@ -111,3 +113,19 @@ def test_invalid_issuer_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     with pytest.raises(SettingsError, match=f"^{named}(__.*)?: ") as caught:
         load_settings()
     assert "\n" not in str(caught.value)
+
+
+def test_production_requires_a_signed_artefact() -> None:
+    """Production trusts the release key, unless a key is configured; development requires only a configured one."""
+    own = encode_public_key(ec.generate_private_key(ec.SECP256R1()).public_key())
+    trusted = {
+        (environment, key): Settings(environment=environment, model={"verify_key": key}).artefact_key()
+        for environment in ("development", "production")
+        for key in (None, own)
+    }
+    assert {case: key and encode_public_key(key) for case, key in trusted.items()} == {
+        ("development", None): None,
+        ("development", own): own,
+        ("production", None): RELEASE_KEY,
+        ("production", own): own,
+    }

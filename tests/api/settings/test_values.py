@@ -20,6 +20,7 @@ from api.settings.names import list_names
         ("PORT", "70000", "must be a whole number from 0 to 65535"),
         ("DRAIN_SECONDS", "soon", "must be a number from 0 to 300"),
         ("MODEL__ABSTAIN", "never", "must be off, mark or refuse"),
+        ("MODEL__VERIFY_KEY", "hush", "must be the public key that verifies signatures of artefacts"),
         ("MODEL__QUEUE_SECONDS", "0", "must be a number greater than 0 and at most 60"),
         ("AUTH__SESSION_SECONDS", "1", "must be a whole number at least 3600"),
         ("LOG_LEVEL", "loud", "must be debug, info, warning or error"),

@@ -1,0 +1,95 @@
+"""`atalaya models sign` and `verify`: the signatures of artefact folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from api.commands.output import JsonFlag, PasswordStdin, print_json, read_password
+from api.errors import CommandFailed
+from api.settings import load_settings
+from model.errors import SigningKeyRejected
+from model.registry.artefact import read_manifest, read_verified
+from model.signing.folder import SIGNATURE, sign_folder, verify_folder
+from model.signing.keys import (
+    RELEASE_KEY,
+    PrivateKey,
+    PublicKey,
+    encode_public_key,
+    fingerprint,
+    is_encrypted,
+    read_private_key,
+    read_public_key,
+)
+
+FolderArgument = Annotated[Path, typer.Argument(help="An artefact folder.")]
+
+
+def sign(
+    folder: FolderArgument,
+    key: Annotated[Path, typer.Option(metavar="KEY.pem", help="The private key, on the curve P-256, in PEM.")],
+    password_stdin: PasswordStdin = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write FOLDER/model.sig, an OpenSSF Model Signing v1.0 signature, and print the setting that verifies it."""
+    private_key = _read_private_key(key, password_stdin)
+    _check_artefact(folder)
+    statement = sign_folder(folder, private_key)
+    public_key = encode_public_key(private_key.public_key())
+    if as_json:
+        print_json({"signature": str(folder / SIGNATURE), "files": dict(statement.files), "verify_key": public_key})
+        return
+    typer.echo(f"{folder / SIGNATURE} signs {len(statement.files)} files. The gateway verifies it with:", err=True)
+    typer.echo(f"MODEL__VERIFY_KEY={public_key}")
+
+
+def verify(
+    folder: FolderArgument,
+    key: Annotated[
+        Path | None,
+        typer.Option(metavar="PUB.pem", help="The public key in PEM; if absent, the one that production would use."),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Verify that all files of FOLDER, and no others, are as they were signed."""
+    public_key = _read_public_key(key)
+    statement = verify_folder(folder, public_key)
+    if as_json:
+        print_json({"key": fingerprint(public_key), "files": dict(statement.files)})
+    else:
+        typer.echo(f"The signature is valid: {len(statement.files)} files, key {fingerprint(public_key)}.")
+
+
+def _check_artefact(folder: Path) -> None:
+    """Sign no folder that the gateway could not serve. Raises ArtefactError, DigestMismatch."""
+    manifest = read_manifest(folder)
+    for name in manifest.files:
+        read_verified(folder, manifest, name)
+
+
+def _read_private_key(path: Path, password_stdin: bool) -> PrivateKey:
+    pem = _read(path)
+    password = read_password(password_stdin) if is_encrypted(pem) else None
+    try:
+        return read_private_key(pem, password)
+    except SigningKeyRejected as error:
+        raise SigningKeyRejected(f"{path}: {error}") from None
+
+
+def _read_public_key(path: Path | None) -> PublicKey:
+    if path is None:
+        return read_public_key(load_settings().model.verify_key or RELEASE_KEY)
+    try:
+        return read_public_key(_read(path).decode(errors="replace"))
+    except SigningKeyRejected as error:
+        raise SigningKeyRejected(f"{path}: {error}") from None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise CommandFailed(f"{path} cannot be read: {reason}. Choose another --key.") from error

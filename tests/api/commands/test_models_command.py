@@ -1,0 +1,110 @@
+"""`atalaya models`: sign an artefact and verify its signature."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from api.cli import run
+from api.settings import load_settings
+from model.imaging.input_spec import InputSpec
+from model.signing.folder import SIGNATURE, verify_folder
+from model.signing.keys import fingerprint
+from tests.model.backends.tiny_onnx import write_tiny_artefact
+from tests.model.signing.forging import new_key, private_pem
+from tests.support.paths import ARTEFACT, ROOT
+from tests.support.requirements import find_program
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run `atalaya models …` in an empty folder; returns the status, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def models(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = run(["models", *arguments])
+        return (status, *capsys.readouterr())
+
+    return models
+
+
+@pytest.fixture
+def artefact(tmp_path: Path) -> Path:
+    (tmp_path / "tiny").mkdir()
+    return write_tiny_artefact(tmp_path / "tiny", InputSpec(16, 16), with_head=True)
+
+
+def test_the_guide_s_commands_sign_and_verify(
+    models: Run, artefact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guide's openssl lines make keys that sign an artefact, and the printed setting verifies it."""
+    find_program("openssl")
+    guide = (ROOT / "docs" / "models.md").read_text()
+    lines = re.findall(r"^openssl .+$", guide, re.MULTILINE)
+    assert len(lines) == 2
+    for line in lines:
+        subprocess.run(line.split(), cwd=tmp_path, check=True, capture_output=True)
+    status, setting, note = models("sign", "tiny", "--key", "model-key.pem")
+    assert (status, note) == (0, "tiny/model.sig signs 3 files. The gateway verifies it with:\n")
+    name, _, value = setting.strip().partition("=")
+    monkeypatch.setenv(name, value)
+    key = load_settings().artefact_key()
+    assert key is not None
+    assert verify_folder(artefact, key).files.keys() == {"head.npz", "manifest.json", "model.onnx"}
+    verified = (0, f"The signature is valid: 3 files, key {fingerprint(key)}.\n", "")
+    assert models("verify", "tiny", "--key", "model-key.pub") == models("verify", "tiny") == verified
+
+
+def test_documents_list_the_signed_files(models: Run, artefact: Path, tmp_path: Path) -> None:
+    """With --json, both commands print the digests of the signed files."""
+    (tmp_path / "key.pem").write_bytes(private_pem(new_key()))
+    signed = json.loads(models("sign", "tiny", "--key", "key.pem", "--json")[1])
+    (tmp_path / "key.pub").write_text(signed["verify_key"])
+    verified = json.loads(models("verify", "tiny", "--key", "key.pub", "--json")[1])
+    assert signed["signature"] == f"tiny/{SIGNATURE}"
+    assert signed["files"] == verified["files"] == {**signed["files"]}
+    assert (artefact / SIGNATURE).exists()
+
+
+def test_an_artefact_that_differs_from_its_manifest_is_not_signed(models: Run, artefact: Path, tmp_path: Path) -> None:
+    """An artefact that the gateway would reject is not signed, and an earlier signature stays as it is."""
+    (tmp_path / "key.pem").write_bytes(private_pem(new_key()))
+    (artefact / "model.onnx").write_bytes(b"another graph")
+    status, _, problem = models("sign", "tiny", "--key", "key.pem")
+    assert (status, "differs from its manifest" in problem) == (1, True)
+    assert not (artefact / SIGNATURE).exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("sign", "tiny", "--key", "nowhere.pem"), "nowhere.pem cannot be read: no such file or directory"),
+        (("sign", "tiny", "--key", "tiny/manifest.json"), "tiny/manifest.json: It is not a private key in PEM"),
+        (("sign", "nowhere", "--key", "key.pem"), "nowhere/manifest.json is missing"),
+        (("verify", "tiny", "--key", "key.pem"), "key.pem: It is a private key. Export the public key: openssl pkey"),
+        (("verify", "tiny"), "tiny is not signed: it has no model.sig"),
+    ],
+)
+def test_problems_are_one_line_that_says_what_to_do(
+    models: Run, artefact: Path, tmp_path: Path, arguments: tuple[str, ...], problem: str
+) -> None:
+    """A missing or wrong key, a folder that is no artefact, and a missing signature each give one line."""
+    (tmp_path / "key.pem").write_bytes(private_pem(new_key()))
+    status, _, error = models(*arguments)
+    assert artefact.exists()
+    assert (status, error.count("\n")) == (1, 1), error
+    assert problem in error
+    assert "BEGIN" not in error
+
+
+def test_the_shipped_artefact_is_signed_with_the_release_key(models: Run) -> None:
+    """Without a key, `verify` uses the one that production trusts by default, which has signed the shipped artefact."""
+    assert models("verify", str(ARTEFACT))[0] == 0
