@@ -21,10 +21,7 @@
     ├── WorkerStuck                  worker_stuck
     ├── ArtefactError                artefact_error
     │   ├── DigestMismatch           digest_mismatch
-    │   ├── ArtefactUnsigned         artefact_unsigned
-    │   ├── SignatureInvalid         signature_invalid
-    │   └── ArtefactChanged          artefact_changed
-    ├── SigningKeyRejected           signing_key_rejected
+    │   └── those of signatures      (model/signing/errors.py)
     ├── RegistryError
     │   ├── InvalidName              invalid_name
     │   ├── UnknownModel             unknown_model
@@ -200,30 +197,6 @@ class DigestMismatch(ArtefactError):
     """A file's size or SHA-256 differs from the manifest."""
 
     code = "digest_mismatch"
-
-
-class ArtefactUnsigned(ArtefactError):
-    """The artefact has no signature, and one is required."""
-
-    code = "artefact_unsigned"
-
-
-class SignatureInvalid(ArtefactError):
-    """The signature is malformed, or another key made it."""
-
-    code = "signature_invalid"
-
-
-class ArtefactChanged(ArtefactError):
-    """The artefact's files are not those that were signed."""
-
-    code = "artefact_changed"
-
-
-class SigningKeyRejected(ModelError):
-    """A key cannot sign artefacts, or verify their signatures."""
-
-    code = "signing_key_rejected"
 
 
 class RegistryError(ModelError):

@@ -34,6 +34,7 @@ from api.errors import (
 )
 from api.http.problems import respond_with_problem
 from model.backends.prepared.errors import PreparationFailed
+from model.signing.errors import ArtefactChanged, ArtefactUnsigned, SignatureInvalid, SigningKeyRejected
 
 STATUS_BY_ERROR: Mapping[type[Exception], HTTPStatus] = {
     BadRequest: HTTPStatus.BAD_REQUEST,
@@ -107,10 +108,10 @@ NEVER_OVER_HTTP: frozenset[type[Exception]] = frozenset(
         monitoring.LedgerDamaged,
         model.ArtefactError,
         model.RegistryError,
-        model.ArtefactUnsigned,
-        model.SignatureInvalid,
-        model.ArtefactChanged,
-        model.SigningKeyRejected,
+        ArtefactUnsigned,
+        SignatureInvalid,
+        ArtefactChanged,
+        SigningKeyRejected,
         model.BackendURLError,
         PreparationFailed,
         model.DatasetError,

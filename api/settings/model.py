@@ -15,7 +15,7 @@ from model.confidence.policy import AbstentionPolicy
 def _check_verify_key(value: str) -> str:
     """Raises ValueError."""
     # Only few commands need cryptography, which takes time to import.
-    from model.errors import SigningKeyRejected
+    from model.signing.errors import SigningKeyRejected
     from model.signing.keys import read_public_key
 
     try:

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from model.confidence.model import DEFAULT_CONFIDENCE, ConfidenceModel
-from model.errors import ArtefactChanged, ArtefactError, DigestMismatch
+from model.errors import ArtefactError, DigestMismatch
 from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
 from model.registry.confidence import describe_confidence, parse_confidence
+from model.signing.errors import ArtefactChanged
 
 MANIFEST = "manifest.json"
+SIGNATURE = "model.sig"
 SCHEMA = 1
 # Members of "input" that the decoder produces for every model; no other values can be served.
 _FIXED_INPUT = {"layout": "NHWC", "color": "RGB", "dtype": "float32", "range": [0, 255]}

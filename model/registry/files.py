@@ -21,7 +21,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from model.errors import AliasMoved, ArtefactError, DigestMismatch, RegistryUnavailable, UnknownModel, VersionExists
-from model.registry.artefact import MANIFEST, Manifest, read_manifest, read_verified
+from model.registry.artefact import MANIFEST, SIGNATURE, Manifest, read_manifest, read_verified
 from model.registry.state import ModelState, Version, check_name, parse_state, serialise_state
 
 _STATE = "state.json"
@@ -124,7 +124,7 @@ class FileRegistry:
 
 
 def _store_artefact(source: Path, manifest: Manifest, target: Path) -> str:
-    """Copy the files that the manifest lists into `target`, and return the manifest's SHA-256."""
+    """Copy the files that the manifest lists, and the signature, into `target`; return the manifest's SHA-256."""
     incoming = Path(mkdtemp(prefix=_INCOMING, dir=target.parent))
     incoming.chmod(0o755)
     try:
@@ -132,6 +132,8 @@ def _store_artefact(source: Path, manifest: Manifest, target: Path) -> str:
             _write_durably(incoming / filename, read_verified(source, manifest, filename))
         document = (source / MANIFEST).read_bytes()
         _write_durably(incoming / MANIFEST, document)
+        if (source / SIGNATURE).exists():
+            _write_durably(incoming / SIGNATURE, (source / SIGNATURE).read_bytes())
         if read_manifest(incoming) != manifest:
             raise ArtefactError(f"{source / MANIFEST} changes while it is read. Import it again.")
         _sync_folder(incoming)

@@ -12,8 +12,8 @@ from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 
-from model.errors import SignatureInvalid
 from model.signing.documents import parse_document
+from model.signing.errors import SignatureInvalid
 from model.signing.keys import PrivateKey, PublicKey, fingerprint, signature_algorithm
 
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
 
-from model.errors import ArtefactChanged, ArtefactError, ArtefactUnsigned, SignatureInvalid
+from model.errors import ArtefactError
+from model.registry.artefact import SIGNATURE
 from model.signing.bundle import sign_payload, verify_bundle
+from model.signing.errors import ArtefactChanged, ArtefactUnsigned, SignatureInvalid
 from model.signing.keys import PrivateKey, PublicKey
 from model.signing.statement import Statement, parse_statement, write_statement
 
-SIGNATURE = "model.sig"
 # At the top of a folder, these are never part of a model (OMS v1.0, section 6.2).
 _GIT = (".git", ".gitattributes", ".github", ".gitignore")
 _MAX_SIGNATURE_BYTES = 1 << 20  # about 5,000 files

@@ -10,9 +10,9 @@ import typer
 from api.commands.output import JsonFlag, PasswordStdin, print_json, read_password
 from api.errors import CommandFailed
 from api.settings import load_settings
-from model.errors import SigningKeyRejected
-from model.registry.artefact import read_manifest, read_verified
-from model.signing.folder import SIGNATURE, sign_folder, verify_folder
+from model.registry.artefact import SIGNATURE, read_manifest, read_verified
+from model.signing.errors import SigningKeyRejected
+from model.signing.folder import sign_folder, verify_folder
 from model.signing.keys import (
     RELEASE_KEY,
     PrivateKey,

@@ -13,7 +13,8 @@ import pytest
 from api.cli import run
 from api.settings import load_settings
 from model.imaging.input_spec import InputSpec
-from model.signing.folder import SIGNATURE, verify_folder
+from model.registry.artefact import SIGNATURE
+from model.signing.folder import verify_folder
 from model.signing.keys import fingerprint
 from tests.model.backends.tiny_onnx import write_tiny_artefact
 from tests.model.signing.forging import new_key, private_pem

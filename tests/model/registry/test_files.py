@@ -25,6 +25,8 @@ from model.errors import (
 )
 from model.registry.artefact import read_manifest, write_manifest
 from model.registry.files import FileRegistry
+from model.signing.folder import sign_folder, verify_folder
+from tests.model.signing.forging import new_key
 
 MODEL = "tiny"
 FORK = multiprocessing.get_context("fork")
@@ -248,3 +250,12 @@ def test_a_crash_at_any_step_leaves_the_old_or_the_new_state(
     assert (-9, ["1.0"]) in outcomes
     assert (-9, ["1.0", "1.1"]) in outcomes
     assert outcomes[-1] == (0, ["1.0", "1.1"])
+
+
+def test_a_version_keeps_its_signature(registry: FileRegistry, make_artefact: Callable[..., Path]) -> None:
+    """The signature of an artefact comes with it into the registry, and verifies there."""
+    key, folder = new_key(), make_artefact("1.0")
+    sign_folder(folder, key)
+    registry.add(folder)
+    verified = verify_folder(registry.find_folder(MODEL, "1.0"), key.public_key(), complete=False)
+    assert verified.files.keys() == {"manifest.json", "model.onnx"}

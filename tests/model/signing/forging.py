@@ -11,8 +11,8 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from model.registry.artefact import SIGNATURE
 from model.signing.bundle import sign_payload
-from model.signing.folder import SIGNATURE
 from model.signing.keys import PrivateKey, PublicKey
 
 Change = Callable[[dict[str, Any]], object]

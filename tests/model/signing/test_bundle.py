@@ -11,8 +11,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from model.errors import SignatureInvalid
 from model.signing.bundle import MEDIA_TYPE, sign_payload, verify_bundle
+from model.signing.errors import SignatureInvalid
 from model.signing.keys import fingerprint
 from tests.model.signing.forging import Change, new_key
 

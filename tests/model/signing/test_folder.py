@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from model.errors import ArtefactChanged, ArtefactError, ArtefactUnsigned, SignatureInvalid
-from model.signing.folder import SIGNATURE, sign_folder, verify_folder
+from model.errors import ArtefactError
+from model.registry.artefact import SIGNATURE
+from model.signing.errors import ArtefactChanged, ArtefactUnsigned, SignatureInvalid
+from model.signing.folder import sign_folder, verify_folder
 from tests.model.signing.forging import Change, new_key, read_statement, sign_changed_statement, write_files
 
 KEY = new_key()

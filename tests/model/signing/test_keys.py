@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat, PublicFormat
 
-from model.errors import SigningKeyRejected
+from model.signing.errors import SigningKeyRejected
 from model.signing.keys import (
     PrivateKey,
     encode_public_key,

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from model.errors import ArtefactChanged
-from model.signing.folder import SIGNATURE, sign_folder, verify_folder
+from model.registry.artefact import SIGNATURE
+from model.signing.errors import ArtefactChanged
+from model.signing.folder import sign_folder, verify_folder
 from tests.model.signing.forging import new_key, private_pem, public_pem, write_files
 from tests.support.polling import PATIENCE_S
 

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from model.errors import ArtefactChanged, ArtefactError, SignatureInvalid
+from model.errors import ArtefactError
+from model.registry.artefact import SIGNATURE
 from model.signing.bundle import verify_bundle
-from model.signing.folder import SIGNATURE, verify_folder
+from model.signing.errors import ArtefactChanged, SignatureInvalid
+from model.signing.folder import verify_folder
 from model.signing.keys import read_public_key
 from model.signing.statement import parse_statement
 from tests.model.signing.forging import Change, change_bundle, new_key, write_files

@@ -11,11 +11,12 @@ import pytest
 
 from model.backends.onnx import OnnxBackend
 from model.backends.open import open_backend
-from model.errors import ArtefactChanged, ArtefactError, DigestMismatch
+from model.errors import ArtefactError, DigestMismatch
 from model.explanation.head import HEAD_FILE
 from model.imaging.input_spec import InputSpec
-from model.registry.artefact import MANIFEST
-from model.signing.folder import SIGNATURE, sign_folder, verify_folder
+from model.registry.artefact import MANIFEST, SIGNATURE
+from model.signing.errors import ArtefactChanged
+from model.signing.folder import sign_folder, verify_folder
 from model.signing.keys import encode_public_key
 from tests.model.backends.tiny_onnx import write_tiny_artefact
 from tests.model.signing.forging import new_key
