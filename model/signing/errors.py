@@ -6,6 +6,8 @@
     │   ├── SignatureInvalid         signature_invalid
     │   └── ArtefactChanged          artefact_changed
     └── SigningKeyRejected           signing_key_rejected
+
+None of them can be caused by a request.
 """
 
 from __future__ import annotations
