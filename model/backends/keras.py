@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ class KerasBackend:
             digest,
             "keras",
             manifest.classes,
-            manifest.input_spec,
+            replace(manifest.input_spec, dtype="float32"),
             manifest.confidence,
         )
 

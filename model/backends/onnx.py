@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from queue import Empty, LifoQueue
 from typing import Any
@@ -20,13 +21,15 @@ from model.explanation.head import read_head
 from model.registry.artefact import Manifest, read_manifest, read_verified
 
 MODEL_FILE = "model.onnx"
+# Graphs of releases before 0.2 take float32.
+_INPUT_TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 
 
 class OnnxBackend:
     """Serves `model.onnx` of an artefact folder; `signed` is that of `read_manifest`. Raises ArtefactError.
 
-    The graph takes float32 [n, height, width, 3] in 0..255. Each of `at_once` sessions runs one prediction at a time:
-    threads that share a session reuse memory from the other core's cache, which takes up to a third longer. The
+    The graph takes uint8 or float32 [n, height, width, 3] in 0..255. Each of `at_once` sessions runs one prediction at
+    a time: threads that share a session reuse memory from the other core's cache, which takes up to a third longer. The
     sessions open the model's prepared copy, if `copies` has one, and otherwise the artefact.
     """
 
@@ -39,7 +42,8 @@ class OnnxBackend:
     ) -> None:
         manifest = read_manifest(folder, signed)
         sessions, self.weights, self._mapping = _open(folder, manifest, at_once, copies)
-        self._input = _check_graph(sessions[0], manifest, folder)
+        self._input, dtype = _check_graph(sessions[0], manifest, folder)
+        self._dtype = np.dtype(dtype)
         channels = next(output.shape[-1] for output in sessions[0].get_outputs() if output.name == "features")
         self.head = read_head(folder, manifest, channels)
         # Last in, first out: the session that was used last has the most memory in the cache.
@@ -55,7 +59,7 @@ class OnnxBackend:
             digest,
             "onnx",
             manifest.classes,
-            manifest.input_spec,
+            replace(manifest.input_spec, dtype=dtype),
             manifest.confidence,
         )
 
@@ -83,7 +87,8 @@ class OnnxBackend:
     def _run(self, outputs: list[str], pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         session = self._free.get()
         try:
-            result: list[NDArray[np.float32]] = session.run(outputs, {self._input: pixels.astype(np.float32)})
+            values = pixels.astype(self._dtype, copy=False)
+            result: list[NDArray[np.float32]] = session.run(outputs, {self._input: values})
         finally:
             self._free.put(session)
         return result
@@ -117,12 +122,13 @@ def _open_prepared(copy: PreparedCopy, count: int) -> tuple[list[Any], Weights, 
     return sessions, Weights(Origin.PREPARED, shared_bytes=len(copy.weights)), copy.weights
 
 
-def _check_graph(session: Any, manifest: Manifest, folder: Path) -> str:
-    """Return the name of the graph's input. Raises ArtefactError when graph and manifest do not match."""
+def _check_graph(session: Any, manifest: Manifest, folder: Path) -> tuple[str, str]:
+    """Return the name and type of the graph's input. Raises ArtefactError when graph and manifest do not match."""
     inputs = session.get_inputs()
     outputs = {output.name: output.shape for output in session.get_outputs()}
     declared = {"probabilities", "features", *manifest.outputs}
-    if len(inputs) != 1 or inputs[0].shape[1:] != list(manifest.input_spec.shape) or not declared <= set(outputs):
+    has_input = len(inputs) == 1 and inputs[0].type in _INPUT_TYPES
+    if not has_input or inputs[0].shape[1:] != list(manifest.input_spec.shape) or not declared <= set(outputs):
         raise ArtefactError(
             f"The inputs or outputs of the graph in {folder} differ from its manifest. Export the model again."
         )
@@ -130,5 +136,4 @@ def _check_graph(session: Any, manifest: Manifest, folder: Path) -> str:
         raise ArtefactError(
             f"The number of classes of the graph in {folder} differs from its manifest. Export the model again."
         )
-    name: str = inputs[0].name
-    return name
+    return inputs[0].name, _INPUT_TYPES[inputs[0].type]

@@ -19,7 +19,7 @@ from model.explanation.head import Head
 from model.imaging.input_spec import InputSpec
 
 _GRID = 8
-_INPUT = InputSpec(ground_resolution_m=0.3)
+_INPUT = InputSpec(ground_resolution_m=0.3, dtype="uint8")
 _WHITE = 255
 
 

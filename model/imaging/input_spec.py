@@ -16,6 +16,8 @@ _FILTERS = {
     "bicubic": (Resampling.BICUBIC, 2),
     "lanczos": (Resampling.LANCZOS, 3),
 }
+# The types of a graph's input, and the bytes of a pixel: its decoded RGB values, and their copy as float32.
+_BYTES_PER_PIXEL = {"uint8": 3, "float32": 15}
 # Increase whenever the same file may decode to other pixels: the ledger records it with each prediction.
 _DECODER_VERSION = "4"
 # A JPEG is decoded at a lower scale only as long as both of its sides keep this multiple of the input.
@@ -27,13 +29,15 @@ class InputSpec:
     """RGB in 0..255, `width` by `height` pixels, scaled with `resize_filter`. Raises ValueError.
 
     `ground_resolution_m` is the side of a pixel on the ground in metres in the images that the model was trained with,
-    None if unknown. It has no influence on pixels. The other defaults are the input of the shipped model.
+    None if unknown. `dtype` is the type of the graph's input, "uint8" or "float32"; graphs of releases before 0.2 take
+    the latter. Neither has an influence on pixels. The other defaults are the input of the shipped model.
     """
 
     width: int = 256
     height: int = 256
     resize_filter: str = "bicubic"
     ground_resolution_m: float | None = field(default=None, compare=False)
+    dtype: str = field(default="float32", compare=False)
 
     def __post_init__(self) -> None:
         for side in (self.width, self.height):
@@ -44,6 +48,8 @@ class InputSpec:
         resolution = self.ground_resolution_m
         if resolution is not None and (type(resolution) not in (int, float) or not 0 < resolution < math.inf):
             raise ValueError(f"{resolution!r} is not a ground resolution in metres")
+        if self.dtype not in _BYTES_PER_PIXEL:
+            raise ValueError(f"{self.dtype!r} is not a type of pixels. Use one of {', '.join(_BYTES_PER_PIXEL)}")
 
     @property
     def size(self) -> tuple[int, int]:
@@ -54,6 +60,11 @@ class InputSpec:
     def shape(self) -> tuple[int, int, int]:
         """Height, width and channels, in the order of arrays and graphs."""
         return self.height, self.width, 3
+
+    @property
+    def tensor_bytes(self) -> int:
+        """The memory of the pixels, and of their copy if the graph does not take them as they are."""
+        return _BYTES_PER_PIXEL[self.dtype] * self.width * self.height
 
     @property
     def resampling(self) -> Resampling:

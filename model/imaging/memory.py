@@ -12,7 +12,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from model.imaging.containers.reduced import ReducedFile
-from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
+from model.imaging.input_spec import InputSpec
 from model.imaging.samples import get_raw_mode
 from model.imaging.tiff_layouts import TiffLayout
 
@@ -37,10 +37,8 @@ _WEBP_FILE_COPIES = 4
 _OTHER_FILE_COPIES = 3
 _TIFF_ORIENTATION = 274
 _SIXTEEN_BIT_ORDERS = {"16B", "16L", "16N"}
-# Tables, rows of pixels, and the tensors of the default input size.
-_FIXED_BYTES = 1_500_000
-# RGB as uint8 and as float32.
-_TENSOR_BYTES_PER_PIXEL = 15
+# Tables and rows of pixels.
+_FIXED_BYTES = 900_000
 _MARGIN = 1.03
 
 
@@ -72,7 +70,7 @@ def estimate_reading_bytes(length: int) -> int:
 def _estimate(size: tuple[int, int], bytes_per_pixel: int, file: ReducedFile, spec: InputSpec) -> int:
     width, height = size
     pixels = bytes_per_pixel * width * height + _estimate_scaling_bytes(width, height, spec)
-    return math.ceil((pixels + file.buffer_bytes) * _MARGIN) + _FIXED_BYTES + _extra_tensor_bytes(spec)
+    return math.ceil((pixels + file.buffer_bytes) * _MARGIN) + _FIXED_BYTES + spec.tensor_bytes
 
 
 def _get_bytes_per_pixel(image: Image.Image) -> int:
@@ -90,8 +88,3 @@ def _estimate_scaling_bytes(width: int, height: int, spec: InputSpec) -> int:
     """Pillow's filter weights (doubles), and the rows that it scales horizontally before it scales the columns."""
     weights = 2 * spec.filter_radius * 8 * (width + height)
     return weights + 4 * max(spec.size) * height  # an image that is turned is scaled to the height first
-
-
-def _extra_tensor_bytes(spec: InputSpec) -> int:
-    extra_pixels = spec.width * spec.height - DEFAULT_INPUT.width * DEFAULT_INPUT.height
-    return _TENSOR_BYTES_PER_PIXEL * max(0, extra_pixels)

@@ -19,7 +19,7 @@ MANIFEST = "manifest.json"
 SIGNATURE = "model.sig"
 SCHEMA = 1
 # Members of "input" that the decoder produces for every model; no other values can be served.
-_FIXED_INPUT = {"layout": "NHWC", "color": "RGB", "dtype": "float32", "range": [0, 255]}
+_FIXED_INPUT = {"layout": "NHWC", "color": "RGB", "range": [0, 255]}
 # Fields whose JSON member has another name. The format is fixed: older artefacts must stay readable.
 _MEMBER_NAMES = {"results": "figures"}
 # Fields that JSON can hold as they are.
@@ -161,7 +161,7 @@ def _parse(document: Mapping[str, Any]) -> Manifest:
 
 
 def _describe_input(spec: InputSpec) -> dict[str, Any]:
-    members = {"shape": list(spec.shape), **_FIXED_INPUT, "resize_filter": spec.resize_filter}
+    members = {"shape": list(spec.shape), "dtype": spec.dtype, **_FIXED_INPUT, "resize_filter": spec.resize_filter}
     resolution = spec.ground_resolution_m
     return members if resolution is None else {**members, "ground_resolution_m": resolution}
 
@@ -170,7 +170,7 @@ def _parse_input(document: Mapping[str, Any]) -> InputSpec:
     """Read the "input" member. Absent members have the values of the default input."""
     members = {**_describe_input(DEFAULT_INPUT), **document}
     height, width, channels = members["shape"]
-    spec = InputSpec(width, height, members["resize_filter"], members.get("ground_resolution_m"))
+    spec = InputSpec(width, height, members["resize_filter"], members.get("ground_resolution_m"), members["dtype"])
     if channels != 3 or members != _describe_input(spec):
         raise ValueError(f"its input is not RGB: {json.dumps(_FIXED_INPUT)}")
     return spec

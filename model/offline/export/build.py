@@ -6,7 +6,7 @@ import importlib.metadata
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -96,7 +96,7 @@ def _write_manifest(
             "training": record.tools,
             "export": {name: importlib.metadata.version(name) for name in _TOOLS},
         },
-        input_spec=record.input_spec,
+        input_spec=replace(record.input_spec, dtype="uint8"),
         confidence=confidence,
     )
 

@@ -58,12 +58,12 @@ def check_softmax(probabilities: NDArray[np.float32]) -> None:
 
 
 def predict_with_onnx(graph: bytes, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Run the graph with ONNX Runtime and return probabilities, float32 [n, classes]. Raises ExportRefused."""
+    """Run a graph with a uint8 input, and return probabilities, float32 [n, classes]. Raises ExportRefused."""
     try:
         session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name
         batches = np.array_split(pixels, -(-len(pixels) // _BATCH))
-        results = [session.run(["probabilities"], {name: batch.astype(np.float32)})[0] for batch in batches]
+        results = [session.run(["probabilities"], {name: batch})[0] for batch in batches]
     except Exception as error:  # ONNX Runtime's own exceptions have no common base class
         raise ExportRefused(f"ONNX Runtime cannot run the graph: {error}") from error
     return np.concatenate(results)

@@ -13,6 +13,7 @@ import tf2onnx
 
 from model.errors import ExportRefused
 from model.imaging.input_spec import InputSpec
+from model.offline.export.graph import optimise
 
 OPSET = 18  # the newest that tf2onnx 1.17 supports
 _CONVOLUTIONS = (
@@ -40,7 +41,7 @@ def load_classifier(path: Path) -> keras.Model:
 
 
 def to_onnx(model: keras.Model) -> bytes:
-    """Convert to a serialised graph with the input `image`, float32 [n, height, width, 3].
+    """Convert to a serialised graph with the input `image`, uint8 [n, height, width, 3].
 
     Its outputs are `probabilities`, float32 [n, classes], `features`, float32 [n, height, width, channels], and
     `pooled`, float32 [n, channels], the mean of each feature map.
@@ -64,6 +65,7 @@ def to_onnx(model: keras.Model) -> bytes:
         raise ExportRefused(f"tf2onnx cannot convert the model: {_get_first_line(error)}") from error
     _drop_unused_inputs(graph.graph)
     _name_batch_axis(graph.graph)
+    optimise(graph)
     return bytes(graph.SerializeToString())
 
 

@@ -124,7 +124,7 @@ def _copy_dense(layer: keras.layers.Layer) -> DenseLayer:
 def _agrees(head: Head, graph: bytes, pixels: NDArray[np.uint8]) -> bool:
     """Whether the head turns the graph's pooled features into its probabilities."""
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    images = {session.get_inputs()[0].name: pixels.astype(np.float32)}
+    images = {session.get_inputs()[0].name: pixels}
     probabilities, pooled = session.run(["probabilities", "pooled"], images)
     logits = head.compute_logits(pooled)
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))

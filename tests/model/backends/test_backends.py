@@ -20,6 +20,7 @@ from model.errors import ArtefactError, BackendURLError, DigestMismatch, KerasMi
 from model.imaging.decode import decode_image
 from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
 from model.registry.artefact import write_manifest
+from tests.model.backends.tiny_onnx import write_tiny_artefact
 from tests.support.requirements import missing
 
 GREY = np.full((1, 256, 256, 3), 128, np.uint8)
@@ -102,6 +103,28 @@ def test_a_graph_with_another_input_is_an_artefact_error(artefact_copy: Path) ->
     rewrite_manifest(artefact_copy, input_spec=InputSpec(192, 192))
     with pytest.raises(ArtefactError, match="inputs or outputs"):
         open_backend(f"onnx://{artefact_copy}")
+
+
+def test_graphs_of_bytes_and_of_floats_give_the_same_results(tmp_path: Path) -> None:
+    """A graph that takes float32, as older exports do, gives the results of one that takes uint8."""
+    pixels = np.random.default_rng(1).integers(0, 256, (2, 8, 12, 3), np.uint8)
+    results = []
+    for dtype in ("uint8", "float32"):
+        (tmp_path / dtype).mkdir()
+        backend = open_backend(f"onnx://{write_tiny_artefact(tmp_path / dtype, InputSpec(12, 8, dtype=dtype))}")
+        assert backend.info.input_spec.dtype == dtype
+        results.append([*backend.predict_with_features(pixels), *backend.predict_pooled(pixels)])
+        backend.close()
+    assert all(np.array_equal(of_bytes, of_floats) for of_bytes, of_floats in zip(*results, strict=True))
+
+
+def test_the_graph_decides_the_type_of_the_input(tmp_path: Path) -> None:
+    """A graph of uint8 whose manifest was written without a type is served as what it is."""
+    write_tiny_artefact(tmp_path, InputSpec(12, 8, dtype="uint8"))
+    document = json.loads((tmp_path / "manifest.json").read_text())
+    del document["input"]["dtype"]
+    (tmp_path / "manifest.json").write_text(json.dumps(document))
+    assert open_backend(f"onnx://{tmp_path}").info.input_spec.dtype == "uint8"
 
 
 def test_a_graph_without_a_declared_output_is_an_artefact_error(artefact_copy: Path) -> None:

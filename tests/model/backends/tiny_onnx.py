@@ -15,10 +15,11 @@ from model.registry.artefact import write_manifest
 
 CLASSES = ("red", "green", "blue")
 _FLOAT, _INT, _INTS = 1, 2, 7
+_TENSOR_TYPES = {"float32": _FLOAT, "uint8": 2}
 
 
 def write_tiny_artefact(folder: Path, spec: InputSpec, *, with_head: bool = False) -> Path:
-    """Write an artefact whose graph takes the input of `spec`; returns `folder`.
+    """Write an artefact whose graph takes the input of `spec`, also of its type; returns `folder`.
 
     With a head it explains its predictions: the map of a class is the colour of that name in each pixel.
     """
@@ -43,11 +44,12 @@ def write_tiny_artefact(folder: Path, spec: InputSpec, *, with_head: bool = Fals
 
 def encode_graph(spec: InputSpec) -> bytes:
     graph = [
-        _message(1, _node("ReduceMean", "image", "means", _integers("axes", 1, 2), _integer("keepdims", 0))),
+        _message(1, _node("Cast", "image", "values", _integer("to", _FLOAT))),
+        _message(1, _node("ReduceMean", "values", "means", _integers("axes", 1, 2), _integer("keepdims", 0))),
         _message(1, _node("Softmax", "means", "probabilities", _integer("axis", 1))),
-        _message(1, _node("Identity", "image", "features")),
+        _message(1, _node("Identity", "values", "features")),
         _text(2, "tiny"),
-        _message(11, _tensor("image", *spec.shape)),
+        _message(11, _tensor("image", *spec.shape, kind=_TENSOR_TYPES[spec.dtype])),
         _message(12, _tensor("probabilities", len(CLASSES))),
         _message(12, _tensor("features", *spec.shape)),
     ]
@@ -67,10 +69,10 @@ def _integers(name: str, *values: int) -> bytes:
     return _text(1, name) + b"".join(_number(8, value) for value in values) + _number(20, _INTS)
 
 
-def _tensor(name: str, *shape: int) -> bytes:
-    """A named float32 tensor of [n, *shape]."""
+def _tensor(name: str, *shape: int, kind: int = _FLOAT) -> bytes:
+    """A named tensor of [n, *shape], float32 unless `kind` says otherwise."""
     dimensions = [_text(2, "n"), *(_number(1, side) for side in shape)]
-    tensor = _number(1, _FLOAT) + _message(2, b"".join(_message(1, one) for one in dimensions))
+    tensor = _number(1, kind) + _message(2, b"".join(_message(1, one) for one in dimensions))
     return _text(1, name) + _message(2, _message(1, tensor))
 
 

@@ -35,10 +35,11 @@ def test_other_inputs_have_other_names() -> None:
         {"height": True},
         {"resize_filter": "sinc"},
         {"ground_resolution_m": 0},
+        {"dtype": "float16"},
     ],
 )
 def test_an_impossible_input_is_an_error(members: dict[str, Any]) -> None:
-    """Sizes are positive integers, a resolution is positive, and the filter is one of Pillow's."""
+    """Sizes are positive integers, a resolution is positive, and filter and type are known."""
     with pytest.raises(ValueError, match="is not a"):
         InputSpec(**members)
 
@@ -52,11 +53,20 @@ def test_images_are_scaled_with_the_filter_of_the_input(resize_filter: str) -> N
     assert np.array_equal(decode_image(data, spec).pixels, np.asarray(expected))
 
 
-def test_a_larger_input_takes_more_memory() -> None:
-    """The estimate includes the pixels and the tensor of the model's input."""
+@pytest.mark.parametrize(("dtype", "bytes_per_pixel"), [("uint8", 3), ("float32", 15)])
+def test_a_larger_input_takes_more_memory(dtype: str, bytes_per_pixel: int) -> None:
+    """The estimate includes the pixels, and their copy for a graph that takes float32."""
     data = png(1)
-    small, large = (measure_image(data, InputSpec(side, side)).bytes for side in (256, 1024))
-    assert large - small > 15 * (1024 * 1024 - 256 * 256)
+    small, large = (measure_image(data, InputSpec(side, side, dtype=dtype)).bytes for side in (256, 1024))
+    assert large - small > bytes_per_pixel * (1024 * 1024 - 256 * 256)
+
+
+def test_a_graph_that_takes_the_pixels_needs_no_memory_for_a_copy() -> None:
+    """The estimate is lower by the size of the float32 copy, and the pixels have the same name in the ledger."""
+    data = png(1)
+    direct, copied = (InputSpec(dtype=dtype) for dtype in ("uint8", "float32"))
+    assert measure_image(data, copied).bytes - measure_image(data, direct).bytes == 256 * 256 * 3 * 4
+    assert direct.preprocessing == copied.preprocessing
 
 
 def test_a_large_jpeg_is_never_reduced_below_the_input() -> None:

@@ -27,19 +27,20 @@ import json, sys
 from pathlib import Path
 from api.server.allocator import limit_memory_use, return_free_memory
 from model.imaging.decode import decode_image, measure_image
-from model.imaging.input_spec import DEFAULT_INPUT
+from model.imaging.input_spec import InputSpec
+INPUT = InputSpec(dtype="uint8")
 def memory(name):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 limit_memory_use()
-decode_image(Path(sys.argv[1]).read_bytes(), DEFAULT_INPUT)
+decode_image(Path(sys.argv[1]).read_bytes(), INPUT)
 for name in sys.argv[1:]:
     data = Path(name).read_bytes()
-    needs = measure_image(data, DEFAULT_INPUT)
+    needs = measure_image(data, INPUT)
     return_free_memory()
     Path("/proc/self/clear_refs").write_text("5")
     before = memory("VmRSS")
-    decode_image(data, DEFAULT_INPUT)
+    decode_image(data, INPUT)
     print(json.dumps([Path(name).name, needs.bytes, memory("VmHWM") - before + len(data)]))
 """
 _KINDS: dict[str, tuple[str, dict[str, object]]] = {

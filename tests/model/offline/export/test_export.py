@@ -77,16 +77,16 @@ def test_keras_3_7_file_gives_the_same_probabilities(expected: Expected) -> None
 def test_onnx_graph_gives_the_probabilities_of_keras_3_7(session: Any, expected: Expected) -> None:
     """ONNX Runtime gives the probabilities of Keras 3.7.0, to 1e-4, for every batch size."""
     images, probabilities = expected
-    together = session.run(["probabilities"], {"image": images.astype(np.float32)})[0]
-    alone = session.run(["probabilities"], {"image": images[:1].astype(np.float32)})[0]
+    together = session.run(["probabilities"], {"image": images})[0]
+    alone = session.run(["probabilities"], {"image": images[:1]})[0]
     assert np.abs(together - probabilities).max() <= 1e-4
     assert np.abs(alone - probabilities[:1]).max() <= 1e-4
 
 
 def test_graph_has_the_image_as_its_only_input(session: Any) -> None:
-    """The exported graph does not have the unused inputs of the normalisation constants."""
+    """The exported graph takes uint8, and does not have the unused inputs of the normalisation constants."""
     assert [(value.name, value.type, value.shape) for value in session.get_inputs()] == [
-        ("image", "tensor(float)", ["n", 256, 256, 3])
+        ("image", "tensor(uint8)", ["n", 256, 256, 3])
     ]
 
 
@@ -94,6 +94,11 @@ def test_graph_outputs_are_probabilities_and_features_and_their_means(session: A
     """The outputs have their names; features have the shape [n, height, width, channels], and pooled their channels."""
     shapes = {value.name: value.shape for value in session.get_outputs()}
     assert shapes == {"probabilities": ["n", 21], "features": ["n", 8, 8, 128], "pooled": ["n", 128]}
+
+
+def test_manifest_declares_the_graph_s_input(artefact: Path) -> None:
+    """The manifest of an export says that the graph takes uint8."""
+    assert json.loads((artefact / "manifest.json").read_text())["input"]["dtype"] == "uint8"
 
 
 def test_manifest_records_the_origin_of_the_artefact(artefact: Path) -> None:
@@ -201,7 +206,7 @@ def test_features_are_found_in_every_kind_of_model(build: Callable[[], Any], tmp
     keras.utils.set_random_seed(3)
     build().save(tmp_path / "model.keras")
     model = load_classifier(tmp_path / "model.keras")
-    images = np.random.default_rng(3).uniform(0, 255, (3, 256, 256, 3)).astype(np.float32)
+    images = np.random.default_rng(3).integers(0, 256, (3, 256, 256, 3), np.uint8)
     session = onnxruntime.InferenceSession(to_onnx(model), providers=["CPUExecutionProvider"])
     probabilities, features = session.run(["probabilities", "features"], {"image": images})
     assert features.shape == (3, 8, 8, 6)

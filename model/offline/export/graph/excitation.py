@@ -1,0 +1,99 @@
+"""Keep squeeze-and-excitation blocks (Hu et al., 2018) in the layout of the convolutions around them.
+
+Such a block scales each feature map with one number. ONNX Runtime 1.32 multiplies values of different shapes in the
+plain layout only. It does repeat a number over a map, and multiply two values of the same shape, in the blocked layout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from model.offline.export.graph.edit import Graph, Shape
+
+# The blocked layout has blocks of 8 or 16 channels, as the processor has it. A convolution whose input does not consist
+# of whole blocks has no such layout.
+_BLOCK = 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Excitation:
+    """`multiply` scales `maps`, of that shape, with the sigmoid of a bottleneck: two convolutions and a `scale`."""
+
+    multiply: onnx.NodeProto
+    maps: str
+    shape: Shape
+    scale: str
+    reduce: onnx.NodeProto
+    expand: onnx.NodeProto
+
+
+def expand_scales(graph: Graph) -> None:
+    """Repeat the scales of each block over the maps, and fill up the channels of its bottleneck with zeros."""
+    shapes = graph.infer_shapes()
+    for node in graph.list_nodes("Mul"):
+        for scale, maps in (tuple(node.input), tuple(reversed(node.input))):
+            found = _match(graph, node, scale, maps, shapes)
+            if found is not None:
+                _repeat_scale(graph, found)
+                _fill_bottleneck(graph, found)
+                break
+
+
+def _match(
+    graph: Graph, multiply: onnx.NodeProto, scale: str, maps: str, shapes: dict[str, Shape]
+) -> _Excitation | None:
+    shape = shapes.get(maps, ())
+    sigmoid = graph.find_producer(scale, "Sigmoid")
+    if sigmoid is None or len(shape) != 4 or not all(isinstance(side, int) and side > 1 for side in shape[2:]):
+        return None
+    expand = graph.find_producer(sigmoid.input[0], "Conv")
+    if expand is None or shapes.get(scale, ())[1:] != (shape[1], 1, 1):
+        return None
+    reduce = _find_reduce(graph, expand)
+    return None if reduce is None else _Excitation(multiply, maps, shape, scale, reduce, expand)
+
+
+def _find_reduce(graph: Graph, expand: onnx.NodeProto) -> onnx.NodeProto | None:
+    """Return the convolution before the bottleneck's activation, a ReLU or a SiLU, both of which map 0 to 0."""
+    activation = graph.find_producer(expand.input[0], "Relu", "Mul")
+    if activation is None:
+        return None
+    candidates = (graph.find_producer(name, "Conv") for name in activation.input)
+    reduce = next((node for node in candidates if node is not None), None)
+    if reduce is None or graph.find_producer(reduce.input[0], "GlobalAveragePool") is None:
+        return None
+    if activation.op_type == "Mul":
+        gates = (graph.find_producer(name, "Sigmoid") for name in activation.input)
+        if not any(gate is not None and gate.input[0] == reduce.output[0] for gate in gates):
+            return None
+    return reduce
+
+
+def _repeat_scale(graph: Graph, block: _Excitation) -> None:
+    factors = graph.add_constant(np.array([1, 1, *block.shape[2:]], np.float32))
+    repeated = graph.add_node(
+        "Resize",
+        [block.scale, "", factors],
+        before=block.multiply,
+        mode="nearest",
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+    )
+    graph.declare_shape(repeated, block.shape)
+    block.multiply.input[:] = [block.maps, repeated]
+
+
+def _fill_bottleneck(graph: Graph, block: _Excitation) -> None:
+    """Add channels whose weights are zero, so that they are a multiple of the block: the results stay the same."""
+    before, after = (graph.read_constant(node.input[1]) for node in (block.reduce, block.expand))
+    bias = graph.read_constant(block.reduce.input[2]) if len(block.reduce.input) > 2 else None
+    if before is None or after is None or bias is None or len(before) != after.shape[1]:
+        return
+    missing = -len(before) % _BLOCK
+    if missing:
+        block.reduce.input[1] = graph.add_constant(np.pad(before, ((0, missing), (0, 0), (0, 0), (0, 0))))
+        block.reduce.input[2] = graph.add_constant(np.pad(bias, (0, missing)))
+        block.expand.input[1] = graph.add_constant(np.pad(after, ((0, 0), (0, missing), (0, 0), (0, 0))))
