@@ -33,7 +33,7 @@ def _find_maps(graph: Graph, node: onnx.NodeProto, shapes: dict[str, Shape]) -> 
     axes = graph.read_constant(node.input[1]) if len(node.input) > 1 else None
     if axes is None:
         return None
-    source = node.input[0]
+    source = str(node.input[0])
     rank = len(shapes.get(source, ()))
     reduced = sorted(int(axis) % 4 for axis in axes)
     if rank == 4 and reduced == [2, 3]:
