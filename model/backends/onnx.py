@@ -21,7 +21,7 @@ from model.explanation.head import read_head
 from model.registry.artefact import Manifest, read_manifest, read_verified
 
 MODEL_FILE = "model.onnx"
-# Graphs of releases before 0.2 take float32.
+# Graphs of earlier releases take float32.
 _INPUT_TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 
 

@@ -29,8 +29,8 @@ class InputSpec:
     """RGB in 0..255, `width` by `height` pixels, scaled with `resize_filter`. Raises ValueError.
 
     `ground_resolution_m` is the side of a pixel on the ground in metres in the images that the model was trained with,
-    None if unknown. `dtype` is the type of the graph's input, "uint8" or "float32"; graphs of releases before 0.2 take
-    the latter. Neither has an influence on pixels. The other defaults are the input of the shipped model.
+    None if unknown. `dtype` is the type of the graph's input, "uint8" or "float32"; graphs of earlier releases
+    take the latter. Neither has an influence on pixels. The other defaults are the input of the shipped model.
     """
 
     width: int = 256
