@@ -2,12 +2,13 @@
 PYTHON ?= python3
 VENV := .venv
 KERAS := .venv-keras
+PEERS := .venv-peers
 BIN := $(VENV)/bin
 LOCK := --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 FAULTS := ledger memory overload limits logins fuzz_images hostile_images blocked_logs
 UNDISTURBED := tests/e2e tests/experiments tests/security/limits
 .DEFAULT_GOAL := help
-.PHONY: help run demo port test bench faults lint format lock keras dashboards swagger-ui clean
+.PHONY: help run demo port test bench peers compare faults lint format lock keras dashboards swagger-ui clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,11 +29,17 @@ test: lint $(KERAS)/.dev ## run lint, type checks, import rules and all tests
 	@COVERAGE_FILE=.coverage.undisturbed $(BIN)/python -m pytest -q $(UNDISTURBED) --cov --cov-report=
 	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report
 
-bench: $(VENV)/.run ## measure throughput, latency, memory and the ledger in one run
+bench: $(VENV)/.run ## measure throughput, latency, memory and the ledger in one run; HISTORY=1 keeps the result
 	@$(BIN)/python -m bench.authentication
-	@$(BIN)/python -m bench.speed
+	@$(BIN)/python -m bench.speed $(if $(HISTORY),--history)
 	@$(BIN)/python -m bench.breakdown
 	@$(BIN)/python -m bench.ledger
+
+peers: $(VENV)/.run $(PEERS)/litserve/.peer $(PEERS)/bentoml/.peer ## measure LitServe and BentoML beside the gateway, and write docs/peers.md
+	@$(BIN)/python -m bench.peers.run
+
+compare: $(VENV)/.run ## fail if the gateway is clearly slower than the previous release, or than the commit REF
+	@$(BIN)/python -m bench.compare $(REF)
 
 faults: $(VENV)/.dev ## kill, fill, flood and fuzz a running gateway, and print the results
 	@status=0; for experiment in $(FAULTS); do echo "== $$experiment"; $(BIN)/python -m tests.experiments.$$experiment || status=1; done; exit $$status
@@ -45,7 +52,7 @@ format: $(VENV)/.dev ## format the sources and fix what ruff can fix
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .
 
 lock: $(VENV)/.dev ## pin and hash the dependencies that requirements/*.in name
-	@for name in build run parquet dev keras; do echo "== requirements/$$name.txt"; \
+	@for name in build run parquet dev keras peers-litserve peers-bentoml; do echo "== requirements/$$name.txt"; \
 	  $(BIN)/pip-compile $(LOCK) --output-file requirements/$$name.txt requirements/$$name.in || exit 1; done
 
 keras: $(KERAS)/.run ## set up the environment with TensorFlow, for train and export
@@ -59,7 +66,7 @@ swagger-ui: ## copy the version of Swagger UI that its package-lock.json pins
 	  cp node_modules/swagger-ui-dist/$$name . || exit 1; done && rm -r node_modules
 
 clean: ## remove the environments, but keep .env and var/
-	rm -rf $(VENV) $(KERAS)
+	rm -rf $(VENV) $(KERAS) $(PEERS) .venv-compare
 
 # The command line checks its port itself. Before it is installed, this spares the user the set-up.
 port:
@@ -82,6 +89,11 @@ $(KERAS)/.run: requirements/keras.txt requirements/build.txt pyproject.toml
 $(KERAS)/.dev: requirements/dev.txt $(KERAS)/.run
 	@echo "== adding the development tools to $(KERAS)"
 	@$(call pip,$(KERAS)) -r requirements/dev.txt && touch $@
+
+$(PEERS)/%/.peer: requirements/peers-%.txt requirements/build.txt
+	@echo "== setting up $(PEERS)/$*"
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	@$(call pip,$(@D)) -r requirements/build.txt && $(call pip,$(@D)) -r $< && touch $@
 
 port_check = import socket, sys; port = sys.argv[1] or "8000"; \
 	sys.exit(port.isdigit() and socket.socket().connect_ex(("127.0.0.1", int(port))) == 0 \

@@ -8,7 +8,6 @@ import time
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
-from pathlib import Path
 
 import numpy as np
 
@@ -22,11 +21,11 @@ class Baseline:
     p99_ms: float
 
 
-def measure_baseline(model_url: str, image: Path, processes: int, seconds: float) -> Baseline:
+def measure_baseline(model_url: str, image: bytes, processes: int, seconds: float) -> Baseline:
     """Classify the same image repeatedly in that many processes at once."""
     context = multiprocessing.get_context("spawn")
     start, results = context.Barrier(processes), context.Queue()
-    arguments = model_url, image.read_bytes(), seconds, start, results
+    arguments = model_url, image, seconds, start, results
     workers = [context.Process(target=_classify_repeatedly, args=arguments) for _ in range(processes)]
     for worker in workers:
         worker.start()

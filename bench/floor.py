@@ -46,9 +46,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--busy", type=float, default=0.75)
     options = parser.parse_args()
-    alone = measure_baseline(MODEL_URL, FOREST, 1, options.seconds)
+    alone = measure_baseline(MODEL_URL, FOREST.read_bytes(), 1, options.seconds)
     with busy_process(options.busy):
-        beside = measure_baseline(MODEL_URL, FOREST, 2, options.seconds)
+        beside = measure_baseline(MODEL_URL, FOREST.read_bytes(), 2, options.seconds)
     print(f"alone:  {alone.rate:5.1f}/s, median {alone.median_ms:.0f} ms, p99 {alone.p99_ms:.0f} ms")
     print(f"beside: {beside.rate:5.1f}/s, median {beside.median_ms:.0f} ms, p99 {beside.p99_ms:.0f} ms")
     print(f"floor:  {beside.p99_ms / alone.p99_ms:.2f} times alone")

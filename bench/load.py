@@ -7,18 +7,19 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 @dataclass
 class LoadResults:
-    """What the gateway returned.
+    """What the server returned.
 
     `durations` has the seconds of every response, `prediction_durations` those of predictions only, and `ids` the ids
-    of these predictions. `interrupted` counts requests whose connection ended before the response, `seconds` is the
-    length of the run.
+    of these predictions, if the server gives them ids. `interrupted` counts requests whose connection ended before the
+    response, `seconds` is the length of the run.
     """
 
     durations: list[float] = field(default_factory=list)
@@ -40,13 +41,16 @@ class LoadResults:
 
 
 def build_request(credential: str, image: Path, route: str = "/v1/predictions") -> bytes:
-    """Return an HTTP request with the image as its body, ready to be written to a socket."""
-    body = image.read_bytes()
-    head = (
-        f"POST {route} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {credential}\r\n"
-        f"Content-Type: image/jpeg\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
+    """Return a request to the gateway with the JPEG image as its body."""
+    headers = {"Authorization": f"Bearer {credential}", "Content-Type": "image/jpeg"}
+    return encode_request(route, image.read_bytes(), headers)
+
+
+def encode_request(route: str, body: bytes, headers: Mapping[str, str]) -> bytes:
+    """Return an HTTP request, ready to be written to a socket."""
+    lines = [f"POST {route} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 async def drive(
@@ -106,17 +110,31 @@ async def _exchange(
     """Send one request and read its response. Returns whether the connection stays open."""
     started = time.perf_counter()
     writer.write(request)
-    head = await reader.readuntil(b"\r\n\r\n")
-    lines = head.lower().split(b"\r\n")
-    body = await reader.readexactly(_read_content_length(lines))
+    lines, body = await _read_response(reader)
     duration = time.perf_counter() - started
-    status = int(head[9:12])
+    status = int(lines[0][9:12])
     results.statuses[status] += 1
     results.durations.append(duration)
     if status == 200:
         results.prediction_durations.append(duration)
-        results.ids.append(json.loads(body)["id"])
+        if prediction_id := json.loads(body).get("id"):
+            results.ids.append(prediction_id)
     return b"connection: close" not in lines
+
+
+async def send_once(port: int, request: bytes) -> Any:
+    """Send the request on a connection of its own, and return the JSON document of the response."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    _, body = await _read_response(reader)
+    writer.close()
+    return json.loads(body)
+
+
+async def _read_response(reader: asyncio.StreamReader) -> tuple[list[bytes], bytes]:
+    """Return the lines of the head, in lower case, and the body."""
+    lines = (await reader.readuntil(b"\r\n\r\n")).lower().split(b"\r\n")
+    return lines, await reader.readexactly(_read_content_length(lines))
 
 
 def _read_content_length(lines: Sequence[bytes]) -> int:

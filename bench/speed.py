@@ -1,118 +1,153 @@
-"""Compare a gateway that has all features on with a baseline without HTTP, and with a gateway without the ledger.
+"""Compare a gateway that has all features on with bare processes, and with a gateway without the ledger.
 
-    python -m bench.speed [--seconds 4] [--rounds 5] [--workers 1]
+    python -m bench.speed [--seconds 4] [--rounds 5] [--workers 1] [--overloads 6] [--history]
 
-The three are measured in turn in every round, so that changes in the machine's speed affect all of them. Results are
-medians over the rounds; ratios and differences are computed within each round first. The gateway without the ledger
-still counts quotas.
+*Bare* is decoding and inference without a server. The three are measured in turn in every round, so that changes in the
+machine's speed affect all of them. Results are medians over the rounds; ratios and differences are computed within each
+round first. The gateway without the ledger still counts quotas. `--history` appends a row to bench/history.csv.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import operator
 import statistics
-from collections import defaultdict
-from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from bench.baseline import measure_baseline
-from bench.load import LoadResults, build_request, drive
-from monitoring.cgroups import count_processors
+from bench.history import Row, append_row, describe_commit, describe_machine, format_today
+from bench.load import build_request, drive
+from bench.overload import RUN_S, RUNS, measure_factor
+from bench.rounds import CONNECTIONS, Measure, Rounds, measure_bare, measure_server, p99_ms, rate, run_rounds
+from bench.targets import Target, format_targets
 from tests.support.gateway import Gateway, running_gateway
 from tests.support.paths import FOREST, MODEL_URL
 
-CONNECTIONS = (1, 4, 16)
+BARE, GATEWAY, WITHOUT_LEDGER = "bare", "gateway", "without ledger"
+STARTS = 5
 
 
-@dataclass
-class Series:
-    """The rates and latencies of every round for one number of connections."""
+@dataclass(frozen=True, slots=True)
+class Process:
+    """Medians of several starts on a warm disk: seconds until ready, and megabytes then; and megabytes after the load.
 
-    rates: list[float] = field(default_factory=list)
-    medians_ms: list[float] = field(default_factory=list)
-    p99s_ms: list[float] = field(default_factory=list)
-    failed: int = 0
+    The memory is the resident memory of the process and its workers.
+    """
 
-    def add(self, results: LoadResults) -> None:
-        self.rates.append(results.rate)
-        self.medians_ms.append(results.percentile_ms(50))
-        self.p99s_ms.append(results.percentile_ms(99))
-        self.failed += len(results.durations) - results.statuses[200] + results.interrupted
-
-    @property
-    def rate(self) -> float:
-        return statistics.median(self.rates)
+    ready_s: float
+    rest_mb: float
+    loaded_mb: float
 
 
-@dataclass
-class Comparison:
-    """The three series of one number of connections."""
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """Everything that one run measures; `overload_factor` is explained in bench/overload.py."""
 
-    baseline: Series = field(default_factory=Series)
-    gateway: Series = field(default_factory=Series)
-    without_ledger: Series = field(default_factory=Series)
-
-
-def send_load(gateway: Gateway, connections: int, seconds: float) -> LoadResults:
-    return asyncio.run(drive(gateway.port, build_request(gateway.token(), FOREST), connections, seconds))
+    rounds: Rounds
+    process: Process
+    overload_factor: float
 
 
-def measure(seconds: float, rounds: int, workers: int) -> None:
-    """Print one line for each number of connections."""
-    comparisons: dict[int, Comparison] = defaultdict(Comparison)
+def measure_starts(gateway: Gateway, starts: int) -> tuple[float, float]:
+    """Restart the gateway several times. Returns the median seconds until it is ready, and megabytes of memory then."""
+    seconds, megabytes = [], []
+    for _ in range(starts):
+        gateway.stop()
+        gateway.start()
+        seconds.append(gateway.ready_s)
+        megabytes.append(gateway.resident_bytes() / 1e6)
+    return statistics.median(seconds), statistics.median(megabytes)
+
+
+def measure(
+    seconds: float,
+    rounds: int,
+    workers: int,
+    overloads: int,
+    *,
+    overload_s: float = RUN_S,
+    model_url: str = MODEL_URL,
+    starts: int = STARTS,
+) -> Measurement:
+    """Print the table as soon as the rounds end."""
     with ExitStack() as stack:
-        gateway = stack.enter_context(running_gateway(WEB_CONCURRENCY=str(workers)))
-        without_ledger = stack.enter_context(running_gateway(WEB_CONCURRENCY=str(workers), LEDGER__ENABLED="false"))
-        idle_bytes = gateway.resident_bytes()
+        gateway = stack.enter_context(running_gateway(WEB_CONCURRENCY=str(workers), MODEL__URL=model_url))
+        ready_s, rest_mb = measure_starts(gateway, starts)
+        without_ledger = stack.enter_context(
+            running_gateway(WEB_CONCURRENCY=str(workers), MODEL__URL=model_url, LEDGER__ENABLED="false")
+        )
+        servers = {
+            BARE: measure_bare(model_url, FOREST.read_bytes()),
+            GATEWAY: _measure_gateway(gateway),
+            WITHOUT_LEDGER: _measure_gateway(without_ledger),
+        }
         for warmed_up in (gateway, without_ledger):
-            send_load(warmed_up, 4, 1.0)
-        for _ in range(rounds):
-            for connections in CONNECTIONS:
-                comparison = comparisons[connections]
-                _add_baseline(comparison.baseline, connections, seconds)
-                comparison.gateway.add(send_load(gateway, connections, seconds))
-                comparison.without_ledger.add(send_load(without_ledger, connections, seconds))
-        loaded_bytes = gateway.resident_bytes()
-    print(
-        f"{'connections':>12}{'baseline':>9}{'gateway':>9}{'ratio':>7}{'added':>11}{'p99':>9}{'failed':>8}"
+            asyncio.run(drive(warmed_up.port, build_request(warmed_up.token(), FOREST), 4, 1.0))
+        results = run_rounds(servers, CONNECTIONS, rounds, seconds)
+        process = Process(ready_s, rest_mb, gateway.resident_bytes() / 1e6)
+        print(*format_table(results), sep="\n", flush=True)
+        print(f"ready after {ready_s:.2f} s; {rest_mb:.0f} MB at rest, {process.loaded_mb:.0f} MB after the load")
+        return Measurement(results, process, measure_factor(gateway, overloads, overload_s))
+
+
+def _measure_gateway(gateway: Gateway) -> Measure:
+    return measure_server(gateway.port, lambda: build_request(gateway.token(), FOREST))
+
+
+def format_table(results: Rounds) -> list[str]:
+    """Return a heading and one line for each number of connections."""
+    lines = [
+        f"{'connections':>12}{'bare':>9}{'gateway':>9}{'ratio':>7}{'added':>11}{'p99':>9}{'failed':>8}"
         "   without the ledger"
+    ]
+    for connections in CONNECTIONS:
+        bare, gateway, without = (results.median(name, connections, rate) for name in (BARE, GATEWAY, WITHOUT_LEDGER))
+        cost = 1 - results.median_ratio(GATEWAY, WITHOUT_LEDGER, connections)
+        ledger = f"{without:>6.1f}/s, ledger costs {cost:>5.1%}"
+        added = ""
+        if connections == 1:
+            added = f"{results.added_ms(GATEWAY, BARE, 1):.1f} ms"
+            ledger += f" and {results.added_ms(GATEWAY, WITHOUT_LEDGER, 1):.1f} ms"
+        lines.append(
+            f"{connections:>12}{bare:>7.1f}/s{gateway:>7.1f}/s{results.median_ratio(GATEWAY, BARE, connections):>7.2f}"
+            f"{added:>11}{results.median(GATEWAY, connections, p99_ms):>6.0f} ms"
+            f"{results.failed(GATEWAY, connections):>8}   {ledger}"
+        )
+    return lines
+
+
+def list_targets(measurement: Measurement) -> list[Target]:
+    results, process = measurement.rounds, measurement.process
+    ratios = [
+        Target(f"ratio at {connections} connections", results.median_ratio(GATEWAY, BARE, connections), 0.9, "", True)
+        for connections in (4, 16)
+    ]
+    return [
+        *ratios,
+        Target("added at one connection", results.added_ms(GATEWAY, BARE, 1), 2.0, "ms"),
+        Target("memory at rest", process.rest_mb, 200, "MB"),
+        Target("ready", process.ready_s, 1.0, "s"),
+        Target("latency at ten times capacity", measurement.overload_factor, 3.0, "x"),
+    ]
+
+
+def make_row(measurement: Measurement, rounds: int) -> Row:
+    """The row of bench/history.csv for this run, on this commit and machine."""
+    results, process = measurement.rounds, measurement.process
+    return Row(
+        format_today(),
+        describe_commit(),
+        describe_machine(),
+        rounds,
+        results.median_ratio(GATEWAY, BARE, 1),
+        results.median_ratio(GATEWAY, BARE, 4),
+        results.median_ratio(GATEWAY, BARE, 16),
+        results.added_ms(GATEWAY, BARE, 1),
+        process.rest_mb,
+        process.loaded_mb,
+        process.ready_s,
+        measurement.overload_factor,
     )
-    for connections, comparison in comparisons.items():
-        print(_format_line(connections, comparison))
-    memory = f"{idle_bytes / 1e6:.0f} MB when idle, {loaded_bytes / 1e6:.0f} MB after the load"
-    print(f"ready after {gateway.ready_s:.2f} s; {memory}")
-
-
-def _add_baseline(series: Series, connections: int, seconds: float) -> None:
-    processes = min(connections, count_processors())
-    baseline = measure_baseline(MODEL_URL, FOREST, processes, seconds)
-    series.rates.append(baseline.rate)
-    series.medians_ms.append(baseline.median_ms)
-
-
-def _format_line(connections: int, comparison: Comparison) -> str:
-    baseline, gateway, without = comparison.baseline, comparison.gateway, comparison.without_ledger
-    ratio = _median_over_rounds(operator.truediv, gateway.rates, baseline.rates)
-    cost = 1 - _median_over_rounds(operator.truediv, gateway.rates, without.rates)
-    ledger = f"{without.rate:>6.1f}/s, ledger costs {cost:>5.1%}"
-    added = ""
-    if connections == 1:
-        added = f"{_median_over_rounds(operator.sub, gateway.medians_ms, baseline.medians_ms):.1f} ms"
-        ledger += f" and {_median_over_rounds(operator.sub, gateway.medians_ms, without.medians_ms):.1f} ms"
-    return (
-        f"{connections:>12}{baseline.rate:>7.1f}/s{gateway.rate:>7.1f}/s{ratio:>7.2f}{added:>11}"
-        f"{statistics.median(gateway.p99s_ms):>6.0f} ms{gateway.failed:>8}   {ledger}"
-    )
-
-
-def _median_over_rounds(
-    compare: Callable[[float, float], float], results: list[float], reference: list[float]
-) -> float:
-    """Compare within each round, where the machine's speed is similar, and return the median."""
-    return statistics.median(map(compare, results, reference))
 
 
 def main() -> None:
@@ -120,8 +155,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--overloads", type=int, default=RUNS, help="runs at ten times capacity")
+    parser.add_argument("--history", action="store_true", help="append a row to bench/history.csv")
     options = parser.parse_args()
-    measure(options.seconds, options.rounds, options.workers)
+    measurement = measure(options.seconds, options.rounds, options.workers, options.overloads)
+    print(*format_targets(list_targets(measurement)), sep="\n")
+    if options.history:
+        append_row(make_row(measurement, options.rounds))
 
 
 if __name__ == "__main__":

@@ -9,58 +9,22 @@ response is a 503 with Retry-After, memory stays flat and /livez responds within
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
-import time
-from dataclasses import dataclass, field
 
-import httpx
+from bench.overload import measure_overload
+from tests.support.gateway import running_gateway
 
-from bench.load import LoadResults, build_request, drive
-from tests.support.gateway import Gateway, running_gateway
-from tests.support.paths import FOREST
-
-CONNECTIONS = 100
 MOST_TIMES_P99, MOST_LIVEZ_MS, MOST_GROWTH_MB = 3.0, 50.0, 20.0
-
-
-@dataclass
-class Watch:
-    """Measurements beside the load: durations of /livez in milliseconds, and resident memory in megabytes."""
-
-    livez_ms: list[float] = field(default_factory=list)
-    megabytes: list[float] = field(default_factory=list)
-
-    async def measure(self, gateway: Gateway, seconds: float) -> None:
-        until = time.perf_counter() + seconds
-        async with httpx.AsyncClient(base_url=gateway.base_url) as client:
-            await client.get("/livez")
-            while (began := time.perf_counter()) < until:
-                (await client.get("/livez")).raise_for_status()
-                self.livez_ms.append((time.perf_counter() - began) * 1000)
-                self.megabytes.append(gateway.resident_bytes() / 1e6)
-                await asyncio.sleep(0.1)
-
-
-async def load_and_watch(gateway: Gateway, connections: int, seconds: float, rate: float) -> tuple[LoadResults, Watch]:
-    watch = Watch()
-    loading = drive(
-        gateway.port, build_request(gateway.token(), FOREST), connections, seconds, reconnect=True, rate=rate
-    )
-    load, _ = await asyncio.gather(loading, watch.measure(gateway, seconds))
-    return load, watch
 
 
 def run(seconds: float, times: float) -> list[str]:
     """Print the measurements and return the aims that were missed."""
     with running_gateway() as gateway:
-        asyncio.run(load_and_watch(gateway, 4, 2, float("inf")))
-        alone, _ = asyncio.run(load_and_watch(gateway, 1, seconds / 2, float("inf")))
-        capacity, _ = asyncio.run(load_and_watch(gateway, 8, seconds / 4, float("inf")))
-        load, watch = asyncio.run(load_and_watch(gateway, CONNECTIONS, seconds, times * capacity.rate))
+        overload = measure_overload(gateway, seconds, times)
         readiness = gateway.get("/readyz").status_code
+    alone, capacity, load, watch = overload.alone, overload.capacity, overload.load, overload.watch
     offered = len(load.durations) / load.seconds
-    ratio = load.percentile_ms(99) / alone.percentile_ms(99)
+    ratio = overload.factor
     growth = max(watch.megabytes) - watch.megabytes[0]
     livez = sorted(watch.livez_ms)
     p50, p99 = load.percentile_ms(50), load.percentile_ms(99)

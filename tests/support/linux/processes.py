@@ -14,6 +14,19 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def descendants(pid: int) -> list[int]:
+    """Process ids of the children, their children and so on."""
+    return [found for child in children(pid) for found in (child, *descendants(child))]
+
+
+def proportional_bytes(pid: int) -> int:
+    """Resident memory of one process now, of which memory that N processes share counts as one Nth."""
+    found = re.search(r"^Pss:\s+(\d+) kB$", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    if found is None:
+        raise ProcessLookupError(f"process {pid} has ended")
+    return int(found[1]) * 1024
+
+
 def resident_bytes(pid: int) -> int:
     """Resident memory of one process now."""
     return _status_bytes(pid, "VmRSS")

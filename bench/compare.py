@@ -1,0 +1,88 @@
+"""Compare the throughput of this tree's gateway with that of another commit, in alternating rounds of one run.
+
+    python -m bench.compare [REFERENCE] [--pairs 9] [--seconds 1.5]
+
+REFERENCE is a git reference; the default is the newest release in the change log. Both gateways serve their own model
+with their default settings. Exit status 0 when this tree is not clearly slower; 1 when the whole confidence interval of
+the median ratio is below 0.95 for a number of connections; 2 when the comparison cannot be made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable
+
+from bench.intervals import Interval, median_interval
+from bench.load import build_request
+from bench.releases import ComparisonError, checked_out, find_environment, find_previous_release, running_gateway_of
+from bench.rounds import CONNECTIONS, Measure, Rounds, measure_server, rate, run_rounds
+from tests.support.gateway import Gateway
+from tests.support.paths import FOREST, ROOT
+
+THIS, REFERENCE = "this tree", "reference"
+LEAST_RATIO, CONFIDENCE, LEAST_PAIRS = 0.95, 0.95, 7
+
+
+def is_slower(interval: Interval) -> bool:
+    """Whether even the upper end of the interval is below what is accepted."""
+    return interval.high < LEAST_RATIO
+
+
+def format_comparison(results: Rounds, connections: Iterable[int] = CONNECTIONS) -> list[str]:
+    """Return a heading and one line for each number of connections."""
+    lines = [f"{'connections':>12}{'reference':>12}{'this tree':>12}{'ratio':>8}{'confidence interval':>24}"]
+    for count in connections:
+        interval = median_interval(results.ratios(THIS, REFERENCE, count), CONFIDENCE)
+        rates = "".join(f"{results.median(name, count, rate):>10.1f}/s" for name in (REFERENCE, THIS))
+        limits = f"{interval.low:.2f} to {interval.high:.2f} ({interval.confidence:.1%})"
+        verdict = "SLOWER" if is_slower(interval) else "ok"
+        lines.append(f"{count:>12}{rates}{results.median_ratio(THIS, REFERENCE, count):>8.2f}{limits:>24}   {verdict}")
+    return lines
+
+
+def find_slower(results: Rounds, connections: Iterable[int] = CONNECTIONS) -> list[int]:
+    """The numbers of connections for which this tree is clearly slower than the reference."""
+    intervals = {count: median_interval(results.ratios(THIS, REFERENCE, count), CONFIDENCE) for count in connections}
+    return [count for count, interval in intervals.items() if is_slower(interval)]
+
+
+def measure(reference: str, pairs: int, seconds: float, connections: Iterable[int] = CONNECTIONS) -> Rounds:
+    """Measure both in alternating order, after a warm-up. Raises ComparisonError."""
+    with checked_out(reference) as folder:
+        trees = find_environment(ROOT), find_environment(folder)
+        with running_gateway_of(trees[0]) as this, running_gateway_of(trees[1]) as other:
+            servers = {THIS: _measure_gateway(this), REFERENCE: _measure_gateway(other)}
+            for measure_one in servers.values():
+                measure_one(4, 1.0)
+            return run_rounds(servers, connections, pairs, seconds)
+
+
+def _measure_gateway(gateway: Gateway) -> Measure:
+    return measure_server(gateway.port, lambda: build_request(gateway.token(), FOREST))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("reference", nargs="?", help="a git reference; default: the newest release in CHANGELOG.md")
+    parser.add_argument("--pairs", type=int, default=9, help=f"at least {LEAST_PAIRS}")
+    parser.add_argument("--seconds", type=float, default=1.5, help="of each measurement")
+    options = parser.parse_args()
+    if options.pairs < LEAST_PAIRS:
+        parser.error(f"--pairs must be at least {LEAST_PAIRS}: fewer cannot show a difference with this confidence")
+    try:
+        reference = options.reference or find_previous_release()
+        print(f"comparing with {reference[:12]}", flush=True)
+        results = measure(reference, options.pairs, options.seconds)
+    except ComparisonError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(*format_comparison(results), sep="\n")
+    slower = find_slower(results)
+    if slower:
+        print(f"slower than the reference at {' and '.join(map(str, slower))} connections", file=sys.stderr)
+    return 1 if slower else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
