@@ -53,6 +53,7 @@ SET_TOTALS = DriverStatement(
 )
 
 _Row = tuple[str, str]  # owner and month
+_Sum = tuple[int, int]  # requests and pixels
 Limits = tuple[int | None, int | None]  # requests and pixels per month; None means unlimited
 NO_LIMITS: Limits = (None, None)
 
@@ -149,19 +150,26 @@ def apply_charges(
     """
     sums = _sum_by_row(charges)
     results = {row: _add_to_row(connection, row, sums[row]) for row in sorted(sums)}
-    reached = {row: _read_tally(result) or _add_row(connection, row, sums[row]) for row, result in results.items()}
-    totals = {row: _subtract_sum(tally, sums[row]) for row, tally in reached.items()}
-    errors = [_add(totals, charge, enforce) for charge in charges]
-    for row, tally in totals.items():
-        if tally != reached[row]:
-            kept = {"requests": tally.requests, "pixels": tally.pixels}
-            connection.execute(SET_TOTALS, {"of": row[0], "in": row[1], **kept})
+    totals = {row: _read_tally(result) or _add_row(connection, row, sums[row]) for row, result in results.items()}
+    if enforce and any(tally.exceeded() for tally in totals.values()):
+        return _take_back(connection, charges, totals, sums)
+    return [None] * len(charges), totals
+
+
+def _take_back(
+    connection: DriverConnection, charges: Sequence[QuotaCharge], reached: Tallies, sums: Mapping[_Row, _Sum]
+) -> tuple[list[QuotaExceeded | None], Tallies]:
+    """Find the charges to refuse where all together exceed a quota, and correct the totals; see `apply_charges`."""
+    totals = {row: Tally(t.requests - sums[row][0], t.pixels - sums[row][1], t.limits) for row, t in reached.items()}
+    errors = [_add(totals, charge) for charge in charges]
+    for (owner, month), tally in totals.items():
+        kept = {"requests": tally.requests, "pixels": tally.pixels}
+        connection.execute(SET_TOTALS, {"of": owner, "in": month, **kept})
     return errors, totals
 
 
-def _sum_by_row(charges: Sequence[QuotaCharge]) -> dict[_Row, tuple[int, int]]:
-    """Return the sums of requests and pixels."""
-    sums: dict[_Row, tuple[int, int]] = {}
+def _sum_by_row(charges: Sequence[QuotaCharge]) -> dict[_Row, _Sum]:
+    sums: dict[_Row, _Sum] = {}
     for charge in charges:
         for row in charge.rows:
             requests, pixels = sums.get(row, (0, 0))
@@ -169,7 +177,7 @@ def _sum_by_row(charges: Sequence[QuotaCharge]) -> dict[_Row, tuple[int, int]]:
     return sums
 
 
-def _add_to_row(connection: DriverConnection, row: _Row, more: tuple[int, int]) -> DriverResult:
+def _add_to_row(connection: DriverConnection, row: _Row, more: _Sum) -> DriverResult:
     owner, month = row
     prefix, _, identifier = owner.partition(":")
     statement = ADD_BY_PREFIX.get(f"{prefix}:", ADD_WITHOUT_LIMITS)
@@ -184,7 +192,7 @@ def _read_tally(result: DriverResult) -> Tally | None:
     return None
 
 
-def _add_row(connection: DriverConnection, row: _Row, more: tuple[int, int]) -> Tally:
+def _add_row(connection: DriverConnection, row: _Row, more: _Sum) -> Tally:
     """Add to the row of an owner's first charge of the month, which another process may have inserted meanwhile."""
     blank = {"owner": row[0], "month": row[1], "requests": 0, "pixels": 0}
     insertion = dialect_insert(usage, connection.dialect).on_conflict_do_nothing()
@@ -195,13 +203,9 @@ def _add_row(connection: DriverConnection, row: _Row, more: tuple[int, int]) -> 
     return tally
 
 
-def _subtract_sum(tally: Tally, used: tuple[int, int]) -> Tally:
-    return Tally(tally.requests - used[0], tally.pixels - used[1], tally.limits)
-
-
-def _add(totals: Tallies, charge: QuotaCharge, enforce: bool) -> QuotaExceeded | None:
+def _add(totals: Tallies, charge: QuotaCharge) -> QuotaExceeded | None:
     """Add the charge to the totals of all its owners, or return the error and change none."""
-    error = find_exceeded(totals, charge) if enforce else None
+    error = find_exceeded(totals, charge)
     if error is None:
         totals.update({row: totals[row].plus(charge) for row in charge.rows})
     return error

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 
 from monitoring.chains.anchors import GENESIS
-from monitoring.ledger.entries import SALT_BYTES, EntryDraft, EntryWithPayload, LedgerEntry, build_payload
+from monitoring.ledger.entries import (
+    SALT_BYTES,
+    EntryDraft,
+    EntryWithPayload,
+    LedgerEntry,
+    Payload,
+    build_payload,
+    hash_entry,
+)
 
 
 class Chain:
@@ -20,24 +27,28 @@ class Chain:
 
     def link(self, drafts: Sequence[EntryDraft]) -> list[EntryWithPayload]:
         """Build the next entries of the chain; call `advance` once they are durable."""
-        return self.relink([_unlinked(draft) for draft in drafts])
+        return self._link_payloads(
+            (draft.id, draft.at, payload.compute_commitment(), payload)
+            for draft in drafts
+            for payload in (build_payload(draft, os.urandom(SALT_BYTES)),)
+        )
 
     def relink(self, entries: Sequence[EntryWithPayload]) -> list[EntryWithPayload]:
         """Build the next entries of this chain from the ids and payloads of others."""
+        return self._link_payloads(
+            (item.entry.id, item.entry.at, item.entry.commitment, item.payload) for item in entries
+        )
+
+    def _link_payloads(self, items: Iterable[tuple[str, str, str, Payload]]) -> list[EntryWithPayload]:
+        """Build entries from their ids, times, commitments and payloads."""
         linked, previous = [], self.hash
-        for seq, item in enumerate(entries, self.seq + 1):
-            entry = replace(item.entry, writer=self.writer, seq=seq)
-            entry = replace(entry, hash=entry.compute_hash(previous))
-            linked.append(EntryWithPayload(entry, item.payload))
-            previous = entry.hash
+        for seq, (entry_id, at, commitment, payload) in enumerate(items, self.seq + 1):
+            previous = hash_entry(self.writer, seq, entry_id, at, commitment, previous)
+            entry = LedgerEntry(self.writer, seq, entry_id, at, commitment, previous)
+            linked.append(EntryWithPayload(entry, payload))
         return linked
 
     def advance(self, entries: Sequence[EntryWithPayload]) -> None:
         """Move the end of the chain to the last of its new entries."""
         if entries:
             self.seq, self.hash = entries[-1].entry.seq, entries[-1].entry.hash
-
-
-def _unlinked(draft: EntryDraft) -> EntryWithPayload:
-    payload = build_payload(draft, os.urandom(SALT_BYTES))
-    return EntryWithPayload(LedgerEntry("", 0, draft.id, draft.at, payload.compute_commitment(), ""), payload)

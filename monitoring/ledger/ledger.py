@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 
@@ -26,6 +25,7 @@ from monitoring.ledger.batches import CommitResult, PendingEntry
 from monitoring.ledger.charges import Charge
 from monitoring.ledger.entries import EntryDraft
 from monitoring.ledger.journal import Journal
+from monitoring.ledger.writing.thread import WriterThread
 
 MAX_BATCH = 500
 COMMIT_TIMEOUT_S = 3.0
@@ -35,7 +35,6 @@ REFUSAL_DELAY_S = 0.2
 LINGER_S = 0.01
 
 log = structlog.get_logger("atalaya.ledger")
-T = TypeVar("T")
 Facts = dict[str, Any]
 
 
@@ -74,7 +73,7 @@ class Ledger:
         self._on_checkpoint_failure = on_checkpoint_failure
         self._clock = clock
         self._ids = MonotonicIds(lambda: int(clock().timestamp() * 1000))
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self._thread = WriterThread("ledger")
         self._waiting: list[_Waiting] = []
         self._refusals = RefusalAggregator[Facts](lambda _: object(), _merge_by_code, _add_counts)
         self._refusals_due = False
@@ -88,7 +87,7 @@ class Ledger:
 
     async def __aenter__(self) -> Ledger:
         """Raises LedgerUnavailable, OSError."""
-        greatest = await self._in_thread(self._journal.open)
+        greatest = await self._thread.call(self._journal.open)
         if greatest:
             self._ids.start_after(greatest)
         self._on_state(self.state, 0)
@@ -107,7 +106,7 @@ class Ledger:
         if self._writer is not None:
             await self._writer
         await self._write_checkpoint()
-        await self._in_thread(self._journal.close)
+        await self._thread.call(self._journal.close)
         self._thread.shutdown()
 
     async def record(self, facts: Facts, charge: Charge | None, *, linger: bool = False) -> str:
@@ -172,7 +171,7 @@ class Ledger:
             return []
         timeout = asyncio.get_running_loop().call_later(COMMIT_TIMEOUT_S, self._journal.abort_transaction)
         try:
-            results = await self._in_thread(self._journal.commit, pending)
+            results = await self._thread.call(self._journal.commit, pending)
         except Exception as error:  # whatever it is, no caller may wait for ever
             log.exception("ledger_not_written")
             return [error] * len(pending)
@@ -205,7 +204,7 @@ class Ledger:
             try:
                 # In another thread: where the database does not respond, the ledger's own thread must not wait for it.
                 await asyncio.to_thread(self._journal.check_connection)
-                await self._in_thread(self._journal.deliver)
+                await self._thread.call(self._journal.deliver)
             except LedgerUnavailable:
                 await asyncio.sleep(DELIVERY_RETRY_S)
             except Exception:
@@ -222,7 +221,7 @@ class Ledger:
     async def _write_checkpoint(self) -> None:
         """Write a checkpoint. Without checkpoints the ends of the chains could be removed, so failures are reported."""
         try:
-            await self._in_thread(self._journal.write_checkpoint)
+            await self._thread.call(self._journal.write_checkpoint)
         except Exception as error:  # whatever was done to the rows: the next minute's attempt must follow
             self._on_checkpoint_failure()
             log.error(
@@ -230,9 +229,6 @@ class Ledger:
                 policy="try again in a minute",
                 exc_info=not isinstance(error, LedgerUnavailable),
             )
-
-    def _in_thread(self, act: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
-        return asyncio.get_running_loop().run_in_executor(self._thread, act, *arguments)
 
 
 _POLICIES = {

@@ -58,6 +58,7 @@ class LedgerStore:
         self._engine = engine
         self._signer = signer
         self._connection: Connection | None = None
+        self._driver: DriverConnection | None = None  # of this connection
         self._checkpoint = 0
         self._checkpoints = CheckpointWriter(signer, clock, on_contradiction)
         self._written: list[Claim] = []  # by the open transaction
@@ -75,9 +76,10 @@ class LedgerStore:
     def batch_transaction(self) -> Iterator[DriverConnection]:
         """Open a transaction as `transaction` does, but of the driver: for the batches that callers wait for."""
         with self._recorded() as connection:
-            driver = DriverConnection(connection)
-            with driver.transaction():
-                yield driver
+            if self._driver is None:
+                self._driver = DriverConnection(connection)
+            with self._driver.transaction():
+                yield self._driver
 
     @contextmanager
     def _recorded(self) -> Iterator[Connection]:
@@ -190,7 +192,7 @@ class LedgerStore:
         return replace(head, key=self._signer.key_id, signature=self._signer.sign(head.statement()))
 
     def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
+        connection, self._connection, self._driver = self._connection, None, None
         if connection is not None:
             with suppress(LedgerUnavailable), ledger_errors():
                 connection.invalidate()
