@@ -7,6 +7,7 @@ like any other module (`serve` is the exception, and says why).
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -73,7 +74,11 @@ class _LazyCommand(TyperCommand):
 
     def _load(self) -> Any:
         module, _, attribute = self._target.partition(":")
-        target = getattr(import_module(module), attribute)
+        gc.disable()  # hardly anything of what an import makes is garbage, and looking for it takes a tenth of the time
+        try:
+            target = getattr(import_module(module), attribute)
+        finally:
+            gc.enable()
         app = typer.Typer(
             add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, context_settings=_HELP
         )

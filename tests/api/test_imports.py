@@ -44,8 +44,15 @@ def test_application_loads_optional_libraries_on_use(module: str) -> None:
 
 
 def test_serving_loads_no_terminal_output() -> None:
-    """A serving process does not spend memory on progress bars."""
-    assert loaded_by("import api.app, api.commands.database, api.server.process", "rich.progress") == set()
+    """A serving process does not spend start-up time and memory on coloured output and progress bars."""
+    code = "import api.commands.gateway.serve, api.app, api.commands.database, api.server.process"
+    assert loaded_by(code, "rich", "pygments") == set()
+
+
+def test_progress_bars_work_after_the_logs_were_configured() -> None:
+    """That the logs do without rich does not keep a command from drawing a progress bar with it."""
+    code = "import monitoring.logs\nfrom api.commands.output import progress_bar\nwith progress_bar('x', 1): pass"
+    assert loaded_by(code, "rich.progress") == {"rich.progress"}
 
 
 def test_ledger_commands_load_no_model() -> None:

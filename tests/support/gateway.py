@@ -121,6 +121,12 @@ class Gateway:
         if added.returncode:
             raise RuntimeError(added.stderr)
 
+    def prepare_model(self) -> None:
+        """Build the prepared copy of the model, which the next start uses. Raises RuntimeError."""
+        prepared = self.run("models", "prepare")
+        if prepared.returncode:
+            raise RuntimeError(prepared.stderr)
+
     def start(self, output: int | None = None) -> None:
         """Start the process and return once it is ready. Raises AssertionError.
 
@@ -253,10 +259,16 @@ def create_database(url: str, **users: Role) -> None:
 
 @contextmanager
 def running_gateway(folder: Path | None = None, **changes: str) -> Iterator[Gateway]:
-    """A started gateway without rate limits on predictions; without a folder, in one that is removed at the end."""
+    """A started gateway without rate limits on predictions; without a folder, in one that is removed at the end.
+
+    It serves the prepared copy of the shipped model, as after its first start, unless `changes` choose another model.
+    """
     own = Path(tempfile.mkdtemp(prefix="atalaya-gateway-"))
-    gateway = make_gateway(folder or own, **{"LIMITS__PREDICT": "10000000/minute", **changes})
+    prepare = {} if "MODEL__URL" in changes else {"MODEL__PREPARE": "true"}
+    gateway = make_gateway(folder or own, **{"LIMITS__PREDICT": "10000000/minute", **prepare, **changes})
     try:
+        if prepare and gateway.environment["MODEL__PREPARE"] == "true":
+            gateway.prepare_model()
         gateway.start()
         yield gateway
     finally:
