@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import onnxruntime
 
 from model.backends.prepared.copies import GRAPH, WEIGHTS, PreparedCopy
+
+T = TypeVar("T")
+
+NUMPY_TYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
+"""By the names that the runtime gives the types of a graph's input. Graphs of earlier releases take float32."""
 
 _ERROR = 3  # a level of the runtime's own log
 
 
 def open_sessions(graph: bytes, count: int) -> list[Any]:
     """Open `count` sessions of a graph in ONNX format. ONNX Runtime's errors have no common base class."""
-    return _open_together(lambda: open_session(graph, make_options()), count)
+    return _run_together([lambda: open_session(graph, make_options())] * count)
 
 
 def open_prepared_sessions(copy: PreparedCopy, count: int) -> list[Any]:
     """Open `count` sessions that use the weights of `copy` where they are: it must outlive the sessions."""
-    return _open_together(partial(_open_prepared, copy), count)
+    return _run_together([partial(_open_prepared, copy)] * count)
 
 
 def write_optimised(graph: bytes, folder: Path) -> None:
@@ -45,7 +52,7 @@ def make_options() -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    # Measured on EfficientNetB0: memory patterns take 9 MB and bring no speed; the arena saves 40 MB at the peak.
+    # With a plan of the memory, all weights would be in one block: those that were reordered could not be freed.
     options.enable_mem_pattern = False
     return options
 
@@ -53,13 +60,30 @@ def make_options() -> Any:
 def _open_prepared(copy: PreparedCopy) -> Any:
     options = make_options()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.enable_mem_pattern = True
     if copy.weights:
         # Without the first entry, each session would copy the weights. Given the buffer, the runtime opens no file.
         options.add_session_config_entry("session.use_external_initializer_file_buffers_directly", "1")
         options.add_external_initializers_from_files_in_memory([WEIGHTS], [copy.weights], [len(copy.weights)])
-    return open_session(copy.graph, options)
+    session = open_session(copy.graph, options)
+    _plan_memory(session)
+    return session
 
 
-def _open_together(open_one: Any, count: int) -> list[Any]:
-    with ThreadPoolExecutor(count) as threads:
-        return [future.result() for future in [threads.submit(open_one) for _ in range(count)]]
+def _plan_memory(session: Any) -> None:
+    """Have the session lay out the intermediate values for one image in a single block, for all later runs.
+
+    It does so by watching the first run, whose own memory is freed here. Measured on EfficientNetB0: 17 MB instead of
+    20 MB without a plan, or 29 MB with both, and an inference is 2 % shorter.
+    """
+    (entry,) = session.get_inputs()
+    shape = [side if isinstance(side, int) else 1 for side in entry.shape]
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    session.run(None, {entry.name: np.zeros(shape, NUMPY_TYPES[entry.type])}, options)
+
+
+def _run_together(actions: Sequence[Callable[[], T]]) -> list[T]:
+    """Run each action in a thread of its own; returns their results. Raises the first error."""
+    with ThreadPoolExecutor(len(actions)) as threads:
+        return [future.result() for future in [threads.submit(action) for action in actions]]

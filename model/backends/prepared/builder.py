@@ -32,7 +32,7 @@ from model.backends.prepared.private import (
     seal_file,
     write_private_file,
 )
-from model.backends.sessions import open_prepared_sessions, open_sessions, write_optimised
+from model.backends.sessions import NUMPY_TYPES, open_prepared_sessions, open_sessions, write_optimised
 from model.errors import DigestMismatch
 from model.imaging.input_spec import InputSpec
 from model.registry.artefact import read_manifest, read_verified
@@ -42,7 +42,6 @@ KEPT = 3
 
 _LOCK = ".lock"
 _TEMPORARY = ".building-"
-_NUMPY_TYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
 _LARGEST = 2 << 30  # more than any graph that the gateway serves
 
 
@@ -114,7 +113,7 @@ def _run(sessions: list[Any], pixels: NDArray[np.int64]) -> list[NDArray[np.floa
     """Return the outputs of the first session, which this frees: two open sessions would need a quarter more memory."""
     session = sessions.pop()
     (entry,) = session.get_inputs()
-    outputs: list[NDArray[np.float32]] = session.run(None, {entry.name: pixels.astype(_NUMPY_TYPES[entry.type])})
+    outputs: list[NDArray[np.float32]] = session.run(None, {entry.name: pixels.astype(NUMPY_TYPES[entry.type])})
     return outputs
 
 
