@@ -14,7 +14,7 @@ from model.importing.archive import CONFIG, METADATA, extract_weights, open_arch
 from model.importing.config import check_config, parse_config
 from model.importing.hdf5.check import SIGNATURE, check_hdf5
 
-_MAX_BYTES = 2 << 30
+MAX_BYTES = 2 << 30  # of the file
 _MAX_CONFIG_BYTES = 16 << 20
 _VERSION = re.compile(r"(\d{1,3})\.(\d{1,3})\.\d{1,3}[\w.+-]{0,20}")
 _OLDEST, _NEWEST = (2, 13), (3, 15)
@@ -37,9 +37,9 @@ def check_model_file(path: Path) -> CheckedModel:
             size = file.seek(0, 2)
     except OSError as error:
         raise UnsafeModelFile(f"{path} cannot be read: {error.strerror}.") from error
-    if size > _MAX_BYTES:
+    if size > MAX_BYTES:
         raise UnsafeModelFile(
-            f"{path} has {size} bytes; at most {_MAX_BYTES} are allowed. Save it without its optimizer."
+            f"{path} has {size} bytes; at most {MAX_BYTES} are allowed. Save it without its optimizer."
         )
     if path.suffix == ".keras":
         return _check_archive(path)

@@ -22,7 +22,7 @@ _MAX_LOG_BYTES = 16 << 10
 _PASSED_VARIABLES = ("LD_LIBRARY_PATH", "GLIBC_TUNABLES")
 
 
-def run_confined(
+def run_confined(  # noqa: PLR0913  (one keyword for each limit of the process)
     module: str,
     argument: str,
     *,

@@ -147,9 +147,7 @@ def _build_filter(machine: str) -> bytes:
     elif machine == "aarch64":
         architecture, column, special = 0xC00000B7, 1, _ARM64
     else:
-        raise SandboxUnavailable(
-            f"The sandbox does not know {machine} processors. Import on x86-64 or ARM64."
-        )
+        raise SandboxUnavailable(f"The sandbox does not know {machine} processors. Import on x86-64 or ARM64.")
     code = _load(_ARCHITECTURE) + _instruction(_EQUAL, architecture, 1, 0) + _return(_KILL) + _load(_NUMBER)
     if machine == "x86_64":
         code += _instruction(_GREATER_OR_EQUAL, _X32, 0, 1) + _return(_KILL)

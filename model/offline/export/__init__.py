@@ -13,7 +13,8 @@ class ExportOptions:
     `images` is a folder; the ONNX graph is compared with the model on the images found in it and its subfolders.
     `data` is the training data, on whose validation images calibration, abstention and prediction sets are fitted;
     without it the artefact has none of them. `photographs` and `other_scenes` are as in
-    `FittingSources`, and `origin` names their sources and licences for the model card.
+    `FittingSources`, and `origin` names their sources and licences for the model card. `held_out` says that the model
+    did not see `data` in training, unless the record of its training says which part it saw.
     """
 
     model: str
@@ -25,3 +26,4 @@ class ExportOptions:
     photographs: str | None = None
     other_scenes: str | None = None
     origin: str | None = None
+    held_out: bool = False

@@ -22,6 +22,8 @@ from model.offline.fitting.sources import FittingSources, Predictor
 from model.offline.gate_report import list_gate_images, measure_gate
 
 _COVERAGES = (0.9, 0.95, 0.99)
+# Of images that the model has not seen, one half is for fitting, the other for measuring.
+_HELD_OUT_FRACTION, _HELD_OUT_SEED = 0.5, 20260101
 
 
 def choose_sources(options: ExportOptions, record: TrainingRecord) -> FittingSources | None:
@@ -30,6 +32,8 @@ def choose_sources(options: ExportOptions, record: TrainingRecord) -> FittingSou
         if options.photographs is not None or options.other_scenes is not None:
             raise ExportRefused("The gate is fitted on the training data, too. Name its folder with --data.")
         return None
+    if options.held_out and not record.options:
+        return FittingSources(Path(options.data), _HELD_OUT_FRACTION, _HELD_OUT_SEED, *_find_others(options))
     try:
         fraction, seed = float(record.options["validation_fraction"]), int(record.options["seed"])
     except (KeyError, TypeError, ValueError) as error:
@@ -37,10 +41,13 @@ def choose_sources(options: ExportOptions, record: TrainingRecord) -> FittingSou
             'The metrics.json next to the model lacks "options" with the "seed" and "validation_fraction" of training. '
             "Export without --data, or train the model with `atalaya train`."
         ) from error
-    photographs, other_scenes = (
-        None if folder is None else Path(folder) for folder in (options.photographs, options.other_scenes)
-    )
-    return FittingSources(Path(options.data), fraction, seed, photographs, other_scenes)
+    return FittingSources(Path(options.data), fraction, seed, *_find_others(options))
+
+
+def _find_others(options: ExportOptions) -> tuple[Path | None, Path | None]:
+    folders = (options.photographs, options.other_scenes)
+    photographs, other_scenes = (None if folder is None else Path(folder) for folder in folders)
+    return photographs, other_scenes
 
 
 def fit_artefact(folder: Path, sources: FittingSources, origin: str | None) -> tuple[ConfidenceModel, dict[str, Any]]:
