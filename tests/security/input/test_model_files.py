@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from model.errors import UnsafeModelFile
-from model.importing.check import check_model_file
+from model.importing.importer import ImportOptions, import_model
 from tests.model.importing.model_files import ARCHIVES, BOTH_FORMATS, write_hostile
 
 # What the message names, for the file as .keras and as .h5.
@@ -58,10 +58,9 @@ def test_every_kind_of_hostile_file_has_a_reason() -> None:
 @pytest.mark.parametrize("kind", sorted(REASONS))
 def test_hostile_file_is_refused_with_a_reason(kind: str, suffix: str, tmp_path: Path) -> None:
     """The allow-list refuses the file with a reason, runs nothing in it and writes nothing."""
-    canary = tmp_path / "canary"
-    path = write_hostile(kind, tmp_path / f"model{suffix}", canary)
+    path = write_hostile(kind, tmp_path / f"model{suffix}", tmp_path / "canary")
     with pytest.raises(UnsafeModelFile, match=REASONS[kind]):
-        check_model_file(path)
+        import_model(ImportOptions(path, tmp_path / "out", "model", "1"))
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -73,5 +72,5 @@ def test_hostile_archive_is_refused_with_a_reason(kind: str, tmp_path: Path) -> 
     path = folder / "model.keras"
     write_hostile(kind, path, tmp_path / "canary")
     with pytest.raises(UnsafeModelFile, match=r"member|regular file|same name"):
-        check_model_file(path)
+        import_model(ImportOptions(path, folder / "out", "model", "1"))
     assert sorted(tmp_path.rglob("*")) == [folder, path]

@@ -12,7 +12,7 @@ from model.offline.export.record import TrainingRecord
 from model.offline.fitting.sources import FittingSources
 
 
-def make_options(**folders: str) -> ExportOptions:
+def make_options(**folders: Any) -> ExportOptions:
     return ExportOptions(model="run/model.keras", out="out", name="tiny", version="1", **folders)
 
 
@@ -44,3 +44,14 @@ def test_unrecorded_split_is_an_error(options: dict[str, Any]) -> None:
     """A run that did not record its split cannot be fitted: images of training would count as held out."""
     with pytest.raises(ExportRefused, match="validation_fraction"):
         choose_sources(make_options(data="data"), make_record(**options))
+
+
+def test_held_out_images_are_split_in_halves() -> None:
+    """Of images that the model has not seen, half are for fitting; the split of a recorded training has priority."""
+    options = make_options(data="data", held_out=True)
+    sources = choose_sources(options, make_record())
+    assert sources is not None
+    assert sources.validation_fraction == 0.5
+    assert choose_sources(options, make_record(seed=7, validation_fraction=0.25)) == FittingSources(
+        Path("data"), 0.25, 7
+    )

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from model.errors import ImportFailed, ImportLimitExceeded, UnsafeModelFile
+from model.importing.importer import ImportOptions, import_model
+from model.importing.sandbox import Limits
+from tests.model.importing.model_files import dense, model, write_keras
+from tests.support.paths import ARTEFACT
+
+THIS_INTERPRETER = Path(sys.executable)
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> ImportOptions:
+    """The import of a harmless file to the folder `artefact`."""
+    (tmp_path / "files").mkdir()
+    file = write_keras(tmp_path / "files" / "model.keras", model(dense()))
+    return ImportOptions(file, tmp_path / "out" / "artefact", "efficientnetb0", "1.1")
+
+
+def make_converter(folder: Path, script: str) -> Path:
+    """An interpreter that runs a shell script in the folder of the conversion, without a sandbox."""
+    program = folder / "python"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    return program
+
+
+def test_artefact_appears_complete(options: ImportOptions, tmp_path: Path) -> None:
+    """What the conversion wrote is moved into place, and nothing else remains."""
+    python = make_converter(tmp_path, f"cp -r {ARTEFACT} artefact")
+    manifest = import_model(options, python)
+    assert manifest.full_name == "efficientnetb0-v1.1"
+    assert (options.out / "model.onnx").read_bytes() == (ARTEFACT / "model.onnx").read_bytes()
+    assert list(options.out.parent.iterdir()) == [options.out]
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        (f"cp -r {ARTEFACT} artefact && ln -sf /etc/passwd artefact/model.onnx", "'model.onnx', which is no part"),
+        (f"cp -r {ARTEFACT} artefact && touch artefact/sitecustomize.py", "'sitecustomize.py', which is no part"),
+        (f"cp -r {ARTEFACT} artefact && echo >> artefact/model.onnx", "no complete artefact"),
+        (f"cp -r {ARTEFACT} artefact && sed -i s/efficientnetb0/other/ artefact/manifest.json", "another name"),
+        ("ln -s /etc artefact", "no part of an artefact|no complete artefact"),
+        ("true", "no complete artefact"),
+        ("echo 'error: it cannot be served' && exit 1", "^it cannot be served$"),
+        ("kill -SEGV $$", "ended by signal 11"),
+    ],
+)
+def test_nothing_remains_of_a_failed_conversion(
+    script: str, reason: str, options: ImportOptions, tmp_path: Path
+) -> None:
+    """Links, other files, changed files, another name, no artefact or a failure: the import is refused."""
+    with pytest.raises(ImportFailed, match=reason):
+        import_model(options, make_converter(tmp_path, script))
+    assert list(options.out.parent.iterdir()) == []
+
+
+def test_sandbox_without_keras_fails_with_the_reason(options: ImportOptions) -> None:
+    """The real sandbox starts the conversion, which fails here at the file or at the missing Keras."""
+    with pytest.raises(ImportFailed, match=r"keras|Keras"):
+        import_model(options, THIS_INTERPRETER)
+    assert list(options.out.parent.iterdir()) == []
+
+
+def test_limits_apply_to_the_conversion(options: ImportOptions) -> None:
+    """A conversion that exceeds its limits is ended, and nothing remains."""
+    with pytest.raises(ImportLimitExceeded):
+        import_model(options, THIS_INTERPRETER, Limits(file_bytes=1, cpu_seconds=0))
+    assert list(options.out.parent.iterdir()) == []
+
+
+def test_existing_artefact_is_not_replaced(options: ImportOptions) -> None:
+    """An existing folder is left as it is."""
+    options.out.mkdir(parents=True)
+    with pytest.raises(ImportFailed, match="already exists"):
+        import_model(options, THIS_INTERPRETER)
+    assert list(options.out.iterdir()) == []
+
+
+def test_device_is_not_read(tmp_path: Path) -> None:
+    """Only regular files are imported."""
+    file = tmp_path / "model.keras"
+    file.symlink_to("/dev/zero")
+    with pytest.raises(UnsafeModelFile, match="is not a file of at most"):
+        import_model(ImportOptions(file, tmp_path / "out", "model", "1"), THIS_INTERPRETER)
+    assert list(tmp_path.iterdir()) == [file]
