@@ -39,8 +39,7 @@ def import_file(  # noqa: PLR0913, PLR0917  (one argument for each option)
         return
     typer.echo(f"Imported {manifest.full_name} to {out}.")
     if "accuracy" in golden:
-        typer.echo(
-            f"Accuracy {golden['accuracy']:.4f}, calibration error {golden['ece']:.4f} ({golden['images']} images)."
-        )
+        accuracy, error = golden["accuracy"], golden["ece"]
+        typer.echo(f"Accuracy {accuracy:.4f}, calibration error {error:.4f} on {golden['images']} images.")
     latency = golden["latency_ms"]
     typer.echo(f"{latency['median']:g} ms per image, p95 {latency['p95']:g} ms; {golden['memory_mb']:g} MB of memory.")

@@ -1,0 +1,66 @@
+"""`atalaya models import`: its output, and its errors; a script stands in for the Keras environment."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from api.cli import run
+from tests.model.importing.model_files import dense, model, write_hostile, write_keras
+from tests.support.paths import ARTEFACT
+
+GOLDEN = {
+    "images": 20,
+    "accuracy": 0.9512,
+    "ece": 0.0123,
+    "latency_ms": {"images": 20, "median": 24.5, "p95": 31.0},
+    "memory_mb": 54.2,
+}
+
+
+@pytest.fixture
+def converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Keras environment whose conversions give the shipped artefact with results on a golden set."""
+    artefact, program = tmp_path / "converted", tmp_path / "python"
+    shutil.copytree(ARTEFACT, artefact)
+    manifest = json.loads((artefact / "manifest.json").read_text())
+    manifest["figures"]["golden"] = GOLDEN
+    (artefact / "manifest.json").write_text(json.dumps(manifest))
+    program.write_text(f"#!/bin/sh\ncp -r {artefact} artefact\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("MODEL__KERAS_PYTHON", str(program))
+    return artefact
+
+
+def import_file(file: Path, out: Path, *options: str) -> int:
+    names = ["--name", "efficientnetb0", "--version", "1.1"]
+    return run(["models", "import", str(file), *names, "--out", str(out), *options])
+
+
+@pytest.mark.usefixtures("converted")
+def test_import_prints_what_the_golden_set_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command creates the artefact folder, and prints accuracy, latency and memory; --json prints all results."""
+    file = write_keras(tmp_path / "model.keras", model(dense()))
+    assert import_file(file, tmp_path / "out") == 0
+    assert capsys.readouterr().out == (
+        f"Imported efficientnetb0-v1.1 to {tmp_path / 'out'}.\n"
+        "Accuracy 0.9512, calibration error 0.0123 on 20 images.\n"
+        "24.5 ms per image, p95 31 ms; 54.2 MB of memory.\n"
+    )
+    assert (tmp_path / "out" / "model.onnx").exists()
+    assert import_file(file, tmp_path / "second", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["golden"] == GOLDEN
+
+
+@pytest.mark.usefixtures("converted")
+def test_hostile_file_is_one_line_on_standard_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A hostile file gives one line that names what is not allowed, exit status 1 and no folder."""
+    file = write_hostile("lambda", tmp_path / "evil.keras", tmp_path / "canary")
+    assert import_file(file, tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert "is of the class 'keras.layers.Lambda', which is not on the allow-list." in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
