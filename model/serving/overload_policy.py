@@ -10,6 +10,9 @@ from enum import StrEnum
 _OVERLOAD_RATIO = 4
 _MAX_RETRY_SPREAD_S = 20.0
 
+# The values below are not frozen, although nothing changes them: a frozen one takes three times as long to create, and
+# each request needs several.
+
 
 class LoadState(StrEnum):
     """How much may wait: by the configured limits, one round of jobs, or only callers that have no job yet."""
@@ -31,7 +34,7 @@ class QueueLimits:
     shedding_s: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LoadHistory:
     """When the latest period of shedding ends, and the jobs completed and rejected since it began."""
 
@@ -40,7 +43,7 @@ class LoadHistory:
     rejected: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LoadSnapshot:
     """The queue at the time `now`; `job_s` is the estimated duration of a job in seconds.
 
@@ -71,7 +74,7 @@ class LoadSnapshot:
         return (self.waiting + 0.5) / self.workers * self.job_s
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CallerLoad:
     """The running and queued jobs of the caller of a request, and the request's deadline on the snapshot's clock."""
 
@@ -79,7 +82,7 @@ class CallerLoad:
     deadline: float = math.inf
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Decision:
     """Accept or reject a request, after evicting `evictions` queued jobs of the callers with the most jobs.
 

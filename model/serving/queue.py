@@ -7,9 +7,8 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
@@ -50,6 +49,9 @@ class Job(Generic[T]):
     result: Future[T] = field(default_factory=Future)
 
 
+_Eviction = tuple[Job[Any], ModelError]
+
+
 class PredictionQueue:
     """Jobs for `workers` threads. The event loop submits and cancels jobs, the threads take and finish them."""
 
@@ -86,28 +88,26 @@ class PredictionQueue:
 
     def check_capacity(self, caller: str) -> None:
         """Reject a request before its image is read. Raises Overloaded."""
-        with self._fail_evicted() as evicted, self._lock:
-            decision = self._policy.decide(self._take_snapshot(), CallerLoad(self._jobs_by_caller[caller]))
-            self._history = decision.history
-            if not decision.accepted:
-                evicted.extend(self._evict(decision.evictions))
-                raise self._make_overloaded()
+        with self._lock:
+            evicted, error = self._decide(CallerLoad(self._jobs_by_caller[caller]), for_job=False)
+        _fail(evicted)
+        if error is not None:
+            raise error
 
     def submit(self, job: Job[Any]) -> None:
         """Queue the job, perhaps in place of another caller's. Raises Overloaded, and RuntimeError after `close`."""
-        with self._fail_evicted() as evicted, self._lock:
+        with self._lock:
             if self._closing:
                 raise RuntimeError("the service is closed")
-            caller = CallerLoad(self._jobs_by_caller[job.caller], job.deadline)
-            decision = self._policy.decide(self._take_snapshot(), caller)
-            self._history = decision.history
-            evicted.extend(self._evict(decision.evictions))
-            if not decision.accepted:
-                raise self._make_overloaded()
-            self._queued.push(job.caller, job)
-            self._count(job)
-            if self._idle_workers:
-                self._idle_workers.pop().notify()
+            evicted, error = self._decide(CallerLoad(self._jobs_by_caller[job.caller], job.deadline), for_job=True)
+            if error is None:
+                self._queued.push(job.caller, job)
+                self._count(job)
+                if self._idle_workers:
+                    self._idle_workers.pop().notify()
+        _fail(evicted)
+        if error is not None:
+            raise error
 
     def abandon(self, job: Job[Any]) -> None:
         """Stop counting a job for its caller, whose request has ended; if it is queued, free its slot and its bytes.
@@ -121,11 +121,13 @@ class PredictionQueue:
 
     def evict_all(self, error: ModelError) -> None:
         """Remove all queued jobs; their callers get `error`."""
-        with self._fail_evicted() as evicted, self._lock:
+        evicted: list[_Eviction] = []
+        with self._lock:
             while self._queued:
                 job = self._queued.pop()
                 self._discount(job)
                 evicted.append((job, error))
+        _fail(evicted)
 
     def register_worker(self) -> threading.Condition:
         """Return the condition that wakes one worker thread, to be passed to `take`."""
@@ -165,6 +167,16 @@ class PredictionQueue:
             for worker in self._idle_workers:
                 worker.notify()
 
+    def _decide(self, caller: CallerLoad, *, for_job: bool) -> tuple[Sequence[_Eviction], Overloaded | None]:
+        """Return the evicted jobs, and the error of the request if it is rejected.
+
+        Without `for_job` an accepted request evicts nothing yet.
+        """
+        decision = self._policy.decide(self._take_snapshot(), caller)
+        self._history = decision.history
+        evicted = self._evict(decision.evictions) if for_job or not decision.accepted else ()
+        return evicted, None if decision.accepted else self._make_overloaded()
+
     def _take_snapshot(self) -> LoadSnapshot:
         largest = self._queued.find_largest(self._jobs_by_caller) if self._queued else None
         return LoadSnapshot(
@@ -177,27 +189,14 @@ class PredictionQueue:
             history=self._history,
         )
 
-    def _evict(self, count: int) -> list[tuple[Job[Any], Overloaded]]:
+    def _evict(self, count: int) -> Sequence[_Eviction]:
         """Remove the newest job of the caller with the most jobs, `count` times."""
-        evicted = []
+        evicted: list[_Eviction] = []
         for _ in range(count):
             job = self._queued.evict_last(self._queued.find_largest(self._jobs_by_caller))
             self._discount(job)
             evicted.append((job, self._make_overloaded()))
         return evicted
-
-    @staticmethod
-    @contextmanager
-    def _fail_evicted() -> Iterator[list[tuple[Job[Any], ModelError]]]:
-        """Deliver the errors of evicted jobs once the lock is released."""
-        evicted: list[tuple[Job[Any], ModelError]] = []
-        try:
-            yield evicted
-        finally:
-            for job, error in evicted:
-                job.data = b""
-                if job.result.set_running_or_notify_cancel():
-                    job.result.set_exception(error)
 
     def _count(self, job: Job[Any]) -> None:
         job.is_counted = True
@@ -216,3 +215,11 @@ class PredictionQueue:
         jitter = random.uniform(0.5, 1.5)  # noqa: S311  (not a secret)
         retry_after_s = compute_retry_after_s(self._take_snapshot(), jitter)
         return Overloaded("The server is overloaded. Try again later.", retry_after_s=retry_after_s)
+
+
+def _fail(evicted: Iterable[_Eviction]) -> None:
+    """Deliver the errors of evicted jobs. Call this without the lock, because callbacks run."""
+    for job, error in evicted:
+        job.data = b""
+        if job.result.set_running_or_notify_cancel():
+            job.result.set_exception(error)
