@@ -73,11 +73,11 @@ def _pipeline(*more: Processor) -> list[Processor]:
     return [
         merge_contextvars,
         add_logger_name,
-        _add_level_and_time,
         structlog.processors.StackInfoRenderer(),
         structlog.processors.format_exc_info,
         *more,
         _redact,
+        _add_level_and_time,
         _render,
     ]
 
@@ -89,7 +89,7 @@ def _add_level_and_time(_logger: WrappedLogger, method: str, event: EventDict) -
 
 
 def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Redact last before rendering, so that no earlier step can add a credential afterwards."""
+    """Redact after all steps that could add a credential."""
     redacted = redact_tree(event)
     assert isinstance(redacted, dict)  # noqa: S101  an EventDict is a mapping
     return redacted

@@ -82,12 +82,12 @@ def redact_tree(value: object, depth: int = 0) -> object:
     Other objects are replaced by their repr, and so are containers below the tenth level.
     """
     match value:
+        case str():
+            return redact(value)
         case None | bool() | int():
             return value
         case float():
             return value if math.isfinite(value) else repr(value)
-        case str():
-            return redact(value)
         case Mapping() if depth < _MAX_DEPTH:
             return dict(_redact_entry(str(key), entry, depth) for key, entry in value.items())
         case list() | tuple() | set() | frozenset() if depth < _MAX_DEPTH:

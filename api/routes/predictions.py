@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Header, Query
 from pydantic import BaseModel
+from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -99,7 +100,7 @@ def predictions_router(limits: CallerLimits, rate: str) -> APIRouter:
             recorded = await get_pipeline(request).run(prediction_request)
             if as_picture:
                 return _write_picture(recorded)
-            return _write(PredictionResponse.of(recorded.prediction, recorded.id, top_k, coverage), _NEGOTIATED)
+            return _write(PredictionResponse.describe(recorded.prediction, recorded.id, top_k, coverage), _NEGOTIATED)
 
     @router.post("/predict-land-use", openapi_extra=MULTIPART_BODY, response_model=LandUse)
     @router.post("/predict-land-use/", openapi_extra=MULTIPART_BODY, include_in_schema=False)
@@ -154,6 +155,6 @@ def _write_picture(recorded: RecordedPrediction) -> Response:
     return Response(explanation.overlay, media_type=_PNG, headers=headers)
 
 
-def _write(body: BaseModel, headers: Mapping[str, str] | None = None) -> Response:
+def _write(body: BaseModel | Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
     """Serialise the body directly: FastAPI would validate once more what was just built."""
-    return Response(body.model_dump_json(), media_type=_JSON, headers=headers)
+    return Response(to_json(body), media_type=_JSON, headers=headers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from pydantic import BaseModel, Field
 
@@ -57,18 +58,6 @@ class ImageResponse(BaseModel):
         default=None,
         description="metres on the ground for a pixel of the file, null if the file does not say it",
     )
-
-    @classmethod
-    def of(cls, image: ImageFacts) -> ImageResponse:
-        return cls(
-            sha256=image.sha256,
-            format=image.format,
-            width=image.width,
-            height=image.height,
-            bit_depth=image.bit_depth,
-            scaling=image.scaling,
-            ground_resolution_m=image.ground_resolution_m,
-        )
 
 
 class ExplanationResponse(BaseModel):
@@ -128,23 +117,39 @@ class PredictionResponse(BaseModel):
     timing: dict[str, float] = Field(description="milliseconds by stage")
 
     @classmethod
-    def of(
+    def describe(
         cls, prediction: Prediction, prediction_id: str, top_k: int, coverage: float | None = None
-    ) -> PredictionResponse:
-        """Raises SetsUnavailable."""
+    ) -> dict[str, Any]:
+        """Return the fields of a response without validating what was just built. Raises SetsUnavailable."""
         info, explanation = prediction.model, prediction.explanation
-        return cls(
-            id=prediction_id,
-            label=prediction.label,
-            confidence=prediction.confidence,
-            abstained=prediction.reason is not None,
-            reason=prediction.reason,
-            predictions=LabelProbability.list_of(prediction.top(top_k)),
-            coverage=coverage,
-            prediction_set=None if coverage is None else LabelProbability.list_of(prediction.find_set(coverage)),
-            explanation=None if explanation is None else ExplanationResponse.of(explanation),
-            model=ModelResponse(name=info.name, version=info.version, digest=info.digest),
-            image=ImageResponse.of(prediction.image),
-            warnings=[WarningResponse(code=each.code, detail=each.detail) for each in prediction.warnings],
-            timing={stage: round(seconds * 1000, 3) for stage, seconds in prediction.timing.items()},
-        )
+        return {
+            "id": prediction_id,
+            "label": prediction.label,
+            "confidence": prediction.confidence,
+            "abstained": prediction.reason is not None,
+            "reason": prediction.reason,
+            "predictions": _list_labels(prediction.top(top_k)),
+            "coverage": coverage,
+            "prediction_set": None if coverage is None else _list_labels(prediction.find_set(coverage)),
+            "explanation": None if explanation is None else ExplanationResponse.of(explanation).model_dump(),
+            "model": {"name": info.name, "version": info.version, "digest": info.digest},
+            "image": _describe_image(prediction.image),
+            "warnings": [{"code": each.code, "detail": each.detail} for each in prediction.warnings],
+            "timing": {stage: round(seconds * 1000, 3) for stage, seconds in prediction.timing.items()},
+        }
+
+
+def _list_labels(pairs: Iterable[tuple[str, float]]) -> list[dict[str, Any]]:
+    return [{"label": label, "probability": probability} for label, probability in pairs]
+
+
+def _describe_image(image: ImageFacts) -> dict[str, Any]:
+    return {
+        "sha256": image.sha256,
+        "format": image.format,
+        "width": image.width,
+        "height": image.height,
+        "bit_depth": image.bit_depth,
+        "scaling": image.scaling,
+        "ground_resolution_m": image.ground_resolution_m,
+    }

@@ -111,13 +111,11 @@ class MemoryBudget:
     async def resize(self, reservation: Reservation, amount: int, while_waiting: int) -> None:
         """Implement `Reservation.resize`."""
         self._usage.start_decoding(reservation.allocation)
-        if amount <= reservation.amount:
+        if amount <= reservation.amount or (amount <= self.largest and self._may_proceed(reservation, amount)):
             self._set_amount(reservation, amount)
-            self._wake_waiters()
-            return
-        if while_waiting < reservation.amount and not self._may_proceed(reservation, amount):
-            self._set_amount(reservation, while_waiting)
-        await self._obtain(reservation, amount, self._decode_waiters)
+        else:
+            self._set_amount(reservation, min(while_waiting, reservation.amount))
+            await self._obtain(reservation, amount, self._decode_waiters)
         self._wake_waiters()
 
     def free(self, reservation: Reservation) -> None:
@@ -165,6 +163,8 @@ class MemoryBudget:
         )
 
     def _is_large_waiting(self) -> bool:
+        if not self._decode_waiters and not self._read_waiters:
+            return False
         waiters = chain(self._decode_waiters, self._read_waiters)
         return any(not waiter.granted.done() and not self._usage.is_small(waiter.amount) for waiter in waiters)
 

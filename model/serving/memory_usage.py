@@ -61,8 +61,9 @@ class MemoryUsage:
 
         `large_waits` says whether a large request waits for memory.
         """
-        freed = (allocation, *without)
-        others = self.reserved - sum(one.amount for one in freed)
+        others = self.reserved - allocation.amount
+        if without:
+            others -= sum(one.amount for one in without)
         if others + amount > self.total:
             return False
         if allocation.is_reading and not self._may_read(allocation.caller, amount):
@@ -70,7 +71,7 @@ class MemoryUsage:
         if self.is_small(amount):
             own = self._sum_small(allocation.caller) - self._get_small_part(allocation) + amount
             return own <= self._small_reserve or not large_waits
-        other_small = self._small - sum(self._get_small_part(one) for one in freed)
+        other_small = self._small - sum(self._get_small_part(one) for one in (allocation, *without))
         return others - other_small + amount <= self.largest
 
     def _may_read(self, caller: str, amount: int) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from api.schemas.predictions import PredictionResponse
 from api.settings import Settings
 from model.backends.stub import StubBackend
 from model.confidence.abstention import AbstentionRules, AerialGate
@@ -119,6 +120,7 @@ def test_a_prediction_set_is_added_on_request(make_gateway: Any) -> None:
     """The set holds the labels whose calibrated probability reaches the limit of the coverage, best first."""
     client = make_gateway()
     body = send(client, SURE, "/v1/predictions?top_k=21&coverage=0.95").json()
+    assert PredictionResponse.model_validate(body).model_dump(mode="json") == body
     assert body["coverage"] == 0.95
     # Rank 19 of 19 scores: everything with at least 1 - 0.95.
     assert body["prediction_set"] == [row for row in body["predictions"] if row["probability"] >= 0.05]

@@ -11,6 +11,8 @@ import pytest
 from starlette.testclient import TestClient
 from starlette.types import Message
 
+from api.schemas.predictions import PredictionResponse
+
 ROUTES = ("/predict-land-use", "/predict-land-use/", "/v1/predictions")
 
 
@@ -233,3 +235,12 @@ def test_queue_full(make_client: Any, settings: Any, log_in: Any, sample: bytes)
     assert shed
     assert all(response.json()["code"] == "overloaded" for response in shed)
     assert all(int(response.headers["Retry-After"]) >= 1 for response in shed)
+
+
+@pytest.mark.parametrize("query", ["", "?top_k=100"])
+def test_responses_have_the_documented_fields(
+    client: TestClient, bearer: dict[str, str], sample: bytes, query: str
+) -> None:
+    """A response has all fields of the documented schema and no other, with values of their types."""
+    body = client.post(f"/v1/predictions{query}", headers=bearer, **_upload(sample)).json()
+    assert PredictionResponse.model_validate(body).model_dump(mode="json") == body
