@@ -76,6 +76,7 @@ class _LazyCommand(TyperCommand):
         module, _, attribute = self._target.partition(":")
         gc.disable()  # hardly anything of what an import makes is garbage, and looking for it takes a tenth of the time
         try:
+            import_module("monitoring")  # first: it keeps structlog from loading rich
             target = getattr(import_module(module), attribute)
         finally:
             gc.enable()

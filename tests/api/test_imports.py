@@ -45,7 +45,7 @@ def test_application_loads_optional_libraries_on_use(module: str) -> None:
 
 def test_serving_loads_no_terminal_output() -> None:
     """A serving process does not spend start-up time and memory on coloured output and progress bars."""
-    code = "import api.commands.gateway.serve, api.app, api.commands.database, api.server.process"
+    code = f"{RUN.format(['serve', '--port', 'x'])}\nimport api.app, api.commands.database, api.server.process"
     assert loaded_by(code, "rich", "pygments") == set()
 
 
