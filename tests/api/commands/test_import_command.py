@@ -25,8 +25,10 @@ GOLDEN = {
 def converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A Keras environment whose conversions give the shipped artefact with results on a golden set."""
     artefact, program = tmp_path / "converted", tmp_path / "python"
-    shutil.copytree(ARTEFACT, artefact)
-    manifest = json.loads((artefact / "manifest.json").read_text())
+    manifest = json.loads((ARTEFACT / "manifest.json").read_text())
+    artefact.mkdir()
+    for name in manifest["files"]:
+        shutil.copyfile(ARTEFACT / name, artefact / name)
     manifest["figures"]["golden"] = GOLDEN
     (artefact / "manifest.json").write_text(json.dumps(manifest))
     program.write_text(f"#!/bin/sh\ncp -r {artefact} artefact\n")

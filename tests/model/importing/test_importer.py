@@ -11,6 +11,9 @@ from model.importing.sandbox import Limits
 from tests.model.importing.model_files import dense, model, write_keras
 from tests.support.paths import ARTEFACT
 
+# A conversion writes the files that the manifest lists, and signs nothing.
+FILES = ("manifest.json", "model.onnx", "model.keras", "head.npz", "MODEL_CARD.md")
+CONVERT = f"mkdir artefact && cp {' '.join(str(ARTEFACT / name) for name in FILES)} artefact"
 THIS_INTERPRETER = Path(sys.executable)
 
 
@@ -32,7 +35,7 @@ def make_converter(folder: Path, script: str) -> Path:
 
 def test_artefact_appears_complete(options: ImportOptions, tmp_path: Path) -> None:
     """What the conversion wrote is moved into place, and nothing else remains."""
-    python = make_converter(tmp_path, f"cp -r {ARTEFACT} artefact")
+    python = make_converter(tmp_path, CONVERT)
     manifest = import_model(options, python)
     assert manifest.full_name == "efficientnetb0-v1.1"
     assert (options.out / "model.onnx").read_bytes() == (ARTEFACT / "model.onnx").read_bytes()
@@ -42,15 +45,16 @@ def test_artefact_appears_complete(options: ImportOptions, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
-        (f"cp -r {ARTEFACT} artefact && ln -sf /etc/passwd artefact/model.onnx", "'model.onnx', which is no part"),
-        (f"cp -r {ARTEFACT} artefact && touch artefact/sitecustomize.py", "'sitecustomize.py', which is no part"),
-        (f"cp -r {ARTEFACT} artefact && echo >> artefact/model.onnx", "no complete artefact"),
-        (f"cp -r {ARTEFACT} artefact && sed -i s/efficientnetb0/other/ artefact/manifest.json", "another name"),
+        (f"{CONVERT} && ln -sf /etc/passwd artefact/model.onnx", "'model.onnx', which is no part"),
+        (f"{CONVERT} && touch artefact/sitecustomize.py", "'sitecustomize.py', which is no part"),
+        (f"{CONVERT} && echo >> artefact/model.onnx", "no complete artefact"),
+        (f"{CONVERT} && sed -i s/efficientnetb0/other/ artefact/manifest.json", "another name"),
         ("ln -s /etc artefact", "no part of an artefact|no complete artefact"),
         ("true", "no complete artefact"),
         ("echo 'error: it cannot be served' && exit 1", "^it cannot be served$"),
         ("kill -SEGV $$", "ended by signal 11"),
     ],
+    ids=["link", "other_file", "changed_file", "other_name", "linked_folder", "nothing", "failure", "crash"],
 )
 def test_nothing_remains_of_a_failed_conversion(
     script: str, reason: str, options: ImportOptions, tmp_path: Path
