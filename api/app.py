@@ -36,11 +36,10 @@ from api.routes.metrics import metrics_router
 from api.routes.oauth import oauth_router
 from api.routes.pages import documentation, home
 from api.routes.predictions import predictions_router
-from api.services.capacity import count_inference_threads
+from api.services.opening import open_model as open_configured_model
 from api.services.signing_keys import open_keyring
 from api.settings import Settings
 from model.backends.base import Backend
-from model.backends.open import open_warm
 from monitoring.metrics import Metrics
 from monitoring.sentry import ErrorReporter, NullReporter
 
@@ -58,14 +57,12 @@ def create_app(
 
     The metrics are created on `registry`; /metrics shows `shown`, or else `registry`. Unexpected errors go to
     `reporter`. Once `draining` has begun, every response closes its connection. `open_model` opens the back end; by
-    default the one at MODEL__URL.
+    default that of MODEL__URL.
     """
     check_secrets(settings)
     registry = registry if registry is not None else CollectorRegistry()
     reporter, draining = reporter or NullReporter(), draining or Draining()
-    open_model = open_model or partial(
-        open_warm, settings.model.url, count_inference_threads(settings), key=settings.artefact_key()
-    )
+    open_model = open_model or partial(open_configured_model, settings)
     metrics = Metrics(registry)
     limits = CallerLimits(make_windows(settings, metrics), settings.limits.requests)
     predictions = predictions_router(limits, settings.limits.predict)

@@ -19,6 +19,7 @@
     ├── MemoryFull                   memory_full
     ├── DeadlineExceeded             deadline_exceeded
     ├── WorkerStuck                  worker_stuck
+    ├── ModelTooLarge                model_too_large
     ├── ArtefactError                artefact_error
     │   ├── DigestMismatch           digest_mismatch
     │   └── those of signatures      (model/signing/errors.py)
@@ -185,6 +186,12 @@ class WorkerStuck(ModelError):
 
     def __init__(self) -> None:
         super().__init__("A prediction does not end. The gateway replaces this process. Try again later.")
+
+
+class ModelTooLarge(ModelError):
+    """The version in service and the next one do not fit in memory together."""
+
+    code = "model_too_large"
 
 
 class ArtefactError(ModelError):

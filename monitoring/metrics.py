@@ -70,10 +70,16 @@ class Metrics:
         )
         self.model_info = Gauge(
             "atalaya_model_info",
-            "The model in service; the value is always 1.",
+            "1 for the model in service, 0 for those that served before.",
             ["model", "version", "digest", "backend"],
             registry=registry,
             multiprocess_mode="livemax",
+        )
+        self.model_loads = Counter(
+            "atalaya_model_loads_total",
+            "Versions loaded to follow an alias: switched, or failed and not served.",
+            ["outcome"],
+            registry=registry,
         )
         self.weights_loaded = Counter(
             "atalaya_weights_loaded_total",

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from typing import Any, TypeVar
 
 from api.prediction.admission import (
@@ -28,6 +28,7 @@ from auth.errors import QuotaExceeded
 from auth.principal import Principal
 from auth.quotas.meter import UsageMeter
 from auth.quotas.tallies import QuotaCharge
+from model.backends.base import ModelInfo
 from model.confidence.abstention import AbstentionReason
 from model.confidence.policy import AbstentionPolicy
 from model.errors import (
@@ -116,8 +117,13 @@ class PredictionPipeline:
         async def admit(pixels: int) -> None:
             charges.append(await self._meter.admit(origin.principal, pixels))
 
+        async def predict(image: bytes, **conditions: Any) -> Prediction:
+            prediction = await self._predictions.predict(image, admit, request.explanation, **conditions)
+            if request.with_set:
+                _check_sets(prediction.model)  # the model may have been replaced while the image arrived
+            return prediction
+
         async with self._refusals_counted(origin):
-            predict = partial(self._predictions.predict, admit=admit, explanation=request.explanation)
             prediction = await self._with_image(request, predict)
             if prediction.reason is not None and self._policy is AbstentionPolicy.OFF:
                 prediction = replace(prediction, reason=None)
@@ -156,8 +162,8 @@ class PredictionPipeline:
         caller = request.origin.principal.subject
         with self._refusals_recorded(request.origin):
             self._predictions.check_capacity(caller)
-            if request.with_set and self._predictions.model.confidence.sets is None:
-                raise SetsUnavailable
+            if request.with_set:
+                _check_sets(self._predictions.model)
             if request.explanation is not None:
                 self._predictions.check_explanation(request.explanation)
             async with self._reserve_memory(request) as reservation:
@@ -214,3 +220,8 @@ class PredictionPipeline:
 
     def _count_shed(self, error: Exception) -> None:
         self._get_shed(_SHED_REASONS[type(error)]).inc()
+
+
+def _check_sets(model: ModelInfo) -> None:
+    if model.confidence.sets is None:
+        raise SetsUnavailable

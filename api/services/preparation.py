@@ -8,10 +8,11 @@ from contextlib import suppress
 
 import structlog
 
+from api.services.registry import find_model_folder
 from api.settings import Settings
 from model.backends.base import Backend, Origin, Weights
 from model.backends.prepared.copies import PreparedCopies, derive_key, encode_job
-from model.errors import ImageTooLargeHere, MemoryFull
+from model.errors import ArtefactError, ImageTooLargeHere, MemoryFull, RegistryError
 from model.serving.memory_budget import MemoryBudget
 from monitoring.metrics import Metrics
 
@@ -53,8 +54,11 @@ async def prepare_copy(settings: Settings, backend: Backend, memory: MemoryBudge
     copies = find_copies(settings)
     if copies is None or backend.weights is None or backend.weights.origin is Origin.PREPARED:
         return
-    job = encode_job(copies, settings.model.artefact_folder, backend.info.digest)
-    problem = await _build_within(memory, job)
+    try:
+        folder = await asyncio.to_thread(find_model_folder, settings, backend.info.version)
+        problem = await _build_within(memory, encode_job(copies, folder, backend.info.digest))
+    except (ArtefactError, RegistryError) as error:
+        problem = str(error)
     metrics.preparations.labels("failed" if problem else "done").inc()
     if problem:
         log.warning("model_not_prepared", reason=problem, policy="the artefact is served")

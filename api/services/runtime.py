@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.http.draining import Draining
 from api.rate_limits.limiter import CallerLimits
+from api.services.serving import ServingServices
 from api.settings import Settings
-from model.serving.service import PredictionService
 from monitoring.errors import LedgerFull
 from monitoring.health import Check, Health
 from monitoring.ledger.ledger import Ledger, LedgerState
@@ -33,7 +33,7 @@ class RuntimeServices:
 
 
 def build_health_checks(
-    engine: AsyncEngine, ledger: Ledger, limits: CallerLimits, predictions: PredictionService
+    engine: AsyncEngine, ledger: Ledger, limits: CallerLimits, serving: ServingServices
 ) -> dict[str, Check]:
     """The checks of readiness, by the name that /readyz shows."""
 
@@ -53,9 +53,13 @@ def build_health_checks(
             raise LedgerFull
         return None if ledger.state is LedgerState.WRITING else ledger.state
 
-    async def model() -> None:
-        """Loaded and warmed before the first request was accepted; it fails only when a thread is stuck."""
-        predictions.check_threads()
+    async def model() -> str | None:
+        """Loaded and warmed before the first request was accepted; it fails only when a thread is stuck.
+
+        While the version that the alias names cannot be served, the state is the code of the reason.
+        """
+        serving.predictions.check_threads()
+        return serving.follower.problem if serving.follower else None
 
     shared = {"limits": limits.check_store} if limits.shared else {}
     return {"database": database, "ledger": recording, **shared, "model": model}

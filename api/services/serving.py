@@ -16,9 +16,11 @@ from api.server.allocator import return_free_memory
 from api.server.timeouts import THREADS_LIMIT_S
 from api.services.background import run_in_background
 from api.services.capacity import GROWTH_BYTES, LEAST_BYTES, count_inference_threads
+from api.services.following import follow_alias
 from api.services.preparation import prepare_copy, report_origin
 from api.settings import Settings
 from model.backends.base import Backend
+from model.serving.alias_follower import AliasFollower
 from model.serving.memory_budget import MemoryBudget
 from model.serving.overload_policy import QueueLimits
 from model.serving.service import PredictionService
@@ -31,10 +33,14 @@ log = structlog.get_logger("atalaya.serving")
 
 @dataclass(frozen=True, slots=True)
 class ServingServices:
-    """The prediction service, and the memory that requests must reserve for their images."""
+    """The prediction service, and the memory that requests must reserve for their images.
+
+    `follower` keeps the service on the version that an alias names, if MODEL__URL names one.
+    """
 
     predictions: PredictionService
     memory: MemoryBudget
+    follower: AliasFollower | None
 
 
 @asynccontextmanager
@@ -84,11 +90,13 @@ async def open_serving_services(
         async with (
             run_in_background(predictions.watch(settings.model.stuck_seconds, report_stuck_job)),
             run_in_background(prepare_copy(settings, backend, memory, metrics)),
+            follow_alias(settings, predictions, memory, metrics) as follower,
         ):
-            yield ServingServices(predictions, memory)
+            yield ServingServices(predictions, memory, follower)
     finally:
         if not predictions.close(THREADS_LIMIT_S):
             log.warning("worker_abandoned", policy="its thread ends with the process")
+        predictions.backend.close()
 
 
 def image_memory_bytes(settings: Settings, backend: Backend) -> int:

@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from api.errors import SettingsError
+from model.registry.reference import SCHEME
 
 INSTALLATION = Path(__file__).resolve().parents[2]
 _SQLITE = ("sqlite", "sqlite+aiosqlite", "sqlite+pysqlite")
@@ -49,10 +50,18 @@ def sqlite_file(url: str) -> Path | None:
 def resolve_model_url(url: str) -> str:
     """Make the path of an artefact folder absolute. A home without that folder uses the installation's."""
     scheme, separator, folder = url.partition("://")
-    if scheme == "stub" or not folder:
+    if scheme in ("stub", SCHEME) or not folder:
         return url
     candidates = (home_folder() / folder, INSTALLATION / folder)
     return f"{scheme}{separator}{next((path for path in candidates if path.is_dir()), candidates[0])}"
+
+
+def resolve_registry_url(url: str) -> str:
+    """Make the path of a registry's folder absolute. Raises ValueError."""
+    scheme, separator, folder = url.partition("://")
+    if scheme != "file" or not folder:
+        raise ValueError("must be file://FOLDER, the folder of a registry of models")
+    return f"{scheme}{separator}{home_folder() / folder}"
 
 
 def resolve_program(name: str) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from api.settings.fields import SettingsGroup
-from api.settings.home import HomePath, resolve_model_url, resolve_program
+from api.settings.home import HomePath, resolve_model_url, resolve_program, resolve_registry_url
 from model.confidence.policy import AbstentionPolicy
+from model.errors import InvalidName
+from model.registry.reference import ModelReference, parse_reference
 
 
 def _check_verify_key(value: str) -> str:
@@ -26,6 +28,7 @@ def _check_verify_key(value: str) -> str:
 
 
 class ModelSettings(SettingsGroup):
+    registry: Annotated[str, AfterValidator(resolve_registry_url)] | None = None
     url: Annotated[str, AfterValidator(resolve_model_url)] = "onnx://artifacts/efficientnetb0-v1.1"
     verify_key: Annotated[str, AfterValidator(_check_verify_key)] | None = None
     prepare: bool = True
@@ -39,7 +42,18 @@ class ModelSettings(SettingsGroup):
     memory_megabytes: int | None = Field(None, ge=1, le=1_000_000)
     keras_python: Annotated[str, AfterValidator(resolve_program)] | None = None
 
+    @field_validator("url")
+    @classmethod
+    def _check_reference(cls, value: str, info: ValidationInfo) -> str:
+        try:
+            reference = parse_reference(value)
+        except InvalidName:
+            raise ValueError("must be registry://NAME@ALIAS, such as registry://efficientnetb0@production") from None
+        if reference is not None and info.data.get("registry", "") is None:
+            raise ValueError("names a model of a registry, so MODEL__REGISTRY must be set")
+        return value
+
     @property
-    def artefact_folder(self) -> Path:
-        """The folder in `url`."""
-        return Path(self.url.partition("://")[2])
+    def reference(self) -> ModelReference | None:
+        """What `url` names in the registry; None for a URL of another scheme."""
+        return parse_reference(self.url)

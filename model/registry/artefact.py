@@ -131,16 +131,23 @@ def read_verified(folder: Path, manifest: Manifest, filename: str) -> bytes:
     return data
 
 
-def find_artefact(folders: Iterable[Path], filename: str, digest: str) -> Path | None:
-    """Return the first folder whose manifest lists `filename` with that SHA-256. Skips folders without a manifest."""
+def find_artefact(folders: Iterable[Path], filename: str, digest: str, full_name: str) -> Path | None:
+    """Return a folder whose manifest lists `filename` with that SHA-256, the first with that full name if there is one.
+
+    Versions can share a file and differ in the rest of the manifest. Skips folders without a manifest.
+    """
+    found = None
     for folder in folders:
         try:
-            entry = read_manifest(folder).files.get(filename)
+            manifest = read_manifest(folder)
         except ArtefactError:
             continue
+        entry = manifest.files.get(filename)
         if entry is not None and entry.sha256 == digest:
-            return folder
-    return None
+            if manifest.full_name == full_name:
+                return folder
+            found = found or folder
+    return found
 
 
 def _parse(document: Mapping[str, Any]) -> Manifest:

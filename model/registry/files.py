@@ -24,6 +24,9 @@ from model.errors import AliasMoved, ArtefactError, DigestMismatch, RegistryUnav
 from model.registry.artefact import MANIFEST, SIGNATURE, Manifest, read_manifest, read_verified
 from model.registry.state import ModelState, Version, check_name, parse_state, serialise_state
 
+# Differs between any two states of a model, because each replaces the file of the one before.
+StateStamp = tuple[int, int, int]
+
 _STATE = "state.json"
 _VERSIONS = "versions"
 _INCOMING = ".incoming-"
@@ -53,7 +56,25 @@ class FileRegistry:
             try:
                 return parse_state(path.read_bytes())
             except FileNotFoundError:
-                raise UnknownModel(f"There is no model {model!r}. Import one of its versions.") from None
+                raise _unknown(model) from None
+
+    def read_stamp(self, model: str) -> StateStamp:
+        """Return what identifies the present state, without reading it. Raises UnknownModel."""
+        path = self._root / check_name(model) / _STATE
+        with _reporting_os_errors(self._root):
+            try:
+                found = path.stat()
+            except FileNotFoundError:
+                raise _unknown(model) from None
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
+    def list_folders(self) -> list[Path]:
+        """Return the artefact folders of all versions of all models."""
+        return [
+            self._root / model / _VERSIONS / version
+            for model in self.list_models()
+            for version in self.read(model).versions
+        ]
 
     def find_folder(self, model: str, version: str) -> Path:
         """Return the artefact folder of a version. Raises UnknownModel, UnknownVersion, DigestMismatch.
@@ -123,6 +144,10 @@ class FileRegistry:
                 return changed
 
 
+def _unknown(model: str) -> UnknownModel:
+    return UnknownModel(f"There is no model {model!r}. Import one of its versions.")
+
+
 def _store_artefact(source: Path, manifest: Manifest, target: Path) -> str:
     """Copy the files that the manifest lists, and the signature, into `target`; return the manifest's SHA-256."""
     incoming = Path(mkdtemp(prefix=_INCOMING, dir=target.parent))
@@ -134,7 +159,8 @@ def _store_artefact(source: Path, manifest: Manifest, target: Path) -> str:
         _write_durably(incoming / MANIFEST, document)
         if (source / SIGNATURE).exists():
             _write_durably(incoming / SIGNATURE, (source / SIGNATURE).read_bytes())
-        if read_manifest(incoming) != manifest:
+        copied = read_manifest(incoming)
+        if (copied.full_name, copied.files) != (manifest.full_name, manifest.files):
             raise ArtefactError(f"{source / MANIFEST} changes while it is read. Import it again.")
         _sync_folder(incoming)
         incoming.rename(target)

@@ -59,7 +59,7 @@ def _open_recorded_backend(model: Mapping[str, Any], folders: Iterable[Path]) ->
         return stub
     if model["backend"] != "onnx":
         raise ReplayImpossible(f"The back end {model['backend']} is for development; only onnx can be reproduced.")
-    folder = find_artefact(folders, MODEL_FILE, digest)
+    folder = find_artefact(folders, MODEL_FILE, digest, name)
     if folder is None:
         raise ReplayImpossible(f"No folder holds {name} with the digest {digest}. Name its folder with --model.")
     return open_backend(f"onnx://{folder}")

@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -21,6 +22,7 @@ from model.serving.memory_budget import Reservation
 from model.serving.overload_policy import QueueLimits
 from model.serving.prediction import Prediction, describe_image, explain_outputs, interpret_outputs, run_model
 from model.serving.queue import Job, PredictionQueue
+from model.serving.shared_backend import SharedBackend
 from model.serving.watchdog import Watchdog
 from model.serving.workers import WorkerThreads, wait_for_result
 
@@ -58,7 +60,7 @@ class PredictionService:
         on_stage: Callable[[str, float], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._backend = backend
+        self._shared = SharedBackend(backend)
         self._on_stage = on_stage
         self._clock = clock
         self.queue = PredictionQueue(workers, limits, clock)
@@ -76,7 +78,12 @@ class PredictionService:
     @property
     def model(self) -> ModelInfo:
         """The model that serves new requests."""
-        return self._backend.info
+        return self.backend.info
+
+    @property
+    def backend(self) -> Backend:
+        """The back end that serves new requests."""
+        return self._shared.backend
 
     async def predict(
         self,
@@ -95,22 +102,22 @@ class PredictionService:
         its bytes stay reserved until then. Raises Overloaded, MemoryFull, DeadlineExceeded, WorkerStuck, a subclass of
         ImageRejected, ExplanationUnavailable, UnknownLabel, what `admit` raises, and RuntimeError after `close`.
         """
-        backend = self._backend
-        async with self._accept(data, caller, deadline) as make_job:
-            inspection = None
-            if admit is not None or reservation is not None:
-                inspection = await self._inspect(data, backend.info.input_spec, make_job, reservation)
-                if reservation is not None:
-                    needed = inspection.needs.bytes
-                    if explanation is not None:
-                        needed += estimate_explanation_bytes(backend.info.input_spec, explanation)
-                    await reservation.resize(needed, while_waiting=len(data))
-                if admit is not None:
-                    await admit(inspection.needs.pixels)
-            result: Prediction = await self._run(
-                make_job(partial(self._predict, backend, explanation, inspection)), reservation
-            )
-            return result
+        with self._shared as shared:
+            backend, spec = shared.backend, shared.backend.info.input_spec
+            async with self._accept(data, caller, deadline) as make_job:
+                inspection = None
+                if admit is not None or reservation is not None:
+                    inspection = await self._inspect(data, spec, make_job, reservation)
+                    if reservation is not None:
+                        needed = inspection.needs.bytes
+                        if explanation is not None:
+                            needed += estimate_explanation_bytes(spec, explanation)
+                        await reservation.resize(needed, while_waiting=len(data))
+                    if admit is not None:
+                        await admit(inspection.needs.pixels)
+                job = make_job(partial(self._predict, backend, explanation, inspection))
+                result: Prediction = await self._run(job, reservation, shared)
+                return result
 
     async def measure(
         self,
@@ -125,7 +132,7 @@ class PredictionService:
         Raises Overloaded, DeadlineExceeded, WorkerStuck, and a subclass of ImageRejected.
         """
         async with self._accept(data, caller, deadline) as make_job:
-            return (await self._inspect_in_thread(self._backend.info.input_spec, make_job, reservation)).needs
+            return (await self._inspect_in_thread(self.model.input_spec, make_job, reservation)).needs
 
     def check_capacity(self, caller: str) -> None:
         """Reject a request before its image is read. Raises Overloaded, WorkerStuck."""
@@ -134,7 +141,7 @@ class PredictionService:
 
     def check_explanation(self, request: ExplanationRequest) -> None:
         """Raise ExplanationUnavailable or UnknownLabel if the model now in use cannot give the explanation."""
-        check_request(self._backend.head, self._backend.info.classes, request)
+        check_request(self.backend.head, self.model.classes, request)
 
     def check_threads(self) -> None:
         """Raises WorkerStuck once a job has run longer than any may."""
@@ -161,10 +168,10 @@ class PredictionService:
         for timeout in list(self._timeouts):
             _expire(timeout)
 
-    def replace_backend(self, backend: Backend) -> Backend:
-        """Serve later requests with `backend`. Returns the previous one, which earlier requests use until they end."""
-        previous, self._backend = self._backend, backend
-        return previous
+    def replace_backend(self, backend: Backend) -> Future[Backend]:
+        """Serve later requests with `backend`. Returns a future of the previous one, done when no request uses it."""
+        previous, self._shared = self._shared, SharedBackend(backend)
+        return previous.retire()
 
     def close(self, limit_s: float = math.inf) -> bool:
         """Finish the queued jobs and end the threads; the back end stays open.
@@ -214,14 +221,17 @@ class PredictionService:
         result: _Inspection = await self._run(make_job(partial(self._measure, spec), is_prediction=False), reservation)
         return result
 
-    async def _run(self, job: Job[T], reservation: Reservation | None) -> T:
+    async def _run(self, job: Job[T], *held: Reservation | SharedBackend | None) -> T:
+        """Do the job in a thread. If it outlasts its caller, what is `held` for it stays held until it is done."""
         self.check_threads()
         self.queue.submit(job)
         try:
             return await wait_for_result(job.result)
         except asyncio.CancelledError:
-            if not job.result.cancel() and reservation is not None:
-                reservation.hold_until_done(job.result)
+            if not job.result.cancel():
+                for holding in held:
+                    if holding is not None:
+                        holding.hold_until_done(job.result)
             self.queue.abandon(job)
             raise
 

@@ -44,9 +44,7 @@ class WorkerThreads:
         return not any(thread.is_alive() for thread in self._threads)
 
     def _run(self) -> None:
-        if sys.platform == "linux":  # the only system where a thread has its own niceness
-            with suppress(OSError):  # where lowering the priority is forbidden, all threads run alike
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        lower_priority()
         wakeup = self._queue.register_worker()
         while (job := self._queue.take(wakeup)) is not None:
             deliver = _execute(job) if job.result.set_running_or_notify_cancel() else None
@@ -75,6 +73,13 @@ async def wait_for_result(result: Future[T]) -> T:
     result.add_done_callback(wake_from_thread)
     await waiter
     return result.result()
+
+
+def lower_priority() -> None:
+    """Let the event loop's thread run before this one, and before the threads that this one starts."""
+    if sys.platform == "linux":  # the only system where a thread has its own niceness
+        with suppress(OSError):  # where lowering the priority is forbidden, all threads run alike
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
 def is_any_worker_alive() -> bool:

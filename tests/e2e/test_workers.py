@@ -162,6 +162,11 @@ def test_a_failing_start_says_why_in_one_line(
         ({"WEB_CONCURRENCY": "0"}, "WEB_CONCURRENCY: "),
         ({"MODEL__URL": "onnx:///nowhere"}, "/nowhere/manifest.json"),
         ({"MODEL__URL": "nothing://"}, "MODEL__URL: "),
+        ({"MODEL__URL": "registry://land"}, "MODEL__URL: names a model of a registry, so MODEL__REGISTRY must be set."),
+        (
+            {"MODEL__URL": "registry://land", "MODEL__REGISTRY": f"file://{tmp_path}/none", "WEB_CONCURRENCY": "2"},
+            "MODEL__URL: There is no model 'land'.",
+        ),
         ({"AUTH__SIGNING_KEY_FILE": "/nowhere/key"}, "AUTH__SIGNING_KEY_FILE: "),
         ({"LEDGER__SIGNING_KEY": "short"}, "LEDGER__SIGNING_KEY: "),
         ({"LEDGER__SPOOL_FOLDER": "/proc/spool"}, "/proc/spool"),

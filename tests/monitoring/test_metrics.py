@@ -31,6 +31,7 @@ def observe_all(metrics: Metrics) -> None:
     metrics.rate_limited.labels(limit="predict").inc()
     metrics.shed.labels(reason="queue_full").inc()
     metrics.stuck_jobs.inc(2)
+    metrics.model_loads.labels(outcome="switched").inc()
     metrics.model_info.labels(model="efficientnetb0", version="1.0", digest="ab12", backend="onnx").set(1)
     metrics.weights_loaded.labels(origin="prepared").inc()
     metrics.preparations.labels(outcome="done").inc()
@@ -68,6 +69,7 @@ def observe_all(metrics: Metrics) -> None:
             {"model": "efficientnetb0", "version": "1.0", "digest": "ab12", "backend": "onnx"},
             1,
         ),
+        ("atalaya_model_loads_total", {"outcome": "switched"}, 1),
         ("atalaya_weights_loaded_total", {"origin": "prepared"}, 1),
         ("atalaya_preparations_total", {"outcome": "done"}, 1),
         ("atalaya_memory_limit_bytes", {}, 536870912),

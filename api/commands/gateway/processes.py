@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import typer
 from prometheus_client import CollectorRegistry
 
-from api.errors import SettingsError
 from api.http.draining import Draining
 from api.server.exit_status import run_to_exit_status
 from api.server.listeners import bind_listeners
@@ -30,7 +29,6 @@ from api.server.successor import Inheritance, Successor
 from api.server.supervisor import Supervisor
 from api.server.timeouts import SHUTDOWN_LIMIT_S
 from api.server.worker_process import WorkerSlot, fork, preload
-from api.services.capacity import count_inference_threads
 from api.settings import Settings, home_folder, reload_settings
 from monitoring.exposition import serve_metrics
 from monitoring.multiprocess import build_shared_registry, remove_gauges, share_metrics
@@ -178,15 +176,9 @@ def _hand_over(password: str) -> str:
 
 def _open_model(settings: Settings) -> Backend:
     """Raises SettingsError, ArtefactError."""
-    from api.services.preparation import find_copies
-    from model.backends.open import open_warm
-    from model.errors import BackendURLError
+    from api.services.opening import open_model
 
-    try:
-        threads, key = count_inference_threads(settings), settings.artefact_key()
-        return open_warm(settings.model.url, threads, find_copies(settings), key)
-    except BackendURLError as error:
-        raise SettingsError(f"MODEL__URL: {error}") from None
+    return open_model(settings)
 
 
 def _make_server(

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.commands.database import run_with_engine
 from api.commands.output import JsonFlag, print_json
 from api.errors import CommandFailed
+from api.services.registry import open_registry
 from api.settings import INSTALLATION, Settings, home_folder, load_settings
 from monitoring.errors import PredictionNotFound
 from monitoring.ledger.entries import EntryWithPayload
@@ -79,8 +80,10 @@ def _read_recorded(settings: Settings, prediction_id: str) -> EntryWithPayload:
 
 
 def _find_models(settings: Settings) -> Iterator[Path]:
-    """Yield the folders where a model may be: the configured one, those beside it, and those in
+    """Yield the folders where a model may be: the configured one, those beside it, those of the registry, and those in
     artifacts/ of the home and of the installation."""
+    if settings.model.registry is not None:
+        yield from open_registry(settings).list_folders()
     scheme, _, folder = settings.model.url.partition("://")
     if scheme == "onnx":
         yield Path(folder)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from api.services.registry import find_model_url
 from api.settings import load_settings
 
 ModelOption = Annotated[Path | None, typer.Option(help="An artefact folder; the one of MODEL__URL if absent.")]
@@ -14,7 +15,7 @@ ModelOption = Annotated[Path | None, typer.Option(help="An artefact folder; the 
 
 def choose_backend_url(model: Path | None) -> str:
     """Return the URL of the back end for the artefact folder `model`, or the configured one."""
-    return load_settings().model.url if model is None else f"onnx://{model}"
+    return find_model_url(load_settings()) if model is None else f"onnx://{model}"
 
 
 def find_keras_python() -> Path | None:

@@ -79,11 +79,13 @@ async def test_replacing_the_back_end_does_not_affect_requests_in_progress(
     queued = asyncio.create_task(service.predict(png(2)))
     await until(lambda: service.queue.waiting == 1)
     successor = RecordingBackend()
-    assert service.replace_backend(successor) is backend
+    previous = service.replace_backend(successor)
+    assert not previous.done()
     backend.gate.set()
     for prediction in await asyncio.gather(running, queued):
         assert prediction.model == backend.info
         assert prediction.label == backend.info.classes[int(prediction.probabilities.argmax())]
+    assert previous.result(timeout=60) is backend
     assert successor.shapes == []
     later = await service.predict(png(3))
     assert later.model == successor.info

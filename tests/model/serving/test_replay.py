@@ -144,7 +144,8 @@ def test_a_damaged_model_is_not_a_missing_one(
     """A folder whose manifest lists the digest but whose file differs raises DigestMismatch."""
     shutil.copy(artefact_folder / "manifest.json", tmp_path)
     (tmp_path / "model.onnx").write_bytes(b"another")
-    assert find_artefact([tmp_path], "model.onnx", by_model["model"]["digest"]) == tmp_path
-    assert find_artefact([tmp_path], "model.keras", by_model["model"]["digest"]) is None
+    digest = by_model["model"]["digest"]
+    assert find_artefact([tmp_path], "model.onnx", digest, "another-v1.0") == tmp_path
+    assert find_artefact([tmp_path], "model.keras", digest, "another-v1.0") is None
     with pytest.raises(DigestMismatch):
         replay(by_model, image, [tmp_path])

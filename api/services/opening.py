@@ -1,0 +1,25 @@
+"""Opening the model that the settings name."""
+
+from __future__ import annotations
+
+from api.errors import SettingsError
+from api.services.capacity import count_inference_threads
+from api.services.preparation import find_copies
+from api.services.registry import find_model_url
+from api.settings import Settings
+from model.backends.base import Backend
+from model.backends.open import open_warm
+from model.errors import BackendURLError, RegistryError
+
+
+def open_model(settings: Settings) -> Backend:
+    """Open the model of MODEL__URL, warmed up. Raises SettingsError, ArtefactError."""
+    try:
+        return open_url(settings, find_model_url(settings))
+    except (BackendURLError, RegistryError) as error:
+        raise SettingsError(f"MODEL__URL: {error}") from None
+
+
+def open_url(settings: Settings, url: str) -> Backend:
+    """Open a back end for as many threads as the settings say, warmed up. Raises BackendURLError, ArtefactError."""
+    return open_warm(url, count_inference_threads(settings), find_copies(settings), settings.artefact_key())

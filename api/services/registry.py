@@ -1,0 +1,40 @@
+"""The registry of MODEL__REGISTRY, and where the model is that MODEL__URL names, in it or elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from api.errors import SettingsError
+from api.settings import Settings
+from model.registry.files import FileRegistry
+
+
+def open_registry(settings: Settings) -> FileRegistry:
+    """Raises SettingsError without MODEL__REGISTRY."""
+    if settings.model.registry is None:
+        raise SettingsError("MODEL__REGISTRY is not set. Set it to file://FOLDER, where the registry is to be.")
+    return FileRegistry(Path(settings.model.registry.partition("://")[2]))
+
+
+def find_model_url(settings: Settings) -> str:
+    """Return MODEL__URL; for a model of the registry, the onnx:// URL of the version that the alias names now.
+
+    Raises RegistryError, ArtefactError.
+    """
+    reference = settings.model.reference
+    if reference is None:
+        return settings.model.url
+    registry = open_registry(settings)
+    version = registry.read(reference.model).find_alias(reference.alias)
+    return f"onnx://{registry.find_folder(reference.model, version)}"
+
+
+def find_model_folder(settings: Settings, version: str) -> Path:
+    """Return the folder of `version` of the model that MODEL__URL names; outside of a registry there is only one.
+
+    Raises RegistryError, ArtefactError.
+    """
+    reference = settings.model.reference
+    if reference is None:
+        return Path(settings.model.url.partition("://")[2])
+    return open_registry(settings).find_folder(reference.model, version)

@@ -1,0 +1,27 @@
+"""How a setting names a model of the registry: `registry://NAME@ALIAS`, or `registry://NAME` for `production`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from model.registry.state import check_name
+
+SCHEME = "registry"
+PRODUCTION = "production"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReference:
+    """The version of `model` that `alias` names, whichever that is at the time."""
+
+    model: str
+    alias: str
+
+
+def parse_reference(url: str) -> ModelReference | None:
+    """Return the reference in the URL, or None for a URL of another scheme. Raises InvalidName."""
+    scheme, separator, rest = url.partition("://")
+    if scheme != SCHEME or not separator:
+        return None
+    model, separator, alias = rest.partition("@")
+    return ModelReference(check_name(model), check_name(alias) if separator else PRODUCTION)
