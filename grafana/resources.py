@@ -47,7 +47,7 @@ def served_model() -> table.Panel:
         .unit("string")
         .span(18)
         .height(5)
-        .with_target(query(f"atalaya_model_info{{{JOB}}}", "").instant().format(PromQueryFormat.TABLE))
+        .with_target(query(f"atalaya_model_info{{{JOB}}} == 1", "").instant().format(PromQueryFormat.TABLE))
         .with_transformation(
             DataTransformerConfig(id_val="organize", options={"indexByName": order, "excludeByName": hidden})
         )

@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -51,10 +52,11 @@ class FileRegistry:
 
     def read(self, model: str) -> ModelState:
         """Return the model's versions, aliases and tags. Raises UnknownModel."""
-        path = self._root / check_name(model) / _STATE
+        home = self._root / check_name(model)
         with _reporting_os_errors(self._root):
             try:
-                return parse_state(path.read_bytes())
+                _check_writers(self._root, home)
+                return parse_state((home / _STATE).read_bytes())
             except FileNotFoundError:
                 raise _unknown(model) from None
 
@@ -142,6 +144,15 @@ class FileRegistry:
                 changed = change(state, home)
                 _replace_file(home / _STATE, serialise_state(changed))
                 return changed
+
+
+def _check_writers(*folders: Path) -> None:
+    """Refuse a registry where every user of the machine could move an alias."""
+    for folder in folders:
+        if folder.stat().st_mode & stat.S_IWOTH:
+            raise RegistryUnavailable(
+                f"Every user of this machine can write to {folder}, and so choose the model. Run `chmod o-w {folder}`."
+            )
 
 
 def _unknown(model: str) -> UnknownModel:
