@@ -23,14 +23,7 @@
     ├── ArtefactError                artefact_error
     │   ├── DigestMismatch           digest_mismatch
     │   └── those of signatures      (model/signing/errors.py)
-    ├── RegistryError
-    │   ├── InvalidName              invalid_name
-    │   ├── UnknownModel             unknown_model
-    │   ├── UnknownVersion           unknown_version
-    │   ├── UnknownAlias             unknown_alias
-    │   ├── VersionExists            version_exists
-    │   ├── AliasMoved               alias_moved
-    │   └── RegistryUnavailable      registry_unavailable
+    ├── RegistryError                those of registries (model/registry/errors.py)
     ├── PreparationFailed            preparation_failed (model/backends/prepared/errors.py)
     ├── BackendURLError              backend_url
     ├── DatasetError                 dataset_error
@@ -204,46 +197,6 @@ class DigestMismatch(ArtefactError):
     """A file's size or SHA-256 differs from the manifest."""
 
     code = "digest_mismatch"
-
-
-class RegistryError(ModelError):
-    """The registry refuses a request, and is unchanged."""
-
-
-class InvalidName(RegistryError):
-    """Not the name of a model, version, alias or tag."""
-
-    code = "invalid_name"
-
-
-class UnknownModel(RegistryError):
-    code = "unknown_model"
-
-
-class UnknownVersion(RegistryError):
-    code = "unknown_version"
-
-
-class UnknownAlias(RegistryError):
-    code = "unknown_alias"
-
-
-class VersionExists(RegistryError):
-    """Versions never change."""
-
-    code = "version_exists"
-
-
-class AliasMoved(RegistryError):
-    """Another process moved the alias first."""
-
-    code = "alias_moved"
-
-
-class RegistryUnavailable(RegistryError):
-    """The registry cannot be read or written, or its state is damaged."""
-
-    code = "registry_unavailable"
 
 
 class BackendURLError(ModelError):

@@ -34,6 +34,7 @@ from api.errors import (
 )
 from api.http.problems import respond_with_problem
 from model.backends.prepared.errors import PreparationFailed
+from model.registry.errors import RegistryError
 from model.signing.errors import ArtefactChanged, ArtefactUnsigned, SignatureInvalid, SigningKeyRejected
 
 STATUS_BY_ERROR: Mapping[type[Exception], HTTPStatus] = {
@@ -107,7 +108,8 @@ NEVER_OVER_HTTP: frozenset[type[Exception]] = frozenset(
         monitoring.LedgerInUse,
         monitoring.LedgerDamaged,
         model.ArtefactError,
-        model.RegistryError,
+        model.ModelTooLarge,
+        RegistryError,
         ArtefactUnsigned,
         SignatureInvalid,
         ArtefactChanged,

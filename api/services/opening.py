@@ -9,7 +9,8 @@ from api.services.registry import find_model_url
 from api.settings import Settings
 from model.backends.base import Backend
 from model.backends.open import open_warm
-from model.errors import BackendURLError, RegistryError
+from model.errors import BackendURLError
+from model.registry.errors import RegistryError
 
 
 def open_model(settings: Settings) -> Backend:

@@ -12,7 +12,8 @@ from api.services.registry import find_model_folder
 from api.settings import Settings
 from model.backends.base import Backend, Origin, Weights
 from model.backends.prepared.copies import PreparedCopies, derive_key, encode_job
-from model.errors import ArtefactError, ImageTooLargeHere, MemoryFull, RegistryError
+from model.errors import ArtefactError, ImageTooLargeHere, MemoryFull
+from model.registry.errors import RegistryError
 from model.serving.memory_budget import MemoryBudget
 from monitoring.metrics import Metrics
 

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from api.settings.fields import SettingsGroup
 from api.settings.home import HomePath, resolve_model_url, resolve_program, resolve_registry_url
 from model.confidence.policy import AbstentionPolicy
-from model.errors import InvalidName
+from model.registry.errors import InvalidName
 from model.registry.reference import ModelReference, parse_reference
 
 

@@ -21,8 +21,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import mkdtemp
 
-from model.errors import AliasMoved, ArtefactError, DigestMismatch, RegistryUnavailable, UnknownModel, VersionExists
+from model.errors import ArtefactError, DigestMismatch
 from model.registry.artefact import MANIFEST, SIGNATURE, Manifest, read_manifest, read_verified
+from model.registry.errors import AliasMoved, RegistryUnavailable, UnknownModel, VersionExists
 from model.registry.state import ModelState, Version, check_name, parse_state, serialise_state
 
 # Differs between any two states of a model, because each replaces the file of the one before.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from model.errors import InvalidName, RegistryError, RegistryUnavailable, UnknownAlias, UnknownVersion
+from model.registry.errors import InvalidName, RegistryError, RegistryUnavailable, UnknownAlias, UnknownVersion
 
 SCHEMA = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from model.errors import (
+from model.errors import ArtefactError, DigestMismatch
+from model.registry.artefact import read_manifest, write_manifest
+from model.registry.errors import (
     AliasMoved,
-    ArtefactError,
-    DigestMismatch,
     InvalidName,
     RegistryUnavailable,
     UnknownAlias,
@@ -23,7 +23,6 @@ from model.errors import (
     UnknownVersion,
     VersionExists,
 )
-from model.registry.artefact import read_manifest, write_manifest
 from model.registry.files import FileRegistry
 from model.signing.folder import sign_folder, verify_folder
 from tests.model.signing.forging import new_key

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from model.errors import InvalidName, RegistryUnavailable, UnknownAlias, UnknownModel
+from model.registry.errors import InvalidName, RegistryUnavailable, UnknownAlias, UnknownModel
 from model.registry.files import FileRegistry
 from model.registry.reference import ModelReference, parse_reference
 from model.registry.state import ModelState, Version, serialise_state

@@ -1,0 +1,56 @@
+"""The errors of registries of models.
+
+ModelError
+└── RegistryError
+    ├── InvalidName              invalid_name
+    ├── UnknownModel             unknown_model
+    ├── UnknownVersion           unknown_version
+    ├── UnknownAlias             unknown_alias
+    ├── VersionExists            version_exists
+    ├── AliasMoved               alias_moved
+    └── RegistryUnavailable      registry_unavailable
+"""
+
+from __future__ import annotations
+
+from model.errors import ModelError
+
+
+class RegistryError(ModelError):
+    """The registry refuses a request, and is unchanged."""
+
+
+class InvalidName(RegistryError):
+    """Not the name of a model, version, alias or tag."""
+
+    code = "invalid_name"
+
+
+class UnknownModel(RegistryError):
+    code = "unknown_model"
+
+
+class UnknownVersion(RegistryError):
+    code = "unknown_version"
+
+
+class UnknownAlias(RegistryError):
+    code = "unknown_alias"
+
+
+class VersionExists(RegistryError):
+    """Versions never change."""
+
+    code = "version_exists"
+
+
+class AliasMoved(RegistryError):
+    """Another process moved the alias first."""
+
+    code = "alias_moved"
+
+
+class RegistryUnavailable(RegistryError):
+    """The registry cannot be read or written, or its state is damaged."""
+
+    code = "registry_unavailable"
