@@ -16,8 +16,9 @@ from pathlib import Path
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from bench.gateways import measured_gateway
 from bench.load import build_request, drive
-from tests.support.gateway import Gateway, running_gateway
+from tests.support.gateway import Gateway
 from tests.support.paths import FOREST
 
 Durations = dict[str, float]
@@ -89,7 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=6)
     options = parser.parse_args()
-    with running_gateway() as gateway:
+    with measured_gateway() as gateway:
         measure(gateway, 4, 1.0)
         breakdowns = [measure(gateway, connections, options.seconds) for connections in CONNECTIONS]
     header = "".join(f"{connections:>9}" for connections in CONNECTIONS)

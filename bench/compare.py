@@ -13,12 +13,11 @@ import argparse
 import sys
 from collections.abc import Iterable
 
+from bench.gateways import measure_gateway
 from bench.intervals import Interval, median_interval
-from bench.load import build_request
 from bench.releases import ComparisonError, checked_out, find_environment, find_previous_release, running_gateway_of
-from bench.rounds import CONNECTIONS, Measure, Rounds, measure_server, rate, run_rounds
-from tests.support.gateway import Gateway
-from tests.support.paths import FOREST, ROOT
+from bench.rounds import CONNECTIONS, Rounds, rate, run_rounds
+from tests.support.paths import ROOT
 
 THIS, REFERENCE = "this tree", "reference"
 LEAST_RATIO, CONFIDENCE, LEAST_PAIRS = 0.95, 0.95, 7
@@ -52,14 +51,10 @@ def measure(reference: str, pairs: int, seconds: float, connections: Iterable[in
     with checked_out(reference) as folder:
         trees = find_environment(ROOT), find_environment(folder)
         with running_gateway_of(trees[0]) as this, running_gateway_of(trees[1]) as other:
-            servers = {THIS: _measure_gateway(this), REFERENCE: _measure_gateway(other)}
+            servers = {THIS: measure_gateway(this), REFERENCE: measure_gateway(other)}
             for measure_one in servers.values():
                 measure_one(4, 1.0)
             return run_rounds(servers, connections, pairs, seconds)
-
-
-def _measure_gateway(gateway: Gateway) -> Measure:
-    return measure_server(gateway.port, lambda: build_request(gateway.token(), FOREST))
 
 
 def main() -> int:

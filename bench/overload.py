@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 
 import httpx
 
+from bench.gateways import measured_gateway
 from bench.load import LoadResults, build_request, drive
-from tests.support.gateway import Gateway, running_gateway
+from tests.support.gateway import Gateway
 from tests.support.paths import FOREST
 
 CONNECTIONS, RUNS, RUN_S, TIMES = 100, 6, 10.0, 10.0
@@ -77,11 +78,10 @@ def measure_overload(gateway: Gateway, seconds: float, times: float) -> Overload
 def measure_factor(gateway: Gateway, runs: int, seconds: float, times: float = TIMES) -> float:
     """Return the median factor of several runs, and print all of them."""
     factors = [measure_overload(gateway, seconds, times).factor for _ in range(runs)]
-    print(
-        f"at {times:.0f} times capacity, admitted requests took", *(f"{factor:.2f}" for factor in factors), "times as"
-    )
-    print(f"long as alone; median {statistics.median(factors):.2f}", flush=True)
-    return statistics.median(factors)
+    median = statistics.median(factors)
+    shown = " ".join(f"{factor:.2f}" for factor in factors)
+    print(f"p99 at {times:.0f} times capacity, as a multiple of that of one caller: {shown}; median {median:.2f}")
+    return median
 
 
 def main() -> None:
@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=RUN_S)
     parser.add_argument("--times", type=float, default=TIMES)
     options = parser.parse_args()
-    with running_gateway() as gateway:
+    with measured_gateway() as gateway:
         measure_factor(gateway, options.runs, options.seconds, options.times)
 
 

@@ -10,17 +10,16 @@ round first. The gateway without the ledger still counts quotas. `--history` app
 from __future__ import annotations
 
 import argparse
-import asyncio
 import statistics
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from bench.gateways import measure_gateway, measured_gateway
 from bench.history import Row, append_row, describe_commit, describe_machine, format_today
-from bench.load import build_request, drive
 from bench.overload import RUN_S, RUNS, measure_factor
-from bench.rounds import CONNECTIONS, Measure, Rounds, measure_bare, measure_server, p99_ms, rate, run_rounds
+from bench.rounds import CONNECTIONS, Rounds, measure_bare, p99_ms, rate, run_rounds
 from bench.targets import Target, format_targets
-from tests.support.gateway import Gateway, running_gateway
+from tests.support.gateway import Gateway
 from tests.support.paths import FOREST, MODEL_URL
 
 BARE, GATEWAY, WITHOUT_LEDGER = "bare", "gateway", "without ledger"
@@ -71,27 +70,23 @@ def measure(
 ) -> Measurement:
     """Print the table as soon as the rounds end."""
     with ExitStack() as stack:
-        gateway = stack.enter_context(running_gateway(WEB_CONCURRENCY=str(workers), MODEL__URL=model_url))
+        gateway = stack.enter_context(measured_gateway(model_url, WEB_CONCURRENCY=str(workers)))
         ready_s, rest_mb = measure_starts(gateway, starts)
         without_ledger = stack.enter_context(
-            running_gateway(WEB_CONCURRENCY=str(workers), MODEL__URL=model_url, LEDGER__ENABLED="false")
+            measured_gateway(model_url, WEB_CONCURRENCY=str(workers), LEDGER__ENABLED="false")
         )
         servers = {
             BARE: measure_bare(model_url, FOREST.read_bytes()),
-            GATEWAY: _measure_gateway(gateway),
-            WITHOUT_LEDGER: _measure_gateway(without_ledger),
+            GATEWAY: measure_gateway(gateway),
+            WITHOUT_LEDGER: measure_gateway(without_ledger),
         }
-        for warmed_up in (gateway, without_ledger):
-            asyncio.run(drive(warmed_up.port, build_request(warmed_up.token(), FOREST), 4, 1.0))
+        for warmed_up in (GATEWAY, WITHOUT_LEDGER):
+            servers[warmed_up](4, 1.0)
         results = run_rounds(servers, CONNECTIONS, rounds, seconds)
         process = Process(ready_s, rest_mb, gateway.resident_bytes() / 1e6)
         print(*format_table(results), sep="\n", flush=True)
         print(f"ready after {ready_s:.2f} s; {rest_mb:.0f} MB at rest, {process.loaded_mb:.0f} MB after the load")
         return Measurement(results, process, measure_factor(gateway, overloads, overload_s))
-
-
-def _measure_gateway(gateway: Gateway) -> Measure:
-    return measure_server(gateway.port, lambda: build_request(gateway.token(), FOREST))
 
 
 def format_table(results: Rounds) -> list[str]:

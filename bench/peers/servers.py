@@ -14,8 +14,8 @@ from pathlib import Path
 
 import httpx
 
+from bench.gateways import measured_gateway
 from bench.load import build_request, encode_request
-from tests.support.gateway import running_gateway
 from tests.support.linux import processes
 from tests.support.paths import ARTEFACT, FOREST, MODEL_URL, ROOT
 from tests.support.polling import PATIENCE_S, wait_until
@@ -132,6 +132,6 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def running_atalaya(model_url: str = MODEL_URL) -> Iterator[Server]:
-    """The gateway with its default settings, in one process; only the rate limit is out of reach of the load."""
-    with running_gateway(MODEL__URL=model_url) as gateway:
+    """The gateway with all features on, in one process."""
+    with measured_gateway(model_url) as gateway:
         yield Server(gateway.pid, gateway.port, lambda: build_request(gateway.token(), FOREST), gateway.ready_s)

@@ -11,15 +11,15 @@ from __future__ import annotations
 import argparse
 import sys
 
+from bench.gateways import measured_gateway
 from bench.overload import measure_overload
-from tests.support.gateway import running_gateway
 
 MOST_TIMES_P99, MOST_LIVEZ_MS, MOST_GROWTH_MB = 3.0, 50.0, 20.0
 
 
 def run(seconds: float, times: float) -> list[str]:
     """Print the measurements and return the aims that were missed."""
-    with running_gateway() as gateway:
+    with measured_gateway() as gateway:
         overload = measure_overload(gateway, seconds, times)
         readiness = gateway.get("/readyz").status_code
     alone, capacity, load, watch = overload.alone, overload.capacity, overload.load, overload.watch

@@ -21,7 +21,7 @@ def make_run(rates: dict[str, list[float]]) -> Run:
 def test_the_page_has_every_measurement() -> None:
     """The page has a row for each number of connections with the medians of every server and the ratio to bare."""
     page = format_page(make_run(RATES))
-    assert "2 x Some CPU, commit 0123abc, 2026-11-26; 2 rounds of 4 s for each server" in page
+    assert "2 x Some CPU, commit 0123abc, 2026-11-26. Rounds: 2, with 4 s in each" in page
     for connections in (1, 4, 16):
         assert f"| {connections} | 37.5 | 30.0 | 22.5 | 75.0 | 0.50 |" in page
         assert f"| {connections} | 30.0 | 37.5 | 50.0 | 15.0 |" in page
