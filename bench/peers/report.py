@@ -51,8 +51,8 @@ _TEMPLATE = Path(__file__).with_name("template.md")
 def format_page(run: Run) -> str:
     """Return the page as Markdown."""
     conditions = (
-        f"{run.machine}, commit {run.commit}, {run.date}. Rounds: {run.number_of_rounds}, with {run.seconds:g} s in each"
-        " for every server and number of connections."
+        f"{run.machine}, commit {run.commit}, {run.date}. Rounds: {run.number_of_rounds}, with {run.seconds:g} s in"
+        " each for every server and number of connections."
     )
     tables = [_format_measure(run, *measure) for measure in _MEASURES]
     results = "\n\n".join([conditions, *tables, _format_footprints(run), _format_failures(run)])
