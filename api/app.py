@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from slowapi.errors import RateLimitExceeded
 from starlette.middleware import Middleware
 from starlette.requests import Request
+from starlette.types import ASGIApp
 
 from api.deps import get_services
 from api.http.body_limits import MAX_DOCUMENT_BYTES, BodyLimit
@@ -44,6 +46,19 @@ from monitoring.metrics import Metrics
 from monitoring.sentry import ErrorReporter, NullReporter
 
 
+class Gateway(FastAPI):
+    """FastAPI without its outermost layers, which would do nothing here for each request.
+
+    Observe turns every error into a response, FastAPI's telemetry is off, and BodyLimit limits all bodies.
+    """
+
+    def build_middleware_stack(self) -> ASGIApp:
+        stack: Any = super().build_middleware_stack()
+        while not isinstance(stack, TrustedProxies):
+            stack = stack.app
+        return stack
+
+
 def create_app(
     settings: Settings,
     *,
@@ -66,7 +81,7 @@ def create_app(
     metrics = Metrics(registry)
     limits = CallerLimits(make_windows(settings, metrics), settings.limits.requests)
     predictions = predictions_router(limits, settings.limits.predict)
-    app = FastAPI(
+    app = Gateway(
         title="Atalaya",
         summary="A secured prediction gateway: the land use in an aerial image.",
         version=version("atalaya"),

@@ -112,7 +112,7 @@ class Caller(OAuth2PasswordBearer):
 
         Also raises RateLimitExceeded.
         """
-        principal = getattr(request.state, "principal", None)
+        principal: Principal | None = request.scope["state"].get("principal")
         if principal is None:
             principal = await _authenticate(request)
             if not self._own_limit:
@@ -192,7 +192,7 @@ async def _verify(request: Request, authenticator: Authenticator, credential: st
     except SubjectBarred as error:
         await record_event(request, "access", "forbidden", actor=error.subject, code=error.code)
         raise
-    request.state.principal = principal
+    request.scope["state"]["principal"] = principal
     if principal.key_id is not None:
         get_services(request).auth.key_uses.record(principal.key_id)
     structlog.contextvars.bind_contextvars(principal=principal.subject)

@@ -14,7 +14,7 @@ from structlog.contextvars import merge_contextvars
 from structlog.stdlib import ProcessorFormatter, add_logger_name
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from monitoring.redaction import redact_tree
+from monitoring.redaction import redact_event
 
 # Below this level libraries log what passes through them: SQL parameters and rows, forms with passwords, headers.
 _LIBRARY_LEVEL = logging.INFO
@@ -48,6 +48,7 @@ def configure_logging(level: str, stream: TextIO | None = None) -> None:
         processors=_pipeline(),
         logger_factory=lambda name="": _LineLogger(name, output),
         wrapper_class=structlog.make_filtering_bound_logger(own.level),
+        cache_logger_on_first_use=True,
     )
 
 
@@ -90,9 +91,7 @@ def _add_level_and_time(_logger: WrappedLogger, method: str, event: EventDict) -
 
 def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Redact after all steps that could add a credential."""
-    redacted = redact_tree(event)
-    assert isinstance(redacted, dict)  # noqa: S101  an EventDict is a mapping
-    return redacted
+    return dict(redact_event(event))
 
 
 def _render(_logger: WrappedLogger, _method: str, event: EventDict) -> str:

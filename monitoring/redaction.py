@@ -49,6 +49,7 @@ _PAIR = re.compile(
 )
 
 
+_PLAIN_TYPES = (int, bool, type(None))
 # No rule applies to a text that contains none of these.
 _MARKERS = re.compile(rf"{'|'.join(re.escape(marker) for marker, *_ in _RULES)}|[=:]", re.IGNORECASE)
 
@@ -93,6 +94,31 @@ def redact_tree(value: object, depth: int = 0) -> object:
         case list() | tuple() | set() | frozenset() if depth < _MAX_DEPTH:
             return [redact_tree(entry, depth + 1) for entry in value]
     return redact(repr(value))
+
+
+def redact_event(event: Mapping[str, object]) -> Mapping[str, object]:
+    """Return what `redact_tree` returns for the fields of a log line.
+
+    Most lines have only plain values without any marker, which one search shows.
+    """
+    texts: list[str] = []
+    for key, value in event.items():
+        kind = type(value)
+        if kind is str:
+            texts.append(value)  # type: ignore[arg-type]  # checked by its type
+        elif kind is float:
+            if not math.isfinite(value):  # type: ignore[arg-type]
+                break
+        elif kind not in _PLAIN_TYPES:
+            break
+        if _redact_key(key) != (key, False):
+            break
+    else:
+        if _MARKERS.search("\0".join(texts)) is None:
+            return event
+    redacted = redact_tree(event)
+    assert isinstance(redacted, dict)  # noqa: S101  a mapping becomes a dictionary
+    return redacted
 
 
 def _redact_entry(key: str, value: object, depth: int) -> tuple[str, object]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+import secrets
 import time
-import uuid
 from collections.abc import Callable, Iterable
 from functools import cache
 from http import HTTPMethod, HTTPStatus
@@ -123,7 +123,7 @@ class Observe:
 
 def _request_id(offered: str | None) -> str:
     """Return the caller's id if it is safe to log, else a new one."""
-    return offered if offered and _REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex
+    return offered if offered and _REQUEST_ID.fullmatch(offered) else secrets.token_hex(16)
 
 
 def _route(scope: Scope) -> str:

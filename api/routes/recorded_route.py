@@ -57,7 +57,7 @@ class RecordedRoute(APIRoute):
         """
 
         async def call_endpoint(request: Request) -> Response:
-            response: Response = await self.endpoint(request=request, principal=request.state.principal)
+            response: Response = await self.endpoint(request=request, principal=request.scope["state"]["principal"])
             return response
 
         return _record_refusals(call_endpoint)
@@ -85,7 +85,7 @@ def _record_refusals(handle: Handle) -> Handle:
         except _RefusedByPipeline as refused:
             raise refused.error from refused.error.__cause__
         except Exception as error:
-            principal = getattr(request.state, "principal", None)
+            principal = request.scope["state"].get("principal")
             if principal is not None:
                 pipeline.record_refusal(describe_origin(request, principal), error)
             raise
@@ -94,4 +94,6 @@ def _record_refusals(handle: Handle) -> Handle:
 
 
 def describe_origin(request: Request, principal: Principal) -> RequestOrigin:
-    return RequestOrigin(principal, caller_address(request), request.state.request_id, request.scope["route"].path)
+    return RequestOrigin(
+        principal, caller_address(request), request.scope["state"]["request_id"], request.scope["route"].path
+    )

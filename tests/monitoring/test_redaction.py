@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitoring.redaction import REDACTED, is_secret_name, redact, redact_tree
+from monitoring.redaction import REDACTED, is_secret_name, redact, redact_event, redact_tree
 
 
 def make_jwt() -> str:
@@ -137,3 +137,29 @@ def test_tree_is_json() -> None:
     cycle.append(cycle)
     text = json.dumps(redact_tree(cycle), allow_nan=False)
     assert text.startswith('["nan", "b\'bytes\'", null, true, 3, [')
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"event": "request", "status": 200, "duration_ms": 1.5, "code": None, "cached": True},
+        {"event": "request", "request_id": make_jwt()},
+        {"event": "request", "password": "x"},
+        {"event": "request", "Bearer x": 1},
+        {"event": "a=b: c", "path": "/"},
+        {"event": "request", "duration_ms": math.nan},
+        {"event": "request", "error": ValueError("password=x")},
+        {"event": "request", "nested": {"token": "x"}},
+        {"event": "pass", "then": "word=x"},
+        {},
+    ],
+)
+def test_events_are_redacted_like_trees(event: dict[str, object]) -> None:
+    """The fields of a log line are redacted as `redact_tree` redacts them, in whatever way that is decided."""
+    assert redact_event(event) == redact_tree(event)
+
+
+@given(st.dictionaries(st.text(), st.one_of(st.text(), st.integers(), st.floats(), st.none(), st.lists(st.text()))))
+def test_any_event_is_redacted_like_a_tree(event: dict[str, object]) -> None:
+    """No value makes a difference between the two."""
+    assert json.dumps(redact_event(event)) == json.dumps(redact_tree(event))

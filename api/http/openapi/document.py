@@ -93,7 +93,7 @@ def _build_example(tag: str) -> tuple[int, dict[str, Any]]:
         return HTTPStatus.BAD_REQUEST, {"error": OAUTH_ERRORS[type(error)], "error_description": str(error)}
     status, code = find_status(error), error.code  # type: ignore[attr-defined]  # every mapped class has one
     assert status is not None  # noqa: S101  (a test ensures that every class has a status)
-    return status, build_problem(status, code, str(error), _REQUEST_ID)
+    return status, {**build_problem(status, code, str(error)), "request_id": _REQUEST_ID}
 
 
 def _has_own_schema(response: dict[str, Any]) -> bool:
