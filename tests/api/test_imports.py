@@ -49,6 +49,18 @@ def test_serving_loads_no_terminal_output() -> None:
     assert loaded_by(code, "rich", "pygments") == set()
 
 
+def test_serving_loads_no_orm() -> None:
+    """A serving process does not spend start-up time and memory on SQLAlchemy's ORM, which it does not use."""
+    code = "import storage.without_orm, api.app, api.commands.database, api.server.process, aiosqlite"
+    assert loaded_by(code, "sqlalchemy.orm") == set()
+
+
+def test_the_orm_remains_available() -> None:
+    """What needs SQLAlchemy's ORM, such as a library, can import it beside an engine without it."""
+    code = "import storage.without_orm\nfrom sqlalchemy.orm import Session\nimport sqlalchemy.ext.asyncio.session"
+    assert loaded_by(code, "sqlalchemy.orm") == {"sqlalchemy.orm"}
+
+
 def test_progress_bars_work_after_the_logs_were_configured() -> None:
     """That the logs do without rich does not keep a command from drawing a progress bar with it."""
     code = "import monitoring.logs\nfrom api.commands.output import progress_bar\nwith progress_bar('x', 1): pass"

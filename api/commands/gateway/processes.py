@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from model.backends.base import Backend
 
 _EXTRA_SHUTDOWN_S = 0.5  # the supervisor waits this much longer for a worker than the worker's own limit
-_PRELOADED = ("api.app", "api.commands.database", "api.server.process", "monitoring.exposition")
+_PRELOADED = ("storage.without_orm", "api.app", "api.commands.database", "api.server.process", "monitoring.exposition")
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +192,7 @@ def _make_server(
     successor: Successor | None = None,
 ) -> GatewayServer:
     """Create the application and its server, and open nothing yet. Raises SettingsError, WeakSigningKey."""
+    import_module("storage.without_orm")  # before the application, which imports SQLAlchemy
     from api.app import create_app
     from api.server.process import make_server
 

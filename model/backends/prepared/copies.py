@@ -18,7 +18,7 @@ from typing import Any
 
 from model.backends.prepared.errors import PreparedCopyAbsent, PreparedCopyRejected
 from model.backends.prepared.machine import describe_machine
-from model.backends.prepared.private import map_private_file, open_private_folder, read_private_file
+from model.backends.prepared.private import map_private_file, open_private_folder, read_private_file, release_pages
 from model.registry.artefact import FileEntry
 
 GRAPH, WEIGHTS, RECORD = "graph.onnx", "weights.bin", "record.json"
@@ -67,6 +67,7 @@ class PreparedCopies:
                 weights = map_private_file(WEIGHTS, folder, files[WEIGHTS].bytes)
                 _verify(GRAPH, graph, files[GRAPH])
                 _verify(WEIGHTS, weights, files[WEIGHTS])
+                release_pages(weights)
                 with suppress(OSError):  # the builder removes the copies that were used longest ago
                     os.utime(folder)
         except FileNotFoundError as error:

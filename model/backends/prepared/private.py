@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +49,12 @@ def map_private_file(name: str, folder: int, limit: int) -> memoryview:
         if not os.fstat(file.fileno()).st_size:
             return memoryview(b"")  # an empty file cannot be mapped
         return memoryview(mmap.mmap(file.fileno(), 0, mmap.MAP_SHARED, mmap.PROT_READ))
+
+
+def release_pages(mapping: memoryview) -> None:
+    """Take the pages of a mapped file out of this process; those that are used later come back from the page cache."""
+    if isinstance(mapping.obj, mmap.mmap) and sys.platform == "linux":
+        mapping.obj.madvise(mmap.MADV_DONTNEED)
 
 
 def write_private_file(name: str, folder: int, data: bytes) -> None:
