@@ -5,7 +5,7 @@ KERAS := .venv-keras
 PEERS := .venv-peers
 BIN := $(VENV)/bin
 LOCK := --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
-FAULTS := ledger memory overload limits logins fuzz_images hostile_images blocked_logs
+FAULTS := ledger memory hot_swap overload limits logins fuzz_images hostile_images blocked_logs
 UNDISTURBED := tests/e2e tests/experiments tests/security/limits
 .DEFAULT_GOAL := help
 .PHONY: help run demo port test bench peers compare faults lint format lock keras dashboards swagger-ui clean

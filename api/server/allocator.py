@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _LARGE_BLOCK_BYTES = 1 << 20
+_MODEL_BLOCK_BYTES = 64 << 10
 
 
 def limit_memory_use() -> None:
@@ -25,6 +28,22 @@ def limit_memory_use() -> None:
         libc.mallopt(_M_ARENA_MAX, 2)
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
         libc.mallopt(_M_TRIM_THRESHOLD, 4 * _LARGE_BLOCK_BYTES)
+
+
+@contextmanager
+def mapping_weights() -> Iterator[None]:
+    """Map blocks over 64 KiB directly that are allocated in the context, which are the weights of a model.
+
+    Between the small blocks of requests, their memory could not be returned when the model is closed.
+    """
+    libc = _load_glibc()
+    if libc is not None:
+        libc.mallopt(_M_MMAP_THRESHOLD, _MODEL_BLOCK_BYTES)
+    try:
+        yield
+    finally:
+        if libc is not None:
+            libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
 
 
 def return_free_memory() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from api.errors import SettingsError
+from api.server.allocator import mapping_weights
 from api.services.capacity import count_inference_threads
 from api.services.preparation import find_copies
 from api.services.registry import find_model_url
@@ -23,4 +24,6 @@ def open_model(settings: Settings) -> Backend:
 
 def open_url(settings: Settings, url: str) -> Backend:
     """Open a back end for as many threads as the settings say, warmed up. Raises BackendURLError, ArtefactError."""
-    return open_warm(url, count_inference_threads(settings), find_copies(settings), settings.artefact_key())
+    threads, copies, key = count_inference_threads(settings), find_copies(settings), settings.artefact_key()
+    with mapping_weights():
+        return open_warm(url, threads, copies, key)

@@ -27,8 +27,8 @@ from typing import Any
 import httpx
 
 from tests.experiments.decoding import Decoding, MakeImage, decode_all
-from tests.experiments.mutations import FORMATS, corpus, mutant
 from tests.experiments.structured.images import make_structured
+from tests.experiments.structured.mutations import FORMATS, corpus, mutant
 from tests.support.gateway import TIMEOUT_S, Gateway, running_gateway
 
 # An image that exploits a decoder takes minutes; any other takes a second, or a few on a slow and busy machine.

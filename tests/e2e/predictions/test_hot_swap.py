@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-import json
-import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from http import HTTPStatus
-from typing import Any
 
 import httpx
 import pytest
 
+from tests.model.registry.registered_models import ModelRegistry, find_mixture, find_other, make_registry, read_entries
 from tests.support.gateway import TIMEOUT_S, Gateway, running_gateway
-from tests.support.paths import ARTEFACT, FOREST
+from tests.support.paths import FOREST
 from tests.support.polling import wait_until
-from tests.support.registered_models import ModelRegistry
 
 WORKERS = 2
 CONNECTIONS = 4
 FAILED = 'atalaya_model_loads_total{outcome="failed"}'
-CLASSES = json.loads((ARTEFACT / "manifest.json").read_text())["classes"]
-# What the versions differ in beside their names, so that a response or an entry with parts of both is recognised.
-TEMPERATURES = {"2.0": 1.5, "2.1": 3.0}
-LABELS = {"2.0": CLASSES, "2.1": CLASSES[::-1]}
 
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> ModelRegistry:
-    """Versions 2.0 (in production), 2.1, and 2.2, whose graph is damaged."""
-    registry = ModelRegistry(tmp_path_factory.mktemp("registry"))
-    for version, temperature in TEMPERATURES.items():
-        registry.add(version, classes=LABELS[version], calibration={"temperature": temperature})
+    """Versions 2.0 (in production) and 2.1, and 2.2, whose graph is damaged."""
+    registry = make_registry(tmp_path_factory.mktemp("registry"))
     registry.add("2.2")
     registry.find_file("2.2", "model.onnx").write_bytes(b"not a graph")
-    registry.promote("2.0")
     return registry
 
 
@@ -60,11 +50,6 @@ def promote(gateway: Gateway, registry: ModelRegistry, version: str) -> None:
         wait_until(lambda: count_switches(gateway) == switched + WORKERS, message=gateway.log)
 
 
-def find_other(version: str) -> str:
-    (other,) = TEMPERATURES.keys() - {version}
-    return other
-
-
 @contextmanager
 def load(gateway: Gateway) -> Iterator[list[httpx.Response]]:
     """Send predictions without pause for the block, each on a connection of its own so that both workers serve."""
@@ -87,27 +72,6 @@ def load(gateway: Gateway) -> Iterator[list[httpx.Response]]:
             thread.join()
 
 
-def read_entries(gateway: Gateway) -> dict[str, Any]:
-    """What the ledger holds of each prediction, by its id."""
-    with closing(sqlite3.connect(gateway.database_path)) as connection:
-        rows = connection.execute("SELECT id, document FROM ledger_payloads").fetchall()
-    return {row[0]: json.loads(row[1]) for row in rows}
-
-
-def find_mixture(body: dict[str, Any], entry: dict[str, Any]) -> str | None:
-    """What of a response or its entry belongs to another version than the response names."""
-    version, output = body["model"]["version"], entry["output"]
-    recorded = (entry["model"]["version"], entry["model"]["digest"], output["label"], output["confidence"])
-    if recorded != (version, body["model"]["digest"], body["label"], body["confidence"]):
-        return f"the entry differs: {recorded}"
-    if output["temperature"] != TEMPERATURES[version]:
-        return f"the temperature is {output['temperature']}"
-    best = max(output["probabilities"], key=output["probabilities"].get)
-    if not LABELS[version][output["index"]] == best == body["label"]:
-        return f"the label is {body['label']}"
-    return None
-
-
 def test_both_workers_follow_each_promotion_and_no_request_notices(gateway: Gateway, registry: ModelRegistry) -> None:
     """Under load no request fails, each response is of one version, and after a move both workers serve the new one."""
     promote(gateway, registry, "2.0")
@@ -119,7 +83,7 @@ def test_both_workers_follow_each_promotion_and_no_request_notices(gateway: Gate
         wait_until(lambda: len(responses) > later + 10)
     assert [response.text for response in responses if response.status_code != HTTPStatus.OK] == []
     bodies = [response.json() for response in responses]
-    entries = read_entries(gateway)
+    entries = read_entries(gateway.database_path)
     assert [problem for body in bodies if (problem := find_mixture(body, entries[body["id"]]))] == []
     assert {body["model"]["version"] for body in bodies} == {"2.0", "2.1"}
     assert {body["model"]["version"] for body in bodies[later:]} == {"2.1"}

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from model.registry.artefact import MANIFEST
+from tests.model.registry.registered_models import ALIAS, NAME, ModelRegistry
 from tests.support.gateway import Gateway, running_gateway
 from tests.support.paths import FOREST
 from tests.support.polling import wait_until
-from tests.support.registered_models import ALIAS, NAME, ModelRegistry
 
 Attack = Callable[[ModelRegistry], AbstractContextManager[None]]
 

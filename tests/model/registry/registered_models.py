@@ -1,0 +1,95 @@
+"""A registry with versions of the shipped model, for gateways that follow an alias."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from model.registry.artefact import MANIFEST
+from model.registry.files import FileRegistry
+from tests.support.paths import ARTEFACT
+
+NAME = "efficientnetb0"
+ALIAS = "production"
+URL = f"registry://{NAME}@{ALIAS}"
+
+_CLASSES = json.loads((ARTEFACT / MANIFEST).read_text())["classes"]
+# What the two versions differ in beside their names, so that a response with parts of both is recognised.
+TEMPERATURES = {"2.0": 1.5, "2.1": 3.0}
+LABELS = {"2.0": _CLASSES, "2.1": _CLASSES[::-1]}
+
+
+class ModelRegistry:
+    """A registry in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files = FileRegistry(folder)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What makes a gateway follow the alias."""
+        return {"MODEL__REGISTRY": f"file://{self.folder}", "MODEL__URL": URL}
+
+    def add(self, version: str, **members: Any) -> None:
+        """Add the shipped graph under another version; `members` replace those of its manifest."""
+        with TemporaryDirectory() as folder:
+            source = Path(folder)
+            document = json.loads((ARTEFACT / MANIFEST).read_text())
+            names = ("model.onnx", "head.npz")
+            files = {name: document["files"][name] for name in names}
+            (source / MANIFEST).write_text(json.dumps({**document, "version": version, "files": files, **members}))
+            for name in names:
+                shutil.copyfile(ARTEFACT / name, source / name)
+            self.files.add(source)
+
+    @property
+    def promoted(self) -> str:
+        return self.files.read(NAME).find_alias(ALIAS)
+
+    def promote(self, version: str) -> None:
+        self.files.move_aliases(NAME, {ALIAS: version})
+
+    def find_file(self, version: str, name: str) -> Path:
+        """The path of a file in the registry, where a test damages it."""
+        return self.files.find_folder(NAME, version) / name
+
+
+def make_registry(folder: Path) -> ModelRegistry:
+    """A registry with the versions of TEMPERATURES, the first of them in production."""
+    registry = ModelRegistry(folder)
+    for version, temperature in TEMPERATURES.items():
+        registry.add(version, classes=LABELS[version], calibration={"temperature": temperature})
+    registry.promote(next(iter(TEMPERATURES)))
+    return registry
+
+
+def find_other(version: str) -> str:
+    (other,) = TEMPERATURES.keys() - {version}
+    return other
+
+
+def read_entries(database: Path) -> dict[str, Any]:
+    """What the ledger in an SQLite database holds of each prediction, by its id."""
+    with closing(sqlite3.connect(database)) as connection:
+        rows = connection.execute("SELECT id, document FROM ledger_payloads").fetchall()
+    return {row[0]: json.loads(row[1]) for row in rows}
+
+
+def find_mixture(body: dict[str, Any], entry: dict[str, Any]) -> str | None:
+    """What of a response or its entry belongs to another version than the response names."""
+    version, output = body["model"]["version"], entry["output"]
+    recorded = (entry["model"]["version"], entry["model"]["digest"], output["label"], output["confidence"])
+    if recorded != (version, body["model"]["digest"], body["label"], body["confidence"]):
+        return f"the entry differs: {recorded}"
+    if output["temperature"] != TEMPERATURES[version]:
+        return f"the temperature is {output['temperature']}"
+    best = max(output["probabilities"], key=output["probabilities"].get)
+    if not LABELS[version][output["index"]] == best == body["label"]:
+        return f"the label is {body['label']}"
+    return None
