@@ -17,7 +17,6 @@ from api.services.preparation import report_origin
 from api.services.registry import find_model_folder, open_registry
 from api.settings import Settings
 from model.backends.base import Backend, ModelInfo
-from model.backends.onnx import MODEL_FILE
 from model.errors import ImageTooLargeHere, ModelError, ModelTooLarge
 from model.registry.artefact import read_manifest
 from model.registry.reference import ModelReference
@@ -98,6 +97,8 @@ class _RegistryVersions:
         return max(0, self._served_bytes - self._first_bytes)
 
     def _estimate_bytes(self, version: str) -> int:
+        from model.backends.onnx import MODEL_FILE  # imports the runtime, which the application need not wait for
+
         manifest = read_manifest(find_model_folder(self._settings, version))
         entry = manifest.files.get(MODEL_FILE)  # without it, opening the version fails and says why
         return estimate_model_bytes(entry.bytes if entry else 0, count_inference_threads(self._settings))
