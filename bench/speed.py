@@ -4,7 +4,7 @@
 
 *Bare* is decoding and inference without a server. The three are measured in turn in every round, so that changes in the
 machine's speed affect all of them. Results are medians over the rounds; ratios and differences are computed within each
-round first. The gateway without the ledger still counts quotas. `--history` appends a row to bench/history.csv.
+round first. The gateway without the ledger still counts quotas. `--history` appends a row to bench/history/history.csv.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def list_targets(measurement: Measurement) -> list[Target]:
 
 
 def make_row(measurement: Measurement, rounds: int) -> Row:
-    """The row of bench/history.csv for this run, on this commit and machine."""
+    """The row of bench/history/history.csv for this run, on this commit and machine."""
     results, process = measurement.rounds, measurement.process
     return Row(
         format_today(),
@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--overloads", type=int, default=RUNS, help="runs at ten times capacity")
-    parser.add_argument("--history", action="store_true", help="append a row to bench/history.csv")
+    parser.add_argument("--history", action="store_true", help="append a row to bench/history/history.csv")
     options = parser.parse_args()
     measurement = measure(options.seconds, options.rounds, options.workers, options.overloads)
     print(*format_targets(list_targets(measurement)), sep="\n")

@@ -40,7 +40,10 @@ def _build_addition(limited: Table | None) -> DriverStatement:
     if limited is not None:
         columns = limited.c.monthly_requests, limited.c.monthly_megapixels
         limits = [select(column).where(limited.c.id == bindparam("id")).scalar_subquery() for column in columns]
-    added = {name: usage.c[name] + bindparam(f"more_{name}") for name in ("requests", "pixels")}
+    added = {
+        "requests": usage.c.requests + bindparam("more_requests"),
+        "pixels": usage.c.pixels + bindparam("more_pixels"),
+    }
     totals = usage.c.requests, usage.c.pixels
     return DriverStatement(update(usage).where(*_THIS_ROW).values(**added).returning(*totals, *limits))
 

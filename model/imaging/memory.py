@@ -27,8 +27,8 @@ _BYTES_PER_PIXEL = {
 _BYTES_PER_PIXEL_OF_OTHER_MODES = (4, 12)
 # A second image with the low bytes of 16-bit colours; compressed planes are decoded one by one, with both bytes.
 _LOW_BYTES_PER_PIXEL, _PLANES_BYTES_PER_PIXEL = 4, 10
-# libwebp holds two canvases and the frame's bytes beside the image or its copy.
-_WEBP_BYTES_PER_PIXEL = 16
+# libwebp holds two canvases, the frame's bytes and the decoded alpha plane beside the image or its copy.
+_WEBP_BYTES_PER_PIXEL = 17
 # Pillow decodes a TIFF first and then rotates a copy.
 _ROTATED_BYTES_PER_PIXEL = 8
 # Copies of the file in memory: the body, the reduced file, and what the library of its format reads.

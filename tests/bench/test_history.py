@@ -36,7 +36,7 @@ def test_other_columns_are_rejected(tmp_path: Path) -> None:
 
 
 def test_the_committed_history_has_these_columns() -> None:
-    """Rows can be appended to bench/history.csv, and each of its rows is complete."""
+    """Rows can be appended to bench/history/history.csv, and each of its rows is complete."""
     with HISTORY.open(newline="") as file:
         header, *rows = csv.reader(file)
     assert tuple(header) == COLUMNS

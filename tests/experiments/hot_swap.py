@@ -32,7 +32,7 @@ WORKERS = 2
 MOST_GROWTH_BYTES = 10_000_000
 SWITCHED = 'atalaya_model_loads_total{outcome="switched"}'
 WARM_UP_REQUESTS = 300
-_SETTLE_SAMPLES = 20  # of the memory, a tenth of a second apart: freed pages are returned with a delay
+_MEMORY_SAMPLES = 20  # of the memory, a tenth of a second apart: freed pages are returned with a delay
 
 
 @dataclass
@@ -110,7 +110,7 @@ async def load(gateway: Gateway, registry: ModelRegistry, results: Results, move
 def measure_memory(gateway: Gateway) -> int:
     """The least memory of the parent and its workers over two seconds without requests."""
     samples = []
-    for _ in range(_SETTLE_SAMPLES):
+    for _ in range(_MEMORY_SAMPLES):
         samples.append(sum(map(proportional_bytes, [gateway.pid, *gateway.workers()])))
         time.sleep(0.1)
     return min(samples)

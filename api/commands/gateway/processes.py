@@ -18,6 +18,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+import structlog
 import typer
 from prometheus_client import CollectorRegistry
 
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 _EXTRA_SHUTDOWN_S = 0.5  # the supervisor waits this much longer for a worker than the worker's own limit
 _PRELOADED = ("storage.without_orm", "api.app", "api.commands.database", "api.server.process", "monitoring.exposition")
+
+log = structlog.get_logger("atalaya.serve")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,7 @@ def serve_in_one_process(settings: Settings, listeners: Listeners, stuck_jobs: i
     )
     server = _make_server(settings, registry, registry, model.result, draining, successor=successor)
     _prepare_database(settings)
+    _report_unverified_model(settings)
     status = run_to_exit_status(lambda: _run(server, listeners, registry))
     if server.replacing:
         successor.start()
@@ -112,6 +116,7 @@ def serve_with_workers(settings: Settings, options: dict[str, Any], listeners: L
     def prepare() -> int:
         _make_server(settings, CollectorRegistry(), CollectorRegistry(), partial(_open_model, settings), Draining())
         _prepare_database(settings)
+        _report_unverified_model(settings)
         return 0
 
     with shared_directory() as directory:
@@ -205,6 +210,11 @@ def _make_server(
         open_model=open_model,
     )
     return make_server(app, settings, draining, on_ready, successor)
+
+
+def _report_unverified_model(settings: Settings) -> None:
+    if settings.artefact_key() is None:
+        log.info("artefact_signature_not_required", setting="MODEL__VERIFY_KEY")
 
 
 def _run(server: GatewayServer, listeners: Listeners, shown: CollectorRegistry) -> int:

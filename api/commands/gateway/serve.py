@@ -6,7 +6,6 @@ import gc
 from pathlib import Path
 from typing import Annotated, Any
 
-import structlog
 import typer
 
 from api.commands.gateway.processes import (
@@ -25,8 +24,6 @@ from api.server.successor import INHERIT_OPTION, Inheritance, release_held_signa
 from api.settings import Settings, load_settings
 from monitoring.logs import configure_logging
 from monitoring.queued_output import queue_standard_streams
-
-log = structlog.get_logger("atalaya.serve")
 
 
 def serve(
@@ -61,8 +58,6 @@ def serve_on(settings: Settings, options: dict[str, Any], listeners: Listeners, 
     """
     configure_logging(settings.log_level)
     restrict_secret_files(settings)
-    if settings.artefact_key() is None:
-        log.info("artefact_signature_not_required", setting="MODEL__VERIFY_KEY")
     gc.disable()  # until everything is imported and open: hardly any of it is garbage
     url = listeners.local_url("https" if settings.tls_certificate else "http")
     with announce(RunningGateway(url, settings.issuer), listeners.port):

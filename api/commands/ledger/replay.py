@@ -12,7 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.commands.database import run_with_engine
 from api.commands.output import JsonFlag, print_json
 from api.errors import CommandFailed
-from api.services.registry import open_registry
 from api.settings import INSTALLATION, Settings, home_folder, load_settings
 from monitoring.errors import PredictionNotFound
 from monitoring.ledger.entries import EntryWithPayload
@@ -83,6 +82,8 @@ def _find_models(settings: Settings) -> Iterator[Path]:
     """Yield the folders where a model may be: the configured one, those beside it, those of the registry, and those in
     artifacts/ of the home and of the installation."""
     if settings.model.registry is not None:
+        from api.services.registry import open_registry
+
         yield from open_registry(settings).list_folders()
     scheme, _, folder = settings.model.url.partition("://")
     if scheme == "onnx":

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from starlette.testclient import TestClient
 
 from api.cli import run
@@ -34,12 +36,14 @@ def predictions(client: TestClient, bearer: dict[str, str], sample: bytes) -> li
 @pytest.fixture
 def replay(
     monkeypatch: pytest.MonkeyPatch, settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> Replay:
+) -> Iterator[Replay]:
     """A function that runs the command beside the gateway and returns its exit status and its output."""
     monkeypatch.chdir(tmp_path)
     create_database(f"sqlite:///{tmp_path}/var/atalaya.db")
     monkeypatch.setenv("DATABASE_URL", settings.database_url.get_secret_value())
     monkeypatch.setenv("MODEL__URL", "stub://")
+    # The gateway of `client` logs in the background, which must not mix with the command's output.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(io.StringIO()))
     capsys.readouterr()
 
     def start(*arguments: str) -> tuple[int, str, str]:
@@ -47,7 +51,8 @@ def replay(
         output = capsys.readouterr()
         return status, output.out, output.err
 
-    return start
+    yield start
+    structlog.reset_defaults()
 
 
 def change_row(settings: Settings, statement: str, *values: Any) -> None:

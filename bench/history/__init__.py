@@ -1,4 +1,4 @@
-"""The file bench/history.csv: what `make bench HISTORY=1` has measured, one row for each run."""
+"""The file bench/history/history.csv: what `make bench HISTORY=1` has measured, one row for each run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from monitoring.cgroups import count_processors
 from tests.support.paths import ROOT
 
-HISTORY = ROOT / "bench" / "history.csv"
+HISTORY = ROOT / "bench" / "history" / "history.csv"
 
 
 @dataclass(frozen=True, slots=True)
