@@ -22,6 +22,7 @@ BUILD_BYTES = 160 << 20
 
 RETRY_S = 5.0
 BUILD_LIMIT_S = 300.0
+_OUTCOMES = ("done", "failed")
 _CALLER = "preparation"  # in the memory budget; no principal has this name
 # glibc's settings for a small process: one arena, and large blocks returned at once. Nothing else is passed on, so that
 # the process has none of the gateway's secrets.
@@ -39,6 +40,14 @@ def find_copies(settings: Settings) -> PreparedCopies | None:
     if not settings.model.prepare or settings.ledger.signing_key is None:
         return None
     return PreparedCopies(settings.model.prepared_folder, derive_key(settings.ledger_key()))
+
+
+def show_counters(metrics: Metrics) -> None:
+    """Expose every outcome from the start: Prometheus sees no increase where a series begins above 0."""
+    for origin in Origin:
+        metrics.weights_loaded.labels(origin)
+    for outcome in _OUTCOMES:
+        metrics.preparations.labels(outcome)
 
 
 def report_origin(weights: Weights, metrics: Metrics) -> None:

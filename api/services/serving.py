@@ -17,7 +17,7 @@ from api.server.timeouts import THREADS_LIMIT_S
 from api.services.background import run_in_background
 from api.services.capacity import GROWTH_BYTES, LEAST_BYTES, count_inference_threads
 from api.services.following import follow_alias
-from api.services.preparation import prepare_copy, report_origin
+from api.services.preparation import prepare_copy, report_origin, show_counters
 from api.settings import Settings
 from model.backends.base import Backend
 from model.serving.alias_follower import AliasFollower
@@ -52,6 +52,7 @@ async def open_backend(open_model: Callable[[], Backend], metrics: Metrics) -> A
         metrics.model_info.labels(info.name, info.version, info.digest, info.backend).set(1)
         metrics.memory_limit_bytes.set(memory_limit_bytes())
         log.info("model_loaded", model=info.full_name, digest=info.digest, backend=info.backend)
+        show_counters(metrics)
         if backend.weights is not None:
             report_origin(backend.weights, metrics)
         yield backend
