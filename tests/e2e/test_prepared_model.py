@@ -17,16 +17,13 @@ DONE = 'atalaya_preparations_total{outcome="done"}'
 FAILED = 'atalaya_preparations_total{outcome="failed"}'
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def preparing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway that has prepared its model, and runs after its first start."""
+    """A gateway that prepares its model, before its first start."""
     gateway = make_gateway(tmp_path_factory.mktemp("gateway"), MODEL__PREPARE="true")
-    gateway.start()
-    try:
-        yield gateway
-    finally:
-        if gateway.is_running:
-            gateway.stop()
+    yield gateway
+    if gateway.started is not None and gateway.is_running:
+        gateway.stop()
 
 
 def count_starts(gateway: Gateway, origin: str) -> float:
@@ -50,6 +47,7 @@ def test_the_second_start_uses_the_copy_of_the_first(preparing: Gateway) -> None
 
     A copy with a changed bit, or with a record of someone else, is rejected, counted and built again.
     """
+    preparing.start()
     assert count_starts(preparing, "absent") == 1
     first = predict(preparing)
     wait_until(lambda: preparing.metric(DONE) == 1, message=preparing.log)
