@@ -1,1 +1,1 @@
-"""Databases: engines, transactions and running migrations. The lowest package; it knows no table."""
+"""Databases, and the files and folders that processes share. The lowest package; it knows no table."""

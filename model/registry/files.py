@@ -10,7 +10,6 @@ state lists, which the next one removes.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -25,6 +24,7 @@ from model.errors import ArtefactError, DigestMismatch
 from model.registry.artefact import MANIFEST, SIGNATURE, Manifest, read_manifest, read_verified
 from model.registry.errors import AliasMoved, RegistryUnavailable, UnknownModel, VersionExists
 from model.registry.state import ModelState, Version, check_name, parse_state, serialise_state
+from storage.folders import lock_folder, sync_folder
 
 # Differs between any two states of a model, because each replaces the file of the one before.
 StateStamp = tuple[int, int, int]
@@ -139,7 +139,7 @@ class FileRegistry:
                 (home / _VERSIONS).mkdir(parents=True, exist_ok=True)
             elif not home.is_dir():
                 self.read(model)
-            with _locked(home):
+            with lock_folder(home):
                 state = ModelState() if create and not (home / _STATE).exists() else self.read(model)
                 _remove_incomplete(home / _VERSIONS, state)
                 changed = change(state, home)
@@ -174,12 +174,12 @@ def _store_artefact(source: Path, manifest: Manifest, target: Path) -> str:
         copied = read_manifest(incoming)
         if (copied.full_name, copied.files) != (manifest.full_name, manifest.files):
             raise ArtefactError(f"{source / MANIFEST} changes while it is read. Import it again.")
-        _sync_folder(incoming)
+        sync_folder(incoming)
         incoming.rename(target)
     except BaseException:
         shutil.rmtree(incoming, ignore_errors=True)
         raise
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
     return hashlib.sha256(document).hexdigest()
 
 
@@ -201,7 +201,7 @@ def _replace_file(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.new")  # only the holder of the lock writes it
     _write_durably(temporary, data)
     temporary.replace(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _write_durably(path: Path, data: bytes) -> None:
@@ -209,21 +209,6 @@ def _write_durably(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    with os.fdopen(os.open(folder / ".lock", os.O_WRONLY | os.O_CREAT, 0o644), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 @contextmanager

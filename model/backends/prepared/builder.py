@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -36,11 +33,11 @@ from model.backends.sessions import NUMPY_TYPES, open_prepared_sessions, open_se
 from model.errors import DigestMismatch
 from model.imaging.input_spec import InputSpec
 from model.registry.artefact import read_manifest, read_verified
+from storage.folders import lock_folder, sync_folder
 
 KEPT = 3
 """The copies that stay: of the model in service, of one that may replace it, and of one that served before."""
 
-_LOCK = ".lock"
 _TEMPORARY = ".building-"
 _LARGEST = 2 << 30  # more than any graph that the gateway serves
 
@@ -53,7 +50,7 @@ def build_copy(copies: PreparedCopies, artefact: Path, digest: str) -> bool:
     """
     try:
         make_private_folder(copies.folder)
-        with _locked(copies.folder):
+        with lock_folder(copies.folder):
             _remove_unfinished(copies.folder)
             try:
                 copies.open(digest)
@@ -118,10 +115,10 @@ def _run(sessions: list[Any], pixels: NDArray[np.int64]) -> list[NDArray[np.floa
 
 
 def _publish(temporary: Path, final: Path) -> None:
-    """Move the complete copy into place. What was there was rejected; nobody waits for it."""
+    """Move the complete copy into place. It replaces a copy that was rejected."""
     shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)
-    _sync_folder(final.parent)
+    sync_folder(final.parent)
 
 
 def _remove_unfinished(folder: Path) -> None:
@@ -136,23 +133,3 @@ def _remove_old(folder: Path) -> None:
     )
     for path in copies[KEPT:]:
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Wait until no other process builds in the folder. The kernel frees the lock of a process that is killed."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-    descriptor = os.open(folder / _LOCK, flags, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

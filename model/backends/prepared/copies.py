@@ -52,7 +52,7 @@ class PreparedCopies:
 
     def name_copy(self, digest: str) -> str:
         """The name of the folder with the copy of the model whose file has this SHA-256, for this machine and key."""
-        # With another key it is another copy: one of an earlier key is no forgery.
+        # A copy that was made with an earlier key is absent, not forged: the key is part of the name.
         key_name = hmac.digest(self.key, _KEY_NAME, "sha256").hex()
         facts = {"format": FORMAT, "model": digest, "key": key_name, "machine": describe_machine()}
         return hashlib.sha256(_encode(facts)).hexdigest()

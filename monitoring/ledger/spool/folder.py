@@ -7,8 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from monitoring.ledger.spool.locking import lock_folder
 from monitoring.ledger.spool.queue import Spool, SpoolInUse
+from storage.folders import lock_folder
 from storage.private_files import restrict_file
 
 _SUFFIX = ".spool"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from monitoring.ledger.spool.locking import lock_folder
+from storage.folders import lock_folder
 from storage.private_files import create_sqlite_file
 
 _PAGE_BYTES = 4096
