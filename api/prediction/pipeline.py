@@ -50,6 +50,8 @@ T = TypeVar("T")
 # Maps an error to the HTTP status and the stable code that the ledger records.
 ClassifyError = Callable[[Exception], tuple[int, str]]
 
+# More would share a commit whose cost is small by then, and would wait longer.
+_MAX_LINGER_FOR = 3
 _SHED_REASONS: dict[type[Exception], str] = {
     Overloaded: "queue_full",
     MemoryFull: "memory",
@@ -183,9 +185,9 @@ class PredictionPipeline:
         started = time.perf_counter()
         try:
             # While requests wait for a worker, predictions share transactions: each commit costs time of a core.
-            share = self._predictions.queue.waiting > 0
+            linger_for = min(self._predictions.queue.waiting, _MAX_LINGER_FOR)
             facts = describe_prediction(origin, prediction, self._policy)
-            return await self._recording.ledger.record(facts, encode_charge(charge), linger=share)
+            return await self._recording.ledger.record(facts, encode_charge(charge), linger_for=linger_for)
         finally:
             self._commit_seconds.observe(time.perf_counter() - started)
 

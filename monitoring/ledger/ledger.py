@@ -1,7 +1,7 @@
 """The ledger of one process: a prediction is returned once its entry is durable, in the database or the spool.
 
-While one transaction runs, new entries wait for the next one and share it; an entry that lingers waits a few
-milliseconds for a second one. Under load the commits are shared, and without load no entry waits. Refused requests are
+While one transaction runs, new entries wait for the next one and share it. An entry can also linger: it waits some
+milliseconds for others. Under load the commits are shared, and without load no entry waits. Refused requests are
 written with the next entries, or by themselves a little later.
 """
 
@@ -32,7 +32,7 @@ COMMIT_TIMEOUT_S = 3.0
 DELIVERY_RETRY_S = 0.25
 CHECKPOINT_INTERVAL_S = 60.0
 REFUSAL_DELAY_S = 0.2
-LINGER_S = 0.01
+LINGER_S = 0.01  # for each other entry that an entry waits for
 
 log = structlog.get_logger("atalaya.ledger")
 Facts = dict[str, Any]
@@ -109,19 +109,19 @@ class Ledger:
         await self._thread.call(self._journal.close)
         self._thread.shutdown()
 
-    async def record(self, facts: Facts, charge: Charge | None, *, linger: bool = False) -> str:
+    async def record(self, facts: Facts, charge: Charge | None, *, linger_for: int = 0) -> str:
         """Return the entry's id once it is durable.
 
-        With `linger` the entry waits up to LINGER_S for another, to share its transaction. Raises LedgerFull, and the
-        error of a charge that is refused.
+        The entry waits for `linger_for` others, at most LINGER_S for each, to share their transaction. Raises
+        LedgerFull, and the error of a charge that is refused.
         """
         draft = self._build_draft(facts)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(PendingEntry(draft, charge), done))
-        if linger and len(self._waiting) == 1:
-            self._linger_timer = asyncio.get_running_loop().call_later(LINGER_S, self._start_writing)
-        else:
+        if len(self._waiting) > linger_for:
             self._start_writing()
+        elif self._linger_timer is None:
+            self._linger_timer = asyncio.get_running_loop().call_later(LINGER_S * linger_for, self._start_writing)
         await done
         return draft.id
 

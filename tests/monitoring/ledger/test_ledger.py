@@ -39,21 +39,31 @@ async def test_lingering_entries_wait_for_each_other(environment: LedgerEnvironm
     """An entry that lingers shares its transaction with the next one, or is written alone a little later."""
     async with environment.ledger() as ledger:
         store = environment.store
-        first = asyncio.ensure_future(ledger.record(build_facts(), build_charge(), linger=True))
+        first = asyncio.ensure_future(ledger.record(build_facts(), build_charge(), linger_for=1))
         await asyncio.sleep(0)
         assert store.batches == 0
-        ids = [await ledger.record(build_facts(), build_charge(), linger=True), await first]
+        ids = [await ledger.record(build_facts(), build_charge(), linger_for=1), await first]
         assert store.batches == 1
-        ids.append(await ledger.record(build_facts(), build_charge(), linger=True))
+        ids.append(await ledger.record(build_facts(), build_charge(), linger_for=1))
         assert store.batches == 2
-        lingering = asyncio.ensure_future(ledger.record(build_facts(), build_charge(), linger=True))
+        lingering = asyncio.ensure_future(ledger.record(build_facts(), build_charge(), linger_for=1))
         await asyncio.sleep(0)
         ids += [await ledger.record(build_facts(), build_charge()), await lingering]
         assert store.batches == 3
-        last = asyncio.ensure_future(ledger.record(build_facts(), build_charge(), linger=True))
+        last = asyncio.ensure_future(ledger.record(build_facts(), build_charge(), linger_for=1))
         await asyncio.sleep(0)
     ids.append(await last)  # closing the ledger writes it without waiting
     assert [row.id for row in await environment.read_entries()] == sorted(ids)
+
+
+async def test_an_entry_lingers_for_as_many_others_as_it_is_told(environment: LedgerEnvironment) -> None:
+    """Three entries that each linger for two others share one transaction."""
+    async with environment.ledger() as ledger:
+        entries = [asyncio.ensure_future(ledger.record(build_facts(), build_charge(), linger_for=2)) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert environment.store.batches == 0
+        await asyncio.gather(*entries, ledger.record(build_facts(), build_charge(), linger_for=2))
+        assert environment.store.batches == 1
 
 
 async def test_a_refused_charge_is_recorded_as_a_refusal(environment: LedgerEnvironment) -> None:
