@@ -78,7 +78,7 @@ def create_app(
     registry = registry if registry is not None else CollectorRegistry()
     reporter, draining = reporter or NullReporter(), draining or Draining()
     open_model = open_model or partial(open_configured_model, settings)
-    metrics = Metrics(registry)
+    metrics = Metrics(registry, shown)
     limits = CallerLimits(make_windows(settings, metrics), settings.limits.requests)
     predictions = predictions_router(limits, settings.limits.predict)
     app = Gateway(

@@ -32,8 +32,8 @@ from api.server.supervisor import Supervisor
 from api.server.timeouts import SHUTDOWN_LIMIT_S
 from api.server.worker_process import WorkerSlot, fork, preload
 from api.settings import Settings, home_folder, reload_settings
-from monitoring.exposition import serve_metrics
-from monitoring.multiprocess import build_shared_registry, remove_gauges, share_metrics
+from monitoring.metrics.exposition import serve_metrics
+from monitoring.metrics.multiprocess import build_shared_registry, remove_gauges, share_metrics
 from monitoring.queued_output import drain_standard_streams
 from monitoring.sentry import ErrorReporter, open_reporter
 from storage.private_files import replace_private_file
@@ -43,7 +43,13 @@ if TYPE_CHECKING:
     from model.backends.base import Backend
 
 _EXTRA_SHUTDOWN_S = 0.5  # the supervisor waits this much longer for a worker than the worker's own limit
-_PRELOADED = ("storage.without_orm", "api.app", "api.commands.database", "api.server.process", "monitoring.exposition")
+_PRELOADED = (
+    "storage.without_orm",
+    "api.app",
+    "api.commands.database",
+    "api.server.process",
+    "monitoring.metrics.exposition",
+)
 
 log = structlog.get_logger("atalaya.serve")
 

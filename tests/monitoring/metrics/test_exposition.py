@@ -7,7 +7,7 @@ import urllib.request
 
 from prometheus_client import CollectorRegistry
 
-from monitoring.exposition import serve_metrics
+from monitoring.metrics.exposition import serve_metrics
 
 
 def test_idle_connections_are_closed() -> None:

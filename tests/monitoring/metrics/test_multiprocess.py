@@ -10,14 +10,14 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Gauge
 
 from monitoring.metrics import Metrics
-from monitoring.multiprocess import build_shared_registry, remove_gauges
+from monitoring.metrics.multiprocess import build_shared_registry, remove_gauges
 
 WORKER = """
 import sys
 from pathlib import Path
 from prometheus_client import CollectorRegistry
 from monitoring.metrics import Metrics
-from monitoring.multiprocess import share_metrics
+from monitoring.metrics.multiprocess import share_metrics
 
 share_metrics(Path(sys.argv[1]), int(sys.argv[2]))
 metrics = Metrics(CollectorRegistry())

@@ -1,0 +1,32 @@
+"""Every metric of the gateway, created on a registry that is passed in."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+
+from monitoring.metrics.groups.models import ModelMetrics
+from monitoring.metrics.groups.overload import OverloadMetrics
+from monitoring.metrics.groups.predictions import PredictionMetrics
+from monitoring.metrics.groups.records import RecordMetrics
+from monitoring.metrics.groups.reports import ReportMetrics
+from monitoring.metrics.groups.requests import RequestMetrics
+
+
+class Metrics(
+    RequestMetrics,
+    PredictionMetrics,
+    ModelMetrics,
+    OverloadMetrics,
+    RecordMetrics,
+    ReportMetrics,
+):
+    """The metrics of one gateway; two instances on two registries are independent.
+
+    The multiprocess mode of a gauge says how the values of several workers are combined (see multiprocess.py). What is
+    the same for all workers is on `shown`, the registry that is exposed; by default that is `registry`. Adds
+    `process_*` (CPU, memory, file descriptors, start time). Raises ValueError for a second instance on a registry.
+    """
+
+    def __init__(self, registry: CollectorRegistry, shown: CollectorRegistry | None = None) -> None:
+        super().__init__(registry, registry if shown is None else shown)
+        ProcessCollector(registry=registry)

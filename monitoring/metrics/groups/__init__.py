@@ -1,0 +1,1 @@
+"""The metrics in groups: each file creates those of one subject."""

@@ -1,0 +1,34 @@
+"""The model in service, and how it was loaded."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from monitoring.metrics.groups.base import MetricGroup
+
+
+class ModelMetrics(MetricGroup):
+    def __init__(self, registry: CollectorRegistry, shown: CollectorRegistry) -> None:
+        super().__init__(registry, shown)
+        self.model_info = Gauge(
+            "atalaya_model_info",
+            "1 for the model in service, 0 for those that served before.",
+            ["model", "version", "digest", "backend"],
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self.model_loads = Counter(
+            "atalaya_model_loads_total",
+            "Versions loaded to follow an alias: switched, or failed and not served.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.weights_loaded = Counter(
+            "atalaya_weights_loaded_total",
+            "Models opened, by origin: prepared, or the artefact because the prepared copy was absent or rejected.",
+            ["origin"],
+            registry=registry,
+        )
+        self.preparations = Counter(
+            "atalaya_preparations_total", "Builds of prepared copies, done or failed.", ["outcome"], registry=registry
+        )

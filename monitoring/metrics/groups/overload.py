@@ -1,0 +1,48 @@
+"""Limits, overload, and the memory that requests share."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from monitoring.metrics.groups.base import MetricGroup
+
+
+class OverloadMetrics(MetricGroup):
+    def __init__(self, registry: CollectorRegistry, shown: CollectorRegistry) -> None:
+        super().__init__(registry, shown)
+        self.rate_limited = Counter(
+            "atalaya_rate_limited_total", "Requests rejected by a rate limit.", ["limit"], registry=registry
+        )
+        self.limit_store_up = Gauge(
+            "atalaya_limit_store_up",
+            "1 while rate limits are counted in their shared store, 0 while it is unavailable and limits are halved.",
+            ["store"],
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
+        self.limit_fallbacks = Counter(
+            "atalaya_limit_fallbacks_total",
+            "Requests checked against halved limits because the shared store was unavailable.",
+            ["store"],
+            registry=registry,
+        )
+        self.shed = Counter(
+            "atalaya_shed_total", "Requests rejected because the gateway was overloaded.", ["reason"], registry=registry
+        )
+        self.stuck_jobs = Counter(
+            "atalaya_stuck_jobs_total",
+            "Images whose decoding or inference did not end, so that the process was replaced.",
+            registry=registry,
+        )
+        self.memory_limit_bytes = Gauge(
+            "atalaya_memory_limit_bytes",
+            "Memory that the gateway may use before the system ends it.",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self.memory_reserved_bytes = Gauge(
+            "atalaya_memory_reserved_bytes",
+            "Memory reserved by requests in progress.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )

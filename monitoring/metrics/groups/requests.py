@@ -1,0 +1,31 @@
+"""HTTP requests, with the names of OpenTelemetry's semantic conventions.
+
+`http_route` is the route's template, never a raw path.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Gauge, Histogram
+
+from monitoring.metrics.groups.base import MetricGroup
+
+_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class RequestMetrics(MetricGroup):
+    def __init__(self, registry: CollectorRegistry, shown: CollectorRegistry) -> None:
+        super().__init__(registry, shown)
+        self.request_duration = Histogram(
+            "http_server_request_duration_seconds",
+            "Time from the first byte of a request to the last byte of its response.",
+            ["http_request_method", "http_route", "http_response_status_code"],
+            buckets=_BUCKETS,
+            registry=registry,
+        )
+        self.active_requests = Gauge(
+            "http_server_active_requests",
+            "Requests in progress.",
+            ["http_request_method"],
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
