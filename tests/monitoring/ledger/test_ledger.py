@@ -56,7 +56,7 @@ async def test_lingering_entries_wait_for_each_other(environment: LedgerEnvironm
     assert [row.id for row in await environment.read_entries()] == sorted(ids)
 
 
-async def test_an_entry_lingers_for_as_many_others_as_it_is_told(environment: LedgerEnvironment) -> None:
+async def test_an_entry_lingers_for_as_many_others_as_it_may(environment: LedgerEnvironment) -> None:
     """Three entries that each linger for two others share one transaction."""
     async with environment.ledger() as ledger:
         entries = [asyncio.ensure_future(ledger.record(build_facts(), build_charge(), linger_for=2)) for _ in range(2)]
