@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.offline.reliability import expected_calibration_error
+from model.quality.reliability import expected_calibration_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class EvaluationResults:
     """Results of a model on `n` labelled images.
 
     `loss` is the mean of -ln(probability of the true class), `ece` the expected calibration error with 15 bins of equal
-    mass (model/offline/reliability.py), and `confidence` the mean of the largest probability.
+    mass (model/quality/reliability.py), and `confidence` the mean of the largest probability.
     """
 
     n: int

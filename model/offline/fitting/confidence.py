@@ -23,7 +23,7 @@ from model.offline.fitting.sources import (
 )
 from model.offline.fitting.temperature import fit_temperature
 from model.offline.fitting.thresholds import choose_min_confidence
-from model.offline.reliability import expected_calibration_error
+from model.quality.reliability import expected_calibration_error
 
 _CLEAN_SHARE = 0.5  # of the weight in the log loss; the changed images share the rest
 _DECIMALS = 4

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from model.confidence.calibration import calibrate
 from model.offline.evaluate import Evaluation, Outputs, average_six_changes
 from model.offline.keras_process import run_in_keras
-from model.offline.reliability import make_bins
+from model.quality.intervals import find_wilson_interval
+from model.quality.reliability import make_bins
 
 _HISTOGRAM_BINS = 40
 
@@ -63,5 +64,9 @@ def _make_curve(label: str, probabilities: NDArray[np.float32], labels: NDArray[
     confidence = probabilities.max(axis=1)
     bins = make_bins(confidence, probabilities.argmax(axis=1) == labels)
     counts, _ = np.histogram(confidence, _HISTOGRAM_BINS, (0, 1))
-    points = [(each.confidence, each.accuracy, *each.find_interval()) for each in bins]
+    intervals = [find_wilson_interval(each.accuracy, each.n) for each in bins]
+    points = [
+        (each.confidence, each.accuracy, interval.lower, interval.upper)
+        for each, interval in zip(bins, intervals, strict=True)
+    ]
     return ReliabilityCurve(label, points, counts.tolist())

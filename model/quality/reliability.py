@@ -9,14 +9,12 @@ that their order does not matter where a border of a bin runs through them.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 _BINS = 15
-_Z = 1.959964  # 95 % of a normal distribution lie within so many standard deviations
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +24,6 @@ class ReliabilityBin:
     n: int
     confidence: float
     accuracy: float
-
-    def find_interval(self) -> tuple[float, float]:
-        """Return Wilson's 95 % confidence interval of the accuracy ("Probable Inference", 1927)."""
-        weight = _Z**2 / self.n
-        centre = (self.accuracy + weight / 2) / (1 + weight)
-        spread = self.accuracy * (1 - self.accuracy) / self.n + weight / (4 * self.n)
-        half = _Z * math.sqrt(spread) / (1 + weight)
-        return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def make_bins(confidence: NDArray[np.floating], correct: NDArray[np.bool_]) -> list[ReliabilityBin]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from model.offline.reliability import ReliabilityBin, expected_calibration_error, make_bins
+from model.quality.reliability import expected_calibration_error, make_bins
 
 
 def test_bins_have_equal_mass() -> None:
@@ -42,11 +42,3 @@ def test_equal_confidences_count_with_their_common_accuracy() -> None:
     """200 images at 0.75, of which 150 are correct, are perfectly calibrated: no bin gathers the wrong ones."""
     correct = np.arange(200) < 150
     assert expected_calibration_error(np.full(200, 0.75), correct) == pytest.approx(0)
-
-
-@pytest.mark.parametrize(
-    ("accuracy", "interval"), [(0.0, (0.0, 0.2775)), (0.9, (0.5958, 0.9821)), (1.0, (0.7225, 1.0))]
-)
-def test_interval_of_the_accuracy_is_wilson_s(accuracy: float, interval: tuple[float, float]) -> None:
-    """Of 10 images, 0, 9 or all correct: the values that statistical tables give."""
-    assert ReliabilityBin(10, 0.5, accuracy).find_interval() == pytest.approx(interval, abs=1e-4)

@@ -1,0 +1,102 @@
+"""Results of one version of a model on live traffic.
+
+Predictions of which the model abstained are left out everywhere: it advised not to rely on them, and an image that is
+not an aerial scene has no true class. Leaving out predictions of low confidence does not bias the estimate, because
+each of the others is still correct with the probability of its own confidence.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from model.quality.estimate import ConfidenceSums, estimate_accuracy
+from model.quality.intervals import Interval, find_wilson_interval
+from model.quality.reliability import expected_calibration_error
+
+MIN_CLASS_LABELS = 20
+"""A class with fewer labels gets no results of its own: its interval can be 40 points wide."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledPrediction:
+    """A predicted class with its calibrated confidence, and the true class."""
+
+    predicted: str
+    confidence: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """How many images of a class were taken for another one, and their share of the class."""
+
+    predicted: str
+    count: int
+    share: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class ClassQuality:
+    """Results of one true class. `recall` is the share of its images that were recognised."""
+
+    label: str
+    labelled: int
+    recall: Interval
+    confusions: tuple[Confusion, ...] = field(default=())  # most frequent first
+
+
+@dataclass(frozen=True, slots=True)
+class VersionQuality:
+    """Results of one version. `predictions` and `labelled` leave out the `abstained` ones.
+
+    `few_labels` counts the labels of the classes that have too few for results of their own.
+    """
+
+    version: str
+    predictions: int
+    abstained: int
+    labelled: int
+    accuracy: Interval | None
+    ece: float | None
+    estimated_accuracy: Interval | None
+    classes: tuple[ClassQuality, ...]
+    few_labels: Mapping[str, int]
+
+
+def compute_quality(
+    version: str, labelled: Sequence[LabelledPrediction], sums: ConfidenceSums, abstained: int
+) -> VersionQuality:
+    """Compare predictions with their labels, and estimate the accuracy of all predictions, of which `sums` are."""
+    counts = Counter((each.label, each.predicted) for each in labelled)
+    by_class = Counter(each.label for each in labelled)
+    correct = np.array([each.predicted == each.label for each in labelled], np.bool_)
+    confidence = np.array([each.confidence for each in labelled], np.float64)
+    known = sorted(name for name, n in by_class.items() if n >= MIN_CLASS_LABELS)
+    return VersionQuality(
+        version=version,
+        predictions=sums.n,
+        abstained=abstained,
+        labelled=len(labelled),
+        accuracy=find_wilson_interval(float(correct.mean()), len(correct)) if labelled else None,
+        ece=expected_calibration_error(confidence, correct) if labelled else None,
+        estimated_accuracy=estimate_accuracy(sums),
+        classes=tuple(_compute_class(name, by_class[name], counts) for name in known),
+        few_labels={name: n for name, n in sorted(by_class.items()) if n < MIN_CLASS_LABELS},
+    )
+
+
+def _compute_class(name: str, labelled: int, counts: Counter[tuple[str, str]]) -> ClassQuality:
+    wrong = [(predicted, n) for (label, predicted), n in counts.items() if label == name and predicted != name]
+    return ClassQuality(
+        label=name,
+        labelled=labelled,
+        recall=find_wilson_interval(counts[name, name] / labelled, labelled),
+        confusions=tuple(
+            Confusion(predicted, n, find_wilson_interval(n / labelled, labelled))
+            for predicted, n in sorted(wrong, key=lambda pair: (-pair[1], pair[0]))
+        ),
+    )
