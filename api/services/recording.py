@@ -19,12 +19,14 @@ from monitoring.ledger.journal import Journal
 from monitoring.ledger.ledger import Ledger, LedgerState
 from monitoring.ledger.reader import LedgerReader
 from monitoring.ledger.spool.folder import SpoolFolder
+from monitoring.ledger.writing.events import EventWriter
 from monitoring.ledger.writing.store import LedgerStore
 from monitoring.metrics import Metrics
 from storage.engine import open_blocking_engine, sqlite_path
 from storage.transactions import WRITING
 
 LEDGER_WAIT_S = 1  # after that the spool takes the entries
+EVENT_WAIT_S = 10  # beside a gateway that writes
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +71,21 @@ def open_journal(
 
     `on_contradiction` is called for every row that contradicts a signature or what this process has written.
     """
-    url = settings.database_url.get_secret_value()
-    engine = open_blocking_engine(url, LEDGER_WAIT_S)
-    signer = Signer(settings.ledger_key())
-    store = LedgerStore(engine.execution_options(**WRITING), signer, on_contradiction=on_contradiction)
-    folder = SpoolFolder(settings.ledger.spool_folder, settings.ledger.spool_megabytes * 1_000_000, sqlite_path(url))
+    store = _open_store(settings, LEDGER_WAIT_S, on_contradiction)
+    database = sqlite_path(settings.database_url.get_secret_value())
+    folder = SpoolFolder(settings.ledger.spool_folder, settings.ledger.spool_megabytes * 1_000_000, database)
     return Journal(store, charges, folder, enabled=settings.ledger.enabled)
+
+
+def open_event_writer(settings: Settings) -> EventWriter:
+    """Create what records events from a process that is no gateway. Raises SettingsError, BadLedgerKey."""
+    return EventWriter(_open_store(settings, EVENT_WAIT_S))
+
+
+def _open_store(settings: Settings, wait_s: int, on_contradiction: Callable[[], None] = lambda: None) -> LedgerStore:
+    engine = open_blocking_engine(settings.database_url.get_secret_value(), wait_s)
+    signer = Signer(settings.ledger_key())
+    return LedgerStore(engine.execution_options(**WRITING), signer, on_contradiction=on_contradiction)
 
 
 def _report_ledger_state(metrics: Metrics) -> Callable[[LedgerState, int], None]:

@@ -10,18 +10,30 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Any
 
 CHECKPOINTS = "checkpoints"  # stands for the chain of checkpoints where a writer is expected
 SALT_BYTES = 32
+NO_REQUEST = 0  # the status of an entry that records an event instead of a request
+MODEL_SUBJECT = "model:"
 _NAME_LENGTH = 320
 # Built once: `json.dumps` with these options builds an encoder for each call. The facts contain no cycles.
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), check_circular=False)
 
 
+class EntryKind(StrEnum):
+    """What an entry records: the member `kind` of its document. A document without one is of a request."""
+
+    PREDICTION = "prediction"  # a request, also one that got no prediction
+    ALIAS_MOVED = "alias_moved"
+    LABEL = "label"
+    CANARY_VERDICT = "canary_verdict"
+
+
 @dataclass(frozen=True, slots=True)
 class EntryDraft:
-    """One request before it gets its place in a chain. `facts` is the payload, ready for JSON."""
+    """One request or event before it gets its place in a chain. `facts` is the payload, ready for JSON."""
 
     id: str
     at: str
@@ -39,7 +51,7 @@ _NO_PREDICTION = dict.fromkeys(("model", "preprocessing", "runtime", "image", "o
 class Payload:
     """What an entry commits to, stored apart so that it can be erased. `document` is JSON, byte for byte as hashed.
 
-    The first three fields repeat parts of the document, for queries.
+    The first three fields repeat parts of the document, for queries. `status` is NO_REQUEST for events.
     """
 
     principal: str
@@ -172,6 +184,22 @@ def parse_claims(heads: str) -> list[Claim]:
 def build_payload(draft: EntryDraft, salt: bytes) -> Payload:
     document = _ENCODER.encode({"id": draft.id, "at": draft.at, **draft.facts})
     return Payload(*extract_columns(draft.facts), salt.hex(), document)
+
+
+def build_event(
+    kind: EntryKind, subject: str, details: Mapping[str, Any], model: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Build the facts of an entry that records an event instead of a request, ready for JSON.
+
+    `subject` is whom or what the event is about, and takes the place of the principal: a person whose data `details`
+    holds, so that erasing that person erases the entry, or else `name_model_subject`. `model` has a name and a version.
+    """
+    return {"v": 1, "kind": kind.value, "principal": subject, "model": model, "status": NO_REQUEST, kind.value: details}
+
+
+def name_model_subject(model: str) -> str:
+    """Return the subject of the events in the life of a model. No principal has such a name."""
+    return f"{MODEL_SUBJECT}{model}"
 
 
 def extract_columns(facts: Mapping[str, Any]) -> tuple[str, str, int]:

@@ -1,4 +1,4 @@
-"""Reading recorded requests, for the callers who sent them."""
+"""Reading recorded requests, for the callers who sent them, and events."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import Select, select, union
+from sqlalchemy import ColumnElement, Select, not_, select, union
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from monitoring.chains.anchors import GENESIS
 from monitoring.errors import LedgerUnavailable, PredictionNotFound
-from monitoring.ledger.entries import EntryWithPayload, LedgerEntry, Payload, sanitize_name
+from monitoring.ledger.entries import NO_REQUEST, EntryWithPayload, LedgerEntry, Payload, sanitize_name
 from monitoring.ledger.tables import ledger_entries, ledger_payloads, ledger_stumps
 from storage.errors import DatabaseUnavailable
 from storage.transactions import reading
+
+_IS_REQUEST = ledger_payloads.c.status != NO_REQUEST
 
 
 class LedgerReader:
@@ -28,7 +30,7 @@ class LedgerReader:
 
         Raises PredictionNotFound, also for a request whose payload was erased.
         """
-        statement = _select_with_payload().where(ledger_entries.c.id == entry_id)
+        statement = _select_with_payload().where(ledger_entries.c.id == entry_id, _IS_REQUEST)
         if principal is not None:
             statement = statement.where(ledger_payloads.c.principal == sanitize_name(principal))
         async with _reading(self._engine) as connection:
@@ -39,8 +41,19 @@ class LedgerReader:
 
     async def list_newest(self, principal: str, limit: int, before: str | None = None) -> Sequence[EntryWithPayload]:
         """Return at most `limit` requests of the principal, newest first, and only those with an id below `before`."""
+        return await self._list(sanitize_name(principal), _IS_REQUEST, limit, before)
+
+    async def list_newest_events(
+        self, subject: str, limit: int, before: str | None = None
+    ) -> Sequence[EntryWithPayload]:
+        """Return events about the subject, of any kind, as `list_newest` does requests."""
+        return await self._list(sanitize_name(subject), not_(_IS_REQUEST), limit, before)
+
+    async def _list(
+        self, subject: str, condition: ColumnElement[bool], limit: int, before: str | None
+    ) -> Sequence[EntryWithPayload]:
         columns = ledger_payloads.c
-        statement = _select_with_payload().where(columns.principal == sanitize_name(principal))
+        statement = _select_with_payload().where(columns.principal == subject, condition)
         statement = statement.order_by(columns.id.desc()).limit(limit)
         if before is not None:
             statement = statement.where(columns.id < before)

@@ -17,8 +17,10 @@ from api.commands.database import CommandEvent, record_event, run_with_engine
 from api.commands.ledger.database import find_subject
 from api.commands.options.confirmation import DryRun, Yes, confirm
 from api.commands.output import JsonFlag, print_json, progress_bar
+from api.errors import CommandFailed
 from api.settings import Settings, load_settings
 from monitoring.chains.signing import Signer
+from monitoring.ledger.entries import MODEL_SUBJECT
 from monitoring.ledger.upkeep.erasure import Eraser
 from monitoring.ledger.upkeep.pruning import Pruner
 from storage.engine import open_blocking_engine
@@ -80,6 +82,8 @@ def erase(
     """Erase the payloads of a person's predictions; the ledger still proves that there were some."""
     settings = load_settings()
     subject = find_subject(settings, principal)
+    if subject.startswith(MODEL_SUBJECT):
+        raise CommandFailed("Only what a person's entries contain is erased. The history of a model is kept.")
     count = count_predictions(settings, subject)
     confirm(f"Erase {count} predictions of {principal} permanently?", yes=yes)
     erased = erase_predictions(settings, subject)

@@ -13,6 +13,7 @@ import pyarrow
 import pyarrow.parquet
 
 from monitoring.errors import BadExport
+from monitoring.ledger.entries import EntryKind
 from monitoring.ledger.exports.lines import decode_record, encode_record
 from monitoring.ledger.payloads import parse_json
 from monitoring.ledger.records import EntryRecord, Record
@@ -31,10 +32,11 @@ SCHEMA = pyarrow.schema(
         ("confidence", pyarrow.float64()),
         ("temperature", pyarrow.float64()),
         ("reason", pyarrow.string()),
+        ("kind", pyarrow.string()),
     ]
 )
 _OUTPUT_COLUMNS = ("label", "confidence", "temperature")
-_ADDED = {"temperature", "reason"}  # exports of release 0.1.0 have no such columns
+_ADDED = {"temperature", "reason", "kind"}  # exports of release 0.1.0 have no such columns
 
 
 def write_rows(records: Iterable[Record], path: Path) -> Iterator[Record]:
@@ -82,6 +84,7 @@ def _extract_columns(record: Record, read_time: Callable[[str], Any]) -> dict[st
         columns |= {"principal": payload.principal, "model": payload.model, "status": payload.status}
         with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):  # a changed document
             document = parse_json(payload.document)
+            columns["kind"] = document.get("kind", EntryKind.PREDICTION.value)
             output = document["output"] or {}
             columns |= {"code": document["code"], **{name: output.get(name) for name in _OUTPUT_COLUMNS}}
             columns["reason"] = output.get("abstention", {}).get("reason")

@@ -53,6 +53,7 @@ COLUMNS = {
     "confidence": "double",
     "temperature": "double",
     "reason": "string",
+    "kind": "string",
 }
 OTHER_VALUES = {
     "string": "river",
@@ -190,7 +191,7 @@ def test_older_parquet_exports_are_read(tmp_path: Path, small_ledger: Records) -
     """An export of release 0.1.0, with fewer columns and times as text, is read, and a changed time in it is found."""
     path, changed = tmp_path / "export.parquet", tmp_path / "changed.parquet"
     deque(write_rows(small_ledger, path), 0)
-    table = pyarrow.parquet.read_table(path).drop_columns(["temperature", "reason"])
+    table = pyarrow.parquet.read_table(path).drop_columns(["temperature", "reason", "kind"])
     texts = [record.entry.at if isinstance(record, EntryRecord) else None for record in small_ledger]
     index = table.column_names.index("at")
     pyarrow.parquet.write_table(table.set_column(index, "at", pyarrow.array(texts, pyarrow.string())), changed)
