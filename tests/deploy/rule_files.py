@@ -1,0 +1,29 @@
+"""The rules that Prometheus evaluates, and the pages of the runbook, by the name of their files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.support.paths import ROOT
+
+RULES = ROOT / "deploy" / "prometheus" / "rules"
+RUNBOOKS = ROOT / "docs" / "runbooks"
+FILES = sorted(RULES.glob("*.yml"))
+
+
+def read_rules(path: Path) -> list[dict[str, Any]]:
+    """All rules of a file in order, alerts and recorded series."""
+    return [rule for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]]
+
+
+def read_alerts() -> list[tuple[str, dict[str, Any]]]:
+    """Every alert with the name of its file; the burn rates of an objective are several alerts of one name."""
+    return [(path.stem, rule) for path in FILES for rule in read_rules(path) if "alert" in rule]
+
+
+def list_names() -> list[tuple[str, str]]:
+    """Each file's name with each name of an alert in it, once."""
+    return list(dict.fromkeys((stem, str(rule["alert"])) for stem, rule in read_alerts()))
