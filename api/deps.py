@@ -18,6 +18,7 @@ from api.http.draining import Draining
 from api.prediction.pipeline import PredictionPipeline
 from api.rate_limits.callers import caller_address
 from api.services.auth import AuthServices
+from api.services.canary.running import CanaryServices
 from api.services.erasure import RecordErasure
 from api.services.recording import RecordingServices
 from api.services.runtime import RuntimeServices
@@ -50,6 +51,7 @@ class Services:
     serving: ServingServices
     recording: RecordingServices
     runtime: RuntimeServices
+    canary: CanaryServices
 
 
 class AppState(TypedDict):

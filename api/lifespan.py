@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 
@@ -15,6 +16,7 @@ from api.prediction.pipeline import PredictionPipeline
 from api.prediction.quotas import QuotaChargeRecorder
 from api.rate_limits.limiter import CallerLimits
 from api.services.auth import open_auth_services
+from api.services.canary.running import try_candidates
 from api.services.recording import open_recording_services
 from api.services.runtime import RuntimeServices, build_health_checks
 from api.services.serving import open_backend, open_serving_services
@@ -68,6 +70,9 @@ def make_lifespan(
                 settings.model.deadline_seconds,
                 settings.model.abstain,
             )
-            yield {"services": Services(auth, serving, recording, runtime), "pipeline": pipeline}
+            canary = await stack.enter_async_context(
+                try_candidates(settings, serving, engine, partial(recording.ledger.record, charge=None), metrics)
+            )
+            yield {"services": Services(auth, serving, recording, runtime, canary), "pipeline": pipeline}
 
     return lifespan

@@ -20,6 +20,7 @@
     ├── DeadlineExceeded             deadline_exceeded
     ├── WorkerStuck                  worker_stuck
     ├── ModelTooLarge                model_too_large
+    ├── CandidateNotComparable       candidate_not_comparable
     ├── ArtefactError                artefact_error
     │   ├── DigestMismatch           digest_mismatch
     │   └── those of signatures      (model/signing/errors.py)
@@ -185,6 +186,12 @@ class ModelTooLarge(ModelError):
     """The version in service and the next one do not fit in memory together."""
 
     code = "model_too_large"
+
+
+class CandidateNotComparable(ModelError):
+    """The candidate cannot replace the model in production for every request, so it is not tried on any."""
+
+    code = "candidate_not_comparable"
 
 
 class ArtefactError(ModelError):

@@ -109,6 +109,7 @@ NEVER_OVER_HTTP: frozenset[type[Exception]] = frozenset(
         monitoring.LedgerDamaged,
         model.ArtefactError,
         model.ModelTooLarge,
+        model.CandidateNotComparable,
         RegistryError,
         ArtefactUnsigned,
         SignatureInvalid,

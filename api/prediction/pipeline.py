@@ -132,6 +132,8 @@ class PredictionPipeline:
             # Not recorded as a refusal: the transaction that refuses a charge records the refusal itself, and a ledger
             # that cannot be written cannot record one.
             prediction_id = await self._record(origin, prediction, charges[0])
+        if prediction.follow_up is not None:
+            prediction.follow_up.complete_later(prediction_id)
         if prediction.reason is not None:
             self._metrics.abstentions.labels(prediction.reason).inc()
             if self._policy is AbstentionPolicy.REFUSE:

@@ -63,7 +63,7 @@ class _RegistryVersions:
         self._predictions = predictions
         self._reservation = reservation
         self._watch = AliasWatch(open_registry(settings), reference)
-        self._first_bytes = self._served_bytes = self._estimate_bytes(predictions.model.version)
+        self._first_bytes = self._served_bytes = estimate_version_bytes(settings, predictions.model.version)
 
     def find(self) -> str:
         return self._watch.find_version()
@@ -73,7 +73,7 @@ class _RegistryVersions:
 
     @asynccontextmanager
     async def reserve_memory(self, version: str) -> AsyncIterator[None]:
-        needed = await asyncio.to_thread(self._estimate_bytes, version)
+        needed = await asyncio.to_thread(estimate_version_bytes, self._settings, version)
         try:
             await self._reservation.resize(self._growth + needed, while_waiting=self._growth)
         except ImageTooLargeHere:
@@ -96,12 +96,17 @@ class _RegistryVersions:
     def _growth(self) -> int:
         return max(0, self._served_bytes - self._first_bytes)
 
-    def _estimate_bytes(self, version: str) -> int:
-        from model.backends.onnx import MODEL_FILE  # imports the runtime, which the application need not wait for
 
-        manifest = read_manifest(find_model_folder(self._settings, version))
-        entry = manifest.files.get(MODEL_FILE)  # without it, opening the version fails and says why
-        return estimate_model_bytes(entry.bytes if entry else 0, count_inference_threads(self._settings))
+def estimate_version_bytes(settings: Settings, version: str, threads: int | None = None) -> int:
+    """Return the memory that a version of the model takes, by default with the configured inference threads.
+
+    Raises ArtefactError, RegistryError.
+    """
+    from model.backends.onnx import MODEL_FILE  # imports the runtime, which the application need not wait for
+
+    manifest = read_manifest(find_model_folder(settings, version))
+    entry = manifest.files.get(MODEL_FILE)  # without it, opening the version fails and says why
+    return estimate_model_bytes(entry.bytes if entry else 0, threads or count_inference_threads(settings))
 
 
 class _Reports:

@@ -22,8 +22,11 @@ def open_model(settings: Settings) -> Backend:
         raise SettingsError(f"MODEL__URL: {error}") from None
 
 
-def open_url(settings: Settings, url: str) -> Backend:
-    """Open a back end for as many threads as the settings say, warmed up. Raises BackendURLError, ArtefactError."""
-    threads, copies, key = count_inference_threads(settings), find_copies(settings), settings.artefact_key()
+def open_url(settings: Settings, url: str, threads: int | None = None) -> Backend:
+    """Open a back end, by default for the configured inference threads, warmed up.
+
+    Raises BackendURLError, ArtefactError.
+    """
+    copies, key = find_copies(settings), settings.artefact_key()
     with mapping_weights():
-        return open_warm(url, threads, copies, key)
+        return open_warm(url, threads or count_inference_threads(settings), copies, key)

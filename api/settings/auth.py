@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 
-from api.settings.fields import SettingsGroup
+from api.settings.fields import SettingsGroup, parse_json
 from api.settings.home import HomePath
 from api.settings.urls import check_issuer_url, check_public_url
 from auth.certificate_subjects import read_subject
@@ -78,15 +77,7 @@ class AuthSettings(SettingsGroup):
                 raise ValueError(f"must map subjects as in RFC 4514 to user names, such as {example}") from None
         return value
 
-    @field_validator("issuers", "client_certificates", mode="before")
-    @classmethod
-    def _parse_json(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        try:
-            return json.loads(value)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"must be JSON in one line: {error.msg} at character {error.pos + 1}") from None
+    _parse_json = field_validator("issuers", "client_certificates", mode="before")(parse_json)
 
     @field_validator("issuers")
     @classmethod

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from api.errors import SettingsError
 from api.http.host_names import check_allowed_host, host_name
 from api.settings.auth import AuthSettings
+from api.settings.canary import CanarySettings
 from api.settings.fields import split_commas
 from api.settings.home import HomePath, resolve_database_url
 from api.settings.limits import LimitSettings
@@ -55,6 +56,7 @@ class Settings(BaseModel):
     railway_private_domain: str | None = None
     auth: AuthSettings = Field(default_factory=AuthSettings)
     model: ModelSettings = Field(default_factory=ModelSettings)
+    canary: CanarySettings = Field(default_factory=CanarySettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
     monitoring: MonitoringSettings = Field(default_factory=MonitoringSettings)
     ledger: LedgerSettings = Field(default_factory=LedgerSettings)

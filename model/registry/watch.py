@@ -1,26 +1,36 @@
-"""Watching an alias at the cost of one system call for each look."""
+"""Watching a model of the registry at the cost of one system call for each look."""
 
 from __future__ import annotations
 
 from model.registry.files import FileRegistry, StateStamp
 from model.registry.reference import ModelReference
+from model.registry.state import ModelState
+
+
+class StateWatch:
+    """Returns the state of a model, which it reads only after it has changed. For one thread at a time."""
+
+    def __init__(self, registry: FileRegistry, model: str) -> None:
+        self._registry = registry
+        self._model = model
+        self._seen: tuple[StateStamp, ModelState] | None = None
+
+    def read(self) -> ModelState:
+        """Raises UnknownModel, RegistryUnavailable."""
+        stamp = self._registry.read_stamp(self._model)
+        if self._seen is None or self._seen[0] != stamp:
+            self._seen = None  # an error is raised again until the state can be read
+            self._seen = stamp, self._registry.read(self._model)
+        return self._seen[1]
 
 
 class AliasWatch:
-    """Says which version an alias names. Reads the state of the model only after it has changed.
-
-    For one thread at a time.
-    """
+    """Says which version an alias names. For one thread at a time."""
 
     def __init__(self, registry: FileRegistry, reference: ModelReference) -> None:
-        self._registry = registry
-        self._reference = reference
-        self._seen: tuple[StateStamp, str] | None = None
+        self._state = StateWatch(registry, reference.model)
+        self._alias = reference.alias
 
     def find_version(self) -> str:
         """Raises UnknownModel, UnknownAlias, RegistryUnavailable."""
-        stamp = self._registry.read_stamp(self._reference.model)
-        if self._seen is None or self._seen[0] != stamp:
-            self._seen = None  # an error is raised again until the state changes or can be read
-            self._seen = stamp, self._registry.read(self._reference.model).find_alias(self._reference.alias)
-        return self._seen[1]
+        return self._state.read().find_alias(self._alias)

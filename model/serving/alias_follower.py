@@ -7,19 +7,17 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from model.backends.base import Backend, ModelInfo
 from model.errors import MemoryFull, ModelError
+from model.serving.retries import Retries
 from model.serving.service import PredictionService
 from model.serving.workers import lower_priority, wait_for_result
 
 T = TypeVar("T")
 
 POLL_S = 0.5
-# A version that could not be loaded is tried again after this, then after twice as long, and so on.
-FIRST_RETRY_S, LAST_RETRY_S = 30.0, 1800.0
 
 
 class Versions(Protocol):
@@ -56,14 +54,6 @@ class Observer(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    version: str
-    code: str
-    retry_at: float
-    delay_s: float
-
-
 class AliasFollower:
     """Keeps `predictions` on the version that the alias names. For one event loop.
 
@@ -81,11 +71,10 @@ class AliasFollower:
         self._predictions = predictions
         self._versions = versions
         self._observer = observer
-        self._clock = clock
+        self._retries = Retries(clock)
         # A thread of low priority, which it passes on to those that load the model: requests come first.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model", initializer=lower_priority)
         self._registry_problem: str | None = None
-        self._failure: _Failure | None = None
         self._lacks_memory = False
 
     @property
@@ -93,9 +82,7 @@ class AliasFollower:
         """The code of the reason why another version is served than the alias names; None if the alias is followed."""
         if self._registry_problem is not None:
             return self._registry_problem
-        if self._failure is not None:
-            return self._failure.code
-        return MemoryFull.code if self._lacks_memory else None
+        return self._retries.code or (MemoryFull.code if self._lacks_memory else None)
 
     async def follow(self) -> None:
         """Look at the alias twice a second until cancelled."""
@@ -112,17 +99,18 @@ class AliasFollower:
         if version is None:
             return
         if version == self._predictions.model.version:
-            self._failure, self._lacks_memory = None, False
+            self._note_success()
             return
-        failure = self._failure
-        if failure is not None and failure.version == version and self._clock() < failure.retry_at:
+        if not self._retries.is_due(version):
             return
         try:
             await self._load(version)
         except MemoryFull:
             self._lacks_memory = True  # images in progress have the memory: the next look tries again
         except Exception as error:  # whatever is wrong with a version, the one in service goes on
-            self._record_failure(version, error)
+            self._retries.record(version, error)
+            self._lacks_memory = False
+            self._observer.on_failure(version, error)
 
     async def _find(self) -> str | None:
         """Return the version that the alias names, or None while the registry cannot say."""
@@ -144,19 +132,14 @@ class AliasFollower:
                 return
             before = self._predictions.model
             unused = self._predictions.replace_backend(backend)
-            self._failure, self._lacks_memory = None, False
+            self._note_success()
             self._observer.on_switch(before, backend)
             previous = await wait_for_result(unused)
             await self._run(lambda: self._versions.release(previous))
 
-    def _record_failure(self, version: str, error: Exception) -> None:
-        delay_s = FIRST_RETRY_S
-        if self._failure is not None and self._failure.version == version:
-            delay_s = min(2 * self._failure.delay_s, LAST_RETRY_S)
-        # Not the error itself: its traceback holds what was loaded.
-        code = error.code if isinstance(error, ModelError) else "internal_error"
-        self._failure, self._lacks_memory = _Failure(version, code, self._clock() + delay_s, delay_s), False
-        self._observer.on_failure(version, error)
+    def _note_success(self) -> None:
+        self._retries.forget()
+        self._lacks_memory = False
 
     async def _run(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)

@@ -95,6 +95,11 @@ class MemoryBudget:
         """The most that one request may reserve."""
         return self._usage.largest
 
+    @property
+    def is_contended(self) -> bool:
+        """Whether a request waits for memory."""
+        return bool(self._decode_waiters or self._read_waiters)
+
     @asynccontextmanager
     async def reserve(self, amount: int, caller: str = "", deadline: float = math.inf) -> AsyncIterator[Reservation]:
         """Reserve memory to read a body. Waits, but not past `deadline` (of time.monotonic()).

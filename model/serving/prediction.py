@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,14 @@ class ImageWarning:
     detail: str
 
 
+class FollowUp(Protocol):
+    """What remains to do with the image after the response, which does not wait for it."""
+
+    def complete_later(self, prediction_id: str) -> None:
+        """Do it soon. `prediction_id` is that of the recorded prediction."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
     """What a model says about one image. `index` and `label` are those of its most probable class.
@@ -48,6 +56,7 @@ class Prediction:
     `probabilities` are those of the model, `calibrated` those that the caller can rely on, both float32 [classes].
     `confidence` is the calibrated probability of the label, `reason` why not to rely on the label, None for no reason.
     `timing` holds the seconds of the stages queue, decode, infer and, if there is an explanation, explain.
+    `follow_up` is to be called once the prediction is recorded.
     """
 
     probabilities: NDArray[np.float32]
@@ -60,6 +69,7 @@ class Prediction:
     image: ImageFacts
     timing: Mapping[str, float]
     explanation: Explanation | None = None
+    follow_up: FollowUp | None = None
 
     @property
     def warnings(self) -> list[ImageWarning]:
@@ -128,7 +138,11 @@ def explain_outputs(
 
 
 def interpret_outputs(
-    outputs: ModelOutputs, model: ModelInfo, image: ImageFacts, timing: Mapping[str, float]
+    outputs: ModelOutputs,
+    model: ModelInfo,
+    image: ImageFacts,
+    timing: Mapping[str, float],
+    follow_up: FollowUp | None = None,
 ) -> Prediction:
     """Make the prediction of one image from the outputs of its model, without an explanation."""
     probabilities = outputs.probabilities
@@ -136,7 +150,18 @@ def interpret_outputs(
     calibrated = calibrate(probabilities, model.confidence.temperature)
     confidence = float(calibrated[index])
     reason = model.confidence.abstention.find_reason(outputs.pooled, confidence)
-    return Prediction(probabilities, calibrated, index, model.classes[index], confidence, reason, model, image, timing)
+    return Prediction(
+        probabilities,
+        calibrated,
+        index,
+        model.classes[index],
+        confidence,
+        reason,
+        model,
+        image,
+        timing,
+        follow_up=follow_up,
+    )
 
 
 def describe_image(data: bytes, decoded: DecodedImage) -> ImageFacts:

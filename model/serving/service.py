@@ -5,22 +5,23 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import replace
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from model.backends.base import Backend, ModelInfo
+from model.canary.comparison import Comparison
+from model.canary.trial import Trial
 from model.errors import DeadlineExceeded, WorkerStuck
 from model.explanation.explanation import ExplanationRequest, check_request, estimate_explanation_bytes
-from model.imaging.decode import ImageNeeds, decode_image, measure_image
+from model.imaging.decode import ImageNeeds
 from model.imaging.input_spec import InputSpec
-from model.imaging.quick_headers import has_quick_header, measure_plain_jpeg
+from model.serving.image_work import ImageWork, Inspection
 from model.serving.memory_budget import Reservation
 from model.serving.overload_policy import QueueLimits
-from model.serving.prediction import Prediction, describe_image, explain_outputs, interpret_outputs, run_model
+from model.serving.prediction import Prediction
 from model.serving.queue import Job, PredictionQueue
 from model.serving.shared_backend import SharedBackend
 from model.serving.watchdog import Watchdog
@@ -34,14 +35,13 @@ Admit = Callable[[int], Awaitable[None]]
 OnStuck = Callable[[str, str], object]
 # Makes a job for the image of a request from its work.
 _MakeJob = Callable[..., Job[Any]]
+_NO_COMPARISON: AbstractContextManager[None] = nullcontext()
 
 
-class _Inspection(NamedTuple):
-    """What an image's header says, and the seconds spent on it."""
+class _Holding(Protocol):
+    """What a request holds, and must go on holding while a thread works on its image."""
 
-    needs: ImageNeeds
-    queued_s: float = 0.0
-    read_s: float = 0.0
+    def hold_until_done(self, work: Future[Any]) -> None: ...
 
 
 class PredictionService:
@@ -61,9 +61,10 @@ class PredictionService:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._shared = SharedBackend(backend)
-        self._on_stage = on_stage
+        self._trial: Trial | None = None
         self._clock = clock
         self.queue = PredictionQueue(workers, limits, clock)
+        self._work = ImageWork(on_stage, self.queue.record_duration, clock)
         self._active = 0
         self._stuck = 0  # jobs
         self._timeouts: set[asyncio.Timeout] = set()
@@ -102,7 +103,7 @@ class PredictionService:
         its bytes stay reserved until then. Raises Overloaded, MemoryFull, DeadlineExceeded, WorkerStuck, a subclass of
         ImageRejected, ExplanationUnavailable, UnknownLabel, what `admit` raises, and RuntimeError after `close`.
         """
-        with self._shared as shared:
+        with self._shared as shared, self._compare(caller) as comparison:
             backend, spec = shared.backend, shared.backend.info.input_spec
             async with self._accept(data, caller, deadline) as make_job:
                 inspection = None
@@ -115,8 +116,8 @@ class PredictionService:
                         await reservation.resize(needed, while_waiting=len(data))
                     if admit is not None:
                         await admit(inspection.needs.pixels)
-                job = make_job(partial(self._predict, backend, explanation, inspection))
-                result: Prediction = await self._run(job, reservation, shared)
+                job = make_job(partial(self._work.predict, backend, explanation, inspection, comparison))
+                result: Prediction = await self._run(job, reservation, shared, comparison)
                 return result
 
     async def measure(
@@ -169,9 +170,30 @@ class PredictionService:
             _expire(timeout)
 
     def replace_backend(self, backend: Backend) -> Future[Backend]:
-        """Serve later requests with `backend`. Returns a future of the previous one, done when no request uses it."""
+        """Serve later requests with `backend`. Returns a future of the previous one, done when no request uses it.
+
+        A trial of a candidate ends, because it was compared with the previous one.
+        """
+        self.end_trial()
         previous, self._shared = self._shared, SharedBackend(backend)
         return previous.retire()
+
+    @property
+    def trial(self) -> Trial | None:
+        """The trial of a candidate that is under way."""
+        return self._trial
+
+    def start_trial(self, make_trial: Callable[[SharedBackend], Trial]) -> Trial:
+        """Compare a candidate with the back end in service, on requests from now on."""
+        self.end_trial()
+        self._trial = make_trial(self._shared)
+        return self._trial
+
+    def end_trial(self) -> None:
+        """Serve later requests without the candidate, and compare no more images."""
+        trial, self._trial = self._trial, None
+        if trial is not None:
+            trial.close()
 
     def close(self, limit_s: float = math.inf) -> bool:
         """Finish the queued jobs and end the threads; the back end stays open.
@@ -201,27 +223,22 @@ class PredictionService:
 
     async def _inspect(
         self, data: bytes, spec: InputSpec, make_job: _MakeJob, reservation: Reservation | None
-    ) -> _Inspection:
+    ) -> Inspection:
         """Read the image's header: here if that is quick, else in a worker thread."""
-        started = time.perf_counter()
-        try:
-            needs = measure_plain_jpeg(data, spec)
-            if needs is None and has_quick_header(data):
-                needs = measure_image(data, spec)
-        except Exception:
-            self._on_stage("decode", time.perf_counter() - started)
-            raise
-        if needs is None:
-            return await self._inspect_in_thread(spec, make_job, reservation)
-        return _Inspection(needs, read_s=time.perf_counter() - started)
+        inspection = self._work.inspect_quickly(data, spec)
+        return inspection or await self._inspect_in_thread(spec, make_job, reservation)
 
     async def _inspect_in_thread(
         self, spec: InputSpec, make_job: _MakeJob, reservation: Reservation | None
-    ) -> _Inspection:
-        result: _Inspection = await self._run(make_job(partial(self._measure, spec), is_prediction=False), reservation)
+    ) -> Inspection:
+        job = make_job(partial(self._work.inspect, spec), is_prediction=False)
+        result: Inspection = await self._run(job, reservation)
         return result
 
-    async def _run(self, job: Job[T], *held: Reservation | SharedBackend | None) -> T:
+    def _compare(self, caller: str) -> AbstractContextManager[Comparison | None]:
+        return _NO_COMPARISON if self._trial is None else self._trial.compare(caller)
+
+    async def _run(self, job: Job[T], *held: _Holding | None) -> T:
         """Do the job in a thread. If it outlasts its caller, what is `held` for it stays held until it is done."""
         self.check_threads()
         self.queue.submit(job)
@@ -234,61 +251,6 @@ class PredictionService:
                         holding.hold_until_done(job.result)
             self.queue.abandon(job)
             raise
-
-    def _measure(self, spec: InputSpec, job: Job[_Inspection]) -> _Inspection:
-        started = time.perf_counter()
-        self._check_deadline(job)
-        job.stage = "decode"
-        try:
-            needs = measure_image(job.data, spec)
-        except BaseException:
-            self._on_stage("decode", time.perf_counter() - started)
-            raise
-        return _Inspection(needs, started - job.queued_at, time.perf_counter() - started)
-
-    def _predict(
-        self,
-        backend: Backend,
-        explanation: ExplanationRequest | None,
-        inspection: _Inspection | None,
-        job: Job[Prediction],
-    ) -> Prediction:
-        data, info, started = job.data, backend.info, time.perf_counter()
-        queued_s, read_s = (inspection.queued_s, inspection.read_s) if inspection else (0.0, 0.0)
-        timing: dict[str, float] = {}
-        self._report("queue", started - job.queued_at + queued_s, timing)
-        self._check_deadline(job)
-        with self._time_stage("decode", job, timing, read_s):
-            decoded = decode_image(data, info.input_spec, reduced=inspection.needs.reduced if inspection else None)
-            facts = describe_image(data, decoded)
-        with self._time_stage("infer", job, timing):
-            outputs = run_model(backend, decoded.pixels, with_features=explanation is not None)
-        prediction = interpret_outputs(outputs, info, facts, timing)
-        if explanation is not None:
-            with self._time_stage("explain", job, timing):
-                explained = explain_outputs(backend, outputs, decoded.pixels, explanation)
-            prediction = replace(prediction, explanation=explained)
-        # Only complete jobs count: the time of a broken image does not predict that of the next one.
-        self.queue.record_duration(time.perf_counter() - started)
-        return prediction
-
-    def _check_deadline(self, job: Job[Any]) -> None:
-        if self._clock() > job.deadline:
-            raise DeadlineExceeded
-
-    @contextmanager
-    def _time_stage(self, stage: str, job: Job[Any], timing: dict[str, float], spent_s: float = 0.0) -> Iterator[None]:
-        """Report the duration of the block, plus `spent_s` spent on the stage before."""
-        job.stage = stage
-        started = time.perf_counter() - spent_s
-        try:
-            yield
-        finally:
-            self._report(stage, time.perf_counter() - started, timing)
-
-    def _report(self, stage: str, seconds: float, timing: dict[str, float]) -> None:
-        timing[stage] = seconds
-        self._on_stage(stage, seconds)
 
 
 def _expire(timeout: asyncio.Timeout) -> None:

@@ -75,11 +75,11 @@ async def wait_for_result(result: Future[T]) -> T:
     return result.result()
 
 
-def lower_priority() -> None:
+def lower_priority(niceness: int = _NICENESS) -> None:
     """Let the event loop's thread run before this one, and before the threads that this one starts."""
     if sys.platform == "linux":  # the only system where a thread has its own niceness
         with suppress(OSError):  # where lowering the priority is forbidden, all threads run alike
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
 def is_any_worker_alive() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
+from monitoring.metrics.groups.canary import CanaryMetrics
 from monitoring.metrics.groups.models import ModelMetrics
 from monitoring.metrics.groups.overload import OverloadMetrics
 from monitoring.metrics.groups.predictions import PredictionMetrics
@@ -16,6 +17,7 @@ class Metrics(
     RequestMetrics,
     PredictionMetrics,
     ModelMetrics,
+    CanaryMetrics,
     OverloadMetrics,
     RecordMetrics,
     ReportMetrics,

@@ -7,12 +7,13 @@ from pathlib import Path
 from alembic import context
 
 from monitoring.audit.tables import metadata as audit
+from monitoring.canary.tables import metadata as canary
 from monitoring.ledger.tables import metadata as ledger
 
 # A version table of its own: the migrations of other packages share the database.
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=[audit, ledger],
+    target_metadata=[audit, canary, ledger],
     version_table=Path(__file__).with_name("version_table").read_text().strip(),
 )
 with context.begin_transaction():

@@ -1,13 +1,14 @@
-"""`atalaya models`: import models, and sign, verify and prepare their artefacts."""
+"""`atalaya models`: import models, sign, verify and prepare their artefacts, and show candidates."""
 
 from __future__ import annotations
 
 import typer
 
-from api.commands.models import importing, prepare, signing
+from api.commands.models import importing, prepare, signing, status
 
 app = typer.Typer(no_args_is_help=True)
 app.command("import")(importing.import_file)
 app.command("sign")(signing.sign)
 app.command("verify")(signing.verify)
 app.command("prepare")(prepare.prepare)
+app.command("status")(status.status)

@@ -18,19 +18,22 @@ _FLOAT, _INT, _INTS = 1, 2, 7
 _TENSOR_TYPES = {"float32": _FLOAT, "uint8": 2}
 
 
-def write_tiny_artefact(folder: Path, spec: InputSpec, *, with_head: bool = False) -> Path:
+def write_tiny_artefact(
+    folder: Path, spec: InputSpec, *, with_head: bool = False, version: str = "1.0", inverted: bool = False
+) -> Path:
     """Write an artefact whose graph takes the input of `spec`, also of its type; returns `folder`.
 
-    With a head it explains its predictions: the map of a class is the colour of that name in each pixel.
+    With a head it explains its predictions: the map of a class is the colour of that name in each pixel. An `inverted`
+    graph prefers the colour of which there is least.
     """
     if with_head:
         identity, zeros = np.eye(len(CLASSES), dtype=np.float32), np.zeros(len(CLASSES), np.float32)
         write_head(folder / HEAD_FILE, Head((DenseLayer(identity, zeros, relu=False),)))
-    (folder / "model.onnx").write_bytes(encode_graph(spec))
+    (folder / "model.onnx").write_bytes(encode_graph(spec, inverted=inverted))
     write_manifest(
         folder,
         name="tiny",
-        version="1.0",
+        version=version,
         classes=CLASSES,
         outputs={"probabilities": "float32 [n, 3]", "features": "float32 [n, height, width, 3]"},
         filenames=("model.onnx", HEAD_FILE) if with_head else ("model.onnx",),
@@ -42,11 +45,12 @@ def write_tiny_artefact(folder: Path, spec: InputSpec, *, with_head: bool = Fals
     return folder
 
 
-def encode_graph(spec: InputSpec) -> bytes:
+def encode_graph(spec: InputSpec, *, inverted: bool = False) -> bytes:
     graph = [
         _message(1, _node("Cast", "image", "values", _integer("to", _FLOAT))),
         _message(1, _node("ReduceMean", "values", "means", _integers("axes", 1, 2), _integer("keepdims", 0))),
-        _message(1, _node("Softmax", "means", "probabilities", _integer("axis", 1))),
+        _message(1, _node("Neg" if inverted else "Identity", "means", "logits")),
+        _message(1, _node("Softmax", "logits", "probabilities", _integer("axis", 1))),
         _message(1, _node("Identity", "values", "features")),
         _text(2, "tiny"),
         _message(11, _tensor("image", *spec.shape, kind=_TENSOR_TYPES[spec.dtype])),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import shutil
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +19,7 @@ NAME = "efficientnetb0"
 ALIAS = "production"
 URL = f"registry://{NAME}@{ALIAS}"
 
+_FILES = ("model.onnx", "head.npz")
 _CLASSES = json.loads((ARTEFACT / MANIFEST).read_text())["classes"]
 # What the two versions differ in beside their names, so that a response with parts of both is recognised.
 TEMPERATURES = {"2.0": 1.5, "2.1": 3.0}
@@ -36,17 +38,11 @@ class ModelRegistry:
         """What makes a gateway follow the alias."""
         return {"MODEL__REGISTRY": f"file://{self.folder}", "MODEL__URL": URL}
 
-    def add(self, version: str, **members: Any) -> None:
-        """Add the shipped graph under another version; `members` replace those of its manifest."""
+    def add(self, version: str, files: Mapping[str, bytes] | None = None, **members: Any) -> None:
+        """Add the shipped model under another version; see `write_variant`."""
         with TemporaryDirectory() as folder:
-            source = Path(folder)
-            document = json.loads((ARTEFACT / MANIFEST).read_text())
-            names = ("model.onnx", "head.npz")
-            files = {name: document["files"][name] for name in names}
-            (source / MANIFEST).write_text(json.dumps({**document, "version": version, "files": files, **members}))
-            for name in names:
-                shutil.copyfile(ARTEFACT / name, source / name)
-            self.files.add(source)
+            write_variant(Path(folder), version, files or {}, **members)
+            self.files.add(Path(folder))
 
     @property
     def promoted(self) -> str:
@@ -58,6 +54,20 @@ class ModelRegistry:
     def find_file(self, version: str, name: str) -> Path:
         """The path of a file in the registry, where a test damages it."""
         return self.files.find_folder(NAME, version) / name
+
+
+def write_variant(folder: Path, version: str, changed: Mapping[str, bytes], **members: Any) -> None:
+    """Write the artefact of the shipped model, unsigned, with another version.
+
+    `changed` replaces files by name, and `members` those of the manifest.
+    """
+    document = json.loads((ARTEFACT / MANIFEST).read_text())
+    files = {}
+    for name in _FILES:
+        content = changed.get(name) or (ARTEFACT / name).read_bytes()
+        (folder / name).write_bytes(content)
+        files[name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    (folder / MANIFEST).write_text(json.dumps({**document, "version": version, "files": files, **members}))
 
 
 def make_registry(folder: Path) -> ModelRegistry:

@@ -12,7 +12,8 @@ from model.backends.base import Backend, ModelInfo
 from model.backends.stub import StubBackend
 from model.errors import ArtefactError, MemoryFull, ModelError
 from model.registry.errors import RegistryUnavailable, UnknownAlias
-from model.serving.alias_follower import FIRST_RETRY_S, LAST_RETRY_S, AliasFollower
+from model.serving.alias_follower import AliasFollower
+from model.serving.retries import FIRST_RETRY_S, LAST_RETRY_S
 from model.serving.service import PredictionService
 from tests.model.serving.gated import FakeClock, GatedBackend, MakeService, png, until
 

@@ -37,6 +37,10 @@ def observe_all(metrics: Metrics) -> None:
     metrics.preparations.labels(outcome="done").inc()
     metrics.memory_limit_bytes.set(512 * 2**20)
     metrics.log_lines_dropped.inc(7)
+    metrics.canary_comparisons.labels(metric="latency", result="worse").inc(3)
+    metrics.canary_log_e.labels(metric="latency", direction="promote").set(-1.5)
+    metrics.canary_shadow.labels(outcome="dropped").inc(4)
+    metrics.canary_verdicts.labels(verdict="take_back").inc()
 
 
 @pytest.mark.parametrize(
@@ -75,6 +79,10 @@ def observe_all(metrics: Metrics) -> None:
         ("atalaya_memory_limit_bytes", {}, 536870912),
         ("atalaya_stuck_jobs_total", {}, 2),
         ("atalaya_log_lines_dropped_total", {}, 7),
+        ("atalaya_canary_comparisons_total", {"metric": "latency", "result": "worse"}, 3),
+        ("atalaya_canary_log_e", {"metric": "latency", "direction": "promote"}, -1.5),
+        ("atalaya_canary_shadow_total", {"outcome": "dropped"}, 4),
+        ("atalaya_canary_verdicts_total", {"verdict": "take_back"}, 1),
     ],
 )
 def test_names_and_labels(registry: CollectorRegistry, name: str, labels: dict[str, str], value: float) -> None:

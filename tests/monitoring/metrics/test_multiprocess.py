@@ -30,6 +30,7 @@ metrics.limit_store_up.labels("redis").set(1)
 metrics.model_info.labels("stub", "1.0", "ab12", "stub").set(1)
 metrics.memory_limit_bytes.set(512)
 metrics.memory_reserved_bytes.set(0)
+metrics.canary_log_e.labels("latency", "promote").set(1)
 """
 
 

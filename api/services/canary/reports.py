@@ -1,0 +1,61 @@
+"""What operators see of candidates, in the log and in the metrics."""
+
+from __future__ import annotations
+
+import structlog
+
+from api.server.exit_status import describe_error
+from model.canary.contest import Contest
+from model.canary.evidence import MEANS, Evidence
+from model.canary.judge import Judgement, Verdict
+from model.canary.trial import ShadowOutcome
+from monitoring.metrics import Metrics
+
+_POLICY = "production is served"
+
+log = structlog.get_logger("atalaya.canary")
+
+
+class CanaryReports:
+    """An observer of the follower and of its trials."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def on_start(self, contest: Contest) -> None:
+        self._show_counters()
+        log.info("candidate_in_trial", candidate=contest.candidate, production=contest.production)
+
+    def on_end(self, contest: Contest) -> None:
+        log.info("candidate_released", candidate=contest.candidate, production=contest.production)
+
+    def on_failure(self, contest: Contest, error: Exception) -> None:
+        code, (reason, *_) = describe_error(error)
+        log.error("candidate_not_tried", candidate=contest.candidate, code=code, reason=reason, policy=_POLICY)
+
+    def on_error(self, error: Exception) -> None:
+        log.warning("candidate_failed", reason=describe_error(error)[1][0], policy="counted; production responds")
+
+    def on_evidence(self, evidence: Evidence) -> None:
+        for metric, tally in evidence.tallies.items():
+            for result in ("worse", "same", "better"):
+                if n := getattr(tally, result):
+                    self._metrics.canary_comparisons.labels(metric, result).inc(n)
+
+    def on_shadow(self, outcome: ShadowOutcome) -> None:
+        self._metrics.canary_shadow.labels(outcome).inc()
+
+    def on_judgement(self, judgement: Judgement) -> None:
+        for one in judgement.evidence:
+            self._metrics.canary_log_e.labels(one.metric, "take_back").set(one.take_back_log_e)
+            self._metrics.canary_log_e.labels(one.metric, "promote").set(one.promote_log_e)
+
+    def _show_counters(self) -> None:
+        """Expose every series from the start of a trial: Prometheus sees no increase where one begins above 0."""
+        for metric, mean in MEANS.items():
+            for result in ("worse", "same", "better") if mean.lowest else ("worse", "same"):
+                self._metrics.canary_comparisons.labels(metric, result)
+        for outcome in ShadowOutcome:
+            self._metrics.canary_shadow.labels(outcome)
+        for verdict in (Verdict.TAKE_BACK, Verdict.PROMOTE):
+            self._metrics.canary_verdicts.labels(verdict)

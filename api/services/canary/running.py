@@ -1,0 +1,58 @@
+"""The trial of a candidate in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api.services.background import run_in_background
+from api.services.canary.candidates import RegistryCandidates
+from api.services.canary.evidence import SharedEvidence
+from api.services.canary.reports import CanaryReports
+from api.services.canary.verdicts import RecordEntry, VerdictActions
+from api.services.serving import ServingServices
+from api.settings import Settings
+from model.canary.assignment import Mode
+from model.canary.follower import CandidateFollower
+from monitoring.canary.store import TrialStore
+from monitoring.metrics import Metrics
+from storage.errors import StorageError
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryServices:
+    """Without candidates, neither of the two exists."""
+
+    follower: CandidateFollower | None = None
+    evidence: SharedEvidence | None = None
+    reports: CanaryReports | None = None
+
+    async def record_label(self, prediction_id: str, label: str) -> None:
+        """Count the true label of a prediction for or against the candidate, if both models have seen its image.
+
+        Raises DatabaseUnavailable.
+        """
+        if self.evidence is not None and self.reports is not None:
+            self.reports.on_evidence(await self.evidence.record_label(prediction_id, label))
+
+
+@asynccontextmanager
+async def try_candidates(
+    settings: Settings, serving: ServingServices, engine: AsyncEngine, record_entry: RecordEntry, metrics: Metrics
+) -> AsyncIterator[CanaryServices]:
+    """Try whichever version CANARY__ALIAS names; do nothing if MODEL__URL names no model of a registry."""
+    reference = settings.model.reference
+    if reference is None or settings.canary.mode is Mode.OFF:
+        yield CanaryServices()
+        return
+    reports, store = CanaryReports(metrics), TrialStore(engine)
+    actions = VerdictActions(settings, reference, store, record_entry, metrics)
+    evidence = SharedEvidence(store, settings.canary.rules, reports.on_judgement, actions.act)
+    candidates = await asyncio.to_thread(RegistryCandidates, settings, reference, serving, reports)
+    follower = CandidateFollower(serving.predictions, candidates, evidence, reports, (StorageError,))
+    async with run_in_background(follower.follow()):
+        yield CanaryServices(follower, evidence, reports)

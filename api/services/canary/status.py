@@ -1,0 +1,62 @@
+"""The trial of a model's candidate as people see it: what is compared, the evidence so far, and what is missing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api.services.canary.evidence import read_counts
+from api.services.registry import open_registry
+from api.settings import Settings
+from model.canary.contest import Contest, find_contest
+from model.canary.judge import judge
+from model.canary.report import EvidenceRow, build_table, explain
+from model.registry.reference import PRODUCTION
+from monitoring.canary.store import TrialRecord, TrialStore
+
+
+@dataclass(frozen=True, slots=True)
+class TrialStatus:
+    """`verdict` is that of the evidence so far, which stands once `judged_at` is set. Times are ISO 8601 in UTC."""
+
+    verdict: str
+    rows: Sequence[EvidenceRow]
+    reasons: Sequence[str]
+    started_at: str | None
+    judged_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """`contest` and `trial` are None without a candidate."""
+
+    model: str
+    production: str
+    contest: Contest | None
+    trial: TrialStatus | None
+
+
+async def read_status(settings: Settings, engine: AsyncEngine, model: str) -> ModelStatus:
+    """Raises SettingsError, RegistryError, DatabaseUnavailable."""
+    state = await asyncio.to_thread(open_registry(settings).read, model)
+    reference = settings.model.reference
+    alias = reference.alias if reference is not None and reference.model == model else PRODUCTION
+    contest = find_contest(model, state, production=alias, candidate=settings.canary.alias)
+    production = state.find_alias(alias)
+    if contest is None:
+        return ModelStatus(model, production, None, None)
+    return ModelStatus(model, production, contest, _judge(settings, await TrialStore(engine).find(contest.id)))
+
+
+def _judge(settings: Settings, record: TrialRecord | None) -> TrialStatus:
+    judgement = judge(read_counts(record.counts if record else {}), settings.canary.rules)
+    return TrialStatus(
+        verdict=(record and record.verdict) or judgement.verdict,
+        rows=build_table(judgement),
+        reasons=explain(judgement),
+        started_at=record.started_at if record else None,
+        judged_at=record.judged_at if record else None,
+    )

@@ -1,0 +1,102 @@
+"""What happens when a verdict falls: the aliases move if the gateway may act, and the verdict is recorded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+
+from api.server.exit_status import describe_error
+from api.services.canary.evidence import read_counts
+from api.services.registry import open_registry
+from api.settings import Settings
+from api.settings.canary import VerdictPolicy
+from model.canary.judge import Verdict, judge
+from model.canary.report import explain
+from model.errors import ModelError
+from model.registry.errors import AliasMoved
+from model.registry.reference import ModelReference
+from monitoring.canary.store import TrialRecord, TrialStore
+from monitoring.errors import MonitoringError
+from monitoring.ledger.entries import EntryKind, build_event, name_model_subject
+from monitoring.metrics import Metrics
+from storage.errors import StorageError
+
+# Returns once the entry with these facts is durable in the ledger.
+RecordEntry = Callable[[dict[str, Any]], Awaitable[object]]
+
+log = structlog.get_logger("atalaya.canary")
+
+
+class VerdictActions:
+    """Acts on the verdicts of one model's trials. A step that fails is repeated by a later call."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        reference: ModelReference,
+        store: TrialStore,
+        record_entry: RecordEntry,
+        metrics: Metrics,
+    ) -> None:
+        self._settings = settings
+        self._reference = reference
+        self._store = store
+        self._record_entry = record_entry
+        self._metrics = metrics
+
+    async def act(self, record: TrialRecord) -> None:
+        reasons = explain(judge(read_counts(record.counts), self._settings.canary.rules))
+        names = record.names
+        try:
+            moved = await asyncio.to_thread(self._move_aliases, record, reasons)
+            await self._record_entry(_describe(record, moved, reasons))
+            await self._store.finish(names.id)
+        except (ModelError, MonitoringError, StorageError) as error:
+            code, (reason, *_) = describe_error(error)
+            log.error("canary_verdict_not_recorded", code=code, reason=reason, policy="it is tried again")
+            return
+        self._metrics.canary_verdicts.labels(record.verdict).inc()
+        log.warning(
+            "canary_verdict",
+            model=names.model,
+            candidate=names.candidate,
+            production=names.production,
+            verdict=record.verdict,
+            moved=moved,
+            reasons=reasons,
+        )
+
+    def _move_aliases(self, record: TrialRecord, reasons: tuple[str, ...]) -> bool:
+        """Return whether the aliases were moved now. Raises RegistryError."""
+        canary, names = self._settings.canary, record.names
+        if canary.verdict is not VerdictPolicy.ACT:
+            return False
+        production = self._reference.alias
+        targets: dict[str, str | None] = {canary.alias: None}
+        if record.verdict == Verdict.PROMOTE:
+            targets = {production: names.candidate, "previous": names.production}
+        expected = {canary.alias: names.candidate, production: names.production}
+        try:
+            open_registry(self._settings).move_aliases(names.model, targets, expected)
+        except AliasMoved:
+            return False  # somebody has decided otherwise
+        return True
+
+
+def _describe(record: TrialRecord, moved: bool, reasons: tuple[str, ...]) -> dict[str, Any]:
+    """Return the facts of the ledger's entry."""
+    names = record.names
+    details = {
+        "model": names.model,
+        "candidate": names.candidate,
+        "production": names.production,
+        "verdict": record.verdict,
+        "moved": moved,
+        "counts": {metric: list(counts) for metric, counts in record.counts.items()},
+        "reasons": list(reasons),
+    }
+    model = {"name": names.model, "version": names.candidate}
+    return build_event(EntryKind.CANARY_VERDICT, name_model_subject(names.model), details, model)

@@ -1,0 +1,58 @@
+"""The settings CANARY__…"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, field_validator
+
+from api.settings.fields import SettingsGroup, parse_json
+from model.canary.assignment import Mode
+from model.canary.evidence import MEANS, Metric
+from model.canary.judge import LIMITS, JudgeRules, Limit
+from model.registry.errors import InvalidName
+from model.registry.state import check_name
+
+
+class VerdictPolicy(StrEnum):
+    """Whether the gateway moves aliases itself when a verdict falls."""
+
+    ADVISE = "advise"
+    ACT = "act"
+
+
+def _check_alias(value: str) -> str:
+    try:
+        return check_name(value)
+    except InvalidName:
+        raise ValueError("must be the name of an alias, such as candidate") from None
+
+
+class CanarySettings(SettingsGroup):
+    mode: Mode = Mode.SHADOW
+    alias: Annotated[str, AfterValidator(_check_alias)] = "candidate"
+    share: float = Field(0.1, gt=0, le=1)
+    verdict: VerdictPolicy = VerdictPolicy.ADVISE
+    # For each metric: what is tolerated, and the margin.
+    limits: Mapping[Metric, tuple[float, float]] = Field(default_factory=dict)
+
+    _parse_limits = field_validator("limits", mode="before")(parse_json)
+
+    @field_validator("limits")
+    @classmethod
+    def _check_limits(cls, value: Mapping[Metric, tuple[float, float]]) -> Mapping[Metric, tuple[float, float]]:
+        for metric, (tolerated, margin) in value.items():
+            if not MEANS[metric].lowest < tolerated <= margin < MEANS[metric].highest:
+                raise ValueError(
+                    "must map metrics to [TOLERATED, MARGIN] with 0 <= TOLERATED <= MARGIN < 1, such as "
+                    '{"disagreement": [0.1, 0.15]}'
+                )
+        return value
+
+    @property
+    def rules(self) -> JudgeRules:
+        """What the judge applies: its own limits, where there are none in the settings."""
+        changed = {metric: Limit(*limit) for metric, limit in self.limits.items()}
+        return JudgeRules({**LIMITS, **changed})

@@ -1,0 +1,38 @@
+"""Which two versions are compared."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from model.registry.state import ModelState
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """A candidate and the version in production. The digests are the SHA-256 of their manifests, in hex."""
+
+    model: str
+    candidate: str
+    candidate_digest: str
+    production: str
+    production_digest: str
+
+    @property
+    def id(self) -> str:
+        """The same for the same two artefacts. What was found about others says nothing about them."""
+        members = (self.model, self.candidate_digest, self.production_digest)
+        return hashlib.sha256("\n".join(members).encode()).hexdigest()
+
+
+def find_contest(model: str, state: ModelState, *, production: str, candidate: str) -> Contest | None:
+    """Return the versions that two aliases name; None if there is no candidate, or it is in production.
+
+    Raises UnknownAlias if there is no version in production.
+    """
+    current = state.find("@" + production)
+    version = state.aliases.get(candidate)
+    if version is None or version == current.version:
+        return None
+    tried = state.find(version)
+    return Contest(model, tried.version, tried.manifest_sha256, current.version, current.manifest_sha256)

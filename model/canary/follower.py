@@ -1,0 +1,209 @@
+"""Trying whichever version the alias of candidates names: load it, compare it, write the evidence, release it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Any, Protocol, TypeVar
+
+from model.backends.base import Backend
+from model.canary.comparable import check_comparable
+from model.canary.contest import Contest
+from model.canary.trial import Findings, Trial
+from model.errors import MemoryFull, ModelError
+from model.serving.retries import Retries
+from model.serving.service import PredictionService
+from model.serving.shared_backend import SharedBackend
+from model.serving.workers import lower_priority, wait_for_result
+
+T = TypeVar("T")
+
+POLL_S = 0.5
+# A process that should have acted on a verdict may have ended: others look again.
+DECIDED_POLL_S = 60.0
+
+
+class Candidates(Protocol):
+    """The candidates for one model. `find`, `open` and `release` block."""
+
+    def find(self) -> Contest | None:
+        """Return what is to be compared; None if there is no candidate. Raises RegistryError."""
+        ...
+
+    def reserve_memory(self, contest: Contest) -> AbstractAsyncContextManager[None]:
+        """Hold the memory for the candidate. Raises MemoryFull, ModelTooLarge."""
+        ...
+
+    def open(self, contest: Contest) -> Backend:
+        """Return a back end that has made its first predictions. Raises ArtefactError, RegistryError."""
+        ...
+
+    def make_trial(self, contest: Contest, candidate: SharedBackend, production: SharedBackend) -> Trial: ...
+
+    def release(self, backend: Backend) -> None:
+        """Close a back end that nobody uses any more, and return its memory to the system."""
+        ...
+
+
+class Evidence(Protocol):
+    """What all processes have found about a contest."""
+
+    async def begin(self, contest: Contest) -> bool:
+        """Return whether the contest is undecided. Raises StorageError."""
+        ...
+
+    def write(self, contest: Contest, findings: Findings) -> Coroutine[Any, Any, bool]:
+        """Add what this process has found, and return whether the contest is still undecided. Raises StorageError."""
+        ...
+
+
+class FollowerObserver(Protocol):
+    def on_start(self, contest: Contest) -> None: ...
+
+    def on_end(self, contest: Contest) -> None: ...
+
+    def on_failure(self, contest: Contest, error: Exception) -> None:
+        """The candidate could not be loaded, or not be compared."""
+        ...
+
+
+class CandidateFollower:
+    """Keeps the candidate that the alias names in a trial until a verdict falls. For one event loop.
+
+    The evidence of a trial is written with every look. `clock` is in seconds.
+    """
+
+    def __init__(
+        self,
+        predictions: PredictionService,
+        candidates: Candidates,
+        evidence: Evidence,
+        observer: FollowerObserver,
+        storage_errors: tuple[type[Exception], ...] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._predictions = predictions
+        self._candidates = candidates
+        self._evidence = evidence
+        self._observer = observer
+        self._storage_errors = storage_errors
+        self._passing_errors: tuple[type[Exception], ...] = (MemoryFull, *storage_errors)
+        self._retries = Retries(clock)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="candidate", initializer=lower_priority)
+        self._contest: Contest | None = None  # of the trial
+        self._trial: Trial | None = None
+        self._resources = AsyncExitStack()
+        self._decided: Contest | None = None
+        self._clock = clock
+        self._look_again_at = 0.0
+
+    @property
+    def problem(self) -> str | None:
+        """The code of the reason why the candidate is not in a trial."""
+        return self._retries.code
+
+    async def follow(self) -> None:
+        """Look at the alias twice a second until cancelled; then write what was found."""
+        try:
+            while True:
+                await asyncio.sleep(POLL_S)
+                await self.catch_up()
+        finally:
+            await self.close()
+
+    async def catch_up(self) -> None:
+        """Begin or end a trial as the alias says, and write what was found since the last look."""
+        try:
+            contest = await self._run(self._candidates.find)
+        except ModelError:  # the follower of the alias in production reports it
+            contest = self._contest
+        if self._trial is not None:
+            await self._write()
+        if self._trial is not None and (contest != self._contest or not self._trial.is_open):
+            await self._end()
+        if contest is not None and self._trial is None and self._is_due(contest):
+            await self._try_start(contest)
+
+    async def close(self) -> None:
+        """End the trial, and write what was found."""
+        self._predictions.end_trial()
+        await self._write()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _is_due(self, contest: Contest) -> bool:
+        if self._predictions.model.version != contest.production:
+            return False  # the service has not followed its alias yet
+        is_decided = contest == self._decided and self._clock() < self._look_again_at
+        return not is_decided and self._retries.is_due(contest.id)
+
+    async def _try_start(self, contest: Contest) -> None:
+        try:
+            async with AsyncExitStack() as stack:
+                if not await self._evidence.begin(contest):
+                    self._note_verdict(contest)
+                    return
+                await stack.enter_async_context(self._candidates.reserve_memory(contest))
+                await self._start(contest, stack)
+                self._resources = stack.pop_all()
+        except self._passing_errors:
+            return  # the next look tries again
+        except Exception as error:  # whatever is wrong with a candidate, production goes on
+            self._retries.record(contest.id, error)
+            self._observer.on_failure(contest, error)
+            return
+        self._retries.forget()
+        self._observer.on_start(contest)
+
+    async def _start(self, contest: Contest, stack: AsyncExitStack) -> None:
+        backend = await self._run(lambda: self._candidates.open(contest))
+        stack.push_async_callback(self._release, shared := SharedBackend(backend))
+        check_comparable(backend, self._predictions.backend)
+        self._trial = self._predictions.start_trial(
+            lambda production: self._candidates.make_trial(contest, shared, production)
+        )
+        self._contest = contest
+
+    async def _release(self, shared: SharedBackend) -> None:
+        backend = await wait_for_result(shared.retire())
+        await self._run(lambda: self._candidates.release(backend))
+
+    async def _write(self) -> None:
+        """Write what was found; keep it while the database is unavailable. End the trial when a verdict has fallen."""
+        if self._trial is None or self._contest is None:
+            return
+        findings = self._trial.take_findings()
+        try:
+            is_undecided = await _finish(self._evidence.write(self._contest, findings))
+        except self._storage_errors:
+            self._trial.put_back(findings)
+            return
+        if not is_undecided:
+            self._note_verdict(self._contest)
+            await self._end()
+
+    def _note_verdict(self, contest: Contest) -> None:
+        self._decided, self._look_again_at = contest, self._clock() + DECIDED_POLL_S
+
+    async def _end(self) -> None:
+        contest, self._contest, self._trial = self._contest, None, None
+        assert contest is not None  # noqa: S101  (there is one for each trial)
+        self._predictions.end_trial()
+        self._observer.on_end(contest)
+        resources, self._resources = self._resources, AsyncExitStack()
+        await resources.aclose()
+
+    async def _run(self, function: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+
+
+async def _finish(work: Coroutine[Any, Any, T]) -> T:
+    """Do the work to its end, also if this task is cancelled meanwhile: what was written must not be written again."""
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise

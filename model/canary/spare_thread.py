@@ -1,0 +1,86 @@
+"""A thread that works while live requests leave a core idle."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from model.serving.workers import lower_priority
+
+# The worker threads that serve requests have 3: a request that arrives meanwhile runs first.
+_NICENESS = 19
+_POLL_S = 0.005
+
+
+class _Work(NamedTuple):
+    run: Callable[[], None]
+    drop: Callable[[], None]
+    offered_at: float
+
+
+class SpareThread:
+    """Starts a piece of work only when `is_spare()`, and drops it when that takes longer than `patience_s`.
+
+    At most `backlog` pieces wait; further ones are dropped at once. `run` and `drop` must not raise.
+    """
+
+    def __init__(self, is_spare: Callable[[], bool], *, backlog: int = 8, patience_s: float = 1.0) -> None:
+        self._is_spare = is_spare
+        self._backlog = backlog
+        self._patience_s = patience_s
+        self._waiting: deque[_Work] = deque()
+        self._changed = threading.Condition()
+        self._closing = threading.Event()
+        self._running_since: float | None = None
+        # A daemon, because a thread that is stuck must not keep the process from ending.
+        threading.Thread(target=self._work, name="canary", daemon=True).start()
+
+    @property
+    def busy_s(self) -> float:
+        """For how many seconds the present piece of work has run."""
+        since = self._running_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def offer(self, run: Callable[[], None], drop: Callable[[], None]) -> None:
+        """Have one of the two called."""
+        with self._changed:
+            accepted = not self._closing.is_set() and len(self._waiting) < self._backlog
+            if accepted:
+                self._waiting.append(_Work(run, drop, time.monotonic()))
+                self._changed.notify()
+        if not accepted:
+            drop()
+
+    def close(self) -> None:
+        """Drop what waits, and end the thread after the present piece of work, without waiting for that."""
+        self._closing.set()
+        with self._changed:
+            dropped = list(self._waiting)
+            self._waiting.clear()
+            self._changed.notify()
+        for work in dropped:
+            work.drop()
+
+    def _work(self) -> None:
+        lower_priority(_NICENESS)
+        while (work := self._take()) is not None:
+            if self._wait_for_spare_capacity(work):
+                self._running_since = time.monotonic()
+                work.run()
+                self._running_since = None
+            else:
+                work.drop()
+
+    def _take(self) -> _Work | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closing.is_set())
+            return self._waiting.popleft() if self._waiting else None
+
+    def _wait_for_spare_capacity(self, work: _Work) -> bool:
+        while not self._is_spare():
+            if time.monotonic() - work.offered_at > self._patience_s or self._closing.wait(_POLL_S):
+                return False
+        return not self._closing.is_set()

@@ -1,0 +1,116 @@
+"""What worker threads do with the image of a request: read its header, and classify it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from model.backends.base import Backend
+from model.canary.comparison import Comparison
+from model.errors import DeadlineExceeded
+from model.explanation.explanation import ExplanationRequest
+from model.imaging.decode import ImageNeeds, decode_image, measure_image
+from model.imaging.input_spec import InputSpec
+from model.imaging.quick_headers import has_quick_header, measure_plain_jpeg
+from model.serving.prediction import Prediction, describe_image, explain_outputs, interpret_outputs, run_model
+from model.serving.queue import Job
+
+
+class Inspection(NamedTuple):
+    """What an image's header says, and the seconds spent on it."""
+
+    needs: ImageNeeds
+    queued_s: float = 0.0
+    read_s: float = 0.0
+
+
+class ImageWork:
+    """Calls `on_stage(stage, seconds)` when a stage ends, also when it ends in an error.
+
+    `on_done(seconds)` is called with the duration of each complete prediction. `clock` is that of the deadlines.
+    """
+
+    def __init__(
+        self,
+        on_stage: Callable[[str, float], None],
+        on_done: Callable[[float], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._on_stage = on_stage
+        self._on_done = on_done
+        self._clock = clock
+
+    def inspect_quickly(self, data: bytes, spec: InputSpec) -> Inspection | None:
+        """Read the header if that takes no longer than handing it to a thread; for the event loop."""
+        started = time.perf_counter()
+        try:
+            needs = measure_plain_jpeg(data, spec)
+            if needs is None and has_quick_header(data):
+                needs = measure_image(data, spec)
+        except Exception:
+            self._on_stage("decode", time.perf_counter() - started)
+            raise
+        return None if needs is None else Inspection(needs, read_s=time.perf_counter() - started)
+
+    def inspect(self, spec: InputSpec, job: Job[Inspection]) -> Inspection:
+        started = time.perf_counter()
+        self._check_deadline(job)
+        job.stage = "decode"
+        try:
+            needs = measure_image(job.data, spec)
+        except BaseException:
+            self._on_stage("decode", time.perf_counter() - started)
+            raise
+        return Inspection(needs, started - job.queued_at, time.perf_counter() - started)
+
+    def predict(
+        self,
+        backend: Backend,
+        explanation: ExplanationRequest | None,
+        inspection: Inspection | None,
+        comparison: Comparison | None,
+        job: Job[Prediction],
+    ) -> Prediction:
+        """Classify the image with `backend`, or with the model that `comparison` chooses."""
+        data, spec, started = job.data, backend.info.input_spec, time.perf_counter()
+        queued_s, read_s = (inspection.queued_s, inspection.read_s) if inspection else (0.0, 0.0)
+        timing: dict[str, float] = {}
+        self._report("queue", started - job.queued_at + queued_s, timing)
+        self._check_deadline(job)
+        with self._time_stage("decode", job, timing, read_s):
+            decoded = decode_image(data, spec, reduced=inspection.needs.reduced if inspection else None)
+            facts = describe_image(data, decoded)
+        with self._time_stage("infer", job, timing):
+            if comparison is None:
+                outputs = run_model(backend, decoded.pixels, with_features=explanation is not None)
+            else:
+                backend, outputs = comparison.run(decoded.pixels, with_features=explanation is not None)
+        prediction = interpret_outputs(outputs, backend.info, facts, timing, comparison)
+        if explanation is not None:
+            with self._time_stage("explain", job, timing):
+                explained = explain_outputs(backend, outputs, decoded.pixels, explanation)
+            prediction = replace(prediction, explanation=explained)
+        # Only complete jobs count: the time of a broken image does not predict that of the next one.
+        self._on_done(time.perf_counter() - started)
+        return prediction
+
+    def _check_deadline(self, job: Job[Any]) -> None:
+        if self._clock() > job.deadline:
+            raise DeadlineExceeded
+
+    @contextmanager
+    def _time_stage(self, stage: str, job: Job[Any], timing: dict[str, float], spent_s: float = 0.0) -> Iterator[None]:
+        """Report the duration of the block, plus `spent_s` spent on the stage before."""
+        job.stage = stage
+        started = time.perf_counter() - spent_s
+        try:
+            yield
+        finally:
+            self._report(stage, time.perf_counter() - started, timing)
+
+    def _report(self, stage: str, seconds: float, timing: dict[str, float]) -> None:
+        timing[stage] = seconds
+        self._on_stage(stage, seconds)

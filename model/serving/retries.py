@@ -1,0 +1,49 @@
+"""When a version that could not be loaded is tried again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from model.errors import ModelError
+
+# A version that could not be loaded is tried again after this, then after twice as long, and so on.
+FIRST_RETRY_S, LAST_RETRY_S = 30.0, 1800.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    version: str
+    code: str
+    retry_at: float
+    delay_s: float
+
+
+class Retries:
+    """Remembers the last version that could not be loaded. `clock` is in seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._failure: _Failure | None = None
+
+    @property
+    def code(self) -> str | None:
+        """The code of the last failure; None if there was none since `forget`."""
+        return None if self._failure is None else self._failure.code
+
+    def is_due(self, version: str) -> bool:
+        """Whether to load the version: unless it has failed a short time ago."""
+        failure = self._failure
+        return failure is None or failure.version != version or self._clock() >= failure.retry_at
+
+    def record(self, version: str, error: Exception) -> None:
+        """Record a failure. Keeps its code only: the traceback of the error holds what was loaded."""
+        delay_s = FIRST_RETRY_S
+        if self._failure is not None and self._failure.version == version:
+            delay_s = min(2 * self._failure.delay_s, LAST_RETRY_S)
+        code = error.code if isinstance(error, ModelError) else "internal_error"
+        self._failure = _Failure(version, code, self._clock() + delay_s, delay_s)
+
+    def forget(self) -> None:
+        self._failure = None

@@ -1,0 +1,171 @@
+"""Trials in the database. Every process adds its counts; one of them finds that a verdict falls, and acts on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from monitoring.canary.tables import canary_counts, canary_pairs, canary_trials
+from monitoring.chains.timestamps import format_timestamp
+from storage.engine import dialect_insert
+from storage.transactions import reading, writing
+
+# How often the candidate was worse, neither, or better, by the name of the metric.
+Counts = Mapping[str, tuple[int, int, int]]
+# Returns the verdict that falls with these counts; None for no verdict.
+Judge = Callable[[Counts], str | None]
+
+# After this, a process that acts on a verdict is assumed to have ended, and another one takes over.
+CLAIM_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class TrialNames:
+    """`id` stands for the two artefacts that are compared, `candidate` and `production` are their versions."""
+
+    id: str
+    model: str
+    candidate: str
+    production: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRecord:
+    """Times are ISO 8601 in UTC. `verdict` and `judged_at` are None until a verdict falls."""
+
+    names: TrialNames
+    started_at: str
+    counts: Counts
+    verdict: str | None = None
+    judged_at: str | None = None
+    is_finished: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PairedLabels:
+    """The labels that both models gave to the image of a prediction."""
+
+    prediction: str
+    trial: str
+    candidate: str
+    production: str
+
+
+class TrialStore:
+    """Every method raises DatabaseUnavailable."""
+
+    def __init__(self, engine: AsyncEngine, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    async def begin(self, names: TrialNames) -> TrialRecord:
+        """Return what is known of the trial, and start it if nothing is. Labels for earlier trials are forgotten."""
+        row = {"id": names.id, "model": names.model, "candidate": names.candidate, "production": names.production}
+        async with writing(self._engine) as connection:
+            statement = dialect_insert(canary_trials, connection.dialect).on_conflict_do_nothing()
+            await connection.execute(statement.values(**row, started_at=self._now(), is_finished=False))
+            earlier = select(canary_trials.c.id).where(
+                canary_trials.c.model == names.model, canary_trials.c.id != names.id
+            )
+            await connection.execute(delete(canary_pairs).where(canary_pairs.c.trial.in_(earlier)))
+            record = await _read(connection, names.id)
+        assert record is not None  # noqa: S101  (it exists, or was inserted)
+        return record
+
+    async def find(self, trial: str) -> TrialRecord | None:
+        """Return what is known of a trial; None if it has not started."""
+        async with reading(self._engine) as connection:
+            return await _read(connection, trial)
+
+    async def add(
+        self, trial: str, counts: Counts, pairs: Iterable[PairedLabels], judge: Judge
+    ) -> tuple[TrialRecord, bool]:
+        """Add counts, and return the trial as it is then, and whether its verdict has fallen with this call.
+
+        Nothing is added once a verdict has fallen. The trial must have begun.
+        """
+        async with writing(self._engine) as connection:
+            # Processes that add to the same trial follow each other.
+            locked = select(canary_trials.c.verdict).where(canary_trials.c.id == trial).with_for_update()
+            is_undecided = (await connection.execute(locked)).scalar_one() is None
+            if is_undecided:
+                await _add_counts(connection, trial, counts)
+                await _insert_pairs(connection, pairs)
+            record = await _read(connection, trial)
+            assert record is not None  # noqa: S101  (its row is locked)
+            verdict = judge(record.counts) if is_undecided else None
+            if verdict is None:
+                return record, False
+            now = self._now()
+            statement = update(canary_trials).where(canary_trials.c.id == trial)
+            await connection.execute(statement.values(verdict=verdict, judged_at=now, claimed_at=now))
+            await connection.execute(delete(canary_pairs).where(canary_pairs.c.trial == trial))
+            return replace(record, verdict=verdict, judged_at=now), True
+
+    async def take_over(self, trial: str) -> bool:
+        """Return whether to act on the verdict, because the process that should have has not finished in time."""
+        long_ago = format_timestamp(self._clock() - timedelta(seconds=CLAIM_S))
+        columns = canary_trials.c
+        statement = (
+            update(canary_trials)
+            .where(columns.id == trial, columns.is_finished.is_(False), columns.claimed_at < long_ago)
+            .values(claimed_at=self._now())
+        )
+        async with writing(self._engine) as connection:
+            return (await connection.execute(statement)).rowcount == 1
+
+    async def finish(self, trial: str) -> None:
+        """Record that the verdict was acted on."""
+        async with writing(self._engine) as connection:
+            await connection.execute(update(canary_trials).where(canary_trials.c.id == trial).values(is_finished=True))
+
+    async def take_pair(self, prediction: str) -> PairedLabels | None:
+        """Return the labels for a prediction, only once; None if not both models have seen its image."""
+        statement = delete(canary_pairs).where(canary_pairs.c.prediction == prediction).returning(*canary_pairs.c)
+        async with writing(self._engine) as connection:
+            row = (await connection.execute(statement)).one_or_none()
+        return None if row is None else PairedLabels(row.prediction, row.trial, row.candidate, row.production)
+
+    def _now(self) -> str:
+        return format_timestamp(self._clock())
+
+
+async def _read(connection: AsyncConnection, trial: str) -> TrialRecord | None:
+    row = (await connection.execute(select(canary_trials).where(canary_trials.c.id == trial))).one_or_none()
+    if row is None:
+        return None
+    counted = await connection.execute(select(canary_counts).where(canary_counts.c.trial == trial))
+    counts = {each.metric: (each.worse, each.same, each.better) for each in counted}
+    names = TrialNames(row.id, row.model, row.candidate, row.production)
+    return TrialRecord(names, row.started_at, counts, row.verdict, row.judged_at, row.is_finished)
+
+
+async def _add_counts(connection: AsyncConnection, trial: str, counts: Counts) -> None:
+    if not counts:
+        return
+    statement = dialect_insert(canary_counts, connection.dialect)
+    names = ("worse", "same", "better")
+    sums = {name: canary_counts.c[name] + statement.excluded[name] for name in names}
+    statement = statement.on_conflict_do_update(index_elements=["trial", "metric"], set_=sums)
+    rows = [
+        {"trial": trial, "metric": metric, **dict(zip(names, each, strict=True))} for metric, each in counts.items()
+    ]
+    await connection.execute(statement, rows)
+
+
+async def _insert_pairs(connection: AsyncConnection, pairs: Iterable[PairedLabels]) -> None:
+    rows = [
+        {
+            "prediction": pair.prediction,
+            "trial": pair.trial,
+            "candidate": pair.candidate,
+            "production": pair.production,
+        }
+        for pair in pairs
+    ]
+    if rows:
+        await connection.execute(dialect_insert(canary_pairs, connection.dialect).on_conflict_do_nothing(), rows)

@@ -1,0 +1,68 @@
+"""Evidence from labels that come later, and the verdict that they can bring."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+import monitoring
+from api.services.canary.evidence import SharedEvidence
+from model.canary.contest import Contest
+from model.canary.evidence import Evidence, Metric, Tally
+from model.canary.judge import Judgement, JudgeRules
+from model.canary.trial import Findings, LabelPair
+from monitoring.canary.store import TrialRecord, TrialStore
+from storage.engine import open_engine
+from storage.migrations import migrate
+
+CONTEST = Contest("tiny", "2.0", "digest of 2.0", "1.0", "digest of 1.0")
+LABELS = 60
+
+
+class Acts:
+    """The trials whose verdict was acted on."""
+
+    def __init__(self) -> None:
+        self.records: list[TrialRecord] = []
+        self.judgements: list[Judgement] = []
+
+    async def act(self, record: TrialRecord) -> None:
+        self.records.append(record)
+
+
+@pytest.fixture
+def acts() -> Acts:
+    return Acts()
+
+
+@pytest.fixture
+async def evidence(tmp_path: Path, acts: Acts) -> AsyncIterator[SharedEvidence]:
+    engine = open_engine(f"sqlite:///{tmp_path}/records.db")
+    await migrate(engine, monitoring.MIGRATIONS)
+    yield SharedEvidence(TrialStore(engine), JudgeRules(), acts.judgements.append, acts.act)
+    await engine.dispose()
+
+
+async def test_a_label_counts_once_for_an_image_that_both_models_saw(evidence: SharedEvidence, acts: Acts) -> None:
+    """The first label of a prediction is compared with those of both models; no other label counts."""
+    pair = LabelPair("id-1", candidate="river", production="forest")
+    assert await evidence.begin(CONTEST)
+    assert await evidence.write(CONTEST, Findings(Evidence({Metric.DISAGREEMENT: Tally(worse=1)}), (pair,)))
+    assert await evidence.record_label("id-1", "forest") == Evidence({Metric.ACCURACY: Tally(worse=1)})
+    assert await evidence.record_label("id-1", "river") == Evidence()
+    assert await evidence.record_label("id-2", "forest") == Evidence()
+    accuracy = {one.metric: one.tally for one in acts.judgements[-1].evidence}[Metric.ACCURACY]
+    assert (accuracy, acts.records) == (Tally(worse=1), [])
+
+
+async def test_labels_can_bring_a_verdict(evidence: SharedEvidence, acts: Acts) -> None:
+    """A candidate that is wrong where production is right is taken back, once, although nothing else is wrong."""
+    pairs = tuple(LabelPair(f"id-{number}", candidate="river", production="forest") for number in range(LABELS))
+    await evidence.begin(CONTEST)
+    await evidence.write(CONTEST, Findings(Evidence({Metric.ERROR_RATE: Tally(same=LABELS)}), pairs))
+    for number in range(LABELS):
+        await evidence.record_label(f"id-{number}", "forest")
+    assert [record.verdict for record in acts.records] == ["take_back"]
+    assert not await evidence.begin(CONTEST)

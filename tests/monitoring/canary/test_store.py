@@ -1,0 +1,104 @@
+"""Trials in the database: counts of several processes, one verdict, and the labels of both models."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from monitoring.canary.store import CLAIM_S, Counts, PairedLabels, TrialNames, TrialStore
+
+TRIAL = TrialNames("a" * 64, "tiny", "2.0", "1.0")
+LATER = TrialNames("b" * 64, "tiny", "2.1", "1.0")
+PAIR = PairedLabels("prediction-1", TRIAL.id, "forest", "river")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = datetime(2026, 11, 26, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(engine: AsyncEngine, clock: Clock) -> TrialStore:
+    return TrialStore(engine, clock)
+
+
+def hold(_: Counts) -> None:
+    return None
+
+
+def take_back_at_ten(counts: Counts) -> str | None:
+    return "take_back" if sum(counts["error_rate"]) >= 10 else None
+
+
+async def test_counts_of_several_processes_add_up(store: TrialStore) -> None:
+    """Additions at the same time are all counted, each metric for itself."""
+    await store.begin(TRIAL)
+    await asyncio.gather(
+        *(store.add(TRIAL.id, {"error_rate": (1, 2, 0), "latency": (0, 1, 0)}, [], hold) for _ in range(8))
+    )
+    record, has_fallen = await store.add(TRIAL.id, {"error_rate": (0, 0, 3)}, [], hold)
+    assert (record.counts, has_fallen) == ({"error_rate": (8, 16, 3), "latency": (0, 8, 0)}, False)
+
+
+async def test_a_trial_survives_a_restart(store: TrialStore, engine: AsyncEngine) -> None:
+    """A process that begins the same trial later finds its counts and the time when it started."""
+    first = await store.begin(TRIAL)
+    await store.add(TRIAL.id, {"error_rate": (1, 0, 0)}, [], hold)
+    again = await TrialStore(engine).begin(TRIAL)
+    assert (again.started_at, again.counts) == (first.started_at, {"error_rate": (1, 0, 0)})
+    assert await store.find(LATER.id) is None
+
+
+async def test_a_verdict_falls_once(store: TrialStore) -> None:
+    """Of several processes that add at the same time, one is to act on the verdict; later counts change nothing."""
+    await store.begin(TRIAL)
+    added = await asyncio.gather(
+        *(store.add(TRIAL.id, {"error_rate": (1, 0, 0)}, [], take_back_at_ten) for _ in range(15))
+    )
+    assert sum(has_fallen for _, has_fallen in added) == 1
+    record = await store.find(TRIAL.id)
+    assert record is not None
+    assert (record.verdict, record.counts, record.is_finished) == ("take_back", {"error_rate": (10, 0, 0)}, False)
+
+
+async def test_an_unfinished_verdict_is_taken_over_by_one_process(store: TrialStore, clock: Clock) -> None:
+    """When the process that should act has not finished in time, exactly one other takes over."""
+    await store.begin(TRIAL)
+    await store.add(TRIAL.id, {"error_rate": (10, 0, 0)}, [], take_back_at_ten)
+    assert not await store.take_over(TRIAL.id)
+    clock.now += timedelta(seconds=CLAIM_S + 1)
+    assert sum(await asyncio.gather(*(store.take_over(TRIAL.id) for _ in range(4)))) == 1
+    await store.finish(TRIAL.id)
+    clock.now += timedelta(seconds=CLAIM_S + 1)
+    assert not await store.take_over(TRIAL.id)
+
+
+async def test_labels_of_a_prediction_are_taken_once(store: TrialStore) -> None:
+    """Only the first true label of a prediction counts, so the labels of both models are returned only once."""
+    await store.begin(TRIAL)
+    for _ in range(2):  # a batch whose acknowledgement was lost is written again
+        await store.add(TRIAL.id, {}, [PAIR], hold)
+    assert await store.take_pair("prediction-1") == PAIR
+    assert await store.take_pair("prediction-1") is None
+
+
+async def test_labels_of_an_earlier_trial_are_forgotten(store: TrialStore) -> None:
+    """Another trial of the model removes the labels that wait for those of the earlier one; so does a verdict."""
+    await store.begin(TRIAL)
+    await store.add(TRIAL.id, {}, [PAIR], hold)
+    await store.begin(LATER)
+    assert await store.take_pair("prediction-1") is None
+    await store.add(LATER.id, {}, [PairedLabels("prediction-2", LATER.id, "forest", "river")], hold)
+    await store.add(LATER.id, {"error_rate": (10, 0, 0)}, [], take_back_at_ten)
+    assert await store.take_pair("prediction-2") is None
