@@ -1,6 +1,6 @@
 """Write the dashboards that Grafana provisions: `python grafana/dashboards.py [FOLDER]`.
 
-Writes latency.json and resources.json to FOLDER, by default the folder `dashboards` next to this file.
+Writes one JSON file per dashboard to FOLDER, by default the folder `dashboards` next to this file.
 """
 
 from __future__ import annotations
@@ -9,10 +9,16 @@ import json
 import sys
 from pathlib import Path
 
+from boards.latency import build_latency
+from boards.model import build_model
+from boards.overview import build_overview
+from boards.resources import build_resources
+from boards.security import build_security
+from boards.usage import build_usage
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
-from latency import build_latency_dashboard
-from resources import build_resources_dashboard
+
+BUILDERS = (build_overview, build_latency, build_resources, build_model, build_security, build_usage)
 
 
 def to_json(dashboard: Dashboard) -> str:
@@ -23,8 +29,10 @@ def to_json(dashboard: Dashboard) -> str:
 
 
 def main(folder: Path) -> None:
-    (folder / "latency.json").write_text(to_json(build_latency_dashboard()))
-    (folder / "resources.json").write_text(to_json(build_resources_dashboard()))
+    for build in BUILDERS:
+        dashboard = build()
+        name = str(dashboard.uid).removeprefix("atalaya-")
+        (folder / f"{name}.json").write_text(to_json(dashboard))
 
 
 if __name__ == "__main__":

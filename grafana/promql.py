@@ -1,36 +1,91 @@
-"""PromQL expressions over the gateway's metrics, and the queries that panels send to Prometheus."""
+"""PromQL expressions over the gateway's metrics, and the queries that panels send to Prometheus.
+
+Every selector has the matchers of the dashboard's variables. A gateway that is down has no value, never 0.
+"""
 
 from __future__ import annotations
 
 from grafana_foundation_sdk.builders import prometheus
 from grafana_foundation_sdk.models.dashboard import DataSourceRef
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-SOURCE = DataSourceRef(type_val="prometheus", uid="prometheus")
-JOB = 'job="atalaya"'
+SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
+TARGET = 'job=~"$job",instance=~"$instance"'
+MODEL = 'model=~"$model"'
 REQUESTS = "http_server_request_duration_seconds"
+PREDICTION_ROUTES = 'http_route=~"/predict-land-use/?|/v1/predictions"'
+MOST_SERIES = 12
+RATE_WINDOW = "$__rate_interval"
 
 
-def rate(labels: str, metric: str, *selectors: str) -> str:
-    """Events per second of a counter, summed by one or more labels."""
-    return f"sum by ({labels}) (rate({metric}{{{','.join((JOB, *selectors))}}}[$__rate_interval]))"
+def select(metric: str, *matchers: str) -> str:
+    """The series of a metric that the dashboard's variables and `matchers` select."""
+    return f"{metric}{{{','.join((TARGET, *matchers))}}}"
 
 
-def quantile(q: float, label: str, histogram: str) -> str:
-    """The q-quantile of a histogram by label, or over all series when `label` is empty."""
-    return f"histogram_quantile({q}, {rate(f'le, {label}' if label else 'le', f'{histogram}_bucket')})"
+def total(expression: str, by: str = "") -> str:
+    """The sum over all series, or by one or more labels."""
+    return f"sum by ({by}) ({expression})" if by else f"sum({expression})"
 
 
-def share_of_requests(status: str) -> str:
-    """The share, 0 to 1, of each route's requests with a status that matches the pattern `status`; 0 without any."""
-    every = rate("http_route", f"{REQUESTS}_count")
-    matching = rate("http_route", f"{REQUESTS}_count", f'http_response_status_code=~"{status}"')
-    return f"({matching} or 0 * {every}) / {every}"
+def rate(metric: str, by: str = "", *matchers: str) -> str:
+    """Events per second of a counter."""
+    return total(f"rate({select(metric, *matchers)}[{RATE_WINDOW}])", by)
+
+
+def increase(metric: str, window: str, by: str = "", *matchers: str) -> str:
+    """Events of a counter in a fixed window, of instances that are up: a window outlives a gateway."""
+    selected = select(metric, *matchers)
+    return total(f"increase({selected}[{window}]) and on (job, instance) {select('up')} == 1", by)
+
+
+def quantile(q: float, histogram: str, by: str = "", *matchers: str) -> str:
+    """The q-quantile of a histogram."""
+    return f"histogram_quantile({q}, {rate(f'{histogram}_bucket', f'le, {by}' if by else 'le', *matchers)})"
+
+
+def up_zero() -> str:
+    """0 while at least one instance is up, otherwise no value."""
+    return f"0 * max({select('up')} == 1)"
+
+
+def or_zero(expression: str) -> str:
+    """An expression without labels, or 0 while it has no value and the gateway is up."""
+    return f"{expression} or {up_zero()}"
 
 
 def or_none(expression: str, label: str) -> str:
     """The expression, or a line of zeros named "none" while it has no series and the gateway is up."""
-    return f'{expression} or on () label_replace(0 * (up{{{JOB}}} == 1), "{label}", "none", "", "")'
+    return f'{expression} or on () label_replace({up_zero()}, "{label}", "none", "", "")'
+
+
+def busiest(expression: str, label: str, counter: str, most: int = MOST_SERIES) -> str:
+    """The series of the label's values with the most events in the time range: the same ones at each step."""
+    ranking = total(f"increase({select(counter)}[$__range] @ end())", label)
+    return f"{expression} and on ({label}) topk({most}, {ranking})"
+
+
+def largest(expression: str, label: str, gauge: str, most: int = MOST_SERIES) -> str:
+    """The series of the label's values with the highest gauge in the time range: the same ones at each step."""
+    ranking = f"max by ({label}) (max_over_time({select(gauge)}[$__range] @ end()))"
+    return f"{expression} and on ({label}) topk({most}, {ranking})"
+
+
+def instances(expression: str, most: int = MOST_SERIES) -> str:
+    """The series of the instances that use the most memory. `expression` keeps the label `instance`."""
+    return largest(expression, "instance", "process_resident_memory_bytes", most)
+
+
+def share(part: str, whole: str) -> str:
+    """The share, 0 to 1, of a sum in another with the same labels; 0 where only the part has no series."""
+    return f"({part} or 0 * {whole}) / {whole}"
 
 
 def query(expression: str, legend: str, ref_id: str = "A") -> prometheus.Dataquery:
+    """A query over the time range of the dashboard."""
     return prometheus.Dataquery().expr(expression).legend_format(legend).ref_id(ref_id).datasource(SOURCE).range()
+
+
+def table_query(expression: str, ref_id: str = "A") -> prometheus.Dataquery:
+    """A query of the present, as rows of a table."""
+    return query(expression, "", ref_id).instant().format(PromQueryFormat.TABLE)

@@ -1,23 +1,15 @@
 from __future__ import annotations
 
 import ipaddress
-import itertools
-import json
 import re
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from prometheus_client import CollectorRegistry
 
-from monitoring.metrics import Metrics
 from tests.support.paths import BIN, ROOT
-
-DASHBOARDS = ("latency.json", "resources.json")
 
 
 def run(*command: str | Path) -> str:
@@ -36,17 +28,6 @@ def read_yaml(path: str) -> Any:
 def services() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = read_yaml("docker-compose.yml")["services"]
     return found
-
-
-def panels(dashboard: str) -> list[dict[str, Any]]:
-    dashboard_json = json.loads((ROOT / "grafana/dashboards" / dashboard).read_text())
-    return [panel for panel in dashboard_json["panels"] if panel["type"] != "row"]
-
-
-def expressions() -> Iterator[str]:
-    """Every PromQL expression of both dashboards."""
-    for panel in itertools.chain(*map(panels, DASHBOARDS)):
-        yield from (target["expr"] for target in panel["targets"])
 
 
 def test_compose_file_is_valid() -> None:
@@ -138,57 +119,6 @@ def test_image_runs_unprivileged() -> None:
     (user,) = re.findall(r"^USER (\d+):\d+$", dockerfile, re.MULTILINE)
     assert int(user) >= 1000
     assert "--require-hashes" in dockerfile
-
-
-def test_dashboards_are_generated(tmp_path: Path) -> None:
-    """The committed dashboards are the output of grafana/dashboards.py."""
-    run(sys.executable, "grafana/dashboards.py", tmp_path)
-    for name in DASHBOARDS:
-        assert (ROOT / "grafana/dashboards" / name).read_text() == (tmp_path / name).read_text()
-
-
-@pytest.mark.parametrize("dashboard", DASHBOARDS)
-def test_panels_are_described(dashboard: str) -> None:
-    """Each panel has a unique title, a description and a unit, and queries the provisioned data source."""
-    (source,) = read_yaml("grafana/provisioning/datasources/prometheus.yml")["datasources"]
-    shown = panels(dashboard)
-    assert len({panel["title"] for panel in shown}) == len(shown)
-    for panel in shown:
-        assert panel["description"].endswith((".", "?"))
-        assert panel["fieldConfig"]["defaults"]["unit"]
-        sources = [panel["datasource"], *(target["datasource"] for target in panel["targets"])]
-        assert {(entry["type"], entry["uid"]) for entry in sources} == {(source["type"], source["uid"])}
-
-
-@pytest.mark.parametrize("dashboard", DASHBOARDS)
-def test_panels_fill_the_grid(dashboard: str) -> None:
-    """Panels fill the 24 columns without overlaps or gaps, and have unique ids."""
-    shown = json.loads((ROOT / "grafana/dashboards" / dashboard).read_text())["panels"]
-    cells = [
-        (x, y)
-        for panel in shown
-        for at in [panel["gridPos"]]
-        for x in range(at["x"], at["x"] + at["w"])
-        for y in range(at["y"], at["y"] + at["h"])
-    ]
-    height = max(y for _, y in cells) + 1
-    assert sorted(cells) == sorted(itertools.product(range(24), range(height)))
-    assert len({panel["id"] for panel in shown}) == len(shown)
-
-
-def test_queries_use_existing_metrics() -> None:
-    """Dashboards query metrics that the gateway exposes, and only those of its own job."""
-    registry = CollectorRegistry()
-    Metrics(registry)
-    exposed = {"up"}
-    for family in registry.collect():
-        suffixes = {"histogram": ("_bucket", "_count", "_sum"), "counter": ("_total",)}.get(family.type, ("",))
-        exposed |= {family.name + suffix for suffix in suffixes}
-    for expression in expressions():
-        selected = re.findall(r"(\w+){([^}]*)}", expression)
-        assert selected
-        assert {name for name, _ in selected} <= exposed, expression
-        assert all('job="atalaya"' in selectors for _, selectors in selected), expression
 
 
 def test_scraping_matches_the_compose_file() -> None:

@@ -1,87 +1,148 @@
-"""Every panel of the Grafana dashboards shows data of a real gateway that a real Prometheus scrapes."""
+"""Each query of the Grafana dashboards, run by a real Prometheus that scrapes a gateway under mixed traffic."""
 
 from __future__ import annotations
 
-import json
-import math
-import subprocess
+import io
+import itertools
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 
-from tests.support.gateway import Gateway
-from tests.support.paths import ROOT
-from tests.support.ports import free_port
-from tests.support.requirements import find_program
+from tests.support import redis
+from tests.support.dashboards.boards import Window, all_panels
+from tests.support.dashboards.prometheus import Prometheus, running_prometheus
+from tests.support.gateway import TIMEOUT_S, Gateway, make_gateway
+from tests.support.paths import FOREST
+from tests.support.polling import wait_until
+from tests.support.requirements import missing
 
-DASHBOARDS = ROOT / "grafana" / "dashboards"
 PATIENCE_S = 180
-# The job has the name in deploy/prometheus/prometheus.yml; Grafana replaces $__rate_interval.
-SCRAPING = """
-global: {{scrape_interval: 1s}}
-scrape_configs:
-  - job_name: atalaya
-    metrics_path: {path}
-    static_configs: [targets: ["{target}"]]
-"""
-RATE_INTERVAL = "10s"
+RATE_INTERVAL_S = 10
+MOST_SERIES = 12
+# Panels, or queries of panels, that are rightly empty here, because …
+RIGHTLY_EMPTY = {
+    "Alerts that fire": "nothing is wrong",
+}
+# Panels that rightly show 0 for a gateway that is down: they show whether it is up.
+SHOW_WHETHER_UP = {"Service status", "Instances up"}
+
+Query = tuple[str, str]
+"""The title of a panel and an expression."""
 
 
-@pytest.fixture
-def prometheus(gateway: Gateway, tmp_path: Path) -> Iterator[httpx.Client]:
-    """A client of a Prometheus that scrapes the gateway every second."""
-    program, port = find_program("prometheus"), free_port()
-    metrics = urlsplit(gateway.metrics_url)
-    (tmp_path / "prometheus.yml").write_text(SCRAPING.format(path=metrics.path, target=metrics.netloc))
-    command = [
-        program,
-        f"--config.file={tmp_path / 'prometheus.yml'}",
-        f"--storage.tsdb.path={tmp_path / 'data'}",
-        f"--web.listen-address=127.0.0.1:{port}",
-        "--log.level=error",
-    ]
-    with (
-        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process,
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client,
-    ):
-        try:
-            yield client
-        finally:
-            process.terminate()
+@dataclass
+class Observed:
+    """What the dashboards showed: while there was traffic, and after the gateway had been killed."""
+
+    empty: set[Query] = field(default_factory=set)
+    series: dict[str, int] = field(default_factory=dict)
+    zeros_after_death: set[Query] = field(default_factory=set)
 
 
-def read_expressions() -> set[str]:
-    """Every query of every panel, as Grafana would send it."""
-    return {
-        target["expr"].replace("$__rate_interval", RATE_INTERVAL)
-        for path in DASHBOARDS.glob("*.json")
-        for panel in json.loads(path.read_text())["panels"]
-        for target in panel.get("targets", [])
-    }
-
-
-def has_data(prometheus: httpx.Client, expression: str) -> bool:
-    """Whether the query returns a number. Grafana draws NaN, such as a quantile of no samples, as a gap."""
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway whose model abstains at times, and which counts few predictions per minute in Redis."""
+    folder = tmp_path_factory.mktemp("gateway")
     try:
-        result: Any = prometheus.get("/api/v1/query", params={"query": expression}).json()
-    except httpx.TransportError:  # not listening yet, or busy
-        return False
-    assert result["status"] == "success" or result["errorType"] == "unavailable", result
-    return any(math.isfinite(float(series["value"][1])) for series in result.get("data", {}).get("result", []))
+        with redis.running(folder) as server:
+            gateway = make_gateway(
+                folder,
+                MODEL__URL="stub://?min_confidence=0.9",
+                REDIS_URL=server.url,
+                LIMITS__PREDICT="100/minute",
+            )
+            gateway.start()
+            yield gateway
+            if gateway.is_running:
+                gateway.stop()
+    except LookupError as error:
+        missing(str(error))
 
 
-def test_every_panel_shows_data(gateway: Gateway, prometheus: httpx.Client) -> None:
-    """While the gateway has traffic, every query of both dashboards returns data."""
-    empty = read_expressions()
-    assert empty
-    deadline = time.monotonic() + PATIENCE_S
-    while empty and time.monotonic() < deadline:
-        gateway.send_every_kind_of_request()
-        empty = {expression for expression in empty if not has_data(prometheus, expression)}
-        time.sleep(0.25)  # between polls: Prometheus scrapes once a second
-    assert not empty, "Queries without data:\n" + "\n".join(sorted(empty))
+@pytest.fixture(scope="module")
+def observed(gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Observed:
+    """Send requests until every query has data that will ever have any, then kill the gateway."""
+    found, started = Observed(), time.time()
+    queries = {(panel["title"], target["expr"]) for _, panel in all_panels() for target in panel["targets"]}
+    with running_prometheus(tmp_path_factory.mktemp("prometheus") / "data", gateway.metrics_url) as prometheus:
+        found.empty = queries
+        send = send_mixed_requests(gateway)
+        while is_incomplete(prometheus, found.empty) and time.time() - started < PATIENCE_S:
+            next(send)
+            found.empty = {query for query in found.empty if not prometheus.query(fill_in(query[1]))}
+        window = Window(started, time.time(), 1, RATE_INTERVAL_S)
+        for title, panel in ((panel["title"], panel) for _, panel in all_panels() if panel["type"] != "table"):
+            found.series[title] = count_series(prometheus, panel, window)
+        gateway.kill()
+        wait_until(lambda: prometheus.query('up{job="atalaya"} == 0'))
+        # Later than the widest rate: the last samples of the gateway are outside of it.
+        later = time.time() + 2 * RATE_INTERVAL_S
+        for title, expression in queries:
+            if any(series.last == 0 for series in prometheus.query(fill_in(expression), later)):
+                found.zeros_after_death.add((title, expression))
+    return found
+
+
+def is_incomplete(prometheus: Prometheus, empty: set[Query]) -> bool:
+    """Whether a query still lacks data, or too few classes were predicted more than once."""
+    classes = prometheus.query("count by (label) (increase(atalaya_predictions_total[5m]) > 0)")
+    return bool(empty - rightly_empty(empty)) or len(classes) <= MOST_SERIES
+
+
+def rightly_empty(queries: set[Query]) -> set[Query]:
+    return {(title, expression) for title, expression in queries if title in RIGHTLY_EMPTY}
+
+
+def fill_in(expression: str) -> str:
+    now = time.time()
+    return Window(now - 60, now, 1, RATE_INTERVAL_S).fill_in(expression)
+
+
+def count_series(prometheus: Prometheus, panel: dict[str, Any], window: Window) -> int:
+    return sum(len(prometheus.query_range(window.fill_in(target["expr"]), window)) for target in panel["targets"])
+
+
+def send_mixed_requests(gateway: Gateway) -> Iterator[None]:
+    """Predictions of all kinds of images, and requests that are rejected for each reason; some at each step."""
+    random = np.random.default_rng(1)
+    with httpx.Client(base_url=gateway.base_url, auth=gateway.fresh_token(), timeout=TIMEOUT_S) as client:
+        for step in itertools.count():
+            for _ in range(4):
+                image = io.BytesIO()
+                blocks = (random.random((8, 8, 3)) < 0.1).astype(np.uint8) * 255  # of many classes for the stub
+                Image.fromarray(blocks).resize((64, 64), Image.Resampling.NEAREST).save(image, "png")
+                client.post("/v1/predictions", files={"file": image.getvalue()})  # 200, and 429 over the limit
+            client.post("/predict-land-use", files={"file": FOREST.read_bytes()})
+            client.post("/v1/predictions", files={"file": b"no image"})
+            client.get("/v1/usage")
+            client.get(f"/v1/predictions/{step}")
+            client.get("/v1/users")  # 403
+            gateway.get("/v1/me")  # 401
+            gateway.get("/v1/me", headers={"Authorization": "Bearer x"})
+            gateway.get("/nowhere")
+            gateway.log_in("ana", "wrong horse battery")
+            yield
+
+
+def test_each_query_returns_data(observed: Observed) -> None:
+    """Each query of each dashboard returns data while there is traffic, but those that are listed with the reason."""
+    assert observed.empty == rightly_empty(observed.empty)
+    assert {title for title, _ in observed.empty} == set(RIGHTLY_EMPTY)
+
+
+def test_no_panel_draws_more_than_twelve_series(observed: Observed) -> None:
+    """A panel draws at most twelve series over a time range in which the stub predicts more classes than that."""
+    assert observed.series["Predictions by class"] == MOST_SERIES
+    assert {title: count for title, count in observed.series.items() if count > MOST_SERIES} == {}
+
+
+def test_a_dead_gateway_never_reads_as_0(observed: Observed) -> None:
+    """When the gateway is down no query returns 0, but those that say that it is down."""
+    assert {title for title, _ in observed.zeros_after_death} <= SHOW_WHETHER_UP
+    assert observed.zeros_after_death

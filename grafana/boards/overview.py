@@ -1,0 +1,157 @@
+"""The overview: is the service there, does it fail, and is it slow?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
+from panels import build_dashboard, graph, number, rows_of, stacked, states, with_threshold_lines
+from promql import (
+    PREDICTION_ROUTES,
+    REQUESTS,
+    increase,
+    instances,
+    or_zero,
+    quantile,
+    query,
+    rate,
+    select,
+    share,
+    table_query,
+    up_zero,
+)
+
+STATUS = [(3, "online", "green"), (2, "failing", "orange"), (1, "sleeping", "blue"), (0, "down", "red")]
+FIRING = select("atalaya:alerts:firing")
+FAILED = 'http_response_status_code=~"5.."'
+
+
+def build_overview() -> Dashboard:
+    return build_dashboard(
+        "overview",
+        "Look here first: whether the service is there, whether it fails, and whether it is slow.",
+        [
+            ("Now", now_panels()),
+            ("Objectives", objective_panels()),
+            ("Requests", request_panels()),
+        ],
+    )
+
+
+def now_panels() -> Iterable[Builder[Panel]]:
+    yield states(
+        "Service status",
+        "What users find. Online: it responds. Failing: more than half of the responses of the last minute were 5xx. "
+        "Sleeping: the platform stopped an idle instance, and the next request starts it. "
+        "Down: Prometheus cannot reach it.",
+        STATUS,
+        query(f"max by (job) ({select('atalaya:status')})", "service", "A"),
+        query(instances(select("atalaya:status"), most=10), "{{instance}}", "B"),
+        width=16,
+    )
+    yield rows_of(
+        "Alerts that fire",
+        "Alerts that fire now. The runbook has a section for each.",
+        table_query(f"sum by (alertname, severity, instance) ({FIRING})"),
+        ("severity", "alertname", "instance"),
+        width=8,
+        empty="No alert fires",
+    )
+    yield number(
+        "Instances up",
+        "Gateways that Prometheus can reach.",
+        "short",
+        query(f"sum({select('up')})", "up"),
+        steps=[(0, "red"), (1, "green")],
+    )
+    yield number(
+        "Alerts",
+        "Number of alerts that fire.",
+        "short",
+        query(f"count({FIRING}) or {up_zero()}", "alerts"),
+        steps=[(0, "green"), (1, "red")],
+    )
+    yield number(
+        "Failed, 5 min",
+        "Share of the requests of the last five minutes that got a 5xx response.",
+        "percentunit",
+        query(window_failures("5m"), "failed"),
+        steps=[(0, "green"), (0.01, "orange"), (0.05, "red")],
+    )
+    yield number(
+        "Predictions per second",
+        "Predictions that were returned.",
+        "ops",
+        query(or_zero(rate("atalaya_predictions_total")), "predictions"),
+        steps=[(0, "blue")],
+    )
+    yield number(
+        "Prediction time, p95",
+        "95 % of the prediction requests take less than this time.",
+        "s",
+        query(f"{quantile(0.95, REQUESTS, '', PREDICTION_ROUTES)} >= 0", "p95"),
+        steps=[(0, "green"), (0.5, "orange"), (1, "red")],
+    )
+    yield number(
+        "Memory used",
+        "The largest share of the memory limit that an instance uses.",
+        "percentunit",
+        query(
+            f"max({select('process_resident_memory_bytes')} / {select('atalaya_memory_limit_bytes')})",
+            "memory",
+        ),
+        steps=[(0, "green"), (0.8, "orange"), (0.9, "red")],
+    )
+
+
+def window_failures(window: str) -> str:
+    """The share of the requests in a window that failed."""
+    return share(increase(f"{REQUESTS}_count", window, "", FAILED), increase(f"{REQUESTS}_count", window))
+
+
+def objective_panels() -> Iterable[Builder[Panel]]:
+    return ()
+
+
+def request_panels() -> Iterable[Builder[Panel]]:
+    classes = [("2..", "2xx, 3xx"), ("4..", "4xx rejected"), ("5..", "5xx failed")]
+    patterns = ["[23]..", *(pattern for pattern, _ in classes[1:])]
+    yield stacked(
+        graph(
+            "Requests by status",
+            "Responses per second. 4xx are caused by callers, 5xx by the gateway.",
+            "reqps",
+            *(
+                query(or_zero(rate(f"{REQUESTS}_count", "", f'http_response_status_code=~"{pattern}"')), legend, ref_id)
+                for pattern, (_, legend), ref_id in zip(patterns, classes, "ABC", strict=True)
+            ),
+        )
+    )
+    yield with_threshold_lines(
+        graph(
+            "Share of requests that failed (5xx)",
+            "At 5 % for five minutes the alert AtalayaHighErrorRate fires.",
+            "percentunit",
+            query(share(rate(f"{REQUESTS}_count", "", FAILED), rate(f"{REQUESTS}_count")), "failed"),
+        ).max(1),
+        (0.05, "red"),
+    )
+    yield with_threshold_lines(
+        graph(
+            "Time of prediction requests",
+            "From the first byte of the request to the last of the response. An alert fires with p95 over 1 s.",
+            "s",
+            *(
+                query(quantile(q, REQUESTS, "", PREDICTION_ROUTES), legend, ref_id)
+                for q, legend, ref_id in ((0.5, "p50", "A"), (0.95, "p95", "B"), (0.99, "p99", "C"))
+            ),
+        ),
+        (1, "red"),
+    )
+    yield graph(
+        "Requests in progress",
+        "Requests received but not yet answered. When the line rises and stays high, requests arrive too fast.",
+        "short",
+        query(f"sum({select('http_server_active_requests')})", "in progress"),
+    )

@@ -1,0 +1,114 @@
+"""The committed dashboards: how they are made, laid out and provisioned, and how much they draw."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support.dashboards.boards import FOLDER, NAMES, all_panels, read_dashboard, read_panels
+from tests.support.dashboards.promql import find_selectors, max_series
+from tests.support.paths import ROOT
+from tests.support.requirements import find_program
+
+DRAWN = ("timeseries", "state-timeline", "heatmap")
+MOST_SERIES = 12
+# How many values of a label there are at most: the code writes no others.
+VALUES = {"stage": 4, "reason": 6, "outcome": 4, "origin": 3, "limit": 7, "store": 2, "job": 1, "le": 12}
+
+
+def test_dashboards_are_generated(tmp_path: Path) -> None:
+    """The committed dashboards are the output of grafana/dashboards.py, which writes nothing else."""
+    subprocess.run([sys.executable, "grafana/dashboards.py", tmp_path], cwd=ROOT, check=True)
+    assert sorted(path.name for path in FOLDER.iterdir()) == sorted(f"{name}.json" for name in NAMES)
+    for path in FOLDER.iterdir():
+        assert path.read_text() == (tmp_path / path.name).read_text()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_uids_are_fixed(name: str) -> None:
+    """A dashboard has the uid that links to it use, and its data source and folder have theirs."""
+    assert read_dashboard(name)["uid"] == f"atalaya-{name}"
+    (source,) = read_yaml("datasources/prometheus.yml")["datasources"]
+    (provider,) = read_yaml("dashboards/atalaya.yml")["providers"]
+    assert (source["uid"], source["editable"]) == ("prometheus", False)
+    assert (provider["folderUid"], provider["allowUiUpdates"], provider["disableDeletion"]) == ("atalaya", False, True)
+
+
+def read_yaml(path: str) -> Any:
+    return yaml.safe_load((ROOT / "grafana" / "provisioning" / path).read_text())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_panel_titles_are_unique(name: str) -> None:
+    """A dashboard has no two panels with the same title: runbooks name panels by it."""
+    titles = [panel["title"] for panel in read_panels(name)]
+    assert len(set(titles)) == len(titles)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_panels_fill_the_grid(name: str) -> None:
+    """Panels fill the 24 columns without overlaps or gaps, and have unique ids."""
+    shown = read_dashboard(name)["panels"]
+    cells = [
+        (x, y)
+        for panel in shown
+        for at in [panel["gridPos"]]
+        for x in range(at["x"], at["x"] + at["w"])
+        for y in range(at["y"], at["y"] + at["h"])
+    ]
+    height = max(y for _, y in cells) + 1
+    assert sorted(cells) == sorted(itertools.product(range(24), range(height)))
+    assert len({panel["id"] for panel in shown}) == len(shown)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_panels_draw_few_series(name: str) -> None:
+    """A panel draws at most twelve series, however many instances, callers, routes or classes there are."""
+    drawn = [panel for panel in read_panels(name) if panel["type"] in DRAWN]
+    counts = {panel["title"]: sum(max_series(each["expr"], VALUES) for each in panel["targets"]) for panel in drawn}
+    assert {title: count for title, count in counts.items() if count > MOST_SERIES} == {}
+
+
+def test_ranking_is_fixed_over_the_time_range() -> None:
+    """Series are ranked once for a time range, at its end: a rank at each step would draw more of them in total."""
+    for _, panel in all_panels():
+        if panel["type"] in DRAWN:
+            for target in panel["targets"]:
+                assert target["expr"].count("topk(") == target["expr"].count("@ end()"), target["expr"]
+
+
+def test_rules_of_the_dashboards() -> None:
+    """The service's status is online, failing, sleeping or down, and alerts without labels belong to the service."""
+    test = ROOT / "deploy" / "prometheus" / "tests" / "dashboards.yml"
+    checked = subprocess.run(
+        [find_program("promtool", "prometheus"), "test", "rules", test], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_selectors_are_found() -> None:
+    """A selector has its matchers, its range and the function that the range is passed to; a bare name is rejected."""
+    (selector,) = find_selectors('sum by (job) (rate(a_total{job=~"$job"}[5m])) or label_replace(0, "x", "y", "", "")')
+    assert (selector.metric, selector.matchers, selector.range, selector.function) == (
+        "a_total",
+        {"job": ("=~", "$job")},
+        "5m",
+        "rate",
+    )
+    with pytest.raises(ValueError, match="bare"):
+        find_selectors("sum(bare)")
+
+
+def test_series_are_counted() -> None:
+    """Series are bounded by topk, or by the values of the labels that they are grouped by."""
+    assert max_series('x{} and on (a) topk(5, y{}) or label_replace(0, "a", "none", "", "")', {}) == 6
+    assert max_series("sum by (a, b) (x{})", {"a": 2, "b": 3}) == 6
+    assert max_series("sum(x{})", {}) == 1
+    with pytest.raises(KeyError):
+        max_series("sum by (caller) (x{})", {})
