@@ -14,7 +14,6 @@ import yaml
 from tests.support.dashboards.boards import FOLDER, NAMES, all_panels, read_dashboard, read_panels
 from tests.support.dashboards.promql import find_selectors, max_series
 from tests.support.paths import ROOT
-from tests.support.requirements import find_program
 
 DRAWN = ("timeseries", "state-timeline", "heatmap")
 MOST_SERIES = 12
@@ -81,15 +80,6 @@ def test_ranking_is_fixed_over_the_time_range() -> None:
         if panel["type"] in DRAWN:
             for target in panel["targets"]:
                 assert target["expr"].count("topk(") == target["expr"].count("@ end()"), target["expr"]
-
-
-def test_rules_of_the_dashboards() -> None:
-    """The service's status is online, failing, sleeping or down, and alerts without labels belong to the service."""
-    test = ROOT / "deploy" / "prometheus" / "tests" / "dashboards.yml"
-    checked = subprocess.run(
-        [find_program("promtool", "prometheus"), "test", "rules", test], capture_output=True, text=True, check=False
-    )
-    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def test_selectors_are_found() -> None:
