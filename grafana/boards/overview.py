@@ -32,14 +32,14 @@ def build_overview() -> Dashboard:
         "overview",
         "Look here first: whether the service is there, whether it fails, and whether it is slow.",
         [
-            ("Now", now_panels()),
+            ("Now", [*status_panels(), *number_panels()]),
             ("Objectives", objective_panels()),
             ("Requests", request_panels()),
         ],
     )
 
 
-def now_panels() -> Iterable[Builder[Panel]]:
+def status_panels() -> Iterable[Builder[Panel]]:
     yield states(
         "Service status",
         "What users find. Online: it responds. Failing: more than half of the responses of the last minute were 5xx. "
@@ -58,6 +58,9 @@ def now_panels() -> Iterable[Builder[Panel]]:
         width=8,
         empty="No alert fires",
     )
+
+
+def number_panels() -> Iterable[Builder[Panel]]:
     yield number(
         "Instances up",
         "Gateways that Prometheus can reach.",

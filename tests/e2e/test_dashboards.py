@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.grafana.boards import Window, all_panels
+from tests.grafana.prometheus import Prometheus, running_prometheus
 from tests.support import redis
-from tests.support.dashboards.boards import Window, all_panels
-from tests.support.dashboards.prometheus import Prometheus, running_prometheus
 from tests.support.gateway import TIMEOUT_S, Gateway, make_gateway
 from tests.support.paths import FOREST
 from tests.support.polling import wait_until

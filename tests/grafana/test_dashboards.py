@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.dashboards.boards import FOLDER, NAMES, all_panels, read_dashboard, read_panels
-from tests.support.dashboards.promql import find_selectors, max_series
+from tests.grafana.boards import FOLDER, NAMES, all_panels, read_dashboard, read_panels
+from tests.grafana.promql import find_selectors, max_series
 from tests.support.paths import ROOT
 
 DRAWN = ("timeseries", "state-timeline", "heatmap")

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from tests.support.dashboards.boards import NAMES, read_dashboard, read_panels
-from tests.support.dashboards.promql import find_selectors, templates
+from tests.grafana.boards import NAMES, read_dashboard, read_panels
+from tests.grafana.promql import find_selectors, templates
 
 SOURCE = "${datasource}"
 # Of the ids of Grafana's units, those that the dashboards use.

@@ -11,10 +11,10 @@ from dataclasses import replace
 from html import escape
 from typing import Any
 
-from tests.support.dashboards.boards import Window, read_dashboard
-from tests.support.dashboards.drawing import COLORS, PALETTE, Line, Scale, draw_heat, draw_lines, draw_states
-from tests.support.dashboards.prometheus import Prometheus, Series
-from tests.support.dashboards.units import format_value
+from tests.grafana.boards import Window, read_dashboard
+from tests.grafana.drawing import COLORS, PALETTE, Line, Scale, draw_heat, draw_lines, draw_states
+from tests.grafana.prometheus import Prometheus, Series
+from tests.grafana.units import format_value
 
 Panel = dict[str, Any]
 

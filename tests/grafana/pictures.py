@@ -1,4 +1,4 @@
-"""Draw the pictures of the documentation: `python -m tests.support.dashboards.pictures [FOLDER] [--minutes 5]`.
+"""Draw the pictures of the documentation: `python -m tests.grafana.pictures [FOLDER] [--minutes 5]`.
 
 Starts a gateway and a Prometheus, and sends what a busy day brings: predictions of several callers, faulty images,
 password guessing, an overload, and a stop. Writes dashboard-NAME.png to FOLDER, by default docs/images.
@@ -18,9 +18,9 @@ from pathlib import Path
 
 import httpx
 
+from tests.grafana.draw import draw_dashboards, last_minutes
+from tests.grafana.prometheus import running_prometheus
 from tests.support import redis
-from tests.support.dashboards.draw import draw_dashboards, last_minutes
-from tests.support.dashboards.prometheus import running_prometheus
 from tests.support.gateway import TIMEOUT_S, Gateway, running_gateway
 from tests.support.paths import ROOT, SAMPLES
 

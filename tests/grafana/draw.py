@@ -1,4 +1,4 @@
-"""Draw dashboards from the data of a running Prometheus: `python -m tests.support.dashboards.draw URL FOLDER [NAME…]`.
+"""Draw dashboards from the data of a running Prometheus: `python -m tests.grafana.draw URL FOLDER [NAME…]`.
 
 Writes FOLDER/dashboard-NAME.png for each dashboard, in Chromium. `--minutes` is the time range, which ends now.
 """
@@ -15,9 +15,9 @@ import httpx
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from tests.support.dashboards.boards import NAMES, Window
-from tests.support.dashboards.page import WIDTH, render_page
-from tests.support.dashboards.prometheus import Prometheus
+from tests.grafana.boards import NAMES, Window
+from tests.grafana.page import WIDTH, render_page
+from tests.grafana.prometheus import Prometheus
 from tests.support.requirements import find_program
 
 _SAMPLES = 240

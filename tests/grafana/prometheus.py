@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from tests.support.dashboards.boards import Window
+from tests.grafana.boards import Window
 from tests.support.paths import ROOT
 from tests.support.polling import wait_until
 from tests.support.ports import free_port
