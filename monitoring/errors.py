@@ -7,6 +7,11 @@
     ├── LedgerInUse          ledger_in_use         command line only
     ├── LedgerDamaged        ledger_damaged        command line only
     ├── PredictionNotFound   prediction_not_found
+    ├── PredictionErased     prediction_erased
+    ├── PredictionPruned     prediction_pruned
+    ├── NothingToLabel       nothing_to_label
+    ├── TooManyLabels        too_many_labels
+    ├── ModelNotRecorded     model_not_recorded
     ├── BadLedgerKey         bad_ledger_key        start-up and command line only
     └── BadExport            bad_export            command line only
 
@@ -80,6 +85,56 @@ class PredictionNotFound(MonitoringError):
 
     def __init__(self) -> None:
         super().__init__("You have no prediction with this id. Check the id, or list yours at /v1/predictions.")
+
+
+class PredictionErased(MonitoringError):
+    """The payload of the prediction was erased."""
+
+    code = "prediction_erased"
+
+    def __init__(self) -> None:
+        super().__init__("What the ledger held of this prediction was erased. It can no longer be labelled.")
+
+
+class PredictionPruned(MonitoringError):
+    """The id was issued before the oldest entry that pruning has kept."""
+
+    code = "prediction_pruned"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Predictions of that time have been removed from the ledger and can no longer be labelled. Label "
+            "predictions before LEDGER__KEEP_DAYS is over."
+        )
+
+
+class NothingToLabel(MonitoringError):
+    """The entry records a request that was refused without a prediction."""
+
+    code = "nothing_to_label"
+
+    def __init__(self) -> None:
+        super().__init__("This request was refused without a prediction, so it has nothing to label. Check the id.")
+
+
+class TooManyLabels(MonitoringError):
+    """The prediction has as many labels as it may have; each stays visible."""
+
+    code = "too_many_labels"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"A prediction can have at most {limit} labels, and this one has them. Check the id.")
+
+
+class ModelNotRecorded(MonitoringError):
+    """The ledger has no prediction of the model or version since the requested time."""
+
+    code = "model_not_recorded"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            f"The ledger has no predictions of {model} in that time. Check the name, the version and the time."
+        )
 
 
 class BadLedgerKey(MonitoringError):

@@ -1,4 +1,4 @@
-"""`atalaya classify`: a client of a running gateway."""
+"""`atalaya classify` and `atalaya label`: a client of a running gateway."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx
 import typer
 
 from api.commands.models.predict import describe_os_error, print_results
-from api.commands.output import JsonFlag, progress_bar
+from api.commands.output import JsonFlag, print_json, progress_bar
 from api.errors import CommandFailed
 
 # A quota may be exhausted for weeks: the command waits for a rate limit or an overload, not for that.
@@ -23,30 +23,23 @@ _MAX_ATTEMPTS = 10
 _STOP = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.MISDIRECTED_REQUEST)
 
 
+UrlOption = Annotated[str, typer.Option("--url", help="The gateway, for example http://127.0.0.1:8000.")]
+TokenOption = Annotated[str, typer.Option("--token", help="An access token.", envvar="ATALAYA_TOKEN")]
+KeyOption = Annotated[str, typer.Option("--key", help="An API key, instead of a token.", envvar="ATALAYA_KEY")]
+
+
 def classify(
-    images: list[Path],
-    url: Annotated[str, typer.Option(help="The gateway, for example http://127.0.0.1:8000.")],
-    token: Annotated[str, typer.Option(help="An access token.", envvar="ATALAYA_TOKEN")] = "",
-    key: Annotated[str, typer.Option(help="An API key, instead of a token.", envvar="ATALAYA_KEY")] = "",
-    as_json: JsonFlag = False,
+    images: list[Path], url: UrlOption, token: TokenOption = "", key: KeyOption = "", as_json: JsonFlag = False
 ) -> None:
     """Send images to a gateway and print its predictions.
 
     The command waits when the gateway limits the rate, goes on when an image is rejected, and stops when the gateway
     cannot be reached or rejects the credential.
     """
-    if not token and not key:
-        raise typer.BadParameter("Give --token or --key.")
-    credential = (key or token).strip()
-    if not credential.isascii() or not credential.isprintable():
-        raise typer.BadParameter("The token or key has characters that none can have. Copy it again.")
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise typer.BadParameter(f"--url: {url} has no scheme. Write http://{url} or https://{url}.")
-    headers = {"X-API-Key": credential} if key else {"Authorization": f"Bearer {credential}"}
     results: list[dict[str, Any]] = []
     stopped: CommandFailed | None = None
     with (
-        httpx.Client(base_url=url, headers=headers, timeout=60) as client,
+        _make_client(url, token, key) as client,
         progress_bar("Classifying", len(images)) as advance,
     ):
         for done, path in enumerate(images, 1):
@@ -60,6 +53,46 @@ def classify(
         left = len(images) - len(results)
         stopped = CommandFailed(f"{stopped} {left} of {len(images)} images were not classified.")
     print_results(results, as_json, stopped)
+
+
+def label(
+    prediction_id: Annotated[str, typer.Argument(metavar="ID", help="The id of the prediction.")],
+    true_label: Annotated[str, typer.Argument(metavar="LABEL", help="What the image really shows.")],
+    url: UrlOption,
+    token: TokenOption = "",
+    key: KeyOption = "",
+    as_json: JsonFlag = False,
+) -> None:
+    """Send the true label of a past prediction to a gateway."""
+    with _make_client(url, token, key) as client:
+        path = f"/v1/predictions/{quote(prediction_id, safe='')}/label"
+        response = _send_patiently(lambda: client.post(path, json={"label": true_label}))
+        try:
+            body = response.json()
+            if response.is_error:
+                raise CommandFailed(body["detail"])
+            verdict = "correct" if body["correct"] else f"wrong: it was {body['predicted']}"
+        except (ValueError, KeyError, TypeError):
+            raise CommandFailed(
+                f"{client.base_url} is no Atalaya gateway: it sent HTTP {response.status_code} without a label."
+            ) from None
+    if as_json:
+        print_json(body)
+    else:
+        typer.echo(f"{body['prediction']} is labelled {body['label']}. The prediction was {verdict}.")
+
+
+def _make_client(url: str, token: str, key: str) -> httpx.Client:
+    """Raises BadParameter for a malformed address or credential."""
+    if not token and not key:
+        raise typer.BadParameter("Give --token or --key.")
+    credential = (key or token).strip()
+    if not credential.isascii() or not credential.isprintable():
+        raise typer.BadParameter("The token or key has characters that none can have. Copy it again.")
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise typer.BadParameter(f"--url: {url} has no scheme. Write http://{url} or https://{url}.")
+    headers = {"X-API-Key": credential} if key else {"Authorization": f"Bearer {credential}"}
+    return httpx.Client(base_url=url, headers=headers, timeout=60)
 
 
 def _classify_one(client: httpx.Client, path: Path) -> dict[str, Any]:

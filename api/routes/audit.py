@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, Field
 
 from api.deps import AuditLog, Caller
+from api.schemas.fields import Timestamp
 from auth.principal import Scope
 from monitoring.audit.events import AuditEntry
 from monitoring.audit.store import AuditFilter
@@ -44,23 +44,6 @@ class AuditEntryResponse(BaseModel):
 class AuditPageResponse(BaseModel):
     entries: list[AuditEntryResponse]
     next: str | None = Field(description="the `cursor` of the next, older page; null on the last one")
-
-
-def _reject_number(value: object) -> object:
-    if isinstance(value, str) and value[4:5] != "-":
-        raise ValueError("must be a date and a time, as in 2026-11-23T12:00:00Z")
-    return value
-
-
-def _to_utc(moment: datetime) -> datetime:
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("must be between the years 1 and 9999 in UTC") from None
-
-
-# Pydantic would take a number for seconds since 1970.
-Timestamp = Annotated[AwareDatetime, BeforeValidator(_reject_number), AfterValidator(_to_utc)]
 
 
 class AuditQuery(BaseModel):

@@ -1,29 +1,34 @@
-"""`GET /v1/predictions`: the caller's past predictions."""
+"""`/v1/predictions`: the caller's past predictions, and their true labels."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+import structlog
+from fastapi import APIRouter, BackgroundTasks, Depends, Query
 from starlette.requests import Request
 
-from api.deps import Caller, History
+from api.deps import Caller, CurrentPrincipal, GuardedRoute, History, get_services
 from api.http.audit import record_event
+from api.http.problems import document_problems
+from api.prediction.labels import RecordedLabel, record_label
+from api.routes.recorded_route import describe_origin
 from api.schemas.history import PastPage, PastPrediction
-from api.schemas.problems import Problem
+from api.schemas.labels import LabelResponse, NewLabel
+from api.services.canary.running import CanaryServices
 from auth.principal import Principal, Scope
 from monitoring.errors import PredictionNotFound
+from storage.errors import StorageError
 
 _MAX_LIMIT = 200
 _ID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
-_ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "content": {"application/problem+json": {}}} for status in (401, 403, 404, 503)
-}
 
 Reader = Annotated[Principal, Depends(Caller(Scope.PREDICTIONS_READ))]
+_require_predict = Caller(Scope.PREDICT)
 
-router = APIRouter(tags=["predictions"], responses=_ERROR_RESPONSES)
+log = structlog.get_logger("atalaya.labels")
+router = APIRouter(tags=["predictions"], responses=document_problems(401, 403, 404, 503), route_class=GuardedRoute)
 
 
 @router.get("/v1/predictions")
@@ -36,17 +41,58 @@ async def past_predictions(
     """Your requests, newest first, including refused ones."""
     recorded = await history.list_newest(principal.subject, limit + 1, cursor)
     page = recorded[:limit]
+    labels = await history.list_labels([item.entry.id for item in page])
     next_cursor = page[-1].entry.id if len(recorded) > limit else None
-    return PastPage(entries=[PastPrediction.of(item) for item in page], next=next_cursor)
+    entries = [PastPrediction.of(item, labels.get(item.entry.id, ())) for item in page]
+    return PastPage(entries=entries, next=next_cursor)
 
 
 @router.get("/v1/predictions/{prediction_id}")
 async def past_prediction(request: Request, prediction_id: str, history: History, principal: Reader) -> PastPrediction:
-    """One of your requests as it was recorded, with its place in the ledger."""
+    """One of your requests as it was recorded, with its labels and its place in the ledger."""
     try:
-        if not re.fullmatch(_ID, prediction_id):
-            raise PredictionNotFound
-        return PastPrediction.of(await history.find(prediction_id, principal.subject))
+        _check_id(prediction_id)
+        recorded = await history.find(prediction_id, principal.subject)
     except PredictionNotFound:
         await record_event(request, "prediction", "not_found")
         raise
+    labels = await history.list_labels([prediction_id])
+    return PastPrediction.of(recorded, labels.get(prediction_id, ()))
+
+
+@router.post("/v1/predictions/{prediction_id}/label", status_code=201, responses=document_problems(409, 410, 422))
+async def label_prediction(
+    request: Request, prediction_id: str, body: NewLabel, principal: CurrentPrincipal, tasks: BackgroundTasks
+) -> LabelResponse:
+    """Record the true label of one of your predictions; with `models:write`, of any prediction.
+
+    A later label of the same prediction supersedes it, and both stay in the ledger.
+    """
+    labels_anyone = Scope.MODELS_WRITE in principal.scopes
+    if not labels_anyone:
+        await _require_predict(request)
+    services, origin = get_services(request), describe_origin(request, principal)
+    try:
+        _check_id(prediction_id)
+        recorded = await record_label(
+            services.recording, services.runtime.metrics, origin, prediction_id, body.label, of_anyone=labels_anyone
+        )
+    except PredictionNotFound:
+        await record_event(request, "prediction", "not_found")
+        raise
+    tasks.add_task(_compare_candidate, services.canary, recorded)
+    return LabelResponse.of(recorded)
+
+
+async def _compare_candidate(canary: CanaryServices, label: RecordedLabel) -> None:
+    """Count the label as evidence about a candidate that has seen the image. The label itself is already recorded."""
+    try:
+        await canary.record_label(label.prediction, label.label)
+    except StorageError as error:
+        log.error("label_not_compared", label=label.id, code=error.code, policy="the label counts for accuracy alone")
+
+
+def _check_id(prediction_id: str) -> None:
+    """Raises PredictionNotFound for what cannot be an id."""
+    if not re.fullmatch(_ID, prediction_id):
+        raise PredictionNotFound

@@ -1,10 +1,11 @@
-"""Types of fields that several bodies share."""
+"""Types of fields that several bodies and queries share."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 
 
 def _check_number(value: object) -> object:
@@ -16,3 +17,20 @@ def _check_number(value: object) -> object:
 # For `int` fields, after their bounds: as in JSON Schema, 3.0 is an integer, but true and "3" are not.
 JSON_NUMBER = BeforeValidator(_check_number)
 Quota = Annotated[int, Field(ge=0, le=2**53), JSON_NUMBER]
+
+
+def _reject_number(value: object) -> object:
+    if isinstance(value, str) and value[4:5] != "-":
+        raise ValueError("must be a date and a time, as in 2026-11-23T12:00:00Z")
+    return value
+
+
+def _to_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must be between the years 1 and 9999 in UTC") from None
+
+
+# Pydantic would take a number for seconds since 1970.
+Timestamp = Annotated[AwareDatetime, BeforeValidator(_reject_number), AfterValidator(_to_utc)]

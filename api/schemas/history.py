@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, Field
@@ -20,6 +20,30 @@ class Proof(BaseModel):
     seq: int
     commitment: str = Field(description="SHA-256 over the salt and the recorded document")
     hash: str = Field(description="SHA-256 over the entry and the hash of the entry before it")
+
+
+class PastLabel(BaseModel):
+    """A true label that was sent for a prediction, as the ledger has it."""
+
+    id: str = Field(description="of the label's entry in the ledger, UUIDv7")
+    at: str = Field(description="UTC, to the microsecond")
+    label: str
+    by: Literal["owner", "operator"] = Field(description="whether the caller who got the prediction has sent it")
+    superseded: bool = Field(description="whether a later label counts instead")
+
+    @classmethod
+    def list_of(cls, labels: Sequence[EntryWithPayload]) -> list[PastLabel]:
+        return [
+            cls(
+                id=item.entry.id,
+                at=item.entry.at,
+                label=facts["label"]["label"],
+                by="owner" if facts["label"]["by"] == facts["principal"] else "operator",
+                superseded=item is not labels[-1],
+            )
+            for item in labels
+            for facts in (item.read_facts(),)
+        ]
 
 
 class PastPrediction(BaseModel):
@@ -39,10 +63,13 @@ class PastPrediction(BaseModel):
     image: ImageResponse | None
     preprocessing: str | None
     timing: dict[str, float] = Field(description="milliseconds by stage")
+    labels: list[PastLabel] = Field(
+        description="its true label as it was sent later, oldest first: the last one counts"
+    )
     proof: Proof
 
     @classmethod
-    def of(cls, recorded: EntryWithPayload) -> PastPrediction:
+    def of(cls, recorded: EntryWithPayload, labels: Sequence[EntryWithPayload]) -> PastPrediction:
         facts, entry = recorded.read_facts(), recorded.entry
         output = facts["output"] or {"label": None, "confidence": None, "probabilities": {}}
         reason = output.get("abstention", {}).get("reason")
@@ -61,6 +88,7 @@ class PastPrediction(BaseModel):
             image=ImageResponse(**facts["image"]) if facts["image"] else None,
             preprocessing=facts["preprocessing"],
             timing={stage: microseconds / 1000 for stage, microseconds in facts["timing_us"].items()},
+            labels=PastLabel.list_of(labels),
             proof=Proof(writer=entry.writer, seq=entry.seq, commitment=entry.commitment, hash=entry.hash),
         )
 

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.services.audit import AuditRecorder
 from api.services.erasure import RecordErasure
+from api.services.quality import QualityService, open_quality_service
 from api.settings import Settings
 from monitoring.audit.store import AuditStore
 from monitoring.audit.trail import AuditTrail
@@ -31,13 +32,17 @@ EVENT_WAIT_S = 10  # beside a gateway that writes
 
 @dataclass(frozen=True, slots=True)
 class RecordingServices:
-    """`audit` and `ledger` write; `audit_log` and `history` read what they wrote; `erasure` erases it."""
+    """`audit` and `ledger` write; `audit_log` and `history` read what they wrote; `erasure` erases it.
+
+    `quality` computes from the ledger how good the models are.
+    """
 
     audit: AuditRecorder
     audit_log: AuditStore
     ledger: Ledger
     history: LedgerReader
     erasure: RecordErasure
+    quality: QualityService
 
 
 @asynccontextmanager
@@ -61,7 +66,9 @@ async def open_recording_services(
             )
         )
         audit = AuditRecorder(trail, metrics.auth_events)
-        yield RecordingServices(audit, audit_log, ledger, LedgerReader(engine), RecordErasure(settings, audit_log))
+        quality = await stack.enter_async_context(open_quality_service(settings, metrics))
+        erasure = RecordErasure(settings, audit_log)
+        yield RecordingServices(audit, audit_log, ledger, LedgerReader(engine), erasure, quality)
 
 
 def open_journal(

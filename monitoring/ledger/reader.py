@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, not_, select, union
+from sqlalchemy import ColumnElement, Select, func, not_, select, union
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from monitoring.chains.anchors import GENESIS
 from monitoring.errors import LedgerUnavailable, PredictionNotFound
 from monitoring.ledger.entries import NO_REQUEST, EntryWithPayload, LedgerEntry, Payload, sanitize_name
-from monitoring.ledger.tables import ledger_entries, ledger_payloads, ledger_stumps
+from monitoring.ledger.tables import ledger_entries, ledger_erasures, ledger_labels, ledger_payloads, ledger_stumps
 from storage.errors import DatabaseUnavailable
 from storage.transactions import reading
 
@@ -59,6 +60,37 @@ class LedgerReader:
             statement = statement.where(columns.id < before)
         async with _reading(self._engine) as connection:
             return [_read_row(row) for row in await connection.execute(statement)]
+
+    async def list_labels(self, prediction_ids: Collection[str]) -> Mapping[str, Sequence[EntryWithPayload]]:
+        """Return the labels of each of the predictions that has some, oldest first."""
+        labels, entries = ledger_labels.c, ledger_entries.c
+        same_entry = (entries.writer == labels.writer) & (entries.seq == labels.seq)
+        statement = _select_with_payload().add_columns(labels.prediction).join(ledger_labels, same_entry)
+        statement = statement.where(labels.prediction.in_(prediction_ids)).order_by(labels.id)
+        found = defaultdict[str, list[EntryWithPayload]](list)
+        async with _reading(self._engine) as connection:
+            for *row, prediction_id in await connection.execute(statement):
+                found[prediction_id].append(_read_row(row))
+        return found
+
+    async def is_erased(self, entry_id: str) -> bool:
+        """Whether the payload of the entry with that id was erased."""
+        entries, erasures = ledger_entries.c, ledger_erasures.c
+        same_entry = (entries.writer == erasures.writer) & (entries.seq == erasures.seq)
+        statement = select(entries.id).join_from(ledger_entries, ledger_erasures, same_entry)
+        async with _reading(self._engine) as connection:
+            return (await connection.execute(statement.where(entries.id == entry_id))).first() is not None
+
+    async def is_pruned(self, entry_id: str) -> bool:
+        """Whether entries were pruned, and the id, which begins with its time, is older than all that are left.
+
+        That follows from the id alone: it reveals to nobody whether such an entry has existed.
+        """
+        async with _reading(self._engine) as connection:
+            if (await connection.execute(select(ledger_stumps.c.writer).limit(1))).first() is None:
+                return False
+            oldest: str | None = (await connection.execute(select(func.min(ledger_entries.c.id)))).scalar_one()
+        return oldest is None or entry_id < oldest
 
     async def find_previous_hash(self, entry: LedgerEntry) -> str | None:
         """Return the hash of the entry or stump that `entry` must follow, or None if both are missing."""

@@ -11,17 +11,29 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, Row, Select, select
 
-from monitoring.ledger.entries import CHECKPOINTS, Checkpoint, Erasure, Head, LedgerEntry, Payload, Stump, parse_claims
+from monitoring.ledger.entries import (
+    CHECKPOINTS,
+    Checkpoint,
+    EntryWithPayload,
+    Erasure,
+    Head,
+    LedgerEntry,
+    Payload,
+    Stump,
+    parse_claims,
+)
 from monitoring.ledger.tables import (
     ledger_checkpoints,
     ledger_entries,
     ledger_erasures,
     ledger_heads,
+    ledger_labels,
     ledger_payloads,
     ledger_stumps,
 )
+from monitoring.ledger.writing.labels import build_label_row, is_label
 
 FORMAT = "atalaya-ledger-1"
 _CHUNK = 2000
@@ -68,9 +80,10 @@ class EntryRecord:
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """A row in the database that belongs to no entry. `kind` is "payload", "erasure" or "claim".
+    """A row in the database that belongs to no entry. `kind` is "payload", "erasure", "label" or "claim".
 
-    A "claim" is a head's note of the last entry that a checkpoint has named, where the checkpoints disagree.
+    A "label" may also be a row that contradicts its entry, or that is missing. A "claim" is a head's note of the last
+    entry that a checkpoint has named, where the checkpoints disagree.
     """
 
     writer: str
@@ -93,10 +106,11 @@ def read_records(connection: Connection) -> Iterator[Record]:
         with suppress(ValueError):  # the verification reports it
             claimed |= {claim.writer: claim.seq for claim in parse_claims(checkpoint.heads)}
     heads = {row.writer: row for row in connection.execute(select(ledger_heads))}
+    with_labels = connection.dialect.has_table(connection, ledger_labels.name)  # an earlier release has none
     for writer in sorted(heads.keys() | find_writers(connection) | stumps.keys() - {CHECKPOINTS}, key=str):
         if writer in stumps:
             yield stumps[writer]
-        yield from read_entries(connection, writer)
+        yield from read_entries(connection, writer, with_labels=with_labels)
         if writer in heads:
             head = heads[writer]
             yield read_head(head)
@@ -126,14 +140,19 @@ def read_checkpoint_page(connection: Connection, after: int | None, count: int) 
     return [Checkpoint(*row) for row in connection.execute(statement)]
 
 
-def read_entries(connection: Connection, writer: str, after: int | None = None) -> Iterator[EntryRecord | Orphan]:
-    """Yield a writer's entries, whatever their numbers, or those with a number above `after`; and their orphans."""
+def read_entries(
+    connection: Connection, writer: str, after: int | None = None, *, with_labels: bool = False
+) -> Iterator[EntryRecord | Orphan]:
+    """Yield a writer's entries, whatever their numbers, or those with a number above `after`; and their orphans.
+
+    Only `with_labels` are rows of labels looked for that contradict their entry.
+    """
     while True:
         entries = connection.execute(_select_range(ledger_entries, writer, after).limit(_CHUNK)).all()
         last = entries[-1].seq if len(entries) == _CHUNK else None
-        payloads, erasures = (
-            {row.seq: row for row in connection.execute(_select_range(table, writer, after, last))}
-            for table in (ledger_payloads, ledger_erasures)
+        payloads, erasures, labels = (
+            {row.seq: row for row in connection.execute(_select_range(table, writer, after, last))} if wanted else {}
+            for table, wanted in ((ledger_payloads, True), (ledger_erasures, True), (ledger_labels, with_labels))
         )
         for row in entries:
             entry = LedgerEntry(*row)
@@ -142,16 +161,31 @@ def read_entries(connection: Connection, writer: str, after: int | None = None) 
                 del payloads[entry.seq]
             else:
                 payload = None
-            yield EntryRecord(
+            record = EntryRecord(
                 entry,
                 Payload(*payload[3:]) if payload else None,
                 Erasure(*erasure[2:]) if erasure else None,
             )
+            yield record
+            if with_labels and not _has_label_row(record, labels.pop(entry.seq, None)):
+                yield Orphan(writer, entry.seq, "label")
         yield from (Orphan(writer, seq, "payload") for seq in payloads)
         yield from (Orphan(writer, seq, "erasure") for seq in erasures)
+        yield from (Orphan(writer, seq, "label") for seq in labels)
         if last is None:
             return
         after = last
+
+
+def _has_label_row(record: EntryRecord, row: Row[Any] | None) -> bool:
+    """Whether the entry of a label has the row that it must have, and any other entry has none."""
+    try:
+        if record.payload is None or not is_label(record.payload):
+            return row is None
+        expected = build_label_row(EntryWithPayload(record.entry, record.payload))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False
+    return row is not None and dict(row._mapping) == expected
 
 
 def _select_range(table: Any, writer: str, after: int | None, last: int | None = None) -> Select[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Column, Double, Index, Integer, MetaData, String, Table, Text
 
 metadata = MetaData()
 
@@ -82,6 +82,45 @@ ledger_stumps = Table(
     Column("hash", _HASH, nullable=False),
     Column("at", _TIME, nullable=False),
     *_signed(),
+)
+
+# What the results of a model need of each label, written with the label's entry. Not signed: the entry has it all.
+ledger_labels = Table(
+    "ledger_labels",
+    metadata,
+    *_entry_key(),
+    Column("id", String(36), nullable=False),
+    Column("prediction", String(36), nullable=False),
+    Column("predicted_at", _TIME, nullable=False),
+    Column("model", String(320), nullable=False),
+    Column("version", String(320), nullable=False),
+    Column("predicted", String(320), nullable=False),
+    Column("confidence", Double, nullable=False),
+    Column("abstained", Integer, nullable=False),
+    Column("label", String(320), nullable=False),
+    Index("ix_ledger_labels_prediction_id", "prediction", "id"),
+    Index("ix_ledger_labels_model", "model", "version", "predicted_at"),
+)
+
+# Sums over the predictions of a version in an hour, such as 2026-11-03T09. Not signed: computed from the entries.
+prediction_sums = Table(
+    "prediction_sums",
+    metadata,
+    Column("model", String(320), primary_key=True),
+    Column("version", String(320), primary_key=True),
+    Column("hour", String(13), primary_key=True),
+    Column("predictions", BigInteger, nullable=False),  # without those of which the model abstained
+    Column("confidence", Double, nullable=False),  # the sum of p
+    Column("variance", Double, nullable=False),  # the sum of p (1 - p)
+    Column("abstained", BigInteger, nullable=False),
+)
+
+# The last entry of each chain that is part of the sums.
+prediction_sum_ends = Table(
+    "prediction_sum_ends",
+    metadata,
+    Column("writer", _WRITER, primary_key=True),
+    Column("seq", BigInteger, nullable=False),
 )
 
 

@@ -8,6 +8,7 @@ from monitoring.metrics.groups.canary import CanaryMetrics
 from monitoring.metrics.groups.models import ModelMetrics
 from monitoring.metrics.groups.overload import OverloadMetrics
 from monitoring.metrics.groups.predictions import PredictionMetrics
+from monitoring.metrics.groups.quality import QualityMetrics
 from monitoring.metrics.groups.records import RecordMetrics
 from monitoring.metrics.groups.reports import ReportMetrics
 from monitoring.metrics.groups.requests import RequestMetrics
@@ -18,6 +19,7 @@ class Metrics(
     PredictionMetrics,
     ModelMetrics,
     CanaryMetrics,
+    QualityMetrics,
     OverloadMetrics,
     RecordMetrics,
     ReportMetrics,

@@ -10,6 +10,8 @@ import schemathesis
 from hypothesis import strategies as st
 from PIL import Image
 
+from model.classes import UC_MERCED_CLASSES
+
 
 def encoded(name: str) -> bytes:
     buffer = io.BytesIO()
@@ -23,6 +25,7 @@ schemathesis.openapi.format("ip-network", st.ip_addresses().map(str))
 schemathesis.openapi.format("password", st.uuids().map(str))
 PRINTABLE = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=64)
 schemathesis.openapi.format("printable", PRINTABLE)
+schemathesis.openapi.format("class", st.sampled_from(UC_MERCED_CLASSES))
 
 
 @schemathesis.hook

@@ -5,6 +5,7 @@ from __future__ import annotations
 from auth.errors import BadCredentials, InsufficientScope, KeyNotFound, MissingCredentials, UserExists
 from auth.principal import Scope
 from model.errors import UnsupportedImage
+from monitoring.errors import ModelNotRecorded
 
 INTRODUCTION = """\
 Atalaya names the land use in an aerial image. Every request needs a credential:
@@ -30,6 +31,7 @@ TAGS = {
     "keys": "API keys, for programs that should not log in.",
     "auth": "OAuth 2.0: tokens, their revocation and introspection, and the keys that verify them.",
     "users": "Users, their roles and their quotas. Takes `users:admin`.",
+    "models": "The models. Takes `models:read`, and `models:write` for changes.",
     "monitoring": "Metrics and the audit log.",
     "health": "Whether the gateway is alive, and ready for requests.",
 }
@@ -38,6 +40,8 @@ SUMMARIES = {
     "POST /v1/predictions": "Classify an image",
     "GET /v1/predictions": "List your past predictions",
     "GET /v1/predictions/{prediction_id}": "Read a past prediction",
+    "POST /v1/predictions/{prediction_id}/label": "Send the true label of a prediction",
+    "GET /v1/models/{name}/quality": "Show how good a model is on live traffic",
     "POST /predict-land-use": "Classify an image, with the response of the original script",
     "GET /v1/me": "Show who you are and what you may do",
     "POST /v1/me/password": "Change your password",
@@ -84,6 +88,7 @@ ERROR_EXAMPLES: dict[str, Exception] = {
     "keys": KeyNotFound(),
     "auth": BadCredentials(),
     "users": UserExists("There is already a user ana. Choose another name."),
+    "models": ModelNotRecorded("efficientnetb0"),
     "monitoring": InsufficientScope(Scope.METRICS_READ),
 }
 NOT_READY = {"status": "not ready", "checks": {"database": "DatabaseUnavailable", "ledger": "spooling", "model": "ok"}}

@@ -14,7 +14,7 @@ from monitoring.chains.timestamps import format_timestamp
 from monitoring.errors import LedgerDamaged
 from monitoring.ledger.entries import Erasure, LedgerEntry, Payload, sanitize_name
 from monitoring.ledger.payloads import find_payload_problem
-from monitoring.ledger.tables import ledger_entries, ledger_erasures, ledger_payloads
+from monitoring.ledger.tables import ledger_entries, ledger_erasures, ledger_labels, ledger_payloads
 from monitoring.ledger.transactions import ledger_transaction, truncate_wal
 
 CHUNK = 500
@@ -90,8 +90,8 @@ class Eraser:
 
     def _replace_payloads(self, connection: Connection, entries: Sequence[LedgerEntry]) -> None:
         keys = [(entry.writer, entry.seq) for entry in entries]
-        columns = tuple_(ledger_payloads.c.writer, ledger_payloads.c.seq)
-        connection.execute(delete(ledger_payloads).where(columns.in_(keys)))
+        for table in (ledger_payloads, ledger_labels):
+            connection.execute(delete(table).where(tuple_(table.c.writer, table.c.seq).in_(keys)))
         connection.execute(insert(ledger_erasures), [self._build_erasure(entry) for entry in entries])
 
     def _build_erasure(self, entry: LedgerEntry) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from monitoring.ledger.tables import (
     ledger_entries,
     ledger_erasures,
     ledger_heads,
+    ledger_labels,
     ledger_payloads,
     ledger_stumps,
 )
@@ -90,7 +91,7 @@ class Pruner:
                 if not _follows(entry, seq, digest):
                     raise LedgerDamaged(f"Entry {sanitize_name(str(entry.seq))} of {sanitize_name(writer)} was changed")
                 seq, digest = entry.seq, entry.hash
-            for table in (ledger_payloads, ledger_erasures, ledger_entries):
+            for table in (ledger_labels, ledger_payloads, ledger_erasures, ledger_entries):
                 connection.execute(delete(table).where(table.c.writer == writer, table.c.seq <= seq))
             self._write_stump(connection, writer, seq, digest)
             return older

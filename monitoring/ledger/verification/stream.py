@@ -91,6 +91,10 @@ class _StreamVerification:
             self.report.add_problem(
                 f"The head of {writer} notes that a checkpoint names entry {orphan.seq}, but the checkpoints disagree."
             )
+        elif orphan.kind == "label":
+            self.report.add_problem(
+                f"The row of the label in entry {orphan.seq} of {writer} contradicts the entry, or either is missing."
+            )
         else:
             self.report.add_problem(f"A row ({orphan.kind}) belongs to no entry: number {orphan.seq} of {writer}.")
 

@@ -21,6 +21,7 @@ from monitoring.ledger.entries import Claim, EntryWithPayload, Head
 from monitoring.ledger.tables import ledger_entries, ledger_heads, ledger_payloads, to_row
 from monitoring.ledger.transactions import ledger_errors
 from monitoring.ledger.writing.checkpoints import NEVER_CLAIMED, CheckpointResult, CheckpointWriter, read_newest
+from monitoring.ledger.writing.labels import append_labels
 from storage.driver import DriverConnection, DriverStatement
 
 # The statements that every batch executes.
@@ -120,6 +121,7 @@ class LedgerStore:
         moved = connection.execute(MOVE_HEAD, {**head, **old_end})
         connection.execute_many(INSERT_ENTRIES, [to_row(item.entry) for item in linked])
         connection.execute_many(INSERT_PAYLOADS, [_to_payload_row(item) for item in linked])
+        append_labels(connection, linked)
         if not moved.fetch():
             raise ChainConflict
         self._written.append(Claim(last.writer, last.seq, last.hash))

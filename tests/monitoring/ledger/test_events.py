@@ -25,9 +25,10 @@ from monitoring.ledger.writing.store import LedgerStore
 from storage.engine import open_blocking_engine
 from storage.transactions import WRITING
 from tests.monitoring.ledger.environment import LedgerEnvironment, build_charge, build_facts, wait_until
+from tests.monitoring.quality.entries import build_label
 
 MOVE = build_event(EntryKind.ALIAS_MOVED, name_model_subject("tiny"), {"who": "cli:olga"})
-LABEL = build_event(EntryKind.LABEL, "ana", {"label": "forest"}, {"name": "tiny", "version": "1.0"})
+LABEL = build_label("01a2073c-bc9a-7019-bf0d-15032078e849")
 
 
 def open_writer(environment: LedgerEnvironment) -> EventWriter:
@@ -70,7 +71,7 @@ async def test_events_are_no_requests_of_a_caller(environment: LedgerEnvironment
         with pytest.raises(PredictionNotFound):
             await reader.find(event)
     (found,) = await reader.list_newest_events("ana", 10)
-    assert (found.entry.id, found.read_facts()["label"]) == (label, {"label": "forest"})
+    assert (found.entry.id, found.read_facts()["label"]["label"]) == (label, "forest")
     (found,) = await reader.list_newest_events("model:tiny", 10)
     assert (found.entry.id, found.read_facts()["kind"]) == (move, "alias_moved")
     assert await reader.list_newest_events("model:tiny", 10, move) == []

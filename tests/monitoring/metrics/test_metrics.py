@@ -35,6 +35,10 @@ def observe_all(metrics: Metrics) -> None:
     metrics.model_info.labels(model="efficientnetb0", version="1.0", digest="ab12", backend="onnx").set(1)
     metrics.weights_loaded.labels(origin="prepared").inc()
     metrics.preparations.labels(outcome="done").inc()
+    metrics.labels.labels(model="efficientnetb0-v1.1", correct="true").inc()
+    metrics.live_accuracy.labels(model="efficientnetb0-v1.1").set(0.93)
+    metrics.live_accuracy_lower.labels(model="efficientnetb0-v1.1").set(0.9)
+    metrics.estimated_accuracy.labels(model="efficientnetb0-v1.1").set(0.94)
     metrics.memory_limit_bytes.set(512 * 2**20)
     metrics.log_lines_dropped.inc(7)
     metrics.canary_comparisons.labels(metric="latency", result="worse").inc(3)
@@ -76,6 +80,10 @@ def observe_all(metrics: Metrics) -> None:
         ("atalaya_model_loads_total", {"outcome": "switched"}, 1),
         ("atalaya_weights_loaded_total", {"origin": "prepared"}, 1),
         ("atalaya_preparations_total", {"outcome": "done"}, 1),
+        ("atalaya_labels_total", {"model": "efficientnetb0-v1.1", "correct": "true"}, 1),
+        ("atalaya_live_accuracy", {"model": "efficientnetb0-v1.1"}, 0.93),
+        ("atalaya_live_accuracy_lower", {"model": "efficientnetb0-v1.1"}, 0.9),
+        ("atalaya_estimated_accuracy", {"model": "efficientnetb0-v1.1"}, 0.94),
         ("atalaya_memory_limit_bytes", {}, 536870912),
         ("atalaya_stuck_jobs_total", {}, 2),
         ("atalaya_log_lines_dropped_total", {}, 7),

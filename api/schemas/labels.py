@@ -1,0 +1,38 @@
+"""The body and the response of `POST /v1/predictions/{id}/label`."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.prediction.labels import RecordedLabel
+
+
+class NewLabel(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    label: str = Field(
+        min_length=1,
+        max_length=320,
+        description="the true class: one of the classes of the model that made the prediction",
+        json_schema_extra={"format": "class"},
+    )
+
+
+class LabelResponse(BaseModel):
+    id: str = Field(description="of the label's entry in the ledger, UUIDv7")
+    prediction: str = Field(description="the id of the prediction")
+    label: str
+    predicted: str = Field(description="what the model predicted")
+    correct: bool
+    supersedes: str | None = Field(description="the id of the label that no longer counts, null for a first label")
+
+    @classmethod
+    def of(cls, recorded: RecordedLabel) -> LabelResponse:
+        return cls(
+            id=recorded.id,
+            prediction=recorded.prediction,
+            label=recorded.label,
+            predicted=recorded.predicted,
+            correct=recorded.is_correct,
+            supersedes=recorded.supersedes,
+        )

@@ -1,0 +1,65 @@
+"""The response of `/v1/models/{name}/quality`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from model.quality.results import MIN_CLASS_LABELS
+
+
+class _Result(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+
+class IntervalResponse(_Result):
+    """A share in 0..1 with its 95 % confidence interval."""
+
+    value: float
+    lower: float
+    upper: float
+
+
+class ConfusionResponse(_Result):
+    """How many images of the class were taken for another one."""
+
+    predicted: str
+    count: int
+    share: IntervalResponse
+
+
+class ClassQualityResponse(_Result):
+    """Results of the images that belong to one class."""
+
+    label: str
+    labelled: int
+    recall: IntervalResponse = Field(description="the share of them that was recognised")
+    confusions: list[ConfusionResponse] = Field(description="most frequent first")
+
+
+class VersionQualityResponse(_Result):
+    version: str
+    predictions: int = Field(description="without those of which the model abstained")
+    abstained: int
+    labelled: int = Field(description="predictions with a label, without those of which the model abstained")
+    accuracy: IntervalResponse | None = Field(description="of the labelled predictions")
+    ece: float | None = Field(description="the calibration error of the labelled predictions")
+    estimated_accuracy: IntervalResponse | None = Field(
+        description="of all predictions, as their calibrated confidence estimates it without labels"
+    )
+    classes: list[ClassQualityResponse] = Field(description=f"with at least {MIN_CLASS_LABELS} labels each")
+    few_labels: dict[str, int] = Field(description="labels of the other classes")
+
+
+class QualityResponse(BaseModel):
+    model: str
+    since: datetime | None = Field(description="predictions since then count; null for all")
+    versions: list[VersionQualityResponse]
+
+    @classmethod
+    def of(cls, model: str, since: datetime | None, versions: Any) -> QualityResponse:
+        return cls(
+            model=model, since=since, versions=[VersionQualityResponse.model_validate(each) for each in versions]
+        )

@@ -1,0 +1,137 @@
+"""How good the models are on live traffic: results on demand, and metrics in the background."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from math import nan
+
+import structlog
+from prometheus_client import Gauge
+from sqlalchemy import Engine
+
+from api.services.background import run_in_background
+from api.settings import Settings
+from model.quality.estimate import ConfidenceSums, estimate_accuracy
+from model.quality.intervals import find_wilson_interval
+from model.quality.results import LabelledPrediction, VersionQuality, compute_quality
+from monitoring.errors import LedgerUnavailable, ModelNotRecorded
+from monitoring.ledger.writing.thread import WriterThread
+from monitoring.metrics import Metrics
+from monitoring.quality.reader import PredictionSums, QualityReader
+from monitoring.quality.sums import SumUpdater
+from storage.engine import open_blocking_engine
+
+WINDOW = timedelta(days=30)
+"""The metrics are about predictions of this time."""
+
+_REFRESH_S = 15.0
+_WAIT_S = 5  # for the database
+_PAUSE = 3  # in the background, the updater works a quarter of the time
+_CHUNKS_FOR_REQUEST = 10  # a request need not wait for a whole ledger, after an upgrade, to be added to the sums
+_DONE = object()
+
+log = structlog.get_logger("atalaya.quality")
+
+
+def compute_versions(
+    engine: Engine, model: str, version: str | None, since: datetime | None
+) -> Sequence[VersionQuality]:
+    """Return the results of each version of a model that has made predictions, or of one version.
+
+    Raises ModelNotRecorded, LedgerUnavailable.
+    """
+    reader = QualityReader(engine)
+    sums = {each.version: each for each in reader.list_sums(since, model) if version in (None, each.version)}
+    if not sums:
+        raise ModelNotRecorded(model if version is None else f"{model}-v{version}")
+    labelled = defaultdict[str, list[LabelledPrediction]](list)
+    for label in reader.list_labels(since, model):
+        labelled[label.version].append(LabelledPrediction(label.predicted, label.confidence, label.label))
+    return [compute_quality(name, labelled[name], _to_sums(each), each.abstained) for name, each in sums.items()]
+
+
+def start_of_hour(moment: datetime) -> datetime:
+    """Return the beginning of the hour: sums are kept by hour, and labels have to match them."""
+    return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def _to_sums(sums: PredictionSums) -> ConfidenceSums:
+    return ConfidenceSums(sums.predictions, sums.confidence, sums.variance)
+
+
+class QualityService:
+    """Works in a thread of its own, which the event loop does not wait for."""
+
+    def __init__(self, engine: Engine, metrics: Metrics) -> None:
+        self._engine = engine
+        self._thread = WriterThread("quality")
+        self._updater = SumUpdater(engine)
+        self._gauges = (metrics.live_accuracy, metrics.live_accuracy_lower, metrics.estimated_accuracy)
+        self._shown = set[tuple[Gauge, str]]()
+
+    async def compute(self, model: str, version: str | None, since: datetime | None) -> Sequence[VersionQuality]:
+        """Raises ModelNotRecorded, LedgerUnavailable."""
+        chunks = self._updater.update()
+        for _ in range(_CHUNKS_FOR_REQUEST):
+            if await self._thread.call(next, chunks, _DONE) is _DONE:
+                break
+        return await self._thread.call(compute_versions, self._engine, model, version, since)
+
+    async def refresh(self) -> None:
+        """Update the sums and the metrics. Raises LedgerUnavailable."""
+        chunks, started = self._updater.update(), time.monotonic()
+        while await self._thread.call(next, chunks, _DONE) is not _DONE:
+            await asyncio.sleep((time.monotonic() - started) * _PAUSE)
+            started = time.monotonic()
+        values = await self._thread.call(self._measure)
+        for gauge, model in self._shown - values.keys():
+            gauge.labels(model).set(nan)
+        for (gauge, model), value in values.items():
+            gauge.labels(model).set(value)
+        self._shown = set(values)
+
+    def _measure(self) -> Mapping[tuple[Gauge, str], float]:
+        """Return what is known of every version that has made predictions in the window, by metric and model."""
+        reader, since = QualityReader(self._engine), start_of_hour(datetime.now(UTC) - WINDOW)
+        accuracy, lower, estimated = self._gauges
+        values = dict[tuple[Gauge, str], float]()
+        for sums in reader.list_sums(since):
+            model = f"{sums.model}-v{sums.version}"
+            labelled, correct = reader.count_labels(since, sums.model, sums.version)
+            if labelled:
+                interval = find_wilson_interval(correct / labelled, labelled)
+                values[accuracy, model], values[lower, model] = interval.value, interval.lower
+            estimate = estimate_accuracy(_to_sums(sums))
+            if estimate is not None:
+                values[estimated, model] = estimate.value
+        return values
+
+    async def keep_fresh(self) -> None:
+        while True:
+            await asyncio.sleep(_REFRESH_S)
+            try:
+                await self.refresh()
+            except LedgerUnavailable:
+                pass  # the ledger reports it
+            except Exception:  # whatever was done to the rows: predictions do not depend on it
+                log.exception("quality_not_refreshed", policy="try again later")
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._thread.shutdown)
+        self._engine.dispose()
+
+
+@asynccontextmanager
+async def open_quality_service(settings: Settings, metrics: Metrics) -> AsyncIterator[QualityService]:
+    """Keep the sums and the metrics up to date until the context ends."""
+    service = QualityService(open_blocking_engine(settings.database_url.get_secret_value(), _WAIT_S), metrics)
+    try:
+        async with run_in_background(service.keep_fresh()):
+            yield service
+    finally:
+        await service.close()

@@ -1,0 +1,88 @@
+"""Reading labels and sums of the confidence, by version of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import Engine, func, select
+from sqlalchemy.sql.elements import ColumnElement
+
+from monitoring.chains.timestamps import format_timestamp
+from monitoring.ledger.entries import sanitize_name
+from monitoring.ledger.tables import ledger_labels, prediction_sums
+from monitoring.ledger.transactions import ledger_errors
+
+_HOUR_LENGTH = len("2026-11-03T09")
+
+
+class PredictionSums(NamedTuple):
+    """Sums over the predictions of a version. All but `abstained` leave out those of which the model abstained."""
+
+    model: str
+    version: str
+    predictions: int
+    confidence: float
+    variance: float
+    abstained: int
+
+
+class CurrentLabel(NamedTuple):
+    """The newest label of a prediction, beside what the model predicted without abstaining."""
+
+    version: str
+    predicted: str
+    confidence: float
+    label: str
+
+
+class QualityReader:
+    """Methods raise LedgerUnavailable. `since` is a time; only predictions made from then on count."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def list_sums(self, since: datetime | None, model: str | None = None) -> Sequence[PredictionSums]:
+        """Return the sums of each version, of all models or one, from the beginning of the hour of `since`."""
+        columns = prediction_sums.c
+        totals = (func.sum(columns[name]) for name in ("predictions", "confidence", "variance", "abstained"))
+        statement = select(columns.model, columns.version, *totals).group_by(columns.model, columns.version)
+        if model is not None:
+            statement = statement.where(columns.model == sanitize_name(model))
+        if since is not None:
+            statement = statement.where(columns.hour >= format_timestamp(since)[:_HOUR_LENGTH])
+        with ledger_errors(self._engine.url), self._engine.begin() as connection:
+            # PostgreSQL's sums of integers are decimals.
+            return [
+                PredictionSums(row[0], row[1], int(row[2]), row[3], row[4], int(row[5]))
+                for row in connection.execute(statement.order_by(columns.model, columns.version))
+            ]
+
+    def list_labels(self, since: datetime | None, model: str) -> Sequence[CurrentLabel]:
+        """Return the newest label of each labelled prediction of a model."""
+        columns = ledger_labels.c
+        statement = select(columns.version, columns.predicted, columns.confidence, columns.label)
+        statement = statement.where(columns.model == sanitize_name(model), *_current(since))
+        with ledger_errors(self._engine.url), self._engine.begin() as connection:
+            return [CurrentLabel(*row) for row in connection.execute(statement)]
+
+    def count_labels(self, since: datetime, model: str, version: str) -> tuple[int, int]:
+        """Return how many predictions of a version are labelled, and how many of them are correct."""
+        columns = ledger_labels.c
+        own = columns.model == sanitize_name(model), columns.version == sanitize_name(version)
+        is_correct = columns.predicted == columns.label
+        statement = select(is_correct, func.count()).where(*own, *_current(since)).group_by(is_correct)
+        with ledger_errors(self._engine.url), self._engine.begin() as connection:
+            counts = {bool(row[0]): row[1] for row in connection.execute(statement)}
+        return sum(counts.values()), counts.get(True, 0)
+
+
+def _current(since: datetime | None) -> Sequence[ColumnElement[bool]]:
+    """Conditions of labels that no later one supersedes, of predictions made since then without abstaining."""
+    columns, newer = ledger_labels.c, ledger_labels.alias()
+    superseded = select(newer.c.id).where(newer.c.prediction == columns.prediction, newer.c.id > columns.id).exists()
+    conditions = [columns.abstained == 0, ~superseded]
+    if since is not None:
+        conditions.append(columns.predicted_at >= format_timestamp(since))
+    return conditions

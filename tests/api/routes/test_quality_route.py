@@ -1,0 +1,103 @@
+"""The quality of a model over HTTP, and in the metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from starlette.testclient import TestClient
+
+from api.services.quality import QualityService
+from api.settings import Settings
+from monitoring.metrics import Metrics
+from storage.engine import open_blocking_engine
+
+Bearer = dict[str, str]
+
+
+@pytest.fixture
+def operator(client: TestClient, log_in: Callable[..., Bearer]) -> Bearer:
+    return log_in(client, "olga")
+
+
+@pytest.fixture
+def labelled(client: TestClient, bearer: Bearer, sample: bytes) -> list[Any]:
+    """Four predictions, of which the first is labelled as correct, the second as wrong."""
+    predictions = [client.post("/v1/predictions", files={"file": sample}, headers=bearer).json() for _ in range(4)]
+    right = predictions[0]["label"]
+    for prediction, label in zip(predictions, (right, "river" if right != "river" else "beach"), strict=False):
+        response = client.post(f"/v1/predictions/{prediction['id']}/label", json={"label": label}, headers=bearer)
+        assert response.status_code == 201
+    return predictions
+
+
+def test_results_and_estimate_are_side_by_side(client: TestClient, operator: Bearer, labelled: list[Any]) -> None:
+    """The response has accuracy and calibration error of the labelled predictions, and the estimate from all."""
+    quality = client.get("/v1/models/stub/quality", headers=operator).json()
+    assert (quality["model"], quality["since"]) == ("stub", None)
+    (version,) = quality["versions"]
+    assert (version["version"], version["predictions"], version["abstained"], version["labelled"]) == ("1.0", 4, 0, 2)
+    assert version["accuracy"] == {
+        "value": 0.5,
+        "lower": pytest.approx(0.0945, abs=1e-4),
+        "upper": pytest.approx(0.9055, abs=1e-4),
+    }
+    confidence = labelled[0]["confidence"]
+    assert version["ece"] == pytest.approx(abs(confidence - 0.5))
+    assert version["estimated_accuracy"]["value"] == pytest.approx(confidence)
+    assert version["classes"] == []
+    assert sum(version["few_labels"].values()) == 2
+
+
+def test_version_and_time_select(client: TestClient, operator: Bearer, labelled: list[Any]) -> None:
+    """`version` and `since` leave out other predictions; the time begins with its hour."""
+    selected = client.get("/v1/models/stub/quality?version=1.0&since=2026-01-01T10:59:00%2B01:00", headers=operator)
+    assert selected.json()["since"] == "2026-01-01T09:00:00Z"
+    assert [version["predictions"] for version in selected.json()["versions"]] == [len(labelled)]
+    for query in ("version=2.0", "since=2100-01-01T00:00:00Z"):
+        response = client.get(f"/v1/models/stub/quality?{query}", headers=operator)
+        assert (response.status_code, response.json()["code"]) == (404, "model_not_recorded")
+
+
+def test_abstentions_are_left_out(
+    make_client: Any, log_in: Callable[..., Bearer], settings: Settings, sample: bytes
+) -> None:
+    """Predictions of which the model abstained are counted apart, and so are their labels."""
+    client = make_client(model=settings.model.model_copy(update={"url": "stub://?min_confidence=1"}))
+    prediction = client.post("/v1/predictions", files={"file": sample}, headers=log_in(client)).json()
+    assert prediction["abstained"]
+    path = f"/v1/predictions/{prediction['id']}/label"
+    assert client.post(path, json={"label": prediction["label"]}, headers=log_in(client)).status_code == 201
+    (version,) = client.get("/v1/models/stub/quality", headers=log_in(client, "olga")).json()["versions"]
+    assert (version["predictions"], version["abstained"], version["labelled"]) == (0, 1, 0)
+    assert (version["accuracy"], version["ece"], version["estimated_accuracy"]) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    "query", ["since=yesterday", "since=2026-01-01T00:00:00", "since=0001-01-01T00:00:00%2B10:00", "since=5"]
+)
+def test_malformed_times_are_refused(client: TestClient, operator: Bearer, query: str) -> None:
+    """A time needs a date and an offset, and exists in UTC."""
+    assert client.get(f"/v1/models/stub/quality?{query}", headers=operator).status_code == 422
+
+
+def test_the_scope_is_required(client: TestClient, bearer: Bearer, operator: Bearer) -> None:
+    """A client's role does not see the results; an operator's does, and learns that there are none yet."""
+    assert client.get("/v1/models/stub/quality", headers=bearer).status_code == 403
+    response = client.get("/v1/models/stub/quality", headers=operator)
+    assert (response.status_code, response.json()["code"]) == (404, "model_not_recorded")
+
+
+async def test_metrics_follow_the_ledger(labelled: list[Any], settings: Settings) -> None:
+    """A refresh sets accuracy, its lower bound and the estimate of each version that has made predictions."""
+    registry = CollectorRegistry()
+    service = QualityService(open_blocking_engine(settings.database_url.get_secret_value()), Metrics(registry))
+    await service.refresh()
+    await service.close()
+    values = [
+        registry.get_sample_value(f"atalaya_{name}", {"model": "stub-v1.0"})
+        for name in ("live_accuracy", "live_accuracy_lower", "estimated_accuracy")
+    ]
+    assert values == [0.5, pytest.approx(0.0945, abs=1e-4), pytest.approx(labelled[0]["confidence"])]

@@ -1,0 +1,86 @@
+"""Threat T58: who can label which predictions, on a running gateway."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.gateway import Gateway, make_gateway
+from tests.support.paths import FOREST
+
+NEVER_ISSUED = "01a2073c-bc9a-7019-bf0d-15032078e849"
+
+
+@pytest.fixture(scope="module")
+def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway with the users `ana` and `cleo` (clients) and `olga` (operator)."""
+    gateway = make_gateway(tmp_path_factory.mktemp("labels"), MODEL__URL="stub://")
+    gateway.add_user("cleo")
+    gateway.start()
+    yield gateway
+    assert gateway.stop() == 0, gateway.log()
+
+
+def predict(client: httpx.Client) -> str:
+    response = client.post("/v1/predictions", files={"file": FOREST.read_bytes()})
+    assert response.status_code == 200, response.text
+    prediction_id: str = response.json()["id"]
+    return prediction_id
+
+
+def send_label(client: httpx.Client, prediction: str, label: str = "forest") -> httpx.Response:
+    return client.post(f"/v1/predictions/{prediction}/label", json={"label": label})
+
+
+def comparable(response: httpx.Response) -> dict[str, Any]:
+    """A problem document without its request id, which always differs."""
+    return {**response.json(), "request_id": ""}
+
+
+def test_another_callers_prediction_cannot_be_labelled(stub: Gateway) -> None:
+    """T58: for another client, a prediction is the same 404 as one that never existed, with any label."""
+    owner, cleo = stub.client(), stub.client("cleo")
+    prediction = predict(owner)
+    for label in ("forest", "volcano"):
+        others, never = (send_label(cleo, wanted, label) for wanted in (prediction, NEVER_ISSUED))
+        assert (others.status_code, others.json()["code"]) == (404, "prediction_not_found")
+        assert comparable(others) == comparable(never)
+    assert owner.get(f"/v1/predictions/{prediction}").json()["labels"] == []
+
+
+def test_who_may_promote_may_label(stub: Gateway) -> None:
+    """T58: an operator can label any prediction, and the owner sees that it was an operator."""
+    owner = stub.client()
+    prediction = predict(owner)
+    assert send_label(stub.client("olga"), prediction).status_code == 201
+    (label,) = owner.get(f"/v1/predictions/{prediction}").json()["labels"]
+    assert (label["label"], label["by"]) == ("forest", "operator")
+
+
+def test_a_callers_own_label_cannot_hide_an_earlier_one(stub: Gateway) -> None:
+    """T58: every label stays in the ledger with the subject who sent it, also when a later one counts instead."""
+    owner = stub.client()
+    prediction = predict(owner)
+    for label in ("river", "forest", "river"):
+        assert send_label(owner, prediction, label).status_code == 201
+    labels = owner.get(f"/v1/predictions/{prediction}").json()["labels"]
+    assert [each["label"] for each in labels] == ["river", "forest", "river"]
+    verified = stub.run("ledger", "verify")
+    assert verified.returncode == 0, verified.stderr
+
+
+def test_results_changed_in_the_database_are_found(new_gateway: Callable[..., Gateway]) -> None:
+    """T58: whoever owns the database can change the rows that results are computed from; verifying finds it."""
+    gateway = new_gateway(MODEL__URL="stub://")
+    owner = gateway.client()
+    assert send_label(owner, predict(owner), "river").status_code == 201
+    with closing(sqlite3.connect(gateway.database_path)) as connection, connection:
+        connection.execute("UPDATE ledger_labels SET label = predicted")
+    verified = gateway.run("ledger", "verify")
+    assert verified.returncode == 1
+    assert "row of the label in entry" in verified.stderr
