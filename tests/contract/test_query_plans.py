@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
-from sqlalchemy import Column, Connection, Integer, String, Table, cast, event, insert, literal, select, text
+from sqlalchemy import Column, Connection, Double, Integer, String, Table, cast, event, insert, literal, select, text
 from sqlalchemy.engine import Engine
 from starlette.testclient import TestClient
 
@@ -31,9 +31,11 @@ from tests.support.gateway import PASSWORD, create_database
 from tests.support.paths import FOREST
 
 ROWS = 20_000
+UNKNOWN = "ffffffff-bc9a-7019-bf0d-15032078e849"
 FUTURE = datetime(2100, 1, 1, tzinfo=UTC)
 # These have a row for each process or key, or one row alone.
 SMALL = {"change_counter", "upkeep", "audit_head", "ledger_heads", "ledger_stumps", "ledger_checkpoints"}
+SMALL |= {"prediction_sum_ends"}
 TABLES = [
     table
     for metadata in (auth_tables, audit_tables, ledger_tables)
@@ -60,7 +62,8 @@ def fill(connection: Connection, table: Table) -> None:
             digits = cast(numbers.c.number + 10_000_000, String)
             prefix = "00000000-0000-0000-0000-0000" if (column.type.length or 36) >= 36 else ""
             return literal(VALUES.get(column.name)) if column.name in VALUES else literal(prefix).concat(digits)
-        return literal(FUTURE, column.type) if not isinstance(column.type, Integer) else -numbers.c.number
+        is_number = isinstance(column.type, Integer | Double)
+        return -numbers.c.number if is_number else literal(FUTURE, column.type)
 
     columns = [column for column in table.columns if not column.nullable]
     connection.execute(insert(table).from_select(columns, select(*map(make_value, columns))))
@@ -156,6 +159,11 @@ def send_every_kind_of_request(client: TestClient) -> None:
         ana.send("GET", f"/v1/predictions?{query}")
     for path in (f"/v1/predictions/{predicted['id']}", "/v1/keys", f"/v1/keys?cursor={key['id']}", "/v1/usage"):
         ana.send("GET", path)
+    ana.send("POST", f"/v1/predictions/{predicted['id']}/label", json={"label": "forest"})
+    for query in ("", "?since=2026-01-01T00:00:00Z"):
+        root.send("GET", f"/v1/models/stub/quality{query}")
+    root_labels = f"/v1/predictions/{UNKNOWN}/label"
+    assert client.post(root_labels, json={"label": "forest"}, headers=root.headers).status_code == 404
     ana.send("POST", f"/v1/keys/{key['id']}/rotate")
     ana.send("DELETE", f"/v1/keys/{key['id']}?cascade=true")
     user = ana.send("GET", "/v1/me")["subject"]

@@ -144,6 +144,7 @@ def test_the_error_names_the_model_that_a_replay_needs(atalaya: Atalaya, predict
 def test_the_ledger_is_pruned(atalaya: Atalaya, settings: Settings) -> None:
     """Entries of the earlier release are pruned under this release's key, and the rest verifies with both keys."""
     signer = Signer(settings.ledger_key())
+    run_with_engine(settings, migrated)  # as the command does
     engine = open_blocking_engine(settings.database_url.get_secret_value()).execution_options(**WRITING)
     later = datetime.now(UTC) + timedelta(days=1)
     assert sum(Pruner(engine, signer, later, [FACTS["public_key"]]).prune(later)) == 5
