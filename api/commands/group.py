@@ -40,7 +40,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "api.commands.models.keras:export",
         "Convert a .keras file to ONNX and verify that both predict the same.",
     ),
-    "models": ("api.commands.models.group:app", "Import, sign, verify and prepare models, and show candidates and quality."),
+    "models": (
+        "api.commands.models.group:app",
+        "Import, sign, verify and prepare models; show their quality.",
+    ),
     "users": ("api.commands.users:app", "Add, list, change, disable and delete users."),
     "clients": ("api.commands.clients:app", "Add, list, change and delete OAuth clients."),
     "keys": ("api.commands.keys:app", "Create, list, rotate and revoke API keys; rotate the signing key."),
