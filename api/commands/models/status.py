@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import asdict
 from functools import partial
 from typing import Annotated
@@ -12,9 +13,19 @@ from api.commands.database import run_with_engine
 from api.commands.output import JsonFlag, print_json, print_table
 from api.services.canary.status import TrialStatus, read_status
 from api.settings import Settings, load_settings
+from api.settings.canary import VerdictPolicy
 from model.canary.assignment import Mode
 from model.canary.evidence import MEANS
+from model.canary.judge import Finding
 from model.canary.report import EvidenceRow
+
+_WIDTH = 80
+_FINDINGS = {
+    Finding.TOO_FEW: "too few",
+    Finding.OPEN: "open",
+    Finding.ACCEPTABLE: "good",
+    Finding.UNACCEPTABLE: "bad",
+}
 
 
 def status(
@@ -31,32 +42,30 @@ def status(
     if found.contest is None or found.trial is None:
         typer.echo(f"There is no candidate: no other version has the alias {settings.canary.alias!r}.")
         return
-    typer.echo(f"{found.contest.candidate} is the candidate: {_describe_mode(settings)}.")
-    _print_trial(found.trial, settings)
+    typer.echo(f"{found.contest.candidate} is the candidate{_describe_trial(found.trial, settings)}")
+    if found.trial.started_at is not None:
+        _print_evidence(found.trial)
 
 
-def _describe_mode(settings: Settings) -> str:
+def _describe_trial(trial: TrialStatus, settings: Settings) -> str:
+    if trial.judged_at is not None:
+        return f". Verdict at {_format_time(trial.judged_at)}: {trial.verdict.replace('_', ' ')}."
     share = f"{100 * settings.canary.share:g} %"
-    return {
-        Mode.OFF: "it is not tried, because CANARY__MODE is off",
-        Mode.SHADOW: f"it gets copies of {share} of the requests",
-        Mode.CANARY: f"it responds to {share} of the callers",
+    mode = {
+        Mode.OFF: "is not tried, because CANARY__MODE is off",
+        Mode.SHADOW: f"gets copies of {share} of the requests",
+        Mode.CANARY: f"responds to {share} of the callers",
     }[settings.canary.mode]
-
-
-def _print_trial(trial: TrialStatus, settings: Settings) -> None:
     if trial.started_at is None:
-        typer.echo("No gateway has tried it yet.")
-        return
-    print_table(
-        ("metric", "compared", "worse", "better", "share", "in truth", "limit", ""), map(_format_row, trial.rows)
-    )
-    policy = f", {settings.canary.verdict}" if trial.judged_at is None else f", {_format_time(trial.judged_at)}"
-    typer.echo(
-        f"Verdict: {trial.verdict.replace('_', ' ')}{policy}. The trial began at {_format_time(trial.started_at)}."
-    )
+        return f". It {mode}. No gateway has tried it yet."
+    acts = "acts on the verdict" if settings.canary.verdict is VerdictPolicy.ACT else "only records the verdict"
+    return f" since {_format_time(trial.started_at)}.\nIt {mode}. The gateway {acts}."
+
+
+def _print_evidence(trial: TrialStatus) -> None:
+    print_table(("metric", "number", "worse", "better", "true share", "limit", ""), map(_format_row, trial.rows))
     for reason in trial.reasons:
-        typer.echo(f"- {reason}")
+        typer.echo(textwrap.fill(f"- {reason}", _WIDTH, subsequent_indent="  "))
 
 
 def _format_row(row: EvidenceRow) -> tuple[str, ...]:
@@ -67,10 +76,9 @@ def _format_row(row: EvidenceRow) -> tuple[str, ...]:
         str(row.comparisons),
         str(row.worse),
         str(row.better) if has_better else "",
-        f"{100 * row.share:.1f} %" if row.comparisons else "",
         f"{100 * row.lower:.1f} to {100 * row.upper:.1f} %" if row.comparisons else "",
         f"{100 * row.margin:g} %",
-        row.finding.replace("_", " "),
+        _FINDINGS[row.finding],
     )
 
 
