@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 KERAS := .venv-keras
 PEERS := .venv-peers
+MLFLOW := .venv-mlflow
 BIN := $(VENV)/bin
 LOCK := --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 FAULTS := ledger memory hot_swap overload limits logins fuzz_images hostile_images blocked_logs
 UNDISTURBED := tests/e2e tests/experiments tests/security/limits
 .DEFAULT_GOAL := help
-.PHONY: help run demo port test bench peers compare faults lint format lock keras dashboards swagger-ui clean
+.PHONY: help run demo port test bench peers compare faults lint format lock keras mlflow dashboards swagger-ui clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -19,7 +20,7 @@ run: port $(VENV)/.run ## set up, serve on $PORT (default 8000) and make one pre
 demo: port $(VENV)/.run ## like run, but stop after the prediction
 	@$(call interruptible,$(BIN)/atalaya demo)
 
-test: lint $(KERAS)/.dev ## run lint, type checks, import rules and all tests
+test: lint $(KERAS)/.dev $(MLFLOW)/.server ## run lint, type checks, import rules and all tests
 	@echo "== tests in the Keras environment"
 	@rm -f .coverage .coverage.*
 	@COVERAGE_FILE=.coverage.keras $(KERAS)/bin/python -m pytest -q -m keras --cov --cov-report=
@@ -52,10 +53,12 @@ format: $(VENV)/.dev ## format the sources and fix what ruff can fix
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .
 
 lock: $(VENV)/.dev ## pin and hash the dependencies that requirements/*.in name
-	@for name in build run parquet dev keras peers-litserve peers-bentoml; do echo "== requirements/$$name.txt"; \
+	@for name in build run parquet dev keras mlflow peers-litserve peers-bentoml; do echo "== requirements/$$name.txt"; \
 	  $(BIN)/pip-compile $(LOCK) --output-file requirements/$$name.txt requirements/$$name.in || exit 1; done
 
 keras: $(KERAS)/.run ## set up the environment with TensorFlow, for train and export
+
+mlflow: $(MLFLOW)/.server ## set up the environment with the MLflow server that tests start
 
 dashboards: $(VENV)/.dev ## regenerate grafana/dashboards/*.json
 	@$(BIN)/python grafana/dashboards.py
@@ -66,7 +69,7 @@ swagger-ui: ## copy the version of Swagger UI that its package-lock.json pins
 	  cp node_modules/swagger-ui-dist/$$name . || exit 1; done && rm -r node_modules
 
 clean: ## remove the environments, but keep .env and var/
-	rm -rf $(VENV) $(KERAS) $(PEERS) .venv-compare
+	rm -rf $(VENV) $(KERAS) $(PEERS) $(MLFLOW) .venv-compare
 
 # The command line checks its port itself. Before it is installed, this spares the user the set-up.
 port:
@@ -91,9 +94,12 @@ $(KERAS)/.dev: requirements/dev.txt $(KERAS)/.run
 	@$(call pip,$(KERAS)) -r requirements/dev.txt && touch $@
 
 $(PEERS)/%/.peer: requirements/peers-%.txt requirements/build.txt
-	@echo "== setting up $(PEERS)/$*"
-	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
-	@$(call pip,$(@D)) -r requirements/build.txt && $(call pip,$(@D)) -r $< && touch $@
+	@echo "== setting up $(@D)"
+	@$(call install_server,$(@D),$<)
+
+$(MLFLOW)/.server: requirements/mlflow.txt requirements/build.txt
+	@echo "== setting up $(MLFLOW)"
+	@$(call install_server,$(MLFLOW),$<)
 
 port_check = import socket, sys; port = sys.argv[1] or "8000"; \
 	sys.exit(port.isdigit() and socket.socket().connect_ex(("127.0.0.1", int(port))) == 0 \
@@ -104,6 +110,9 @@ port_check = import socket, sys; port = sys.argv[1] or "8000"; \
 hold_sigint = $(shell env --block-signal=INT true 2>/dev/null && echo env --block-signal=INT)
 interruptible = trap "exit 0" INT; $(hold_sigint) $(1)
 pip = $(1)/bin/python -m pip -qq --disable-pip-version-check install --require-hashes
+# An environment of a server that is no part of the gateway.
+install_server = test -x $(1)/bin/python || $(PYTHON) -m venv $(1); \
+	$(call pip,$(1)) -r requirements/build.txt && $(call pip,$(1)) -r $(2) && touch $@
 install = test -x $(1)/bin/python || $(PYTHON) -m venv $(1); \
 	$(call pip,$(1)) -r requirements/build.txt && $(call pip,$(1)) -r requirements/$(2).txt && \
 	$(1)/bin/python -m pip -qq --disable-pip-version-check install --no-build-isolation --no-deps --editable . && \

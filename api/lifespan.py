@@ -59,7 +59,7 @@ def make_lifespan(
             )
             auth = await stack.enter_async_context(open_auth_services(settings, engine, keyring, meter))
             serving = await stack.enter_async_context(open_serving_services(settings, backend, metrics, draining))
-            health = Health(build_health_checks(engine, recording.ledger, limits, serving))
+            health = Health(build_health_checks(settings, engine, recording.ledger, limits, serving))
             runtime = RuntimeServices(settings, metrics, health, draining, limits)
             pipeline = PredictionPipeline(
                 serving,

@@ -10,10 +10,11 @@ from model.registry.files import FileRegistry
 
 
 def open_registry(settings: Settings) -> FileRegistry:
-    """Raises SettingsError without MODEL__REGISTRY."""
-    if settings.model.registry is None:
+    """Open the registry, or the mirror of an MLflow server's. Raises SettingsError without MODEL__REGISTRY."""
+    folder = settings.model.registry_folder
+    if folder is None:
         raise SettingsError("MODEL__REGISTRY is not set. Set it to file://FOLDER, where the registry is to be.")
-    return FileRegistry(Path(settings.model.registry.partition("://")[2]))
+    return FileRegistry(folder)
 
 
 def find_model_url(settings: Settings) -> str:

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.http.draining import Draining
 from api.rate_limits.limiter import CallerLimits
+from api.services.mirror.problem import read_problem
 from api.services.serving import ServingServices
 from api.settings import Settings
 from monitoring.errors import LedgerFull
@@ -33,7 +34,7 @@ class RuntimeServices:
 
 
 def build_health_checks(
-    engine: AsyncEngine, ledger: Ledger, limits: CallerLimits, serving: ServingServices
+    settings: Settings, engine: AsyncEngine, ledger: Ledger, limits: CallerLimits, serving: ServingServices
 ) -> dict[str, Check]:
     """The checks of readiness, by the name that /readyz shows."""
 
@@ -56,10 +57,12 @@ def build_health_checks(
     async def model() -> str | None:
         """Loaded and warmed before the first request was accepted; it fails only when a thread is stuck.
 
-        While the version that the alias names cannot be served, the state is the code of the reason.
+        While the version that the alias names cannot be served or pulled, the state is the code of the reason.
         """
         serving.predictions.check_threads()
-        return serving.follower.problem if serving.follower else None
+        if serving.follower is None:
+            return None
+        return serving.follower.problem or await asyncio.to_thread(read_problem, settings)
 
     shared = {"limits": limits.check_store} if limits.shared else {}
     return {"database": database, "ledger": recording, **shared, "model": model}

@@ -17,6 +17,7 @@ from api.server.timeouts import THREADS_LIMIT_S
 from api.services.background import run_in_background
 from api.services.capacity import GROWTH_BYTES, LEAST_BYTES, count_inference_threads
 from api.services.following import follow_alias
+from api.services.mirror.process import keep_pulling
 from api.services.preparation import prepare_copy, report_origin, show_counters
 from api.settings import Settings
 from model.backends.base import Backend
@@ -91,6 +92,7 @@ async def open_serving_services(
         async with (
             run_in_background(predictions.watch(settings.model.stuck_seconds, report_stuck_job)),
             run_in_background(prepare_copy(settings, backend, memory, metrics)),
+            keep_pulling(settings, metrics),
             follow_alias(settings, predictions, memory, metrics) as follower,
         ):
             yield ServingServices(predictions, memory, follower)

@@ -52,6 +52,10 @@ class Settings(BaseModel):
     tls_certificate: HomePath | None = None
     tls_key: HomePath | None = None
     tls_client_ca: HomePath | None = None
+    # The names that MLflow's own clients read.
+    mlflow_tracking_username: str | None = None
+    mlflow_tracking_password: SecretStr | None = None
+    mlflow_tracking_token: SecretStr | None = None
     railway_public_domain: str | None = None
     railway_private_domain: str | None = None
     auth: AuthSettings = Field(default_factory=AuthSettings)

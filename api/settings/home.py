@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
 
@@ -12,6 +13,7 @@ from api.errors import SettingsError
 from model.registry.reference import SCHEME
 
 INSTALLATION = Path(__file__).resolve().parents[2]
+_MLFLOW_SCHEMES = ("mlflow+http", "mlflow+https")
 _SQLITE = ("sqlite", "sqlite+aiosqlite", "sqlite+pysqlite")
 
 
@@ -57,11 +59,32 @@ def resolve_model_url(url: str) -> str:
 
 
 def resolve_registry_url(url: str) -> str:
-    """Make the path of a registry's folder absolute. Raises ValueError."""
-    scheme, separator, folder = url.partition("://")
-    if scheme != "file" or not folder:
-        raise ValueError("must be file://FOLDER, the folder of a registry of models")
-    return f"{scheme}{separator}{home_folder() / folder}"
+    """Make the path of a registry's folder absolute, and remove the final slash of a server's. Raises ValueError."""
+    scheme, separator, rest = url.partition("://")
+    if scheme in _MLFLOW_SCHEMES and _is_plain_address(f"http://{rest}"):
+        return url.rstrip("/")
+    if scheme != "file" or not rest:
+        raise ValueError(
+            "must be file://FOLDER, the folder of a registry of models, or mlflow+http://HOST[:PORT] or "
+            "mlflow+https://HOST[:PORT], an MLflow server; its credentials are settings of their own"
+        )
+    return f"{scheme}{separator}{home_folder() / rest}"
+
+
+def read_mlflow_address(registry: str) -> str | None:
+    """Return the URL of the MLflow server that a resolved registry URL names; None for a folder."""
+    scheme, _, rest = registry.partition("://")
+    return f"{scheme.removeprefix('mlflow+')}://{rest}" if scheme in _MLFLOW_SCHEMES else None
+
+
+def _is_plain_address(url: str) -> bool:
+    """Whether the URL has a host, and neither credentials nor parameters."""
+    try:
+        parts = urlsplit(url)
+        valid = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return valid and parts.username is None and not parts.query and not parts.fragment
 
 
 def resolve_program(name: str) -> str:

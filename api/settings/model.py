@@ -8,7 +8,13 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from api.settings.fields import SettingsGroup
-from api.settings.home import HomePath, resolve_model_url, resolve_program, resolve_registry_url
+from api.settings.home import (
+    HomePath,
+    read_mlflow_address,
+    resolve_model_url,
+    resolve_program,
+    resolve_registry_url,
+)
 from model.confidence.policy import AbstentionPolicy
 from model.registry.errors import InvalidName
 from model.registry.reference import ModelReference, parse_reference
@@ -29,6 +35,7 @@ def _check_verify_key(value: str) -> str:
 
 class ModelSettings(SettingsGroup):
     registry: Annotated[str, AfterValidator(resolve_registry_url)] | None = None
+    mirror_folder: HomePath = Path("var/mirror")
     url: Annotated[str, AfterValidator(resolve_model_url)] = "onnx://artifacts/efficientnetb0-v1.1"
     verify_key: Annotated[str, AfterValidator(_check_verify_key)] | None = None
     prepare: bool = True
@@ -57,3 +64,15 @@ class ModelSettings(SettingsGroup):
     def reference(self) -> ModelReference | None:
         """What `url` names in the registry; None for a URL of another scheme."""
         return parse_reference(self.url)
+
+    @property
+    def mlflow_url(self) -> str | None:
+        """The address of the MLflow server that `registry` names; None for a registry in a folder."""
+        return None if self.registry is None else read_mlflow_address(self.registry)
+
+    @property
+    def registry_folder(self) -> Path | None:
+        """The folder of the registry, or of the mirror of the one that a server has; None without a registry."""
+        if self.registry is None:
+            return None
+        return Path(self.registry.partition("://")[2]) if self.mlflow_url is None else self.mirror_folder

@@ -8,6 +8,8 @@ ModelError
     ├── UnknownAlias             unknown_alias
     ├── VersionExists            version_exists
     ├── AliasMoved               alias_moved
+    ├── RegistryAccessDenied     registry_access_denied
+    ├── AliasesElsewhere         aliases_elsewhere
     └── RegistryUnavailable      registry_unavailable
 """
 
@@ -54,3 +56,15 @@ class RegistryUnavailable(RegistryError):
     """The registry cannot be read or written, or its state is damaged."""
 
     code = "registry_unavailable"
+
+
+class RegistryAccessDenied(RegistryError):
+    """The registry's server refuses the credentials."""
+
+    code = "registry_access_denied"
+
+
+class AliasesElsewhere(RegistryError):
+    """The registry mirrors another one, where its versions are added and its aliases moved."""
+
+    code = "aliases_elsewhere"

@@ -58,6 +58,10 @@ def serve_on(settings: Settings, options: dict[str, Any], listeners: Listeners, 
     """
     configure_logging(settings.log_level)
     restrict_secret_files(settings)
+    if settings.model.mlflow_url is not None:
+        from api.services.mirror.process import pull_first  # after the allocator was configured: it loads NumPy
+
+        pull_first(settings)
     gc.disable()  # until everything is imported and open: hardly any of it is garbage
     url = listeners.local_url("https" if settings.tls_certificate else "http")
     with announce(RunningGateway(url, settings.issuer), listeners.port):

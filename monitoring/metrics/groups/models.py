@@ -23,6 +23,12 @@ class ModelMetrics(MetricGroup):
             ["outcome"],
             registry=registry,
         )
+        self.registry_pulls = Counter(
+            "atalaya_registry_pulls_total",
+            "Looks at the MLflow server of the registry: nothing changed, aliases moved, or failed.",
+            ["outcome"],
+            registry=registry,
+        )
         self.weights_loaded = Counter(
             "atalaya_weights_loaded_total",
             "Models opened, by origin: prepared, or the artefact because the prepared copy was absent or rejected.",

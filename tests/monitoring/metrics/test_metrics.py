@@ -32,6 +32,7 @@ def observe_all(metrics: Metrics) -> None:
     metrics.shed.labels(reason="queue_full").inc()
     metrics.stuck_jobs.inc(2)
     metrics.model_loads.labels(outcome="switched").inc()
+    metrics.registry_pulls.labels(outcome="moved").inc()
     metrics.model_info.labels(model="efficientnetb0", version="1.0", digest="ab12", backend="onnx").set(1)
     metrics.weights_loaded.labels(origin="prepared").inc()
     metrics.preparations.labels(outcome="done").inc()
@@ -78,6 +79,7 @@ def observe_all(metrics: Metrics) -> None:
             1,
         ),
         ("atalaya_model_loads_total", {"outcome": "switched"}, 1),
+        ("atalaya_registry_pulls_total", {"outcome": "moved"}, 1),
         ("atalaya_weights_loaded_total", {"origin": "prepared"}, 1),
         ("atalaya_preparations_total", {"outcome": "done"}, 1),
         ("atalaya_labels_total", {"model": "efficientnetb0-v1.1", "correct": "true"}, 1),

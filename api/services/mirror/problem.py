@@ -1,0 +1,27 @@
+"""Why the mirror does not follow its registry: in a file that the pulling process writes and every worker reads."""
+
+from __future__ import annotations
+
+from api.settings import Settings
+
+_FILE = ".problem"
+
+
+def write_problem(settings: Settings, code: str | None) -> None:
+    """Replace the code of the problem, None for none. Raises OSError."""
+    folder = settings.model.mirror_folder
+    folder.mkdir(parents=True, exist_ok=True)
+    if read_problem(settings) != code:
+        temporary = folder / f"{_FILE}.new"
+        temporary.write_text(code or "")
+        temporary.replace(folder / _FILE)
+
+
+def read_problem(settings: Settings) -> str | None:
+    """Return the code of the problem, or None while the mirror follows an MLflow server or there is none to follow."""
+    if settings.model.mlflow_url is None:
+        return None
+    try:
+        return (settings.model.mirror_folder / _FILE).read_text() or None
+    except OSError:
+        return None

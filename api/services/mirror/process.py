@@ -1,0 +1,127 @@
+"""Running the process that pulls: one of each gateway, started again if it ends, and watched by the worker it is of."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import structlog
+
+from api.errors import SettingsError
+from api.services.background import run_in_background
+from api.services.mirror.problem import write_problem
+from api.services.registry import open_registry
+from api.settings import Settings
+from model.registry.errors import RegistryError, RegistryUnavailable
+from monitoring.metrics import Metrics
+from storage.folders import try_lock_folder
+
+RESTART_S = 5.0
+"""How long another worker, or this one, waits before it starts the process again."""
+
+FIRST_PULL_LIMIT_S = 600.0
+_OUTCOMES = ("unchanged", "moved", "failed")
+_POLICY = "the versions in the mirror go on serving"
+_COMMAND = (sys.executable, "-m", "api.services.mirror")
+
+log = structlog.get_logger("atalaya.registry")
+
+
+def pull_first(settings: Settings) -> None:
+    """Fill the mirror if the alias in MODEL__URL names no version in it yet. Raises SettingsError.
+
+    Later starts do not depend on the MLflow server.
+    """
+    if settings.model.mlflow_url is None or _is_mirrored(settings):
+        return
+    try:
+        # With its input closed, the process ends after one look.
+        done = subprocess.run(
+            _COMMAND, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=FIRST_PULL_LIMIT_S
+        )
+    except subprocess.TimeoutExpired:
+        raise SettingsError(f"MODEL__REGISTRY: nothing was pulled within {FIRST_PULL_LIMIT_S:.0f} s.") from None
+    problem = json.loads(done.stdout).get("reason") if done.returncode == 0 else done.stderr.strip()
+    if problem and not _is_mirrored(settings):
+        raise SettingsError(f"MODEL__REGISTRY: {problem.removeprefix('error: ')}")
+
+
+@asynccontextmanager
+async def keep_pulling(settings: Settings, metrics: Metrics) -> AsyncIterator[None]:
+    """Keep the mirror of an MLflow server current, if the settings name one and no other worker does."""
+    if settings.model.mlflow_url is None or settings.model.reference is None:
+        yield
+        return
+    for outcome in _OUTCOMES:
+        metrics.registry_pulls.labels(outcome)
+    async with run_in_background(_keep_running(settings, _Reports(metrics))):
+        yield
+
+
+def _is_mirrored(settings: Settings) -> bool:
+    reference = settings.model.reference
+    if reference is None:
+        return True
+    try:
+        open_registry(settings).read(reference.model).find_alias(reference.alias)
+    except RegistryError:
+        return False
+    return True
+
+
+async def _keep_running(settings: Settings, reports: _Reports) -> None:
+    """Run the process whenever no other worker does: the kernel frees the lock of a worker that is killed."""
+    folder = settings.model.mirror_folder
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with try_lock_folder(folder, ".puller") as held:
+                if held:
+                    ended = await _run(reports)
+                    reports.on_look({"code": RegistryUnavailable.code, "reason": ended})
+                    write_problem(settings, RegistryUnavailable.code)
+        except OSError as error:
+            reports.on_look({"code": RegistryUnavailable.code, "reason": f"{folder}: {error.strerror}"})
+        await asyncio.sleep(RESTART_S)
+
+
+async def _run(reports: _Reports) -> str:
+    """Run the process until it ends, and return how. It is in a session of its own: Ctrl-C is for the gateway."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        *_COMMAND, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
+    )
+    assert process.stdout is not None and process.stderr is not None  # noqa: S101, PT018  (pipes)
+    try:
+        async for line in process.stdout:
+            reports.on_look(json.loads(line))
+        errors = await process.stderr.read()
+        return errors.decode(errors="replace").strip() or f"it ended with status {await process.wait()}"
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+class _Reports:
+    """Counts what each look at the MLflow server brought, and logs what has changed."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._problem: str | None = None
+
+    def on_look(self, look: dict[str, object]) -> None:
+        problem, moved = look.get("code"), look.get("moved")
+        if moved:
+            log.info("registry_pulled", moved=moved)
+        if problem and problem != self._problem:
+            log.warning("registry_not_pulled", code=problem, reason=look["reason"], policy=_POLICY)
+        elif self._problem and not problem:
+            log.info("registry_followed_again", after=self._problem)
+        self._problem = str(problem) if problem else None
+        outcome = "failed" if problem else "moved" if moved else "unchanged"
+        self._metrics.registry_pulls.labels(outcome).inc()

@@ -1,0 +1,165 @@
+"""The REST interface of an MLflow server: the few calls that pulling and publishing models need.
+
+Artefacts are read and written through the server, whatever storage it keeps them in.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from model.errors import ArtefactError
+from model.registry.errors import RegistryAccessDenied, RegistryUnavailable, UnknownModel
+
+_CALLS = "api/2.0/mlflow/"
+_ARTIFACTS = "api/2.0/mlflow-artifacts/artifacts/"
+_ARTIFACT_SCHEME = "mlflow-artifacts"
+_TIMEOUT = httpx.Timeout(10.0, read=60.0)  # the server may first fetch a file from its own storage
+_SHOWN_CHARACTERS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What the server accepts: a user name and password, or a token. None for a server without authentication."""
+
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredModel:
+    """A model of the registry. `aliases` name versions by their numbers.
+
+    `created` tells it from a model of the same name that was deleted before, whose versions had the same numbers.
+    """
+
+    name: str
+    created: int
+    aliases: Mapping[str, str]
+
+
+class NotFound(RegistryUnavailable):
+    """The server has no such object."""
+
+
+class MlflowServer:
+    """The server at `url`. Every method raises RegistryUnavailable and RegistryAccessDenied."""
+
+    def __init__(self, url: str, credentials: Credentials) -> None:
+        self._url = url
+        auth = httpx.BasicAuth(credentials.username, credentials.password or "") if credentials.username else None
+        bearer = {"Authorization": f"Bearer {credentials.token}"} if credentials.token and not auth else {}
+        # Redirects are not followed, so that the credentials reach no other server.
+        self._client = httpx.Client(base_url=url, auth=auth, headers=bearer, timeout=_TIMEOUT)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def read_model(self, name: str) -> RegisteredModel:
+        """Raises UnknownModel."""
+        try:
+            found = self.get("registered-models/get", name=name)["registered_model"]
+            aliases = {entry["alias"]: str(entry["version"]) for entry in found.get("aliases", ())}
+            return RegisteredModel(name, int(found["creation_timestamp"]), aliases)
+        except NotFound:
+            raise UnknownModel(f"{self._url} has no registered model {name!r}. Publish one of its versions.") from None
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._misunderstood(error) from error
+
+    def find_artifacts(self, name: str, number: str) -> str:
+        """Return the path of a version's artefact folder. Raises ArtefactError, NotFound."""
+        found = self.get("model-versions/get-download-uri", name=name, version=number)
+        return self.parse_artifact_uri(str(found.get("artifact_uri")))
+
+    def parse_artifact_uri(self, uri: str) -> str:
+        """Return the path behind `mlflow-artifacts:`. Raises ArtefactError for any other storage."""
+        parts = urlsplit(uri)
+        if parts.scheme != _ARTIFACT_SCHEME or parts.netloc not in ("", urlsplit(self._url).netloc):
+            raise ArtefactError(
+                f"{self._url} keeps artefacts where only its clients can read them ({parts.scheme}://). Start "
+                "`mlflow server` with --serve-artifacts and without --default-artifact-root, and publish the model "
+                "again."
+            )
+        return parts.path.strip("/")
+
+    def download(self, path: str, target: Path, max_bytes: int) -> None:
+        """Write the file at `path` of the artefacts to `target`. Raises NotFound, ArtefactError for a larger file."""
+        with self._reporting_errors(), self._client.stream("GET", _quote(path)) as response:
+            self._check(response)
+            with target.open("wb") as file:
+                for chunk in response.iter_bytes():
+                    file.write(chunk)
+                    if file.tell() > max_bytes:
+                        raise ArtefactError(f"{path} in {self._url} has more than {max_bytes} bytes. Publish it again.")
+
+    def upload(self, path: str, source: Path) -> None:
+        """Raises OSError if `source` cannot be read."""
+        with source.open("rb") as file, self._reporting_errors():
+            self._check(self._client.put(_quote(path), content=file))
+
+    def get(self, call: str, **parameters: str) -> Mapping[str, Any]:
+        """Raises NotFound."""
+        with self._reporting_errors():
+            return self._parse(self._client.get(_CALLS + call, params=parameters))
+
+    def post(self, call: str, **members: Any) -> Mapping[str, Any]:
+        """Raises NotFound."""
+        with self._reporting_errors():
+            return self._parse(self._client.post(_CALLS + call, json=members))
+
+    def _parse(self, response: httpx.Response) -> Mapping[str, Any]:
+        self._check(response)
+        try:
+            document = response.json()
+        except ValueError as error:
+            raise self._misunderstood(error) from error
+        if not isinstance(document, dict):
+            raise self._misunderstood(TypeError(f"a {type(document).__name__} is no object"))
+        return document
+
+    def _check(self, response: httpx.Response) -> None:
+        if response.is_success:
+            return
+        refusal = f"{self._url} responds with {response.status_code}: {_read_message(response)}"
+        if response.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            raise RegistryAccessDenied(
+                f"{refusal}. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+                "MLFLOW_TRACKING_TOKEN, to credentials that may use the model."
+            )
+        error = NotFound if response.status_code == HTTPStatus.NOT_FOUND else RegistryUnavailable
+        raise error(f"{refusal}. Check that this is an MLflow server, and its log.")
+
+    def _misunderstood(self, error: Exception) -> RegistryUnavailable:
+        return RegistryUnavailable(
+            f"{self._url} does not respond like an MLflow server ({type(error).__name__}). Check MODEL__REGISTRY."
+        )
+
+    @contextmanager
+    def _reporting_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.HTTPError as error:
+            reason = str(error) or type(error).__name__
+            raise RegistryUnavailable(f"{self._url} cannot be reached: {reason}. Check that it runs.") from error
+
+
+def _read_message(response: httpx.Response) -> str:
+    """Return MLflow's description of an error, or the text of another server, as one short line without a full stop."""
+    text = response.read().decode(errors="replace")
+    with suppress(ValueError, TypeError, KeyError):
+        text = str(json.loads(text)["message"])
+    line = "".join(filter(str.isprintable, text))[:_SHOWN_CHARACTERS].strip()
+    return line.rstrip(".") or response.reason_phrase
+
+
+def _quote(path: str) -> str:
+    return _ARTIFACTS + quote(path)

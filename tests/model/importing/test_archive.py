@@ -1,0 +1,79 @@
+"""The members of a .keras archive: sizes, compression and names, before any of them is parsed."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from zipfile import ZIP_BZIP2, ZIP_DEFLATED, ZIP_LZMA, ZipFile
+
+import pytest
+
+from model.errors import UnsafeModelFile
+from model.importing.check import check_model_file
+from tests.model.importing.model_files import dense, model, write_keras
+
+_CENTRAL_ENTRY = b"PK\x01\x02"
+
+
+def add_large_metadata(path: Path) -> None:
+    """Replace a document of a few bytes by 64 KiB and one byte that compress no better than others."""
+    with ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members["metadata.json"] = b'{"keras_version": "3.15.1"}'.ljust((1 << 16) + 1)
+    with ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+
+
+def remove_weights(path: Path) -> None:
+    with ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in ("metadata.json", "config.json")}
+    with ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+
+
+def change_central_entry(offset: int, value: int) -> Callable[[Path], None]:
+    """A function that changes a 16-bit field of the first member in the archive's directory."""
+
+    def change(path: Path) -> None:
+        data = bytearray(path.read_bytes())
+        struct.pack_into("<H", data, data.index(_CENTRAL_ENTRY) + offset, value)
+        path.write_bytes(data)
+
+    return change
+
+
+def hide_a_second_name(path: Path) -> None:
+    """Let the first member's name in the directory end early with a NUL, which some readers ignore."""
+    data = path.read_bytes()
+    at = data.rindex(b"metadata.json")
+    path.write_bytes(data[: at + 8] + b"\0" + data[at + 9 :])
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (add_large_metadata, "metadata.json has 65537 bytes; at most 65536 are allowed"),
+        (remove_weights, "lacks model.weights.h5"),
+        (change_central_entry(8, 0x1), "is encrypted"),
+        (change_central_entry(10, ZIP_LZMA), "unusual method"),
+        (hide_a_second_name, "has the member 'metadata'"),
+    ],
+    ids=["large", "missing", "encrypted", "method", "nul"],
+)
+def test_unusual_archive_is_refused(change: Callable[[Path], None], reason: str, tmp_path: Path) -> None:
+    """A member that is too large, missing, encrypted, compressed unusually or named twice is refused unread."""
+    path = write_keras(tmp_path / "model.keras", model(dense()))
+    change(path)
+    with pytest.raises(UnsafeModelFile, match=reason):
+        check_model_file(path)
+
+
+@pytest.mark.parametrize("method", [ZIP_BZIP2, ZIP_LZMA])
+def test_only_the_usual_compression_is_read(method: int, tmp_path: Path) -> None:
+    """An archive that is compressed with bzip2 or LZMA is refused, and one with Deflate is not."""
+    check_model_file(write_keras(tmp_path / "model.keras", model(dense()), compression=ZIP_DEFLATED))
+    with pytest.raises(UnsafeModelFile, match="unusual method"):
+        check_model_file(write_keras(tmp_path / "model.keras", model(dense()), compression=method))

@@ -1,0 +1,165 @@
+"""A real MLflow server on loopback, with authentication, and artefacts to publish there."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from model.registry.artefact import write_manifest
+from model.registry.mlflow.server import Credentials, MlflowServer
+from tests.support.paths import ROOT
+from tests.support.polling import PATIENCE_S, wait_until
+from tests.support.ports import free_port
+from tests.support.requirements import missing
+
+ENVIRONMENT = ROOT / ".venv-mlflow"
+MODEL = "landuse"
+USER = "atalaya"
+_AUTH = """[mlflow]
+default_permission = READ
+database_uri = sqlite:///{folder}/auth.db
+admin_username = {user}
+admin_password = {password}
+authorization_function = mlflow.server.auth:authenticate_request_basic_auth
+"""
+
+
+@dataclass
+class RunningMlflow:
+    """A server in `folder`. `password` is that of USER, whom it knows as an administrator."""
+
+    folder: Path
+    port: int = field(default_factory=free_port)
+    password: str = field(default_factory=lambda: secrets.token_hex(16))
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What makes a gateway mirror the server."""
+        return {
+            "MODEL__REGISTRY": f"mlflow+{self.url}",
+            "MLFLOW_TRACKING_USERNAME": USER,
+            "MLFLOW_TRACKING_PASSWORD": self.password,
+        }
+
+    @property
+    def client_environment(self) -> dict[str, str]:
+        """What MLflow's own client needs, which runs in the environment of the server."""
+        return {**_quiet(), "MLFLOW_TRACKING_URI": self.url, **self.settings}
+
+    def delete(self, call: str, **members: str) -> None:
+        """Make a call that the gateway never makes."""
+        auth = (USER, self.password)
+        httpx.request("DELETE", f"{self.url}/api/2.0/mlflow/{call}", json=members, auth=auth).raise_for_status()
+
+    def find_file(self, full_name: str, filename: str) -> Path:
+        """A file of a published artefact in the server's own storage, where a test damages it."""
+        (path,) = (self.folder / "artifacts").rglob(f"{full_name}/{filename}")
+        return path
+
+    def start(self) -> None:
+        """Start the server, with what it has stored so far. Raises LookupError without MLflow."""
+        program = ENVIRONMENT / "bin" / "mlflow"
+        if not program.exists():
+            raise LookupError("MLflow is not installed: make mlflow")
+        configuration = self.folder / "auth.ini"
+        configuration.write_text(_AUTH.format(folder=self.folder, user=USER, password=self.password))
+        command = [str(program), "server", "--app-name=basic-auth"]
+        process = ["--host=127.0.0.1", f"--port={self.port}", "--workers=1"]
+        stores = [
+            f"--backend-store-uri=sqlite:///{self.folder}/mlflow.db",
+            f"--artifacts-destination={self.folder}/artifacts",
+        ]
+        environment = {
+            **_quiet(),
+            "MLFLOW_AUTH_CONFIG_PATH": str(configuration),
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": self.password,
+        }
+        with (self.folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, *process, *stores],
+                env=environment,
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        wait_until(self.is_ready)
+
+    def is_ready(self) -> bool:
+        if self.process is None or self.process.poll() is not None:
+            raise AssertionError(f"the server has ended: {(self.folder / 'server.log').read_text()}")
+        try:
+            return httpx.get(f"{self.url}/health").is_success
+        except httpx.TransportError:
+            return False
+
+    def kill(self) -> None:
+        """End the server and its workers."""
+        if self.process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(PATIENCE_S)
+
+
+@contextmanager
+def running_mlflow(folder: Path) -> Iterator[RunningMlflow]:
+    """An empty server with SQLite and artefacts in files, which it serves itself. Skips the test without MLflow."""
+    server = RunningMlflow(folder)
+    try:
+        server.start()
+        yield server
+    except LookupError as error:
+        missing(str(error))
+    finally:
+        server.kill()
+
+
+@contextmanager
+def open_client(server: RunningMlflow) -> Iterator[MlflowServer]:
+    with closing(MlflowServer(server.url, Credentials(USER, server.password))) as client:
+        yield client
+
+
+def register(server: MlflowServer, name: str, version: Mapping[str, Any], alias: str, **changes: str) -> None:
+    """Register the artefact of another version, as that other registered model or once more."""
+    members = {"source": version["source"], "run_id": version["run_id"], **changes}
+    created = server.post("model-versions/create", name=name, **members)["model_version"]
+    server.post("registered-models/alias", name=name, alias=alias, version=created["version"])
+
+
+def write_artefact(folder: Path, version: str, name: str = MODEL, graph: bytes = b"graph") -> Path:
+    """An artefact that a registry accepts, with a graph that nothing can load."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.onnx").write_bytes(graph)
+    write_manifest(
+        folder,
+        name=name,
+        version=version,
+        classes=("forest", "river"),
+        outputs={},
+        filenames=["model.onnx"],
+        data={},
+        results={},
+        tools={},
+    )
+    return folder
+
+
+def _quiet() -> dict[str, str]:
+    """An environment in which MLflow sends nothing to anyone else, and starts no processes for jobs."""
+    switches = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    return {"PATH": os.environ["PATH"], "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **switches}

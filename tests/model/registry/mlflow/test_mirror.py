@@ -1,0 +1,188 @@
+"""The mirror of a registered model on a real MLflow server: versions, aliases, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from model.errors import ArtefactError, DigestMismatch
+from model.registry.artefact import MANIFEST
+from model.registry.errors import UnknownModel, VersionExists
+from model.registry.files import FileRegistry
+from model.registry.mlflow.mirror import RETRY_S
+from model.registry.mlflow.publishing import publish
+from model.registry.mlflow.server import MlflowServer
+from model.signing.errors import ArtefactUnsigned
+from model.signing.folder import sign_folder
+from tests.model.registry.mlflow.conftest import MakeMirror
+from tests.model.registry.mlflow.servers import ENVIRONMENT, RunningMlflow, register, write_artefact
+from tests.model.signing.forging import new_key
+
+MLFLOW_S_CLIENT = """
+import sys
+from mlflow import MlflowClient
+folder, name, alias = sys.argv[1:]
+client = MlflowClient()
+client.create_registered_model(name)
+run = client.create_run(client.create_experiment(name))
+client.log_artifacts(run.info.run_id, folder, "artefact")
+version = client.create_model_version(name, f"{run.info.artifact_uri}/artefact", run.info.run_id)
+client.set_registered_model_alias(name, alias, version.version)
+"""
+
+
+def test_versions_that_aliases_name_are_copied(
+    server: MlflowServer, name: str, make_mirror: MakeMirror, tmp_path: Path
+) -> None:
+    """The mirror has the versions that an alias names, and its aliases name the same ones; others stay in MLflow."""
+    mirror, registry = make_mirror(), FileRegistry(tmp_path / "mirror")
+    for version, alias in (("1.0", "production"), ("1.1", None), ("1.2", "candidate")):
+        publish(server, write_artefact(tmp_path / version, version, name), None, alias)
+    assert mirror.pull().moved == {"production": "1.0", "candidate": "1.2"}
+    assert registry.read(name).versions.keys() == {"1.0", "1.2"}
+    assert (registry.find_folder(name, "1.2") / "model.onnx").read_bytes() == b"graph"
+    assert mirror.pull().moved == {}
+
+
+def test_aliases_follow_moves_and_removals(
+    mlflow: RunningMlflow, server: MlflowServer, name: str, make_mirror: MakeMirror, tmp_path: Path
+) -> None:
+    """An alias that moves in MLflow moves in the mirror, and one that is removed is removed."""
+    mirror = make_mirror()
+    for version in ("1.0", "1.1"):
+        published = publish(server, write_artefact(tmp_path / version, version, name), None, "production")
+    server.post("registered-models/alias", name=name, alias="candidate", version=published.number)
+    assert mirror.pull().moved == {"production": "1.1", "candidate": "1.1"}
+    server.post("registered-models/alias", name=name, alias="production", version="1")
+    mlflow.delete("registered-models/alias", name=name, alias="candidate")
+    assert mirror.pull().moved == {"production": "1.0", "candidate": None}
+    assert FileRegistry(tmp_path / "mirror").read(name).aliases == {"production": "1.0"}
+
+
+def test_version_that_mlflow_s_client_registered_is_copied(
+    mlflow: RunningMlflow, name: str, make_mirror: MakeMirror, tmp_path: Path
+) -> None:
+    """An artefact that was registered with MLflow's own Python client needs nothing else to be mirrored."""
+    folder = write_artefact(tmp_path / "artefact", "3.1", name)
+    subprocess.run(
+        [ENVIRONMENT / "bin" / "python", "-c", MLFLOW_S_CLIENT, folder, name, "production"],
+        env=mlflow.client_environment,
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    assert make_mirror().pull().moved == {"production": "3.1"}
+
+
+def test_unknown_model_is_an_error(make_mirror: MakeMirror) -> None:
+    """A model that MLflow does not know is an error that says so."""
+    with pytest.raises(UnknownModel, match="has no registered model"):
+        make_mirror().pull()
+
+
+def test_tampered_artefact_is_refused_until_it_is_repaired(
+    mlflow: RunningMlflow, server: MlflowServer, name: str, make_mirror: MakeMirror, tmp_path: Path
+) -> None:
+    """A file that differs from the manifest keeps the alias where it was; the version is tried again after a minute."""
+    times = [0.0]
+    mirror = make_mirror(clock=lambda: times[0])
+    publish(server, write_artefact(tmp_path / "1.0", "1.0", name), None, "production")
+    assert mirror.pull().moved == {"production": "1.0"}
+    publish(server, write_artefact(tmp_path / "1.1", "1.1", name), None, "production")
+    graph = mlflow.find_file(f"{name}-v1.1", "model.onnx")
+    graph.write_bytes(b"grape")
+    for _ in range(2):
+        refused = mirror.pull().refused["production"]
+        assert isinstance(refused, DigestMismatch)
+        assert "version 2 in MLflow" in str(refused)
+        graph.write_bytes(b"graph")
+    registry = FileRegistry(tmp_path / "mirror")
+    assert (registry.read(name).aliases, list(registry.read(name).versions)) == ({"production": "1.0"}, ["1.0"])
+    assert [path.name for path in (tmp_path / "mirror").iterdir() if path.name.startswith(".download")] == []
+    times[0] = RETRY_S
+    assert mirror.pull().moved == {"production": "1.1"}
+
+
+def test_larger_file_is_not_downloaded_to_its_end(
+    mlflow: RunningMlflow, server: MlflowServer, name: str, make_mirror: MakeMirror, tmp_path: Path
+) -> None:
+    """A file with more bytes than the manifest says is not stored."""
+    publish(server, write_artefact(tmp_path / "1.0", "1.0", name), None, "production")
+    mlflow.find_file(f"{name}-v1.0", "model.onnx").write_bytes(bytes(1 << 20))
+    assert "has more than 5 bytes" in str(make_mirror().pull().refused["production"])
+
+
+def test_with_a_key_only_signed_artefacts_are_copied(
+    mlflow: RunningMlflow, server: MlflowServer, name: str, make_mirror: MakeMirror, tmp_path: Path
+) -> None:
+    """With a key, an unsigned version, one of another key and one with a changed manifest are refused unparsed."""
+    key, other = new_key(), new_key()
+    mirror = make_mirror(key.public_key())
+    publish(server, write_artefact(tmp_path / "1.0", "1.0", name), None, "unsigned")
+    for version, signer, alias in (("1.1", other, "other"), ("1.2", key, "changed"), ("1.3", key, "signed")):
+        sign_folder(write_artefact(tmp_path / version, version, name), signer)
+        publish(server, tmp_path / version, None, alias)
+    manifest = mlflow.find_file(f"{name}-v1.2", MANIFEST)
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "calibration": {"temperature": 9.0}}))
+    found = mirror.pull()
+    assert found.moved == {"signed": "1.3"}
+    codes = {alias: error.code for alias, error in found.refused.items()}
+    assert codes == {"unsigned": "artefact_unsigned", "other": "signature_invalid", "changed": "artefact_changed"}
+    with pytest.raises(ArtefactUnsigned):
+        publish(server, tmp_path / "1.0", key.public_key())
+
+
+def test_two_numbers_of_one_artefact_are_one_version(
+    server: MlflowServer, name: str, make_mirror: MakeMirror, tmp_path: Path
+) -> None:
+    """An artefact that was registered twice is mirrored once, and both numbers are known by it."""
+    publish(server, write_artefact(tmp_path / "1.0", "1.0", name), None, "production")
+    register(server, name, read_first_version(server, name), "candidate")
+    assert make_mirror().pull().moved == {"production": "1.0", "candidate": "1.0"}
+    assert FileRegistry(tmp_path / "mirror").read(name).find("1.0").tags.keys() == {"mlflow.1", "mlflow.2"}
+
+
+def test_another_artefact_of_a_mirrored_version_is_refused(
+    mlflow: RunningMlflow, server: MlflowServer, name: str, make_mirror: MakeMirror, tmp_path: Path
+) -> None:
+    """A registered model that is deleted and made again cannot replace the artefact of a version."""
+    mirror = make_mirror()
+    publish(server, write_artefact(tmp_path / "1.0", "1.0", name), None, "production")
+    assert mirror.pull().moved == {"production": "1.0"}
+    mlflow.delete("registered-models/delete", name=name)
+    publish(server, write_artefact(tmp_path / "other", "1.0", name, graph=b"other"), None, "production")
+    assert isinstance(mirror.pull().refused["production"], VersionExists)
+
+
+def test_artefact_of_another_model_is_refused(
+    server: MlflowServer, name: str, make_mirror: MakeMirror, tmp_path: Path
+) -> None:
+    """The manifest must name the registered model that the version belongs to."""
+    publish(server, write_artefact(tmp_path / "1.0", "1.0", f"{name}-x"), None)
+    server.post("registered-models/create", name=name)
+    register(server, name, read_first_version(server, f"{name}-x"), "production")
+    refused = make_mirror().pull().refused["production"]
+    assert isinstance(refused, ArtefactError)
+    assert f"is of the model '{name}-x'" in str(refused)
+
+
+def test_version_without_an_artefact_is_refused(
+    server: MlflowServer, name: str, make_mirror: MakeMirror, tmp_path: Path
+) -> None:
+    """A version whose files are missing, or are kept where the server does not open them, is refused."""
+    publish(server, write_artefact(tmp_path / "1.0", "1.0", name), None)
+    first = read_first_version(server, name)
+    register(server, name, first, "empty", source=f"{first['source']}/nothing")
+    register(server, name, first, "s3", source="s3://bucket/artefact")
+    refused = make_mirror().pull().refused
+    assert {type(error) for error in refused.values()} == {ArtefactError}
+    assert "is incomplete in MLflow" in str(refused["empty"])
+    assert "--serve-artifacts" in str(refused["s3"])
+
+
+def read_first_version(server: MlflowServer, name: str) -> dict[str, str]:
+    version: dict[str, str] = server.get("model-versions/get", name=name, version="1")["model_version"]
+    return version
