@@ -34,6 +34,7 @@ bench: $(VENV)/.run ## measure throughput, latency, memory and the ledger in one
 	@$(BIN)/python -m bench.authentication
 	@$(BIN)/python -m bench.speed $(if $(HISTORY),--history)
 	@$(BIN)/python -m bench.breakdown
+	@$(BIN)/python -m bench.tracing
 	@$(BIN)/python -m bench.ledger
 
 peers: $(VENV)/.run $(PEERS)/litserve/.peer $(PEERS)/bentoml/.peer ## measure LitServe and BentoML beside the gateway, and write docs/peers.md

@@ -40,10 +40,12 @@ from api.routes.pages import documentation, home
 from api.routes.predictions import predictions_router
 from api.services.opening import open_model as open_configured_model
 from api.services.signing_keys import open_keyring
+from api.services.tracing import open_tracer
 from api.settings import Settings
 from model.backends.base import Backend
 from monitoring.metrics import Metrics
 from monitoring.sentry import ErrorReporter, NullReporter
+from monitoring.telemetry import Telemetry
 
 
 class Gateway(FastAPI):
@@ -76,23 +78,24 @@ def create_app(
     """
     check_secrets(settings)
     registry = registry if registry is not None else CollectorRegistry()
-    reporter, draining = reporter or NullReporter(), draining or Draining()
+    draining = draining or Draining()
     open_model = open_model or partial(open_configured_model, settings)
     metrics = Metrics(registry, shown)
+    telemetry = Telemetry(metrics, reporter or NullReporter(), open_tracer(settings, metrics))
     limits = CallerLimits(make_windows(settings, metrics), settings.limits.requests)
     predictions = predictions_router(limits, settings.limits.predict)
     app = Gateway(
         title="Atalaya",
         summary="A secured prediction gateway: the land use in an aerial image.",
         version=version("atalaya"),
-        lifespan=make_lifespan(settings, open_keyring(settings), metrics, reporter, draining, limits, open_model),
+        lifespan=make_lifespan(settings, open_keyring(settings), telemetry, draining, limits, open_model),
         openapi_url="/openapi.json" if settings.docs_enabled else None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # the gateway has its own telemetry
         middleware=[
-            *_middleware(settings, metrics, reporter, draining, limits),
+            *_middleware(settings, telemetry, draining, limits),
             Middleware(DirectRoutes, routes=predictions.routes),
         ],
     )
@@ -115,16 +118,13 @@ def create_app(
     return app
 
 
-def _middleware(
-    settings: Settings, metrics: Metrics, reporter: ErrorReporter, draining: Draining, limits: CallerLimits
-) -> list[Middleware]:
+def _middleware(settings: Settings, telemetry: Telemetry, draining: Draining, limits: CallerLimits) -> list[Middleware]:
     """The middleware around the routes, outermost first."""
     return [
         Middleware(TrustedProxies, networks=settings.limits.trusted_proxies),
         Middleware(
             Observe,
-            metrics=metrics,
-            reporter=reporter,
+            telemetry=telemetry,
             draining=draining,
             extra_headers=limits.headers,
             https=settings.in_production,

@@ -25,9 +25,8 @@ from auth.quotas.meter import UsageMeter
 from auth.tokens.keyring import Keyring
 from model.backends.base import Backend
 from monitoring.health import Health
-from monitoring.metrics import Metrics
 from monitoring.queued_output import counting_dropped_lines
-from monitoring.sentry import ErrorReporter
+from monitoring.telemetry import Telemetry
 from storage.engine import open_engine
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[AppState]]
@@ -36,8 +35,7 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[AppState]]
 def make_lifespan(
     settings: Settings,
     keyring: Keyring,
-    metrics: Metrics,
-    reporter: ErrorReporter,
+    telemetry: Telemetry,
     draining: Draining,
     limits: CallerLimits,
     open_model: Callable[[], Backend],
@@ -46,9 +44,10 @@ def make_lifespan(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[AppState]:
+        metrics = telemetry.metrics
         async with AsyncExitStack() as stack:
             stack.enter_context(counting_dropped_lines(metrics.log_lines_dropped.inc))
-            stack.push_async_callback(asyncio.to_thread, reporter.close)
+            stack.push_async_callback(asyncio.to_thread, telemetry.close)
             engine = open_engine(settings.database_url.get_secret_value())
             stack.push_async_callback(engine.dispose)
             backend = await stack.enter_async_context(open_backend(open_model, metrics))

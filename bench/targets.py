@@ -34,5 +34,5 @@ def format_targets(targets: Iterable[Target]) -> list[str]:
 
 
 def _format(value: float, unit: str) -> str:
-    digits = {"": 2, "x": 2, "ms": 1, "s": 2}.get(unit, 0)
+    digits = {"": 2, "x": 2, "us": 1, "ms": 1, "s": 2}.get(unit, 0)
     return f"{value:.{digits}f} {unit}".rstrip()

@@ -18,8 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.http.draining import Draining
 from api.http.problems import problem
 from api.http.security_headers import RawHeaders, set_security_headers
-from monitoring.metrics import Metrics
-from monitoring.sentry import ErrorReporter
+from monitoring.telemetry import Telemetry
+from monitoring.tracing.tracer import FinishedRequest
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _METHODS = frozenset(HTTPMethod)
@@ -33,7 +33,7 @@ HeaderSource = Callable[[dict[str, Any]], Iterable[tuple[str, str]]]
 
 
 class Observe:
-    """Gives every response a request id and security headers, and writes its duration and log line.
+    """Gives every response a request id and security headers, and writes its duration, log line and spans.
 
     `extra_headers` makes headers from the request's state (those of the rate limits). An error without a handler is
     logged, reported and turned into a 500 response that does not reveal the cause.
@@ -43,16 +43,16 @@ class Observe:
         self,
         app: ASGIApp,
         *,
-        metrics: Metrics,
-        reporter: ErrorReporter,
+        telemetry: Telemetry,
         draining: Draining,
         extra_headers: HeaderSource,
         https: bool,
     ) -> None:
         self._app = app
-        self._get_active = cache(metrics.active_requests.labels)
-        self._get_duration = cache(metrics.request_duration.labels)
-        self._reporter = reporter
+        self._get_active = cache(telemetry.metrics.active_requests.labels)
+        self._get_duration = cache(telemetry.metrics.request_duration.labels)
+        self._reporter = telemetry.reporter
+        self._tracer = telemetry.tracer
         self._draining = draining
         self._extra_headers = extra_headers
         self._https = https
@@ -62,9 +62,13 @@ class Observe:
             await self._app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
-        state["request_id"] = request_id = _request_id(Headers(scope=scope).get("x-request-id"))
+        headers = Headers(scope=scope)
+        state["request_id"] = request_id = _request_id(headers.get("x-request-id"))
+        trace = self._tracer.begin(headers.get("traceparent"))
         structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=request_id)
+        structlog.contextvars.bind_contextvars(request_id=request_id, **(trace.describe_context() if trace else {}))
+        if trace is not None and trace.context.sampled:
+            state["trace"] = trace
         method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
         started = time.perf_counter()
         status = 0
@@ -114,6 +118,9 @@ class Observe:
     def _record(self, scope: Scope, method: str, status: int, seconds: float) -> None:
         route = _route(scope)
         self._get_duration(method, route, str(status)).observe(seconds)
+        if (trace := scope["state"].get("trace")) is not None:
+            request_id = scope["state"]["request_id"]
+            self._tracer.finish(trace, FinishedRequest(method, route, status, scope["scheme"], request_id))
         level = "debug" if route in _QUIET_ROUTES else "info"
         more = {"code": code} if (code := scope["state"].get("problem_code")) else {}
         getattr(log, level)(

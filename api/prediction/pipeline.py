@@ -120,7 +120,9 @@ class PredictionPipeline:
             charges.append(await self._meter.admit(origin.principal, pixels))
 
         async def predict(image: bytes, **conditions: Any) -> Prediction:
-            prediction = await self._predictions.predict(image, admit, request.explanation, **conditions)
+            prediction = await self._predictions.predict(
+                image, admit, request.explanation, on_stage=request.on_stage, **conditions
+            )
             if request.with_set:
                 _check_sets(prediction.model)  # the model may have been replaced while the image arrived
             return prediction
@@ -131,7 +133,7 @@ class PredictionPipeline:
                 prediction = replace(prediction, reason=None)
             # Not recorded as a refusal: the transaction that refuses a charge records the refusal itself, and a ledger
             # that cannot be written cannot record one.
-            prediction_id = await self._record(origin, prediction, charges[0])
+            prediction_id = await self._record(request, prediction, charges[0])
         if prediction.follow_up is not None:
             prediction.follow_up.complete_later(prediction_id)
         if prediction.reason is not None:
@@ -183,15 +185,18 @@ class PredictionPipeline:
         deadline = compute_deadline(request.timeout_s, self._longest_s)
         return self._memory.reserve(amount, request.origin.principal.subject, deadline)
 
-    async def _record(self, origin: RequestOrigin, prediction: Prediction, charge: QuotaCharge) -> str:
+    async def _record(self, request: PredictionRequest, prediction: Prediction, charge: QuotaCharge) -> str:
         started = time.perf_counter()
         try:
             # While requests wait for a worker, predictions share transactions: each commit costs time of a core.
             linger_for = min(self._predictions.queue.waiting, _MAX_LINGER_FOR)
-            facts = describe_prediction(origin, prediction, self._policy)
+            facts = describe_prediction(request.origin, prediction, self._policy)
             return await self._recording.ledger.record(facts, encode_charge(charge), linger_for=linger_for)
         finally:
-            self._commit_seconds.observe(time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self._commit_seconds.observe(seconds)
+            if request.on_stage is not None:
+                request.on_stage("commit", seconds)
 
     @contextmanager
     def _refusals_recorded(self, origin: RequestOrigin) -> Iterator[None]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from auth.principal import Principal
 from model.explanation.explanation import ExplanationRequest
 from model.serving.prediction import Prediction
+from model.serving.queue import OnStage
 
 ReadBody = Callable[[], Awaitable[bytes]]
 WaitForDisconnect = Callable[[], Awaitable[None]]
@@ -36,6 +37,7 @@ class PredictionRequest:
     `with_set` asks for a prediction set, `explanation` for an explanation: a request that the model cannot serve is
     refused before its body is read.
     `wait_for_disconnect` returns once the client has left; without it the pipeline finishes every request.
+    `on_stage` is called, from any thread, with each stage that ends and its seconds.
     """
 
     origin: RequestOrigin
@@ -45,6 +47,7 @@ class PredictionRequest:
     with_set: bool = False
     explanation: ExplanationRequest | None = None
     wait_for_disconnect: WaitForDisconnect | None = None
+    on_stage: OnStage | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from api.schemas.predictions import LandUse, PredictionResponse
 from api.schemas.usage import DryRunResponse
 from auth.principal import Principal, Scope
 from model.explanation.explanation import ExplanationRequest
+from monitoring.tracing.tracer import RequestTrace
 
 TIMEOUT_HEADER = "X-Request-Timeout"
 _COVERAGE = "add `prediction_set`, the labels that contain the true one with this probability"
@@ -120,12 +121,14 @@ def _build_request(
     read: Callable[[Request], Awaitable[bytes]],
     timeout_s: float | None,
 ) -> PredictionRequest:
+    trace: RequestTrace | None = request.scope["state"].get("trace")
     return PredictionRequest(
         origin=describe_origin(request, principal),
         read_body=partial(read, request),
         content_length=get_declared_length(request),
         timeout_s=timeout_s,
         wait_for_disconnect=partial(wait_for_disconnect, request),
+        on_stage=trace.add_stage if trace else None,
     )
 
 

@@ -17,7 +17,7 @@ from api.settings.home import HomePath, resolve_database_url
 from api.settings.limits import LimitSettings
 from api.settings.model import ModelSettings
 from api.settings.records import LedgerSettings, MonitoringSettings
-from api.settings.urls import check_database_url, check_sentry_dsn, read_redis_url
+from api.settings.urls import check_collector_url, check_database_url, check_sentry_dsn, parse_headers, read_redis_url
 
 if TYPE_CHECKING:
     from model.signing.keys import PublicKey
@@ -40,6 +40,10 @@ class Settings(BaseModel):
     database_url: SecretStr = SecretStr("sqlite:///var/atalaya.db")
     redis_url: SecretStr | None = None
     sentry_dsn: SecretStr | None = None
+    otel_exporter_otlp_endpoint: str | None = None
+    otel_exporter_otlp_headers: SecretStr | None = None
+    otel_service_name: str = Field("atalaya", min_length=1, max_length=255)
+    otel_traces_sampler_arg: float = Field(0.01, ge=0, le=1)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     docs: bool | None = None
     web_concurrency: int = Field(1, ge=1, le=64)
@@ -90,6 +94,20 @@ class Settings(BaseModel):
     def _check_sentry_dsn(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             check_sentry_dsn(value.get_secret_value())
+        return value
+
+    @field_validator("otel_exporter_otlp_endpoint")
+    @classmethod
+    def _check_endpoint(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_collector_url(value)
+        return value
+
+    @field_validator("otel_exporter_otlp_headers")
+    @classmethod
+    def _check_headers(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parse_headers(value.get_secret_value())
         return value
 
     @field_validator("log_level", mode="before")

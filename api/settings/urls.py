@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from auth.tokens.issuer_rules import is_safe_url
 from storage.errors import DatabaseUnavailable
@@ -12,6 +12,7 @@ from storage.urls import read_database_url
 _REDIS_FORM = "must be redis://[USER:PASSWORD@]HOST[:PORT][/NUMBER], rediss://… for TLS, or unix://PATH"
 _REDIS_PARAMETERS = frozenset({"client_name", "db", "socket_connect_timeout", "socket_timeout"})
 _REDIS_TLS_PARAMETERS = frozenset({"ssl_ca_certs", "ssl_cert_reqs", "ssl_check_hostname"})
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # a token of RFC 9110
 _NUMBERS = frozenset({"db", "socket_connect_timeout", "socket_timeout"})
 
 
@@ -32,6 +33,32 @@ def check_public_url(url: str) -> None:
         valid = False
     if not valid or parts.username is not None or parts.query or parts.fragment:
         raise ValueError("must be the gateway's public address with its scheme, such as https://atalaya.example.org")
+
+
+def check_collector_url(url: str) -> None:
+    """Check the address of an OpenTelemetry collector. Raises ValueError."""
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("https", "http") and parts.hostname and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or parts.query or parts.fragment:
+        raise ValueError("must be the collector's address for OTLP over HTTP, such as http://collector:4318")
+
+
+def parse_headers(text: str) -> dict[str, str]:
+    """Read headers as OpenTelemetry's variables have them: NAME=VALUE,…, with percent-encoded values.
+
+    Raises ValueError, without the values.
+    """
+    headers = {}
+    for pair in text.split(","):
+        name, equals, value = pair.strip().partition("=")
+        value = unquote(value.strip())
+        if not equals or not _HEADER_NAME.fullmatch(name.strip()) or not value.isprintable():
+            raise ValueError("must be NAME=VALUE pairs, separated by commas")
+        headers[name.strip()] = value
+    return headers
 
 
 def check_issuer_url(url: str) -> None:

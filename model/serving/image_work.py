@@ -16,7 +16,7 @@ from model.imaging.decode import ImageNeeds, decode_image, measure_image
 from model.imaging.input_spec import InputSpec
 from model.imaging.quick_headers import has_quick_header, measure_plain_jpeg
 from model.serving.prediction import Prediction, describe_image, explain_outputs, interpret_outputs, run_model
-from model.serving.queue import Job
+from model.serving.queue import Job, OnStage
 
 
 class Inspection(NamedTuple):
@@ -35,7 +35,7 @@ class ImageWork:
 
     def __init__(
         self,
-        on_stage: Callable[[str, float], None],
+        on_stage: OnStage,
         on_done: Callable[[float], None],
         clock: Callable[[], float],
     ) -> None:
@@ -78,7 +78,7 @@ class ImageWork:
         data, spec, started = job.data, backend.info.input_spec, time.perf_counter()
         queued_s, read_s = (inspection.queued_s, inspection.read_s) if inspection else (0.0, 0.0)
         timing: dict[str, float] = {}
-        self._report("queue", started - job.queued_at + queued_s, timing)
+        self._report("queue", job, started - job.queued_at + queued_s, timing)
         self._check_deadline(job)
         with self._time_stage("decode", job, timing, read_s):
             decoded = decode_image(data, spec, reduced=inspection.needs.reduced if inspection else None)
@@ -109,8 +109,10 @@ class ImageWork:
         try:
             yield
         finally:
-            self._report(stage, time.perf_counter() - started, timing)
+            self._report(stage, job, time.perf_counter() - started, timing)
 
-    def _report(self, stage: str, seconds: float, timing: dict[str, float]) -> None:
+    def _report(self, stage: str, job: Job[Any], seconds: float, timing: dict[str, float]) -> None:
         timing[stage] = seconds
         self._on_stage(stage, seconds)
+        if job.on_stage is not None:
+            job.on_stage(stage, seconds)

@@ -24,6 +24,8 @@ from model.serving.overload_policy import (
 )
 
 T = TypeVar("T")
+# Called by a worker thread with a stage that has ended, and its seconds.
+OnStage = Callable[[str, float], object]
 
 _EWMA_WEIGHT = 0.2
 _INITIAL_JOB_S = 0.05
@@ -34,7 +36,8 @@ class Job(Generic[T]):
     """Work on the image `data` in a worker thread: to read its header, or to classify it if `is_prediction`.
 
     `deadline` is in seconds of the queue's clock. `timeout` ends the wait of the caller, on whose event loop it runs.
-    `stage` is what the thread does now: queue (nothing yet), decode or infer.
+    `stage` is what the thread does now: queue (nothing yet), decode or infer. `on_stage` is called with each stage that
+    ends and its seconds.
     """
 
     work: Callable[[Job[T]], T]
@@ -45,6 +48,7 @@ class Job(Generic[T]):
     is_prediction: bool = True
     stage: str = "queue"
     is_counted: bool = False
+    on_stage: OnStage | None = None
     queued_at: float = field(default_factory=time.perf_counter)
     result: Future[T] = field(default_factory=Future)
 

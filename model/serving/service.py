@@ -22,7 +22,7 @@ from model.serving.image_work import ImageWork, Inspection
 from model.serving.memory_budget import Reservation
 from model.serving.overload_policy import QueueLimits
 from model.serving.prediction import Prediction
-from model.serving.queue import Job, PredictionQueue
+from model.serving.queue import Job, OnStage, PredictionQueue
 from model.serving.shared_backend import SharedBackend
 from model.serving.watchdog import Watchdog
 from model.serving.workers import WorkerThreads, wait_for_result
@@ -57,7 +57,7 @@ class PredictionService:
         *,
         workers: int,
         limits: QueueLimits,
-        on_stage: Callable[[str, float], None],
+        on_stage: OnStage,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._shared = SharedBackend(backend)
@@ -95,13 +95,15 @@ class PredictionService:
         reservation: Reservation | None = None,
         caller: str = "",
         deadline: float = math.inf,
+        on_stage: OnStage | None = None,
     ) -> Prediction:
         """Classify the encoded image `data`. `admit` is awaited after its header is read and before it is decoded.
 
-        `reservation` is resized to what decoding and an explanation need. When the caller is cancelled or `deadline`
-        passes, a queued job frees its slot and the bytes at once; a running job is completed, its result discarded, and
-        its bytes stay reserved until then. Raises Overloaded, MemoryFull, DeadlineExceeded, WorkerStuck, a subclass of
-        ImageRejected, ExplanationUnavailable, UnknownLabel, what `admit` raises, and RuntimeError after `close`.
+        `reservation` is resized to what decoding and an explanation need. `on_stage` gets the stages of this one. When
+        the caller is cancelled or `deadline` passes, a queued job frees its slot and the bytes at once; a running job
+        is completed, its result discarded, and its bytes stay reserved until then. Raises Overloaded, MemoryFull,
+        DeadlineExceeded, WorkerStuck, a subclass of ImageRejected, ExplanationUnavailable, UnknownLabel, what `admit`
+        raises, and RuntimeError after `close`.
         """
         with self._shared as shared, self._compare(caller) as comparison:
             backend, spec = shared.backend, shared.backend.info.input_spec
@@ -116,7 +118,9 @@ class PredictionService:
                         await reservation.resize(needed, while_waiting=len(data))
                     if admit is not None:
                         await admit(inspection.needs.pixels)
-                job = make_job(partial(self._work.predict, backend, explanation, inspection, comparison))
+                job = make_job(
+                    partial(self._work.predict, backend, explanation, inspection, comparison), on_stage=on_stage
+                )
                 result: Prediction = await self._run(job, reservation, shared, comparison)
                 return result
 

@@ -37,7 +37,9 @@ def test_allocator_is_configured_before_numpy() -> None:
     assert loaded_by(code, "numpy", "PIL", "onnxruntime", "sqlalchemy", "fastapi") == set()
 
 
-@pytest.mark.parametrize("module", ["sentry_sdk", "httpx", "alembic", "pyarrow", "redis", "onnxruntime"])
+@pytest.mark.parametrize(
+    "module", ["sentry_sdk", "opentelemetry.sdk", "httpx", "alembic", "pyarrow", "redis", "onnxruntime"]
+)
 def test_application_loads_optional_libraries_on_use(module: str) -> None:
     """The application loads the library of an optional feature only if that feature is used."""
     assert loaded_by("import api.app", module) == set()

@@ -1,4 +1,4 @@
-"""What the gateway reports of itself and could not deliver: log lines and error reports."""
+"""What the gateway reports of itself and could not deliver: log lines, error reports and spans."""
 
 from __future__ import annotations
 
@@ -18,5 +18,10 @@ class ReportMetrics(MetricGroup):
         self.error_reports_dropped = Counter(
             "atalaya_error_reports_dropped_total",
             "Error reports that were dropped instead of sent.",
+            registry=registry,
+        )
+        self.spans_dropped = Counter(
+            "atalaya_spans_dropped_total",
+            "Spans that were dropped because the queue was full or the collector unavailable.",
             registry=registry,
         )

@@ -46,6 +46,7 @@ def observe_all(metrics: Metrics) -> None:
     metrics.canary_log_e.labels(metric="latency", direction="promote").set(-1.5)
     metrics.canary_shadow.labels(outcome="dropped").inc(4)
     metrics.canary_verdicts.labels(verdict="take_back").inc()
+    metrics.spans_dropped.inc(5)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +94,7 @@ def observe_all(metrics: Metrics) -> None:
         ("atalaya_canary_log_e", {"metric": "latency", "direction": "promote"}, -1.5),
         ("atalaya_canary_shadow_total", {"outcome": "dropped"}, 4),
         ("atalaya_canary_verdicts_total", {"verdict": "take_back"}, 1),
+        ("atalaya_spans_dropped_total", {}, 5),
     ],
 )
 def test_names_and_labels(registry: CollectorRegistry, name: str, labels: dict[str, str], value: float) -> None:

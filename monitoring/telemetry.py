@@ -1,0 +1,21 @@
+"""How a process reports about itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from monitoring.metrics import Metrics
+from monitoring.sentry import ErrorReporter
+from monitoring.tracing.tracer import Tracer
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    metrics: Metrics
+    reporter: ErrorReporter
+    tracer: Tracer
+
+    def close(self) -> None:
+        """Send what is queued, for a few seconds at most."""
+        self.tracer.close()
+        self.reporter.close()

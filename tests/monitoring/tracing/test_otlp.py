@@ -1,0 +1,117 @@
+"""Exporting spans to a collector, and what an outage of the collector costs."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from monitoring.tracing.context import continue_trace, start_trace
+from monitoring.tracing.otlp import MAX_QUEUED, OtlpExporter
+from monitoring.tracing.tracer import FinishedRequest, RequestTrace
+from tests.support.receivers.collector import Collector, read_attributes, running_collector
+
+PREDICTION = FinishedRequest("POST", "/v1/predictions", 200, "https", "r-1")
+FAILURE = FinishedRequest("POST", "/v1/predictions", 503, "https", "r-2")
+STAGES = ("queue", "decode", "infer", "commit")
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    with running_collector() as server:
+        yield server
+
+
+class Dropped:
+    """Counts dropped spans."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, count: int) -> None:
+        self.count += count
+
+
+def open_exporter(endpoint: str, dropped: Dropped) -> OtlpExporter:
+    return OtlpExporter(endpoint, {"authorization": "Bearer t"}, {"service.name": "atalaya"}, dropped)
+
+
+def make_trace(traceparent: str | None = None) -> RequestTrace:
+    context = start_trace() if traceparent is None else continue_trace(traceparent)
+    assert context is not None
+    trace = RequestTrace(context)
+    for stage in STAGES:
+        trace.add_stage(stage, 0.001)
+    return trace
+
+
+def test_spans_of_a_request(collector: Collector) -> None:
+    """A request is a server span with the ids of its log line, and each stage a child whose times lie within it."""
+    dropped = Dropped()
+    exporter = open_exporter(collector.endpoint, dropped)
+    before, trace = time.time_ns(), make_trace()
+    exporter.export(trace, PREDICTION)
+    exporter.close()
+    *children, server = collector.spans()
+    assert server.name == "POST /v1/predictions"
+    assert (server.trace_id.hex(), server.span_id.hex()) == (trace.context.trace_id, trace.context.span_id)
+    assert (server.kind, server.parent_span_id, server.status.code) == (2, b"", 0)
+    assert read_attributes(server) == {
+        "http.request.method": "POST",
+        "http.route": "/v1/predictions",
+        "http.response.status_code": 200,
+        "url.scheme": "https",
+        "atalaya.request_id": "r-1",
+    }
+    assert [child.name for child in children] == list(STAGES)
+    for child in children:
+        assert (child.trace_id, child.parent_span_id) == (server.trace_id, server.span_id)
+        assert child.end_time_unix_nano - child.start_time_unix_nano == pytest.approx(1e6, rel=0.01)
+        assert child.end_time_unix_nano <= server.end_time_unix_nano
+    assert before <= server.end_time_unix_nano <= time.time_ns()
+    assert collector.resource() == {"service.name": "atalaya"}
+    assert collector.headers[0]["authorization"] == "Bearer t"
+    assert dropped.count == 0
+
+
+def test_span_of_a_callers_trace(collector: Collector) -> None:
+    """A request with a parent is a child of it in the same trace, and a failed one has an error status."""
+    exporter = open_exporter(collector.endpoint, Dropped())
+    trace_id, parent_id = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    exporter.export(make_trace(f"00-{trace_id}-{parent_id}-01"), FAILURE)
+    exporter.close()
+    server = collector.spans()[-1]
+    assert (server.trace_id.hex(), server.parent_span_id.hex()) == (trace_id, parent_id)
+    assert server.status.code == 2
+    assert read_attributes(server)["error.type"] == "503"
+
+
+def test_full_queue(collector: Collector) -> None:
+    """Traces that exceed the queue are dropped and counted as a whole, and the others arrive."""
+    dropped = Dropped()
+    exporter = open_exporter(collector.endpoint, dropped)
+    collector.status = 503
+    traces = 2 * MAX_QUEUED // (len(STAGES) + 1)
+    for _ in range(traces):
+        exporter.export(make_trace(), PREDICTION)
+    assert dropped.count > 0
+    assert dropped.count % (len(STAGES) + 1) == 0
+    exporter.close()
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_unavailable_collector(hangs: bool) -> None:
+    """A collector that refuses connections or never responds delays no request, and closing by two seconds at most."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        if not hangs:
+            server.close()
+        exporter = open_exporter(f"http://127.0.0.1:{port}", Dropped())
+        started = time.monotonic()
+        exporter.export(make_trace(), PREDICTION)
+        exported = time.monotonic()
+        exporter.close()
+        assert exported - started < 1
+        assert time.monotonic() - exported < 5
