@@ -50,7 +50,7 @@ from api.settings.names import list_names
         ("AUTH__ISSUER", "https://land.example.org?hush", "must be the gateway's public address with its scheme"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318", "must be the collector's address"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "authorization", "must be NAME=VALUE pairs"),
-        ("OTEL_TRACES_SAMPLER_ARG", "1.5", "must be at most 1"),
+        ("OTEL_TRACES_SAMPLER_ARG", "1.5", "must be a number from 0 to 1"),
         ("SENTRY_DSN", "https://hush@sentry.example.org", "must be https://KEY@HOST/NUMBER"),
         ("DATABASE_URL", "mysql://ana:hush@db/land", "must start with postgresql:// or sqlite:///"),
         ("DATABASE_URL", "postgresql://ana:hush@db/land?foo=1", "has the parameter foo"),
