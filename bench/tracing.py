@@ -9,6 +9,7 @@ import socket
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 from bench.targets import Target, format_targets
 from monitoring.tracing.otlp import MAX_QUEUED, OtlpExporter
@@ -43,11 +44,15 @@ def trace_request(tracer: Tracer, traceparent: str | None) -> None:
 def measure(exporter: SpanExporter) -> list[Target]:
     traced, untraced = Tracer(exporter, 1.0), Tracer(exporter, 0.0)
     fits_the_queue = MAX_QUEUED // (len(STAGES) + 1)
+    cases = (
+        ("not sampled", untraced, None, 10_000, 20),
+        ("parent not sampled", untraced, UNSAMPLED_HEADER, 10_000, 20),
+        ("sampled, five spans", traced, None, fits_the_queue, 250),
+    )
     return [
-        Target("not sampled", measure_median_us(lambda: trace_request(untraced, None), 10_000), 20, "us"),
-        Target("parent not sampled", measure_median_us(lambda: trace_request(untraced, UNSAMPLED_HEADER), 10_000), 20, "us"),
-        Target("sampled, five spans", measure_median_us(lambda: trace_request(traced, None), fits_the_queue), 250, "us"),
-    ]  # fmt: skip
+        Target(name, measure_median_us(partial(trace_request, tracer, header), calls), limit_us, "us")
+        for name, tracer, header, calls, limit_us in cases
+    ]
 
 
 def main() -> None:
