@@ -31,10 +31,10 @@ test: lint $(KERAS)/.dev $(MLFLOW)/.server ## run lint, type checks, import rule
 	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report
 
 bench: $(VENV)/.run ## measure throughput, latency, memory and the ledger in one run; HISTORY=1 keeps the result
-	@$(BIN)/python -m bench.authentication
+	@$(BIN)/python -m bench.parts.authentication
 	@$(BIN)/python -m bench.speed $(if $(HISTORY),--history)
 	@$(BIN)/python -m bench.breakdown
-	@$(BIN)/python -m bench.tracing
+	@$(BIN)/python -m bench.parts.tracing
 	@$(BIN)/python -m bench.ledger
 
 peers: $(VENV)/.run $(PEERS)/litserve/.peer $(PEERS)/bentoml/.peer ## measure LitServe and BentoML beside the gateway, and write docs/peers.md

@@ -15,9 +15,9 @@ from storage.engine import open_engine
 from storage.migrations import migrate
 from tests.support import postgres, redis
 from tests.support.gateway import Gateway, make_gateway
-from tests.support.identity_provider import IdentityProvider
 from tests.support.months import wait_out_the_end_of_the_month
 from tests.support.requirements import missing
+from tests.support.servers.identity_provider import IdentityProvider
 
 
 @pytest.fixture(autouse=True)

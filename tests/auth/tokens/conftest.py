@@ -10,7 +10,7 @@ import pytest
 from auth.principal import Scope
 from auth.tokens.external_issuers import ExternalIssuers
 from auth.tokens.issuer_rules import ExternalIssuer
-from tests.support.identity_provider import NOW, MakeIssuers
+from tests.support.servers.identity_provider import NOW, MakeIssuers
 
 SCOPES = {"land:read": Scope.PREDICT, "land:admin": Scope.MODELS_WRITE}
 TLS = ssl.create_default_context()  # reading the certificates takes longer than a test

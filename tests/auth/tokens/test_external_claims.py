@@ -9,7 +9,7 @@ import pytest
 
 from auth.errors import InvalidToken, SubjectBarred
 from auth.tokens.barred_subjects import subject_target
-from tests.support.identity_provider import NOW, MakeIssuers, token
+from tests.support.servers.identity_provider import NOW, MakeIssuers, token
 
 
 async def assert_rejected(issuers: Any, credential: str) -> None:

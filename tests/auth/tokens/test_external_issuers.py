@@ -17,7 +17,7 @@ from auth.errors import ExpiredToken, InvalidToken
 from auth.principal import ROLE_SCOPES, Role, Scope
 from auth.tokens.external_issuers import ExternalIssuers
 from auth.tokens.jws import generate_signing_key, load_signing_key
-from tests.support.identity_provider import NOW, MakeIssuers, token
+from tests.support.servers.identity_provider import NOW, MakeIssuers, token
 
 ROLES = {"operators": Role.OPERATOR, "staff": Role.CLIENT}
 UNKNOWN_KIDS: list[Any] = ["", "unknown", "../jwks", None, 7, []]

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from auth.errors import IssuerUnavailable
-from tests.support.identity_provider import IdentityProvider, MakeIssuers, token
+from tests.support.servers.identity_provider import IdentityProvider, MakeIssuers, token
 
 DISCOVERY, KEYS = "/.well-known/openid-configuration", "/jwks"
 P384_ONLY = {"keys": [{"kty": "EC", "crv": "P-384", "kid": "k", "x": "AQ", "y": "AQ"}]}

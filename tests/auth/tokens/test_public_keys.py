@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from auth.errors import InvalidToken
 from auth.tokens.jwks import MAX_CANDIDATES
-from tests.support.identity_provider import IdentityProvider, MakeIssuers, encode_part, token
+from tests.support.servers.identity_provider import IdentityProvider, MakeIssuers, encode_part, token
 
 HASHES = {"256": hashes.SHA256(), "384": hashes.SHA384(), "512": hashes.SHA512()}
 CURVES = {"ES256": ec.SECP256R1(), "ES384": ec.SECP384R1(), "ES512": ec.SECP521R1()}

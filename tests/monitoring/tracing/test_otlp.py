@@ -11,7 +11,7 @@ import pytest
 from monitoring.tracing.context import continue_trace, start_trace
 from monitoring.tracing.otlp import MAX_QUEUED, OtlpExporter
 from monitoring.tracing.tracer import FinishedRequest, RequestTrace
-from tests.support.receivers.collector import Collector, read_attributes, running_collector
+from tests.support.servers.collector import Collector, read_attributes, running_collector
 
 PREDICTION = FinishedRequest("POST", "/v1/predictions", 200, "https", "r-1")
 FAILURE = FinishedRequest("POST", "/v1/predictions", 503, "https", "r-2")

@@ -15,7 +15,7 @@ import pytest
 from auth.tokens.jws import SigningKey, generate_signing_key, load_signing_key
 from tests.support.access_token import FreshToken
 from tests.support.gateway import Gateway
-from tests.support.identity_provider import encode_part
+from tests.support.servers.identity_provider import encode_part
 
 Forge = Callable[..., str]
 Status = Callable[[str], int]

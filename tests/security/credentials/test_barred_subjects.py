@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from tests.support.gateway import TIMEOUT_S, Gateway, running_gateway
-from tests.support.identity_provider import IdentityProvider
 from tests.support.polling import wait_until
+from tests.support.servers.identity_provider import IdentityProvider
 
 WORKERS = 2
 # The gateway promises one second, of which a slow and busy machine may need some more.

@@ -13,7 +13,7 @@ import pytest
 
 from auth.tokens.jws import generate_signing_key, load_signing_key
 from tests.support.gateway import TIMEOUT_S, Gateway
-from tests.support.identity_provider import IdentityProvider
+from tests.support.servers.identity_provider import IdentityProvider
 
 OTHER = load_signing_key("ES256", generate_signing_key("ES256"))
 UNREACHABLE = "http://127.0.0.1:1"

@@ -11,7 +11,7 @@ import pytest
 from tests.support.gateway import Gateway, running_gateway
 from tests.support.paths import FOREST
 from tests.support.polling import wait_until
-from tests.support.receivers.collector import Collector, read_attributes, running_collector
+from tests.support.servers.collector import Collector, read_attributes, running_collector
 
 TRACES = [f"{number:032x}" for number in range(1, 9)]
 PARENT = "00f067aa0ba902b7"
