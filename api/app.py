@@ -44,8 +44,8 @@ from api.services.tracing import open_tracer
 from api.settings import Settings
 from model.backends.base import Backend
 from monitoring.metrics import Metrics
-from monitoring.sentry import ErrorReporter, NullReporter
-from monitoring.telemetry import Telemetry
+from monitoring.reporting.sentry import ErrorReporter, NullReporter
+from monitoring.reporting.telemetry import Telemetry
 
 
 class Gateway(FastAPI):

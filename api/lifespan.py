@@ -26,7 +26,7 @@ from auth.tokens.keyring import Keyring
 from model.backends.base import Backend
 from monitoring.health import Health
 from monitoring.queued_output import counting_dropped_lines
-from monitoring.telemetry import Telemetry
+from monitoring.reporting.telemetry import Telemetry
 from storage.engine import open_engine
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[AppState]]

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.http.draining import Draining
 from api.http.problems import problem
 from api.http.security_headers import RawHeaders, set_security_headers
-from monitoring.telemetry import Telemetry
+from monitoring.reporting.telemetry import Telemetry
 from monitoring.tracing.tracer import FinishedRequest
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")

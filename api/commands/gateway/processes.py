@@ -35,7 +35,7 @@ from api.settings import Settings, home_folder, reload_settings
 from monitoring.metrics.exposition import serve_metrics
 from monitoring.metrics.multiprocess import build_shared_registry, remove_gauges, share_metrics
 from monitoring.queued_output import drain_standard_streams
-from monitoring.sentry import ErrorReporter, open_reporter
+from monitoring.reporting.sentry import ErrorReporter, open_reporter
 from storage.private_files import replace_private_file
 
 if TYPE_CHECKING:

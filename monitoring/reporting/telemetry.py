@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from monitoring.metrics import Metrics
-from monitoring.sentry import ErrorReporter
+from monitoring.reporting.sentry import ErrorReporter
 from monitoring.tracing.tracer import Tracer
 
 

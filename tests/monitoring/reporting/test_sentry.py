@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from monitoring.sentry import NullReporter, open_reporter
+from monitoring.reporting.sentry import NullReporter, open_reporter
 
 
 class Sink(ThreadingHTTPServer):
@@ -159,7 +159,7 @@ def test_without_a_dsn(dsn: str | None) -> None:
 def test_sdk_is_not_imported_without_a_dsn() -> None:
     """sentry_sdk is imported only with a DSN."""
     program = (
-        "import sys; from monitoring.sentry import open_reporter\n"
+        "import sys; from monitoring.reporting.sentry import open_reporter\n"
         "reporter = open_reporter(sys.argv[1] or None, environment='e', release='r')\n"
         "reporter.capture(ValueError('x'), {}) if not sys.argv[1] else None\n"
         "reporter.close(); print('sentry_sdk' in sys.modules)"
