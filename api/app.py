@@ -39,8 +39,8 @@ from api.routes.oauth import oauth_router
 from api.routes.pages import documentation, home
 from api.routes.predictions import predictions_router
 from api.services.opening import open_model as open_configured_model
+from api.services.runtime import open_tracer
 from api.services.signing_keys import open_keyring
-from api.services.tracing import open_tracer
 from api.settings import Settings
 from model.backends.base import Backend
 from monitoring.metrics import Metrics

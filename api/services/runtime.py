@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from importlib.metadata import version
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -12,10 +13,12 @@ from api.rate_limits.limiter import CallerLimits
 from api.services.mirror.problem import read_problem
 from api.services.serving import ServingServices
 from api.settings import Settings
+from api.settings.urls import parse_headers
 from monitoring.errors import LedgerFull
 from monitoring.health import Check, Health
 from monitoring.ledger.ledger import Ledger, LedgerState
 from monitoring.metrics import Metrics
+from monitoring.tracing.tracer import SpanExporter, Tracer
 from storage.errors import DatabaseUnavailable
 from storage.transactions import ping
 
@@ -66,3 +69,27 @@ def build_health_checks(
 
     shared = {"limits": limits.check_store} if limits.shared else {}
     return {"database": database, "ledger": recording, **shared, "model": model}
+
+
+def open_tracer(settings: Settings, metrics: Metrics) -> Tracer:
+    """Return a tracer that exports to OTEL_EXPORTER_OTLP_ENDPOINT; without it, one that only reads `traceparent`."""
+    return Tracer(_open_exporter(settings, metrics), settings.otel_traces_sampler_arg)
+
+
+def _open_exporter(settings: Settings, metrics: Metrics) -> SpanExporter | None:
+    if settings.otel_exporter_otlp_endpoint is None:
+        return None
+    from monitoring.tracing.otlp import OtlpExporter  # takes 3 MB
+
+    headers = settings.otel_exporter_otlp_headers
+    resource = {
+        "service.name": settings.otel_service_name,
+        "service.version": version("atalaya"),
+        "deployment.environment.name": settings.environment,
+    }
+    return OtlpExporter(
+        settings.otel_exporter_otlp_endpoint,
+        parse_headers(headers.get_secret_value()) if headers is not None else {},
+        resource,
+        metrics.spans_dropped.inc,
+    )
