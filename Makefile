@@ -10,6 +10,7 @@ FAULTS := ledger memory hot_swap overload limits logins fuzz_images hostile_imag
 UNDISTURBED := tests/e2e tests/experiments tests/security/limits
 .DEFAULT_GOAL := help
 .PHONY: help run demo port test bench peers compare faults lint format lock keras mlflow dashboards swagger-ui clean
+.PHONY: help run demo port test bench peers compare faults lint format lock keras dashboards metrics swagger-ui clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,7 +38,7 @@ bench: $(VENV)/.run ## measure throughput, latency, memory and the ledger in one
 	@$(BIN)/python -m bench.parts.tracing
 	@$(BIN)/python -m bench.ledger
 
-peers: $(VENV)/.run $(PEERS)/litserve/.peer $(PEERS)/bentoml/.peer ## measure LitServe and BentoML beside the gateway, and write docs/peers.md
+peers: $(VENV)/.run $(PEERS)/litserve/.peer $(PEERS)/bentoml/.peer ## measure LitServe and BentoML beside the gateway, and write docs/generated/peers.md
 	@$(BIN)/python -m bench.peers.run
 
 compare: $(VENV)/.run ## fail if the gateway is clearly slower than the previous release, or than the commit REF
@@ -63,6 +64,9 @@ mlflow: $(MLFLOW)/.server ## set up the environment with the MLflow server that 
 
 dashboards: $(VENV)/.dev ## regenerate grafana/dashboards/*.json
 	@$(BIN)/python grafana/dashboards.py
+
+metrics: $(VENV)/.run ## regenerate docs/generated/metrics.md
+	@$(BIN)/python -m monitoring.metrics.catalogue > docs/generated/metrics.md
 
 swagger-ui: ## copy the version of Swagger UI that its package-lock.json pins
 	@cd api/routes/pages/swagger_ui && npm ci --ignore-scripts --no-audit --no-fund --silent && \

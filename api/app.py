@@ -38,12 +38,12 @@ from api.routes.metrics import metrics_router
 from api.routes.oauth import oauth_router
 from api.routes.pages import documentation, home
 from api.routes.predictions import predictions_router
+from api.services.measuring.create import create_metrics
 from api.services.opening import open_model as open_configured_model
 from api.services.runtime import open_tracer
 from api.services.signing_keys import open_keyring
 from api.settings import Settings
 from model.backends.base import Backend
-from monitoring.metrics import Metrics
 from monitoring.reporting.sentry import ErrorReporter, NullReporter
 from monitoring.reporting.telemetry import Telemetry
 
@@ -80,7 +80,7 @@ def create_app(
     registry = registry if registry is not None else CollectorRegistry()
     draining = draining or Draining()
     open_model = open_model or partial(open_configured_model, settings)
-    metrics = Metrics(registry, shown)
+    metrics = create_metrics(settings, registry, shown)
     telemetry = Telemetry(metrics, reporter or NullReporter(), open_tracer(settings, metrics))
     limits = CallerLimits(make_windows(settings, metrics), settings.limits.requests)
     predictions = predictions_router(limits, settings.limits.predict)

@@ -17,6 +17,7 @@ from api.prediction.quotas import QuotaChargeRecorder
 from api.rate_limits.limiter import CallerLimits
 from api.services.auth import open_auth_services
 from api.services.canary.running import try_candidates
+from api.services.measuring.open import measure_in_background
 from api.services.recording import open_recording_services
 from api.services.runtime import RuntimeServices, build_health_checks
 from api.services.serving import open_backend, open_serving_services
@@ -56,9 +57,12 @@ def make_lifespan(
             recording = await stack.enter_async_context(
                 open_recording_services(settings, engine, metrics, QuotaChargeRecorder(meter))
             )
-            auth = await stack.enter_async_context(open_auth_services(settings, engine, keyring, meter))
+            auth = await stack.enter_async_context(open_auth_services(settings, engine, keyring, meter, metrics))
             serving = await stack.enter_async_context(open_serving_services(settings, backend, metrics, draining))
             health = Health(build_health_checks(settings, engine, recording.ledger, limits, serving))
+            await stack.enter_async_context(
+                measure_in_background(settings, engine, auth.changes, serving.predictions.queue, metrics)
+            )
             runtime = RuntimeServices(settings, metrics, health, draining, limits)
             pipeline = PredictionPipeline(
                 serving,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from bench.baseline import measure_baseline
 from bench.load import LoadResults, drive
-from monitoring.cgroups import count_processors
+from monitoring.machine.cgroups import count_processors
 
 CONNECTIONS = (1, 4, 16)
 

@@ -13,7 +13,7 @@ from typing import Annotated, TypeVar
 import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.commands.database import command_actor, run_with_engine
+from api.commands.database import command_actor, recorded_run, run_with_engine
 from api.commands.options.anchors import parse_anchor
 from api.commands.options.confirmation import DryRun, Yes, confirm
 from api.commands.options.times import parse_time
@@ -26,6 +26,7 @@ from auth.clients import ClientStore
 from monitoring.audit.events import AuditEntry
 from monitoring.audit.store import AuditFilter, AuditStore
 from monitoring.chains.anchors import Anchor
+from monitoring.tasks.runs import Task
 from storage.private_files import replace_private_file
 
 app = typer.Typer(invoke_without_command=True)
@@ -77,13 +78,14 @@ def verify(
     as_json: JsonFlag = False,
 ) -> None:
     """Verify the hash of every entry and their order; name the first wrong entry."""
-    report = _with_store(lambda store: store.verify(anchor))
-    last = report.anchor
-    if as_json:
-        result = {"entries": report.entries, "seq": last.number, "hash": last.hash, "problem": report.problem}
-        print_json({"ok": report.problem is None, **result})
-    if report.problem is not None:
-        raise CommandFailed(report.problem)
+    with recorded_run(Task.AUDIT_VERIFY):
+        report = _with_store(lambda store: store.verify(anchor))
+        last = report.anchor
+        if as_json:
+            result = {"entries": report.entries, "seq": last.number, "hash": last.hash, "problem": report.problem}
+            print_json({"ok": report.problem is None, **result})
+        if report.problem is not None:
+            raise CommandFailed(report.problem)
     if not as_json:
         typer.echo(f"{report.entries} entries, unchanged. Keep this elsewhere: {last.number}:{last.hash}")
 

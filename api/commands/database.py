@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import closing
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
@@ -15,14 +16,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 import auth
 import monitoring
-from api.errors import DatabaseMissing
-from api.settings import Settings, sqlite_file
+from api.errors import DatabaseMissing, SettingsError
+from api.settings import Settings, reload_settings, sqlite_file
 from auth.accounts.passwords import PasswordHasher
 from auth.accounts.service import AccountService
 from auth.accounts.store import UserStore
 from monitoring.audit.events import new_event
 from monitoring.audit.store import AuditStore
+from monitoring.tasks.runs import Task
+from monitoring.tasks.store import TaskRunStore
 from storage.engine import check_sqlite_file, open_engine
+from storage.errors import DatabaseUnavailable
 from storage.migrations import has_tables, migrate
 
 T = TypeVar("T")
@@ -88,6 +92,35 @@ def run_with_accounts(
             return await action(AccountService(UserStore(engine), hasher))
 
     return run_with_engine(settings, run, describe_event, create=create)
+
+
+@contextmanager
+def recorded_run(task: Task) -> Iterator[None]:
+    """Record in the database whether the block succeeds, which the gateway's metrics show.
+
+    Without a database, or with one that cannot be written, nothing is recorded: the task itself matters more.
+    """
+    try:
+        yield
+    except Exception:  # not for Ctrl-C, which is no failure of the task
+        _record_run(task, succeeded=False)
+        raise
+    _record_run(task, succeeded=True)
+
+
+def _record_run(task: Task, *, succeeded: bool) -> None:
+    async def record(url: str) -> None:
+        engine = open_engine(url)
+        try:
+            await TaskRunStore(engine).record(task, int(time.time()), succeeded=succeeded)
+        finally:
+            await engine.dispose()
+
+    with suppress(SettingsError, DatabaseMissing, DatabaseUnavailable):
+        url = reload_settings().database_url.get_secret_value()
+        check_database_exists(url)
+        check_sqlite_file(url)
+        asyncio.run(record(url))
 
 
 def check_database_exists(url: str) -> None:

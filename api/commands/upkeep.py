@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.commands.audit import count_older_entries, prune_audit_log
-from api.commands.database import run_with_engine
+from api.commands.database import recorded_run, run_with_engine
 from api.commands.ledger.upkeep import EarlierKeys, count_older_predictions, prune_ledger
 from api.commands.options.confirmation import Yes, confirm
 from api.commands.output import JsonFlag, print_json, print_table
 from api.settings import load_settings
 from auth.login.upkeep import remove_expired
+from monitoring.tasks.runs import Task
 
 
 def upkeep(public_key: EarlierKeys = None, yes: Yes = False, as_json: JsonFlag = False) -> None:
@@ -26,9 +27,10 @@ def upkeep(public_key: EarlierKeys = None, yes: Yes = False, as_json: JsonFlag =
     predictions = count_older_predictions(settings) if settings.ledger.enabled else 0
     question = f"Remove {entries} audit entries and {predictions} predictions beyond their retention permanently?"
     confirm(question, yes=yes, needed=entries + predictions > 0)
-    removed = {**run_with_engine(settings, _remove_expired), "audit_events": prune_audit_log(settings)}
-    if settings.ledger.enabled:
-        removed["ledger_entries"] = prune_ledger(settings, public_key or ())
+    with recorded_run(Task.UPKEEP):
+        removed = {**run_with_engine(settings, _remove_expired), "audit_events": prune_audit_log(settings)}
+        if settings.ledger.enabled:
+            removed["ledger_entries"] = prune_ledger(settings, public_key or ())
     if as_json:
         print_json({"removed": removed})
     else:

@@ -23,6 +23,7 @@ from monitoring.tracing.tracer import FinishedRequest
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _METHODS = frozenset(HTTPMethod)
+_INTERNAL_ERROR = "internal_error"
 _QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics"})
 
 log = structlog.get_logger("atalaya.access")
@@ -70,6 +71,7 @@ class Observe:
         if trace is not None and trace.context.sampled:
             state["trace"] = trace
         method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
+        scheme = scope["scheme"]  # http or https: TrustedProxies accepts nothing else
         started = time.perf_counter()
         status = 0
 
@@ -80,7 +82,7 @@ class Observe:
                 self._add_headers(message["headers"], scope)
             await send(message)
 
-        active = self._get_active(method)
+        active = self._get_active(method, scheme)
         active.inc()
         try:
             await self._app(scope, receive, send_observed)
@@ -88,6 +90,7 @@ class Observe:
             state["problem_code"] = "client_left"
             status = status or CLIENT_LEFT
         except Exception as error:
+            state["problem_code"] = _INTERNAL_ERROR
             self._report(error, scope)
             if status:
                 raise
@@ -113,16 +116,20 @@ class Observe:
     @staticmethod
     def _internal_error(request_id: str) -> ASGIApp:
         detail = "The gateway failed. Try again; if it fails again, report the request_id."
-        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", detail, request_id)
+        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, _INTERNAL_ERROR, detail, request_id)
 
     def _record(self, scope: Scope, method: str, status: int, seconds: float) -> None:
-        route = _route(scope)
-        self._get_duration(method, route, str(status)).observe(seconds)
-        if (trace := scope["state"].get("trace")) is not None:
+        route, code = _route(scope), scope["state"].get("problem_code", "")
+        error_type = _find_error_type(status, code)
+        trace = scope["state"].get("trace")
+        # Where several processes share their metrics, they have no exemplars.
+        exemplar = {"trace_id": trace.context.trace_id} if trace is not None else None
+        self._get_duration(method, route, str(status), scope["scheme"], error_type).observe(seconds, exemplar)
+        if trace is not None:
             request_id = scope["state"]["request_id"]
             self._tracer.finish(trace, FinishedRequest(method, route, status, scope["scheme"], request_id))
         level = "debug" if route in _QUIET_ROUTES else "info"
-        more = {"code": code} if (code := scope["state"].get("problem_code")) else {}
+        more = {"code": code} if code else {}
         getattr(log, level)(
             "request", method=method, route=route, status=status, duration_ms=round(seconds * 1000, 2), **more
         )
@@ -131,6 +138,13 @@ class Observe:
 def _request_id(offered: str | None) -> str:
     """Return the caller's id if it is safe to log, else a new one."""
     return offered if offered and _REQUEST_ID.fullmatch(offered) else secrets.token_hex(16)
+
+
+def _find_error_type(status: int, code: str) -> str:
+    """Return OpenTelemetry's error.type: the code of an error of the gateway, and nothing for one of the caller."""
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return code or str(status)
+    return code if code == _INTERNAL_ERROR else ""  # a response that broke off after its status
 
 
 def _route(scope: Scope) -> str:

@@ -86,7 +86,7 @@ class PredictionPipeline:
         self._recording = recording
         self._meter = meter
         self._metrics = metrics
-        self._get_predictions = cache(metrics.predictions.labels)
+        self._get_predictions = cache(metrics.find_predictions)
         self._get_shed = cache(metrics.shed.labels)
         self._commit_seconds = metrics.stage_seconds.labels("commit")
         self._classify_error = classify_error
@@ -136,6 +136,7 @@ class PredictionPipeline:
             prediction_id = await self._record(request, prediction, charges[0])
         if prediction.follow_up is not None:
             prediction.follow_up.complete_later(prediction_id)
+        self._metrics.count_usage(charges[0].owners[0], charges[0].pixels)
         if prediction.reason is not None:
             self._metrics.abstentions.labels(prediction.reason).inc()
             if self._policy is AbstentionPolicy.REFUSE:

@@ -11,7 +11,7 @@ from api.deps import Caller, get_services
 from api.http.problems import document_problems
 from api.schemas.fields import Timestamp
 from api.schemas.quality import QualityResponse
-from api.services.quality import start_of_hour
+from api.services.measuring.quality import start_of_hour
 from auth.principal import Scope
 
 _Name = Annotated[str, Path(max_length=320)]

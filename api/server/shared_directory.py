@@ -1,19 +1,33 @@
-"""The private directory that the workers of one gateway share, in memory if the system has a place for it."""
+"""The private directory that the workers of one gateway share, in memory if the system has a place for it.
+
+It holds the list of the gateway's processes, which the supervisor writes and the workers read.
+"""
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+_PROCESSES = "processes.json"
 _PREFIX = f"atalaya-{os.getuid()}-"
 _MIN_AGE_S = 60  # a younger directory may not be locked yet
 _IN_MEMORY = Path("/dev/shm")  # noqa: S108  (mkdtemp adds an unpredictable name)
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """The process ids of a gateway, the supervisor's first, and how many workers have died so far."""
+
+    pids: Sequence[int]
+    restarts: int
 
 
 @contextmanager
@@ -30,6 +44,17 @@ def shared_directory() -> Iterator[Path]:
         shutil.rmtree(directory, ignore_errors=True)
         if lock is not None:
             os.close(lock)
+
+
+def write_processes(directory: Path, processes: Processes) -> None:
+    """Replace the list of processes as a whole."""
+    path = directory / _PROCESSES
+    path.with_suffix(".new").write_text(json.dumps(asdict(processes)))
+    path.with_suffix(".new").replace(path)
+
+
+def read_processes(directory: Path) -> Processes:
+    return Processes(**json.loads((directory / _PROCESSES).read_text()))
 
 
 def _remove_abandoned(parent: Path) -> None:

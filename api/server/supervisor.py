@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from api.server.exit_status import print_error
+from api.server.shared_directory import Processes
 from api.server.stop_signals import STOP_SIGNALS
 from api.server.worker_process import WorkerSlot, fork, signal_pipe
 
@@ -44,8 +45,8 @@ class _Worker:
 class Supervisor:
     """Keeps `count` workers running; each runs `serve` and exits with the status that it returns.
 
-    The workers share `listeners`. A worker that does not exit within `shutdown_limit_s` is killed. `on_change(pids)`
-    receives the process ids, the supervisor's first; `on_exit(number)` the slot of a worker that has exited.
+    The workers share `listeners`. A worker that does not exit within `shutdown_limit_s` is killed. `on_change` receives
+    the processes whenever one starts or exits, `on_exit(number)` the slot of a worker that has exited.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Supervisor:
         listeners: Sequence[socket.socket],
         *,
         shutdown_limit_s: float,
-        on_change: Callable[[list[int]], None],
+        on_change: Callable[[Processes], None],
         on_exit: Callable[[int], None],
     ) -> None:
         self._count = count
@@ -68,7 +69,8 @@ class Supervisor:
         self._to_replace: list[_Worker] = []
         self._stopping = False
         self._has_served = False
-        self._failures = 0
+        self._failures = 0  # since a worker was stable
+        self._restarts = 0
         self._start_at = 0.0
         self._status: int | None = None
         # Only the supervisor holds the write end: workers see the read end close when it dies.
@@ -169,8 +171,8 @@ class Supervisor:
                 self._workers.remove(worker)
                 self._to_replace = [other for other in self._to_replace if other is not worker]
                 self._on_exit(worker.slot)
-                self._report_processes()
                 self._handle_exit(worker, os.waitstatus_to_exitcode(wait_status))
+                self._report_processes()
 
     def _handle_exit(self, worker: _Worker, status: int) -> None:
         """Decide what follows from a worker's exit; `status` is negative if a signal has killed it."""
@@ -179,6 +181,7 @@ class Supervisor:
             self._status = 1 if self._stopping and status else self._status
             return
         log.error("worker_died", pid=worker.pid, status=status)
+        self._restarts += 1
         if worker.ready_at is None and self._to_replace:
             log.error("workers_not_restarted", policy="the old workers keep serving")
             self._to_replace.clear()
@@ -200,4 +203,5 @@ class Supervisor:
             self._start_at = now + min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2 ** (self._failures - 1))
 
     def _report_processes(self) -> None:
-        self._on_change([os.getpid(), *(worker.pid for worker in self._workers)])
+        pids = [os.getpid(), *(worker.pid for worker in self._workers)]
+        self._on_change(Processes(pids, self._restarts))

@@ -30,6 +30,7 @@ from auth.sessions import SessionStore
 from auth.tokens.access import TokenAuthority, TokenPolicy
 from auth.tokens.external_issuers import ExternalIssuers
 from auth.tokens.keyring import Keyring
+from monitoring.metrics import Metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +58,14 @@ class AuthServices:
 
 @asynccontextmanager
 async def open_auth_services(
-    settings: Settings, engine: AsyncEngine, keyring: Keyring, meter: UsageMeter
+    settings: Settings, engine: AsyncEngine, keyring: Keyring, meter: UsageMeter, metrics: Metrics
 ) -> AsyncIterator[AuthServices]:
     """Read the changes of credentials so far, and follow them in the background. Raises DatabaseUnavailable."""
     async with AsyncExitStack() as stack:
         keys, key_uses, changes = KeyStore(engine), LastUseRecorder(engine), ChangeFeed(engine)
         stack.push_async_callback(key_uses.close)
         tokens = TokenAuthority(keyring, token_policy(settings))
-        external = await stack.enter_async_context(_open_external_issuers(settings, changes))
+        external = await stack.enter_async_context(_open_external_issuers(settings, changes, metrics))
         await changes.catch_up()
         for work in (changes.follow(), key_uses.follow(), follow_upkeep(engine), watch_signing_keys(settings, keyring)):
             await stack.enter_async_context(run_in_background(work))
@@ -102,7 +103,9 @@ def one_time_codes(engine: AsyncEngine, settings: Settings) -> OneTimeCodes:
 
 
 @asynccontextmanager
-async def _open_external_issuers(settings: Settings, changes: ChangeFeed) -> AsyncIterator[CredentialVerifiers]:
+async def _open_external_issuers(
+    settings: Settings, changes: ChangeFeed, metrics: Metrics
+) -> AsyncIterator[CredentialVerifiers]:
     if not settings.auth.issuers:
         yield []
         return
@@ -110,7 +113,12 @@ async def _open_external_issuers(settings: Settings, changes: ChangeFeed) -> Asy
 
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(httpx.AsyncClient())
-        issuers = ExternalIssuers((entry.to_issuer() for entry in settings.auth.issuers), client, changes.is_revoked)
+        issuers = ExternalIssuers(
+            (entry.to_issuer() for entry in settings.auth.issuers),
+            client,
+            changes.is_revoked,
+            on_fetch=lambda issuer, succeeded: metrics.identity_provider_up.labels(issuer).set(succeeded),
+        )
         stack.push_async_callback(issuers.close)
         yield [(issuers.accepts, issuers.verify)]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from api.settings import Settings
-from monitoring.cgroups import count_processors, memory_limit_bytes
+from monitoring.machine.cgroups import count_processors, memory_limit_bytes
 
 # What a process uses at rest without a session, of which some 50 MB are pages of libraries; and what each inference
 # thread adds with its session. Measured: 192, 232, 316 and 477 MB with 1, 2, 4 and 8 threads.

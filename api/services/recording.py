@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.services.audit import AuditRecorder
 from api.services.erasure import RecordErasure
-from api.services.quality import QualityService, open_quality_service
+from api.services.measuring.quality import QualityService, open_quality_service
 from api.settings import Settings
 from monitoring.audit.store import AuditStore
 from monitoring.audit.trail import AuditTrail

@@ -25,8 +25,8 @@ from model.serving.alias_follower import AliasFollower
 from model.serving.memory_budget import MemoryBudget
 from model.serving.overload_policy import QueueLimits
 from model.serving.service import PredictionService
-from monitoring.cgroups import memory_limit_bytes
-from monitoring.memory import private_bytes, resident_bytes
+from monitoring.machine.cgroups import memory_limit_bytes
+from monitoring.machine.memory import private_bytes, resident_bytes
 from monitoring.metrics import Metrics
 
 log = structlog.get_logger("atalaya.serving")
@@ -89,6 +89,7 @@ async def open_serving_services(
     try:
         return_free_memory()
         memory = MemoryBudget(image_memory_bytes(settings, backend), on_change=metrics.memory_reserved_bytes.set)
+        metrics.memory_budget_bytes.set(memory.total)
         async with (
             run_in_background(predictions.watch(settings.model.stuck_seconds, report_stuck_job)),
             run_in_background(prepare_copy(settings, backend, memory, metrics)),

@@ -12,6 +12,7 @@ from api.settings.home import HomePath
 
 class MonitoringSettings(SettingsGroup):
     audit_keep_days: int = Field(365, ge=1, le=36_500)
+    usage_callers: int = Field(20, ge=0, le=1000)
 
 
 class LedgerSettings(SettingsGroup):

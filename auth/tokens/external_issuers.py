@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from auth.authenticator import VerifiedCredential
@@ -35,7 +36,7 @@ class ExternalIssuers:
     """Verifies tokens of the configured issuers.
 
     `is_revoked` returns whether a target of the feed of changes is revoked; `clock` returns seconds since 1970,
-    `monotonic` monotonic seconds.
+    `monotonic` monotonic seconds. `on_fetch(issuer, succeeded)` is called for every attempt to fetch an issuer's keys.
     """
 
     def __init__(
@@ -45,11 +46,15 @@ class ExternalIssuers:
         is_revoked: Callable[[str], bool],
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        on_fetch: Callable[[str, bool], None] = lambda _issuer, _succeeded: None,
     ) -> None:
         self._is_revoked = is_revoked
         self._clock = clock
         self._issuers = {
-            issuer.issuer: (issuer, ProviderKeys(issuer.issuer, issuer.algorithms, client, monotonic))
+            issuer.issuer: (
+                issuer,
+                ProviderKeys(issuer.issuer, issuer.algorithms, client, monotonic, partial(on_fetch, issuer.issuer)),
+            )
             for issuer in issuers
         }
         self._names = {name.rstrip("/"): name for name in self._issuers}

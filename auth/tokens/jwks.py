@@ -70,6 +70,7 @@ class ProviderKeys:
     """The public keys of one issuer; `clock` returns monotonic seconds.
 
     Whatever callers send, keys are fetched at most once per MIN_INTERVAL_S, and all callers wait for the same fetch.
+    `on_fetch` is called after each fetch with whether it succeeded.
     """
 
     def __init__(
@@ -78,11 +79,13 @@ class ProviderKeys:
         algorithms: Iterable[str],
         client: httpx.AsyncClient,
         clock: Callable[[], float] = time.monotonic,
+        on_fetch: Callable[[bool], None] = lambda _succeeded: None,
     ) -> None:
         self._issuer = issuer
         self._algorithms = tuple(algorithms)
         self._client = client
         self._clock = clock
+        self._on_fetch = on_fetch
         self._keys = KeySet()
         self._problem = ""
         self._fetched_at = self._started_at = -math.inf
@@ -146,12 +149,15 @@ class ProviderKeys:
             self._problem = str(fault)
             report = {"issuer": self._issuer, "reason": str(fault), "detail": fault.detail, "kept": len(self._keys)}
             log.warning("issuer_unusable", **report)
+            self._on_fetch(False)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             self._problem = ""
             log.warning("issuer_unreachable", issuer=self._issuer, reason=type(error).__name__, kept=len(self._keys))
+            self._on_fetch(False)
         else:
             self._keys, self._fetched_at, self._problem = keys, self._clock(), ""
             log.info("issuer_keys_read", issuer=self._issuer, keys=len(keys))
+            self._on_fetch(True)
         finally:
             self._fetch = None
 

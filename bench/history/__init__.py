@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
-from monitoring.cgroups import count_processors
+from monitoring.machine.cgroups import count_processors
 from tests.support.paths import ROOT
 
 HISTORY = ROOT / "bench" / "history" / "history.csv"

@@ -1,4 +1,4 @@
-"""The page docs/peers.md, written from one run."""
+"""The page docs/generated/peers.md, written from one run."""
 
 from __future__ import annotations
 

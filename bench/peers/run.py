@@ -1,6 +1,6 @@
-"""Compare the gateway with LitServe, BentoML and bare processes in one run, and write docs/peers.md.
+"""Compare the gateway with LitServe, BentoML and bare processes in one run, and write docs/generated/peers.md.
 
-    python -m bench.peers.run [--rounds 5] [--seconds 4] [--output docs/peers.md]
+    python -m bench.peers.run [--rounds 5] [--seconds 4] [--output docs/generated/peers.md]
 
 `make peers` sets up the environments of the peers first.
 """
@@ -64,7 +64,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4)
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "peers.md")
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "generated" / "peers.md")
     options = parser.parse_args()
     peers = make_peers(FOREST.read_bytes())
     missing = [peer.name for peer in peers if not peer.environment.exists()]

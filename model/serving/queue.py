@@ -18,9 +18,11 @@ from model.serving.overload_policy import (
     CallerLoad,
     LoadHistory,
     LoadSnapshot,
+    LoadState,
     OverloadPolicy,
     QueueLimits,
     compute_retry_after_s,
+    get_load_state,
 )
 
 T = TypeVar("T")
@@ -83,6 +85,11 @@ class PredictionQueue:
     def busy(self) -> bool:
         """Whether a new job would have to wait."""
         return len(self._running) + len(self._queued) >= self._workers
+
+    @property
+    def state(self) -> LoadState:
+        """How much may wait now."""
+        return get_load_state(self._history, self._clock())
 
     @property
     def running(self) -> list[Job[Any]]:

@@ -5,13 +5,19 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from monitoring.metrics.groups.canary import CanaryMetrics
+from monitoring.metrics.groups.dependencies import DependencyMetrics
+from monitoring.metrics.groups.machine import MachineMetrics
+from monitoring.metrics.groups.memory import MemoryMetrics
 from monitoring.metrics.groups.models import ModelMetrics
 from monitoring.metrics.groups.overload import OverloadMetrics
 from monitoring.metrics.groups.predictions import PredictionMetrics
+from monitoring.metrics.groups.processes import ProcessMetrics
 from monitoring.metrics.groups.quality import QualityMetrics
 from monitoring.metrics.groups.records import RecordMetrics
 from monitoring.metrics.groups.reports import ReportMetrics
 from monitoring.metrics.groups.requests import RequestMetrics
+from monitoring.metrics.groups.tasks import TaskMetrics
+from monitoring.metrics.groups.usage import UsageMetrics
 
 
 class Metrics(
@@ -21,8 +27,14 @@ class Metrics(
     CanaryMetrics,
     QualityMetrics,
     OverloadMetrics,
+    MemoryMetrics,
+    UsageMetrics,
     RecordMetrics,
+    TaskMetrics,
     ReportMetrics,
+    DependencyMetrics,
+    ProcessMetrics,
+    MachineMetrics,
 ):
     """The metrics of one gateway; two instances on two registries are independent.
 

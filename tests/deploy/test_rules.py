@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from prometheus_client import CollectorRegistry
 
-from monitoring.metrics import Metrics
+from monitoring.metrics.catalogue import list_sample_names
 from tests.deploy.conftest import Tool
 from tests.deploy.rule_files import FILES, read_alerts, read_rules
 from tests.support.paths import ROOT
@@ -23,13 +22,7 @@ ALERTS = [pytest.param(stem, rule, id=f"{rule['alert']}-{n}") for n, (stem, rule
 
 def list_exposed_metrics() -> set[str]:
     """The names of the samples that the gateway exposes, and of those that Prometheus adds."""
-    registry = CollectorRegistry()
-    Metrics(registry)
-    exposed = {"up", "ALERTS"}
-    for family in registry.collect():
-        suffixes = {"histogram": ("_bucket", "_count", "_sum"), "counter": ("_total",)}.get(family.type, ("",))
-        exposed |= {family.name + suffix for suffix in suffixes}
-    return exposed
+    return {"up", "ALERTS", *list_sample_names()}
 
 
 def read_cases() -> list[dict[str, Any]]:

@@ -41,7 +41,8 @@ def test_head_without_get(gateway: Gateway, path: str) -> None:
 
 
 def _labels(method: str, route: str) -> str:
-    return f'http_request_method="{method}",http_response_status_code="200",http_route="{route}"'
+    request = f'http_request_method="{method}",http_response_status_code="200",http_route="{route}"'
+    return f'error_type="",{request},url_scheme="http"'
 
 
 @pytest.fixture

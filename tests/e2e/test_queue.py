@@ -17,7 +17,7 @@ from tests.support.polling import wait_until
 
 IMAGE = FOREST.read_bytes()
 JPEG = {"Content-Type": "image/jpeg"}
-ACTIVE = 'http_server_active_requests{http_request_method="POST"}'
+ACTIVE = 'http_server_active_requests{http_request_method="POST",url_scheme="http"}'
 RESERVED = "atalaya_memory_reserved_bytes"
 
 

@@ -80,6 +80,7 @@ def test_metrics_are_sums_over_all_workers(two_workers: Gateway) -> None:
     """Every worker shows the sums over all workers, which do not fall when one is killed."""
     predict(two_workers, 40)
     assert {count_successes(read_metrics(two_workers)) for _ in range(6)} == {40}
+    assert {sample_value(read_metrics(two_workers), "atalaya_usage_predictions_total") for _ in range(6)} == {40}
     os.kill(two_workers.workers()[0], signal.SIGKILL)
     wait_until(lambda: count_ready_workers(two_workers) == 3)
     predict(two_workers, 10)
@@ -87,6 +88,11 @@ def test_metrics_are_sums_over_all_workers(two_workers: Gateway) -> None:
     assert count_successes(text) == 50
     assert sample_value(text, "atalaya_model_info") == 1
     text = read_metrics(two_workers)
+    assert sample_value(text, "atalaya_usage_predictions_total") == 50
+    assert sample_value(text, "atalaya_workers") == 2
+    assert sample_value(text, "atalaya_worker_restarts_total") == 1
+    assert sample_value(text, "atalaya_queue_capacity") == 128
+    assert sample_value(text, "atalaya_database_up") == 1
     assert count_successes(text) == 50
     assert sample_value(text, "http_server_active_requests", http_request_method="POST") == 0
     assert "pid=" not in text

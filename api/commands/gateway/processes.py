@@ -25,7 +25,7 @@ from prometheus_client import CollectorRegistry
 from api.http.draining import Draining
 from api.server.exit_status import run_to_exit_status
 from api.server.listeners import bind_listeners
-from api.server.shared_directory import shared_directory
+from api.server.shared_directory import read_processes, shared_directory, write_processes
 from api.server.stop_signals import raise_at_stop_signals
 from api.server.successor import Inheritance, Successor
 from api.server.supervisor import Supervisor
@@ -126,20 +126,16 @@ def serve_with_workers(settings: Settings, options: dict[str, Any], listeners: L
         return 0
 
     with shared_directory() as directory:
-        metrics, processes = directory / "metrics", directory / "processes"
+        metrics = directory / "metrics"
         metrics.mkdir()
 
         def work(slot: WorkerSlot) -> int:
             share_metrics(metrics, slot.number)
-            shown = build_shared_registry(metrics, lambda: [int(pid) for pid in processes.read_text().split()])
+            shown = build_shared_registry(metrics, lambda: read_processes(directory).pids)
             settings = reload_settings(atalaya_shared=directory, **options)  # again: a restart applies changes
             model = partial(_open_model, settings)
             server = _make_server(settings, CollectorRegistry(), shown, model, Draining(), slot.report_ready)
             return _run(server, listeners, shown)
-
-        def write_processes(pids: list[int]) -> None:
-            processes.with_suffix(".new").write_text("\n".join(map(str, pids)))
-            processes.with_suffix(".new").replace(processes)
 
         preload(_PRELOADED)
         # In a child, so that the supervisor opens no database.
@@ -149,7 +145,7 @@ def serve_with_workers(settings: Settings, options: dict[str, Any], listeners: L
             work,
             listeners.requests,
             shutdown_limit_s=settings.drain_seconds + SHUTDOWN_LIMIT_S + _EXTRA_SHUTDOWN_S,
-            on_change=write_processes,
+            on_change=partial(write_processes, directory),
             on_exit=partial(remove_gauges, metrics),
         )
         return 1 if failed else supervisor.run()

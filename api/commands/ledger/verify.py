@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from api.commands.database import recorded_run
 from api.commands.ledger.database import open_snapshot
 from api.commands.options.anchors import parse_anchor
 from api.commands.output import JsonFlag, print_json
@@ -21,6 +22,7 @@ from monitoring.ledger.exports.files import read_export
 from monitoring.ledger.records import Record, StreamHeader, read_records
 from monitoring.ledger.verification import stream
 from monitoring.ledger.verification.report import LedgerReport
+from monitoring.tasks.runs import Task
 
 NO_PARQUET = "Parquet needs pyarrow: pip install --require-hashes -r requirements/parquet.txt."
 
@@ -51,13 +53,14 @@ def verify(
 ) -> None:
     """Verify every entry, every signed statement and their order; name what is wrong."""
     verifier = Verifier(public_key or [_read_configured_key(of_export=export is not None)])
-    with _open_records(export) as records:
-        report = stream.verify(records, verifier, anchor)
-    if as_json:
-        print_json({"ok": not report.problems, **asdict(report)})
-    if report.problem is not None:
-        more = len(report.problems) - 1
-        raise CommandFailed(report.problem + (f" --json lists {more} more." if more else ""))
+    with recorded_run(Task.LEDGER_VERIFY) if export is None else nullcontext():
+        with _open_records(export) as records:
+            report = stream.verify(records, verifier, anchor)
+        if as_json:
+            print_json({"ok": not report.problems, **asdict(report)})
+        if report.problem is not None:
+            more = len(report.problems) - 1
+            raise CommandFailed(report.problem + (f" --json lists {more} more." if more else ""))
     if not as_json:
         typer.echo(_format_report(report))
 

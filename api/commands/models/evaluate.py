@@ -9,6 +9,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from api.commands.database import recorded_run
 from api.commands.models.evaluation_tables import print_evaluation, print_robustness
 from api.commands.models.gate import report_gate
 from api.commands.options.gate import PhotosOption, ScenesOption
@@ -23,7 +24,8 @@ from model.offline.evaluate import Evaluation, average_six_changes, predict_chan
 from model.offline.evaluate import evaluate as evaluate_outputs
 from model.offline.keras_process import find_interpreter
 from model.offline.plots import draw_evaluation
-from monitoring.cgroups import count_processors
+from monitoring.machine.cgroups import count_processors
+from monitoring.tasks.runs import Task
 
 
 def _check_coverage(coverage: float | None) -> float | None:
@@ -79,7 +81,7 @@ def evaluate(  # noqa: PLR0913, PLR0917  (one argument for each option)
         find_interpreter(find_keras_python())  # fails before the work, not after it
     changes = {CLEAN: leave_unchanged, **(ALL_CHANGES if robustness else {})}
     threads = count_processors()
-    with closing(open_backend(choose_backend_url(model), threads)) as backend:
+    with recorded_run(Task.EVALUATE), closing(open_backend(choose_backend_url(model), threads)) as backend:
         info = backend.info
         _check_scores(info, coverage)
         if gate:

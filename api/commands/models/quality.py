@@ -15,7 +15,7 @@ from api.commands.models.quality_tables import print_quality
 from api.commands.options.times import parse_time
 from api.commands.output import JsonFlag, print_json
 from api.schemas.quality import QualityResponse
-from api.services.quality import compute_versions, start_of_hour
+from api.services.measuring.quality import compute_versions, start_of_hour
 from api.settings import Settings, load_settings
 from monitoring.quality.sums import SumUpdater
 from storage.engine import open_blocking_engine

@@ -9,7 +9,7 @@ class MetricGroup:
     """Base of the groups. Each creates its metrics, and lets the next group do so.
 
     Counters, histograms and gauges of this process belong on `registry`. What is the same for all processes of a
-    gateway belongs on `shown`, the registry that is exposed. With one process both are the same.
+    gateway belongs on `shown`, the registry that is exposed (ScrapedMetric). With one process both are the same.
     """
 
     def __init__(self, registry: CollectorRegistry, shown: CollectorRegistry) -> None:

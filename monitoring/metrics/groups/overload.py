@@ -1,4 +1,4 @@
-"""Limits, overload, and the memory that requests share."""
+"""Rate limits, the queue, and requests that were rejected because of overload."""
 
 from __future__ import annotations
 
@@ -34,15 +34,22 @@ class OverloadMetrics(MetricGroup):
             "Images whose decoding or inference did not end, so that the process was replaced.",
             registry=registry,
         )
-        self.memory_limit_bytes = Gauge(
-            "atalaya_memory_limit_bytes",
-            "Memory that the gateway may use before the system ends it.",
-            registry=registry,
-            multiprocess_mode="livemax",
-        )
-        self.memory_reserved_bytes = Gauge(
-            "atalaya_memory_reserved_bytes",
-            "Memory reserved by requests in progress.",
+        self.queue_capacity = Gauge(
+            "atalaya_queue_capacity",
+            "How many predictions may wait for a worker thread.",
             registry=registry,
             multiprocess_mode="livesum",
+        )
+        self.queue_length = Gauge(
+            "atalaya_queue_length",
+            "Predictions that wait for a worker thread; sampled twice a second.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.queue_state = Gauge(
+            "atalaya_queue_state",
+            "1 for the state of the queue: normal, shedding (only a short queue) or overload (only new callers wait).",
+            ["state"],
+            registry=registry,
+            multiprocess_mode="livemax",
         )

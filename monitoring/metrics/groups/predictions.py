@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from monitoring.metrics.bounded import NameLimit
 from monitoring.metrics.groups.base import MetricGroup
 
+MAX_MODELS = 20
 _STAGE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _CONFIDENCE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 
 
 class PredictionMetrics(MetricGroup):
+    """`models` chooses the models whose predictions are counted apart from those of others."""
+
     def __init__(self, registry: CollectorRegistry, shown: CollectorRegistry) -> None:
         super().__init__(registry, shown)
+        self.models = NameLimit(MAX_MODELS)
         self.stage_seconds = Histogram(
             "atalaya_prediction_stage_seconds",
             "Time that a prediction spends in each stage.",
@@ -21,7 +26,10 @@ class PredictionMetrics(MetricGroup):
             registry=registry,
         )
         self.predictions = Counter(
-            "atalaya_predictions_total", "Predictions returned.", ["model", "label"], registry=registry
+            "atalaya_predictions_total",
+            f"Predictions returned. Models after the first {MAX_MODELS} since the start share `other`.",
+            ["model", "label"],
+            registry=registry,
         )
         self.confidence = Histogram(
             "atalaya_prediction_confidence",
@@ -35,3 +43,7 @@ class PredictionMetrics(MetricGroup):
             ["reason"],
             registry=registry,
         )
+
+    def find_predictions(self, model: str, label: str) -> Counter:
+        """Return the counter of a model's predictions of a label."""
+        return self.predictions.labels(self.models.find(model), label)

@@ -1,6 +1,7 @@
-"""HTTP requests, with the names of OpenTelemetry's semantic conventions.
+"""HTTP requests, with the names and labels of OpenTelemetry's semantic conventions.
 
-`http_route` is the route's template, never a raw path.
+`http_route` is the route's template, never a raw path. `error_type` is the stable code of an error of the gateway, and
+empty for errors of callers.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ class RequestMetrics(MetricGroup):
         self.request_duration = Histogram(
             "http_server_request_duration_seconds",
             "Time from the first byte of a request to the last byte of its response.",
-            ["http_request_method", "http_route", "http_response_status_code"],
+            ["http_request_method", "http_route", "http_response_status_code", "url_scheme", "error_type"],
             buckets=_BUCKETS,
             registry=registry,
         )
         self.active_requests = Gauge(
             "http_server_active_requests",
             "Requests in progress.",
-            ["http_request_method"],
+            ["http_request_method", "url_scheme"],
             registry=registry,
             multiprocess_mode="livesum",
         )

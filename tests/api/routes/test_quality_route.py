@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
-from api.services.quality import QualityService
+from api.services.measuring.quality import QualityService
 from api.settings import Settings
 from monitoring.metrics import Metrics
 from storage.engine import open_blocking_engine

@@ -12,7 +12,7 @@ PROGRAM = """
 import ctypes
 from contextlib import nullcontext
 from api.server.allocator import limit_memory_use, mapping_weights, return_free_memory
-from monitoring.memory import resident_bytes
+from monitoring.machine.memory import resident_bytes
 
 limit_memory_use()
 libc = ctypes.CDLL(None)

@@ -1,4 +1,4 @@
-"""The page docs/peers.md."""
+"""The page docs/generated/peers.md."""
 
 from __future__ import annotations
 

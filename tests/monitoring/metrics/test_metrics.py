@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from monitoring.metrics import Metrics
+from monitoring.tasks.runs import Task, TaskRuns
 
 
 @pytest.fixture
@@ -16,10 +17,20 @@ def registry() -> CollectorRegistry:
 
 
 def observe_all(metrics: Metrics) -> None:
-    metrics.request_duration.labels(
-        http_request_method="POST", http_route="/v1/predictions", http_response_status_code="200"
-    ).observe(0.02)
-    metrics.active_requests.labels(http_request_method="POST").inc()
+    metrics.request_duration.labels("POST", "/v1/predictions", "503", "https", "memory_full").observe(0.02)
+    metrics.active_requests.labels(http_request_method="POST", url_scheme="https").inc()
+    metrics.event_loop_lag.observe(0.003)
+    metrics.queue_capacity.set(64)
+    metrics.queue_length.set(3)
+    metrics.queue_state.labels("shedding").set(1)
+    metrics.memory_budget_bytes.set(200 * 2**20)
+    metrics.database_up.labels("sqlite").set(1)
+    metrics.identity_provider_up.labels("https://id.example.org").set(0)
+    metrics.certificate_expiry.labels("server").set(1_900_000_000)
+    metrics.error_reports_dropped.inc()
+    metrics.count_usage("user:1", 3_000_000)
+    metrics.aliases = {("land", "production", "1.1"): 1}
+    metrics.task_runs = [TaskRuns(Task.LEDGER_VERIFY, 1_800_000_000, 1_700_000_000, 2)]
     metrics.stage_seconds.labels(stage="infer").observe(0.006)
     metrics.predictions.labels(model="efficientnetb0-v1.1", label="forest").inc()
     metrics.confidence.observe(0.93)
@@ -57,12 +68,33 @@ def observe_all(metrics: Metrics) -> None:
             {
                 "http_request_method": "POST",
                 "http_route": "/v1/predictions",
-                "http_response_status_code": "200",
+                "http_response_status_code": "503",
+                "url_scheme": "https",
+                "error_type": "memory_full",
                 "le": "0.025",
             },
             1,
         ),
-        ("http_server_active_requests", {"http_request_method": "POST"}, 1),
+        ("http_server_active_requests", {"http_request_method": "POST", "url_scheme": "https"}, 1),
+        ("atalaya_event_loop_lag_seconds_bucket", {"le": "0.0025"}, 0),
+        ("atalaya_event_loop_lag_seconds_bucket", {"le": "0.005"}, 1),
+        ("atalaya_queue_capacity", {}, 64),
+        ("atalaya_queue_length", {}, 3),
+        ("atalaya_queue_state", {"state": "shedding"}, 1),
+        ("atalaya_memory_budget_bytes", {}, 209715200),
+        ("atalaya_database_up", {"database": "sqlite"}, 1),
+        ("atalaya_identity_provider_up", {"issuer": "https://id.example.org"}, 0),
+        ("atalaya_certificate_expiry_timestamp_seconds", {"certificate": "server"}, 1_900_000_000),
+        ("atalaya_error_reports_dropped_total", {}, 1),
+        ("atalaya_usage_predictions_total", {"caller": "other"}, 1),
+        ("atalaya_usage_megapixels_total", {"caller": "other"}, 3),
+        ("atalaya_model_alias", {"model": "land", "alias": "production", "version": "1.1"}, 1),
+        ("atalaya_task_last_success_timestamp_seconds", {"task": "ledger_verify"}, 1_800_000_000),
+        ("atalaya_task_last_failure_timestamp_seconds", {"task": "ledger_verify"}, 1_700_000_000),
+        ("atalaya_ledger_verified_timestamp_seconds", {}, 1_800_000_000),
+        ("atalaya_ledger_verification_failures_total", {}, 2),
+        ("atalaya_workers", {}, 1),
+        ("atalaya_worker_restarts_total", {}, 0),
         ("atalaya_prediction_stage_seconds_sum", {"stage": "infer"}, 0.006),
         ("atalaya_predictions_total", {"model": "efficientnetb0-v1.1", "label": "forest"}, 1),
         ("atalaya_prediction_confidence_bucket", {"le": "0.9"}, 0),
@@ -131,10 +163,11 @@ def test_two_registries_do_not_clash() -> None:
         ("http_server_request_duration_seconds", 0.005, 10.0),
         ("atalaya_prediction_stage_seconds", 0.0005, 2.5),
         ("atalaya_prediction_confidence", 0.1, 1.0),
+        ("atalaya_event_loop_lag_seconds", 0.001, 2.5),
     ],
 )
 def test_bucket_ranges(registry: CollectorRegistry, histogram: str, lowest: float, highest: float) -> None:
-    """Buckets span 5 ms to 10 s for requests, 0.5 ms to 2.5 s for stages and 0.1 to 1 for confidence."""
+    """Buckets span 5 ms to 10 s for requests, 0.5 ms to 2.5 s for stages, 1 ms to 2.5 s for the event loop's lag."""
     observe_all(Metrics(registry))
     bounds = {
         float(sample.labels["le"])
@@ -145,3 +178,12 @@ def test_bucket_ranges(registry: CollectorRegistry, histogram: str, lowest: floa
     finite = sorted(bounds - {math.inf})
     assert (finite[0], finite[-1]) == (lowest, highest)
     assert math.inf in bounds
+
+
+def test_what_is_unknown_is_not_shown(registry: CollectorRegistry) -> None:
+    """Tasks that never ran and models without a registry have no series, rather than ones with the value 0."""
+    Metrics(registry).task_runs = [TaskRuns(Task.UPKEEP, None, 5, 1)]
+    text = generate_latest(registry).decode()
+    assert 'atalaya_task_last_failure_timestamp_seconds{task="upkeep"} 5.0' in text
+    for name in ("task_last_success", "ledger_verified", "ledger_verification_failures", "model_alias"):
+        assert f"atalaya_{name}" not in text

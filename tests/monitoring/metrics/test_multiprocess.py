@@ -12,25 +12,39 @@ from prometheus_client import CollectorRegistry, Gauge
 from monitoring.metrics import Metrics
 from monitoring.metrics.multiprocess import build_shared_registry, remove_gauges
 
+GET_OVER_HTTP = {"http_request_method": "GET", "url_scheme": "http"}
 WORKER = """
 import sys
 from pathlib import Path
 from prometheus_client import CollectorRegistry
 from monitoring.metrics import Metrics
+from monitoring.metrics.bounded import NameLimit
 from monitoring.metrics.multiprocess import share_metrics
 
 share_metrics(Path(sys.argv[1]), int(sys.argv[2]))
 metrics = Metrics(CollectorRegistry())
 metrics.shed.labels("queue_full").inc(float(sys.argv[3]))
 metrics.confidence.observe(0.97)
-metrics.active_requests.labels("GET").inc()
+metrics.active_requests.labels("GET", "http").inc()
 metrics.ledger_state.labels("full").set(int(sys.argv[2]) == 1)
 metrics.ledger_spooled.set(0)
 metrics.limit_store_up.labels("redis").set(1)
 metrics.model_info.labels("stub", "1.0", "ab12", "stub").set(1)
 metrics.memory_limit_bytes.set(512)
+metrics.memory_budget_bytes.set(100)
 metrics.memory_reserved_bytes.set(0)
 metrics.canary_log_e.labels("latency", "promote").set(1)
+for accuracy in (metrics.live_accuracy, metrics.live_accuracy_lower, metrics.estimated_accuracy):
+    accuracy.labels("stub-v1.0").set(0.9)
+metrics.queue_capacity.set(64)
+metrics.queue_length.set(int(sys.argv[2]))
+metrics.queue_state.labels("overload").set(int(sys.argv[2]) == 1)
+metrics.database_up.labels("sqlite").set(int(sys.argv[2]) == 1)
+metrics.identity_provider_up.labels("https://id.example.org").set(int(sys.argv[2]) == 1)
+metrics.certificate_expiry.labels("server").set(1000 + int(sys.argv[2]))
+metrics.callers = NameLimit(2, Path(sys.argv[1]) / "callers")
+for caller in ("user:a", f"user:{sys.argv[2]}", "user:c", f"user:{sys.argv[2]}"):
+    metrics.count_usage(caller, 1_000_000)
 """
 
 
@@ -50,9 +64,36 @@ def test_metrics_of_workers_are_combined(tmp_path: Path) -> None:
     registry = build_registry(tmp_path)
     assert registry.get_sample_value("atalaya_shed_total", {"reason": "queue_full"}) == 5
     assert registry.get_sample_value("atalaya_prediction_confidence_count") == 2
-    assert registry.get_sample_value("http_server_active_requests", {"http_request_method": "GET"}) == 2
+    assert registry.get_sample_value("http_server_active_requests", GET_OVER_HTTP) == 2
     assert registry.get_sample_value("atalaya_ledger_state", {"state": "full"}) == 1
     assert registry.get_sample_value("atalaya_memory_limit_bytes") == 512
+
+
+def test_each_gauge_is_combined_by_its_meaning(tmp_path: Path) -> None:
+    """Capacities add up, of states the worst counts, of expiries the first, and of an identity provider the latest."""
+    for slot in (1, 0):
+        run_worker(tmp_path, slot, 1)
+    value = build_registry(tmp_path).get_sample_value
+    assert (value("atalaya_queue_capacity"), value("atalaya_queue_length")) == (128, 1)
+    assert value("atalaya_memory_budget_bytes") == 200
+    assert value("atalaya_queue_state", {"state": "overload"}) == 1
+    assert value("atalaya_database_up", {"database": "sqlite"}) == 0
+    assert value("atalaya_identity_provider_up", {"issuer": "https://id.example.org"}) == 0
+    assert value("atalaya_certificate_expiry_timestamp_seconds", {"certificate": "server"}) == 1000
+
+
+def test_workers_choose_the_same_callers(tmp_path: Path) -> None:
+    """Each prediction is counted once, under the callers that the first worker chose or under `other`."""
+    for slot in (0, 1):
+        run_worker(tmp_path, slot, 1)
+    registry = build_registry(tmp_path)
+    counts = {
+        sample.labels["caller"]: sample.value
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.name == "atalaya_usage_predictions_total"
+    }
+    assert counts == {"user:a": 2, "user:0": 2, "other": 4}
 
 
 def test_a_replacement_continues_the_counters(tmp_path: Path) -> None:
@@ -63,7 +104,7 @@ def test_a_replacement_continues_the_counters(tmp_path: Path) -> None:
     run_worker(tmp_path, 0, 3)
     registry = build_registry(tmp_path)
     assert registry.get_sample_value("atalaya_shed_total", {"reason": "queue_full"}) == 5
-    assert registry.get_sample_value("http_server_active_requests", {"http_request_method": "GET"}) == 1
+    assert registry.get_sample_value("http_server_active_requests", GET_OVER_HTTP) == 1
     remove_gauges(tmp_path, 0)
     assert set(tmp_path.iterdir()) == files
 

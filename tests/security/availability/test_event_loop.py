@@ -18,7 +18,7 @@ from tests.support.paths import FOREST
 from tests.support.polling import wait_until
 
 UPLOADS, AT_ONCE = 120, 12
-WAITING = 'http_server_active_requests{http_request_method="POST"}'
+WAITING = 'http_server_active_requests{http_request_method="POST",url_scheme="http"}'
 
 
 def make_slow_png() -> bytes:

@@ -22,7 +22,7 @@ IMAGE = FOREST.read_bytes()
 JPEG = {"Content-Type": "image/jpeg"}
 STUCK = "atalaya_stuck_jobs_total"
 RESERVED = "atalaya_memory_reserved_bytes"
-ACTIVE = 'http_server_active_requests{http_request_method="POST"}'
+ACTIVE = 'http_server_active_requests{http_request_method="POST",url_scheme="http"}'
 STOPPED_WITHIN_S = 10.0
 # The caller asks for one second; without a deadline it would wait for thirty.
 DEADLINE_KEPT_WITHIN_S = 15.0

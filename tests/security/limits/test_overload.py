@@ -24,9 +24,7 @@ def gateway(new_gateway: Callable[..., Gateway]) -> Gateway:
 
 def wait_until_overloaded(gateway: Gateway) -> None:
     """Wait until the gateway rejects requests because of the load."""
-    label = 'http_response_status_code="503",http_route="/v1/predictions"'
-    name = f'http_server_request_duration_seconds_count{{http_request_method="POST",{label}}}'
-    wait_until(lambda: gateway.metric(name) > 0)
+    wait_until(lambda: gateway.metric('atalaya_shed_total{reason="queue_full"}') > 0)
 
 
 def test_admitted_requests_stay_fast_under_overload(gateway: Gateway) -> None:

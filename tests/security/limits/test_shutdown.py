@@ -111,7 +111,7 @@ async def test_requests_in_progress_are_finished(new_gateway: Callable[..., Gate
     running, arriving = [await asyncio.open_connection("127.0.0.1", gateway.port) for _ in range(2)]
     arriving[1].write(b"GET /v1/me HTTP/1.1\r\nHost: local")
     prediction = asyncio.create_task(send_prediction(*running, token))
-    active = 'http_server_active_requests{http_request_method="POST"}'
+    active = 'http_server_active_requests{http_request_method="POST",url_scheme="http"}'
     await asyncio.to_thread(wait_until, lambda: gateway.metric(active) == 1)
     gateway.process.send_signal(signal.SIGTERM)
     await asyncio.to_thread(wait_until, lambda: is_refusing(gateway.port))

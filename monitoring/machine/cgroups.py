@@ -1,6 +1,7 @@
-"""The memory and the processors that this process may use: those of the machine, or less if its control group says so.
+"""The memory and the processors that this process may use, and what its control group reports of their use.
 
-Both versions of control groups are read. The lowest limit of the own group and its ancestors counts.
+Both versions of control groups are read. The lowest limit of the own group and its ancestors counts; without one, the
+machine is the limit.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 _ROOT = Path("/sys/fs/cgroup")
 _OWN = Path("/proc/self/cgroup")
@@ -37,6 +39,47 @@ def count_processors(root: Path = _ROOT, own: Path = _OWN) -> int:
     return max(1, min([affinity, *map(math.ceil, quotas)]))
 
 
+def read_working_set(root: Path = _ROOT, own: Path = _OWN) -> int | None:
+    """Return the bytes of the own group without file pages that the kernel can drop at once; None without a group."""
+    for folder in reversed(list(_find_folders("memory", root, own))):
+        used = _read_numbers(folder / "memory.current") + _read_numbers(folder / "memory.usage_in_bytes")
+        if used:
+            pages = _read_fields(folder / "memory.stat")
+            # In v1, only the field with the prefix includes the groups below, as the usage does.
+            return max(0, used[0] - pages.get("total_inactive_file", pages.get("inactive_file", 0)))
+    return None
+
+
+def count_oom_kills(root: Path = _ROOT, own: Path = _OWN) -> int | None:
+    """Return how many processes of the own group the kernel has killed for want of memory; None if it does not say."""
+    for folder in reversed(list(_find_folders("memory", root, own))):
+        fields = _read_fields(folder / "memory.oom_control") | _read_fields(folder / "memory.events")
+        if "oom_kill" in fields:
+            return fields["oom_kill"]
+    return None
+
+
+class Throttling(NamedTuple):
+    """Periods of a processor quota, those in which it was used up, and the seconds that threads waited for the next."""
+
+    periods: int
+    throttled: int
+    throttled_s: float
+
+
+def read_throttling(root: Path = _ROOT, own: Path = _OWN) -> Throttling | None:
+    """Return what the processor quota of the own group, or of an ancestor, has done so far; None without a quota.
+
+    Only groups with a quota count periods: of nested quotas the one with the most periods is reported.
+    """
+    stats = [_read_fields(folder / "cpu.stat") for folder in _find_folders("cpu", root, own)]
+    stat = max(stats, key=lambda fields: fields.get("nr_periods", 0))
+    if not stat.get("nr_periods"):
+        return None
+    throttled_s = stat.get("throttled_usec", 0) / 1e6 + stat.get("throttled_time", 0) / 1e9
+    return Throttling(stat["nr_periods"], stat.get("nr_throttled", 0), throttled_s)
+
+
 def _read_quotas(folder: Path) -> Iterator[float]:
     """Yield the group's quota in processors; none if there is no limit, which v2 reports as `max` and v1 as -1."""
     v2 = _read_numbers(folder / "cpu.max")
@@ -52,6 +95,14 @@ def _read_numbers(path: Path) -> list[int]:
         return [int(number) for number in path.read_text().split()]
     except (OSError, ValueError):
         return []
+
+
+def _read_fields(path: Path) -> dict[str, int]:
+    """Return the numbers in a file with a name and a number on each line; none if it cannot be read."""
+    try:
+        return {name: int(number) for name, number in map(str.split, path.read_text().splitlines())}
+    except (OSError, ValueError):
+        return {}
 
 
 def _find_folders(controller: str, root: Path, own: Path) -> Iterator[Path]:

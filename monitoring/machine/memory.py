@@ -1,4 +1,4 @@
-"""How much memory a process uses; monitoring/cgroups.py has how much it may use."""
+"""How much memory a process uses; monitoring/machine/cgroups.py has how much it may use."""
 
 from __future__ import annotations
 

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from monitoring.cgroups import count_processors, memory_limit_bytes
+from monitoring.machine.cgroups import (
+    Throttling,
+    count_oom_kills,
+    count_processors,
+    memory_limit_bytes,
+    read_throttling,
+    read_working_set,
+)
 
 PHYSICAL = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 AFFINITY = len(os.sched_getaffinity(0))
@@ -144,8 +151,45 @@ def test_unreadable_quota(tree: Tree, text: str) -> None:
 
 
 def test_no_cgroups(tree: Tree) -> None:
-    """Without cgroups the machine's physical memory and the CPU affinity count."""
+    """Without cgroups the machine's physical memory and the CPU affinity count, and no use is reported."""
     assert (tree.memory_limit_bytes(), tree.count_processors()) == (PHYSICAL, AFFINITY)
+    assert [read(tree.root, tree.own) for read in (read_working_set, count_oom_kills, read_throttling)] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("version", "usage", "stat", "oom"),
+    [
+        (1, "memory/own/memory.usage_in_bytes", "inactive_file 1\ntotal_inactive_file 300\n", "memory.oom_control"),
+        (2, "own/memory.current", "anon 600\ninactive_file 300\n", "memory.events"),
+    ],
+)
+def test_memory_use_of_both_versions(tree: Tree, version: int, usage: str, stat: str, oom: str) -> None:
+    """The working set is what the own group uses without inactive file pages; kills for want of memory are counted."""
+    tree.own.write_text("0::/own\n" if version == 2 else "3:memory:/own\n")
+    folder = str(Path(usage).parent)
+    tree.write(usage, "1000\n")
+    tree.write(f"{folder}/memory.stat", stat)
+    tree.write(f"{folder}/{oom}", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n")
+    assert read_working_set(tree.root, tree.own) == 700
+    assert count_oom_kills(tree.root, tree.own) == 2
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_throttling_of_both_versions(tree: Tree, version: int) -> None:
+    """The group that has a quota is reported, here the outer one: the inner one has no periods."""
+    name_group(tree, version, "pod/container")
+    time = "throttled_usec 2500000" if version == 2 else "throttled_time 2500000000"
+    prefix = "" if version == 2 else "cpu/"
+    tree.write(f"{prefix}pod/cpu.stat", f"nr_periods 40\nnr_throttled 10\n{time}\n")
+    tree.write(f"{prefix}pod/container/cpu.stat", f"nr_periods 0\nnr_throttled 0\n{time}\n")
+    assert read_throttling(tree.root, tree.own) == Throttling(40, 10, 2.5)
+
+
+@pytest.mark.parametrize("text", ["", "garbage", "nr_periods many", "usage_usec 5\n", "nr_periods 0\nnr_throttled 0\n"])
+def test_no_throttling_without_a_quota(tree: Tree, text: str) -> None:
+    """Without a quota, or with a file that cannot be read, no throttling is reported."""
+    tree.write("cpu.stat", text)
+    assert read_throttling(tree.root, tree.own) is None
 
 
 def test_this_machine() -> None:

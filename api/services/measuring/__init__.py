@@ -1,0 +1,1 @@
+"""Measurements: values of metrics that no request changes, and how good the models are on live traffic."""

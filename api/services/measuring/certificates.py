@@ -1,0 +1,31 @@
+"""When the certificates expire that the gateway uses itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import structlog
+
+from api.settings import Settings
+from monitoring.metrics import Metrics
+
+log = structlog.get_logger("atalaya.certificates")
+
+
+def report_certificates(settings: Settings, metrics: Metrics) -> None:
+    """Show when the first certificate expires of the chain that is served, and of the CAs of clients."""
+    for name, path in (("server", settings.tls_certificate), ("client_ca", settings.tls_client_ca)):
+        if path is None:
+            continue
+        try:
+            metrics.certificate_expiry.labels(name).set(_find_first_expiry(path))
+        except (OSError, ValueError) as error:  # OpenSSL, which has loaded the file, accepts more than cryptography
+            log.warning("certificate_expiry_unknown", certificate=name, reason=type(error).__name__)
+
+
+def _find_first_expiry(path: Path) -> float:
+    """Return the time in seconds since 1970. Raises OSError, ValueError."""
+    from cryptography.x509 import load_pem_x509_certificates  # only with TLS: it takes memory
+
+    certificates = load_pem_x509_certificates(path.read_bytes())
+    return min(certificate.not_valid_after_utc for certificate in certificates).timestamp()

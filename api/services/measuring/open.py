@@ -1,0 +1,32 @@
+"""What measures the process and what it depends on while it serves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api.services.background import run_in_background
+from api.services.measuring.certificates import report_certificates
+from api.services.measuring.sampling import sample_process
+from api.services.measuring.shared_values import follow_aliases, follow_task_runs
+from api.settings import Settings
+from auth.changes import ChangeFeed
+from model.serving.queue import PredictionQueue
+from monitoring.metrics import Metrics
+
+
+@asynccontextmanager
+async def measure_in_background(
+    settings: Settings, engine: AsyncEngine, changes: ChangeFeed, queue: PredictionQueue, metrics: Metrics
+) -> AsyncIterator[None]:
+    """Keep the metrics up to date that no request changes."""
+    metrics.queue_capacity.set(settings.model.queue_limit)
+    report_certificates(settings, metrics)
+    async with (
+        run_in_background(sample_process(queue, changes, engine.dialect.name, metrics)),
+        run_in_background(follow_task_runs(engine, metrics)),
+        run_in_background(follow_aliases(settings, metrics)),
+    ):
+        yield

@@ -1,0 +1,48 @@
+"""Keeps the number of series small where a label has as many values as there are callers."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from pathlib import Path
+from typing import IO
+
+OTHER = "other"
+
+
+class NameLimit:
+    """Chooses at most `limit` names, those that come first; all further ones share the name OTHER.
+
+    A name that is chosen stays so: a counter that changed its name would seem to fall or to rise. Processes with the
+    same file choose the same names.
+    """
+
+    def __init__(self, limit: int, path: Path | None = None) -> None:
+        self._limit = limit
+        self._path = path
+        self._chosen: set[str] = set()
+
+    def find(self, name: str) -> str:
+        """Return the name, or OTHER."""
+        if name not in self._chosen and len(self._chosen) < self._limit:
+            self._choose(name)
+        return name if name in self._chosen else OTHER
+
+    def _choose(self, name: str) -> None:
+        if self._path is None:
+            self._chosen.add(name)
+            return
+        with self._path.open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # another process chooses: this request must not wait for it, the next one will do
+                return
+            self._chosen = _read_names(file)
+            if name not in self._chosen and len(self._chosen) < self._limit:
+                file.write(f"{json.dumps(name)}\n")
+                self._chosen.add(name)
+
+
+def _read_names(file: IO[str]) -> set[str]:
+    file.seek(0)
+    return {json.loads(line) for line in file}

@@ -1,0 +1,231 @@
+"""Metrics that no request changes, and labels of requests: in a gateway in the test's own process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.x509 import load_pem_x509_certificate
+from prometheus_client import CollectorRegistry
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
+
+from api.http.draining import Draining
+from api.http.middleware import Observe
+from api.services.measuring.certificates import report_certificates
+from api.services.measuring.sampling import DATABASE_DOWN_AFTER_S, INTERVAL_S, sample_process
+from api.settings import Settings
+from auth.changes import ChangeFeed
+from model.serving.overload_policy import QueueLimits
+from model.serving.queue import PredictionQueue
+from monitoring.metrics import Metrics
+from monitoring.reporting.sentry import NullReporter
+from monitoring.reporting.telemetry import Telemetry
+from monitoring.tasks.runs import Task
+from monitoring.tasks.store import TaskRunStore
+from monitoring.tracing.tracer import FinishedRequest, RequestTrace, Tracer
+from storage.engine import open_engine
+from tests.support.certificates import make_authority
+from tests.support.polling import wait_until
+from tests.support.servers.identity_provider import IdentityProvider
+
+JPEG = {"Content-Type": "image/jpeg"}
+
+
+class Observer:
+    """A gateway, and what an operator reads of it."""
+
+    def __init__(self, client: TestClient, log_in: Any) -> None:
+        self.client = client
+        self.operator, self.caller = log_in(client, "olga"), log_in(client)
+
+    def read(self, name: str) -> dict[tuple[str, ...], float]:
+        """The samples with this name: their values by the values of the labels, in the order of the labels' names."""
+        text = self.client.get("/metrics", headers=self.operator).text
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        return {
+            tuple(value for _, value in sorted(sample.labels.items())): sample.value
+            for sample in samples
+            if sample.name == name
+        }
+
+
+@pytest.fixture
+def observer(client: TestClient, log_in: Any) -> Observer:
+    return Observer(client, log_in)
+
+
+def test_errors_of_the_gateway_have_a_type(make_client: Any, log_in: Any) -> None:
+    """Requests are counted by scheme, and failures of the gateway by their stable code; errors of callers have none."""
+    client = make_client(raise_errors=False)
+
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    client.app.add_api_route("/fail", fail)
+    for path in ("/fail", "/nowhere", "/v1/me", "/livez"):
+        client.get(path)
+    counts = Observer(client, log_in).read("http_server_request_duration_seconds_count")
+    assert {labels: count for labels, count in counts.items() if labels[1] == "GET"} == {
+        ("internal_error", "GET", "500", "/fail", "http"): 1,
+        ("", "GET", "404", "unmatched", "http"): 1,
+        ("", "GET", "401", "/v1/me", "http"): 1,
+        ("", "GET", "200", "/livez", "http"): 1,
+    }
+
+
+def test_usage_by_caller(observer: Observer, sample: bytes) -> None:
+    """Predictions and megapixels are counted under the caller's opaque name, as GET /v1/usage counts them."""
+    for _ in range(2):
+        assert observer.client.post("/v1/predictions", headers=observer.caller | JPEG, content=sample).is_success
+    subject = observer.client.get("/v1/me", headers=observer.caller).json()["subject"]
+    used = observer.client.get("/v1/usage", headers=observer.caller).json()
+    assert observer.read("atalaya_usage_predictions_total") == {(f"user:{subject}",): used["requests"]}
+    (megapixels,) = observer.read("atalaya_usage_megapixels_total").values()
+    assert megapixels == pytest.approx(used["megapixels"])
+    assert used["requests"] == 2
+
+
+def test_capacities_and_states(observer: Observer) -> None:
+    """The metrics show the capacity and the state of the queue, memory for images, and the state of the database."""
+    assert observer.read("atalaya_queue_capacity") == {(): 64}
+    assert observer.read("atalaya_queue_length") == {(): 0}
+    assert observer.read("atalaya_queue_state") == {("normal",): 1, ("shedding",): 0, ("overload",): 0}
+    assert observer.read("atalaya_database_up") == {("sqlite",): 1}
+    assert observer.read("atalaya_workers") == {(): 1}
+    (budget,) = observer.read("atalaya_memory_budget_bytes").values()
+    assert budget >= 32 << 20
+    wait_until(lambda: observer.read("atalaya_event_loop_lag_seconds_count")[()] > 0)
+
+
+def test_runs_of_scheduled_commands_are_shown(make_client: Any, settings: Settings, log_in: Any) -> None:
+    """When a scheduled command has run, the gateway shows the time of its last success and failure."""
+    observer = Observer(make_client(), log_in)
+
+    async def record() -> None:
+        engine = open_engine(settings.database_url.get_secret_value())
+        for at, succeeded in ((1_800_000_000, True), (1_800_000_100, False)):
+            await TaskRunStore(engine).record(Task.LEDGER_VERIFY, at, succeeded=succeeded)
+        await engine.dispose()
+
+    asyncio.run(record())
+    wait_until(lambda: observer.read("atalaya_ledger_verified_timestamp_seconds"))
+    assert observer.read("atalaya_task_last_success_timestamp_seconds") == {("ledger_verify",): 1_800_000_000}
+    assert observer.read("atalaya_task_last_failure_timestamp_seconds") == {("ledger_verify",): 1_800_000_100}
+    assert observer.read("atalaya_ledger_verification_failures_total") == {(): 1}
+
+
+@pytest.fixture
+def issuer(provider: IdentityProvider) -> IdentityProvider:
+    """A provider whose documents cannot be used."""
+    provider.documents.clear()
+    return provider
+
+
+def test_state_of_identity_providers(
+    make_client: Any, settings: Settings, log_in: Any, issuer: IdentityProvider
+) -> None:
+    """An issuer whose keys could not be fetched is shown as down; one that no token has named yet is not shown."""
+    issuers = [{"issuer": name, "audience": "atalaya"} for name in (issuer.issuer, "https://unused.example.org")]
+    auth = Settings(auth={"issuers": json.dumps(issuers)}).auth.issuers
+    observer = Observer(make_client(auth=settings.auth.model_copy(update={"issuers": auth})), log_in)
+    assert observer.read("atalaya_identity_provider_up") == {}
+    response = observer.client.get("/v1/me", headers={"Authorization": f"Bearer {issuer.token()}"})
+    assert response.status_code == 503
+    assert observer.read("atalaya_identity_provider_up") == {(issuer.issuer,): 0}
+
+
+def test_expiry_of_certificates(tmp_path: Path) -> None:
+    """The metrics show when the served certificate and the CA of clients expire; without TLS they show neither."""
+    authority = make_authority(tmp_path / "pki")
+    certificate, key = authority.issue("CN=gateway")
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    report_certificates(Settings(), metrics)
+    assert registry.get_sample_value("atalaya_certificate_expiry_timestamp_seconds", {"certificate": "server"}) is None
+    paths = {"tls_certificate": certificate, "tls_key": key, "tls_client_ca": str(authority.path)}
+    report_certificates(Settings(**paths), metrics)
+    for name, path in (("server", certificate), ("client_ca", authority.path)):
+        expected = load_pem_x509_certificate(Path(path).read_bytes()).not_valid_after_utc.timestamp()
+        value = registry.get_sample_value("atalaya_certificate_expiry_timestamp_seconds", {"certificate": name})
+        assert value == expected
+
+
+async def test_a_blocked_event_loop_and_a_lost_database_are_seen() -> None:
+    """Code that blocks the event loop shows in its lag, and a database that does not respond shows as down."""
+    registry = CollectorRegistry()
+    changes = ChangeFeed(open_engine("sqlite://"))  # nothing reads it, as if the database did not respond
+    sampling = asyncio.create_task(
+        sample_process(PredictionQueue(1, QueueLimits()), changes, "sqlite", Metrics(registry))
+    )
+
+    def read(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(name, labels)
+
+    while not read("atalaya_event_loop_lag_seconds_count"):  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    assert read("atalaya_database_up", database="sqlite") == 1
+    until = time.monotonic() + INTERVAL_S + 0.3
+    while time.monotonic() < until:
+        """Nothing else runs on this event loop."""
+    async with asyncio.timeout(20 * DATABASE_DOWN_AFTER_S):
+        while read("atalaya_database_up", database="sqlite") == 1:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert (read("atalaya_event_loop_lag_seconds_sum") or 0) > 0.2
+    sampling.cancel()
+
+
+def test_openmetrics_is_negotiated(observer: Observer) -> None:
+    """A client that accepts OpenMetrics gets it, and any other the text format; both have the same samples."""
+    accept = {"Accept": "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.3,*/*;q=0.1"}
+    response = observer.client.get("/metrics", headers=observer.operator | accept)
+    assert response.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    names = {family.name for family in parse_openmetrics(response.text)}  # type: ignore[no-untyped-call]
+    text = observer.client.get("/metrics", headers=observer.operator)
+    assert text.headers["content-type"].startswith("text/plain; version=")
+    assert {"atalaya_shed", "atalaya_queue_capacity", "http_server_request_duration_seconds"} <= names
+    assert {family.name for family in text_string_to_metric_families(text.text)} >= {"atalaya_queue_capacity"}
+
+
+class CollectedSpans:
+    """Keeps the ids of the exported traces."""
+
+    def __init__(self) -> None:
+        self.trace_ids: list[str] = []
+
+    def export(self, trace: RequestTrace, _: FinishedRequest) -> None:
+        self.trace_ids.append(trace.context.trace_id)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("share", "traces"), [(1.0, 1), (0.0, 0)])
+async def test_recorded_traces_are_exemplars(share: float, traces: int) -> None:
+    """The bucket of a request whose trace is recorded has the id of the trace; that of any other request has none."""
+
+    async def app(_: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def exchange(*_: Any) -> Any:
+        return {"type": "http.request"}
+
+    registry, spans = CollectorRegistry(), CollectedSpans()
+    telemetry = Telemetry(Metrics(registry), NullReporter(), Tracer(spans, share))
+    observe = Observe(app, telemetry=telemetry, draining=Draining(), extra_headers=lambda _: (), https=False)
+    await observe({"type": "http", "method": "GET", "scheme": "http", "headers": []}, exchange, exchange)
+    exemplars = [
+        sample.exemplar.labels
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.name == "http_server_request_duration_seconds_bucket" and sample.exemplar
+    ]
+    assert len(exemplars) == traces
+    assert exemplars == [{"trace_id": trace_id} for trace_id in spans.trace_ids]

@@ -1,0 +1,22 @@
+"""What is reported of the GPUs of this machine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from monitoring.machine.gpus import read_gpus
+
+
+def test_gpus_of_this_machine() -> None:
+    """Each GPU has a utilization of 0 to 1 and uses at most its memory; a machine without one reports none."""
+    for state in read_gpus().values():
+        assert state.utilization is None or 0 <= state.utilization <= 1
+        assert state.used_bytes is None or 0 <= state.used_bytes <= (state.total_bytes or 0)
+
+
+def test_a_gateway_without_the_library_reports_no_gpus() -> None:
+    """Where nvidia-ml-py is not installed, reading the GPUs returns none and raises nothing."""
+    code = "import sys; sys.modules['pynvml'] = None; from monitoring.machine.gpus import read_gpus; print(read_gpus())"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert ended.stdout == "{}\n"
