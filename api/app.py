@@ -30,11 +30,13 @@ from api.prediction.admission import MAX_BODY_BYTES
 from api.production import check_secrets
 from api.rate_limits.fallback import make_windows
 from api.rate_limits.limiter import CallerLimits, limit_handler
-from api.routes import audit, health, history, keys, quality, usage, users
+from api.routes import audit, health, history, keys, usage, users
 from api.routes.auth import auth_router
 from api.routes.direct_routes import DirectRoutes
 from api.routes.me import me_router
 from api.routes.metrics import metrics_router
+from api.routes.models import quality
+from api.routes.models import registry as models
 from api.routes.oauth import oauth_router
 from api.routes.pages import documentation, home
 from api.routes.predictions import predictions_router
@@ -46,6 +48,9 @@ from api.settings import Settings
 from model.backends.base import Backend
 from monitoring.reporting.sentry import ErrorReporter, NullReporter
 from monitoring.reporting.telemetry import Telemetry
+
+# Routers that need no settings, and whose requests count towards LIMITS__REQUESTS.
+_LIMITED = (usage.router, quality.router, audit.router, users.router, keys.router, models.router)
 
 
 class Gateway(FastAPI):
@@ -109,7 +114,7 @@ def create_app(
     app.include_router(auth_router(limits, settings.limits.token))
     app.include_router(oauth_router(limits, settings.limits.requests))
     account = me_router(limits, settings.limits.password)
-    for router in (history.router, account, usage.router, quality.router, audit.router, users.router, keys.router):
+    for router in (history.router, account, *_LIMITED):
         app.include_router(router, responses=document_problems(429))  # their requests count towards LIMITS__REQUESTS
     app.include_router(metrics_router(shown or registry), responses=document_problems(429))
     app.include_router(home.router)

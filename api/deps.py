@@ -13,6 +13,7 @@ from fastapi.security import OAuth2PasswordBearer
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.errors import RegistryMissing
 from api.http.audit import record_event
 from api.http.draining import Draining
 from api.prediction.pipeline import PredictionPipeline
@@ -36,6 +37,7 @@ from auth.principal import Principal, Scope
 from auth.quotas.meter import UsageMeter
 from auth.tokens.access import TokenAuthority
 from auth.tokens.keyring import Keyring
+from model.registry.promotion import AliasMover
 from monitoring.audit.store import AuditStore
 from monitoring.health import Health
 from monitoring.ledger.reader import LedgerReader
@@ -52,6 +54,7 @@ class Services:
     recording: RecordingServices
     runtime: RuntimeServices
     canary: CanaryServices
+    mover: AliasMover | None  # if there is a registry of models
 
 
 class AppState(TypedDict):
@@ -78,6 +81,14 @@ def _provide(select: Callable[[Services], T]) -> Callable[[Request], Awaitable[T
     return provide
 
 
+async def _require_mover(request: Request) -> AliasMover:
+    """Raises RegistryMissing."""
+    mover = get_services(request).mover
+    if mover is None:
+        raise RegistryMissing
+    return mover
+
+
 Auth = Annotated[AuthServices, Depends(_provide(lambda services: services.auth))]
 Users = Annotated[AccountService, Depends(_provide(lambda services: services.auth.accounts))]
 Deletion = Annotated[AccountDeletion, Depends(_provide(lambda services: services.auth.deletion))]
@@ -93,6 +104,7 @@ History = Annotated[LedgerReader, Depends(_provide(lambda services: services.rec
 SettingsDep = Annotated[Settings, Depends(_provide(lambda services: services.runtime.settings))]
 ErasureDep = Annotated[RecordErasure, Depends(_provide(lambda services: services.recording.erasure))]
 HealthDep = Annotated[Health, Depends(_provide(lambda services: services.runtime.health))]
+Mover = Annotated[AliasMover, Depends(_require_mover)]
 DrainingDep = Annotated[Draining, Depends(_provide(lambda services: services.runtime.draining))]
 
 

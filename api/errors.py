@@ -4,6 +4,8 @@ ApiError
 ├── SettingsError          settings_error         start-up and command line only
 ├── CommandFailed          command_failed         command line only
 ├── DatabaseMissing        database_missing       command line only
+├── RegistryMissing        registry_missing
+├── VersionRejected        version_rejected
 ├── BadRequest             bad_request
 ├── HeadTooLarge           head_too_large
 ├── RequestTooSlow         request_too_slow
@@ -53,6 +55,27 @@ class DatabaseMissing(ApiError):
 
     def __init__(self, database: str) -> None:
         super().__init__(f"There is no database at {database}. Run `atalaya db init` to create it.")
+
+
+class RegistryMissing(ApiError):
+    """The gateway has no registry of models."""
+
+    code = "registry_missing"
+
+    def __init__(self) -> None:
+        super().__init__("This gateway has no registry of models. Its operator can set MODEL__REGISTRY.")
+
+
+class VersionRejected(ApiError):
+    """A version of the registry is damaged, or not signed as required."""
+
+    code = "version_rejected"
+
+    def __init__(self, model: str, version: str, reason: str) -> None:
+        super().__init__(
+            f"{model} {version} does not pass its verification ({reason}). On the server, `atalaya models verify "
+            f"{model} {version}` says more."
+        )
 
 
 class BadRequest(ApiError):

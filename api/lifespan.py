@@ -15,6 +15,7 @@ from api.http.refusals import classify_error
 from api.prediction.pipeline import PredictionPipeline
 from api.prediction.quotas import QuotaChargeRecorder
 from api.rate_limits.limiter import CallerLimits
+from api.services.aliases.moves import open_alias_mover
 from api.services.auth import open_auth_services
 from api.services.canary.running import try_candidates
 from api.services.measuring.open import measure_in_background
@@ -59,6 +60,7 @@ def make_lifespan(
             )
             auth = await stack.enter_async_context(open_auth_services(settings, engine, keyring, meter, metrics))
             serving = await stack.enter_async_context(open_serving_services(settings, backend, metrics, draining))
+            mover = await stack.enter_async_context(open_alias_mover(settings, recording.ledger))
             health = Health(build_health_checks(settings, engine, recording.ledger, limits, serving))
             await stack.enter_async_context(
                 measure_in_background(settings, engine, auth.changes, serving.predictions.queue, metrics)
@@ -74,8 +76,8 @@ def make_lifespan(
                 settings.model.abstain,
             )
             canary = await stack.enter_async_context(
-                try_candidates(settings, serving, engine, partial(recording.ledger.record, charge=None), metrics)
+                try_candidates(settings, serving, mover, engine, partial(recording.ledger.record, charge=None), metrics)
             )
-            yield {"services": Services(auth, serving, recording, runtime, canary), "pipeline": pipeline}
+            yield {"services": Services(auth, serving, recording, runtime, canary, mover), "pipeline": pipeline}
 
     return lifespan

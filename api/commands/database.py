@@ -78,6 +78,14 @@ def run_with_engine(
     return asyncio.run(run())
 
 
+def migrate_database(settings: Settings) -> None:
+    """Bring the tables up to date, for what opens the database itself. Raises DatabaseUnavailable, DatabaseMissing."""
+
+    async def do_nothing(_: AsyncEngine) -> None: ...
+
+    run_with_engine(settings, do_nothing)
+
+
 def run_with_accounts(
     settings: Settings,
     action: Callable[[AccountService], Awaitable[T]],

@@ -40,10 +40,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "api.commands.models.keras:export",
         "Convert a .keras file to ONNX and verify that both predict the same.",
     ),
-    "models": (
-        "api.commands.models.group:app",
-        "Import, sign, verify and prepare models; show their quality.",
-    ),
+    "models": ("api.commands.models.group:app", "Import, sign, promote and judge models; say what served when."),
     "users": ("api.commands.users:app", "Add, list, change, disable and delete users."),
     "clients": ("api.commands.clients:app", "Add, list, change and delete OAuth clients."),
     "keys": ("api.commands.keys:app", "Create, list, rotate and revoke API keys; rotate the signing key."),

@@ -25,16 +25,30 @@ from api.errors import (
     HeadTooLarge,
     HostNotAllowed,
     MissingFile,
+    RegistryMissing,
     RequestTooSlow,
     SettingsError,
     UnauthorizedClient,
     UnsupportedBody,
     UnsupportedEncoding,
     UnsupportedGrant,
+    VersionRejected,
 )
 from api.http.problems import respond_with_problem
 from model.backends.prepared.errors import PreparationFailed
-from model.registry.errors import RegistryError
+from model.registry.errors import (
+    AliasesElsewhere,
+    AliasMoved,
+    AliasUnchanged,
+    InvalidName,
+    MoveUnrecorded,
+    RegistryAccessDenied,
+    RegistryUnavailable,
+    UnknownAlias,
+    UnknownModel,
+    UnknownVersion,
+    VersionExists,
+)
 from model.signing.errors import ArtefactChanged, ArtefactUnsigned, SignatureInvalid, SigningKeyRejected
 
 STATUS_BY_ERROR: Mapping[type[Exception], HTTPStatus] = {
@@ -92,6 +106,17 @@ STATUS_BY_ERROR: Mapping[type[Exception], HTTPStatus] = {
     model.SetsUnavailable: HTTPStatus.CONFLICT,
     model.ExplanationUnavailable: HTTPStatus.CONFLICT,
     model.UnknownLabel: HTTPStatus.UNPROCESSABLE_ENTITY,
+    RegistryMissing: HTTPStatus.NOT_FOUND,
+    UnknownModel: HTTPStatus.NOT_FOUND,
+    UnknownVersion: HTTPStatus.NOT_FOUND,
+    UnknownAlias: HTTPStatus.NOT_FOUND,
+    InvalidName: HTTPStatus.UNPROCESSABLE_ENTITY,
+    AliasesElsewhere: HTTPStatus.CONFLICT,
+    AliasMoved: HTTPStatus.CONFLICT,
+    AliasUnchanged: HTTPStatus.CONFLICT,
+    VersionRejected: HTTPStatus.CONFLICT,
+    MoveUnrecorded: HTTPStatus.SERVICE_UNAVAILABLE,
+    RegistryUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     model.Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
     model.MemoryFull: HTTPStatus.SERVICE_UNAVAILABLE,
     model.DeadlineExceeded: HTTPStatus.GATEWAY_TIMEOUT,
@@ -115,7 +140,8 @@ NEVER_OVER_HTTP: frozenset[type[Exception]] = frozenset(
         model.ArtefactError,
         model.ModelTooLarge,
         model.CandidateNotComparable,
-        RegistryError,
+        RegistryAccessDenied,
+        VersionExists,
         ArtefactUnsigned,
         SignatureInvalid,
         ArtefactChanged,
@@ -230,7 +256,13 @@ def build_error_headers(error: Exception) -> dict[str, str]:
             | monitoring.LedgerFull()
         ):
             return {"Retry-After": str(error.retry_after_s)}
-        case storage.DatabaseUnavailable() | monitoring.AuditUnavailable() | monitoring.LedgerUnavailable():
+        case (
+            storage.DatabaseUnavailable()
+            | monitoring.AuditUnavailable()
+            | monitoring.LedgerUnavailable()
+            | MoveUnrecorded()
+            | RegistryUnavailable()
+        ):
             return {"Retry-After": "1"}
     return {}
 

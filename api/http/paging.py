@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 MAX_PAGE = 1000
+ENTRY_ID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"  # of the ledger: the cursors of its pages
 
 PageLimit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="entries in a page")]
 

@@ -11,6 +11,7 @@ from starlette.requests import Request
 
 from api.deps import Caller, CurrentPrincipal, GuardedRoute, History, get_services
 from api.http.audit import record_event
+from api.http.paging import ENTRY_ID
 from api.http.problems import document_problems
 from api.prediction.labels import RecordedLabel, record_label
 from api.routes.recorded_route import describe_origin
@@ -22,7 +23,6 @@ from monitoring.errors import PredictionNotFound
 from storage.errors import StorageError
 
 _MAX_LIMIT = 200
-_ID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 
 Reader = Annotated[Principal, Depends(Caller(Scope.PREDICTIONS_READ))]
 _require_predict = Caller(Scope.PREDICT)
@@ -36,7 +36,7 @@ async def past_predictions(
     history: History,
     principal: Reader,
     limit: Annotated[int, Query(ge=1, le=_MAX_LIMIT)] = 50,
-    cursor: Annotated[str | None, Query(pattern=_ID, description="`next` of the previous page")] = None,
+    cursor: Annotated[str | None, Query(pattern=ENTRY_ID, description="`next` of the previous page")] = None,
 ) -> PastPage:
     """Your requests, newest first, including refused ones."""
     recorded = await history.list_newest(principal.subject, limit + 1, cursor)
@@ -94,5 +94,5 @@ async def _compare_candidate(canary: CanaryServices, label: RecordedLabel) -> No
 
 def _check_id(prediction_id: str) -> None:
     """Raises PredictionNotFound for what cannot be an id."""
-    if not re.fullmatch(_ID, prediction_id):
+    if not re.fullmatch(ENTRY_ID, prediction_id):
         raise PredictionNotFound

@@ -14,9 +14,9 @@ import structlog
 from api.http.draining import Draining
 from api.server.allocator import return_free_memory
 from api.server.timeouts import THREADS_LIMIT_S
+from api.services.aliases.following import follow_alias
 from api.services.background import run_in_background
 from api.services.capacity import GROWTH_BYTES, LEAST_BYTES, count_inference_threads
-from api.services.following import follow_alias
 from api.services.mirror.process import keep_pulling
 from api.services.preparation import prepare_copy, report_origin, show_counters
 from api.settings import Settings

@@ -71,6 +71,11 @@ class ModelSettings(SettingsGroup):
         return None if self.registry is None else read_mlflow_address(self.registry)
 
     @property
+    def is_mirrored(self) -> bool:
+        """Whether the registry's folder mirrors a server, which alone decides what aliases name."""
+        return self.mlflow_url is not None
+
+    @property
     def registry_folder(self) -> Path | None:
         """The folder of the registry, or of the mirror of the one that a server has; None without a registry."""
         if self.registry is None:

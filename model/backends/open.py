@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import numpy as np
 from model.backends.base import Backend
 from model.backends.prepared.copies import PreparedCopies
 from model.errors import BackendURLError
+from model.signing.required import verify_required
 
 if TYPE_CHECKING:
     from model.signing.keys import PublicKey
@@ -39,7 +39,7 @@ def open_backend(
         schemes = ", ".join(f"{name}://" for name in SCHEMES)
         raise BackendURLError(f"{url!r} is not a model URL. Use one of {schemes}; all but stub need a folder.")
     folder = Path(rest)
-    signed = None if key is None else _verify(folder, key)
+    signed = verify_required(folder, key)
     if scheme == "keras":
         from model.backends.keras import KerasBackend
 
@@ -61,10 +61,3 @@ def open_warm(
     with ThreadPoolExecutor(at_once) as threads:
         list(threads.map(backend.predict_pooled, [blank] * at_once))
     return backend
-
-
-def _verify(folder: Path, key: PublicKey) -> Mapping[str, str]:
-    """Return the digests of the signed files. Those that are not opened here, such as model.keras, may be absent."""
-    from model.signing.folder import verify_folder
-
-    return verify_folder(folder, key, complete=False).files

@@ -8,6 +8,8 @@ ModelError
     ├── UnknownAlias             unknown_alias
     ├── VersionExists            version_exists
     ├── AliasMoved               alias_moved
+    ├── AliasUnchanged           alias_unchanged
+    ├── MoveUnrecorded           move_unrecorded
     ├── RegistryAccessDenied     registry_access_denied
     ├── AliasesElsewhere         aliases_elsewhere
     └── RegistryUnavailable      registry_unavailable
@@ -19,7 +21,7 @@ from model.errors import ModelError
 
 
 class RegistryError(ModelError):
-    """The registry refuses a request, and is unchanged."""
+    """The registry refuses a request, and is unchanged, except after MoveUnrecorded."""
 
 
 class InvalidName(RegistryError):
@@ -51,6 +53,24 @@ class AliasMoved(RegistryError):
 
     code = "alias_moved"
 
+    def __init__(self, alias: str, found: str | None, expected: str | None) -> None:
+        super().__init__(
+            f"{alias!r} names {found or 'no version'}, and not {expected or 'no version'} as expected. "
+            "Look at the current versions, and decide again."
+        )
+
+
+class AliasUnchanged(RegistryError):
+    """The alias names that version already, or there is no version to go back to."""
+
+    code = "alias_unchanged"
+
+
+class MoveUnrecorded(RegistryError):
+    """The alias was moved, but the ledger could not record it yet."""
+
+    code = "move_unrecorded"
+
 
 class RegistryUnavailable(RegistryError):
     """The registry cannot be read or written, or its state is damaged."""
@@ -68,3 +88,8 @@ class AliasesElsewhere(RegistryError):
     """The registry mirrors another one, where its versions are added and its aliases moved."""
 
     code = "aliases_elsewhere"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This registry is the mirror of an MLflow server. Add versions and move aliases there: they are followed."
+        )

@@ -5,7 +5,8 @@
     ROOT/NAME/.lock                      held by the process that changes the state
 
 A reader needs no lock: each file appears complete or not at all. A writer that crashes leaves at most a folder that no
-state lists, which the next one removes.
+state lists, which the next one removes, and a move that the ledger may lack. The state holds such moves, because the
+ledger is elsewhere and no change covers both: who moves an alias then lets `record_moves` record it.
 """
 
 from __future__ import annotations
@@ -19,12 +20,18 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import TYPE_CHECKING
 
 from model.errors import ArtefactError, DigestMismatch
 from model.registry.artefact import MANIFEST, SIGNATURE, Manifest, read_manifest, read_verified
 from model.registry.errors import AliasMoved, RegistryUnavailable, UnknownModel, VersionExists
+from model.registry.moves import AliasMove
 from model.registry.state import ModelState, Version, check_name, parse_state, serialise_state
+from model.signing.required import verify_required
 from storage.folders import lock_folder, sync_folder
+
+if TYPE_CHECKING:
+    from model.signing.keys import PublicKey
 
 # Differs between any two states of a model, because each replaces the file of the one before.
 StateStamp = tuple[int, int, int]
@@ -42,29 +49,29 @@ class FileRegistry:
     """
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self.root = root
 
     def list_models(self) -> list[str]:
         """Return the names of the models that have a version, in alphabetical order."""
-        with _reporting_os_errors(self._root):
-            if not self._root.is_dir():
+        with _reporting_os_errors(self.root):
+            if not self.root.is_dir():
                 return []
-            return sorted(path.parent.name for path in self._root.glob(f"*/{_STATE}"))
+            return sorted(path.parent.name for path in self.root.glob(f"*/{_STATE}"))
 
     def read(self, model: str) -> ModelState:
         """Return the model's versions, aliases and tags. Raises UnknownModel."""
-        home = self._root / check_name(model)
-        with _reporting_os_errors(self._root):
+        home = self.root / check_name(model)
+        with _reporting_os_errors(self.root):
             try:
-                _check_writers(self._root, home)
+                _check_writers(self.root, home)
                 return parse_state((home / _STATE).read_bytes())
             except FileNotFoundError:
                 raise _unknown(model) from None
 
     def read_stamp(self, model: str) -> StateStamp:
         """Return what identifies the present state, without reading it. Raises UnknownModel."""
-        path = self._root / check_name(model) / _STATE
-        with _reporting_os_errors(self._root):
+        path = self.root / check_name(model) / _STATE
+        with _reporting_os_errors(self.root):
             try:
                 found = path.stat()
             except FileNotFoundError:
@@ -74,7 +81,7 @@ class FileRegistry:
     def list_folders(self) -> list[Path]:
         """Return the artefact folders of all versions of all models."""
         return [
-            self._root / model / _VERSIONS / version
+            self.root / model / _VERSIONS / version
             for model in self.list_models()
             for version in self.read(model).versions
         ]
@@ -85,17 +92,18 @@ class FileRegistry:
         Only the manifest is verified here; what loads the artefact verifies each file that it opens.
         """
         listed = self.read(model).find(version)
-        folder = self._root / model / _VERSIONS / listed.version
+        folder = self.root / model / _VERSIONS / listed.version
         if _hash_manifest(folder) != listed.manifest_sha256:
             raise DigestMismatch(f"{folder / MANIFEST} has changed since the version was added. Import it again.")
         return folder
 
-    def add(self, folder: Path) -> Version:
+    def add(self, folder: Path, key: PublicKey | None = None) -> Version:
         """Copy an artefact into the registry, as the version that its manifest names.
 
-        Raises ArtefactError, DigestMismatch, VersionExists.
+        With `key`, the artefact must be signed. Raises ArtefactError, DigestMismatch, VersionExists, and the errors of
+        signatures.
         """
-        manifest = read_manifest(folder)
+        manifest = read_manifest(folder, verify_required(folder, key))
         model, name = check_name(manifest.name), check_name(manifest.version)
 
         def store(state: ModelState, home: Path) -> ModelState:
@@ -107,7 +115,13 @@ class FileRegistry:
         return self._change(model, store, create=True).find(name)
 
     def move_aliases(
-        self, model: str, targets: Mapping[str, str | None], expected: Mapping[str, str | None] | None = None
+        self,
+        model: str,
+        targets: Mapping[str, str | None],
+        *,
+        who: str,
+        why: str,
+        expected: Mapping[str, str | None] | None = None,
     ) -> ModelState:
         """Let each alias name a version, or remove it for None, all at once; return the new state.
 
@@ -118,13 +132,26 @@ class FileRegistry:
         def move(state: ModelState, _: Path) -> ModelState:
             for alias, version in (expected or {}).items():
                 if state.aliases.get(alias) != version:
-                    raise AliasMoved(
-                        f"{alias!r} was moved to {state.aliases.get(alias) or 'no version'} meanwhile. "
-                        "Look at the current versions, and repeat the command."
-                    )
-            return state.move_aliases(targets)
+                    raise AliasMoved(alias, state.aliases.get(alias), version)
+            return state.move_aliases(targets, who, why)
 
         return self._change(model, move)
+
+    def record_moves(self, model: str, record: Callable[[AliasMove], object]) -> None:
+        """Let `record` make each unrecorded move durable elsewhere, in order; no alias is moved meanwhile.
+
+        A move is recorded again if its recording was interrupted: its id tells. Raises UnknownModel, and what `record`
+        raises.
+        """
+        if not self.read(model).unrecorded:  # a gateway may have no right to write here
+            return
+
+        def record_all(state: ModelState, _: Path) -> ModelState:
+            for move in state.unrecorded:
+                record(move)
+            return state.without_unrecorded()
+
+        self._change(model, record_all)
 
     def tag(self, model: str, version: str, tags: Mapping[str, str | None]) -> ModelState:
         """Set the tags of a version, or remove those with None. Raises UnknownModel, UnknownVersion."""
@@ -133,8 +160,8 @@ class FileRegistry:
     def _change(
         self, model: str, change: Callable[[ModelState, Path], ModelState], *, create: bool = False
     ) -> ModelState:
-        home = self._root / check_name(model)
-        with _reporting_os_errors(self._root):
+        home = self.root / check_name(model)
+        with _reporting_os_errors(self.root):
             if create:
                 (home / _VERSIONS).mkdir(parents=True, exist_ok=True)
             elif not home.is_dir():

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from model.registry.errors import InvalidName, RegistryError, RegistryUnavailable, UnknownAlias, UnknownVersion
+from model.registry.moves import AliasMove, Change, new_move, parse_move
 
 SCHEMA = 1
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +29,14 @@ class Version:
 class ModelState:
     """The versions of a model in the order in which they were added, and the version that each alias names.
 
-    `generation` grows with every change. Each change returns a new state.
+    `generation` grows with every change. Each change returns a new state. `unrecorded` are moves of aliases, in order,
+    that the ledger may not have recorded yet.
     """
 
     versions: Mapping[str, Version] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
     generation: int = 0
+    unrecorded: tuple[AliasMove, ...] = ()
 
     def find(self, reference: str) -> Version:
         """Return the version that `reference` names: a version, or an alias after "@".
@@ -57,14 +60,26 @@ class ModelState:
     def add(self, version: Version) -> ModelState:
         return self._change(versions={**self.versions, version.version: version})
 
-    def move_aliases(self, targets: Mapping[str, str | None]) -> ModelState:
+    def move_aliases(self, targets: Mapping[str, str | None], who: str, why: str) -> ModelState:
         """Let each alias name its version, or remove it for None. Raises InvalidName, UnknownVersion."""
         for alias, version in targets.items():
             check_name(alias)
             if version is not None:
                 self.find(version)
         moved = {**self.aliases, **targets}
-        return self._change(aliases={alias: version for alias, version in moved.items() if version is not None})
+        changes = {
+            alias: Change(self.aliases.get(alias), version)
+            for alias, version in targets.items()
+            if version != self.aliases.get(alias)
+        }
+        return self._change(
+            aliases={alias: version for alias, version in moved.items() if version is not None},
+            unrecorded=(*self.unrecorded, new_move(who, why, changes)) if changes else self.unrecorded,
+        )
+
+    def without_unrecorded(self) -> ModelState:
+        """Return the state once all of its moves are recorded."""
+        return self._change(unrecorded=())
 
     def tag(self, version: str, tags: Mapping[str, str | None]) -> ModelState:
         """Set the tags of a version, or remove those with None. Raises InvalidName, UnknownVersion."""
@@ -80,7 +95,7 @@ class ModelState:
 
 def check_name(name: str) -> str:
     """Return the name of a model, version, alias or tag, which is also the name of a folder. Raises InvalidName."""
-    if _NAME.fullmatch(name) is None:
+    if re.fullmatch(NAME_PATTERN, name) is None:
         raise InvalidName(
             f"{name[:80]!r} is not a name. Use 1 to 64 letters, digits, dots, hyphens, underscores and plus signs, "
             "beginning with a letter or digit."
@@ -104,6 +119,7 @@ def serialise_state(state: ModelState) -> bytes:
         "generation": state.generation,
         "versions": versions,
         "aliases": dict(state.aliases),
+        "unrecorded": [move.as_dict() for move in state.unrecorded],
     }
     return json.dumps(document, indent=1).encode() + b"\n"
 
@@ -119,7 +135,8 @@ def parse_state(data: bytes) -> ModelState:
         aliases = {check_name(alias): version for alias, version in document["aliases"].items()}
         if not set(aliases.values()) <= set(by_name):
             raise ValueError("an alias names no version")
-        return ModelState(by_name, aliases, int(document["generation"]))
+        unrecorded = tuple(map(parse_move, document.get("unrecorded", ())))
+        return ModelState(by_name, aliases, int(document["generation"]), unrecorded)
     except (ValueError, TypeError, KeyError, AttributeError, RegistryError) as error:
         raise RegistryUnavailable(
             f"The state of the registry is damaged: {error}. Restore it from a backup, or import the models again."

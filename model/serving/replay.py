@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from model.errors import ReplayImpossible
 from model.registry.artefact import find_artefact
 from model.serving.prediction import Prediction, predict_image
 from model.serving.runtime import runtime_facts
+
+if TYPE_CHECKING:
+    from model.signing.keys import PublicKey
 
 
 @dataclass(slots=True)
@@ -32,25 +35,27 @@ class Comparison:
         return not self.differences
 
 
-def replay(recorded: Mapping[str, Any], image: bytes, folders: Iterable[Path]) -> Comparison:
+def replay(
+    recorded: Mapping[str, Any], image: bytes, folders: Iterable[Path], key: PublicKey | None = None
+) -> Comparison:
     """Predict `image` again with the model of the recorded digest, and compare the result with the record.
 
     `recorded` has the members model, image, output, preprocessing and runtime of a ledger entry. `folders` are artefact
-    folders, one of which should hold that model.
+    folders, one of which should hold that model. With `key`, it must be signed.
     Raises ReplayImpossible, DigestMismatch, ArtefactError, a subclass of ImageRejected.
     """
     if recorded["output"] is None:
         raise ReplayImpossible("This request got no prediction, so there is nothing to reproduce.")
     if hashlib.sha256(image).hexdigest() != recorded["image"]["sha256"]:
         raise ReplayImpossible("This is another image: its SHA-256 differs from the recorded one.")
-    backend = _open_recorded_backend(recorded["model"], folders)
+    backend = _open_recorded_backend(recorded["model"], folders, key)
     try:
         return _compare(recorded, predict_image(backend, image))
     finally:
         backend.close()
 
 
-def _open_recorded_backend(model: Mapping[str, Any], folders: Iterable[Path]) -> Backend:
+def _open_recorded_backend(model: Mapping[str, Any], folders: Iterable[Path], key: PublicKey | None) -> Backend:
     digest, name = model["digest"], f"{model['name']}-v{model['version']}"
     if model["backend"] == "stub":
         stub = open_backend("stub://")
@@ -62,7 +67,7 @@ def _open_recorded_backend(model: Mapping[str, Any], folders: Iterable[Path]) ->
     folder = find_artefact(folders, MODEL_FILE, digest, name)
     if folder is None:
         raise ReplayImpossible(f"No folder holds {name} with the digest {digest}. Name its folder with --model.")
-    return open_backend(f"onnx://{folder}")
+    return open_backend(f"onnx://{folder}", key=key)
 
 
 def _compare(recorded: Mapping[str, Any], prediction: Prediction) -> Comparison:

@@ -28,6 +28,31 @@ schemathesis.openapi.format("printable", PRINTABLE)
 schemathesis.openapi.format("class", st.sampled_from(UC_MERCED_CLASSES))
 
 
+# The models of the registry: half of all requests name them.
+MODELS = {"name": ("tiny",), "version": ("1.0", "1.1"), "alias": ("production", "candidate")}
+
+
+def names_models(context: Any) -> bool:
+    return bool(context.operation.path.startswith("/v1/models/"))
+
+
+@schemathesis.hook
+def flatmap_path_parameters(context: Any, parameters: dict[str, Any] | None) -> st.SearchStrategy[Any]:
+    """Name a model, version and alias that exist in half of the requests about models."""
+    if parameters is None or not names_models(context):
+        return st.just(parameters)
+    known = {name: st.sampled_from(values) for name, values in MODELS.items() if name in parameters}
+    return st.just(parameters) | st.fixed_dictionaries({**{k: st.just(v) for k, v in parameters.items()}, **known})
+
+
+@schemathesis.hook
+def flatmap_body(context: Any, body: Any) -> st.SearchStrategy[Any]:
+    """Promote a version that exists in half of the requests that would move an alias."""
+    if not names_models(context) or not isinstance(body, dict):
+        return st.just(body)
+    return st.just(body) | st.sampled_from(MODELS["version"]).map(lambda version: {"version": version, "why": "a test"})
+
+
 @schemathesis.hook
 def filter_case(_: Any, case: Any) -> bool:
     """Leave out changes of the caller's own user, which end the login, and cases with an unknown header.

@@ -14,6 +14,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from model.registry.files import FileRegistry
+from tests.model.registry.versions import write_version
 from tests.support.gateway import TIMEOUT_S, Gateway
 from tests.support.paths import ROOT
 
@@ -50,7 +52,14 @@ def test_every_response_is_documented(
     make_credential: Callable[[Gateway, str], dict[str, str]],
 ) -> None:
     """Valid and invalid requests of an administrator and a client, alone and in sequence, get documented responses."""
-    gateway = new_gateway(MODEL__URL="stub://", AUTH__ACCESS_TOKEN_SECONDS=str(TOKEN_LIFETIME_S))
+    registry = FileRegistry(tmp_path / "registry")
+    for version in ("1.0", "1.1"):  # those that the hooks name
+        registry.add(write_version(tmp_path, version))
+    gateway = new_gateway(
+        MODEL__URL="stub://",
+        MODEL__REGISTRY=f"file://{registry.root}",
+        AUTH__ACCESS_TOKEN_SECONDS=str(TOKEN_LIFETIME_S),
+    )
     gateway.add_user("root", "admin")
     headers = make_credential(gateway, user)
     me = gateway.get("/v1/me", headers=headers).json()

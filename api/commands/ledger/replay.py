@@ -33,7 +33,8 @@ def replay(
     settings = load_settings()
     recorded = _read_recorded(settings, prediction_id)
     facts = recorded.read_facts()
-    comparison = repeat_prediction(facts, image.read_bytes(), [model] if model else _find_models(settings))
+    folders = [model] if model else _find_models(settings)
+    comparison = repeat_prediction(facts, image.read_bytes(), folders, settings.artefact_key())
     if as_json:
         print_json(
             {

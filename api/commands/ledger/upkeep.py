@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from sqlalchemy import Engine
 
-from api.commands.database import CommandEvent, record_event, run_with_engine
+from api.commands.database import CommandEvent, migrate_database, record_event, run_with_engine
 from api.commands.ledger.database import find_subject
 from api.commands.options.confirmation import DryRun, Yes, confirm
 from api.commands.output import JsonFlag, print_json, progress_bar
@@ -116,16 +116,12 @@ def erase_predictions(settings: Settings, subject: str) -> int:
 @contextmanager
 def _open_engine(settings: Settings) -> Iterator[tuple[Engine, Signer]]:
     signer = Signer(settings.ledger_key())
-    run_with_engine(settings, _migrate_only)
+    migrate_database(settings)
     engine = open_blocking_engine(settings.database_url.get_secret_value(), LOCK_TIMEOUT_S)
     try:
         yield engine.execution_options(**WRITING), signer
     finally:
         engine.dispose()
-
-
-async def _migrate_only(_: object) -> None:
-    """Do nothing: `run_with_engine` has migrated the tables."""
 
 
 def _run(label: str, total: int, chunks: Iterator[int]) -> int:

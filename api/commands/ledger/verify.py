@@ -26,6 +26,15 @@ from monitoring.tasks.runs import Task
 
 NO_PARQUET = "Parquet needs pyarrow: pip install --require-hashes -r requirements/parquet.txt."
 
+PublicKeys = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--public-key",
+        help="Accept signatures of this key, as `atalaya ledger key` prints it; repeat it if the key has changed. "
+        "Default: the configured key.",
+    ),
+]
+
 _NO_KEY = (
     "There is no key to verify with. Give --public-key the key that `atalaya ledger key` prints where the ledger was "
     "written."
@@ -34,13 +43,7 @@ _NO_KEY = (
 
 def verify(
     export: Annotated[Path | None, typer.Argument(help="Verify this export instead of the database.")] = None,
-    public_key: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Accept signatures of this key, as `atalaya ledger key` prints it; repeat it if the key has changed. "
-            "Default: the configured key."
-        ),
-    ] = None,
+    public_key: PublicKeys = None,
     anchor: Annotated[
         Anchor | None,
         typer.Option(
@@ -52,7 +55,7 @@ def verify(
     as_json: JsonFlag = False,
 ) -> None:
     """Verify every entry, every signed statement and their order; name what is wrong."""
-    verifier = Verifier(public_key or [_read_configured_key(of_export=export is not None)])
+    verifier = Verifier(public_key or [read_configured_key(of_export=export is not None)])
     with recorded_run(Task.LEDGER_VERIFY) if export is None else nullcontext():
         with _open_records(export) as records:
             report = stream.verify(records, verifier, anchor)
@@ -65,7 +68,7 @@ def verify(
         typer.echo(_format_report(report))
 
 
-def _read_configured_key(*, of_export: bool) -> str:
+def read_configured_key(*, of_export: bool = False) -> str:
     """Return the public key of the configured private one. Raises CommandFailed where none is configured.
 
     Generating a key, as the settings advise, would not help: it has signed nothing yet.

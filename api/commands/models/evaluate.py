@@ -13,11 +13,10 @@ from api.commands.database import recorded_run
 from api.commands.models.evaluation_tables import print_evaluation, print_robustness
 from api.commands.models.gate import report_gate
 from api.commands.options.gate import PhotosOption, ScenesOption
-from api.commands.options.model import ModelOption, choose_backend_url, find_keras_python
+from api.commands.options.model import ModelOption, find_keras_python, open_chosen_backend
 from api.commands.output import JsonFlag, print_json, progress_bar
 from api.errors import CommandFailed
 from model.backends.base import ModelInfo
-from model.backends.open import open_backend
 from model.offline.changes import ALL_CHANGES, CLEAN, leave_unchanged
 from model.offline.dataset import find_evaluation_folder, list_images
 from model.offline.evaluate import Evaluation, average_six_changes, predict_changed_images
@@ -81,7 +80,7 @@ def evaluate(  # noqa: PLR0913, PLR0917  (one argument for each option)
         find_interpreter(find_keras_python())  # fails before the work, not after it
     changes = {CLEAN: leave_unchanged, **(ALL_CHANGES if robustness else {})}
     threads = count_processors()
-    with recorded_run(Task.EVALUATE), closing(open_backend(choose_backend_url(model), threads)) as backend:
+    with recorded_run(Task.EVALUATE), closing(open_chosen_backend(model, threads)) as backend:
         info = backend.info
         _check_scores(info, coverage)
         if gate:

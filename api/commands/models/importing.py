@@ -1,23 +1,39 @@
-"""`atalaya models import`: make an artefact from a model file that need not be trusted."""
+"""`atalaya models import` and `add`: new versions, from a model file that need not be trusted, or from an artefact."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
 
 import typer
 
+from api.commands.database import CommandEvent, migrate_database, record_event, run_with_engine
+from api.commands.models.signing import FolderArgument, read_key_file
 from api.commands.options.gate import PhotosOption, ScenesOption
 from api.commands.options.model import find_keras_python
-from api.commands.output import JsonFlag, print_json
+from api.commands.output import JsonFlag, PasswordStdin, print_json
+from api.errors import CommandFailed
+from api.services.registry import open_registry
+from api.settings import Settings, load_settings
 from model.importing.importer import ImportOptions, import_model
+from model.registry.artefact import Manifest, read_manifest
+from model.registry.errors import AliasesElsewhere, UnknownModel, VersionExists
+from model.registry.state import check_name
+from model.signing.folder import sign_folder
 
 
 def import_file(  # noqa: PLR0913, PLR0917  (one argument for each option)
     file: Annotated[Path, typer.Argument(help="A .keras or .h5 file, saved by Keras 2.13 to 3.15.")],
     name: Annotated[str, typer.Option(help="The name of the model.")],
     version: Annotated[str, typer.Option(help="For example 1.2.")],
-    out: Annotated[Path, typer.Option(help="The artefact folder to create.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The artefact folder to create, instead of a version in MODEL__REGISTRY.")
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(metavar="KEY.pem", help="Sign the artefact with this private key; see `models sign`.")
+    ] = None,
+    password_stdin: PasswordStdin = False,
     images: Annotated[Path | None, typer.Option(help="Real images to compare the two models on.")] = None,
     data: Annotated[
         Path | None, typer.Option(help="Labelled images that the model did not see, to fit and measure its confidence.")
@@ -28,16 +44,72 @@ def import_file(  # noqa: PLR0913, PLR0917  (one argument for each option)
 ) -> None:
     """Import a model file that need not be trusted; takes a minute.
 
-    The file is checked against an allow-list, and converted in a sandbox without network, secrets and other files.
-    Fails with the reason, and writes nothing, if the file is not allowed, exceeds a limit or cannot be served.
+    The file is checked against an allow-list, and converted in a sandbox without network, secrets and other files. The
+    result becomes a version in MODEL__REGISTRY, which no alias names yet, or with --out an artefact folder. Fails with
+    the reason, and writes nothing, if the file is not allowed, exceeds a limit or cannot be served.
     """
-    options = ImportOptions(file, out, name, version, images, data, photos, scenes)
-    manifest = import_model(options, find_keras_python())
+    private_key = None if key is None else read_key_file(key, password_stdin)
+    settings = load_settings()
+    if out is None:
+        _check_version_is_new(settings, name, version, signed=key is not None)
+    with TemporaryDirectory(prefix="atalaya-import-") as scratch:
+        folder = Path(scratch) / f"{name}-v{version}" if out is None else out
+        options = ImportOptions(file, folder, name, version, images, data, photos, scenes)
+        manifest = import_model(options, find_keras_python())
+        if private_key is not None:
+            sign_folder(folder, private_key)
+        if out is None:
+            folder = _add_to_registry(settings, folder, manifest)
     golden = manifest.results["golden"]
     if as_json:
-        print_json({"model": manifest.full_name, "folder": str(out), "golden": golden})
+        print_json({"model": manifest.full_name, "folder": str(folder), "golden": golden})
         return
-    typer.echo(f"Imported {manifest.full_name} to {out}.")
+    typer.echo(f"Imported {manifest.full_name} to {folder}.")
+    _print_golden(golden)
+
+
+def add(folder: FolderArgument, as_json: JsonFlag = False) -> None:
+    """Copy an artefact, such as one that `atalaya export` made, into MODEL__REGISTRY as a new version."""
+    settings = load_settings()
+    manifest = read_manifest(folder)
+    migrate_database(settings)
+    target = _add_to_registry(settings, folder, manifest)
+    if as_json:
+        print_json({"model": manifest.full_name, "folder": str(target)})
+    else:
+        typer.echo(f"Added {manifest.full_name} to {target}. No alias names it yet.")
+
+
+def _check_version_is_new(settings: Settings, name: str, version: str, *, signed: bool) -> None:
+    """Fail before the work instead of after it. Raises RegistryError, CommandFailed, DatabaseMissing."""
+    if settings.model.is_mirrored:
+        raise AliasesElsewhere
+    migrate_database(settings)
+    try:
+        exists = check_name(version) in open_registry(settings).read(name).versions
+    except UnknownModel:
+        exists = False
+    if exists:
+        raise VersionExists(f"{name} {version} exists already. A version never changes: choose another one.")
+    if not signed and settings.artefact_key() is not None:
+        raise CommandFailed(
+            "The versions of this registry must be signed. Add --key KEY.pem; see `atalaya models sign`."
+        )
+
+
+def _add_to_registry(settings: Settings, folder: Path, manifest: Manifest) -> Path:
+    """Add the artefact, verified as the gateway would, and record it in the audit log; return its folder."""
+    if settings.model.is_mirrored:
+        raise AliasesElsewhere
+    registry = open_registry(settings)
+    version = registry.add(folder, settings.artefact_key())
+    detail = {"version": version.version, "manifest": version.manifest_sha256}
+    event = CommandEvent("model", "added", f"model:{manifest.name}", detail)
+    run_with_engine(settings, lambda engine: record_event(engine, event))
+    return registry.find_folder(manifest.name, version.version)
+
+
+def _print_golden(golden: dict[str, Any]) -> None:
     if "accuracy" in golden:
         accuracy, error = golden["accuracy"], golden["ece"]
         typer.echo(f"Accuracy {accuracy:.4f}, calibration error {error:.4f} on {golden['images']} images.")

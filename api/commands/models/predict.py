@@ -9,11 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from api.commands.options.model import ModelOption, choose_backend_url
+from api.commands.options.model import ModelOption, open_chosen_backend
 from api.commands.output import JsonFlag, print_json, print_table, to_printable
 from api.errors import CommandFailed
 from model.backends.base import Backend
-from model.backends.open import open_backend
 from model.errors import ImageRejected
 from model.explanation.explanation import ExplanationRequest
 from model.serving.prediction import predict_image
@@ -30,7 +29,7 @@ def predict(
     """Print the land use in local images."""
     if explain is not None:
         _check_picture(explain, images)
-    with closing(open_backend(choose_backend_url(model))) as backend:
+    with closing(open_chosen_backend(model)) as backend:
         results = [_predict_one(backend, path, explain) for path in images]
     print_results(results, as_json)
 

@@ -15,7 +15,7 @@ from model.backends.onnx import MODEL_FILE
 from model.backends.prepared.builder import build_copy
 from model.errors import ArtefactError
 from model.registry.artefact import read_manifest
-from model.signing.folder import verify_folder
+from model.signing.required import verify_required
 
 
 def prepare(as_json: JsonFlag = False) -> None:
@@ -27,9 +27,8 @@ def prepare(as_json: JsonFlag = False) -> None:
     copies = find_copies(settings)
     if copies is None:
         raise CommandFailed("This needs LEDGER__SIGNING_KEY (`atalaya secrets init` adds it), and MODEL__PREPARE=true.")
-    folder, key = Path(path), settings.artefact_key()
-    signed = None if key is None else verify_folder(folder, key, complete=False).files
-    manifest = read_manifest(folder, signed)
+    folder = Path(path)
+    manifest = read_manifest(folder, verify_required(folder, settings.artefact_key()))
     if MODEL_FILE not in manifest.files:
         raise ArtefactError(f"The manifest in {folder} does not list {MODEL_FILE}.")
     digest = manifest.files[MODEL_FILE].sha256

@@ -1,4 +1,4 @@
-"""`atalaya models sign` and `verify`: the signatures of artefact folders."""
+"""`atalaya models sign` and `verify`: the signatures of artefact folders, and of versions in the registry."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import typer
 
 from api.commands.output import JsonFlag, PasswordStdin, print_json, read_password
 from api.errors import CommandFailed
+from api.services.registry import open_registry
 from api.settings import load_settings
-from model.registry.artefact import SIGNATURE, read_manifest, read_verified
+from model.registry.artefact import SIGNATURE
+from model.registry.verification import verify_artefact
 from model.signing.errors import SigningKeyRejected
 from model.signing.folder import sign_folder, verify_folder
 from model.signing.keys import (
@@ -34,8 +36,8 @@ def sign(
     as_json: JsonFlag = False,
 ) -> None:
     """Write FOLDER/model.sig, an OpenSSF Model Signing v1.0 signature, and print the setting that verifies it."""
-    private_key = _read_private_key(key, password_stdin)
-    _check_artefact(folder)
+    private_key = read_key_file(key, password_stdin)
+    verify_artefact(folder)  # sign no folder that the gateway could not serve
     statement = sign_folder(folder, private_key)
     public_key = encode_public_key(private_key.public_key())
     if as_json:
@@ -46,30 +48,32 @@ def sign(
 
 
 def verify(
-    folder: FolderArgument,
+    target: Annotated[
+        str, typer.Argument(metavar="FOLDER|NAME", help="An artefact folder, or a model of the registry.")
+    ],
+    version: Annotated[str | None, typer.Argument(metavar="[VERSION]", help="A version of NAME, or @ALIAS.")] = None,
     key: Annotated[
         Path | None,
         typer.Option(metavar="PUB.pem", help="The public key in PEM; if absent, the one that production would use."),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Verify that all files of FOLDER, and no others, are as they were signed."""
+    """Verify that all files of FOLDER, or of a version in the registry, and no others, are as they were signed."""
     public_key = _read_public_key(key)
-    statement = verify_folder(folder, public_key)
+    if version is None:
+        statement = verify_folder(Path(target), public_key)
+    else:
+        found = open_registry(load_settings()).find_folder(target, version)
+        statement = verify_folder(found, public_key, complete=False)  # the registry has only what is served
+        verify_artefact(found)
     if as_json:
         print_json({"key": fingerprint(public_key), "files": dict(statement.files)})
     else:
         typer.echo(f"The signature is valid: {len(statement.files)} files, key {fingerprint(public_key)}.")
 
 
-def _check_artefact(folder: Path) -> None:
-    """Sign no folder that the gateway could not serve. Raises ArtefactError, DigestMismatch."""
-    manifest = read_manifest(folder)
-    for name in manifest.files:
-        read_verified(folder, manifest, name)
-
-
-def _read_private_key(path: Path, password_stdin: bool) -> PrivateKey:
+def read_key_file(path: Path, password_stdin: bool) -> PrivateKey:
+    """Read a private key, and its password if it has one. Raises SigningKeyRejected, CommandFailed."""
     pem = _read(path)
     password = read_password(password_stdin) if is_encrypted(pem) else None
     try:

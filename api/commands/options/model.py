@@ -9,13 +9,17 @@ import typer
 
 from api.services.registry import find_model_url
 from api.settings import load_settings
+from model.backends.base import Backend
+from model.backends.open import open_backend
 
 ModelOption = Annotated[Path | None, typer.Option(help="An artefact folder; the one of MODEL__URL if absent.")]
 
 
-def choose_backend_url(model: Path | None) -> str:
-    """Return the URL of the back end for the artefact folder `model`, or the configured one."""
-    return find_model_url(load_settings()) if model is None else f"onnx://{model}"
+def open_chosen_backend(model: Path | None, threads: int = 1) -> Backend:
+    """Open the artefact folder `model`, or the configured model; its signature is verified where a gateway would."""
+    settings = load_settings()
+    url = find_model_url(settings) if model is None else f"onnx://{model}"
+    return open_backend(url, threads, key=settings.artefact_key())
 
 
 def find_keras_python() -> Path | None:

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from api.server.allocator import return_free_memory
+from api.services.aliases.following import estimate_version_bytes
 from api.services.capacity import LEAST_BYTES, count_inference_threads
-from api.services.following import estimate_version_bytes
 from api.services.opening import open_url
 from api.services.registry import find_model_folder, open_registry
 from api.services.serving import ServingServices

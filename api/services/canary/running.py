@@ -18,6 +18,7 @@ from api.services.serving import ServingServices
 from api.settings import Settings
 from model.canary.assignment import Mode
 from model.canary.follower import CandidateFollower
+from model.registry.promotion import AliasMover
 from monitoring.canary.store import TrialStore
 from monitoring.metrics import Metrics
 from storage.errors import StorageError
@@ -42,15 +43,20 @@ class CanaryServices:
 
 @asynccontextmanager
 async def try_candidates(
-    settings: Settings, serving: ServingServices, engine: AsyncEngine, record_entry: RecordEntry, metrics: Metrics
+    settings: Settings,
+    serving: ServingServices,
+    mover: AliasMover | None,
+    engine: AsyncEngine,
+    record_entry: RecordEntry,
+    metrics: Metrics,
 ) -> AsyncIterator[CanaryServices]:
     """Try whichever version CANARY__ALIAS names; do nothing if MODEL__URL names no model of a registry."""
     reference = settings.model.reference
-    if reference is None or settings.canary.mode is Mode.OFF:
+    if reference is None or mover is None or settings.canary.mode is Mode.OFF:
         yield CanaryServices()
         return
     reports, store = CanaryReports(metrics), TrialStore(engine)
-    actions = VerdictActions(settings, reference, store, record_entry, metrics)
+    actions = VerdictActions(settings, reference, mover, store, record_entry, metrics)
     evidence = SharedEvidence(store, settings.canary.rules, reports.on_judgement, actions.act)
     candidates = await asyncio.to_thread(RegistryCandidates, settings, reference, serving, reports)
     follower = CandidateFollower(serving.predictions, candidates, evidence, reports, (StorageError,))

@@ -10,13 +10,14 @@ import structlog
 
 from api.server.exit_status import describe_error
 from api.services.canary.evidence import read_counts
-from api.services.registry import open_registry
 from api.settings import Settings
 from api.settings.canary import VerdictPolicy
 from model.canary.judge import Verdict, judge
 from model.canary.report import explain
 from model.errors import ModelError
-from model.registry.errors import AliasMoved
+from model.registry.errors import AliasesElsewhere, AliasMoved, MoveUnrecorded
+from model.registry.moves import MAX_REASON_LENGTH
+from model.registry.promotion import AliasMover
 from model.registry.reference import ModelReference
 from monitoring.canary.store import TrialRecord, TrialStore
 from monitoring.errors import MonitoringError
@@ -37,12 +38,14 @@ class VerdictActions:
         self,
         settings: Settings,
         reference: ModelReference,
+        mover: AliasMover,
         store: TrialStore,
         record_entry: RecordEntry,
         metrics: Metrics,
     ) -> None:
         self._settings = settings
         self._reference = reference
+        self._mover = mover
         self._store = store
         self._record_entry = record_entry
         self._metrics = metrics
@@ -79,10 +82,13 @@ class VerdictActions:
         if record.verdict == Verdict.PROMOTE:
             targets = {production: names.candidate, "previous": names.production}
         expected = {canary.alias: names.candidate, production: names.production}
+        why = " ".join(reasons)[:MAX_REASON_LENGTH]
         try:
-            open_registry(self._settings).move_aliases(names.model, targets, expected)
-        except AliasMoved:
-            return False  # somebody has decided otherwise
+            self._mover.move(names.model, targets, who="canary", why=why, expected=expected)
+        except (AliasMoved, AliasesElsewhere):
+            return False  # somebody has decided otherwise, or decides elsewhere
+        except MoveUnrecorded as error:
+            log.error("alias_moves_unrecorded", reason=str(error), policy="the next move or start records them")
         return True
 
 

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
+import structlog
+
 from api.errors import SettingsError
+from api.services.aliases.moves import record_moves
 from api.services.registry import open_registry
 from api.settings import Settings
+from model.registry.files import FileRegistry
+from monitoring.errors import MonitoringError
+from storage.engine import sqlite_path
+from storage.errors import StorageError
 
 if TYPE_CHECKING:
     from model.registry.mlflow.mirror import Mirror
     from model.registry.mlflow.server import MlflowServer
+
+log = structlog.get_logger("atalaya.model")
 
 
 @contextmanager
@@ -48,5 +57,16 @@ def open_mirror(settings: Settings) -> Iterator[Mirror]:
             settings.model.mirror_folder,
             model=reference.model,
             key=settings.artefact_key(),
-            move=lambda targets: registry.move_aliases(reference.model, targets),
+            move=lambda targets: _move(settings, registry, reference.model, targets),
         )
+
+
+def _move(settings: Settings, registry: FileRegistry, model: str, targets: Mapping[str, str | None]) -> None:
+    """Move the aliases, and record that; if it cannot be recorded now, a later move or start of a gateway does."""
+    registry.move_aliases(model, targets, who="mlflow", why="The alias was moved on the MLflow server.")
+    database = sqlite_path(settings.database_url.get_secret_value())
+    try:
+        if database is None or database.exists():  # opening the file would create it
+            record_moves(settings, registry, model)
+    except (SettingsError, MonitoringError, StorageError) as error:
+        log.warning("alias_moves_unrecorded", code=error.code, policy="the next move or start records them")

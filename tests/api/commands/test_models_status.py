@@ -108,7 +108,7 @@ def test_what_there_is_before_a_trial(home: Path, state: ModelState, status: Run
     assert status(NAME)[1].endswith(
         "1.1 is the candidate. It gets copies of 10 % of the requests. No gateway has tried it yet.\n"
     )
-    alone = state.move_aliases({"candidate": None})
+    alone = state.move_aliases({"candidate": None}, "cli:olga", "a test")
     (home / "models" / NAME / "state.json").write_bytes(serialise_state(alone))
     assert "There is no candidate: no other version has the alias 'candidate'." in status(NAME)[1]
 

@@ -105,6 +105,7 @@ def test_every_group_has_an_example_of_an_error(document: dict[str, Any]) -> Non
         "keys": {"key_not_found"},
         "auth": {"invalid_grant"},
         "users": {"user_exists"},
+        "models": {"model_not_recorded"},
         "monitoring": {"insufficient_scope"},
         "health": {"not ready"},
     }

@@ -44,7 +44,7 @@ def send(gateway: Gateway, image: bytes, token: str) -> httpx.Response:
 
 def test_a_bad_candidate_is_taken_back_soon(gateway: Gateway, registry: ModelRegistry) -> None:
     """The candidate is taken back within 500 requests; no caller notices, and both workers release it."""
-    registry.files.move_aliases(NAME, {"candidate": "1.2"})
+    registry.files.move_aliases(NAME, {"candidate": "1.2"}, who="cli:olga", why="a test")
     wait_until(lambda: gateway.log().count('"candidate_in_trial"') == WORKERS, message=gateway.log)
     shown = gateway.run("models", "status", NAME)
     assert "1.2 is the candidate: it gets copies of 100 % of the requests." in shown.stdout, shown

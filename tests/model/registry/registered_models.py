@@ -49,7 +49,7 @@ class ModelRegistry:
         return self.files.read(NAME).find_alias(ALIAS)
 
     def promote(self, version: str) -> None:
-        self.files.move_aliases(NAME, {ALIAS: version})
+        self.files.move_aliases(NAME, {ALIAS: version}, who="cli:olga", why="a test")
 
     def find_file(self, version: str, name: str) -> Path:
         """The path of a file in the registry, where a test damages it."""

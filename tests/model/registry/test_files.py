@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from model.errors import ArtefactError, DigestMismatch
-from model.registry.artefact import read_manifest, write_manifest
+from model.registry.artefact import read_manifest
 from model.registry.errors import (
     AliasMoved,
     InvalidName,
@@ -24,13 +22,13 @@ from model.registry.errors import (
     VersionExists,
 )
 from model.registry.files import FileRegistry
+from model.signing.errors import ArtefactUnsigned, SignatureInvalid
 from model.signing.folder import sign_folder, verify_folder
+from tests.model.registry.crashes import FORK, run_until_crash
+from tests.model.registry.versions import MODEL, write_version
 from tests.model.signing.forging import new_key
 
-MODEL = "tiny"
-FORK = multiprocessing.get_context("fork")
-# What a writer calls that changes the disk, in the order of `FileRegistry.add`.
-DISK_CALLS = ("mkdir", "open", "fsync", "rename", "replace")
+DECISION: Any = {"who": "cli:olga", "why": "a test"}
 
 
 @pytest.fixture
@@ -40,27 +38,7 @@ def registry(tmp_path: Path) -> FileRegistry:
 
 @pytest.fixture
 def make_artefact(tmp_path: Path) -> Callable[..., Path]:
-    """Write an artefact folder of a version, whose only file holds `content`."""
-
-    def make(version: str, content: bytes = b"a graph", name: str = MODEL) -> Path:
-        folder = tmp_path / f"artefact-{version}"
-        folder.mkdir(exist_ok=True)
-        (folder / "model.onnx").write_bytes(content)
-        nothing: dict[str, Any] = {}
-        write_manifest(
-            folder,
-            name=name,
-            version=version,
-            classes=("beach", "forest"),
-            outputs={},
-            filenames=("model.onnx",),
-            data=nothing,
-            results=nothing,
-            tools=nothing,
-        )
-        return folder
-
-    return make
+    return partial(write_version, tmp_path)
 
 
 def test_an_added_version_is_a_copy_of_the_artefact(registry: FileRegistry, make_artefact: Callable[..., Path]) -> None:
@@ -92,8 +70,8 @@ def test_aliases_and_tags_move(registry: FileRegistry, make_artefact: Callable[.
     """Several aliases move in one change, and `@alias` names a version; None removes an alias or a tag."""
     for version in ("1.0", "1.1"):
         registry.add(make_artefact(version))
-    registry.move_aliases(MODEL, {"production": "1.0"})
-    state = registry.move_aliases(MODEL, {"production": "1.1", "previous": "1.0"})
+    registry.move_aliases(MODEL, {"production": "1.0"}, **DECISION)
+    state = registry.move_aliases(MODEL, {"production": "1.1", "previous": "1.0"}, **DECISION)
     assert state == registry.read(MODEL)
     assert state.aliases == {"production": "1.1", "previous": "1.0"}
     assert state.find("@production").version == "1.1"
@@ -101,17 +79,17 @@ def test_aliases_and_tags_move(registry: FileRegistry, make_artefact: Callable[.
     registry.tag(MODEL, "1.1", {"stage": "tested", "owner": "maps"})
     tagged = registry.tag(MODEL, "1.1", {"owner": None})
     assert tagged.find("1.1").tags == {"stage": "tested"}
-    assert registry.move_aliases(MODEL, {"previous": None}).aliases == {"production": "1.1"}
+    assert registry.move_aliases(MODEL, {"previous": None}, **DECISION).aliases == {"production": "1.1"}
     assert registry.find_folder(MODEL, "@production").name == "1.1"
 
 
 def test_an_alias_that_moved_meanwhile_is_not_moved(registry: FileRegistry, make_artefact: Callable[..., Path]) -> None:
     """A decision that was made about another state changes nothing."""
     registry.add(make_artefact("1.0"))
-    registry.move_aliases(MODEL, {"production": "1.0"}, expected={"production": None})
+    registry.move_aliases(MODEL, {"production": "1.0"}, **DECISION, expected={"production": None})
     before = registry.read(MODEL)
-    with pytest.raises(AliasMoved, match=r"'production' was moved to 1\.0"):
-        registry.move_aliases(MODEL, {"production": "1.0", "other": "1.0"}, expected={"production": None})
+    with pytest.raises(AliasMoved, match=r"'production' names 1\.0, and not no version"):
+        registry.move_aliases(MODEL, {"production": "1.0", "other": "1.0"}, **DECISION, expected={"production": None})
     assert registry.read(MODEL) == before
 
 
@@ -120,11 +98,11 @@ def test_names_that_do_not_exist_are_refused(registry: FileRegistry, make_artefa
     with pytest.raises(UnknownModel):
         registry.read("other")
     with pytest.raises(UnknownModel):
-        registry.move_aliases("other", {"production": "1.0"})
+        registry.move_aliases("other", {"production": "1.0"}, **DECISION)
     registry.add(make_artefact("1.0"))
     before = registry.read(MODEL)
     with pytest.raises(UnknownVersion, match=r"1\.0"):
-        registry.move_aliases(MODEL, {"production": "2.0"})
+        registry.move_aliases(MODEL, {"production": "2.0"}, **DECISION)
     with pytest.raises(UnknownAlias, match="none"):
         registry.find_folder(MODEL, "@production")
     assert registry.read(MODEL) == before
@@ -138,8 +116,8 @@ def test_a_name_cannot_lead_out_of_the_registry(
     registry.add(make_artefact("1.0"))
     uses: tuple[Callable[[], object], ...] = (
         lambda: registry.read(name),
-        lambda: registry.move_aliases(name, {}),
-        lambda: registry.move_aliases(MODEL, {name: "1.0"}),
+        lambda: registry.move_aliases(name, {}, **DECISION),
+        lambda: registry.move_aliases(MODEL, {name: "1.0"}, **DECISION),
         lambda: registry.tag(MODEL, "1.0", {name: "x"}),
     )
     for use in uses:
@@ -184,7 +162,7 @@ def _add(root: Path, folder: Path) -> None:
 
 def _move_often(root: Path, version: str, count: int) -> None:
     for _ in range(count):
-        FileRegistry(root).move_aliases(MODEL, {"production": version, "previous": version})
+        FileRegistry(root).move_aliases(MODEL, {"production": version, "previous": version}, **DECISION)
 
 
 def test_two_writers_lose_no_change(make_artefact: Callable[..., Path], tmp_path: Path) -> None:
@@ -203,30 +181,6 @@ def test_two_writers_lose_no_change(make_artefact: Callable[..., Path], tmp_path
     assert registry.read(MODEL).generation == 102
 
 
-def _crash_at(step: int, action: Callable[[], object]) -> None:
-    """Run the action, and end the process at its `step`-th call that changes the disk, as a power cut would."""
-    calls = iter(range(step))
-
-    def wrap(call: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(*arguments: Any, **options: Any) -> Any:
-            if next(calls, None) is None:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return call(*arguments, **options)
-
-        return counted
-
-    for name in DISK_CALLS:
-        setattr(os, name, wrap(getattr(os, name)))
-    action()
-
-
-def _run_until_crash(step: int, action: Callable[[], object]) -> int | None:
-    process = FORK.Process(target=_crash_at, args=(step, action))
-    process.start()
-    process.join()
-    return process.exitcode
-
-
 def test_a_crash_at_any_step_leaves_the_old_or_the_new_state(
     make_artefact: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -237,8 +191,8 @@ def test_a_crash_at_any_step_leaves_the_old_or_the_new_state(
         root = tmp_path / f"registry-{step}"
         registry = FileRegistry(root)
         registry.add(first)
-        registry.move_aliases(MODEL, {"production": "1.0"})
-        status = _run_until_crash(step, lambda root=root: _add(root, second))  # type: ignore[misc]
+        registry.move_aliases(MODEL, {"production": "1.0"}, **DECISION)
+        status = run_until_crash(step, lambda root=root: _add(root, second))  # type: ignore[misc]
         state = registry.read(MODEL)
         outcomes.append((status, list(state.versions)))
         assert state.aliases == {"production": "1.0"}
@@ -258,3 +212,18 @@ def test_a_version_keeps_its_signature(registry: FileRegistry, make_artefact: Ca
     registry.add(folder)
     verified = verify_folder(registry.find_folder(MODEL, "1.0"), key.public_key(), complete=False)
     assert verified.files.keys() == {"manifest.json", "model.onnx"}
+
+
+def test_an_unsigned_version_is_not_added_where_signatures_are_required(
+    registry: FileRegistry, make_artefact: Callable[..., Path]
+) -> None:
+    """With a key, an artefact without its signature, or with that of another key, leaves the registry unchanged."""
+    key, folder = new_key(), make_artefact("1.0")
+    with pytest.raises(ArtefactUnsigned):
+        registry.add(folder, key.public_key())
+    sign_folder(folder, new_key())
+    with pytest.raises(SignatureInvalid):
+        registry.add(folder, key.public_key())
+    assert registry.list_models() == []
+    sign_folder(folder, key)
+    assert registry.add(folder, key.public_key()).version == "1.0"

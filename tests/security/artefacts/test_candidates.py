@@ -62,7 +62,7 @@ def test_an_unsigned_candidate_is_not_tried(tmp_path: Path) -> None:
         if version == "1.0":
             sign_folder(folder, key)
         registry.add(folder)
-    registry.move_aliases("tiny", {"production": "1.0", "candidate": "1.1"})
+    registry.move_aliases("tiny", {"production": "1.0", "candidate": "1.1"}, who="cli:olga", why="a test")
     settings = {
         "MODEL__REGISTRY": f"file://{tmp_path}/registry",
         "MODEL__URL": "registry://tiny",

@@ -83,7 +83,7 @@ def registry(tmp_path: Path) -> FileRegistry:
         folder = tmp_path / version
         folder.mkdir()
         registry.add(write_tiny_artefact(folder, InputSpec(32, 32), version=version, inverted=version == BAD))
-    registry.move_aliases(NAME, {"production": PRODUCTION})
+    registry.move_aliases(NAME, {"production": PRODUCTION}, who="cli:olga", why="a test")
     return registry
 
 
@@ -94,7 +94,7 @@ def try_candidate(
     """Start a gateway that tries a version on all requests, with the settings CANARY__…"""
 
     def start(version: str, **canary: Any) -> TrialGateway:
-        registry.move_aliases(NAME, {"candidate": version})
+        registry.move_aliases(NAME, {"candidate": version}, who="cli:olga", why="a test")
         settings = CanarySettings(share=1, limits=ANY_LATENCY, **canary)
         model = ModelSettings(
             registry=f"file://{tmp_path}/registry", url=f"registry://{NAME}", workers=2, prepare=False

@@ -45,7 +45,12 @@ def make_mirror(server: MlflowServer, name: str, tmp_path: Path) -> MakeMirror:
         folder = tmp_path / "mirror"
         registry = FileRegistry(folder)
         return Mirror(
-            server, folder, model=name, key=key, move=lambda targets: registry.move_aliases(name, targets), **options
+            server,
+            folder,
+            model=name,
+            key=key,
+            move=lambda targets: registry.move_aliases(name, targets, who="mlflow", why="a test"),
+            **options,
         )
 
     return make

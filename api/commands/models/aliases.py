@@ -1,0 +1,117 @@
+"""`atalaya models promote`, `rollback` and `tag`: what the names of a model's versions are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from api.commands.database import CommandEvent, command_actor, migrate_database, record_event, run_with_engine
+from api.commands.output import JsonFlag, print_json, to_printable, warnings_on_stderr
+from api.services.aliases.moves import describe_move
+from api.services.recording import open_event_writer
+from api.services.registry import open_registry
+from api.settings import Settings, load_settings
+from model.registry.moves import MAX_REASON_LENGTH, AliasMove, Change
+from model.registry.promotion import AliasMover
+from model.registry.reference import PRODUCTION
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A model of the registry.")]
+AliasOption = Annotated[str, typer.Option(help="The alias to move.")]
+
+
+def _check_reason(text: str) -> str:
+    if not text.strip() or len(text) > MAX_REASON_LENGTH:
+        raise typer.BadParameter(f"Give a reason of 1 to {MAX_REASON_LENGTH} characters.")
+    return text
+
+
+WhyOption = Annotated[
+    str, typer.Option(callback=_check_reason, metavar="TEXT", help="The reason, for the record in the ledger.")
+]
+
+
+def promote(
+    name: NameArgument,
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="A version, or @ALIAS for the one it names.")],
+    why: WhyOption,
+    alias: AliasOption = PRODUCTION,
+    expect: Annotated[
+        str | None, typer.Option(metavar="VERSION", help="Refuse unless the alias names this version now.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Let an alias name a version; every gateway that follows it serves that version within two seconds.
+
+    The version is verified first. `previous` then names the version that production named before (for another alias it
+    is ALIAS-previous). The decision is recorded in the ledger and in the audit log.
+    """
+    with _open_mover(load_settings()) as mover:
+        changes = mover.promote(name, version, who=command_actor(), why=why, alias=alias, expected=expect)
+    _report("promoted", name, alias, changes, why, as_json)
+
+
+def roll_back(name: NameArgument, why: WhyOption, alias: AliasOption = PRODUCTION, as_json: JsonFlag = False) -> None:
+    """Let an alias name again what it named before the last promotion; `previous` then names the present version."""
+    with _open_mover(load_settings()) as mover:
+        changes = mover.roll_back(name, who=command_actor(), why=why, alias=alias)
+    _report("rolled_back", name, alias, changes, why, as_json)
+
+
+def tag(
+    name: NameArgument,
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="A version, or @ALIAS for the one it names.")],
+    tags: Annotated[list[str], typer.Argument(metavar="KEY=VALUE…", help="KEY= removes the tag.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Set or remove tags of a version. They are notes: nothing depends on them."""
+    settings = load_settings()
+    state = open_registry(settings).tag(name, version, dict(map(_parse_tag, tags)))
+    tagged = state.find(version)
+    event = CommandEvent("model", "tagged", f"model:{name}", {"version": tagged.version, "tags": " ".join(tags)})
+    run_with_engine(settings, lambda engine: record_event(engine, event))
+    if as_json:
+        print_json({"model": name, "version": tagged.version, "tags": dict(tagged.tags)})
+    else:
+        described = ", ".join(f"{key}={value}" for key, value in tagged.tags.items())
+        typer.echo(to_printable(f"{name} {tagged.version}: {described or 'no tags'}"))
+
+
+@contextmanager
+def _open_mover(settings: Settings) -> Iterator[AliasMover]:
+    """Open what moves aliases and records that in the ledger, unless LEDGER__ENABLED is false.
+
+    Raises SettingsError, DatabaseUnavailable, DatabaseMissing, BadLedgerKey.
+    """
+    registry = open_registry(settings)
+    migrate_database(settings)
+    with warnings_on_stderr(), open_event_writer(settings) as writer:
+
+        def record(model: str, move: AliasMove) -> None:
+            if settings.ledger.enabled:
+                writer.record(describe_move(model, move))
+
+        yield AliasMover(registry, record, settings.artefact_key(), mirrored=settings.model.is_mirrored)
+
+
+def _report(outcome: str, name: str, alias: str, changes: Mapping[str, Change], why: str, as_json: bool) -> None:
+    moved = changes[alias]
+    detail = {"alias": alias, "from": moved.before or "", "to": moved.after or "", "why": why}
+    event = CommandEvent("model", outcome, f"model:{name}", detail)
+    run_with_engine(load_settings(), lambda engine: record_event(engine, event))
+    if as_json:
+        aliases = {each: {"from": change.before, "to": change.after} for each, change in changes.items()}
+        print_json({"model": name, "aliases": aliases})
+        return
+    for each, change in changes.items():
+        before = f" (before: {change.before})" if change.before else ""
+        typer.echo(f"{each} of {name} names {change.after} now{before}.")
+
+
+def _parse_tag(text: str) -> tuple[str, str | None]:
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise typer.BadParameter(f"{text!r} is not KEY=VALUE.")
+    return key, value or None

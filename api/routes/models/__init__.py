@@ -1,0 +1,1 @@
+"""`/v1/models`: the registry, and how good its models are on live traffic."""

@@ -1,0 +1,136 @@
+"""`/v1/models`: the models of the registry, their aliases, and who moved them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Annotated, TypeVar
+
+import structlog
+from fastapi import APIRouter, Depends, Path, Query
+from starlette.requests import Request
+
+from api.deps import Caller, CurrentPrincipal, GuardedRoute, History, Mover
+from api.errors import VersionRejected
+from api.http.audit import record_event
+from api.http.paging import ENTRY_ID
+from api.http.problems import document_problems
+from api.schemas.models import (
+    AliasTarget,
+    ModelDetails,
+    ModelSummary,
+    MovedAliases,
+    MovePage,
+    PastMove,
+    VersionDetails,
+)
+from api.services.aliases.moves import read_recorded_move
+from auth.principal import Scope
+from model.errors import ArtefactError, ModelError
+from model.registry.artefact import Manifest, read_manifest
+from model.registry.errors import MoveUnrecorded, RegistryUnavailable
+from model.registry.files import FileRegistry
+from model.registry.state import NAME_PATTERN
+from monitoring.ledger.entries import name_model_subject
+
+T = TypeVar("T")
+
+_MAX_LIMIT = 200
+_READER, _WRITER = Depends(Caller(Scope.MODELS_READ)), Depends(Caller(Scope.MODELS_WRITE))
+
+Name = Annotated[str, Path(pattern=f"^{NAME_PATTERN}$")]
+
+log = structlog.get_logger("atalaya.model")
+router = APIRouter(
+    prefix="/v1/models",
+    tags=["models"],
+    responses=document_problems(401, 403, 404, 409, 422, 503),
+    route_class=GuardedRoute,
+)
+
+
+@router.get("", dependencies=[_READER])
+async def list_models(mover: Mover) -> list[ModelSummary]:
+    """The models of the registry, by name, and the versions that their aliases name."""
+    registry = mover.registry
+    return await _run(lambda: [ModelSummary.of(name, registry.read(name)) for name in registry.list_models()])
+
+
+@router.get("/{name}", dependencies=[_READER])
+async def show(mover: Mover, name: Name) -> ModelDetails:
+    """A model, its versions, and the aliases and tags that name them."""
+    return ModelDetails.of(name, await _run(lambda: mover.registry.read(name)))
+
+
+@router.get("/{name}/versions/{version}", dependencies=[_READER])
+async def show_version(mover: Mover, name: Name, version: Name) -> VersionDetails:
+    """A version: its classes, its files, and what was measured of it."""
+    state = await _run(lambda: mover.registry.read(name))
+    listed = state.find(version)
+    manifest = await _run(lambda: _read_manifest(mover.registry, name, version), name, version)
+    return VersionDetails.of_manifest(listed, state, manifest)
+
+
+@router.get("/{name}/history", dependencies=[_READER])
+async def history(
+    mover: Mover,
+    history: History,
+    name: Name,
+    limit: Annotated[int, Query(ge=1, le=_MAX_LIMIT)] = 50,
+    cursor: Annotated[str | None, Query(pattern=ENTRY_ID, description="`next` of the previous page")] = None,
+) -> MovePage:
+    """Every move of an alias of the model, newest first: who, when, from, to and why.
+
+    A page may have fewer entries than `limit`. `atalaya models history` also verifies that none is missing.
+    """
+    await _run(lambda: mover.registry.read(name))
+    recorded = await history.list_newest_events(name_model_subject(name), limit + 1, cursor)
+    page = recorded[:limit]
+    moves = [(item, read_recorded_move(item.payload)) for item in page]
+    next_cursor = page[-1].entry.id if len(recorded) > limit else None
+    return MovePage(entries=[PastMove.of(item, move) for item, move in moves if move is not None], next=next_cursor)
+
+
+@router.post("/{name}/aliases/{alias}", dependencies=[_WRITER])
+async def move_alias(
+    request: Request, mover: Mover, principal: CurrentPrincipal, name: Name, alias: Name, body: AliasTarget
+) -> MovedAliases:
+    """Let an alias name another version, and its `previous` the version that it named before.
+
+    All processes follow an alias of the model in service within two seconds.
+    """
+    target = f"model:{name}"
+    try:
+        changes = await _run(
+            lambda: mover.promote(
+                name, body.version, who=principal.subject, why=body.why, alias=alias, expected=body.expect
+            ),
+            name,
+            body.version,
+        )
+    except (ModelError, VersionRejected) as error:
+        outcome = "unrecorded" if isinstance(error, MoveUnrecorded) else "refused"
+        await record_event(request, "model", outcome, target=target, alias=alias, code=error.code)
+        raise
+    moved = changes[alias]
+    detail = {"alias": alias, "from": moved.before or "", "to": moved.after or "", "why": body.why}
+    await record_event(request, "model", "promoted", target=target, **detail)
+    return MovedAliases.of(name, changes)
+
+
+def _read_manifest(registry: FileRegistry, name: str, version: str) -> Manifest:
+    return read_manifest(registry.find_folder(name, version))
+
+
+async def _run(function: Callable[[], T], name: str = "", version: str = "") -> T:
+    """Call the function in a thread. Errors that name paths of the server are logged, and replaced for the caller."""
+    try:
+        return await asyncio.to_thread(function)
+    except ArtefactError as error:
+        log.error("version_rejected", model=name, version=version, code=error.code, reason=str(error))
+        raise VersionRejected(name, version, error.code) from error
+    except RegistryUnavailable as error:
+        log.error("registry_unreadable", code=error.code, reason=str(error), policy="the request is refused")
+        raise RegistryUnavailable(
+            "The registry of models cannot be read or written. The gateway's log says why."
+        ) from error

@@ -1,0 +1,69 @@
+"""What an alias named at any time, from the moves on record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from model.registry.moves import AliasMove, Change
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """From the time of `move` on, the alias named `version`, until the next period.
+
+    Without a move it is the time before the first move on record: since when is unknown.
+    """
+
+    version: str | None
+    move: AliasMove | None
+
+    @property
+    def since(self) -> datetime | None:
+        return None if self.move is None else datetime.fromisoformat(self.move.at)
+
+
+class AliasHistory:
+    """The history of one alias. `moves` are in the order in which they took effect; repetitions of a move are ignored.
+
+    `gaps` describes, in sentences, moves that have no record.
+    """
+
+    def __init__(self, alias: str, moves: Iterable[AliasMove]) -> None:
+        self.alias = alias
+        self.periods: list[Period] = []
+        self.gaps: list[str] = []
+        seen = set[str]()
+        for move in moves:
+            if move.id not in seen and alias in move.aliases:
+                seen.add(move.id)
+                self._append(move, move.aliases[alias])
+
+    def find(self, moment: datetime) -> Period | None:
+        """Return the period of that time; None where nothing is on record."""
+        found = None
+        for period in self.periods:
+            if period.since is None or period.since <= moment:
+                found = period
+        return found
+
+    def check_present(self, version: str | None) -> None:
+        """Add a gap unless the alias still names what the last move on record let it name."""
+        recorded = self.periods[-1].version if self.periods else None
+        if version != recorded:
+            self.gaps.append(
+                f"{self.alias} names {version or 'no version'} now, but the record ends with "
+                f"{recorded or 'no version'}: a later move has no record here."
+            )
+
+    def _append(self, move: AliasMove, change: Change) -> None:
+        if not self.periods:
+            if change.before is not None:
+                self.periods.append(Period(change.before, None))
+        elif change.before != self.periods[-1].version:
+            self.gaps.append(
+                f"Before {move.at}, {self.alias} was moved from {self.periods[-1].version or 'no version'} to "
+                f"{change.before or 'no version'}, and that move has no record here."
+            )
+        self.periods.append(Period(change.after, move))

@@ -1,0 +1,47 @@
+"""Decisions about the aliases of a model: what moved, who decided it and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+MAX_REASON_LENGTH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The versions that an alias named before and after a move; None for no version."""
+
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AliasMove:
+    """One decision, which may have moved several aliases at once. `at` is in ISO 8601, UTC."""
+
+    id: str
+    at: str
+    who: str
+    why: str
+    aliases: Mapping[str, Change]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the move ready for JSON, as the registry and the ledger hold it."""
+        aliases = {alias: {"from": change.before, "to": change.after} for alias, change in self.aliases.items()}
+        return {"id": self.id, "at": self.at, "who": self.who, "why": self.why, "aliases": aliases}
+
+
+def new_move(who: str, why: str, aliases: Mapping[str, Change]) -> AliasMove:
+    """Create a move that takes effect now."""
+    return AliasMove(uuid4().hex, datetime.now(UTC).isoformat(timespec="milliseconds"), who, why, aliases)
+
+
+def parse_move(document: Mapping[str, Any]) -> AliasMove:
+    """Read what `as_dict` returned. Raises ValueError, TypeError, KeyError, AttributeError."""
+    datetime.fromisoformat(document["at"])
+    aliases = {alias: Change(change["from"], change["to"]) for alias, change in document["aliases"].items()}
+    return AliasMove(document["id"], document["at"], document["who"], document["why"], aliases)

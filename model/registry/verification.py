@@ -1,0 +1,20 @@
+"""Verifying an artefact as a whole, before it is signed or promoted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from model.registry.artefact import Manifest, read_manifest, read_verified
+from model.signing.required import verify_required
+
+if TYPE_CHECKING:
+    from model.signing.keys import PublicKey
+
+
+def verify_artefact(folder: Path, key: PublicKey | None = None) -> Manifest:
+    """Verify all files that the manifest lists, and the signature if there is a key. Raises ArtefactError."""
+    manifest = read_manifest(folder, verify_required(folder, key))
+    for filename in manifest.files:
+        read_verified(folder, manifest, filename)
+    return manifest

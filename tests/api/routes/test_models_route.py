@@ -1,0 +1,212 @@
+"""`/v1/models`: the registry over HTTP."""
+
+from __future__ import annotations
+
+import io
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from starlette.testclient import TestClient
+
+from api.cli import run
+from api.settings import Settings
+from api.settings.model import ModelSettings
+from model.registry.files import FileRegistry
+from tests.model.registry.versions import MODEL, write_version
+from tests.support.polling import wait_until
+
+Bearer = dict[str, str]
+Move = Callable[..., Any]
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> FileRegistry:
+    registry = FileRegistry(tmp_path / "registry")
+    for version in ("1.0", "1.1"):
+        registry.add(write_version(tmp_path, version))
+    return registry
+
+
+@pytest.fixture
+def settings(settings: Settings, registry: FileRegistry, tmp_path: Path) -> Settings:
+    assert registry.list_models()
+    model = ModelSettings(url="stub://", workers=2, registry=f"file://{tmp_path}/registry")
+    return settings.model_copy(update={"model": model})
+
+
+@pytest.fixture
+def olga(client: TestClient, log_in: Callable[..., Bearer]) -> Bearer:
+    """An operator."""
+    return log_in(client, "olga")
+
+
+@pytest.fixture
+def move(client: TestClient, olga: Bearer) -> Move:
+    """Send a promotion; returns the response."""
+
+    def move(version: str, alias: str = "production", **members: str) -> Any:
+        body = {"version": version, "why": f"to {version}", **members}
+        return client.post(f"/v1/models/{MODEL}/aliases/{alias}", json=body, headers=olga)
+
+    return move
+
+
+def test_an_operator_promotes_and_rolls_back(client: TestClient, olga: Bearer, move: Move) -> None:
+    """Each move returns what moved, and is in the history, newest first, with its place in the ledger."""
+    assert move("1.0").json() == {"model": MODEL, "aliases": {"production": {"from": None, "to": "1.0"}}}
+    moved = move("1.1", expect="1.0").json()["aliases"]
+    assert moved == {"production": {"from": "1.0", "to": "1.1"}, "previous": {"from": None, "to": "1.0"}}
+    assert move("@previous", why="worse").json()["aliases"]["production"] == {"from": "1.1", "to": "1.0"}
+    subject = client.get("/v1/me", headers=olga).json()["subject"]
+    page = client.get(f"/v1/models/{MODEL}/history", params={"limit": 2}, headers=olga).json()
+    assert [(entry["who"], entry["why"], entry["problem"]) for entry in page["entries"]] == [
+        (subject, "worse", None),
+        (subject, "to 1.1", None),
+    ]
+    assert page["entries"][0]["aliases"]["production"] == {"from": "1.1", "to": "1.0"}
+    assert len(page["entries"][0]["proof"]["hash"]) == 64
+    rest = client.get(f"/v1/models/{MODEL}/history", params={"cursor": page["next"]}, headers=olga).json()
+    assert ([entry["why"] for entry in rest["entries"]], rest["next"]) == (["to 1.0"], None)
+
+
+def test_the_registry_is_shown(client: TestClient, olga: Bearer, move: Move, registry: FileRegistry) -> None:
+    """Models, versions, aliases, tags, classes and files are listed."""
+    move("1.1")
+    registry.tag(MODEL, "1.1", {"stage": "tested"})
+    assert client.get("/v1/models", headers=olga).json() == [
+        {"name": MODEL, "versions": 2, "aliases": {"production": "1.1"}}
+    ]
+    versions = client.get(f"/v1/models/{MODEL}", headers=olga).json()["versions"]
+    assert [(each["version"], each["aliases"], each["tags"]) for each in versions] == [
+        ("1.0", [], {}),
+        ("1.1", ["production"], {"stage": "tested"}),
+    ]
+    version = client.get(f"/v1/models/{MODEL}/versions/1.1", headers=olga).json()
+    assert (version["classes"], version["files"]) == (["beach", "forest"], {"model.onnx": 7})
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        ("/v1/models/other", 404, "unknown_model"),
+        ("/v1/models/other/history", 404, "unknown_model"),
+        (f"/v1/models/{MODEL}/versions/9.9", 404, "unknown_version"),
+        ("/v1/models/.hidden", 422, "invalid_request"),
+        (f"/v1/models/{MODEL}/versions/..%2F1.0", 404, "not_found"),
+    ],
+)
+def test_unknown_names_have_codes(client: TestClient, olga: Bearer, path: str, status: int, code: str) -> None:
+    """An unknown model or version is a 404 with its own code, and no path leads out of the registry."""
+    response = client.get(path, headers=olga)
+    assert (response.status_code, response.json()["code"]) == (status, code)
+
+
+def test_refused_moves_change_nothing(move: Move, registry: FileRegistry, tmp_path: Path) -> None:
+    """Each refusal has a status and a code, names no path of the server, and leaves the registry as it was."""
+    move("1.0")
+    (registry.find_folder(MODEL, "1.1") / "model.onnx").write_bytes(b"A graph")
+    before = registry.read(MODEL)
+    for response, expected in (
+        (move("1.0"), (409, "alias_unchanged")),
+        (move("1.1", expect="1.1"), (409, "alias_moved")),
+        (move("1.1"), (409, "version_rejected")),
+        (move("9.9"), (404, "unknown_version")),
+        (move("@candidate"), (404, "unknown_alias")),
+        (move("1.1", why=""), (422, "invalid_request")),
+        (move("1.1", why="x" * 501), (422, "invalid_request")),
+        (move("1.1", other="x"), (422, "invalid_request")),
+    ):
+        assert (response.status_code, response.json()["code"]) == expected
+        assert str(tmp_path) not in response.text
+    assert registry.read(MODEL) == before
+
+
+def test_clients_neither_see_nor_move_models(client: TestClient, bearer: Bearer) -> None:
+    """Without the scopes `models:read` and `models:write` every route is a 403."""
+    assert client.get("/v1/models", headers=bearer).status_code == 403
+    body = {"version": "1.1", "why": "x"}
+    response = client.post(f"/v1/models/{MODEL}/aliases/production", json=body, headers=bearer)
+    assert (response.status_code, response.json()["code"]) == (403, "insufficient_scope")
+    assert client.get("/v1/models").status_code == 401
+
+
+def test_a_gateway_without_a_registry_says_so(
+    make_client: Callable[..., TestClient], log_in: Callable[..., Bearer], settings: Settings
+) -> None:
+    """Every route is a 404 with a code of its own."""
+    client = make_client(model=settings.model.model_copy(update={"registry": None}))
+    olga = log_in(client, "olga")
+    for path in ("", f"/{MODEL}", f"/{MODEL}/history", f"/{MODEL}/versions/1.0"):
+        response = client.get(f"/v1/models{path}", headers=olga)
+        assert (response.status_code, response.json()["code"]) == (404, "registry_missing")
+
+
+def test_moves_of_a_gateway_and_of_commands_are_one_history(
+    client: TestClient,
+    olga: Bearer,
+    move: Move,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A command beside a running gateway moves the same alias; both see the moves of both, and the ledger verifies."""
+    # The gateway of `client` logs in the background, which must not mix with the command's output.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(io.StringIO()))
+    move("1.0")
+    key = settings.ledger.signing_key
+    assert key is not None
+    assert settings.model.registry is not None
+    monkeypatch.setenv("DATABASE_URL", settings.database_url.get_secret_value())
+    monkeypatch.setenv("LEDGER__SIGNING_KEY", key.get_secret_value())
+    monkeypatch.setenv("MODEL__REGISTRY", settings.model.registry)
+    assert run(["models", "promote", MODEL, "1.1", "--why", "by command"]) == 0
+    move("1.0", why="by request")
+    capsys.readouterr()
+    assert run(["models", "history", MODEL, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [period["why"] for period in document["periods"]] == ["to 1.0", "by command", "by request"]
+    entries = client.get(f"/v1/models/{MODEL}/history", headers=olga).json()["entries"]
+    assert [entry["why"] for entry in entries] == ["by request", "by command", "to 1.0"]
+    structlog.reset_defaults()
+
+
+def test_a_gateway_records_interrupted_moves_at_its_start(
+    make_client: Callable[..., TestClient], log_in: Callable[..., Bearer], registry: FileRegistry
+) -> None:
+    """A move whose process was killed before it was recorded is in the ledger after the next start."""
+    registry.move_aliases(MODEL, {"production": "1.1"}, who="cli:olga", why="killed")
+    client = make_client()
+    olga = log_in(client, "olga")
+    wait_until(lambda: registry.read(MODEL).unrecorded == ())
+    (entry,) = client.get(f"/v1/models/{MODEL}/history", headers=olga).json()["entries"]
+    assert (entry["who"], entry["why"]) == ("cli:olga", "killed")
+
+
+def test_a_changed_entry_is_marked(client: TestClient, olga: Bearer, move: Move, settings: Settings) -> None:
+    """The history shows that a recorded document does not match its commitment."""
+    move("1.0")
+    with sqlite3.connect(settings.database_url.get_secret_value().removeprefix("sqlite:///")) as connection:
+        connection.execute("UPDATE ledger_payloads SET document = replace(document, 'to 1.0', 'to 1.9')")
+    connection.close()
+    (entry,) = client.get(f"/v1/models/{MODEL}/history", headers=olga).json()["entries"]
+    assert "does not match the entry's commitment" in entry["problem"]
+
+
+def test_moves_are_in_the_audit_log(client: TestClient, olga: Bearer, move: Move) -> None:
+    """A promotion is recorded with its alias, versions and reason, a refused one with its code."""
+    move("1.0")
+    move("1.0")
+
+    def read_events() -> list[dict[str, Any]]:
+        entries = client.get("/v1/audit", params={"event": "model"}, headers=olga).json()["entries"]
+        return [{"outcome": entry["outcome"], **entry["detail"]} for entry in entries]
+
+    wait_until(lambda: len(read_events()) == 2)
+    promoted = {"outcome": "promoted", "alias": "production", "from": "", "to": "1.0", "why": "to 1.0"}
+    refused = {"outcome": "refused", "alias": "production", "code": "alias_unchanged"}
+    assert sorted(read_events(), key=lambda event: event["outcome"]) == [promoted, refused]

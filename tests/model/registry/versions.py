@@ -1,0 +1,30 @@
+"""Artefacts of a few bytes, to fill a registry with versions that no test loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from model.registry.artefact import write_manifest
+
+MODEL = "tiny"
+
+
+def write_version(parent: Path, version: str, content: bytes = b"a graph", name: str = MODEL) -> Path:
+    """Write an artefact folder of a version, whose only file holds `content`."""
+    folder = parent / f"artefact-{version}"
+    folder.mkdir(exist_ok=True)
+    (folder / "model.onnx").write_bytes(content)
+    nothing: dict[str, Any] = {}
+    write_manifest(
+        folder,
+        name=name,
+        version=version,
+        classes=("beach", "forest"),
+        outputs={},
+        filenames=("model.onnx",),
+        data=nothing,
+        results=nothing,
+        tools=nothing,
+    )
+    return folder
