@@ -27,7 +27,8 @@ from auth.quotas.meter import UsageMeter
 from auth.tokens.keyring import Keyring
 from model.backends.base import Backend
 from monitoring.health import Health
-from monitoring.queued_output import counting_dropped_lines
+from monitoring.logs.outputs import Output, counting_dropped_lines
+from monitoring.metrics import Metrics
 from monitoring.reporting.telemetry import Telemetry
 from storage.engine import open_engine
 
@@ -48,7 +49,7 @@ def make_lifespan(
     async def lifespan(_: FastAPI) -> AsyncIterator[AppState]:
         metrics = telemetry.metrics
         async with AsyncExitStack() as stack:
-            stack.enter_context(counting_dropped_lines(metrics.log_lines_dropped.inc))
+            stack.enter_context(counting_dropped_lines(partial(_count_dropped_lines, metrics)))
             stack.push_async_callback(asyncio.to_thread, telemetry.close)
             engine = open_engine(settings.database_url.get_secret_value())
             stack.push_async_callback(engine.dispose)
@@ -81,3 +82,7 @@ def make_lifespan(
             yield {"services": Services(auth, serving, recording, runtime, canary, mover), "pipeline": pipeline}
 
     return lifespan
+
+
+def _count_dropped_lines(metrics: Metrics, output: Output, lines: int) -> None:
+    metrics.log_lines_dropped.labels(output).inc(lines)

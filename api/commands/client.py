@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 import time
 from collections.abc import Callable
 from http import HTTPStatus
@@ -13,6 +12,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 import typer
 
+from api.commands.gateway.failures import explain_failure
 from api.commands.models.predict import describe_os_error, print_results
 from api.commands.output import JsonFlag, print_json, progress_bar
 from api.errors import CommandFailed
@@ -144,22 +144,8 @@ def _send(send: Callable[[], httpx.Response]) -> httpx.Response:
     except httpx.TimeoutException as error:
         raise CommandFailed(f"{_name_host(error)} did not respond in time. Try again later.") from None
     except httpx.RequestError as error:
-        raise CommandFailed(f"{_name_host(error)} cannot be reached: {_explain(error)}.") from None
+        raise CommandFailed(f"{_name_host(error)} cannot be reached: {explain_failure(error)}.") from None
 
 
 def _name_host(error: httpx.RequestError) -> str:
     return f"{error.request.url.scheme}://{error.request.url.netloc.decode()}"
-
-
-def _explain(error: BaseException) -> str:
-    """Describe the system's error that led to an error of httpx, without the names of Python's classes."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"its certificate is not trusted ({cause.verify_message}); SSL_CERT_FILE can name another authority"
-        if isinstance(cause, ssl.SSLError):
-            return "it does not speak TLS as expected; check whether the address begins with http:// or https://"
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror[0].lower() + cause.strerror[1:]
-        cause = cause.__cause__ or cause.__context__
-    return str(error) or "the connection failed"

@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "serve": ("api.commands.gateway.serve:serve", "Serve predictions until SIGINT or SIGTERM."),
     "demo": ("api.commands.gateway.demo:demo", "Start a gateway and make one authenticated prediction."),
     "healthcheck": ("api.commands.gateway.healthcheck:healthcheck", "Check that the local gateway is ready."),
+    "top": ("api.commands.gateway.top.command:top", "Show what a running gateway does now."),
     "token": ("api.commands.users:token", "Log a user in and print the access token."),
     "classify": ("api.commands.client:classify", "Classify local images with a running gateway."),
     "label": ("api.commands.client:label", "Send the true label of a past prediction to a running gateway."),

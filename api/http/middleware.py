@@ -74,6 +74,7 @@ class Observe:
         scheme = scope["scheme"]  # http or https: TrustedProxies accepts nothing else
         started = time.perf_counter()
         status = 0
+        failure: Exception | None = None
 
         async def send_observed(message: Message) -> None:
             nonlocal status
@@ -87,17 +88,18 @@ class Observe:
         try:
             await self._app(scope, receive, send_observed)
         except ClientDisconnect:
-            state["problem_code"] = "client_left"
+            state.setdefault("problem_code", "client_left")
             status = status or CLIENT_LEFT
         except Exception as error:
             state["problem_code"] = _INTERNAL_ERROR
-            self._report(error, scope)
+            failure = error
+            self._reporter.capture(error, {"request_id": request_id, "route": _route(scope)})
             if status:
                 raise
             await self._internal_error(request_id)(scope, receive, send_observed)
         finally:
             active.dec()
-            self._record(scope, method, status, time.perf_counter() - started)
+            self._record(scope, method, status, time.perf_counter() - started, failure)
 
     def _add_headers(self, headers: RawHeaders, scope: Scope) -> None:
         set_security_headers(headers, scope["state"]["request_id"])
@@ -109,16 +111,12 @@ class Observe:
             headers[:] = [header for header in headers if header[0] != b"connection"]
             headers.append((b"connection", b"close"))
 
-    def _report(self, error: Exception, scope: Scope) -> None:
-        log.exception("unhandled_error", route=_route(scope))
-        self._reporter.capture(error, {"request_id": scope["state"]["request_id"], "route": _route(scope)})
-
     @staticmethod
     def _internal_error(request_id: str) -> ASGIApp:
         detail = "The gateway failed. Try again; if it fails again, report the request_id."
         return problem(HTTPStatus.INTERNAL_SERVER_ERROR, _INTERNAL_ERROR, detail, request_id)
 
-    def _record(self, scope: Scope, method: str, status: int, seconds: float) -> None:
+    def _record(self, scope: Scope, method: str, status: int, seconds: float, failure: Exception | None) -> None:
         route, code = _route(scope), scope["state"].get("problem_code", "")
         error_type = _find_error_type(status, code)
         trace = scope["state"].get("trace")
@@ -128,11 +126,21 @@ class Observe:
         if trace is not None:
             request_id = scope["state"]["request_id"]
             self._tracer.finish(trace, FinishedRequest(method, route, status, scope["scheme"], request_id))
-        level = "debug" if route in _QUIET_ROUTES else "info"
-        more = {"code": code} if code else {}
-        getattr(log, level)(
-            "request", method=method, route=route, status=status, duration_ms=round(seconds * 1000, 2), **more
-        )
+        line: dict[str, object] = {
+            "message": f"{method} {route} {status}",
+            "http.request.method": method,
+            "http.route": route,
+            "http.response.status_code": status,
+            "duration_ms": round(seconds * 1000, 2),
+        }
+        if code:
+            line["code"] = code
+        if failure is not None:
+            log.error("request", exc_info=failure, **line)
+        elif route in _QUIET_ROUTES:
+            log.debug("request", **line)
+        else:
+            log.info("request", **line)
 
 
 def _request_id(offered: str | None) -> str:

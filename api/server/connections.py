@@ -113,7 +113,7 @@ class BoundedProtocol(CertificateProtocol):
         elif self._is_idle():
             self._close()
         else:
-            log.info("connection_refused", code=error.code)
+            self._log_refusal(error, in_application=not self.pipeline)
             self._abandon_request(error)
 
     def on_message_begin(self) -> None:
@@ -215,14 +215,23 @@ class BoundedProtocol(CertificateProtocol):
 
         The requests before it get their responses first.
         """
+        receiving_body = self._receiving_message and not self._receiving_head
         if self._last_error is None:
-            log.info("connection_refused", code=error.code)
+            in_application = receiving_body and not self.pipeline and not self.cycle.response_complete
+            self._log_refusal(error, in_application=in_application)
             self._last_error = error
         self._cancel_timeout()
-        if self._receiving_message and not self._receiving_head:
+        if receiving_body:
             self._abandon_request(error)
         elif self._is_idle():
             self._respond_and_close(error)
+
+    def _log_refusal(self, error: ApiError | MemoryFull, *, in_application: bool) -> None:
+        """Log it with the request that the application handles, which has a line then, or on a line of its own."""
+        if in_application:
+            self.cycle.scope["state"]["problem_code"] = error.code
+        else:
+            log.info("connection_refused", code=error.code)
 
     def _abandon_request(self, error: ApiError | MemoryFull) -> None:
         """End the request whose body is invalid."""

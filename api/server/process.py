@@ -28,7 +28,7 @@ from api.server.successor import Successor
 from api.server.timeouts import CUT_OFF_S, REPLACEMENT_DRAIN_S, RESPONSES_LIMIT_S, SHUTDOWN_LIMIT_S
 from api.server.tls import server_context
 from api.settings import Settings
-from monitoring.queued_output import drain_standard_streams
+from monitoring.logs.outputs import drain_logs
 
 # How long a thread may hold the interpreter's lock while another waits: the event loop's turns are short and many.
 SWITCH_INTERVAL_S = 0.001
@@ -134,7 +134,7 @@ class GatewayServer(uvicorn.Server):
         log.error("process_not_closed", policy="it is replaced with requests in flight")
         if self._successor is not None:
             self._successor.start()
-        drain_standard_streams()
+        drain_logs()
         os._exit(1)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from monitoring.queued_output import drain_standard_streams
+from monitoring.logs.outputs import drain_logs
 
 INHERIT_OPTION = "--inherit"
 _HELD_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -69,7 +69,7 @@ class Successor:
         signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_SIGNALS)
         signal.setitimer(signal.ITIMER_REAL, 0)
         self.keep_listeners()
-        drain_standard_streams()
+        drain_logs()
         os.execv(sys.executable, _make_arguments(sys.orig_argv, self._pass_on()))  # noqa: S606  (its own arguments)
 
     def _pass_on(self) -> str:

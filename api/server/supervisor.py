@@ -45,8 +45,9 @@ class _Worker:
 class Supervisor:
     """Keeps `count` workers running; each runs `serve` and exits with the status that it returns.
 
-    The workers share `listeners`. A worker that does not exit within `shutdown_limit_s` is killed. `on_change` receives
-    the processes whenever one starts or exits, `on_exit(number)` the slot of a worker that has exited.
+    The workers share `listeners`. A worker that does not exit within `shutdown_limit_s` is killed. `on_ready` is called
+    when the first worker serves. `on_change` receives the processes whenever one starts or exits, `on_exit(number)` the
+    slot of a worker that has exited.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Supervisor:
         listeners: Sequence[socket.socket],
         *,
         shutdown_limit_s: float,
+        on_ready: Callable[[], None],
         on_change: Callable[[Processes], None],
         on_exit: Callable[[int], None],
     ) -> None:
@@ -63,6 +65,7 @@ class Supervisor:
         self._serve = serve
         self._listeners = listeners
         self._shutdown_limit_s = shutdown_limit_s
+        self._on_ready = on_ready
         self._on_change = on_change
         self._on_exit = on_exit
         self._workers: list[_Worker] = []
@@ -160,7 +163,9 @@ class Supervisor:
             return
         worker.ready_at = time.monotonic()
         worker.kill_at = worker.kill_at if worker.stopping else math.inf
-        self._has_served = True
+        if not self._has_served:
+            self._has_served = True
+            self._on_ready()
         log.info("worker_ready", pid=worker.pid, seconds=round(worker.ready_at - worker.started_at, 3))
 
     def _reap(self) -> None:
@@ -177,10 +182,10 @@ class Supervisor:
     def _handle_exit(self, worker: _Worker, status: int) -> None:
         """Decide what follows from a worker's exit; `status` is negative if a signal has killed it."""
         if worker.stopping:
-            log.info("worker_ended", pid=worker.pid, status=status)
+            log.info("worker_ended", pid=worker.pid, exit_status=status)
             self._status = 1 if self._stopping and status else self._status
             return
-        log.error("worker_died", pid=worker.pid, status=status)
+        log.error("worker_died", pid=worker.pid, exit_status=status)
         self._restarts += 1
         if worker.ready_at is None and self._to_replace:
             log.error("workers_not_restarted", policy="the old workers keep serving")

@@ -16,7 +16,7 @@ import structlog
 
 from api.server.exit_status import run_to_exit_status
 from api.server.stop_signals import STOP_SIGNALS, exit_at_stop_signals
-from monitoring.queued_output import drain_standard_streams
+from monitoring.logs.outputs import drain_logs
 
 _SIGNALS = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGCHLD)
 
@@ -73,7 +73,7 @@ def fork(action: Callable[[], int], closing: Sequence[int] = ()) -> int:
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
-            drain_standard_streams()
+            drain_logs()
             os._exit(status)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)

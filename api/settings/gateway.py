@@ -15,6 +15,7 @@ from api.settings.canary import CanarySettings
 from api.settings.fields import split_commas
 from api.settings.home import HomePath, resolve_database_url
 from api.settings.limits import LimitSettings
+from api.settings.logs import LogSettings
 from api.settings.model import ModelSettings
 from api.settings.records import LedgerSettings, MonitoringSettings
 from api.settings.urls import check_collector_url, check_database_url, check_sentry_dsn, parse_headers, read_redis_url
@@ -68,6 +69,7 @@ class Settings(BaseModel):
     limits: LimitSettings = Field(default_factory=LimitSettings)
     monitoring: MonitoringSettings = Field(default_factory=MonitoringSettings)
     ledger: LedgerSettings = Field(default_factory=LedgerSettings)
+    logs: LogSettings = Field(default_factory=LogSettings)
 
     _split_hosts = field_validator("allowed_hosts", mode="before")(split_commas)
 

@@ -65,7 +65,8 @@ def test_the_orm_remains_available() -> None:
 
 def test_progress_bars_work_after_the_logs_were_configured() -> None:
     """That the logs do without rich does not keep a command from drawing a progress bar with it."""
-    code = "import monitoring.logs\nfrom api.commands.output import progress_bar\nwith progress_bar('x', 1): pass"
+    drawing = "from api.commands.output import progress_bar\nwith progress_bar('x', 1): pass"
+    code = f"import monitoring.logs.configuration\n{drawing}"
     assert loaded_by(code, "rich.progress") == {"rich.progress"}
 
 

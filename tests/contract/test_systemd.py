@@ -58,3 +58,21 @@ def test_service_is_stopped_in_order_and_restarted() -> None:
     assert int(unit["TimeoutStopSec"][0]) > drain_s + SHUTDOWN_LIMIT_S
     assert (unit["KillMode"], unit["Restart"]) == (["mixed"], ["on-failure"])
     assert "ExecReload" not in unit  # SIGHUP stops a gateway of one process
+
+
+def test_upkeep_runs_daily_as_the_service_s_user(tmp_path: Path) -> None:
+    """The timer starts `atalaya upkeep` once a day as the user of the gateway, and systemd accepts both units."""
+    folder = UNIT.parent
+    service = (folder / "atalaya-upkeep.service").read_text()
+    assert "ExecStart=/opt/atalaya/.venv/bin/atalaya upkeep --yes" in service
+    assert "User=atalaya" in service
+    assert "Persistent=true" in (folder / "atalaya-upkeep.timer").read_text()
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        return
+    unit = tmp_path / "atalaya-upkeep.service"
+    unit.write_text(service.replace("/opt/atalaya/.venv/bin/atalaya", str(ATALAYA)))
+    shutil.copy(folder / "atalaya-upkeep.timer", tmp_path)
+    for name in (unit, tmp_path / "atalaya-upkeep.timer"):
+        done = subprocess.run([program, "--no-pager", "verify", name], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr

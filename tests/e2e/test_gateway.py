@@ -93,8 +93,8 @@ def test_log_is_json_without_secrets(gateway: Gateway) -> None:
     lines = [line for line in gateway.log().splitlines() if not line.startswith("First start:")]
     events = [json.loads(line) for line in lines]
     (line,) = [event for event in events if event.get("request_id") == request_id]
-    assert (line["route"], line["status"]) == ("/v1/me", 200)
-    assert line["principal"]
+    assert (line["http.route"], line["http.response.status_code"]) == ("/v1/me", 200)
+    assert line["user.id"]
     assert token not in gateway.log()
     assert PASSWORD not in gateway.log()
 

@@ -68,11 +68,11 @@ def gateway_without_reader(folder: Path, **changes: str) -> Iterator[Gateway]:
 
 
 async def load(gateway: Gateway, connections: int, seconds: float) -> tuple[LoadResults, float]:
-    """Send predictions, and unknown paths to fill the log; return the responses to the predictions."""
+    """Send predictions, and requests for the public keys to fill the log; return the responses to the predictions."""
     request, until = build_request(gateway.token(), FOREST), time.monotonic() + seconds
     predictions, _, livez_s = await asyncio.gather(
         drive(gateway.port, request, connections, seconds),
-        drive(gateway.port, b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n", connections, seconds),
+        drive(gateway.port, b"GET /.well-known/jwks.json HTTP/1.1\r\nHost: localhost\r\n\r\n", connections, seconds),
         measure_livez_s(gateway, until),
     )
     return predictions, livez_s
@@ -84,7 +84,7 @@ def run(seconds: float, connections: int) -> Results:
         gateway_without_reader(Path(folder)) as gateway,
     ):
         results, livez_s = asyncio.run(load(gateway, connections, seconds))
-        dropped_lines = gateway.metric("atalaya_log_lines_dropped_total")
+        dropped_lines = gateway.metric('atalaya_log_lines_dropped_total{output="standard"}')
         began = time.monotonic()
         exit_status = gateway.stop()
         return Results(results, livez_s, dropped_lines, time.monotonic() - began, exit_status)

@@ -167,7 +167,8 @@ class Gateway:
     def complete_log(self) -> str:
         """The log with the lines of all responses so far, which a process writes after them. For a single process."""
         request_id = uuid.uuid4().hex
-        self.get("/nowhere", headers={"X-Request-ID": request_id}, verify=False)
+        # A request that succeeds: while many are refused, not each of those is logged.
+        self.get("/.well-known/jwks.json", headers={"X-Request-ID": request_id}, verify=False)
         wait_until(lambda: request_id in self.log(), message=self.log)
         return self.log()
 

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.commands.database import CommandEvent, run_with_accounts, run_with_engine
 from api.commands.gateway.processes import Listeners, open_listeners
-from api.commands.gateway.serve import serve_on
+from api.commands.gateway.serve import describe_serving, serve_on
 from api.commands.secrets import add_secrets, find_missing_secrets
 from api.commands.users import issue_token
 from api.errors import CommandFailed
@@ -85,7 +85,7 @@ def demo(
         _print_result(prediction)
         _print_next_steps(url, account, token, settings)
         if stay:
-            typer.echo(_describe_serving(url, settings))
+            typer.echo(describe_serving(url, settings))
             server.wait()
             raise CommandFailed("The gateway has ended; it has printed the reason above.")
     command = f"make run{_format_port(settings.port)}"
@@ -131,7 +131,7 @@ def _gateway(settings: Settings, listeners: Listeners) -> Iterator[_Server]:
 
     def serve() -> int:
         limit_memory_use()
-        return serve_on(reload_settings(find_start_problems, **options), options, listeners)
+        return serve_on(reload_settings(find_start_problems, **options), options, listeners, lambda *_: None)
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(0))
@@ -224,11 +224,6 @@ curl -s {url}/v1/predictions -w '\\n' -F file=@{shlex.quote(str(_sample_path()))
 
 curl -s {url}/auth/token -w '\\n' -d grant_type=password -d username={_USER} -d password={account.password}
 """)
-
-
-def _describe_serving(url: str, settings: Settings) -> str:
-    documentation = f" The documentation is at {url}/docs." if settings.docs_enabled else ""
-    return f"Serving at {url}.{documentation} Press Ctrl-C to stop."
 
 
 def _format_port(port: int) -> str:

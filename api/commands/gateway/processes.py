@@ -32,9 +32,9 @@ from api.server.supervisor import Supervisor
 from api.server.timeouts import SHUTDOWN_LIMIT_S
 from api.server.worker_process import WorkerSlot, fork, preload
 from api.settings import Settings, home_folder, reload_settings
+from monitoring.logs.outputs import drain_logs
 from monitoring.metrics.exposition import serve_metrics
 from monitoring.metrics.multiprocess import build_shared_registry, remove_gauges, share_metrics
-from monitoring.queued_output import drain_standard_streams
 from monitoring.reporting.sentry import ErrorReporter, open_reporter
 from storage.private_files import replace_private_file
 
@@ -88,10 +88,12 @@ def inherit_listeners(inheritance: Inheritance) -> Listeners:
     return Listeners(list(inheritance.listeners["requests"]), next(iter(inheritance.listeners["metrics"]), None))
 
 
-def serve_in_one_process(settings: Settings, listeners: Listeners, stuck_jobs: int) -> int:
+def serve_in_one_process(
+    settings: Settings, listeners: Listeners, on_ready: Callable[[], None], stuck_jobs: int
+) -> int:
     """Serve until a signal; returns the exit status. When a thread is stuck, execute the program again.
 
-    `stuck_jobs` is the count of earlier programs of this process.
+    `on_ready` is called once requests are accepted. `stuck_jobs` is the count of earlier programs of this process.
     """
     registry = CollectorRegistry()
     # A thread loads the model, mostly without the interpreter's lock, while this one imports and migrates.
@@ -103,7 +105,7 @@ def serve_in_one_process(settings: Settings, listeners: Listeners, stuck_jobs: i
         {"requests": listeners.requests, "metrics": [listeners.metrics] if listeners.metrics else []},
         lambda: draining.stuck_jobs,
     )
-    server = _make_server(settings, registry, registry, model.result, draining, successor=successor)
+    server = _make_server(settings, registry, registry, model.result, draining, on_ready, successor)
     _prepare_database(settings)
     _report_unverified_model(settings)
     status = run_to_exit_status(lambda: _run(server, listeners, registry))
@@ -113,10 +115,13 @@ def serve_in_one_process(settings: Settings, listeners: Listeners, stuck_jobs: i
     return status
 
 
-def serve_with_workers(settings: Settings, options: dict[str, Any], listeners: Listeners) -> int:
+def serve_with_workers(
+    settings: Settings, options: dict[str, Any], listeners: Listeners, on_ready: Callable[[], None]
+) -> int:
     """Serve with WEB_CONCURRENCY workers until a signal; returns the exit status.
 
-    `options` are the settings from the command line, which each worker applies again.
+    `options` are the settings from the command line, which each worker applies again. `on_ready` is called once the
+    first worker accepts requests.
     """
 
     def prepare() -> int:
@@ -145,6 +150,7 @@ def serve_with_workers(settings: Settings, options: dict[str, Any], listeners: L
             work,
             listeners.requests,
             shutdown_limit_s=settings.drain_seconds + SHUTDOWN_LIMIT_S + _EXTRA_SHUTDOWN_S,
+            on_ready=on_ready,
             on_change=partial(write_processes, directory),
             on_exit=partial(remove_gauges, metrics),
         )
@@ -235,7 +241,7 @@ def _end_stuck_threads(status: int) -> None:
     from model.serving.workers import is_any_worker_alive
 
     if is_any_worker_alive():
-        drain_standard_streams()
+        drain_logs()
         os._exit(status)
 
 

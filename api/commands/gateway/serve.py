@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import gc
+import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import structlog
 import typer
 
+from api.commands.gateway.log_outputs import start_logging
 from api.commands.gateway.processes import (
     Listeners,
     inherit_listeners,
@@ -22,8 +27,9 @@ from api.server.allocator import limit_memory_use
 from api.server.stop_signals import exit_at_stop_signals
 from api.server.successor import INHERIT_OPTION, Inheritance, release_held_signals
 from api.settings import Settings, load_settings
-from monitoring.logs import configure_logging
-from monitoring.queued_output import queue_standard_streams
+from monitoring.logs.standard_streams import queue_standard_streams
+
+log = structlog.get_logger("atalaya.serve")
 
 
 def serve(
@@ -46,17 +52,37 @@ def serve(
     options |= {name: value for name, value in addresses.items() if value is not None}
     settings = load_settings(find_start_problems, **options)
     if inherit is None:
-        return serve_on(settings, options, open_listeners(settings))
+        return serve_on(settings, options, open_listeners(settings), report_ready)
     inheritance = Inheritance.take_over(inherit)
-    return serve_on(settings, options, inherit_listeners(inheritance), inheritance.stuck_jobs)
+    return serve_on(settings, options, inherit_listeners(inheritance), report_ready, inheritance.stuck_jobs)
 
 
-def serve_on(settings: Settings, options: dict[str, Any], listeners: Listeners, stuck_jobs: int = 0) -> int:
+def report_ready(url: str, settings: Settings) -> None:
+    """Say where the gateway listens: in a sentence on a terminal, else in the log."""
+    if sys.stdout.isatty():
+        typer.echo(describe_serving(url, settings))
+    else:
+        log.info("gateway_ready", **{"url.full": url})
+
+
+def describe_serving(url: str, settings: Settings) -> str:
+    documentation = f" The documentation is at {url}/docs." if settings.docs_enabled else ""
+    return f"Serving at {url}.{documentation} Press Ctrl-C to stop."
+
+
+def serve_on(
+    settings: Settings,
+    options: dict[str, Any],
+    listeners: Listeners,
+    on_ready: Callable[[str, Settings], None],
+    stuck_jobs: int = 0,
+) -> int:
     """Serve on bound sockets; returns the exit status. `options` are the settings from the command line.
 
-    `stuck_jobs` is the count of earlier programs of this process.
+    `on_ready` is called with the address once requests are accepted. `stuck_jobs` is the count of earlier programs of
+    this process.
     """
-    configure_logging(settings.log_level)
+    start_logging(settings)
     restrict_secret_files(settings)
     if settings.model.mlflow_url is not None:
         from api.services.mirror.process import pull_first  # after the allocator was configured: it loads NumPy
@@ -66,5 +92,5 @@ def serve_on(settings: Settings, options: dict[str, Any], listeners: Listeners, 
     url = listeners.local_url("https" if settings.tls_certificate else "http")
     with announce(RunningGateway(url, settings.issuer), listeners.port):
         if settings.web_concurrency > 1:
-            return serve_with_workers(settings, options, listeners)
-        return serve_in_one_process(settings, listeners, stuck_jobs)
+            return serve_with_workers(settings, options, listeners, partial(on_ready, url, settings))
+        return serve_in_one_process(settings, listeners, partial(on_ready, url, settings), stuck_jobs)

@@ -12,7 +12,8 @@ class ReportMetrics(MetricGroup):
         super().__init__(registry, shown)
         self.log_lines_dropped = Counter(
             "atalaya_log_lines_dropped_total",
-            "Lines of the log that were dropped because nobody read them.",
+            "Lines of the log that were dropped because an output did not take them: standard, file or http.",
+            ["output"],
             registry=registry,
         )
         self.error_reports_dropped = Counter(

@@ -15,7 +15,7 @@ def serve(slot):
     return 0
 
 supervisor = Supervisor(
-    2, serve, [], shutdown_limit_s=0.5, on_change=lambda pids: None, on_exit=lambda number: None
+    2, serve, [], shutdown_limit_s=0.5, on_ready=lambda: None, on_change=lambda pids: None, on_exit=lambda number: None
 )
 sys.exit(supervisor.run())
 """

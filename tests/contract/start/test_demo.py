@@ -116,7 +116,7 @@ def test_a_copied_example_is_completed(checkout: Checkout, new_home: Path) -> No
     before = file.read_text().splitlines()
     ended = checkout.run(checkout.atalaya, "demo", changes={"ATALAYA_HOME": str(new_home)})
     assert ended.returncode == 0, ended.stderr
-    assert '"event"' not in ended.stdout  # nor does the default log level bring the log
+    assert '"event.name"' not in ended.stdout  # nor does the default log level bring the log
     after = file.read_text().splitlines()
     changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
     secrets = ["AUTH__SIGNING_KEY=", "AUTH__DATA_KEY=", "LEDGER__SIGNING_KEY="]

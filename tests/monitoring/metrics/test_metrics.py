@@ -52,7 +52,7 @@ def observe_all(metrics: Metrics) -> None:
     metrics.live_accuracy_lower.labels(model="efficientnetb0-v1.1").set(0.9)
     metrics.estimated_accuracy.labels(model="efficientnetb0-v1.1").set(0.94)
     metrics.memory_limit_bytes.set(512 * 2**20)
-    metrics.log_lines_dropped.inc(7)
+    metrics.log_lines_dropped.labels("http").inc(7)
     metrics.canary_comparisons.labels(metric="latency", result="worse").inc(3)
     metrics.canary_log_e.labels(metric="latency", direction="promote").set(-1.5)
     metrics.canary_shadow.labels(outcome="dropped").inc(4)
@@ -121,7 +121,7 @@ def observe_all(metrics: Metrics) -> None:
         ("atalaya_estimated_accuracy", {"model": "efficientnetb0-v1.1"}, 0.94),
         ("atalaya_memory_limit_bytes", {}, 536870912),
         ("atalaya_stuck_jobs_total", {}, 2),
-        ("atalaya_log_lines_dropped_total", {}, 7),
+        ("atalaya_log_lines_dropped_total", {"output": "http"}, 7),
         ("atalaya_canary_comparisons_total", {"metric": "latency", "result": "worse"}, 3),
         ("atalaya_canary_log_e", {"metric": "latency", "direction": "promote"}, -1.5),
         ("atalaya_canary_shadow_total", {"outcome": "dropped"}, 4),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from monitoring.queued_output import MAX_LINES
+from monitoring.logs.line_queue import QueueLimits
 from tests.support.gateway import TIMEOUT_S, Gateway, make_gateway
 from tests.support.polling import wait_until
 
@@ -31,7 +31,7 @@ class BlockedReader:
     def read_until(self, event: str) -> list[dict[str, object]]:
         """Read lines until one of the event; return all."""
         received = b""
-        while f'"event": "{event}"'.encode() not in received or not received.endswith(b"\n"):
+        while f'"event.name": "{event}"'.encode() not in received or not received.endswith(b"\n"):
             received += os.read(self.read_end, 65536)
         return [json.loads(line) for line in received.splitlines() if line.startswith(b"{")]
 
@@ -65,7 +65,8 @@ def send_logged_requests(gateway: Gateway, count: int) -> None:
     """Send requests that are logged with a line of at least 200 bytes each."""
     with closing(http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=TIMEOUT_S)) as connection:
         for _ in range(count):
-            connection.request("GET", "/nowhere", headers={"X-Request-ID": "x" * 64})
+            # A request that succeeds: of refused ones, only some are logged.
+            connection.request("GET", "/.well-known/jwks.json", headers={"X-Request-ID": "x" * 64})
             assert connection.getresponse().read()
 
 
@@ -84,16 +85,16 @@ def test_a_blocked_reader_stops_neither_requests_nor_the_shutdown(start: Callabl
 def test_dropped_lines_are_counted_and_reported(start: Callable[..., Gateway], reader: BlockedReader) -> None:
     """T37: lines beyond the queue are dropped and counted, and the reader that comes back finds their number."""
     gateway = start()
-    dropped = "atalaya_log_lines_dropped_total"
-    for _ in range(MAX_LINES // 500):
+    dropped = 'atalaya_log_lines_dropped_total{output="standard"}'
+    for _ in range(QueueLimits().lines // 500):
         send_logged_requests(gateway, 500)
         if gateway.metric(dropped):
             break
     counted = gateway.metric(dropped)
     assert counted
     lines = reader.read_until("log_lines_dropped")
-    assert [line["lines"] for line in lines if line["event"] == "log_lines_dropped"] == [counted]
+    assert [line["lines"] for line in lines if line["event.name"] == "log_lines_dropped"] == [counted]
     send_logged_requests(gateway, 1)
     (line,) = reader.read_until("request")
-    assert line["route"] == "unmatched"
+    assert line["http.route"] == "/.well-known/jwks.json"
     wait_until(lambda: gateway.metric(dropped) == counted)

@@ -82,6 +82,7 @@ def test_the_command_removes_what_has_expired(new_gateway: Callable[..., Gateway
         "known_addresses": 0,
         "audit_events": 0,
         "ledger_entries": 0,
+        "log_files": 0,
     }
-    assert "rows removed" in gateway.run("upkeep", "--yes").stdout
+    assert "removed" in gateway.run("upkeep", "--yes").stdout
     assert gateway.run("audit", "verify").returncode == 0

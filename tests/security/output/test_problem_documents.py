@@ -109,4 +109,4 @@ def test_an_unexpected_error_hides_its_cause(corrupted: Gateway) -> None:
     lines = [
         json.loads(line) for line in corrupted.complete_log().splitlines() if response.json()["request_id"] in line
     ]
-    assert any("secret-nonsense" in line.get("exception", "") for line in lines)
+    assert any("secret-nonsense" in line.get("exception.stacktrace", "") for line in lines)

@@ -15,7 +15,8 @@ from typing import TextIO, cast
 
 import pytest
 
-from monitoring.queued_output import QueuedOutput, QueuedStream
+from monitoring.logs.line_queue import QueueLimits
+from monitoring.logs.standard_streams import QueuedOutput, QueuedStream
 from tests.support.paths import ROOT
 from tests.support.polling import PATIENCE_S, wait_until
 
@@ -25,20 +26,21 @@ MAX_BYTES = 50_000
 
 FORKING = """
 import os
-from monitoring.queued_output import drain_standard_streams, queue_standard_streams
+from monitoring.logs.outputs import drain_logs
+from monitoring.logs.standard_streams import queue_standard_streams
 queue_standard_streams()
 for number in range(1000):
     print(f"parent {number}")
 if os.fork() == 0:
     print("child")
-    drain_standard_streams()
+    drain_logs()
     os._exit(0)
 os.wait()
 print("parent after the child")
 """
 ENDING = """
 import sys
-from monitoring.queued_output import queue_standard_streams
+from monitoring.logs.standard_streams import queue_standard_streams
 queue_standard_streams()
 for number in range(10_000):
     print("x" * 100)
@@ -53,7 +55,8 @@ class Pipe:
         self.read_end, self.write_end = os.pipe()
         fcntl(self.write_end, F_SETPIPE_SZ, PIPE_BYTES)
         self.dropped = 0
-        self.output = QueuedOutput(self.write_end, self._report, self._count, max_lines=MAX_LINES, max_bytes=MAX_BYTES)
+        limits = QueueLimits(lines=MAX_LINES, bytes=MAX_BYTES, pause_s=0.001)
+        self.output = QueuedOutput(self.write_end, self._report, self._count, limits)
 
     def _report(self, lines: int) -> None:
         self.output.put(b"%d dropped\n" % lines)

@@ -1,4 +1,4 @@
-"""Logging as JSON lines."""
+"""Lines of the log: their fields, and what is masked in them."""
 
 from __future__ import annotations
 
@@ -8,40 +8,13 @@ import json
 import logging
 import secrets
 import warnings
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 import structlog
 
-from monitoring.logs import configure_logging
-
-
-class Sink(io.StringIO):
-    def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.getvalue().splitlines()]
-
-    def line(self) -> dict[str, Any]:
-        (only,) = self.lines()
-        return only
-
-
-@pytest.fixture
-def sink() -> Iterator[Sink]:
-    """A sink for logging configured as in production; afterwards the process-wide settings are restored."""
-    root = logging.getLogger()
-    before = (root.level, root.handlers[:])
-    logging.captureWarnings(False)
-    stream = Sink()
-    configure_logging("info", stream)
-    yield stream
-    logging.captureWarnings(False)
-    root.setLevel(before[0])
-    logging.getLogger("atalaya").setLevel(logging.NOTSET)
-    root.handlers[:] = before[1]
-    structlog.reset_defaults()
-    structlog.contextvars.clear_contextvars()
+from monitoring.logs.configuration import configure_logging
+from tests.monitoring.logs.sink import Sink
 
 
 def make_jwt() -> str:
@@ -50,14 +23,17 @@ def make_jwt() -> str:
 
 
 def test_fields(sink: Sink) -> None:
-    """A line is a JSON object with timestamp, level, event, logger and the values given."""
-    structlog.get_logger("api.routes").info("prediction answered", label="forest", confidence=0.93)
+    """A line is a JSON object with OpenTelemetry's names, the message in words, and the values given."""
+    structlog.get_logger("api.routes").info("model_loaded", label="forest", confidence=0.93)
     line = sink.line()
+    assert list(line)[:3] == ["timestamp", "level", "message"]
     assert line | {"timestamp": ""} == {
         "timestamp": "",
         "level": "info",
-        "event": "prediction answered",
-        "logger": "api.routes",
+        "message": "model loaded",
+        "service.name": "atalaya",
+        "event.name": "model_loaded",
+        "otel.scope.name": "api.routes",
         "label": "forest",
         "confidence": 0.93,
     }
@@ -78,7 +54,7 @@ def test_no_line_injection(sink: Sink, newline: str) -> None:
     structlog.get_logger().warning(forged, **{"name": forged, forged: 1})
     logging.getLogger("library").warning("%s", forged)
     lines = sink.lines()
-    assert [line["event"] for line in lines] == [forged, forged]
+    assert [line["message"] for line in lines] == [forged, forged]
     assert lines[0]["name"] == forged
 
 
@@ -88,7 +64,7 @@ def test_context_variables(sink: Sink) -> None:
         structlog.get_logger().info("ours")
         logging.getLogger("library").info("theirs")
     structlog.get_logger().info("after")
-    assert [(line.get("request_id"), line.get("principal")) for line in sink.lines()] == [
+    assert [(line.get("request_id"), line.get("user.id")) for line in sink.lines()] == [
         ("r-1", "ana"),
         ("r-1", "ana"),
         (None, None),
@@ -108,7 +84,7 @@ def test_secrets_are_masked(sink: Sink) -> None:
     line = sink.line()
     assert password not in sink.getvalue()
     assert not any(part in sink.getvalue() for part in token.split("."))
-    assert line["event"] == "refused [redacted]"
+    assert line["message"] == line["event.name"] == "refused [redacted]"
     assert line["headers"] == {"Authorization": "[redacted]", "accept": "*/*"}
 
 
@@ -127,9 +103,9 @@ def test_exceptions_are_redacted_text(sink: Sink) -> None:
     assert not any(part in sink.getvalue() for part in (*token.split("."), token[-20:]))
     for line in sink.lines():
         assert line["level"] == "error"
-        assert "KeyError" in line["exception"]
-        assert "ValueError: password=[redacted]" in line["exception"]
-        assert "test_logs.py" in line["exception"]
+        assert "KeyError" in line["exception.stacktrace"]
+        assert "ValueError: password=[redacted]" in line["exception.stacktrace"]
+        assert "test_lines.py" in line["exception.stacktrace"]
 
 
 def test_objects_are_redacted_too(sink: Sink) -> None:
@@ -146,7 +122,7 @@ def test_libraries_share_the_pipeline(sink: Sink) -> None:
     configure_logging("info", sink)
     logging.getLogger("uvicorn.access").info('%s - "%s %s" %d', "192.0.2.7", "GET", "/livez", 200)
     logging.getLogger("sqlalchemy.engine").warning("pool exhausted")
-    assert [(line["logger"], line["level"], line["event"]) for line in sink.lines()] == [
+    assert [(line["otel.scope.name"], line["level"], line["message"]) for line in sink.lines()] == [
         ("uvicorn.access", "info", '192.0.2.7 - "GET /livez" 200'),
         ("sqlalchemy.engine", "warning", "pool exhausted"),
     ]
@@ -162,8 +138,8 @@ def test_warnings_are_logged(sink: Sink) -> None:
         warnings.warn("old call", DeprecationWarning, stacklevel=1)
         logging.captureWarnings(False)
     line = sink.line()
-    assert (line["logger"], line["level"]) == ("py.warnings", "warning")
-    assert "DeprecationWarning: old call" in line["event"]
+    assert (line["otel.scope.name"], line["level"]) == ("py.warnings", "warning")
+    assert "DeprecationWarning: old call" in line["message"]
 
 
 def test_level(sink: Sink) -> None:
@@ -173,7 +149,7 @@ def test_level(sink: Sink) -> None:
     configure_logging("DEBUG", sink)
     structlog.get_logger("atalaya.test").debug("seen")
     logging.getLogger("library").info("seen")
-    assert [line["event"] for line in sink.lines()] == ["seen", "seen"]
+    assert [line["message"] for line in sink.lines()] == ["seen", "seen"]
 
 
 def test_unknown_level(sink: Sink) -> None:
@@ -187,4 +163,24 @@ def test_libraries_never_log_at_debug(sink: Sink, library: str) -> None:
     """At the level debug, libraries still log from info on: below it they log parameters, forms and headers."""
     configure_logging("debug", sink)
     logging.getLogger(library).debug("executing INSERT … ['hash']")
+    assert sink.lines() == []
+
+
+def test_library_messages_have_no_event_name(sink: Sink) -> None:
+    """Only this project's events have a name to search for; what a library logs is a text."""
+    logging.getLogger("library").warning("something_odd")
+    line = sink.line()
+    assert line["message"] == "something_odd"
+    assert "event.name" not in line
+
+
+def test_an_event_may_have_a_message_of_its_own(sink: Sink) -> None:
+    """The message of an event is its name in words, unless the event says more."""
+    structlog.get_logger().info("request", message="GET /v1/me 200")
+    assert (sink.line()["message"], sink.line()["event.name"]) == ("GET /v1/me 200", "request")
+
+
+def test_requests_of_the_http_client_are_not_logged(sink: Sink) -> None:
+    """httpx's line for each request, whose URL may contain a key, is not written."""
+    logging.getLogger("httpx").info("HTTP Request: POST https://logs.example.org?key=hush")
     assert sink.lines() == []

@@ -1,0 +1,1 @@
+"""`atalaya top`: what a running gateway does now, in a terminal."""

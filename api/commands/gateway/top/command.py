@@ -1,0 +1,85 @@
+"""`atalaya top`: read a gateway's metrics again and again, and show what they say."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import httpx
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from api.commands.gateway.top.samples import Interval
+from api.commands.gateway.top.sources import MetricsSource, find_metrics, read_alerts
+from api.commands.gateway.top.summary import summarize
+from api.commands.gateway.top.view import render
+from api.commands.output import JsonFlag, print_json
+from api.errors import CommandFailed
+
+
+def top(
+    url: Annotated[str | None, typer.Option(help="The gateway; the one of this home if absent.")] = None,
+    token: Annotated[
+        str,
+        typer.Option(help="An access token; not needed with METRICS_PORT.", envvar="ATALAYA_TOKEN"),
+    ] = "",
+    key: Annotated[str, typer.Option(help="An API key, instead of a token.", envvar="ATALAYA_KEY")] = "",
+    alerts_url: Annotated[
+        str | None, typer.Option(help="A Prometheus or an Alertmanager, whose firing alerts are shown.")
+    ] = None,
+    interval: Annotated[float, typer.Option(help="Seconds between two readings.", min=0.2, max=3600)] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Print one interval and end.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what a running gateway does now, until Ctrl-C."""
+    source = find_metrics(url, token.strip(), key.strip())
+    if not (once or as_json or sys.stdout.isatty()):
+        raise CommandFailed("There is no terminal to draw on. Use --once or --json.")
+    with httpx.Client() as client:
+        reader = _Reader(client, source, alerts_url, interval)
+        if as_json:
+            print_json(reader.read())
+        elif once:
+            typer.echo(render(reader.read()))
+        else:
+            _draw(reader)
+
+
+class _Reader:
+    """Summarizes the time from one reading to the next."""
+
+    def __init__(self, client: httpx.Client, source: MetricsSource, alerts_url: str | None, interval_s: float) -> None:
+        """Raises CommandFailed."""
+        self._client = client
+        self._source = source
+        self._alerts_url = alerts_url
+        self._interval_s = interval_s
+        self._last = source.scrape(client)
+
+    def read(self) -> dict[str, Any]:
+        """Wait for the interval and summarize it. Raises CommandFailed."""
+        time.sleep(self._interval_s)
+        before, self._last = self._last, self._source.scrape(self._client)
+        return {
+            "at": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
+            "gateway": self._source.name,
+            **summarize(Interval(before, self._last)),
+            "alerts": None if self._alerts_url is None else read_alerts(self._client, self._alerts_url),
+        }
+
+
+def _draw(reader: _Reader) -> None:
+    """Draw over the whole terminal until Ctrl-C, which is the usual way to end it; a gateway may be away meanwhile."""
+    waiting = Text("Reading the metrics twice …")
+    with suppress(KeyboardInterrupt), Live(waiting, console=Console(), screen=True, auto_refresh=False) as live:
+        while True:
+            try:
+                text = render(reader.read())
+            except CommandFailed as error:
+                text = f"{error} Trying again; Ctrl-C ends."
+            live.update(Text(text), refresh=True)

@@ -1,0 +1,105 @@
+"""What two scrapes of a gateway's metrics say about the time between them."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from prometheus_client.parser import text_string_to_metric_families
+
+Labels = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Scrape:
+    """The samples of one scrape by their name, and when it was made, in seconds of any clock."""
+
+    at_s: float
+    samples: Mapping[str, Sequence[tuple[Labels, float]]]
+
+    @classmethod
+    def parse(cls, text: str, at_s: float) -> Scrape:
+        """Raises ValueError for what is not Prometheus' text format."""
+        samples: dict[str, list[tuple[Labels, float]]] = defaultdict(list)
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                samples[sample.name].append((sample.labels, sample.value))
+        return cls(at_s, samples)
+
+    def select(self, name: str, **labels: str) -> Iterator[tuple[Labels, float]]:
+        for found, value in self.samples.get(name, ()):
+            if all(found.get(label) == wanted for label, wanted in labels.items()):
+                yield found, value
+
+    def total(self, name: str, **labels: str) -> float | None:
+        """Return the sum of the samples, or None if there is none."""
+        values = [value for _, value in self.select(name, **labels)]
+        return sum(values) if values else None
+
+    def find_label(self, name: str, label: str) -> str | None:
+        """Return the label of the sample with the value 1, as of a state that has one sample for each of its values."""
+        return next((found[label] for found, value in self.select(name) if value == 1 and label in found), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """The time between two scrapes."""
+
+    before: Scrape
+    after: Scrape
+
+    @property
+    def seconds(self) -> float:
+        return max(self.after.at_s - self.before.at_s, 1e-9)
+
+    def increases(self, name: str, **labels: str) -> Iterator[tuple[Labels, float]]:
+        """Yield by how much each counter has grown; one that has become smaller was reset, and began at 0."""
+        earlier = {frozenset(found.items()): value for found, value in self.before.select(name, **labels)}
+        for found, value in self.after.select(name, **labels):
+            increase = value - earlier.get(frozenset(found.items()), 0.0)
+            yield found, increase if increase >= 0 else value
+
+    def rate(self, name: str, **labels: str) -> float | None:
+        """Return the increase of all counters together in a second, or None if there is none."""
+        found = [increase for _, increase in self.increases(name, **labels)]
+        return sum(found) / self.seconds if found else None
+
+    def rates_by(self, name: str, label: str) -> dict[str, float]:
+        """Return the rates by the value of a label."""
+        rates: dict[str, float] = defaultdict(float)
+        for found, increase in self.increases(name):
+            rates[found.get(label, "")] += increase / self.seconds
+        return dict(rates)
+
+    def mean(self, name: str, **labels: str) -> float | None:
+        """Return the mean of what a histogram has observed, or None if it has observed nothing."""
+        count = self.rate(f"{name}_count", **labels)
+        total = self.rate(f"{name}_sum", **labels)
+        return total / count if count and total is not None else None
+
+    def quantile(self, name: str, quantile: float, excluded: Mapping[str, frozenset[str]]) -> float | None:
+        """Estimate a quantile of a histogram as Prometheus does: linear in a bucket.
+
+        Series are left out whose label has one of the `excluded` values.
+        """
+        buckets: dict[float, float] = defaultdict(float)
+        for found, increase in self.increases(f"{name}_bucket"):
+            if not any(found.get(label) in values for label, values in excluded.items()):
+                buckets[float(found["le"])] += increase
+        return estimate_quantile(sorted(buckets.items()), quantile)
+
+
+def estimate_quantile(buckets: Sequence[tuple[float, float]], quantile: float) -> float | None:
+    """Estimate a quantile from upper bounds in ascending order and their cumulative counts; None if they are empty."""
+    total = buckets[-1][1] if buckets else 0
+    if not total:
+        return None
+    rank, lower, below = quantile * total, 0.0, 0.0
+    for bound, count in buckets:
+        if count >= rank:
+            inside = count - below
+            return lower if math.isinf(bound) or not inside else lower + (bound - lower) * (rank - below) / inside
+        lower, below = bound, count
+    return lower

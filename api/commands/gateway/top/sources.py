@@ -1,0 +1,103 @@
+"""Where `atalaya top` reads: the metrics of a gateway, and the alerts of Prometheus or Alertmanager."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import typer
+
+from api.commands.gateway.failures import explain_failure
+from api.commands.gateway.running import find_gateway
+from api.commands.gateway.top.samples import Scrape
+from api.errors import CommandFailed
+from api.settings import load_settings
+
+_TIMEOUT_S = 5.0
+# Prometheus' path, then Alertmanager's.
+_ALERT_PATHS = ("/api/v1/alerts", "/api/v2/alerts")
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsSource:
+    """`url` names the metrics, `name` the gateway for people."""
+
+    name: str
+    url: str
+    headers: Mapping[str, str]
+
+    def scrape(self, client: httpx.Client) -> Scrape:
+        """Raises CommandFailed."""
+        response = _get(client, self.url, self.headers)
+        if response.status_code in (401, 403):
+            raise CommandFailed(f"{self.name} rejected the credential. Use one with the scope metrics:read.")
+        try:
+            response.raise_for_status()
+            return Scrape.parse(response.text, time.time())
+        except (httpx.HTTPStatusError, ValueError, KeyError):
+            raise CommandFailed(f"{self.url} has no metrics: it sent HTTP {response.status_code}.") from None
+
+
+def find_metrics(url: str | None, token: str, key: str) -> MetricsSource:
+    """Return the metrics of the gateway at `url`, or else of this home's, at METRICS_PORT if there is no credential.
+
+    Raises BadParameter, SettingsError.
+    """
+    settings = load_settings()
+    if url is None and not token and not key and settings.metrics_port is not None:
+        name = f"http://127.0.0.1:{settings.metrics_port}"
+        return MetricsSource(name, f"{name}/metrics", {})
+    if url is None:
+        running = find_gateway(settings.port)
+        url = running.url if running else f"http://127.0.0.1:{settings.port}"
+    url = url.rstrip("/")
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise typer.BadParameter(f"--url: {url} has no scheme. Write http://{url} or https://{url}.")
+    headers = {"X-API-Key": key} if key else {"Authorization": f"Bearer {token}"} if token else {}
+    return MetricsSource(url, f"{url}/metrics", headers)
+
+
+def read_alerts(client: httpx.Client, url: str) -> list[dict[str, Any]]:
+    """Return the firing alerts of a Prometheus or an Alertmanager, the newest first. Raises CommandFailed."""
+    for path in _ALERT_PATHS:
+        response = _get(client, f"{url.rstrip('/')}{path}", {})
+        if response.is_success:
+            try:
+                return _parse_alerts(response.json())
+            except (ValueError, KeyError, TypeError, AttributeError):
+                break
+    raise CommandFailed(f"{url} is neither a Prometheus nor an Alertmanager: it has no list of alerts.")
+
+
+def _parse_alerts(document: Any) -> list[dict[str, Any]]:
+    """Raises KeyError, TypeError, AttributeError for another document than Prometheus' or Alertmanager's."""
+    alerts = document["data"]["alerts"] if isinstance(document, dict) else document
+    firing = []
+    for alert in alerts:
+        status = alert.get("status", {})
+        state = status["state"] if status else alert["state"]
+        if state in ("firing", "active"):
+            labels, annotations = alert["labels"], alert.get("annotations", {})
+            firing.append(
+                {
+                    "name": labels["alertname"],
+                    "severity": labels.get("severity", ""),
+                    "since": alert.get("activeAt") or alert.get("startsAt") or "",
+                    "summary": annotations.get("summary", ""),
+                }
+            )
+    return sorted(firing, key=lambda each: each["since"], reverse=True)
+
+
+def _get(client: httpx.Client, url: str, headers: Mapping[str, str]) -> httpx.Response:
+    """Raises CommandFailed."""
+    try:
+        return client.get(url, headers=headers, timeout=_TIMEOUT_S)
+    except httpx.RequestError as error:
+        raise CommandFailed(f"{url} cannot be reached: {explain_failure(error)}.") from None
+    except httpx.InvalidURL as error:
+        raise CommandFailed(f"{url} is not a URL: {error}.") from None

@@ -1,0 +1,132 @@
+"""Logging one line for each event, for this project's code and all libraries."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
+from typing import TextIO
+
+import structlog
+from structlog.contextvars import merge_contextvars
+from structlog.stdlib import ProcessorFormatter, add_logger_name
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from monitoring.logs.formats import LogFormat, make_render, name_attributes
+from monitoring.logs.line_queue import LineQueue
+from monitoring.logs.sampling import REFUSALS_PER_S, RefusalSampler
+from monitoring.redaction import redact_event
+
+# Below this level libraries log what passes through them: SQL parameters and rows, forms with passwords, headers.
+_LIBRARY_LEVEL = logging.INFO
+# Libraries with handlers of their own, which are removed so that each line is written once.
+_LIBRARIES = ("uvicorn", "uvicorn.error", "uvicorn.access", "sqlalchemy", "alembic", "py.warnings")
+_QUIET_LIBRARIES = (
+    "alembic.runtime.plugins",  # which plugins it has: seven lines
+    "httpx",  # the URL of each request, which may contain a key; and sending the log would cause lines without end
+)
+
+
+def configure_logging(
+    level: str,
+    stream: TextIO | None = None,
+    *,
+    log_format: LogFormat = LogFormat.OTEL,
+    queues: Sequence[LineQueue] = (),
+    processes: int = 1,
+) -> None:
+    """Send structlog, the standard library's loggers and warnings to `stream` (standard output by default).
+
+    Each line has the time (UTC, ISO 8601), the level, a message, the logger, the variables bound in
+    `structlog.contextvars`, and an exception as text; credentials are masked. `queues` get the same lines, as JSON
+    whatever `log_format` is. At `debug`, only this project's own messages have that level. Refused requests are sampled
+    (RefusalSampler) so that `processes` of them together log no more than one alone.
+    A later call replaces the configuration. Raises ValueError for an unknown level.
+    """
+    root = logging.getLogger()
+    own = logging.getLogger("atalaya")
+    own.setLevel(level.upper())
+    root.setLevel(max(own.level, _LIBRARY_LEVEL))
+    output = stream or sys.stdout
+    render = _Renderer(log_format, queues)
+    handler = logging.StreamHandler(output)
+    handler.setFormatter(
+        ProcessorFormatter(processors=_pipeline(render, False, ProcessorFormatter.remove_processors_meta))
+    )
+    root.handlers[:] = [handler]
+    for name in _LIBRARIES:
+        library = logging.getLogger(name)
+        library.handlers.clear()
+        library.propagate = True
+    for name in _QUIET_LIBRARIES:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.captureWarnings(True)
+    sampler = RefusalSampler(max(1, REFUSALS_PER_S // processes))
+    structlog.configure(
+        processors=[sampler, *_pipeline(render, True)],
+        logger_factory=lambda name="": _LineLogger(name, output),
+        wrapper_class=structlog.make_filtering_bound_logger(own.level),
+        cache_logger_on_first_use=True,
+    )
+
+
+class _LineLogger:
+    """Writes the lines of this project's code, without a detour through the standard library's records and handlers.
+
+    As those do, it ignores that a line cannot be written: that must not end a request.
+    """
+
+    def __init__(self, name: str, stream: TextIO) -> None:
+        self.name = name
+        self._stream = stream
+
+    def write(self, line: str) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
+    debug = info = warning = error = critical = write
+
+
+class _Renderer:
+    """The last processor: makes the line, and hands it to the queues as JSON."""
+
+    def __init__(self, log_format: LogFormat, queues: Sequence[LineQueue]) -> None:
+        self._render = make_render(log_format)
+        self._render_json = self._render if log_format.is_json else make_render(LogFormat.OTEL)
+        self._queues = queues
+
+    def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> str:
+        line = self._render(event)
+        if self._queues:
+            json_line = line if self._render_json is self._render else self._render_json(event)
+            for queue in self._queues:
+                queue.put(json_line.encode() + b"\n")
+        return line
+
+
+def _pipeline(render: Processor, is_own: bool, *more: Processor) -> list[Processor]:
+    return [
+        merge_contextvars,
+        add_logger_name,
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+        *more,
+        _redact,
+        partial(_name_attributes, is_own),
+        render,
+    ]
+
+
+def _name_attributes(is_own: bool, _logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    level = "error" if method == "exception" else method
+    timestamp = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    return name_attributes(event, level, timestamp, is_own=is_own)
+
+
+def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Redact after all steps that could add a credential."""
+    return dict(redact_event(event))

@@ -1,0 +1,137 @@
+"""Lines that wait in a bounded queue for a thread that writes them, so that no caller waits for a slow destination."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+OnDrop = Callable[[int], object]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """How much may wait, how much is written at once, and the pause after that, which lets lines gather."""
+
+    lines: int = 8192
+    bytes: int = 1 << 20
+    batch_lines: int = 8192
+    batch_bytes: int = 1 << 16
+    # A thread that woke up for every line would compete with the event loop for the interpreter's lock.
+    pause_s: float = 0.05
+
+
+class LineQueue(ABC):
+    """Lines that wait for a thread, which passes them to `write_batch` in order.
+
+    Once a line was dropped, so are all that follow until the thread has written the queue. Then `report` is called in
+    the thread with the number of dropped lines. `on_drop` is called with each number that is added to it, and with the
+    lines that the destination has refused, which are not reported.
+    """
+
+    def __init__(self, report: OnDrop, on_drop: OnDrop, limits: QueueLimits) -> None:
+        self._report = report
+        self._on_drop = on_drop
+        self._limits = limits
+        self.reset()
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Names the thread."""
+
+    @abstractmethod
+    def write_batch(self, lines: Sequence[bytes]) -> None:
+        """Write lines, each with its end, or call `count_dropped`. Called in the thread, where it may block."""
+
+    def reset(self) -> None:
+        """Forget everything: a forked child has neither the thread nor the lines of its parent."""
+        self._lock = threading.Lock()
+        self._filled = threading.Condition(self._lock)
+        self._written = threading.Condition(self._lock)
+        self._draining = threading.Event()
+        self._lines: deque[bytes] = deque()
+        self._bytes = 0
+        self._dropped = 0
+        self._idle = True
+        self._has_thread = False
+
+    def put(self, line: bytes) -> None:
+        """Queue a line, or drop it; never blocks."""
+        limits = self._limits
+        with self._lock:
+            full = len(self._lines) >= limits.lines or self._bytes + len(line) > limits.bytes
+            dropped = full or self._dropped > 0
+            if dropped:
+                self._dropped += 1
+            else:
+                self._lines.append(line)
+                self._bytes += len(line)
+            self._idle = False
+            if not self._has_thread:
+                self._has_thread = True
+                threading.Thread(target=self._write_lines, name=self.name, daemon=True).start()
+            self._filled.notify()
+        if dropped:
+            self._on_drop(1)
+
+    def start_draining(self) -> None:
+        """Write what waits without pauses, until the next `drain` has returned."""
+        self._draining.set()
+
+    def drain(self, limit_s: float) -> bool:
+        """Write without pauses, and wait until all lines are written, at most `limit_s`; returns whether they are."""
+        self.start_draining()
+        try:
+            with self._lock:
+                return self._written.wait_for(lambda: self._idle, limit_s)
+        finally:
+            self._draining.clear()
+
+    def acquire(self) -> None:
+        """Hold the lock while the process forks, so that the child finds it free."""
+        self._lock.acquire()
+
+    def release(self) -> None:
+        self._lock.release()
+
+    def count_dropped(self, lines: int) -> None:
+        self._on_drop(lines)
+
+    def pause(self, seconds: float) -> bool:
+        """Wait in the thread; returns early, and true, if the queue is being drained."""
+        return self._draining.wait(seconds)
+
+    def _write_lines(self) -> None:
+        while True:
+            batch, dropped = self._take()
+            if batch:
+                self.write_batch(batch)
+                if not self._has_full_batch():
+                    self.pause(self._limits.pause_s)
+            else:
+                self._report(dropped)
+
+    def _take(self) -> tuple[Sequence[bytes], int]:
+        """Wait for something to do; return a batch of lines, or else how many were dropped."""
+        with self._lock:
+            while not self._lines and not self._dropped:
+                self._idle = True
+                self._written.notify_all()
+                self._filled.wait()
+            batch: list[bytes] = []
+            size = 0
+            while self._lines and size < self._limits.batch_bytes and len(batch) < self._limits.batch_lines:
+                batch.append(self._lines.popleft())
+                size += len(batch[-1])
+            self._bytes -= size
+            dropped = 0
+            if not batch:
+                dropped, self._dropped = self._dropped, 0
+            return batch, dropped
+
+    def _has_full_batch(self) -> bool:
+        with self._lock:
+            return len(self._lines) >= self._limits.batch_lines or self._bytes >= self._limits.batch_bytes

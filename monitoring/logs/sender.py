@@ -1,0 +1,115 @@
+"""Sending the log over HTTP, for platforms without a collector: JSON arrays that Datadog, Logflare and Vector accept.
+
+The thread of the queue sends. While there are no lines it sends nothing and keeps no connection, so that a platform can
+put the process to sleep.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import httpx
+import structlog
+
+from monitoring.logs.line_queue import LineQueue, OnDrop, QueueLimits
+
+# Datadog takes at most 1000 lines and 5 MB at once.
+LIMITS = QueueLimits(lines=10_000, bytes=4 << 20, batch_lines=500, batch_bytes=1 << 20, pause_s=2.0)
+RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0)
+TIMEOUT_S = 10.0
+# The receiver asks for another attempt, or does not say that the lines are wrong.
+_TEMPORARY = frozenset({408, 425, 429})
+
+log = structlog.get_logger("atalaya.logs")
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """Where lines are sent to. The URL and the headers may contain secrets."""
+
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    compress: bool = True
+
+
+class LogSender(LineQueue):
+    """Lines that wait to be sent to a receiver.
+
+    A batch that the receiver does not take now is sent again, after the pauses of `retry_delays_s`; one that it
+    refuses, or does not take in the end, is dropped and counted. The log says once that the receiver fails, and once
+    that it accepts lines again.
+    """
+
+    def __init__(
+        self,
+        receiver: Receiver,
+        report: OnDrop,
+        on_drop: OnDrop,
+        *,
+        limits: QueueLimits = LIMITS,
+        retry_delays_s: Sequence[float] = RETRY_DELAYS_S,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        self._receiver = receiver
+        self._retry_delays_s = retry_delays_s
+        self._timeout_s = timeout_s
+        super().__init__(report, on_drop, limits)
+
+    @property
+    def name(self) -> str:
+        return "log-sender"
+
+    def reset(self) -> None:
+        super().reset()
+        self._client: httpx.Client | None = None  # opened by the thread, because a fork must not share its sockets
+        self._failing = False
+
+    def write_batch(self, lines: Sequence[bytes]) -> None:
+        body = b"[" + b",".join(line.rstrip(b"\n") for line in lines) + b"]"
+        body = gzip.compress(body, compresslevel=6) if self._receiver.compress else body
+        for delay_s in (*self._retry_delays_s, None):
+            problem, is_final = self._post(body)
+            self._report_state(problem)
+            if problem is None:
+                return
+            if is_final or delay_s is None or self._draining.is_set():
+                break
+            self.pause(delay_s)
+        self.count_dropped(len(lines))
+
+    def _post(self, body: bytes) -> tuple[str | None, bool]:
+        """Return what went wrong, if anything, and whether another attempt would be useless."""
+        try:
+            with self._open_client().stream("POST", self._receiver.url, content=body) as response:
+                status = response.status_code
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:  # OSError: certificates that cannot be read
+            return type(error).__name__, False  # its text may contain the URL
+        if response.is_success:
+            return None, False
+        return f"HTTP {status}", status < 500 and status not in _TEMPORARY
+
+    def _open_client(self) -> httpx.Client:
+        if self._client is None:
+            headers = {"Content-Type": "application/json", "User-Agent": "atalaya", "Connection": "close"}
+            if self._receiver.compress:
+                headers["Content-Encoding"] = "gzip"
+            self._client = httpx.Client(
+                headers={**headers, **self._receiver.headers},
+                timeout=self._timeout_s,
+                limits=httpx.Limits(max_keepalive_connections=0),
+                follow_redirects=False,
+            )
+        return self._client
+
+    def _report_state(self, problem: str | None) -> None:
+        """Log a change only: each line about the receiver is sent to it as well."""
+        failing = problem is not None
+        if failing == self._failing:
+            return
+        self._failing = failing
+        if failing:
+            log.warning("log_receiver_failing", reason=problem, policy="try again, then drop and count lines")
+        else:
+            log.info("log_receiver_restored")

@@ -1,0 +1,66 @@
+"""What `atalaya top` computes from two scrapes."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from api.commands.gateway.top.samples import Interval, Scrape, estimate_quantile
+from api.commands.gateway.top.summary import summarize
+from api.commands.gateway.top.view import render
+
+BEFORE = """
+# TYPE atalaya_predictions_total counter
+atalaya_predictions_total{model="m",label="forest"} 10
+atalaya_predictions_total{model="m",label="river"} 5
+"""
+AFTER = """
+# TYPE atalaya_predictions_total counter
+atalaya_predictions_total{model="m",label="forest"} 30
+atalaya_predictions_total{model="m",label="river"} 3
+"""
+
+
+def interval(before: str = BEFORE, after: str = AFTER, seconds: float = 2.0) -> Interval:
+    return Interval(Scrape.parse(before, 100.0), Scrape.parse(after, 100.0 + seconds))
+
+
+def test_a_counter_that_was_reset_began_at_zero() -> None:
+    """A counter that is smaller than before belongs to a restarted gateway: its value is what it has counted since."""
+    assert interval().rates_by("atalaya_predictions_total", "label") == {"forest": 10.0, "river": 1.5}
+
+
+def test_a_new_series_counts_from_zero() -> None:
+    """A series that is missing in the first scrape has counted everything in between."""
+    assert interval(before="").rate("atalaya_predictions_total", label="forest") == 15.0
+
+
+@pytest.mark.parametrize(
+    ("quantile", "expected"),
+    [(0.25, 0.05), (0.5, 0.1), (0.75, 0.7), (0.99, 1.0)],
+)
+def test_quantiles_are_linear_in_a_bucket(quantile: float, expected: float) -> None:
+    """A quantile is interpolated in its bucket, and not beyond the last finite bound, as Prometheus does it."""
+    buckets = [(0.1, 4.0), (1.0, 7.0), (math.inf, 8.0)]
+    assert estimate_quantile(buckets, quantile) == pytest.approx(expected)
+
+
+def test_no_observation_has_no_quantile() -> None:
+    """Without observations there is no quantile, rather than a zero."""
+    assert estimate_quantile([(0.1, 0.0), (math.inf, 0.0)], 0.5) is None
+
+
+def test_what_a_gateway_does_not_expose_is_unknown() -> None:
+    """A gateway without any metric still has a view, which shows dashes instead of zeros."""
+    text = render({"gateway": "g", "at": "now", **summarize(interval("", "")), "alerts": None})
+    assert "ledger -, - spooled" in text
+    assert "p50 -" in text
+
+
+def test_the_view_obeys_no_label() -> None:
+    """Control characters in a label are escaped, and long lines are cut at 80 columns."""
+    after = f'atalaya_predictions_total{{model="m",label="\x1b[2J{"x" * 100}"}} 5\n'
+    text = render({"gateway": "g", "at": "now", **summarize(interval("", after)), "alerts": []})
+    assert "\x1b" not in text
+    assert max(map(len, text.splitlines())) <= 80

@@ -1,0 +1,215 @@
+"""Sending the log to a real HTTP receiver that is slow, fails, hangs, refuses connections, or goes and comes back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+import structlog
+
+from monitoring.logs.configuration import configure_logging
+from monitoring.logs.formats import LogFormat
+from monitoring.logs.line_queue import QueueLimits
+from monitoring.logs.sender import LogSender, Receiver
+from tests.monitoring.logs.receiver import LogReceiver, running_receiver
+from tests.monitoring.logs.sink import Sink
+from tests.support.polling import PATIENCE_S, wait_until
+from tests.support.ports import free_port
+
+LIMITS = QueueLimits(lines=100, bytes=20_000, batch_lines=10, batch_bytes=10_000, pause_s=0.01)
+QUICK = (0.01,) * 4
+
+
+class Sending:
+    """A sender to a receiver, and what it reports."""
+
+    def __init__(self, receiver: LogReceiver, **changes: object) -> None:
+        self.dropped = 0
+        self.reported: list[int] = []
+        options = {"limits": LIMITS, "retry_delays_s": QUICK, "timeout_s": PATIENCE_S, **changes}
+        headers = {"DD-API-KEY": "hush"}
+        self.sender = LogSender(Receiver(receiver.url, headers), self.reported.append, self._count, **options)  # type: ignore[arg-type]
+
+    def _count(self, lines: int) -> None:
+        self.dropped += lines
+
+    def put(self, *numbers: int) -> None:
+        for number in numbers:
+            self.sender.put(b'{"number": %d}\n' % number)
+
+
+@pytest.fixture
+def receiver() -> Iterator[LogReceiver]:
+    with running_receiver(LogReceiver()) as receiver:
+        yield receiver
+        receiver.status = 202  # so that the thread ends its work
+
+
+def numbers(receiver: LogReceiver) -> list[int]:
+    return [line["number"] for line in receiver.accepted]
+
+
+def test_lines_arrive_once_in_order_and_in_batches(receiver: LogReceiver) -> None:
+    """Lines arrive in order as JSON arrays of bounded size, compressed, with the headers of the settings."""
+    receiver.released.clear()
+    sending = Sending(receiver)
+    sending.put(*range(51))
+    wait_until(lambda: receiver.requests)
+    receiver.released.set()
+    wait_until(lambda: len(receiver.accepted) == 51)
+    assert numbers(receiver) == list(range(51))
+    assert max(receiver.batches) == 10
+    headers = receiver.requests[0]
+    assert (headers["content-type"], headers["content-encoding"]) == ("application/json", "gzip")
+    assert headers["dd-api-key"] == "hush"
+    assert sending.dropped == 0
+
+
+def test_nothing_is_sent_without_lines(receiver: LogReceiver) -> None:
+    """No connection is made before the first line, and none stays open after the last."""
+    sending = Sending(receiver)
+    assert receiver.connections == 0
+    sending.put(1)
+    assert sending.sender.drain(PATIENCE_S)
+    assert (receiver.connections, receiver.requests[0]["connection"]) == (1, "close")
+
+
+@pytest.mark.parametrize("status", [500, 503, 429, 408])
+def test_a_failing_receiver_gets_the_lines_again(receiver: LogReceiver, status: int) -> None:
+    """Lines that a receiver does not take now are sent again until it does, in order and once each."""
+    receiver.status = status
+    sending = Sending(receiver, retry_delays_s=(0.01,) * 10_000)
+    sending.put(*range(25))
+    wait_until(lambda: len(receiver.requests) >= 3)
+    assert receiver.accepted == []
+    receiver.status = 200
+    wait_until(lambda: len(receiver.accepted) == 25)
+    assert numbers(receiver) == list(range(25))
+    assert sending.dropped == 0
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 413, 302])
+def test_rejected_lines_are_dropped_at_once(receiver: LogReceiver, status: int) -> None:
+    """Lines that a receiver rejects for good are counted as dropped after one attempt."""
+    receiver.status = status
+    sending = Sending(receiver)
+    sending.put(1)
+    wait_until(lambda: sending.dropped == 1)
+    assert len(receiver.requests) == 1
+
+
+def test_attempts_are_bounded(receiver: LogReceiver) -> None:
+    """A batch that fails again and again is dropped, and the next one gets its turn."""
+    receiver.status = 500
+    sending = Sending(receiver)
+    sending.put(1)
+    wait_until(lambda: sending.dropped == 1)
+    assert len(receiver.requests) == 1 + len(QUICK)
+    receiver.status = 200
+    sending.put(2)
+    wait_until(lambda: numbers(receiver) == [2])
+
+
+def test_a_hung_receiver_costs_lines_instead_of_time(receiver: LogReceiver) -> None:
+    """While a receiver does not respond, lines wait up to the limit, later ones are dropped, and no caller waits."""
+    receiver.released.clear()
+    sending = Sending(receiver)
+    sending.put(0)
+    wait_until(lambda: receiver.requests)
+    sending.put(*range(1, 1000))
+    assert sending.dropped == 999 - LIMITS.lines
+    receiver.released.set()
+    wait_until(lambda: len(receiver.accepted) == 1 + LIMITS.lines)
+    wait_until(lambda: sending.reported == [999 - LIMITS.lines])
+    sending.put(2000)
+    wait_until(lambda: numbers(receiver)[-1] == 2000)
+
+
+def test_a_receiver_that_takes_too_long_is_tried_again(receiver: LogReceiver) -> None:
+    """A request without a response in time fails, and its lines are sent again."""
+    receiver.released.clear()
+    sending = Sending(receiver, timeout_s=0.2, retry_delays_s=(0.01,) * 100)
+    sending.put(1)
+    wait_until(lambda: len(receiver.requests) >= 2)
+    receiver.released.set()
+    wait_until(lambda: numbers(receiver))
+    assert sending.dropped == 0
+
+
+def test_a_receiver_may_go_and_come_back() -> None:
+    """Lines wait while nothing listens, before the first connection and after, and arrive once the receiver is back."""
+    receiver = LogReceiver(port=free_port())
+    sending = Sending(receiver, retry_delays_s=(0.05,) * 10_000)
+    sending.put(1)
+    with ExitStack() as stack:
+        stack.enter_context(running_receiver(receiver))
+        wait_until(lambda: numbers(receiver) == [1])
+    sending.put(2, 3)
+    with running_receiver(receiver):
+        wait_until(lambda: numbers(receiver) == [1, 2, 3])
+    assert sending.dropped == 0
+
+
+def test_the_end_of_a_process_waits_for_the_lines_but_not_for_ever(receiver: LogReceiver) -> None:
+    """Draining sends what waits without pauses, and gives up at its limit when the receiver hangs."""
+    slow = QueueLimits(lines=1000, bytes=100_000, batch_lines=10, pause_s=PATIENCE_S * 10)
+    sending = Sending(receiver, limits=slow)
+    sending.put(*range(25))
+    assert sending.sender.drain(PATIENCE_S)
+    assert numbers(receiver) == list(range(25))
+    receiver.released.clear()
+    sending.put(26)
+    assert not sending.sender.drain(0.1)
+
+
+def test_draining_does_not_wait_for_a_receiver_that_fails(receiver: LogReceiver) -> None:
+    """A process that ends tries a failing receiver once more, and does not wait for the next attempt."""
+    receiver.status = 500
+    sending = Sending(receiver, retry_delays_s=(PATIENCE_S * 10,))
+    sending.put(1)
+    wait_until(lambda: receiver.requests)
+    assert sending.sender.drain(PATIENCE_S)
+    assert sending.dropped == 1
+
+
+@pytest.fixture
+def log_to(sink: Sink) -> Callable[[LogReceiver], None]:
+    """Configure the log to be sent to a receiver, too."""
+
+    def configure(receiver: LogReceiver) -> None:
+        configure_logging("info", sink, queues=[Sending(receiver).sender])
+
+    return configure
+
+
+def test_lines_are_sent_as_json_whatever_the_form_of_the_stream(sink: Sink, receiver: LogReceiver) -> None:
+    """The receiver gets JSON also when standard output has the form for terminals."""
+    configure_logging("info", sink, log_format=LogFormat.CONSOLE, queues=[Sending(receiver).sender])
+    structlog.get_logger("atalaya.test").info("model_loaded", password="hush")
+    wait_until(lambda: receiver.accepted)
+    assert "INFO    model loaded  password=[redacted]" in sink.getvalue()
+    assert receiver.accepted[0]["event.name"] == "model_loaded"
+    assert b"hush" not in receiver.bodies[0]
+
+
+def test_the_log_says_once_that_the_receiver_fails(
+    sink: Sink, receiver: LogReceiver, log_to: Callable[[LogReceiver], None]
+) -> None:
+    """A receiver that rejects every line causes one line about it, which is no reason to send for ever."""
+    receiver.status = 403
+    log_to(receiver)
+    log = structlog.get_logger("atalaya.test")
+    log.info("first")
+    wait_until(lambda: len(receiver.requests) == 2)  # the line, and the one that says that the receiver fails
+    log.info("second")
+    wait_until(lambda: len(receiver.requests) == 3)
+    receiver.status = 200
+    log.info("third")
+    wait_until(lambda: "log_receiver_restored" in receiver.events())
+    events = [line["event.name"] for line in sink.lines()]
+    assert events == ["first", "log_receiver_failing", "second", "third", "log_receiver_restored"]
+    failing = sink.lines()[1]
+    assert (failing["level"], failing["reason"]) == ("warning", "HTTP 403")
+    assert json.dumps(sink.lines()).count(str(receiver.port)) == 0
