@@ -7,6 +7,8 @@ put the process to sleep.
 from __future__ import annotations
 
 import gzip
+import ssl
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +21,7 @@ from monitoring.logs.line_queue import LineQueue, OnDrop, QueueLimits
 LIMITS = QueueLimits(lines=10_000, bytes=4 << 20, batch_lines=500, batch_bytes=1 << 20, pause_s=2.0)
 RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0)
 TIMEOUT_S = 10.0
+FORK_WAIT_S = 1.0
 # The receiver asks for another attempt, or does not say that the lines are wrong.
 _TEMPORARY = frozenset({408, 425, 429})
 
@@ -55,7 +58,11 @@ class LogSender(LineQueue):
         self._receiver = receiver
         self._retry_delays_s = retry_delays_s
         self._timeout_s = timeout_s
+        # Only TLS needs certificates, which take time to load: before the fork, once for all workers.
+        self._tls: ssl.SSLContext | bool = httpx.create_ssl_context() if receiver.url.startswith("https:") else False
         super().__init__(report, on_drop, limits)
+        # Now, because a module that a thread imports during a fork can never be imported by the child.
+        self._make_client().close()
 
     @property
     def name(self) -> str:
@@ -63,8 +70,23 @@ class LogSender(LineQueue):
 
     def reset(self) -> None:
         super().reset()
+        self._sending = threading.Lock()
+        self._holds_sending = False
         self._client: httpx.Client | None = None  # opened by the thread, because a fork must not share its sockets
         self._failing = False
+
+    def acquire(self) -> None:
+        """Wait for a request to end, too: a child must not find the locks of OpenSSL in use.
+
+        Not for long: a thread that waits for the receiver holds none of them.
+        """
+        self._holds_sending = self._sending.acquire(timeout=FORK_WAIT_S)
+        super().acquire()
+
+    def release(self) -> None:
+        super().release()
+        if self._holds_sending:
+            self._sending.release()
 
     def write_batch(self, lines: Sequence[bytes]) -> None:
         body = b"[" + b",".join(line.rstrip(b"\n") for line in lines) + b"]"
@@ -81,27 +103,27 @@ class LogSender(LineQueue):
 
     def _post(self, body: bytes) -> tuple[str | None, bool]:
         """Return what went wrong, if anything, and whether another attempt would be useless."""
+        self._client = self._client or self._make_client()
         try:
-            with self._open_client().stream("POST", self._receiver.url, content=body) as response:
+            with self._sending, self._client.stream("POST", self._receiver.url, content=body) as response:
                 status = response.status_code
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:  # OSError: certificates that cannot be read
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             return type(error).__name__, False  # its text may contain the URL
         if response.is_success:
             return None, False
         return f"HTTP {status}", status < 500 and status not in _TEMPORARY
 
-    def _open_client(self) -> httpx.Client:
-        if self._client is None:
-            headers = {"Content-Type": "application/json", "User-Agent": "atalaya", "Connection": "close"}
-            if self._receiver.compress:
-                headers["Content-Encoding"] = "gzip"
-            self._client = httpx.Client(
-                headers={**headers, **self._receiver.headers},
-                timeout=self._timeout_s,
-                limits=httpx.Limits(max_keepalive_connections=0),
-                follow_redirects=False,
-            )
-        return self._client
+    def _make_client(self) -> httpx.Client:
+        headers = {"Content-Type": "application/json", "User-Agent": "atalaya", "Connection": "close"}
+        if self._receiver.compress:
+            headers["Content-Encoding"] = "gzip"
+        return httpx.Client(
+            verify=self._tls,
+            headers={**headers, **self._receiver.headers},
+            timeout=self._timeout_s,
+            limits=httpx.Limits(max_keepalive_connections=0),
+            follow_redirects=False,
+        )
 
     def _report_state(self, problem: str | None) -> None:
         """Log a change only: each line about the receiver is sent to it as well."""
