@@ -65,7 +65,7 @@ def _restore() -> Any:
     structlog.reset_defaults()
 
 
-def test_a_flood_of_refusals_stays_under_the_limit_of_platforms(log: Log) -> None:
+def test_many_refusals_stay_under_the_limit_of_platforms(log: Log) -> None:
     """Of 2,000 rejections a second, so few are logged that no second has 500 lines, and the numbers add up."""
     for number in range(20_000):
         log.request((401, 404, 429)[number % 3], code=("invalid_token", "not_found", "rate_limited")[number % 3])
