@@ -65,7 +65,7 @@ def test_a_gateway_obeys_its_control_group(tmp_path: Path, groups: list[ControlG
     gateway.start()
     try:
         lines = [json.loads(line) for line in gateway.complete_log().splitlines() if line.startswith("{")]
-        assert [line["threads"] for line in lines if line["event.name"] == "inference_threads"] == [1]
+        assert [line["threads"] for line in lines if line.get("event.name") == "inference_threads"] == [1]
         headers = {"Content-Type": "image/jpeg"}
         response = gateway.client().post("/v1/predictions", content=FOREST.read_bytes(), headers=headers)
         assert response.status_code == 200

@@ -93,7 +93,7 @@ def test_dropped_lines_are_counted_and_reported(start: Callable[..., Gateway], r
     counted = gateway.metric(dropped)
     assert counted
     lines = reader.read_until("log_lines_dropped")
-    assert [line["lines"] for line in lines if line["event.name"] == "log_lines_dropped"] == [counted]
+    assert [line["lines"] for line in lines if line.get("event.name") == "log_lines_dropped"] == [counted]
     send_logged_requests(gateway, 1)
     (line,) = reader.read_until("request")
     assert line["http.route"] == "/.well-known/jwks.json"
