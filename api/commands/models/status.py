@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import asdict
-from functools import partial
 from typing import Annotated
 
 import typer
@@ -12,12 +11,14 @@ import typer
 from api.commands.database import run_with_engine
 from api.commands.output import JsonFlag, print_json, print_table
 from api.services.canary.status import TrialStatus, read_status
+from api.services.registry import open_registry
 from api.settings import Settings, load_settings
 from api.settings.canary import VerdictPolicy
 from model.canary.assignment import Mode
 from model.canary.evidence import MEANS
 from model.canary.judge import Finding
 from model.canary.report import EvidenceRow
+from monitoring.canary.store import TrialStore
 
 _WIDTH = 80
 _FINDINGS = {
@@ -34,7 +35,8 @@ def status(
 ) -> None:
     """Show the candidate for a model, the evidence on it so far, and the verdict or what is missing for one."""
     settings = load_settings()
-    found = run_with_engine(settings, partial(read_status, settings, model=name))
+    registry = open_registry(settings)
+    found = run_with_engine(settings, lambda engine: read_status(settings, registry, TrialStore(engine), name))
     if as_json:
         print_json({**asdict(found), "settings": settings.canary.model_dump(mode="json")})
         return

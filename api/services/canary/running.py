@@ -26,8 +26,9 @@ from storage.errors import StorageError
 
 @dataclass(frozen=True, slots=True)
 class CanaryServices:
-    """Without candidates, neither of the two exists."""
+    """Where there can be no candidate, only `store` exists."""
 
+    store: TrialStore
     follower: CandidateFollower | None = None
     evidence: SharedEvidence | None = None
     reports: CanaryReports | None = None
@@ -51,14 +52,14 @@ async def try_candidates(
     metrics: Metrics,
 ) -> AsyncIterator[CanaryServices]:
     """Try whichever version CANARY__ALIAS names; do nothing if MODEL__URL names no model of a registry."""
-    reference = settings.model.reference
+    reference, store = settings.model.reference, TrialStore(engine)
     if reference is None or mover is None or settings.canary.mode is Mode.OFF:
-        yield CanaryServices()
+        yield CanaryServices(store)
         return
-    reports, store = CanaryReports(metrics), TrialStore(engine)
+    reports = CanaryReports(metrics)
     actions = VerdictActions(settings, reference, mover, store, record_entry, metrics)
     evidence = SharedEvidence(store, settings.canary.rules, reports.on_judgement, actions.act)
     candidates = await asyncio.to_thread(RegistryCandidates, settings, reference, serving, reports)
     follower = CandidateFollower(serving.predictions, candidates, evidence, reports, (StorageError,))
     async with run_in_background(follower.follow()):
-        yield CanaryServices(follower, evidence, reports)
+        yield CanaryServices(store, follower, evidence, reports)

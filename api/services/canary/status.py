@@ -6,14 +6,12 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from api.services.canary.evidence import read_counts
-from api.services.registry import open_registry
 from api.settings import Settings
 from model.canary.contest import Contest, find_contest
 from model.canary.judge import judge
 from model.canary.report import EvidenceRow, build_table, explain
+from model.registry.files import FileRegistry
 from model.registry.reference import PRODUCTION
 from monitoring.canary.store import TrialRecord, TrialStore
 
@@ -39,16 +37,16 @@ class ModelStatus:
     trial: TrialStatus | None
 
 
-async def read_status(settings: Settings, engine: AsyncEngine, model: str) -> ModelStatus:
-    """Raises SettingsError, RegistryError, DatabaseUnavailable."""
-    state = await asyncio.to_thread(open_registry(settings).read, model)
+async def read_status(settings: Settings, registry: FileRegistry, store: TrialStore, model: str) -> ModelStatus:
+    """Raises RegistryError, DatabaseUnavailable."""
+    state = await asyncio.to_thread(registry.read, model)
     reference = settings.model.reference
     alias = reference.alias if reference is not None and reference.model == model else PRODUCTION
     contest = find_contest(model, state, production=alias, candidate=settings.canary.alias)
     production = state.find_alias(alias)
     if contest is None:
         return ModelStatus(model, production, None, None)
-    return ModelStatus(model, production, contest, _judge(settings, await TrialStore(engine).find(contest.id)))
+    return ModelStatus(model, production, contest, _judge(settings, await store.find(contest.id)))
 
 
 def _judge(settings: Settings, record: TrialRecord | None) -> TrialStatus:
