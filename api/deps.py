@@ -105,6 +105,7 @@ SettingsDep = Annotated[Settings, Depends(_provide(lambda services: services.run
 ErasureDep = Annotated[RecordErasure, Depends(_provide(lambda services: services.recording.erasure))]
 HealthDep = Annotated[Health, Depends(_provide(lambda services: services.runtime.health))]
 Mover = Annotated[AliasMover, Depends(_require_mover)]
+Canary = Annotated[CanaryServices, Depends(_provide(lambda services: services.canary))]
 DrainingDep = Annotated[Draining, Depends(_provide(lambda services: services.runtime.draining))]
 
 

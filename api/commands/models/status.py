@@ -35,8 +35,8 @@ def status(
 ) -> None:
     """Show the candidate for a model, the evidence on it so far, and the verdict or what is missing for one."""
     settings = load_settings()
-    registry = open_registry(settings)
-    found = run_with_engine(settings, lambda engine: read_status(settings, registry, TrialStore(engine), name))
+    state = open_registry(settings).read(name)
+    found = run_with_engine(settings, lambda engine: read_status(settings, TrialStore(engine), name, state))
     if as_json:
         print_json({**asdict(found), "settings": settings.canary.model_dump(mode="json")})
         return

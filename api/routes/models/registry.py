@@ -10,7 +10,7 @@ import structlog
 from fastapi import APIRouter, Depends, Path, Query
 from starlette.requests import Request
 
-from api.deps import Caller, CurrentPrincipal, GuardedRoute, History, Mover
+from api.deps import Caller, Canary, CurrentPrincipal, GuardedRoute, History, Mover, SettingsDep
 from api.errors import VersionRejected
 from api.http.audit import record_event
 from api.http.paging import ENTRY_ID
@@ -24,7 +24,9 @@ from api.schemas.models import (
     PastMove,
     VersionDetails,
 )
+from api.schemas.trials import ModelStatusResponse
 from api.services.aliases.moves import read_recorded_move
+from api.services.canary.status import read_status
 from auth.principal import Scope
 from model.errors import ArtefactError, ModelError
 from model.registry.artefact import Manifest, read_manifest
@@ -69,6 +71,13 @@ async def show_version(mover: Mover, name: Name, version: Name) -> VersionDetail
     listed = state.find(version)
     manifest = await _run(lambda: _read_manifest(mover.registry, name, version), name, version)
     return VersionDetails.of_manifest(listed, state, manifest)
+
+
+@router.get("/{name}/status", dependencies=[_READER])
+async def status(mover: Mover, canary: Canary, settings: SettingsDep, name: Name) -> ModelStatusResponse:
+    """The candidate for a model, the evidence on it so far, and the verdict or what is missing for one."""
+    state = await _run(lambda: mover.registry.read(name))
+    return ModelStatusResponse.of(await read_status(settings, canary.store, name, state), settings.canary)
 
 
 @router.get("/{name}/history", dependencies=[_READER])

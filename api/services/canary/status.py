@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,8 +10,8 @@ from api.settings import Settings
 from model.canary.contest import Contest, find_contest
 from model.canary.judge import judge
 from model.canary.report import EvidenceRow, build_table, explain
-from model.registry.files import FileRegistry
 from model.registry.reference import PRODUCTION
+from model.registry.state import ModelState
 from monitoring.canary.store import TrialRecord, TrialStore
 
 
@@ -37,9 +36,8 @@ class ModelStatus:
     trial: TrialStatus | None
 
 
-async def read_status(settings: Settings, registry: FileRegistry, store: TrialStore, model: str) -> ModelStatus:
-    """Raises RegistryError, DatabaseUnavailable."""
-    state = await asyncio.to_thread(registry.read, model)
+async def read_status(settings: Settings, store: TrialStore, model: str, state: ModelState) -> ModelStatus:
+    """Return the status of the model, which has this state. Raises UnknownAlias, DatabaseUnavailable."""
     reference = settings.model.reference
     alias = reference.alias if reference is not None and reference.model == model else PRODUCTION
     contest = find_contest(model, state, production=alias, candidate=settings.canary.alias)

@@ -141,6 +141,20 @@ def test_advice_moves_nothing(try_candidate: Callable[..., TrialGateway]) -> Non
     assert trial.count() == counts
 
 
+def test_the_status_route_shows_the_evidence(try_candidate: Callable[..., TrialGateway], log_in: LogIn) -> None:
+    """An operator reads what is compared, the counts of each metric, and the verdict with its reasons."""
+    trial = try_candidate(BAD, verdict="advise")
+    operator, path = log_in(trial.client, "olga"), f"/v1/models/{NAME}/status"
+    trial.send_until(lambda: trial.verdicts() == [("take_back", True)])
+    status = trial.client.get(path, headers=operator).json()
+    assert (status["production"], status["candidate"]) == (PRODUCTION, BAD)
+    assert (status["trial"]["verdict"], status["trial"]["policy"]) == ("take_back", "advise")
+    rows = {row["metric"]: (row["worse"], row["comparisons"]) for row in status["trial"]["evidence"]}
+    assert rows["disagreement"][0] == rows["disagreement"][1] >= 30
+    assert "disagreement is at least" in status["trial"]["reasons"][0]
+    assert trial.client.get(path, headers=trial.token).status_code == 403
+
+
 def test_nothing_is_tried_when_it_is_off(try_candidate: Callable[..., TrialGateway]) -> None:
     """With the mode `off` the alias of candidates has no effect."""
     trial = try_candidate(BAD, mode="off", verdict="act")
