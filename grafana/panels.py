@@ -47,6 +47,11 @@ LIMIT_LINE = [
 BUDGET_LINE = [DynamicConfigValue(id_val="color", value={"mode": "fixed", "fixedColor": "orange"}), *LIMIT_LINE[1:]]
 
 
+def in_color(name: str) -> list[DynamicConfigValue]:
+    """The properties of a series with a colour of its own."""
+    return [DynamicConfigValue(id_val="color", value={"mode": "fixed", "fixedColor": name})]
+
+
 def graph(title: str, description: str, unit: str, *queries: prometheus.Dataquery, width: int = 12) -> timeseries.Panel:
     """A time series panel, `width` of the 24 columns wide. `unit` is the id of a Grafana unit."""
     panel = (
@@ -66,6 +71,8 @@ def graph(title: str, description: str, unit: str, *queries: prometheus.Dataquer
             .display_mode(options.LegendDisplayMode.TABLE)
             .placement(options.LegendPlacement.BOTTOM)
             .calcs(["lastNotNull", "max"])
+            .sort_by("Last *")
+            .sort_desc(True)
         )
         .tooltip(common.VizTooltipOptions().mode(options.TooltipDisplayMode.MULTI).sort(options.SortOrder.DESCENDING))
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
-from panels import build_dashboard, graph, heat_map, stacked
+from panels import LIMIT_LINE, build_dashboard, graph, heat_map, stacked, states
 from promql import PREDICTION_ROUTES, REQUESTS, busiest, or_none, quantile, query, rate, select, share, total
 
 STAGES = "atalaya_prediction_stage_seconds"
@@ -107,6 +107,13 @@ def infer_time_by_model(q: float) -> str:
     return f"histogram_quantile({q}, {by_model}) and on (model, version) {recent}"
 
 
+def queue_state() -> str:
+    """The worst state of an instance's queue as a number."""
+    states = (("overload", 2), ("shedding", 1), ("normal", 0))
+    active = ((select("atalaya_queue_state", f'state="{state}"'), value) for state, value in states)
+    return " or ".join(f"{value} * max({series} == 1)" for series, value in active)
+
+
 def overload_panels() -> Iterable[Builder[Panel]]:
     shed = "atalaya_shed_total"
     yield graph(
@@ -115,6 +122,21 @@ def overload_panels() -> Iterable[Builder[Panel]]:
         "reqps",
         query(or_none(rate(shed, "reason"), "reason"), "{{reason}}"),
     )
+    yield states(
+        "State of the queue",
+        "Shedding: only a short queue is allowed. Overload: only callers who have no request in progress may wait.",
+        [(2, "overload", "red"), (1, "shedding", "orange"), (0, "normal", "green")],
+        query(queue_state(), "queue"),
+        width=12,
+        height=8,
+    )
+    yield graph(
+        "Predictions that wait",
+        "Predictions in the queue of all instances, and how many fit. When it is full, requests get 503.",
+        "short",
+        query(f"sum({select('atalaya_queue_length')})", "waiting", "A"),
+        query(f"sum({select('atalaya_queue_capacity')})", "capacity", "B"),
+    ).override_by_query("B", LIMIT_LINE)
     yield graph(
         "Time in the queue",
         "How long predictions wait for a worker. It rises before requests are rejected.",

@@ -12,6 +12,7 @@ from promql import (
     MODEL,
     busiest,
     increase,
+    largest,
     or_none,
     quantile,
     query,
@@ -34,6 +35,8 @@ def build_model() -> Dashboard:
         [
             ("Versions", version_panels()),
             ("Predictions", prediction_panels()),
+            ("Accuracy", accuracy_panels()),
+            ("Candidate", candidate_panels()),
         ],
     )
 
@@ -120,3 +123,58 @@ def prediction_panels() -> Iterable[Builder[Panel]]:
         query(share(rate(ABSTENTIONS), rate(f"{CONFIDENCE}_count")), "abstained"),
         width=8,
     ).max(1)
+
+
+def accuracy_panels() -> Iterable[Builder[Panel]]:
+    labels = "atalaya_labels_total"
+    yield graph(
+        "Accuracy on live traffic",
+        "Share of correct predictions among those with a true label, its lower bound (95 %), and the accuracy that the "
+        "confidence of all predictions estimates. Empty without labels.",
+        "percentunit",
+        *(
+            query(largest(f"max by (model) ({select(gauge, MODEL)})", "model", gauge, most=4), legend, ref_id)
+            for gauge, legend, ref_id in (
+                ("atalaya_live_accuracy", "{{model}}", "A"),
+                ("atalaya_live_accuracy_lower", "{{model}} at least", "B"),
+                ("atalaya_estimated_accuracy", "{{model}} estimated", "C"),
+            )
+        ),
+    ).max(1)
+    yield stacked(
+        graph(
+            "True labels received, last hour",
+            "Labels by whether the prediction was correct. Accuracy is known only as well as there are labels.",
+            "short",
+            query(or_none(increase(labels, "1h", "correct", MODEL), "correct"), "correct: {{correct}}"),
+        )
+    )
+
+
+def candidate_panels() -> Iterable[Builder[Panel]]:
+    comparisons, evidence = "atalaya_canary_comparisons_total", "atalaya_canary_log_e"
+    worse = rate(comparisons, "metric", 'result="worse"')
+    yield graph(
+        "Comparisons that the candidate lost",
+        "Share of comparisons with the model in production: it disagreed, failed, was slower, or was wrong.",
+        "percentunit",
+        query(share(worse, rate(comparisons, "metric")), "{{metric}}"),
+    ).max(1)
+    yield graph(
+        "Evidence on the candidate",
+        "Natural logarithm of the e-values for taking it back and for promoting it. At 20 to 1 it is 3.",
+        "short",
+        query(f"max by (metric, direction) ({select(evidence)})", "{{metric}}: {{direction}}"),
+    ).min(-10)
+    yield graph(
+        "Images for the other model",
+        "Images that the model that did not respond was to see, too: dropped while there is no spare capacity.",
+        "ops",
+        query(or_none(rate("atalaya_canary_shadow_total", "outcome"), "outcome"), "{{outcome}}"),
+    )
+    yield graph(
+        "Verdicts, last day",
+        "A candidate was taken back, or promoted. The log has the reasons.",
+        "short",
+        query(or_none(increase("atalaya_canary_verdicts_total", "1d", "verdict"), "verdict"), "{{verdict}}"),
+    )

@@ -6,12 +6,13 @@ from collections.abc import Iterable
 
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
-from panels import build_dashboard, graph, number, rows_of, stacked, states, with_threshold_lines
+from panels import build_dashboard, graph, in_color, number, rows_of, stacked, states, with_threshold_lines
 from promql import (
     PREDICTION_ROUTES,
     REQUESTS,
     increase,
     instances,
+    largest,
     or_zero,
     quantile,
     query,
@@ -23,7 +24,9 @@ from promql import (
 )
 
 STATUS = [(3, "online", "green"), (2, "failing", "orange"), (1, "sleeping", "blue"), (0, "down", "red")]
+PROVIDER = "atalaya_identity_provider_up"
 FIRING = select("atalaya:alerts:firing")
+ALERT = "alertname, severity, instance"
 FAILED = 'http_response_status_code=~"5.."'
 
 
@@ -53,10 +56,23 @@ def status_panels() -> Iterable[Builder[Panel]]:
     yield rows_of(
         "Alerts that fire",
         "Alerts that fire now. The runbook has a section for each.",
-        table_query(f"sum by (alertname, severity, instance) ({FIRING})"),
+        table_query(f"sum by ({ALERT}) ({FIRING})"),
         ("severity", "alertname", "instance"),
         width=8,
         empty="No alert fires",
+    )
+    yield states(
+        "Dependencies",
+        "What the gateway needs: its database, the shared store of the limits, and identity providers.",
+        [(1, "reachable", "green"), (0, "unreachable", "red")],
+        query(f"min by (database) ({select('atalaya_database_up')})", "database {{database}}", "A"),
+        query(f"min by (store) ({select('atalaya_limit_store_up')})", "limits {{store}}", "B"),
+        query(
+            largest(f"min by (issuer) ({select(PROVIDER)})", "issuer", PROVIDER, most=6),
+            "{{issuer}}",
+            "C",
+        ),
+        height=5,
     )
 
 
@@ -72,7 +88,7 @@ def number_panels() -> Iterable[Builder[Panel]]:
         "Alerts",
         "Number of alerts that fire.",
         "short",
-        query(f"count({FIRING}) or {up_zero()}", "alerts"),
+        query(f"count(sum by ({ALERT}) ({FIRING})) or {up_zero()}", "alerts"),
         steps=[(0, "green"), (1, "red")],
     )
     yield number(
@@ -114,22 +130,55 @@ def window_failures(window: str) -> str:
 
 
 def objective_panels() -> Iterable[Builder[Panel]]:
-    return ()
+    for objective, meaning in (
+        ("availability", "requests that the gateway failed to serve"),
+        ("latency", "predictions that took more than a second"),
+    ):
+        slo = f'slo="{objective}"'
+        yield number(
+            f"Error budget left: {objective}",
+            f"Share of the {meaning}, of as many as the objective allows in 30 days, that are still allowed. "
+            "Below 0 the objective is missed.",
+            "percentunit",
+            query(f"min({select('atalaya:service:error_budget_ratio', slo)})", "left"),
+            steps=[(0, "red"), (0.1, "orange"), (0.5, "green")],
+        ).height(8)
+        yield with_threshold_lines(
+            graph(
+                f"Burn rate of the error budget: {objective}",
+                "How many times faster than allowed the budget is used up, over 1, 6 and 72 hours. At 1 it lasts "
+                "30 days. An alert fires above 14.4 in an hour (red) and above 6 in six hours (orange).",
+                "short",
+                query(f"max by (window) ({select('atalaya:service:burn_rate', slo)})", "{{window}}"),
+                width=8,
+            ),
+            (6, "orange"),
+            (14.4, "red"),
+        )
 
 
 def request_panels() -> Iterable[Builder[Panel]]:
     classes = [("2..", "2xx, 3xx"), ("4..", "4xx rejected"), ("5..", "5xx failed")]
     patterns = ["[23]..", *(pattern for pattern, _ in classes[1:])]
-    yield stacked(
-        graph(
-            "Requests by status",
-            "Responses per second. 4xx are caused by callers, 5xx by the gateway.",
-            "reqps",
-            *(
-                query(or_zero(rate(f"{REQUESTS}_count", "", f'http_response_status_code=~"{pattern}"')), legend, ref_id)
-                for pattern, (_, legend), ref_id in zip(patterns, classes, "ABC", strict=True)
-            ),
+    yield (
+        stacked(
+            graph(
+                "Requests by status",
+                "Responses per second. 4xx are caused by callers, 5xx by the gateway.",
+                "reqps",
+                *(
+                    query(
+                        or_zero(rate(f"{REQUESTS}_count", "", f'http_response_status_code=~"{pattern}"')),
+                        legend,
+                        ref_id,
+                    )
+                    for pattern, (_, legend), ref_id in zip(patterns, classes, "ABC", strict=True)
+                ),
+            )
         )
+        .override_by_query("A", in_color("green"))
+        .override_by_query("B", in_color("yellow"))
+        .override_by_query("C", in_color("red"))
     )
     yield graph(
         "Share of requests that failed (5xx)",

@@ -8,11 +8,15 @@ from grafana_foundation_sdk.builders import common, timeseries
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models import common as options
 from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
-from panels import LIMIT_LINE, build_dashboard, graph, with_threshold_lines
-from promql import increase, instances, or_zero, query, rate, select
+from panels import BUDGET_LINE, LIMIT_LINE, build_dashboard, graph, with_threshold_lines
+from promql import increase, instances, largest, or_zero, quantile, query, rate, select
 
 RESIDENT = select("process_resident_memory_bytes")
 LIMIT = select("atalaya_memory_limit_bytes")
+CPU = "atalaya_container_cpu"
+PERIODS = rate(f"{CPU}_periods_total", "instance")
+GPU = "atalaya_gpu_utilization_ratio"
+LEGEND = "{{certificate}}"
 
 
 def build_resources() -> Dashboard:
@@ -23,6 +27,7 @@ def build_resources() -> Dashboard:
             ("Processor and memory", processor_and_memory_panels()),
             ("Processes", process_panels()),
             ("Records", record_panels()),
+            ("GPU", gpu_panels()),
         ],
     )
 
@@ -36,10 +41,11 @@ def processor_and_memory_panels() -> Iterable[Builder[Panel]]:
     )
     yield graph(
         "Memory and its limit",
-        "Resident memory, and the container's limit. The kernel kills a process that exceeds the limit.",
+        "Memory of the processes and of the container. The kernel kills a process that exceeds the limit.",
         "bytes",
-        query(instances(RESIDENT, most=6), "{{instance}} resident", "A"),
-        query(instances(LIMIT, most=6), "{{instance}} limit", "B"),
+        query(instances(RESIDENT, most=4), "{{instance}} resident", "A"),
+        query(instances(LIMIT, most=4), "{{instance}} limit", "B"),
+        query(instances(select("atalaya_container_memory_working_set_bytes"), most=4), "{{instance}} container", "C"),
     ).override_by_query("B", LIMIT_LINE)
     yield with_threshold_lines(
         graph(
@@ -54,8 +60,45 @@ def processor_and_memory_panels() -> Iterable[Builder[Panel]]:
         "Memory reserved for images",
         "Reserved by requests in progress. When the budget is used up, new requests wait and then get 503.",
         "bytes",
-        query(instances(select("atalaya_memory_reserved_bytes")), "{{instance}}"),
+        query(instances(select("atalaya_memory_reserved_bytes"), most=6), "{{instance}} reserved", "A"),
+        query(instances(select("atalaya_memory_budget_bytes"), most=6), "{{instance}} budget", "B"),
+    ).override_by_query("B", BUDGET_LINE)
+    yield with_threshold_lines(
+        graph(
+            "CPU throttling",
+            "Share of the periods in which the container used up its processor quota. Its threads then wait.",
+            "percentunit",
+            query(instances(f"{rate(f'{CPU}_throttled_periods_total', 'instance')} / {PERIODS}"), "{{instance}}"),
+        ).max(1),
+        (0.25, "orange"),
     )
+    yield graph(
+        "Event-loop lag",
+        "How late a timer of the event loop fires: all requests of a process wait as long.",
+        "s",
+        *(
+            query(quantile(q, "atalaya_event_loop_lag_seconds"), legend, ref_id)
+            for q, legend, ref_id in ((0.5, "p50", "A"), (0.99, "p99", "B"))
+        ),
+    )
+
+
+def gpu_panels() -> Iterable[Builder[Panel]]:
+    each = "instance, gpu"
+    used, size = "atalaya_gpu_memory_used_bytes", "atalaya_gpu_memory_total_bytes"
+    yield graph(
+        "GPU utilization",
+        "Share of the time in which the GPU worked. Empty without a GPU.",
+        "percentunit",
+        query(largest(f"max by ({each}) ({select(GPU)})", each, GPU), "{{instance}} GPU {{gpu}}"),
+    ).max(1)
+    yield graph(
+        "GPU memory",
+        "Memory of the GPU in use, by all programs, and its size. Empty without a GPU.",
+        "bytes",
+        query(largest(f"max by ({each}) ({select(used)})", each, used, 6), "{{instance}} GPU {{gpu}} used", "A"),
+        query(largest(f"max by ({each}) ({select(size)})", each, used, 6), "{{instance}} GPU {{gpu}} size", "B"),
+    ).override_by_query("B", LIMIT_LINE)
 
 
 def process_panels() -> Iterable[Builder[Panel]]:
@@ -67,16 +110,26 @@ def process_panels() -> Iterable[Builder[Panel]]:
     )
     yield file_panel()
     yield graph(
+        "Worker processes",
+        "Processes that serve requests.",
+        "short",
+        query(instances(select("atalaya_workers")), "{{instance}}"),
+        width=8,
+    )
+    yield graph(
+        "Ended processes, last hour",
+        "Workers that died and were replaced, and processes that the kernel killed because memory ran out; normally 0.",
+        "short",
+        query(or_zero(increase("atalaya_worker_restarts_total", "1h")), "workers replaced", "A"),
+        query(or_zero(increase("atalaya_container_oom_kills_total", "1h")), "killed for memory", "B"),
+        width=8,
+    )
+    yield graph(
         "Stuck jobs",
         "Images whose decoding or inference did not end, in the last hour. The gateway replaced the process each time.",
         "short",
         query(instances(increase("atalaya_stuck_jobs_total", "1h", "instance")), "{{instance}}"),
-    )
-    yield graph(
-        "Dropped log lines",
-        "Log lines per second that were dropped because nobody read them; normally 0.",
-        "cps",
-        query(instances(rate("atalaya_log_lines_dropped_total", "instance")), "{{instance}}"),
+        width=8,
     )
 
 
@@ -118,5 +171,29 @@ def record_panels() -> Iterable[Builder[Panel]]:
         "Any value but 0 is serious: entries could be lost without a trace, or were changed.",
         "short",
         *(query(or_zero(increase(metric, "1h")), legend, ref_id) for metric, legend, ref_id in failures),
-        width=24,
+    )
+    yield graph(
+        "Dropped log lines",
+        "Log lines and error reports per second that were dropped because nobody took them; normally 0.",
+        "cps",
+        query(or_zero(rate("atalaya_log_lines_dropped_total")), "log lines", "A"),
+        query(or_zero(rate("atalaya_error_reports_dropped_total")), "error reports", "B"),
+    )
+    success, failure = "atalaya_task_last_success_timestamp_seconds", "atalaya_task_last_failure_timestamp_seconds"
+    yield graph(
+        "Time since scheduled commands ran",
+        "Such as the verification of the ledger. A line that grows for days is a command that no longer runs.",
+        "s",
+        query(largest(f"time() - max by (task) ({select(success)})", "task", success, 6), "{{task}} succeeded", "A"),
+        query(largest(f"time() - max by (task) ({select(failure)})", "task", failure, 6), "{{task}} failed", "B"),
+    )
+    yield with_threshold_lines(
+        graph(
+            "Time until certificates expire",
+            "Alerts fire 14 days and 3 days before. Empty without TLS.",
+            "s",
+            query(f"min by (certificate) ({select('atalaya_certificate_expiry_timestamp_seconds')}) - time()", LEGEND),
+        ),
+        (3 * 86400, "red"),
+        (14 * 86400, "orange"),
     )

@@ -6,19 +6,34 @@ from collections.abc import Iterable
 
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
-from panels import build_dashboard, graph
-from promql import or_zero, query, rate
+from panels import build_dashboard, graph, stacked
+from promql import busiest, or_zero, query, rate
 
 
 def build_usage() -> Dashboard:
     return build_dashboard(
         "usage",
         "Who uses how much, and who reaches a quota.",
-        [("Callers", caller_panels())],
+        [("Callers", caller_panels()), ("Quotas", quota_panels())],
     )
 
 
 def caller_panels() -> Iterable[Builder[Panel]]:
+    for counter, name, unit in (
+        ("atalaya_usage_predictions_total", "Predictions", "ops"),
+        ("atalaya_usage_megapixels_total", "Megapixels", "short"),
+    ):
+        yield stacked(
+            graph(
+                f"{name} by caller",
+                f"{name} per second of the twelve callers with the most; `other` is everyone without a series.",
+                unit,
+                query(busiest(rate(counter, "caller"), "caller", counter), "{{caller}}"),
+            )
+        )
+
+
+def quota_panels() -> Iterable[Builder[Panel]]:
     quota = 'limit="quota"'
     yield graph(
         "Predictions",

@@ -25,15 +25,26 @@ from tests.support.requirements import missing
 PATIENCE_S = 180
 RATE_INTERVAL_S = 10
 MOST_SERIES = 12
-# Panels, or queries of panels, that are rightly empty here, because …
+# Queries that are rightly empty here, because …
 RIGHTLY_EMPTY = {
-    "Alerts that fire": "nothing is wrong",
+    ("Alerts that fire", "A"): "nothing is wrong",
+    ("Dependencies", "C"): "no identity provider is configured",
+    ("CPU throttling", "A"): "no processor quota applies to the tests",
+    ("GPU utilization", "A"): "there is no GPU",
+    ("GPU memory", "A"): "there is no GPU",
+    ("GPU memory", "B"): "there is no GPU",
+    ("Time since scheduled commands ran", "B"): "no scheduled command has failed",
+    ("Time until certificates expire", "A"): "the gateway has no TLS certificate",
+    ("Comparisons that the candidate lost", "A"): "no candidate is compared",
+    ("Evidence on the candidate", "A"): "no candidate is compared",
 }
+# Whether the container of the tests has a control group depends on the machine.
+EMPTY_ON_SOME_MACHINES = {("Memory and its limit", "C"), ("CPU throttling", "A")}
 # Panels that rightly show 0 for a gateway that is down: they show whether it is up.
 SHOW_WHETHER_UP = {"Service status", "Instances up"}
 
 Query = tuple[str, str]
-"""The title of a panel and an expression."""
+"""The title of a panel and the name of its query."""
 
 
 @dataclass
@@ -58,6 +69,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
                 LIMITS__PREDICT="100/minute",
             )
             gateway.start()
+            gateway.run("ledger", "verify")  # a scheduled command
             yield gateway
             if gateway.is_running:
                 gateway.stop()
@@ -69,34 +81,32 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 def observed(gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Observed:
     """Send requests until every query has data that will ever have any, then kill the gateway."""
     found, started = Observed(), time.time()
-    queries = {(panel["title"], target["expr"]) for _, panel in all_panels() for target in panel["targets"]}
+    queries = {(each["title"], query["refId"]): query["expr"] for _, each in all_panels() for query in each["targets"]}
     with running_prometheus(tmp_path_factory.mktemp("prometheus") / "data", gateway.metrics_url) as prometheus:
-        found.empty = queries
+        found.empty = set(queries)
         send = send_mixed_requests(gateway)
         while is_incomplete(prometheus, found.empty) and time.time() - started < PATIENCE_S:
             next(send)
-            found.empty = {query for query in found.empty if not prometheus.query(fill_in(query[1]))}
+            found.empty = {query for query in found.empty if not prometheus.query(fill_in(queries[query]))}
         window = Window(started, time.time(), 1, RATE_INTERVAL_S)
         for title, panel in ((panel["title"], panel) for _, panel in all_panels() if panel["type"] != "table"):
             found.series[title] = count_series(prometheus, panel, window)
         gateway.kill()
-        wait_until(lambda: prometheus.query('up{job="atalaya"} == 0'))
+        wait_until(
+            lambda: prometheus.query("atalaya:status == 0") and not prometheus.query("atalaya:service:burn_rate")
+        )
         # Later than the widest rate: the last samples of the gateway are outside of it.
         later = time.time() + 2 * RATE_INTERVAL_S
-        for title, expression in queries:
+        for query, expression in queries.items():
             if any(series.last == 0 for series in prometheus.query(fill_in(expression), later)):
-                found.zeros_after_death.add((title, expression))
+                found.zeros_after_death.add(query)
     return found
 
 
 def is_incomplete(prometheus: Prometheus, empty: set[Query]) -> bool:
     """Whether a query still lacks data, or too few classes were predicted more than once."""
     classes = prometheus.query("count by (label) (increase(atalaya_predictions_total[5m]) > 0)")
-    return bool(empty - rightly_empty(empty)) or len(classes) <= MOST_SERIES
-
-
-def rightly_empty(queries: set[Query]) -> set[Query]:
-    return {(title, expression) for title, expression in queries if title in RIGHTLY_EMPTY}
+    return bool(empty - RIGHTLY_EMPTY.keys() - EMPTY_ON_SOME_MACHINES) or len(classes) <= MOST_SERIES
 
 
 def fill_in(expression: str) -> str:
@@ -117,7 +127,10 @@ def send_mixed_requests(gateway: Gateway) -> Iterator[None]:
                 image = io.BytesIO()
                 blocks = (random.random((8, 8, 3)) < 0.1).astype(np.uint8) * 255  # of many classes for the stub
                 Image.fromarray(blocks).resize((64, 64), Image.Resampling.NEAREST).save(image, "png")
-                client.post("/v1/predictions", files={"file": image.getvalue()})  # 200, and 429 over the limit
+                response = client.post("/v1/predictions", files={"file": image.getvalue()})
+                if response.is_success:  # else 429: over the limit
+                    label = {"label": response.json()["label"]}
+                    client.post(f"/v1/predictions/{response.json()['id']}/label", json=label)
             client.post("/predict-land-use", files={"file": FOREST.read_bytes()})
             client.post("/v1/predictions", files={"file": b"no image"})
             client.get("/v1/usage")
@@ -132,8 +145,7 @@ def send_mixed_requests(gateway: Gateway) -> Iterator[None]:
 
 def test_each_query_returns_data(observed: Observed) -> None:
     """Each query of each dashboard returns data while there is traffic, but those that are listed with the reason."""
-    assert observed.empty == rightly_empty(observed.empty)
-    assert {title for title, _ in observed.empty} == set(RIGHTLY_EMPTY)
+    assert observed.empty ^ RIGHTLY_EMPTY.keys() <= EMPTY_ON_SOME_MACHINES
 
 
 def test_no_panel_draws_more_than_twelve_series(observed: Observed) -> None:

@@ -21,7 +21,6 @@ from tests.grafana.prometheus import Prometheus
 from tests.support.requirements import find_program
 
 _SAMPLES = 240
-_COLORS = 96
 
 
 def draw_dashboards(prometheus: Prometheus, folder: Path, window: Window, names: Sequence[str] = NAMES) -> None:
@@ -31,16 +30,16 @@ def draw_dashboards(prometheus: Prometheus, folder: Path, window: Window, names:
         page = browser.new_page(viewport={"width": WIDTH + 16, "height": 600})
         for name in names:
             page.set_content(render_page(prometheus, name, window))
-            picture = Image.open(io.BytesIO(page.screenshot(full_page=True)))
-            picture.convert("RGB").quantize(_COLORS).save(folder / f"dashboard-{name}.png", optimize=True)
+            picture = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
+            picture.save(folder / f"dashboard-{name}.png", optimize=True)
         browser.close()
 
 
-def last_minutes(minutes: float, scrape_interval_s: int = 1) -> Window:
+def last_minutes(minutes: float, scrape_interval_s: int) -> Window:
     """The time range that ends now, with the resolution and $__rate_interval that Grafana would choose."""
     end, seconds = time.time(), minutes * 60
     step = max(float(scrape_interval_s), seconds / _SAMPLES)
-    return Window(end - seconds, end, step, max(10, round(step) + scrape_interval_s))
+    return Window(end - seconds, end, step, max(10, 4 * scrape_interval_s, round(step) + scrape_interval_s))
 
 
 def main() -> None:
@@ -49,9 +48,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("names", nargs="*", default=NAMES)
     parser.add_argument("--minutes", type=float, default=15)
+    parser.add_argument("--scrape-interval", type=int, default=5, help="in seconds")
     options = parser.parse_args()
     with httpx.Client(base_url=options.url, trust_env=False, timeout=60) as client:
-        draw_dashboards(Prometheus(client), options.folder, last_minutes(options.minutes), options.names)
+        draw_dashboards(
+            Prometheus(client), options.folder, last_minutes(options.minutes, options.scrape_interval), options.names
+        )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ PALETTE = (
 COLORS = {"green": "#73bf69", "red": "#f2495c", "orange": "#ff9830", "blue": "#5794f2", "transparent": "none"}
 GRID = "#2c3235"
 TEXT = "#9fa7b3"
-_LEFT, _BOTTOM, _TOP, _RIGHT = 64, 20, 8, 8
+_LEFT, _BOTTOM, _TOP, _RIGHT = 76, 20, 8, 8
 
 Points = Sequence[tuple[float, float]]
 
@@ -43,6 +43,7 @@ class Scale:
     height: int
     format_value: Callable[[float], str]
     logarithmic: bool = False
+    binary: bool = False
 
     def x(self, at: float) -> float:
         share = (at - self.window.start) / (self.window.end - self.window.start)
@@ -59,7 +60,8 @@ class Scale:
             return [
                 10.0**power for power in range(math.ceil(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             ]
-        step = _round_up((self.high - self.low) / 4)
+        unit = 1024.0 ** int(math.log(self.high, 1024)) if self.binary else 1.0
+        step = _round_up((self.high - self.low) / 4 / unit) * unit
         return [self.low + step * index for index in range(6) if self.low + step * index <= self.high * 1.0001]
 
 
@@ -123,7 +125,7 @@ def draw_states(
     parts = [_draw_times(scale)]
     for row, (name, points) in enumerate(rows):
         top = _TOP + row * thickness
-        parts.append(_label(_LEFT - 8, top + thickness / 2 + 4, name, "end"))
+        parts.append(_label(_LEFT - 8, top + thickness / 2 + 4, name[-12:], "end"))
         for start, end, value in _merge(points, window.step):
             text, color = names.get(f"{value:g}", (f"{value:g}", GRID))
             left, right = scale.x(start), min(scale.x(end), width - _RIGHT)

@@ -21,6 +21,7 @@ Panel = dict[str, Any]
 WIDTH = 1560
 _COLUMN, _ROW, _GAP = WIDTH / 24, 38, 8
 _LEGEND_LINE = 18
+_LEGEND_LINES = 5
 _STYLE = """
 body { margin: 0; background: #111217; color: #ccccdc; font: 13px Inter, "DejaVu Sans", sans-serif; }
 h1 { font-size: 20px; margin: 12px 16px 2px; }
@@ -111,12 +112,21 @@ def _draw_graph(prometheus: Prometheus, panel: Panel, window: Window, size: tupl
     unit, stacked = defaults["unit"], custom.get("stacking", {}).get("mode") == "normal"
     steps = defaults.get("thresholds", {}).get("steps", []) if "thresholdsStyle" in custom else []
     limits = [(step["value"], step["color"]) for step in steps if step.get("value") is not None]
-    width, height = size[0], size[1] - _LEGEND_LINE * (min(len(lines), 6) + 1)
+    width, height = size[0], size[1] - _LEGEND_LINE * (min(len(lines), _LEGEND_LINES) + 1)
     low, high = defaults.get("min", 0.0), max(_highest(lines, stacked), *(value for value, _ in limits), 0.0)
     if "max" in defaults:
         high = min(high, defaults["max"])
     is_log = custom.get("scaleDistribution", {}).get("type") == "log"
-    scale = Scale(window, low, (high or 1.0) * 1.08, width, height, lambda value: format_value(value, unit), is_log)
+    scale = Scale(
+        window,
+        low,
+        (high or 1.0) * 1.08,
+        width,
+        height,
+        lambda value: format_value(value, unit),
+        is_log,
+        unit == "bytes",
+    )
     fill = custom.get("fillOpacity", 0) / 100
     return draw_lines(lines, scale, fill=fill, stacked=stacked, limits=limits) + _draw_legend(lines, unit)
 
@@ -133,7 +143,8 @@ def _highest(lines: list[Line], stacked: bool) -> float:
 
 def _draw_legend(lines: list[Line], unit: str) -> str:
     rows = []
-    for line in lines:
+    shown = sorted(lines, key=lambda line: -line.points[-1][1])
+    for line in shown[:_LEGEND_LINES]:
         values = [value for _, value in line.points]
         numbers = "".join(f'<td class="n">{format_value(value, unit)}</td>' for value in (values[-1], max(values)))
         rows.append(f'<tr><td><i style="background:{line.color}"></i>{escape(line.name)}</td>{numbers}</tr>')

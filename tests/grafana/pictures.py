@@ -28,6 +28,7 @@ CALLERS = ("ana", "bruno", "clara", "diego")
 PAUSE_S = 0.25
 STOP_S = 20.0
 OVERLOAD_CONNECTIONS = 80
+SCRAPE_INTERVAL_S = 5  # as deployed
 
 
 def send_as(gateway: Gateway, caller: str, ended: threading.Event) -> None:
@@ -108,13 +109,13 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
         redis.running(Path(folder)) as server,
         running_gateway(REDIS_URL=server.url) as gateway,
-        running_prometheus(Path(folder) / "prometheus", gateway.metrics_url) as prometheus,
+        running_prometheus(Path(folder) / "prometheus", gateway.metrics_url, SCRAPE_INTERVAL_S) as prometheus,
     ):
         for caller in CALLERS[1:]:
             gateway.add_user(caller)
         with traffic(gateway):
             live_through(gateway, options.minutes)
-            draw_dashboards(prometheus, options.folder, last_minutes(options.minutes))
+            draw_dashboards(prometheus, options.folder, last_minutes(options.minutes, SCRAPE_INTERVAL_S))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A Prometheus that scrapes a gateway every second and evaluates the rules that the project deploys."""
+"""A Prometheus that scrapes a gateway and evaluates the rules that the project deploys."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.requirements import find_program
 DEPLOYED = ROOT / "deploy" / "prometheus"
 # The job has the name in deploy/prometheus/prometheus.yml.
 _CONFIGURATION = """
-global: {{scrape_interval: 1s, evaluation_interval: 1s}}
+global: {{scrape_interval: {interval}s, evaluation_interval: 1s}}
 rule_files: ["{folder}/rules/*.yml"]
 scrape_configs:
   - job_name: atalaya
@@ -81,7 +81,7 @@ def _read_series(series: dict[str, Any]) -> Series:
 
 
 @contextmanager
-def running_prometheus(folder: Path, metrics_url: str) -> Iterator[Prometheus]:
+def running_prometheus(folder: Path, metrics_url: str, scrape_interval_s: int = 1) -> Iterator[Prometheus]:
     """A started server with its data in `folder`. Without Prometheus the test is skipped, or failed when CI=true."""
     program, port, metrics = find_program("prometheus"), free_port(), urlsplit(metrics_url)
     (folder / "rules").mkdir(parents=True)
@@ -91,7 +91,9 @@ def running_prometheus(folder: Path, metrics_url: str) -> Iterator[Prometheus]:
             rules = re.sub(r"^    interval: .*\n", "", path.read_text(), flags=re.MULTILINE)
             (folder / "rules" / path.name).write_text(rules)
     configuration = folder / "prometheus.yml"
-    configuration.write_text(_CONFIGURATION.format(folder=folder, path=metrics.path, target=metrics.netloc))
+    configuration.write_text(
+        _CONFIGURATION.format(folder=folder, path=metrics.path, target=metrics.netloc, interval=scrape_interval_s)
+    )
     command = [
         program,
         f"--config.file={configuration}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ DRAWN = ("timeseries", "state-timeline", "heatmap")
 MOST_SERIES = 12
 # How many values of a label there are at most: the code writes no others.
 VALUES = {"stage": 4, "reason": 6, "outcome": 4, "origin": 3, "limit": 7, "store": 2, "job": 1, "le": 12}
+VALUES |= {"database": 2, "window": 3, "certificate": 2, "correct": 2, "metric": 4, "direction": 2, "verdict": 3}
 
 
 def test_dashboards_are_generated(tmp_path: Path) -> None:
@@ -80,6 +82,15 @@ def test_ranking_is_fixed_over_the_time_range() -> None:
         if panel["type"] in DRAWN:
             for target in panel["targets"]:
                 assert target["expr"].count("topk(") == target["expr"].count("@ end()"), target["expr"]
+
+
+def test_the_guide_names_existing_panels() -> None:
+    """Each panel that the section on dashboards names in italics exists, and each dashboard has a picture."""
+    section = (ROOT / "docs" / "operations.md").read_text().partition("\n## Dashboards\n")[2].partition("\n## ")[0]
+    named = set(re.findall(r"(?<!\*)\*([^*\n]+)\*(?!\*)", section)) - {"Atalaya", "i"}
+    assert named
+    assert named <= {panel["title"] for _, panel in all_panels()}
+    assert set(re.findall(r"images/dashboard-(\w+)\.png", section)) == set(NAMES)
 
 
 def test_selectors_are_found() -> None:
