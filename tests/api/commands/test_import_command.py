@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 from api.cli import run
+from model.registry.files import FileRegistry
+from model.signing.folder import verify_folder
+from model.signing.keys import encode_public_key
 from tests.model.importing.model_files import dense, model, write_hostile, write_keras
+from tests.model.signing.forging import new_key, private_pem
+from tests.support.gateway import create_database
 from tests.support.paths import ARTEFACT
 
 GOLDEN = {
@@ -66,3 +71,28 @@ def test_hostile_file_is_one_line_on_standard_error(tmp_path: Path, capsys: pyte
     assert "is of the class 'keras.layers.Lambda', which is not on the allow-list." in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("converted")
+def test_without_out_a_signed_version_is_added_to_the_registry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The version is signed, no alias names it, and importing it again or unsigned fails before the conversion."""
+    key = new_key()
+    (tmp_path / "key.pem").write_bytes(private_pem(key))
+    create_database(f"sqlite:///{tmp_path}/atalaya.db")
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/atalaya.db")
+    monkeypatch.setenv("MODEL__REGISTRY", f"file://{tmp_path}/models")
+    monkeypatch.setenv("MODEL__VERIFY_KEY", encode_public_key(key.public_key()))
+    file = write_keras(tmp_path / "model.keras", model(dense()))
+    command = ["models", "import", str(file), "--name", "efficientnetb0", "--version"]
+    assert run([*command, "1.1"]) == 1
+    assert "must be signed. Add --key KEY.pem" in capsys.readouterr().err
+    assert run([*command, "1.1", "--key", str(tmp_path / "key.pem")]) == 0
+    registry = FileRegistry(tmp_path / "models")
+    folder = registry.find_folder("efficientnetb0", "1.1")
+    assert capsys.readouterr().out.startswith(f"Imported efficientnetb0-v1.1 to {folder}.\n")
+    assert verify_folder(folder, key.public_key(), complete=False).files
+    assert registry.read("efficientnetb0").aliases == {}
+    assert run([*command, "1.1", "--key", str(tmp_path / "key.pem")]) == 1
+    assert "efficientnetb0 1.1 exists already" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,10 +16,10 @@ from api.settings import load_settings
 from model.imaging.input_spec import InputSpec
 from model.registry.artefact import SIGNATURE
 from model.signing.folder import verify_folder
-from model.signing.keys import fingerprint
+from model.signing.keys import encode_public_key, fingerprint
 from tests.model.backends.tiny_onnx import write_tiny_artefact
 from tests.model.signing.forging import new_key, private_pem
-from tests.support.paths import ARTEFACT, ROOT
+from tests.support.paths import ARTEFACT, FOREST, ROOT
 from tests.support.requirements import find_program
 
 Run = Callable[..., tuple[int, str, str]]
@@ -109,3 +110,17 @@ def test_problems_are_one_line_that_says_what_to_do(
 def test_the_shipped_artefact_is_signed_with_the_release_key(models: Run) -> None:
     """Without a key, `verify` uses the one that production trusts by default, which has signed the shipped artefact."""
     assert models("verify", str(ARTEFACT))[0] == 0
+
+
+@pytest.mark.parametrize("command", [("predict", str(FOREST)), ("evaluate", "--data", ".")])
+def test_commands_open_only_signed_models_where_the_gateway_would(
+    artefact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: Any
+) -> None:
+    """With a configured key, and in production, `predict` and `evaluate` refuse an artefact without a signature."""
+    monkeypatch.chdir(tmp_path)
+    key = encode_public_key(new_key().public_key())
+    for name, value in (("MODEL__VERIFY_KEY", key), ("ENVIRONMENT", "production")):
+        with monkeypatch.context() as setting:
+            setting.setenv(name, value)
+            assert run([*command, "--model", str(artefact)]) == 1
+        assert "is not signed" in capsys.readouterr().err

@@ -20,6 +20,9 @@ from model.imaging.input_spec import DEFAULT_INPUT
 from model.registry.artefact import find_artefact
 from model.serving.replay import replay
 from model.serving.runtime import runtime_facts
+from model.signing.errors import SignatureInvalid
+from model.signing.keys import RELEASE_KEY, read_public_key
+from tests.model.signing.forging import new_key
 
 
 def record(backend: Backend, image: bytes) -> dict[str, Any]:
@@ -149,3 +152,12 @@ def test_a_damaged_model_is_not_a_missing_one(
     assert find_artefact([tmp_path], "model.keras", digest, "another-v1.0") is None
     with pytest.raises(DigestMismatch):
         replay(by_model, image, [tmp_path])
+
+
+def test_only_a_signed_model_is_loaded_where_signatures_are_required(
+    by_model: dict[str, Any], artefact_folder: Path, image: bytes
+) -> None:
+    """With the key that has signed the artefact, the prediction is repeated; with another one, nothing is loaded."""
+    assert replay(by_model, image, [artefact_folder], read_public_key(RELEASE_KEY)).identical
+    with pytest.raises(SignatureInvalid):
+        replay(by_model, image, [artefact_folder], new_key().public_key())
