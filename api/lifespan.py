@@ -17,8 +17,10 @@ from api.prediction.quotas import QuotaChargeRecorder
 from api.rate_limits.limiter import CallerLimits
 from api.services.aliases.moves import open_alias_mover
 from api.services.auth import open_auth_services
+from api.services.background import run_in_background
 from api.services.canary.running import try_candidates
 from api.services.measuring.open import measure_in_background
+from api.services.measuring.shared_values import follow_readiness
 from api.services.recording import open_recording_services
 from api.services.runtime import RuntimeServices, build_health_checks
 from api.services.serving import open_backend, open_serving_services
@@ -64,8 +66,9 @@ def make_lifespan(
             mover = await stack.enter_async_context(open_alias_mover(settings, recording.ledger))
             health = Health(build_health_checks(settings, engine, recording.ledger, limits, serving))
             await stack.enter_async_context(
-                measure_in_background(settings, engine, auth.changes, serving.predictions.queue, metrics)
+                measure_in_background(settings, engine, auth.changes, meter, serving.predictions.queue, metrics)
             )
+            await stack.enter_async_context(run_in_background(follow_readiness(health, draining, metrics)))
             runtime = RuntimeServices(settings, metrics, health, draining, limits)
             pipeline = PredictionPipeline(
                 serving,

@@ -23,6 +23,7 @@ from auth.quotas.tallies import (
     Tally,
     apply_charges,
     find_exceeded,
+    find_highest_share,
     format_month,
     list_owners,
     next_month,
@@ -93,6 +94,11 @@ class UsageMeter:
         """Return what each owner has used this month. Raises DatabaseUnavailable."""
         now = self._clock()
         return UsageReport(format_month(now), next_month(now), await self._read(owners, format_month(now)))
+
+    async def find_highest_share(self) -> float:
+        """Return the largest share of a quota of this month that its owner has used. Raises DatabaseUnavailable."""
+        async with reading(self._engine) as connection:
+            return await connection.run_sync(find_highest_share, format_month(self._clock()))
 
     async def _read(self, owners: Sequence[str], month: str) -> list[Tally]:
         async with reading(self._engine) as connection:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Table, bindparam, null, select, tuple_, update
+from sqlalchemy import Connection, Table, bindparam, func, literal, null, select, tuple_, update
 
 from auth.errors import QuotaExceeded
 from auth.principal import Principal
@@ -31,6 +31,16 @@ _LIMITS = {
     )
     for prefix, table in ((_USER, users), (_KEY, api_keys))
 }
+# NULL where nobody has such a quota; a quota of 0 has no share.
+_HIGHEST_SHARES = [
+    select(
+        func.max(usage.c.requests * 1.0 / func.nullif(table.c.monthly_requests, 0)),
+        func.max(usage.c.pixels * 1.0 / PIXELS_IN_MEGAPIXEL / func.nullif(table.c.monthly_megapixels, 0)),
+    )
+    .join_from(table, usage, usage.c.owner == literal(prefix) + table.c.id)
+    .where(usage.c.month == bindparam("month"))
+    for prefix, table in ((_USER, users), (_KEY, api_keys))
+]
 _THIS_ROW = usage.c.owner == bindparam("of"), usage.c.month == bindparam("in")
 
 
@@ -140,6 +150,12 @@ def read_tallies(connection: Connection, owners: Sequence[str], month: str) -> l
     used = {owner: (requests, pixels) for owner, _, requests, pixels in found}
     limits = _read_limits(connection, set(owners))
     return [Tally(*used.get(owner, (0, 0)), limits.get(owner, NO_LIMITS)) for owner in owners]
+
+
+def find_highest_share(connection: Connection, month: str) -> float:
+    """Return the largest share of a quota that its owner has used in the month, 0 to 1; 0 without quotas."""
+    rows = [connection.execute(statement, {"month": month}).one() for statement in _HIGHEST_SHARES]
+    return max((float(share) for row in rows for share in row if share is not None), default=0.0)
 
 
 def apply_charges(

@@ -10,16 +10,22 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.services.background import run_in_background
 from api.services.measuring.certificates import report_certificates
 from api.services.measuring.sampling import sample_process
-from api.services.measuring.shared_values import follow_aliases, follow_task_runs
+from api.services.measuring.shared_values import follow_aliases, follow_quotas, follow_task_runs
 from api.settings import Settings
 from auth.changes import ChangeFeed
+from auth.quotas.meter import UsageMeter
 from model.serving.queue import PredictionQueue
 from monitoring.metrics import Metrics
 
 
 @asynccontextmanager
 async def measure_in_background(
-    settings: Settings, engine: AsyncEngine, changes: ChangeFeed, queue: PredictionQueue, metrics: Metrics
+    settings: Settings,
+    engine: AsyncEngine,
+    changes: ChangeFeed,
+    meter: UsageMeter,
+    queue: PredictionQueue,
+    metrics: Metrics,
 ) -> AsyncIterator[None]:
     """Keep the metrics up to date that no request changes."""
     metrics.queue_capacity.set(settings.model.queue_limit)
@@ -28,5 +34,6 @@ async def measure_in_background(
         run_in_background(sample_process(queue, changes, engine.dialect.name, metrics)),
         run_in_background(follow_task_runs(engine, metrics)),
         run_in_background(follow_aliases(settings, metrics)),
+        run_in_background(follow_quotas(meter, metrics)),
     ):
         yield

@@ -1,4 +1,4 @@
-"""Values that are the same for all processes: from the database and the registry, read every few seconds."""
+"""Values that are read every few seconds: from the database, the registry and what readiness depends on."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from contextlib import suppress
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from api.http.draining import Draining
 from api.services.registry import open_registry
 from api.settings import Settings
+from auth.quotas.meter import UsageMeter
 from model.registry.errors import RegistryError
+from monitoring.health import Health
 from monitoring.metrics import Metrics
 from monitoring.tasks.store import TaskRunStore
 from storage.errors import DatabaseUnavailable
 
 INTERVAL_S = 5.0
+_QUOTA_INTERVAL_S = 60.0
 
 
 async def follow_task_runs(engine: AsyncEngine, metrics: Metrics) -> None:
@@ -23,6 +27,21 @@ async def follow_task_runs(engine: AsyncEngine, metrics: Metrics) -> None:
     while True:
         with suppress(DatabaseUnavailable):
             metrics.task_runs = await store.list()
+        await asyncio.sleep(INTERVAL_S)
+
+
+async def follow_quotas(meter: UsageMeter, metrics: Metrics) -> None:
+    """Show the share of the quota that is nearest to its end, until cancelled."""
+    while True:
+        with suppress(DatabaseUnavailable):
+            metrics.quota_used_ratio.set(await meter.find_highest_share())
+        await asyncio.sleep(_QUOTA_INTERVAL_S)
+
+
+async def follow_readiness(health: Health, draining: Draining, metrics: Metrics) -> None:
+    """Show what /readyz would respond, until cancelled."""
+    while True:
+        metrics.ready.set((await health.check()).ready and not draining.begun)
         await asyncio.sleep(INTERVAL_S)
 
 

@@ -1,8 +1,8 @@
-"""The gateway's processes: how many there are, and how late their event loops are."""
+"""The gateway's processes: how many there are, whether they are ready, and how late their event loops are."""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 
 from monitoring.metrics.groups.base import MetricGroup
@@ -19,6 +19,12 @@ class ProcessMetrics(MetricGroup):
             "How late a timer of the event loop fires, twice a second: requests wait as long for their turn.",
             buckets=_LAG_BUCKETS,
             registry=registry,
+        )
+        self.ready = Gauge(
+            "atalaya_ready",
+            "1 while GET /readyz is 200 in every process, else 0; checked every five seconds.",
+            registry=registry,
+            multiprocess_mode="livemin",
         )
         self.workers = ScrapedMetric(
             GaugeMetricFamily,

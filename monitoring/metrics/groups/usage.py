@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from monitoring.metrics.bounded import NameLimit
 from monitoring.metrics.groups.base import MetricGroup
@@ -30,6 +30,12 @@ class UsageMetrics(MetricGroup):
             "Millions of pixels charged to a caller.",
             ["caller"],
             registry=registry,
+        )
+        self.quota_used_ratio = Gauge(
+            "atalaya_quota_used_ratio",
+            "The largest share of a monthly quota that its owner has used, 0 to 1; 0 without quotas.",
+            registry=registry,
+            multiprocess_mode="livemax",
         )
         self._get_usage = cache(lambda caller: (predictions.labels(caller), megapixels.labels(caller)))
 

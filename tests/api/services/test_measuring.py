@@ -104,6 +104,12 @@ def test_capacities_and_states(observer: Observer) -> None:
     wait_until(lambda: observer.read("atalaya_event_loop_lag_seconds_count")[()] > 0)
 
 
+def test_readiness_is_shown(observer: Observer) -> None:
+    """A gateway shows as ready once it is, and shows how far the quotas are used: not at all without quotas."""
+    wait_until(lambda: observer.read("atalaya_ready") == {(): 1})
+    assert observer.read("atalaya_quota_used_ratio") == {(): 0}
+
+
 def test_runs_of_scheduled_commands_are_shown(make_client: Any, settings: Settings, log_in: Any) -> None:
     """When a scheduled command has run, the gateway shows the time of its last success and failure."""
     observer = Observer(make_client(), log_in)

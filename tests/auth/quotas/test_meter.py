@@ -123,6 +123,17 @@ async def test_a_quota_of_requests_is_used_exactly(setup: MeterSetup) -> None:
         await setup.meter.admit(setup.ana, 1)
 
 
+async def test_the_highest_share_of_a_quota(setup: MeterSetup) -> None:
+    """The highest share is that of the user or key, requests or megapixels, nearest to its end; 0 without quotas."""
+    key = await setup.key(requests=4)
+    await setup.charge(key, MEGAPIXEL)
+    assert await setup.meter.find_highest_share() == 0.25
+    await setup.limit(megapixels=2)
+    assert await setup.meter.find_highest_share() == 0.5
+    setup.now += timedelta(days=30)
+    assert await setup.meter.find_highest_share() == 0
+
+
 async def test_a_quota_of_megapixels_is_used_exactly(setup: MeterSetup) -> None:
     """An image that fits exactly is granted, one pixel more is rejected, and a rejected one is not counted."""
     await setup.limit(megapixels=2)

@@ -1,0 +1,64 @@
+"""Alerts of a real gateway travel through a real Prometheus and a real Alertmanager to their receivers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.deploy import alerting
+from tests.deploy.receivers import MailServer, Webhook, serving
+from tests.support.gateway import Gateway
+from tests.support.paths import FOREST
+from tests.support.polling import wait_until
+from tests.support.postgres import Postgres
+from tests.support.requirements import missing
+
+
+@pytest.fixture
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server that this test alone uses and stops."""
+    try:
+        server = Postgres()
+    except LookupError as error:
+        missing(str(error))
+    try:
+        server.start()
+        yield server
+        server.stop()
+    finally:
+        server.remove()
+
+
+def test_an_outage_of_the_database_and_of_the_gateway(
+    new_gateway: Callable[..., Gateway], postgres: Postgres, tmp_path: Path
+) -> None:
+    """Each fault causes one notification with its runbook, which names the cause and not its consequences."""
+    gateway = new_gateway(MODEL__URL="stub://", DATABASE_URL=f"{postgres.url}/postgres")
+    client = gateway.client()
+    with (
+        serving(Webhook()) as webhook,
+        serving(MailServer()) as mail,
+        alerting.running(tmp_path, gateway.metrics_url, webhook, mail) as servers,
+    ):
+        client.post("/v1/predictions", content=FOREST.read_bytes())
+        wait_until(lambda: "AtalayaWatchdog" in servers.alerts("active"))
+        postgres.stop()
+        assert client.post("/v1/predictions", content=FOREST.read_bytes()).status_code == 200
+        wait_until(lambda: "AtalayaDatabaseDown" in webhook.alerts("firing"))
+        wait_until(lambda: "AtalayaLedgerSpooling" in servers.alerts("suppressed"))
+        postgres.start()
+        wait_until(lambda: "AtalayaDatabaseDown" in webhook.alerts("resolved"))
+        client.close()
+        gateway.kill()
+        wait_until(lambda: "AtalayaDown" in webhook.alerts("firing"))
+    firing = webhook.alerts("firing")
+    assert "AtalayaLedgerSpooling" not in firing
+    runbooks = {name: alert["annotations"]["runbook_url"] for name, alert in firing.items()}
+    assert runbooks["AtalayaDown"] == f"{alerting.RUNBOOKS_URL}/availability.md#atalayadown"
+    assert "runbooks" not in firing["AtalayaDown"]["labels"]
+    assert runbooks["AtalayaDatabaseDown"] in str(webhook.documents("/slack"))
+    assert mail.passwords[0] == "correct horse"
+    assert mail.messages[0]["Subject"] == "FIRING AtalayaDatabaseDown (1)"
+    assert runbooks["AtalayaDatabaseDown"] in mail.messages[0].get_content()
