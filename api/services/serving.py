@@ -17,7 +17,7 @@ from api.server.timeouts import THREADS_LIMIT_S
 from api.services.aliases.following import follow_alias
 from api.services.background import run_in_background
 from api.services.capacity import GROWTH_BYTES, LEAST_BYTES, count_inference_threads
-from api.services.mirror.process import keep_pulling
+from api.services.mirror.process import count_puller_bytes, keep_pulling
 from api.services.preparation import prepare_copy, report_origin, show_counters
 from api.settings import Settings
 from model.backends.base import Backend
@@ -106,16 +106,17 @@ async def open_serving_services(
 def image_memory_bytes(settings: Settings, backend: Backend) -> int:
     """Bytes for this process's images: MODEL__MEMORY_MEGABYTES, or else what the container's limit leaves.
 
-    Several workers share the limit evenly, after the parent process and the prepared weights, which all of them map.
+    Several workers share the limit evenly, after the process that pulls from an MLflow server, the parent process, and
+    the prepared weights, which all of them map.
     The worker that starts first counts the weights twice: until another maps them, they look private.
     """
     if settings.model.memory_megabytes is not None:
         return settings.model.memory_megabytes << 20
     limit, workers = memory_limit_bytes(), settings.web_concurrency
     at_rest = resident_bytes() if workers == 1 else private_bytes()
-    shared = 0
+    shared = count_puller_bytes(settings)
     if workers > 1:
-        shared = resident_bytes(os.getppid()) + (backend.weights.shared_bytes if backend.weights else 0)
+        shared += resident_bytes(os.getppid()) + (backend.weights.shared_bytes if backend.weights else 0)
     left = (limit - shared) // workers - at_rest - GROWTH_BYTES
     write = log.info if left >= LEAST_BYTES else log.warning
     write("memory_for_images", bytes=max(left, LEAST_BYTES), limit_bytes=limit, at_rest_bytes=at_rest)

@@ -9,6 +9,7 @@ import json
 import select
 import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING
 
 from api.server.exit_status import describe_error, run_to_exit_status
@@ -24,12 +25,13 @@ LOOK_S = 2.0
 
 
 def main() -> int:
-    settings = reload_settings()
-    with open_mirror(settings) as mirror:
+    settings, output = reload_settings(), sys.stdout
+    # What else is printed, such as a log line, is no part of what the gateway reads.
+    with redirect_stdout(sys.stderr), open_mirror(settings) as mirror:
         while True:
             moved, problem = pull(mirror)
             write_problem(settings, problem.get("code"))
-            print(json.dumps({"moved": moved, **problem}), flush=True)
+            print(json.dumps({"moved": moved, **problem}), file=output, flush=True)
             closed, _, _ = select.select([sys.stdin], [], [], LOOK_S)
             if closed:
                 return 0

@@ -23,6 +23,9 @@ from storage.folders import try_lock_folder
 RESTART_S = 5.0
 """How long another worker, or this one, waits before it starts the process again."""
 
+PULLER_BYTES = 80 << 20
+"""What the process takes. Measured: 90 MB, of which 25 MB are pages of libraries."""
+
 FIRST_PULL_LIMIT_S = 600.0
 _OUTCOMES = ("unchanged", "moved", "failed")
 _POLICY = "the versions in the mirror go on serving"
@@ -53,13 +56,22 @@ def pull_first(settings: Settings) -> None:
 @asynccontextmanager
 async def keep_pulling(settings: Settings, metrics: Metrics) -> AsyncIterator[None]:
     """Keep the mirror of an MLflow server current, if the settings name one and no other worker does."""
-    if settings.model.mlflow_url is None or settings.model.reference is None:
+    if not _is_needed(settings):
         yield
         return
     for outcome in _OUTCOMES:
         metrics.registry_pulls.labels(outcome)
     async with run_in_background(_keep_running(settings, _Reports(metrics))):
         yield
+
+
+def count_puller_bytes(settings: Settings) -> int:
+    """Return the memory that the process takes of the gateway's; 0 if there is none."""
+    return PULLER_BYTES if _is_needed(settings) else 0
+
+
+def _is_needed(settings: Settings) -> bool:
+    return settings.model.mlflow_url is not None and settings.model.reference is not None
 
 
 def _is_mirrored(settings: Settings) -> bool:

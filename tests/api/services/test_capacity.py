@@ -1,4 +1,4 @@
-"""How many inference threads a process starts."""
+"""How many inference threads a process starts, and the memory that it keeps free for others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from api.services.capacity import count_inference_threads, fit_inference_threads
+from api.services.mirror.process import PULLER_BYTES
+from api.services.serving import image_memory_bytes
 from api.settings import Settings
+from model.backends.open import open_backend
 from tests.support.gateway import Gateway, make_gateway
 from tests.support.linux.control_groups import ControlGroup, NoControlGroup, memory_group, processor_group
 from tests.support.paths import FOREST
@@ -71,3 +74,11 @@ def test_a_gateway_obeys_its_control_group(tmp_path: Path, groups: list[ControlG
         assert response.status_code == 200
     finally:
         assert gateway.stop() == 0
+
+
+def test_memory_of_the_process_that_pulls_is_kept_free() -> None:
+    """Images get less memory where a process pulls from an MLflow server: both must fit into the container."""
+    backend = open_backend("stub://")
+    plain = image_memory_bytes(Settings(), backend)
+    mirrored = Settings(model={"registry": "mlflow+http://models", "url": "registry://landuse@production"})
+    assert plain - image_memory_bytes(mirrored, backend) == pytest.approx(PULLER_BYTES, abs=8 << 20)
