@@ -17,7 +17,7 @@ from model.canary.report import explain
 from model.errors import ModelError
 from model.registry.errors import AliasesElsewhere, AliasMoved, MoveUnrecorded
 from model.registry.moves import MAX_REASON_LENGTH
-from model.registry.promotion import AliasMover
+from model.registry.promotion import AliasMover, name_previous
 from model.registry.reference import ModelReference
 from monitoring.canary.store import TrialRecord, TrialStore
 from monitoring.errors import MonitoringError
@@ -73,20 +73,23 @@ class VerdictActions:
         )
 
     def _move_aliases(self, record: TrialRecord, reasons: tuple[str, ...]) -> bool:
-        """Return whether the aliases were moved now. Raises RegistryError."""
+        """Return whether the aliases are as the verdict says. Raises RegistryError."""
         canary, names = self._settings.canary, record.names
         if canary.verdict is not VerdictPolicy.ACT:
             return False
         production = self._reference.alias
         targets: dict[str, str | None] = {canary.alias: None}
         if record.verdict == Verdict.PROMOTE:
-            targets = {production: names.candidate, "previous": names.production}
+            targets = {production: names.candidate, name_previous(production): names.production}
         expected = {canary.alias: names.candidate, production: names.production}
         why = " ".join(reasons)[:MAX_REASON_LENGTH]
         try:
             self._mover.move(names.model, targets, who="canary", why=why, expected=expected)
-        except (AliasMoved, AliasesElsewhere):
-            return False  # somebody has decided otherwise, or decides elsewhere
+        except AliasesElsewhere:
+            return False
+        except AliasMoved:  # by an earlier call that did not finish, or by somebody who has decided otherwise
+            aliases = self._mover.registry.read(names.model).aliases
+            return all(aliases.get(alias) == version for alias, version in targets.items())
         except MoveUnrecorded as error:
             log.error("alias_moves_unrecorded", reason=str(error), policy="the next move or start records them")
         return True

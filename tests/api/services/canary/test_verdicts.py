@@ -1,0 +1,76 @@
+"""Acting on a verdict: once, also when a process ends in between or somebody else moves the aliases first."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+import monitoring
+from api.services.canary.verdicts import VerdictActions
+from api.settings import Settings
+from api.settings.canary import CanarySettings
+from model.registry.files import FileRegistry
+from model.registry.promotion import AliasMover
+from model.registry.reference import ModelReference
+from monitoring.canary.store import TrialNames, TrialRecord, TrialStore
+from monitoring.metrics import Metrics
+from storage.engine import open_engine
+from storage.migrations import migrate
+from tests.model.registry.versions import MODEL, write_version
+
+RECORD = TrialRecord(TrialNames("a" * 64, MODEL, "1.1", "1.0"), "", {"error_rate": (0, 60, 0)}, "promote")
+
+
+class Surroundings:
+    """A registry in which 1.1 is the candidate, and the entries that are recorded."""
+
+    def __init__(self, folder: Path, store: TrialStore) -> None:
+        self.registry = FileRegistry(folder / "registry")
+        for version in ("1.0", "1.1"):
+            self.registry.add(write_version(folder, version))
+        self.move(production="1.0", candidate="1.1")
+        self.entries: list[dict[str, Any]] = []
+        settings = Settings(canary=CanarySettings(verdict="act"))
+        mover = AliasMover(self.registry, lambda *_: None)
+        reference, metrics = ModelReference(MODEL, "production"), Metrics(CollectorRegistry())
+        self.actions = VerdictActions(settings, reference, mover, store, self.record, metrics)
+
+    def move(self, **targets: str | None) -> None:
+        self.registry.move_aliases(MODEL, targets, who="cli:olga", why="a test")
+
+    async def record(self, entry: dict[str, Any]) -> None:
+        self.entries.append(entry["canary_verdict"])
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        return dict(self.registry.read(MODEL).aliases)
+
+
+@pytest.fixture
+async def surroundings(tmp_path: Path) -> AsyncIterator[Surroundings]:
+    engine = open_engine(f"sqlite:///{tmp_path}/records.db")
+    await migrate(engine, monitoring.MIGRATIONS)
+    yield Surroundings(tmp_path, TrialStore(engine))
+    await engine.dispose()
+
+
+async def test_acting_again_changes_nothing(surroundings: Surroundings) -> None:
+    """A process that takes over after the aliases were moved leaves them, and records that they are as they should."""
+    await surroundings.actions.act(RECORD)
+    promoted = {"production": "1.1", "previous": "1.0", "candidate": "1.1"}
+    assert surroundings.aliases == promoted
+    await surroundings.actions.act(RECORD)
+    assert surroundings.aliases == promoted
+    assert [entry["moved"] for entry in surroundings.entries] == [True, True]
+
+
+async def test_a_decision_of_somebody_else_stands(surroundings: Surroundings) -> None:
+    """When an alias was moved after the verdict fell, the gateway moves none."""
+    surroundings.move(candidate=None)
+    await surroundings.actions.act(RECORD)
+    assert surroundings.aliases == {"production": "1.0"}
+    assert [entry["moved"] for entry in surroundings.entries] == [False]
