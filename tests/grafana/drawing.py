@@ -17,7 +17,7 @@ PALETTE = (
 COLORS = {"green": "#73bf69", "red": "#f2495c", "orange": "#ff9830", "blue": "#5794f2", "transparent": "none"}
 GRID = "#2c3235"
 TEXT = "#9fa7b3"
-_LEFT, _BOTTOM, _TOP, _RIGHT = 76, 20, 8, 8
+_LEFT, _BOTTOM, _TOP, _RIGHT = 100, 20, 8, 8
 
 Points = Sequence[tuple[float, float]]
 
@@ -125,7 +125,7 @@ def draw_states(
     parts = [_draw_times(scale)]
     for row, (name, points) in enumerate(rows):
         top = _TOP + row * thickness
-        parts.append(_label(_LEFT - 8, top + thickness / 2 + 4, name[-12:], "end"))
+        parts.append(_label(_LEFT - 8, top + thickness / 2 + 4, name[-16:], "end"))
         for start, end, value in _merge(points, window.step):
             text, color = names.get(f"{value:g}", (f"{value:g}", GRID))
             left, right = scale.x(start), min(scale.x(end), width - _RIGHT)

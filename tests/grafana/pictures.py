@@ -38,7 +38,11 @@ def send_as(gateway: Gateway, caller: str, ended: threading.Event) -> None:
         with suppress(httpx.HTTPError, RuntimeError):  # while the gateway is stopped
             client = gateway.client(caller)
             while not ended.wait(PAUSE_S * random.uniform(0.5, 1.5)):  # noqa: S311  (no secret)
-                client.post("/v1/predictions", files={"file": random.choice(images).read_bytes()})  # noqa: S311
+                image = random.choice(images).read_bytes()  # noqa: S311
+                response = client.post("/v1/predictions", files={"file": image})
+                if response.is_success and random.random() < 0.2:  # noqa: S311
+                    label = {"label": response.json()["label"]}
+                    client.post(f"/v1/predictions/{response.json()['id']}/label", json=label)
                 if random.random() < 0.05:  # noqa: S311
                     client.post("/predict-land-use", files={"file": b"no image"})
                     client.get("/v1/users")
@@ -108,11 +112,12 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         redis.running(Path(folder)) as server,
-        running_gateway(REDIS_URL=server.url) as gateway,
+        running_gateway(REDIS_URL=server.url, MODEL__MEMORY_MEGABYTES="64") as gateway,
         running_prometheus(Path(folder) / "prometheus", gateway.metrics_url, SCRAPE_INTERVAL_S) as prometheus,
     ):
         for caller in CALLERS[1:]:
             gateway.add_user(caller)
+        gateway.run("ledger", "verify")
         with traffic(gateway):
             live_through(gateway, options.minutes)
             draw_dashboards(prometheus, options.folder, last_minutes(options.minutes, SCRAPE_INTERVAL_S))
