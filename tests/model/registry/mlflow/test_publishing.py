@@ -12,6 +12,7 @@ from model.errors import DigestMismatch
 from model.registry.errors import InvalidName, VersionExists
 from model.registry.mlflow.publishing import publish
 from model.registry.mlflow.server import MlflowServer
+from monitoring.chains.signing import new_private_key
 from tests.model.registry.mlflow.servers import RunningMlflow, write_artefact
 
 
@@ -76,3 +77,26 @@ def test_commands_without_a_server_say_what_is_missing(tmp_path: Path, capsys: p
     assert "It must be mlflow+http://HOST[:PORT]" in capsys.readouterr().err
     assert run(["models", "pull"]) == 1
     assert "MODEL__REGISTRY must name an MLflow server" in capsys.readouterr().err
+
+
+def test_moves_are_made_in_mlflow_alone_and_recorded_in_the_ledger(
+    mlflow: RunningMlflow,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A move that is followed is in the ledger as one of `mlflow`, and `promote` moves no alias of the mirror."""
+    settings = {"MODEL__URL": f"registry://{name}@production", "LEDGER__SIGNING_KEY": new_private_key()}
+    for setting, value in {**mlflow.settings, **settings}.items():
+        monkeypatch.setenv(setting, value)
+    assert run(["db", "init"]) == 0
+    assert run(["models", "publish", str(write_artefact(tmp_path / "1.0", "1.0", name)), "--alias", "production"]) == 0
+    assert run(["models", "pull"]) == 0
+    capsys.readouterr()
+    assert run(["models", "history", name]) == 0
+    history = capsys.readouterr().out
+    assert "mlflow" in history
+    assert "1.0" in history
+    assert run(["models", "promote", name, "1.0", "--alias", "other", "--why", "a test"]) == 1
+    assert "is the mirror of an MLflow server" in capsys.readouterr().err
