@@ -42,11 +42,11 @@ from api.routes.pages import documentation, home
 from api.routes.predictions import predictions_router
 from api.services.measuring.create import create_metrics
 from api.services.opening import open_model as open_configured_model
-from api.services.runtime import open_tracer
+from api.services.runtime import open_error_reporter, open_tracer
 from api.services.signing_keys import open_keyring
 from api.settings import Settings
 from model.backends.base import Backend
-from monitoring.reporting.sentry import ErrorReporter, NullReporter
+from monitoring.reporting.sentry import ErrorReporter
 from monitoring.reporting.telemetry import Telemetry
 
 # Routers that need no settings, and whose requests count towards LIMITS__REQUESTS.
@@ -86,7 +86,11 @@ def create_app(
     draining = draining or Draining()
     open_model = open_model or partial(open_configured_model, settings)
     metrics = create_metrics(settings, registry, shown)
-    telemetry = Telemetry(metrics, reporter or NullReporter(), open_tracer(settings, metrics))
+    telemetry = Telemetry(
+        metrics,
+        reporter or open_error_reporter(settings, metrics.error_reports_dropped.inc),
+        open_tracer(settings, metrics),
+    )
     limits = CallerLimits(make_windows(settings, metrics), settings.limits.requests)
     predictions = predictions_router(limits, settings.limits.predict)
     app = Gateway(

@@ -93,7 +93,7 @@ class Observe:
         except Exception as error:
             state["problem_code"] = _INTERNAL_ERROR
             failure = error
-            self._reporter.capture(error, {"request_id": request_id, "route": _route(scope)})
+            self._report(error, scope)
             if status:
                 raise
             await self._internal_error(request_id)(scope, receive, send_observed)
@@ -110,6 +110,11 @@ class Observe:
         if self._draining.begun:
             headers[:] = [header for header in headers if header[0] != b"connection"]
             headers.append((b"connection", b"close"))
+
+    def _report(self, error: Exception, scope: Scope) -> None:
+        principal = scope["state"].get("principal")
+        tags = {"request_id": scope["state"]["request_id"], "route": _route(scope)}
+        self._reporter.capture(error, tags, principal.subject if principal is not None else None)
 
     @staticmethod
     def _internal_error(request_id: str) -> ASGIApp:

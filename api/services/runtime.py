@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -18,6 +19,7 @@ from monitoring.errors import LedgerFull
 from monitoring.health import Check, Health
 from monitoring.ledger.ledger import Ledger, LedgerState
 from monitoring.metrics import Metrics
+from monitoring.reporting.sentry import ErrorReporter, name_release, open_reporter
 from monitoring.tracing.tracer import SpanExporter, Tracer
 from storage.errors import DatabaseUnavailable
 from storage.transactions import ping
@@ -69,6 +71,19 @@ def build_health_checks(
 
     shared = {"limits": limits.check_store} if limits.shared else {}
     return {"database": database, "ledger": recording, **shared, "model": model}
+
+
+def open_error_reporter(settings: Settings, on_dropped: Callable[[], object]) -> ErrorReporter:
+    """Return a reporter to the project of SENTRY_DSN; without it, one that reports nothing."""
+    dsn = settings.sentry_dsn.get_secret_value() if settings.sentry_dsn else None
+    commit = settings.git_commit_sha or settings.railway_git_commit_sha
+    return open_reporter(
+        dsn,
+        environment=settings.environment,
+        release=name_release(version("atalaya"), commit),
+        share=settings.sentry_sample_rate,
+        on_dropped=on_dropped,
+    )
 
 
 def open_tracer(settings: Settings, metrics: Metrics) -> Tracer:

@@ -45,6 +45,9 @@ class Settings(BaseModel):
     otel_exporter_otlp_headers: SecretStr | None = None
     otel_service_name: str = Field("atalaya", min_length=1, max_length=255)
     otel_traces_sampler_arg: float = Field(0.01, ge=0, le=1)
+    sentry_sample_rate: float = Field(1.0, ge=0, le=1)
+    git_commit_sha: str | None = None
+    railway_git_commit_sha: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     docs: bool | None = None
     web_concurrency: int = Field(1, ge=1, le=64)

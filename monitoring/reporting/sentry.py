@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import hmac
 import logging
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol, cast
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from monitoring.redaction import redact_tree
 
 if TYPE_CHECKING:
     from sentry_sdk.types import Event, Hint
 
+MAX_REPORTS_PER_MINUTE = 30
 _CLOSE_TIMEOUT_S = 2.0
+_SHORT_SHA = 12
 
-# What an event may contain: no request, user, server name, breadcrumbs, extra data or list of modules.
+# What an event may contain: no request, server name, breadcrumbs, extra data, contexts or list of modules.
 _ALLOWED_KEYS = frozenset(
-    {"event_id", "timestamp", "level", "platform", "exception", "tags", "environment", "release", "sdk"}
+    {"event_id", "timestamp", "level", "platform", "exception", "tags", "user", "environment", "release", "sdk"}
 )
+_ALLOWED_USER_KEYS = frozenset({"id"})
 
 _log = logging.getLogger(__name__)
 
@@ -24,7 +29,8 @@ _log = logging.getLogger(__name__)
 class ErrorReporter(Protocol):
     """Reports unexpected errors. Neither method raises, and `capture` does not wait for the network."""
 
-    def capture(self, error: BaseException, tags: Mapping[str, str]) -> None: ...
+    def capture(self, error: BaseException, tags: Mapping[str, str], principal: str | None = None) -> None:
+        """Report an error. `principal`, the subject that caused it, is only sent as a pseudonym."""
 
     def close(self) -> None:
         """Send queued reports, for at most two seconds."""
@@ -33,50 +39,83 @@ class ErrorReporter(Protocol):
 class NullReporter:
     """Reports nothing, for a gateway without a DSN."""
 
-    def capture(self, error: BaseException, tags: Mapping[str, str]) -> None:
+    def capture(self, error: BaseException, tags: Mapping[str, str], principal: str | None = None) -> None:
         pass
 
     def close(self) -> None:
         pass
 
 
-def open_reporter(dsn: str | None, *, environment: str, release: str) -> ErrorReporter:
+def name_release(version: str, commit: str | None) -> str:
+    """Return the name of a release of this program, with the commit as build metadata (semver.org, item 10)."""
+    return f"atalaya@{version}+{commit[:_SHORT_SHA]}" if commit else f"atalaya@{version}"
+
+
+def open_reporter(
+    dsn: str | None,
+    *,
+    environment: str,
+    release: str,
+    share: float = 1.0,
+    on_dropped: Callable[[], object] = lambda: None,
+) -> ErrorReporter:
     """Open a reporter for the Sentry project at `dsn`. Without a DSN sentry_sdk is not imported.
 
-    Raises ValueError for a malformed DSN.
+    `share`, in [0, 1], of the errors is reported, and no more than MAX_REPORTS_PER_MINUTE. `on_dropped` is called, from
+    any thread, for each further report and for each that could not be sent. Raises ValueError for a malformed DSN.
     """
-    return _SentryReporter(dsn, environment, release) if dsn else NullReporter()
+    return _SentryReporter(dsn, environment, release, share, on_dropped) if dsn else NullReporter()
 
 
 class _SentryReporter:
     """Uses its own client instead of `sentry_sdk.init`, which sets process-wide state and patches libraries.
 
-    Events have no scope: only the error and its tags are sent.
+    Events have no scope: only the error, its tags and the pseudonym of the principal are sent. No transactions.
     """
 
-    def __init__(self, dsn: str, environment: str, release: str) -> None:
+    def __init__(
+        self, dsn: str, environment: str, release: str, share: float, on_dropped: Callable[[], object]
+    ) -> None:
         import sentry_sdk
+        from sentry_sdk.transport import HttpTransport
 
+        class Transport(HttpTransport):
+            def on_dropped_event(self, _reason: str) -> None:
+                on_dropped()
+
+        self._key = dsn.encode()
+        self._on_dropped = on_dropped
+        self._cap = _MinuteCap(MAX_REPORTS_PER_MINUTE)
         self._client = sentry_sdk.Client(
             dsn=dsn,
             environment=environment,
             release=release,
-            before_send=_scrub,
+            sample_rate=share,
+            transport=Transport,
+            before_send=scrub_event,
+            before_send_transaction=scrub_event,
+            before_breadcrumb=lambda *_: None,
             default_integrations=False,
             include_local_variables=False,
             max_request_body_size="never",
+            send_client_reports=False,
             auto_session_tracking=False,
             enable_backpressure_handling=False,
             spotlight=False,
             debug=False,
         )
 
-    def capture(self, error: BaseException, tags: Mapping[str, str]) -> None:
+    def capture(self, error: BaseException, tags: Mapping[str, str], principal: str | None = None) -> None:
         from sentry_sdk.utils import event_from_exception
 
+        if not self._cap.admit():
+            self._on_dropped()
+            return
         try:
             event, hint = event_from_exception(error, client_options=self._client.options)
             event["tags"] = dict(tags)
+            if principal is not None:
+                event["user"] = {"id": self._make_pseudonym(principal)}
             self._client.capture_event(event, hint=hint)
         except Exception:  # reporting an error must not cause a second one
             _log.warning("An error could not be reported to Sentry.", exc_info=True)
@@ -87,6 +126,34 @@ class _SentryReporter:
         except Exception:
             _log.warning("The Sentry client did not close cleanly.", exc_info=True)
 
+    def _make_pseudonym(self, principal: str) -> str:
+        """The same for all processes of the gateway; Sentry, which does know the DSN, would have to guess subjects."""
+        return hmac.digest(self._key, principal.encode(), "sha256").hex()[:16]
 
-def _scrub(event: Event, _hint: Hint) -> Event:
-    return cast("Event", redact_tree({key: value for key, value in event.items() if key in _ALLOWED_KEYS}))
+
+class _MinuteCap:
+    """Admits `limit` reports in each minute of a monotonic clock."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._minute = 0
+        self._count = 0
+
+    def admit(self) -> bool:
+        minute = int(time.monotonic() // 60)
+        if minute != self._minute:
+            self._minute, self._count = minute, 0
+        self._count += 1
+        return self._count <= self._limit
+
+
+def scrub_event(event: Event, _hint: Hint) -> Event:
+    """Return what may be sent of an event or a transaction: known members, redacted; of the user only the pseudonym."""
+    allowed: dict[str, Any] = {key: value for key, value in event.items() if key in _ALLOWED_KEYS}
+    user = allowed.get("user")
+    if isinstance(user, Mapping):
+        allowed["user"] = {key: value for key, value in user.items() if key in _ALLOWED_USER_KEYS}
+    for entry in (allowed.get("exception") or {}).get("values") or ():
+        for frame in (entry.get("stacktrace") or {}).get("frames") or ():
+            frame.pop("vars", None)
+    return cast("Event", redact_tree(allowed))

@@ -17,7 +17,14 @@ from typing import Any
 
 import pytest
 
-from monitoring.reporting.sentry import NullReporter, open_reporter
+from monitoring.reporting.sentry import (
+    MAX_REPORTS_PER_MINUTE,
+    NullReporter,
+    name_release,
+    open_reporter,
+    scrub_event,
+)
+from tests.support.polling import wait_until
 
 
 class Sink(ThreadingHTTPServer):
@@ -202,6 +209,91 @@ def test_a_hanging_server_delays_closing_only() -> None:
         closed = time.monotonic()
     assert captured - started < 5
     assert 1 < closed - captured < 10  # without its limit, closing would not end
+
+
+def test_principal_is_a_pseudonym(sink: Sink) -> None:
+    """The principal that caused an error is sent as a pseudonym, the same one for each error, and never by its name."""
+    reporter = open_reporter(sink.dsn, environment="production", release="1")
+    for principal in ("ana@example.org", "ana@example.org", "olga@example.org"):
+        reporter.capture(ValueError("x"), {}, principal)
+    reporter.close()
+    users = [event["user"] for event in sink.events()]
+    assert users[0] == users[1] != users[2]
+    assert all(user.keys() == {"id"} and len(user["id"]) == 16 for user in users)
+    assert b"example.org" not in b"".join(sink.envelopes)
+
+
+def test_reports_are_capped(sink: Sink) -> None:
+    """A flood of errors sends a limited number of reports a minute, and the rest are counted."""
+    dropped: list[None] = []
+    reporter = open_reporter(sink.dsn, environment="production", release="1", on_dropped=lambda: dropped.append(None))
+    for _ in range(2 * MAX_REPORTS_PER_MINUTE + 5):
+        reporter.capture(ValueError("x"), {})
+    reporter.close()
+    assert MAX_REPORTS_PER_MINUTE <= len(sink.events()) <= 2 * MAX_REPORTS_PER_MINUTE  # a minute may begin meanwhile
+    assert len(sink.events()) + len(dropped) == 2 * MAX_REPORTS_PER_MINUTE + 5
+
+
+def test_reports_that_cannot_be_sent_are_counted() -> None:
+    """A report that the server does not accept is counted as dropped."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    dropped: list[None] = []
+    dsn = f"http://publickey@127.0.0.1:{port}/7"
+    reporter = open_reporter(dsn, environment="production", release="1", on_dropped=lambda: dropped.append(None))
+    reporter.capture(ValueError("x"), {})
+    wait_until(lambda: len(dropped) == 1)
+    reporter.close()
+
+
+def test_share_of_errors(sink: Sink) -> None:
+    """With a share of 0 no error is reported."""
+    reporter = open_reporter(sink.dsn, environment="production", release="1", share=0.0)
+    reporter.capture(ValueError("x"), {})
+    reporter.close()
+    assert sink.envelopes == []
+
+
+@pytest.mark.parametrize(
+    ("commit", "release"),
+    [(None, "atalaya@1.2.0"), ("", "atalaya@1.2.0"), ("a" * 40, "atalaya@1.2.0+aaaaaaaaaaaa")],
+)
+def test_release(commit: str | None, release: str) -> None:
+    """A release is named by its version, and by its commit where that is known."""
+    assert name_release("1.2.0", commit) == release
+
+
+def test_no_place_of_an_event_carries_a_secret() -> None:
+    """Whatever part of an event or transaction holds a secret, that part is masked or left out."""
+    secret = "wo" + secrets.token_urlsafe(18)
+    pair, header = f"password={secret}", {"Authorization": f"Bearer {secret}", "Cookie": f"session={secret}"}
+    frame = {"function": "f", "vars": {"password": secret, "x": pair}, "context_line": f"log_in({pair!r})"}
+    stack = {"frames": [frame]}
+    event: Any = {
+        "event_id": "1",
+        "message": pair,
+        "logentry": {"message": "%s", "params": [pair], "formatted": pair},
+        "exception": {"values": [{"type": "E", "value": pair, "stacktrace": stack, "mechanism": {"data": header}}]},
+        "threads": {"values": [{"stacktrace": stack}]},
+        "request": {"url": f"http://h/?token={secret}", "headers": header, "cookies": pair, "data": pair, "env": pair},
+        "user": {"id": "p", "email": secret, "ip_address": secret, "username": secret, "data": header},
+        "tags": {"token": secret, "note": f"Bearer {secret}"},
+        "extra": {"anything": secret, "deep": {"er": [pair]}},
+        "contexts": {"trace": {"data": header}, "state": {"value": secret}},
+        "breadcrumbs": {"values": [{"message": pair, "data": header}]},
+        "spans": [{"description": pair, "data": header}],
+        "transaction": f"/x?{pair}",
+        "server_name": secret,
+        "modules": {"m": secret},
+        "fingerprint": [secret],
+        "attachments": [secret],
+        "measurements": {"m": secret},
+        "_meta": {"x": secret},
+    }  # fmt: skip
+    for kind in ("event", "transaction"):
+        scrubbed = scrub_event(event | {"type": kind}, {})
+        assert secret not in json.dumps(scrubbed)
+        assert scrubbed["user"] == {"id": "p"}
 
 
 class UnprintableError(Exception):
