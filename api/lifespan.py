@@ -31,6 +31,7 @@ from model.backends.base import Backend
 from monitoring.health import Health
 from monitoring.logs.outputs import Output, counting_dropped_lines
 from monitoring.metrics import Metrics
+from monitoring.reporting.logged_errors import reporting_logged_errors
 from monitoring.reporting.telemetry import Telemetry
 from storage.engine import open_engine
 
@@ -53,6 +54,7 @@ def make_lifespan(
         async with AsyncExitStack() as stack:
             stack.enter_context(counting_dropped_lines(partial(_count_dropped_lines, metrics)))
             stack.push_async_callback(asyncio.to_thread, telemetry.close)
+            stack.enter_context(reporting_logged_errors(telemetry.reporter))
             engine = open_engine(settings.database_url.get_secret_value())
             stack.push_async_callback(engine.dispose)
             backend = await stack.enter_async_context(open_backend(open_model, metrics))

@@ -11,7 +11,7 @@ import socket
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import closing, ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -35,7 +35,7 @@ from api.settings import Settings, home_folder, reload_settings
 from monitoring.logs.outputs import drain_logs
 from monitoring.metrics.exposition import serve_metrics
 from monitoring.metrics.multiprocess import build_shared_registry, remove_gauges, share_metrics
-from monitoring.reporting.sentry import ErrorReporter, open_reporter
+from monitoring.reporting.logged_errors import reporting_logged_errors
 from storage.private_files import replace_private_file
 
 if TYPE_CHECKING:
@@ -154,7 +154,13 @@ def serve_with_workers(
             on_change=partial(write_processes, directory),
             on_exit=partial(remove_gauges, metrics),
         )
-        return 1 if failed else supervisor.run()
+        if failed:
+            return 1
+        from api.services.runtime import open_error_reporter
+
+        reporter = open_error_reporter(settings, lambda: None)
+        with closing(reporter), reporting_logged_errors(reporter):
+            return supervisor.run()
 
 
 def _prepare_database(settings: Settings) -> None:
@@ -213,7 +219,6 @@ def _make_server(
         settings,
         registry=registry,
         shown=shown,
-        reporter=_open_reporter(settings),
         draining=draining,
         open_model=open_model,
     )
@@ -243,8 +248,3 @@ def _end_stuck_threads(status: int) -> None:
     if is_any_worker_alive():
         drain_logs()
         os._exit(status)
-
-
-def _open_reporter(settings: Settings) -> ErrorReporter:
-    dsn = settings.sentry_dsn.get_secret_value() if settings.sentry_dsn else None
-    return open_reporter(dsn, environment=settings.environment, release=f"atalaya@{version('atalaya')}")

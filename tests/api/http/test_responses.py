@@ -16,10 +16,10 @@ class FakeReporter:
     """Stores the errors that it receives."""
 
     def __init__(self) -> None:
-        self.captured: list[tuple[BaseException, Mapping[str, str]]] = []
+        self.captured: list[tuple[BaseException, Mapping[str, str], str | None]] = []
 
-    def capture(self, error: BaseException, tags: Mapping[str, str]) -> None:
-        self.captured.append((error, tags))
+    def capture(self, error: BaseException, tags: Mapping[str, str], principal: str | None = None) -> None:
+        self.captured.append((error, tags, principal))
 
     def close(self) -> None:
         pass
@@ -104,9 +104,10 @@ def test_unexpected_error(make_client: Any) -> None:
     response = client.get("/fail")
     assert (response.status_code, response.json()["code"]) == (500, "internal_error")
     assert "secret" not in response.text
-    ((error, tags),) = reporter.captured
+    ((error, tags, principal),) = reporter.captured
     assert isinstance(error, ZeroDivisionError)
     assert tags == {"request_id": response.headers["X-Request-ID"], "route": "/fail"}
+    assert principal is None
 
 
 def test_readiness_names_its_checks(client: TestClient) -> None:

@@ -1,0 +1,26 @@
+"""What a running gateway reports to Sentry."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from tests.support.gateway import running_gateway
+from tests.support.polling import wait_until
+from tests.support.servers.sentry import running_sink
+
+
+def test_a_killed_worker_is_reported(tmp_path: Path) -> None:
+    """The supervisor reports a worker that was killed, with release and environment; an idle gateway reports nothing."""
+    commit = "0123456789abcdef"
+    changes = {"MODEL__URL": "stub://", "WEB_CONCURRENCY": "2", "RAILWAY_GIT_COMMIT_SHA": commit}
+    with running_sink() as sink, running_gateway(tmp_path, SENTRY_DSN=sink.dsn, **changes) as gateway:
+        assert sink.envelopes == []
+        os.kill(gateway.workers()[0], signal.SIGKILL)
+        wait_until(lambda: len(sink.events()) == 1, message=gateway.log)
+        (event,) = sink.events()
+        assert event["exception"]["values"][0]["value"] == "worker_died"
+        assert event["tags"]["status"] == "-9"
+        assert event["release"].endswith(f"+{commit[:12]}")
+        assert event["environment"] == "development"

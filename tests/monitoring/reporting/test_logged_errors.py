@@ -1,0 +1,99 @@
+"""Errors that are logged anywhere are reported."""
+
+from __future__ import annotations
+
+import io
+import logging
+import threading
+from collections.abc import Iterator, Mapping
+
+import pytest
+import structlog
+
+from monitoring.logs import configure_logging
+from monitoring.reporting.logged_errors import ProcessFailure, reporting_logged_errors
+
+
+class Reporter:
+    """Keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.captured: list[tuple[BaseException, Mapping[str, str], str | None]] = []
+
+    def capture(self, error: BaseException, tags: Mapping[str, str], principal: str | None = None) -> None:
+        self.captured.append((error, tags, principal))
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def reporter() -> Iterator[Reporter]:
+    configure_logging("info", io.StringIO())
+    kept = Reporter()
+    with reporting_logged_errors(kept):
+        yield kept
+
+
+def fail() -> None:
+    raise ZeroDivisionError
+
+
+def test_logged_exception(reporter: Reporter) -> None:
+    """An exception that is logged with its stack is reported with the event, its request and its principal."""
+    log = structlog.get_logger("atalaya.ledger")
+    try:
+        fail()
+    except ZeroDivisionError:
+        log.exception("ledger_not_written", request_id="r-1", principal="p-1", password="x")
+    ((error, tags, principal),) = reporter.captured
+    assert isinstance(error, ZeroDivisionError)
+    assert tags == {"event": "ledger_not_written", "logger": "atalaya.ledger", "request_id": "r-1"}
+    assert principal == "p-1"
+
+
+def test_exception_of_a_library(reporter: Reporter) -> None:
+    """An exception that a library logs through the standard library is reported."""
+    try:
+        fail()
+    except ZeroDivisionError:
+        logging.getLogger("asyncio").exception("Task exception was never retrieved")
+    ((error, tags, _),) = reporter.captured
+    assert isinstance(error, ZeroDivisionError)
+    assert tags["logger"] == "asyncio"
+
+
+def test_end_of_a_thread(reporter: Reporter) -> None:
+    """An error that ends a thread is logged and reported."""
+    thread = threading.Thread(target=fail, name="predict_0")
+    thread.start()
+    thread.join()
+    ((error, tags, _),) = reporter.captured
+    assert isinstance(error, ZeroDivisionError)
+    assert tags == {"event": "thread_failed", "logger": "atalaya.threads"}
+
+
+def test_failure_of_a_process(reporter: Reporter) -> None:
+    """The failure of a worker process is reported, although there is no exception."""
+    structlog.get_logger("atalaya.workers").error("worker_died", pid=7, status=-9)
+    ((error, tags, _),) = reporter.captured
+    assert isinstance(error, ProcessFailure)
+    assert tags == {"event": "worker_died", "logger": "atalaya.workers", "pid": "7", "status": "-9"}
+
+
+def test_what_is_not_reported(reporter: Reporter) -> None:
+    """Warnings, expected errors without an exception, and those of requests, which are reported elsewhere, are not."""
+    structlog.get_logger("atalaya.ledger").error("ledger_spooling")
+    structlog.get_logger("atalaya.workers").warning("process_replacing")
+    structlog.get_logger("atalaya.access").error("unhandled_error", exc_info=ValueError())
+    logging.getLogger("asyncio").warning("slow callback", exc_info=ValueError())
+    assert reporter.captured == []
+
+
+def test_the_innermost_reporter_gets_the_error(reporter: Reporter) -> None:
+    """A forked worker reports to its own reporter, not to the one that it inherited; after its end nothing is reported."""
+    own = Reporter()
+    with reporting_logged_errors(own):
+        structlog.get_logger("atalaya.workers").error("parent_died")
+    assert len(own.captured) == 1
+    assert reporter.captured == []

@@ -1,0 +1,57 @@
+"""A Sentry server for tests, on loopback."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+class Sink(ThreadingHTTPServer):
+    """A local Sentry server that stores the body of every envelope."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.envelopes: list[bytes] = []
+
+    @property
+    def dsn(self) -> str:
+        return f"http://publickey@127.0.0.1:{self.server_port}/7"
+
+    def events(self) -> list[dict[str, Any]]:
+        """Parse the envelopes: a header line, then a header line and a payload line for each item."""
+        lines = (body.decode().strip().split("\n") for body in self.envelopes)
+        return [
+            json.loads(payload)
+            for _, *items in lines
+            for header, payload in zip(items[::2], items[1::2], strict=True)
+            if json.loads(header)["type"] == "event"
+        ]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Sink
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.envelopes.append(gzip.decompress(body) if self.headers["Content-Encoding"] == "gzip" else body)
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class names it so
+        pass
+
+
+@contextmanager
+def running_sink() -> Iterator[Sink]:
+    with Sink() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
