@@ -19,6 +19,7 @@ from monitoring.logs.formats import LogFormat, make_render, name_attributes
 from monitoring.logs.line_queue import LineQueue
 from monitoring.logs.sampling import REFUSALS_PER_S, RefusalSampler
 from monitoring.redaction import redact_event
+from monitoring.reporting.logged_errors import report_logged_error
 
 # Below this level libraries log what passes through them: SQL parameters and rows, forms with passwords, headers.
 _LIBRARY_LEVEL = logging.INFO
@@ -112,6 +113,7 @@ def _pipeline(render: Processor, is_own: bool, *more: Processor) -> list[Process
     return [
         merge_contextvars,
         add_logger_name,
+        report_logged_error,
         structlog.processors.StackInfoRenderer(),
         structlog.processors.format_exc_info,
         *more,

@@ -13,7 +13,7 @@ from structlog.typing import EventDict, WrappedLogger
 from monitoring.reporting.sentry import ErrorReporter
 
 _LEVELS = frozenset({"error", "exception", "critical"})
-_TAGS = ("logger", "request_id", "route", "pid", "status")
+_TAGS = ("logger", "request_id", "route", "pid", "exit_status")
 _PROCESS_LOGGER = "atalaya.workers"
 _REQUEST_LOGGER = "atalaya.access"  # the middleware reports the errors of requests itself
 
@@ -40,7 +40,7 @@ def reporting_logged_errors(reporter: ErrorReporter) -> Iterator[None]:
 
 
 def report_logged_error(_logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """Report an event with an exception, or with the failure of a process. A processor of structlog: changes nothing."""
+    """Report an event with an exception, or with the failure of a process. A processor that changes nothing."""
     if _reporters and method in _LEVELS and event.get("logger") != _REQUEST_LOGGER:
         error = _find_error(event)
         if error is not None:
@@ -54,7 +54,8 @@ def _find_error(event: EventDict) -> BaseException | None:
     if isinstance(info, BaseException):
         return info
     if isinstance(info, tuple):
-        return info[1]
+        error: BaseException | None = info[1]
+        return error
     if info:
         return sys.exc_info()[1]
     return ProcessFailure(event["event"]) if event.get("logger") == _PROCESS_LOGGER else None

@@ -12,7 +12,7 @@ from tests.support.servers.sentry import running_sink
 
 
 def test_a_killed_worker_is_reported(tmp_path: Path) -> None:
-    """The supervisor reports a worker that was killed, with release and environment; an idle gateway reports nothing."""
+    """The supervisor reports a killed worker, with release and environment; an idle gateway reports nothing."""
     commit = "0123456789abcdef"
     changes = {"MODEL__URL": "stub://", "WEB_CONCURRENCY": "2", "RAILWAY_GIT_COMMIT_SHA": commit}
     with running_sink() as sink, running_gateway(tmp_path, SENTRY_DSN=sink.dsn, **changes) as gateway:
@@ -21,6 +21,6 @@ def test_a_killed_worker_is_reported(tmp_path: Path) -> None:
         wait_until(lambda: len(sink.events()) == 1, message=gateway.log)
         (event,) = sink.events()
         assert event["exception"]["values"][0]["value"] == "worker_died"
-        assert event["tags"]["status"] == "-9"
+        assert event["tags"]["exit_status"] == "-9"
         assert event["release"].endswith(f"+{commit[:12]}")
         assert event["environment"] == "development"

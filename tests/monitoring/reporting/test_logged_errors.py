@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 import pytest
 import structlog
 
-from monitoring.logs import configure_logging
+from monitoring.logs.configuration import configure_logging
 from monitoring.reporting.logged_errors import ProcessFailure, reporting_logged_errors
 
 
@@ -75,10 +75,10 @@ def test_end_of_a_thread(reporter: Reporter) -> None:
 
 def test_failure_of_a_process(reporter: Reporter) -> None:
     """The failure of a worker process is reported, although there is no exception."""
-    structlog.get_logger("atalaya.workers").error("worker_died", pid=7, status=-9)
+    structlog.get_logger("atalaya.workers").error("worker_died", pid=7, exit_status=-9)
     ((error, tags, _),) = reporter.captured
     assert isinstance(error, ProcessFailure)
-    assert tags == {"event": "worker_died", "logger": "atalaya.workers", "pid": "7", "status": "-9"}
+    assert tags == {"event": "worker_died", "logger": "atalaya.workers", "pid": "7", "exit_status": "-9"}
 
 
 def test_what_is_not_reported(reporter: Reporter) -> None:
@@ -91,7 +91,7 @@ def test_what_is_not_reported(reporter: Reporter) -> None:
 
 
 def test_the_innermost_reporter_gets_the_error(reporter: Reporter) -> None:
-    """A forked worker reports to its own reporter, not to the one that it inherited; after its end nothing is reported."""
+    """A forked worker reports to its own reporter, and not to the one that it inherited."""
     own = Reporter()
     with reporting_logged_errors(own):
         structlog.get_logger("atalaya.workers").error("parent_died")

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import base64
-import gzip
 import json
 import secrets
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
