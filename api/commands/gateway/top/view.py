@@ -60,7 +60,7 @@ def _describe_predictions(predictions: Mapping[str, Any]) -> list[str]:
 def _describe_memory(memory: Mapping[str, float | None]) -> list[str]:
     return [
         f"{_bar(memory['used_bytes'], memory['limit_bytes'])} {_mebibytes(memory['used_bytes'])} of "
-        f"{_mebibytes(memory['limit_bytes'])} MiB   reserved for images {_mebibytes(memory['reserved_bytes'])} of "
+        f"{_mebibytes(memory['limit_bytes'])} MiB   reserved {_mebibytes(memory['reserved_bytes'])} of "
         f"{_mebibytes(memory['budget_bytes'])}"
     ]
 
