@@ -133,17 +133,15 @@ def test_gateway_serves_without_mlflow(gateway: Gateway, mlflow: RunningMlflow, 
     serve("2.0")
 
 
-def test_one_process_pulls_and_is_started_again(gateway: Gateway, promote: Callable[[str], None]) -> None:
+def test_one_process_pulls_and_is_started_again(gateway: Gateway, serve: Callable[[str], None]) -> None:
     """Of the workers, one has a process that pulls; when that is killed, another one is started."""
 
     def find_pullers() -> list[int]:
         return [pid for worker in gateway.workers() for pid in processes.children(worker)]
 
     wait_until(lambda: len(find_pullers()) == 1, message=gateway.log)
-    pulled = gateway.log().count('"registry_pulled"')
     (killed,) = find_pullers()
     os.kill(killed, signal.SIGKILL)
     wait_until(lambda: find_pullers() not in ([], [killed]), message=gateway.log)
-    promote("2.1" if served_versions(gateway) == {"2.0"} else "2.0")
-    wait_until(lambda: gateway.log().count('"registry_pulled"') > pulled, message=gateway.log)
+    serve("2.1" if served_versions(gateway) == {"2.0"} else "2.0")
     assert len(find_pullers()) == 1
