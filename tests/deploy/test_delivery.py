@@ -61,4 +61,6 @@ def test_an_outage_of_the_database_and_of_the_gateway(
     assert runbooks["AtalayaDatabaseDown"] in str(webhook.documents("/slack"))
     assert mail.passwords[0] == "correct horse"
     assert mail.messages[0]["Subject"] == "FIRING AtalayaDatabaseDown (1)"
-    assert runbooks["AtalayaDatabaseDown"] in mail.messages[0].get_content()
+    text = mail.messages[0].get_body(("plain",))
+    assert text is not None
+    assert runbooks["AtalayaDatabaseDown"] in text.get_content()
