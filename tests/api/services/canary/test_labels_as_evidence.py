@@ -26,7 +26,7 @@ def test_a_label_counts_for_the_model_that_was_right(
     for version, inverted in (("1.0", False), ("1.1", True)):
         (tmp_path / version).mkdir()
         models.add(write_tiny_artefact(tmp_path / version, InputSpec(16, 16), version=version, inverted=inverted))
-    models.move_aliases("tiny", {"production": "1.0", "candidate": "1.1"})
+    models.move_aliases("tiny", {"production": "1.0", "candidate": "1.1"}, who="olga", why="try it")
     served = {"url": "registry://tiny@production", "registry": f"file://{tmp_path}/models", "prepare": False}
     changes = {
         "model": settings.model.model_copy(update=served),
