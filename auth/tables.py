@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import BigInteger, Column, DateTime, Dialect, ForeignKey, Index, Integer, MetaData, String, Table
+from sqlalchemy import BigInteger, Column, DateTime, Dialect, ForeignKey, Index, Integer, MetaData, String, Table, text
 from sqlalchemy.types import TypeDecorator
 
 metadata = MetaData(
@@ -33,6 +33,14 @@ class UTCDateTime(TypeDecorator[datetime]):
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 
+# Few owners have a quota, and the metrics look for them only.
+HAS_QUOTA = "monthly_requests IS NOT NULL OR monthly_megapixels IS NOT NULL"
+
+
+def _index_owners_with_quota(table: str) -> Index:
+    return Index(f"ix_{table}_quota", "id", sqlite_where=text(HAS_QUOTA), postgresql_where=text(HAS_QUOTA))
+
+
 users = Table(
     "users",
     metadata,
@@ -48,6 +56,7 @@ users = Table(
     Column("monthly_requests", BigInteger),
     Column("monthly_megapixels", BigInteger),
     Index("ix_users_role_id", "role", "id"),
+    _index_owners_with_quota("users"),
 )
 
 # Services that log in as themselves (RFC 6749, section 4.4).
@@ -103,6 +112,7 @@ api_keys = Table(
     Column("revoked_at", UTCDateTime),
     Column("last_used_at", UTCDateTime),
     Column("parent_id", String(16)),  # the key that created this one; none if its owner or a command did
+    _index_owners_with_quota("api_keys"),
 )
 
 # Changes that every process must apply within a second; see auth/changes.py.

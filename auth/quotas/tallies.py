@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Table, bindparam, func, literal, null, select, tuple_, update
+from sqlalchemy import Connection, Table, bindparam, func, literal, null, or_, select, tuple_, update
 
 from auth.errors import QuotaExceeded
 from auth.principal import Principal
@@ -39,6 +39,7 @@ _HIGHEST_SHARES = [
     )
     .join_from(table, usage, usage.c.owner == literal(prefix) + table.c.id)
     .where(usage.c.month == bindparam("month"))
+    .where(or_(table.c.monthly_requests.is_not(None), table.c.monthly_megapixels.is_not(None)))  # uses an index
     for prefix, table in ((_USER, users), (_KEY, api_keys))
 ]
 _THIS_ROW = usage.c.owner == bindparam("of"), usage.c.month == bindparam("in")

@@ -175,8 +175,16 @@ def send_every_kind_of_request(client: TestClient) -> None:
     root.send("PATCH", f"/v1/users/{user}", json={"role": "operator"})
 
 
+# Contain few rows of a large table: reading all of them is cheap.
+PARTIAL_INDEXES = re.compile("ix_(users|api_keys)_quota")
+
+
 def find_table_scans(connection: Connection, statement: str, parameters: Any) -> list[str]:
     """The lines of the plan that read a large table, or a whole index of it, row by row."""
+    return [line for line in _find_scans(connection, statement, parameters) if not PARTIAL_INDEXES.search(line)]
+
+
+def _find_scans(connection: Connection, statement: str, parameters: Any) -> list[str]:
     if connection.dialect.name == "sqlite":
         rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
         return [row[-1] for row in rows if (scan := re.match(r"SCAN (\w+)", row[-1])) and scan[1] in LARGE]
