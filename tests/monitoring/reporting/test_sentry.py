@@ -221,7 +221,7 @@ def test_release(commit: str | None, release: str) -> None:
     assert name_release("1.2.0", commit) == release
 
 
-def test_no_place_of_an_event_carries_a_secret() -> None:
+def test_no_part_of_an_event_carries_a_secret() -> None:
     """Whatever part of an event or transaction holds a secret, that part is masked or left out."""
     secret = "wo" + secrets.token_urlsafe(18)
     pair, header = f"password={secret}", {"Authorization": f"Bearer {secret}", "Cookie": f"session={secret}"}
