@@ -66,11 +66,14 @@ def make_lifespan(
             auth = await stack.enter_async_context(open_auth_services(settings, engine, keyring, meter, metrics))
             serving = await stack.enter_async_context(open_serving_services(settings, backend, metrics, draining))
             mover = await stack.enter_async_context(open_alias_mover(settings, recording.ledger))
-            health = Health(build_health_checks(settings, engine, recording.ledger, limits, serving))
+            checks = build_health_checks(settings, engine, recording.ledger, limits, serving)
+            health = Health(checks)
+            # The limits never make the gateway unready, and asking their store would keep a sleeping platform awake.
+            observed = Health({name: check for name, check in checks.items() if name != "limits"})
             await stack.enter_async_context(
                 measure_in_background(settings, engine, auth.changes, meter, serving.predictions.queue, metrics)
             )
-            await stack.enter_async_context(run_in_background(follow_readiness(health, draining, metrics)))
+            await stack.enter_async_context(run_in_background(follow_readiness(observed, draining, metrics)))
             runtime = RuntimeServices(settings, metrics, health, draining, limits)
             pipeline = PredictionPipeline(
                 serving,

@@ -93,7 +93,7 @@ class PredictionErased(MonitoringError):
     code = "prediction_erased"
 
     def __init__(self) -> None:
-        super().__init__("What the ledger held of this prediction was erased. It can no longer be labelled.")
+        super().__init__("This prediction was erased from the ledger and can no longer be labelled.")
 
 
 class PredictionPruned(MonitoringError):
@@ -104,7 +104,7 @@ class PredictionPruned(MonitoringError):
     def __init__(self) -> None:
         super().__init__(
             "Predictions of that time have been removed from the ledger and can no longer be labelled. Label "
-            "predictions before LEDGER__KEEP_DAYS is over."
+            "predictions within LEDGER__KEEP_DAYS days."
         )
 
 
@@ -123,7 +123,7 @@ class TooManyLabels(MonitoringError):
     code = "too_many_labels"
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"A prediction can have at most {limit} labels, and this one has them. Check the id.")
+        super().__init__(f"This prediction already has the maximum of {limit} labels. Check the id.")
 
 
 class ModelNotRecorded(MonitoringError):

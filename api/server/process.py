@@ -107,6 +107,10 @@ class GatewayServer(uvicorn.Server):
             self._drain_s = 0 if sig == signal.SIGINT else self._drain_s
             # If the shutdown hangs, SIGALRM kills the process. No response was sent that is not in the ledger.
             signal.setitimer(signal.ITIMER_REAL, self._drain_s + SHUTDOWN_LIMIT_S)
+            if os.getpid() == 1:  # process 1 of a container gets no signal that it does not handle
+                timer = threading.Timer(self._drain_s + SHUTDOWN_LIMIT_S, os._exit, (1,))
+                timer.daemon = True
+                timer.start()
             if self._successor is not None:
                 self._successor.drop_listeners()
         self._draining.begin()

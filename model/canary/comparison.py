@@ -76,8 +76,9 @@ class Comparison:
 
     def __exit__(self, _: object, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._backends[Arm.CANDIDATE].__exit__()
-        if isinstance(error, DeadlineExceeded) and self._is_running:
-            self._results.count_alone(self._arm, _FAILED)
+        if self._is_running:  # the thread has set no outcome yet, and a client that leaves is no evidence
+            if isinstance(error, DeadlineExceeded):
+                self._results.count_alone(self._arm, _FAILED)
         elif error is not None and self._outcomes.get(Arm.PRODUCTION) is _FAILED:
             self._complete(None)
 
@@ -95,9 +96,9 @@ class Comparison:
                     return self._backends[Arm.CANDIDATE].backend, outputs
             return self._backends[Arm.PRODUCTION].backend, self._run_production(pixels)
         finally:
-            self._is_running = False
             if self._on_both:
                 self._pixels = pixels
+            self._is_running = False  # last: from now on `__exit__` may complete the comparison
 
     def complete_later(self, prediction_id: str) -> None:
         """Complete the comparison once the event loop has written the response."""
@@ -118,9 +119,9 @@ class Comparison:
             self._results.run_later(partial(self._run_other, other, prediction_id), partial(self._drop, other))
 
     def _run_other(self, other: SharedBackend, prediction_id: str | None) -> bool:
-        assert self._pixels is not None  # noqa: S101  (`run` came first)
         pixels, self._pixels = self._pixels, None
         try:
+            assert pixels is not None  # noqa: S101  (`run` came first)
             if other is self._backends[Arm.CANDIDATE]:
                 self._try_candidate(pixels)
             else:

@@ -24,6 +24,8 @@ T = TypeVar("T")
 POLL_S = 0.5
 # A process that should have acted on a verdict may have ended: others look again.
 DECIDED_POLL_S = 60.0
+# A candidate that hangs is never released. The follower does not wait for it longer than this.
+RELEASE_LIMIT_S = 10.0
 
 
 class Candidates(Protocol):
@@ -96,6 +98,7 @@ class CandidateFollower:
         self._contest: Contest | None = None  # of the trial
         self._trial: Trial | None = None
         self._resources = AsyncExitStack()
+        self._releasing: set[asyncio.Task[None]] = set()
         self._decided: Contest | None = None
         self._clock = clock
         self._look_again_at = 0.0
@@ -130,8 +133,12 @@ class CandidateFollower:
     async def close(self) -> None:
         """End the trial, and write what was found."""
         self._predictions.end_trial()
-        await self._write()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        try:
+            await self._write()
+        finally:
+            for release in list(self._releasing):
+                release.cancel()
+            self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _is_due(self, contest: Contest) -> bool:
         if self._predictions.model.version != contest.production:
@@ -146,7 +153,8 @@ class CandidateFollower:
                     self._note_verdict(contest)
                     return
                 await stack.enter_async_context(self._candidates.reserve_memory(contest))
-                await self._start(contest, stack)
+                if not await self._start(contest, stack):
+                    return
                 self._resources = stack.pop_all()
         except self._passing_errors:
             return  # the next look tries again
@@ -157,14 +165,18 @@ class CandidateFollower:
         self._retries.forget()
         self._observer.on_start(contest)
 
-    async def _start(self, contest: Contest, stack: AsyncExitStack) -> None:
+    async def _start(self, contest: Contest, stack: AsyncExitStack) -> bool:
+        """Return whether the trial has begun. It does not if another version went into production meanwhile."""
         backend = await self._run(lambda: self._candidates.open(contest))
         stack.push_async_callback(self._release, shared := SharedBackend(backend))
+        if self._predictions.model.version != contest.production:
+            return False
         check_comparable(backend, self._predictions.backend)
         self._trial = self._predictions.start_trial(
             lambda production: self._candidates.make_trial(contest, shared, production)
         )
         self._contest = contest
+        return True
 
     async def _release(self, shared: SharedBackend) -> None:
         backend = await wait_for_result(shared.retire())
@@ -193,7 +205,10 @@ class CandidateFollower:
         self._predictions.end_trial()
         self._observer.on_end(contest)
         resources, self._resources = self._resources, AsyncExitStack()
-        await resources.aclose()
+        release = asyncio.create_task(resources.aclose())
+        self._releasing.add(release)
+        release.add_done_callback(self._releasing.discard)
+        await asyncio.wait([release], timeout=RELEASE_LIMIT_S)
 
     async def _run(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from model.serving.workers import lower_priority
 
-# The worker threads that serve requests have 3: a request that arrives meanwhile runs first.
-_NICENESS = 19
+# The worker threads that serve requests have a higher priority: a request that arrives meanwhile runs first.
+LOWEST_NICENESS = 19
 _POLL_S = 0.005
 
 
@@ -27,7 +27,15 @@ class SpareThread:
     At most `backlog` pieces wait; further ones are dropped at once. `run` and `drop` must not raise.
     """
 
-    def __init__(self, is_spare: Callable[[], bool], *, backlog: int = 8, patience_s: float = 1.0) -> None:
+    def __init__(
+        self,
+        is_spare: Callable[[], bool],
+        *,
+        backlog: int = 8,
+        patience_s: float = 1.0,
+        niceness: int = LOWEST_NICENESS,
+    ) -> None:
+        self._niceness = niceness
         self._is_spare = is_spare
         self._backlog = backlog
         self._patience_s = patience_s
@@ -65,12 +73,14 @@ class SpareThread:
             work.drop()
 
     def _work(self) -> None:
-        lower_priority(_NICENESS)
+        lower_priority(self._niceness)
         while (work := self._take()) is not None:
             if self._wait_for_spare_capacity(work):
                 self._running_since = time.monotonic()
-                work.run()
-                self._running_since = None
+                try:
+                    work.run()
+                finally:
+                    self._running_since = None
             else:
                 work.drop()
 

@@ -26,8 +26,8 @@ class AliasMover:
     """Moves the aliases of a registry, for one decision at a time. Several processes may decide at the same time.
 
     With `key`, only signed versions are promoted. In a `mirrored` registry nothing is moved. Every method raises
-    RegistryError, and what `record` raises for an earlier move; then nothing is changed. Only after MoveUnrecorded the
-    alias was moved.
+    RegistryError, and what `record` raises for an earlier move; then nothing is changed. MoveUnrecorded is
+    the only error after which the alias has moved.
     """
 
     def __init__(

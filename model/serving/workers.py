@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 # The event loop's thread runs first (0), so that it reads and rejects requests while all cores infer. Password hashing
 # runs last (10).
-_NICENESS = 3
+WORKER_NICENESS = 3
 _NAME_PREFIX = "predict_"
 
 
@@ -75,7 +75,7 @@ async def wait_for_result(result: Future[T]) -> T:
     return result.result()
 
 
-def lower_priority(niceness: int = _NICENESS) -> None:
+def lower_priority(niceness: int = WORKER_NICENESS) -> None:
     """Let the event loop's thread run before this one, and before the threads that this one starts."""
     if sys.platform == "linux":  # the only system where a thread has its own niceness
         with suppress(OSError):  # where lowering the priority is forbidden, all threads run alike

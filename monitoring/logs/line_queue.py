@@ -108,7 +108,10 @@ class LineQueue(ABC):
         while True:
             batch, dropped = self._take()
             if batch:
-                self.write_batch(batch)
+                try:
+                    self.write_batch(batch)
+                except Exception:  # a defect must not end this output for ever
+                    self.count_dropped(len(batch))
                 if not self._has_full_batch():
                     self.pause(self._limits.pause_s)
             else:

@@ -32,7 +32,7 @@ Listener = Callable[[Output, int], object]
 
 
 class _DropCounter:
-    """The dropped lines of this process, and who wants to know of them."""
+    """Counts the lines that this process has dropped, and notifies listeners."""
 
     def __init__(self) -> None:
         self.reset()

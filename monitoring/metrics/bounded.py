@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -25,7 +26,8 @@ class NameLimit:
     def find(self, name: str) -> str:
         """Return the name, or OTHER."""
         if name not in self._chosen and len(self._chosen) < self._limit:
-            self._choose(name)
+            with suppress(OSError, ValueError):  # a metric must not fail a request: the name counts as OTHER
+                self._choose(name)
         return name if name in self._chosen else OTHER
 
     def _choose(self, name: str) -> None:

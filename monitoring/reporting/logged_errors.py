@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -17,8 +18,9 @@ _TAGS = ("logger", "request_id", "route", "pid", "exit_status")
 _PROCESS_LOGGER = "atalaya.workers"
 _REQUEST_LOGGER = "atalaya.access"  # the middleware reports the errors of requests itself
 
-# The reporters of this process. The last one gets the errors: that of a worker follows the inherited supervisor's.
+# The reporters of this process. The last one gets the errors.
 _reporters: list[ErrorReporter] = []
+os.register_at_fork(after_in_child=_reporters.clear)  # a child must not use the connection of its parent
 
 log = structlog.get_logger("atalaya.threads")
 

@@ -6,6 +6,7 @@ import hmac
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from monitoring.redaction import redact_tree
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 MAX_REPORTS_PER_MINUTE = 30
 _CLOSE_TIMEOUT_S = 2.0
+_SETTLE_TIMEOUT_S = 1.0
 _SHORT_SHA = 12
 
 # What an event may contain: no request, server name, breadcrumbs, extra data, contexts or list of modules.
@@ -32,6 +34,9 @@ class ErrorReporter(Protocol):
     def capture(self, error: BaseException, tags: Mapping[str, str], principal: str | None = None) -> None:
         """Report an error. `principal`, the subject that caused it, is only sent as a pseudonym."""
 
+    def settle(self) -> None:
+        """Wait for queued reports, for at most a second: a process must not fork while a thread sends them."""
+
     def close(self) -> None:
         """Send queued reports, for at most two seconds."""
 
@@ -40,6 +45,9 @@ class NullReporter:
     """Reports nothing, for a gateway without a DSN."""
 
     def capture(self, error: BaseException, tags: Mapping[str, str], principal: str | None = None) -> None:
+        pass
+
+    def settle(self) -> None:
         pass
 
     def close(self) -> None:
@@ -119,6 +127,10 @@ class _SentryReporter:
             self._client.capture_event(event, hint=hint)
         except Exception:  # reporting an error must not cause a second one
             _log.warning("An error could not be reported to Sentry.", exc_info=True)
+
+    def settle(self) -> None:
+        with suppress(Exception):
+            self._client.flush(timeout=_SETTLE_TIMEOUT_S)
 
     def close(self) -> None:
         try:

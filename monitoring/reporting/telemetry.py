@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from threading import Thread
 
 from monitoring.metrics import Metrics
 from monitoring.reporting.sentry import ErrorReporter
@@ -16,6 +17,8 @@ class Telemetry:
     tracer: Tracer
 
     def close(self) -> None:
-        """Send what is queued, for a few seconds at most."""
+        """Send what is queued, for two seconds at most."""
+        closing = Thread(target=self.reporter.close, daemon=True)
+        closing.start()
         self.tracer.close()
-        self.reporter.close()
+        closing.join()

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from api.server.process import GatewayServer
     from model.backends.base import Backend
 
-_EXTRA_SHUTDOWN_S = 0.5  # the supervisor waits this much longer for a worker than the worker's own limit
+_EXTRA_SHUTDOWN_S = 0.25  # the supervisor waits this much longer for a worker than the worker's own limit
 _PRELOADED = (
     "storage.without_orm",
     "api.app",
@@ -158,6 +158,7 @@ def serve_with_workers(
         from api.services.runtime import open_error_reporter
 
         reporter = open_error_reporter(settings, lambda: None)
+        os.register_at_fork(before=reporter.settle)
         with closing(reporter), reporting_logged_errors(reporter):
             return supervisor.run()
 

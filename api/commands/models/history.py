@@ -104,8 +104,8 @@ def _compare_with_registry(settings: Settings, name: str, found: AliasHistory) -
         return [f"The registry no longer has the model {name}."]
     if state.unrecorded:
         return [
-            f"{len(state.unrecorded)} moves of {name} are not recorded yet: their recording was interrupted. They are "
-            "when an alias of the model is moved again, or when a gateway starts."
+            f"{len(state.unrecorded)} moves of {name} are not recorded yet, because recording was interrupted. They "
+            "will be recorded when an alias of the model is moved again, or when a gateway starts."
         ]
     found.check_present(state.aliases.get(found.alias))
     return []

@@ -33,6 +33,7 @@ from model.registry.artefact import Manifest, read_manifest
 from model.registry.errors import MoveUnrecorded, RegistryUnavailable
 from model.registry.files import FileRegistry
 from model.registry.state import NAME_PATTERN
+from monitoring.errors import MonitoringError
 from monitoring.ledger.entries import name_model_subject
 
 T = TypeVar("T")
@@ -117,7 +118,7 @@ async def move_alias(
             name,
             body.version,
         )
-    except (ModelError, VersionRejected) as error:
+    except (ModelError, MonitoringError, VersionRejected) as error:
         outcome = "unrecorded" if isinstance(error, MoveUnrecorded) else "refused"
         await record_event(request, "model", outcome, target=target, alias=alias, code=error.code)
         raise
@@ -138,6 +139,12 @@ async def _run(function: Callable[[], T], name: str = "", version: str = "") -> 
     except ArtefactError as error:
         log.error("version_rejected", model=name, version=version, code=error.code, reason=str(error))
         raise VersionRejected(name, version, error.code) from error
+    except MoveUnrecorded as error:
+        log.error("alias_moves_unrecorded", model=name, reason=str(error), policy="the next move or start records them")
+        raise MoveUnrecorded(
+            "The alias was moved, but the ledger could not record it. It will be recorded when an alias of the model "
+            "is moved again, or when a gateway starts. The gateway's log says why."
+        ) from error
     except RegistryUnavailable as error:
         log.error("registry_unreadable", code=error.code, reason=str(error), policy="the request is refused")
         raise RegistryUnavailable(

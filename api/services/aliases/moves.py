@@ -1,4 +1,4 @@
-"""The registry of a gateway: who moves an alias gets a record in the ledger."""
+"""The registry of a gateway: every move of an alias is recorded in the ledger."""
 
 from __future__ import annotations
 

@@ -17,12 +17,13 @@ from api.settings import Settings
 from model.backends.base import Backend
 from model.canary.assignment import CallerAssignment, Mode, assign_callers, sample_requests
 from model.canary.contest import Contest, find_contest
-from model.canary.spare_thread import SpareThread
+from model.canary.spare_thread import LOWEST_NICENESS, SpareThread
 from model.canary.trial import ChooseArm, Observer, Trial
 from model.errors import ImageTooLargeHere, ModelTooLarge
 from model.registry.reference import ModelReference
 from model.registry.watch import StateWatch
 from model.serving.shared_backend import SharedBackend
+from model.serving.workers import WORKER_NICENESS
 
 _CALLER = "candidate"  # in the memory budget; no principal has this name
 
@@ -81,7 +82,11 @@ class RegistryCandidates:
             candidate,
             production,
             choose_arm,
-            SpareThread(lambda: not queue.busy and not memory.is_contended),
+            # In a canary the thread uses a session of production, for which a request may have to wait.
+            SpareThread(
+                lambda: not queue.busy and not memory.is_contended,
+                niceness=WORKER_NICENESS if serves_callers else LOWEST_NICENESS,
+            ),
             self._observer,
             pairs_in_time=serves_callers,
             stuck_s=self._settings.model.stuck_seconds,

@@ -99,6 +99,7 @@ def _describe(record: TrialRecord, moved: bool, reasons: tuple[str, ...]) -> dic
     """Return the facts of the ledger's entry."""
     names = record.names
     details = {
+        "trial": names.id,  # the same in an entry that is recorded again after an interruption
         "model": names.model,
         "candidate": names.candidate,
         "production": names.production,

@@ -1,4 +1,4 @@
-"""Running the process that pulls: one of each gateway, started again if it ends, and watched by the worker it is of."""
+"""Running the process that pulls: one per gateway, restarted when it ends, supervised by the worker that started it."""
 
 from __future__ import annotations
 

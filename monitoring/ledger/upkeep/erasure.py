@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, delete, func, insert, select, tuple_
 
+from monitoring.canary.tables import canary_pairs
 from monitoring.chains.signing import Signer
 from monitoring.chains.timestamps import format_timestamp
 from monitoring.errors import LedgerDamaged
@@ -92,6 +93,7 @@ class Eraser:
         keys = [(entry.writer, entry.seq) for entry in entries]
         for table in (ledger_payloads, ledger_labels):
             connection.execute(delete(table).where(tuple_(table.c.writer, table.c.seq).in_(keys)))
+        connection.execute(delete(canary_pairs).where(canary_pairs.c.prediction.in_([entry.id for entry in entries])))
         connection.execute(insert(ledger_erasures), [self._build_erasure(entry) for entry in entries])
 
     def _build_erasure(self, entry: LedgerEntry) -> dict[str, Any]:

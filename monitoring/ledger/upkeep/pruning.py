@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, update
 
+from monitoring.canary.tables import canary_pairs
 from monitoring.chains.anchors import GENESIS
 from monitoring.chains.signing import Signer, Verifier
 from monitoring.chains.timestamps import format_timestamp
@@ -93,6 +94,8 @@ class Pruner:
                 seq, digest = entry.seq, entry.hash
             for table in (ledger_labels, ledger_payloads, ledger_erasures, ledger_entries):
                 connection.execute(delete(table).where(table.c.writer == writer, table.c.seq <= seq))
+            pruned = [row.id for row in rows[:older]]
+            connection.execute(delete(canary_pairs).where(canary_pairs.c.prediction.in_(pruned)))
             self._write_stump(connection, writer, seq, digest)
             return older
 

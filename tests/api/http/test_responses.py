@@ -21,6 +21,9 @@ class FakeReporter:
     def capture(self, error: BaseException, tags: Mapping[str, str], principal: str | None = None) -> None:
         self.captured.append((error, tags, principal))
 
+    def settle(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

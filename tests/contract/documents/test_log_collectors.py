@@ -18,7 +18,7 @@ from tests.support.paths import ROOT
 
 FOLDER = ROOT / "deploy" / "logs"
 HOME = Path("/var/lib/atalaya")  # of the systemd service
-FIELD = re.compile(r"\.(?:\[\"([\w.]+)\"\]|(\w+))")
+FIELD = re.compile(r"\.(?:\"([\w.]+)\"|(\w+))")
 
 
 def load(name: str) -> Any:

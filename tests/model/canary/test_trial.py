@@ -209,3 +209,20 @@ async def test_the_candidate_of_a_cancelled_request_stays_until_its_thread_is_do
     assert not unused.done()
     candidate.gate.set()
     await wait_until_async(unused.done)
+
+
+async def test_a_client_that_leaves_production_is_no_evidence(backend: GatedBackend, make_service: MakeService) -> None:
+    """A client that leaves while production classifies its image counts for neither model."""
+    service = make_service(workers=2, slots=8)
+    candidate = Candidate()
+    _, reports = start_trial(service, candidate)
+    request = asyncio.create_task(service.predict(png(1), caller="ana"))
+    await wait_until_async(lambda: backend.calls)
+    request.cancel()
+    await asyncio.wait([request])
+    backend.gate.set()
+    await respond(service, 2)
+    await wait_until_async(lambda: reports.shadows)
+    assert reports.shadows == {ShadowOutcome.COMPARED: 1}
+    assert reports.evidence.get(Metric.ERROR_RATE) == Tally(same=1)
+    assert candidate.calls == 1

@@ -23,6 +23,9 @@ class Reporter:
     def capture(self, error: BaseException, tags: Mapping[str, str], principal: str | None = None) -> None:
         self.captured.append((error, tags, principal))
 
+    def settle(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
