@@ -26,7 +26,6 @@ READY_LIMIT_S = 60.0
 STABLE_S = 10.0  # a worker that has served for so long did not die of a failed start
 FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.25, 30.0
 MAX_FAILED_STARTS = 5
-CLOSE_LIMIT_S = 0.25  # for the log and the error reports of the supervisor, after the limit of the workers
 
 log = structlog.get_logger("atalaya.workers")
 
@@ -130,8 +129,6 @@ class Supervisor:
         if number in STOP_SIGNALS:
             # A second Ctrl-C means that the user does not want to wait: pass it on to stopping workers, too.
             repeated = self._stopping and number == signal.SIGINT
-            if not self._stopping:
-                self._limit_shutdown()
             self._stopping, self._status = True, self._status or 0
             # The kernel would queue connections that no worker accepts.
             for listener in self._listeners:
@@ -141,11 +138,6 @@ class Supervisor:
         elif number == signal.SIGHUP and not self._stopping:
             self._to_replace = self._serving()
             log.info("workers_restarting", workers=len(self._to_replace))
-
-    def _limit_shutdown(self) -> None:
-        """Exit at the limit even if closing hangs. With a handler, because process 1 of a container needs one."""
-        signal.signal(signal.SIGALRM, lambda *_: os._exit(self._status or 0))
-        signal.setitimer(signal.ITIMER_REAL, self._shutdown_limit_s + CLOSE_LIMIT_S)
 
     def _start_worker(self) -> None:
         taken = {worker.slot for worker in self._workers}

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from api.server.process import GatewayServer
     from model.backends.base import Backend
 
-_EXTRA_SHUTDOWN_S = 0.25  # the supervisor waits this much longer for a worker than the worker's own limit
+_EXTRA_SHUTDOWN_S = 0.5  # the supervisor waits this much longer for a worker than the worker's own limit
 _PRELOADED = (
     "storage.without_orm",
     "api.app",
