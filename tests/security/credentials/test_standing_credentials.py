@@ -44,6 +44,8 @@ OTHER_CHANGES = {
     ("POST", "/v1/keys"): "has at most the key's own scopes and life, and names its parent: see T45",
     ("POST", "/v1/keys/{key_id}/rotate"): "rotates only the key itself",
     ("DELETE", "/v1/keys/{key_id}"): "only revokes",
+    ("POST", "/v1/predictions/{prediction_id}/label"): "labels a prediction: the record names its sender, see T58",
+    ("POST", "/v1/models/{name}/aliases/{alias}"): "chooses a version; needs models:write, and is on record: see T55",
 }
 
 
