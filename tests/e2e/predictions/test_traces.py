@@ -53,6 +53,6 @@ def test_predictions_are_traced(gateway: Gateway, collector: Collector) -> None:
         (server,) = (span for span in of_trace if span.parent_span_id.hex() == PARENT)
         assert read_attributes(server)["http.response.status_code"] == 200
     lines = [json.loads(line) for line in gateway.log().splitlines()]
-    logged = {(line["trace_id"], line["trace_flags"]) for line in lines if line.get("route") == "/v1/predictions"}
+    logged = {(line["trace_id"], line["trace_flags"]) for line in lines if line.get("http.route") == "/v1/predictions"}
     assert logged == {(trace_id, "01") for trace_id in TRACES}
     assert "planted-secret" not in gateway.log()
