@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 MAX_REPORTS_PER_MINUTE = 30
 _CLOSE_TIMEOUT_S = 2.0
-_SETTLE_TIMEOUT_S = 1.0
+_FLUSH_TIMEOUT_S = 1.0
 _SHORT_SHA = 12
 
 # What an event may contain: no request, server name, breadcrumbs, extra data, contexts or list of modules.
@@ -34,7 +34,7 @@ class ErrorReporter(Protocol):
     def capture(self, error: BaseException, tags: Mapping[str, str], principal: str | None = None) -> None:
         """Report an error. `principal`, the subject that caused it, is only sent as a pseudonym."""
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Wait for queued reports, for at most a second: a process must not fork while a thread sends them."""
 
     def close(self) -> None:
@@ -47,7 +47,7 @@ class NullReporter:
     def capture(self, error: BaseException, tags: Mapping[str, str], principal: str | None = None) -> None:
         pass
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         pass
 
     def close(self) -> None:
@@ -128,9 +128,9 @@ class _SentryReporter:
         except Exception:  # reporting an error must not cause a second one
             _log.warning("An error could not be reported to Sentry.", exc_info=True)
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         with suppress(Exception):
-            self._client.flush(timeout=_SETTLE_TIMEOUT_S)
+            self._client.flush(timeout=_FLUSH_TIMEOUT_S)
 
     def close(self) -> None:
         try:

@@ -158,7 +158,7 @@ def serve_with_workers(
         from api.services.runtime import open_error_reporter
 
         reporter = open_error_reporter(settings, lambda: None)
-        os.register_at_fork(before=reporter.settle)
+        os.register_at_fork(before=reporter.flush)
         with closing(reporter), reporting_logged_errors(reporter):
             return supervisor.run()
 

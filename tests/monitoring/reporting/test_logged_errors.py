@@ -23,7 +23,7 @@ class Reporter:
     def capture(self, error: BaseException, tags: Mapping[str, str], principal: str | None = None) -> None:
         self.captured.append((error, tags, principal))
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         pass
 
     def close(self) -> None:
