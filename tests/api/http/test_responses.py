@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -10,22 +9,7 @@ from starlette.testclient import TestClient
 
 from api.prediction.admission import MAX_BODY_BYTES
 from api.settings import Environment
-
-
-class FakeReporter:
-    """Stores the errors that it receives."""
-
-    def __init__(self) -> None:
-        self.captured: list[tuple[BaseException, Mapping[str, str], str | None]] = []
-
-    def capture(self, error: BaseException, tags: Mapping[str, str], principal: str | None = None) -> None:
-        self.captured.append((error, tags, principal))
-
-    def flush(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
+from tests.support.servers.sentry import KeepingReporter
 
 
 @pytest.mark.parametrize(
@@ -97,7 +81,7 @@ def test_streamed_body_over_the_limit(client: TestClient, bearer: dict[str, str]
 
 def test_unexpected_error(make_client: Any) -> None:
     """An unexpected error is answered with a 500 that does not reveal the cause, and reported with the request id."""
-    reporter = FakeReporter()
+    reporter = KeepingReporter()
     client = make_client(raise_errors=False, reporter=reporter)
 
     async def fail() -> None:

@@ -5,35 +5,20 @@ from __future__ import annotations
 import io
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import pytest
 import structlog
 
 from monitoring.logs.configuration import configure_logging
 from monitoring.reporting.logged_errors import ProcessFailure, reporting_logged_errors
-
-
-class Reporter:
-    """Keeps what it gets."""
-
-    def __init__(self) -> None:
-        self.captured: list[tuple[BaseException, Mapping[str, str], str | None]] = []
-
-    def capture(self, error: BaseException, tags: Mapping[str, str], principal: str | None = None) -> None:
-        self.captured.append((error, tags, principal))
-
-    def flush(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
+from tests.support.servers.sentry import KeepingReporter
 
 
 @pytest.fixture
-def reporter() -> Iterator[Reporter]:
+def reporter() -> Iterator[KeepingReporter]:
     configure_logging("info", io.StringIO())
-    kept = Reporter()
+    kept = KeepingReporter()
     with reporting_logged_errors(kept):
         yield kept
 
@@ -42,7 +27,7 @@ def fail() -> None:
     raise ZeroDivisionError
 
 
-def test_logged_exception(reporter: Reporter) -> None:
+def test_logged_exception(reporter: KeepingReporter) -> None:
     """An exception that is logged with its stack is reported with the event, its request and its principal."""
     log = structlog.get_logger("atalaya.ledger")
     try:
@@ -55,7 +40,7 @@ def test_logged_exception(reporter: Reporter) -> None:
     assert principal == "p-1"
 
 
-def test_exception_of_a_library(reporter: Reporter) -> None:
+def test_exception_of_a_library(reporter: KeepingReporter) -> None:
     """An exception that a library logs through the standard library is reported."""
     try:
         fail()
@@ -66,7 +51,7 @@ def test_exception_of_a_library(reporter: Reporter) -> None:
     assert tags["logger"] == "asyncio"
 
 
-def test_end_of_a_thread(reporter: Reporter) -> None:
+def test_end_of_a_thread(reporter: KeepingReporter) -> None:
     """An error that ends a thread is logged and reported."""
     thread = threading.Thread(target=fail, name="predict_0")
     thread.start()
@@ -76,7 +61,7 @@ def test_end_of_a_thread(reporter: Reporter) -> None:
     assert tags == {"event": "thread_failed", "logger": "atalaya.threads"}
 
 
-def test_failure_of_a_process(reporter: Reporter) -> None:
+def test_failure_of_a_process(reporter: KeepingReporter) -> None:
     """The failure of a worker process is reported, although there is no exception."""
     structlog.get_logger("atalaya.workers").error("worker_died", pid=7, exit_status=-9)
     ((error, tags, _),) = reporter.captured
@@ -84,7 +69,7 @@ def test_failure_of_a_process(reporter: Reporter) -> None:
     assert tags == {"event": "worker_died", "logger": "atalaya.workers", "pid": "7", "exit_status": "-9"}
 
 
-def test_what_is_not_reported(reporter: Reporter) -> None:
+def test_what_is_not_reported(reporter: KeepingReporter) -> None:
     """Warnings, expected errors without an exception, and those of requests, which are reported elsewhere, are not."""
     structlog.get_logger("atalaya.ledger").error("ledger_spooling")
     structlog.get_logger("atalaya.workers").warning("process_replacing")
@@ -93,9 +78,9 @@ def test_what_is_not_reported(reporter: Reporter) -> None:
     assert reporter.captured == []
 
 
-def test_the_innermost_reporter_gets_the_error(reporter: Reporter) -> None:
+def test_the_innermost_reporter_gets_the_error(reporter: KeepingReporter) -> None:
     """A forked worker reports to its own reporter, and not to the one that it inherited."""
-    own = Reporter()
+    own = KeepingReporter()
     with reporting_logged_errors(own):
         structlog.get_logger("atalaya.workers").error("parent_died")
     assert len(own.captured) == 1

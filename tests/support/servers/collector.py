@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from tests.support.servers.running import running
 
 
 class Collector(ThreadingHTTPServer):
@@ -44,16 +44,8 @@ def read_attributes(span: Span) -> dict[str, str | int]:
     return {attribute.key: attribute.value.string_value or attribute.value.int_value for attribute in span.attributes}
 
 
-@contextmanager
-def running_collector() -> Iterator[Collector]:
-    with Collector() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+def running_collector() -> AbstractContextManager[Collector]:
+    return running(Collector())
 
 
 class _Handler(BaseHTTPRequestHandler):

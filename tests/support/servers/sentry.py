@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.support.servers.running import running
 
 
 class Sink(ThreadingHTTPServer):
@@ -47,13 +48,21 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-@contextmanager
-def running_sink() -> Iterator[Sink]:
-    with Sink() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+def running_sink() -> AbstractContextManager[Sink]:
+    return running(Sink())
+
+
+class KeepingReporter:
+    """A reporter that sends nothing, and keeps the errors that it gets with their tags and principals."""
+
+    def __init__(self) -> None:
+        self.captured: list[tuple[BaseException, Mapping[str, str], str | None]] = []
+
+    def capture(self, error: BaseException, tags: Mapping[str, str], principal: str | None = None) -> None:
+        self.captured.append((error, tags, principal))
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
