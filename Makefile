@@ -9,8 +9,7 @@ LOCK := --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-
 FAULTS := ledger memory hot_swap overload limits logins fuzz_images hostile_images blocked_logs
 UNDISTURBED := tests/e2e tests/experiments tests/security/limits
 .DEFAULT_GOAL := help
-.PHONY: help run demo port test bench peers compare faults lint format lock keras mlflow dashboards swagger-ui clean
-.PHONY: help run demo port test bench peers compare faults lint format lock keras dashboards metrics swagger-ui clean
+.PHONY: help run demo port test bench peers compare faults lint format lock keras mlflow dashboards metrics swagger-ui clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14

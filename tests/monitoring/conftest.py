@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +22,6 @@ from monitoring.chains.timestamps import format_timestamp
 from monitoring.ledger.chain import Chain
 from monitoring.ledger.entries import EntryDraft
 from monitoring.ledger.records import Record, read_records
-from monitoring.ledger.tables import metadata
 from monitoring.ledger.upkeep.erasure import Eraser
 from monitoring.ledger.upkeep.pruning import Pruner
 from monitoring.ledger.verification.report import LedgerReport
@@ -42,9 +42,15 @@ Verify = Callable[..., LedgerReport]
 @pytest.fixture
 async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
     """A migrated database of either kind."""
+    await _migrate(database_url)
     engine = open_engine(database_url)
-    await migrate(engine, auth.MIGRATIONS, monitoring.MIGRATIONS)
     yield engine
+    await engine.dispose()
+
+
+async def _migrate(url: str) -> None:
+    engine = open_engine(url)
+    await migrate(engine, auth.MIGRATIONS, monitoring.MIGRATIONS)
     await engine.dispose()
 
 
@@ -92,9 +98,9 @@ def build_ledger(engine: Engine) -> None:
 @pytest.fixture(scope="session")
 def small_ledger(tmp_path_factory: pytest.TempPathFactory) -> tuple[Record, ...]:
     """The records of the ledger that `build_ledger` writes."""
-    folder: Path = tmp_path_factory.mktemp("ledger")
-    engine = create_engine(f"sqlite:///{folder}/ledger.db")
-    metadata.create_all(engine)
+    url = f"sqlite:///{tmp_path_factory.mktemp('ledger')}/ledger.db"
+    asyncio.run(_migrate(url))
+    engine = create_engine(url)
     build_ledger(engine)
     with engine.begin() as connection:
         records = tuple(read_records(connection))
