@@ -27,7 +27,7 @@ _PAGE = """\
 # Metrics
 
 `make metrics` writes this page from the code. `GET /metrics` needs the scope `metrics:read`; `METRICS_PORT` serves the
-same without credentials, for a private network ([configuration.md](../configuration.md)).
+same without credentials, for a private network ([settings](../configure.md)).
 
 - **Several workers:** each shows the values of all. The column *workers* says how they are combined. Counters and
   histograms go on when a worker is replaced; gauges are those of the workers that live. Some values are the same

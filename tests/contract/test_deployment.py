@@ -80,7 +80,7 @@ def test_requests_of_a_host_proxy_have_a_fixed_address() -> None:
     (network,) = networks["front"]["ipam"]["config"]
     assert outside == ["front"]
     assert ipaddress.ip_address(network["gateway"]) in ipaddress.ip_network(network["subnet"])
-    assert f"LIMITS__TRUSTED_PROXIES={network['gateway']}" in (ROOT / "docs/deployment.md").read_text()
+    assert f"LIMITS__TRUSTED_PROXIES={network['gateway']}" in (ROOT / "docs/deploy/proxies.md").read_text()
 
 
 def test_gateway_limits() -> None:

@@ -62,8 +62,8 @@ def test_paths_exist(page: Path) -> None:
 
 
 def test_every_setting_is_documented() -> None:
-    """docs/configuration.md mentions every setting."""
-    documented = set(re.findall(r"`([A-Z_]+)`", (ROOT / "docs/configuration.md").read_text()))
+    """docs/configure.md mentions every setting."""
+    documented = set(re.findall(r"`([A-Z_]+)`", (ROOT / "docs/configure.md").read_text()))
     assert sorted(set(list_settings(Settings)) - documented) == []
 
 

@@ -14,8 +14,8 @@ THREATS = 30
 
 
 def read_threat_model() -> dict[int, list[Path]]:
-    """The test files by the number of their threat, in the order of docs/threat-model.md."""
-    page = (ROOT / "docs" / "threat-model.md").read_text()
+    """The test files by the number of their threat, in the order of docs/security/threat-model.md."""
+    page = (ROOT / "docs" / "security" / "threat-model.md").read_text()
     sections = re.split(r"^### T(\d+): ", page, flags=re.MULTILINE)[1:]
     return {
         int(number): [ROOT / path for path in re.findall(r"`(tests/[\w/]+\.py)`", section)]

@@ -19,7 +19,7 @@ from tests.support.gateway import Gateway, make_gateway
 from tests.support.paths import BIN, FOREST, ROOT
 from tests.support.requirements import find_program
 
-PAGE = ROOT / "docs" / "deployment.md"
+PAGE = ROOT / "docs" / "deploy" / "backup.md"
 # In place of Docker: runs the commands of both services here, and stops the gateway by its process id.
 DOCKER = """#!/bin/sh
 shift
@@ -129,9 +129,9 @@ def test_sqlite_is_backed_up_and_restored(tmp_path: Path) -> None:
     gateway = make_gateway(tmp_path, DATABASE_URL=f"sqlite:///{tmp_path}/var/atalaya.db", MODEL__URL="stub://")
     gateway.start()
     with load(gateway):
-        run_commands(gateway, "### Back up SQLite")
+        run_commands(gateway, "## Back up SQLite")
     gateway.stop()
-    printed = run_commands(gateway, "### Restore SQLite", BACKUP=find_backup(gateway, ".db"))
+    printed = run_commands(gateway, "## Restore SQLite", BACKUP=find_backup(gateway, ".db"))
     go_on(gateway, read_counts(printed)[1])
 
 
@@ -140,6 +140,6 @@ def test_postgresql_is_backed_up_and_restored(tmp_path: Path, postgres: dict[str
     gateway = make_gateway(tmp_path, **postgres, MODEL__URL="stub://")
     gateway.start()
     with load(gateway):
-        run_commands(gateway, "### Back up PostgreSQL")
-    printed = run_commands(gateway, "### Restore PostgreSQL", BACKUP=find_backup(gateway, ".dump"))
+        run_commands(gateway, "## Back up PostgreSQL")
+    printed = run_commands(gateway, "## Restore PostgreSQL", BACKUP=find_backup(gateway, ".dump"))
     go_on(gateway, read_counts(printed)[1])

@@ -90,7 +90,9 @@ def test_commands_in_containers_exist() -> None:
         assert program in EXECUTABLES[service], (service, program)
 
 
-@pytest.mark.parametrize("name", ["audit.md", "auth.md", "ledger.md", "runbooks/README.md", "users.md"])
+@pytest.mark.parametrize(
+    "name", ["ledger.md", "runbooks/README.md", "security/audit.md", "security/auth.md", "security/users.md"]
+)
 def test_guides_say_how_commands_are_run(name: str) -> None:
     """A guide to operating a gateway leads to how commands are typed in Compose, under systemd and in a checkout."""
-    assert "deployment.md#commands)" in (ROOT / "docs" / name).read_text()
+    assert "deploy/README.md#commands)" in (ROOT / "docs" / name).read_text()

@@ -27,22 +27,22 @@ print(f"{(int.from_bytes(digest[offset : offset + 4]) % 2**31) % 10**6:06}")
 
 
 def test_examples_of_the_authentication_guide(new_gateway: Callable[..., Gateway], tmp_path: Path) -> None:
-    """Every command in docs/auth.md can be typed in order, and prints what the page shows."""
+    """Every command in docs/security/auth.md can be typed in order, and prints what the page shows."""
     gateway = new_gateway()
     examples = Examples(gateway, tmp_path, {"URL": gateway.base_url})
-    for step in read_steps(ROOT / "docs/auth.md"):
+    for step in read_steps(ROOT / "docs/security/auth.md"):
         examples.run(step)
 
 
 def test_examples_of_the_guide_to_users(new_gateway: Callable[..., Gateway], tmp_path: Path) -> None:
-    """Every command in docs/users.md can be typed in order, and prints what the page shows."""
+    """Every command in docs/security/users.md can be typed in order, and prints what the page shows."""
     gateway = new_gateway(AUTH__DATA_KEY=new_data_key())
     gateway.add_user("adam", "admin")
     authenticator = tmp_path / "oathtool"
     authenticator.write_text(OATHTOOL)
     authenticator.chmod(0o755)
     examples = Examples(gateway, tmp_path, {"URL": gateway.base_url})
-    for step in read_steps(ROOT / "docs/users.md"):
+    for step in read_steps(ROOT / "docs/security/users.md"):
         examples.run(step)
 
 
