@@ -8,17 +8,36 @@ from urllib.parse import unquote, urlsplit
 from api.errors import SettingsError
 from api.server.tls import server_context
 from api.services.signing_keys import open_keyring
-from api.settings import Settings, home_folder
+from api.settings import Settings, home_folder, sqlite_file
 from auth.accounts.passwords import check_password_policy
 from auth.errors import PasswordRefused, WeakSigningKey
 from monitoring.chains.signing import Signer
 from monitoring.errors import BadLedgerKey
+from storage.filesystems import EPHEMERAL_FILESYSTEMS, find_filesystem
 from storage.private_files import restrict_file
+
+_LASTING_STORAGE = "Mount a volume there, or use PostgreSQL."
 
 
 def find_start_problems(settings: Settings) -> Sequence[str]:
     """Return what prevents a start, each in one line that names the setting."""
-    return _find_problems(settings, [*_SECRET_CHECKS, server_context, _check_ports])
+    return _find_problems(settings, [*_SECRET_CHECKS, _check_issuer, server_context, _check_ports])
+
+
+def find_storage_risk(settings: Settings) -> str | None:
+    """Return one sentence if the SQLite database is probably lost with the next deployment, or None."""
+    path = sqlite_file(settings.database_url.get_secret_value())
+    if path is None:
+        return None
+    if settings.railway_environment_id is not None:
+        volume = settings.railway_volume_mount_path
+        if volume is not None and path.absolute().is_relative_to(volume):
+            return None
+        return f"DATABASE_URL: {path} is on no Railway volume, so each deployment deletes it. {_LASTING_STORAGE}"
+    filesystem = find_filesystem(path.absolute())
+    if filesystem not in EPHEMERAL_FILESYSTEMS:
+        return None
+    return f"DATABASE_URL: {path} is on {filesystem}, which a container loses when it is replaced. {_LASTING_STORAGE}"
 
 
 def check_secrets(settings: Settings) -> None:
@@ -67,6 +86,15 @@ def _check_database_password(settings: Settings) -> None:
         raise SettingsError(
             f"DATABASE_URL has a password that is too weak for ENVIRONMENT=production. {refused}"
         ) from None
+
+
+def _check_issuer(settings: Settings) -> None:
+    """Raises SettingsError. The default depends on PORT: tokens would end with a change of it."""
+    if settings.in_production and settings.auth.issuer is None and settings.railway_public_domain is None:
+        raise SettingsError(
+            "AUTH__ISSUER is not set. ENVIRONMENT=production requires the gateway's public address, such as "
+            "https://atalaya.example.org."
+        )
 
 
 def _check_ports(settings: Settings) -> None:

@@ -66,6 +66,8 @@ class Settings(BaseModel):
     mlflow_tracking_token: SecretStr | None = None
     railway_public_domain: str | None = None
     railway_private_domain: str | None = None
+    railway_environment_id: str | None = None
+    railway_volume_mount_path: str | None = None
     auth: AuthSettings = Field(default_factory=AuthSettings)
     model: ModelSettings = Field(default_factory=ModelSettings)
     canary: CanarySettings = Field(default_factory=CanarySettings)

@@ -22,7 +22,7 @@ from api.commands.gateway.processes import (
 )
 from api.commands.gateway.running import RunningGateway, announce
 from api.errors import EXIT_INTERRUPTED
-from api.production import find_start_problems, restrict_secret_files
+from api.production import find_start_problems, find_storage_risk, restrict_secret_files
 from api.server.allocator import limit_memory_use
 from api.server.stop_signals import exit_at_stop_signals
 from api.server.successor import INHERIT_OPTION, Inheritance, release_held_signals
@@ -84,6 +84,7 @@ def serve_on(
     """
     start_logging(settings)
     restrict_secret_files(settings)
+    _warn_of_storage_risk(settings)
     if settings.model.mlflow_url is not None:
         from api.services.mirror.process import pull_first  # after the allocator was configured: it loads NumPy
 
@@ -94,3 +95,9 @@ def serve_on(
         if settings.web_concurrency > 1:
             return serve_with_workers(settings, options, listeners, partial(on_ready, url, settings))
         return serve_in_one_process(settings, listeners, partial(on_ready, url, settings), stuck_jobs)
+
+
+def _warn_of_storage_risk(settings: Settings) -> None:
+    risk = find_storage_risk(settings) if settings.in_production else None
+    if risk is not None:
+        log.warning("database_not_durable", reason=risk)

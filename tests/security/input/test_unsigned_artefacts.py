@@ -73,7 +73,7 @@ def test_production_serves_the_shipped_artefact_and_no_changed_one(
 ) -> None:
     """T53: without a configured key, production serves the shipped artefact, as in the image, but no changed copy."""
     folder = Path(shutil.copytree(ARTEFACT, tmp_path / "model", ignore=shutil.ignore_patterns("*.keras")))
-    gateway = new_gateway(ENVIRONMENT="production", MODEL__URL=f"onnx://{folder}")
+    gateway = new_gateway(ENVIRONMENT="production", AUTH__ISSUER="https://localhost", MODEL__URL=f"onnx://{folder}")
     assert gateway.get("/readyz").is_success
     change_byte(folder / HEAD_FILE)
     check_no_start(gateway.with_settings(PORT="0", METRICS_PORT=""), f"{HEAD_FILE} in {folder} is not as it was signed")
@@ -92,7 +92,12 @@ def test_production_serves_what_the_configured_key_has_signed(
 ) -> None:
     """T53: with MODEL__VERIFY_KEY, production serves an artefact of its owner, and no longer trusts the release key."""
     key = encode_public_key(KEY.public_key())
-    gateway = new_gateway(ENVIRONMENT="production", MODEL__URL=f"onnx://{artefact}", MODEL__VERIFY_KEY=key)
+    gateway = new_gateway(
+        ENVIRONMENT="production",
+        AUTH__ISSUER="https://localhost",
+        MODEL__URL=f"onnx://{artefact}",
+        MODEL__VERIFY_KEY=key,
+    )
     assert gateway.get("/readyz").is_success
     shipped = gateway.with_settings(MODEL__URL=f"onnx://{ARTEFACT}", PORT="0", METRICS_PORT="")
     check_no_start(shipped, "Another key made the signature")

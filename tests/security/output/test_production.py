@@ -10,6 +10,8 @@ import pytest
 from tests.support.gateway import TIMEOUT_S, Gateway
 from tests.support.problems import check_problem
 
+ISSUER = "https://localhost"
+
 
 def assert_no_cors(response: httpx.Response) -> None:
     assert not [name for name in response.headers if name.startswith("access-control")]
@@ -17,7 +19,7 @@ def assert_no_cors(response: httpx.Response) -> None:
 
 def test_production_shows_no_documentation(new_gateway: Callable[..., Gateway]) -> None:
     """T30: in production the API documentation and CORS are off, and browsers are told to use HTTPS."""
-    gateway = new_gateway(ENVIRONMENT="production")
+    gateway = new_gateway(ENVIRONMENT="production", AUTH__ISSUER=ISSUER)
     for path in ("/docs", "/redoc", "/openapi.json"):
         assert gateway.get(path).status_code == 404
     preflight = {"Origin": "https://evil.example", "Access-Control-Request-Method": "GET"}
@@ -28,7 +30,7 @@ def test_production_shows_no_documentation(new_gateway: Callable[..., Gateway]) 
 
 def test_production_shows_documentation_that_is_switched_on(new_gateway: Callable[..., Gateway]) -> None:
     """T30: DOCS=true shows the documentation in production, under a policy of its own, and changes no error."""
-    gateway = new_gateway(ENVIRONMENT="production", DOCS="true", MODEL__URL="stub://")
+    gateway = new_gateway(ENVIRONMENT="production", AUTH__ISSUER=ISSUER, DOCS="true", MODEL__URL="stub://")
     assert gateway.get("/openapi.json").json()["info"]["title"] == "Atalaya"
     assert "frame-ancestors 'none'" in gateway.get("/docs").headers["content-security-policy"]
     response = gateway.get("/v1/me", headers={"Origin": "https://evil.example"})
@@ -40,7 +42,7 @@ def test_production_shows_documentation_that_is_switched_on(new_gateway: Callabl
 def test_production_rejects_a_weak_database_password(gateway: Gateway, password: str) -> None:
     """T30: production does not start with a common database password, and says so in one line without it."""
     url = f"postgresql://atalaya:{password}@127.0.0.1:1/atalaya"
-    serve = gateway.with_settings(ENVIRONMENT="production", DATABASE_URL=url).run("serve")
+    serve = gateway.with_settings(ENVIRONMENT="production", AUTH__ISSUER=ISSUER, DATABASE_URL=url).run("serve")
     assert (serve.returncode, serve.stderr.count("\n")) == (1, 1), serve.stderr
     # The database is unreachable as well, but the password is reported first.
     assert serve.stderr.startswith("error: DATABASE_URL has a password that is too weak")
@@ -57,8 +59,17 @@ def test_a_secret_of_one_repeated_character_is_rejected(gateway: Gateway) -> Non
 @pytest.mark.parametrize("key", ["", "changeme", "-----BEGIN PRIVATE KEY-----"])
 def test_production_rejects_a_missing_or_weak_signing_key(gateway: Gateway, key: str) -> None:
     """T30: production does not start without a strong signing key, and reports the setting without its value."""
-    serve = gateway.with_settings(ENVIRONMENT="production", AUTH__SIGNING_KEY=key).run("serve")
+    serve = gateway.with_settings(ENVIRONMENT="production", AUTH__ISSUER=ISSUER, AUTH__SIGNING_KEY=key).run("serve")
     assert serve.returncode == 1
     assert "AUTH__SIGNING_KEY" in serve.stderr
     assert not key or key not in serve.stderr
     assert len(serve.stderr.strip().splitlines()) == 1
+
+
+def test_production_requires_the_public_address(gateway: Gateway) -> None:
+    """T30: production does not start while the tokens' issuer depends on the port; Railway's domain supplies one."""
+    production = gateway.with_settings(ENVIRONMENT="production", LEDGER__SIGNING_KEY="")
+    serve = production.run("serve")
+    assert [line.split()[1] for line in serve.stderr.splitlines()] == ["LEDGER__SIGNING_KEY", "AUTH__ISSUER"]
+    serve = production.with_settings(RAILWAY_PUBLIC_DOMAIN="land.up.railway.app").run("serve")
+    assert [line.split()[1] for line in serve.stderr.splitlines()] == ["LEDGER__SIGNING_KEY"]
