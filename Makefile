@@ -9,7 +9,7 @@ LOCK := --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-
 FAULTS := ledger memory hot_swap overload limits logins fuzz_images hostile_images blocked_logs
 UNDISTURBED := tests/e2e tests/experiments tests/security/limits
 .DEFAULT_GOAL := help
-.PHONY: help run demo port test bench peers compare faults lint format lock keras mlflow dashboards metrics swagger-ui clean
+.PHONY: help run demo port test bench peers compare faults lint format lock keras mlflow dashboards metrics settings swagger-ui clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -66,6 +66,9 @@ dashboards: $(VENV)/.dev ## regenerate grafana/dashboards/*.json
 
 metrics: $(VENV)/.run ## regenerate docs/generated/metrics.md
 	@$(BIN)/python -m monitoring.metrics.catalogue > docs/generated/metrics.md
+
+settings: $(VENV)/.run ## regenerate .env.example and the tables of docs/configure.md
+	@$(BIN)/python -m api.settings.catalogue
 
 swagger-ui: ## copy the version of Swagger UI that its package-lock.json pins
 	@cd api/routes/pages/swagger_ui && npm ci --ignore-scripts --no-audit --no-fund --silent && \

@@ -39,18 +39,52 @@ class IssuerSettings(SettingsGroup):
         return ExternalIssuer(**dict(self))
 
 
-class AuthSettings(SettingsGroup):
-    signing_algorithm: Literal["ES256", "HS256"] = "ES256"
-    signing_key: SecretStr | None = None
-    signing_key_file: HomePath | None = None
-    data_key: SecretStr | None = None
-    issuer: str | None = None
-    audience: str = "atalaya"
-    access_token_seconds: int = Field(900, ge=60, le=3600)
-    session_seconds: int = Field(30 * 86_400, ge=3600)
-    password_grant: bool = True
-    client_certificates: dict[str, str] = Field(default_factory=dict)
-    issuers: tuple[IssuerSettings, ...] = ()
+class AuthSettings(SettingsGroup, title="Authentication"):
+    """Tokens and users: [authentication](security/auth.md), [users](security/users.md)."""
+
+    signing_algorithm: Literal["ES256", "HS256"] = Field(
+        "ES256", description="`ES256` uses a key pair, `HS256` a shared secret of at least 256 bits."
+    )
+    signing_key: SecretStr | None = Field(
+        None,
+        description="The private key that signs access tokens, as PEM with `\\n` for its line ends; for HS256 the "
+        "secret. Several keys may follow each other, each after a line `Created: TIME`: the newest signs, all verify. "
+        "`atalaya keys rotate` adds one. This setting or the next is required.",
+    )
+    signing_key_file: HomePath | None = Field(
+        None,
+        description="A file with the same content. The gateway reloads it within a second of a change.",
+    )
+    data_key: SecretStr | None = Field(
+        None,
+        description="32 random bytes in base64, which encrypt the secrets of one-time codes (TOTP). When empty: users "
+        "cannot switch codes on. If it is lost, reset the users who have codes with `atalaya users totp-reset`.",
+    )
+    issuer: str | None = Field(
+        None,
+        description="The gateway's public address, and the `iss` of its access tokens. When empty: "
+        "`https://RAILWAY_PUBLIC_DOMAIN`, or in development "
+        "`http://localhost:PORT`. Production requires an address, because tokens end when it changes.",
+    )
+    audience: str = Field("atalaya", description="The `aud` of the access tokens.")
+    access_token_seconds: int = Field(900, ge=60, le=3600, description="Lifetime of an access token in seconds.")
+    session_seconds: int = Field(
+        30 * 86_400,
+        ge=3600,
+        description="For how many seconds a login can be refreshed before the password is required again.",
+    )
+    password_grant: bool = Field(True, description="Whether users get tokens for their password at `/auth/token`.")
+    client_certificates: dict[str, str] = Field(
+        default_factory=dict,
+        description="[Client certificates](security/identity-providers.md#mutual-tls) mapped to users: "
+        '`{"CN=field-app,O=Example": "ana"}`, with subjects as in RFC 4514.',
+    )
+    issuers: tuple[IssuerSettings, ...] = Field(
+        (),
+        description="[External identity providers](security/identity-providers.md#external-identity-providers) whose "
+        'access tokens are accepted: `[{"issuer": "https://…", "audience": "…", "scopes": {"their:scope": "predict"}, '
+        '"roles_claim": "groups", "roles": {"their-group": "operator"}}]`. None when empty.',
+    )
 
     @field_validator("issuer")
     @classmethod

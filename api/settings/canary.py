@@ -30,13 +30,33 @@ def _check_alias(value: str) -> str:
         raise ValueError("must be the name of an alias, such as candidate") from None
 
 
-class CanarySettings(SettingsGroup):
-    mode: Mode = Mode.SHADOW
-    alias: Annotated[str, AfterValidator(_check_alias)] = "candidate"
-    share: float = Field(0.1, gt=0, le=1)
-    verdict: VerdictPolicy = VerdictPolicy.ADVISE
-    # For each metric: what is tolerated, and the margin.
-    limits: Mapping[Metric, tuple[float, float]] = Field(default_factory=dict)
+class CanarySettings(SettingsGroup, title="Candidates"):
+    """For a model of a registry: [trying a candidate](models.md#try-a-candidate)."""
+
+    mode: Mode = Field(
+        Mode.SHADOW,
+        description="What the candidate gets: `shadow` copies of requests, after their responses, while there is spare "
+        "capacity; `canary` the requests of some callers, who get its responses; `off` nothing.",
+    )
+    alias: Annotated[str, AfterValidator(_check_alias)] = Field(
+        "candidate", description="The alias that names the candidate."
+    )
+    share: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="The share of requests (`shadow`) or of callers (`canary`) that the candidate gets.",
+    )
+    verdict: VerdictPolicy = Field(
+        VerdictPolicy.ADVISE,
+        description="`advise`: a verdict is recorded and logged. `act`: the gateway also promotes the candidate or "
+        "takes it back.",
+    )
+    limits: Mapping[Metric, tuple[float, float]] = Field(
+        default_factory=dict,
+        description="[Limits of the verdict](models.md#try-a-candidate) that differ from the defaults: "
+        '`{"disagreement": [TOLERATED, MARGIN]}`, also `error_rate`, `latency` and `accuracy`.',
+    )
 
     _parse_limits = field_validator("limits", mode="before")(parse_json)
 

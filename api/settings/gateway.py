@@ -30,44 +30,134 @@ class Environment(StrEnum):
 
 
 class Settings(BaseModel):
-    """The values and their defaults; `load_settings` reads them."""
+    """The process, the network, the database, and where errors and traces are sent."""
 
-    model_config = ConfigDict(frozen=True, validate_default=True)
+    model_config = ConfigDict(frozen=True, validate_default=True, title="Gateway")
 
-    environment: Environment = Environment.DEVELOPMENT
-    host: str = "127.0.0.1"
-    port: int = Field(8000, ge=0, le=65535)
-    metrics_port: int | None = Field(None, ge=1, le=65535)
-    database_url: SecretStr = SecretStr("sqlite:///var/atalaya.db")
-    redis_url: SecretStr | None = None
-    sentry_dsn: SecretStr | None = None
-    otel_exporter_otlp_endpoint: str | None = None
-    otel_exporter_otlp_headers: SecretStr | None = None
-    otel_service_name: str = Field("atalaya", min_length=1, max_length=255)
-    otel_traces_sampler_arg: float = Field(0.01, ge=0, le=1)
-    sentry_sample_rate: float = Field(1.0, ge=0, le=1)
-    git_commit_sha: str | None = None
-    railway_git_commit_sha: str | None = None
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    docs: bool | None = None
-    web_concurrency: int = Field(1, ge=1, le=64)
-    drain_seconds: float = Field(2.0, ge=0, le=300)
-    # Longer than the idle time-outs of usual load balancers (60 s), which would otherwise reuse a closed connection.
-    keep_alive_seconds: int = Field(75, ge=1, le=3600)
-    # The directory that the workers of one machine share. The gateway sets it for its own workers.
-    atalaya_shared: HomePath | None = None
-    allowed_hosts: tuple[str, ...] = ()
-    tls_certificate: HomePath | None = None
-    tls_key: HomePath | None = None
-    tls_client_ca: HomePath | None = None
-    # The names that MLflow's own clients read.
-    mlflow_tracking_username: str | None = None
-    mlflow_tracking_password: SecretStr | None = None
-    mlflow_tracking_token: SecretStr | None = None
-    railway_public_domain: str | None = None
-    railway_private_domain: str | None = None
-    railway_environment_id: str | None = None
-    railway_volume_mount_path: str | None = None
+    environment: Environment = Field(
+        Environment.DEVELOPMENT,
+        description="Production refuses to start with a missing or weak secret or an unsigned model, hides the "
+        "documentation pages, and tells browsers to use HTTPS.",
+    )
+    host: str = Field(
+        "127.0.0.1",
+        description="The address to listen on: `127.0.0.1` for this machine only, `0.0.0.0` or `::` for every address.",
+    )
+    port: int = Field(8000, ge=0, le=65535, description="The port that serves requests.")
+    metrics_port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="A second port that serves `/metrics` without authentication, on every address of the machine; "
+        "for a private network only. Off when empty.",
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        (),
+        description="Host names that the gateway serves; `*.example.org` for the names below it, but not for itself; "
+        "`*` for any. When empty: localhost, 127.0.0.1, [::1], and the host names of the issuer and of Railway.",
+    )
+    keep_alive_seconds: int = Field(
+        75,
+        ge=1,
+        le=3600,
+        description="Seconds after which an idle connection is closed. Must be longer than the idle time-out of the "
+        "load balancer in front, which is often 60; it would otherwise reuse a closed connection.",
+    )
+    drain_seconds: float = Field(
+        2.0,
+        ge=0,
+        le=300,
+        description="Seconds for which the gateway keeps serving after SIGTERM while it asks clients to move away. "
+        "The shutdown takes up to 8 seconds more: configure the platform not to kill it earlier.",
+    )
+    tls_certificate: HomePath | None = Field(
+        None, description="The certificate in PEM, to terminate TLS without a proxy. Off when empty."
+    )
+    tls_key: HomePath | None = Field(None, description="The private key of the certificate, in PEM.")
+    tls_client_ca: HomePath | None = Field(
+        None, description="The CA of [client certificates](security/identity-providers.md#mutual-tls). Off when empty."
+    )
+    web_concurrency: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="[Worker processes](deploy/processes.md#worker-processes) that share the port, the ledger, the "
+        "limits and the metrics. At most one per core is useful.",
+    )
+    docs: bool | None = Field(
+        None, description="Whether `/docs` and `/openapi.json` are served. When empty: only in development."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info",
+        description="The least severe level that is logged. Libraries never log below `info`, because their debug "
+        "messages contain SQL parameters and forms.",
+    )
+    database_url: SecretStr = Field(
+        SecretStr("sqlite:///var/atalaya.db"),
+        description="`sqlite:///PATH` or `postgresql://USER:PASSWORD@HOST/NAME`; see [databases](#databases).",
+    )
+    redis_url: SecretStr | None = Field(
+        None,
+        description="Shares the rate limits of all replicas: `redis://[USER:PASSWORD@]HOST[:PORT][/NUMBER]`, "
+        "`rediss://` for TLS, or `unix://PATH`; `?ssl=true` and `?family=` are understood. When empty: each machine "
+        "counts on its own.",
+    )
+    mlflow_tracking_username: str | None = Field(
+        None,
+        description="The user for the MLflow server in `MODEL__REGISTRY`, under the name that MLflow's clients read.",
+    )
+    mlflow_tracking_password: SecretStr | None = Field(None, description="The password of that user.")
+    mlflow_tracking_token: SecretStr | None = Field(
+        None, description="A token for the MLflow server, in place of the user and the password."
+    )
+    sentry_dsn: SecretStr | None = Field(
+        None,
+        description="Where unexpected errors are reported, without bodies, headers or tokens. Off when empty.",
+    )
+    sentry_sample_rate: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="The share of the errors that is reported; no more than 30 a minute and process are.",
+    )
+    git_commit_sha: str | None = Field(
+        None, description="The commit that is running, for the name of the release in error reports."
+    )
+    otel_exporter_otlp_endpoint: str | None = Field(
+        None,
+        description="Where [traces](operations.md#traces) are sent: a collector's address for OTLP over HTTP, without "
+        "`/v1/traces`. Off when empty.",
+    )
+    otel_exporter_otlp_headers: SecretStr | None = Field(
+        None,
+        description="Headers for the collector, such as a token: `NAME=VALUE,…`, with percent-encoded values.",
+    )
+    otel_service_name: str = Field(
+        "atalaya", min_length=1, max_length=255, description="The name of this service in traces."
+    )
+    otel_traces_sampler_arg: float = Field(
+        0.01, ge=0, le=1, description="The share of requests without a parent that are traced."
+    )
+    railway_public_domain: str | None = Field(
+        None, description="Set by Railway: the public host name, which becomes an allowed one and the issuer's."
+    )
+    railway_private_domain: str | None = Field(
+        None, description="Set by Railway: the private host name, which becomes an allowed one."
+    )
+    railway_environment_id: str | None = Field(
+        None, description="Set by Railway; it shows that the gateway runs there."
+    )
+    railway_volume_mount_path: str | None = Field(
+        None, description="Set by Railway: where a volume is mounted. An SQLite database elsewhere causes a warning."
+    )
+    railway_git_commit_sha: str | None = Field(
+        None, description="Set by Railway, and used where `GIT_COMMIT_SHA` is empty."
+    )
+    atalaya_shared: HomePath | None = Field(
+        None,
+        description="The folder that the workers of one machine share. The gateway sets it for its own workers; leave "
+        "it empty.",
+    )
     auth: AuthSettings = Field(default_factory=AuthSettings)
     model: ModelSettings = Field(default_factory=ModelSettings)
     canary: CanarySettings = Field(default_factory=CanarySettings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, IPvAnyNetwork, field_validator
+from pydantic import AfterValidator, Field, IPvAnyNetwork, WithJsonSchema, field_validator
 
 from api.settings.fields import SettingsGroup, split_commas
 
@@ -18,14 +18,32 @@ def _check_rate(value: str) -> str:
     return value
 
 
-Rate = Annotated[str, AfterValidator(_check_rate)]
+Rate = Annotated[str, AfterValidator(_check_rate), WithJsonSchema({"type": "string", "format": "rate"})]
 
 
-class LimitSettings(SettingsGroup):
-    predict: Rate = "10000/minute"
-    requests: Rate = "600/minute"
-    token: Rate = "30/minute"  # noqa: S105  (a rate)
-    password: Rate = "10/minute"  # noqa: S105  (a rate)
-    trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
+class LimitSettings(SettingsGroup, title="Limits"):
+    """A rate is `N/second`, `N/minute`, `N/hour` or `N/day`."""
+
+    predict: Rate = Field(
+        "10000/minute",
+        description="Predictions of one principal, over both routes. The default only stops runaway clients: it is "
+        "slightly more than two cores can serve.",
+    )
+    requests: Rate = Field(
+        "600/minute",
+        description="All other authenticated requests of one principal; and requests to `/auth/introspect` and "
+        "`/auth/revoke` from one address.",
+    )
+    token: Rate = Field("30/minute", description="Requests to `/auth/token` from one address.")
+    password: Rate = Field(
+        "10/minute",
+        description="One user's requests that check the own password or one-time code (`/v1/me/password`, "
+        "`/v1/me/totp…`).",
+    )
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
+        (),
+        description="Addresses or networks whose `X-Forwarded-For`, `X-Forwarded-Proto` and `Client-Cert` headers are "
+        "trusted; see [proxies](deploy/proxies.md#proxies-and-host-names).",
+    )
 
     _split_networks = field_validator("trusted_proxies", mode="before")(split_commas)

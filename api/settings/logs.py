@@ -14,14 +14,36 @@ from api.settings.home import HomePath
 _HEADERS_FORM = 'must be a JSON object of header names and values, such as {"DD-API-KEY": "…"}'
 
 
-class LogSettings(SettingsGroup):
-    format: Literal["otel", "ecs", "datadog", "logfmt", "console"] | None = None
-    file: HomePath | None = None
-    keep_days: int = Field(14, ge=1, le=3650)
-    keep_megabytes: int = Field(1024, ge=1, le=1_000_000)
-    send_url: SecretStr | None = None
-    send_headers: dict[str, SecretStr] = Field(default_factory=dict)
-    send_gzip: bool = True
+class LogSettings(SettingsGroup, title="Logs"):
+    """[Operations](operations.md#logs) explains the forms, and how to ship, keep and remove the log.
+
+    A change of these settings and of `LOG_LEVEL` needs a restart.
+    """
+
+    format: Literal["otel", "ecs", "datadog", "logfmt", "console"] | None = Field(
+        None,
+        description="The form of a line: OpenTelemetry's names as JSON, Elastic's, Datadog's, logfmt, or for people. "
+        "When empty: `console` on a terminal, else `otel`.",
+    )
+    file: HomePath | None = Field(
+        None,
+        description="Also keep the log in files, for machines without a collector: `var/log/atalaya.log` makes a file "
+        "for each day, such as `var/log/atalaya-2026-11-26.log`. Off when empty.",
+    )
+    keep_days: int = Field(14, ge=1, le=3650, description="How many days these files are kept.")
+    keep_megabytes: int = Field(
+        1024, ge=1, le=1_000_000, description="The oldest files are removed while all are larger than this."
+    )
+    send_url: SecretStr | None = Field(
+        None,
+        description="Also send the log as JSON arrays with HTTP POST to this URL: Datadog, Logflare, Vector and "
+        "others. Off when empty.",
+    )
+    send_headers: dict[str, SecretStr] = Field(
+        default_factory=dict,
+        description='Headers of these requests, such as the receiver\'s key: `{"DD-API-KEY": "…"}`.',
+    )
+    send_gzip: bool = Field(True, description="Whether these requests are compressed.")
 
     @field_validator("send_url")
     @classmethod

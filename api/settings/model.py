@@ -33,21 +33,83 @@ def _check_verify_key(value: str) -> str:
     return value
 
 
-class ModelSettings(SettingsGroup):
-    registry: Annotated[str, AfterValidator(resolve_registry_url)] | None = None
-    mirror_folder: HomePath = Path("var/mirror")
-    url: Annotated[str, AfterValidator(resolve_model_url)] = "onnx://artifacts/efficientnetb0-v1.1"
-    verify_key: Annotated[str, AfterValidator(_check_verify_key)] | None = None
-    prepare: bool = True
-    prepared_folder: HomePath = Path("var/prepared")
-    workers: int | None = Field(None, ge=1, le=64)
-    queue_limit: int = Field(64, ge=0, le=10_000)
-    queue_seconds: float = Field(2.0, gt=0, le=60)
-    deadline_seconds: float = Field(30.0, gt=0, le=300)
-    stuck_seconds: float = Field(20.0, ge=1, le=600)
-    abstain: AbstentionPolicy = AbstentionPolicy.MARK
-    memory_megabytes: int | None = Field(None, ge=1, le=1_000_000)
-    keras_python: Annotated[str, AfterValidator(resolve_program)] | None = None
+class ModelSettings(SettingsGroup, title="Model"):
+    """Which model is served, and what it may use: [models](models.md)."""
+
+    registry: Annotated[str, AfterValidator(resolve_registry_url)] | None = Field(
+        None,
+        description="`file://FOLDER` of a [registry of models](models.md#serve-from-a-registry), or "
+        "`mlflow+http://HOST[:PORT]` or `mlflow+https://HOST[:PORT]` of an "
+        "[MLflow server](models.md#serve-from-mlflow). `MODEL__URL` can then name a version in it by an alias.",
+    )
+    mirror_folder: HomePath = Field(
+        Path("var/mirror"),
+        description="Where the gateway keeps its copies of the versions of an MLflow server; use a disk that survives "
+        "a restart.",
+    )
+    url: Annotated[str, AfterValidator(resolve_model_url)] = Field(
+        "onnx://artifacts/efficientnetb0-v1.1",
+        description="`onnx://FOLDER` of an artefact, `registry://NAME@ALIAS` (the gateway "
+        "[follows the alias](models.md#serve-from-a-registry); `@production` may be left out), `keras://FOLDER` "
+        "(development) or `stub://` (no model, for [testing clients](#a-gateway-without-a-model)).",
+    )
+    verify_key: Annotated[str, AfterValidator(_check_verify_key)] | None = Field(
+        None,
+        description="The public key that must have [signed the artefact](models.md#sign-an-artefact): in PEM, or the "
+        "line that `atalaya models sign` prints. When empty: in production the key of the shipped artefacts, in "
+        "development none.",
+    )
+    prepare: bool = Field(
+        True,
+        description="Whether the gateway opens, and builds, a "
+        "[copy of the model for this machine](deploy/processes.md#the-prepared-copy-of-the-model).",
+    )
+    prepared_folder: HomePath = Field(
+        Path("var/prepared"),
+        description="Where these copies are: a folder of this gateway alone, which only its user can enter.",
+    )
+    workers: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="Inference threads of each worker process. When empty: the process's share of the processors that "
+        "the CPU affinity and the container's quota allow, as far as the memory limit carries them (40 MB each).",
+    )
+    queue_limit: int = Field(64, ge=0, le=10_000, description="How many predictions may wait; further ones get 503.")
+    queue_seconds: float = Field(
+        2.0,
+        gt=0,
+        le=60,
+        description="The longest estimated wait in seconds; a request that would wait longer gets 503.",
+    )
+    deadline_seconds: float = Field(
+        30.0, gt=0, le=300, description="The default and the maximum of `X-Request-Timeout`, in seconds."
+    )
+    stuck_seconds: float = Field(
+        20.0,
+        ge=1,
+        le=600,
+        description="How long decoding and inference of one image may take, in seconds. Beyond that the gateway "
+        "[replaces the process](runbooks/availability.md#atalayaworkerstuck).",
+    )
+    abstain: AbstentionPolicy = Field(
+        AbstentionPolicy.MARK,
+        description="What happens when the model [abstains](api.md#when-the-model-abstains), because the image is not "
+        "aerial or the confidence is low: `mark` says so in the response, `refuse` responds with 422, `off` never "
+        "abstains.",
+    )
+    memory_megabytes: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="Memory for images in progress. When empty: what the container's limit leaves beside the process "
+        "itself, less 80 MB with an MLflow server.",
+    )
+    keras_python: Annotated[str, AfterValidator(resolve_program)] | None = Field(
+        None,
+        description="The Python with TensorFlow, for `train` and `export`. When empty: `.venv-keras`, which "
+        "`make keras` creates.",
+    )
 
     @field_validator("url")
     @classmethod

@@ -10,14 +10,38 @@ from api.settings.fields import SettingsGroup
 from api.settings.home import HomePath
 
 
-class MonitoringSettings(SettingsGroup):
-    audit_keep_days: int = Field(365, ge=1, le=36_500)
-    usage_callers: int = Field(20, ge=0, le=1000)
+class MonitoringSettings(SettingsGroup, title="Monitoring"):
+    """The [audit log](security/audit.md), and [metrics of usage](generated/metrics.md#usage)."""
+
+    audit_keep_days: int = Field(
+        365,
+        ge=1,
+        le=36_500,
+        description="How many days `atalaya audit prune` and `atalaya upkeep` keep the audit log.",
+    )
+    usage_callers: int = Field(
+        20,
+        ge=0,
+        le=1000,
+        description="How many callers have metrics of usage of their own: the first ones since the start. All others "
+        "are counted together, as `other`.",
+    )
 
 
-class LedgerSettings(SettingsGroup):
-    enabled: bool = True
-    signing_key: SecretStr | None = None
-    keep_days: int = Field(3650, ge=1, le=36_500)
-    spool_folder: HomePath = Path("var/spool")
-    spool_megabytes: int = Field(64, ge=1, le=100_000)
+class LedgerSettings(SettingsGroup, title="Ledger"):
+    """The record of every prediction: [ledger](ledger.md)."""
+
+    enabled: bool = Field(True, description="Whether predictions are recorded.")
+    signing_key: SecretStr | None = Field(
+        None,
+        description="32 random bytes in base64: the Ed25519 key that signs the ledger; required. `atalaya ledger key` "
+        "prints the public key that verifies it.",
+    )
+    keep_days: int = Field(
+        3650, ge=1, le=36_500, description="How many days `atalaya ledger prune` and `atalaya upkeep` keep predictions."
+    )
+    spool_folder: HomePath = Field(
+        Path("var/spool"),
+        description="Where entries wait while the database is unavailable; use a disk that survives a restart.",
+    )
+    spool_megabytes: int = Field(64, ge=1, le=100_000, description="The largest size of that folder.")

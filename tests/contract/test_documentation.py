@@ -1,13 +1,11 @@
-"""The guides agree with the code: links, paths, settings, routes and error codes."""
+"""The guides agree with the code: links, paths, routes and error codes."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel
 
 from api.app import create_app
 from api.http.errors import STATUS_BY_ERROR
@@ -32,14 +30,6 @@ def find_anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def list_settings(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from list_settings(field.annotation, f"{prefix}{name}__".upper())
-        else:
-            yield f"{prefix}{name}".upper()
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     """A relative link names an existing file, and an anchor an existing heading."""
@@ -59,12 +49,6 @@ def test_paths_exist(page: Path) -> None:
     modules = [module.replace(".", "/") + ".py" for module in MODULE.findall(read_prose(page))]
     paths = [*PATH.findall(read_prose(page)), *modules]
     assert [path for path in paths if not (ROOT / path).exists()] == []
-
-
-def test_every_setting_is_documented() -> None:
-    """docs/configure.md mentions every setting."""
-    documented = set(re.findall(r"`([A-Z_]+)`", (ROOT / "docs/configure.md").read_text()))
-    assert sorted(set(list_settings(Settings)) - documented) == []
 
 
 def test_every_error_code_is_documented() -> None:
