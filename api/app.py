@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -15,7 +15,9 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from api.deps import get_services
+from api.http.addresses.proxies import AllowedHosts, TrustedProxies
 from api.http.body_limits import MAX_DOCUMENT_BYTES, BodyLimit
+from api.http.cross_origin import CrossOrigin, cross_origin_headers
 from api.http.draining import Draining
 from api.http.errors import install_handlers
 from api.http.head_requests import HeadAsGet
@@ -23,7 +25,6 @@ from api.http.middleware import Observe
 from api.http.oauth_forms import FORM_PATHS
 from api.http.openapi.document import install_openapi
 from api.http.problems import document_problems
-from api.http.proxies import AllowedHosts, TrustedProxies
 from api.http.uploads import IMAGE_PATHS
 from api.lifespan import make_lifespan
 from api.prediction.admission import MAX_BODY_BYTES
@@ -129,15 +130,17 @@ def create_app(
 
 def _middleware(settings: Settings, telemetry: Telemetry, draining: Draining, limits: CallerLimits) -> list[Middleware]:
     """The middleware around the routes, outermost first."""
+    origins = settings.cors_origins
     return [
         Middleware(TrustedProxies, networks=settings.limits.trusted_proxies),
         Middleware(
             Observe,
             telemetry=telemetry,
             draining=draining,
-            extra_headers=limits.headers,
+            extra_headers=partial(_extra_headers, limits) if origins else limits.headers,
             https=settings.in_production,
         ),
+        *([Middleware(CrossOrigin, origins=origins)] if origins else []),
         Middleware(AllowedHosts, names=settings.host_names),
         Middleware(HeadAsGet),
         Middleware(
@@ -149,3 +152,8 @@ def _middleware(settings: Settings, telemetry: Telemetry, draining: Draining, li
             get_memory=lambda scope: get_services(Request(scope)).serving.memory,
         ),
     ]
+
+
+def _extra_headers(limits: CallerLimits, state: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield from limits.headers(state)
+    yield from cross_origin_headers(state)

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from api.errors import SettingsError
-from api.http.host_names import check_allowed_host, host_name
+from api.http.addresses.host_names import check_allowed_host, host_name
 from api.settings.auth import AuthSettings
 from api.settings.canary import CanarySettings
 from api.settings.fields import split_commas
@@ -18,7 +18,14 @@ from api.settings.limits import LimitSettings
 from api.settings.logs import LogSettings
 from api.settings.model import ModelSettings
 from api.settings.records import LedgerSettings, MonitoringSettings
-from api.settings.urls import check_collector_url, check_database_url, check_sentry_dsn, parse_headers, read_redis_url
+from api.settings.urls import (
+    check_collector_url,
+    check_database_url,
+    check_sentry_dsn,
+    parse_headers,
+    read_origins,
+    read_redis_url,
+)
 
 if TYPE_CHECKING:
     from model.signing.keys import PublicKey
@@ -55,6 +62,11 @@ class Settings(BaseModel):
         (),
         description="Host names that the gateway serves; `*.example.org` for the names below it, but not for itself; "
         "`*` for any. When empty: localhost, 127.0.0.1, [::1], and the host names of the issuer and of Railway.",
+    )
+    cors_origins: tuple[str, ...] = Field(
+        (),
+        description="Origins whose [pages may call the gateway](deploy/proxies.md#pages-of-other-sites) from a browser "
+        "(CORS), such as `https://app.example.org`; `*` for any. Off when empty.",
     )
     keep_alive_seconds: int = Field(
         75,
@@ -174,6 +186,13 @@ class Settings(BaseModel):
         for name in value:
             check_allowed_host(name)
         return value
+
+    _split_origins = field_validator("cors_origins", mode="before")(split_commas)
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _read_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return read_origins(value)
 
     @field_validator("database_url")
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from auth.tokens.issuer_rules import is_safe_url
@@ -13,6 +14,7 @@ _REDIS_FORM = "must be redis://[USER:PASSWORD@]HOST[:PORT][/NUMBER], rediss://â€
 _REDIS_PARAMETERS = frozenset({"client_name", "db", "socket_connect_timeout", "socket_timeout"})
 _REDIS_TLS_PARAMETERS = frozenset({"ssl_ca_certs", "ssl_cert_reqs", "ssl_check_hostname"})
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # a token of RFC 9110
+_DEFAULT_PORTS = {"https": 443, "http": 80}
 _NUMBERS = frozenset({"db", "socket_connect_timeout", "socket_timeout"})
 
 
@@ -33,6 +35,25 @@ def check_public_url(url: str) -> None:
         valid = False
     if not valid or parts.username is not None or parts.query or parts.fragment:
         raise ValueError("must be the gateway's public address with its scheme, such as https://atalaya.example.org")
+
+
+def read_origins(origins: Sequence[str]) -> tuple[str, ...]:
+    """Return the origins as browsers send them: in lower case, without a default port. Raises ValueError."""
+    if "*" in origins and len(origins) > 1:
+        raise ValueError("* allows every origin, so no other origin may stand beside it")
+    return tuple(origin if origin == "*" else _read_origin(origin) for origin in origins)
+
+
+def _read_origin(origin: str) -> str:
+    """Raises ValueError."""
+    try:
+        parts = urlsplit(origin.lower())
+        valid = parts.scheme in _DEFAULT_PORTS and parts.hostname and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or parts.geturl() != f"{parts.scheme}://{parts.netloc}" or "@" in parts.netloc or "*" in parts.netloc:
+        raise ValueError("must be origins such as https://app.example.org, separated by commas, without path; or *")
+    return f"{parts.scheme}://{parts.netloc.removesuffix(f':{_DEFAULT_PORTS[parts.scheme]}')}"
 
 
 def check_collector_url(url: str) -> None:

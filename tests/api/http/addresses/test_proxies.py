@@ -12,8 +12,8 @@ import pytest
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
-from api.http.host_names import host_name
-from api.http.proxies import TrustedProxies
+from api.http.addresses.host_names import host_name
+from api.http.addresses.proxies import TrustedProxies
 
 NETWORKS = (ip_network("10.0.0.0/8"), ip_network("2001:db8::/32"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from api.errors import SettingsError
-from api.http.host_names import make_host_matcher
+from api.http.addresses.host_names import make_host_matcher
 from api.settings import Settings, load_settings
 
 

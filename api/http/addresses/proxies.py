@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.errors import HostNotAllowed
-from api.http.host_names import host_name, make_host_matcher
+from api.http.addresses.host_names import host_name, make_host_matcher
 from api.http.problems import problem
 from auth.networks import Network
 
