@@ -41,6 +41,7 @@ from api.routes.models import registry as models
 from api.routes.oauth import oauth_router
 from api.routes.pages import documentation, home
 from api.routes.predictions import predictions_router
+from api.server.tls import ServerTls
 from api.services.measuring.create import create_metrics
 from api.services.opening import open_model as open_configured_model
 from api.services.runtime import open_error_reporter, open_tracer
@@ -75,12 +76,13 @@ def create_app(
     reporter: ErrorReporter | None = None,
     draining: Draining | None = None,
     open_model: Callable[[], Backend] | None = None,
+    tls: ServerTls | None = None,
 ) -> FastAPI:
     """Build the application. Raises SettingsError, WeakSigningKey.
 
     The metrics are created on `registry`; /metrics shows `shown`, or else `registry`. Unexpected errors go to
     `reporter`. Once `draining` has begun, every response closes its connection. `open_model` opens the back end; by
-    default that of MODEL__URL.
+    default that of MODEL__URL. The certificates of `tls` are reloaded when their files change.
     """
     check_secrets(settings)
     registry = registry if registry is not None else CollectorRegistry()
@@ -98,7 +100,7 @@ def create_app(
         title="Atalaya",
         summary="A secured prediction gateway: the land use in an aerial image.",
         version=version("atalaya"),
-        lifespan=make_lifespan(settings, open_keyring(settings), telemetry, draining, limits, open_model),
+        lifespan=make_lifespan(settings, open_keyring(settings), telemetry, draining, limits, open_model, tls),
         openapi_url="/openapi.json" if settings.docs_enabled else None,
         docs_url=None,
         redoc_url=None,

@@ -15,10 +15,12 @@ from api.http.refusals import classify_error
 from api.prediction.pipeline import PredictionPipeline
 from api.prediction.quotas import QuotaChargeRecorder
 from api.rate_limits.limiter import CallerLimits
+from api.server.tls import ServerTls
 from api.services.aliases.moves import open_alias_mover
 from api.services.auth import open_auth_services
 from api.services.background import run_in_background
 from api.services.canary.running import try_candidates
+from api.services.measuring.certificates import watch_certificates
 from api.services.measuring.open import measure_in_background
 from api.services.measuring.shared_values import follow_readiness
 from api.services.recording import open_recording_services
@@ -45,6 +47,7 @@ def make_lifespan(
     draining: Draining,
     limits: CallerLimits,
     open_model: Callable[[], Backend],
+    tls: ServerTls | None = None,
 ) -> Lifespan:
     """Open the model, the database and the services, and hand them to the requests."""
 
@@ -73,6 +76,8 @@ def make_lifespan(
             await stack.enter_async_context(
                 measure_in_background(settings, engine, auth.changes, meter, serving.predictions.queue, metrics)
             )
+            if tls is not None:
+                await stack.enter_async_context(run_in_background(watch_certificates(tls, settings, metrics)))
             await stack.enter_async_context(run_in_background(follow_readiness(observed, draining, metrics)))
             runtime = RuntimeServices(settings, metrics, health, draining, limits)
             pipeline = PredictionPipeline(

@@ -26,7 +26,7 @@ from api.server.connection_memory import ConnectionMemory
 from api.server.connections import BoundedProtocol
 from api.server.successor import Successor
 from api.server.timeouts import CUT_OFF_S, REPLACEMENT_DRAIN_S, RESPONSES_LIMIT_S, SHUTDOWN_LIMIT_S
-from api.server.tls import server_context
+from api.server.tls import ServerTls
 from api.settings import Settings
 from monitoring.logs.outputs import drain_logs
 
@@ -180,9 +180,10 @@ def make_server(
     draining: Draining,
     on_ready: Callable[[], None] | None = None,
     successor: Successor | None = None,
+    *,
+    tls: ServerTls | None = None,
 ) -> GatewayServer:
-    """Create a server of `app`; `run` takes its listeners. Raises SettingsError."""
-    context = server_context(settings)
+    """Create a server of `app`; `run` takes its listeners."""
     limiter = ConnectionLimiter(behind_proxies=bool(settings.limits.trusted_proxies))
     config = uvicorn.Config(
         app,
@@ -196,7 +197,7 @@ def make_server(
         proxy_headers=False,  # the TrustedProxies middleware reads them
         timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=RESPONSES_LIMIT_S,
-        ssl_context_factory=None if context is None else lambda *_: context,
+        ssl_context_factory=None if tls is None else lambda *_: tls.context,
     )
     config.load()
     config.lifespan_class = lambda _: _Lifespan(app)

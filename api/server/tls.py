@@ -32,6 +32,48 @@ class CertificateProtocol(HttpToolsProtocol):
             self.scope["extensions"] = {"tls": {"client_cert_chain": [self._certificate]}}
 
 
+class ServerTls:
+    """The TLS of the listeners, whose certificates can be replaced while the gateway serves.
+
+    `context` accepts all connections and gives each handshake the newest certificates that were valid. Open connections
+    keep theirs.
+    """
+
+    def __init__(self, settings: Settings, context: ssl.SSLContext) -> None:
+        self.context = self._newest = context
+        self._settings = settings
+        self._loaded = self._seen = self._find_versions()
+        context.sni_callback = self._select  # called for every handshake, also without a server name
+
+    def reload(self) -> bool:
+        """Load the files if they have changed since they were loaded, and not since the last call.
+
+        So a certificate is not loaded before its key, which is written after it. Returns whether the files were loaded.
+        Raises SettingsError for invalid files, once; until they change, the previous certificates stay in use.
+        """
+        versions = self._find_versions()
+        changing, self._seen = versions != self._seen, versions
+        if changing or versions == self._loaded:
+            return False
+        self._loaded = versions
+        self._newest = server_context(self._settings) or self._newest
+        return True
+
+    def _select(self, handshake: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        if self._newest is not self.context:
+            handshake.context = self._newest
+
+    def _find_versions(self) -> tuple[object, ...]:
+        paths = self._settings.tls_certificate, self._settings.tls_key, self._settings.tls_client_ca
+        return tuple(_find_version(path) for path in paths if path is not None)
+
+
+def open_tls(settings: Settings) -> ServerTls | None:
+    """Load the certificates; None without TLS_CERTIFICATE. Raises SettingsError."""
+    context = server_context(settings)
+    return None if context is None else ServerTls(settings, context)
+
+
 def server_context(settings: Settings) -> ssl.SSLContext | None:
     """Create the context for TLS 1.2 or later, or None without TLS_CERTIFICATE. Raises SettingsError."""
     if settings.tls_certificate is None:
@@ -51,7 +93,19 @@ def server_context(settings: Settings) -> ssl.SSLContext | None:
             context.load_verify_locations(settings.tls_client_ca)
         # Clients need no certificate, but one that they send must verify.
         context.verify_mode = ssl.CERT_OPTIONAL
+        # A resumed session would not be verified again, against a CA that has been replaced.
+        context.num_tickets = 0
+        context.options |= ssl.OP_NO_TICKET
     return context
+
+
+def _find_version(path: Path) -> tuple[int, int, int] | None:
+    """Return what differs between two versions of a file, of which one has replaced the other; None for no file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino, status.st_size
 
 
 @contextmanager

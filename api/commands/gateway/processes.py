@@ -29,6 +29,7 @@ from api.server.stop_signals import raise_at_stop_signals
 from api.server.successor import Inheritance, Successor
 from api.server.supervisor import Supervisor
 from api.server.timeouts import SHUTDOWN_LIMIT_S
+from api.server.tls import open_tls
 from api.server.worker_process import WorkerSlot, fork, preload
 from api.settings import Settings, home_folder, reload_settings
 from monitoring.logs.outputs import drain_logs
@@ -215,14 +216,16 @@ def _make_server(
     from api.app import create_app
     from api.server.process import make_server
 
+    tls = open_tls(settings)
     app = create_app(
         settings,
         registry=registry,
         shown=shown,
         draining=draining,
         open_model=open_model,
+        tls=tls,
     )
-    return make_server(app, settings, draining, on_ready, successor)
+    return make_server(app, settings, draining, on_ready, successor, tls=tls)
 
 
 def _report_unverified_model(settings: Settings) -> None:

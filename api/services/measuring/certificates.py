@@ -1,13 +1,18 @@
-"""When the certificates expire that the gateway uses itself."""
+"""The certificates that the gateway uses itself: when they expire, and their replacement while it serves."""
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import structlog
 
+from api.errors import SettingsError
+from api.server.tls import ServerTls
 from api.settings import Settings
 from monitoring.metrics import Metrics
+
+_POLL_S = 1.0
 
 log = structlog.get_logger("atalaya.certificates")
 
@@ -21,6 +26,19 @@ def report_certificates(settings: Settings, metrics: Metrics) -> None:
             metrics.certificate_expiry.labels(name).set(_find_first_expiry(path))
         except (OSError, ValueError) as error:  # OpenSSL, which has loaded the file, accepts more than cryptography
             log.warning("certificate_expiry_unknown", certificate=name, reason=type(error).__name__)
+
+
+async def watch_certificates(tls: ServerTls, settings: Settings, metrics: Metrics) -> None:
+    """Use new certificates within a few seconds of a change of their files; keep the old ones when they are invalid."""
+    while True:
+        await asyncio.sleep(_POLL_S)
+        try:
+            # In a thread: the files may be on a slow disk, and many CAs take a while to load.
+            if await asyncio.to_thread(tls.reload):
+                report_certificates(settings, metrics)
+                log.info("certificates_read")
+        except SettingsError as error:
+            log.error("certificates_refused", code=error.code, reason=str(error))
 
 
 def _find_first_expiry(path: Path) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from api.settings import Settings
 from tests.api.conftest import MakeClient
 
 APP = "https://app.example.org"
@@ -79,3 +80,9 @@ def test_every_origin(make_client: MakeClient) -> None:
     for response in (client.options("/v1/me", headers=PREFLIGHT), client.get("/livez", headers={"Origin": APP})):
         assert response.headers["access-control-allow-origin"] == "*"
         assert "access-control-allow-credentials" not in response.headers
+
+
+def test_origins_are_compared_as_browsers_send_them() -> None:
+    """Upper case and a default port, which browsers leave out, make no difference in CORS_ORIGINS."""
+    settings = Settings(cors_origins="HTTPS://App.Example.org:443, http://[::1]:8080")
+    assert settings.cors_origins == (APP, "http://[::1]:8080")
