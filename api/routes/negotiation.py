@@ -1,4 +1,4 @@
-"""Which of the media types that a route offers a client prefers (RFC 9110, section 12.5.1)."""
+"""Which of the media types and languages that a route offers a client prefers (RFC 9110, section 12.5)."""
 
 from __future__ import annotations
 
@@ -11,20 +11,34 @@ def choose_media_type(accept: str, offered: Sequence[str]) -> str:
 
     The first one is also the response to a client that accepts none of them.
     """
-    ranges = [_parse_range(item) for item in accept.split(",") if item.strip()]
+    ranges = _parse_ranges(accept)
     return max(offered, key=lambda media_type: _find_quality(media_type, ranges))
 
 
+def choose_language(accept_language: str, offered: Sequence[str]) -> str:
+    """Return the offered language of the best range in an Accept-Language header; the first one if none is accepted.
+
+    `offered` are primary subtags in lower case. The range `es-MX` accepts `es` (Lookup, RFC 4647, section 3.4).
+    """
+    wanted = sorted(_parse_ranges(accept_language), key=lambda entry: entry[1], reverse=True)
+    languages = (language_range.partition("-")[0] for language_range, quality in wanted if quality > 0)
+    return next((language for language in languages if language in offered), offered[0])
+
+
+def _parse_ranges(header: str) -> list[tuple[str, float]]:
+    return [_parse_range(item) for item in header.split(",") if item.strip()]
+
+
 def _parse_range(item: str) -> tuple[str, float]:
-    """Split "image/png;q=0.5" into the media range and its quality; other parameters are ignored."""
-    media_range, *parameters = item.split(";")
+    """Split "image/png;q=0.5" into the range and its quality; other parameters are ignored."""
+    accepted, *parameters = item.split(";")
     quality = 1.0
     for parameter in parameters:
         name, _, value = parameter.partition("=")
         if name.strip().lower() == "q":
             with suppress(ValueError):
                 quality = min(1.0, max(0.0, float(value)))
-    return media_range.strip().lower(), quality
+    return accepted.strip().lower(), quality
 
 
 def _find_quality(media_type: str, ranges: Sequence[tuple[str, float]]) -> float:

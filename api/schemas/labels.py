@@ -1,10 +1,13 @@
-"""The body and the response of `POST /v1/predictions/{id}/label`."""
+"""The labels of `GET /v1/labels`, and the body and the response of `POST /v1/predictions/{id}/label`."""
 
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.prediction.labels import RecordedLabel
+from api.schemas.predictions import ModelResponse
+from model.backends.base import ModelInfo
+from model.display_names import find_display_name
 
 
 class NewLabel(BaseModel):
@@ -36,3 +39,24 @@ class LabelResponse(BaseModel):
             correct=recorded.is_correct,
             supersedes=recorded.supersedes,
         )
+
+
+class DisplayedLabel(BaseModel):
+    index: int = Field(description="position among the model's outputs")
+    label: str = Field(description="stable: predictions contain it in every language")
+    display_name: str = Field(description="for people, in the language of the response")
+
+
+class LabelList(BaseModel):
+    model: ModelResponse
+    language: str = Field(description="`en` or `es`")
+    labels: list[DisplayedLabel]
+
+    @classmethod
+    def of(cls, model: ModelInfo, language: str) -> LabelList:
+        labels = [
+            DisplayedLabel(index=index, label=label, display_name=find_display_name(label, language))
+            for index, label in enumerate(model.classes)
+        ]
+        described = ModelResponse(name=model.name, version=model.version, digest=model.digest)
+        return cls(model=described, language=language, labels=labels)

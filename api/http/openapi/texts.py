@@ -41,6 +41,7 @@ SUMMARIES = {
     "GET /v1/predictions": "List your past predictions",
     "GET /v1/predictions/{prediction_id}": "Read a past prediction",
     "POST /v1/predictions/{prediction_id}/label": "Send the true label of a prediction",
+    "GET /v1/labels": "List what the model can predict, with names in English or Spanish",
     "GET /v1/models/{name}/quality": "Show how good a model is on live traffic",
     "POST /predict-land-use": "Classify an image, with the response of the original script",
     "GET /v1/me": "Show who you are and what you may do",

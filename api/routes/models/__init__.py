@@ -1,1 +1,1 @@
-"""`/v1/models`: the registry, and how good its models are on live traffic."""
+"""`/v1/models` and `/v1/labels`: the registry, how good its models are on live traffic, and what they can predict."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from api.routes.negotiation import choose_media_type
+from api.routes.negotiation import choose_language, choose_media_type
 
 JSON, PNG = "application/json", "image/png"
 
@@ -35,3 +35,24 @@ JSON, PNG = "application/json", "image/png"
 def test_the_most_wanted_type_is_chosen(accept: str, chosen: str) -> None:
     """The most specific range decides a type's quality, the highest quality wins, and JSON wins ties and misses."""
     assert choose_media_type(accept, (JSON, PNG)) == chosen
+
+
+@pytest.mark.parametrize(
+    ("accept_language", "chosen"),
+    [
+        ("", "en"),
+        ("es", "es"),
+        ("ES-mx", "es"),
+        ("es-419,es;q=0.9,en;q=0.8", "es"),
+        ("en-US,en;q=0.9,es;q=0.8", "en"),
+        ("fr, es;q=0.4, en;q=0.3", "es"),
+        ("fr", "en"),
+        ("*", "en"),
+        ("es;q=0, *", "en"),
+        ("esperanto", "en"),
+        (", ;q=1,", "en"),
+    ],
+)
+def test_the_most_wanted_language_is_chosen(accept_language: str, chosen: str) -> None:
+    """A range accepts its primary language, the highest quality wins, and English wins ties and misses."""
+    assert choose_language(accept_language, ("en", "es")) == chosen
