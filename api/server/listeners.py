@@ -4,28 +4,74 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Iterator
+from typing import Any
 
 from api.errors import SettingsError
 
+_EVERY_IPV4, _EVERY_IPV6 = "0.0.0.0", "::"  # noqa: S104  (bound only where HOST says so)
+# IPv6 is absent from the kernel, or is switched off for the network interfaces.
+_IPV6_OFF = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
+
 
 def bind_listeners(host: str, port: int, setting: str) -> list[socket.socket]:
-    """Bind a socket to every address of `host`. Raises SettingsError, which names `setting`."""
+    """Bind a socket to every address of `host`; `::` is every IPv4 address and every IPv6 address.
+
+    Where IPv6 is off, IPv6 addresses are skipped if there is another address. All sockets have the same port, also if
+    `port` is 0. Raises SettingsError, which names `setting`.
+    """
     bound: list[socket.socket] = []
+    skipped: OSError | None = None
     try:
-        for family, kind, protocol, _, address in socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        ):
-            bound.append(listener := socket.socket(family, kind, protocol))
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            listener.bind(address)
+        for family, address in _find_addresses(host, port):
+            try:
+                bound.append(_bind(family, (address[0], bound[0].getsockname()[1] if bound else port, *address[2:])))
+            except OSError as error:
+                if family != socket.AF_INET6 or error.errno not in _IPV6_OFF:
+                    raise
+                skipped = error
+        if not bound and skipped is not None:
+            raise skipped
     except OSError as error:
         for listener in bound:
             listener.close()
-        if error.errno == errno.EADDRINUSE:
-            raise SettingsError(f"Port {port} is already in use. Choose another with {setting}=") from None
-        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
-            raise SettingsError(f"HOST: {host} is no address of this machine. Use 0.0.0.0 for all of them.") from None
-        raise SettingsError(f"{setting}: cannot listen on {host}, port {port}: {error.strerror}.") from None
+        raise _explain(error, host, port, setting) from None
     return bound
+
+
+def local_url(scheme: str, host: str, port: int) -> str:
+    """Return the URL at which this machine reaches what listens on `host`."""
+    host = "127.0.0.1" if host in (_EVERY_IPV4, _EVERY_IPV6) else host
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _find_addresses(host: str, port: int) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    """Yield families and socket addresses. Raises OSError."""
+    # One socket for both families would report clients' IPv4 addresses as IPv6 ones, such as ::ffff:192.0.2.1.
+    for each in (_EVERY_IPV4, _EVERY_IPV6) if host == _EVERY_IPV6 else (host,):
+        for family, _, _, _, address in socket.getaddrinfo(
+            each, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            yield family, address
+
+
+def _bind(family: int, address: tuple[Any, ...]) -> socket.socket:
+    """Raises OSError."""
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(address)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _explain(error: OSError, host: str, port: int, setting: str) -> SettingsError:
+    if error.errno == errno.EADDRINUSE:
+        return SettingsError(f"Port {port} is already in use. Choose another with {setting}=")
+    if isinstance(error, socket.gaierror) or error.errno in _IPV6_OFF:
+        return SettingsError(f"HOST: {host} is no address of this machine. Use :: for all of them.")
+    return SettingsError(f"{setting}: cannot listen on {host}, port {port}: {error.strerror}.")

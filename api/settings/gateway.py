@@ -30,6 +30,8 @@ from api.settings.urls import (
 if TYPE_CHECKING:
     from model.signing.keys import PublicKey
 
+_RAILWAY_HEALTH_CHECK = "healthcheck.railway.app"
+
 
 class Environment(StrEnum):
     DEVELOPMENT = "development"
@@ -48,20 +50,22 @@ class Settings(BaseModel):
     )
     host: str = Field(
         "127.0.0.1",
-        description="The address to listen on: `127.0.0.1` for this machine only, `0.0.0.0` or `::` for every address.",
+        description="The address to listen on: `127.0.0.1` for this machine only, `0.0.0.0` for every IPv4 address, "
+        "`::` for every IPv4 and IPv6 address.",
     )
     port: int = Field(8000, ge=0, le=65535, description="The port that serves requests.")
     metrics_port: int | None = Field(
         None,
         ge=1,
         le=65535,
-        description="A second port that serves `/metrics` without authentication, on every address of the machine; "
+        description="A second port that serves `/metrics` without authentication, on the address of `HOST`; "
         "for a private network only. Off when empty.",
     )
     allowed_hosts: tuple[str, ...] = Field(
         (),
         description="Host names that the gateway serves; `*.example.org` for the names below it, but not for itself; "
-        "`*` for any. When empty: localhost, 127.0.0.1, [::1], and the host names of the issuer and of Railway.",
+        "`*` for any. When empty: localhost, 127.0.0.1, [::1], and the host names of the issuer and of Railway. "
+        "On Railway, the name in its health checks is always served.",
     )
     cors_origins: tuple[str, ...] = Field(
         (),
@@ -242,11 +246,15 @@ class Settings(BaseModel):
 
     @property
     def host_names(self) -> frozenset[str]:
-        """The host names that the gateway serves: ALLOWED_HOSTS, or by default localhost and its known public names."""
-        if self.allowed_hosts:
-            return frozenset(map(host_name, self.allowed_hosts))
-        public = urlsplit(self.issuer).netloc, self.railway_public_domain, self.railway_private_domain
-        return frozenset({"localhost", "127.0.0.1", "[::1]", *(host_name(name) for name in public if name)})
+        """The host names that the gateway serves: ALLOWED_HOSTS, or by default localhost and its known public names.
+
+        On Railway, also the name in its health checks.
+        """
+        railway = [name for name in (self.railway_public_domain, self.railway_private_domain) if name]
+        names = self.allowed_hosts or ("localhost", "127.0.0.1", "[::1]", urlsplit(self.issuer).netloc, *railway)
+        if railway or self.railway_environment_id is not None:
+            names = (*names, _RAILWAY_HEALTH_CHECK)
+        return frozenset(map(host_name, names))
 
     @property
     def issuer(self) -> str:

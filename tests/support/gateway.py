@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 
 from api.commands.database import run_with_accounts
+from api.server.listeners import local_url
 from api.settings import Settings
 from auth.accounts.service import AccountService
 from auth.principal import Role
@@ -57,11 +58,15 @@ class Gateway:
     @property
     def base_url(self) -> str:
         scheme = "https" if "TLS_CERTIFICATE" in self.environment else "http"
-        return f"{scheme}://127.0.0.1:{self.port}"
+        return local_url(scheme, self._host, self.port)
 
     @property
     def metrics_url(self) -> str:
-        return f"http://127.0.0.1:{self.environment['METRICS_PORT']}/metrics"
+        return f"{local_url('http', self._host, int(self.environment['METRICS_PORT']))}/metrics"
+
+    @property
+    def _host(self) -> str:
+        return self.environment.get("HOST", "127.0.0.1")
 
     @property
     def database_path(self) -> Path:

@@ -13,6 +13,7 @@ import typer
 from api.commands.gateway.running import find_gateway
 from api.commands.output import JsonFlag, print_json
 from api.errors import CommandFailed
+from api.server.listeners import local_url
 from api.settings import load_settings
 
 _TIMEOUT_S = 3.0
@@ -42,7 +43,7 @@ def _find_url() -> str:
     settings = load_settings()
     running = find_gateway(settings.port)
     scheme = "https" if settings.tls_certificate else "http"
-    return running.url if running else f"{scheme}://127.0.0.1:{settings.port}"
+    return running.url if running else local_url(scheme, settings.host, settings.port)
 
 
 def _get_readiness(url: str) -> tuple[int, dict[str, Any]]:

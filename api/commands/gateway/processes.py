@@ -23,7 +23,7 @@ from prometheus_client import CollectorRegistry
 
 from api.http.draining import Draining
 from api.server.exit_status import run_to_exit_status
-from api.server.listeners import bind_listeners
+from api.server.listeners import bind_listeners, local_url
 from api.server.shared_directory import read_processes, shared_directory, write_processes
 from api.server.stop_signals import raise_at_stop_signals
 from api.server.successor import Inheritance, Successor
@@ -56,10 +56,10 @@ log = structlog.get_logger("atalaya.serve")
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """Bound sockets: those that take requests, and the one of METRICS_PORT."""
+    """Bound sockets: those that take requests, and those of METRICS_PORT."""
 
     requests: list[socket.socket]
-    metrics: socket.socket | None
+    metrics: list[socket.socket]
 
     @property
     def port(self) -> int:
@@ -68,24 +68,20 @@ class Listeners:
 
     def local_url(self, scheme: str) -> str:
         """The URL at which this machine reaches the first of the sockets."""
-        address: str = self.requests[0].getsockname()[0]
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104  (compared, not bound)
-        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
+        return local_url(scheme, self.requests[0].getsockname()[0], self.port)
 
 
 def open_listeners(settings: Settings) -> Listeners:
     """Raises SettingsError."""
     requests = bind_listeners(settings.host, settings.port, "PORT")
     if settings.metrics_port is None:
-        return Listeners(requests, None)
-    every_address = "0.0.0.0"  # noqa: S104  (METRICS_PORT is for private networks only)
-    (metrics,) = bind_listeners(every_address, settings.metrics_port, "METRICS_PORT")
-    return Listeners(requests, metrics)
+        return Listeners(requests, [])
+    return Listeners(requests, bind_listeners(settings.host, settings.metrics_port, "METRICS_PORT"))
 
 
 def inherit_listeners(inheritance: Inheritance) -> Listeners:
     """The listeners of the program that executed this one."""
-    return Listeners(list(inheritance.listeners["requests"]), next(iter(inheritance.listeners["metrics"]), None))
+    return Listeners(list(inheritance.listeners["requests"]), list(inheritance.listeners["metrics"]))
 
 
 def serve_in_one_process(
@@ -102,7 +98,7 @@ def serve_in_one_process(
     thread.shutdown(wait=False)
     draining = Draining(stuck_jobs)
     successor = Successor(
-        {"requests": listeners.requests, "metrics": [listeners.metrics] if listeners.metrics else []},
+        {"requests": listeners.requests, "metrics": listeners.metrics},
         lambda: draining.stuck_jobs,
     )
     server = _make_server(settings, registry, registry, model.result, draining, on_ready, successor)
@@ -237,8 +233,8 @@ def _run(server: GatewayServer, listeners: Listeners, shown: CollectorRegistry) 
     """Serve until a signal. Raises the error that prevents the start."""
     raise_at_stop_signals()
     with ExitStack() as stack:
-        if listeners.metrics is not None:
-            stack.enter_context(serve_metrics(listeners.metrics, shown))
+        for listener in listeners.metrics:
+            stack.enter_context(serve_metrics(listener, shown))
         with suppress(KeyboardInterrupt):
             server.run(listeners.requests)
     return 0

@@ -15,6 +15,7 @@ from api.commands.gateway.failures import explain_failure
 from api.commands.gateway.running import find_gateway
 from api.commands.gateway.top.samples import Scrape
 from api.errors import CommandFailed
+from api.server.listeners import local_url
 from api.settings import load_settings
 
 _TIMEOUT_S = 5.0
@@ -49,11 +50,11 @@ def find_metrics(url: str | None, token: str, key: str) -> MetricsSource:
     """
     settings = load_settings()
     if url is None and not token and not key and settings.metrics_port is not None:
-        name = f"http://127.0.0.1:{settings.metrics_port}"
+        name = local_url("http", settings.host, settings.metrics_port)
         return MetricsSource(name, f"{name}/metrics", {})
     if url is None:
         running = find_gateway(settings.port)
-        url = running.url if running else f"http://127.0.0.1:{settings.port}"
+        url = running.url if running else local_url("http", settings.host, settings.port)
     url = url.rstrip("/")
     if urlsplit(url).scheme not in ("http", "https"):
         raise typer.BadParameter(f"--url: {url} has no scheme. Write http://{url} or https://{url}.")

@@ -73,3 +73,12 @@ def test_names_that_cannot_match_are_rejected(monkeypatch: pytest.MonkeyPatch, v
 def test_wildcard_matches_only_names_below_it(name: str, matches: bool) -> None:
     """`*.example.org` matches every name below example.org, but not that name itself, nor one that only ends alike."""
     assert make_host_matcher({"*.example.org", "localhost"})(name) is matches
+
+
+@pytest.mark.parametrize("allowed", [(), ("land.example.org",)])
+@pytest.mark.parametrize("variable", ["railway_environment_id", "railway_private_domain", "railway_public_domain"])
+def test_health_checks_of_railway_are_allowed_on_railway(variable: str, allowed: tuple[str, ...]) -> None:
+    """Where Railway's variables are set, the name in its health checks is served, also with ALLOWED_HOSTS."""
+    name = "healthcheck.railway.app"
+    assert name in Settings.model_validate({variable: "land.up.railway.app", "allowed_hosts": allowed}).host_names
+    assert name not in Settings(allowed_hosts=allowed).host_names

@@ -1,0 +1,78 @@
+"""The sockets that HOST and PORT describe."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from api.errors import SettingsError
+from api.server.listeners import bind_listeners, local_url
+
+
+@contextmanager
+def bound(host: str) -> Iterator[list[socket.socket]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(listener) for listener in bind_listeners(host, 0, "PORT")]
+
+
+@pytest.fixture
+def no_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel without IPv6: creating such a socket fails. No test can take IPv6 out of the kernel."""
+    make = socket.socket
+
+    def create(family: int, *arguments: int) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return make(family, *arguments)
+
+    monkeypatch.setattr("api.server.listeners.socket.socket", create)
+
+
+def test_two_colons_are_every_address() -> None:
+    """HOST=:: binds one port for IPv4 and IPv6, and each client keeps the address of its own family."""
+    with bound("::") as listeners:
+        assert len({listener.getsockname()[1] for listener in listeners}) == 1
+        for listener, address in zip(listeners, ("127.0.0.1", "::1"), strict=True):
+            listener.listen()
+            with socket.create_connection((address, listener.getsockname()[1]), timeout=10):
+                connection, peer = listener.accept()
+                connection.close()
+                assert peer[0] == address
+
+
+@pytest.mark.usefixtures("no_ipv6")
+def test_ipv6_is_skipped_where_it_is_off() -> None:
+    """Without IPv6, HOST=:: is every IPv4 address, while a HOST that is an IPv6 address is reported."""
+    with bound("::") as listeners:
+        assert [listener.getsockname()[0] for listener in listeners] == ["0.0.0.0"]  # noqa: S104
+    with pytest.raises(SettingsError, match=r"^HOST: ::1 is no address of this machine\. Use :: for all of them\.$"):
+        bind_listeners("::1", 0, "PORT")
+
+
+def test_a_port_that_one_family_has_taken_is_in_use() -> None:
+    """HOST=:: fails if the port is taken for IPv6 only, and leaves nothing bound."""
+    with bound("::1") as (other,):
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(SettingsError, match=f"^Port {port} is already in use. Choose another with METRICS_PORT=$"):
+            bind_listeners("::", port, "METRICS_PORT")
+    with ExitStack() as stack:
+        assert len([stack.enter_context(listener) for listener in bind_listeners("::", port, "PORT")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("::", "http://127.0.0.1:8000"),
+        ("0.0.0.0", "http://127.0.0.1:8000"),  # noqa: S104
+        ("::1", "http://[::1]:8000"),
+        ("192.0.2.1", "http://192.0.2.1:8000"),
+    ],
+)
+def test_the_local_url_follows_the_host(host: str, url: str) -> None:
+    """This machine reaches a gateway on every address at 127.0.0.1, and another one at its HOST."""
+    assert local_url("http", host, 8000) == url
