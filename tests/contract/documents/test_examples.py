@@ -46,6 +46,15 @@ def test_examples_of_the_guide_to_users(new_gateway: Callable[..., Gateway], tmp
         examples.run(step)
 
 
+@pytest.mark.parametrize("page", ["install", "use", "maintain"])
+def test_examples_of_the_first_guides(new_gateway: Callable[..., Gateway], tmp_path: Path, page: str) -> None:
+    """The commands in the guides to installation, use and maintenance can be typed, and print what the pages show."""
+    gateway = new_gateway()
+    examples = Examples(gateway, tmp_path, {"URL": gateway.base_url})
+    for step in read_steps(ROOT / f"docs/{page}.md"):
+        examples.run(step)
+
+
 def test_wrong_examples_are_found(new_gateway: Callable[..., Gateway], tmp_path: Path) -> None:
     """An example that prints another status, another member or another text than the guide shows is found."""
     gateway = new_gateway(MODEL__URL="stub://")
