@@ -29,6 +29,7 @@
     ├── BackendURLError              backend_url
     ├── DatasetError                 dataset_error
     ├── KerasMissing                 keras_missing
+    ├── EngineMissing                engine_missing
     ├── KerasProcessFailed           keras_process_failed
     ├── ExportRefused                export_refused
     ├── ImportRefused                the model file was not imported; nothing was written
@@ -218,6 +219,12 @@ class KerasMissing(ModelError):
     """Training, import, export and plots need the Keras environment."""
 
     code = "keras_missing"
+
+
+class EngineMissing(ModelError):
+    """The installed ONNX Runtime cannot compute on the engine that MODEL__URL names, or the machine lacks it."""
+
+    code = "engine_missing"
 
 
 class KerasProcessFailed(ModelError):

@@ -150,6 +150,7 @@ NEVER_OVER_HTTP: frozenset[type[Exception]] = frozenset(
         PreparationFailed,
         model.DatasetError,
         model.KerasMissing,
+        model.EngineMissing,
         model.KerasProcessFailed,
         model.ExportRefused,
         model.ImportRefused,

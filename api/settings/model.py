@@ -49,7 +49,8 @@ class ModelSettings(SettingsGroup, title="Model"):
     )
     url: Annotated[str, AfterValidator(resolve_model_url)] = Field(
         "onnx://artifacts/efficientnetb0-v1.1",
-        description="`onnx://FOLDER` of an artefact, `registry://NAME@ALIAS` (the gateway "
+        description="`onnx://FOLDER` of an artefact, `onnx+cuda://FOLDER` or `onnx+openvino://FOLDER` for "
+        "[another engine](performance.md#other-engines), `registry://NAME@ALIAS` (the gateway "
         "[follows the alias](models.md#serve-from-a-registry); `@production` may be left out), `keras://FOLDER` "
         "(development) or `stub://` (no model, for [testing clients](#a-gateway-without-a-model)).",
     )

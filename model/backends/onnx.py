@@ -1,4 +1,4 @@
-"""The serving back end: ONNX Runtime on the CPU, one thread per prediction."""
+"""The serving back end: ONNX Runtime, one thread per prediction."""
 
 from __future__ import annotations
 
@@ -15,22 +15,25 @@ from numpy.typing import NDArray
 from model.backends.base import ModelInfo, Origin, Weights
 from model.backends.prepared.copies import PreparedCopies, PreparedCopy
 from model.backends.prepared.errors import PreparedCopyAbsent, PreparedCopyRejected
-from model.backends.sessions import open_prepared_sessions, open_sessions
-from model.errors import ArtefactError
+from model.backends.sessions import Engine, open_prepared_sessions, open_sessions
+from model.errors import ArtefactError, EngineMissing
 from model.explanation.head import read_head
 from model.registry.artefact import Manifest, read_manifest, read_verified
 
 MODEL_FILE = "model.onnx"
+ENGINES = {"onnx": Engine.CPU, "onnx+cuda": Engine.CUDA, "onnx+openvino": Engine.OPENVINO}
+"""By the scheme of the URL."""
 # Graphs of earlier releases take float32.
 _INPUT_TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 
 
 class OnnxBackend:
-    """Serves `model.onnx` of an artefact folder; `signed` is that of `read_manifest`. Raises ArtefactError.
+    """Serves `model.onnx` of an artefact folder. Raises ArtefactError, EngineMissing.
 
-    The graph takes uint8 or float32 [n, height, width, 3] in 0..255. Each of `at_once` sessions runs one prediction at
-    a time: threads that share a session reuse memory from the other core's cache, which takes up to a third longer. The
-    sessions open the model's prepared copy, if `copies` has one, and otherwise the artefact.
+    `signed` is that of `read_manifest`. The graph takes uint8 or float32 [n, height, width, 3] in 0..255. Each of
+    `at_once` sessions runs one prediction at a time: threads that share a session reuse memory from the other core's
+    cache, which takes up to a third longer. The sessions open the model's prepared copy, if `copies` has one and
+    `scheme` is "onnx", and otherwise the artefact.
     """
 
     def __init__(
@@ -39,9 +42,13 @@ class OnnxBackend:
         at_once: int = 1,
         copies: PreparedCopies | None = None,
         signed: Mapping[str, str] | None = None,
+        scheme: str = "onnx",
     ) -> None:
         manifest = read_manifest(folder, signed)
-        sessions, self.weights, self._mapping = _open(folder, manifest, at_once, copies)
+        engine = ENGINES[scheme]
+        # A prepared copy is optimised for the CPU.
+        prepared = copies if engine is Engine.CPU else None
+        sessions, self.weights, self._mapping = _open(folder, manifest, at_once, prepared, engine)
         self._input, dtype = _check_graph(sessions[0], manifest, folder)
         self._dtype = np.dtype(dtype)
         channels = next(output.shape[-1] for output in sessions[0].get_outputs() if output.name == "features")
@@ -57,7 +64,7 @@ class OnnxBackend:
             manifest.name,
             manifest.version,
             digest,
-            "onnx",
+            scheme,
             manifest.classes,
             replace(manifest.input_spec, dtype=dtype),
             manifest.confidence,
@@ -95,7 +102,7 @@ class OnnxBackend:
 
 
 def _open(
-    folder: Path, manifest: Manifest, count: int, copies: PreparedCopies | None
+    folder: Path, manifest: Manifest, count: int, copies: PreparedCopies | None, engine: Engine
 ) -> tuple[list[Any], Weights | None, memoryview]:
     """Return the sessions, where their weights come from, and what must stay in memory as long as the sessions."""
     weights = None
@@ -109,7 +116,9 @@ def _open(
             weights = Weights(Origin.REJECTED, str(error))
     graph = read_verified(folder, manifest, MODEL_FILE)
     try:
-        return open_sessions(graph, count), weights, memoryview(b"")
+        return open_sessions(graph, count, engine), weights, memoryview(b"")
+    except EngineMissing:
+        raise
     except Exception as error:  # ONNX Runtime's errors have no common base class
         raise ArtefactError(f"{folder / MODEL_FILE} cannot be loaded. Export the model again.") from error
 

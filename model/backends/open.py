@@ -16,19 +16,20 @@ from model.signing.required import verify_required
 if TYPE_CHECKING:
     from model.signing.keys import PublicKey
 
-SCHEMES = ("onnx", "keras", "stub")
+SCHEMES = ("onnx", "onnx+cuda", "onnx+openvino", "keras", "stub")
 
 
 def open_backend(
     url: str, at_once: int = 1, copies: PreparedCopies | None = None, key: PublicKey | None = None
 ) -> Backend:
-    """Load the model that `url` names: `onnx://FOLDER`, `keras://FOLDER` or `stub://`.
+    """Load the model that `url` names: `onnx://FOLDER`, `onnx+ENGINE://FOLDER`, `keras://FOLDER` or `stub://`.
 
-    FOLDER is an artefact folder, absolute or relative to the working directory. With `onnx://`, `at_once` threads can
-    predict without waiting for each other, and the model's prepared copy in `copies` takes the artefact's part.
+    FOLDER is an artefact folder, absolute or relative to the working directory. With `onnx`, `at_once` threads can
+    predict without waiting for each other. ENGINE is `cuda` or `openvino`; without it the CPU computes, and the model's
+    prepared copy in `copies` takes the artefact's part.
     `open_stub` has the options of `stub://`. With `key`, the folder must be signed, and its
     signature is verified before any other file is opened.
-    Raises BackendURLError, ArtefactError, KerasMissing.
+    Raises BackendURLError, ArtefactError, KerasMissing, EngineMissing.
     """
     scheme, _, rest = url.partition("://")
     if scheme == "stub":
@@ -46,7 +47,7 @@ def open_backend(
         return KerasBackend(folder, signed)
     from model.backends.onnx import OnnxBackend
 
-    return OnnxBackend(folder, at_once, copies, signed)
+    return OnnxBackend(folder, at_once, copies, signed, scheme)
 
 
 def open_warm(

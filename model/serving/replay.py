@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from model.backends.base import Backend
-from model.backends.onnx import MODEL_FILE
+from model.backends.onnx import ENGINES, MODEL_FILE
 from model.backends.open import open_backend
 from model.confidence.policy import AbstentionPolicy
 from model.errors import ReplayImpossible
@@ -42,7 +42,7 @@ def replay(
 
     `recorded` has the members model, image, output, preprocessing and runtime of a ledger entry. `folders` are artefact
     folders, one of which should hold that model. With `key`, it must be signed.
-    Raises ReplayImpossible, DigestMismatch, ArtefactError, a subclass of ImageRejected.
+    Raises ReplayImpossible, DigestMismatch, ArtefactError, EngineMissing, a subclass of ImageRejected.
     """
     if recorded["output"] is None:
         raise ReplayImpossible("This request got no prediction, so there is nothing to reproduce.")
@@ -62,12 +62,12 @@ def _open_recorded_backend(model: Mapping[str, Any], folders: Iterable[Path], ke
         if stub.info.digest != digest:
             raise ReplayImpossible("The stub has changed: its digest differs from the recorded one.")
         return stub
-    if model["backend"] != "onnx":
+    if model["backend"] not in ENGINES:
         raise ReplayImpossible(f"The back end {model['backend']} is for development; only onnx can be reproduced.")
     folder = find_artefact(folders, MODEL_FILE, digest, name)
     if folder is None:
         raise ReplayImpossible(f"No folder holds {name} with the digest {digest}. Name its folder with --model.")
-    return open_backend(f"onnx://{folder}", key=key)
+    return open_backend(f"{model['backend']}://{folder}", key=key)
 
 
 def _compare(recorded: Mapping[str, Any], prediction: Prediction) -> Comparison:

@@ -87,7 +87,7 @@ def _find_models(settings: Settings) -> Iterator[Path]:
 
         yield from open_registry(settings).list_folders()
     scheme, _, folder = settings.model.url.partition("://")
-    if scheme == "onnx":
+    if scheme.partition("+")[0] == "onnx":
         yield Path(folder)
         yield from sorted(Path(folder).resolve().parent.glob("*"))
     for root in (home_folder(), INSTALLATION):

@@ -23,7 +23,7 @@ def prepare(as_json: JsonFlag = False) -> None:
     settings = load_settings()
     scheme, _, path = find_model_url(settings).partition("://")
     if scheme != "onnx":
-        raise CommandFailed("Only models in ONNX format are prepared. Set MODEL__URL to onnx://FOLDER.")
+        raise CommandFailed("Only models that the CPU computes are prepared. Set MODEL__URL to onnx://FOLDER.")
     copies = find_copies(settings)
     if copies is None:
         raise CommandFailed("This needs LEDGER__SIGNING_KEY (`atalaya secrets init` adds it), and MODEL__PREPARE=true.")

@@ -7,10 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
 from model.backends.base import Backend
+from model.backends.onnx import ENGINES
 from model.backends.open import open_backend
 from model.imaging.decode import decode_image
 from model.imaging.input_spec import DEFAULT_INPUT
@@ -18,9 +20,14 @@ from model.imaging.input_spec import DEFAULT_INPUT
 Pixels = NDArray[np.uint8]
 
 
+def list_onnx_schemes() -> list[str]:
+    """Those whose engine the installed ONNX Runtime has: its variants for other engines are packages of their own."""
+    return [scheme for scheme, engine in ENGINES.items() if engine in onnxruntime.get_available_providers()]
+
+
 @pytest.fixture(
     scope="module",
-    params=["stub", "onnx", pytest.param("keras", marks=pytest.mark.keras)],
+    params=["stub", *list_onnx_schemes(), pytest.param("keras", marks=pytest.mark.keras)],
 )
 def scheme(request: pytest.FixtureRequest) -> str:
     return str(request.param)

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 
+from model.backends.onnx import ENGINES
 from model.backends.open import open_backend
 from model.backends.stub import StubBackend
 from model.confidence.abstention import AbstentionReason
-from model.errors import ArtefactError, BackendURLError, DigestMismatch, KerasMissing
+from model.errors import ArtefactError, BackendURLError, DigestMismatch, EngineMissing, KerasMissing
 from model.imaging.decode import decode_image
 from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
 from model.registry.artefact import write_manifest
@@ -44,8 +46,18 @@ def rewrite_manifest(folder: Path, **members: Any) -> None:
 @pytest.mark.parametrize("url", ["", "onnx", "onnx://", "keras://", "tensorflow://x", "/models/a", "ONNX://models/a"])
 def test_the_error_for_an_invalid_url_lists_the_schemes(url: str) -> None:
     """The error for an invalid URL lists the supported schemes."""
-    with pytest.raises(BackendURLError, match="onnx://, keras://, stub://"):
+    with pytest.raises(BackendURLError, match=r"onnx://, onnx\+cuda://, onnx\+openvino://, keras://, stub://"):
         open_backend(url)
+
+
+@pytest.mark.parametrize("scheme", sorted(ENGINES.keys() - {"onnx"}))
+def test_a_missing_engine_is_an_error(artefact_folder: Path, scheme: str) -> None:
+    """The CPU does not take over for an engine that the installed ONNX Runtime lacks: the error names the package."""
+    if ENGINES[scheme] in onnxruntime.get_available_providers():
+        open_backend(f"{scheme}://{artefact_folder}").close()
+    else:
+        with pytest.raises(EngineMissing, match=r"Install onnxruntime-.* in place of onnxruntime, or use onnx://"):
+            open_backend(f"{scheme}://{artefact_folder}")
 
 
 def test_back_ends_are_imported_lazily() -> None:
