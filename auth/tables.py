@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import BigInteger, Column, DateTime, Dialect, ForeignKey, Index, Integer, MetaData, String, Table, text
+from sqlalchemy import BigInteger, Column, DateTime, Dialect, ForeignKey, Index, Integer, MetaData, String, Table
 from sqlalchemy.types import TypeDecorator
 
 metadata = MetaData(
@@ -33,12 +33,12 @@ class UTCDateTime(TypeDecorator[datetime]):
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 
-# Few owners have a quota, and the metrics look for them only.
-HAS_QUOTA = "monthly_requests IS NOT NULL OR monthly_megapixels IS NOT NULL"
-
-
 def _index_owners_with_quota(table: str) -> Index:
-    return Index(f"ix_{table}_quota", "id", sqlite_where=text(HAS_QUOTA), postgresql_where=text(HAS_QUOTA))
+    """Migration 0006 limits the index to the few owners that have a quota, whom the metrics look for.
+
+    The condition is only there: here it would import SQLAlchemy's code for PostgreSQL into every process.
+    """
+    return Index(f"ix_{table}_quota", "id")
 
 
 users = Table(

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field
 
 from api.deps import AuditLog, Caller
+from api.schemas.base import ResponseBody
 from api.schemas.fields import Timestamp
 from auth.principal import Scope
 from monitoring.audit.events import AuditEntry
@@ -18,7 +19,7 @@ router = APIRouter(tags=["monitoring"], dependencies=[Depends(Caller(Scope.AUDIT
 _MAX_LIMIT = 500
 
 
-class AuditEntryResponse(BaseModel):
+class AuditEntryResponse(ResponseBody):
     """`hash` is SHA-256 over the other fields, and `previous` the hash of the entry before."""
 
     seq: int
@@ -41,7 +42,7 @@ class AuditEntryResponse(BaseModel):
         return cls(**entry.to_dict())
 
 
-class AuditPageResponse(BaseModel):
+class AuditPageResponse(ResponseBody):
     entries: list[AuditEntryResponse]
     next: str | None = Field(description="the `cursor` of the next, older page; null on the last one")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field
+from pydantic import Field
+
+from api.schemas.base import ResponseBody
 
 
-class Readiness(BaseModel):
+class Readiness(ResponseBody):
     status: str = Field(description="ready, not ready, or stopping")
     checks: dict[str, str] = Field(description="the state of each dependency")

@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import Field
 
+from api.schemas.base import ResponseBody
 from api.schemas.predictions import ImageResponse, LabelProbability, ModelResponse
 from model.confidence.calibration import calibrate
 from monitoring.ledger.entries import EntryWithPayload
 
 
-class Proof(BaseModel):
+class Proof(ResponseBody):
     """The prediction's place in the ledger; docs/ledger.md says how to check it."""
 
     writer: str
@@ -22,7 +23,7 @@ class Proof(BaseModel):
     hash: str = Field(description="SHA-256 over the entry and the hash of the entry before it")
 
 
-class PastLabel(BaseModel):
+class PastLabel(ResponseBody):
     """A true label that was sent for a prediction, as the ledger has it."""
 
     id: str = Field(description="of the label's entry in the ledger, UUIDv7")
@@ -46,7 +47,7 @@ class PastLabel(BaseModel):
         ]
 
 
-class PastPrediction(BaseModel):
+class PastPrediction(ResponseBody):
     """A recorded request. One that was refused has a `code`, and null for everything that it lacks."""
 
     id: str = Field(description="UUIDv7")
@@ -103,6 +104,6 @@ def _rank_labels(output: Mapping[str, Any]) -> list[tuple[str, float]]:
     return [(label, probability) for (label, _), probability in zip(ranked, calibrated, strict=True)]
 
 
-class PastPage(BaseModel):
+class PastPage(ResponseBody):
     entries: list[PastPrediction]
     next: str | None = Field(description="the `cursor` of the next, older page; null on the last one")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from api.schemas.base import ResponseBody
 from api.schemas.fields import JSON_NUMBER, Quota
 from auth.api_keys.store import OVERLAP, ApiKey, KeyTerms
 from auth.principal import Scope
@@ -99,7 +100,7 @@ class Revocation(BaseModel):
         return reason if revoked.id == key.id else {**reason, "with": f"key:{key.id}"}
 
 
-class KeyResponse(BaseModel):
+class KeyResponse(ResponseBody):
     """A key without its secret."""
 
     id: str

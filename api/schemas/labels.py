@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.prediction.labels import RecordedLabel
+from api.schemas.base import ResponseBody
 from api.schemas.predictions import ModelResponse
 from model.backends.base import ModelInfo
 from model.display_names import find_display_name
@@ -21,7 +22,7 @@ class NewLabel(BaseModel):
     )
 
 
-class LabelResponse(BaseModel):
+class LabelResponse(ResponseBody):
     id: str = Field(description="of the label's entry in the ledger, UUIDv7")
     prediction: str = Field(description="the id of the prediction")
     label: str
@@ -41,13 +42,13 @@ class LabelResponse(BaseModel):
         )
 
 
-class DisplayedLabel(BaseModel):
+class DisplayedLabel(ResponseBody):
     index: int = Field(description="position among the model's outputs")
     label: str = Field(description="stable: predictions contain it in every language")
     display_name: str = Field(description="for people, in the language of the response")
 
 
-class LabelList(BaseModel):
+class LabelList(ResponseBody):
     model: ModelResponse
     language: str = Field(description="`en` or `es`")
     labels: list[DisplayedLabel]

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
+from api.schemas.base import ResponseBody
 from api.schemas.history import Proof
 from model.registry.artefact import Manifest
 from model.registry.moves import MAX_REASON_LENGTH, AliasMove, Change
@@ -20,7 +21,7 @@ _VERSION = "a version, or @ and an alias"
 VersionReference = Annotated[str, Field(pattern=f"^@?{NAME_PATTERN}$", description=_VERSION)]
 
 
-class ModelSummary(BaseModel):
+class ModelSummary(ResponseBody):
     name: str
     versions: int
     aliases: dict[str, str] = Field(description="the version that each alias names")
@@ -30,7 +31,7 @@ class ModelSummary(BaseModel):
         return cls(name=name, versions=len(state.versions), aliases=dict(state.aliases))
 
 
-class VersionSummary(BaseModel):
+class VersionSummary(ResponseBody):
     version: str
     added_at: str = Field(description="UTC")
     manifest_sha256: str = Field(description="covers all files of the version")
@@ -42,7 +43,7 @@ class VersionSummary(BaseModel):
         return cls(**_describe_version(version, state))
 
 
-class ModelDetails(BaseModel):
+class ModelDetails(ResponseBody):
     """A model. Its versions are in the order in which they were added."""
 
     name: str
@@ -90,14 +91,14 @@ class AliasTarget(BaseModel):
     )
 
 
-class AliasChange(BaseModel):
+class AliasChange(ResponseBody):
     model_config = ConfigDict(serialize_by_alias=True)
 
     before: str | None = Field(serialization_alias="from", description="null: no version")
     after: str | None = Field(serialization_alias="to", description="null: no version")
 
 
-class MovedAliases(BaseModel):
+class MovedAliases(ResponseBody):
     model: str
     aliases: dict[str, AliasChange]
 
@@ -106,7 +107,7 @@ class MovedAliases(BaseModel):
         return cls(model=model, aliases=_describe_changes(changes))
 
 
-class PastMove(BaseModel):
+class PastMove(ResponseBody):
     """One decision about aliases, as it is recorded in the ledger."""
 
     id: str = Field(description="of the entry: UUIDv7")
@@ -131,7 +132,7 @@ class PastMove(BaseModel):
         )
 
 
-class MovePage(BaseModel):
+class MovePage(ResponseBody):
     entries: list[PastMove]
     next: str | None = Field(description="the `cursor` of the next, older page; null on the last one")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field
+from pydantic import Field
+
+from api.schemas.base import ResponseBody
 
 
-class Token(BaseModel):
+class Token(ResponseBody):
     """RFC 6749, section 5.1."""
 
     access_token: str
@@ -15,7 +17,7 @@ class Token(BaseModel):
     scope: str
 
 
-class Introspection(BaseModel):
+class Introspection(ResponseBody):
     """RFC 7662, section 2.2. For an invalid token only `active` is present."""
 
     active: bool

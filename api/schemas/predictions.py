@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
+from api.schemas.base import ResponseBody
 from model.confidence.abstention import AbstentionReason
 from model.explanation.explanation import METHOD, Explanation
 from model.serving.prediction import ImageFacts, Prediction
@@ -14,7 +15,7 @@ from model.serving.prediction import ImageFacts, Prediction
 _MAP_DECIMALS = 3
 
 
-class LandUse(BaseModel):
+class LandUse(ResponseBody):
     """The fields that the research team's script returns, and those that the gateway adds to them."""
 
     prediction: int = Field(description="index of the class")
@@ -36,7 +37,7 @@ class LandUse(BaseModel):
         )
 
 
-class LabelProbability(BaseModel):
+class LabelProbability(ResponseBody):
     label: str
     probability: float = Field(description="calibrated")
 
@@ -45,7 +46,7 @@ class LabelProbability(BaseModel):
         return [cls(label=label, probability=probability) for label, probability in pairs]
 
 
-class ImageResponse(BaseModel):
+class ImageResponse(ResponseBody):
     """Entries of earlier releases lack what has a default."""
 
     sha256: str
@@ -60,7 +61,7 @@ class ImageResponse(BaseModel):
     )
 
 
-class ExplanationResponse(BaseModel):
+class ExplanationResponse(ResponseBody):
     """Where in the image the model sees the class `label`."""
 
     method: str = Field(description=f"`{METHOD}`")
@@ -86,20 +87,20 @@ class ExplanationResponse(BaseModel):
         )
 
 
-class WarningResponse(BaseModel):
+class WarningResponse(ResponseBody):
     """A reason to doubt the prediction, which has no influence on it."""
 
     code: str
     detail: str
 
 
-class ModelResponse(BaseModel):
+class ModelResponse(ResponseBody):
     name: str
     version: str
     digest: str = Field(description="SHA-256 of the model file")
 
 
-class PredictionResponse(BaseModel):
+class PredictionResponse(ResponseBody):
     id: str = Field(description="UUIDv7")
     label: str
     confidence: float = Field(description="calibrated probability of the label")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
+from api.schemas.base import ResponseBody
 
 
-class Problem(BaseModel):
+class Problem(ResponseBody):
     """RFC 9457 problem document; `code` is stable."""
 
     type: str
@@ -16,7 +16,7 @@ class Problem(BaseModel):
     request_id: str
 
 
-class OAuthProblem(BaseModel):
+class OAuthProblem(ResponseBody):
     """RFC 6749, section 5.2."""
 
     error: str

@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
+from api.schemas.base import ResponseBody
 from model.quality.results import MIN_CLASS_LABELS
 
 
-class _Result(BaseModel):
+class _Result(ResponseBody):
     model_config = ConfigDict(from_attributes=True)
 
 
@@ -53,7 +54,7 @@ class VersionQualityResponse(_Result):
     few_labels: dict[str, int] = Field(description="labels of the other classes")
 
 
-class QualityResponse(BaseModel):
+class QualityResponse(ResponseBody):
     model: str
     since: datetime | None = Field(description="predictions since then count; null for all")
     versions: list[VersionQualityResponse]

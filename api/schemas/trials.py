@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
+from api.schemas.base import ResponseBody
 from api.services.canary.status import ModelStatus, TrialStatus
 from api.settings.canary import CanarySettings, VerdictPolicy
 from model.canary.assignment import Mode
@@ -12,7 +13,7 @@ from model.canary.judge import Finding, Verdict
 from model.canary.report import EvidenceRow
 
 
-class MetricEvidence(BaseModel):
+class MetricEvidence(ResponseBody):
     """`share` is that of comparisons in which the candidate is worse, less that in which it is better."""
 
     metric: Metric
@@ -32,7 +33,7 @@ class MetricEvidence(BaseModel):
         return cls(**{name: getattr(row, name) for name in cls.model_fields})
 
 
-class TrialResponse(BaseModel):
+class TrialResponse(ResponseBody):
     mode: Mode = Field(description="what the candidate gets: copies of requests, or callers")
     share_of_traffic: float
     policy: VerdictPolicy = Field(description="whether the gateway acts on a verdict")
@@ -56,7 +57,7 @@ class TrialResponse(BaseModel):
         )
 
 
-class ModelStatusResponse(BaseModel):
+class ModelStatusResponse(ResponseBody):
     name: str
     production: str = Field(description="the version in production")
     candidate: str | None

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from api.prediction.quotas import CostEstimate
+from api.schemas.base import ResponseBody
 from auth.quotas.tallies import PIXELS_IN_MEGAPIXEL, Limits, Tally
 
 
-class Amounts(BaseModel):
+class Amounts(ResponseBody):
     requests: int
     megapixels: float = Field(description="1,000,000 pixels each")
 
 
-class Bounds(BaseModel):
+class Bounds(ResponseBody):
     """`null` means unlimited."""
 
     requests: int | None
@@ -47,7 +48,7 @@ class UsageResponse(KeyUsage):
     key: KeyUsage | None = Field(description="the usage of the API key that authenticates this request")
 
 
-class DryRunResponse(BaseModel):
+class DryRunResponse(ResponseBody):
     cost: Amounts
     remaining: Bounds = Field(description="before the cost; the smaller of the account's and the API key's")
 

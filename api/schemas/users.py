@@ -8,6 +8,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StrictBool, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
+from api.schemas.base import ResponseBody
 from api.schemas.fields import Quota
 from auth.accounts.passwords import MAX_LENGTH, MIN_LENGTH
 from auth.accounts.store import Quotas, User
@@ -80,7 +81,7 @@ class UserPatch(_BodyWithQuotas):
         return {"fields": " ".join(sorted(self.model_fields_set)), **role}
 
 
-class UserResponse(BaseModel):
+class UserResponse(ResponseBody):
     id: str
     name: str
     role: Role
@@ -104,7 +105,7 @@ class UserResponse(BaseModel):
         )
 
 
-class Me(BaseModel):
+class Me(ResponseBody):
     """The caller."""
 
     subject: str
@@ -127,7 +128,7 @@ class TotpCode(_RequestBody):
     code: SecretStr = Field(description="six digits")
 
 
-class TotpSecret(BaseModel):
+class TotpSecret(ResponseBody):
     """Shown only once; it takes effect when a code confirms it."""
 
     secret: str = Field(description="base32")

@@ -57,6 +57,17 @@ def test_serving_loads_no_orm() -> None:
     assert loaded_by(code, "sqlalchemy.orm") == set()
 
 
+def test_serving_loads_no_unused_parts_of_fastapi_and_pydantic() -> None:
+    """A serving process loads neither pydantic's old version nor a validator of e-mail addresses."""
+    code = "import storage.without_orm, api.commands.gateway.lean_fastapi, api.app"
+    assert loaded_by(code, "pydantic.v1.main", "email_validator") == set()
+
+
+def test_application_loads_no_foreign_dialect() -> None:
+    """SQLAlchemy's code for PostgreSQL is loaded only where the database is one."""
+    assert loaded_by("import api.app", "sqlalchemy.dialects.postgresql") == set()
+
+
 def test_the_orm_remains_available() -> None:
     """What needs SQLAlchemy's ORM, such as a library, can import it beside an engine without it."""
     code = "import storage.without_orm\nfrom sqlalchemy.orm import Session\nimport sqlalchemy.ext.asyncio.session"

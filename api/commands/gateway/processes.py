@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 _EXTRA_SHUTDOWN_S = 0.5  # the supervisor waits this much longer for a worker than the worker's own limit
 _PRELOADED = (
     "storage.without_orm",
+    "api.commands.gateway.lean_fastapi",
     "api.app",
     "api.commands.database",
     "api.server.process",
@@ -208,7 +209,9 @@ def _make_server(
     successor: Successor | None = None,
 ) -> GatewayServer:
     """Create the application and its server, and open nothing yet. Raises SettingsError, WeakSigningKey."""
-    import_module("storage.without_orm")  # before the application, which imports SQLAlchemy
+    # Before the application, which imports SQLAlchemy and FastAPI.
+    import_module("storage.without_orm")
+    import_module("api.commands.gateway.lean_fastapi")
     from api.app import create_app
     from api.server.process import make_server
 
