@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +8,7 @@ import pytest
 from tests.e2e.oidc.provider import OpenIDProvider
 from tests.support.paths import ROOT
 from tests.support.ports import free_port
-from tests.support.requirements import find_program, missing
+from tests.support.requirements import install_npm_packages
 
 FOLDER = ROOT / "tests" / "e2e" / "oidc"
 
@@ -18,14 +16,8 @@ FOLDER = ROOT / "tests" / "e2e" / "oidc"
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the server and the packages of its lock file, whose install scripts do not run."""
-    npm = find_program("npm", packages="nodejs npm")
     folder = tmp_path_factory.mktemp("oidc")
-    for name in ("package.json", "package-lock.json", "server.mjs"):
-        shutil.copy(FOLDER / name, folder)
-    command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    install = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=900)
-    if install.returncode:
-        missing(f"npm ci failed: {install.stderr[-500:]}")
+    install_npm_packages(folder, *(FOLDER / name for name in ("package.json", "package-lock.json", "server.mjs")))
     return folder
 
 

@@ -1,0 +1,165 @@
+"""The Kubernetes manifests, as `kubectl kustomize` renders them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.support.paths import BIN, ROOT
+
+FOLDER = ROOT / "deploy" / "kubernetes"
+OVERLAYS = sorted(path.name for path in (FOLDER / "overlays").iterdir())
+VERSIONS = ("1.30", "1.37")
+"""The versions of Kubernetes whose schemas the manifests must follow."""
+
+
+@cache
+def render(overlay: str) -> str:
+    command: list[str | Path] = [BIN / "kubectl", "kustomize", FOLDER / "overlays" / overlay]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+@cache
+def read(overlay: str) -> dict[str, Any]:
+    """The objects of an overlay by kind; the Deployment's and the CronJob's are the only pods."""
+    return {each["kind"]: each for each in yaml.safe_load_all(render(overlay))}
+
+
+def gateway(overlay: str) -> Any:
+    return read(overlay)["Deployment"]["spec"]["template"]["spec"]["containers"][0]
+
+
+def pods(overlay: str) -> Iterator[Any]:
+    yield read(overlay)["Deployment"]["spec"]["template"]["spec"]
+    yield read(overlay)["CronJob"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_manifests_follow_the_schemas(overlay: str) -> None:
+    """Every object follows its schema without unknown fields; only the operator's ServiceMonitor has none."""
+    unknown = set()
+    for version, (kind, manifest) in product(VERSIONS, read(overlay).items()):
+        try:
+            kubernetes_validate.validate(manifest, version, strict=True)
+        except kubernetes_validate.SchemaNotFoundError:
+            unknown.add(kind)
+    assert unknown <= {"ServiceMonitor"}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_pods_meet_the_restricted_standard(overlay: str) -> None:
+    """The namespace enforces the restricted pod security standard, and each pod meets it with a read-only root."""
+    labels = read(overlay)["Namespace"]["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    for pod in pods(overlay):
+        assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & set(pod)
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert {kind for volume in pod["volumes"] for kind in set(volume) - {"name"}} == {"emptyDir"}
+        (container,) = pod["containers"]
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        }
+        assert pod["automountServiceAccountToken"] is False
+        assert container["resources"]["limits"]["memory"] == container["resources"]["requests"]["memory"]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_pods_run_as_the_user_of_the_image(overlay: str) -> None:
+    """User and group of the pods are those that the image creates for the gateway."""
+    (user, group) = re.findall(r"^USER (\d+):(\d+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[-1]
+    for pod in pods(overlay):
+        context = pod["securityContext"]
+        assert (context["runAsUser"], context["runAsGroup"], context["fsGroup"]) == (int(user), int(group), int(group))
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_probes_ask_different_questions(overlay: str) -> None:
+    """A missing dependency takes a pod out of service but never restarts it; a slow start delays both other probes."""
+    container = gateway(overlay)
+    probes = {kind: container[f"{kind}Probe"] for kind in ("startup", "readiness", "liveness")}
+    paths = {kind: probe["httpGet"]["path"] for kind, probe in probes.items()}
+    assert paths == {"startup": "/livez", "readiness": "/readyz", "liveness": "/livez"}
+    startup = probes["startup"]
+    assert startup["periodSeconds"] * startup["failureThreshold"] >= 60
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_shutdown_fits_the_grace_period(overlay: str) -> None:
+    """A pod may drain for DRAIN_SECONDS, and shut down for 8 seconds more, before it is killed."""
+    drain = float(read(overlay)["ConfigMap"]["data"]["DRAIN_SECONDS"])
+    pod = read(overlay)["Deployment"]["spec"]["template"]["spec"]
+    readiness = gateway(overlay)["readinessProbe"]
+    assert drain + 8 < pod["terminationGracePeriodSeconds"]
+    assert readiness["periodSeconds"] * readiness["failureThreshold"] < drain
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_ports_agree(overlay: str) -> None:
+    """Settings, container, service, network policy and monitor name the same two ports."""
+    settings = read(overlay)["ConfigMap"]["data"]
+    ports = {port["name"]: port["containerPort"] for port in gateway(overlay)["ports"]}
+    assert ports == {"http": int(settings["PORT"]), "metrics": int(settings["METRICS_PORT"])}
+    assert {port["targetPort"] for port in read(overlay)["Service"]["spec"]["ports"]} == set(ports)
+    ingress = read(overlay)["NetworkPolicy"]["spec"]["ingress"]
+    sources = {rule["ports"][0]["port"]: rule["from"][0]["namespaceSelector"]["matchLabels"] for rule in ingress}
+    name = "kubernetes.io/metadata.name"
+    assert sources == {"http": {name: "ingress-nginx"}, "metrics": {name: "monitoring"}}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_image_is_this_release(overlay: str) -> None:
+    """Both pods run the image of this release, never `latest`."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    images = {pod["containers"][0]["image"] for pod in pods(overlay)}
+    assert len(images) == 1
+    assert images.pop().endswith(f"atalaya:{version}")
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_manifests_contain_no_secret(overlay: str) -> None:
+    """Secrets come from a Secret that the manifests only name, and from nowhere else."""
+    assert "Secret" not in read(overlay)
+    for pod in pods(overlay):
+        (container,) = pod["containers"]
+        config = read(overlay)["ConfigMap"]["metadata"]["name"]
+        assert container["envFrom"] == [{"configMapRef": {"name": config}}, {"secretRef": {"name": "atalaya"}}]
+        assert "env" not in container
+
+
+def test_production_keeps_replicas_available() -> None:
+    """At least two replicas serve; an eviction ends one at a time; only the autoscaler sets their number."""
+    objects = read("production")
+    assert objects["HorizontalPodAutoscaler"]["spec"]["minReplicas"] >= 2
+    assert "replicas" not in objects["Deployment"]["spec"]
+    budget = objects["PodDisruptionBudget"]["spec"]
+    assert budget["maxUnavailable"] == 1
+    labels = objects["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert budget["selector"]["matchLabels"].items() <= labels.items()
+    assert budget["selector"]["matchLabels"]["app.kubernetes.io/component"] == "gateway"
+
+
+def test_monitor_selects_the_service() -> None:
+    """The ServiceMonitor finds the gateway's service and scrapes it under the job name of dashboards and alerts."""
+    monitor, service = read("production")["ServiceMonitor"], read("production")["Service"]
+    labels = service["metadata"]["labels"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    assert labels[monitor["spec"]["jobLabel"]] == "atalaya"
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+    assert (
+        read("production")["Service"]["spec"]["selector"].items()
+        <= {**read("production")["Deployment"]["spec"]["template"]["metadata"]["labels"]}.items()
+    )
