@@ -6,10 +6,13 @@ PEERS := .venv-peers
 MLFLOW := .venv-mlflow
 BIN := $(VENV)/bin
 LOCK := --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+# What users see of the dependencies: the Keras 3.7.0 file, golden predictions, the API, and data of the last release.
+UNCHANGED := tests/model/offline/export/test_export.py tests/model/importing/test_check.py tests/model/test_shipped_model.py \
+	tests/contract/test_api_schema.py tests/contract/test_oauth_clients.py tests/contract/upgrade tests/api/http/test_openapi.py
 FAULTS := ledger memory hot_swap overload limits logins fuzz_images hostile_images blocked_logs
 UNDISTURBED := tests/e2e tests/experiments tests/security/limits
 .DEFAULT_GOAL := help
-.PHONY: help run demo port test bench peers compare faults lint format lock keras mlflow dashboards metrics settings swagger-ui clean
+.PHONY: help run demo port test bench peers compare faults lint format lock check-update audit sbom keras mlflow dashboards metrics settings swagger-ui clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,6 +59,16 @@ format: $(VENV)/.dev ## format the sources and fix what ruff can fix
 lock: $(VENV)/.dev ## pin and hash the dependencies that requirements/*.in name
 	@for name in build run parquet dev keras mlflow peers-litserve peers-bentoml; do echo "== requirements/$$name.txt"; \
 	  $(BIN)/pip-compile $(LOCK) --output-file requirements/$$name.txt requirements/$$name.in || exit 1; done
+
+check-update: $(KERAS)/.dev $(VENV)/.dev ## prove that updated dependencies change no result, no response and no stored data
+	@$(KERAS)/bin/python -m pytest -q -m keras $(UNCHANGED)
+	@$(BIN)/python -m pytest -q -m "not keras" $(UNCHANGED)
+
+audit: $(VENV)/.dev ## fail if an advisory concerns a pinned version, or the advisories cannot be read
+	@$(BIN)/python -m deploy.release.audit $(AUDIT) requirements/*.txt
+
+sbom: $(VENV)/.dev ## write atalaya.cdx.json, the CycloneDX list of what the image installs
+	@$(BIN)/python -W ignore::UserWarning -m cyclonedx_py requirements requirements/run.txt --pyproject pyproject.toml --mc-type application --output-reproducible --output-format JSON --output-file atalaya.cdx.json
 
 keras: $(KERAS)/.run ## set up the environment with TensorFlow, for train and export
 

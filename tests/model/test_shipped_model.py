@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from model.serving.prediction import Prediction, predict_image
 from tests.support.paths import ARTEFACT, ROOT
 
 SAMPLES = sorted((ROOT / "samples").glob("*.jpg"))
+GOLDEN = ROOT / "tests" / "model" / "fixtures" / "golden_predictions.json"
 CATEGORIES = {"documents": 0.9, "screenshots": 0.9, "noise": 0.9, "plain surfaces": 0.9}
 
 
@@ -42,6 +44,14 @@ def test_forests_of_another_camera_are_recognised(predictions: dict[str, Predict
     assert prediction.label == "forest"
     assert prediction.confidence > 0.9
     assert prediction.reason is None
+
+
+def test_probabilities_stay_the_same(predictions: dict[str, Prediction]) -> None:
+    """Each sample gets the recorded probabilities: updates of decoder, runtime and arithmetic change none by 0.001."""
+    golden = json.loads(GOLDEN.read_text())
+    assert golden.keys() == predictions.keys()
+    for name, prediction in predictions.items():
+        assert prediction.probabilities == pytest.approx(golden[name], abs=0.001), name
 
 
 def test_samples_are_aerial(predictions: dict[str, Prediction]) -> None:
