@@ -16,7 +16,7 @@ import numpy as np
 import onnxruntime
 
 from model.backends.base import Backend
-from model.backends.onnx import ENGINES
+from model.backends.engines import SCHEMES
 from model.backends.open import open_warm
 from model.imaging.decode import decode_image
 from tests.support.paths import ARTEFACT, FOREST
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=9)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     options = parser.parse_args()
-    schemes = [scheme for scheme, engine in ENGINES.items() if engine in onnxruntime.get_available_providers()]
+    schemes = [scheme for scheme, engine in SCHEMES.items() if engine in onnxruntime.get_available_providers()]
     for threads in options.threads:
         backends = {scheme: open_warm(f"{scheme}://{ARTEFACT}", threads) for scheme in schemes}
         spec = next(iter(backends.values())).info.input_spec

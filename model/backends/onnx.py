@@ -13,16 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.backends.base import ModelInfo, Origin, Weights
+from model.backends.engines import SCHEMES, Engine
 from model.backends.prepared.copies import PreparedCopies, PreparedCopy
 from model.backends.prepared.errors import PreparedCopyAbsent, PreparedCopyRejected
-from model.backends.sessions import Engine, open_prepared_sessions, open_sessions
+from model.backends.sessions import open_prepared_sessions, open_sessions
 from model.errors import ArtefactError, EngineMissing
 from model.explanation.head import read_head
 from model.registry.artefact import Manifest, read_manifest, read_verified
 
 MODEL_FILE = "model.onnx"
-ENGINES = {"onnx": Engine.CPU, "onnx+cuda": Engine.CUDA, "onnx+openvino": Engine.OPENVINO}
-"""By the scheme of the URL."""
 # Graphs of earlier releases take float32.
 _INPUT_TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 
@@ -45,7 +44,7 @@ class OnnxBackend:
         scheme: str = "onnx",
     ) -> None:
         manifest = read_manifest(folder, signed)
-        engine = ENGINES[scheme]
+        engine = SCHEMES[scheme]
         # A prepared copy is optimised for the CPU.
         prepared = copies if engine is Engine.CPU else None
         sessions, self.weights, self._mapping = _open(folder, manifest, at_once, prepared, engine)

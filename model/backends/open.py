@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from model.backends.base import Backend
+from model.backends.engines import SCHEMES as ONNX_SCHEMES
 from model.backends.prepared.copies import PreparedCopies
 from model.errors import BackendURLError
 from model.signing.required import verify_required
@@ -16,7 +17,7 @@ from model.signing.required import verify_required
 if TYPE_CHECKING:
     from model.signing.keys import PublicKey
 
-SCHEMES = ("onnx", "onnx+cuda", "onnx+openvino", "keras", "stub")
+SCHEMES = (*ONNX_SCHEMES, "keras", "stub")
 
 
 def open_backend(

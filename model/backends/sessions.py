@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import onnxruntime
 
+from model.backends.engines import PACKAGES, Engine
 from model.backends.prepared.copies import GRAPH, WEIGHTS, PreparedCopy
 from model.errors import EngineMissing
 
@@ -21,15 +21,6 @@ NUMPY_TYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
 """By the names that the runtime gives the types of a graph's input. Graphs of earlier releases take float32."""
 
 
-class Engine(StrEnum):
-    """What computes the graph: the name that ONNX Runtime gives its execution provider."""
-
-    CPU = "CPUExecutionProvider"
-    CUDA = "CUDAExecutionProvider"
-    OPENVINO = "OpenVINOExecutionProvider"
-
-
-_PACKAGES = {Engine.CUDA: "onnxruntime-gpu", Engine.OPENVINO: "onnxruntime-openvino"}
 # In TF32, the probabilities of an image differ by 5e-4 between a batch and the image alone, and inference is no faster.
 _OPTIONS = {Engine.CUDA: {"use_tf32": "0"}}
 _ERROR = 3  # a level of the runtime's own log
@@ -62,7 +53,7 @@ def open_session(graph: bytes, options: Any, engine: Engine = Engine.CPU) -> Any
     """Raises EngineMissing; the runtime itself would compute on the CPU instead."""
     if engine not in onnxruntime.get_available_providers():
         raise EngineMissing(
-            f"The installed ONNX Runtime has no {engine}. Install {_PACKAGES[engine]} in place of onnxruntime, or use "
+            f"The installed ONNX Runtime has no {engine}. Install {PACKAGES[engine]} in place of onnxruntime, or use "
             "onnx://."
         )
     session = onnxruntime.InferenceSession(graph, options, providers=[(engine, _OPTIONS.get(engine, {}))])

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from model.backends.base import Backend
-from model.backends.onnx import ENGINES, MODEL_FILE
+from model.backends.engines import SCHEMES
+from model.backends.onnx import MODEL_FILE
 from model.backends.open import open_backend
 from model.confidence.policy import AbstentionPolicy
 from model.errors import ReplayImpossible
@@ -62,7 +63,7 @@ def _open_recorded_backend(model: Mapping[str, Any], folders: Iterable[Path], ke
         if stub.info.digest != digest:
             raise ReplayImpossible("The stub has changed: its digest differs from the recorded one.")
         return stub
-    if model["backend"] not in ENGINES:
+    if model["backend"] not in SCHEMES:
         raise ReplayImpossible(f"The back end {model['backend']} is for development; only onnx can be reproduced.")
     folder = find_artefact(folders, MODEL_FILE, digest, name)
     if folder is None:

@@ -8,12 +8,14 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+from model.backends.engines import find_runtime_version
+
 
 @cache
 def runtime_facts() -> Mapping[str, str]:
     """Return the versions of the libraries that decode and infer, and the processor."""
-    packages = ("numpy", "onnxruntime", "pillow")
-    return {**{name: version(name) for name in packages}, "machine": platform.machine(), "processor": _read_processor()}
+    versions = {"numpy": version("numpy"), "onnxruntime": find_runtime_version(), "pillow": version("pillow")}
+    return {**versions, "machine": platform.machine(), "processor": _read_processor()}
 
 
 def _read_processor() -> str:

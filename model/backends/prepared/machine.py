@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from importlib.metadata import version
 from itertools import takewhile
 from pathlib import Path
+
+from model.backends.engines import find_runtime_version
 
 _CPUINFO = Path("/proc/cpuinfo")
 _NAMES = frozenset(
@@ -19,7 +20,7 @@ def describe_machine(cpuinfo: Path = _CPUINFO) -> Mapping[str, str]:
 
     Where the system does not list the processors in `cpuinfo`, Python's short name of the processor takes their part.
     """
-    return {**_read_processor(cpuinfo), "onnxruntime": version("onnxruntime"), "architecture": platform.machine()}
+    return {**_read_processor(cpuinfo), "onnxruntime": find_runtime_version(), "architecture": platform.machine()}
 
 
 def _read_processor(cpuinfo: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from model.backends.base import Backend
-from model.backends.onnx import ENGINES
+from model.backends.engines import SCHEMES
 from model.backends.open import open_backend
 from model.imaging.decode import decode_image
 from model.imaging.input_spec import DEFAULT_INPUT
@@ -22,7 +22,7 @@ Pixels = NDArray[np.uint8]
 
 def list_onnx_schemes() -> list[str]:
     """Those whose engine the installed ONNX Runtime has: its variants for other engines are packages of their own."""
-    return [scheme for scheme, engine in ENGINES.items() if engine in onnxruntime.get_available_providers()]
+    return [scheme for scheme, engine in SCHEMES.items() if engine in onnxruntime.get_available_providers()]
 
 
 @pytest.fixture(

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from model.backends.onnx import ENGINES
+from model.backends.engines import SCHEMES, find_runtime_version
 from model.backends.open import open_backend
 from model.backends.stub import StubBackend
 from model.confidence.abstention import AbstentionReason
@@ -50,14 +51,25 @@ def test_the_error_for_an_invalid_url_lists_the_schemes(url: str) -> None:
         open_backend(url)
 
 
-@pytest.mark.parametrize("scheme", sorted(ENGINES.keys() - {"onnx"}))
+@pytest.mark.parametrize("scheme", sorted(SCHEMES.keys() - {"onnx"}))
 def test_a_missing_engine_is_an_error(artefact_folder: Path, scheme: str) -> None:
     """The CPU does not take over for an engine that the installed ONNX Runtime lacks: the error names the package."""
-    if ENGINES[scheme] in onnxruntime.get_available_providers():
+    if SCHEMES[scheme] in onnxruntime.get_available_providers():
         open_backend(f"{scheme}://{artefact_folder}").close()
     else:
         with pytest.raises(EngineMissing, match=r"Install onnxruntime-.* in place of onnxruntime, or use onnx://"):
             open_backend(f"{scheme}://{artefact_folder}")
+
+
+@pytest.mark.parametrize("package", ["onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"])
+def test_the_version_is_that_of_the_installed_package(tmp_path: Path, package: str) -> None:
+    """ONNX Runtime's version is found in whichever of its packages is installed."""
+    metadata = tmp_path / f"{package.replace('-', '_')}-7.8.9.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 7.8.9\n")
+    assert find_runtime_version([str(tmp_path)]) == "7.8.9"
+    with pytest.raises(PackageNotFoundError):
+        find_runtime_version([str(tmp_path.parent)])
 
 
 def test_back_ends_are_imported_lazily() -> None:

@@ -1,0 +1,33 @@
+"""The engines that compute a graph, and the packages that contain them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, distributions
+
+
+class Engine(StrEnum):
+    """What computes the graph: the name that ONNX Runtime gives its execution provider."""
+
+    CPU = "CPUExecutionProvider"
+    CUDA = "CUDAExecutionProvider"
+    OPENVINO = "OpenVINOExecutionProvider"
+
+
+PACKAGES = {Engine.CPU: "onnxruntime", Engine.CUDA: "onnxruntime-gpu", Engine.OPENVINO: "onnxruntime-openvino"}
+"""All of them contain the module `onnxruntime`, so one of them is installed."""
+SCHEMES = {"onnx": Engine.CPU, "onnx+cuda": Engine.CUDA, "onnx+openvino": Engine.OPENVINO}
+"""By the scheme of the URL."""
+
+
+def find_runtime_version(path: Sequence[str] | None = None) -> str:
+    """Return the version of ONNX Runtime without importing it; `path` is by default that of imports.
+
+    Raises PackageNotFoundError.
+    """
+    for package in PACKAGES.values():
+        for distribution in distributions(name=package, path=list(sys.path if path is None else path)):
+            return distribution.version
+    raise PackageNotFoundError(PACKAGES[Engine.CPU])
