@@ -18,6 +18,7 @@ from tests.support.gateway import Gateway, make_gateway
 from tests.support.months import wait_out_the_end_of_the_month
 from tests.support.requirements import missing
 from tests.support.servers.identity_provider import IdentityProvider
+from tests.support.servers.running import running
 
 
 @pytest.fixture(autouse=True)
@@ -106,9 +107,8 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 @pytest.fixture
 def provider() -> Iterator[IdentityProvider]:
     """An external identity provider that this test alone uses."""
-    provider = IdentityProvider()
-    yield provider
-    provider.stop()
+    with running(IdentityProvider()) as provider:
+        yield provider
 
 
 @pytest.fixture

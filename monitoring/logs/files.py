@@ -16,6 +16,7 @@ from pathlib import Path
 
 import structlog
 
+from monitoring.logs.destination_state import DestinationState
 from monitoring.logs.line_queue import LineQueue, OnDrop, QueueLimits
 
 _FILES_PER_LIMIT = 16  # of the size that all files may have, one file has this part
@@ -101,7 +102,7 @@ class LogFileWriter(LineQueue):
         self._close()
         self._day: date | None = None
         self._number = 0
-        self._failing = False
+        self._state = DestinationState(_log_failure, _log_recovery)
 
     def write_batch(self, lines: Sequence[bytes]) -> None:
         problem: str | None = None
@@ -114,7 +115,7 @@ class LogFileWriter(LineQueue):
         if complete < len(lines):
             problem = problem or "No space left on device"
             self.count_dropped(len(lines) - complete)
-        self._report_state(problem)
+        self._state.report(problem)
 
     def _open_file(self) -> None:
         """Keep the present file, or open another: on a new day, beyond the largest size, and if it was deleted.
@@ -155,15 +156,13 @@ class LogFileWriter(LineQueue):
         self._ends_in_part = written < len(text) and not text[: max(written, 0)].endswith(b"\n")
         return written
 
-    def _report_state(self, problem: str | None) -> None:
-        failing = problem is not None
-        if failing == self._failing:
-            return
-        self._failing = failing
-        if failing:
-            log.error("log_file_unwritable", reason=problem, policy="drop and count lines")
-        else:
-            log.info("log_file_writable")
+
+def _log_failure(reason: str) -> None:
+    log.error("log_file_unwritable", reason=reason, policy="drop and count lines")
+
+
+def _log_recovery() -> None:
+    log.info("log_file_writable")
 
 
 def _count_complete(lines: Sequence[bytes], written: int) -> int:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import httpx
 import structlog
 
+from monitoring.logs.destination_state import DestinationState
 from monitoring.logs.line_queue import LineQueue, OnDrop, QueueLimits
 
 # Datadog takes at most 1000 lines and 5 MB at once.
@@ -73,7 +74,7 @@ class LogSender(LineQueue):
         self._sending = threading.Lock()
         self._holds_sending = False
         self._client: httpx.Client | None = None  # opened by the thread, because a fork must not share its sockets
-        self._failing = False
+        self._state = DestinationState(_log_failure, _log_recovery)
 
     def acquire(self) -> None:
         """Wait for a request to end, too: a child must not find the locks of OpenSSL in use.
@@ -93,7 +94,7 @@ class LogSender(LineQueue):
         body = gzip.compress(body, compresslevel=6) if self._receiver.compress else body
         for delay_s in (*self._retry_delays_s, None):
             problem, is_final = self._post(body)
-            self._report_state(problem)
+            self._state.report(problem)
             if problem is None:
                 return
             if is_final or delay_s is None or self._draining.is_set():
@@ -125,13 +126,10 @@ class LogSender(LineQueue):
             follow_redirects=False,
         )
 
-    def _report_state(self, problem: str | None) -> None:
-        """Log a change only: each line about the receiver is sent to it as well."""
-        failing = problem is not None
-        if failing == self._failing:
-            return
-        self._failing = failing
-        if failing:
-            log.warning("log_receiver_failing", reason=problem, policy="try again, then drop and count lines")
-        else:
-            log.info("log_receiver_restored")
+
+def _log_failure(reason: str) -> None:
+    log.warning("log_receiver_failing", reason=reason, policy="try again, then drop and count lines")
+
+
+def _log_recovery() -> None:
+    log.info("log_receiver_restored")

@@ -7,14 +7,9 @@ import email
 import email.policy
 import json
 import socketserver
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from email.message import EmailMessage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, TypeVar
-
-Server = TypeVar("Server", bound=socketserver.BaseServer)
+from typing import Any
 
 
 class Webhook(ThreadingHTTPServer):
@@ -50,19 +45,6 @@ class MailServer(socketserver.ThreadingTCPServer):
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.server_address[1]}"
-
-
-@contextmanager
-def serving(server: Server) -> Iterator[Server]:
-    """Serve in a thread until the context ends."""
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 class _WebhookHandler(BaseHTTPRequestHandler):

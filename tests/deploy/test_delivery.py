@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.deploy import alerting
-from tests.deploy.receivers import MailServer, Webhook, serving
+from tests.deploy.receivers import MailServer, Webhook
 from tests.support.gateway import Gateway
 from tests.support.paths import FOREST
 from tests.support.polling import wait_until
 from tests.support.postgres import Postgres
 from tests.support.requirements import missing
+from tests.support.servers.running import running
 
 
 @pytest.fixture
@@ -38,8 +39,8 @@ def test_an_outage_of_the_database_and_of_the_gateway(
     gateway = new_gateway(MODEL__URL="stub://", DATABASE_URL=f"{postgres.url}/postgres")
     client = gateway.client()
     with (
-        serving(Webhook()) as webhook,
-        serving(MailServer()) as mail,
+        running(Webhook()) as webhook,
+        running(MailServer()) as mail,
         alerting.running(tmp_path, gateway.metrics_url, webhook, mail) as servers,
     ):
         client.post("/v1/predictions", content=FOREST.read_bytes())

@@ -15,6 +15,7 @@ import pytest
 from tests.support.gateway import Gateway, running_gateway
 from tests.support.paths import ATALAYA, FOREST
 from tests.support.polling import PATIENCE_S
+from tests.support.servers.running import running
 
 ALERT = {"labels": {"alertname": "AtalayaDown", "severity": "critical"}, "annotations": {"summary": "It is down."}}
 PROMETHEUS = {
@@ -51,15 +52,8 @@ def serving(path: str, document: Any) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             """Print nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with running(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
+        yield f"http://127.0.0.1:{server.server_port}"
 
 
 @contextmanager

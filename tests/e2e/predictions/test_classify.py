@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -15,6 +14,7 @@ import pytest
 from tests.support.certificates import make_authority
 from tests.support.gateway import Gateway
 from tests.support.paths import FOREST
+from tests.support.servers.running import running
 
 
 def classify(
@@ -85,9 +85,5 @@ def test_a_token_that_http_cannot_carry(gateway: Gateway, token: str) -> None:
 @contextmanager
 def other_server() -> Iterator[int]:
     """The port of an HTTP server that is no gateway."""
-    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield server.server_address[1]
-        server.shutdown()
-        thread.join()
+    with running(HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)) as server:
+        yield server.server_port

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.support.servers.running import running
+
 
 @dataclass
 class LogReceiver:
@@ -76,12 +78,8 @@ def running_receiver(receiver: LogReceiver) -> Iterator[LogReceiver]:
     server.daemon_threads = True
     receiver.port = server.server_address[1]
     receiver.released.set()
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield receiver
-    finally:
-        receiver.released.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with running(server):
+        try:
+            yield receiver
+        finally:
+            receiver.released.set()

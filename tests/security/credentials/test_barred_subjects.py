@@ -11,6 +11,7 @@ import pytest
 from tests.support.gateway import TIMEOUT_S, Gateway, running_gateway
 from tests.support.polling import wait_until
 from tests.support.servers.identity_provider import IdentityProvider
+from tests.support.servers.running import running
 
 WORKERS = 2
 # The gateway promises one second, of which a slow and busy machine may need some more.
@@ -19,9 +20,8 @@ BARRED_WITHIN_S = 5.0
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[IdentityProvider]:
-    provider = IdentityProvider()
-    yield provider
-    provider.stop()
+    with running(IdentityProvider()) as provider:
+        yield provider
 
 
 @pytest.fixture(scope="module")

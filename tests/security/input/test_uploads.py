@@ -6,7 +6,6 @@ import io
 import json
 import socketserver
 import struct
-import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
@@ -19,6 +18,7 @@ import pytest
 from PIL import Image
 
 from tests.support.gateway import Gateway
+from tests.support.servers.running import running
 from tests.support.wire import Wire
 
 MAX_BODY = 20_000_000 + 64 * 1024
@@ -135,9 +135,7 @@ def test_a_url_is_never_fetched(gateway: Gateway, caller: httpx.Client) -> None:
         def handle(self) -> None:
             connections.append(self.client_address)
 
-    with socketserver.TCPServer(("127.0.0.1", 0), Recorder) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with running(socketserver.TCPServer(("127.0.0.1", 0), Recorder)) as server:
         url = f"http://127.0.0.1:{server.server_address[1]}/image.jpg"
         responses = [
             caller.post("/v1/predictions", files={"file": url.encode()}),
@@ -148,8 +146,6 @@ def test_a_url_is_never_fetched(gateway: Gateway, caller: httpx.Client) -> None:
             caller.post("/v1/predictions", params={"url": url, "file": url}, files={"file": (url, url.encode())}),
             caller.post("/predict-land-use", files={"file": f'<svg><image href="{url}"/></svg>'.encode()}),
         ]
-        server.shutdown()
-        thread.join()
     assert [response.status_code for response in responses] == [415] * 7
     assert connections == []
     assert url not in gateway.complete_log()

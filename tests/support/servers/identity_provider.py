@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,7 +26,6 @@ class IdentityProvider(ThreadingHTTPServer):
         self.fetched: list[str] = []
         self.documents: dict[str, Any] = {}
         self.rotate()
-        threading.Thread(target=self.serve_forever, args=(0.01,)).start()
 
     def rotate(self) -> None:
         """Replace the signing key, and publish the new one alone."""
@@ -47,10 +45,6 @@ class IdentityProvider(ThreadingHTTPServer):
         claims = {**required, "scope": "land:read", **changes}
         message = f"{encode_part(protected)}.{encode_part(claims)}"
         return f"{message}.{encode_part(key.private.sign(message.encode()))}"
-
-    def stop(self) -> None:
-        self.shutdown()
-        self.server_close()
 
 
 def token(provider: IdentityProvider, key: Any = None, header: dict[str, Any] | None = None, **changes: Any) -> str:

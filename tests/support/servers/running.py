@@ -1,14 +1,14 @@
-"""Running an HTTP server in a thread of the test."""
+"""Running a server in a thread of the test."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import ThreadingHTTPServer
+from socketserver import BaseServer
 from typing import TypeVar
 
-Server = TypeVar("Server", bound=ThreadingHTTPServer)
+Server = TypeVar("Server", bound=BaseServer)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -13,6 +12,7 @@ from model.registry.errors import RegistryAccessDenied, RegistryUnavailable
 from model.registry.mlflow.server import Credentials, MlflowServer
 from tests.model.registry.mlflow.servers import MODEL, USER, RunningMlflow
 from tests.support.ports import free_port
+from tests.support.servers.running import running
 
 
 @contextmanager
@@ -31,14 +31,8 @@ def receiver(status: int, body: bytes, **headers: str) -> Iterator[tuple[str, li
 
         def log_message(self, *_: object) -> None: ...
 
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", received
-        finally:
-            server.shutdown()
-            thread.join()
+    with running(HTTPServer(("127.0.0.1", 0), Handler)) as server:
+        yield f"http://127.0.0.1:{server.server_port}", received
 
 
 def read_model(url: str, credentials: Credentials = Credentials()) -> None:  # noqa: B008  (immutable)
