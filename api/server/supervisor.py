@@ -76,8 +76,14 @@ class Supervisor:
         self._restarts = 0
         self._start_at = 0.0
         self._status: int | None = None
+        self._signalled_at: float | None = None
         # Only the supervisor holds the write end: workers see the read end close when it dies.
         self._parent_pipe, self._write_end = os.pipe()
+
+    @property
+    def signalled_at(self) -> float | None:
+        """The monotonic time of the first signal to stop."""
+        return self._signalled_at
 
     def run(self) -> int:
         """Run until a signal stops all workers, or none can be started; returns the exit status."""
@@ -130,6 +136,7 @@ class Supervisor:
             # A second Ctrl-C means that the user does not want to wait: pass it on to stopping workers, too.
             repeated = self._stopping and number == signal.SIGINT
             self._stopping, self._status = True, self._status or 0
+            self._signalled_at = self._signalled_at or time.monotonic()
             # The kernel would queue connections that no worker accepts.
             for listener in self._listeners:
                 listener.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import time
 from collections import Counter
@@ -47,6 +48,12 @@ class _DropCounter:
             listener(output, lines)
 
 
+class _DrainLimit:
+    """The monotonic time after which nothing waits for the queues any more."""
+
+    end_at = math.inf
+
+
 _drops = _DropCounter()
 _queues: list[LineQueue] = []
 
@@ -72,11 +79,16 @@ def register_queue(queue: LineQueue) -> None:
 
 def drain_logs() -> None:
     """Wait until the lines of this process are written, but not longer than DRAIN_LIMIT_S for all queues together."""
-    deadline = time.monotonic() + DRAIN_LIMIT_S
+    deadline = min(time.monotonic() + DRAIN_LIMIT_S, _DrainLimit.end_at)
     for queue in _queues:
         queue.start_draining()
     for queue in _queues:
         queue.drain(max(0.0, deadline - time.monotonic()))
+
+
+def limit_draining(end_at: float) -> None:
+    """Let `drain_logs` wait no longer than until this monotonic time, after which this process must have ended."""
+    _DrainLimit.end_at = end_at
 
 
 @contextmanager

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sentry_sdk.types import Event, Hint
 
 MAX_REPORTS_PER_MINUTE = 30
-_CLOSE_TIMEOUT_S = 2.0
+CLOSE_LIMIT_S = 2.0
 _FLUSH_TIMEOUT_S = 1.0
 _SHORT_SHA = 12
 
@@ -37,8 +37,8 @@ class ErrorReporter(Protocol):
     def flush(self) -> None:
         """Wait for queued reports, for at most a second: a process must not fork while a thread sends them."""
 
-    def close(self) -> None:
-        """Send queued reports, for at most two seconds."""
+    def close(self, limit_s: float = CLOSE_LIMIT_S) -> None:
+        """Send queued reports, for at most `limit_s`, and never for more than CLOSE_LIMIT_S."""
 
 
 class NullReporter:
@@ -50,7 +50,7 @@ class NullReporter:
     def flush(self) -> None:
         pass
 
-    def close(self) -> None:
+    def close(self, limit_s: float = CLOSE_LIMIT_S) -> None:
         pass
 
 
@@ -132,9 +132,9 @@ class _SentryReporter:
         with suppress(Exception):
             self._client.flush(timeout=_FLUSH_TIMEOUT_S)
 
-    def close(self) -> None:
+    def close(self, limit_s: float = CLOSE_LIMIT_S) -> None:
         try:
-            self._client.close(timeout=_CLOSE_TIMEOUT_S)
+            self._client.close(timeout=max(0.0, min(limit_s, CLOSE_LIMIT_S)))
         except Exception:
             _log.warning("The Sentry client did not close cleanly.", exc_info=True)
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -28,11 +29,11 @@ from api.server.shared_directory import read_processes, shared_directory, write_
 from api.server.stop_signals import raise_at_stop_signals
 from api.server.successor import Inheritance, Successor
 from api.server.supervisor import Supervisor
-from api.server.timeouts import SHUTDOWN_LIMIT_S
+from api.server.timeouts import GATEWAY_LIMIT_S, WORKER_LIMIT_S
 from api.server.tls import open_tls
 from api.server.worker_process import WorkerSlot, fork, preload
 from api.settings import Settings, home_folder, reload_settings
-from monitoring.logs.outputs import drain_logs
+from monitoring.logs.outputs import drain_logs, limit_draining
 from monitoring.metrics.exposition import serve_metrics
 from monitoring.metrics.multiprocess import build_shared_registry, remove_gauges, share_metrics
 from monitoring.reporting.logged_errors import reporting_logged_errors
@@ -41,8 +42,8 @@ from storage.private_files import replace_private_file
 if TYPE_CHECKING:
     from api.server.process import GatewayServer
     from model.backends.base import Backend
+    from monitoring.reporting.sentry import ErrorReporter
 
-_EXTRA_SHUTDOWN_S = 0.5  # the supervisor waits this much longer for a worker than the worker's own limit
 _PRELOADED = (
     "storage.without_orm",
     "api.commands.gateway.lean_fastapi",
@@ -146,7 +147,7 @@ def serve_with_workers(
             settings.web_concurrency,
             work,
             listeners.requests,
-            shutdown_limit_s=settings.drain_seconds + SHUTDOWN_LIMIT_S + _EXTRA_SHUTDOWN_S,
+            shutdown_limit_s=settings.drain_seconds + WORKER_LIMIT_S,
             on_ready=on_ready,
             on_change=partial(write_processes, directory),
             on_exit=partial(remove_gauges, metrics),
@@ -157,8 +158,21 @@ def serve_with_workers(
 
         reporter = open_error_reporter(settings, lambda: None)
         os.register_at_fork(before=reporter.flush)
-        with closing(reporter), reporting_logged_errors(reporter):
-            return supervisor.run()
+        try:
+            with reporting_logged_errors(reporter):
+                return supervisor.run()
+        finally:
+            _close_in_time(reporter, supervisor.signalled_at, settings.drain_seconds + GATEWAY_LIMIT_S)
+
+
+def _close_in_time(reporter: ErrorReporter, signalled_at: float | None, limit_s: float) -> None:
+    """Send the last error reports and lines of the log, but do not exceed `limit_s` since the signal to stop."""
+    if signalled_at is None:
+        reporter.close()
+        return
+    end_at = signalled_at + limit_s
+    reporter.close((end_at - time.monotonic()) / 2)  # the other half is for the lines
+    limit_draining(end_at)
 
 
 def _prepare_database(settings: Settings) -> None:

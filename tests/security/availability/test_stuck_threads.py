@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import threading
 import time
@@ -12,9 +11,9 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
-from PIL import Image
 
 from tests.support.gateway import Gateway
+from tests.support.images.pngs import make_white_png
 from tests.support.paths import FOREST
 from tests.support.polling import wait_until
 
@@ -26,13 +25,6 @@ ACTIVE = 'http_server_active_requests{http_request_method="POST",url_scheme="htt
 STOPPED_WITHIN_S = 10.0
 # The caller asks for one second; without a deadline it would wait for thirty.
 DEADLINE_KEPT_WITHIN_S = 15.0
-
-
-def make_white_png() -> bytes:
-    """The image whose prediction never ends with the back end `stub://?hang=white`."""
-    buffer = io.BytesIO()
-    Image.new("RGB", (64, 64), "white").save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 HANGING = make_white_png()

@@ -9,6 +9,8 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 from pathlib import Path
 
 import httpx
@@ -16,12 +18,15 @@ import pytest
 
 from tests.support.callers import make_callers, send_prediction
 from tests.support.gateway import TIMEOUT_S, Gateway
+from tests.support.images.pngs import make_white_png
 from tests.support.polling import PATIENCE_S, wait_until
 
 # Long enough that a gateway which waits for it is told apart from one that does not, even on a slow machine.
 LONG_DRAIN_S = 300
 # Draining takes half a second and the requests under way some milliseconds.
 STOPPED_WITHIN_S = 30.0
+# The limit is 8 s; without one of its own, the parent process would take 3.5 s more.
+STOPPED_WITH_HUNG_RECEIVERS_S = 10.0
 
 
 def is_refusing(port: int) -> bool:
@@ -147,3 +152,29 @@ def test_no_worker_outlives_its_parent(new_gateway: Callable[..., Gateway]) -> N
     workers = gateway.workers()
     gateway.kill()
     wait_until(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in workers))
+
+
+def test_hung_receivers_do_not_prolong_the_shutdown(new_gateway: Callable[..., Gateway]) -> None:
+    """T27: with a prediction that never ends, and receivers that never respond, the gateway ends within its limit."""
+    with socket.create_server(("127.0.0.1", 0)) as hung:  # the kernel completes connections, which nobody accepts
+        address = f"127.0.0.1:{hung.getsockname()[1]}"
+        gateway = new_gateway(
+            MODEL__URL="stub://?hang=white",
+            WEB_CONCURRENCY="2",
+            DRAIN_SECONDS="0",
+            SENTRY_DSN=f"http://publickey@{address}/7",
+            LOGS__SEND_URL=f"http://{address}/",
+        )
+        wait_until(lambda: gateway.log().count('"worker_ready"') == 2)
+        os.kill(gateway.workers()[0], signal.SIGKILL)  # the parent reports that to Sentry
+        wait_until(lambda: gateway.log().count('"worker_ready"') == 3)
+        headers = {"Authorization": f"Bearer {gateway.token()}"}
+        with ThreadPoolExecutor(1) as caller:
+            response = caller.submit(gateway.post, "/v1/predictions", files={"file": make_white_png()}, headers=headers)
+            active = 'http_server_active_requests{http_request_method="POST",url_scheme="http"}'
+            wait_until(lambda: gateway.metric(active) == 1)
+            started = time.monotonic()
+            gateway.process.send_signal(signal.SIGTERM)
+            gateway.process.wait(PATIENCE_S)
+            assert time.monotonic() - started < STOPPED_WITH_HUNG_RECEIVERS_S, gateway.log()
+            assert response.result().status_code == HTTPStatus.GATEWAY_TIMEOUT

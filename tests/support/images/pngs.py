@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
+
+from PIL import Image
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -23,3 +26,10 @@ def make_png(*chunks: bytes) -> bytes:
 def compress_bomb(length: int) -> bytes:
     """`length` zeros, compressed to a thousandth."""
     return zlib.compress(bytes(length), 9)
+
+
+def make_white_png() -> bytes:
+    """The image whose prediction never ends with the back end `stub://?hang=white`."""
+    encoded = io.BytesIO()
+    Image.new("RGB", (64, 64), "white").save(encoded, "PNG")
+    return encoded.getvalue()

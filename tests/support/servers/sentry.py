@@ -64,5 +64,5 @@ class KeepingReporter:
     def flush(self) -> None:
         pass
 
-    def close(self) -> None:
+    def close(self, limit_s: float = 0) -> None:
         pass
