@@ -7,8 +7,9 @@ each of the others is still correct with the probability of its own confidence.
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,13 +22,22 @@ MIN_CLASS_LABELS = 20
 """A class with fewer labels gets no results of its own: its interval can be 40 points wide."""
 
 
-@dataclass(frozen=True, slots=True)
-class LabelledPrediction:
-    """A predicted class with its calibrated confidence, and the true class."""
+@dataclass(slots=True)
+class LabelledPredictions:
+    """Predictions of one version with their true classes. Each takes nine bytes, however many there are."""
 
-    predicted: str
-    confidence: float
-    label: str
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)  # by true and predicted class
+    confidence: array[float] = field(default_factory=lambda: array("d"))
+    correct: bytearray = field(default_factory=bytearray)
+
+    def add(self, predicted: str, confidence: float, label: str) -> None:
+        """Add a predicted class with its calibrated confidence, and the true class."""
+        self.counts[label, predicted] += 1
+        self.confidence.append(confidence)
+        self.correct.append(predicted == label)
+
+    def __len__(self) -> int:
+        return len(self.correct)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +78,14 @@ class VersionQuality:
 
 
 def compute_quality(
-    version: str, labelled: Sequence[LabelledPrediction], sums: ConfidenceSums, abstained: int
+    version: str, labelled: LabelledPredictions, sums: ConfidenceSums, abstained: int
 ) -> VersionQuality:
     """Compare predictions with their labels, and estimate the accuracy of all predictions, of which `sums` are."""
-    counts = Counter((each.label, each.predicted) for each in labelled)
-    by_class = Counter(each.label for each in labelled)
-    correct = np.array([each.predicted == each.label for each in labelled], np.bool_)
-    confidence = np.array([each.confidence for each in labelled], np.float64)
+    by_class = Counter[str]()
+    for (label, _), n in labelled.counts.items():
+        by_class[label] += n
+    correct = np.frombuffer(labelled.correct, np.bool_)
+    confidence = np.frombuffer(labelled.confidence, np.float64)
     known = sorted(name for name, n in by_class.items() if n >= MIN_CLASS_LABELS)
     return VersionQuality(
         version=version,
@@ -84,7 +95,7 @@ def compute_quality(
         accuracy=find_wilson_interval(float(correct.mean()), len(correct)) if labelled else None,
         ece=expected_calibration_error(confidence, correct) if labelled else None,
         estimated_accuracy=estimate_accuracy(sums),
-        classes=tuple(_compute_class(name, by_class[name], counts) for name in known),
+        classes=tuple(_compute_class(name, by_class[name], labelled.counts) for name in known),
         few_labels={name: n for name, n in sorted(by_class.items()) if n < MIN_CLASS_LABELS},
     )
 

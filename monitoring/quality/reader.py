@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -11,10 +11,11 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from monitoring.chains.timestamps import format_timestamp
 from monitoring.ledger.entries import sanitize_name
-from monitoring.ledger.tables import ledger_labels, prediction_sums
+from monitoring.ledger.tables import ledger_heads, ledger_labels, prediction_sums
 from monitoring.ledger.transactions import ledger_errors
 
 _HOUR_LENGTH = len("2026-11-03T09")
+_CHUNK = 1000
 
 
 class PredictionSums(NamedTuple):
@@ -59,13 +60,27 @@ class QualityReader:
                 for row in connection.execute(statement.order_by(columns.model, columns.version))
             ]
 
-    def list_labels(self, since: datetime | None, model: str) -> Sequence[CurrentLabel]:
-        """Return the newest label of each labelled prediction of a model."""
+    def iterate_labels(self, since: datetime | None, model: str, version: str | None = None) -> Iterator[CurrentLabel]:
+        """Yield the newest label of each labelled prediction of a model, or of one of its versions.
+
+        There may be millions: they are read in chunks.
+        """
         columns = ledger_labels.c
         statement = select(columns.version, columns.predicted, columns.confidence, columns.label)
         statement = statement.where(columns.model == sanitize_name(model), *_current(since))
+        if version is not None:
+            statement = statement.where(columns.version == sanitize_name(version))
         with ledger_errors(self._engine.url), self._engine.begin() as connection:
-            return [CurrentLabel(*row) for row in connection.execute(statement)]
+            for row in connection.execution_options(yield_per=_CHUNK).execute(statement):
+                yield CurrentLabel(*row)
+
+    def find_label_ends(self) -> frozenset[tuple[str, int]]:
+        """Return writer and number of the last label in each chain: they differ once a label was added."""
+        heads, labels = ledger_heads.c, ledger_labels.c
+        last = select(func.max(labels.seq)).where(labels.writer == heads.writer).scalar_subquery()
+        with ledger_errors(self._engine.url), self._engine.begin() as connection:
+            ends = connection.execute(select(heads.writer, last))
+            return frozenset((writer, seq) for writer, seq in ends if seq is not None)
 
     def count_labels(self, since: datetime, model: str, version: str) -> tuple[int, int]:
         """Return how many predictions of a version are labelled, and how many of them are correct."""

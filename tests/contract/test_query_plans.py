@@ -23,8 +23,11 @@ from auth.quotas.tallies import ADD_BY_PREFIX, ADD_WITHOUT_LIMITS, SET_TOTALS
 from auth.tables import metadata as auth_tables
 from auth.tokens.jws import generate_signing_key
 from monitoring.audit.tables import metadata as audit_tables
+from monitoring.canary.store import PairedLabels, TrialNames, TrialStore
+from monitoring.canary.tables import metadata as canary_tables
 from monitoring.chains.signing import new_private_key
 from monitoring.ledger.tables import metadata as ledger_tables
+from monitoring.quality.reader import QualityReader
 from storage.engine import open_blocking_engine, open_engine
 from storage.transactions import WRITING
 from tests.support.gateway import PASSWORD, create_database
@@ -33,12 +36,12 @@ from tests.support.paths import FOREST
 ROWS = 20_000
 UNKNOWN = "ffffffff-bc9a-7019-bf0d-15032078e849"
 FUTURE = datetime(2100, 1, 1, tzinfo=UTC)
-# These have a row for each process or key, or one row alone.
+# These have a row for each process, key or candidate, or one row alone.
 SMALL = {"change_counter", "upkeep", "audit_head", "ledger_heads", "ledger_stumps", "ledger_checkpoints"}
-SMALL |= {"prediction_sum_ends"}
+SMALL |= {"prediction_sum_ends", "canary_trials", "canary_counts"}
 TABLES = [
     table
-    for metadata in (auth_tables, audit_tables, ledger_tables)
+    for metadata in (auth_tables, audit_tables, ledger_tables, canary_tables)
     for table in metadata.sorted_tables
     if table.name not in SMALL
 ]
@@ -206,15 +209,9 @@ def reads_one_page(statement: str) -> bool:
     return "LIMIT" in statement and (not conditions or "audit_events.at" in conditions)
 
 
-def test_no_request_reads_a_whole_table(settings: Settings) -> None:
-    """On tables with many rows every query of every route finds its rows by an index, or reads one page in order."""
-    app = create_app(settings, registry=CollectorRegistry())
-    with recorded_statements() as statements, TestClient(app) as client:
-        send_every_kind_of_request(client)
-    assert len(statements) > 30
+def assert_no_scans(settings: Settings, statements: dict[str, Any]) -> None:
     engine = open_blocking_engine(settings.database_url.get_secret_value(), 60)
     with engine.connect() as connection:
-        statements |= {statement.compile(engine.dialect): DRIVER_PARAMETERS for statement in DRIVER_STATEMENTS}
         scans = {
             statement: lines
             for statement, parameters in statements.items()
@@ -224,15 +221,37 @@ def test_no_request_reads_a_whole_table(settings: Settings) -> None:
     assert scans == {}
 
 
-async def test_removing_expired_rows_reads_no_whole_table(settings: Settings) -> None:
-    """The upkeep finds expired rows by indexes, however many rows have not expired."""
-    engine = open_engine(settings.database_url.get_secret_value())
+def test_no_request_reads_a_whole_table(settings: Settings) -> None:
+    """On tables with many rows every query of every route finds its rows by an index, or reads one page in order."""
+    app = create_app(settings, registry=CollectorRegistry())
+    with recorded_statements() as statements, TestClient(app) as client:
+        send_every_kind_of_request(client)
+    assert len(statements) > 30
+    dialect = open_blocking_engine(settings.database_url.get_secret_value()).dialect
+    statements |= {statement.compile(dialect): DRIVER_PARAMETERS for statement in DRIVER_STATEMENTS}
+    assert_no_scans(settings, statements)
+
+
+async def test_work_in_the_background_reads_no_whole_table(settings: Settings) -> None:
+    """The upkeep finds expired rows, and a trial its pairs of labels, by indexes; so is a new label found."""
+    url = settings.database_url.get_secret_value()
+    engine, blocking = open_engine(url), open_blocking_engine(url, 60)
     with recorded_statements() as statements:
         await remove_expired(engine, datetime.now(UTC))
+        assert len(statements) == 5
+        await run_trial(TrialStore(engine))
+        QualityReader(blocking).find_label_ends()
     await engine.dispose()
-    blocking = open_blocking_engine(settings.database_url.get_secret_value(), 60)
-    with blocking.connect() as connection:
-        scans = {text: find_table_scans(connection, text, parameters) for text, parameters in statements.items()}
     blocking.dispose()
-    assert len(scans) == 5
-    assert not any(scans.values()), scans
+    assert_no_scans(settings, statements)
+
+
+async def run_trial(store: TrialStore) -> None:
+    """Do everything that a trial does, from its beginning to its verdict."""
+    names, pair = TrialNames("t", "tiny", "2.0", "1.0"), PairedLabels("p", "t", "forest", "river")
+    await store.begin(names)
+    await store.add(names.id, {"error": (0, 1, 0)}, [pair], lambda _: None)
+    assert await store.take_pair("p") == pair
+    await store.add(names.id, {}, [], lambda _: "promote")
+    await store.take_over(names.id)
+    await store.finish(names.id)

@@ -4,22 +4,25 @@ import pytest
 
 from model.quality.estimate import ConfidenceSums
 from model.quality.intervals import find_wilson_interval
-from model.quality.results import LabelledPrediction, VersionQuality, compute_quality
+from model.quality.results import LabelledPredictions, VersionQuality, compute_quality
 
 
-def label(label: str, *predicted: tuple[str, int]) -> list[LabelledPrediction]:
-    """Predictions of a true class, each given as the predicted class and a count, at a confidence of 0.8."""
-    return [LabelledPrediction(name, 0.8, label) for name, count in predicted for _ in range(count)]
+def label(**predicted: dict[str, int]) -> LabelledPredictions:
+    """Predictions by true and predicted class with their numbers, each at a confidence of 0.8."""
+    labelled = LabelledPredictions()
+    for true, counts in predicted.items():
+        for name, count in counts.items():
+            for _ in range(count):
+                labelled.add(name, 0.8, true)
+    return labelled
 
 
 @pytest.fixture
 def quality() -> VersionQuality:
     """26 of 30 forests, 15 of 20 rivers and 19 of 19 beaches are recognised; 500 predictions, 7 abstentions."""
-    labelled = [
-        *label("river", ("river", 15), ("beach", 2), ("forest", 3)),
-        *label("forest", ("forest", 26), ("river", 4)),
-        *label("beach", ("beach", 19)),
-    ]
+    labelled = label(
+        river={"river": 15, "beach": 2, "forest": 3}, forest={"forest": 26, "river": 4}, beach={"beach": 19}
+    )
     return compute_quality("1.1", labelled, ConfidenceSums(500, 450.0, 30.0), 7)
 
 
@@ -39,7 +42,7 @@ def test_estimate_needs_no_labels(quality: VersionQuality) -> None:
     estimate = quality.estimated_accuracy
     assert estimate is not None
     assert (estimate.value, estimate.lower) == pytest.approx((0.9, 0.9 - 1.959964 * 30**0.5 / 500))
-    assert compute_quality("1.1", [], ConfidenceSums(500, 450.0, 30.0), 7).estimated_accuracy == estimate
+    assert compute_quality("1.1", label(), ConfidenceSums(500, 450.0, 30.0), 7).estimated_accuracy == estimate
 
 
 def test_classes_need_twenty_labels(quality: VersionQuality) -> None:
@@ -58,6 +61,6 @@ def test_confusions_are_shares_of_the_true_class(quality: VersionQuality) -> Non
 
 def test_without_labels_there_is_no_accuracy() -> None:
     """Without labels neither accuracy nor calibration error is known."""
-    quality = compute_quality("1.1", [], ConfidenceSums(), 3)
+    quality = compute_quality("1.1", label(), ConfidenceSums(), 3)
     assert (quality.accuracy, quality.ece, quality.estimated_accuracy) == (None, None, None)
     assert (quality.classes, quality.few_labels) == ((), {})

@@ -17,7 +17,7 @@ from monitoring.quality.reader import CurrentLabel, QualityReader
 from storage.transactions import WRITING
 from tests.monitoring.ledger.environment import LedgerEnvironment
 from tests.monitoring.ledger.ledgers import KEY, open_database, verify_database, verify_intact
-from tests.monitoring.quality.entries import AT, append, build_label, build_prediction
+from tests.monitoring.quality.entries import AT, append, build_label, build_prediction, open_chain
 from tests.support.polling import wait_until_async
 
 EARLIER = AT - timedelta(hours=2)
@@ -29,7 +29,7 @@ def count_rows(engine: Engine) -> int:
 
 
 def read_labels(engine: Engine) -> list[CurrentLabel]:
-    return list(QualityReader(engine).list_labels(None, "tiny"))
+    return list(QualityReader(engine).iterate_labels(None, "tiny"))
 
 
 def test_the_newest_label_counts(url: str, blocking: Engine) -> None:
@@ -49,8 +49,21 @@ def test_labels_count_for_the_time_of_their_prediction(url: str, blocking: Engin
     reader = QualityReader(blocking)
     assert reader.count_labels(EARLIER, "tiny", "1.0") == (2, 2)
     assert reader.count_labels(AT, "tiny", "1.0") == (1, 1)
-    assert len(reader.list_labels(AT, "tiny")) == 2
-    assert reader.list_labels(EARLIER, "other") == []
+    assert len(list(reader.iterate_labels(AT, "tiny"))) == 2
+    assert [label.version for label in reader.iterate_labels(AT, "tiny", "2.0")] == ["2.0"]
+    assert list(reader.iterate_labels(EARLIER, "other")) == []
+
+
+def test_the_ends_of_the_labels_move_with_each_label(url: str, blocking: Engine) -> None:
+    """A label moves the end of its chain's labels, and a prediction does not."""
+    reader, chain = QualityReader(blocking), open_chain(url)
+    assert reader.find_label_ends() == frozenset()
+    (prediction,) = append(url, [build_prediction()], chain=chain)
+    assert reader.find_label_ends() == frozenset()
+    append(url, [build_label(prediction), build_prediction()], chain=chain)
+    assert reader.find_label_ends() == {(chain.writer, 2)}
+    append(url, [build_label(prediction, "river")])
+    assert len(reader.find_label_ends()) == 2
 
 
 def test_labels_of_abstentions_do_not_count(url: str, blocking: Engine) -> None:

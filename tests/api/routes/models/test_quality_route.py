@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
+from sqlalchemy import event
 from starlette.testclient import TestClient
 
 from api.services.measuring.quality import QualityService
@@ -101,3 +102,26 @@ async def test_metrics_follow_the_ledger(labelled: list[Any], settings: Settings
         for name in ("live_accuracy", "live_accuracy_lower", "estimated_accuracy")
     ]
     assert values == [0.5, pytest.approx(0.0945, abs=1e-4), pytest.approx(labelled[0]["confidence"])]
+
+
+async def test_labels_are_counted_again_only_after_a_new_one(
+    client: TestClient, bearer: Bearer, labelled: list[Any], settings: Settings
+) -> None:
+    """A refresh counts the labels, which takes long where there are many, only if one was added since the last."""
+    registry, engine = CollectorRegistry(), open_blocking_engine(settings.database_url.get_secret_value())
+    statements: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
+    service = QualityService(engine, Metrics(registry))
+
+    async def refresh() -> tuple[bool, float | None]:
+        """Whether the labels were counted, and the accuracy."""
+        statements.clear()
+        await service.refresh()
+        counted = any("ledger_labels.predicted = ledger_labels.label" in statement for statement in statements)
+        return counted, registry.get_sample_value("atalaya_live_accuracy", {"model": "stub-v1.0"})
+
+    assert [await refresh(), await refresh()] == [(True, 0.5), (False, 0.5)]
+    path = f"/v1/predictions/{labelled[2]['id']}/label"
+    assert client.post(path, json={"label": labelled[2]["label"]}, headers=bearer).status_code == 201
+    assert await refresh() == (True, pytest.approx(2 / 3))
+    await service.close()
