@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated
 
 import typer
@@ -14,9 +14,12 @@ from api.services.aliases.moves import describe_move
 from api.services.recording import open_event_writer
 from api.services.registry import open_registry
 from api.settings import Settings, load_settings
+from model.registry.errors import MoveUnrecorded
 from model.registry.moves import MAX_REASON_LENGTH, AliasMove, Change
 from model.registry.promotion import AliasMover
 from model.registry.reference import PRODUCTION
+from monitoring.errors import MonitoringError
+from storage.errors import StorageError
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A model of the registry.")]
 AliasOption = Annotated[str, typer.Option(help="The alias to move.")]
@@ -48,16 +51,16 @@ def promote(
     The version is verified first. `previous` then names the version that production named before (for another alias it
     is ALIAS-previous). The decision is recorded in the ledger and in the audit log.
     """
-    with _open_mover(load_settings()) as mover:
-        changes = mover.promote(name, version, who=command_actor(), why=why, alias=alias, expected=expect)
-    _report("promoted", name, alias, changes, why, as_json)
+    with _open_mover(load_settings()) as mover, _auditing("promoted", name, alias, why) as moved:
+        moved.update(mover.promote(name, version, who=command_actor(), why=why, alias=alias, expected=expect))
+    _print(name, moved, as_json)
 
 
 def roll_back(name: NameArgument, why: WhyOption, alias: AliasOption = PRODUCTION, as_json: JsonFlag = False) -> None:
     """Let an alias name again what it named before the last promotion; `previous` then names the present version."""
-    with _open_mover(load_settings()) as mover:
-        changes = mover.roll_back(name, who=command_actor(), why=why, alias=alias)
-    _report("rolled_back", name, alias, changes, why, as_json)
+    with _open_mover(load_settings()) as mover, _auditing("rolled_back", name, alias, why) as moved:
+        moved.update(mover.roll_back(name, who=command_actor(), why=why, alias=alias))
+    _print(name, moved, as_json)
 
 
 def tag(
@@ -96,11 +99,27 @@ def _open_mover(settings: Settings) -> Iterator[AliasMover]:
         yield AliasMover(registry, record, settings.artefact_key(), mirrored=settings.model.is_mirrored)
 
 
-def _report(outcome: str, name: str, alias: str, changes: Mapping[str, Change], why: str, as_json: bool) -> None:
-    moved = changes[alias]
-    detail = {"alias": alias, "from": moved.before or "", "to": moved.after or "", "why": why}
+@contextmanager
+def _auditing(outcome: str, name: str, alias: str, why: str) -> Iterator[dict[str, Change]]:
+    """Write to the audit log what the block has put into the mapping, or that the ledger could not record it."""
+    moved: dict[str, Change] = {}
+    try:
+        yield moved
+    except MoveUnrecorded as error:
+        with suppress(MonitoringError, StorageError):  # the audit log may be unavailable for the same reason
+            _audit("unrecorded", name, {"alias": alias, "why": why, "code": error.code})
+        raise
+    change = moved[alias]
+    _audit(outcome, name, {"alias": alias, "from": change.before or "", "to": change.after or "", "why": why})
+
+
+def _audit(outcome: str, name: str, detail: Mapping[str, str]) -> None:
+    """Raises AuditUnavailable."""
     event = CommandEvent("model", outcome, f"model:{name}", detail)
     run_with_engine(load_settings(), lambda engine: record_event(engine, event))
+
+
+def _print(name: str, changes: Mapping[str, Change], as_json: bool) -> None:
     if as_json:
         aliases = {each: {"from": change.before, "to": change.after} for each, change in changes.items()}
         print_json({"model": name, "aliases": aliases})

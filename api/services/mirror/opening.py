@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -12,6 +13,7 @@ from api.errors import SettingsError
 from api.services.aliases.moves import record_moves
 from api.services.registry import open_registry
 from api.settings import Settings
+from model.registry.errors import UnknownModel
 from model.registry.files import FileRegistry
 from monitoring.errors import MonitoringError
 from storage.engine import sqlite_path
@@ -57,16 +59,39 @@ def open_mirror(settings: Settings) -> Iterator[Mirror]:
             settings.model.mirror_folder,
             model=reference.model,
             key=settings.artefact_key(),
-            move=lambda targets: _move(settings, registry, reference.model, targets),
+            move=partial(
+                registry.move_aliases, reference.model, who="mlflow", why="The alias was moved on the MLflow server."
+            ),
+            record_moves=MoveRecorder(settings, registry, reference.model).record,
         )
 
 
-def _move(settings: Settings, registry: FileRegistry, model: str, targets: Mapping[str, str | None]) -> None:
-    """Move the aliases, and record that; if it cannot be recorded now, a later move or start of a gateway does."""
-    registry.move_aliases(model, targets, who="mlflow", why="The alias was moved on the MLflow server.")
-    database = sqlite_path(settings.database_url.get_secret_value())
-    try:
-        if database is None or database.exists():  # opening the file would create it
-            record_moves(settings, registry, model)
-    except (SettingsError, MonitoringError, StorageError) as error:
-        log.warning("alias_moves_unrecorded", code=error.code, policy="the next move or start records them")
+class MoveRecorder:
+    """Records the moves of a model's aliases that are not recorded yet, in the ledger."""
+
+    def __init__(self, settings: Settings, registry: FileRegistry, model: str) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._model = model
+        self._problem: str | None = None
+
+    def record(self) -> None:
+        """Record them, or log once that it is not possible now: the next call tries again. Raises RegistryError."""
+        with suppress(UnknownModel):
+            if self._registry.read(self._model).unrecorded and self._has_database():
+                self._record()
+
+    def _record(self) -> None:
+        try:
+            record_moves(self._settings, self._registry, self._model)
+        except (SettingsError, MonitoringError, StorageError) as error:
+            if error.code != self._problem:
+                log.warning("alias_moves_unrecorded", code=error.code, policy="it is tried again at each look")
+            self._problem = error.code
+        else:
+            self._problem = None
+
+    def _has_database(self) -> bool:
+        """Whether the database exists: opening an SQLite file would create it."""
+        database = sqlite_path(self._settings.database_url.get_secret_value())
+        return database is None or database.exists()

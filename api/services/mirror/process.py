@@ -6,7 +6,8 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import structlog
@@ -27,6 +28,8 @@ PULLER_BYTES = 80 << 20
 """What the process takes. Measured: 90 MB, of which 25 MB are pages of libraries."""
 
 FIRST_PULL_LIMIT_S = 600.0
+_MAX_LINE_LENGTH = 500
+_LINES_PER_MINUTE = 20
 _OUTCOMES = ("unchanged", "moved", "failed")
 _POLICY = "the versions in the mirror go on serving"
 _COMMAND = (sys.executable, "-m", "api.services.mirror")
@@ -61,7 +64,7 @@ async def keep_pulling(settings: Settings, metrics: Metrics) -> AsyncIterator[No
         return
     for outcome in _OUTCOMES:
         metrics.registry_pulls.labels(outcome)
-    async with run_in_background(_keep_running(settings, _Reports(metrics))):
+    async with run_in_background(_keep_running(settings, Reports(metrics))):
         yield
 
 
@@ -85,7 +88,7 @@ def _is_mirrored(settings: Settings) -> bool:
     return True
 
 
-async def _keep_running(settings: Settings, reports: _Reports) -> None:
+async def _keep_running(settings: Settings, reports: Reports) -> None:
     """Run the process whenever no other worker does: the kernel frees the lock of a worker that is killed."""
     folder = settings.model.mirror_folder
     while True:
@@ -93,7 +96,7 @@ async def _keep_running(settings: Settings, reports: _Reports) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             with try_lock_folder(folder, ".puller") as held:
                 if held:
-                    ended = await _run(reports)
+                    ended = await run_puller(reports)
                     reports.on_look({"code": RegistryUnavailable.code, "reason": ended})
                     write_problem(settings, RegistryUnavailable.code)
         except OSError as error:
@@ -101,30 +104,62 @@ async def _keep_running(settings: Settings, reports: _Reports) -> None:
         await asyncio.sleep(RESTART_S)
 
 
-async def _run(reports: _Reports) -> str:
-    """Run the process until it ends, and return how. It is in a session of its own: Ctrl-C is for the gateway."""
+async def run_puller(reports: Reports, command: Sequence[str] = _COMMAND) -> str:
+    """Run the process that pulls until it ends, and return how.
+
+    It is in a session of its own: Ctrl-C is for the gateway.
+    """
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
-        *_COMMAND, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
+        *command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
     )
     assert process.stdout is not None and process.stderr is not None  # noqa: S101, PT018  (pipes)
     try:
-        async for line in process.stdout:
-            reports.on_look(json.loads(line))
-        errors = await process.stderr.read()
-        return errors.decode(errors="replace").strip() or f"it ended with status {await process.wait()}"
+        async with asyncio.TaskGroup() as group:
+            # A pipe that is not read would be full one day, and the process would wait for ever.
+            errors = group.create_task(_read_lines(process.stderr, reports.on_error_line))
+            async for line in process.stdout:
+                reports.on_look(json.loads(line))
+        return errors.result() or f"it ended with status {await process.wait()}"
     finally:
         with suppress(ProcessLookupError):
             process.kill()
         await process.wait()
 
 
-class _Reports:
-    """Counts what each look at the MLflow server brought, and logs what has changed."""
+async def _read_lines(stream: asyncio.StreamReader, on_line: Callable[[str], object]) -> str:
+    """Pass on each line that is not empty, and return the last one."""
+    last = ""
+    while True:
+        try:
+            line = await stream.readline()
+        except ValueError:  # the line is longer than the stream's buffer, and was discarded
+            continue
+        if not line:
+            return last
+        if text := line.decode(errors="replace").strip()[:_MAX_LINE_LENGTH]:
+            last = text
+            on_line(text)
+
+
+class Reports:
+    """Counts what each look at the MLflow server brought, and logs what has changed.
+
+    It also logs what the process writes to standard error, at most _LINES_PER_MINUTE.
+    """
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._problem: str | None = None
+        self._minute, self._lines = 0, 0
+
+    def on_error_line(self, text: str) -> None:
+        minute = int(time.monotonic() // 60)
+        if minute != self._minute:
+            self._minute, self._lines = minute, 0
+        self._lines += 1
+        if self._lines <= _LINES_PER_MINUTE:
+            log.warning("registry_puller_output", text=text)
 
     def on_look(self, look: dict[str, object]) -> None:
         problem, moved = look.get("code"), look.get("moved")

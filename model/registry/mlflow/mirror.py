@@ -43,8 +43,8 @@ class Pull:
 class Mirror:
     """Lets the aliases of `model` in the FileRegistry in `folder` follow those in MLflow.
 
-    With `key`, each version must be signed. `move` records a move of aliases and makes it. Several processes may use
-    the same folder.
+    With `key`, each version must be signed. `move` makes a move of aliases; `record_moves` records those that are not
+    recorded yet, and is called at each look. Several processes may use the same folder.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class Mirror:
         model: str,
         key: PublicKey | None,
         move: MoveAliases,
+        record_moves: Callable[[], object] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._server = server
@@ -63,6 +64,7 @@ class Mirror:
         self._model = model
         self._key = key
         self._move = move
+        self._record_moves = record_moves
         self._clock = clock
         self._refused: dict[str, tuple[float, ModelError]] = {}
 
@@ -83,6 +85,7 @@ class Mirror:
         moved = {alias: version for alias, version in targets.items() if before.get(alias) != version}
         if moved:
             self._move(moved)
+        self._record_moves()
         return Pull(moved, refused)
 
     def _read_state(self) -> ModelState:

@@ -217,6 +217,17 @@ def test_moves_past_the_ledger_are_noted(atalaya: Atalaya, registry: FileRegistr
     assert "names 1.0 now, but the record ends with 1.2" in note
 
 
+def test_a_move_that_the_ledger_cannot_record_is_in_the_audit_log(atalaya: Atalaya, database_url: str) -> None:
+    """The alias moves, the command fails and says so, and the audit log has the decision as unrecorded."""
+    atalaya("models", "promote", MODEL, "1.0", "--why", "first")
+    execute(database_url, "ALTER TABLE ledger_payloads RENAME TO away")
+    status, _, err = atalaya("models", "promote", MODEL, "1.1", "--why", "better")
+    assert (status, "production, previous of tiny was moved, but the ledger could not record it" in err) == (1, True)
+    execute(database_url, "ALTER TABLE away RENAME TO ledger_payloads")
+    newest = next(event for event in run_json(atalaya, "audit") if event["outcome"] == "unrecorded")
+    assert newest["detail"] == {"alias": "production", "why": "better", "code": "move_unrecorded"}
+
+
 def _promote(version: str) -> None:
     raise SystemExit(run(["models", "promote", MODEL, version, "--why", f"to {version}", "--expect", "1.0"]))
 

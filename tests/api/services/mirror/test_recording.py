@@ -1,0 +1,68 @@
+"""Moves that the mirror has made and the ledger could not record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from structlog.testing import capture_logs
+
+from api.services.mirror.opening import MoveRecorder
+from api.settings import Settings
+from auth.tokens.jws import generate_signing_key
+from model.registry.files import FileRegistry
+from monitoring.chains.signing import new_private_key
+from storage.engine import open_blocking_engine
+from storage.transactions import WRITING
+from tests.model.registry.versions import MODEL, write_version
+from tests.support.gateway import create_database
+
+
+def execute(url: str, statement: str) -> None:
+    engine = open_blocking_engine(url, 10).execution_options(**WRITING)
+    with engine.begin() as connection:
+        connection.execute(text(statement))
+    engine.dispose()
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> FileRegistry:
+    registry = FileRegistry(tmp_path / "registry")
+    registry.add(write_version(tmp_path, "1.0"))
+    registry.move_aliases(MODEL, {"production": "1.0"}, who="mlflow", why="moved there")
+    return registry
+
+
+@pytest.fixture
+def recorder(tmp_path: Path, registry: FileRegistry) -> MoveRecorder:
+    settings = Settings(
+        database_url=f"sqlite:///{tmp_path}/gateway.db",
+        auth={"signing_key": generate_signing_key("ES256")},
+        ledger={"signing_key": new_private_key()},
+    )
+    return MoveRecorder(settings, registry, MODEL)
+
+
+def test_a_later_look_records_what_an_earlier_one_could_not(
+    tmp_path: Path, registry: FileRegistry, recorder: MoveRecorder
+) -> None:
+    """A move that the ledger refused is recorded as soon as it accepts entries again; the outage is logged once."""
+    url = f"sqlite:///{tmp_path}/gateway.db"
+    create_database(url)
+    execute(url, "ALTER TABLE ledger_payloads RENAME TO away")
+    with capture_logs() as logs:
+        recorder.record()
+        recorder.record()
+    assert [(entry["event"], entry["code"]) for entry in logs] == [("alias_moves_unrecorded", "ledger_unavailable")]
+    assert len(registry.read(MODEL).unrecorded) == 1
+    execute(url, "ALTER TABLE away RENAME TO ledger_payloads")
+    recorder.record()
+    assert registry.read(MODEL).unrecorded == ()
+
+
+def test_a_missing_database_is_not_created(tmp_path: Path, registry: FileRegistry, recorder: MoveRecorder) -> None:
+    """Before the first start of a gateway there is no ledger: the move waits for it, and no file appears."""
+    recorder.record()
+    assert len(registry.read(MODEL).unrecorded) == 1
+    assert not (tmp_path / "gateway.db").exists()
