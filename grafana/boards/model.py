@@ -80,6 +80,20 @@ def version_panels() -> Iterable[Builder[Panel]]:
         query(or_none(increase("atalaya_preparations_total", "1h", "outcome"), "outcome"), "{{outcome}}"),
         width=8,
     )
+    yield rows_of(
+        "Aliases",
+        "The version that each alias of the model in the registry names.",
+        table_query(f"topk(12, max by (model, alias, version) ({select('atalaya_model_alias')}) == 1)"),
+        ("model", "alias", "version"),
+        width=12,
+        empty="the gateway has no registry",
+    )
+    yield graph(
+        "Looks at the MLflow server",
+        "Looks per second at the MLflow server of the registry: nothing changed, aliases moved, or failed.",
+        "ops",
+        query(or_none(rate("atalaya_registry_pulls_total", "outcome"), "outcome"), "{{outcome}}"),
+    ).height(6)
 
 
 def prediction_panels() -> Iterable[Builder[Panel]]:

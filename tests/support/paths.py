@@ -13,3 +13,5 @@ ARTEFACT = ROOT / "artifacts" / "efficientnetb0-v1.1"
 MODEL_URL = f"onnx://{ARTEFACT}"
 BIN = Path(sys.executable).parent
 ATALAYA = BIN / "atalaya"
+NVML = Path(__file__).parent / "linux" / "nvml"
+"""Has a module that stands for NVIDIA's library: put it into PYTHONPATH."""

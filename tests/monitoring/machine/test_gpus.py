@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 from monitoring.machine.gpus import read_gpus
+from tests.support.paths import NVML, ROOT
 
 
 def test_gpus_of_this_machine() -> None:
@@ -13,6 +15,19 @@ def test_gpus_of_this_machine() -> None:
     for state in read_gpus().values():
         assert state.utilization is None or 0 <= state.utilization <= 1
         assert state.used_bytes is None or 0 <= state.used_bytes <= (state.total_bytes or 0)
+
+
+def test_what_a_divided_gpu_does_not_report_is_none() -> None:
+    """Of two GPUs, the one that is divided has no utilization; of both the memory is known."""
+    code = "from monitoring.machine.gpus import read_gpus; print(*read_gpus().values(), sep='\\n')"
+    environment = {**os.environ, "PYTHONPATH": f"{NVML}{os.pathsep}{ROOT}"}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60, env=environment
+    )
+    assert ended.stdout.splitlines() == [
+        "GpuState(utilization=0.4, used_bytes=1073741824, total_bytes=17179869184)",
+        "GpuState(utilization=None, used_bytes=2147483648, total_bytes=17179869184)",
+    ]
 
 
 def test_a_gateway_without_the_library_reports_no_gpus() -> None:
