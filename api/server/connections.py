@@ -25,6 +25,8 @@ MAX_HEADERS = 100
 MAX_PIPELINED = 16
 HEAD_LIMIT_S = 10.0  # for the head of a request to arrive
 BODY_REST_LIMIT_S = 10.0  # for the rest of a body after the response is complete
+# Beyond each limit. An event loop that was late runs its timers before it reads what has arrived in time.
+LAST_READ_S = 0.01
 
 log = structlog.get_logger("atalaya.access")
 
@@ -178,8 +180,7 @@ class BoundedProtocol(CertificateProtocol):
             self._start_timeout(BODY_REST_LIMIT_S)
 
     def timeout_keep_alive_handler(self) -> None:
-        super().timeout_keep_alive_handler()
-        self._write_timeout.start()
+        self.timeout_keep_alive_task = self.loop.call_later(LAST_READ_S, self._close_unused)
 
     def shutdown(self) -> None:
         super().shutdown()
@@ -247,18 +248,25 @@ class BoundedProtocol(CertificateProtocol):
             self.transport.write(_render_problem(error))
         self._close()
 
+    def _close_unused(self) -> None:
+        if not self.transport.is_closing():
+            self._close()
+
     def _close(self) -> None:
         self.transport.close()
         self._write_timeout.start()
 
     def _start_timeout(self, seconds: float) -> None:
         self._cancel_timeout()
-        self._timer = self.loop.call_later(seconds, self._handle_timeout)
+        self._timer = self.loop.call_later(seconds, self._await_last_read)
 
     def _cancel_timeout(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _await_last_read(self) -> None:
+        self._timer = self.loop.call_later(LAST_READ_S, self._handle_timeout)
 
     def _handle_timeout(self) -> None:
         self._timer = None

@@ -1,0 +1,111 @@
+"""What a late event loop does to connections whose time has passed meanwhile."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, cast
+
+import pytest
+import uvicorn
+
+from api.server import connections
+from api.server.connection_limiter import ConnectionLimiter
+from api.server.connection_memory import ConnectionMemory
+from api.server.connections import BoundedProtocol
+from tests.support.polling import wait_until
+from tests.support.ports import free_port
+
+LIMIT_S = 1
+LATE_S = 1.5
+
+
+class BlockingProtocol(BoundedProtocol):
+    """The gateway's protocol, which blocks the event loop from a request for /block on, for LATE_S after `go_on`."""
+
+    blocked = threading.Event()
+    go_on = threading.Event()
+
+    def data_received(self, data: bytes) -> None:
+        if data.startswith(b"GET /block "):
+            self.blocked.set()
+            self.go_on.wait()
+            time.sleep(LATE_S)
+        super().data_received(data)
+
+
+async def app(_scope: Any, _receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body"})
+
+
+@contextmanager
+def serving() -> Iterator[int]:
+    """The port of a server of the app with the gateway's protocol and event loop."""
+    port = free_port()
+    protocol = partial(BlockingProtocol, limiter=ConnectionLimiter(behind_proxies=False), memory=ConnectionMemory())
+    config = uvicorn.Config(
+        app,
+        port=port,
+        loop="uvloop",
+        http=cast(Any, protocol),
+        lifespan="off",
+        log_config=None,
+        timeout_keep_alive=LIMIT_S,
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        wait_until(lambda: server.started)
+        yield port
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def connect(port: int) -> http.client.HTTPConnection:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.connect()
+    return connection
+
+
+def get(connection: http.client.HTTPConnection) -> int:
+    connection.request("GET", "/")
+    response = connection.getresponse()
+    response.read()
+    return response.status
+
+
+def test_a_request_that_waits_for_a_late_loop_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that arrived while the loop was blocked is read before its connection is closed as unused."""
+    monkeypatch.setattr(connections, "HEAD_LIMIT_S", LIMIT_S)
+    with serving() as port:
+        used, new, blocking = connect(port), connect(port), connect(port)
+        assert get(used) == 200
+        assert get(blocking) == 200
+        blocking.request("GET", "/block")
+        BlockingProtocol.blocked.wait()
+        for connection in (used, new):
+            connection.request("GET", "/")
+        BlockingProtocol.go_on.set()
+        responses = [connection.getresponse() for connection in (used, new, blocking)]
+        assert [response.status for response in responses] == [200, 200, 200]
+        for connection in (used, new, blocking):
+            connection.close()
+
+
+def test_an_unused_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection on which nothing arrives is closed after the limit, before the first request and after one."""
+    monkeypatch.setattr(connections, "HEAD_LIMIT_S", LIMIT_S)
+    with serving() as port:
+        used, new = connect(port), connect(port)
+        assert get(used) == 200
+        for connection in (used, new):
+            assert connection.sock is not None
+            assert connection.sock.recv(1) == b""
+            connection.close()
