@@ -107,7 +107,7 @@ class Gateway:
         ports = {"PORT": str(free_port()), "METRICS_PORT": str(free_port())}
         return replace(self.with_settings(**{**ports, "AUTH__ISSUER": issuer, **changes}), folder=folder)
 
-    def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, stdin: str = "", limit_s: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
         """Run one `atalaya` command with the gateway's environment."""
         return subprocess.run(
             [ATALAYA, *arguments],
@@ -117,7 +117,7 @@ class Gateway:
             check=False,
             cwd=self.folder,
             env=self.environment,
-            timeout=PATIENCE_S,
+            timeout=limit_s,
         )
 
     def add_user(self, name: str, role: str = "client") -> None:

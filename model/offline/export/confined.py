@@ -13,14 +13,26 @@ from model.registry.artefact import Manifest, read_manifest, write_manifest
 
 
 def main() -> None:
-    """Export the model, which may be an `.h5` file, and add the results on the golden set to the manifest."""
+    """Export the model, which may be an `.h5` file, and add the results on the golden set to the manifest.
+
+    Raises MemoryError if TensorFlow cannot allocate what it needs.
+    """
+    with silence_stderr():
+        import tensorflow as tf
+
+    try:
+        _import(ExportOptions(**json.loads(sys.argv[1])))
+    except tf.errors.ResourceExhaustedError as error:
+        raise MemoryError from error
+
+
+def _import(options: ExportOptions) -> None:
     with silence_stderr():
         from model.offline.export.build import export
         from model.offline.export.confidence import choose_sources
         from model.offline.export.golden import measure_golden_set
         from model.offline.export.record import read_record
 
-    options = ExportOptions(**json.loads(sys.argv[1]))
     source = Path(options.model)
     if source.suffix != ".keras":
         options = replace(options, model=str(_convert(source)))

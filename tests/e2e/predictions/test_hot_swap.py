@@ -10,13 +10,24 @@ from http import HTTPStatus
 import httpx
 import pytest
 
-from tests.model.registry.registered_models import ModelRegistry, find_mixture, find_other, make_registry, read_entries
+from model.errors import KerasMissing
+from model.offline.keras_process import find_interpreter
+from tests.model.registry.registered_models import (
+    NAME,
+    ModelRegistry,
+    find_mixture,
+    find_other,
+    make_registry,
+    read_entries,
+)
 from tests.support.gateway import TIMEOUT_S, Gateway, running_gateway
-from tests.support.paths import FOREST
+from tests.support.paths import ARTEFACT, FOREST
 from tests.support.polling import wait_until
+from tests.support.requirements import missing
 
 WORKERS = 2
 CONNECTIONS = 4
+IMPORT_LIMIT_S = 600.0  # a conversion takes a minute of processor time
 FAILED = 'atalaya_model_loads_total{outcome="failed"}'
 
 
@@ -123,3 +134,30 @@ def test_predictions_of_earlier_versions_are_replayed_from_the_registry(
         replayed = gateway.run("ledger", "replay", prediction["id"], str(FOREST))
         assert replayed.returncode == 0, replayed.stderr
         assert f"-v{prediction['model']['version']}" in replayed.stdout
+
+
+def test_the_shipped_file_is_imported_and_promoted_over_itself(gateway: Gateway, registry: ModelRegistry) -> None:
+    """Under load, the shipped .keras passes the gate, is converted in the sandbox, and replaces its own artefact."""
+    promote(gateway, registry, "2.0")
+    try:
+        python = find_interpreter()
+    except KerasMissing as error:
+        missing(str(error))
+    importing = gateway.with_settings(MODEL__KERAS_PYTHON=str(python))
+    switched = count_switches(gateway)
+    with load(gateway) as responses:
+        imported = importing.run(
+            *("models", "import", str(ARTEFACT / "model.keras"), "--name", NAME, "--version", "3.0"),
+            limit_s=IMPORT_LIMIT_S,
+        )
+        assert imported.returncode == 0, imported.stderr
+        promoted = gateway.run("models", "promote", NAME, "3.0", "--why", "imported again", "--expect", "2.0")
+        assert promoted.returncode == 0, promoted.stderr
+        wait_until(lambda: count_switches(gateway) == switched + WORKERS, message=gateway.log)
+        later = len(responses) + CONNECTIONS
+        wait_until(lambda: len(responses) > later + 10)
+    assert [response.text for response in responses if response.status_code != HTTPStatus.OK] == []
+    bodies = [response.json() for response in responses]
+    assert {body["model"]["version"] for body in bodies[later:]} == {"3.0"}
+    assert {body["label"] for body in bodies} == {"forest"}
+    promote(gateway, registry, "2.0")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import pytest
 from PIL import Image
 
 from model.backends.onnx import OnnxBackend
-from model.errors import ImportFailed
+from model.errors import ImportFailed, ImportLimitExceeded
 from model.importing.importer import ImportOptions, import_model
+from model.importing.sandbox import Limits
 from model.registry.artefact import Manifest
 from tests.model.importing.hdf5_files import Dataset, Group, write_hdf5
 from tests.support.paths import ROOT
@@ -95,3 +97,31 @@ def test_weights_that_do_not_fit_the_model_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ImportFailed, match="cannot load the model"):
         import_model(ImportOptions(path, tmp_path / "out", "tiny", "1"), PYTHON)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def save_amplifier(folder: Path) -> Path:
+    """A file of some kilobytes whose model enlarges each image to 32 GB."""
+    image = keras.Input((64, 64, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.UpSampling2D(820)(image))
+    keras.Model(image, keras.layers.Dense(2, activation="softmax")(pooled)).save(folder / "model.keras")
+    recorded = {"classes": CLASSES, "input": {"width": 64, "height": 64, "resize_filter": "bilinear"}}
+    (folder / "metrics.json").write_text(json.dumps(recorded))
+    return folder / "model.keras"
+
+
+@pytest.mark.parametrize(
+    ("save", "limits"),
+    [
+        (save_amplifier, Limits()),
+        (save_classifier, Limits(cpu_seconds=2)),
+        (save_classifier, Limits(wall_seconds=1)),
+        (save_classifier, Limits(file_bytes=4096)),
+    ],
+    ids=["memory", "processor", "time", "file"],
+)
+def test_a_model_that_exceeds_a_limit_is_refused(save: Callable[[Path], Path], limits: Limits, tmp_path: Path) -> None:
+    """A file that the allow-list accepts and real Keras loads is refused when its import takes too much of anything."""
+    file, out = save(tmp_path), tmp_path / "out" / "artefact"
+    with pytest.raises(ImportLimitExceeded):
+        import_model(ImportOptions(file, out, "tiny", "1.0"), PYTHON, limits)
+    assert list(out.parent.iterdir()) == []
