@@ -129,6 +129,14 @@ def test_a_graph_with_another_input_is_an_artefact_error(artefact_copy: Path) ->
         open_backend(f"onnx://{artefact_copy}")
 
 
+def test_results_do_not_keep_the_memory_of_the_session(artefact_folder: Path) -> None:
+    """Results are copies: a view of the runtime's memory would keep all of it after the back end is closed."""
+    backend, blank = open_backend(f"onnx://{artefact_folder}"), np.zeros((1, 256, 256, 3), np.uint8)
+    results = [backend.predict(blank), *backend.predict_pooled(blank), *backend.predict_with_features(blank)]
+    assert [result.base for result in results] == [None] * 5
+    backend.close()
+
+
 def test_graphs_of_bytes_and_of_floats_give_the_same_results(tmp_path: Path) -> None:
     """A graph that takes float32, as older exports do, gives the results of one that takes uint8."""
     pixels = np.random.default_rng(1).integers(0, 256, (2, 8, 12, 3), np.uint8)
