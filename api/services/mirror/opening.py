@@ -12,11 +12,10 @@ import structlog
 from api.errors import SettingsError
 from api.services.aliases.moves import record_moves
 from api.services.registry import open_registry
-from api.settings import Settings
+from api.settings import Settings, sqlite_file
 from model.registry.errors import UnknownModel
 from model.registry.files import FileRegistry
 from monitoring.errors import MonitoringError
-from storage.engine import sqlite_path
 from storage.errors import StorageError
 
 if TYPE_CHECKING:
@@ -93,5 +92,5 @@ class MoveRecorder:
 
     def _has_database(self) -> bool:
         """Whether the database exists: opening an SQLite file would create it."""
-        database = sqlite_path(self._settings.database_url.get_secret_value())
+        database = sqlite_file(self._settings.database_url.get_secret_value())
         return database is None or database.exists()

@@ -54,7 +54,7 @@ def test_a_later_look_records_what_an_earlier_one_could_not(
     with capture_logs() as logs:
         recorder.record()
         recorder.record()
-    assert [(entry["event"], entry["code"]) for entry in logs] == [("alias_moves_unrecorded", "ledger_unavailable")]
+    assert [entry["code"] for entry in logs if entry["event"] == "alias_moves_unrecorded"] == ["ledger_unavailable"]
     assert len(registry.read(MODEL).unrecorded) == 1
     execute(url, "ALTER TABLE away RENAME TO ledger_payloads")
     recorder.record()
