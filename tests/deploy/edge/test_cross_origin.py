@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
-from tests.deploy.receivers import serving
 from tests.support.gateway import PASSWORD, TIMEOUT_S, Gateway
 from tests.support.paths import FOREST
 from tests.support.requirements import find_program
+from tests.support.servers.running import running
 
 LOG_IN_AND_PREDICT = """async ([gateway, password, image]) => {
     const body = new URLSearchParams({grant_type: "password", username: "ana", password});
@@ -47,7 +47,7 @@ def test_only_listed_origins_can_call_the_gateway(
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "index.html").write_text("<!doctype html><title>app</title>")
     handler: Any = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "app"))
-    with serving(ThreadingHTTPServer(("127.0.0.1", 0), handler)) as site:
+    with running(ThreadingHTTPServer(("127.0.0.1", 0), handler)) as site:
         gateway = new_gateway(CORS_ORIGINS=f"http://127.0.0.1:{site.server_port}", MODEL__URL="stub://")
         page.goto(f"http://127.0.0.1:{site.server_port}/")
         image = base64.b64encode(FOREST.read_bytes()).decode()
