@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
 import tomllib
+from base64 import b64decode
 from collections.abc import Iterator
 from functools import cache
 from itertools import product
@@ -15,9 +18,12 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from tests.contract.documents.markdown import read_blocks
+from tests.deploy.platforms.gateways import fill_in, serve_and_predict
 from tests.support.paths import BIN, ROOT
 
 FOLDER = ROOT / "deploy" / "kubernetes"
+PAGE = ROOT / "docs" / "deploy" / "kubernetes.md"
 OVERLAYS = sorted(path.name for path in (FOLDER / "overlays").iterdir())
 VERSIONS = ("1.30", "1.37")
 """The versions of Kubernetes whose schemas the manifests must follow."""
@@ -163,3 +169,22 @@ def test_monitor_selects_the_service() -> None:
         read("production")["Service"]["spec"]["selector"].items()
         <= {**read("production")["Deployment"]["spec"]["template"]["metadata"]["labels"]}.items()
     )
+
+
+def test_gateway_starts_as_the_page_says(tmp_path: Path, postgres_url: str) -> None:
+    """The page's commands make a Secret with which, and with the ConfigMap, a gateway serves and predicts."""
+    prepare = next(text for _, text in read_blocks(PAGE) if "secret.env" in text and "kubectl" not in text)
+    create = next(line for _, text in read_blocks(PAGE) for line in text.splitlines() if "create secret" in line)
+    environment = {"PATH": f"{BIN}:{os.environ['PATH']}", "ATALAYA_HOME": str(tmp_path)}
+    script = f"{prepare}\n{create} --dry-run=client --output json"
+    run = subprocess.run(
+        ["bash", "-euc", script], cwd=tmp_path, env=environment, check=True, stdout=subprocess.PIPE, text=True
+    )
+    secret = json.loads(run.stdout[run.stdout.index("{") :])
+    secrets = {name: b64decode(value).decode() for name, value in secret["data"].items()}
+    assert secret["metadata"]["name"] == gateway("production")["envFrom"][1]["secretRef"]["name"]
+    assert set(secrets) == {"AUTH__SIGNING_KEY", "AUTH__DATA_KEY", "LEDGER__SIGNING_KEY", "DATABASE_URL", "REDIS_URL"}
+    (tmp_path / ".env").unlink()  # a pod has none
+    del secrets["REDIS_URL"]
+    settings = {**read("production")["ConfigMap"]["data"], **secrets}
+    serve_and_predict(tmp_path, fill_in(settings, tmp_path, DATABASE_URL=postgres_url), "atalaya.example")
