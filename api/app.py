@@ -134,7 +134,11 @@ def _middleware(settings: Settings, telemetry: Telemetry, draining: Draining, li
     """The middleware around the routes, outermost first."""
     origins = settings.cors_origins
     return [
-        Middleware(TrustedProxies, networks=settings.limits.trusted_proxies),
+        Middleware(
+            TrustedProxies,
+            networks=settings.limits.proxy_networks(),
+            certificate_networks=settings.limits.certificate_proxies(),
+        ),
         Middleware(
             Observe,
             telemetry=telemetry,

@@ -46,6 +46,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "clients": ("api.commands.clients:app", "Add, list, change and delete OAuth clients."),
     "keys": ("api.commands.keys:app", "Create, list, rotate and revoke API keys; rotate the signing key."),
     "secrets": ("api.commands.secrets:app", "Generate the secrets that a gateway needs."),
+    "proxies": ("api.commands.gateway.proxies:app", "Install lists of the networks of proxies."),
     "db": ("api.commands.db:app", "Create the database, or update its tables."),
     "upkeep": ("api.commands.upkeep:upkeep", "Remove what has expired, and records beyond their retention."),
     "audit": ("api.commands.audit:app", "Print, verify, export and prune the audit log."),

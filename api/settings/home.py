@@ -32,6 +32,11 @@ def home_folder() -> Path:
     return INSTALLATION if (INSTALLATION / "pyproject.toml").is_file() else Path.cwd()
 
 
+def published_networks_folder() -> Path:
+    """The folder of the lists that `atalaya proxies refresh` installs."""
+    return home_folder() / "var" / "networks"
+
+
 def resolve_path(path: Path) -> Path:
     return home_folder() / path
 

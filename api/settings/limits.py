@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, IPvAnyNetwork, WithJsonSchema, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, field_validator
 
+from api.http.addresses.published import ProxyService, read_list
 from api.settings.fields import SettingsGroup, split_commas
+from api.settings.home import published_networks_folder
+from auth.networks import Network
 
 _RATE = re.compile(r"\d+/(\d+ ?)?(second|minute|hour|day)s?")
 
@@ -19,6 +24,29 @@ def _check_rate(value: str) -> str:
 
 
 Rate = Annotated[str, AfterValidator(_check_rate), WithJsonSchema({"type": "string", "format": "rate"})]
+
+
+def _read_proxy(value: object) -> object:
+    """Return a network, or a service whose list of networks can be read. Raises ValueError."""
+    if not isinstance(value, str):
+        return value
+    try:
+        service = ProxyService(value.lower())
+    except ValueError:
+        try:
+            return ip_network(value)
+        except ValueError:
+            services = " or ".join(ProxyService)
+            raise ValueError(f"must be IP addresses, networks such as 10.0.0.0/8, or {services}") from None
+    read_list(published_networks_folder(), service)
+    return service
+
+
+Proxy = Annotated[
+    IPv4Network | IPv6Network | ProxyService,
+    BeforeValidator(_read_proxy),
+    WithJsonSchema({"type": "string", "format": "proxy"}),
+]
 
 
 class LimitSettings(SettingsGroup, title="Limits"):
@@ -40,10 +68,25 @@ class LimitSettings(SettingsGroup, title="Limits"):
         description="One user's requests that check the own password or one-time code (`/v1/me/password`, "
         "`/v1/me/totp…`).",
     )
-    trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
+    trusted_proxies: tuple[Proxy, ...] = Field(
         (),
-        description="Addresses or networks whose `X-Forwarded-For`, `X-Forwarded-Proto` and `Client-Cert` headers are "
-        "trusted; see [proxies](deploy/proxies.md#proxies-and-host-names).",
+        description="Addresses, networks, `cloudflare` or `cloudfront`, whose `X-Forwarded-For` and "
+        "`X-Forwarded-Proto` headers are trusted, and but for the two services also `Client-Cert`; see "
+        "[proxies](deploy/proxies.md#proxies-and-host-names).",
     )
 
     _split_networks = field_validator("trusted_proxies", mode="before")(split_commas)
+
+    def proxy_networks(self) -> Sequence[Network]:
+        """Return the networks of all trusted proxies, with those that the services in the setting publish."""
+        listed = self.certificate_proxies()
+        services = [proxy for proxy in self.trusted_proxies if isinstance(proxy, ProxyService)]
+        folder = published_networks_folder()
+        return [*listed, *(network for service in services for network in read_list(folder, service))]
+
+    def certificate_proxies(self) -> Sequence[Network]:
+        """Return the networks of the proxies whose Client-Cert header is trusted.
+
+        Cloudflare and CloudFront pass on a header of this name that their clients have sent.
+        """
+        return [proxy for proxy in self.trusted_proxies if not isinstance(proxy, ProxyService)]

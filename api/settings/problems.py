@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 _TEXTS = {
     "bool": "must be true or false",
     "dict": "must be a JSON object",
-    "ip_any": "must be IP addresses or networks such as 10.0.0.0/8, separated by commas",
     "list": "must be a JSON list",
     "missing": "is required",
     "model": "must contain JSON objects",

@@ -31,23 +31,24 @@ class TrustedProxies:
     """Takes the client's address, scheme and certificate from the headers of a proxy in `networks`.
 
     The address is the right-most one in X-Forwarded-For that does not belong to a trusted proxy. The certificate is
-    read from RFC 9440's header and stored as ASGI's TLS extension defines. Other peers' headers are dropped unread.
+    read from RFC 9440's header if the proxy is also in `certificate_networks`, and stored as ASGI's TLS extension
+    defines. Other peers' headers are dropped unread.
     """
 
-    def __init__(self, app: ASGIApp, *, networks: Sequence[Network]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, networks: Sequence[Network], certificate_networks: Sequence[Network] = ()
+    ) -> None:
         self._app = app
         self._networks = networks
+        self._certificate_networks = certificate_networks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             peer = _parse_address(scope["client"][0]) if self._networks and scope.get("client") else None
-            if peer is not None and self._trusts(peer):
+            if peer is not None and _is_in(peer, self._networks):
                 self._apply_headers(scope, Headers(scope=scope), peer)
             scope["headers"] = [(name, value) for name, value in scope["headers"] if name not in _FORWARDING]
         await self._app(scope, receive, send)
-
-    def _trusts(self, address: Address) -> bool:
-        return any(address in network for network in self._networks)
 
     def _apply_headers(self, scope: Scope, headers: Headers, peer: Address) -> None:
         scope["client"] = (str(self._find_client(headers, peer)), 0)
@@ -55,7 +56,8 @@ class TrustedProxies:
         if scheme in ("http", "https"):
             scope["scheme"] = scheme
         # Replaces the proxy's own certificate. Of two headers a client has forged one, so that neither parses.
-        chain = _parse_certificate(",".join(headers.getlist("client-cert")))
+        trusted = _is_in(peer, self._certificate_networks)
+        chain = _parse_certificate(",".join(headers.getlist("client-cert"))) if trusted else []
         scope["extensions"] = {**scope.get("extensions", {}), "tls": {"client_cert_chain": chain}}
 
     def _find_client(self, headers: Headers, peer: Address) -> Address:
@@ -67,7 +69,7 @@ class TrustedProxies:
             if address is None:
                 break
             client = address
-            if not self._trusts(address):
+            if not _is_in(address, self._networks):
                 break
         return client
 
@@ -94,6 +96,10 @@ class AllowedHosts:
 
     def _allows(self, hosts: Sequence[str]) -> bool:
         return self._allows_all or (len(hosts) == 1 and self._matches(host_name(hosts[0])))
+
+
+def _is_in(address: Address, networks: Sequence[Network]) -> bool:
+    return any(address in network for network in networks)
 
 
 def _parse_address(text: str) -> Address | None:

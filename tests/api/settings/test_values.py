@@ -37,7 +37,7 @@ from api.settings.names import list_names
         (
             "LIMITS__TRUSTED_PROXIES",
             "proxy",
-            "must be IP addresses or networks such as 10.0.0.0/8",
+            "must be IP addresses, networks such as 10.0.0.0/8, or cloudflare or cloudfront",
         ),
         ("CORS_ORIGINS", "https://app.example.org/hush", "must be origins such as https://app.example.org"),
         ("CORS_ORIGINS", "https://hush@app.example.org", "must be origins such as https://app.example.org"),

@@ -15,7 +15,8 @@ from starlette.types import Receive, Scope, Send
 from api.http.addresses.host_names import host_name
 from api.http.addresses.proxies import TrustedProxies
 
-NETWORKS = (ip_network("10.0.0.0/8"), ip_network("2001:db8::/32"))
+OWN = (ip_network("10.0.0.0/8"), ip_network("2001:db8::/32"))
+NETWORKS = (*OWN, ip_network("104.16.0.0/13"))
 
 
 class RecordingApp:
@@ -32,7 +33,9 @@ class RecordingApp:
 async def send_through(peer: str, headers: list[tuple[str, str]]) -> Scope:
     """Send a request from `peer` through the middleware; returns the scope behind it."""
     app = RecordingApp()
-    transport = httpx.ASGITransport(TrustedProxies(app, networks=NETWORKS), client=(peer, 1234))
+    transport = httpx.ASGITransport(
+        TrustedProxies(app, networks=NETWORKS, certificate_networks=OWN), client=(peer, 1234)
+    )
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
         await client.get("/", headers=[(name.encode(), value.encode("latin-1")) for name, value in headers])
     return app.scope
@@ -101,6 +104,14 @@ async def test_certificate_comes_from_a_trusted_proxy() -> None:
         assert not certificates(await send_through("10.0.0.1", [("Client-Cert", malformed)]))
 
 
+async def test_a_service_forwards_addresses_but_no_certificates() -> None:
+    """The address that a proxy service forwards counts; a Client-Cert header, which its clients can send, does not."""
+    value = f":{base64.b64encode(b'der').decode()}:"
+    scope = await send_through("104.16.0.1", [("X-Forwarded-For", "203.0.113.9"), ("Client-Cert", value)])
+    assert scope["client"][0] == "203.0.113.9"
+    assert certificates(scope) == []
+
+
 async def test_two_certificates_are_rejected() -> None:
     """If a client adds a Client-Cert header to the proxy's, neither counts."""
     values = [f":{base64.b64encode(der).decode()}:" for der in (b"stolen", b"genuine")]
@@ -114,7 +125,7 @@ async def test_certificate_of_a_proxy_is_not_the_clients(peer: str, chain: list[
 
     async def proxy(scope: Scope, receive: Receive, send: Send) -> None:
         scope["extensions"] = {"tls": {"client_cert_chain": ["the peer's"]}}
-        await TrustedProxies(app, networks=NETWORKS)(scope, receive, send)
+        await TrustedProxies(app, networks=NETWORKS, certificate_networks=OWN)(scope, receive, send)
 
     async with httpx.AsyncClient(transport=httpx.ASGITransport(proxy, client=(peer, 1)), base_url="http://a") as client:
         await client.get("/")
