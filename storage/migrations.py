@@ -68,16 +68,28 @@ def _version_table(directory: Path) -> str:
     return path.read_text().strip() if path.exists() else "alembic_version"
 
 
-def _upgrade(connection: Connection, directories: Iterable[Path]) -> None:
+def read_revision(connection: Connection, directory: Path) -> str:
+    """Return the revision of the newest migration that was applied."""
+    table = _version_table(directory)
+    revision: str = connection.execute(text(f"SELECT version_num FROM {table}")).scalar_one()  # noqa: S608  (a constant)
+    return revision
+
+
+def upgrade(connection: Connection, directory: Path, revision: str = "head") -> None:
+    """Apply the migrations up to a revision. Raises DatabaseUnavailable for one that this release does not know."""
     from alembic import command
     from alembic.util import CommandError
 
+    try:
+        command.upgrade(alembic_config(connection, directory), revision)
+    except CommandError:
+        raise DatabaseUnavailable(
+            "The database's tables belong to a newer release. Start that release, or restore an older database."
+        ) from None
+
+
+def _upgrade(connection: Connection, directories: Iterable[Path]) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
     for directory in directories:
-        try:
-            command.upgrade(alembic_config(connection, directory), "head")
-        except CommandError:
-            raise DatabaseUnavailable(
-                "The database's tables belong to a newer release. Start that release, or restore an older database."
-            ) from None
+        upgrade(connection, directory)

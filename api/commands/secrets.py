@@ -71,7 +71,7 @@ def add_secrets(names: Iterable[str]) -> bool:
 
 def _generate_line(name: str, algorithm: Literal["ES256", "HS256"]) -> str:
     if name == _SIGNING_KEY:
-        return _signing_key_line(generate_signing_key(algorithm))
+        return format_signing_key(generate_signing_key(algorithm))
     return f"{name}={new_data_key() if name == _DATA_KEY else new_private_key()}"
 
 
@@ -110,12 +110,13 @@ def _write_rotated_keys(settings: Settings) -> str:
         raise SettingsError(
             "AUTH__SIGNING_KEY is not in .env. Change it where it is set, or use AUTH__SIGNING_KEY_FILE."
         )
-    line = _signing_key_line(bundle)
+    line = format_signing_key(bundle)
     _replace_private(file, _KEY_LINE.sub(lambda _: line, text))
     return f"A new signing key is in {file}. Restart the gateway to use it; older tokens stay valid."
 
 
-def _signing_key_line(bundle: str) -> str:
+def format_signing_key(bundle: str) -> str:
+    """Return the line of .env for the signing keys, which are several lines of text."""
     escaped = bundle.strip().replace("\n", "\\n")
     return f'{_SIGNING_KEY}="{escaped}"'
 

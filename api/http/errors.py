@@ -50,6 +50,7 @@ from model.registry.errors import (
     VersionExists,
 )
 from model.signing.errors import ArtefactChanged, ArtefactUnsigned, SignatureInvalid, SigningKeyRejected
+from storage.backups.errors import BackupError
 
 STATUS_BY_ERROR: Mapping[type[Exception], HTTPStatus] = {
     BadRequest: HTTPStatus.BAD_REQUEST,
@@ -148,6 +149,7 @@ NEVER_OVER_HTTP: frozenset[type[Exception]] = frozenset(
         SigningKeyRejected,
         model.BackendURLError,
         PreparationFailed,
+        BackupError,
         model.DatasetError,
         model.KerasMissing,
         model.EngineMissing,

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 # Differs between any two states of a model, because each replaces the file of the one before.
 StateStamp = tuple[int, int, int]
 
-_STATE = "state.json"
-_VERSIONS = "versions"
+STATE = "state.json"
+VERSIONS = "versions"
 _INCOMING = ".incoming-"
 
 
@@ -56,7 +56,7 @@ class FileRegistry:
         with _reporting_os_errors(self.root):
             if not self.root.is_dir():
                 return []
-            return sorted(path.parent.name for path in self.root.glob(f"*/{_STATE}"))
+            return sorted(path.parent.name for path in self.root.glob(f"*/{STATE}"))
 
     def read(self, model: str) -> ModelState:
         """Return the model's versions, aliases and tags. Raises UnknownModel."""
@@ -64,13 +64,13 @@ class FileRegistry:
         with _reporting_os_errors(self.root):
             try:
                 _check_writers(self.root, home)
-                return parse_state((home / _STATE).read_bytes())
+                return parse_state((home / STATE).read_bytes())
             except FileNotFoundError:
                 raise _unknown(model) from None
 
     def read_stamp(self, model: str) -> StateStamp:
         """Return what identifies the present state, without reading it. Raises UnknownModel."""
-        path = self.root / check_name(model) / _STATE
+        path = self.root / check_name(model) / STATE
         with _reporting_os_errors(self.root):
             try:
                 found = path.stat()
@@ -81,7 +81,7 @@ class FileRegistry:
     def list_folders(self) -> list[Path]:
         """Return the artefact folders of all versions of all models."""
         return [
-            self.root / model / _VERSIONS / version
+            self.root / model / VERSIONS / version
             for model in self.list_models()
             for version in self.read(model).versions
         ]
@@ -92,7 +92,7 @@ class FileRegistry:
         Only the manifest is verified here; what loads the artefact verifies each file that it opens.
         """
         listed = self.read(model).find(version)
-        folder = self.root / model / _VERSIONS / listed.version
+        folder = self.root / model / VERSIONS / listed.version
         if _hash_manifest(folder) != listed.manifest_sha256:
             raise DigestMismatch(f"{folder / MANIFEST} has changed since the version was added. Import it again.")
         return folder
@@ -109,7 +109,7 @@ class FileRegistry:
         def store(state: ModelState, home: Path) -> ModelState:
             if name in state.versions:
                 raise VersionExists(f"{model} {name} exists already. A version never changes: choose another one.")
-            digest = _store_artefact(folder, manifest, home / _VERSIONS / name)
+            digest = _store_artefact(folder, manifest, home / VERSIONS / name)
             return state.add(Version(name, digest, datetime.now(UTC).isoformat(timespec="seconds")))
 
         return self._change(model, store, create=True).find(name)
@@ -163,14 +163,14 @@ class FileRegistry:
         home = self.root / check_name(model)
         with _reporting_os_errors(self.root):
             if create:
-                (home / _VERSIONS).mkdir(parents=True, exist_ok=True)
+                (home / VERSIONS).mkdir(parents=True, exist_ok=True)
             elif not home.is_dir():
                 self.read(model)
             with lock_folder(home):
-                state = ModelState() if create and not (home / _STATE).exists() else self.read(model)
-                _remove_incomplete(home / _VERSIONS, state)
+                state = ModelState() if create and not (home / STATE).exists() else self.read(model)
+                _remove_incomplete(home / VERSIONS, state)
                 changed = change(state, home)
-                _replace_file(home / _STATE, serialise_state(changed))
+                replace_file(home / STATE, serialise_state(changed))
                 return changed
 
 
@@ -224,7 +224,8 @@ def _remove_incomplete(versions: Path, state: ModelState) -> None:
             shutil.rmtree(folder)
 
 
-def _replace_file(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes) -> None:
+    """Replace the file atomically and durably. Raises OSError."""
     temporary = path.with_name(f".{path.name}.new")  # only the holder of the lock writes it
     _write_durably(temporary, data)
     temporary.replace(path)

@@ -11,6 +11,7 @@ class Task(StrEnum):
     AUDIT_VERIFY = "audit_verify"
     UPKEEP = "upkeep"
     EVALUATE = "evaluate"
+    BACKUP = "backup"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from sqlalchemy import text
 
+from storage.engine import open_blocking_engine
 from tests.contract.documents.markdown import read_blocks
 from tests.support.gateway import Gateway, make_gateway
 from tests.support.paths import BIN, FOREST, ROOT
-from tests.support.requirements import find_program
 
 PAGE = ROOT / "docs" / "deploy" / "backup.md"
 # In place of Docker: runs the commands of both services here, and stops the gateway by its process id.
@@ -44,7 +45,7 @@ def run_commands(gateway: Gateway, section: str, **variables: str) -> str:
     backup = variables.get("BACKUP")
     commands = read_commands(section)
     if backup:
-        commands = commands.replace("BACKUP=backups/20261126T023000Z", f"BACKUP={shlex.quote(backup)}")
+        commands = commands.replace("BACKUP=backups/20261126T023000Z.backup", f"BACKUP={shlex.quote(backup)}")
     docker = gateway.folder / "bin" / "docker"
     docker.parent.mkdir(exist_ok=True)
     docker.write_text(DOCKER)
@@ -62,7 +63,7 @@ def run_commands(gateway: Gateway, section: str, **variables: str) -> str:
 
 @contextmanager
 def load(gateway: Gateway) -> Iterator[None]:
-    """Predictions and refused requests without a pause, which all succeed in being recorded."""
+    """Predictions and refused requests without a pause, before, during and after the block; all are recorded."""
     ended = threading.Event()
     statuses: set[int] = set()
 
@@ -88,7 +89,7 @@ def load(gateway: Gateway) -> Iterator[None]:
 def postgres(postgres_server: str) -> Iterator[dict[str, str]]:
     """An empty database and a user named as in the Compose file; the variables with which programs find the server."""
     host, _, port = postgres_server.rpartition("@")[2].partition(":")
-    names = ("atalaya", "restored", "damaged")
+    names = ("atalaya", "damaged")
     with psycopg.connect(f"{postgres_server}/postgres", autocommit=True) as connection:
         connection.execute("CREATE ROLE atalaya SUPERUSER LOGIN")
         connection.execute("CREATE DATABASE atalaya OWNER atalaya")
@@ -98,20 +99,29 @@ def postgres(postgres_server: str) -> Iterator[dict[str, str]]:
         connection.execute("DROP ROLE atalaya")
 
 
-def read_counts(printed: str) -> list[int]:
-    """The numbers of verified entries that the commands for the audit log and the ledger have printed."""
-    counts = [int(count) for count in re.findall(r"^(\d+) entries.*, unchanged\.", printed, re.MULTILINE)]
-    assert len(counts) == 2, printed
-    assert min(counts) > 0
-    return counts
+def read_entries(printed: str) -> tuple[int, int]:
+    """How many entries of the audit log and of the ledger `restore` or both `verify` commands have verified."""
+    audit, ledger = (int(count) for count in re.findall(r"(\d+) entries.*?, unchanged\.", printed))
+    assert min(audit, ledger) > 0, printed
+    return audit, ledger
 
 
-def find_backup(gateway: Gateway, name: str) -> str:
+def find_backup(gateway: Gateway) -> str:
+    """The only backup, which is encrypted and private."""
     (backup,) = (gateway.folder / "backups").iterdir()
-    files = sorted(path.name for path in backup.iterdir())
-    assert files == ["atalaya" + name, "audit-anchor.txt", "ledger-anchor.txt"]
-    assert {path.stat().st_mode & 0o077 for path in backup.iterdir()} == {0}
+    assert backup.stat().st_mode & 0o077 == 0
+    assert b"null" not in backup.read_bytes()[:60]
     return str(backup.relative_to(gateway.folder))
+
+
+def check_charges(gateway: Gateway) -> None:
+    """Each prediction is in the backup with its charge: both are written in one transaction."""
+    engine = open_blocking_engine(gateway.environment["DATABASE_URL"])
+    with engine.connect() as connection:
+        charged = connection.execute(text("SELECT sum(requests) FROM usage WHERE owner LIKE 'user:%'")).scalar_one()
+        made = connection.execute(text("SELECT count(*) FROM ledger_payloads WHERE status = 200")).scalar_one()
+    engine.dispose()
+    assert charged == made > 0
 
 
 def go_on(gateway: Gateway, recorded: int) -> None:
@@ -120,26 +130,29 @@ def go_on(gateway: Gateway, recorded: int) -> None:
     assert gateway.client().post("/v1/predictions", content=FOREST.read_bytes()).status_code == 200
     assert gateway.stop() == 0
     printed = "".join(gateway.run(record, "verify").stdout for record in ("audit", "ledger"))
-    assert read_counts(printed)[1] == recorded + 1
+    assert read_entries(printed)[1] == recorded + 1
+
+
+def back_up_and_restore(gateway: Gateway, *sections: str) -> None:
+    """Run the commands of two sections, the first under load, and use what is restored."""
+    (gateway.folder / "backup-passphrase").write_text("correct horse battery\n")
+    gateway.start()
+    back_up, restore = sections
+    with load(gateway):
+        run_commands(gateway, back_up)
+    gateway.stop()
+    printed = run_commands(gateway, restore, BACKUP=find_backup(gateway))
+    check_charges(gateway)
+    go_on(gateway, read_entries(printed)[1])
 
 
 def test_sqlite_is_backed_up_and_restored(tmp_path: Path) -> None:
     """The documented commands copy an SQLite database under load, and restore a copy that verifies and can be used."""
-    find_program("sqlite3")
     gateway = make_gateway(tmp_path, DATABASE_URL=f"sqlite:///{tmp_path}/var/atalaya.db", MODEL__URL="stub://")
-    gateway.start()
-    with load(gateway):
-        run_commands(gateway, "## Back up SQLite")
-    gateway.stop()
-    printed = run_commands(gateway, "## Restore SQLite", BACKUP=find_backup(gateway, ".db"))
-    go_on(gateway, read_counts(printed)[1])
+    back_up_and_restore(gateway, "### Back up on the host", "### Restore SQLite")
 
 
 def test_postgresql_is_backed_up_and_restored(tmp_path: Path, postgres: dict[str, str]) -> None:
-    """The documented commands dump PostgreSQL under load, verify the copy, and put it in the other's place."""
+    """The documented commands copy PostgreSQL under load, and restore an empty database that verifies."""
     gateway = make_gateway(tmp_path, **postgres, MODEL__URL="stub://")
-    gateway.start()
-    with load(gateway):
-        run_commands(gateway, "## Back up PostgreSQL")
-    printed = run_commands(gateway, "## Restore PostgreSQL", BACKUP=find_backup(gateway, ".dump"))
-    go_on(gateway, read_counts(printed)[1])
+    back_up_and_restore(gateway, "### Back up with Compose", "### Restore PostgreSQL with Compose")

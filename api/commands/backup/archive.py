@@ -1,0 +1,106 @@
+"""What a backup contains: a tar archive, compressed with gzip, inside the frames of storage/backups.
+
+manifest.json                                what made the backup, and what it contains
+keys.env                                     the keys, if requested
+registry/MODEL/versions/VERSION/FILE         the artefacts of the registry of models
+tables/TABLE/NUMBER.jsonl                    the rows of a table, a JSON array for each
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from gzip import BadGzipFile, GzipFile
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from storage.backups.errors import BackupDamaged
+from storage.backups.stream import BackupReader, BackupWriter
+
+KEYS = "keys.env"
+_MANIFEST = "manifest.json"
+_UNREADABLE = "The backup's content cannot be read. Use another one."
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """`revisions` are the newest migrations by package, `tables` the columns by table, `models` the states by model.
+
+    `made_at` is in ISO 8601, UTC.
+    """
+
+    release: str
+    made_at: str
+    revisions: Mapping[str, str]
+    tables: Mapping[str, Sequence[str]]
+    models: Mapping[str, str]
+    keys: bool
+
+
+class ArchiveWriter:
+    def __init__(self, archive: tarfile.TarFile) -> None:
+        self._archive = archive
+
+    def add_manifest(self, manifest: Manifest) -> None:
+        self.add(_MANIFEST, json.dumps(asdict(manifest)).encode())
+
+    def add(self, name: str, data: bytes) -> None:
+        member = tarfile.TarInfo(name)
+        member.size = len(data)
+        self._archive.addfile(member, io.BytesIO(data))
+
+    def add_file(self, name: str, path: Path) -> None:
+        """Raises OSError."""
+        with path.open("rb") as file:
+            member = self._archive.gettarinfo(arcname=name, fileobj=file)
+            self._archive.addfile(member, file)
+
+
+@contextmanager
+def writing_archive(file: BinaryIO, passphrase: str | None) -> Iterator[ArchiveWriter]:
+    """Write the archive's frames to a file, which is complete when the context ends without an error."""
+    frames = BackupWriter(file, passphrase)
+    with (
+        GzipFile(fileobj=cast("BinaryIO", frames), mode="wb", compresslevel=6) as compressed,
+        tarfile.open(fileobj=compressed, mode="w|") as archive,
+    ):
+        yield ArchiveWriter(archive)
+    frames.close()
+
+
+def read_archive(file: BinaryIO, passphrase: str | None) -> tuple[Manifest, Iterator[tuple[str, BinaryIO]]]:
+    """Return the manifest, and an iterator over the names and contents of the other members.
+
+    A content must be read before the next one. The iterator ends only at the end of an undamaged file. Raises
+    BackupDamaged, BackupTooNew, PassphraseWrong.
+    """
+    frames = BackupReader(file, passphrase)
+    members = _read_members(frames)
+    name, content = next(members, ("", io.BytesIO()))
+    if name != _MANIFEST:
+        raise BackupDamaged(_UNREADABLE)
+    with _reporting_damage():
+        return Manifest(**json.load(content)), members
+
+
+def _read_members(frames: BackupReader) -> Iterator[tuple[str, BinaryIO]]:
+    compressed = GzipFile(fileobj=cast("BinaryIO", frames), mode="rb")
+    with _reporting_damage(), tarfile.open(fileobj=compressed, mode="r|") as archive:
+        for member in archive:
+            content: Any = archive.extractfile(member)
+            if content is not None:
+                yield member.name, content
+    frames.finish()
+
+
+@contextmanager
+def _reporting_damage() -> Iterator[None]:
+    try:
+        yield
+    except (tarfile.TarError, BadGzipFile, EOFError, zlib.error, ValueError, TypeError) as error:
+        raise BackupDamaged(_UNREADABLE) from error

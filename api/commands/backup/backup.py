@@ -1,0 +1,146 @@
+"""`atalaya backup`: one file with everything that a gateway cannot make again."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import typer
+from sqlalchemy import Connection
+
+from api.commands.backup.archive import KEYS, ArchiveWriter, Manifest, writing_archive
+from api.commands.backup.contents import MIGRATIONS, list_tables
+from api.commands.backup.keys import format_keys
+from api.commands.backup.options import PassphraseFile, PassphraseStdin, check_passphrase, read_passphrase
+from api.commands.database import CommandEvent, migrate_database, recorded_run, run_with_engine
+from api.commands.ledger.database import open_snapshot
+from api.commands.output import JsonFlag, print_json
+from api.errors import CommandFailed
+from api.services.registry import open_registry
+from api.settings import Settings, load_settings
+from model.registry.copies import ModelCopy, read_models
+from monitoring.tasks.runs import Task
+from storage.backups.tables import dump_table, reflect_tables
+from storage.migrations import read_revision
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What a backup is to contain, beside the database."""
+
+    models: list[ModelCopy]
+    keys: bytes | None
+    passphrase: str | None
+
+
+def backup(
+    file: Annotated[Path, typer.Argument(help="The new file; - for standard output.")],
+    with_keys: Annotated[
+        bool, typer.Option("--with-keys", help="Include the keys of .env; needs a passphrase.")
+    ] = False,
+    passphrase_file: PassphraseFile = None,
+    passphrase_stdin: PassphraseStdin = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Back up the database and the registry of models, beside a running gateway."""
+    passphrase = read_passphrase(passphrase_file, from_stdin=passphrase_stdin)
+    if passphrase is not None:
+        check_passphrase(passphrase)
+    elif with_keys:
+        raise typer.BadParameter("--with-keys needs a passphrase: use --passphrase-file or --passphrase-stdin.")
+    to_stdout = str(file) == "-"
+    if to_stdout and as_json:
+        raise typer.BadParameter("--json needs standard output, too. Name a file.")
+    settings = load_settings()
+    with recorded_run(Task.BACKUP):
+        rows = _back_up(settings, file, passphrase, with_keys=with_keys)
+        event = CommandEvent("backup", "created", detail={"keys": "included" if with_keys else "excluded"})
+        run_with_engine(settings, _do_nothing, lambda _: event)
+    if as_json:
+        encrypted = passphrase is not None
+        print_json({"file": str(file), "rows": rows, "encrypted": encrypted, "keys": with_keys})
+    else:
+        kind = "Encrypted backup" if passphrase is not None else "Backup"
+        keys = "with the keys" if with_keys else "without keys"
+        typer.echo(f"{kind} of {rows} rows, {keys}: {file}", err=to_stdout)
+
+
+def _back_up(settings: Settings, file: Path, passphrase: str | None, *, with_keys: bool) -> int:
+    """Return the number of rows. Raises CommandFailed, LedgerUnavailable, DatabaseMissing."""
+    migrate_database(settings)
+    in_folder = settings.model.registry_folder is not None and settings.model.mlflow_url is None
+    # Before the rows: a move of an alias is in the state until the ledger has it.
+    models = read_models(open_registry(settings)) if in_folder else []
+    request = _Request(models, format_keys(settings) if with_keys else None, passphrase)
+    with _open_new_file(file) as target, open_snapshot(settings) as connection:
+        return _write(target, connection, request)
+
+
+def _write(target: BinaryIO, connection: Connection, request: _Request) -> int:
+    tables = reflect_tables(connection, list_tables())
+    manifest = Manifest(
+        release=version("atalaya"),
+        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        revisions={package: read_revision(connection, folder) for package, folder in MIGRATIONS.items()},
+        tables={table.name: [column.name for column in table.columns] for table in tables},
+        models={model.home.name: model.serialise_state().decode() for model in request.models},
+        keys=request.keys is not None,
+    )
+    rows = 0
+    with writing_archive(target, request.passphrase) as archive:
+        archive.add_manifest(manifest)
+        if request.keys is not None:
+            archive.add(KEYS, request.keys)
+        for model in request.models:
+            _add_model(archive, model)
+        for table in tables:
+            for number, batch in enumerate(dump_table(connection, table), 1):
+                archive.add(f"tables/{table.name}/{number:06}.jsonl", batch)
+                rows += batch.count(b"\n")
+    return rows
+
+
+def _add_model(archive: ArchiveWriter, model: ModelCopy) -> None:
+    """Raises CommandFailed."""
+    for name, path in model.list_files():
+        try:
+            archive.add_file(f"registry/{model.home.name}/{name}", path)
+        except OSError as error:
+            raise CommandFailed(f"MODEL__REGISTRY: {path} cannot be read: {error.strerror}.") from None
+
+
+@contextmanager
+def _open_new_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a new file that only its owner can read, and remove it if the context ends with an error.
+
+    Raises CommandFailed.
+    """
+    if str(path) == "-":
+        yield sys.stdout.buffer
+        return
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise CommandFailed(f"{path} cannot be created: {error.strerror}. Name a new file.") from None
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(descriptor)
+    except BaseException as error:
+        with suppress(OSError):
+            path.unlink()
+        if isinstance(error, OSError):
+            raise CommandFailed(f"{path} cannot be written: {error.strerror}.") from error
+        raise
+
+
+async def _do_nothing(_: object) -> None:
+    """`run_with_engine` writes the event."""

@@ -1,0 +1,21 @@
+"""What of the database belongs in a backup."""
+
+from __future__ import annotations
+
+import auth
+import monitoring
+from auth import tables as auth_tables
+from monitoring.audit import tables as audit_tables
+from monitoring.canary import tables as canary_tables
+from monitoring.ledger import tables as ledger_tables
+from monitoring.tasks import tables as task_tables
+
+MIGRATIONS = {"auth": auth.MIGRATIONS, "monitoring": monitoring.MIGRATIONS}
+"""The folders of migrations, by package."""
+
+_GROUPS = (auth_tables, audit_tables, canary_tables, ledger_tables, task_tables)
+
+
+def list_tables() -> list[str]:
+    """Return the names of all tables of this release, without those that hold the migrations' versions."""
+    return [table.name for group in _GROUPS for table in group.metadata.sorted_tables]

@@ -1,0 +1,98 @@
+"""`atalaya restore`: an empty database, and a registry of models, from the file of a backup."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import typer
+
+from api.commands.backup.archive import read_archive
+from api.commands.backup.keys import write_keys
+from api.commands.backup.loading import load_backup
+from api.commands.backup.options import PassphraseFile, PassphraseStdin, read_passphrase
+from api.commands.backup.verification import verify_restored
+from api.commands.ledger.upkeep import EarlierKeys
+from api.commands.output import JsonFlag, print_json
+from api.errors import CommandFailed
+from api.services.registry import open_registry
+from api.settings import Settings, load_settings
+from model.registry.copies import RegistryRestore
+
+
+def restore(
+    file: Annotated[
+        Path, typer.Argument(help="A file of `atalaya backup`; - for standard input, after the passphrase.")
+    ],
+    keys_to: Annotated[
+        Path | None, typer.Option(help="Write the keys in the backup to this new file, as lines for .env.")
+    ] = None,
+    passphrase_file: PassphraseFile = None,
+    passphrase_stdin: PassphraseStdin = False,
+    public_key: EarlierKeys = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Restore a backup to an empty database, and verify the audit log and the ledger."""
+    passphrase = read_passphrase(passphrase_file, from_stdin=passphrase_stdin)
+    settings = load_settings()
+    models = _open_registry(settings)
+    with _open_backup(file) as source:
+        manifest, members = read_archive(source, passphrase)
+        if keys_to is not None and not manifest.keys:
+            raise CommandFailed("The backup contains no keys. Restore it without --keys-to.")
+        loaded = load_backup(settings.database_url.get_secret_value(), manifest, members, models)
+    added = models.finish() if models else []
+    if keys_to is not None:
+        write_keys(keys_to, loaded.keys)
+    audit, ledger = verify_restored(settings, loaded.keys, public_key or ())
+    left_out = sorted(manifest.models.keys() - set(added))
+    if as_json:
+        print_json(
+            {
+                "made_at": manifest.made_at,
+                "release": manifest.release,
+                "rows": loaded.rows,
+                "models": added,
+                "models_left_out": left_out,
+                "audit_entries": audit,
+                "ledger_entries": ledger,
+            }
+        )
+        return
+    typer.echo(f"Restored {loaded.rows} rows. The backup was made at {manifest.made_at} by release {manifest.release}.")
+    typer.echo(f"Audit log: {audit} entries, unchanged. {_describe_ledger(ledger)}")
+    if added:
+        typer.echo(f"Models restored to the registry: {', '.join(added)}.")
+    if left_out:
+        reason = "no MODEL__REGISTRY is set" if models is None else "the registry has them already"
+        typer.echo(f"Models left out, because {reason}: {', '.join(left_out)}.")
+
+
+def _describe_ledger(entries: int | None) -> str:
+    if entries is None:
+        return "The ledger was not verified: set LEDGER__SIGNING_KEY, and run `atalaya ledger verify`."
+    return f"Ledger: {entries} entries, unchanged."
+
+
+def _open_registry(settings: Settings) -> RegistryRestore | None:
+    """Return where models are restored to; None without a registry, and for the mirror of a server's."""
+    if settings.model.registry_folder is None or settings.model.mlflow_url is not None:
+        return None
+    return RegistryRestore(open_registry(settings))
+
+
+@contextmanager
+def _open_backup(path: Path) -> Iterator[BinaryIO]:
+    """Raises CommandFailed."""
+    if str(path) == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise CommandFailed(f"{path} cannot be read: {error.strerror}.") from None
+    with file:
+        yield file

@@ -1,0 +1,75 @@
+"""Reading the files of a registry for a backup, and writing them back."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from model.registry.errors import RegistryUnavailable
+from model.registry.files import STATE, VERSIONS, FileRegistry, replace_file
+from model.registry.state import ModelState, check_name, parse_state, serialise_state
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCopy:
+    """A model at one moment: its state, and where the files of its versions are. A version never changes."""
+
+    home: Path
+    state: ModelState
+
+    def list_files(self) -> Iterator[tuple[str, Path]]:
+        """Yield the name of each file below the model's folder, and its path; the state comes apart."""
+        for version in self.state.versions:
+            for path in sorted((self.home / VERSIONS / version).iterdir()):
+                yield f"{VERSIONS}/{version}/{path.name}", path
+
+    def serialise_state(self) -> bytes:
+        return serialise_state(self.state)
+
+
+def read_models(registry: FileRegistry) -> list[ModelCopy]:
+    """Read the state of every model. Raises RegistryUnavailable."""
+    return [ModelCopy(registry.root / name, registry.read(name)) for name in registry.list_models()]
+
+
+@dataclass(slots=True)
+class RegistryRestore:
+    """Writes models to a registry that lacks them. Models that it has already stay as they are.
+
+    A model appears with `finish`, when all of its files are complete. Raises RegistryUnavailable, InvalidName.
+    """
+
+    registry: FileRegistry
+    _states: dict[str, ModelState] = field(default_factory=dict)
+
+    def begin(self, states: Mapping[str, str]) -> None:
+        """Announce the models that will follow, by the texts of their states."""
+        existing = self.registry.list_models()
+        for model, state in states.items():
+            if model not in existing:
+                self._states[check_name(model)] = parse_state(state.encode())
+
+    def write(self, model: str, name: str, source: BinaryIO) -> None:
+        """Write a file of an announced model, whose name `list_files` made."""
+        if model not in self._states:
+            return
+        folder, version, file = PurePosixPath(name).parts
+        check_name(version)
+        if folder != VERSIONS or version not in self._states[model].versions or file != Path(file).name:
+            raise RegistryUnavailable(f"The backup has a file {name!r}, which belongs to no version of {model}.")
+        path = self.registry.root / model / VERSIONS / version / file
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as target:
+                shutil.copyfileobj(source, target)
+        except OSError as error:
+            raise RegistryUnavailable(f"{path} cannot be written: {error.strerror}.") from error
+
+    def finish(self) -> list[str]:
+        """Let the models appear; return their names."""
+        for model, state in self._states.items():
+            replace_file(self.registry.root / model / STATE, serialise_state(state))
+        return list(self._states)

@@ -1,0 +1,41 @@
+"""Why a backup cannot be made or restored.
+
+StorageError
+└── BackupError
+    ├── BackupDamaged            backup_damaged
+    ├── BackupTooNew             backup_too_new
+    ├── PassphraseWrong          passphrase_wrong
+    └── RestoreTargetNotEmpty    restore_target_not_empty
+"""
+
+from __future__ import annotations
+
+from storage.errors import StorageError
+
+
+class BackupError(StorageError):
+    """Base of the errors of backups."""
+
+
+class BackupDamaged(BackupError):
+    """The file is no backup, is incomplete, or was changed."""
+
+    code = "backup_damaged"
+
+
+class BackupTooNew(BackupError):
+    """A newer release wrote the backup."""
+
+    code = "backup_too_new"
+
+
+class PassphraseWrong(BackupError):
+    """The passphrase is missing, is wrong, or is not needed."""
+
+    code = "passphrase_wrong"
+
+
+class RestoreTargetNotEmpty(BackupError):
+    """The database that a backup would be restored to has tables already."""
+
+    code = "restore_target_not_empty"

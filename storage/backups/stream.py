@@ -1,0 +1,134 @@
+r"""The file of a backup: a line that describes it, and then the content in frames, each with its own check.
+
+    {"atalaya_backup": 1, "salt": "…" or null}\n
+    16 bytes that tell whether the passphrase is right, if the content is encrypted
+    frames: 4 bytes with the length, 1 byte that is 1 in the last frame, and the sealed bytes
+
+A seal covers the header, the number of its frame, and whether the frame is the last: no frame can be changed, moved,
+left out or appended, and an incomplete file is recognised as such.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+from typing import BinaryIO
+
+from storage.backups.errors import BackupDamaged, BackupTooNew, PassphraseWrong
+from storage.backups.sealing import CHECK_BYTES, SALT_BYTES, Checksum, Encryption, Seal, SealBroken
+
+FORMAT = 1
+
+_FRAME_BYTES = 1 << 20
+_HEADER_LIMIT = 4096
+_NAME = "atalaya_backup"
+
+_NO_BACKUP = "The file is not a backup that `atalaya backup` made."
+_INCOMPLETE = "The backup is incomplete: its end is missing. Use another one."
+_CHANGED = "The backup was changed or damaged after it was made. Use another one."
+
+
+class BackupWriter:
+    """Writes to a file what it is given, in frames. `close` writes the last one; it does not close the file."""
+
+    def __init__(self, file: BinaryIO, passphrase: str | None = None) -> None:
+        self._file = file
+        salt = os.urandom(SALT_BYTES) if passphrase is not None else None
+        self._header = json.dumps({_NAME: FORMAT, "salt": salt and salt.hex()}).encode() + b"\n"
+        file.write(self._header)
+        self._seal: Seal = Checksum()
+        if passphrase is not None and salt is not None:
+            encryption = Encryption(passphrase, salt)
+            file.write(encryption.make_check(self._header))
+            self._seal = encryption
+        self._number = 0
+        self._waiting = bytearray()
+
+    def write(self, data: bytes) -> int:
+        self._waiting += data
+        while len(self._waiting) > _FRAME_BYTES:  # the last frame must not be written here
+            self._write_frame(bytes(self._waiting[:_FRAME_BYTES]), last=False)
+            del self._waiting[:_FRAME_BYTES]
+        return len(data)
+
+    def close(self) -> None:
+        self._write_frame(bytes(self._waiting), last=True)
+        self._waiting.clear()
+
+    def _write_frame(self, data: bytes, *, last: bool) -> None:
+        flag = bytes([last])
+        sealed = self._seal.close(self._number, self._header + flag, data)
+        self._file.write(len(sealed).to_bytes(4, "big") + flag + sealed)
+        self._number += 1
+
+
+class BackupReader:
+    """Reads what a BackupWriter wrote. `read` returns only what its seal has confirmed.
+
+    Raises BackupDamaged, BackupTooNew, PassphraseWrong; `read` and `finish` raise BackupDamaged.
+    """
+
+    def __init__(self, file: BinaryIO, passphrase: str | None = None) -> None:
+        self._file = file
+        self._header = file.readline(_HEADER_LIMIT)
+        salt = _read_salt(self._header)
+        if salt is None and passphrase is not None:
+            raise PassphraseWrong("The backup is not encrypted. Restore it without a passphrase.")
+        if salt is not None and passphrase is None:
+            raise PassphraseWrong("The backup is encrypted. Give its passphrase with --passphrase-file.")
+        self._seal: Seal = Checksum()
+        if salt is not None and passphrase is not None:
+            encryption = Encryption(passphrase, salt)
+            if not hmac.compare_digest(encryption.make_check(self._header), file.read(CHECK_BYTES)):
+                raise PassphraseWrong("The passphrase is wrong, or the beginning of the backup was changed.")
+            self._seal = encryption
+        self._number = 0
+        self._ended = False
+        self._waiting = bytearray()
+
+    def read(self, size: int) -> bytes:
+        """Return up to `size` bytes; none after the end."""
+        while len(self._waiting) < size and not self._ended:
+            self._waiting += self._read_frame()
+        data = bytes(self._waiting[:size])
+        del self._waiting[:size]
+        return data
+
+    def finish(self) -> None:
+        """Confirm that the file has its end, and nothing after it."""
+        while not self._ended:
+            self._read_frame()
+        if self._file.read(1):
+            raise BackupDamaged(_CHANGED)
+
+    def _read_frame(self) -> bytes:
+        head = self._file.read(5)
+        length = int.from_bytes(head[:4], "big")
+        if len(head) == 5 and length > _FRAME_BYTES + self._seal.overhead:
+            raise BackupDamaged(_CHANGED)
+        sealed = self._file.read(length)
+        if len(head) < 5 or len(sealed) < length:
+            raise BackupDamaged(_INCOMPLETE)
+        try:
+            data = self._seal.open(self._number, self._header + head[4:], sealed)
+        except SealBroken:
+            raise BackupDamaged(_CHANGED) from None
+        self._number += 1
+        self._ended = head[4] == 1
+        return data
+
+
+def _read_salt(header: bytes) -> bytes | None:
+    """Return the salt of an encrypted backup, None for one that is not. Raises BackupDamaged, BackupTooNew."""
+    try:
+        document = json.loads(header)
+        written, salt = document[_NAME], document["salt"]
+        decoded = None if salt is None else bytes.fromhex(salt)
+    except (ValueError, KeyError, TypeError):
+        raise BackupDamaged(_NO_BACKUP) from None
+    if not isinstance(written, int) or (decoded is not None and len(decoded) != SALT_BYTES):
+        raise BackupDamaged(_NO_BACKUP)
+    if written > FORMAT:
+        raise BackupTooNew("A newer release made this backup. Restore it with that release.")
+    return decoded

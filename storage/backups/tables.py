@@ -1,0 +1,53 @@
+"""Tables as text that every database reads: JSON arrays, one for each row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, DateTime, MetaData, Table, select
+
+_BATCH = 1000  # rows
+
+
+def reflect_tables(connection: Connection, names: Iterable[str]) -> list[Table]:
+    """Return those of the tables that exist, each after the tables that its foreign keys name."""
+    wanted = set(names)
+    metadata = MetaData()
+    metadata.reflect(connection, only=lambda name, _: name in wanted)
+    return [table for table in metadata.sorted_tables if table.name in wanted]
+
+
+def dump_table(connection: Connection, table: Table) -> Iterator[bytes]:
+    """Yield the rows of a table in batches, with the columns in their order in `table`.
+
+    Times become texts in ISO 8601, UTC. The connection's transaction decides what the rows are.
+    """
+    result = connection.execute(select(table).execution_options(yield_per=_BATCH))
+    for rows in result.partitions():
+        yield b"".join(json.dumps(list(map(_encode, row))).encode() + b"\n" for row in rows)
+
+
+def load_rows(connection: Connection, table: Table, columns: Sequence[str], batch: bytes) -> int:
+    """Insert the rows of a batch, whose values belong to `columns`; return how many. Raises ValueError, KeyError."""
+    times = {column.name for column in table.columns if isinstance(column.type, DateTime)}
+    parameters = []
+    for line in batch.splitlines():
+        row = dict(zip(columns, json.loads(line), strict=True))
+        parameters.append({name: _decode(value) if name in times else value for name, value in row.items()})
+    if parameters:
+        connection.execute(table.insert(), parameters)
+    return len(parameters)
+
+
+def _encode(value: object) -> object:
+    if isinstance(value, datetime):
+        # SQLite stores no time zone: its times are in UTC.
+        return (value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)).isoformat()
+    return value
+
+
+def _decode(value: Any) -> datetime | None:
+    return None if value is None else datetime.fromisoformat(value)

@@ -1,0 +1,135 @@
+"""What a backup contains, and what is refused; on SQLite, because none of it depends on the kind of database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from api.cli import run
+from api.commands.backup.archive import Manifest, writing_archive
+from api.commands.backup.contents import MIGRATIONS
+from api.settings import Settings
+from auth.login.data_keys import new_data_key
+from auth.tokens.jws import generate_signing_key
+from model.registry.files import FileRegistry
+from tests.api.commands.records.databases import lose_database, on_database, read_rows
+from tests.support.paths import ARTEFACT
+
+Captured = pytest.CaptureFixture[str]
+Fail = Callable[..., str]
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+@pytest.fixture
+def passphrase(tmp_path: Path) -> str:
+    """The option that names a file with a passphrase."""
+    (tmp_path / "passphrase").write_text("correct horse battery\n")
+    return "--passphrase-file=passphrase"
+
+
+@pytest.fixture
+def fail(environment: Settings, capsys: Captured) -> Fail:
+    """A function that runs a command that fails, and returns the line that it prints."""
+    assert environment.ledger_key()
+
+    def fail(*arguments: str) -> str:
+        capsys.readouterr()
+        assert run(list(arguments)) in (1, 2)
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1, error
+        return error
+
+    return fail
+
+
+def test_keys_are_included_only_when_encrypted(
+    environment: Settings, fail: Fail, passphrase: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The keys leave the gateway in an encrypted file only, and return as lines of .env."""
+    assert "--with-keys needs a passphrase" in fail("backup", "b", "--with-keys")
+    data_key = new_data_key()
+    monkeypatch.setenv("AUTH__DATA_KEY", data_key)
+    monkeypatch.setenv("AUTH__SIGNING_KEY", generate_signing_key("ES256"))
+    assert run(["backup", "b", "--with-keys", passphrase]) == 0
+    assert environment.ledger_key().encode() not in Path("b").read_bytes()
+    for name in ("AUTH__DATA_KEY", "AUTH__SIGNING_KEY", "LEDGER__SIGNING_KEY"):
+        monkeypatch.delenv(name)
+    lose_database(environment)
+    capsys.readouterr()
+    assert run(["restore", "b", passphrase, "--keys-to", "keys.env"]) == 0
+    assert "Ledger: 6 entries, unchanged." in capsys.readouterr().out
+    lines = Path("keys.env").read_text()
+    assert f"AUTH__DATA_KEY={data_key}\n" in lines
+    assert Path("keys.env").stat().st_mode & 0o077 == 0
+
+
+def test_a_weak_passphrase_is_refused(fail: Fail) -> None:
+    """A passphrase that is short or common is refused, and no file is left."""
+    Path("weak").write_text("password\n")
+    assert "passphrase is too weak" in fail("backup", "b", "--passphrase-file", "weak")
+    assert not Path("b").exists()
+
+
+def test_a_damaged_backup_changes_nothing(environment: Settings, fail: Fail, passphrase: str) -> None:
+    """A backup with a missing end, or of a newer release, leaves the target empty; another one can follow."""
+    assert run(["backup", "b", passphrase]) == 0
+    lose_database(environment)
+    Path("cut").write_bytes(Path("b").read_bytes()[:-5])
+    assert "is incomplete" in fail("restore", "cut", passphrase)
+    Path("other").write_text("another passphrase")
+    assert "passphrase is wrong" in fail("restore", "b", "--passphrase-file", "other")
+    assert run(["restore", "b", passphrase]) == 0
+
+
+def test_a_newer_backup_is_refused(environment: Settings, fail: Fail) -> None:
+    """A backup with migrations or members that this release does not know is refused."""
+    manifest = Manifest("9.0", "2026-11-26T00:00:00+00:00", dict.fromkeys(MIGRATIONS, "9999"), {}, {}, False)
+    with Path("new").open("wb") as file, writing_archive(file, None) as writer:
+        writer.add_manifest(manifest)
+    lose_database(environment)
+    assert "newer release" in fail("restore", "new")
+
+
+def test_a_database_in_use_is_not_overwritten(environment: Settings, fail: Fail) -> None:
+    """A database with tables is named and stays as it is."""
+    assert run(["backup", "b"]) == 0
+    rows = read_rows(environment)
+    assert "has tables already" in fail("restore", "b")
+    assert read_rows(environment) == rows
+
+
+def test_a_changed_ledger_is_found(environment: Settings, fail: Fail) -> None:
+    """A backup of a ledger that somebody had changed is restored, and the change is named."""
+    change = text("UPDATE ledger_payloads SET status = 500 WHERE seq = 1")
+    on_database(environment, lambda connection: connection.execute(change))
+    assert run(["backup", "b"]) == 0
+    lose_database(environment)
+    assert "the ledger was changed before" in fail("restore", "b")
+
+
+def test_the_registry_is_included(
+    environment: Settings, capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The versions and aliases of the registry return; a model that exists already stays as it is."""
+    registry = FileRegistry(tmp_path / "models")
+    added = registry.add(ARTEFACT)
+    registry.move_aliases("efficientnetb0", {"production": added.version}, who="ana", why="test")
+    state = registry.read("efficientnetb0")
+    monkeypatch.setenv("MODEL__REGISTRY", f"file://{registry.root}")
+    assert run(["backup", "b"]) == 0
+    lose_database(environment)
+    capsys.readouterr()
+    assert run(["restore", "b"]) == 0
+    assert "Models left out, because the registry has them already: efficientnetb0." in capsys.readouterr().out
+    lose_database(environment)
+    monkeypatch.setenv("MODEL__REGISTRY", f"file://{tmp_path}/restored")
+    assert run(["restore", "b"]) == 0
+    restored = FileRegistry(tmp_path / "restored")
+    assert restored.read("efficientnetb0") == state
+    folder = restored.find_folder("efficientnetb0", added.version)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        path.name: path.read_bytes() for path in registry.find_folder("efficientnetb0", added.version).iterdir()
+    }

@@ -1,0 +1,121 @@
+"""The frames of a backup: complete and unchanged, or refused with the reason."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import pytest
+
+from storage.backups.errors import BackupDamaged, BackupTooNew, PassphraseWrong
+from storage.backups.stream import BackupReader, BackupWriter
+
+PASSPHRASE = "correct horse battery"
+CONTENT = bytes(range(256)) * 10_000  # three frames
+
+
+def write(passphrase: str | None) -> bytes:
+    file = io.BytesIO()
+    writer = BackupWriter(file, passphrase)
+    for start in range(0, len(CONTENT), 70_000):
+        writer.write(CONTENT[start : start + 70_000])
+    writer.close()
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def files() -> dict[str | None, bytes]:
+    """A backup by its passphrase."""
+    return {passphrase: write(passphrase) for passphrase in (None, PASSPHRASE)}
+
+
+def read(data: bytes, passphrase: str | None) -> bytes:
+    reader = BackupReader(io.BytesIO(data), passphrase)
+    content = b""
+    while part := reader.read(100_000):
+        content += part
+    reader.finish()
+    return content
+
+
+both = pytest.mark.parametrize("passphrase", [None, PASSPHRASE])
+
+
+@both
+def test_the_content_is_returned(files: dict[str | None, bytes], passphrase: str | None) -> None:
+    """What is written is read again, with and without encryption; encrypted, it does not appear in the file."""
+    assert read(files[passphrase], passphrase) == CONTENT
+    assert (CONTENT[:64] in files[passphrase]) is (passphrase is None)
+
+
+def change(data: bytes, position: int) -> bytes:
+    return data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :]
+
+
+@both
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 1.0])
+def test_a_changed_byte_is_found(files: dict[str | None, bytes], passphrase: str | None, share: float) -> None:
+    """A changed byte in any frame is found, the last byte of the file included."""
+    data = files[passphrase]
+    with pytest.raises(BackupDamaged, match="changed or damaged"):
+        read(change(data, int(share * (len(data) - 1))), passphrase)
+
+
+@both
+@pytest.mark.parametrize("missing", [1, 600_000, 1_100_000, 2_500_000])
+def test_a_missing_end_is_found(files: dict[str | None, bytes], passphrase: str | None, missing: int) -> None:
+    """A file that ends too early is reported as incomplete, also where it ends between two frames."""
+    with pytest.raises(BackupDamaged, match="incomplete"):
+        read(files[passphrase][:-missing], passphrase)
+
+
+def swap_frames(data: bytes) -> bytes:
+    """Exchange the first two frames, which have the same length."""
+    end = data.index(b"\n") + 1
+    start = end + (16 if b"null" not in data[:end] else 0)
+    length = 5 + int.from_bytes(data[start : start + 4], "big")
+    first, second = data[start : start + length], data[start + length : start + 2 * length]
+    return data[:start] + second + first + data[start + 2 * length :]
+
+
+def append_byte(data: bytes) -> bytes:
+    return data + b"x"
+
+
+@both
+@pytest.mark.parametrize("edit", [append_byte, swap_frames])
+def test_frames_keep_their_order(
+    files: dict[str | None, bytes], passphrase: str | None, edit: Callable[[bytes], bytes]
+) -> None:
+    """Bytes after the end, and frames in another order, are found."""
+    with pytest.raises(BackupDamaged, match="changed or damaged"):
+        read(edit(files[passphrase]), passphrase)
+
+
+@pytest.mark.parametrize(
+    ("made_with", "read_with", "message"),
+    [
+        (PASSPHRASE, "correct horse batterz", "passphrase is wrong"),
+        (PASSPHRASE, None, "is encrypted"),
+        (None, PASSPHRASE, "is not encrypted"),
+    ],
+)
+def test_a_wrong_passphrase_is_told_from_damage(
+    files: dict[str | None, bytes], made_with: str | None, read_with: str | None, message: str
+) -> None:
+    """A passphrase that is wrong, missing or superfluous is named as such."""
+    with pytest.raises(PassphraseWrong, match=message):
+        read(files[made_with], read_with)
+
+
+@pytest.mark.parametrize("data", [b"", b"SQLite format 3\0", b"[]\n", b'{"atalaya_backup": 1, "salt": "zz"}\n'])
+def test_another_file_is_no_backup(data: bytes) -> None:
+    """A file that is no backup is reported as such."""
+    with pytest.raises(BackupDamaged, match="not a backup"):
+        read(data, None)
+
+
+def test_a_newer_format_is_named(files: dict[str | None, bytes]) -> None:
+    """A backup in a later format asks for the release that made it."""
+    with pytest.raises(BackupTooNew, match="newer release"):
+        read(files[None].replace(b'"atalaya_backup": 1', b'"atalaya_backup": 2', 1), None)
