@@ -42,6 +42,7 @@ from api.routes.oauth import oauth_router
 from api.routes.pages import documentation, home
 from api.routes.predictions import predictions_router
 from api.server.tls import ServerTls
+from api.services.background.activity import Activity
 from api.services.measuring.create import create_metrics
 from api.services.opening import open_model as open_configured_model
 from api.services.runtime import open_error_reporter, open_tracer
@@ -87,6 +88,7 @@ def create_app(
     check_secrets(settings)
     registry = registry if registry is not None else CollectorRegistry()
     draining = draining or Draining()
+    activity = Activity(settings.idle_after_s)
     open_model = open_model or partial(open_configured_model, settings)
     metrics = create_metrics(settings, registry, shown)
     telemetry = Telemetry(
@@ -94,20 +96,22 @@ def create_app(
         reporter or open_error_reporter(settings, metrics.error_reports_dropped.inc),
         open_tracer(settings, metrics),
     )
-    limits = CallerLimits(make_windows(settings, metrics), settings.limits.requests)
+    limits = CallerLimits(make_windows(settings, metrics, activity), settings.limits.requests)
     predictions = predictions_router(limits, settings.limits.predict)
     app = Gateway(
         title="Atalaya",
         summary="A secured prediction gateway: the land use in an aerial image.",
         version=version("atalaya"),
-        lifespan=make_lifespan(settings, open_keyring(settings), telemetry, draining, limits, open_model, tls),
+        lifespan=make_lifespan(
+            settings, open_keyring(settings), telemetry, draining, activity, limits, open_model, tls
+        ),
         openapi_url="/openapi.json" if settings.docs_enabled else None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # the gateway has its own telemetry
         middleware=[
-            *_middleware(settings, telemetry, draining, limits),
+            *_middleware(settings, telemetry, draining, activity, limits),
             Middleware(DirectRoutes, routes=predictions.routes),
         ],
     )
@@ -130,7 +134,9 @@ def create_app(
     return app
 
 
-def _middleware(settings: Settings, telemetry: Telemetry, draining: Draining, limits: CallerLimits) -> list[Middleware]:
+def _middleware(
+    settings: Settings, telemetry: Telemetry, draining: Draining, activity: Activity, limits: CallerLimits
+) -> list[Middleware]:
     """The middleware around the routes, outermost first."""
     origins = settings.cors_origins
     return [
@@ -143,6 +149,7 @@ def _middleware(settings: Settings, telemetry: Telemetry, draining: Draining, li
             Observe,
             telemetry=telemetry,
             draining=draining,
+            activity=activity,
             extra_headers=partial(_extra_headers, limits) if origins else limits.headers,
             https=settings.in_production,
         ),

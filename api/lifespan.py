@@ -19,6 +19,7 @@ from api.server.tls import ServerTls
 from api.services.aliases.moves import open_alias_mover
 from api.services.auth import open_auth_services
 from api.services.background import run_in_background
+from api.services.background.activity import Activity
 from api.services.canary.running import try_candidates
 from api.services.measuring.certificates import watch_certificates
 from api.services.measuring.open import measure_in_background
@@ -45,6 +46,7 @@ def make_lifespan(
     keyring: Keyring,
     telemetry: Telemetry,
     draining: Draining,
+    activity: Activity,
     limits: CallerLimits,
     open_model: Callable[[], Backend],
     tls: ServerTls | None = None,
@@ -60,25 +62,33 @@ def make_lifespan(
             stack.enter_context(reporting_logged_errors(telemetry.reporter))
             engine = open_engine(settings.database_url.get_secret_value())
             stack.push_async_callback(engine.dispose)
+            activity.close_when_idle(engine.dispose)
+            activity.close_when_idle(limits.close_connections)
             backend = await stack.enter_async_context(open_backend(open_model, metrics))
             await stack.enter_async_context(limits.running())
             meter = UsageMeter(engine)
             recording = await stack.enter_async_context(
-                open_recording_services(settings, engine, metrics, QuotaChargeRecorder(meter))
+                open_recording_services(settings, engine, metrics, QuotaChargeRecorder(meter), activity)
             )
-            auth = await stack.enter_async_context(open_auth_services(settings, engine, keyring, meter, metrics))
-            serving = await stack.enter_async_context(open_serving_services(settings, backend, metrics, draining))
+            auth = await stack.enter_async_context(
+                open_auth_services(settings, engine, keyring, meter, metrics, activity)
+            )
+            serving = await stack.enter_async_context(
+                open_serving_services(settings, backend, metrics, draining, activity)
+            )
             mover = await stack.enter_async_context(open_alias_mover(settings, recording.ledger))
             checks = build_health_checks(settings, engine, recording.ledger, limits, serving)
             health = Health(checks)
             # The limits never make the gateway unready, and asking their store would keep a sleeping platform awake.
             observed = Health({name: check for name, check in checks.items() if name != "limits"})
             await stack.enter_async_context(
-                measure_in_background(settings, engine, auth.changes, meter, serving.predictions.queue, metrics)
+                measure_in_background(
+                    settings, engine, auth.changes, meter, serving.predictions.queue, metrics, activity
+                )
             )
             if tls is not None:
                 await stack.enter_async_context(run_in_background(watch_certificates(tls, settings, metrics)))
-            await stack.enter_async_context(run_in_background(follow_readiness(observed, draining, metrics)))
+            await stack.enter_async_context(run_in_background(follow_readiness(observed, draining, metrics, activity)))
             runtime = RuntimeServices(settings, metrics, health, draining, limits)
             pipeline = PredictionPipeline(
                 serving,
@@ -90,8 +100,11 @@ def make_lifespan(
                 settings.model.abstain,
             )
             canary = await stack.enter_async_context(
-                try_candidates(settings, serving, mover, engine, partial(recording.ledger.record, charge=None), metrics)
+                try_candidates(
+                    settings, serving, mover, engine, partial(recording.ledger.record, charge=None), metrics, activity
+                )
             )
+            await stack.enter_async_context(run_in_background(activity.watch()))
             yield {"services": Services(auth, serving, recording, runtime, canary, mover), "pipeline": pipeline}
 
     return lifespan

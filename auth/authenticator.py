@@ -100,6 +100,7 @@ class Authenticator:
 
     async def authenticate(self, credential: str, address: str) -> Principal:
         """Return the credential's principal. Raises InvalidToken, IssuerUnavailable, DatabaseUnavailable."""
+        await self._changes.ensure_current()
         digest = hashlib.sha256(credential.encode("utf-8", "surrogatepass")).digest()
         verified = self._cache.find_valid(digest, self._clock())
         if verified is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 import structlog
@@ -47,7 +47,10 @@ async def announce(connection: AsyncConnection, *targets: str, revoked: bool, ex
 
 
 class ChangeFeed:
-    """The revocations that this process knows. While the database is unavailable, it uses the last known state."""
+    """The revocations that this process knows. While the database is unavailable, it uses the last known state.
+
+    A paused feed does not: `ensure_current` has to read what was missed before a credential is accepted.
+    """
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -56,6 +59,9 @@ class ChangeFeed:
         self._listeners: list[OnChange] = []
         self._read_at = time.monotonic()
         self._forgot_at = time.monotonic()
+        self._paused = False
+        self._reachable = True
+        self._resumption: asyncio.Task[None] | None = None
 
     @property
     def version(self) -> int:
@@ -64,8 +70,8 @@ class ChangeFeed:
 
     @property
     def age_s(self) -> float:
-        """Seconds since the last successful read."""
-        return time.monotonic() - self._read_at
+        """Seconds since the last successful read; 0 for a paused feed that has not failed."""
+        return 0.0 if self._paused and self._reachable else time.monotonic() - self._read_at
 
     def subscribe(self, listener: OnChange) -> None:
         """Call `listener` with the target of every change from now on."""
@@ -78,6 +84,7 @@ class ChangeFeed:
         """Read the new changes. Raises DatabaseUnavailable."""
         while await self._read_batch() == _BATCH:
             pass
+        self._paused = False
         self._read_at = time.monotonic()
         if self._read_at - self._forgot_at > _FORGET_EVERY_S:
             self._forgot_at, now = self._read_at, datetime.now(UTC)
@@ -97,16 +104,31 @@ class ChangeFeed:
                 listener(row.target)
         return len(rows)
 
-    async def follow(self) -> None:
-        """Catch up four times a second until cancelled."""
-        reachable = True
+    def pause(self) -> None:
+        """Let the state become old, until something reads the changes again."""
+        self._paused = True
+
+    async def ensure_current(self) -> None:
+        """Read what a pause has missed; all callers wait for the same read. Raises DatabaseUnavailable."""
+        if not self._paused:
+            return
+        if self._resumption is None or self._resumption.done():
+            self._resumption = asyncio.create_task(self.catch_up())
+        await asyncio.shield(self._resumption)
+
+    async def follow(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        """Catch up four times a second until cancelled; `sleep` may take longer while nobody sends requests."""
         while True:
-            await asyncio.sleep(POLL_S)
+            await sleep(POLL_S)
             try:
                 await self.catch_up()
             except DatabaseUnavailable:
-                if reachable:
-                    log.warning("revocations_unreachable", policy="use the last known state")
-                reachable = False
+                if self._reachable:
+                    log.warning("revocations_unreachable", policy=_describe_policy(paused=self._paused))
+                self._reachable = False
             else:
-                reachable = True
+                self._reachable = True
+
+
+def _describe_policy(*, paused: bool) -> str:
+    return "accept no credentials until they are read" if paused else "use the last known state"

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.http.draining import Draining
 from api.http.problems import problem
 from api.http.security_headers import RawHeaders, set_security_headers
+from api.services.background.activity import Activity
 from monitoring.reporting.telemetry import Telemetry
 from monitoring.tracing.tracer import FinishedRequest
 
@@ -46,6 +47,7 @@ class Observe:
         *,
         telemetry: Telemetry,
         draining: Draining,
+        activity: Activity,
         extra_headers: HeaderSource,
         https: bool,
     ) -> None:
@@ -55,6 +57,7 @@ class Observe:
         self._reporter = telemetry.reporter
         self._tracer = telemetry.tracer
         self._draining = draining
+        self._activity = activity
         self._extra_headers = extra_headers
         self._https = https
 
@@ -85,6 +88,7 @@ class Observe:
 
         active = self._get_active(method, scheme)
         active.inc()
+        self._activity.begin_request()
         try:
             await self._app(scope, receive, send_observed)
         except ClientDisconnect:
@@ -99,6 +103,7 @@ class Observe:
             await self._internal_error(request_id)(scope, receive, send_observed)
         finally:
             active.dec()
+            self._activity.end_request()
             self._record(scope, method, status, time.perf_counter() - started, failure)
 
     def _add_headers(self, headers: RawHeaders, scope: Scope) -> None:

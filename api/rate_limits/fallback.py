@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import Context
 
@@ -13,6 +13,7 @@ from limits import RateLimitItem
 from api.rate_limits.machine_windows import MachineWindows
 from api.rate_limits.redis_windows import RedisWindows
 from api.rate_limits.windows import LimitResult, LocalWindows, StoreUnavailable, Windows
+from api.services.background.activity import Activity
 from api.settings import Settings
 from monitoring.metrics import Metrics
 
@@ -26,7 +27,7 @@ class FallbackWindows:
     """Counts in `windows`; while these are unavailable, counts in `fallback` and allows half of each rate.
 
     A task checks `windows` until they are available again. `on_change(available)` reports each change, and
-    `on_fallback()` each request that was counted in `fallback`.
+    `on_fallback()` each request that was counted in `fallback`. `sleep` waits between two checks.
     """
 
     def __init__(
@@ -37,12 +38,14 @@ class FallbackWindows:
         *,
         on_change: Callable[[bool], None],
         on_fallback: Callable[[], None],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._store = store
         self._windows = windows
         self._fallback = fallback
         self._on_change = on_change
         self._on_fallback = on_fallback
+        self._sleep = sleep
         self._recovery: asyncio.Task[None] | None = None
 
     @property
@@ -69,6 +72,9 @@ class FallbackWindows:
         self._on_fallback()
         return await self._fallback.hit(_halve(item), name, caller)
 
+    async def close_connections(self) -> None:
+        await self._windows.close_connections()
+
     async def close(self) -> None:
         if self._recovery is not None:
             self._recovery.cancel()
@@ -87,7 +93,7 @@ class FallbackWindows:
 
     async def _recover(self) -> None:
         while True:
-            await asyncio.sleep(RETRY_INTERVAL_S)
+            await self._sleep(RETRY_INTERVAL_S)
             try:
                 await self._windows.open()
                 break
@@ -100,24 +106,27 @@ class FallbackWindows:
         log.info("limits_restored", store=self._store)
 
 
-def make_windows(settings: Settings, metrics: Metrics) -> Windows:
+def make_windows(settings: Settings, metrics: Metrics, activity: Activity) -> Windows:
     """Count in Redis if it is configured, else in the file that the workers share, else in this process."""
     windows: Windows = LocalWindows()
     if settings.atalaya_shared is not None:
         machine = MachineWindows(settings.atalaya_shared / "limits.db")
-        windows = _add_fallback("machine", machine, windows, metrics)
+        windows = _add_fallback("machine", machine, windows, metrics, activity)
     if settings.redis_url is not None:
-        windows = _add_fallback("redis", RedisWindows(settings.redis_url.get_secret_value()), windows, metrics)
+        windows = _add_fallback(
+            "redis", RedisWindows(settings.redis_url.get_secret_value()), windows, metrics, activity
+        )
     return windows
 
 
-def _add_fallback(store: str, windows: Windows, fallback: Windows, metrics: Metrics) -> Windows:
+def _add_fallback(store: str, windows: Windows, fallback: Windows, metrics: Metrics, activity: Activity) -> Windows:
     return FallbackWindows(
         store,
         windows,
         fallback,
         on_change=metrics.limit_store_up.labels(store).set,
         on_fallback=metrics.limit_fallbacks.labels(store).inc,
+        sleep=activity.sleep,
     )
 
 

@@ -62,6 +62,10 @@ class CallerLimits(Limiter):
         finally:
             await self._windows.close()
 
+    async def close_connections(self) -> None:
+        """Close idle connections to the store until the next request."""
+        await self._windows.close_connections()
+
     @property
     def shared(self) -> bool:
         """Whether requests are counted outside this process."""

@@ -80,6 +80,9 @@ class MachineWindows:
             raise StoreUnavailable(type(error).__name__) from None
         return LimitResult(item, counted == 1, max(0, item.amount - used), reset_at or now + window_s)
 
+    async def close_connections(self) -> None:
+        """There is none over a network."""
+
     async def close(self) -> None:
         if self._connection is not None:
             self._connection.close()

@@ -78,5 +78,8 @@ class RedisWindows:
         # Without the extra millisecond: callers see whole seconds, and never more than the window.
         return LimitResult(item, bool(allowed), remaining, time.monotonic() + min(reset_ms, window_ms) / 1000)
 
+    async def close_connections(self) -> None:
+        await self._redis.connection_pool.disconnect(inuse_connections=False)
+
     async def close(self) -> None:
         await self._redis.aclose()

@@ -51,6 +51,9 @@ class Windows(Protocol):
     async def hit(self, item: RateLimitItem, name: str, caller: str) -> LimitResult:
         """Count a request of `caller` under the limit called `name`, if it is allowed. Raises StoreUnavailable."""
 
+    async def close_connections(self) -> None:
+        """Close those that are not in use; the next request opens new ones."""
+
     async def close(self) -> None: ...
 
 
@@ -91,6 +94,9 @@ class LocalWindows:
             slices[-1].ends_at = now + window_s
         reset_at = slices[0].ends_at if slices else now + window_s
         return LimitResult(item, allowed, item.amount - used - allowed, reset_at)
+
+    async def close_connections(self) -> None:
+        """There is none."""
 
     async def close(self) -> None:
         """Does nothing."""

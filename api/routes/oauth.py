@@ -137,6 +137,7 @@ async def _find_token(auth: AuthServices, token: str) -> Principal | RefreshToke
     """None for a token that is unknown, expired or revoked."""
     if token.startswith(REFRESH_PREFIX):
         return await auth.sessions.find(token)
+    await auth.changes.ensure_current()
     try:
         principal = auth.tokens.verify(token)
     except InvalidToken:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.services.background import run_in_background
+from api.services.background.activity import Activity
 from api.services.signing_keys import watch_signing_keys
 from api.settings import Settings
 from auth.accounts.deletion import AccountDeletion
@@ -58,7 +59,12 @@ class AuthServices:
 
 @asynccontextmanager
 async def open_auth_services(
-    settings: Settings, engine: AsyncEngine, keyring: Keyring, meter: UsageMeter, metrics: Metrics
+    settings: Settings,
+    engine: AsyncEngine,
+    keyring: Keyring,
+    meter: UsageMeter,
+    metrics: Metrics,
+    activity: Activity,
 ) -> AsyncIterator[AuthServices]:
     """Read the changes of credentials so far, and follow them in the background. Raises DatabaseUnavailable."""
     async with AsyncExitStack() as stack:
@@ -67,7 +73,13 @@ async def open_auth_services(
         tokens = TokenAuthority(keyring, token_policy(settings))
         external = await stack.enter_async_context(_open_external_issuers(settings, changes, metrics))
         await changes.catch_up()
-        for work in (changes.follow(), key_uses.follow(), follow_upkeep(engine), watch_signing_keys(settings, keyring)):
+        activity.when_idle(changes.pause)
+        for work in (
+            changes.follow(activity.sleep),
+            key_uses.follow(activity.sleep),
+            follow_upkeep(engine, activity.sleep),
+            watch_signing_keys(settings, keyring),
+        ):
             await stack.enter_async_context(run_in_background(work))
         hasher = PasswordHasher()
         stack.callback(hasher.close)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.services.audit import AuditRecorder
+from api.services.background.activity import Activity
 from api.services.erasure import RecordErasure
 from api.services.measuring.quality import QualityService, open_quality_service
 from api.settings import Settings
@@ -47,7 +48,7 @@ class RecordingServices:
 
 @asynccontextmanager
 async def open_recording_services(
-    settings: Settings, engine: AsyncEngine, metrics: Metrics, charges: ChargeRecorder
+    settings: Settings, engine: AsyncEngine, metrics: Metrics, charges: ChargeRecorder, activity: Activity
 ) -> AsyncIterator[RecordingServices]:
     """Open the audit trail and the ledger, which counts `charges` in the transactions that record predictions.
 
@@ -63,10 +64,12 @@ async def open_recording_services(
                 _report_ledger_state(metrics),
                 metrics.ledger_entries.inc,
                 on_checkpoint_failure=metrics.ledger_checkpoint_failures.inc,
+                sleep=activity.sleep,
             )
         )
+        activity.close_when_idle(ledger.close_connection)
         audit = AuditRecorder(trail, metrics.auth_events)
-        quality = await stack.enter_async_context(open_quality_service(settings, metrics))
+        quality = await stack.enter_async_context(open_quality_service(settings, metrics, activity))
         erasure = RecordErasure(settings, audit_log)
         yield RecordingServices(audit, audit_log, ledger, LedgerReader(engine), erasure, quality)
 

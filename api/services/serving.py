@@ -16,6 +16,7 @@ from api.server.allocator import return_free_memory
 from api.server.timeouts import THREADS_LIMIT_S
 from api.services.aliases.following import follow_alias
 from api.services.background import run_in_background
+from api.services.background.activity import Activity
 from api.services.capacity import GROWTH_BYTES, LEAST_BYTES, count_inference_threads
 from api.services.mirror.process import count_puller_bytes, keep_pulling
 from api.services.preparation import prepare_copy, report_origin, show_counters
@@ -63,7 +64,7 @@ async def open_backend(open_model: Callable[[], Backend], metrics: Metrics) -> A
 
 @asynccontextmanager
 async def open_serving_services(
-    settings: Settings, backend: Backend, metrics: Metrics, draining: Draining
+    settings: Settings, backend: Backend, metrics: Metrics, draining: Draining, activity: Activity
 ) -> AsyncIterator[ServingServices]:
     """Start and watch the worker threads. Open this group last: it budgets the memory that everything else leaves.
 
@@ -93,7 +94,7 @@ async def open_serving_services(
         async with (
             run_in_background(predictions.watch(settings.model.stuck_seconds, report_stuck_job)),
             run_in_background(prepare_copy(settings, backend, memory, metrics)),
-            keep_pulling(settings, metrics),
+            keep_pulling(settings, metrics, activity),
             follow_alias(settings, predictions, memory, metrics) as follower,
         ):
             yield ServingServices(predictions, memory, follower)

@@ -79,6 +79,12 @@ class Settings(BaseModel):
         description="Seconds after which an idle connection is closed. Must be longer than the idle time-out of the "
         "load balancer in front, which is often 60; it would otherwise reuse a closed connection.",
     )
+    idle_seconds: float = Field(
+        60,
+        ge=0,
+        description="Without a request for so many seconds, the gateway closes its connections to databases and "
+        "pauses everything that uses the network, so that a platform can let it sleep. 0, and METRICS_PORT: never.",
+    )
     drain_seconds: float = Field(
         2.0,
         ge=0,
@@ -238,6 +244,14 @@ class Settings(BaseModel):
     @property
     def in_production(self) -> bool:
         return self.environment is Environment.PRODUCTION
+
+    @property
+    def idle_after_s(self) -> float | None:
+        """After how many seconds without requests background work pauses; None for never.
+
+        METRICS_PORT means that somebody watches the values that this work measures.
+        """
+        return None if self.metrics_port is not None else self.idle_seconds or None
 
     @property
     def docs_enabled(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -42,10 +43,10 @@ class LastUseRecorder:
             if self._unwritten[key_id] == used_at:
                 del self._unwritten[key_id]
 
-    async def follow(self) -> None:
+    async def follow(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         """Write every few seconds until cancelled."""
         while True:
-            await asyncio.sleep(WRITE_EVERY_S)
+            await sleep(WRITE_EVERY_S)
             await self.close()
 
     async def close(self) -> None:

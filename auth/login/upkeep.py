@@ -6,7 +6,7 @@ One process at a time does this every hour, in short transactions beside the req
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -29,9 +29,9 @@ _PAUSE_S = 0.02
 log = structlog.get_logger("atalaya.upkeep")
 
 
-async def follow_upkeep(engine: AsyncEngine) -> None:
+async def follow_upkeep(engine: AsyncEngine, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
     """Remove what has expired once an hour, if no other process does, until cancelled."""
-    await asyncio.sleep(FIRST_CHECK_S)
+    await sleep(FIRST_CHECK_S)
     while True:
         try:
             if await claim_upkeep(engine, datetime.now(UTC)):
@@ -40,7 +40,7 @@ async def follow_upkeep(engine: AsyncEngine) -> None:
             log.warning("upkeep_postponed", reason="the database is unavailable")
         except Exception:  # a bug must not end the upkeep for ever
             log.exception("upkeep_failed")
-        await asyncio.sleep(CHECK_EVERY_S)
+        await sleep(CHECK_EVERY_S)
 
 
 async def claim_upkeep(engine: AsyncEngine, now: datetime) -> bool:

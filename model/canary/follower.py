@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Protocol, TypeVar
@@ -108,11 +108,11 @@ class CandidateFollower:
         """The code of the reason why the candidate is not in a trial."""
         return self._retries.code
 
-    async def follow(self) -> None:
+    async def follow(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         """Look at the alias twice a second until cancelled; then write what was found."""
         try:
             while True:
-                await asyncio.sleep(POLL_S)
+                await sleep(POLL_S)
                 await self.catch_up()
         finally:
             await self.close()

@@ -42,6 +42,7 @@ class Journal:
         self.check_connection = store.check_connection
         self.abort_transaction = store.abort_transaction
         self.write_checkpoint = store.write_checkpoint
+        self.close_connection = store.close
 
     @property
     def spooled(self) -> int:

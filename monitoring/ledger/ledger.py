@@ -8,7 +8,7 @@ written with the next entries, or by themselves a little later.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -56,7 +56,8 @@ class Ledger:
     """Use it as an asynchronous context manager.
 
     `on_state(state, spooled)` is called when either changes, `on_entries(count)` when that many entries are durable,
-    and `on_checkpoint_failure` for every checkpoint that could not be written.
+    and `on_checkpoint_failure` for every checkpoint that could not be written. `sleep` waits between checkpoints; it
+    may take longer after `close_connection`.
     """
 
     def __init__(
@@ -66,8 +67,10 @@ class Ledger:
         on_entries: Callable[[int], None],
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         on_checkpoint_failure: Callable[[], None] = lambda: None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._journal = journal
+        self._sleep = sleep
         self._on_state = on_state
         self._on_entries = on_entries
         self._on_checkpoint_failure = on_checkpoint_failure
@@ -130,6 +133,12 @@ class Ledger:
         self._refusals.add(facts)
         if self._refusal_timer is None:
             self._refusal_timer = asyncio.get_running_loop().call_later(REFUSAL_DELAY_S, self._write_refusals)
+
+    async def close_connection(self) -> None:
+        """Write a checkpoint, and close the connection to the database until something is to be written."""
+        if self.state is LedgerState.WRITING:
+            await self._write_checkpoint()
+            await self._thread.call(self._journal.close_connection)
 
     def _write_refusals(self) -> None:
         if self._refusal_timer is not None:
@@ -215,7 +224,7 @@ class Ledger:
 
     async def _write_checkpoints(self) -> None:
         while True:
-            await asyncio.sleep(CHECKPOINT_INTERVAL_S)
+            await self._sleep(CHECKPOINT_INTERVAL_S)
             await self._write_checkpoint()
 
     async def _write_checkpoint(self) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
 from auth.changes import ChangeFeed, announce
 from storage.engine import open_engine
+from storage.errors import DatabaseUnavailable
 from storage.transactions import writing
 
 LATER = timedelta(hours=1)
@@ -103,3 +105,26 @@ async def test_the_feed_keeps_trying_without_a_database() -> None:
     await engine.dispose()
     assert [entry["event"] for entry in logs] == ["revocations_unreachable"]
     assert feed.age_s > 0
+
+
+async def test_a_paused_feed_is_read_before_it_is_used(engine: AsyncEngine) -> None:
+    """After a pause, what was revoked meanwhile is read once, before anyone can rely on the feed."""
+    feed = ChangeFeed(engine)
+    await feed.catch_up()
+    feed.pause()
+    await announce_change(engine, "jti:1")
+    await asyncio.gather(feed.ensure_current(), feed.ensure_current())
+    assert feed.is_revoked("jti:1")
+    await announce_change(engine, "jti:2")
+    await feed.ensure_current()  # not paused: `follow` reads it
+    assert not feed.is_revoked("jti:2")
+
+
+async def test_a_paused_feed_is_not_used_without_a_database() -> None:
+    """A feed that cannot read what a pause has missed does not count as current."""
+    feed = ChangeFeed(open_engine("postgresql://ana@127.0.0.1:1/none"))
+    feed.pause()
+    assert feed.age_s == 0
+    for _ in range(2):
+        with pytest.raises(DatabaseUnavailable):
+            await feed.ensure_current()

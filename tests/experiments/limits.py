@@ -28,6 +28,7 @@ from api.rate_limits.fallback import make_windows
 from api.rate_limits.machine_windows import MachineWindows
 from api.rate_limits.redis_windows import REPLY_LIMIT_S, RedisWindows
 from api.rate_limits.windows import Windows
+from api.services.background.activity import Activity
 from api.settings import Settings
 from monitoring.metrics import Metrics
 from tests.support import redis
@@ -118,7 +119,7 @@ class Outage:
 
 async def outage(server: redis.Redis, how: signal.Signals) -> Outage:
     """Suspend or kill the server under requests, and bring it back."""
-    windows = make_windows(Settings(redis_url=server.url), Metrics(CollectorRegistry()))
+    windows = make_windows(Settings(redis_url=server.url), Metrics(CollectorRegistry()), Activity(None))
     await windows.open()
     assert not windows.reduced
     healthy_lag_s = await worst_lag_s(windows)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.services.background import run_in_background
+from api.services.background.activity import Activity
 from api.services.canary.candidates import RegistryCandidates
 from api.services.canary.evidence import SharedEvidence
 from api.services.canary.reports import CanaryReports
@@ -50,6 +51,7 @@ async def try_candidates(
     engine: AsyncEngine,
     record_entry: RecordEntry,
     metrics: Metrics,
+    activity: Activity,
 ) -> AsyncIterator[CanaryServices]:
     """Try whichever version CANARY__ALIAS names; do nothing if MODEL__URL names no model of a registry."""
     reference, store = settings.model.reference, TrialStore(engine)
@@ -61,5 +63,5 @@ async def try_candidates(
     evidence = SharedEvidence(store, settings.canary.rules, reports.on_judgement, actions.act)
     candidates = await asyncio.to_thread(RegistryCandidates, settings, reference, serving, reports)
     follower = CandidateFollower(serving.predictions, candidates, evidence, reports, (StorageError,))
-    async with run_in_background(follower.follow()):
+    async with run_in_background(follower.follow(activity.sleep)):
         yield CanaryServices(store, follower, evidence, reports)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.services.background import run_in_background
+from api.services.background.activity import Activity
 from api.services.measuring.certificates import report_certificates
 from api.services.measuring.sampling import sample_process
 from api.services.measuring.shared_values import follow_aliases, follow_quotas, follow_task_runs
@@ -26,14 +27,15 @@ async def measure_in_background(
     meter: UsageMeter,
     queue: PredictionQueue,
     metrics: Metrics,
+    activity: Activity,
 ) -> AsyncIterator[None]:
     """Keep the metrics up to date that no request changes."""
     metrics.queue_capacity.set(settings.model.queue_limit)
     report_certificates(settings, metrics)
     async with (
-        run_in_background(sample_process(queue, changes, engine.dialect.name, metrics)),
-        run_in_background(follow_task_runs(engine, metrics)),
-        run_in_background(follow_aliases(settings, metrics)),
-        run_in_background(follow_quotas(meter, metrics)),
+        run_in_background(sample_process(queue, changes, engine.dialect.name, metrics, activity)),
+        run_in_background(follow_task_runs(engine, metrics, activity)),
+        run_in_background(follow_aliases(settings, metrics, activity)),
+        run_in_background(follow_quotas(meter, metrics, activity)),
     ):
         yield

@@ -15,6 +15,7 @@ from prometheus_client import Gauge
 from sqlalchemy import Engine
 
 from api.services.background import run_in_background
+from api.services.background.activity import Activity
 from api.settings import Settings
 from model.quality.estimate import ConfidenceSums, estimate_accuracy
 from model.quality.intervals import find_wilson_interval
@@ -130,9 +131,9 @@ class QualityService:
             self._counted = current
         return self._label_counts
 
-    async def keep_fresh(self) -> None:
+    async def keep_fresh(self, activity: Activity) -> None:
         while True:
-            await asyncio.sleep(_REFRESH_S)
+            await activity.sleep(_REFRESH_S)
             try:
                 await self.refresh()
             except LedgerUnavailable:
@@ -140,17 +141,24 @@ class QualityService:
             except Exception:  # whatever was done to the rows: predictions do not depend on it
                 log.exception("quality_not_refreshed", policy="try again later")
 
+    async def close_connections(self) -> None:
+        """Close them until the next query."""
+        await self._thread.call(self._engine.dispose)
+
     async def close(self) -> None:
         await asyncio.to_thread(self._thread.shutdown)
         self._engine.dispose()
 
 
 @asynccontextmanager
-async def open_quality_service(settings: Settings, metrics: Metrics) -> AsyncIterator[QualityService]:
+async def open_quality_service(
+    settings: Settings, metrics: Metrics, activity: Activity
+) -> AsyncIterator[QualityService]:
     """Keep the sums and the metrics up to date until the context ends."""
     service = QualityService(open_blocking_engine(settings.database_url.get_secret_value(), _WAIT_S), metrics)
+    activity.close_when_idle(service.close_connections)
     try:
-        async with run_in_background(service.keep_fresh()):
+        async with run_in_background(service.keep_fresh(activity)):
             yield service
     finally:
         await service.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from api.services.background.activity import Activity
 from auth.changes import ChangeFeed
 from model.serving.overload_policy import LoadState
 from model.serving.queue import PredictionQueue
@@ -14,7 +15,9 @@ DATABASE_DOWN_AFTER_S = 3.0
 """The feed of changes reads the database four times a second. Without a response for so long, it counts as down."""
 
 
-async def sample_process(queue: PredictionQueue, changes: ChangeFeed, database: str, metrics: Metrics) -> None:
+async def sample_process(
+    queue: PredictionQueue, changes: ChangeFeed, database: str, metrics: Metrics, activity: Activity
+) -> None:
     """Measure the lag of the event loop, and sample the queue and the state of `database`, until cancelled."""
     loop = asyncio.get_running_loop()
     database_up = metrics.database_up.labels(database)
@@ -28,3 +31,4 @@ async def sample_process(queue: PredictionQueue, changes: ChangeFeed, database: 
         due = loop.time() + INTERVAL_S
         await asyncio.sleep(INTERVAL_S)
         metrics.event_loop_lag.observe(max(0.0, loop.time() - due))
+        await activity.wait()

@@ -8,6 +8,7 @@ from contextlib import suppress
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.http.draining import Draining
+from api.services.background.activity import Activity
 from api.services.registry import open_registry
 from api.settings import Settings
 from auth.quotas.meter import UsageMeter
@@ -21,31 +22,31 @@ INTERVAL_S = 5.0
 _QUOTA_INTERVAL_S = 60.0
 
 
-async def follow_task_runs(engine: AsyncEngine, metrics: Metrics) -> None:
+async def follow_task_runs(engine: AsyncEngine, metrics: Metrics, activity: Activity) -> None:
     """Keep `metrics.task_runs` up to date until cancelled. While the database is unavailable, the last ones stay."""
     store = TaskRunStore(engine)
     while True:
         with suppress(DatabaseUnavailable):
             metrics.task_runs = await store.list()
-        await asyncio.sleep(INTERVAL_S)
+        await activity.sleep(INTERVAL_S)
 
 
-async def follow_quotas(meter: UsageMeter, metrics: Metrics) -> None:
+async def follow_quotas(meter: UsageMeter, metrics: Metrics, activity: Activity) -> None:
     """Show the share of the quota that is nearest to its end, until cancelled."""
     while True:
         with suppress(DatabaseUnavailable):
             metrics.quota_used_ratio.set(await meter.find_highest_share())
-        await asyncio.sleep(_QUOTA_INTERVAL_S)
+        await activity.sleep(_QUOTA_INTERVAL_S)
 
 
-async def follow_readiness(health: Health, draining: Draining, metrics: Metrics) -> None:
+async def follow_readiness(health: Health, draining: Draining, metrics: Metrics, activity: Activity) -> None:
     """Show what /readyz would respond, until cancelled."""
     while True:
         metrics.ready.set((await health.check()).ready and not draining.begun)
-        await asyncio.sleep(INTERVAL_S)
+        await activity.sleep(INTERVAL_S)
 
 
-async def follow_aliases(settings: Settings, metrics: Metrics) -> None:
+async def follow_aliases(settings: Settings, metrics: Metrics, activity: Activity) -> None:
     """Show the aliases of the model that MODEL__URL names, until cancelled; nothing if it is in no registry.
 
     While the registry is unavailable, the last known aliases stay.
@@ -58,4 +59,4 @@ async def follow_aliases(settings: Settings, metrics: Metrics) -> None:
         with suppress(RegistryError):
             state = await asyncio.to_thread(registry.read, reference.model)
             metrics.aliases = {(reference.model, alias, version): 1 for alias, version in state.aliases.items()}
-        await asyncio.sleep(INTERVAL_S)
+        await activity.sleep(INTERVAL_S)

@@ -14,6 +14,7 @@ import structlog
 
 from api.errors import SettingsError
 from api.services.background import run_in_background
+from api.services.background.activity import Activity
 from api.services.mirror.problem import write_problem
 from api.services.registry import open_registry
 from api.settings import Settings
@@ -57,14 +58,15 @@ def pull_first(settings: Settings) -> None:
 
 
 @asynccontextmanager
-async def keep_pulling(settings: Settings, metrics: Metrics) -> AsyncIterator[None]:
+async def keep_pulling(settings: Settings, metrics: Metrics, activity: Activity) -> AsyncIterator[None]:
     """Keep the mirror of an MLflow server current, if the settings name one and no other worker does."""
     if not _is_needed(settings):
         yield
         return
     for outcome in _OUTCOMES:
         metrics.registry_pulls.labels(outcome)
-    async with run_in_background(_keep_running(settings, Reports(metrics))):
+    reports = Reports(metrics)
+    async with run_in_background(activity.run_while_active(lambda: _keep_running(settings, reports))):
         yield
 
 

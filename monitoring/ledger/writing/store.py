@@ -182,6 +182,7 @@ class LedgerStore:
             line.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
+        """Close the connection; what is written later opens another one."""
         self._disconnect()
         self._engine.dispose()
 

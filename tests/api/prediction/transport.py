@@ -15,6 +15,7 @@ from api.http.refusals import classify_error
 from api.prediction.pipeline import PredictionPipeline
 from api.prediction.quotas import QuotaChargeRecorder
 from api.prediction.request import PredictionRequest, RecordedPrediction, RequestOrigin
+from api.services.background.activity import Activity
 from api.services.recording import open_recording_services
 from api.services.serving import ServingServices, open_backend, open_serving_services
 from api.settings import Settings
@@ -73,8 +74,8 @@ async def open_in_process(settings: Settings, backend: Backend, quota: int | Non
     meter, metrics = UsageMeter(engine), Metrics(registry)
     async with (
         open_backend(lambda: backend, metrics) as opened,
-        open_recording_services(settings, engine, metrics, QuotaChargeRecorder(meter)) as recording,
-        open_serving_services(settings, opened, metrics, Draining()) as serving,
+        open_recording_services(settings, engine, metrics, QuotaChargeRecorder(meter), Activity(None)) as recording,
+        open_serving_services(settings, opened, metrics, Draining(), Activity(None)) as serving,
     ):
         policy = settings.model.abstain
         pipeline = PredictionPipeline(serving, recording, meter, metrics, classify_error, longest_s=10, policy=policy)

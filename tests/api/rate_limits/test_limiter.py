@@ -19,6 +19,7 @@ from api.rate_limits.callers import caller_network
 from api.rate_limits.fallback import make_windows
 from api.rate_limits.machine_windows import LOCK_LIMIT_S, MachineWindows
 from api.rate_limits.windows import SLICES, LocalWindows, StoreUnavailable, Windows
+from api.services.background.activity import Activity
 from api.settings import Settings
 from monitoring.metrics import Metrics
 
@@ -121,7 +122,7 @@ async def test_shared_hit_does_not_wait_for_the_disk(tmp_path: Path) -> None:
 async def test_locked_store_delays_only_one_request(tmp_path: Path) -> None:
     """While the shared file is locked, one request waits for it, and then half of the rate is counted locally."""
     metrics = Metrics(CollectorRegistry())
-    windows = make_windows(Settings(atalaya_shared=tmp_path), metrics)
+    windows = make_windows(Settings(atalaya_shared=tmp_path), metrics, Activity(None))
     await windows.open()
     item = parse("10/hour")
     assert (await windows.hit(item, "predict", "ana")).remaining == 9

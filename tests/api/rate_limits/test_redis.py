@@ -20,6 +20,7 @@ from api.errors import SettingsError
 from api.rate_limits.fallback import OPEN_LIMIT_S, FallbackWindows, make_windows
 from api.rate_limits.redis_windows import REPLY_LIMIT_S, RedisWindows
 from api.rate_limits.windows import SLICES, Windows
+from api.services.background.activity import Activity
 from api.settings import Settings, load_settings
 from monitoring.metrics import Metrics
 from tests.experiments.limits import worst_lag_s
@@ -31,7 +32,7 @@ HOURLY = parse("10/hour")
 async def open_windows(url: str, registry: CollectorRegistry | None = None) -> AsyncIterator[Windows]:
     """Open the windows of a gateway with this REDIS_URL."""
     settings = Settings(redis_url=url)
-    windows = make_windows(settings, Metrics(registry or CollectorRegistry()))
+    windows = make_windows(settings, Metrics(registry or CollectorRegistry()), Activity(None))
     await windows.open()
     try:
         yield windows
@@ -177,7 +178,7 @@ async def test_silent_server_counts_as_unavailable() -> None:
 async def test_workers_share_the_reduced_rate(redis_server: Any, tmp_path: Any) -> None:
     """While Redis is unavailable, the workers of one machine together have half of the rate."""
     settings = Settings(redis_url=redis_server.url, atalaya_shared=tmp_path)
-    workers = [make_windows(settings, Metrics(CollectorRegistry())) for _ in range(2)]
+    workers = [make_windows(settings, Metrics(CollectorRegistry()), Activity(None)) for _ in range(2)]
     for worker in workers:
         await worker.open()
     redis_server.kill()

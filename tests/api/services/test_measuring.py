@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.http.draining import Draining
 from api.http.middleware import Observe
+from api.services.background.activity import Activity
 from api.services.measuring.certificates import report_certificates
 from api.services.measuring.sampling import DATABASE_DOWN_AFTER_S, INTERVAL_S, sample_process
 from api.settings import Settings
@@ -168,7 +169,7 @@ async def test_a_blocked_event_loop_and_a_lost_database_are_seen() -> None:
     registry = CollectorRegistry()
     changes = ChangeFeed(open_engine("sqlite://"))  # nothing reads it, as if the database did not respond
     sampling = asyncio.create_task(
-        sample_process(PredictionQueue(1, QueueLimits()), changes, "sqlite", Metrics(registry))
+        sample_process(PredictionQueue(1, QueueLimits()), changes, "sqlite", Metrics(registry), Activity(None))
     )
 
     def read(name: str, **labels: str) -> float | None:
@@ -225,7 +226,8 @@ async def test_recorded_traces_are_exemplars(share: float, traces: int) -> None:
 
     registry, spans = CollectorRegistry(), CollectedSpans()
     telemetry = Telemetry(Metrics(registry), NullReporter(), Tracer(spans, share))
-    observe = Observe(app, telemetry=telemetry, draining=Draining(), extra_headers=lambda _: (), https=False)
+    state: dict[str, Any] = {"draining": Draining(), "activity": Activity(None)}
+    observe = Observe(app, telemetry=telemetry, **state, extra_headers=lambda _: (), https=False)
     await observe({"type": "http", "method": "GET", "scheme": "http", "headers": []}, exchange, exchange)
     exemplars = [
         sample.exemplar.labels

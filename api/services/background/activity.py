@@ -1,0 +1,97 @@
+"""Whether requests arrive: background work pauses while none does, so that a platform can let the gateway sleep."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+
+import structlog
+
+from api.services.background import run_in_background
+
+_FINISH_S = 1.0
+
+log = structlog.get_logger("atalaya.activity")
+
+
+class Activity:
+    """Active at the start, idle once no request was in progress for `idle_after_s` seconds, active with the next one.
+
+    With None it is always active. Loops in the background wait with `sleep` or `wait`.
+    """
+
+    def __init__(self, idle_after_s: float | None) -> None:
+        self._idle_after_s = idle_after_s
+        self._in_progress = 0
+        self._last_at = time.monotonic()
+        self._active = asyncio.Event()
+        self._active.set()
+        self._idle = asyncio.Event()
+        self._pausing: list[Callable[[], object]] = []
+        self._closing: list[Callable[[], Awaitable[object]]] = []
+
+    def begin_request(self) -> None:
+        self._in_progress += 1
+        self._active.set()
+        self._idle.clear()
+
+    def end_request(self) -> None:
+        self._in_progress -= 1
+        self._last_at = time.monotonic()
+
+    async def wait(self) -> None:
+        """Return at once while the process is active, else with the next request."""
+        await self._active.wait()
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after so many seconds, but not while the process is idle."""
+        await asyncio.sleep(seconds)
+        await self.wait()
+
+    async def run_while_active(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        """Run `work` until cancelled; cancel it while the process is idle, and begin it again with the next request."""
+        while True:
+            await self.wait()
+            async with run_in_background(work()):
+                await self._idle.wait()
+
+    def when_idle(self, act: Callable[[], object]) -> None:
+        """Call `act` at once when the process becomes idle."""
+        self._pausing.append(act)
+
+    def close_when_idle(self, close: Callable[[], Awaitable[object]]) -> None:
+        """Call `close` when the process is idle and background work in progress has had time to finish."""
+        self._closing.append(close)
+
+    async def watch(self) -> None:
+        """Notice that no requests arrive, until cancelled."""
+        if self._idle_after_s is None:
+            return
+        while True:
+            await asyncio.sleep(self._find_remaining(self._idle_after_s))
+            if self._in_progress == 0 and self._find_remaining(self._idle_after_s) <= 0:
+                self._active.clear()
+                self._idle.set()
+                for act in self._pausing:
+                    act()
+                log.info("gateway_idle", policy="background work pauses until the next request")
+                await self._close_connections()
+                await self.wait()
+                log.info("gateway_active")
+
+    def _find_remaining(self, idle_after_s: float) -> float:
+        """Return in how many seconds the process can become idle."""
+        if self._in_progress:
+            return idle_after_s
+        return self._last_at + idle_after_s - time.monotonic()
+
+    async def _close_connections(self) -> None:
+        await asyncio.sleep(_FINISH_S)
+        for close in self._closing:
+            if not self._idle.is_set():
+                return
+            try:
+                await close()
+            except Exception:  # whatever cannot be closed: the next request needs it anyway
+                log.exception("connections_not_closed")

@@ -1,0 +1,104 @@
+"""An idle gateway sends no packet: `python -m tests.deploy.sleep.measure`, as root.
+
+Runs itself in a network namespace in which only PostgreSQL, Redis, a receiver of error reports and the gateway exist.
+Counts the packets of the loopback interface while nobody sends a request, and measures how fast the gateway responds
+afterwards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import httpx
+
+from tests.support import postgres, redis
+from tests.support.gateway import Gateway, make_gateway
+from tests.support.paths import FOREST
+from tests.support.polling import wait_until
+from tests.support.servers.sentry import running_sink
+
+_INSIDE = "ATALAYA_SILENCE"
+
+
+def count_packets() -> int:
+    """Return how many packets were sent in this network namespace."""
+    (line,) = (line for line in Path("/proc/net/dev").read_text().splitlines() if line.strip().startswith("lo:"))
+    return int(line.partition(":")[2].split()[9])
+
+
+def measure(idle_seconds: float, silent_seconds: float) -> dict[str, float]:
+    """Return the packets that were sent while the gateway was idle, and the seconds of starting and waking."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="atalaya-sleep-")))
+        server = stack.enter_context(postgres.running())
+        windows = stack.enter_context(redis.running(folder))
+        sink = stack.enter_context(running_sink())
+        gateway = make_gateway(
+            folder,
+            DATABASE_URL=f"{server.url}/postgres",
+            REDIS_URL=windows.url,
+            SENTRY_DSN=sink.dsn,
+            METRICS_PORT="",
+            IDLE_SECONDS=str(idle_seconds),
+            MODEL__PREPARE="true",
+        )
+        gateway.prepare_model()
+        gateway.start()
+        stack.callback(gateway.stop)
+        token = gateway.token()
+        predict(gateway, token)
+        wait_until(lambda: "gateway_idle" in gateway.log(), message=gateway.log)
+        wait_until_quiet()
+        before = count_packets()
+        time.sleep(silent_seconds)
+        packets = count_packets() - before
+        return {"packets": packets, "start_s": gateway.ready_s, "wake_s": predict(gateway, token)}
+
+
+def wait_until_quiet() -> None:
+    """Return once no packet was sent for two seconds: closing connections takes some."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        before = count_packets()
+        time.sleep(2)
+        if count_packets() == before:
+            return
+
+
+def predict(gateway: Gateway, token: str) -> float:
+    """Make a prediction on a connection of its own; return the seconds that it took."""
+    began = time.perf_counter()
+    response = httpx.post(
+        f"{gateway.base_url}/v1/predictions",
+        content=FOREST.read_bytes(),
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=60,
+    )
+    response.raise_for_status()
+    return time.perf_counter() - began
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--idle", type=float, default=60.0, help="IDLE_SECONDS of the gateway")
+    parser.add_argument("--seconds", type=float, default=660.0, help="how long no packet may be sent")
+    arguments = parser.parse_args()
+    if _INSIDE not in os.environ:
+        command = ["unshare", "--net", sys.executable, "-m", "tests.deploy.sleep.measure", *sys.argv[1:]]
+        return subprocess.run(command, env={**os.environ, _INSIDE: "1"}, check=False).returncode
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    measured = measure(arguments.idle, arguments.seconds)
+    print(json.dumps(measured))
+    return 0 if measured["packets"] == 0 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,23 @@
+"""An idle gateway lets a platform put it to sleep."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+from tests.support.paths import ROOT
+from tests.support.requirements import find_program, missing
+
+
+def test_an_idle_gateway_sends_no_packet() -> None:
+    """With PostgreSQL, Redis and Sentry, an idle gateway sends no packet for half a minute, and then responds."""
+    find_program("unshare", "util-linux")
+    find_program("ip", "iproute2")
+    if os.geteuid() != 0:
+        missing("a network namespace needs root")
+    command = [sys.executable, "-m", "tests.deploy.sleep.measure", "--idle", "2", "--seconds", "30"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["packets"] == 0
