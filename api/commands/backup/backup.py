@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,12 +32,12 @@ from storage.migrations import read_revision
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
-    """What a backup is to contain, beside the database."""
+class BackupRequest:
+    """What a backup is to contain, beside the database, and with which passphrase."""
 
-    models: list[ModelCopy]
-    keys: bytes | None
-    passphrase: str | None
+    models: Sequence[ModelCopy] = ()
+    keys: bytes | None = None
+    passphrase: str | None = None
 
 
 def backup(
@@ -78,12 +78,16 @@ def _back_up(settings: Settings, file: Path, passphrase: str | None, *, with_key
     in_folder = settings.model.registry_folder is not None and settings.model.mlflow_url is None
     # Before the rows: a move of an alias is in the state until the ledger has it.
     models = read_models(open_registry(settings)) if in_folder else []
-    request = _Request(models, format_keys(settings) if with_keys else None, passphrase)
+    request = BackupRequest(models, format_keys(settings) if with_keys else None, passphrase)
     with _open_new_file(file) as target, open_snapshot(settings) as connection:
-        return _write(target, connection, request)
+        return write_backup(target, connection, request)
 
 
-def _write(target: BinaryIO, connection: Connection, request: _Request) -> int:
+def write_backup(target: BinaryIO, connection: Connection, request: BackupRequest) -> int:
+    """Write the rows that the connection's transaction sees, and what is requested; return the number of rows.
+
+    Raises CommandFailed, OSError.
+    """
     tables = reflect_tables(connection, list_tables())
     manifest = Manifest(
         release=version("atalaya"),
