@@ -42,11 +42,10 @@ from api.routes.oauth import oauth_router
 from api.routes.pages import documentation, home
 from api.routes.predictions import predictions_router
 from api.server.tls import ServerTls
-from api.services.background.activity import Activity
+from api.services.background.activity import Activity, make_activity
 from api.services.measuring.create import create_metrics
 from api.services.opening import open_model as open_configured_model
 from api.services.runtime import open_error_reporter, open_tracer
-from api.services.signing_keys import open_keyring
 from api.settings import Settings
 from model.backends.base import Backend
 from monitoring.reporting.sentry import ErrorReporter
@@ -88,7 +87,7 @@ def create_app(
     check_secrets(settings)
     registry = registry if registry is not None else CollectorRegistry()
     draining = draining or Draining()
-    activity = Activity(settings.idle_after_s)
+    activity = make_activity(settings)
     open_model = open_model or partial(open_configured_model, settings)
     metrics = create_metrics(settings, registry, shown)
     telemetry = Telemetry(
@@ -102,9 +101,7 @@ def create_app(
         title="Atalaya",
         summary="A secured prediction gateway: the land use in an aerial image.",
         version=version("atalaya"),
-        lifespan=make_lifespan(
-            settings, open_keyring(settings), telemetry, draining, activity, limits, open_model, tls
-        ),
+        lifespan=make_lifespan(settings, telemetry, draining, activity, limits, open_model, tls),
         openapi_url="/openapi.json" if settings.docs_enabled else None,
         docs_url=None,
         redoc_url=None,
@@ -124,8 +121,7 @@ def create_app(
     app.include_router(health.router)
     app.include_router(auth_router(limits, settings.limits.token))
     app.include_router(oauth_router(limits, settings.limits.requests))
-    account = me_router(limits, settings.limits.password)
-    for router in (history.router, account, *_LIMITED):
+    for router in (history.router, me_router(limits, settings.limits.password), *_LIMITED):
         app.include_router(router, responses=document_problems(429))  # their requests count towards LIMITS__REQUESTS
     app.include_router(metrics_router(shown or registry), responses=document_problems(429))
     app.include_router(home.router)

@@ -24,12 +24,12 @@ from api.services.canary.running import try_candidates
 from api.services.measuring.certificates import watch_certificates
 from api.services.measuring.open import measure_in_background
 from api.services.measuring.shared_values import follow_readiness
-from api.services.recording import open_recording_services
+from api.services.recording import RecordingServices, open_recording_services
 from api.services.runtime import RuntimeServices, build_health_checks
-from api.services.serving import open_backend, open_serving_services
+from api.services.serving import ServingServices, open_backend, open_serving_services
+from api.services.signing_keys import open_keyring
 from api.settings import Settings
 from auth.quotas.meter import UsageMeter
-from auth.tokens.keyring import Keyring
 from model.backends.base import Backend
 from monitoring.health import Health
 from monitoring.logs.outputs import Output, counting_dropped_lines
@@ -43,7 +43,6 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[AppState]]
 
 def make_lifespan(
     settings: Settings,
-    keyring: Keyring,
     telemetry: Telemetry,
     draining: Draining,
     activity: Activity,
@@ -51,12 +50,14 @@ def make_lifespan(
     open_model: Callable[[], Backend],
     tls: ServerTls | None = None,
 ) -> Lifespan:
-    """Open the model, the database and the services, and hand them to the requests."""
+    """Open the model, the database and the services, and hand them to the requests. Raises SettingsError."""
+    keyring = open_keyring(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[AppState]:
         metrics = telemetry.metrics
         async with AsyncExitStack() as stack:
+            enter = stack.enter_async_context
             stack.enter_context(counting_dropped_lines(partial(_count_dropped_lines, metrics)))
             stack.push_async_callback(asyncio.to_thread, telemetry.close)
             stack.enter_context(reporting_logged_errors(telemetry.reporter))
@@ -64,50 +65,46 @@ def make_lifespan(
             stack.push_async_callback(engine.dispose)
             activity.close_when_idle(engine.dispose)
             activity.close_when_idle(limits.close_connections)
-            backend = await stack.enter_async_context(open_backend(open_model, metrics))
-            await stack.enter_async_context(limits.running())
+            backend = await enter(open_backend(open_model, metrics))
+            await enter(limits.running())
             meter = UsageMeter(engine)
-            recording = await stack.enter_async_context(
+            recording = await enter(
                 open_recording_services(settings, engine, metrics, QuotaChargeRecorder(meter), activity)
             )
-            auth = await stack.enter_async_context(
-                open_auth_services(settings, engine, keyring, meter, metrics, activity)
-            )
-            serving = await stack.enter_async_context(
-                open_serving_services(settings, backend, metrics, draining, activity)
-            )
-            mover = await stack.enter_async_context(open_alias_mover(settings, recording.ledger))
+            auth = await enter(open_auth_services(settings, engine, keyring, meter, metrics, activity))
+            serving = await enter(open_serving_services(settings, backend, metrics, draining, activity))
+            mover = await enter(open_alias_mover(settings, recording.ledger))
             checks = build_health_checks(settings, engine, recording.ledger, limits, serving)
             health = Health(checks)
             # The limits never make the gateway unready, and asking their store would keep a sleeping platform awake.
             observed = Health({name: check for name, check in checks.items() if name != "limits"})
-            await stack.enter_async_context(
+            await enter(
                 measure_in_background(
                     settings, engine, auth.changes, meter, serving.predictions.queue, metrics, activity
                 )
             )
             if tls is not None:
-                await stack.enter_async_context(run_in_background(watch_certificates(tls, settings, metrics)))
-            await stack.enter_async_context(run_in_background(follow_readiness(observed, draining, metrics, activity)))
+                await enter(run_in_background(watch_certificates(tls, settings, metrics)))
+            await enter(run_in_background(follow_readiness(observed, draining, metrics, activity)))
             runtime = RuntimeServices(settings, metrics, health, draining, limits)
-            pipeline = PredictionPipeline(
-                serving,
-                recording,
-                meter,
-                metrics,
-                classify_error,
-                settings.model.deadline_seconds,
-                settings.model.abstain,
-            )
-            canary = await stack.enter_async_context(
+            pipeline = _make_pipeline(settings, serving, recording, meter, metrics)
+            canary = await enter(
                 try_candidates(
                     settings, serving, mover, engine, partial(recording.ledger.record, charge=None), metrics, activity
                 )
             )
-            await stack.enter_async_context(run_in_background(activity.watch()))
+            await enter(run_in_background(activity.watch()))
             yield {"services": Services(auth, serving, recording, runtime, canary, mover), "pipeline": pipeline}
 
     return lifespan
+
+
+def _make_pipeline(
+    settings: Settings, serving: ServingServices, recording: RecordingServices, meter: UsageMeter, metrics: Metrics
+) -> PredictionPipeline:
+    return PredictionPipeline(
+        serving, recording, meter, metrics, classify_error, settings.model.deadline_seconds, settings.model.abstain
+    )
 
 
 def _count_dropped_lines(metrics: Metrics, output: Output, lines: int) -> None:

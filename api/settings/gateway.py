@@ -82,8 +82,8 @@ class Settings(BaseModel):
     idle_seconds: float = Field(
         60,
         ge=0,
-        description="Without a request for so many seconds, the gateway closes its connections to databases and "
-        "pauses everything that uses the network, so that a platform can let it sleep. 0, and METRICS_PORT: never.",
+        description="Seconds without a request after which the gateway closes its connections to databases and pauses "
+        "what uses the network, so that a platform can let it sleep. 0, and METRICS_PORT: never.",
     )
     drain_seconds: float = Field(
         2.0,
@@ -166,9 +166,7 @@ class Settings(BaseModel):
     railway_private_domain: str | None = Field(
         None, description="Set by Railway: the private host name, which becomes an allowed one."
     )
-    railway_environment_id: str | None = Field(
-        None, description="Set by Railway; it shows that the gateway runs there."
-    )
+    railway_environment_id: str | None = Field(None, description="Set by Railway: the gateway runs there.")
     railway_volume_mount_path: str | None = Field(
         None, description="Set by Railway: where a volume is mounted. An SQLite database elsewhere causes a warning."
     )
@@ -244,14 +242,6 @@ class Settings(BaseModel):
     @property
     def in_production(self) -> bool:
         return self.environment is Environment.PRODUCTION
-
-    @property
-    def idle_after_s(self) -> float | None:
-        """After how many seconds without requests background work pauses; None for never.
-
-        METRICS_PORT means that somebody watches the values that this work measures.
-        """
-        return None if self.metrics_port is not None else self.idle_seconds or None
 
     @property
     def docs_enabled(self) -> bool:

@@ -9,10 +9,19 @@ from collections.abc import Awaitable, Callable, Coroutine
 import structlog
 
 from api.services.background import run_in_background
+from api.settings import Settings
 
 _FINISH_S = 1.0
 
 log = structlog.get_logger("atalaya.activity")
+
+
+def make_activity(settings: Settings) -> Activity:
+    """Return an activity that becomes idle after IDLE_SECONDS.
+
+    With METRICS_PORT it never does: somebody watches the values that background work measures.
+    """
+    return Activity(None if settings.metrics_port is not None else settings.idle_seconds or None)
 
 
 class Activity:

@@ -100,7 +100,7 @@ def test_frames_keep_their_order(
         (None, PASSPHRASE, "is not encrypted"),
     ],
 )
-def test_a_wrong_passphrase_is_told_from_damage(
+def test_a_wrong_passphrase_is_no_damage(
     files: dict[str | None, bytes], made_with: str | None, read_with: str | None, message: str
 ) -> None:
     """A passphrase that is wrong, missing or superfluous is named as such."""
