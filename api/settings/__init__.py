@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from api.settings.gateway import Environment, Settings
+from api.settings.fields import Environment
+from api.settings.gateway import Settings
 from api.settings.home import INSTALLATION, home_folder, sqlite_file
 from api.settings.loading import load_settings, reload_settings
 from api.settings.variables import child_environment

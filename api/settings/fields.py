@@ -1,10 +1,16 @@
-"""What the groups of settings share: their base class, and the form of lists."""
+"""What the groups of settings share: their base class, the environments, and the form of lists."""
 
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
+
+
+class Environment(StrEnum):
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
 
 
 class SettingsGroup(BaseModel):

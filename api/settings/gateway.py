@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
@@ -12,7 +11,7 @@ from api.errors import SettingsError
 from api.http.addresses.host_names import check_allowed_host, host_name
 from api.settings.auth import AuthSettings
 from api.settings.canary import CanarySettings
-from api.settings.fields import split_commas
+from api.settings.fields import Environment, split_commas
 from api.settings.home import HomePath, resolve_database_url
 from api.settings.limits import LimitSettings
 from api.settings.logs import LogSettings
@@ -31,11 +30,6 @@ if TYPE_CHECKING:
     from model.signing.keys import PublicKey
 
 _RAILWAY_HEALTH_CHECK = "healthcheck.railway.app"
-
-
-class Environment(StrEnum):
-    DEVELOPMENT = "development"
-    PRODUCTION = "production"
 
 
 class Settings(BaseModel):
