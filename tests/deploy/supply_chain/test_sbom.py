@@ -6,12 +6,12 @@ import json
 import re
 import subprocess
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deploy.release.sbom import LIST, find_differences, read_components
+from tests.deploy.supply_chain.pins import read_pins
 from tests.support.paths import BIN, ROOT
 
 
@@ -23,12 +23,6 @@ def sbom(tmp_path_factory: pytest.TempPathFactory) -> Any:
     command = command.replace("$(BIN)", str(BIN)).replace("atalaya.cdx.json", str(path))
     subprocess.run(command.split(), cwd=ROOT, check=True, capture_output=True)
     return json.loads(path.read_text())
-
-
-def read_pins(lock_file: Path) -> set[str]:
-    return {
-        f"{name}=={version}" for name, version in re.findall(r"^([\w.-]+)==([^ ;\\]+)", lock_file.read_text(), re.M)
-    }
 
 
 def test_sbom_lists_what_the_lock_file_pins(sbom: Any) -> None:

@@ -1,0 +1,13 @@
+"""What a lock file pins."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+
+def read_pins(lock_file: Path) -> set[str]:
+    """NAME==VERSION of each package of a lock file."""
+    return {
+        f"{name}=={version}" for name, version in re.findall(r"^([\w.-]+)==([^ ;\\]+)", lock_file.read_text(), re.M)
+    }
