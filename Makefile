@@ -11,6 +11,7 @@ UNCHANGED_KERAS := tests/model/offline/export/test_export.py
 UNCHANGED := tests/model/importing/test_check.py tests/model/test_shipped_model.py tests/contract/test_api_schema.py \
 	tests/contract/test_oauth_clients.py tests/contract/upgrade tests/api/http/test_openapi.py
 FAULTS := ledger memory hot_swap overload limits logins fuzz_images hostile_images blocked_logs
+COVER := $(if $(COVERAGE),--cov --cov-report=)
 UNDISTURBED := tests/e2e tests/experiments tests/security/limits
 .DEFAULT_GOAL := help
 .PHONY: help run demo port test bench peers compare faults lint format lock check-update audit sbom keras mlflow dashboards metrics settings swagger-ui clean
@@ -24,15 +25,15 @@ run: port $(VENV)/.run ## set up, serve on $PORT (default 8000) and make one pre
 demo: port $(VENV)/.run ## like run, but stop after the prediction
 	@$(call interruptible,$(BIN)/atalaya demo)
 
-test: lint $(KERAS)/.dev $(MLFLOW)/.server ## run lint, type checks, import rules and all tests
+test: lint $(KERAS)/.dev $(MLFLOW)/.server ## run lint, type checks, import rules and all tests; COVERAGE=1 measures their coverage, and takes longer
 	@echo "== tests in the Keras environment"
 	@rm -f .coverage .coverage.*
-	@COVERAGE_FILE=.coverage.keras $(KERAS)/bin/python -m pytest -q -m keras --cov --cov-report=
+	@COVERAGE_FILE=.coverage.keras $(KERAS)/bin/python -m pytest -q -m keras $(COVER)
 	@echo "== tests"
-	@COVERAGE_FILE=.coverage.gateway $(BIN)/python -m pytest -q -m "not keras" $(addprefix --ignore=,$(UNDISTURBED)) --numprocesses 2 --dist loadfile --cov --cov-report=
+	@COVERAGE_FILE=.coverage.gateway $(BIN)/python -m pytest -q -m "not keras" $(addprefix --ignore=,$(UNDISTURBED)) --numprocesses 2 --dist loadfile $(COVER)
 	@echo "== tests that load the machine themselves, one at a time"
-	@COVERAGE_FILE=.coverage.undisturbed $(BIN)/python -m pytest -q $(UNDISTURBED) --cov --cov-report=
-	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report
+	@COVERAGE_FILE=.coverage.undisturbed $(BIN)/python -m pytest -q $(UNDISTURBED) $(COVER)
+	@$(if $(COVERAGE),$(BIN)/coverage combine --quiet && $(BIN)/coverage report)
 
 bench: $(VENV)/.run ## measure throughput, latency, memory and the ledger in one run; HISTORY=1 keeps the result
 	@$(BIN)/python -m bench.parts.authentication

@@ -6,6 +6,7 @@ import asyncio
 import os
 import secrets
 import unicodedata
+from base64 import b64encode
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ _RUNS = (
     "1q2w3e4r5t6y7u8i9o0p",
     "q1w2e3r4t5y6u7i8o9p0",
 )
+
+_MEMORY_KIB, _PASSES, _LANES = 19_456, 2, 1
 
 _T = TypeVar("_T")
 
@@ -102,17 +105,16 @@ class PasswordHasher:
         self._context = CryptContext(
             schemes=["argon2"],
             argon2__type="ID",
-            argon2__memory_cost=19_456,
-            argon2__time_cost=2,
-            argon2__parallelism=1,
+            argon2__memory_cost=_MEMORY_KIB,
+            argon2__time_cost=_PASSES,
+            argon2__parallelism=_LANES,
         )
         self._threads = ThreadPoolExecutor(concurrency, "password", _lower_thread_priority)
         self._new_passwords = FairSlots(1, max_waiting)
         self._slots = asyncio.Semaphore(concurrency)
         self._max_waiting = max_waiting
         self._waiting = 0
-        # Verified for unknown users. Computed here, because otherwise the first such log-in would take longer.
-        self._unknown_user_hash = self._context.hash(secrets.token_bytes(16))
+        self._unknown_user_hash = _make_unmatched_hash()  # verified for unknown users
 
     def close(self) -> None:
         """Wait for the running hashes (some 0.1 s) and end the threads."""
@@ -157,6 +159,15 @@ class PasswordHasher:
 def _lower_thread_priority() -> None:
     """Give predictions precedence over many log-ins. On Linux this sets the priority of the calling thread only."""
     os.setpriority(os.PRIO_PROCESS, 0, 10)
+
+
+def _make_unmatched_hash() -> str:
+    """Return a hash that no known password has, and whose verification takes as long as that of any other.
+
+    It is made of random bytes, because to compute one takes longer than everything else that opening the accounts does.
+    """
+    salt, digest = (b64encode(secrets.token_bytes(length)).rstrip(b"=").decode() for length in (16, 32))
+    return f"$argon2id$v=19$m={_MEMORY_KIB},t={_PASSES},p={_LANES}${salt}${digest}"
 
 
 def _encode(password: str) -> bytes:
