@@ -29,7 +29,8 @@ export default defineRailway((context) => {
       // The private network can be IPv6 only; "::" listens on IPv4, too.
       HOST: "::",
       PORT: "8000",
-      METRICS_PORT: "9090",
+      // A gateway whose metrics are watched never pauses its background work, and so would never sleep.
+      ...(production && { METRICS_PORT: "9090" }),
       // Railway's proxies connect from this network.
       LIMITS__TRUSTED_PROXIES: "100.64.0.0/10",
       DRAIN_SECONDS: "5",

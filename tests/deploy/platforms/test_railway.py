@@ -82,9 +82,11 @@ def test_production_deploys_without_interruption(installed: Path) -> None:
 
 
 def test_previews_are_small(installed: Path) -> None:
-    """An environment other than production has one replica, and sleeps when it is idle."""
-    deploy = read_resource(installed, "pr-12", "service.gateway")["deploy"]
+    """An environment other than production has one replica, and sleeps when it is idle: it has no metrics port."""
+    gateway = read_resource(installed, "pr-12", "service.gateway")
+    deploy = gateway["deploy"]
     assert (deploy["numReplicas"], deploy["sleepApplication"]) == (1, True)
+    assert "METRICS_PORT" not in gateway["variables"]
 
 
 def test_no_secret_is_in_the_file(installed: Path) -> None:
