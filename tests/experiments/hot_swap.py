@@ -1,6 +1,9 @@
 """Promote two versions of the model in turn while a gateway of two workers serves many connections.
 
-    python -m tests.experiments.hot_swap [--moves 200] [--connections 16]
+    python -m tests.experiments.hot_swap [--moves 200] [--connections 16] [--unprepared]
+
+The versions have the same graph, and the gateway serves its prepared copy, as it does from its second start on. With
+--unprepared it opens the artefact's graph, whose small blocks leave more fragments of pages behind (ADR 0058).
 
 Exit status 0 when every request succeeded, no response or ledger entry had parts of two versions, both workers followed
 every move, and the gateway's memory grew by at most 10 MB; 1 when not.
@@ -116,12 +119,13 @@ def measure_memory(gateway: Gateway) -> int:
     return min(samples)
 
 
-def run(moves: int, connections: int) -> Results:
+def run(moves: int, connections: int, *, prepared: bool) -> Results:
     results = Results()
     with tempfile.TemporaryDirectory(prefix="atalaya-registry-") as folder:
         registry = make_registry(Path(folder))
         patience = {"MODEL__QUEUE_SECONDS": "60", "MODEL__QUEUE_LIMIT": "1000", "MODEL__DEADLINE_SECONDS": "300"}
         changes = {"WEB_CONCURRENCY": str(WORKERS), "MODEL__WORKERS": "1", "LOG_LEVEL": "warning", **patience}
+        changes["MODEL__PREPARE"] = str(prepared).lower()
         with running_gateway(None, **changes, **registry.settings) as gateway:
             asyncio.run(load(gateway, registry, results, 0, connections))
             results.before_bytes = measure_memory(gateway)
@@ -137,8 +141,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--moves", type=int, default=200)
     parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--unprepared", action="store_true")
     options = parser.parse_args()
-    results = run(options.moves, options.connections)
+    results = run(options.moves, options.connections, prepared=not options.unprepared)
     results.show()
     failures = results.describe_failures()
     for failure in failures:

@@ -267,13 +267,14 @@ def create_database(url: str, **users: Role) -> None:
 def running_gateway(folder: Path | None = None, **changes: str) -> Iterator[Gateway]:
     """A started gateway without rate limits on predictions; without a folder, in one that is removed at the end.
 
-    It serves the prepared copy of the shipped model, as after its first start, unless `changes` choose another model.
+    It serves the prepared copy of the shipped model, as after its first start. If `changes` choose another model, only
+    MODEL__PREPARE=true has a copy prepared.
     """
     own = Path(tempfile.mkdtemp(prefix="atalaya-gateway-"))
     prepare = {} if "MODEL__URL" in changes else {"MODEL__PREPARE": "true"}
     gateway = make_gateway(folder or own, **{"LIMITS__PREDICT": "10000000/minute", **prepare, **changes})
     try:
-        if prepare and gateway.environment["MODEL__PREPARE"] == "true":
+        if gateway.environment["MODEL__PREPARE"] == "true":
             gateway.prepare_model()
         gateway.start()
         yield gateway
