@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -248,9 +249,22 @@ def make_gateway(folder: Path, **changes: str) -> Gateway:
         "DRAIN_SECONDS": "0",
         **changes,
     }
-    with ThreadPoolExecutor(1) as thread:  # the caller's thread may have an event loop
-        thread.submit(create_database, environment["DATABASE_URL"], ana=Role.CLIENT, olga=Role.OPERATOR).result()
+    if "DATABASE_URL" in changes:
+        create_database(changes["DATABASE_URL"], ana=Role.CLIENT, olga=Role.OPERATOR)
+    else:
+        path = folder / "gateway.db"
+        path.touch(mode=0o600)
+        path.write_bytes(_seeded_database())
     return Gateway(folder, environment)
+
+
+@cache
+def _seeded_database() -> bytes:
+    """The file of a database with the users: migrations and hashed passwords take 0.2 s, so gateways copy it."""
+    with tempfile.TemporaryDirectory(prefix="atalaya-seed-") as folder:
+        path = Path(folder) / "gateway.db"
+        create_database(f"sqlite:///{path}", ana=Role.CLIENT, olga=Role.OPERATOR)
+        return path.read_bytes()
 
 
 def create_database(url: str, **users: Role) -> None:
@@ -260,7 +274,8 @@ def create_database(url: str, **users: Role) -> None:
         for name, role in users.items():
             await accounts.add(name, role, PASSWORD)
 
-    run_with_accounts(Settings(database_url=url), add_users, create=True)
+    with ThreadPoolExecutor(1) as thread:  # the caller's thread may have an event loop
+        thread.submit(run_with_accounts, Settings(database_url=url), add_users, create=True).result()
 
 
 @contextmanager
