@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 
 from model.registry.errors import RegistryUnavailable
 from model.registry.files import STATE, VERSIONS, FileRegistry, replace_file
-from model.registry.state import ModelState, check_name, parse_state, serialise_state
+from model.registry.state import NAME_PATTERN, ModelState, check_name, parse_state, serialise_state
+
+_FILE = re.compile(rf"{VERSIONS}/({NAME_PATTERN})/{NAME_PATTERN}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +59,10 @@ class RegistryRestore:
         """Write a file of an announced model, whose name `list_files` made."""
         if model not in self._states:
             return
-        folder, version, file = PurePosixPath(name).parts
-        check_name(version)
-        if folder != VERSIONS or version not in self._states[model].versions or file != Path(file).name:
+        parts = _FILE.fullmatch(name)
+        if parts is None or parts[1] not in self._states[model].versions:
             raise RegistryUnavailable(f"The backup has a file {name!r}, which belongs to no version of {model}.")
-        path = self.registry.root / model / VERSIONS / version / file
+        path = self.registry.root / model / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as target:
@@ -71,5 +73,10 @@ class RegistryRestore:
     def finish(self) -> list[str]:
         """Let the models appear; return their names."""
         for model, state in self._states.items():
-            replace_file(self.registry.root / model / STATE, serialise_state(state))
+            path = self.registry.root / model / STATE
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                replace_file(path, serialise_state(state))
+            except OSError as error:
+                raise RegistryUnavailable(f"{path} cannot be written: {error.strerror}.") from error
         return list(self._states)

@@ -1,0 +1,43 @@
+"""Copies of a registry in a backup."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from model.registry.copies import RegistryRestore, read_models
+from model.registry.errors import RegistryUnavailable
+from model.registry.files import FileRegistry
+from tests.support.paths import ARTEFACT
+
+NAME = "efficientnetb0"
+
+
+@pytest.fixture
+def restore(tmp_path: Path) -> RegistryRestore:
+    """A restore of a model with one version to an empty registry."""
+    source = FileRegistry(tmp_path / "source")
+    source.add(ARTEFACT)
+    (model,) = read_models(source)
+    restore = RegistryRestore(FileRegistry(tmp_path / "target"))
+    restore.begin({NAME: model.serialise_state().decode()})
+    return restore
+
+
+@pytest.mark.parametrize(
+    "name", ["state.json", "versions/9.9/model.onnx", "versions/1.1/..", "versions/1.1/../../x", "../x", "versions"]
+)
+def test_no_file_leaves_the_folder_of_its_version(restore: RegistryRestore, name: str) -> None:
+    """A file of a backup is written to the folder of a version that the backup lists, and nowhere else."""
+    with pytest.raises(RegistryUnavailable, match="belongs to no version"):
+        restore.write(NAME, name, io.BytesIO(b"x"))
+
+
+def test_a_model_appears_when_it_is_complete(restore: RegistryRestore) -> None:
+    """A registry does not list a restored model before all of its files are there."""
+    restore.write(NAME, "versions/1.1/model.onnx", io.BytesIO(b"x"))
+    assert restore.registry.list_models() == []
+    assert restore.finish() == [NAME]
+    assert list(restore.registry.read(NAME).versions) == ["1.1"]
