@@ -59,7 +59,7 @@ format: $(VENV)/.dev ## format the sources and fix what ruff can fix
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .
 
 lock: $(VENV)/.dev ## pin and hash the dependencies that requirements/*.in name
-	@for name in build run parquet dev keras mlflow peers-litserve peers-bentoml; do echo "== requirements/$$name.txt"; \
+	@for name in build run parquet secrets/aws secrets/vault dev keras mlflow peers-litserve peers-bentoml; do echo "== requirements/$$name.txt"; \
 	  $(BIN)/pip-compile $(LOCK) --output-file requirements/$$name.txt requirements/$$name.in || exit 1; done
 
 check-update: $(KERAS)/.dev $(VENV)/.dev ## prove that updated dependencies change no result, no response and no stored data

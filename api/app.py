@@ -48,6 +48,7 @@ from api.services.opening import open_model as open_configured_model
 from api.services.runtime import open_error_reporter, open_tracer
 from api.settings import Settings
 from model.backends.base import Backend
+from monitoring.reporting.replaceable import ReplaceableReporter
 from monitoring.reporting.sentry import ErrorReporter
 from monitoring.reporting.telemetry import Telemetry
 
@@ -92,7 +93,7 @@ def create_app(
     metrics = create_metrics(settings, registry, shown)
     telemetry = Telemetry(
         metrics,
-        reporter or open_error_reporter(settings, metrics.error_reports_dropped.inc),
+        ReplaceableReporter(reporter or open_error_reporter(settings, metrics.error_reports_dropped.inc)),
         open_tracer(settings, metrics),
     )
     limits = CallerLimits(make_windows(settings, metrics, activity), settings.limits.requests)

@@ -2,6 +2,7 @@
 
 ApiError
 ├── SettingsError          settings_error         start-up and command line only
+│   └── SecretsUnavailable   secrets_unavailable    start-up and command line only
 ├── CommandFailed          command_failed         command line only
 ├── DatabaseMissing        database_missing       command line only
 ├── RegistryMissing        registry_missing
@@ -40,6 +41,15 @@ class SettingsError(ApiError):
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+class SecretsUnavailable(SettingsError):
+    """The store that SECRETS__URL names cannot be read."""
+
+    code = "secrets_unavailable"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"SECRETS__URL: {reason}")
 
 
 class CommandFailed(ApiError):

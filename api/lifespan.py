@@ -26,8 +26,9 @@ from api.services.measuring.open import measure_in_background
 from api.services.measuring.shared_values import follow_readiness
 from api.services.recording import RecordingServices, open_recording_services
 from api.services.runtime import RuntimeServices, build_health_checks
+from api.services.secrets.signing_keys import open_keyring
+from api.services.secrets.users import follow_secrets
 from api.services.serving import ServingServices, open_backend, open_serving_services
-from api.services.signing_keys import open_keyring
 from api.settings import Settings
 from auth.quotas.meter import UsageMeter
 from model.backends.base import Backend
@@ -37,6 +38,7 @@ from monitoring.metrics import Metrics
 from monitoring.reporting.logged_errors import reporting_logged_errors
 from monitoring.reporting.telemetry import Telemetry
 from storage.engine import open_engine
+from storage.logins import DatabaseLogin
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[AppState]]
 
@@ -61,7 +63,8 @@ def make_lifespan(
             stack.enter_context(counting_dropped_lines(partial(_count_dropped_lines, metrics)))
             stack.push_async_callback(asyncio.to_thread, telemetry.close)
             stack.enter_context(reporting_logged_errors(telemetry.reporter))
-            engine = open_engine(settings.database_url.get_secret_value())
+            url = settings.database_url.get_secret_value()
+            engine = open_engine(url, login := DatabaseLogin(url))
             stack.push_async_callback(engine.dispose)
             activity.close_when_idle(engine.dispose)
             activity.close_when_idle(limits.close_connections)
@@ -69,7 +72,7 @@ def make_lifespan(
             await enter(limits.running())
             meter = UsageMeter(engine)
             recording = await enter(
-                open_recording_services(settings, engine, metrics, QuotaChargeRecorder(meter), activity)
+                open_recording_services(settings, engine, login, metrics, QuotaChargeRecorder(meter), activity)
             )
             auth = await enter(open_auth_services(settings, engine, keyring, meter, metrics, activity))
             serving = await enter(open_serving_services(settings, backend, metrics, draining, activity))
@@ -86,6 +89,7 @@ def make_lifespan(
             if tls is not None:
                 await enter(run_in_background(watch_certificates(tls, settings, metrics)))
             await enter(run_in_background(follow_readiness(observed, draining, metrics, activity)))
+            await enter(follow_secrets(settings, keyring, login, recording, telemetry, activity))
             runtime = RuntimeServices(settings, metrics, health, draining, limits)
             pipeline = _make_pipeline(settings, serving, recording, meter, metrics)
             canary = await enter(

@@ -7,11 +7,11 @@ from urllib.parse import unquote, urlsplit
 
 from api.errors import SettingsError
 from api.server.tls import server_context
-from api.services.signing_keys import open_keyring
+from api.services.secrets.signing_keys import open_keyring
 from api.settings import Settings, home_folder, sqlite_file
 from auth.accounts.passwords import check_password_policy
 from auth.errors import PasswordRefused, WeakSigningKey
-from monitoring.chains.signing import Signer
+from monitoring.chains.signing import Signer, Verifier
 from monitoring.errors import BadLedgerKey
 from storage.filesystems import EPHEMERAL_FILESYSTEMS, find_filesystem
 from storage.private_files import restrict_file
@@ -21,7 +21,7 @@ _LASTING_STORAGE = "Mount a volume there, or use PostgreSQL."
 
 def find_start_problems(settings: Settings) -> Sequence[str]:
     """Return what prevents a start, each in one line that names the setting."""
-    return _find_problems(settings, [*_SECRET_CHECKS, _check_issuer, server_context, _check_ports])
+    return _find_problems(settings, [*_SECRET_CHECKS, _check_public_keys, _check_issuer, server_context, _check_ports])
 
 
 def find_storage_risk(settings: Settings) -> str | None:
@@ -40,9 +40,14 @@ def find_storage_risk(settings: Settings) -> str | None:
     return f"DATABASE_URL: {path} is on {filesystem}, which a container loses when it is replaced. {_LASTING_STORAGE}"
 
 
+def find_secret_problems(settings: Settings) -> Sequence[str]:
+    """Return which secrets are missing or weak: the signing keys and, in production, the database password."""
+    return _find_problems(settings, _SECRET_CHECKS)
+
+
 def check_secrets(settings: Settings) -> None:
-    """Check the signing keys and, in production, the database password. Raises SettingsError with all problems."""
-    problems = _find_problems(settings, _SECRET_CHECKS)
+    """Raises SettingsError with all problems that `find_secret_problems` finds."""
+    problems = find_secret_problems(settings)
     if problems:
         raise SettingsError(*problems)
 
@@ -63,6 +68,16 @@ def _check_ledger_key(settings: Settings) -> None:
         Signer(settings.ledger_key())
     except BadLedgerKey as error:
         raise SettingsError(f"LEDGER__SIGNING_KEY: {error}") from None
+
+
+def _check_public_keys(settings: Settings) -> None:
+    """Raises SettingsError."""
+    try:
+        Verifier(settings.ledger.public_keys)
+    except BadLedgerKey:
+        raise SettingsError(
+            "LEDGER__PUBLIC_KEYS must be public keys as `atalaya ledger key` prints them, separated by commas."
+        ) from None
 
 
 def restrict_secret_files(settings: Settings) -> None:

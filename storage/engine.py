@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from storage.errors import DatabaseUnavailable
+from storage.logins import DatabaseLogin
 from storage.private_files import create_sqlite_file
 from storage.transactions import SETTINGS_OPTION, database_errors, get_begin_statement
 from storage.urls import read_database_url
@@ -26,10 +27,11 @@ _POSTGRES_ARGUMENTS: Mapping[str, Any] = {"prepare_threshold": None}
 _PRAGMAS = ("synchronous = FULL", "secure_delete = ON")
 
 
-def open_engine(url: str) -> AsyncEngine:
+def open_engine(url: str, login: DatabaseLogin | None = None) -> AsyncEngine:
     """Create an asynchronous engine without connecting; creates an SQLite file and its directory.
 
-    Raises DatabaseUnavailable.
+    Connections to PostgreSQL are made with the present user and password of `login`, if given. Raises
+    DatabaseUnavailable.
     """
     parsed, schema = _parse(url)
     # Errors would otherwise quote the parameters, password hashes among them.
@@ -40,6 +42,8 @@ def open_engine(url: str) -> AsyncEngine:
         )
         if schema:
             _set_in_transactions(engine.sync_engine, _search_path(schema))
+        if login is not None:
+            login.follow(engine.sync_engine)
         return engine
     engine = create_async_engine(parsed, hide_parameters=True)
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
@@ -47,10 +51,11 @@ def open_engine(url: str) -> AsyncEngine:
     return engine
 
 
-def open_blocking_engine(url: str, wait_s: int = 5) -> Engine:
+def open_blocking_engine(url: str, wait_s: int = 5, login: DatabaseLogin | None = None) -> Engine:
     """Create an engine for threads and for commands that stream.
 
-    No statement waits longer than `wait_s` seconds for a lock, or for PostgreSQL. Raises DatabaseUnavailable.
+    No statement waits longer than `wait_s` seconds for a lock, or for PostgreSQL. Connections to PostgreSQL are made
+    with the present user and password of `login`, if given. Raises DatabaseUnavailable.
     """
     parsed, schema = _parse(url)
     if parsed.get_backend_name() == "postgresql":
@@ -58,6 +63,8 @@ def open_blocking_engine(url: str, wait_s: int = 5) -> Engine:
         engine = create_engine(parsed, hide_parameters=True, connect_args=arguments)
         limits = {"lock_timeout": f"{wait_s}s", "statement_timeout": f"{wait_s}s"}
         _set_in_transactions(engine, {**limits, **_search_path(schema)})
+        if login is not None:
+            login.follow(engine)
         return engine
     engine = create_engine(
         parsed.set(drivername="sqlite"),

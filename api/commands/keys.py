@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.commands.database import CommandEvent, DescribeEvent, record_event, run_with_engine
 from api.commands.output import JsonFlag, print_json, print_table
-from api.commands.secrets import rotate_signing_key
+from api.commands.secrets import make_rotated_keys, rotate_signing_key
 from api.schemas.keys import (
     DEFAULT_DAYS,
     DEFAULT_OVERLAP_HOURS,
@@ -98,10 +98,16 @@ def rotate(
     ] = DEFAULT_OVERLAP_HOURS,
     expires_days: Annotated[int | None, Days] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Rotate the signing key without asking.")] = False,
+    show: Annotated[
+        bool, typer.Option("--print", help="Print the signing keys with a new one, to store elsewhere; change nothing.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Replace the secret of an API key, or the gateway's signing key."""
     settings = load_settings()
+    if key_id is None and show:
+        typer.echo(make_rotated_keys(settings), nl=False)
+        return
     if key_id is None:
         if not yes:
             typer.confirm("Without an id this adds a new signing key for access tokens. Go on?", abort=True, err=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -11,8 +11,11 @@ import typer
 from dotenv import dotenv_values
 
 from api.commands.database import CommandEvent, run_with_engine
+from api.commands.output import JsonFlag, print_json
 from api.errors import SettingsError
-from api.settings import Settings, home_folder
+from api.production import find_secret_problems
+from api.services.secrets.signing_keys import find_activation_delay
+from api.settings import Settings, home_folder, load_settings
 from auth.login.data_keys import new_data_key
 from auth.tokens.jws import generate_signing_key
 from auth.tokens.keyring import rotate_bundle
@@ -25,11 +28,6 @@ _DATA_KEY = "AUTH__DATA_KEY"
 _LEDGER_KEY = "LEDGER__SIGNING_KEY"
 _ALGORITHM = "AUTH__SIGNING_ALGORITHM"
 _KEY_LINE = re.compile(rf"^{_SIGNING_KEY}=.+$", re.MULTILINE)
-
-
-@app.callback()
-def _group() -> None:
-    """Without a callback, Typer would make the only subcommand the command itself."""
 
 
 @app.command("init")
@@ -87,6 +85,29 @@ def _set_line(text: str, name: str, line: str) -> str:
     return "".join(f"{kept}\n" for kept in lines)
 
 
+@app.command("check")
+def check(as_json: JsonFlag = False) -> None:
+    """Read the secrets as a start does, and name every one that is missing or weak, without showing it."""
+    problems: Sequence[str] = ()
+    try:
+        load_settings(lambda settings: [*find_secret_problems(settings), *_describe_missing(settings)])
+    except SettingsError as error:
+        problems = error.problems
+    if as_json:
+        print_json({"ok": not problems, "problems": problems})
+    if problems:
+        raise SettingsError(*problems)
+    if not as_json:
+        typer.echo("All secrets are there, and none is weak.")
+
+
+def _describe_missing(settings: Settings) -> list[str]:
+    """Name the secrets without which the gateway starts, but something does not work."""
+    if settings.auth.data_key is not None:
+        return []
+    return [f"{_DATA_KEY} is not set: users cannot switch one-time codes on. Run `atalaya secrets init` to add one."]
+
+
 def rotate_signing_key(settings: Settings) -> str:
     """Add a new signing key to the existing ones; returns what the operator has to do next. Raises SettingsError."""
 
@@ -97,22 +118,33 @@ def rotate_signing_key(settings: Settings) -> str:
     return run_with_engine(settings, rotate, lambda _: CommandEvent("signing_key", "rotated"))
 
 
+def make_rotated_keys(settings: Settings) -> str:
+    """Return the existing signing keys with a new one, and change nothing. Raises SettingsError."""
+
+    async def rotate(_: object) -> str:
+        return rotate_bundle(settings.auth.signing_algorithm, settings.signing_keys())
+
+    return run_with_engine(settings, rotate, lambda _: CommandEvent("signing_key", "printed"))
+
+
 def _write_rotated_keys(settings: Settings) -> str:
     """Raises SettingsError."""
     bundle = rotate_bundle(settings.auth.signing_algorithm, settings.signing_keys())
+    delay = f"{find_activation_delay(settings).total_seconds():.0f} seconds"
     path = settings.auth.signing_key_file
     if path is not None:
         _replace_private(path, bundle)
-        return f"A new signing key is in {path}. Running gateways sign with it after ten seconds."
+        return f"A new signing key is in {path}. Running gateways sign with it after {delay}."
     file = env_file()
     text = file.read_text() if file.exists() else ""
     if not _KEY_LINE.search(text):
         raise SettingsError(
-            "AUTH__SIGNING_KEY is not in .env. Change it where it is set, or use AUTH__SIGNING_KEY_FILE."
+            "AUTH__SIGNING_KEY is not in .env. `atalaya keys rotate --print` prints the new value: store it where the "
+            "old one is."
         )
     line = format_signing_key(bundle)
     _replace_private(file, _KEY_LINE.sub(lambda _: line, text))
-    return f"A new signing key is in {file}. Restart the gateway to use it; older tokens stay valid."
+    return f"A new signing key is in {file}. Running gateways sign with it after {delay}."
 
 
 def format_signing_key(bundle: str) -> str:

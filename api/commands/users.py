@@ -25,7 +25,7 @@ from api.commands.output import JsonFlag, PasswordStdin, format_time, print_json
 from api.errors import CommandFailed
 from api.services.auth import one_time_codes, token_policy
 from api.services.erasure import IN_FLIGHT_S
-from api.services.signing_keys import open_keyring
+from api.services.secrets.signing_keys import open_keyring
 from api.settings import Settings, load_settings
 from auth.accounts.deletion import AccountDeletion
 from auth.accounts.passwords import PasswordHasher

@@ -27,6 +27,7 @@ from api.errors import (
     MissingFile,
     RegistryMissing,
     RequestTooSlow,
+    SecretsUnavailable,
     SettingsError,
     UnauthorizedClient,
     UnsupportedBody,
@@ -128,6 +129,7 @@ STATUS_BY_ERROR: Mapping[type[Exception], HTTPStatus] = {
 NEVER_OVER_HTTP: frozenset[type[Exception]] = frozenset(
     {
         SettingsError,
+        SecretsUnavailable,
         CommandFailed,
         DatabaseMissing,
         auth.ClientExists,

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.services.background import run_in_background
 from api.services.background.activity import Activity
-from api.services.signing_keys import watch_signing_keys
+from api.services.secrets.signing_keys import watch_signing_keys
 from api.settings import Settings
 from auth.accounts.deletion import AccountDeletion
 from auth.accounts.passwords import PasswordHasher

@@ -13,6 +13,7 @@ from monitoring.chains.signing import Signer
 from monitoring.errors import MonitoringError
 from monitoring.ledger.upkeep.erasure import Eraser
 from storage.engine import open_blocking_engine
+from storage.logins import DatabaseLogin
 from storage.transactions import WRITING
 
 IN_FLIGHT_S = 2.0
@@ -26,9 +27,14 @@ log = structlog.get_logger("atalaya.erasure")
 class RecordErasure:
     """Erases in short transactions, beside the requests."""
 
-    def __init__(self, settings: Settings, audit_log: AuditStore) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, audit_log: AuditStore, login: DatabaseLogin) -> None:
+        self._url = settings.database_url.get_secret_value()
+        self._login = login
         self._audit_log = audit_log
+        self._signer = Signer(settings.ledger_key()) if settings.ledger.signing_key is not None else None
+
+    def use_signer(self, signer: Signer) -> None:
+        self._signer = signer
 
     async def erase(self, user_id: str, actor: str) -> None:
         """Erase the records of a user who was just deleted. A failure is logged, with the command that repeats it."""
@@ -42,11 +48,10 @@ class RecordErasure:
             log.info("user_erased", user=user_id, predictions=predictions, audit_entries=entries)
 
     def _erase_predictions(self, user_id: str) -> int:
-        if self._settings.ledger.signing_key is None:
+        if self._signer is None:
             return 0
-        signer = Signer(self._settings.ledger_key())
-        engine = open_blocking_engine(self._settings.database_url.get_secret_value(), LOCK_TIMEOUT_S)
+        engine = open_blocking_engine(self._url, LOCK_TIMEOUT_S, self._login)
         try:
-            return sum(Eraser(engine.execution_options(**WRITING), signer, datetime.now(UTC)).erase(user_id))
+            return sum(Eraser(engine.execution_options(**WRITING), self._signer, datetime.now(UTC)).erase(user_id))
         finally:
             engine.dispose()

@@ -25,6 +25,7 @@ from monitoring.ledger.writing.events import EventWriter
 from monitoring.ledger.writing.store import LedgerStore
 from monitoring.metrics import Metrics
 from storage.engine import open_blocking_engine, sqlite_path
+from storage.logins import DatabaseLogin
 from storage.transactions import WRITING
 
 LEDGER_WAIT_S = 1  # after that the spool takes the entries
@@ -45,19 +46,32 @@ class RecordingServices:
     erasure: RecordErasure
     quality: QualityService
 
+    async def use_ledger_key(self, private_key: str) -> None:
+        """Sign with another key from now on. Raises BadLedgerKey."""
+        signer = Signer(private_key)
+        await self.ledger.use_signer(signer)
+        self.erasure.use_signer(signer)
+
 
 @asynccontextmanager
 async def open_recording_services(
-    settings: Settings, engine: AsyncEngine, metrics: Metrics, charges: ChargeRecorder, activity: Activity
+    settings: Settings,
+    engine: AsyncEngine,
+    login: DatabaseLogin,
+    metrics: Metrics,
+    charges: ChargeRecorder,
+    activity: Activity,
 ) -> AsyncIterator[RecordingServices]:
     """Open the audit trail and the ledger, which counts `charges` in the transactions that record predictions.
+
+    The ledger and others have connections of their own, made with `login`.
 
     Raises LedgerUnavailable, OSError.
     """
     async with AsyncExitStack() as stack:
         audit_log = AuditStore(engine)
         trail = await stack.enter_async_context(AuditTrail(audit_log, metrics.audit_failures.inc).running())
-        journal = open_journal(settings, charges, metrics.ledger_contradictions.inc)
+        journal = open_journal(settings, charges, metrics.ledger_contradictions.inc, login)
         ledger = await stack.enter_async_context(
             Ledger(
                 journal,
@@ -69,19 +83,22 @@ async def open_recording_services(
         )
         activity.close_when_idle(ledger.close_connection)
         audit = AuditRecorder(trail, metrics.auth_events)
-        quality = await stack.enter_async_context(open_quality_service(settings, metrics, activity))
-        erasure = RecordErasure(settings, audit_log)
+        quality = await stack.enter_async_context(open_quality_service(settings, metrics, login, activity))
+        erasure = RecordErasure(settings, audit_log, login)
         yield RecordingServices(audit, audit_log, ledger, LedgerReader(engine), erasure, quality)
 
 
 def open_journal(
-    settings: Settings, charges: ChargeRecorder, on_contradiction: Callable[[], None] = lambda: None
+    settings: Settings,
+    charges: ChargeRecorder,
+    on_contradiction: Callable[[], None] = lambda: None,
+    login: DatabaseLogin | None = None,
 ) -> Journal:
     """Create the ledger's journal, on its own connection to the database. Raises SettingsError, BadLedgerKey.
 
     `on_contradiction` is called for every row that contradicts a signature or what this process has written.
     """
-    store = _open_store(settings, LEDGER_WAIT_S, on_contradiction)
+    store = _open_store(settings, LEDGER_WAIT_S, on_contradiction, login)
     database = sqlite_path(settings.database_url.get_secret_value())
     folder = SpoolFolder(settings.ledger.spool_folder, settings.ledger.spool_megabytes * 1_000_000, database)
     return Journal(store, charges, folder, enabled=settings.ledger.enabled)
@@ -92,10 +109,19 @@ def open_event_writer(settings: Settings) -> EventWriter:
     return EventWriter(_open_store(settings, EVENT_WAIT_S))
 
 
-def _open_store(settings: Settings, wait_s: int, on_contradiction: Callable[[], None] = lambda: None) -> LedgerStore:
-    engine = open_blocking_engine(settings.database_url.get_secret_value(), wait_s)
-    signer = Signer(settings.ledger_key())
-    return LedgerStore(engine.execution_options(**WRITING), signer, on_contradiction=on_contradiction)
+def _open_store(
+    settings: Settings,
+    wait_s: int,
+    on_contradiction: Callable[[], None] = lambda: None,
+    login: DatabaseLogin | None = None,
+) -> LedgerStore:
+    engine = open_blocking_engine(settings.database_url.get_secret_value(), wait_s, login)
+    return LedgerStore(
+        engine.execution_options(**WRITING),
+        Signer(settings.ledger_key()),
+        on_contradiction=on_contradiction,
+        public_keys=settings.ledger.public_keys,
+    )
 
 
 def _report_ledger_state(metrics: Metrics) -> Callable[[LedgerState, int], None]:

@@ -17,6 +17,7 @@ from api.settings.limits import LimitSettings
 from api.settings.logs import LogSettings
 from api.settings.model import ModelSettings
 from api.settings.records import LedgerSettings, MonitoringSettings
+from api.settings.secrets.settings import SecretSettings
 from api.settings.urls import (
     check_collector_url,
     check_database_url,
@@ -172,6 +173,7 @@ class Settings(BaseModel):
         description="The folder that the workers of one machine share. The gateway sets it for its own workers; leave "
         "it empty.",
     )
+    secrets: SecretSettings = Field(default_factory=SecretSettings)
     auth: AuthSettings = Field(default_factory=AuthSettings)
     model: ModelSettings = Field(default_factory=ModelSettings)
     canary: CanarySettings = Field(default_factory=CanarySettings)

@@ -11,9 +11,11 @@ from pydantic import ValidationError
 
 from api.errors import SettingsError
 from api.settings.gateway import Settings
-from api.settings.names import find_mistyped, list_names
+from api.settings.names import find_mistyped, list_names, list_secret_names
 from api.settings.problems import describe_problem
-from api.settings.variables import read_variables
+from api.settings.secrets.provider import open_provider
+from api.settings.secrets.settings import SecretSettings
+from api.settings.variables import clean_variables, read_env_file_state, read_variables
 
 FindProblems = Callable[[Settings], Sequence[str]]
 _Location = tuple[int | str, ...]
@@ -28,12 +30,66 @@ def load_settings(find_problems: FindProblems | None = None, **overrides: Any) -
     variables = read_variables()
     for warning in find_mistyped(variables):
         print(f"warning: {warning}", file=sys.stderr)
-    return _build(variables, find_problems or _find_none, overrides)
+    return _build(_with_stored_secrets(variables), find_problems or _find_none, overrides)
 
 
 def reload_settings(find_problems: FindProblems | None = None, **overrides: Any) -> Settings:
-    """Read the settings again, without warnings. Raises SettingsError."""
-    return _build(read_variables(), find_problems or _find_none, overrides)
+    """Read the settings again, without warnings. Raises SettingsError, SecretsUnavailable."""
+    return _build(_with_stored_secrets(read_variables()), find_problems or _find_none, overrides)
+
+
+def load_local_settings() -> Settings:
+    """Read the settings without the provider of secrets, for commands that need none.
+
+    A health check must not fail, and restart the gateway, because the provider is unavailable. Raises SettingsError.
+    """
+    return _build(read_variables(), _find_none, {})
+
+
+class SettingsReader:
+    """Reads the settings of a running gateway again and again. For one thread at a time.
+
+    `find_problems` is applied as by `load_settings`. `interval_s` is the time between two reads, in seconds.
+    """
+
+    def __init__(self, settings: Settings, find_problems: FindProblems) -> None:
+        self._provider = open_provider(settings.secrets)
+        self._find_problems = find_problems
+        self._seen: object = (read_env_file_state(), {})
+        self._result: Settings | SettingsError = settings
+        self.interval_s = self._provider.interval_s
+
+    def read(self) -> Settings:
+        """Return the present settings: those that it was created with until a secret or `.env` changes.
+
+        Raises SecretsUnavailable if the provider cannot be read, and another SettingsError if a value is not usable.
+        """
+        stored = _select_secrets(self._provider.read())
+        seen = read_env_file_state(), stored
+        if seen != self._seen:
+            try:
+                self._result = _build({**read_variables(), **stored}, self._find_problems, {})
+            except SettingsError as error:
+                self._result = error
+            self._seen = seen
+        if isinstance(self._result, SettingsError):
+            raise SettingsError(*self._result.problems)
+        return self._result
+
+
+def _with_stored_secrets(variables: Mapping[str, str]) -> Mapping[str, str]:
+    """Add the secrets of the provider, which override the variables. Raises SettingsError."""
+    try:
+        secrets = SecretSettings.model_validate(_nest(variables).get("secrets", {}))
+    except ValidationError:
+        return variables  # reported with the problems of all other settings
+    return {**variables, **_select_secrets(open_provider(secrets).read())}
+
+
+def _select_secrets(stored: Mapping[str, str]) -> dict[str, str]:
+    """Return the values of secret settings; whoever may write the secrets decides nothing else."""
+    values = clean_variables(stored)
+    return {name: values[name] for name in list_secret_names() if name in values}
 
 
 def _find_none(_: Settings) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""The names of the settings, and the setting that a mistyped name probably means."""
+"""The names of the settings, which of them are secrets, and the setting that a mistyped name probably means."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from difflib import SequenceMatcher
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from api.settings.gateway import Settings
 
@@ -13,13 +14,22 @@ _MIN_FUZZY_LENGTH = 8  # shorter names, such as PORT, resemble too many others
 _MIN_SIMILARITY = 0.9
 
 
-def list_names(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[str]:
+def list_names() -> Iterator[str]:
     """Yield the names of all settings as environment variables."""
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from list_names(field.annotation, f"{prefix}{name}__".upper())
-        else:
-            yield f"{prefix}{name}".upper()
+    for name, _ in _list_fields(Settings):
+        yield name
+
+
+def list_secret_names() -> Iterator[str]:
+    """Yield the names of the settings that a secret provider may set: without the credential for the provider."""
+    for name, field in _list_fields(Settings):
+        if "SecretStr" in repr(field.annotation) and not name.startswith("SECRETS__"):
+            yield name
+
+
+def find_changed_secrets(old: Settings, new: Settings) -> list[str]:
+    """Return the names of the secrets whose values differ."""
+    return [name for name in list_secret_names() if _read_value(old, name) != _read_value(new, name)]
 
 
 def find_similar(name: str) -> str | None:
@@ -46,6 +56,21 @@ def find_mistyped(variables: Mapping[str, str]) -> list[str]:
         elif (meant := find_similar(name)) is not None and meant not in variables:
             warnings.append(f"{name} is not a setting and is ignored. Did you mean {meant}?")
     return warnings
+
+
+def _list_fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _list_fields(field.annotation, f"{prefix}{name}__".upper())
+        else:
+            yield f"{prefix}{name}".upper(), field
+
+
+def _read_value(settings: Settings, name: str) -> object:
+    value: object = settings
+    for part in name.lower().split("__"):
+        value = getattr(value, part)
+    return value
 
 
 def _fold(name: str) -> str:

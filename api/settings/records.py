@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
-from api.settings.fields import SettingsGroup
+from api.settings.fields import SettingsGroup, split_commas
 from api.settings.home import HomePath
 
 
@@ -37,6 +37,9 @@ class LedgerSettings(SettingsGroup, title="Ledger"):
         description="32 random bytes in base64: the Ed25519 key that signs the ledger; required. `atalaya ledger key` "
         "prints the public key that verifies it.",
     )
+    public_keys: tuple[str, ...] = Field(
+        (), description="Earlier public keys, separated by commas: what they have signed still verifies."
+    )
     keep_days: int = Field(
         3650, ge=1, le=36_500, description="How many days `atalaya ledger prune` and `atalaya upkeep` keep predictions."
     )
@@ -45,3 +48,5 @@ class LedgerSettings(SettingsGroup, title="Ledger"):
         description="Where entries wait while the database is unavailable; use a disk that survives a restart.",
     )
     spool_megabytes: int = Field(64, ge=1, le=100_000, description="The largest size of that folder.")
+
+    _split_keys = field_validator("public_keys", mode="before")(split_commas)

@@ -17,7 +17,16 @@ def read_variables() -> dict[str, str]:
 
     Secret stores and editors add line ends, and platforms set empty values: those are left out. Raises SettingsError.
     """
-    return {**_clean(_read_env_file()), **_clean(os.environ)}
+    return {**clean_variables(_read_env_file()), **clean_variables(os.environ)}
+
+
+def read_env_file_state() -> tuple[int, ...] | None:
+    """Return numbers that change when `.env` is written or replaced; None without the file. Raises SettingsError."""
+    try:
+        state = (home_folder() / ".env").stat()
+    except OSError:
+        return None
+    return state.st_mtime_ns, state.st_size, state.st_ino
 
 
 def child_environment(changes: Mapping[str, str]) -> dict[str, str]:
@@ -25,7 +34,8 @@ def child_environment(changes: Mapping[str, str]) -> dict[str, str]:
     return {**os.environ, **changes}
 
 
-def _clean(variables: Mapping[str, str]) -> dict[str, str]:
+def clean_variables(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables by name in upper case, without empty ones and white space around values."""
     # Of two spellings of a name, the one in upper case counts.
     ordered = sorted(variables.items(), key=lambda item: item[0].isupper())
     return {name.upper(): value.strip() for name, value in ordered if value.strip()}

@@ -30,11 +30,21 @@ class KeyEntry:
 
 
 class Keyring:
-    """Raises WeakSigningKey for an empty bundle or an unusable key; `clock` returns seconds since 1970."""
+    """Raises WeakSigningKey for an empty bundle or an unusable key; `clock` returns seconds since 1970.
 
-    def __init__(self, algorithm: SigningAlgorithm, bundle: str, clock: Callable[[], float] = time.time) -> None:
+    A new key signs once it is `activation_delay` old.
+    """
+
+    def __init__(
+        self,
+        algorithm: SigningAlgorithm,
+        bundle: str,
+        clock: Callable[[], float] = time.time,
+        activation_delay: timedelta = ACTIVATION_DELAY,
+    ) -> None:
         self._algorithm = algorithm
         self._clock = clock
+        self._activation_delay = activation_delay
         self._keys: tuple[tuple[SigningKey, datetime], ...] = ()
         self.replace(bundle)
 
@@ -46,7 +56,7 @@ class Keyring:
     @property
     def signing(self) -> SigningKey:
         """The newest key that every process has read."""
-        latest_active = datetime.fromtimestamp(self._clock(), UTC) - ACTIVATION_DELAY
+        latest_active = datetime.fromtimestamp(self._clock(), UTC) - self._activation_delay
         return next((key for key, created_at in self._keys if created_at <= latest_active), self._keys[-1][0])
 
     def find(self, kid: object) -> SigningKey:

@@ -57,6 +57,17 @@ def credential_panels() -> Iterable[Builder[Panel]]:
         ),
         width=24,
     )
+    yield graph(
+        "Reads of the secrets that failed, last 5 minutes",
+        "Unavailable: the provider did not respond or refused. Rejected: a value is missing or weak. Meanwhile the "
+        "gateway uses the values that it has.",
+        "short",
+        *(
+            query(or_zero(increase("atalaya_secret_reads_total", "5m", "", f'outcome="{outcome}"')), outcome, ref_id)
+            for outcome, ref_id in (("unavailable", "A"), ("rejected", "B"))
+        ),
+        width=24,
+    )
 
 
 def limit_panels() -> Iterable[Builder[Panel]]:

@@ -34,8 +34,14 @@ class Verifier:
     """Verifies signatures with public keys, each 32 bytes in base64. Raises BadLedgerKey."""
 
     def __init__(self, public_keys: Iterable[str]) -> None:
-        raws = [_decode_key(key) for key in public_keys]
-        self._keys = {_compute_key_id(raw): Ed25519PublicKey.from_public_bytes(raw) for raw in raws}
+        self._keys: dict[str, Ed25519PublicKey] = {}
+        for key in public_keys:
+            self.add(key)
+
+    def add(self, public_key: str) -> None:
+        """Accept signatures of a further key. Raises BadLedgerKey."""
+        raw = _decode_key(public_key)
+        self._keys[_compute_key_id(raw)] = Ed25519PublicKey.from_public_bytes(raw)
 
     def has_key(self, key_id: str) -> bool:
         return key_id in self._keys

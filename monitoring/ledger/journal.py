@@ -43,6 +43,7 @@ class Journal:
         self.abort_transaction = store.abort_transaction
         self.write_checkpoint = store.write_checkpoint
         self.close_connection = store.close
+        self.use_signer = store.use_signer
 
     @property
     def spooled(self) -> int:

@@ -19,6 +19,7 @@ import structlog
 
 from monitoring.chains.ids import MonotonicIds
 from monitoring.chains.refusals import RefusalAggregator
+from monitoring.chains.signing import Signer
 from monitoring.chains.timestamps import format_timestamp
 from monitoring.errors import LedgerFull, LedgerUnavailable
 from monitoring.ledger.batches import CommitResult, PendingEntry
@@ -127,6 +128,10 @@ class Ledger:
             self._linger_timer = asyncio.get_running_loop().call_later(LINGER_S * linger_for, self._start_writing)
         await done
         return draft.id
+
+    async def use_signer(self, signer: Signer) -> None:
+        """Sign with another key, from the next batch and checkpoint on."""
+        await self._thread.call(self._journal.use_signer, signer)
 
     def record_refusal(self, facts: Facts) -> None:
         """Queue a request that gets no prediction, to be written soon; never waits and never raises."""

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from threading import Thread
 
 from monitoring.metrics import Metrics
-from monitoring.reporting.sentry import ErrorReporter
+from monitoring.reporting.replaceable import ReplaceableReporter
 from monitoring.tracing.tracer import Tracer
 
 
 @dataclass(frozen=True, slots=True)
 class Telemetry:
     metrics: Metrics
-    reporter: ErrorReporter
+    reporter: ReplaceableReporter
     tracer: Tracer
 
     def close(self) -> None:

@@ -41,6 +41,12 @@ class Postgres:
     def start(self) -> None:
         self._run("pg_ctl", "start", "-w", "-l", str(self._folder / "log"), "-o", _OPTIONS.format(port=self._port))
 
+    def require_passwords(self) -> None:
+        """Accept every user but `postgres` only with a password."""
+        rules = ["host all postgres 127.0.0.1/32 trust", "host all all 127.0.0.1/32 scram-sha-256", ""]
+        (self._folder / "data" / "pg_hba.conf").write_text("\n".join(rules))
+        self._run("pg_ctl", "reload")
+
     def stop(self) -> None:
         """Stop at once and without a checkpoint, as if the machine had failed."""
         self._run("pg_ctl", "stop", "-w", "-m", "immediate")

@@ -28,7 +28,7 @@ from api.production import find_start_problems
 from api.server.allocator import limit_memory_use
 from api.server.worker_process import fork
 from api.services.auth import token_policy
-from api.services.signing_keys import open_keyring
+from api.services.secrets.signing_keys import open_keyring
 from api.settings import INSTALLATION, Settings, load_settings, reload_settings
 from auth.accounts.service import AccountService
 from auth.accounts.store import User

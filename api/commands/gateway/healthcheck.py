@@ -14,7 +14,7 @@ from api.commands.gateway.running import find_gateway
 from api.commands.output import JsonFlag, print_json
 from api.errors import CommandFailed
 from api.server.listeners import local_url
-from api.settings import load_settings
+from api.settings import load_local_settings
 
 _TIMEOUT_S = 3.0
 
@@ -40,7 +40,7 @@ def healthcheck(
 
 
 def _find_url() -> str:
-    settings = load_settings()
+    settings = load_local_settings()
     running = find_gateway(settings.port)
     scheme = "https" if settings.tls_certificate else "http"
     return running.url if running else local_url(scheme, settings.host, settings.port)

@@ -61,12 +61,13 @@ def count_older_predictions(settings: Settings) -> int:
 def prune_ledger(settings: Settings, earlier_keys: Sequence[str]) -> int:
     """Remove the entries older than LEDGER__KEEP_DAYS; returns how many.
 
+    What one of `earlier_keys` or of LEDGER__PUBLIC_KEYS has signed counts as signed.
     Raises SettingsError, DatabaseUnavailable, AuditUnavailable, LedgerDamaged, LedgerInUse.
     """
     now = datetime.now(UTC)
     before = now - timedelta(days=settings.ledger.keep_days)
     with _open_engine(settings) as (engine, signer):
-        pruner = Pruner(engine, signer, now, earlier_keys)
+        pruner = Pruner(engine, signer, now, [*earlier_keys, *settings.ledger.public_keys])
         count = pruner.count(before)
         _record_event(
             settings, CommandEvent("ledger", "pruned", detail={"entries": str(count), "before": before.isoformat()})

@@ -31,7 +31,7 @@ PublicKeys = Annotated[
     typer.Option(
         "--public-key",
         help="Accept signatures of this key, as `atalaya ledger key` prints it; repeat it if the key has changed. "
-        "Default: the configured key.",
+        "Default: the configured key and LEDGER__PUBLIC_KEYS.",
     ),
 ]
 
@@ -55,7 +55,7 @@ def verify(
     as_json: JsonFlag = False,
 ) -> None:
     """Verify every entry, every signed statement and their order; name what is wrong."""
-    verifier = Verifier(public_key or [read_configured_key(of_export=export is not None)])
+    verifier = Verifier(public_key or read_configured_keys(of_export=export is not None))
     with recorded_run(Task.LEDGER_VERIFY) if export is None else nullcontext():
         with _open_records(export) as records:
             report = stream.verify(records, verifier, anchor)
@@ -68,8 +68,8 @@ def verify(
         typer.echo(_format_report(report))
 
 
-def read_configured_key(*, of_export: bool = False) -> str:
-    """Return the public key of the configured private one. Raises CommandFailed where none is configured.
+def read_configured_keys(*, of_export: bool = False) -> list[str]:
+    """Return the public key of the configured private one, and the earlier ones. Raises CommandFailed without a key.
 
     Generating a key, as the settings advise, would not help: it has signed nothing yet.
     """
@@ -81,7 +81,7 @@ def read_configured_key(*, of_export: bool = False) -> str:
         raise
     if settings.ledger.signing_key is None:
         raise CommandFailed(_NO_KEY)
-    return Signer(settings.ledger_key()).public_key
+    return [Signer(settings.ledger_key()).public_key, *settings.ledger.public_keys]
 
 
 @contextmanager

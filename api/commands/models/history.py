@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from api.commands.ledger.database import open_snapshot
-from api.commands.ledger.verify import PublicKeys, read_configured_key
+from api.commands.ledger.verify import PublicKeys, read_configured_keys
 from api.commands.models.aliases import NameArgument
 from api.commands.options.times import parse_time
 from api.commands.output import JsonFlag, format_time, print_json, print_table, to_printable
@@ -75,7 +75,7 @@ def history(
     """
     settings = load_settings()
     reader = _MoveReader(name)
-    verifier = Verifier(public_key or [read_configured_key()])
+    verifier = Verifier(public_key or read_configured_keys())
     with open_snapshot(settings) as connection:
         report = verify(reader.pass_on(read_records(connection)), verifier)
     found = AliasHistory(alias, reader.moves)

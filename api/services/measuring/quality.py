@@ -26,6 +26,7 @@ from monitoring.metrics import Metrics
 from monitoring.quality.reader import PredictionSums, QualityReader
 from monitoring.quality.sums import SumUpdater
 from storage.engine import open_blocking_engine
+from storage.logins import DatabaseLogin
 
 WINDOW = timedelta(days=30)
 """The metrics are about predictions of this time."""
@@ -152,10 +153,11 @@ class QualityService:
 
 @asynccontextmanager
 async def open_quality_service(
-    settings: Settings, metrics: Metrics, activity: Activity
+    settings: Settings, metrics: Metrics, login: DatabaseLogin, activity: Activity
 ) -> AsyncIterator[QualityService]:
     """Keep the sums and the metrics up to date until the context ends."""
-    service = QualityService(open_blocking_engine(settings.database_url.get_secret_value(), _WAIT_S), metrics)
+    engine = open_blocking_engine(settings.database_url.get_secret_value(), _WAIT_S, login)
+    service = QualityService(engine, metrics)
     activity.close_when_idle(service.close_connections)
     try:
         async with run_in_background(service.keep_fresh(activity)):

@@ -41,18 +41,30 @@ class CheckpointWriter:
     """Adds checkpoints that name every head which grew, and reports rows that contradict what is known.
 
     `on_contradiction` is called for each of them. `own` holds the end of each chain that this process has written.
+    What one of the earlier `public_keys` has signed counts as signed.
     """
 
-    def __init__(self, signer: Signer, clock: Callable[[], datetime], on_contradiction: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        signer: Signer,
+        clock: Callable[[], datetime],
+        on_contradiction: Callable[[], None],
+        public_keys: Sequence[str] = (),
+    ) -> None:
         self._signer = signer
         self._clock = clock
         self._on_contradiction = on_contradiction
-        self._verifier = Verifier([signer.public_key])
+        self._verifier = Verifier([signer.public_key, *public_keys])
         self._claims = SignedClaims(self._verifier)
         self._reported_heads: set[tuple[object, ...]] = set()
         self._foreign_writers: set[str] = set()
         self._searches = 0
         self.own: dict[str, Claim] = {}
+
+    def use_signer(self, signer: Signer) -> None:
+        """Sign with another key; what the earlier ones have signed still counts."""
+        self._verifier.add(signer.public_key)
+        self._signer = signer
 
     def add(self, connection: Connection, opened: Claim | None = None) -> CheckpointResult:
         """Add a checkpoint unless no chain has grown; `opened` is a chain that this transaction begins.
@@ -139,12 +151,12 @@ class CheckpointWriter:
         _set_claimed(connection, row.writer, expected)
 
     def _has_own_signature(self, row: Row[Any], own: Claim | None) -> bool:
-        """Whether this key has signed the head: a checkpoint must not vouch for a head that it has not signed."""
+        """Whether a key of this gateway has signed the head: a checkpoint must not vouch for any other."""
         head = read_head(row)
         well_formed = isinstance(row.seq, int) and isinstance(row.checkpoint, int)
         if well_formed and self._verifier.is_valid(head.statement(), head.key, head.signature):
             return True
-        if own is not None or head.key == self._signer.key_id:
+        if own is not None or self._verifier.has_key(head.key):
             self._report("head", "its signature does not match its content", row.writer, row.seq, own and own.seq)
         elif row.writer not in self._foreign_writers and _is_grown(row):
             self._foreign_writers.add(row.writer)

@@ -45,7 +45,8 @@ class ChainConflict(Exception):
 class LedgerStore:
     """One connection, used by one thread at a time; `engine` opens transactions that write.
 
-    `on_contradiction` is called for every row that contradicts what this process wrote or what is signed.
+    `on_contradiction` is called for every row that contradicts what this process wrote or what is signed. What one of
+    the earlier `public_keys` has signed counts as signed.
     Every method raises LedgerUnavailable while the database is unavailable, and rolls its transaction back.
     """
 
@@ -55,14 +56,20 @@ class LedgerStore:
         signer: Signer,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         on_contradiction: Callable[[], None] = lambda: None,
+        public_keys: Sequence[str] = (),
     ) -> None:
         self._engine = engine
         self._signer = signer
         self._connection: Connection | None = None
         self._driver: DriverConnection | None = None  # of this connection
         self._checkpoint = 0
-        self._checkpoints = CheckpointWriter(signer, clock, on_contradiction)
+        self._checkpoints = CheckpointWriter(signer, clock, on_contradiction, public_keys)
         self._written: list[Claim] = []  # by the open transaction
+
+    def use_signer(self, signer: Signer) -> None:
+        """Sign with another key from the next transaction on."""
+        self._signer = signer
+        self._checkpoints.use_signer(signer)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:

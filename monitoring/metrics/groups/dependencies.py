@@ -1,8 +1,8 @@
-"""What the gateway depends on: the database, identity providers and certificates."""
+"""What the gateway depends on: the database, identity providers, secrets and certificates."""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from monitoring.metrics.groups.base import MetricGroup
 
@@ -23,6 +23,12 @@ class DependencyMetrics(MetricGroup):
             ["issuer"],
             registry=registry,
             multiprocess_mode="livemostrecent",
+        )
+        self.secret_reads = Counter(
+            "atalaya_secret_reads_total",
+            "Attempts to read the secrets again: read, unavailable (no provider) or rejected (a value is not usable).",
+            ["outcome"],
+            registry=registry,
         )
         self.certificate_expiry = Gauge(
             "atalaya_certificate_expiry_timestamp_seconds",

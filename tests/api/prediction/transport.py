@@ -27,6 +27,7 @@ from monitoring.audit.store import AuditFilter, AuditStore
 from monitoring.ledger.reader import LedgerReader
 from monitoring.metrics import Metrics
 from storage.engine import open_engine
+from storage.logins import DatabaseLogin
 
 ROUTE = "queue:predictions"
 ADDRESS = "192.0.2.1"
@@ -70,11 +71,14 @@ class InProcessTransport:
 async def open_in_process(settings: Settings, backend: Backend, quota: int | None) -> AsyncIterator[InProcessTransport]:
     """Open a pipeline for the user `ana`, whose monthly quota of requests is `quota`."""
     principal = find_user(settings, quota)
-    engine, registry = open_engine(settings.database_url.get_secret_value()), CollectorRegistry()
+    url, registry = settings.database_url.get_secret_value(), CollectorRegistry()
+    engine, login = open_engine(url), DatabaseLogin(url)
     meter, metrics = UsageMeter(engine), Metrics(registry)
     async with (
         open_backend(lambda: backend, metrics) as opened,
-        open_recording_services(settings, engine, metrics, QuotaChargeRecorder(meter), Activity(None)) as recording,
+        open_recording_services(
+            settings, engine, login, metrics, QuotaChargeRecorder(meter), Activity(None)
+        ) as recording,
         open_serving_services(settings, opened, metrics, Draining(), Activity(None)) as serving,
     ):
         policy = settings.model.abstain

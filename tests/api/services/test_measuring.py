@@ -26,6 +26,7 @@ from auth.changes import ChangeFeed
 from model.serving.overload_policy import QueueLimits
 from model.serving.queue import PredictionQueue
 from monitoring.metrics import Metrics
+from monitoring.reporting.replaceable import ReplaceableReporter
 from monitoring.reporting.sentry import NullReporter
 from monitoring.reporting.telemetry import Telemetry
 from monitoring.tasks.runs import Task
@@ -225,7 +226,7 @@ async def test_recorded_traces_are_exemplars(share: float, traces: int) -> None:
         return {"type": "http.request"}
 
     registry, spans = CollectorRegistry(), CollectedSpans()
-    telemetry = Telemetry(Metrics(registry), NullReporter(), Tracer(spans, share))
+    telemetry = Telemetry(Metrics(registry), ReplaceableReporter(NullReporter()), Tracer(spans, share))
     state: dict[str, Any] = {"draining": Draining(), "activity": Activity(None)}
     observe = Observe(app, telemetry=telemetry, **state, extra_headers=lambda _: (), https=False)
     await observe({"type": "http", "method": "GET", "scheme": "http", "headers": []}, exchange, exchange)

@@ -40,7 +40,10 @@ def test_a_new_key_signs_after_a_delay() -> None:
     bundle = rotate_bundle("ES256", old)
     old_kid = Keyring("ES256", old).signing.kid
     assert Keyring("ES256", bundle, lambda: later(timedelta())).signing.kid == old_kid
-    assert Keyring("ES256", bundle, lambda: later(ACTIVATION_DELAY + timedelta(seconds=1))).signing.kid != old_kid
+    after_delay = ACTIVATION_DELAY + timedelta(seconds=1)
+    assert Keyring("ES256", bundle, lambda: later(after_delay)).signing.kid != old_kid
+    slow = Keyring("ES256", bundle, lambda: later(after_delay), activation_delay=timedelta(minutes=2))
+    assert slow.signing.kid == old_kid
 
 
 def test_rotating_removes_keys_without_valid_tokens() -> None:

@@ -26,6 +26,7 @@ def observe_all(metrics: Metrics) -> None:
     metrics.memory_budget_bytes.set(200 * 2**20)
     metrics.database_up.labels("sqlite").set(1)
     metrics.identity_provider_up.labels("https://id.example.org").set(0)
+    metrics.secret_reads.labels("unavailable").inc()
     metrics.certificate_expiry.labels("server").set(1_900_000_000)
     metrics.error_reports_dropped.inc()
     metrics.count_usage("user:1", 3_000_000)
@@ -84,6 +85,7 @@ def observe_all(metrics: Metrics) -> None:
         ("atalaya_memory_budget_bytes", {}, 209715200),
         ("atalaya_database_up", {"database": "sqlite"}, 1),
         ("atalaya_identity_provider_up", {"issuer": "https://id.example.org"}, 0),
+        ("atalaya_secret_reads_total", {"outcome": "unavailable"}, 1),
         ("atalaya_certificate_expiry_timestamp_seconds", {"certificate": "server"}, 1_900_000_000),
         ("atalaya_error_reports_dropped_total", {}, 1),
         ("atalaya_usage_predictions_total", {"caller": "other"}, 1),

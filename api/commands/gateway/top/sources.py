@@ -16,7 +16,7 @@ from api.commands.gateway.running import find_gateway
 from api.commands.gateway.top.samples import Scrape
 from api.errors import CommandFailed
 from api.server.listeners import local_url
-from api.settings import load_settings
+from api.settings import load_local_settings
 
 _TIMEOUT_S = 5.0
 # Prometheus' path, then Alertmanager's.
@@ -48,7 +48,7 @@ def find_metrics(url: str | None, token: str, key: str) -> MetricsSource:
 
     Raises BadParameter, SettingsError.
     """
-    settings = load_settings()
+    settings = load_local_settings()
     if url is None and not token and not key and settings.metrics_port is not None:
         name = local_url("http", settings.host, settings.metrics_port)
         return MetricsSource(name, f"{name}/metrics", {})

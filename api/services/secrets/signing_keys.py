@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 
 import structlog
@@ -10,7 +11,7 @@ import structlog
 from api.errors import SettingsError
 from api.settings import Settings
 from auth.errors import WeakSigningKey
-from auth.tokens.keyring import Keyring
+from auth.tokens.keyring import ACTIVATION_DELAY, Keyring
 
 KEY_FILE_POLL_S = 0.5
 
@@ -19,7 +20,13 @@ log = structlog.get_logger("atalaya.lifespan")
 
 def open_keyring(settings: Settings) -> Keyring:
     """Raises SettingsError, WeakSigningKey."""
-    return Keyring(settings.auth.signing_algorithm, settings.signing_keys())
+    delay = find_activation_delay(settings)
+    return Keyring(settings.auth.signing_algorithm, settings.signing_keys(), activation_delay=delay)
+
+
+def find_activation_delay(settings: Settings) -> timedelta:
+    """Return how long a new key only verifies: until every gateway with the same secrets has read it."""
+    return max(ACTIVATION_DELAY, timedelta(seconds=settings.secrets.arrival_s))
 
 
 async def watch_signing_keys(settings: Settings, keyring: Keyring) -> None:

@@ -1,0 +1,86 @@
+"""Reading the secrets again on a schedule, and handing each that has changed to the service that uses it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from enum import StrEnum
+
+import structlog
+
+from api.errors import SecretsUnavailable, SettingsError
+from api.settings import Settings, SettingsReader
+from api.settings.names import find_changed_secrets
+from monitoring.metrics import Metrics
+
+UseSecret = Callable[[Settings], Awaitable[bool]]
+"""Makes a service use the value in the given settings; returns whether it could without a restart."""
+
+log = structlog.get_logger("atalaya.secrets")
+
+
+class SecretReads(StrEnum):
+    """What became of an attempt to read the secrets."""
+
+    READ = "read"
+    UNAVAILABLE = "unavailable"
+    REJECTED = "rejected"
+
+
+class SecretFollower:
+    """`users` has an entry for each secret that can change while the gateway serves, by the name of its setting.
+
+    While the provider is unavailable, or one of its values is not usable, the last values stay in use.
+    """
+
+    def __init__(
+        self, settings: Settings, reader: SettingsReader, users: Mapping[str, UseSecret], metrics: Metrics
+    ) -> None:
+        self._current = settings
+        self._reader = reader
+        self._users = users
+        self._metrics = metrics
+        self._outcome = SecretReads.READ
+        for outcome in SecretReads:
+            metrics.secret_reads.labels(outcome)
+
+    async def follow(self, sleep: Callable[[float], Awaitable[None]]) -> None:
+        """Read the secrets after each `sleep` for the interval of the provider, until cancelled."""
+        while True:
+            await sleep(self._reader.interval_s)
+            await self.refresh()
+
+    async def refresh(self) -> None:
+        """Read the secrets once, and use those that have changed."""
+        try:
+            settings = await asyncio.to_thread(self._reader.read)
+        except SecretsUnavailable as error:
+            self._report(SecretReads.UNAVAILABLE, error)
+        except SettingsError as error:
+            self._report(SecretReads.REJECTED, error)
+        else:
+            self._report(SecretReads.READ)
+            for name in find_changed_secrets(self._current, settings):
+                await self._use(name, settings)
+            self._current = settings
+
+    async def _use(self, name: str, settings: Settings) -> None:
+        use = self._users.get(name)
+        try:
+            if use is not None and await use(settings):
+                log.info("secret_changed", setting=name)
+            else:
+                log.warning("secret_needs_restart", setting=name, policy="use the earlier value until a restart")
+        except Exception:  # whatever one service does with its secret: the others must get theirs
+            log.exception("secret_not_used", setting=name, policy="use the earlier value until a restart")
+
+    def _report(self, outcome: SecretReads, error: SettingsError | None = None) -> None:
+        """Count the attempt, and log it if the one before had another outcome."""
+        self._metrics.secret_reads.labels(outcome).inc()
+        if outcome is self._outcome:
+            return
+        self._outcome = outcome
+        if error is None:
+            log.info("secrets_read_again")
+        else:
+            log.warning(f"secrets_{outcome}", reason=str(error), policy="use the last values")

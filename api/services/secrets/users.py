@@ -1,0 +1,68 @@
+"""The services that use a changed secret without a restart."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from api.production import find_secret_problems
+from api.services.background import run_in_background
+from api.services.background.activity import Activity
+from api.services.recording import RecordingServices
+from api.services.runtime import open_error_reporter
+from api.services.secrets.following import SecretFollower, UseSecret
+from api.settings import Settings, SettingsReader
+from auth.tokens.keyring import Keyring
+from monitoring.reporting.telemetry import Telemetry
+from storage.logins import DatabaseLogin
+
+
+@asynccontextmanager
+async def follow_secrets(
+    settings: Settings,
+    keyring: Keyring,
+    login: DatabaseLogin,
+    recording: RecordingServices,
+    telemetry: Telemetry,
+    activity: Activity,
+) -> AsyncIterator[None]:
+    """Use changed secrets until the context ends. While the process is idle nothing is read."""
+    reader = SettingsReader(settings, find_secret_problems)
+    users = {
+        **_use_keys(keyring, recording),
+        "DATABASE_URL": _use_login(login),
+        "SENTRY_DSN": _use_dsn(telemetry),
+    }
+    follower = SecretFollower(settings, reader, users, telemetry.metrics)
+    async with run_in_background(follower.follow(activity.sleep)):
+        yield
+
+
+def _use_keys(keyring: Keyring, recording: RecordingServices) -> Mapping[str, UseSecret]:
+    async def use_signing_key(settings: Settings) -> bool:
+        if settings.auth.signing_key_file is None:
+            keyring.replace(settings.signing_keys())
+        return True
+
+    async def use_ledger_key(settings: Settings) -> bool:
+        await recording.use_ledger_key(settings.ledger_key())
+        return True
+
+    return {"AUTH__SIGNING_KEY": use_signing_key, "LEDGER__SIGNING_KEY": use_ledger_key}
+
+
+def _use_login(login: DatabaseLogin) -> UseSecret:
+    async def use(settings: Settings) -> bool:
+        return login.replace(settings.database_url.get_secret_value())
+
+    return use
+
+
+def _use_dsn(telemetry: Telemetry) -> UseSecret:
+    async def use(settings: Settings) -> bool:
+        opened = await asyncio.to_thread(open_error_reporter, settings, telemetry.metrics.error_reports_dropped.inc)
+        await asyncio.to_thread(telemetry.reporter.replace, opened)
+        return True
+
+    return use

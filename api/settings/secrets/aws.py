@@ -1,0 +1,50 @@
+"""A secret of AWS Secrets Manager whose value is a JSON object of settings."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from api.errors import SecretsUnavailable
+
+_LIMITS = Config(connect_timeout=3, read_timeout=5, retries={"total_max_attempts": 2})
+
+
+class AwsSecret:
+    """`name` is the secret's name or ARN. boto3 finds the credentials and, without `region`, the region."""
+
+    def __init__(self, name: str, region: str | None, interval_s: float) -> None:
+        self.interval_s = interval_s
+        self._name = name
+        self._region = region
+        logging.getLogger("botocore").setLevel(logging.INFO)  # its debug lines contain responses
+
+    def read(self) -> Mapping[str, str]:
+        try:
+            # A new client for each read: it takes about 10 ms, and keeping one would keep 20 MB.
+            client = boto3.client("secretsmanager", region_name=self._region, config=_LIMITS)
+            text = client.get_secret_value(SecretId=self._name).get("SecretString", "")
+        except ClientError as error:
+            reason = error.response.get("Error", {}).get("Code", "unknown error")
+            raise SecretsUnavailable(f"AWS Secrets Manager refused {self._name}: {reason}.") from None
+        except BotoCoreError as error:
+            raise SecretsUnavailable(
+                f"AWS Secrets Manager cannot be used: {type(error).__name__}. Check the region and the credentials."
+            ) from None
+        return parse_object(text)
+
+
+def parse_object(text: str) -> Mapping[str, str]:
+    """Read a JSON object of strings. Raises SecretsUnavailable."""
+    try:
+        values = json.loads(text)
+    except ValueError:
+        values = None
+    if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
+        raise SecretsUnavailable('The secret must be a JSON object of strings, such as {"AUTH__SIGNING_KEY": "…"}.')
+    return values

@@ -1,0 +1,40 @@
+"""Secrets in a folder, one file for each: /run/secrets of Docker, a Kubernetes volume, or what Vault Agent writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from api.errors import SecretsUnavailable
+from api.settings.secrets.settings import LOCAL_INTERVAL_S
+
+MAX_BYTES = 64 << 10
+
+
+class SecretFiles:
+    """The name of a file is that of the setting, in any case. Reading them all each time also finds a new link target.
+
+    Other files are ignored, as are names that begin with a dot: Kubernetes keeps the older versions there.
+    """
+
+    interval_s = LOCAL_INTERVAL_S
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def read(self) -> Mapping[str, str]:
+        try:
+            names = [path.name for path in self._folder.iterdir() if not path.name.startswith(".") and path.is_file()]
+            return {name: text for name in names if (text := self._read_file(name)) is not None}
+        except OSError as error:
+            raise SecretsUnavailable(f"{error.filename or self._folder} cannot be read: {error.strerror}.") from None
+
+    def _read_file(self, name: str) -> str | None:
+        """Return the text; None for a file that is too large, or no text: such a file is not a setting."""
+        path = self._folder / name
+        if path.stat().st_size > MAX_BYTES:
+            return None
+        try:
+            return path.read_text()
+        except UnicodeDecodeError:
+            return None

@@ -1,0 +1,71 @@
+"""The user name and password for new connections, which may change while engines are open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Dialect, Engine, event
+from sqlalchemy.engine import URL, make_url
+
+from storage.urls import read_database_url
+
+
+@dataclass(frozen=True, slots=True)
+class _Login:
+    user: str | None
+    password: str | None
+
+    def apply(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        login = {"user": self.user, "password": self.password}
+        others = {name: value for name, value in parameters.items() if name not in login}
+        return others | {name: value for name, value in login.items() if value is not None}
+
+
+class DatabaseLogin:
+    """The login of a PostgreSQL URL, for all engines that `follow` was called with.
+
+    After `replace` the earlier login is tried too until the new one has succeeded once: between the change in the
+    secret store and that in the database no connection fails, whichever comes first. Thread-safe. Raises
+    DatabaseUnavailable for a URL that cannot be read.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._target, self._current = _split(url)
+        self._earlier: _Login | None = None
+
+    def replace(self, url: str) -> bool:
+        """Use the login of `url` for new connections. Returns False, and changes nothing, if the URL differs in more.
+
+        Raises DatabaseUnavailable for a URL that cannot be read.
+        """
+        target, login = _split(url)
+        if target != self._target:
+            return False
+        if login != self._current:
+            self._earlier, self._current = self._current, login
+        return True
+
+    def follow(self, engine: Engine) -> None:
+        """Make an engine connect with the present login."""
+        event.listen(engine, "do_connect", self._connect)
+
+    def _connect(self, dialect: Dialect, _record: object, arguments: Any, parameters: dict[str, Any]) -> Any:
+        current, earlier = self._current, self._earlier
+        try:
+            connection = dialect.connect(*arguments, **current.apply(parameters))
+        except dialect.loaded_dbapi.Error:
+            if earlier is None:
+                raise
+            return dialect.connect(*arguments, **earlier.apply(parameters))
+        if current is self._current:
+            self._earlier = None
+        return connection
+
+
+def _split(url: str) -> tuple[URL, _Login]:
+    """Return the URL without its login, and the login."""
+    parsed = make_url(read_database_url(url).url)
+    # `URL.set` ignores None.
+    target = URL.create(parsed.drivername, None, None, parsed.host, parsed.port, parsed.database, parsed.query)
+    return target, _Login(parsed.username, parsed.password)

@@ -1,0 +1,68 @@
+"""Secrets in AWS Secrets Manager, against moto's server."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from api.errors import SecretsUnavailable
+from api.settings.secrets.aws import AwsSecret
+
+REGION = "eu-west-1"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    server = ThreadedMotoServer("127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def manager(server: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A client of Secrets Manager; the environment makes the gateway use the same server."""
+    for name, value in {"ENDPOINT_URL": server, "ACCESS_KEY_ID": "id", "SECRET_ACCESS_KEY": "key"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    return boto3.client("secretsmanager", region_name=REGION)
+
+
+def test_the_newest_version_is_read(manager: Any) -> None:
+    """The secret is a JSON object of settings, by name or ARN; a read returns its newest version."""
+    created = manager.create_secret(Name="prod/atalaya", SecretString=json.dumps({"SENTRY_DSN": "old"}))
+    by_name, by_arn = AwsSecret("prod/atalaya", REGION, 60), AwsSecret(created["ARN"], REGION, 60)
+    assert by_name.read() == by_arn.read() == {"SENTRY_DSN": "old"}
+    manager.put_secret_value(SecretId="prod/atalaya", SecretString=json.dumps({"SENTRY_DSN": "new"}))
+    assert by_name.read() == by_arn.read() == {"SENTRY_DSN": "new"}
+
+
+@pytest.mark.parametrize("text", ["no JSON", "[]", '{"PORT": 8000}'])
+def test_other_contents(manager: Any, text: str) -> None:
+    """Anything but a JSON object of strings is an error that does not quote it."""
+    manager.create_secret(Name=f"other-{len(text)}", SecretString=text)
+    with pytest.raises(SecretsUnavailable) as caught:
+        AwsSecret(f"other-{len(text)}", REGION, 60).read()
+    assert str(caught.value).startswith("SECRETS__URL: The secret must be a JSON object of strings")
+
+
+@pytest.mark.usefixtures("manager")
+def test_a_missing_secret() -> None:
+    """The name of a secret that does not exist is reported with AWS's code."""
+    with pytest.raises(SecretsUnavailable, match="refused absent: ResourceNotFoundException"):
+        AwsSecret("absent", REGION, 60).read()
+
+
+@pytest.mark.usefixtures("manager")
+def test_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a connection the error names its kind."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(SecretsUnavailable, match="cannot be used: EndpointConnectionError"):
+        AwsSecret("prod/atalaya", REGION, 60).read()

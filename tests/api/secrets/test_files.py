@@ -1,0 +1,93 @@
+"""Secrets in a folder of files, and how those of any provider become settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from api.errors import SecretsUnavailable, SettingsError
+from api.settings import SettingsReader, load_settings
+from api.settings.secrets.files import MAX_BYTES
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    monkeypatch.setenv("SECRETS__URL", f"file://{folder}")
+    return folder
+
+
+def test_files_are_named_like_settings(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file has the name of a setting in any case, and overrides the environment; its final line end is removed."""
+    monkeypatch.setenv("SENTRY_DSN", "https://old@sentry.example/1")
+    (folder / "sentry_dsn").write_text("https://new@sentry.example/1\n")
+    (folder / "AUTH__SIGNING_KEY").write_text("key\n")
+    settings = load_settings()
+    assert settings.sentry_dsn is not None
+    assert settings.sentry_dsn.get_secret_value() == "https://new@sentry.example/1"
+    assert settings.signing_keys() == "key"
+
+
+def test_a_relative_folder_starts_at_the_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path of the folder is relative to the home."""
+    monkeypatch.setenv("SECRETS__URL", "file://secrets")
+    (folder / "AUTH__SIGNING_KEY").write_text("key")
+    assert load_settings().signing_keys() == "key"
+
+
+def test_other_files_are_ignored(folder: Path) -> None:
+    """Binary and large files, folders and hidden names are no settings."""
+    (folder / "REDIS_URL").write_bytes(b"\xff\xfe")
+    (folder / "SENTRY_DSN").write_text("x" * (MAX_BYTES + 1))
+    (folder / "AUTH__SIGNING_KEY").mkdir()
+    (folder / ".LEDGER__SIGNING_KEY").write_text("key")
+    settings = load_settings()
+    assert (settings.redis_url, settings.sentry_dsn, settings.auth.signing_key) == (None, None, None)
+    assert settings.ledger.signing_key is None
+
+
+def test_a_missing_folder_is_an_error(folder: Path) -> None:
+    """A start without the folder names the setting and the folder."""
+    folder.rmdir()
+    with pytest.raises(
+        SecretsUnavailable, match=r"^SECRETS__URL: .*secrets cannot be read: No such file or directory.$"
+    ):
+        load_settings()
+
+
+def test_a_link_to_a_new_folder_is_followed(tmp_path: Path, folder: Path) -> None:
+    """Kubernetes replaces a link to the folder with the values, and the next read finds the new ones."""
+    for version in ("1", "2"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "AUTH__SIGNING_KEY").write_text(f"key {version}")
+    (folder / "..data").symlink_to(tmp_path / "1")
+    (folder / "AUTH__SIGNING_KEY").symlink_to("..data/AUTH__SIGNING_KEY")
+    reader = SettingsReader(load_settings(), lambda _: ())
+    assert reader.read().signing_keys() == "key 1"
+    (folder / "..data").unlink()
+    (folder / "..data").symlink_to(tmp_path / "2")
+    assert reader.read().signing_keys() == "key 2"
+
+
+def test_nothing_is_validated_again_without_a_change(folder: Path, tmp_path: Path) -> None:
+    """As long as no secret and not `.env` changes, a read returns the same settings."""
+    (folder / "AUTH__SIGNING_KEY").write_text("key")
+    reader = SettingsReader(load_settings(), lambda _: ())
+    first = reader.read()
+    assert reader.read() is first
+    (tmp_path / ".env").write_text("AUTH__DATA_KEY=x\n")
+    with pytest.raises(SettingsError, match="AUTH__DATA_KEY"):
+        reader.read()
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["env://x", "file://", "aws-sm://", "vault://host/mount", "vault://", "vault+http://vault.example/a/b", "s3://x"],
+)
+def test_malformed_urls(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """A URL of another form is rejected with the forms that are possible."""
+    monkeypatch.setenv("SECRETS__URL", url)
+    with pytest.raises(SettingsError, match=r"^SECRETS__URL: must be env://, file://FOLDER"):
+        load_settings()

@@ -1,0 +1,98 @@
+"""What a running gateway does when secrets change, are not usable, or cannot be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
+
+from api.production import find_secret_problems
+from api.services.secrets.following import SecretFollower, UseSecret
+from api.settings import Settings, SettingsReader, load_settings
+from auth.tokens.jws import generate_signing_key
+from monitoring.chains.signing import new_private_key
+from monitoring.metrics import Metrics
+
+
+class Watched:
+    """A follower of the secrets in a folder; `used` has the names of those that services took over."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.used: list[str] = []
+        self.registry = CollectorRegistry()
+        settings = load_settings()
+        users = {name: self.use(name) for name in ("AUTH__SIGNING_KEY", "SENTRY_DSN", "DATABASE_URL")}
+        reader = SettingsReader(settings, find_secret_problems)
+        self.follower = SecretFollower(settings, reader, users, Metrics(self.registry))
+
+    def use(self, name: str) -> UseSecret:
+        async def use(_: Settings) -> bool:
+            self.used.append(name)
+            if name == "SENTRY_DSN":
+                raise RuntimeError("a service that fails")
+            return name != "DATABASE_URL"
+
+        return use
+
+    def count(self, outcome: str) -> float | None:
+        return self.registry.get_sample_value("atalaya_secret_reads_total", {"outcome": outcome})
+
+    async def refresh(self) -> list[str]:
+        """The events that one read logs."""
+        with capture_logs() as logs:
+            await self.follower.refresh()
+        return [entry["event"] for entry in logs]
+
+
+@pytest.fixture
+def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    (folder / "AUTH__SIGNING_KEY").write_text(generate_signing_key("ES256"))
+    (folder / "LEDGER__SIGNING_KEY").write_text(new_private_key())
+    monkeypatch.setenv("SECRETS__URL", f"file://{folder}")
+    return Watched(folder)
+
+
+async def test_a_changed_secret_is_used_once(watched: Watched) -> None:
+    """Only a changed secret is handed to its service, and only once."""
+    assert await watched.refresh() == []
+    (watched.folder / "AUTH__SIGNING_KEY").write_text(generate_signing_key("ES256"))
+    assert await watched.refresh() == ["secret_changed"]
+    assert await watched.refresh() == []
+    assert watched.used == ["AUTH__SIGNING_KEY"]
+    assert watched.count("read") == 3
+
+
+async def test_a_rejected_value_rejects_the_whole_set(watched: Watched) -> None:
+    """One unusable value keeps all values as they are; it is counted at each read and logged once."""
+    (watched.folder / "AUTH__SIGNING_KEY").write_text(generate_signing_key("ES256"))
+    (watched.folder / "LEDGER__SIGNING_KEY").write_text("short")
+    assert await watched.refresh() == ["secrets_rejected"]
+    assert await watched.refresh() == []
+    assert (watched.used, watched.count("rejected")) == ([], 2)
+    (watched.folder / "LEDGER__SIGNING_KEY").write_text(new_private_key())
+    assert await watched.refresh() == ["secrets_read_again", "secret_changed", "secret_needs_restart"]
+
+
+async def test_an_unavailable_provider(watched: Watched) -> None:
+    """While the provider is unavailable the values stay; it is counted at each read and logged once."""
+    moved = watched.folder.rename(watched.folder.with_name("moved"))
+    assert await watched.refresh() == ["secrets_unavailable"]
+    assert await watched.refresh() == []
+    assert (watched.used, watched.count("unavailable")) == ([], 2)
+    moved.rename(watched.folder)
+    assert await watched.refresh() == ["secrets_read_again"]
+
+
+async def test_a_service_that_fails_does_not_stop_the_others(watched: Watched) -> None:
+    """Every changed secret is handed on, also after a service has failed; what needs a restart is logged."""
+    (watched.folder / "SENTRY_DSN").write_text("https://key@sentry.example/1")
+    (watched.folder / "AUTH__SIGNING_KEY").write_text(generate_signing_key("ES256"))
+    (watched.folder / "DATABASE_URL").write_text("postgresql://ana@db/land")
+    events = await watched.refresh()
+    assert sorted(events) == ["secret_changed", "secret_needs_restart", "secret_not_used"]
+    assert sorted(watched.used) == ["AUTH__SIGNING_KEY", "DATABASE_URL", "SENTRY_DSN"]

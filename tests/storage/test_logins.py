@@ -1,0 +1,57 @@
+"""The login of new connections, which changes while an engine is open."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+
+from storage.engine import open_blocking_engine
+from storage.errors import DatabaseUnavailable
+from storage.logins import DatabaseLogin
+
+URL = "postgresql://ana:old@db:5432/land?sslmode=require"
+
+
+@pytest.mark.parametrize(
+    ("url", "replaced"),
+    [
+        ("postgresql://ana:new@db:5432/land?sslmode=require", True),
+        ("postgres://bea:new@db:5432/land?sslmode=require", True),
+        ("postgresql://ana:new@other:5432/land?sslmode=require", False),
+        ("postgresql://ana:new@db:5432/land", False),
+        ("sqlite:///land.db", False),
+    ],
+)
+def test_only_the_login_can_change(url: str, replaced: bool) -> None:
+    """A URL with another user or password is used; one with another server, database or parameter is not."""
+    assert DatabaseLogin(URL).replace(url) is replaced
+
+
+def test_a_malformed_url_changes_nothing() -> None:
+    """A URL that cannot be read is an error."""
+    with pytest.raises(DatabaseUnavailable):
+        DatabaseLogin(URL).replace("mysql://db/land")
+
+
+def test_the_earlier_login_is_tried_until_the_new_one_works(postgres_url: str) -> None:
+    """A new user that does not exist yet is no obstacle; once it exists, it is used."""
+    login = DatabaseLogin(postgres_url)
+    engine = open_blocking_engine(postgres_url, login=login)
+
+    def find_user() -> str:
+        engine.dispose()
+        with engine.connect() as connection:
+            user: str = connection.execute(text("SELECT current_user")).scalar_one()
+            return user
+
+    assert login.replace(postgres_url.replace("//postgres@", "//ana@"))
+    assert find_user() == "postgres"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("CREATE ROLE ana LOGIN")
+        assert find_user() == "ana"
+        engine.dispose()
+        connection.execute("DROP ROLE ana")
+    with pytest.raises(OperationalError, match="ana"):  # and not the earlier one any more
+        find_user()
