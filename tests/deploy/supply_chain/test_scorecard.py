@@ -82,6 +82,18 @@ def test_pinned_packages() -> None:
             assert not re.search(r"\bnpm (install|i)\b|\bnpx\b|\bcurl\b.*\| *(ba)?sh\b", command), where
 
 
+def test_pinned_base_images() -> None:
+    """Every base image of the Dockerfile is pinned by digest, directly or by an argument with a digest."""
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    arguments = dict(re.findall(r"^ARG (\w+)=(\S+)$", dockerfile, re.MULTILINE))
+    stages = set(re.findall(r"^FROM .* AS (\S+)$", dockerfile, re.MULTILINE))
+    for image in re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE):
+        resolved = image
+        while name := re.fullmatch(r"\$\{?(\w+)\}?", resolved):
+            resolved = arguments[name[1]]
+        assert resolved in stages or re.search(r"@sha256:[0-9a-f]{64}$", resolved), image
+
+
 def test_token_permissions() -> None:
     """A workflow has no permission by default; a job writes only what its purpose needs, and says why."""
     for path in WORKFLOWS:
