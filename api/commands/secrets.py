@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import typer
 from dotenv import dotenv_values
 
 from api.commands.database import CommandEvent, run_with_engine
+from api.commands.gateway.compose_archive import build_compose_archive
 from api.commands.output import JsonFlag, print_json
-from api.errors import SettingsError
+from api.errors import CommandFailed, SettingsError
 from api.production import find_secret_problems
 from api.services.secrets.signing_keys import find_activation_delay
 from api.settings import Settings, home_folder, load_settings
@@ -26,6 +28,7 @@ app = typer.Typer(no_args_is_help=True)
 _SIGNING_KEY = "AUTH__SIGNING_KEY"
 _DATA_KEY = "AUTH__DATA_KEY"
 _LEDGER_KEY = "LEDGER__SIGNING_KEY"
+_KEYS = (_SIGNING_KEY, _DATA_KEY, _LEDGER_KEY)
 _ALGORITHM = "AUTH__SIGNING_ALGORITHM"
 _KEY_LINE = re.compile(rf"^{_SIGNING_KEY}=.+$", re.MULTILINE)
 
@@ -33,8 +36,25 @@ _KEY_LINE = re.compile(rf"^{_SIGNING_KEY}=.+$", re.MULTILINE)
 @app.command("init")
 def init() -> None:
     """Add the keys that a gateway needs to .env, unless they are there; nothing else in the file changes."""
-    if not add_secrets((_SIGNING_KEY, _DATA_KEY, _LEDGER_KEY)):
+    if not add_secrets(_KEYS):
         typer.echo(f"{env_file()} already has the secrets.", err=True)
+
+
+@app.command("print")
+def print_secrets(
+    compose: Annotated[
+        bool,
+        typer.Option("--compose", help="Write a tar archive of the files that docker-compose.yml needs instead."),
+    ] = False,
+) -> None:
+    """Print new keys as lines for .env or for a platform's settings; nothing is stored."""
+    if not compose:
+        for name in _KEYS:
+            typer.echo(_generate_line(name, "ES256"))
+        return
+    if sys.stdout.isatty():
+        raise CommandFailed("--compose writes an archive: append `| tar -xk`, which keeps the files that exist.")
+    typer.echo(build_compose_archive({name: _generate(name, "ES256") for name in _KEYS}), nl=False)
 
 
 def env_file() -> Path:
@@ -67,10 +87,15 @@ def add_secrets(names: Iterable[str]) -> bool:
     return True
 
 
-def _generate_line(name: str, algorithm: Literal["ES256", "HS256"]) -> str:
+def _generate(name: str, algorithm: Literal["ES256", "HS256"]) -> str:
     if name == _SIGNING_KEY:
-        return format_signing_key(generate_signing_key(algorithm))
-    return f"{name}={new_data_key() if name == _DATA_KEY else new_private_key()}"
+        return generate_signing_key(algorithm)
+    return new_data_key() if name == _DATA_KEY else new_private_key()
+
+
+def _generate_line(name: str, algorithm: Literal["ES256", "HS256"]) -> str:
+    value = _generate(name, algorithm)
+    return format_signing_key(value) if name == _SIGNING_KEY else f"{name}={value}"
 
 
 def _set_line(text: str, name: str, line: str) -> str:

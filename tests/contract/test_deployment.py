@@ -1,15 +1,16 @@
 from __future__ import annotations
 
+import io
 import ipaddress
 import re
 import subprocess
+import tarfile
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
-from tests.support.paths import BIN, ROOT
+from tests.support.paths import ATALAYA, BIN, ROOT
 
 
 def run(*command: str | Path) -> str:
@@ -36,20 +37,43 @@ def test_compose_file_is_valid() -> None:
 
 
 def test_published_ports() -> None:
-    """What people use is published, on loopback only; the metrics port and the database are not."""
+    """Caddy alone is published to other machines; the metrics port and the databases are not published at all."""
     assert {name: service["ports"] for name, service in services().items() if "ports" in service} == {
         "gateway": ["127.0.0.1:8000:8000"],
+        "caddy": ["80:80", "443:443", "443:443/udp"],
         "prometheus": ["127.0.0.1:9090:9090"],
         "alertmanager": ["127.0.0.1:9093:9093"],
         "grafana": ["127.0.0.1:3000:3000"],
     }
 
 
-def test_the_database_has_no_outside_network() -> None:
-    """The database is on one internal network, which it shares with the gateway alone."""
-    (network,) = services()["postgres"]["networks"]
-    assert read_yaml("docker-compose.yml")["networks"][network]["internal"]
-    assert [name for name, service in services().items() if network in service["networks"]] == ["gateway", "postgres"]
+def test_databases_have_no_outside_network() -> None:
+    """PostgreSQL and Redis are on one internal network, which they share with the gateway alone."""
+    for database in ("postgres", "redis"):
+        assert services()[database]["networks"] == ["data"]
+    assert read_yaml("docker-compose.yml")["networks"]["data"]["internal"]
+    members = [name for name, service in services().items() if "data" in service["networks"]]
+    assert members == ["gateway", "postgres", "redis"]
+
+
+def test_profiles() -> None:
+    """Each service belongs to one profile; services that wait for others find them in their own profile or in core."""
+    profiles = {name: service["profiles"] for name, service in services().items()}
+    assert all(len(names) == 1 for names in profiles.values())
+    assert {names[0] for names in profiles.values()} == {"core", "monitoring", "tls", "train"}
+    for name, service in services().items():
+        assert {profiles[other][0] for other in service.get("depends_on", {})} <= {"core", *profiles[name]}
+
+
+def test_the_trusted_proxy_is_caddy() -> None:
+    """By default the gateway trusts the fixed address of Caddy, in an internal network that only both share."""
+    gateway, caddy = services()["gateway"], services()["caddy"]
+    address = caddy["networks"]["edge"]["ipv4_address"]
+    assert gateway["environment"]["LIMITS__TRUSTED_PROXIES"] == f"${{LIMITS__TRUSTED_PROXIES:-{address}}}"
+    edge = read_yaml("docker-compose.yml")["networks"]["edge"]
+    assert edge["internal"]
+    assert ipaddress.ip_address(address) in ipaddress.ip_network(edge["ipam"]["config"][0]["subnet"])
+    assert [name for name, service in services().items() if "edge" in service["networks"]] == ["gateway", "caddy"]
 
 
 def test_published_services_cannot_reach_each_other_through_their_ports() -> None:
@@ -89,23 +113,35 @@ def test_gateway_limits() -> None:
     assert (gateway["cpus"], gateway["mem_limit"], gateway["memswap_limit"]) == (2, "512m", "512m")
 
 
-@pytest.mark.parametrize("name", ["gateway", "postgres", "prometheus", "alertmanager", "grafana"])
-def test_services_are_hardened(name: str) -> None:
-    """Each service has a read-only root, no capabilities, no new privileges, a memory limit, a pinned image."""
-    service = services()[name]
+def test_services_are_hardened() -> None:
+    """Each service has a read-only root, no capabilities, no new privileges, limited memory and log, a pinned image."""
+    for service in services().values():
+        check_hardening(service)
+
+
+def check_hardening(service: dict[str, Any]) -> None:
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["mem_limit"]
+    assert service["logging"]["options"].keys() == {"max-size", "max-file"}
     assert re.search(r":v?\d+\.\d+", service["image"])
 
 
-@pytest.mark.parametrize("name", ["POSTGRES_PASSWORD", "GRAFANA_ADMIN_PASSWORD"])
-def test_passwords_have_no_default(name: str) -> None:
-    """Compose refuses to start while a password is missing."""
-    uses = re.findall(rf"\${{{name}(.)(.)", (ROOT / "docker-compose.yml").read_text())
-    assert uses
-    assert set(uses) == {(":", "?")}
+def test_secrets_are_files() -> None:
+    """Secrets come as files that `atalaya secrets print --compose` makes, and none is a variable of a container."""
+    archive = subprocess.run([ATALAYA, "secrets", "print", "--compose"], check=True, capture_output=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+        modes = {file.name: file.mode for file in files}
+    secrets = read_yaml("docker-compose.yml")["secrets"]
+    assert modes == {".env": 0o600, "secrets": 0o700, **{f"secrets/{name}": 0o444 for name in secrets}}
+    unset = ROOT / "deploy" / "compose" / "unset"
+    assert {path.name: path.read_text() for path in unset.iterdir()} == dict.fromkeys(secrets, "")
+    for name, secret in secrets.items():
+        assert secret == {"file": f"${{SECRETS_FOLDER:-{unset.relative_to(ROOT)}}}/{name}"}
+    used = [name for service in services().values() for name in service.get("secrets", [])]
+    assert sorted(used) == sorted(secrets)
+    assert not [name for service in services().values() for name in service.get("environment", {}) if name in secrets]
 
 
 def test_dockerfile_lints() -> None:
@@ -138,9 +174,10 @@ def test_build_context_is_what_the_dockerfile_copies() -> None:
 def test_scraping_matches_the_compose_file() -> None:
     """Prometheus scrapes the gateway's metrics port under the job name that dashboards and alerts select."""
     config = read_yaml("deploy/prometheus/prometheus.yml")
-    (job,) = config["scrape_configs"]
+    job, node = config["scrape_configs"]
     port = services()["gateway"]["environment"]["METRICS_PORT"]
     assert (job["job_name"], job["static_configs"]) == ("atalaya", [{"targets": [f"gateway:{port}"]}])
+    assert node["static_configs"] == [{"targets": ["node-exporter:9100"]}]
     assert config["alerting"]["alertmanagers"] == [{"static_configs": [{"targets": ["alertmanager:9093"]}]}]
 
 

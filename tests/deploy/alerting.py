@@ -96,7 +96,8 @@ def _write_prometheus_configuration(folder: Path, metrics_url: str, alertmanager
     """Copy configuration and rules with other addresses and shorter times."""
     configuration = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
     configuration["global"] |= {"scrape_interval": "1s", "evaluation_interval": "1s"}
-    (job,) = configuration["scrape_configs"]
+    job, _ = configuration["scrape_configs"]
+    configuration["scrape_configs"] = [job]
     metrics = urlsplit(metrics_url)
     job |= {"metrics_path": metrics.path, "static_configs": [{"targets": [metrics.netloc]}]}
     (alertmanager,) = configuration["alerting"]["alertmanagers"]

@@ -15,6 +15,8 @@ import tifffile
 from PIL import Image
 
 from api.cli import run
+from api.production import find_start_problems
+from api.settings import load_settings
 from auth.tokens.jws import generate_signing_key
 from tests.support.gateway import PASSWORD, create_database
 from tests.support.images.geotiffs import MODEL_TYPE, PROJECTED, describe_system, georeference
@@ -129,6 +131,18 @@ def test_secrets_init(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert file.read_text().startswith(written.partition("AUTH__DATA_KEY=")[0])
     command("users", "add", "ana", "--role", "client", "--password-stdin", stdin=PASSWORD)
     assert command("token", "--user", "ana", "--password-stdin", stdin=PASSWORD) == 0
+
+
+def test_printed_secrets_are_all_that_a_gateway_needs(
+    command: Command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`secrets print` needs no secret itself, and what it prints makes a .env with which a gateway starts."""
+    for name in ("AUTH__SIGNING_KEY", "LEDGER__SIGNING_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    assert command("secrets", "print") == 0
+    (tmp_path / ".env").write_text(capsys.readouterr().out)
+    settings = load_settings(find_start_problems)
+    assert settings.auth.data_key is not None
 
 
 def test_predict(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

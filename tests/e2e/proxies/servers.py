@@ -44,7 +44,8 @@ def shipped_caddy(folder: Path, authority: Authority, gateway: Gateway, idle_s: 
     certificate, key = authority.issue("CN=proxy")
     configuration = (ROOT / "deploy" / "caddy" / "Caddyfile").read_text()
     replacements = {
-        "gateway.example {": f"gateway.example {{\n\ttls {certificate} {key}",
+        "{$DOMAIN:localhost} {": f"gateway.example {{\n\ttls {certificate} {key}",
+        "{$GATEWAY:127.0.0.1:8000}": "127.0.0.1:8000",
         "keepalive 60s": f"keepalive {idle_s}s",
     }
     with _running_caddy(folder, authority, gateway, _replace(configuration, replacements)) as url:
@@ -79,6 +80,7 @@ def nginx(folder: Path, authority: Authority, gateway: Gateway, idle_s: int = 60
     port, (certificate, key) = free_port(), authority.issue("CN=proxy")
     configuration = (ROOT / "deploy" / "nginx" / "atalaya.conf").read_text()
     replacements = {
+        "listen 80;": f"listen 127.0.0.1:{free_port()};",
         "listen 443 ssl": f"listen 127.0.0.1:{port} ssl",
         "/etc/nginx/tls/gateway.pem": certificate,
         "/etc/nginx/tls/gateway.key": key,
