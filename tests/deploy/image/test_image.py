@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from deploy.release.sbom import normalise
 from tests.deploy.image.building import Buildah, Image
 from tests.deploy.image.container import Container, make_container
+from tests.deploy.supply_chain.pins import read_pins
 from tests.support.paths import FOREST, ROOT
 
 MAX_BYTES_OVER_BASE = 400_000_000
@@ -51,6 +53,16 @@ def test_image_has_neither_pip_nor_compiler_nor_tensorflow(image: Image) -> None
     assert {"onnxruntime", "encodings"} <= packages
     assert not programs & ABSENT_PROGRAMS
     assert not packages & ABSENT_PACKAGES
+
+
+def test_image_installs_what_the_sbom_lists(image: Image) -> None:
+    """The image has installed the gateway and exactly the packages of run.txt, as the SBOM of a release lists them."""
+    folders = image.root.glob("opt/venv/lib/python3.*/site-packages/*.dist-info")
+    names = (folder.name.removesuffix(".dist-info").rpartition("-") for folder in folders)
+    installed = {f"{normalise(name)}=={version}" for name, _, version in names}
+    gateway = {each for each in installed if each.startswith("atalaya==")}
+    assert len(gateway) == 1
+    assert installed - gateway == read_pins(ROOT / "requirements" / "run.txt")
 
 
 def test_state_folder_is_private(image: Image) -> None:
