@@ -66,7 +66,7 @@ class InsufficientScope(AuthError):
     code = "insufficient_scope"
 
     def __init__(self, scope: str) -> None:
-        super().__init__(f"This requires the scope {scope}. Request a token that has it.")
+        super().__init__(f"This requires the scope {scope}. Request a token or create an API key that has it.")
         self.scope = scope
 
 

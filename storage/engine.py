@@ -21,8 +21,9 @@ from storage.private_files import create_sqlite_file
 from storage.transactions import SETTINGS_OPTION, database_errors, get_begin_statement
 from storage.urls import read_database_url
 
-# Prepared statements belong to a server connection, which PgBouncer exchanges between two transactions.
-_POSTGRES_ARGUMENTS: Mapping[str, Any] = {"prepare_threshold": None}
+# Prepared statements belong to a server connection, which PgBouncer exchanges between two transactions. Without an
+# encoding, psycopg returns the text of a database in SQL_ASCII, some installations' default, as bytes.
+_POSTGRES_ARGUMENTS: Mapping[str, Any] = {"prepare_threshold": None, "client_encoding": "utf8"}
 # A commit is durable, and SQLite overwrites deleted or moved content: some of it is deleted in order to be erased.
 _PRAGMAS = ("synchronous = FULL", "secure_delete = ON")
 

@@ -6,7 +6,9 @@ import asyncio
 import socket
 import threading
 from pathlib import Path
+from uuid import uuid4
 
+import psycopg
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -45,6 +47,21 @@ async def test_migrations_are_reversible(engine: AsyncEngine) -> None:
     await migrate(engine, auth.MIGRATIONS)
     async with engine.connect() as connection:
         assert await connection.run_sync(list_tables) == {"alembic_version", *metadata.tables}
+
+
+async def test_a_database_without_an_encoding_stores_text(postgres_server: str) -> None:
+    """A database in SQL_ASCII, the default of some installations, returns text as it was stored."""
+    name = f"test_{uuid4().hex}"
+    with psycopg.connect(f"{postgres_server}/postgres", autocommit=True) as connection:
+        connection.execute(
+            f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+        )
+        engine = open_engine(f"{postgres_server}/{name}")
+        await migrate(engine, auth.MIGRATIONS)
+        async with engine.connect() as client:
+            assert await client.scalar(text("SELECT 'Núñez'")) == "Núñez"
+        await engine.dispose()
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 async def test_current_database_is_not_changed(engine: AsyncEngine) -> None:
