@@ -53,7 +53,7 @@ def print_secrets(
             typer.echo(_generate_line(name, "ES256"))
         return
     if sys.stdout.isatty():
-        raise CommandFailed("--compose writes an archive: append `| tar -xk`, which keeps the files that exist.")
+        raise CommandFailed("--compose writes an archive: append `| tar -xkp`, which keeps the files that exist.")
     typer.echo(build_compose_archive({name: _generate(name, "ES256") for name in _KEYS}), nl=False)
 
 

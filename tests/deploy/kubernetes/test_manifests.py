@@ -171,8 +171,9 @@ def test_monitor_selects_the_service() -> None:
     )
 
 
-def test_gateway_starts_as_the_page_says(tmp_path: Path, postgres_url: str) -> None:
-    """The page's commands make a Secret with which, and with the ConfigMap, a gateway serves and predicts."""
+@pytest.mark.parametrize(("overlay", "host"), [("production", "atalaya.example"), ("trial", "localhost")])
+def test_gateway_starts_as_the_page_says(tmp_path: Path, postgres_url: str, overlay: str, host: str) -> None:
+    """The page's commands make a Secret with which, and with the ConfigMap of each overlay, a gateway predicts."""
     prepare = next(text for _, text in read_blocks(PAGE) if "secret.env" in text and "kubectl" not in text)
     create = next(line for _, text in read_blocks(PAGE) for line in text.splitlines() if "create secret" in line)
     environment = {"PATH": f"{BIN}:{os.environ['PATH']}", "ATALAYA_HOME": str(tmp_path)}
@@ -182,9 +183,9 @@ def test_gateway_starts_as_the_page_says(tmp_path: Path, postgres_url: str) -> N
     )
     secret = json.loads(run.stdout[run.stdout.index("{") :])
     secrets = {name: b64decode(value).decode() for name, value in secret["data"].items()}
-    assert secret["metadata"]["name"] == gateway("production")["envFrom"][1]["secretRef"]["name"]
+    assert secret["metadata"]["name"] == gateway(overlay)["envFrom"][1]["secretRef"]["name"]
     assert set(secrets) == {"AUTH__SIGNING_KEY", "AUTH__DATA_KEY", "LEDGER__SIGNING_KEY", "DATABASE_URL", "REDIS_URL"}
     (tmp_path / ".env").unlink()  # a pod has none
     del secrets["REDIS_URL"]
-    settings = {**read("production")["ConfigMap"]["data"], **secrets}
-    serve_and_predict(tmp_path, fill_in(settings, tmp_path, DATABASE_URL=postgres_url), "atalaya.example")
+    settings = {**read(overlay)["ConfigMap"]["data"], **secrets}
+    serve_and_predict(tmp_path, fill_in(settings, tmp_path, DATABASE_URL=postgres_url), host)

@@ -14,7 +14,7 @@ import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, ip_network
+from ipaddress import IPv4Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +41,26 @@ class Networks:
         self._subnets = {
             name: _subnet(network, index) for index, (name, network) in enumerate(compose["networks"].items())
         }
+        self._ranges = {
+            name: ip_network(_ipam(network)["ip_range"])
+            for name, network in compose["networks"].items()
+            if "ip_range" in _ipam(network)
+        }
         self._addresses = {name: self._assign(name) for name in self._subnets}
 
     def _assign(self, network: str) -> dict[str, str]:
-        """Addresses of the services in a network: those in the file, and for the others the next ones that are free."""
+        """Addresses of the services in a network: those in the file, and for the others what Docker gives them.
+
+        Docker takes the lowest free address of `ip_range`, or else of the subnet. A fixed address counts as free until
+        its service has started.
+        """
         members = {name: used[network] for name, used in self._services.items() if network in used}
         fixed = {name: terms["ipv4_address"] for name, terms in members.items() if "ipv4_address" in terms}
         gateway, *free = (str(host) for host in self._subnets[network].hosts())
-        free = [host for host in free if host not in fixed.values()]
         others = [name for name in members if name not in fixed]
+        if network in self._ranges:
+            free = [host for host in free if ip_address(host) in self._ranges[network]]
+        assert not set(free[: len(others)]) & set(fixed.values()), f"{network}: Docker may give a fixed address away"
         return {**fixed, **dict(zip(others, free, strict=False)), "host": gateway}
 
     def address(self, service: str, network: str) -> str:
@@ -107,9 +118,13 @@ def _networks(service: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     return dict(networks) if isinstance(networks, dict) else {name: {} for name in networks}
 
 
+def _ipam(network: Mapping[str, Any]) -> Mapping[str, str]:
+    config: Mapping[str, str] = network.get("ipam", {}).get("config", [{}])[0]
+    return config
+
+
 def _subnet(network: Mapping[str, Any], index: int) -> IPv4Network:
-    text = network.get("ipam", {}).get("config", [{}])[0].get("subnet", f"172.31.{240 + index}.0/28")
-    subnet = ip_network(text)
+    subnet = ip_network(_ipam(network).get("subnet", f"172.31.{240 + index}.0/28"))
     assert isinstance(subnet, IPv4Network)
     return subnet
 

@@ -117,7 +117,7 @@ def _find_command(name: str, service: Mapping[str, Any]) -> tuple[Sequence[str],
 def running_stack(folder: Path) -> Iterator[Stack]:
     """Prepare `.env` and the secrets as the guide says, and start the profiles core, tls and monitoring."""
     archive = subprocess.run([ATALAYA, "secrets", "print", "--compose"], check=True, capture_output=True).stdout
-    subprocess.run(["tar", "-xk"], check=True, input=archive, cwd=folder)
+    subprocess.run(["tar", "-xkp"], check=True, input=archive, cwd=folder)
     stack = Stack(folder)
     try:
         stack.start()
