@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ from typing import BinaryIO
 from model.registry.errors import RegistryUnavailable
 from model.registry.files import STATE, VERSIONS, FileRegistry, replace_file
 from model.registry.state import NAME_PATTERN, ModelState, check_name, parse_state, serialise_state
+from storage.folders import sync_folder
 
 _FILE = re.compile(rf"{VERSIONS}/({NAME_PATTERN})/{NAME_PATTERN}")
 
@@ -67,16 +69,22 @@ class RegistryRestore:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as target:
                 shutil.copyfileobj(source, target)
+                target.flush()
+                os.fsync(target.fileno())
+            sync_folder(path.parent)
         except OSError as error:
             raise RegistryUnavailable(f"{path} cannot be written: {error.strerror}.") from error
 
     def finish(self) -> list[str]:
-        """Let the models appear; return their names."""
+        """Let the models appear, once their files are durable; return their names."""
+        root = self.registry.root
         for model, state in self._states.items():
-            path = self.registry.root / model / STATE
+            home = root / model
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                replace_file(path, serialise_state(state))
+                (home / VERSIONS).mkdir(parents=True, exist_ok=True)
+                for folder in (home / VERSIONS, home, root):
+                    sync_folder(folder)
+                replace_file(home / STATE, serialise_state(state))
             except OSError as error:
-                raise RegistryUnavailable(f"{path} cannot be written: {error.strerror}.") from error
+                raise RegistryUnavailable(f"{home} cannot be written: {error.strerror}.") from error
         return list(self._states)

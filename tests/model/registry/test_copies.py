@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,20 @@ def test_a_model_appears_when_it_is_complete(restore: RegistryRestore) -> None:
     assert restore.registry.list_models() == []
     assert restore.finish() == [NAME]
     assert list(restore.registry.read(NAME).versions) == ["1.1"]
+
+
+def test_files_are_durable_before_the_model_appears(restore: RegistryRestore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files and folders of a restored model are on the disk before the state that announces them."""
+    synced: list[str] = []
+    sync = os.fsync
+
+    def record(descriptor: int) -> None:
+        sync(descriptor)
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        synced.append(str(path.relative_to(restore.registry.root)))
+
+    monkeypatch.setattr(os, "fsync", record)
+    restore.write(NAME, "versions/1.1/model.onnx", io.BytesIO(b"x"))
+    restore.finish()
+    folders = [f"{NAME}/versions/1.1", f"{NAME}/versions", NAME, "."]
+    assert synced == [f"{NAME}/versions/1.1/model.onnx", *folders, f"{NAME}/.state.json.new", NAME]
