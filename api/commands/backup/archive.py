@@ -24,6 +24,7 @@ from storage.backups.stream import BackupReader, BackupWriter
 
 KEYS = "keys.env"
 _MANIFEST = "manifest.json"
+_KEYS_UNENCRYPTED = "The backup has keys but no passphrase, so somebody has changed it. Use another one."
 _UNREADABLE = "The backup's content cannot be read. Use another one."
 
 
@@ -67,7 +68,8 @@ def writing_archive(file: BinaryIO, passphrase: str | None) -> Iterator[ArchiveW
     frames = BackupWriter(file, passphrase)
     with (
         GzipFile(fileobj=cast("BinaryIO", frames), mode="wb", compresslevel=6) as compressed,
-        tarfile.open(fileobj=compressed, mode="w|") as archive,
+        # A second hard link to a file would otherwise be a member without content.
+        tarfile.open(fileobj=compressed, mode="w|", dereference=True) as archive,
     ):
         yield ArchiveWriter(archive)
     frames.close()
@@ -85,7 +87,10 @@ def read_archive(file: BinaryIO, passphrase: str | None) -> tuple[Manifest, Iter
     if name != _MANIFEST:
         raise BackupDamaged(_UNREADABLE)
     with _reporting_damage():
-        return Manifest(**json.load(content)), members
+        manifest = Manifest(**json.load(content))
+    if manifest.keys and passphrase is None:  # checksums do not prove who has put the keys there
+        raise BackupDamaged(_KEYS_UNENCRYPTED)
+    return manifest, members
 
 
 def _read_members(frames: BackupReader) -> Iterator[tuple[str, BinaryIO]]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -17,6 +16,7 @@ from sqlalchemy import Connection
 
 from api.commands.backup.archive import KEYS, ArchiveWriter, Manifest, writing_archive
 from api.commands.backup.contents import MIGRATIONS, list_tables
+from api.commands.backup.files import open_new_file, reporting_write_errors
 from api.commands.backup.keys import format_keys
 from api.commands.backup.options import PassphraseFile, PassphraseStdin, check_passphrase, read_passphrase
 from api.commands.database import CommandEvent, migrate_database, recorded_run, run_with_engine
@@ -79,7 +79,7 @@ def _back_up(settings: Settings, file: Path, passphrase: str | None, *, with_key
     # Before the rows: a move of an alias is in the state until the ledger has it.
     models = read_models(open_registry(settings)) if in_folder else []
     request = BackupRequest(models, format_keys(settings) if with_keys else None, passphrase)
-    with _open_new_file(file) as target, open_snapshot(settings) as connection:
+    with _open_target(file) as target, open_snapshot(settings) as connection:
         return write_backup(target, connection, request)
 
 
@@ -121,29 +121,15 @@ def _add_model(archive: ArchiveWriter, model: ModelCopy) -> None:
 
 
 @contextmanager
-def _open_new_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a new file that only its owner can read, and remove it if the context ends with an error.
-
-    Raises CommandFailed.
-    """
-    if str(path) == "-":
-        yield sys.stdout.buffer
-        return
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except OSError as error:
-        raise CommandFailed(f"{path} cannot be created: {error.strerror}. Name a new file.") from None
-    try:
-        with os.fdopen(descriptor, "wb") as file:
+def _open_target(path: Path) -> Iterator[BinaryIO]:
+    """Open the new file, or standard output; all is written when the context ends. Raises CommandFailed."""
+    if str(path) != "-":
+        with open_new_file(path) as file, reporting_write_errors(path):
             yield file
-            file.flush()
-            os.fsync(descriptor)
-    except BaseException as error:
-        with suppress(OSError):
-            path.unlink()
-        if isinstance(error, OSError):
-            raise CommandFailed(f"{path} cannot be written: {error.strerror}.") from error
-        raise
+        return
+    # Not sys.stdout.buffer: Python would report what it cannot write again when it exits.
+    with reporting_write_errors("Standard output"), open(sys.stdout.fileno(), "wb", closefd=False) as file:
+        yield file
 
 
 async def _do_nothing(_: object) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
+from typing import BinaryIO
 
 from dotenv import dotenv_values
 
+from api.commands.backup.files import open_new_file
 from api.commands.secrets import format_signing_key
-from api.errors import CommandFailed
 from api.settings import Settings
 
 _LEDGER_KEY = "LEDGER__SIGNING_KEY"
@@ -32,10 +34,14 @@ def find_ledger_key(keys: bytes) -> str | None:
     return dotenv_values(stream=StringIO(keys.decode())).get(_LEDGER_KEY)
 
 
-def write_keys(path: Path, keys: bytes) -> None:
-    """Write the lines to a new file that only its owner can read. Raises CommandFailed."""
-    try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(keys)
-    except OSError as error:
-        raise CommandFailed(f"The keys cannot be written to {path}: {error.strerror}. Name a new file.") from None
+@contextmanager
+def open_keys_file(path: Path | None) -> Iterator[BinaryIO | None]:
+    """Open a new file for the keys, if a path is given, before a restore that cannot be repeated begins.
+
+    No file is left if the context ends with an error. Raises CommandFailed.
+    """
+    if path is None:
+        yield None
+        return
+    with open_new_file(path) as file:
+        yield file

@@ -100,7 +100,7 @@ def _load(target: _Target, manifest: Manifest, name: str, content: BinaryIO, loa
         case ["registry", model, path] if model in manifest.models:
             if target.models is not None:
                 target.models.write(model, path, content)
-        case [one] if one == KEYS:
+        case [one] if one == KEYS and manifest.keys:
             loaded.keys = content.read()
         case _:
             raise BackupDamaged(f"The backup contains {name!r}, which this release does not know. Use another backup.")

@@ -11,7 +11,7 @@ from typing import Annotated, BinaryIO
 import typer
 
 from api.commands.backup.archive import read_archive
-from api.commands.backup.keys import write_keys
+from api.commands.backup.keys import open_keys_file
 from api.commands.backup.loading import load_backup
 from api.commands.backup.options import PassphraseFile, PassphraseStdin, read_passphrase
 from api.commands.backup.verification import verify_restored
@@ -39,14 +39,14 @@ def restore(
     passphrase = read_passphrase(passphrase_file, from_stdin=passphrase_stdin)
     settings = load_settings()
     models = _open_registry(settings)
-    with _open_backup(file) as source:
+    with _open_backup(file) as source, open_keys_file(keys_to) as keys_file:
         manifest, members = read_archive(source, passphrase)
         if keys_to is not None and not manifest.keys:
             raise CommandFailed("The backup contains no keys. Restore it without --keys-to.")
         loaded = load_backup(settings.database_url.get_secret_value(), manifest, members, models)
+        if keys_file is not None:
+            keys_file.write(loaded.keys)
     added = models.finish() if models else []
-    if keys_to is not None:
-        write_keys(keys_to, loaded.keys)
     audit, ledger = verify_restored(settings, loaded.keys, public_key or ())
     left_out = sorted(manifest.models.keys() - set(added))
     if as_json:

@@ -20,16 +20,18 @@ _DAMAGED = "The backup is restored, but the {record} was changed before the back
 def verify_restored(settings: Settings, keys: bytes, earlier_keys: Sequence[str]) -> tuple[int, int | None]:
     """Verify both records, and write to the audit log that a backup was restored.
 
-    Returns the number of audit entries, and of the ledger's; None for the latter if there is no key to verify it with.
-    Raises CommandFailed.
+    Returns the number of audit entries, and of the ledger's; None for the latter if no key to verify it with is
+    configured, in the backup or given. Raises CommandFailed.
     """
     report = run_with_engine(
         settings, lambda engine: AuditStore(engine).verify(), lambda _: CommandEvent("backup", "restored")
     )
     if report.problem is not None:
         raise CommandFailed(_DAMAGED.format(record="audit log", problem=report.problem))
-    private_key = settings.ledger_key() if settings.ledger.signing_key else find_ledger_key(keys)
-    public_keys = [*([Signer(private_key).public_key] if private_key else []), *earlier_keys]
+    configured = settings.ledger_key() if settings.ledger.signing_key else None
+    # A new gateway may have a key of its own.
+    private_keys = [key for key in (configured, find_ledger_key(keys)) if key]
+    public_keys = [*(Signer(key).public_key for key in private_keys), *earlier_keys]
     if not public_keys:
         return report.entries, None
     with open_snapshot(settings) as connection:

@@ -35,7 +35,8 @@ esac
 
 
 def read_commands(section: str) -> str:
-    ((language, text),) = read_blocks(PAGE, section)
+    """The last block of a section; one before it opens the shell for it."""
+    *_, (language, text) = read_blocks(PAGE, section)
     assert language == "sh"
     return text
 
@@ -134,14 +135,21 @@ def go_on(gateway: Gateway, recorded: int) -> None:
 
 
 def back_up_and_restore(gateway: Gateway, *sections: str) -> None:
-    """Run the commands of two sections, the first under load, and use what is restored."""
-    (gateway.folder / "backup-passphrase").write_text("correct horse battery\n")
+    """Run the commands of two sections, the first under load, and use what is restored.
+
+    The file with the passphrase has no end of its line, as some editors and programs write it.
+    """
+    (gateway.folder / "backup-passphrase").write_text("correct horse battery")
     gateway.start()
     back_up, restore = sections
     with load(gateway):
         run_commands(gateway, back_up)
+    backup, before = find_backup(gateway), set(gateway.folder.iterdir())
+    printed = run_commands(gateway, "## Test a backup", BACKUP=backup, TMPDIR=str(gateway.folder))
+    assert read_entries(printed)
+    assert set(gateway.folder.iterdir()) == before
     gateway.stop()
-    printed = run_commands(gateway, restore, BACKUP=find_backup(gateway))
+    printed = run_commands(gateway, restore, BACKUP=backup)
     check_charges(gateway)
     go_on(gateway, read_entries(printed)[1])
 

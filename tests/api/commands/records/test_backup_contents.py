@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,12 +10,13 @@ import pytest
 from sqlalchemy import text
 
 from api.cli import run
-from api.commands.backup.archive import Manifest, writing_archive
+from api.commands.backup.archive import KEYS, Manifest, writing_archive
 from api.commands.backup.contents import MIGRATIONS
 from api.settings import Settings
 from auth.login.data_keys import new_data_key
 from auth.tokens.jws import generate_signing_key
 from model.registry.files import FileRegistry
+from monitoring.chains.signing import new_private_key
 from tests.api.commands.records.databases import lose_database, on_database, read_rows
 from tests.support.paths import ARTEFACT
 
@@ -66,6 +68,43 @@ def test_keys_are_included_only_when_encrypted(
     assert Path("keys.env").stat().st_mode & 0o077 == 0
 
 
+def test_an_unusable_file_for_keys_is_refused_first(environment: Settings, fail: Fail, passphrase: str) -> None:
+    """A file for the keys that exists is named before anything is restored, and a failed restore leaves none."""
+    assert run(["backup", "b", "--with-keys", passphrase]) == 0
+    assert "has tables already" in fail("restore", "b", passphrase, "--keys-to", "keys.env")
+    assert sorted(path.name for path in Path().glob("*keys.env*")) == []
+    lose_database(environment)
+    Path("keys.env").write_text("mine")
+    assert "keys.env exists already" in fail("restore", "b", passphrase, "--keys-to", "keys.env")
+    assert Path("keys.env").read_text() == "mine"
+    assert run(["restore", "b", passphrase, "--keys-to", "new.env"]) == 0
+
+
+def test_a_gateway_with_another_key_verifies_the_ledger(
+    environment: Settings, passphrase: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger's key in a backup verifies what it has signed, also where another one is configured."""
+    assert run(["backup", "b", "--with-keys", passphrase]) == 0
+    lose_database(environment)
+    monkeypatch.setenv("LEDGER__SIGNING_KEY", new_private_key())
+    capsys.readouterr()
+    assert run(["restore", "b", passphrase]) == 0
+    assert "Ledger: 6 entries, unchanged." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("announced", "problem"), [(True, "has keys but no passphrase"), (False, "'keys.env'")])
+def test_keys_that_are_not_encrypted_are_refused(
+    environment: Settings, fail: Fail, announced: bool, problem: str
+) -> None:
+    """Keys in a backup without a passphrase, which anyone could have put there, verify nothing."""
+    manifest = Manifest("0.1.0", "2026-11-26T00:00:00+00:00", dict.fromkeys(MIGRATIONS, "head"), {}, {}, announced)
+    with Path("b").open("wb") as file, writing_archive(file, None) as writer:
+        writer.add_manifest(manifest)
+        writer.add(KEYS, f"LEDGER__SIGNING_KEY={new_private_key()}\n".encode())
+    lose_database(environment)
+    assert problem in fail("restore", "b")
+
+
 def test_a_weak_passphrase_is_refused(fail: Fail) -> None:
     """A passphrase that is short or common is refused, and no file is left."""
     Path("weak").write_text("password\n")
@@ -113,11 +152,13 @@ def test_a_changed_ledger_is_found(environment: Settings, fail: Fail) -> None:
 def test_the_registry_is_included(
     environment: Settings, capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The versions and aliases of the registry return; a model that exists already stays as it is."""
+    """Versions and aliases of the registry return, also where a file has several names; an existing model stays."""
     registry = FileRegistry(tmp_path / "models")
     added = registry.add(ARTEFACT)
     registry.move_aliases("efficientnetb0", {"production": added.version}, who="ana", why="test")
     state = registry.read("efficientnetb0")
+    for path in registry.find_folder("efficientnetb0", added.version).glob("*.json"):
+        os.link(path, path.with_name(f"{path.name}.link"))  # as deduplicated files are
     monkeypatch.setenv("MODEL__REGISTRY", f"file://{registry.root}")
     assert run(["backup", "b"]) == 0
     lose_database(environment)
