@@ -89,7 +89,7 @@ def make_lifespan(
             if tls is not None:
                 await enter(run_in_background(watch_certificates(tls, settings, metrics)))
             await enter(run_in_background(follow_readiness(observed, draining, metrics, activity)))
-            await enter(follow_secrets(settings, keyring, login, recording, telemetry, activity))
+            await enter(follow_secrets(settings, keyring, login, recording, telemetry, activity, auth.changes))
             runtime = RuntimeServices(settings, metrics, health, draining, limits)
             pipeline = _make_pipeline(settings, serving, recording, meter, metrics)
             canary = await enter(

@@ -49,7 +49,8 @@ async def announce(connection: AsyncConnection, *targets: str, revoked: bool, ex
 class ChangeFeed:
     """The revocations that this process knows. While the database is unavailable, it uses the last known state.
 
-    A paused feed does not: `ensure_current` has to read what was missed before a credential is accepted.
+    A paused feed does not: `ensure_current` has to read what was missed before a credential is accepted. A read that
+    began before the pause does not count.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
@@ -59,8 +60,11 @@ class ChangeFeed:
         self._listeners: list[OnChange] = []
         self._read_at = time.monotonic()
         self._forgot_at = time.monotonic()
-        self._paused = False
-        self._reachable = True
+        self._pauses = 0
+        self._pauses_read = 0  # pauses of which all changes have been read
+        self._failure: type[Exception] | None = None  # of the last read by `follow`
+        self._preparations: list[Callable[[], Awaitable[None]]] = []
+        self._prepared = True
         self._resumption: asyncio.Task[None] | None = None
 
     @property
@@ -71,7 +75,7 @@ class ChangeFeed:
     @property
     def age_s(self) -> float:
         """Seconds since the last successful read; 0 for a paused feed that has not failed."""
-        return 0.0 if self._paused and self._reachable else time.monotonic() - self._read_at
+        return 0.0 if self._paused and self._failure is None else time.monotonic() - self._read_at
 
     def subscribe(self, listener: OnChange) -> None:
         """Call `listener` with the target of every change from now on."""
@@ -82,9 +86,13 @@ class ChangeFeed:
 
     async def catch_up(self) -> None:
         """Read the new changes. Raises DatabaseUnavailable."""
+        await self._read(self._pauses)
+
+    async def _read(self, pauses: int) -> None:
+        """Read the new changes, which ends the first `pauses` pauses, but none that has begun since."""
         while await self._read_batch() == _BATCH:
             pass
-        self._paused = False
+        self._pauses_read = max(self._pauses_read, pauses)
         self._read_at = time.monotonic()
         if self._read_at - self._forgot_at > _FORGET_EVERY_S:
             self._forgot_at, now = self._read_at, datetime.now(UTC)
@@ -95,7 +103,9 @@ class ChangeFeed:
             rows = (await connection.execute(_READ_BATCH, {"seen": self._seen})).all()
         now = datetime.now(UTC)
         for row in rows:
-            self._seen = max(self._seen, row.seq)
+            if row.seq <= self._seen:  # read meanwhile by another task, which may have read newer rows as well
+                continue
+            self._seen = row.seq
             if row.revoked and row.expires_at > now:
                 self._revoked[row.target] = row.expires_at
             else:
@@ -106,28 +116,56 @@ class ChangeFeed:
 
     def pause(self) -> None:
         """Let the state become old, until something reads the changes again."""
-        self._paused = True
+        self._pauses += 1
+        self._prepared = False
+
+    def before_resuming(self, act: Callable[[], Awaitable[None]]) -> None:
+        """Await `act` once after each pause, before the changes are read."""
+        self._preparations.append(act)
 
     async def ensure_current(self) -> None:
         """Read what a pause has missed; all callers wait for the same read. Raises DatabaseUnavailable."""
-        if not self._paused:
-            return
-        if self._resumption is None or self._resumption.done():
-            self._resumption = asyncio.create_task(self.catch_up())
-        await asyncio.shield(self._resumption)
+        while self._paused:
+            await self._resume()
 
     async def follow(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         """Catch up four times a second until cancelled; `sleep` may take longer while nobody sends requests."""
         while True:
             await sleep(POLL_S)
             try:
-                await self.catch_up()
-            except DatabaseUnavailable:
-                if self._reachable:
-                    log.warning("revocations_unreachable", policy=_describe_policy(paused=self._paused))
-                self._reachable = False
+                await (self._resume() if self._paused else self.catch_up())
+            except Exception as error:  # whatever it is, the revocations must be read again once it has passed
+                self._report(error)
             else:
-                self._reachable = True
+                self._failure = None
+
+    @property
+    def _paused(self) -> bool:
+        return self._pauses_read < self._pauses
+
+    async def _resume(self) -> None:
+        """Read what the pauses so far have missed; one that begins meanwhile goes on."""
+        if self._resumption is None or self._resumption.done():
+            self._resumption = asyncio.create_task(self._prepare_and_read(self._pauses))
+        await asyncio.shield(self._resumption)
+
+    async def _prepare_and_read(self, pauses: int) -> None:
+        if not self._prepared:
+            self._prepared = True
+            for prepare in self._preparations:
+                await prepare()
+        await self._read(pauses)
+
+    def _report(self, error: Exception) -> None:
+        """Log the failure if the read before did not fail in the same way."""
+        if type(error) is self._failure:
+            return
+        self._failure = type(error)
+        policy = _describe_policy(paused=self._paused)
+        if isinstance(error, DatabaseUnavailable):
+            log.warning("revocations_unreachable", policy=policy)
+        else:
+            log.error("revocations_not_read", policy=policy, exc_info=error)
 
 
 def _describe_policy(*, paused: bool) -> str:

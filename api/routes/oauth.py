@@ -125,6 +125,7 @@ async def _authenticate_inquirer(
     if bearer is not None:
         principal = await authenticate_credential(request, bearer)
         return _Inquirer(principal.subject, None, Scope.USERS_ADMIN in principal.scopes)
+    await auth.changes.ensure_current()
     client = await authenticate_client(auth.clients, request, form)
     if client is not None:
         return _Inquirer(client.id, client.id, False)

@@ -3,18 +3,44 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from structlog.testing import capture_logs
 
 from auth.changes import ChangeFeed, announce
 from storage.engine import open_engine
 from storage.errors import DatabaseUnavailable
-from storage.transactions import writing
+from storage.transactions import reading, writing
+from tests.support.polling import PATIENCE_S
 
 LATER = timedelta(hours=1)
+
+
+class HeldRead:
+    """Replaces `reading`: the first query sets `has_read`, and its rows arrive only after `release`."""
+
+    def __init__(self) -> None:
+        self.has_read = asyncio.Event()
+        self.release = asyncio.Event()
+
+    @asynccontextmanager
+    async def __call__(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+        async with reading(engine) as connection:
+            yield connection
+        if not self.has_read.is_set():
+            self.has_read.set()
+            await self.release.wait()
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> HeldRead:
+    read = HeldRead()
+    monkeypatch.setattr("auth.changes.reading", read)
+    return read
 
 
 async def announce_change(engine: AsyncEngine, target: str, *, revoked: bool = True, lasts: timedelta = LATER) -> None:
@@ -128,3 +154,92 @@ async def test_a_paused_feed_is_not_used_without_a_database() -> None:
     for _ in range(2):
         with pytest.raises(DatabaseUnavailable):
             await feed.ensure_current()
+
+
+async def test_a_read_that_began_before_a_pause_does_not_end_it(engine: AsyncEngine, held: HeldRead) -> None:
+    """What is revoked during a pause is read before the feed is used, also if the pause began during a read."""
+    feed = ChangeFeed(engine)
+    read = asyncio.create_task(feed.catch_up())
+    await held.has_read.wait()
+    feed.pause()
+    held.release.set()
+    await read
+    await announce_change(engine, "jti:1")
+    await feed.ensure_current()
+    assert feed.is_revoked("jti:1")
+
+
+async def test_the_slower_of_two_reads_does_not_undo_newer_changes(engine: AsyncEngine, held: HeldRead) -> None:
+    """A read whose rows arrive after those of a later read does not apply them again."""
+    feed, received = ChangeFeed(engine), list[str]()
+    feed.subscribe(received.append)
+    await announce_change(engine, "subject:1", revoked=False)
+    slower = asyncio.create_task(feed.catch_up())
+    await held.has_read.wait()
+    await announce_change(engine, "subject:1")
+    await feed.catch_up()
+    held.release.set()
+    await slower
+    assert feed.is_revoked("subject:1")
+    assert received == ["subject:1", "subject:1"]
+
+
+async def test_work_before_resuming(engine: AsyncEngine) -> None:
+    """What must happen before a paused feed is read happens once for each pause."""
+    feed, targets = ChangeFeed(engine), iter(["jti:1", "jti:2"])
+
+    async def act() -> None:
+        await announce_change(engine, next(targets))
+
+    feed.before_resuming(act)
+    for target in ("jti:1", "jti:2"):
+        feed.pause()
+        await asyncio.gather(feed.ensure_current(), feed.ensure_current())
+        assert feed.is_revoked(target)
+
+
+async def test_a_pause_that_begins_while_another_ends(engine: AsyncEngine) -> None:
+    """If nobody sends requests any more while a pause ends, the next request still reads what it has missed."""
+    feed, idle, pauses = ChangeFeed(engine), asyncio.Event(), iter([1])
+
+    async def pause_again() -> None:
+        for _ in pauses:
+            feed.pause()
+
+    async def sleep(_: float) -> None:
+        if feed.is_revoked("jti:1"):
+            idle.set()
+            await asyncio.Event().wait()
+
+    feed.before_resuming(pause_again)
+    feed.pause()
+    await announce_change(engine, "jti:1")
+    following = asyncio.create_task(feed.follow(sleep))
+    async with asyncio.timeout(PATIENCE_S):
+        await idle.wait()
+    await announce_change(engine, "jti:2")
+    await feed.ensure_current()
+    following.cancel()
+    assert feed.is_revoked("jti:2")
+
+
+async def test_the_feed_continues_after_an_unexpected_error(engine: AsyncEngine) -> None:
+    """An error that nobody expects is logged, and later revocations are read all the same."""
+    feed, failures = ChangeFeed(engine), iter([ValueError()])
+
+    def fail_once(_: str) -> None:
+        for error in failures:
+            raise error
+
+    feed.subscribe(fail_once)
+    await announce_change(engine, "jti:1")
+    with capture_logs() as logs:
+        following = asyncio.create_task(feed.follow())
+        async with asyncio.timeout(PATIENCE_S):
+            while not logs:  # noqa: ASYNC110  (log lines cannot be awaited)
+                await asyncio.sleep(0.05)
+            await announce_change(engine, "jti:2")
+            while not feed.is_revoked("jti:2"):  # noqa: ASYNC110  (the feed has no event for it)
+                await asyncio.sleep(0.05)
+    following.cancel()
+    assert [entry["event"] for entry in logs] == ["revocations_not_read"]

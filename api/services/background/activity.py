@@ -51,7 +51,8 @@ class Activity:
 
     async def wait(self) -> None:
         """Return at once while the process is active, else with the next request."""
-        await self._active.wait()
+        while not self._active.is_set():  # it may become idle again before this task continues
+            await self._active.wait()
 
     async def sleep(self, seconds: float) -> None:
         """Return after so many seconds, but not while the process is idle."""

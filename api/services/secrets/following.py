@@ -41,6 +41,7 @@ class SecretFollower:
         self._users = users
         self._metrics = metrics
         self._outcome = SecretReads.READ
+        self._reading = asyncio.Lock()
         for outcome in SecretReads:
             metrics.secret_reads.labels(outcome)
 
@@ -51,18 +52,29 @@ class SecretFollower:
             await self.refresh()
 
     async def refresh(self) -> None:
-        """Read the secrets once, and use those that have changed."""
-        try:
-            settings = await asyncio.to_thread(self._reader.read)
-        except SecretsUnavailable as error:
-            self._report(SecretReads.UNAVAILABLE, error)
-        except SettingsError as error:
-            self._report(SecretReads.REJECTED, error)
-        else:
-            self._report(SecretReads.READ)
+        """Read the secrets once, and use those that have changed. Never raises."""
+        async with self._reading:
+            settings = await self._read()
+            if settings is None:
+                return
             for name in find_changed_secrets(self._current, settings):
                 await self._use(name, settings)
             self._current = settings
+
+    async def _read(self) -> Settings | None:
+        """Return None if the secrets cannot be read or used."""
+        try:
+            settings = await asyncio.to_thread(self._reader.read)
+        except SecretsUnavailable as error:
+            self._report(SecretReads.UNAVAILABLE, str(error))
+        except SettingsError as error:
+            self._report(SecretReads.REJECTED, str(error))
+        except Exception as error:  # whatever a provider's library raises; its message might quote a secret
+            self._report(SecretReads.UNAVAILABLE, f"SECRETS__URL: reading failed with {type(error).__name__}.")
+        else:
+            self._report(SecretReads.READ)
+            return settings
+        return None
 
     async def _use(self, name: str, settings: Settings) -> None:
         use = self._users.get(name)
@@ -74,13 +86,13 @@ class SecretFollower:
         except Exception:  # whatever one service does with its secret: the others must get theirs
             log.exception("secret_not_used", setting=name, policy="use the earlier value until a restart")
 
-    def _report(self, outcome: SecretReads, error: SettingsError | None = None) -> None:
+    def _report(self, outcome: SecretReads, reason: str | None = None) -> None:
         """Count the attempt, and log it if the one before had another outcome."""
         self._metrics.secret_reads.labels(outcome).inc()
         if outcome is self._outcome:
             return
         self._outcome = outcome
-        if error is None:
+        if reason is None:
             log.info("secrets_read_again")
         else:
-            log.warning(f"secrets_{outcome}", reason=str(error), policy="use the last values")
+            log.warning(f"secrets_{outcome}", reason=reason, policy="use the last values")

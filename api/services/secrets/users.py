@@ -13,6 +13,7 @@ from api.services.recording import RecordingServices
 from api.services.runtime import open_error_reporter
 from api.services.secrets.following import SecretFollower, UseSecret
 from api.settings import Settings, SettingsReader
+from auth.changes import ChangeFeed
 from auth.tokens.keyring import Keyring
 from monitoring.reporting.telemetry import Telemetry
 from storage.logins import DatabaseLogin
@@ -26,8 +27,13 @@ async def follow_secrets(
     recording: RecordingServices,
     telemetry: Telemetry,
     activity: Activity,
+    changes: ChangeFeed,
 ) -> AsyncIterator[None]:
-    """Use changed secrets until the context ends. While the process is idle nothing is read."""
+    """Use changed secrets until the context ends.
+
+    While the process is idle, only local files are read, which sends no packets. Before it accepts a credential again,
+    it reads the secrets: a signing key may have been removed meanwhile because it leaked.
+    """
     reader = SettingsReader(settings, find_secret_problems)
     users = {
         **_use_keys(keyring, recording),
@@ -35,7 +41,9 @@ async def follow_secrets(
         "SENTRY_DSN": _use_dsn(telemetry),
     }
     follower = SecretFollower(settings, reader, users, telemetry.metrics)
-    async with run_in_background(follower.follow(activity.sleep)):
+    changes.before_resuming(follower.refresh)
+    sleep = asyncio.sleep if settings.secrets.is_local else activity.sleep
+    async with run_in_background(follower.follow(sleep)):
         yield
 
 

@@ -64,6 +64,11 @@ class SecretSettings(SettingsGroup, title="Secrets"):
     )
 
     @property
+    def is_local(self) -> bool:
+        """Whether the secrets are in files, or in the environment."""
+        return self.url.startswith((ENVIRONMENT_URL, "file://"))
+
+    @property
     def arrival_s(self) -> float:
         """The seconds within which every gateway with the same secrets has read a new value."""
         return LOCAL_INTERVAL_S if self.url == ENVIRONMENT_URL else 2.0 * self.refresh_seconds

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -25,8 +27,8 @@ class Watched:
         self.registry = CollectorRegistry()
         settings = load_settings()
         users = {name: self.use(name) for name in ("AUTH__SIGNING_KEY", "SENTRY_DSN", "DATABASE_URL")}
-        reader = SettingsReader(settings, find_secret_problems)
-        self.follower = SecretFollower(settings, reader, users, Metrics(self.registry))
+        self.reader = SettingsReader(settings, find_secret_problems)
+        self.follower = SecretFollower(settings, self.reader, users, Metrics(self.registry))
 
     def use(self, name: str) -> UseSecret:
         async def use(_: Settings) -> bool:
@@ -96,3 +98,34 @@ async def test_a_service_that_fails_does_not_stop_the_others(watched: Watched) -
     events = await watched.refresh()
     assert sorted(events) == ["secret_changed", "secret_needs_restart", "secret_not_used"]
     assert sorted(watched.used) == ["AUTH__SIGNING_KEY", "DATABASE_URL", "SENTRY_DSN"]
+
+
+async def test_an_unexpected_error_counts_as_unavailable(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a provider's library raises is counted and logged by its class; its message might quote a secret."""
+
+    def fail() -> Settings:
+        raise TypeError("a response with a secret")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(watched.reader, "read", fail)
+        with capture_logs() as logs:
+            await watched.follower.refresh()
+    assert [entry["reason"] for entry in logs] == ["SECRETS__URL: reading failed with TypeError."]
+    assert watched.count("unavailable") == 1
+    assert await watched.refresh() == ["secrets_read_again"]
+
+
+async def test_reads_never_overlap(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that needs the secrets waits for a scheduled read in progress before it reads them itself."""
+    both, overlaps, read = threading.Barrier(2), list[int](), watched.reader.read
+
+    def meet() -> Settings:
+        try:
+            overlaps.append(both.wait(timeout=0.2))
+        except threading.BrokenBarrierError:
+            both.reset()
+        return read()
+
+    monkeypatch.setattr(watched.reader, "read", meet)
+    await asyncio.gather(watched.follower.refresh(), watched.follower.refresh())
+    assert (overlaps, watched.count("read")) == ([], 2)
