@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 from sqlalchemy import Dialect, Engine, event
@@ -25,14 +26,16 @@ class _Login:
 class DatabaseLogin:
     """The login of a PostgreSQL URL, for all engines that `follow` was called with.
 
-    After `replace` the earlier login is tried too until the new one has succeeded once: between the change in the
-    secret store and that in the database no connection fails, whichever comes first. Thread-safe. Raises
+    After `replace` the last login that worked is tried too until the new one has succeeded once: between the change in
+    the secret store and that in the database no connection fails, whichever comes first. Thread-safe. Raises
     DatabaseUnavailable for a URL that cannot be read.
     """
 
     def __init__(self, url: str) -> None:
-        self._target, self._current = _split(url)
-        self._earlier: _Login | None = None
+        self._target, login = _split(url)
+        self._lock = Lock()
+        # The present login; and until it has succeeded, the earlier one that did.
+        self._logins: tuple[_Login, _Login | None] = (login, None)
 
     def replace(self, url: str) -> bool:
         """Use the login of `url` for new connections. Returns False, and changes nothing, if the URL differs in more.
@@ -42,8 +45,10 @@ class DatabaseLogin:
         target, login = _split(url)
         if target != self._target:
             return False
-        if login != self._current:
-            self._earlier, self._current = self._current, login
+        with self._lock:
+            current, earlier = self._logins
+            if login != current:
+                self._logins = (login, current if earlier in (None, login) else earlier)
         return True
 
     def follow(self, engine: Engine) -> None:
@@ -51,21 +56,23 @@ class DatabaseLogin:
         event.listen(engine, "do_connect", self._connect)
 
     def _connect(self, dialect: Dialect, _record: object, arguments: Any, parameters: dict[str, Any]) -> Any:
-        current, earlier = self._current, self._earlier
+        current, earlier = logins = self._logins
         try:
             connection = dialect.connect(*arguments, **current.apply(parameters))
         except dialect.loaded_dbapi.Error:
             if earlier is None:
                 raise
             return dialect.connect(*arguments, **earlier.apply(parameters))
-        if current is self._current:
-            self._earlier = None
+        with self._lock:
+            if self._logins is logins:
+                self._logins = (current, None)
         return connection
 
 
-def _split(url: str) -> tuple[URL, _Login]:
-    """Return the URL without its login, and the login."""
-    parsed = make_url(read_database_url(url).url)
+def _split(url: str) -> tuple[tuple[URL, str | None], _Login]:
+    """Return the URL without its login, with its schema; and the login."""
+    database = read_database_url(url)
+    parsed = make_url(database.url)
     # `URL.set` ignores None.
     target = URL.create(parsed.drivername, None, None, parsed.host, parsed.port, parsed.database, parsed.query)
-    return target, _Login(parsed.username, parsed.password)
+    return (target, database.schema), _Login(parsed.username, parsed.password)

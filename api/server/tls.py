@@ -99,13 +99,13 @@ def server_context(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
-def _find_version(path: Path) -> tuple[int, int, int] | None:
-    """Return what differs between two versions of a file, of which one has replaced the other; None for no file."""
+def _find_version(path: Path) -> tuple[int, ...] | None:
+    """Return numbers that change when a file, its owner or its mode does, or another replaces it; None for no file."""
     try:
         status = path.stat()
     except OSError:
         return None
-    return status.st_mtime_ns, status.st_ino, status.st_size
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size
 
 
 @contextmanager

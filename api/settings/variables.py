@@ -21,12 +21,12 @@ def read_variables() -> dict[str, str]:
 
 
 def read_env_file_state() -> tuple[int, ...] | None:
-    """Return numbers that change when `.env` is written or replaced; None without the file. Raises SettingsError."""
+    """Return numbers that change when `.env`, its owner or its mode does; None without it. Raises SettingsError."""
     try:
         state = (home_folder() / ".env").stat()
     except OSError:
         return None
-    return state.st_mtime_ns, state.st_size, state.st_ino
+    return state.st_mtime_ns, state.st_ctime_ns, state.st_size, state.st_ino
 
 
 def child_environment(changes: Mapping[str, str]) -> dict[str, str]:

@@ -32,7 +32,8 @@ class KeyEntry:
 class Keyring:
     """Raises WeakSigningKey for an empty bundle or an unusable key; `clock` returns seconds since 1970.
 
-    A new key signs once it is `activation_delay` old.
+    A key signs `activation_delay` after it was created; one that arrives later than that, by `replace`, after its
+    arrival: other processes may read it as late.
     """
 
     def __init__(
@@ -45,19 +46,24 @@ class Keyring:
         self._algorithm = algorithm
         self._clock = clock
         self._activation_delay = activation_delay
-        self._keys: tuple[tuple[SigningKey, datetime], ...] = ()
+        self._keys: tuple[tuple[SigningKey, datetime], ...] = ()  # newest first, each with the start of its delay
         self.replace(bundle)
 
     def replace(self, bundle: str) -> None:
         """Replace the keys by those of a bundle. Raises WeakSigningKey, and then keeps the current keys."""
-        entries = read_bundle(self._algorithm, bundle)
-        self._keys = tuple((load_signing_key(self._algorithm, entry.text), entry.created_at) for entry in entries)
+        earliest = datetime.fromtimestamp(self._clock() if self._keys else 0, UTC)
+        known = {key.kid: starts_at for key, starts_at in self._keys}
+        keys = []
+        for entry in read_bundle(self._algorithm, bundle):
+            key = load_signing_key(self._algorithm, entry.text)
+            keys.append((key, known.get(key.kid, max(entry.created_at, earliest))))
+        self._keys = tuple(keys)
 
     @property
     def signing(self) -> SigningKey:
         """The newest key that every process has read."""
         latest_active = datetime.fromtimestamp(self._clock(), UTC) - self._activation_delay
-        return next((key for key, created_at in self._keys if created_at <= latest_active), self._keys[-1][0])
+        return next((key for key, starts_at in self._keys if starts_at <= latest_active), self._keys[-1][0])
 
     def find(self, kid: object) -> SigningKey:
         """Return the key with the id. Raises ValueError for an unknown id."""

@@ -21,6 +21,7 @@ URL = "postgresql://ana:old@db:5432/land?sslmode=require"
         ("postgres://bea:new@db:5432/land?sslmode=require", True),
         ("postgresql://ana:new@other:5432/land?sslmode=require", False),
         ("postgresql://ana:new@db:5432/land", False),
+        ("postgresql://ana:new@db:5432/land?sslmode=require&schema=cover", False),
         ("sqlite:///land.db", False),
     ],
 )
@@ -55,3 +56,14 @@ def test_the_earlier_login_is_tried_until_the_new_one_works(postgres_url: str) -
         connection.execute("DROP ROLE ana")
     with pytest.raises(OperationalError, match="ana"):  # and not the earlier one any more
         find_user()
+
+
+def test_the_login_that_worked_is_kept_through_two_changes(postgres_url: str) -> None:
+    """Two new users, neither of which exists yet, are no obstacle: the one that worked before them still connects."""
+    login = DatabaseLogin(postgres_url)
+    engine = open_blocking_engine(postgres_url, login=login)
+    for user in ("bea", "eva"):
+        assert login.replace(postgres_url.replace("//postgres@", f"//{user}@"))
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT current_user")).scalar_one() == "postgres"
+    engine.dispose()

@@ -29,7 +29,10 @@ def list_file(folder: Path, service: ProxyService) -> Path:
 def read_list(folder: Path, service: ProxyService) -> Sequence[Network]:
     """Return the networks in the list in `folder`, or else in the one that comes with the code. Raises ValueError."""
     paths = list_file(folder, service), list_file(Path(__file__).parent, service)
-    path = next((path for path in paths if path.is_file()), None)
+    try:
+        path = next((path for path in paths if path.is_file()), None)
+    except OSError as error:
+        raise ValueError(f"{error.filename} cannot be read: {error.strerror}") from None
     if path is None:
         raise ValueError(f"the networks of {service} are unknown. Run `atalaya proxies refresh {service} FILE`")
     try:

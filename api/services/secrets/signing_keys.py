@@ -34,10 +34,10 @@ async def watch_signing_keys(settings: Settings, keyring: Keyring) -> None:
     path = settings.auth.signing_key_file
     if path is None:
         return
-    seen = _read_modification_time(path)
+    seen = _find_version(path)
     while True:
         await asyncio.sleep(KEY_FILE_POLL_S)
-        if (now := _read_modification_time(path)) == seen:
+        if (now := _find_version(path)) == seen:
             continue
         seen = now
         try:
@@ -47,9 +47,10 @@ async def watch_signing_keys(settings: Settings, keyring: Keyring) -> None:
             log.error("signing_keys_refused", code=error.code)
 
 
-def _read_modification_time(path: Path) -> int:
-    """Nanoseconds since 1970; 0 for a file that cannot be read."""
+def _find_version(path: Path) -> tuple[int, int] | None:
+    """Return numbers that change when a file, its owner or its mode does; None for no file."""
     try:
-        return path.stat().st_mtime_ns
+        status = path.stat()
     except OSError:
-        return 0
+        return None
+    return status.st_mtime_ns, status.st_ctime_ns

@@ -49,8 +49,9 @@ async def follow_secrets(
 
 def _use_keys(keyring: Keyring, recording: RecordingServices) -> Mapping[str, UseSecret]:
     async def use_signing_key(settings: Settings) -> bool:
-        if settings.auth.signing_key_file is None:
-            keyring.replace(settings.signing_keys())
+        if settings.auth.signing_key_file is not None:
+            return False  # the file overrides this setting
+        keyring.replace(settings.signing_keys())
         return True
 
     async def use_ledger_key(settings: Settings) -> bool:

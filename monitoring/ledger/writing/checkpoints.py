@@ -64,6 +64,7 @@ class CheckpointWriter:
     def use_signer(self, signer: Signer) -> None:
         """Sign with another key; what the earlier ones have signed still counts."""
         self._verifier.add(signer.public_key)
+        self._claims.read_again(signer.key_id)  # another process may have signed with it before this one got it
         self._signer = signer
 
     def add(self, connection: Connection, opened: Claim | None = None) -> CheckpointResult:

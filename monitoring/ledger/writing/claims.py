@@ -23,12 +23,14 @@ _PAGE = 256
 class SignedClaims:
     """Follows the chain of checkpoints and remembers the last entry of each writer that a checkpoint of this key names.
 
-    Checkpoints of other keys name only heads that those keys have signed, and are passed over.
+    Checkpoints of other keys name only heads that those keys have signed, and are passed over until `read_again`.
     """
 
     def __init__(self, verifier: Verifier) -> None:
         self._verifier = verifier
         self._last: Anchor | None = None
+        self._position = 0  # the number after which `follow` reads on
+        self._passed_over: dict[str, int] = {}  # by the id of an unknown key, the number of its first checkpoint
         self._named: dict[str, int] = {}
         self.start = 0  # all checkpoints with higher numbers were read
 
@@ -39,15 +41,19 @@ class SignedClaims:
         """
         consistent = self._last is None or self._is_kept(connection, self._last)
         if not consistent or self._last is None:
-            self._named = {}
-            self.start = max(newest.number - WINDOW, 0) if newest else 0
+            self._named, self._passed_over = {}, {}
+            self.start = self._position = max(newest.number - WINDOW, 0) if newest else 0
             self._last = None
-        after = self._last.number if self._last else self.start
-        while page := read_checkpoint_page(connection, after, _PAGE):
+        while page := read_checkpoint_page(connection, self._position, _PAGE):
             for checkpoint in page:
                 self._pass(checkpoint)
-            after = page[-1].number
         return consistent
+
+    def read_again(self, key_id: str) -> None:
+        """Let the next `follow` read again what it passed over before the verifier got this key."""
+        first = self._passed_over.pop(key_id, None)
+        if first is not None:
+            self._position = min(self._position, first - 1)
 
     def note(self, checkpoint: Checkpoint) -> None:
         """Remember a checkpoint that this process wrote, once it is durable."""
@@ -81,7 +87,11 @@ class SignedClaims:
         return digest == last.hash or (digest is None and self.is_pruned(connection, CHECKPOINTS, last.number))
 
     def _pass(self, checkpoint: Checkpoint) -> None:
-        self._last = Anchor(checkpoint.number, checkpoint.hash)
+        self._position = checkpoint.number
+        if self._last is None or checkpoint.number > self._last.number:
+            self._last = Anchor(checkpoint.number, checkpoint.hash)
+        if not self._verifier.has_key(checkpoint.key):
+            self._passed_over.setdefault(checkpoint.key, checkpoint.number)
         for claim in self._read_claims(checkpoint):
             self._remember(claim)
 

@@ -10,6 +10,8 @@ import pytest
 from api.errors import SettingsError
 from api.settings import Settings, load_settings
 from api.settings.names import find_mistyped
+from api.settings.variables import read_env_file_state
+from tests.support.polling import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -129,3 +131,17 @@ def test_json_in_the_name_of_a_group_is_noticed() -> None:
     (warning,) = find_mistyped({"AUTH": '{"audience": "land"}', "MODEL": "gpt"})
     assert warning.startswith("AUTH is ignored: ")
     assert "AUTH__" in warning
+
+
+def test_a_changed_mode_is_a_change_of_the_file(tmp_path: Path) -> None:
+    """A `.env` that could not be read is read again once its mode has been corrected."""
+    file = tmp_path / ".env"
+    file.write_text("PORT=1\n")
+    before = read_env_file_state()
+    assert read_env_file_state() == before
+
+    def is_changed() -> bool:
+        file.chmod(0o640)
+        return read_env_file_state() != before
+
+    wait_until(is_changed)  # the clock of a file system advances in steps of some milliseconds

@@ -46,6 +46,22 @@ def test_a_new_key_signs_after_a_delay() -> None:
     assert slow.signing.kid == old_kid
 
 
+def test_the_delay_of_a_key_that_is_stored_late_begins_with_its_arrival() -> None:
+    """A key that was printed minutes ago does not sign at once: other processes may not have read it yet."""
+    now = datetime.now(UTC)
+    old = generate_signing_key("ES256")
+    bundle = rotate_bundle("ES256", old)
+    clock = iter(now + timedelta(minutes=3, seconds=seconds) for seconds in (0, 9, 9, 11))
+    keyring = Keyring("ES256", old, lambda: next(clock).timestamp())
+    old_kid = Keyring("ES256", old).signing.kid
+    keyring.replace(bundle)
+    assert keyring.signing.kid == old_kid
+    keyring.replace(bundle)  # the arrival that counts is the first
+    assert keyring.signing.kid != old_kid
+    restarted = Keyring("ES256", bundle, (now + timedelta(minutes=3)).timestamp)
+    assert restarted.signing.kid != old_kid
+
+
 def test_rotating_removes_keys_without_valid_tokens() -> None:
     """A key is removed once its successor has signed for longer than any token is valid."""
     oldest, old = generate_signing_key("ES256"), generate_signing_key("ES256")

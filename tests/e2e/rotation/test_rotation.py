@@ -28,15 +28,15 @@ def wait_for_change(site: Site, setting: str, change: Callable[[], object]) -> N
 
 
 async def test_rotated_signing_key(site: Site) -> None:
-    """A new signing key signs new tokens, and tokens of the old one stay valid."""
+    """A new signing key signs new tokens after a delay, and tokens of the old one stay valid."""
     old_token = site.gateway.token()
+    old_header = old_token.partition(".")[0]
     created = (datetime.now(UTC) - timedelta(minutes=1)).isoformat(timespec="seconds")
     bundle = f"Created: {created}\n{generate_signing_key('ES256')}\n{site.secrets.read('AUTH__SIGNING_KEY')}"
     change = lambda: site.secrets.write("AUTH__SIGNING_KEY", bundle)  # noqa: E731
     await load_during(site, lambda: wait_for_change(site, "AUTH__SIGNING_KEY", change))
-    new_token = site.gateway.token()
-    assert new_token.partition(".")[0] != old_token.partition(".")[0]
-    for token in (old_token, new_token):
+    wait_until(lambda: site.gateway.token().partition(".")[0] != old_header, message=site.log)
+    for token in (old_token, site.gateway.token()):
         assert site.gateway.get("/v1/me", headers={"Authorization": f"Bearer {token}"}).status_code == 200
     assert len(site.gateway.get("/.well-known/jwks.json").json()["keys"]) == 2
 

@@ -12,13 +12,14 @@ from sqlalchemy import Engine, delete, select, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from monitoring.chains.ids import new_id
-from monitoring.chains.signing import Signer, new_private_key
+from monitoring.chains.signing import Signer, Verifier, new_private_key
 from monitoring.chains.timestamps import format_timestamp
 from monitoring.ledger.chain import Chain
 from monitoring.ledger.entries import EntryDraft
-from monitoring.ledger.records import read_checkpoints
+from monitoring.ledger.records import read_checkpoints, read_records
 from monitoring.ledger.tables import ledger_checkpoints, ledger_entries, ledger_heads, ledger_payloads
 from monitoring.ledger.upkeep.pruning import Pruner
+from monitoring.ledger.verification.stream import verify
 from monitoring.ledger.writing.store import LedgerStore
 from tests.monitoring.ledger.ledgers import KEY, NOW, build_facts, open_database, verify_database, verify_intact
 
@@ -240,6 +241,29 @@ def test_honest_operation_reports_nothing(database: Database) -> None:
     assert all(database.read_claims(chain) == [] for chain in chains)
     problems = verify_database(database.url).problems
     assert all("is signed by the unknown key" in problem for problem in problems)
+
+
+def test_a_key_that_another_process_got_first_contradicts_nothing(database: Database) -> None:
+    """What a process passed over because it did not have the new key yet is read again once it has."""
+    new = Signer(new_private_key())
+    with running(database, 2) as (early, late):
+        early.record(1)
+        early.store.write_checkpoint()
+        early.store.use_signer(new)
+        early.record(2)
+        early.store.write_checkpoint()
+        late.record(1)
+        late.store.write_checkpoint()
+        late.store.use_signer(new)
+        late.record(1)
+        late.store.write_checkpoint()
+        early.store.write_checkpoint()
+        assert (early.contradictions, late.contradictions) == (0, 0)
+        assert database.read_claims(early.chain) == [0, 1, 3]
+        assert database.read_claims(late.chain) == [0, 1, 2]
+    with database.engine.begin() as connection:
+        verifier = Verifier([Signer(KEY).public_key, new.public_key])
+        assert verify(read_records(connection), verifier).problems == []
 
 
 def test_a_lost_acknowledgement_contradicts_nothing(database: Database) -> None:

@@ -56,6 +56,13 @@ def test_cloudfront_needs_a_list(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert networks == list(map(ip_network, ["120.52.22.96/27", "2600:9000:1000::/36"]))
 
 
+def test_a_folder_that_cannot_be_read_is_a_problem_of_the_setting(tmp_path: Path) -> None:
+    """An error of the file system is a ValueError that names the file: the shipped list does not replace it."""
+    folder = tmp_path / ("x" * 300)  # fails for root too, unlike a folder of another user
+    with pytest.raises(ValueError, match=r"cloudflare\.txt cannot be read: File name too long"):
+        read_list(folder, ProxyService.CLOUDFLARE)
+
+
 @pytest.mark.parametrize(
     ("service", "text"),
     [

@@ -1,0 +1,63 @@
+"""How the gateway uses changed signing keys."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.services.secrets.signing_keys import open_keyring, watch_signing_keys
+from api.services.secrets.users import _use_keys
+from api.settings import load_settings
+from auth.tokens.jws import generate_signing_key
+from auth.tokens.keyring import Keyring, rotate_bundle
+from tests.support.polling import wait_until_async
+
+OLD = generate_signing_key("ES256")
+RECORDING: Any = None  # not used for this setting
+
+
+@pytest.fixture
+def key_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "keys.pem"
+    path.write_text(OLD)
+    monkeypatch.setenv("AUTH__SIGNING_KEY_FILE", str(path))
+    return path
+
+
+@pytest.mark.parametrize("in_file", [False, True])
+async def test_a_setting_that_the_key_file_overrides_is_not_used(
+    in_file: bool, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """A changed AUTH__SIGNING_KEY counts as used only where no AUTH__SIGNING_KEY_FILE overrides it."""
+    monkeypatch.setenv("AUTH__SIGNING_KEY", rotate_bundle("ES256", OLD))
+    if in_file:
+        request.getfixturevalue("key_file")
+    keyring = Keyring("ES256", OLD)
+    use = _use_keys(keyring, RECORDING)["AUTH__SIGNING_KEY"]
+    assert await use(load_settings()) is not in_file
+    assert len(keyring.public_jwks()["keys"]) == (1 if in_file else 2)
+
+
+def write_with_same_time(path: Path, text: str) -> None:
+    stamp = path.stat()
+    path.write_text(text)
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+
+
+async def test_a_file_with_the_same_modification_time_is_read_again(key_file: Path) -> None:
+    """Keys are read again after a change that leaves the modification time: of the mode, or by `cp --preserve`."""
+    settings, rotated = load_settings(), rotate_bundle("ES256", OLD)
+    keyring = open_keyring(settings)
+    watch = asyncio.create_task(watch_signing_keys(settings, keyring))
+    await asyncio.sleep(0)  # until it has seen the file
+
+    def is_read() -> bool:
+        write_with_same_time(key_file, rotated)
+        return len(keyring.public_jwks()["keys"]) == 2
+
+    await wait_until_async(is_read)
+    watch.cancel()
