@@ -36,7 +36,7 @@ async def follow_secrets(
     """
     reader = SettingsReader(settings, find_secret_problems)
     users = {
-        **_use_keys(keyring, recording),
+        **use_keys(keyring, recording),
         "DATABASE_URL": _use_login(login),
         "SENTRY_DSN": _use_dsn(telemetry),
     }
@@ -47,7 +47,7 @@ async def follow_secrets(
         yield
 
 
-def _use_keys(keyring: Keyring, recording: RecordingServices) -> Mapping[str, UseSecret]:
+def use_keys(keyring: Keyring, recording: RecordingServices) -> Mapping[str, UseSecret]:
     async def use_signing_key(settings: Settings) -> bool:
         if settings.auth.signing_key_file is not None:
             return False  # the file overrides this setting
