@@ -253,6 +253,7 @@ def make_gateway(folder: Path, **changes: str) -> Gateway:
         create_database(changes["DATABASE_URL"], ana=Role.CLIENT, olga=Role.OPERATOR)
     else:
         path = folder / "gateway.db"
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
         path.write_bytes(_seeded_database())
     return Gateway(folder, environment)
