@@ -29,7 +29,7 @@ Pairs = tuple[tuple[str, str], ...]
 class CrossOrigin:
     """Responds to preflight requests, before authentication, and decides which headers a response gets.
 
-    `origins` may read responses; "*" stands for every origin. Credentials that a browser adds by itself (cookies,
+    `origins` may read responses; "*" allows every origin. Credentials that a browser adds by itself (cookies,
     client certificates) are never allowed: callers send theirs in a header.
     """
 

@@ -14,7 +14,7 @@ from tests.support.paths import ROOT
 from tests.support.requirements import find_program, missing
 
 DOCKERFILE = ROOT / "Dockerfile"
-_DEBIAN, _MIRROR = "trixie", "http://deb.debian.org/debian"  # the release and the Python of python:3.13-slim
+_DEBIAN = "trixie"  # the release and the Python of python:3.13-slim
 _DEBIAN_BASE = ROOT / "var/cache" / f"image-base-{_DEBIAN}.tar"  # kept: making it takes a minute
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
@@ -66,12 +66,12 @@ class Buildah:
         return None if pulled.returncode else name
 
     def _make_base(self) -> str:
-        """A base with Debian's Python, from the package mirror."""
+        """A base with Debian's Python, from mmdebstrap's default mirror."""
         if not _DEBIAN_BASE.exists():
             _DEBIAN_BASE.parent.mkdir(parents=True, exist_ok=True)
             unfinished = _DEBIAN_BASE.with_suffix(f".{os.getpid()}.tar")
             packages = "--include=python3,python3-venv,ca-certificates"
-            _check([find_program("mmdebstrap"), "--variant=minbase", packages, _DEBIAN, str(unfinished), _MIRROR])
+            _check([find_program("mmdebstrap"), "--variant=minbase", packages, _DEBIAN, str(unfinished)])
             unfinished.replace(_DEBIAN_BASE)
         container = self._run("from", "scratch")
         self._run("add", "--quiet", container, str(_DEBIAN_BASE), "/")
