@@ -18,11 +18,11 @@ import httpx
 import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from api.commands.accounts.users import issue_token
 from api.commands.database import CommandEvent, run_with_accounts, run_with_engine
 from api.commands.gateway.processes import Listeners, open_listeners
 from api.commands.gateway.serve import describe_serving, serve_on
 from api.commands.secrets import add_secrets, find_missing_secrets
-from api.commands.users import issue_token
 from api.errors import CommandFailed
 from api.production import find_start_problems
 from api.server.allocator import limit_memory_use

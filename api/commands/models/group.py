@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from api.commands.models import aliases, history, importing, listing, mlflow, prepare, quality, signing, status
+from api.commands.models import aliases, history, importing, listing, mlflow, prepare, signing
+from api.commands.models.quality import quality, status
 
 # Printed after the list of commands: the order in which they are used.
 _STORY = """\b

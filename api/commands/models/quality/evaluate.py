@@ -10,8 +10,8 @@ import numpy as np
 import typer
 
 from api.commands.database import recorded_run
-from api.commands.models.evaluation_tables import print_evaluation, print_robustness
 from api.commands.models.gate import report_gate
+from api.commands.models.quality.evaluation_tables import print_evaluation, print_robustness
 from api.commands.options.gate import PhotosOption, ScenesOption
 from api.commands.options.model import ModelOption, find_keras_python, open_chosen_backend
 from api.commands.output import JsonFlag, print_json, progress_bar

@@ -11,7 +11,7 @@ import typer
 from sqlalchemy import Engine
 
 from api.commands.database import run_with_engine
-from api.commands.models.quality_tables import print_quality
+from api.commands.models.quality.quality_tables import print_quality
 from api.commands.options.times import parse_time
 from api.commands.output import JsonFlag, print_json
 from api.schemas.quality import QualityResponse

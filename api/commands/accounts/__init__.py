@@ -1,0 +1,1 @@
+"""Commands for those who may use the gateway: users, OAuth clients and API keys."""
