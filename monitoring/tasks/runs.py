@@ -11,7 +11,15 @@ class Task(StrEnum):
     AUDIT_VERIFY = "audit_verify"
     UPKEEP = "upkeep"
     EVALUATE = "evaluate"
+    EVALUATE_SERVED = "evaluate_served"
     BACKUP = "backup"
+    DRIFT = "drift"
+    RETRAIN = "retrain"
+    DATASET = "dataset"
+    COST = "cost"
+    REPORT = "report"
+    KEY_ROTATION = "key_rotation"
+    DEPENDENCY_UPDATE = "dependency_update"
 
 
 @dataclass(frozen=True, slots=True)
