@@ -1,6 +1,6 @@
 """Compare decoding large JPEGs at a reduced scale, as the gateway does, with decoding them in full.
 
-    python -m bench.reduced [--images FOLDER] [--each 2]
+    python -m bench.parts.reduced [--images FOLDER] [--each 2]
 
 FOLDER contains images, or folders of images; the default is the samples. The large images are enlarged photographs,
 which have no fine detail, and mosaics of photographs at their own scale, which have fine detail everywhere.

@@ -1,6 +1,6 @@
 """Show how long inference takes, at least, while other work takes the processor time that an overload takes.
 
-    python -m bench.floor [--seconds 10] [--busy 0.75]
+    python -m bench.parts.floor [--seconds 10] [--busy 0.75]
 
 One process decodes and infers alone, then two do so while a third uses `busy` of a core in slices of a millisecond, as
 rejecting requests, committing and generating the load do. There is no HTTP, no queue and no ledger. No overload policy
