@@ -36,6 +36,8 @@ def describe_prediction(origin: RequestOrigin, prediction: Prediction, policy: A
             "bit_depth": image.bit_depth,
             "scaling": image.scaling,
             "ground_resolution_m": image.ground_resolution_m,
+            "brightness": round(image.brightness, 2),
+            "sharpness": round(image.sharpness, 2),
         },
         "output": {
             "index": prediction.index,
@@ -43,6 +45,7 @@ def describe_prediction(origin: RequestOrigin, prediction: Prediction, policy: A
             "confidence": prediction.confidence,
             "probabilities": dict(zip(info.classes, prediction.probabilities.tolist(), strict=True)),
             "temperature": info.confidence.temperature,
+            "gate_score": prediction.gate_score,
             "abstention": {"policy": policy.value, "reason": reason and reason.value},
         },
         "timing_us": {stage: round(seconds * 1e6) for stage, seconds in prediction.timing.items()},

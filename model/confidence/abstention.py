@@ -38,8 +38,12 @@ class AbstentionRules:
     gate: AerialGate | None = None
     min_confidence: float = 0.0
 
-    def find_reason(self, pooled: NDArray[np.float32], confidence: float) -> AbstentionReason | None:
+    def score(self, pooled: NDArray[np.float32]) -> float | None:
+        """Return the gate's score of one image from its pooled features, float32 [channels]; None without a gate."""
+        return None if self.gate is None else self.gate.score(pooled)
+
+    def find_reason(self, gate_score: float | None, confidence: float) -> AbstentionReason | None:
         """Return why the model abstains, or None. `confidence` is the largest calibrated probability."""
-        if self.gate is not None and self.gate.score(pooled) < 0:
+        if gate_score is not None and gate_score < 0:
             return AbstentionReason.NOT_AERIAL
         return AbstentionReason.LOW_CONFIDENCE if confidence < self.min_confidence else None

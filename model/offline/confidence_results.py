@@ -40,7 +40,7 @@ def compute_abstention(
 ) -> AbstentionResults:
     """Apply the rules to pooled features, float32 [n, channels], and calibrated probabilities, float32 [n, classes]."""
     confidence = calibrated.max(axis=1)
-    found = [rules.find_reason(row, float(value)) for row, value in zip(pooled, confidence, strict=True)]
+    found = [rules.find_reason(rules.score(row), float(value)) for row, value in zip(pooled, confidence, strict=True)]
     predicted = np.array([reason is None for reason in found])
     correct = (calibrated.argmax(axis=1) == labels)[predicted]
     return AbstentionResults(

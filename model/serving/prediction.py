@@ -17,11 +17,15 @@ from model.errors import SetsUnavailable
 from model.explanation.explanation import Explanation, ExplanationRequest, check_request, explain
 from model.imaging.decode import DecodedImage, decode_image
 from model.imaging.ground_resolution import describe_mismatch
+from model.imaging.statistics import measure_pixels
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """The uploaded image: SHA-256 in hex, and what `DecodedImage` says; `bytes` is the size of the file."""
+    """The uploaded image: SHA-256 in hex, and what `DecodedImage` says; `bytes` is the size of the file.
+
+    `brightness` and `sharpness` are those of the decoded pixels (see ImageStatistics).
+    """
 
     sha256: str
     format: str
@@ -31,6 +35,8 @@ class ImageFacts:
     bit_depth: int
     scaling: str
     ground_resolution_m: float | None
+    brightness: float
+    sharpness: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +60,8 @@ class Prediction:
     """What a model says about one image. `index` and `label` are those of its most probable class.
 
     `probabilities` are those of the model, `calibrated` those that the caller can rely on, both float32 [classes].
-    `confidence` is the calibrated probability of the label, `reason` why not to rely on the label, None for no reason.
+    `confidence` is the calibrated probability of the label, `gate_score` the score of the gate, None for a model that
+    has no gate. `reason` says why not to rely on the label, None for no reason.
     `timing` holds the seconds of the stages queue, decode, infer and, if there is an explanation, explain.
     `follow_up` is to be called once the prediction is recorded.
     """
@@ -64,6 +71,7 @@ class Prediction:
     index: int
     label: str
     confidence: float
+    gate_score: float | None
     reason: AbstentionReason | None
     model: ModelInfo
     image: ImageFacts
@@ -149,14 +157,16 @@ def interpret_outputs(
     index = int(probabilities.argmax())
     calibrated = calibrate(probabilities, model.confidence.temperature)
     confidence = float(calibrated[index])
-    reason = model.confidence.abstention.find_reason(outputs.pooled, confidence)
+    rules = model.confidence.abstention
+    gate_score = rules.score(outputs.pooled)
     return Prediction(
         probabilities,
         calibrated,
         index,
         model.classes[index],
         confidence,
-        reason,
+        gate_score,
+        rules.find_reason(gate_score, confidence),
         model,
         image,
         timing,
@@ -166,6 +176,7 @@ def interpret_outputs(
 
 def describe_image(data: bytes, decoded: DecodedImage) -> ImageFacts:
     """Return the facts of the file `data` and its decoded image."""
+    statistics = measure_pixels(decoded.pixels)
     return ImageFacts(
         sha256=hashlib.sha256(data).hexdigest(),
         format=decoded.format,
@@ -175,4 +186,6 @@ def describe_image(data: bytes, decoded: DecodedImage) -> ImageFacts:
         bit_depth=decoded.bit_depth,
         scaling=decoded.scaling,
         ground_resolution_m=decoded.ground_resolution_m,
+        brightness=statistics.brightness,
+        sharpness=statistics.sharpness,
     )

@@ -47,12 +47,15 @@ def test_no_import_cycles() -> None:
 
 
 def test_folders_are_small() -> None:
-    """A folder below the root has at most 17 entries: a larger one needs sub-packages. Decision records accumulate."""
+    """A folder below the root has at most 17 entries: a larger one needs sub-packages.
+
+    Decision records accumulate, and every page for users is found directly in docs.
+    """
     entries: dict[Path, set[str]] = {}
     for path in tracked():
         for parent, child in zip(path.parents, (path, *path.parents), strict=False):
             entries.setdefault(parent, set()).add(child.name)
-    del entries[Path()], entries[Path("docs/adr")]
+    del entries[Path()], entries[Path("docs")], entries[Path("docs/adr")]
     assert {str(folder): len(names) for folder, names in entries.items() if len(names) > MAX_FOLDER_ENTRIES} == {}
 
 

@@ -84,9 +84,9 @@ def test_an_unsure_prediction_is_marked(backend: OnnxBackend) -> None:
     """A prediction below the confidence of the manifest is one of low confidence, if the image is aerial."""
     rules = backend.info.confidence.abstention
     assert 0.5 < rules.min_confidence < 0.95
-    pooled = backend.predict_pooled(_read(backend, SAMPLES[0]))[1][0]
-    assert rules.find_reason(pooled, rules.min_confidence - 0.01) is AbstentionReason.LOW_CONFIDENCE
-    assert rules.find_reason(pooled, rules.min_confidence + 0.01) is None
+    score = rules.score(backend.predict_pooled(_read(backend, SAMPLES[0]))[1][0])
+    assert rules.find_reason(score, rules.min_confidence - 0.01) is AbstentionReason.LOW_CONFIDENCE
+    assert rules.find_reason(score, rules.min_confidence + 0.01) is None
 
 
 def test_prediction_sets_contain_the_label(predictions: dict[str, Prediction]) -> None:

@@ -201,7 +201,7 @@ def test_the_url_lets_the_stub_hang() -> None:
 def test_the_url_lets_the_stub_abstain() -> None:
     """stub://?min_confidence=0.9 abstains from predictions below it."""
     rules = open_backend("stub://?min_confidence=0.9").info.confidence.abstention
-    assert rules.find_reason(np.zeros(3, np.float32), 0.89) is AbstentionReason.LOW_CONFIDENCE
+    assert rules.find_reason(rules.score(np.zeros(3, np.float32)), 0.89) is AbstentionReason.LOW_CONFIDENCE
 
 
 @pytest.mark.parametrize(

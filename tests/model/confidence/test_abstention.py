@@ -21,18 +21,18 @@ def test_the_gate_is_linear_and_aerial_scenes_score_above_zero() -> None:
 def test_a_negative_score_means_another_image() -> None:
     """The gate decides first: an image that is not aerial is called so whatever the confidence."""
     rules = AbstentionRules(GATE, 0.5)
-    assert rules.find_reason(OTHER, 0.99) is AbstentionReason.NOT_AERIAL
-    assert rules.find_reason(OTHER, 0.01) is AbstentionReason.NOT_AERIAL
-    assert rules.find_reason(AERIAL, 0.01) is AbstentionReason.LOW_CONFIDENCE
-    assert rules.find_reason(AERIAL, 0.99) is None
+    assert rules.find_reason(rules.score(OTHER), 0.99) is AbstentionReason.NOT_AERIAL
+    assert rules.find_reason(rules.score(OTHER), 0.01) is AbstentionReason.NOT_AERIAL
+    assert rules.find_reason(rules.score(AERIAL), 0.01) is AbstentionReason.LOW_CONFIDENCE
+    assert rules.find_reason(rules.score(AERIAL), 0.99) is None
 
 
 def test_thresholds_belong_to_the_accepted_side() -> None:
     """A score of exactly 0 and a confidence of exactly the minimum are accepted."""
     rules = AbstentionRules(AerialGate(np.array([1], np.float32), -1.0), 0.25)
-    assert rules.find_reason(np.array([1], np.float32), 0.25) is None
+    assert rules.find_reason(rules.score(np.array([1], np.float32)), 0.25) is None
 
 
 def test_a_model_without_rules_never_abstains() -> None:
     """Without a gate and a minimum, no features and no confidence are a reason."""
-    assert AbstentionRules().find_reason(OTHER, 0.0) is None
+    assert AbstentionRules().find_reason(AbstentionRules().score(OTHER), 0.0) is None
