@@ -4,6 +4,7 @@ VENV := .venv
 KERAS := .venv-keras
 PEERS := .venv-peers
 MLFLOW := .venv-mlflow
+ENGINES := .venv-engines
 BIN := $(VENV)/bin
 LOCK := --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 # What users notice of the dependencies: the file of Keras 3.7.0, golden predictions, the API, data of the last release.
@@ -14,7 +15,7 @@ FAULTS := ledger memory hot_swap overload limits logins fuzz_images hostile_imag
 COVER := $(if $(COVERAGE),--cov --cov-report=)
 UNDISTURBED := tests/e2e tests/experiments tests/security/limits
 .DEFAULT_GOAL := help
-.PHONY: help run demo port test bench peers compare faults lint format lock check-update audit sbom keras mlflow dashboards metrics settings swagger-ui clean
+.PHONY: help run demo port test bench peers compare faults lint format lock check-update audit sbom keras mlflow engines dashboards metrics settings swagger-ui clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,7 +26,7 @@ run: port $(VENV)/.run ## set up, serve on $PORT (default 8000) and make one pre
 demo: port $(VENV)/.run ## like run, but stop after the prediction
 	@$(call interruptible,$(BIN)/atalaya demo)
 
-test: lint $(KERAS)/.dev $(MLFLOW)/.server ## run lint, type checks, import rules and all tests; COVERAGE=1 measures their coverage, and takes longer
+test: lint $(KERAS)/.dev $(MLFLOW)/.server engines ## run lint, type checks, import rules and all tests; COVERAGE=1 measures their coverage, and takes longer
 	@echo "== tests in the Keras environment"
 	@rm -f .coverage .coverage.*
 	@COVERAGE_FILE=.coverage.keras $(KERAS)/bin/python -m pytest -q -m keras $(COVER)
@@ -59,7 +60,7 @@ format: $(VENV)/.dev ## format the sources and fix what ruff can fix
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .
 
 lock: $(VENV)/.dev ## pin and hash the dependencies that requirements/*.in name
-	@for name in build run parquet secrets/aws secrets/vault dev keras mlflow peers-litserve peers-bentoml; do echo "== requirements/$$name.txt"; \
+	@for name in build run parquet secrets/aws secrets/vault dev keras mlflow engines/triton engines/mlserver engines/kserve peers/litserve peers/bentoml; do echo "== requirements/$$name.txt"; \
 	  $(BIN)/pip-compile $(LOCK) --output-file requirements/$$name.txt requirements/$$name.in || exit 1; done
 
 check-update: $(KERAS)/.dev $(VENV)/.dev ## prove that updated dependencies change no result, no response and no stored data
@@ -67,7 +68,7 @@ check-update: $(KERAS)/.dev $(VENV)/.dev ## prove that updated dependencies chan
 	@$(BIN)/python -m pytest -q $(UNCHANGED)
 
 audit: $(VENV)/.dev ## fail if an advisory concerns a pinned version, or the advisories cannot be read
-	@$(BIN)/python -m deploy.release.audit $(AUDIT) requirements/*.txt requirements/secrets/*.txt
+	@$(BIN)/python -m deploy.release.audit $(AUDIT) requirements/*.txt requirements/peers/*.txt requirements/secrets/*.txt
 
 sbom: $(VENV)/.dev ## write atalaya.cdx.json, the CycloneDX list of what the image installs
 	@$(BIN)/python -W ignore::UserWarning -m cyclonedx_py requirements requirements/run.txt --pyproject pyproject.toml --mc-type application --output-reproducible --output-format JSON --output-file atalaya.cdx.json
@@ -75,6 +76,8 @@ sbom: $(VENV)/.dev ## write atalaya.cdx.json, the CycloneDX list of what the ima
 keras: $(KERAS)/.run ## set up the environment with TensorFlow, for train and export
 
 mlflow: $(MLFLOW)/.server ## set up the environment with the MLflow server that tests start
+
+engines: $(foreach name,triton mlserver kserve,$(ENGINES)/$(name)/.server) ## set up the environments with the inference engines that tests start
 
 dashboards: $(VENV)/.dev ## regenerate grafana/dashboards/*.json
 	@$(BIN)/python grafana/dashboards.py
@@ -91,7 +94,7 @@ swagger-ui: ## copy the version of Swagger UI that its package-lock.json pins
 	  cp node_modules/swagger-ui-dist/$$name . || exit 1; done && rm -r node_modules
 
 clean: ## remove the environments, but keep .env and var/
-	rm -rf $(VENV) $(KERAS) $(PEERS) $(MLFLOW) .venv-compare
+	rm -rf $(VENV) $(KERAS) $(PEERS) $(MLFLOW) $(ENGINES) .venv-compare
 
 # The command line checks its port itself. Before it is installed, this spares the user the set-up.
 port:
@@ -115,13 +118,17 @@ $(KERAS)/.dev: requirements/dev.txt $(KERAS)/.run
 	@echo "== adding the development tools to $(KERAS)"
 	@$(call pip,$(KERAS)) -r requirements/dev.txt && touch $@
 
-$(PEERS)/%/.peer: requirements/peers-%.txt requirements/build.txt
+$(PEERS)/%/.peer: requirements/peers/%.txt requirements/build.txt
 	@echo "== setting up $(@D)"
 	@$(call install_server,$(@D),$<)
 
 $(MLFLOW)/.server: requirements/mlflow.txt requirements/build.txt
 	@echo "== setting up $(MLFLOW)"
 	@$(call install_server,$(MLFLOW),$<)
+
+$(ENGINES)/%/.server: requirements/engines/%.txt requirements/build.txt
+	@echo "== setting up $(@D)"
+	@$(call install_server,$(@D),$<)
 
 port_check = import socket, sys; port = sys.argv[1] or "8000"; \
 	sys.exit(port.isdigit() and socket.socket().connect_ex(("127.0.0.1", int(port))) == 0 \

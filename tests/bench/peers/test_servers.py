@@ -48,7 +48,7 @@ def read_pins(name: str) -> dict[str, str]:
 @pytest.mark.parametrize("peer", ["litserve", "bentoml"])
 def test_peers_use_the_versions_of_the_gateway(peer: str) -> None:
     """Every server decodes and infers with the same packages."""
-    own, pinned = read_pins("run.txt"), read_pins(f"peers-{peer}.txt")
+    own, pinned = read_pins("run.txt"), read_pins(f"peers/{peer}.txt")
     assert peer in pinned
     assert {name: pinned[name] for name in SHARED} == {name: own[name] for name in SHARED}
 
