@@ -48,9 +48,10 @@ def build_health_checks(
             async with asyncio.timeout(PING_LIMIT_S):
                 await ping(engine)
         except (DatabaseUnavailable, TimeoutError) as error:
-            if ledger.state is not LedgerState.SPOOLING:
+            if not settings.ledger.enabled:
                 raise
-            # Still ready: known credentials are accepted, and the spool takes the ledger's entries.
+            # Still ready: known credentials are accepted, and the spool takes the ledger's entries. Spooling begins with
+            # a prediction, and a load balancer would send none to a gateway that is not ready.
             return type(error).__name__
         return None
 

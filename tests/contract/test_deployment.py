@@ -12,6 +12,8 @@ import yaml
 
 from tests.support.paths import ATALAYA, BIN, ROOT
 
+GATEWAYS = ["gateway", "gateway-2", "gateway-3"]
+
 
 def run(*command: str | Path) -> str:
     """The output of a command in the project's root. A command that fails makes the test fail with its output."""
@@ -29,6 +31,18 @@ def read_yaml(path: str) -> Any:
 def services() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = read_yaml("docker-compose.yml")["services"]
     return found
+
+
+def test_replicas_are_gateways() -> None:
+    """A replica differs from the first gateway only in that it starts later and has no published port."""
+    first, *replicas = (services()[name] for name in GATEWAYS)
+    own = {"profiles", "depends_on", "build", "ports"}
+    for replica in replicas:
+        assert {name: value for name, value in first.items() if name not in own} == {
+            name: value for name, value in replica.items() if name not in own
+        }
+        assert "ports" not in replica
+        assert replica["depends_on"] == {"gateway": {"condition": "service_healthy"}}
 
 
 def test_compose_file_is_valid() -> None:
@@ -53,14 +67,14 @@ def test_databases_have_no_outside_network() -> None:
         assert services()[database]["networks"] == ["data"]
     assert read_yaml("docker-compose.yml")["networks"]["data"]["internal"]
     members = [name for name, service in services().items() if "data" in service["networks"]]
-    assert members == ["gateway", "postgres", "redis"]
+    assert members == [*GATEWAYS, "postgres", "redis"]
 
 
 def test_profiles() -> None:
     """Each service belongs to one profile; services that wait for others find them in their own profile or in core."""
     profiles = {name: service["profiles"] for name, service in services().items()}
     assert all(len(names) == 1 for names in profiles.values())
-    assert {names[0] for names in profiles.values()} == {"core", "monitoring", "tls", "train"}
+    assert {names[0] for names in profiles.values()} == {"core", "monitoring", "replicas", "tls", "train"}
     for name, service in services().items():
         assert {profiles[other][0] for other in service.get("depends_on", {})} <= {"core", *profiles[name]}
 
@@ -73,17 +87,17 @@ def test_the_trusted_proxy_is_caddy() -> None:
     edge = read_yaml("docker-compose.yml")["networks"]["edge"]
     assert edge["internal"]
     assert ipaddress.ip_address(address) in ipaddress.ip_network(edge["ipam"]["config"][0]["subnet"])
-    assert [name for name, service in services().items() if "edge" in service["networks"]] == ["gateway", "caddy"]
+    assert [name for name, service in services().items() if "edge" in service["networks"]] == [*GATEWAYS, "caddy"]
 
 
 def test_published_services_cannot_reach_each_other_through_their_ports() -> None:
-    """Each published service has one network to the outside, which no other service has."""
+    """Each published service has one network to the outside, which no other service but its replicas has."""
     networks = read_yaml("docker-compose.yml")["networks"]
     outside = [
         network
-        for service in services().values()
+        for name, service in services().items()
         for network in service["networks"]
-        if not networks[network].get("internal")
+        if name not in GATEWAYS[1:] and not networks[network].get("internal")
     ]
     assert sorted(outside) == sorted(name for name, network in networks.items() if not network.get("internal"))
 
@@ -139,7 +153,7 @@ def test_secrets_are_files() -> None:
     assert {path.name: path.read_text() for path in unset.iterdir()} == dict.fromkeys(secrets, "")
     for name, secret in secrets.items():
         assert secret == {"file": f"${{SECRETS_FOLDER:-{unset.relative_to(ROOT)}}}/{name}"}
-    used = [name for service in services().values() for name in service.get("secrets", [])]
+    used = {name for service in services().values() for name in service.get("secrets", [])}
     assert sorted(used) == sorted(secrets)
     assert not [name for service in services().values() for name in service.get("environment", {}) if name in secrets]
 
@@ -177,6 +191,8 @@ def test_scraping_matches_the_compose_file() -> None:
     job, node = config["scrape_configs"]
     port = services()["gateway"]["environment"]["METRICS_PORT"]
     assert (job["job_name"], job["static_configs"]) == ("atalaya", [{"targets": [f"gateway:{port}"]}])
+    (found,) = job["dns_sd_configs"]
+    assert (found["names"], found["type"], str(found["port"])) == (GATEWAYS[1:], "A", port)
     assert node["static_configs"] == [{"targets": ["node-exporter:9100"]}]
     assert config["alerting"]["alertmanagers"] == [{"static_configs": [{"targets": ["alertmanager:9093"]}]}]
 

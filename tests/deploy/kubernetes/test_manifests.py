@@ -71,7 +71,10 @@ def test_pods_meet_the_restricted_standard(overlay: str) -> None:
         assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & set(pod)
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert {kind for volume in pod["volumes"] for kind in set(volume) - {"name"}} == {"emptyDir"}
+        assert {kind for volume in pod["volumes"] for kind in set(volume) - {"name"}} <= {
+            "emptyDir",
+            "persistentVolumeClaim",
+        }
         (container,) = pod["containers"]
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False,
@@ -155,6 +158,19 @@ def test_production_keeps_replicas_available() -> None:
     labels = objects["Deployment"]["spec"]["template"]["metadata"]["labels"]
     assert budget["selector"]["matchLabels"].items() <= labels.items()
     assert budget["selector"]["matchLabels"]["app.kubernetes.io/component"] == "gateway"
+
+
+def test_many_pods_share_one_registry() -> None:
+    """In the overlay `scale`, each pod of the gateway has the volume whose folder MODEL__REGISTRY names."""
+    objects = read("scale")
+    claim = objects["PersistentVolumeClaim"]
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    pod = objects["Deployment"]["spec"]["template"]["spec"]
+    (volume,) = [volume for volume in pod["volumes"] if "persistentVolumeClaim" in volume]
+    assert volume["persistentVolumeClaim"] == {"claimName": claim["metadata"]["name"]}
+    (mount,) = [mount for mount in gateway("scale")["volumeMounts"] if mount["name"] == volume["name"]]
+    assert objects["ConfigMap"]["data"]["MODEL__REGISTRY"] == f"file://{mount['mountPath']}"
+    assert objects["HorizontalPodAutoscaler"]["spec"]["minReplicas"] >= 3
 
 
 def test_monitor_selects_the_service() -> None:

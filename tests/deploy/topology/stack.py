@@ -12,11 +12,11 @@ from typing import Any
 
 from tests.deploy.topology.compose_file import read_compose_file, read_env_file
 from tests.deploy.topology.containers import Container, Networks
-from tests.support.paths import ATALAYA, ROOT
+from tests.support.paths import ATALAYA, BIN, ROOT
 from tests.support.polling import wait_until
 from tests.support.requirements import find_program, missing
 
-# The programs of Debian that stand for the images. There is no Grafana.
+# Programs of Debian, and Caddy's of PyPI, stand for the images. There is no Grafana.
 SERVICES = ("postgres", "redis", "gateway", "caddy", "prometheus", "alertmanager", "node-exporter")
 _IMAGE_USERS = {"gateway": "10001:10001"}
 _IMAGE_VARIABLES: dict[str, dict[str, str]] = {
@@ -103,7 +103,7 @@ def _find_command(name: str, service: Mapping[str, Any]) -> tuple[Sequence[str],
                 missing("PostgreSQL is not installed: apt-get install postgresql")
             return ["bash", "-c", _START_POSTGRES], {"PATH": f"{found[-1]}:/usr/bin:/bin"}
         case "caddy":
-            return [find_program("caddy"), "run", "--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile"], {}
+            return [str(BIN / "caddy"), "run", "--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile"], {}
         case "prometheus":
             # The default from Prometheus 3 on.
             return [find_program("prometheus"), *command, "--enable-feature=expand-external-labels"], {}

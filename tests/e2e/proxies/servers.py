@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,10 +12,17 @@ import httpx
 
 from tests.support.certificates import Authority
 from tests.support.gateway import Gateway
-from tests.support.paths import ROOT
+from tests.support.paths import BIN, ROOT
 from tests.support.polling import wait_until
 from tests.support.ports import free_port
 from tests.support.requirements import find_program
+
+REPLICA = "X-Replica"
+_NAME_REPLICA = f"""
+\theader >{REPLICA} {{http.reverse_proxy.upstream.hostport}}
+\thandle_errors {{
+\t\theader {REPLICA} {{http.reverse_proxy.upstream.hostport}}
+\t}}"""
 
 
 @contextmanager
@@ -34,35 +41,43 @@ def caddy(folder: Path, authority: Authority, gateway: Gateway) -> Iterator[str]
     }}
 }}
 """
-    with _running_caddy(folder, authority, gateway, configuration) as url:
+    with _running_caddy(folder, authority, [gateway], configuration) as url:
         yield url
 
 
 @contextmanager
-def shipped_caddy(folder: Path, authority: Authority, gateway: Gateway, idle_s: int = 60) -> Iterator[str]:
-    """The URL of a Caddy in front of the gateway, with deploy/caddy/Caddyfile and idle connections of `idle_s`."""
+def shipped_caddy(
+    folder: Path, authority: Authority, *gateways: Gateway, idle_s: int = 60, names_replicas: bool = False
+) -> Iterator[str]:
+    """The URL of a Caddy in front of the gateways, with deploy/caddy/Caddyfile and idle connections of `idle_s`.
+
+    If it `names_replicas`, the header REPLICA of each response, its own errors included, has the address to which it
+    has sent the request.
+    """
     certificate, key = authority.issue("CN=proxy")
     configuration = (ROOT / "deploy" / "caddy" / "Caddyfile").read_text()
     replacements = {
-        "{$DOMAIN:localhost} {": f"gateway.example {{\n\ttls {certificate} {key}",
-        "{$GATEWAY:127.0.0.1:8000}": "127.0.0.1:8000",
+        "{$DOMAIN:localhost} {": f"gateway.example {{\n\ttls {certificate} {key}{_NAME_REPLICA * names_replicas}",
+        "{$GATEWAYS:127.0.0.1:8000}": "127.0.0.1:8000",
         "keepalive 60s": f"keepalive {idle_s}s",
     }
-    with _running_caddy(folder, authority, gateway, _replace(configuration, replacements)) as url:
+    with _running_caddy(folder, authority, gateways, _replace(configuration, replacements)) as url:
         yield url
 
 
 @contextmanager
-def _running_caddy(folder: Path, authority: Authority, gateway: Gateway, configuration: str) -> Iterator[str]:
-    program, port = find_program("caddy"), free_port()
+def _running_caddy(
+    folder: Path, authority: Authority, gateways: Sequence[Gateway], configuration: str
+) -> Iterator[str]:
+    port = free_port()
     replacements = {
         "gateway.example {": f"https://localhost:{port} {{",
-        "127.0.0.1:8000": f"127.0.0.1:{gateway.port}",
+        "127.0.0.1:8000": " ".join(f"127.0.0.1:{gateway.port}" for gateway in gateways),
     }
     options = "{\n\tadmin off\n\tauto_https off\n}\n"
     (folder / "Caddyfile").write_text(options + _replace(configuration, replacements))
     environment = {"HOME": str(folder), "PATH": os.environ["PATH"]}
-    command = [program, "run", "--config", str(folder / "Caddyfile"), "--adapter", "caddyfile"]
+    command = [str(BIN / "caddy"), "run", "--config", str(folder / "Caddyfile"), "--adapter", "caddyfile"]
     with (folder / "caddy.log").open("wb") as log, subprocess.Popen(command, env=environment, stderr=log) as process:
         try:
             url = f"https://localhost:{port}"  # by name: Caddy chooses its certificate by SNI

@@ -1,0 +1,50 @@
+"""Callers who predict without pause through Caddy, and what became of each request."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tests.deploy.replicas.cluster import Cluster
+from tests.e2e.proxies.servers import REPLICA
+from tests.support.paths import FOREST
+
+CONNECTIONS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One request: when it was sent (`time.monotonic`), its status, and the replica to which Caddy has sent it."""
+
+    sent_at: float
+    status: int
+    replica: str
+    id: str | None
+
+
+@contextmanager
+def load(cluster: Cluster, key: str) -> Iterator[list[Outcome]]:
+    """Send predictions for the duration of the block; afterwards the list has the outcome of every request."""
+    image, ended, outcomes = FOREST.read_bytes(), threading.Event(), list[Outcome]()
+    headers = {"X-API-Key": key, "Content-Type": "image/jpeg"}
+
+    def send() -> None:
+        with cluster.client() as client:
+            while not ended.is_set():
+                sent_at = time.monotonic()
+                response = client.post("/v1/predictions", content=image, headers=headers)
+                prediction_id = response.json()["id"] if response.is_success else None
+                outcomes.append(Outcome(sent_at, response.status_code, response.headers[REPLICA], prediction_id))
+
+    threads = [threading.Thread(target=send) for _ in range(CONNECTIONS)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield outcomes
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()

@@ -1,0 +1,162 @@
+"""Three replicas behind the shipped Caddy behave as one gateway, also while one of them dies."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from tests.deploy.replicas.cluster import REPLICAS, REQUESTS, Cluster, address_of, running_cluster
+from tests.deploy.replicas.load import CONNECTIONS, Outcome, load
+from tests.e2e.proxies.servers import REPLICA
+from tests.model.registry.registered_models import make_registry
+from tests.support.gateway import Gateway
+from tests.support.paths import FOREST
+from tests.support.polling import wait_until
+from tests.support.requirements import missing
+
+IMAGE = FOREST.read_bytes()
+JPEG = {"Content-Type": "image/jpeg"}
+# The gateway promises one second for a revocation and two for an alias, of which a slow and busy machine may need more.
+REVOKED_WITHIN_S, FOLLOWED_WITHIN_S = 5.0, 20.0
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    registry = make_registry(tmp_path_factory.mktemp("registry"))
+    try:
+        with running_cluster(tmp_path_factory.mktemp("cluster"), registry) as cluster:
+            yield cluster
+    except LookupError as error:
+        missing(str(error))
+
+
+def test_limits_are_exact_over_all_replicas(cluster: Cluster) -> None:
+    """Of more requests than the limit allows, sent at once over all replicas, exactly as many pass as it allows."""
+    key, allowed, extra = cluster.create_key("lima"), REQUESTS - 1, 40  # the creation of the key was one
+
+    def get(client: httpx.Client) -> tuple[int, str]:
+        response = client.get("/v1/me", headers={"X-API-Key": key})
+        return response.status_code, response.headers[REPLICA]
+
+    with cluster.client() as client, ThreadPoolExecutor(8) as pool:
+        responses = list(pool.map(get, [client] * (allowed + extra)))
+    assert Counter(status for status, _ in responses) == {200: allowed, 429: extra}
+    assert {replica for _, replica in responses} == set(map(address_of, cluster.replicas))
+
+
+def test_a_revoked_key_is_refused_by_all_replicas(cluster: Cluster) -> None:
+    """A key that one replica has revoked is refused by all of them within a second."""
+    headers = {"X-API-Key": cluster.create_key("rita")}
+
+    def get_status(replica: Gateway) -> int:
+        return replica.get("/v1/me", headers=headers).status_code
+
+    assert cluster.each(get_status) == [200] * REPLICAS
+    owner = cluster.replicas[0].client("rita")
+    (key,) = owner.get("/v1/keys").json()
+    assert owner.delete(f"/v1/keys/{key['id']}").is_success
+    wait_until(lambda: cluster.each(get_status) == [401] * REPLICAS, within_s=REVOKED_WITHIN_S)
+
+
+def test_all_replicas_follow_an_alias(cluster: Cluster) -> None:
+    """When the alias moves in the registry that the replicas share, all of them serve the new version."""
+    headers = {"X-API-Key": cluster.create_key("alia"), **JPEG}
+
+    def get_version(replica: Gateway) -> str:
+        return str(replica.post("/v1/predictions", content=IMAGE, headers=headers).json()["model"]["version"])
+
+    def follows(version: str) -> bool:
+        return set(cluster.each(get_version)) == {version}
+
+    assert follows("2.0")
+    cluster.registry.promote("2.1")
+    wait_until(lambda: follows("2.1"), within_s=FOLLOWED_WITHIN_S)
+    cluster.registry.promote("2.0")
+    wait_until(lambda: follows("2.0"), within_s=FOLLOWED_WITHIN_S)
+
+
+@pytest.mark.usefixtures("within_one_month")
+def test_usage_is_that_of_all_replicas(cluster: Cluster) -> None:
+    """Every replica reports what its caller has used on all of them."""
+    headers = {"X-API-Key": cluster.create_key("ulla")}
+
+    def predict(replica: Gateway) -> int:
+        return replica.post("/v1/predictions", content=IMAGE, headers={**headers, **JPEG}).status_code
+
+    assert [status for _ in range(4) for status in cluster.each(predict)] == [200] * 12
+    usage = cluster.each(lambda replica: replica.get("/v1/usage", headers=headers).json()["requests"])
+    assert usage == [12] * REPLICAS
+
+
+def test_a_killed_replica_fails_only_the_requests_that_it_had(cluster: Cluster) -> None:
+    """Under load one replica is killed and another one restarted: only requests that Caddy had sent to the first fail,
+    and the ledger has every prediction that a caller got."""
+    key, recorded = cluster.create_key("kim"), cluster.count_entries()
+    killed, drained, _ = cluster.replicas
+
+    def count_of(replica: Gateway) -> int:
+        return sum(outcome.replica == address_of(replica) for outcome in list(outcomes))
+
+    with load(cluster, key) as outcomes:
+        wait_until(lambda: all(count_of(replica) > 2 for replica in cluster.replicas))
+        killed.kill()
+        killed_at, before = time.monotonic(), count_of(killed)
+        later = len(outcomes) + 2 * CONNECTIONS
+        wait_until(lambda: len(outcomes) > later)
+        killed.start()
+        wait_until(lambda: count_of(killed) > before + CONNECTIONS)
+        drained.stop()
+        drained.start()
+        before = count_of(drained)
+        wait_until(lambda: count_of(drained) > before)
+    check_failures([outcome for outcome in outcomes if outcome.status != 200], killed, killed_at)
+    check_records(cluster, outcomes, recorded)
+
+
+def check_failures(failures: list[Outcome], killed: Gateway, killed_at: float) -> None:
+    """Caddy had sent each failed request to the killed replica while it was running; there were some."""
+    assert failures
+    assert len(failures) <= CONNECTIONS
+    assert {(failure.status, failure.replica) for failure in failures} == {(502, address_of(killed))}
+    assert all(failure.sent_at < killed_at for failure in failures)
+
+
+def check_records(cluster: Cluster, outcomes: list[Outcome], recorded: int) -> None:
+    """The ledger has each prediction that was returned once, and at most those of failed requests in addition."""
+    ids = [outcome.id for outcome in outcomes if outcome.status == 200]
+    assert len(set(ids)) == len(ids)
+    assert len(ids) <= cluster.count_entries() - recorded <= len(outcomes)
+    assert cluster.count_entries(ids) == len(ids)
+    verified = cluster.replicas[0].run("ledger", "verify", "--json")
+    assert verified.returncode == 0, verified.stdout
+    assert json.loads(verified.stdout)["writers"] > len(cluster.replicas)
+
+
+def lacks_database(replica: Gateway) -> bool:
+    return bool(replica.get("/readyz").json()["checks"]["database"] != "ok")
+
+
+def test_predictions_go_on_without_the_database(cluster: Cluster) -> None:
+    """While PostgreSQL is down, Caddy goes on sending requests to all replicas, which record them afterwards."""
+    headers, recorded = {"X-API-Key": cluster.create_key("dora"), **JPEG}, cluster.count_entries()
+
+    def predict(replica: Gateway) -> int:
+        return replica.post("/v1/predictions", content=IMAGE, headers=headers).status_code
+
+    assert cluster.each(predict) == [200] * REPLICAS
+    cluster.postgres.stop()
+    try:
+        wait_until(lambda: cluster.each(lacks_database) == [True] * REPLICAS)
+        assert cluster.each(Gateway.is_ready) == [True] * REPLICAS  # what Caddy asks
+        with cluster.client() as client:
+            statuses = [client.post("/v1/predictions", content=IMAGE, headers=headers).status_code for _ in range(6)]
+        assert statuses == [200] * 6
+    finally:
+        cluster.postgres.start()
+    wait_until(lambda: cluster.count_entries() == recorded + 9)
