@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict, TypeVar, cast
 
 import structlog
-from fastapi import Depends
+from fastapi import BackgroundTasks, Depends
 from fastapi.routing import APIRoute
 from fastapi.security import OAuth2PasswordBearer
 from starlette.requests import Request
@@ -20,7 +20,7 @@ from api.prediction.pipeline import PredictionPipeline
 from api.rate_limits.callers import caller_address
 from api.services.auth import AuthServices
 from api.services.canary.running import CanaryServices
-from api.services.erasure import RecordErasure
+from api.services.personal_data.erasure import RecordErasure
 from api.services.recording import RecordingServices
 from api.services.runtime import RuntimeServices
 from api.services.serving import ServingServices
@@ -89,6 +89,12 @@ async def _require_mover(request: Request) -> AliasMover:
     return mover
 
 
+def _schedule_image_erasure(request: Request, tasks: BackgroundTasks) -> Callable[[str], None]:
+    """Return a function that has a user's images erased after the response."""
+    erasure = get_services(request).recording.erasure
+    return lambda user_id: tasks.add_task(erasure.erase_images, user_id)
+
+
 Auth = Annotated[AuthServices, Depends(_provide(lambda services: services.auth))]
 Users = Annotated[AccountService, Depends(_provide(lambda services: services.auth.accounts))]
 Deletion = Annotated[AccountDeletion, Depends(_provide(lambda services: services.auth.deletion))]
@@ -103,6 +109,7 @@ AuditLog = Annotated[AuditStore, Depends(_provide(lambda services: services.reco
 History = Annotated[LedgerReader, Depends(_provide(lambda services: services.recording.history))]
 SettingsDep = Annotated[Settings, Depends(_provide(lambda services: services.runtime.settings))]
 ErasureDep = Annotated[RecordErasure, Depends(_provide(lambda services: services.recording.erasure))]
+ScheduleImageErasure = Annotated[Callable[[str], None], Depends(_schedule_image_erasure)]
 HealthDep = Annotated[Health, Depends(_provide(lambda services: services.runtime.health))]
 Mover = Annotated[AliasMover, Depends(_require_mover)]
 Canary = Annotated[CanaryServices, Depends(_provide(lambda services: services.canary))]

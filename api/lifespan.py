@@ -75,6 +75,8 @@ def make_lifespan(
                 open_recording_services(settings, engine, login, metrics, QuotaChargeRecorder(meter), activity)
             )
             auth = await enter(open_auth_services(settings, engine, keyring, meter, metrics, activity))
+            if recording.images is not None:
+                recording.images.consents.subscribe_to(auth.changes)
             serving = await enter(open_serving_services(settings, backend, metrics, draining, activity))
             mover = await enter(open_alias_mover(settings, recording.ledger))
             checks = build_health_checks(settings, engine, recording.ledger, limits, serving)

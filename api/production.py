@@ -7,6 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 from api.errors import SettingsError
 from api.server.tls import server_context
+from api.services.personal_data.archive import open_image_archive
 from api.services.secrets.signing_keys import open_keyring
 from api.settings import Settings, home_folder, sqlite_file
 from auth.accounts.passwords import check_password_policy
@@ -21,7 +22,8 @@ _LASTING_STORAGE = "Mount a volume there, or use PostgreSQL."
 
 def find_start_problems(settings: Settings) -> Sequence[str]:
     """Return what prevents a start, each in one line that names the setting."""
-    return _find_problems(settings, [*_SECRET_CHECKS, _check_public_keys, _check_issuer, server_context, _check_ports])
+    checks = (_check_public_keys, _check_issuer, server_context, _check_ports, open_image_archive)
+    return _find_problems(settings, [*_SECRET_CHECKS, *checks])
 
 
 def find_storage_risk(settings: Settings) -> str | None:

@@ -55,7 +55,9 @@ users = Table(
     Column("totp_last_step", BigInteger),  # a code can be used once
     Column("monthly_requests", BigInteger),
     Column("monthly_megapixels", BigInteger),
+    Column("keep_images", Integer, nullable=False, server_default="0"),
     Index("ix_users_role_id", "role", "id"),
+    Index("ix_users_keep_images", "keep_images", "id"),
     _index_owners_with_quota("users"),
 )
 
@@ -168,7 +170,7 @@ usage = Table(
     Column("pixels", BigInteger, nullable=False),
 )
 
-# One row: when a process has last begun to remove what has expired; see auth/login/upkeep.py.
+# When a process has last begun a duty, one row for each; see auth/login/upkeep.py.
 upkeep = Table(
     "upkeep",
     metadata,

@@ -52,6 +52,7 @@ from model.registry.errors import (
 )
 from model.signing.errors import ArtefactChanged, ArtefactUnsigned, SignatureInvalid, SigningKeyRejected
 from storage.backups.errors import BackupError
+from storage.images.errors import ImageStoreError
 
 STATUS_BY_ERROR: Mapping[type[Exception], HTTPStatus] = {
     BadRequest: HTTPStatus.BAD_REQUEST,
@@ -151,6 +152,7 @@ NEVER_OVER_HTTP: frozenset[type[Exception]] = frozenset(
         SigningKeyRejected,
         model.BackendURLError,
         PreparationFailed,
+        ImageStoreError,
         BackupError,
         model.DatasetError,
         model.KerasMissing,

@@ -84,6 +84,7 @@ class PredictionPipeline:
         self._predictions = serving.predictions
         self._memory = serving.memory
         self._recording = recording
+        self._images = recording.images.keeper if recording.images else None
         self._meter = meter
         self._metrics = metrics
         self._get_predictions = cache(metrics.find_predictions)
@@ -114,7 +115,7 @@ class PredictionPipeline:
         ImageRejected or PredictionRefused, SetsUnavailable, ExplanationUnavailable, UnknownLabel, LedgerFull,
         LedgerUnavailable, and what `request.read_body` raises.
         """
-        origin, charges = request.origin, list[QuotaCharge]()
+        origin, charges, kept = request.origin, list[QuotaCharge](), list[bytes]()
 
         async def admit(pixels: int) -> None:
             charges.append(await self._meter.admit(origin.principal, pixels))
@@ -123,6 +124,8 @@ class PredictionPipeline:
             prediction = await self._predictions.predict(
                 image, admit, request.explanation, on_stage=request.on_stage, **conditions
             )
+            if self._images is not None and self._images.wants(origin.principal.subject):
+                kept.append(image)
             if request.with_set:
                 _check_sets(prediction.model)  # the model may have been replaced while the image arrived
             return prediction
@@ -134,6 +137,8 @@ class PredictionPipeline:
             # Not recorded as a refusal: the transaction that refuses a charge records the refusal itself, and a ledger
             # that cannot be written cannot record one.
             prediction_id = await self._record(request, prediction, charges[0])
+        if kept and self._images is not None:
+            self._images.keep_later(origin.principal.subject, prediction_id, kept[0])
         if prediction.follow_up is not None:
             prediction.follow_up.complete_later(prediction_id)
         self._metrics.count_usage(charges[0].owners[0], charges[0].pixels)

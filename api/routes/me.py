@@ -9,14 +9,25 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
 
-from api.deps import Changes, Codes, CurrentPrincipal, GuardedRoute, Logins, Users, require_login
+from api.deps import (
+    Changes,
+    Codes,
+    CurrentPrincipal,
+    GuardedRoute,
+    Logins,
+    ScheduleImageErasure,
+    SettingsDep,
+    Users,
+    require_login,
+)
 from api.http.audit import record_event
 from api.http.problems import document_problems
 from api.rate_limits.callers import caller_address
 from api.rate_limits.limiter import PASSWORD_LIMIT, CallerLimits
-from api.schemas.users import Me, PasswordChange, TotpCode, TotpEnrolment, TotpSecret
+from api.schemas.users import ImageKeeping, ImagePermission, Me, PasswordChange, TotpCode, TotpEnrolment, TotpSecret
+from api.settings import Settings
 from auth.accounts.passwords import check_password_policy
-from auth.accounts.store import User
+from auth.accounts.store import User, UserChange
 from auth.errors import AuthError, NoAccount, UserNotFound
 
 _PROBLEMS = document_problems(401, 403, 409, 422, 429)
@@ -51,6 +62,8 @@ def me_router(limits: CallerLimits, rate: str) -> APIRouter:
     router = APIRouter(tags=["account"], route_class=GuardedRoute)
     limited = limits.per_principal(rate, PASSWORD_LIMIT)
     router.get("/v1/me")(me)
+    router.get("/v1/me/images", responses=document_problems(401, 403))(show_images)
+    router.put("/v1/me/images", responses=document_problems(401, 403, 422))(allow_images)
     router.post("/v1/me/password", status_code=204, responses=_PROBLEMS)(limited(change_password))
     router.post("/v1/me/totp", status_code=201, responses=_PROBLEMS)(limited(begin_totp))
     router.post("/v1/me/totp/confirm", status_code=204, responses=_PROBLEMS)(limited(confirm_totp))
@@ -67,6 +80,34 @@ async def me(principal: CurrentPrincipal) -> Me:
         scopes=sorted(principal.scopes),
         expires_at=principal.expires_at,
     )
+
+
+async def show_images(settings: SettingsDep, user: OwnAccount) -> ImageKeeping:
+    """Whether the gateway may keep the caller's images for training, and for how long it would."""
+    return _describe_keeping(settings, user)
+
+
+async def allow_images(
+    request: Request,
+    users: Users,
+    changes: Changes,
+    settings: SettingsDep,
+    schedule_erasure: ScheduleImageErasure,
+    user: OwnAccount,
+    body: ImagePermission,
+) -> ImageKeeping:
+    """Allow the gateway to keep the caller's images for training, or withdraw that, which erases those it has kept."""
+    changed = await users.change(user.id, UserChange(keep_images=body.keep))
+    await changes.catch_up()
+    await record_event(request, "images", "allowed" if body.keep else "withdrawn", target=f"user:{user.id}")
+    if not body.keep:
+        schedule_erasure(user.id)
+    return _describe_keeping(settings, changed)
+
+
+def _describe_keeping(settings: Settings, user: User) -> ImageKeeping:
+    images = settings.images
+    return ImageKeeping(keep=user.keep_images, keep_days=None if images.url is None else images.keep_days)
 
 
 async def change_password(

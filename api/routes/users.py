@@ -9,7 +9,17 @@ from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.deps import Caller, Changes, CurrentPrincipal, Deletion, ErasureDep, GuardedRoute, Users, require_login
+from api.deps import (
+    Caller,
+    Changes,
+    CurrentPrincipal,
+    Deletion,
+    ErasureDep,
+    GuardedRoute,
+    ScheduleImageErasure,
+    Users,
+    require_login,
+)
 from api.http.audit import record_event
 from api.http.paging import MAX_PAGE, PageLimit, cut_page
 from api.http.problems import document_problems
@@ -60,16 +70,22 @@ async def show(users: Users, user_id: str) -> UserResponse:
 
 @router.patch("/{user_id}")
 async def change(
-    request: Request, users: Users, changes: Changes, principal: CurrentPrincipal, user_id: str, body: UserPatch
+    request: Request,
+    users: Users,
+    changes: Changes,
+    schedule_erasure: ScheduleImageErasure,
+    principal: CurrentPrincipal,
+    user_id: str,
+    body: UserPatch,
 ) -> UserResponse:
     """Change a user. A new role or password, or disabling the user, ends all the user's sessions within a second.
 
-    An API key, a client's token or a certificate can only disable the user and set quotas.
+    An API key, a client's token or a certificate can only disable the user, set quotas and withdraw `keep_images`.
     """
-    if body.changes_credentials:
+    if body.needs_login:
         await require_login(request, principal)
     password = body.password.get_secret_value() if body.password is not None else None
-    user_change = UserChange(role=body.role, disabled=body.disabled, quotas=body.quotas())
+    user_change = UserChange(role=body.role, disabled=body.disabled, quotas=body.quotas(), keep_images=body.keep_images)
     try:
         user = await users.change(user_id, user_change, password=password)
     except AuthError as error:
@@ -77,6 +93,8 @@ async def change(
         raise
     await changes.catch_up()
     await record_event(request, "user", _name_outcome(body), target=f"user:{user.id}", **body.describe())
+    if body.keep_images is False:
+        schedule_erasure(user.id)
     return UserResponse.of(user)
 
 
@@ -91,7 +109,7 @@ async def delete(
 ) -> Response:
     """Delete a user for good; every process rejects the user's credentials within a second.
 
-    Afterwards what the ledger and the audit log hold of the user is erased in the background.
+    Afterwards the user's images, and what the ledger and the audit log hold of the user, are erased in the background.
     """
     try:
         user = await deletion.delete(user_id)

@@ -60,6 +60,9 @@ class UserPatch(_BodyWithQuotas):
     role: Role | SkipJsonSchema[None] = None
     disabled: StrictBool | SkipJsonSchema[None] = None
     password: NewPassword | SkipJsonSchema[None] = None
+    keep_images: StrictBool | SkipJsonSchema[None] = Field(
+        None, description="whether the user's images may be kept; false also erases those that were kept"
+    )
 
     @model_validator(mode="after")
     def _check_fields(self) -> Self:
@@ -71,9 +74,13 @@ class UserPatch(_BodyWithQuotas):
         return self
 
     @property
-    def changes_credentials(self) -> bool:
-        """Whether the change gives somebody a way to log in, or other rights; disabling only takes them away."""
-        return self.role is not None or self.password is not None or self.disabled is False
+    def needs_login(self) -> bool:
+        """Whether the change gives somebody a way to log in, or other rights, or lets images be kept.
+
+        Disabling only takes rights away.
+        """
+        gives_access = self.role is not None or self.password is not None or self.disabled is False
+        return gives_access or self.keep_images is True
 
     def describe(self) -> dict[str, str]:
         """The detail of the audit record: the names of the fields, and the new role."""
@@ -90,6 +97,7 @@ class UserResponse(ResponseBody):
     totp: bool = Field(description="whether a log-in needs a one-time code")
     monthly_requests: int | None
     monthly_megapixels: int | None
+    keep_images: bool = Field(description="whether the user's images may be kept for training")
 
     @classmethod
     def of(cls, user: User) -> UserResponse:
@@ -102,6 +110,7 @@ class UserResponse(ResponseBody):
             totp=user.totp,
             monthly_requests=user.monthly_requests,
             monthly_megapixels=user.monthly_megapixels,
+            keep_images=user.keep_images,
         )
 
 
@@ -113,6 +122,17 @@ class Me(ResponseBody):
     role: Role | None
     scopes: list[Scope]
     expires_at: datetime | None
+
+
+class ImagePermission(_RequestBody):
+    keep: StrictBool = Field(description="whether your images may be kept; false also erases those that were kept")
+
+
+class ImageKeeping(ResponseBody):
+    """Whether the user's images may be kept for training."""
+
+    keep: bool
+    keep_days: int | None = Field(description="for how many days; null: the gateway keeps nobody's images")
 
 
 class PasswordChange(_RequestBody):

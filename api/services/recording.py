@@ -10,8 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.services.audit import AuditRecorder
 from api.services.background.activity import Activity
-from api.services.erasure import RecordErasure
 from api.services.measuring.quality import QualityService, open_quality_service
+from api.services.personal_data.erasure import RecordErasure
+from api.services.personal_data.opening import ImageServices, open_image_services
 from api.settings import Settings
 from monitoring.audit.store import AuditStore
 from monitoring.audit.trail import AuditTrail
@@ -36,7 +37,7 @@ EVENT_WAIT_S = 10  # beside a gateway that writes
 class RecordingServices:
     """`audit` and `ledger` write; `audit_log` and `history` read what they wrote; `erasure` erases it.
 
-    `quality` computes from the ledger how good the models are.
+    `quality` computes from the ledger how good the models are. `images` keeps images, where there is a store for them.
     """
 
     audit: AuditRecorder
@@ -45,6 +46,7 @@ class RecordingServices:
     history: LedgerReader
     erasure: RecordErasure
     quality: QualityService
+    images: ImageServices | None
 
     async def use_ledger_key(self, private_key: str) -> None:
         """Sign with another key from now on. Raises BadLedgerKey."""
@@ -66,7 +68,7 @@ async def open_recording_services(
 
     The ledger and others have connections of their own, made with `login`.
 
-    Raises LedgerUnavailable, OSError.
+    Raises LedgerUnavailable, SettingsError, OSError.
     """
     async with AsyncExitStack() as stack:
         audit_log = AuditStore(engine)
@@ -84,8 +86,9 @@ async def open_recording_services(
         activity.close_when_idle(ledger.close_connection)
         audit = AuditRecorder(trail, metrics.auth_events)
         quality = await stack.enter_async_context(open_quality_service(settings, metrics, login, activity))
-        erasure = RecordErasure(settings, audit_log, login)
-        yield RecordingServices(audit, audit_log, ledger, LedgerReader(engine), erasure, quality)
+        images = await stack.enter_async_context(open_image_services(settings, engine, metrics, activity))
+        erasure = RecordErasure(settings, audit_log, login, images.archive if images else None)
+        yield RecordingServices(audit, audit_log, ledger, LedgerReader(engine), erasure, quality, images)
 
 
 def open_journal(

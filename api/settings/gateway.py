@@ -16,7 +16,7 @@ from api.settings.home import HomePath, resolve_database_url
 from api.settings.limits import LimitSettings
 from api.settings.logs import LogSettings
 from api.settings.model import ModelSettings
-from api.settings.records import LedgerSettings, MonitoringSettings
+from api.settings.records import ImageSettings, LedgerSettings, MonitoringSettings
 from api.settings.secrets.settings import SecretSettings
 from api.settings.urls import (
     check_collector_url,
@@ -180,6 +180,7 @@ class Settings(BaseModel):
     limits: LimitSettings = Field(default_factory=LimitSettings)
     monitoring: MonitoringSettings = Field(default_factory=MonitoringSettings)
     ledger: LedgerSettings = Field(default_factory=LedgerSettings)
+    images: ImageSettings = Field(default_factory=ImageSettings)
     logs: LogSettings = Field(default_factory=LogSettings)
 
     _split_hosts = field_validator("allowed_hosts", mode="before")(split_commas)

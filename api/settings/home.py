@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from model.registry.reference import SCHEME
 
 INSTALLATION = Path(__file__).resolve().parents[2]
 _MLFLOW_SCHEMES = ("mlflow+http", "mlflow+https")
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,62}(?:[/?]|$)")
 _SQLITE = ("sqlite", "sqlite+aiosqlite", "sqlite+pysqlite")
 
 
@@ -74,6 +76,16 @@ def resolve_registry_url(url: str) -> str:
             "mlflow+https://HOST[:PORT], an MLflow server; its credentials are settings of their own"
         )
     return f"{scheme}{separator}{home_folder() / rest}"
+
+
+def resolve_image_store_url(url: str) -> str:
+    """Make the path of a folder absolute. Raises ValueError."""
+    scheme, separator, rest = url.partition("://")
+    if scheme == "file" and rest:
+        return f"{scheme}{separator}{home_folder() / rest}"
+    if scheme != "s3" or not _BUCKET.match(rest):
+        raise ValueError("must be file://FOLDER or s3://BUCKET[/PREFIX][?region=REGION], without credentials")
+    return url
 
 
 def read_mlflow_address(registry: str) -> str | None:

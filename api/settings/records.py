@@ -1,13 +1,15 @@
-"""The settings of the two records: MONITORING__… (audit log) and LEDGER__…"""
+"""The settings of what is recorded: MONITORING__… (audit log), LEDGER__… and IMAGES__…"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator
 
 from api.settings.fields import SettingsGroup, split_commas
-from api.settings.home import HomePath
+from api.settings.home import HomePath, resolve_image_store_url
+from storage.images.sealing import parse_keys
 
 
 class MonitoringSettings(SettingsGroup, title="Monitoring"):
@@ -50,3 +52,32 @@ class LedgerSettings(SettingsGroup, title="Ledger"):
     spool_megabytes: int = Field(64, ge=1, le=100_000, description="The largest size of that folder.")
 
     _split_keys = field_validator("public_keys", mode="before")(split_commas)
+
+
+class ImageSettings(SettingsGroup, title="Images"):
+    """The store of images whose owners [allow it](quality.md#labels-and-fresh-data), for training. Off by default."""
+
+    url: Annotated[str, AfterValidator(resolve_image_store_url)] | None = Field(
+        None,
+        description="`file://FOLDER`, or `s3://BUCKET[/PREFIX][?region=REGION]` of S3 or a service like it. "
+        "One store for each database: images whose owner is not in the database are removed. Off when empty.",
+    )
+    key: SecretStr | None = Field(
+        None,
+        description="32 random bytes in base64, which encrypt the images; `openssl rand -base64 32` prints some. "
+        "Several, separated by commas: the first encrypts, all decrypt. Without its key an image is lost.",
+    )
+    keep_days: int = Field(365, ge=1, le=36_500, description="How many days an image is kept. Removed every hour.")
+    megabytes: int = Field(
+        1000, ge=1, le=100_000_000, description="How much the images may take. While the store is full, none is added."
+    )
+
+    @field_validator("key")
+    @classmethod
+    def _check_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            try:
+                parse_keys(value.get_secret_value())
+            except ValueError:
+                raise ValueError("must be 32 random bytes in base64, or several such keys with commas") from None
+        return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypedDict
@@ -25,7 +25,7 @@ class User:
     """A user as stored, without the secrets.
 
     Times are UTC; a user with `disabled_at` cannot log in. With `totp`, logging in requires a one-time code. The
-    quotas are per month; None means unlimited.
+    quotas are per month; None means unlimited. `keep_images` is whether the user's images may be kept.
     """
 
     id: str
@@ -36,6 +36,7 @@ class User:
     totp: bool = False
     monthly_requests: int | None = None
     monthly_megapixels: int | None = None
+    keep_images: bool = False
 
 
 class Quotas(TypedDict, total=False):
@@ -56,6 +57,7 @@ class UserChange:
     disabled: bool | None = None
     password_hash: str | None = field(default=None, repr=False)
     reset_totp: bool = False
+    keep_images: bool | None = None
     quotas: Quotas = field(default_factory=Quotas)
 
 
@@ -131,6 +133,12 @@ class UserStore:
         async with writing(self._engine) as connection:
             await connection.execute(update(users).where(*unchanged).values(password_hash=current))
 
+    async def list_keeping_images(self) -> Collection[str]:
+        """Return the ids of the users whose images may be kept."""
+        async with reading(self._engine) as connection:
+            statement = select(users.c.id).where(users.c.keep_images == 1)
+            return frozenset((await connection.execute(statement)).scalars())
+
     async def count(self) -> int:
         async with reading(self._engine) as connection:
             return (await connection.execute(select(func.count()).select_from(users))).scalar_one()
@@ -195,6 +203,8 @@ def _changed_columns(row: Row[Any], change: UserChange) -> dict[str, Any]:
         values["disabled_at"] = datetime.now(UTC) if change.disabled else None
     if change.password_hash is not None:
         values["password_hash"] = change.password_hash
+    if change.keep_images is not None and change.keep_images != bool(row.keep_images):
+        values["keep_images"] = int(change.keep_images)
     if change.reset_totp and row.totp_secret is not None:
         values |= {"totp_secret": None, "totp_confirmed_at": None}
     return values
@@ -222,4 +232,5 @@ def _user(row: Row[Any]) -> User:
         row.totp_confirmed_at is not None,
         row.monthly_requests,
         row.monthly_megapixels,
+        bool(row.keep_images),
     )

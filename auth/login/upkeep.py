@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from enum import IntEnum
 
 import structlog
 from sqlalchemy import ColumnElement, Table, delete, or_, select, tuple_
@@ -43,11 +44,18 @@ async def follow_upkeep(engine: AsyncEngine, sleep: Callable[[float], Awaitable[
         await sleep(CHECK_EVERY_S)
 
 
-async def claim_upkeep(engine: AsyncEngine, now: datetime) -> bool:
-    """Return whether the caller is the one process that shall do the upkeep now. Raises DatabaseUnavailable."""
+class Duty(IntEnum):
+    """What one process at a time does every hour."""
+
+    EXPIRED_ROWS = 1
+    KEPT_IMAGES = 2
+
+
+async def claim_upkeep(engine: AsyncEngine, now: datetime, duty: Duty = Duty.EXPIRED_ROWS) -> bool:
+    """Return whether the caller is the one process that shall do the duty now. Raises DatabaseUnavailable."""
     last = upkeep.c.last_at
     due = or_(last <= now - INTERVAL, last > now + INTERVAL)  # the second if a clock was set back
-    claim = dialect_insert(upkeep, engine.dialect).values(id=1, last_at=now)
+    claim = dialect_insert(upkeep, engine.dialect).values(id=duty.value, last_at=now)
     claim = claim.on_conflict_do_update(index_elements=[upkeep.c.id], set_={"last_at": now}, where=due)
     async with writing(engine) as connection:
         return (await connection.execute(claim.returning(upkeep.c.id))).one_or_none() is not None

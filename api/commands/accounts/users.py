@@ -10,6 +10,8 @@ from typing import Annotated, TypeVar
 import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from api.commands.accounts.images import erase_images, set_images
+from api.commands.accounts.subjects import bar, list_barred, unbar
 from api.commands.database import (
     CommandEvent,
     DescribeEvent,
@@ -24,7 +26,7 @@ from api.commands.options.confirmation import Yes, confirm
 from api.commands.output import JsonFlag, PasswordStdin, format_time, print_json, print_table, read_password
 from api.errors import CommandFailed
 from api.services.auth import one_time_codes, token_policy
-from api.services.erasure import IN_FLIGHT_S
+from api.services.personal_data.erasure import IN_FLIGHT_S
 from api.services.secrets.signing_keys import open_keyring
 from api.settings import Settings, load_settings
 from auth.accounts.deletion import AccountDeletion
@@ -35,16 +37,19 @@ from auth.errors import BadCode, BadCredentials, LastAdmin, UserNotFound
 from auth.principal import ROLE_SCOPES, Role, select_scopes
 from auth.sessions import Session, SessionStore
 from auth.tokens.access import TokenAuthority
-from auth.tokens.barred_subjects import BarredSubject, BarredSubjects
-from auth.tokens.issuer_rules import format_subject
 from monitoring.audit.store import AuditStore
 from monitoring.errors import MonitoringError
+from storage.images.errors import ImageStoreError
 
 app = typer.Typer(no_args_is_help=True)
 T = TypeVar("T")
-Issuer = Annotated[str, typer.Argument(help="The issuer as in AUTH__ISSUERS.")]
-Subject = Annotated[str, typer.Argument(help="The claim `sub` of the user's tokens.")]
 Force = Annotated[bool, typer.Option("--force", help="Proceed even if no enabled administrator is left.")]
+
+
+app.command("images")(set_images)
+app.command("bar")(bar)
+app.command("unbar")(unbar)
+app.command("barred")(list_barred)
 
 
 @app.command("add")
@@ -117,7 +122,7 @@ def delete(
     force: Force = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Delete a user, and erase what the ledger and the audit log hold of the user."""
+    """Delete a user, and erase the user's images and what the ledger and the audit log hold of the user."""
     settings = load_settings()
     user = run_with_accounts(settings, lambda accounts: _find_unless_deleted(accounts, name))
     user_id = user.id if user else name
@@ -128,66 +133,23 @@ def delete(
         _delete_account(settings, user, force=force)
         time.sleep(IN_FLIGHT_S)
     try:
+        images = erase_images(settings, user_id)
         entries = run_with_engine(settings, lambda engine: AuditStore(engine).erase(user_id, command_actor()))
         predictions = erase_predictions(settings, user_id) if has_ledger else 0
-    except MonitoringError as error:
+    except (MonitoringError, ImageStoreError) as error:
         retry = f"Then run `atalaya users delete {user_id}` to erase the rest."
         raise CommandFailed(f"{name} was deleted, but not all records were erased. {error} {retry}") from error
     if as_json:
-        print_json({"id": user_id, "erased_predictions": predictions, "erased_audit_entries": entries})
+        print_json(
+            {
+                "id": user_id,
+                "erased_predictions": predictions,
+                "erased_audit_entries": entries,
+                "erased_images": images,
+            }
+        )
     else:
-        typer.echo(f"{name}: deleted; {predictions} predictions and {entries} audit entries erased.")
-
-
-@app.command("bar")
-def bar(issuer: Issuer, subject: Subject, as_json: JsonFlag = False) -> None:
-    """Bar a user of an external issuer; running gateways reject the user's tokens within a second."""
-    settings = load_settings()
-    known = [entry.issuer for entry in settings.auth.issuers]
-    if issuer not in known:
-        raise typer.BadParameter(f"AUTH__ISSUERS does not list {issuer}. It lists: {', '.join(known) or 'none'}.")
-    target = _name_subject(issuer, subject)
-    barred = run_with_engine(
-        settings,
-        lambda engine: BarredSubjects(engine).bar(issuer, subject),
-        lambda _: CommandEvent("subject", "barred", target),
-    )
-    print_json(_describe_barred(barred)) if as_json else typer.echo(f"{subject} of {issuer}: barred.")
-
-
-@app.command("unbar")
-def unbar(issuer: Issuer, subject: Subject) -> None:
-    """Let a barred user of an external issuer in again."""
-    target = _name_subject(issuer, subject)
-    run_with_engine(
-        load_settings(),
-        lambda engine: BarredSubjects(engine).unbar(issuer, subject),
-        lambda _: CommandEvent("subject", "unbarred", target),
-    )
-    typer.echo(f"{subject} of {issuer}: no longer barred.")
-
-
-@app.command("barred")
-def list_barred(as_json: JsonFlag = False) -> None:
-    """List the barred users of external issuers."""
-    barred = [_describe_barred(each) for each in run_with_engine(load_settings(), lambda e: BarredSubjects(e).list())]
-    if as_json:
-        print_json(barred)
-        return
-    fields = ("subject", "issuer", "barred_at")
-    print_table(fields, [[each[field] for field in fields] for each in barred])
-
-
-def _name_subject(issuer: str, subject: str) -> str:
-    """Return the target of the audit record. Raises BadParameter for a subject that no accepted token can have."""
-    try:
-        return f"subject:{format_subject(issuer, subject)}"
-    except ValueError:
-        raise typer.BadParameter("SUBJECT is the claim `sub` of a token: a printable text of limited length.") from None
-
-
-def _describe_barred(barred: BarredSubject) -> dict[str, str]:
-    return {"issuer": barred.issuer, "subject": barred.subject, "barred_at": barred.barred_at.isoformat()}
+        typer.echo(f"{name}: deleted; {predictions} predictions, {entries} audit entries and {images} images erased.")
 
 
 def token(
@@ -281,11 +243,12 @@ def _print_user(user: User, change: str, as_json: bool) -> None:
         typer.echo(f"{user.name} ({user.role}): {change}.")
 
 
-def _as_dict(user: User) -> dict[str, str | None]:
+def _as_dict(user: User) -> dict[str, str | bool | None]:
     return {
         "id": user.id,
         "name": user.name,
         "role": user.role,
+        "keep_images": user.keep_images,
         "created_at": user.created_at.isoformat(),
         "disabled_at": user.disabled_at.isoformat() if user.disabled_at else None,
     }

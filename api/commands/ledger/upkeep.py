@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 from sqlalchemy import Engine
 
+from api.commands.accounts.images import erase_images
 from api.commands.database import CommandEvent, migrate_database, record_event, run_with_engine
 from api.commands.ledger.database import find_subject
 from api.commands.options.confirmation import DryRun, Yes, confirm
@@ -80,18 +81,19 @@ def erase(
     yes: Yes = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Erase the payloads of a person's predictions; the ledger still proves that there were some."""
+    """Erase the payloads of a person's predictions, and kept images; the ledger still proves that there were some."""
     settings = load_settings()
     subject = find_subject(settings, principal)
     if subject.startswith(MODEL_SUBJECT):
         raise CommandFailed("Only what a person's entries contain is erased. The history of a model is kept.")
     count = count_predictions(settings, subject)
     confirm(f"Erase {count} predictions of {principal} permanently?", yes=yes)
+    images = erase_images(settings, subject)
     erased = erase_predictions(settings, subject)
     if as_json:
-        print_json({"erased": erased})
+        print_json({"erased": erased, "erased_images": images})
     else:
-        typer.echo(f"{erased} predictions of {principal} erased.")
+        typer.echo(f"{erased} predictions and {images} images of {principal} erased.")
 
 
 def count_predictions(settings: Settings, subject: str) -> int:

@@ -1,4 +1,4 @@
-"""The audit log and the prediction ledger."""
+"""The audit log, the prediction ledger and the store of images."""
 
 from __future__ import annotations
 
@@ -28,6 +28,21 @@ class RecordMetrics(MetricGroup):
             "atalaya_ledger_checkpoint_failures_total",
             "Checkpoints of the ledger that could not be written.",
             registry=registry,
+        )
+        self.images_kept = Counter(
+            "atalaya_images_kept_total", "Images kept because their owners allow it.", registry=registry
+        )
+        self.images_not_kept = Counter(
+            "atalaya_images_not_kept_total",
+            "Images not kept although their owners allow it: the store failed, is full, or is too slow (backlog).",
+            ["reason"],
+            registry=registry,
+        )
+        self.image_store_bytes = Gauge(
+            "atalaya_image_store_bytes",
+            "Bytes in the store of images when this process last added one.",
+            registry=registry,
+            multiprocess_mode="livemostrecent",
         )
         self.ledger_state = Gauge(
             "atalaya_ledger_state",

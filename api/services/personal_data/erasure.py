@@ -1,4 +1,4 @@
-"""Erasing what the records hold of a deleted user: payloads of the ledger, and addresses in the audit log."""
+"""Erasing what is stored of a user: payloads of the ledger, addresses in the audit log, and kept images."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from monitoring.chains.signing import Signer
 from monitoring.errors import MonitoringError
 from monitoring.ledger.upkeep.erasure import Eraser
 from storage.engine import open_blocking_engine
+from storage.images.archive import ImageArchive
+from storage.images.errors import ImageStoreError
 from storage.logins import DatabaseLogin
 from storage.transactions import WRITING
 
@@ -27,10 +29,13 @@ log = structlog.get_logger("atalaya.erasure")
 class RecordErasure:
     """Erases in short transactions, beside the requests."""
 
-    def __init__(self, settings: Settings, audit_log: AuditStore, login: DatabaseLogin) -> None:
+    def __init__(
+        self, settings: Settings, audit_log: AuditStore, login: DatabaseLogin, images: ImageArchive | None
+    ) -> None:
         self._url = settings.database_url.get_secret_value()
         self._login = login
         self._audit_log = audit_log
+        self._images = images
         self._signer = Signer(settings.ledger_key()) if settings.ledger.signing_key is not None else None
 
     def use_signer(self, signer: Signer) -> None:
@@ -38,7 +43,7 @@ class RecordErasure:
 
     async def erase(self, user_id: str, actor: str) -> None:
         """Erase the records of a user who was just deleted. A failure is logged, with the command that repeats it."""
-        await asyncio.sleep(IN_FLIGHT_S)
+        await self.erase_images(user_id)
         try:
             predictions = await asyncio.to_thread(self._erase_predictions, user_id)
             entries = await self._audit_log.erase(user_id, actor)
@@ -46,6 +51,21 @@ class RecordErasure:
             log.error("user_not_erased", user=user_id, code=error.code, retry=f"atalaya users delete {user_id}")
         else:
             log.info("user_erased", user=user_id, predictions=predictions, audit_entries=entries)
+
+    async def erase_images(self, user_id: str) -> None:
+        """Erase the images of a user who no longer allows them to be kept, once every process knows that.
+
+        After a failure the next hourly upkeep erases them.
+        """
+        await asyncio.sleep(IN_FLIGHT_S)
+        if self._images is None:
+            return
+        try:
+            images = await asyncio.to_thread(self._images.erase, user_id)
+        except ImageStoreError as error:
+            log.error("images_not_erased", user=user_id, code=error.code, policy="the hourly upkeep erases them")
+        else:
+            log.info("images_erased", user=user_id, images=images)
 
     def _erase_predictions(self, user_id: str) -> int:
         if self._signer is None:

@@ -1,0 +1,49 @@
+"""`atalaya users images`: whether a user's images may be kept; and erasing them."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from api.commands.database import CommandEvent, run_with_accounts
+from api.commands.output import JsonFlag, print_json
+from api.services.personal_data.archive import open_image_archive
+from api.services.personal_data.erasure import IN_FLIGHT_S
+from api.settings import Settings, load_settings
+from auth.accounts.service import AccountService
+from auth.accounts.store import User, UserChange
+
+
+def set_images(
+    name: str,
+    keep: Annotated[
+        bool, typer.Option("--keep/--no-keep", help="Allow it, or withdraw that and erase those that were kept.")
+    ],
+    as_json: JsonFlag = False,
+) -> None:
+    """Allow a user's images to be kept for training, where the gateway has a store for them, or withdraw that."""
+    settings = load_settings()
+
+    async def change(accounts: AccountService) -> User:
+        user = await accounts.get_by_name(name)
+        return await accounts.change(user.id, UserChange(keep_images=keep))
+
+    outcome = "allowed" if keep else "withdrawn"
+    user = run_with_accounts(settings, change, lambda user: CommandEvent("images", outcome, f"user:{user.id}"))
+    erased = 0
+    if not keep:
+        time.sleep(IN_FLIGHT_S)
+        erased = erase_images(settings, user.id)
+    if as_json:
+        print_json({"id": user.id, "name": user.name, "keep_images": user.keep_images, "erased_images": erased})
+    else:
+        result = "images may be kept" if keep else f"images are no longer kept; {erased} erased"
+        typer.echo(f"{user.name}: {result}.")
+
+
+def erase_images(settings: Settings, subject: str) -> int:
+    """Erase the kept images of a user; returns how many. Raises SettingsError, ImageStoreUnavailable."""
+    archive = open_image_archive(settings)
+    return 0 if archive is None else archive.erase(subject)

@@ -1,0 +1,1 @@
+"""Data about persons: the images that they allow to be kept, and erasing what is recorded of them."""

@@ -1,0 +1,35 @@
+"""Opening the store of images that the settings name."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from api.errors import SettingsError
+from api.settings import Settings
+from storage.images.archive import ImageArchive
+from storage.images.blobs import open_blobs
+from storage.images.sealing import ImageSeal, parse_keys
+
+
+def open_image_archive(settings: Settings) -> ImageArchive | None:
+    """Return the store of images without connecting to it, or None if there is none. Raises SettingsError."""
+    images = settings.images
+    if images.url is None:
+        return None
+    if images.key is None:
+        raise SettingsError("IMAGES__KEY is not set. IMAGES__URL needs it, to encrypt the images.")
+    if not settings.ledger.enabled:
+        raise SettingsError("IMAGES__URL needs LEDGER__ENABLED=true, which records what an image is of.")
+    try:
+        blobs = open_blobs(images.url)
+    except ImportError:
+        raise SettingsError(
+            "IMAGES__URL needs boto3, which is not installed. Run `pip install --require-hashes -r "
+            "requirements/secrets/aws.txt`."
+        ) from None
+    return ImageArchive(blobs, ImageSeal(parse_keys(images.key.get_secret_value())))
+
+
+def find_end_of_retention(settings: Settings) -> datetime:
+    """Return the time before which predictions are too old for their images to be kept."""
+    return datetime.now(UTC) - timedelta(days=settings.images.keep_days)

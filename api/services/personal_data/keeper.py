@@ -1,0 +1,124 @@
+"""Keeping images beside the requests: a prediction is neither slowed nor refused by a store that is slow or fails."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from enum import StrEnum
+from queue import Empty, SimpleQueue
+from typing import NamedTuple
+
+import structlog
+
+from model.imaging.bounds import MAX_BYTES
+from monitoring.metrics import Metrics
+from storage.images.archive import ImageArchive
+from storage.images.errors import ImageStoreUnavailable
+from storage.images.space import SpaceLimit
+
+BACKLOG_BYTES = MAX_BYTES
+"""Of images that wait to be written, in each process: one of the largest size."""
+_CLOSING_S = 2.0
+
+log = structlog.get_logger("atalaya.images")
+
+
+class NotKept(StrEnum):
+    """Why an image was not kept although its owner allows it."""
+
+    BACKLOG = "backlog"
+    FULL = "full"
+    FAILED = "failed"
+
+
+class _Image(NamedTuple):
+    owner: str
+    prediction: str
+    content: bytes
+
+
+class ImageKeeper:
+    """Writes images in a thread of its own, which starts with the first one.
+
+    `allows` returns whether the images of a user may be kept; it is asked again right before an image is written.
+    """
+
+    def __init__(
+        self, archive: ImageArchive, allows: Callable[[str], bool], limit_bytes: int, metrics: Metrics
+    ) -> None:
+        self._archive = archive
+        self._allows = allows
+        self._space = SpaceLimit(archive.measure, limit_bytes)
+        self._metrics = metrics
+        self._waiting: SimpleQueue[_Image | None] = SimpleQueue()
+        self._waiting_bytes = 0
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._problem: NotKept | None = None
+        for reason in NotKept:
+            metrics.images_not_kept.labels(reason)
+
+    def wants(self, owner: str) -> bool:
+        """Whether the owner allows it."""
+        return self._allows(owner)
+
+    def keep_later(self, owner: str, prediction: str, content: bytes) -> None:
+        """Have the image of a recorded prediction written, unless too many wait already."""
+        with self._lock:
+            accepted = self._waiting_bytes + len(content) <= BACKLOG_BYTES
+            if accepted:
+                self._waiting_bytes += len(content)
+                self._waiting.put(_Image(owner, prediction, content))
+                self._start_thread()
+        if not accepted:
+            self._report(NotKept.BACKLOG)
+
+    def close(self) -> None:
+        """Write what waits, for at most two seconds; the rest is not kept."""
+        if self._thread is None:
+            return
+        self._waiting.put(None)
+        self._thread.join(_CLOSING_S)
+        with suppress(Empty):
+            while self._waiting.get_nowait() is not None:
+                self._report(NotKept.BACKLOG)
+
+    def _start_thread(self) -> None:
+        if self._thread is None:
+            # A daemon, because a store that does not respond must not keep the process from ending.
+            self._thread = threading.Thread(target=self._write_all, name="images", daemon=True)
+            self._thread.start()
+
+    def _write_all(self) -> None:
+        while (image := self._waiting.get()) is not None:
+            try:
+                self._write(image)
+            except Exception as error:  # whatever a library raises, the next image must be written
+                self._report(NotKept.FAILED, error)
+            with self._lock:
+                self._waiting_bytes -= len(image.content)
+
+    def _write(self, image: _Image) -> None:
+        if not self._allows(image.owner):
+            return
+        if not self._space.admits(len(image.content)):
+            self._report(NotKept.FULL)
+            return
+        self._archive.keep(*image)
+        self._metrics.images_kept.inc()
+        self._metrics.image_store_bytes.set(self._space.used)
+        self._report(None)
+
+    def _report(self, problem: NotKept | None, error: Exception | None = None) -> None:
+        """Count an image that is not kept, and log the first one for each reason."""
+        if problem is not None:
+            self._metrics.images_not_kept.labels(problem).inc()
+        if problem is self._problem:
+            return
+        self._problem = problem
+        if problem is None:
+            log.info("images_kept_again")
+        else:
+            reason = str(error) if isinstance(error, ImageStoreUnavailable) else type(error).__name__ if error else ""
+            log.warning("image_not_kept", problem=problem, reason=reason, policy="predictions go on")

@@ -1,0 +1,51 @@
+"""The services that keep images, where the gateway has a store for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api.services.background import run_in_background
+from api.services.background.activity import Activity
+from api.services.personal_data.archive import open_image_archive
+from api.services.personal_data.consents import ImageConsents
+from api.services.personal_data.keeper import ImageKeeper
+from api.services.personal_data.upkeep import follow_image_upkeep
+from api.settings import Settings
+from auth.accounts.store import UserStore
+from monitoring.metrics import Metrics
+from storage.images.archive import ImageArchive
+
+
+@dataclass(frozen=True, slots=True)
+class ImageServices:
+    """`consents` has to follow the changes of users; see ImageConsents.subscribe_to."""
+
+    archive: ImageArchive
+    consents: ImageConsents
+    keeper: ImageKeeper
+
+
+@asynccontextmanager
+async def open_image_services(
+    settings: Settings, engine: AsyncEngine, metrics: Metrics, activity: Activity
+) -> AsyncIterator[ImageServices | None]:
+    """Yield the services, or None without a store. Raises SettingsError."""
+    archive = open_image_archive(settings)
+    if archive is None:
+        yield None
+        return
+    consents = ImageConsents(UserStore(engine).list_keeping_images)
+    keeper = ImageKeeper(archive, consents.allows, settings.images.megabytes * 1_000_000, metrics)
+    async with (
+        run_in_background(consents.follow(activity.sleep)),
+        run_in_background(follow_image_upkeep(settings, engine, archive, activity.sleep)),
+    ):
+        try:
+            yield ImageServices(archive, consents, keeper)
+        finally:
+            await asyncio.to_thread(keeper.close)

@@ -1,0 +1,85 @@
+"""Keeping, reading and removing images. The name of one is the id of its prediction, a UUIDv7 (time first)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+from storage.images.blobs import Blobs, is_uuid
+from storage.images.sealing import ImageSeal
+
+_BATCH = 1000  # images in one removal
+
+
+@dataclass(frozen=True, slots=True)
+class RemovedImages:
+    """How many images were removed because their owner no longer allows it, or because they were old."""
+
+    disallowed: int
+    old: int
+
+
+class ImageArchive:
+    """Images by owner, the id of a user, and prediction. Every method raises ImageStoreUnavailable."""
+
+    def __init__(self, blobs: Blobs, seal: ImageSeal) -> None:
+        self._blobs = blobs
+        self._seal = seal
+
+    def keep(self, owner: str, prediction: str, image: bytes) -> int:
+        """Encrypt and store an image; returns how many bytes that takes."""
+        sealed = self._seal.close(owner, prediction, image)
+        self._blobs.write(owner, prediction, sealed)
+        return len(sealed)
+
+    def read(self, owner: str, prediction: str) -> bytes | None:
+        """Return the image, or None if none was kept. Raises ImageUnreadable."""
+        if not is_uuid(owner) or not is_uuid(prediction):
+            return None
+        sealed = self._blobs.read(owner, prediction)
+        return None if sealed is None else self._seal.open(owner, prediction, sealed)
+
+    def erase(self, owner: str) -> int:
+        """Remove all images of an owner; returns how many. Only users have images: others are never owners."""
+        return self._remove(owner, None) if is_uuid(owner) else 0
+
+    def remove_old(self, owner: str, before: datetime) -> int:
+        """Remove an owner's images of predictions made before that time; returns how many."""
+        return self._remove(owner, before)
+
+    def sweep(self, allowed: Collection[str], before: datetime) -> RemovedImages:
+        """Remove the images of owners that are not in `allowed`, and all images older than `before`."""
+        disallowed = old = 0
+        for owner in self._blobs.list_owners():
+            if owner in allowed:
+                old += self.remove_old(owner, before)
+            else:
+                disallowed += self.erase(owner)
+        return RemovedImages(disallowed, old)
+
+    def measure(self) -> int:
+        """Return how many bytes the images take."""
+        return sum(blob.size for owner in self._blobs.list_owners() for blob in self._blobs.list(owner))
+
+    def _remove(self, owner: str, before: datetime | None) -> int:
+        removed, batch = 0, list[str]()
+        for blob in self._blobs.list(owner):
+            if before is not None and not _is_older(blob.name, before):
+                break  # they are sorted by time
+            batch.append(blob.name)
+            if len(batch) == _BATCH:
+                self._blobs.remove(owner, batch)
+                removed, batch = removed + len(batch), []
+        if batch:
+            self._blobs.remove(owner, batch)
+        return removed + len(batch)
+
+
+def _is_older(prediction: str, before: datetime) -> bool:
+    """Whether the prediction was made before that time; a name that is no UUID is left by an accident, and old."""
+    if not is_uuid(prediction):
+        return True
+    milliseconds = UUID(prediction).int >> 80  # RFC 9562, section 5.7
+    return datetime.fromtimestamp(milliseconds / 1000, UTC) < before

@@ -1,0 +1,97 @@
+"""Sealed images in a bucket of Amazon S3, or of a service with the same interface."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from storage.images.blobs import Blob, is_uuid
+from storage.images.errors import ImageStoreUnavailable
+
+T = TypeVar("T")
+_LIMITS = Config(connect_timeout=3, read_timeout=20, retries={"total_max_attempts": 2})
+_REMOVED_AT_ONCE = 1000  # the most that DeleteObjects accepts
+
+
+class ImageBucket:
+    """Objects are named PREFIX/OWNER/NAME.
+
+    boto3 finds the credentials, the region and, for other services than Amazon's, the address (AWS_ENDPOINT_URL_S3).
+    """
+
+    def __init__(self, bucket: str, prefix: str, region: str | None) -> None:
+        logging.getLogger("botocore").setLevel(logging.INFO)  # its debug lines contain requests
+        self._bucket = bucket
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._region = region
+        self._opened: Any = None
+
+    def write(self, owner: str, name: str, data: bytes) -> None:
+        self._call(lambda client: client.put_object(Bucket=self._bucket, Key=self._key(owner, name), Body=data))
+
+    def read(self, owner: str, name: str) -> bytes | None:
+        def get(client: Any) -> bytes | None:
+            try:
+                body: bytes = client.get_object(Bucket=self._bucket, Key=self._key(owner, name))["Body"].read()
+            except client.exceptions.NoSuchKey:
+                return None
+            return body
+
+        return self._call(get)
+
+    def list_owners(self) -> Sequence[str]:
+        pages = self._list_pages(self._prefix, Delimiter="/")
+        folders = (entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", ()))
+        names = [folder.removeprefix(self._prefix).removesuffix("/") for folder in folders]
+        return [name for name in names if is_uuid(name)]
+
+    def list(self, owner: str) -> Iterator[Blob]:
+        prefix = self._key(owner, "")
+        for page in self._list_pages(prefix):
+            for entry in page.get("Contents", ()):
+                yield Blob(entry["Key"].removeprefix(prefix), entry["Size"])
+
+    def remove(self, owner: str, names: Sequence[str]) -> None:
+        keys = [{"Key": self._key(owner, name)} for name in names]
+        for first in range(0, len(keys), _REMOVED_AT_ONCE):
+            self._remove_batch(keys[first : first + _REMOVED_AT_ONCE])
+
+    def _remove_batch(self, keys: Sequence[dict[str, str]]) -> None:
+        deletion = {"Objects": keys, "Quiet": True}
+        response = self._call(lambda client: client.delete_objects(Bucket=self._bucket, Delete=deletion))
+        errors = response.get("Errors", ())
+        if errors:
+            raise ImageStoreUnavailable(f"{len(errors)} images were not removed ({errors[0].get('Code')})")
+
+    def _key(self, owner: str, name: str) -> str:
+        return f"{self._prefix}{owner}/{name}"
+
+    def _list_pages(self, prefix: str, **options: str) -> Iterator[dict[str, Any]]:
+        token: dict[str, str] = {}
+        while True:
+            page = self._call(partial(self._list_page, Prefix=prefix, **options, **token))
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def _list_page(self, client: Any, **options: str) -> dict[str, Any]:
+        page: dict[str, Any] = client.list_objects_v2(Bucket=self._bucket, **options)
+        return page
+
+    def _call(self, act: Callable[[Any], T]) -> T:
+        """Raises ImageStoreUnavailable, with the code of a response but not its text."""
+        try:
+            if self._opened is None:
+                self._opened = boto3.client("s3", region_name=self._region, config=_LIMITS)
+            return act(self._opened)
+        except ClientError as error:
+            raise ImageStoreUnavailable(error.response.get("Error", {}).get("Code", "unknown error")) from None
+        except BotoCoreError as error:
+            raise ImageStoreUnavailable(type(error).__name__) from None
