@@ -78,7 +78,7 @@ class ImageArchive:
 
 
 def _is_older(prediction: str, before: datetime) -> bool:
-    """Whether the prediction was made before that time; a name that is no UUID is left by an accident, and old."""
+    """Whether the prediction was made before that time; what has another name was never complete, and counts as old."""
     if not is_uuid(prediction):
         return True
     milliseconds = UUID(prediction).int >> 80  # RFC 9562, section 5.7

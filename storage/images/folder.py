@@ -37,12 +37,14 @@ class ImageFolder:
     def write(self, owner: str, name: str, data: bytes) -> None:
         path = self._folder / owner / name
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        incomplete = path.with_name(f".{name}")
+        descriptor = os.open(incomplete, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
+            incomplete.rename(path)
         except OSError:
-            path.unlink(missing_ok=True)
+            incomplete.unlink(missing_ok=True)
             raise
 
     @_reporting_failures

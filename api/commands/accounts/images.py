@@ -9,9 +9,9 @@ import typer
 
 from api.commands.database import CommandEvent, run_with_accounts
 from api.commands.output import JsonFlag, print_json
-from api.services.personal_data.archive import open_image_archive
+from api.services.personal_data.archive import erase_images
 from api.services.personal_data.erasure import IN_FLIGHT_S
-from api.settings import Settings, load_settings
+from api.settings import load_settings
 from auth.accounts.service import AccountService
 from auth.accounts.store import User, UserChange
 
@@ -41,9 +41,3 @@ def set_images(
     else:
         result = "images may be kept" if keep else f"images are no longer kept; {erased} erased"
         typer.echo(f"{user.name}: {result}.")
-
-
-def erase_images(settings: Settings, subject: str) -> int:
-    """Erase the kept images of a user; returns how many. Raises SettingsError, ImageStoreUnavailable."""
-    archive = open_image_archive(settings)
-    return 0 if archive is None else archive.erase(subject)

@@ -10,7 +10,7 @@ from typing import Annotated, TypeVar
 import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.commands.accounts.images import erase_images, set_images
+from api.commands.accounts.images import set_images
 from api.commands.accounts.subjects import bar, list_barred, unbar
 from api.commands.database import (
     CommandEvent,
@@ -26,6 +26,7 @@ from api.commands.options.confirmation import Yes, confirm
 from api.commands.output import JsonFlag, PasswordStdin, format_time, print_json, print_table, read_password
 from api.errors import CommandFailed
 from api.services.auth import one_time_codes, token_policy
+from api.services.personal_data.archive import erase_images
 from api.services.personal_data.erasure import IN_FLIGHT_S
 from api.services.secrets.signing_keys import open_keyring
 from api.settings import Settings, load_settings

@@ -13,12 +13,12 @@ from typing import Annotated
 import typer
 from sqlalchemy import Engine
 
-from api.commands.accounts.images import erase_images
 from api.commands.database import CommandEvent, migrate_database, record_event, run_with_engine
 from api.commands.ledger.database import find_subject
 from api.commands.options.confirmation import DryRun, Yes, confirm
 from api.commands.output import JsonFlag, print_json, progress_bar
 from api.errors import CommandFailed
+from api.services.personal_data.archive import erase_images
 from api.settings import Settings, load_settings
 from monitoring.chains.signing import Signer
 from monitoring.ledger.entries import MODEL_SUBJECT

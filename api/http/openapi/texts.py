@@ -27,7 +27,7 @@ Errors are problem documents (RFC 9457). Their `code` is stable, their `detail` 
 
 TAGS = {
     "predictions": "Classify images, and read what was classified.",
-    "account": "What the caller is, may do and has used; its password and one-time codes.",
+    "account": "What the caller is, may do and has used; its password, one-time codes and images.",
     "keys": "API keys, for programs that should not log in.",
     "auth": "OAuth 2.0: tokens, their revocation and introspection, and the keys that verify them.",
     "users": "Users, their roles and their quotas. Takes `users:admin`.",
@@ -45,6 +45,8 @@ SUMMARIES = {
     "GET /v1/models/{name}/quality": "Show how good a model is on live traffic",
     "POST /predict-land-use": "Classify an image, with the response of the original script",
     "GET /v1/me": "Show who you are and what you may do",
+    "GET /v1/me/images": "Show whether your images may be kept",
+    "PUT /v1/me/images": "Allow your images to be kept, or withdraw that",
     "POST /v1/me/password": "Change your password",
     "POST /v1/me/totp": "Begin to use one-time codes",
     "POST /v1/me/totp/confirm": "Confirm one-time codes with a first code",

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from api.errors import SettingsError
 from api.settings import Settings
 from storage.images.archive import ImageArchive
-from storage.images.blobs import open_blobs
+from storage.images.opening import open_blobs
 from storage.images.sealing import ImageSeal, parse_keys
 
 
@@ -33,3 +33,9 @@ def open_image_archive(settings: Settings) -> ImageArchive | None:
 def find_end_of_retention(settings: Settings) -> datetime:
     """Return the time before which predictions are too old for their images to be kept."""
     return datetime.now(UTC) - timedelta(days=settings.images.keep_days)
+
+
+def erase_images(settings: Settings, subject: str) -> int:
+    """Erase the kept images of a user; returns how many. Raises SettingsError, ImageStoreUnavailable."""
+    archive = open_image_archive(settings)
+    return 0 if archive is None else archive.erase(subject)

@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator
 from typing import Any
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from api.errors import SecretsUnavailable
 from api.settings.secrets.aws import AwsSecret
+from tests.support.servers.aws import list_variables, running_aws
 
 REGION = "eu-west-1"
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)
-    server = ThreadedMotoServer("127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with running_aws() as url:
+        yield url
 
 
 @pytest.fixture
 def manager(server: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A client of Secrets Manager; the environment makes the gateway use the same server."""
-    for name, value in {"ENDPOINT_URL": server, "ACCESS_KEY_ID": "id", "SECRET_ACCESS_KEY": "key"}.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
+    for name, value in list_variables(server).items():
+        monkeypatch.setenv(name, value)
     return boto3.client("secretsmanager", region_name=REGION)
 
 

@@ -33,6 +33,8 @@ CHANGES: list[tuple[str, str, dict[str, Any]]] = [
     ("POST", "/v1/me/totp", {"current_password": PASSWORD}),
     ("POST", "/v1/me/totp/confirm", {"code": "123456"}),
     ("DELETE", "/v1/me/totp", {"code": "123456"}),
+    ("PUT", "/v1/me/images", {"keep": True}),
+    ("PATCH", "/v1/users/{user_id}", {"keep_images": True}),
 ]
 # Routes that change something else, and why a stolen key gains nothing there.
 OTHER_CHANGES = {

@@ -31,9 +31,12 @@ def test_unknown_names_are_errors(ledger: Run, tmp_path: Path) -> None:
 
 def test_a_user_without_predictions_is_known(ledger: Run, environment: Settings) -> None:
     """A user who has sent nothing can be exported and erased, by name or by id: there is nothing to do."""
-    assert ledger("erase", "--principal", "ana", "--yes")[:2] == (0, "3 predictions of ana erased.\n")
+    assert ledger("erase", "--principal", "ana", "--yes")[:2] == (0, "3 predictions and 0 images of ana erased.\n")
     for name in ("ana", find_ana(environment)):
-        assert ledger("erase", "--principal", name, "--yes")[:2] == (0, f"0 predictions of {name} erased.\n")
+        assert ledger("erase", "--principal", name, "--yes")[:2] == (
+            0,
+            f"0 predictions and 0 images of {name} erased.\n",
+        )
         assert len(exported(ledger, "e.jsonl", "--principal", name)) == 12
 
 

@@ -1,0 +1,190 @@
+"""Keeping images of users who allow it, through a gateway with a store in a folder."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from base64 import b64encode
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
+from starlette.testclient import TestClient
+
+from api.app import create_app
+from api.commands.database import run_with_accounts
+from api.errors import SettingsError
+from api.services.background import run_in_background
+from api.services.personal_data import erasure
+from api.services.personal_data.archive import open_image_archive
+from api.services.personal_data.consents import ImageConsents
+from api.services.personal_data.keeper import ImageKeeper
+from api.settings import Settings
+from auth.principal import Role
+from monitoring.metrics import Metrics
+from storage.errors import DatabaseUnavailable
+from storage.images.archive import ImageArchive
+from tests.support.polling import wait_until, wait_until_async
+
+Headers = dict[str, str]
+
+
+@pytest.fixture(autouse=True)
+def _no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(erasure, "IN_FLIGHT_S", 0.0)
+
+
+@pytest.fixture
+def settings(settings: Settings, tmp_path: Path) -> Settings:
+    """Settings with a store; the database also has the administrator `adam`."""
+    run_with_accounts(settings, lambda accounts: accounts.add("adam", Role.ADMIN, "correct horse battery"))
+    images = {"url": f"file://{tmp_path}/images", "key": SecretStr(b64encode(os.urandom(32)).decode())}
+    return settings.model_copy(update={"images": settings.images.model_copy(update=images)})
+
+
+@pytest.fixture
+def archive(settings: Settings) -> ImageArchive:
+    archive = open_image_archive(settings)
+    assert archive is not None
+    return archive
+
+
+def predict(client: TestClient, headers: Headers, image: bytes) -> str:
+    response = client.post("/v1/predictions", content=image, headers={**headers, "Content-Type": "image/jpeg"})
+    assert response.status_code == 200, response.text
+    prediction_id: str = response.json()["id"]
+    return prediction_id
+
+
+def allow(client: TestClient, headers: Headers, *, keep: bool = True) -> None:
+    response = client.put("/v1/me/images", headers=headers, json={"keep": keep})
+    assert response.json() == {"keep": keep, "keep_days": 365}
+
+
+def find_user_id(client: TestClient, headers: Headers) -> str:
+    subject: str = client.get("/v1/me", headers=headers).json()["subject"]
+    return subject
+
+
+def keep_first(client: TestClient, headers: Headers, image: bytes, archive: ImageArchive) -> str:
+    """Predict until an image is kept: the permission takes effect a moment after the response."""
+    owner, predictions = find_user_id(client, headers), list[str]()
+
+    def find_kept() -> str | None:
+        predictions.append(predict(client, headers, image))
+        return next((each for each in predictions if archive.read(owner, each) is not None), None)
+
+    wait_until(find_kept)
+    kept = find_kept()
+    assert kept is not None
+    return kept
+
+
+def test_images_are_kept_only_with_permission(
+    client: TestClient, bearer: Headers, sample: bytes, archive: ImageArchive
+) -> None:
+    """By default no image is kept; once a user allows it, the images of that user's predictions are."""
+    assert client.get("/v1/me/images", headers=bearer).json() == {"keep": False, "keep_days": 365}
+    predict(client, bearer, sample)
+    allow(client, bearer)
+    prediction_id = keep_first(client, bearer, sample, archive)
+    assert archive.read(find_user_id(client, bearer), prediction_id) == sample
+
+
+def test_an_administrator_decides_for_a_user(
+    client: TestClient, bearer: Headers, log_in: Any, sample: bytes, archive: ImageArchive
+) -> None:
+    """An administrator can allow and withdraw it for a user; the audit log says so."""
+    admin, user_id = log_in(client, "adam"), find_user_id(client, bearer)
+    response = client.patch(f"/v1/users/{user_id}", headers=admin, json={"keep_images": True})
+    assert (response.status_code, response.json()["keep_images"]) == (200, True)
+    keep_first(client, bearer, sample, archive)
+    client.patch(f"/v1/users/{user_id}", headers=admin, json={"keep_images": False})
+    wait_until(lambda: archive.measure() == 0)
+    fields = [entry["detail"].get("fields") for entry in client.get("/v1/audit", headers=admin).json()["entries"]]
+    assert fields.count("keep_images") == 2
+
+
+def test_a_failing_store_fails_no_prediction(settings: Settings, log_in: Any, sample: bytes, tmp_path: Path) -> None:
+    """Predictions go on while the store cannot be written; each image that is not kept is counted."""
+    (tmp_path / "images").touch()
+    registry = CollectorRegistry()
+    with TestClient(create_app(settings, registry=registry)) as client:
+        bearer = log_in(client)
+        allow(client, bearer)
+
+        def has_failed() -> bool:
+            predict(client, bearer, sample)
+            return bool(registry.get_sample_value("atalaya_images_not_kept_total", {"reason": "failed"}))
+
+        wait_until(has_failed)
+
+
+def make_keeper(archive: ImageArchive, megabytes: float = 1) -> tuple[ImageKeeper, CollectorRegistry]:
+    registry = CollectorRegistry()
+    return ImageKeeper(archive, lambda _: True, int(megabytes * 1e6), Metrics(registry)), registry
+
+
+def count(registry: CollectorRegistry, reason: str) -> float:
+    return registry.get_sample_value("atalaya_images_not_kept_total", {"reason": reason}) or 0.0
+
+
+OWNER, PREDICTION = "0a54f4b8-bc9a-4019-bf0d-15032078e849", "019f0000-bc9a-7019-bf0d-15032078e849"
+
+
+def test_a_full_store(archive: ImageArchive) -> None:
+    """A full store keeps what it has, and the next image is not kept."""
+    keeper, registry = make_keeper(archive, 0.001)
+    for last, size in ((0, 900), (1, 200)):
+        keeper.keep_later(OWNER, f"{PREDICTION[:-1]}{last}", bytes(size))
+    keeper.close()
+    assert archive.read(OWNER, f"{PREDICTION[:-1]}0") == bytes(900)
+    assert count(registry, "full") == 1
+
+
+def test_a_slow_store(archive: ImageArchive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a store is slow, images wait up to a number of bytes; further ones are not kept."""
+    monkeypatch.setattr("api.services.personal_data.keeper.BACKLOG_BYTES", 1000)
+    keeper, registry = make_keeper(archive)
+    keeper.keep_later(OWNER, PREDICTION, bytes(1001))
+    keeper.close()
+    assert count(registry, "backlog") == 1
+    assert archive.measure() == 0
+
+
+async def test_permissions_are_read_again_after_a_failure() -> None:
+    """While the users cannot be read, a changed one counts as withdrawn; afterwards the database decides."""
+    answers: list[Any] = [{"ana", "bob"}, DatabaseUnavailable("down"), {"ana", "bob"}]
+    reads = 0
+
+    async def list_allowed() -> set[str]:
+        nonlocal reads
+        reads += 1
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return set(answer)
+
+    consents = ImageConsents(list_allowed)
+    async with run_in_background(consents.follow(lambda _: asyncio.sleep(0))):
+        await wait_until_async(lambda: consents.allows("ana"))
+        consents.notice_change("user:ana")
+        assert (consents.allows("ana"), consents.allows("bob")) == (False, True)
+        await wait_until_async(lambda: consents.allows("ana"))
+    assert reads == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"images": {"key": None}}, "IMAGES__KEY is not set"),
+        ({"ledger": {"enabled": False}}, "IMAGES__URL needs LEDGER__ENABLED"),
+    ],
+)
+def test_settings_that_contradict(settings: Settings, changes: dict[str, dict[str, Any]], problem: str) -> None:
+    """A store needs a key, and the ledger."""
+    groups = {name: getattr(settings, name).model_copy(update=update) for name, update in changes.items()}
+    with pytest.raises(SettingsError, match=problem):
+        open_image_archive(settings.model_copy(update=groups))

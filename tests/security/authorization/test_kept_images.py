@@ -1,0 +1,99 @@
+"""Threat T65: whose images are kept, in which form, and until when, on a running gateway."""
+
+from __future__ import annotations
+
+import os
+from base64 import b64encode
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.gateway import Gateway, make_gateway
+from tests.support.paths import FOREST
+from tests.support.polling import wait_until
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway with a store of images and the users `ana`, `cleo` and `dora` (clients)."""
+    folder = tmp_path_factory.mktemp("kept")
+    key = b64encode(os.urandom(32)).decode()
+    gateway = make_gateway(folder, MODEL__URL="stub://", IMAGES__URL=f"file://{folder}/images", IMAGES__KEY=key)
+    gateway.add_user("cleo")
+    gateway.add_user("dora")
+    gateway.start()
+    yield gateway
+    assert gateway.stop() == 0, gateway.log()
+
+
+def predict(client: httpx.Client) -> None:
+    response = client.post("/v1/predictions", files={"file": FOREST.read_bytes()})
+    assert response.status_code == 200, response.text
+
+
+def allow(client: httpx.Client, keep: bool) -> httpx.Response:
+    return client.put("/v1/me/images", json={"keep": keep})
+
+
+def list_kept(gateway: Gateway, client: httpx.Client) -> list[Path]:
+    """Return the files of the caller's images."""
+    owner = client.get("/v1/me").json()["subject"]
+    return sorted((gateway.folder / "images").glob(f"{owner}/[!.]*"))
+
+
+def keep_one(gateway: Gateway, client: httpx.Client) -> None:
+    """Allow it, and predict until an image is kept: that takes effect a moment after the response."""
+    assert allow(client, keep=True).json() == {"keep": True, "keep_days": 365}
+
+    before = len(list_kept(gateway, client))
+
+    def is_kept() -> bool:
+        predict(client)
+        return len(list_kept(gateway, client)) > before
+
+    wait_until(is_kept)
+
+
+def test_nothing_is_kept_without_permission(gateway: Gateway) -> None:
+    """T65: a store alone keeps nobody's images: each user allows it, and only after a login."""
+    client = gateway.client("dora")
+    key = client.post("/v1/keys", json={"name": "script", "scopes": ["predict"]}).json()["key"]
+    refused = httpx.put(f"{gateway.base_url}/v1/me/images", headers={"X-API-Key": key}, json={"keep": True})
+    assert (refused.status_code, refused.json()["code"]) == (403, "key_bound")
+    predict(client)
+    keep_one(gateway, gateway.client("cleo"))  # images of later predictions were written
+    assert list_kept(gateway, client) == []
+
+
+def test_kept_images_are_encrypted(gateway: Gateway) -> None:
+    """T65: what is stored contains neither parts of the image nor the user's name, and is private."""
+    client = gateway.client()
+    keep_one(gateway, client)
+    for path in list_kept(gateway, client):
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert FOREST.read_bytes()[:16] not in path.read_bytes()
+        assert "ana" not in str(path.relative_to(gateway.folder))
+
+
+def test_withdrawing_erases(gateway: Gateway) -> None:
+    """T65: a user who withdraws has no kept images any more, further ones are not kept, and others' stay."""
+    client, cleo = gateway.client(), gateway.client("cleo")
+    keep_one(gateway, client)
+    keep_one(gateway, cleo)
+    assert allow(client, keep=False).json() == {"keep": False, "keep_days": 365}
+    wait_until(lambda: not list_kept(gateway, client))
+    predict(client)
+    keep_one(gateway, cleo)
+    assert list_kept(gateway, client) == []
+
+
+def test_deleting_a_user_erases(gateway: Gateway) -> None:
+    """T65: the images of a deleted user are erased, also by the command."""
+    client = gateway.client("dora")
+    keep_one(gateway, client)
+    kept = list_kept(gateway, client)
+    deleted = gateway.run("users", "delete", "dora", "--yes")
+    assert "0 images erased" not in deleted.stdout
+    assert not any(path.exists() for path in kept)

@@ -1,0 +1,137 @@
+"""Keeping, reading and removing images, in a folder and in a bucket of moto's server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import boto3
+import pytest
+from uuid_utils import uuid7
+
+from storage.images.archive import ImageArchive, RemovedImages
+from storage.images.blobs import Blobs
+from storage.images.errors import ImageStoreUnavailable
+from storage.images.opening import open_blobs
+from storage.images.sealing import ImageSeal
+from tests.support.servers.aws import list_variables, running_aws
+
+ANA, BOB = str(uuid4()), str(uuid4())
+IMAGE = b"an image of a forest" * 20
+NOW = datetime(2026, 11, 3, tzinfo=UTC)
+SEAL = ImageSeal([os.urandom(32)])
+
+
+def name_at(moment: datetime) -> str:
+    """Return the id of a prediction that was made at that time."""
+    return str(uuid7(nanoseconds=int(moment.timestamp() * 1e9)))
+
+
+@pytest.fixture(scope="module")
+def aws() -> Iterator[str]:
+    with running_aws() as url:
+        yield url
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def blobs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Blobs:
+    if request.param == "folder":
+        return open_blobs(f"file://{tmp_path}/images")
+    for name, value in list_variables(request.getfixturevalue("aws")).items():
+        monkeypatch.setenv(name, value)
+    bucket = f"images-{uuid4()}"
+    boto3.client("s3", region_name="us-east-1").create_bucket(Bucket=bucket)
+    return open_blobs(f"s3://{bucket}/gateway/kept?region=us-east-1")
+
+
+def test_kept_images_are_encrypted(blobs: Blobs) -> None:
+    """An image that was kept can be read; what is stored contains nothing of it."""
+    archive, name = ImageArchive(blobs, SEAL), name_at(NOW)
+    size = archive.keep(ANA, name, IMAGE)
+    assert archive.read(ANA, name) == IMAGE
+    assert archive.measure() == size
+    stored = blobs.read(ANA, name)
+    assert stored is not None
+    assert IMAGE[:20] not in stored
+
+
+def test_images_that_were_not_kept(blobs: Blobs) -> None:
+    """Reading and erasing what does not exist is no error, and no name leads to another place."""
+    archive = ImageArchive(blobs, SEAL)
+    assert archive.read(ANA, name_at(NOW)) is None
+    assert archive.read("issuer|../../etc", "passwd") is None
+    assert (archive.erase(ANA), archive.erase("../x"), archive.measure()) == (0, 0, 0)
+
+
+def test_erasing_an_owner(blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All images of an owner are erased, in several batches, and nobody else's."""
+    monkeypatch.setattr("storage.images.archive._BATCH", 2)
+    archive = ImageArchive(blobs, SEAL)
+    for _ in range(5):
+        archive.keep(ANA, name_at(NOW), IMAGE)
+    archive.keep(BOB, name_at(NOW), IMAGE)
+    assert archive.erase(ANA) == 5
+    assert blobs.list_owners() == [BOB]
+
+
+def test_sweep(blobs: Blobs) -> None:
+    """A sweep removes all images of owners who do not allow it, and the old ones of the others."""
+    archive, young = ImageArchive(blobs, SEAL), name_at(NOW)
+    for moment in (NOW - timedelta(days=9), NOW - timedelta(days=8)):
+        archive.keep(ANA, name_at(moment), IMAGE)
+    archive.keep(ANA, young, IMAGE)
+    archive.keep(BOB, name_at(NOW), IMAGE)
+    assert archive.sweep({ANA}, NOW - timedelta(days=7)) == RemovedImages(disallowed=1, old=2)
+    assert [blob.name for blob in blobs.list(ANA)] == [young]
+
+
+def test_long_lists_of_a_bucket(aws: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list of a bucket goes on where the service cuts it."""
+    monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "3")
+    for name, value in list_variables(aws).items():
+        monkeypatch.setenv(name, value)
+    boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="long")
+    blobs = open_blobs("s3://long?region=us-east-1")
+    for _ in range(10):
+        blobs.write(ANA, name_at(NOW), b"")
+    assert len(list(blobs.list(ANA))) == 10
+    assert ImageArchive(blobs, SEAL).erase(ANA) == 10
+
+
+def test_an_unusable_folder(tmp_path: Path) -> None:
+    """A folder that cannot be written is an error with the system's reason, and leaves nothing."""
+    (tmp_path / "file").touch()
+    with pytest.raises(ImageStoreUnavailable, match="Not a directory"):
+        open_blobs(f"file://{tmp_path}/file").write(ANA, name_at(NOW), b"")
+
+
+def test_incomplete_files(tmp_path: Path) -> None:
+    """What a process that was killed while it wrote has left cannot be read, and is removed by a sweep."""
+    archive = ImageArchive(open_blobs(f"file://{tmp_path}"), SEAL)
+    name = name_at(NOW)
+    archive.keep(ANA, name, IMAGE)
+    (tmp_path / ANA / name).rename(tmp_path / ANA / f".{name}")
+    assert archive.read(ANA, name) is None
+    assert archive.sweep({ANA}, NOW - timedelta(days=7)) == RemovedImages(disallowed=0, old=1)
+
+
+def test_an_unusable_bucket(aws: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bucket that does not exist is an error with the service's code; so is a service that cannot be reached."""
+    for name, value in list_variables(aws).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ImageStoreUnavailable, match="NoSuchBucket"):
+        open_blobs("s3://absent?region=us-east-1").write(ANA, name_at(NOW), b"")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(ImageStoreUnavailable, match="EndpointConnectionError"):
+        open_blobs("s3://absent?region=us-east-1").list_owners()
+
+
+def test_files_are_private(tmp_path: Path) -> None:
+    """Only the gateway's user can read the folders and files."""
+    name = name_at(NOW)
+    open_blobs(f"file://{tmp_path}/images").write(ANA, name, b"")
+    modes = [(tmp_path / "images" / part).stat().st_mode & 0o777 for part in (ANA, f"{ANA}/{name}")]
+    assert modes == [0o700, 0o600]

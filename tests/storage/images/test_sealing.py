@@ -1,0 +1,85 @@
+"""Encryption of kept images, and the limit of their space."""
+
+from __future__ import annotations
+
+import os
+from base64 import b64encode, urlsafe_b64encode
+
+import pytest
+
+from storage.images.errors import ImageUnreadable
+from storage.images.sealing import ImageSeal, parse_keys
+from storage.images.space import RECHECK_S, SpaceLimit
+
+OLD, NEW = os.urandom(32), b"\xfb" * 32
+OWNER, NAME, IMAGE = "owner", "prediction", b"an image"
+
+
+def test_keys_rotate() -> None:
+    """The first key encrypts; an image of an earlier key can be read while that key follows."""
+    sealed = ImageSeal([OLD]).close(OWNER, NAME, IMAGE)
+    assert ImageSeal([NEW, OLD]).open(OWNER, NAME, sealed) == IMAGE
+    assert ImageSeal([NEW]).open(OWNER, NAME, ImageSeal([NEW, OLD]).close(OWNER, NAME, IMAGE)) == IMAGE
+    with pytest.raises(ImageUnreadable, match="IMAGES__KEY lacks the key"):
+        ImageSeal([NEW]).open(OWNER, NAME, sealed)
+
+
+@pytest.mark.parametrize("position", [0, 5, 13, 25, -1])
+def test_changed_images_do_not_open(position: int) -> None:
+    """A change of any part is noticed: the mark, the key's id, the nonce, the image and its tag."""
+    changed = bytearray(ImageSeal([OLD]).close(OWNER, NAME, IMAGE))
+    changed[position] ^= 1
+    with pytest.raises(ImageUnreadable):
+        ImageSeal([OLD]).open(OWNER, NAME, bytes(changed))
+
+
+@pytest.mark.parametrize("place", [("other", NAME), (OWNER, "other")])
+def test_exchanged_images_do_not_open(place: tuple[str, str]) -> None:
+    """An image opens only as that of its owner and its prediction."""
+    with pytest.raises(ImageUnreadable, match="was changed"):
+        ImageSeal([OLD]).open(*place, ImageSeal([OLD]).close(OWNER, NAME, IMAGE))
+
+
+@pytest.mark.parametrize("length", [0, 3, 12, 23])
+def test_incomplete_images_do_not_open(length: int) -> None:
+    """The beginning of an image, which a process that was killed leaves, is an error."""
+    with pytest.raises(ImageUnreadable, match=r"incomplete|lacks the key"):
+        ImageSeal([OLD]).open(OWNER, NAME, ImageSeal([OLD]).close(OWNER, NAME, IMAGE)[:length])
+
+
+def test_keys_are_base64_of_either_alphabet() -> None:
+    """Keys are 32 bytes in base64, in the usual or the URL-safe alphabet, separated by commas."""
+    text = f"{b64encode(NEW).decode()}, {urlsafe_b64encode(NEW).decode()}"
+    assert parse_keys(text) == [NEW, NEW]
+    for wrong in ("", "abc", b64encode(b"short").decode(), f"{b64encode(NEW).decode()},"):
+        with pytest.raises(ValueError, match=r"."):
+            parse_keys(wrong)
+
+
+def test_a_full_store_admits_nothing() -> None:
+    """Writes are admitted until the limit; a full store is measured again only after a minute."""
+    stored, now, measured = 0, 0.0, 0
+
+    def measure() -> int:
+        nonlocal measured
+        measured += 1
+        return stored
+
+    limit = SpaceLimit(measure, 1000, clock=lambda: now)
+    while limit.admits(30):
+        stored += 30
+    assert stored == 990
+    measurements = measured
+    assert not limit.admits(30)
+    assert measured == measurements
+    stored, now = 0, RECHECK_S + 1
+    assert limit.admits(30)
+
+
+def test_processes_share_the_space() -> None:
+    """A process notices within a tenth of the free space that others fill the store."""
+    stored = 0
+    limits = [SpaceLimit(lambda: stored, 1000) for _ in range(4)]
+    for limit in limits * 50:
+        stored += 10 * limit.admits(10)
+    assert 900 <= stored <= 1100
