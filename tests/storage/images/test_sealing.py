@@ -37,7 +37,7 @@ def test_changed_images_do_not_open(position: int) -> None:
 def test_exchanged_images_do_not_open(place: tuple[str, str]) -> None:
     """An image opens only as that of its owner and its prediction."""
     with pytest.raises(ImageUnreadable, match="was changed"):
-        ImageSeal([OLD]).open(*place, ImageSeal([OLD]).close(OWNER, NAME, IMAGE))
+        ImageSeal([OLD]).open(*names, ImageSeal([OLD]).close(OWNER, NAME, IMAGE))
 
 
 @pytest.mark.parametrize("length", [0, 3, 12, 23])

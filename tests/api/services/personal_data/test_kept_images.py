@@ -156,16 +156,16 @@ def test_a_slow_store(archive: ImageArchive, monkeypatch: pytest.MonkeyPatch) ->
 
 async def test_permissions_are_read_again_after_a_failure() -> None:
     """While the users cannot be read, a changed one counts as withdrawn; afterwards the database decides."""
-    answers: list[Any] = [{"ana", "bob"}, DatabaseUnavailable("down"), {"ana", "bob"}]
+    results: list[Any] = [{"ana", "bob"}, DatabaseUnavailable("down"), {"ana", "bob"}]
     reads = 0
 
     async def list_allowed() -> set[str]:
         nonlocal reads
         reads += 1
-        answer = answers.pop(0) if len(answers) > 1 else answers[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return set(answer)
+        result = results.pop(0) if len(results) > 1 else results[0]
+        if isinstance(result, Exception):
+            raise result
+        return set(result)
 
     consents = ImageConsents(list_allowed)
     async with run_in_background(consents.follow(lambda _: asyncio.sleep(0))):
