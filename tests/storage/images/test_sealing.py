@@ -33,8 +33,8 @@ def test_changed_images_do_not_open(position: int) -> None:
         ImageSeal([OLD]).open(OWNER, NAME, bytes(changed))
 
 
-@pytest.mark.parametrize("place", [("other", NAME), (OWNER, "other")])
-def test_exchanged_images_do_not_open(place: tuple[str, str]) -> None:
+@pytest.mark.parametrize("names", [("other", NAME), (OWNER, "other")])
+def test_exchanged_images_do_not_open(names: tuple[str, str]) -> None:
     """An image opens only as that of its owner and its prediction."""
     with pytest.raises(ImageUnreadable, match="was changed"):
         ImageSeal([OLD]).open(*names, ImageSeal([OLD]).close(OWNER, NAME, IMAGE))
