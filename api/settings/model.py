@@ -112,6 +112,13 @@ class ModelSettings(SettingsGroup, title="Model"):
         "`make keras` creates.",
     )
 
+    validation_data: HomePath | None = Field(
+        None,
+        description="The folder of labelled images on which `atalaya evaluate --served` "
+        "[evaluates the served model](quality.md#evaluation), with a folder for each class, or with such folders in "
+        "test/.",
+    )
+
     @field_validator("url")
     @classmethod
     def _check_reference(cls, value: str, info: ValidationInfo) -> str:

@@ -154,6 +154,7 @@ def accuracy_panels() -> Iterable[Builder[Panel]]:
                 ("atalaya_estimated_accuracy", "{{model}} estimated", "C"),
             )
         ),
+        width=8,
     ).max(1)
     yield stacked(
         graph(
@@ -161,8 +162,23 @@ def accuracy_panels() -> Iterable[Builder[Panel]]:
             "Labels by whether the prediction was correct. Accuracy is known only as well as there are labels.",
             "short",
             query(or_none(increase(labels, "1h", "correct", MODEL), "correct"), "correct: {{correct}}"),
+            width=8,
         )
     )
+    evaluation = "atalaya_evaluation_accuracy"
+    yield graph(
+        "Accuracy on the validation set",
+        "Share of correct predictions in the last evaluation of the served model, and its lower bound (95 %). "
+        "Empty until atalaya evaluate --served has run.",
+        "percentunit",
+        query(largest(f"max by (model) ({select(evaluation, MODEL)})", "model", evaluation, most=4), "{{model}}", "A"),
+        query(
+            largest(f"max by (model) ({select(f'{evaluation}_lower', MODEL)})", "model", evaluation, most=4),
+            "{{model}} at least",
+            "B",
+        ),
+        width=8,
+    ).max(1)
 
 
 def candidate_panels() -> Iterable[Builder[Panel]]:

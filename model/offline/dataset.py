@@ -95,8 +95,13 @@ def split_by_class(files: LabelledFiles, fraction: float, seed: int) -> tuple[La
 
 def read_image(path: Path, spec: InputSpec) -> DecodedImage:
     """Decode one file as the gateway would for a model with that input. Raises DatasetError with the file's path."""
+    return decode_file(path, path.read_bytes(), spec)
+
+
+def decode_file(path: Path, content: bytes, spec: InputSpec) -> DecodedImage:
+    """Decode the content of the file `path`, as `read_image` does. Raises DatasetError with the path."""
     try:
-        return decode_image(path.read_bytes(), spec)
+        return decode_image(content, spec)
     except ImageRejected as error:
         raise DatasetError(f"{path}: {error} Repair or remove the file.") from error
 

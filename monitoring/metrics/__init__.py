@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from monitoring.metrics.groups.canary import CanaryMetrics
 from monitoring.metrics.groups.dependencies import DependencyMetrics
+from monitoring.metrics.groups.evaluations import EvaluationMetrics
 from monitoring.metrics.groups.machine import MachineMetrics
 from monitoring.metrics.groups.memory import MemoryMetrics
 from monitoring.metrics.groups.models import ModelMetrics
@@ -26,6 +27,7 @@ class Metrics(
     ModelMetrics,
     CanaryMetrics,
     QualityMetrics,
+    EvaluationMetrics,
     OverloadMetrics,
     MemoryMetrics,
     UsageMetrics,

@@ -8,12 +8,13 @@ from auth import tables as auth_tables
 from monitoring.audit import tables as audit_tables
 from monitoring.canary import tables as canary_tables
 from monitoring.ledger import tables as ledger_tables
+from monitoring.quality import tables as quality_tables
 from monitoring.tasks import tables as task_tables
 
 MIGRATIONS = {"auth": auth.MIGRATIONS, "monitoring": monitoring.MIGRATIONS}
 """The folders of migrations, by package."""
 
-_GROUPS = (auth_tables, audit_tables, canary_tables, ledger_tables, task_tables)
+_GROUPS = (auth_tables, audit_tables, canary_tables, ledger_tables, quality_tables, task_tables)
 
 
 def list_tables() -> list[str]:

@@ -11,7 +11,11 @@ from api.services.background import run_in_background
 from api.services.background.activity import Activity
 from api.services.measuring.certificates import report_certificates
 from api.services.measuring.sampling import sample_process
-from api.services.measuring.shared_values import follow_aliases, follow_quotas, follow_task_runs
+from api.services.measuring.shared_values import (
+    follow_aliases,
+    follow_commands,
+    follow_quotas,
+)
 from api.settings import Settings
 from auth.changes import ChangeFeed
 from auth.quotas.meter import UsageMeter
@@ -34,7 +38,7 @@ async def measure_in_background(
     report_certificates(settings, metrics)
     async with (
         run_in_background(sample_process(queue, changes, engine.dialect.name, metrics, activity)),
-        run_in_background(follow_task_runs(engine, metrics, activity)),
+        run_in_background(follow_commands(engine, metrics, activity)),
         run_in_background(follow_aliases(settings, metrics, activity)),
         run_in_background(follow_quotas(meter, metrics, activity)),
     ):

@@ -26,6 +26,7 @@ from auth.changes import ChangeFeed
 from model.serving.overload_policy import QueueLimits
 from model.serving.queue import PredictionQueue
 from monitoring.metrics import Metrics
+from monitoring.quality.evaluations import EvaluationStore
 from monitoring.reporting.replaceable import ReplaceableReporter
 from monitoring.reporting.sentry import NullReporter
 from monitoring.reporting.telemetry import Telemetry
@@ -33,6 +34,7 @@ from monitoring.tasks.runs import Task
 from monitoring.tasks.store import TaskRunStore
 from monitoring.tracing.tracer import FinishedRequest, RequestTrace, Tracer
 from storage.engine import open_engine
+from tests.monitoring.quality.evaluations import make_evaluation
 from tests.support.certificates import make_authority
 from tests.support.polling import wait_until
 from tests.support.servers.identity_provider import IdentityProvider
@@ -113,13 +115,14 @@ def test_readiness_is_shown(observer: Observer) -> None:
 
 
 def test_runs_of_scheduled_commands_are_shown(make_client: Any, settings: Settings, log_in: Any) -> None:
-    """When a scheduled command has run, the gateway shows the time of its last success and failure."""
+    """When a scheduled command has run, the gateway shows its last success and failure, and the last evaluation."""
     observer = Observer(make_client(), log_in)
 
     async def record() -> None:
         engine = open_engine(settings.database_url.get_secret_value())
         for at, succeeded in ((1_800_000_000, True), (1_800_000_100, False)):
             await TaskRunStore(engine).record(Task.LEDGER_VERIFY, at, succeeded=succeeded)
+        await EvaluationStore(engine).add(make_evaluation(accuracy=0.75))
         await engine.dispose()
 
     asyncio.run(record())
@@ -127,6 +130,7 @@ def test_runs_of_scheduled_commands_are_shown(make_client: Any, settings: Settin
     assert observer.read("atalaya_task_last_success_timestamp_seconds") == {("ledger_verify",): 1_800_000_000}
     assert observer.read("atalaya_task_last_failure_timestamp_seconds") == {("ledger_verify",): 1_800_000_100}
     assert observer.read("atalaya_ledger_verification_failures_total") == {(): 1}
+    wait_until(lambda: observer.read("atalaya_evaluation_accuracy") == {("tiny-v1.0",): 0.75})
 
 
 @pytest.fixture

@@ -8,7 +8,9 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from monitoring.metrics import Metrics
+from monitoring.quality.evaluations import Comparison
 from monitoring.tasks.runs import Task, TaskRuns
+from tests.monitoring.quality.evaluations import make_evaluation
 
 
 @pytest.fixture
@@ -32,6 +34,7 @@ def observe_all(metrics: Metrics) -> None:
     metrics.count_usage("user:1", 3_000_000)
     metrics.aliases = {("land", "production", "1.1"): 1}
     metrics.task_runs = [TaskRuns(Task.LEDGER_VERIFY, 1_800_000_000, 1_700_000_000, 2)]
+    metrics.evaluation = make_evaluation(at=1_800_000_000, comparison=Comparison("earlier", 8, 1, 0.04), is_loss=True)
     metrics.stage_seconds.labels(stage="infer").observe(0.006)
     metrics.predictions.labels(model="efficientnetb0-v1.1", label="forest").inc()
     metrics.confidence.observe(0.93)
@@ -121,6 +124,15 @@ def observe_all(metrics: Metrics) -> None:
         ("atalaya_live_accuracy", {"model": "efficientnetb0-v1.1"}, 0.93),
         ("atalaya_live_accuracy_lower", {"model": "efficientnetb0-v1.1"}, 0.9),
         ("atalaya_estimated_accuracy", {"model": "efficientnetb0-v1.1"}, 0.94),
+        ("atalaya_evaluation_timestamp_seconds", {"model": "tiny-v1.0"}, 1_800_000_000),
+        ("atalaya_evaluation_images", {"model": "tiny-v1.0"}, 210),
+        ("atalaya_evaluation_accuracy", {"model": "tiny-v1.0"}, 0.97),
+        ("atalaya_evaluation_accuracy_lower", {"model": "tiny-v1.0"}, 0.94),
+        ("atalaya_evaluation_macro_f1", {"model": "tiny-v1.0"}, 0.96),
+        ("atalaya_evaluation_ece", {"model": "tiny-v1.0"}, 0.012),
+        ("atalaya_evaluation_lost_images", {"model": "tiny-v1.0"}, 8),
+        ("atalaya_evaluation_gained_images", {"model": "tiny-v1.0"}, 1),
+        ("atalaya_evaluation_loss", {"model": "tiny-v1.0"}, 1),
         ("atalaya_memory_limit_bytes", {}, 536870912),
         ("atalaya_stuck_jobs_total", {}, 2),
         ("atalaya_log_lines_dropped_total", {"output": "http"}, 7),

@@ -12,10 +12,12 @@ import typer
 from api.commands.database import recorded_run
 from api.commands.models.gate import report_gate
 from api.commands.models.quality.evaluation_tables import print_evaluation, print_robustness
+from api.commands.models.quality.served import report_served
 from api.commands.options.gate import PhotosOption, ScenesOption
 from api.commands.options.model import ModelOption, find_keras_python, open_chosen_backend
 from api.commands.output import JsonFlag, print_json, progress_bar
 from api.errors import CommandFailed
+from api.settings import load_settings
 from model.backends.base import ModelInfo
 from model.offline.changes import ALL_CHANGES, CLEAN, leave_unchanged
 from model.offline.dataset import find_evaluation_folder, list_images
@@ -42,7 +44,18 @@ def _check_plot(path: Path | None) -> Path | None:
 
 
 DataOption = Annotated[
-    Path, typer.Option(help="Folder with a folder of images for each class, or with such folders in test/.")
+    Path | None, typer.Option(help="Folder with a folder of images for each class, or with such folders in test/.")
+]
+ServedFlag = Annotated[
+    bool,
+    typer.Option(
+        "--served",
+        help="Evaluate the served model with the processor time that the gateway leaves, record the result, and fail "
+        "if it is worse than before. DATA defaults to MODEL__VALIDATION_DATA.",
+    ),
+]
+AcceptFlag = Annotated[
+    bool, typer.Option("--accept-loss", help="With --served, compare later evaluations with this one, even if worse.")
 ]
 RobustnessFlag = Annotated[
     bool, typer.Option("--robustness", help="Also evaluate in other light, with noise and at coarser resolutions.")
@@ -63,8 +76,10 @@ PlotOption = Annotated[
 
 
 def evaluate(  # noqa: PLR0913, PLR0917  (one argument for each option)
-    data: DataOption,
+    data: DataOption = None,
     model: ModelOption = None,
+    served: ServedFlag = False,
+    accept_loss: AcceptFlag = False,
     robustness: RobustnessFlag = False,
     coverage: CoverageOption = None,
     gate: GateFlag = False,
@@ -76,6 +91,12 @@ def evaluate(  # noqa: PLR0913, PLR0917  (one argument for each option)
     """Evaluate a model on labelled images."""
     if (photos is not None or scenes is not None) and not gate:
         raise typer.BadParameter("--photos and --scenes need --gate.")
+    if served:
+        if model or robustness or gate or coverage or plot:
+            raise typer.BadParameter("--served takes only --data, --accept-loss and --json.")
+        report_served(load_settings(), data, accept_loss=accept_loss, as_json=as_json)
+        return
+    data = _check_data(data, accept_loss)
     if plot is not None:
         find_interpreter(find_keras_python())  # fails before the work, not after it
     changes = {CLEAN: leave_unchanged, **(ALL_CHANGES if robustness else {})}
@@ -99,6 +120,15 @@ def evaluate(  # noqa: PLR0913, PLR0917  (one argument for each option)
     if plot is not None:
         labels = np.asarray(files.labels)
         draw_evaluation(plot, info.full_name, outputs[CLEAN], labels, evaluations, find_keras_python())
+
+
+def _check_data(data: Path | None, accept_loss: bool) -> Path:
+    """Check the options of an evaluation that is not of the served model."""
+    if accept_loss:
+        raise typer.BadParameter("--accept-loss needs --served.")
+    if data is None:
+        raise typer.BadParameter("Give --data a folder of labelled images, or use --served.")
+    return data
 
 
 def _check_scores(info: ModelInfo, coverage: float | None) -> None:

@@ -1,0 +1,37 @@
+"""Comparing two evaluations of the same images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import comb
+
+import numpy as np
+from numpy.typing import NDArray
+
+SIGNIFICANCE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class PairedComparison:
+    """What changed between two evaluations: `lost` images are no longer correct, `gained` ones became correct.
+
+    `p_value` is that of the exact two-sided McNemar test ("Note on the sampling error of the difference between
+    correlated proportions or percentages", 1947): the binomial test of the changed images against 1/2.
+    """
+
+    lost: int
+    gained: int
+    p_value: float
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether the later evaluation is significantly worse."""
+        return self.lost > self.gained and self.p_value < SIGNIFICANCE
+
+
+def compare_pairs(earlier: NDArray[np.bool_], later: NDArray[np.bool_]) -> PairedComparison:
+    """Compare whether the same n images, in the same order, were predicted correctly: both are bool [n]."""
+    lost, gained = int((earlier & ~later).sum()), int((~earlier & later).sum())
+    changed = lost + gained
+    tail = sum(comb(changed, k) for k in range(min(lost, gained) + 1))
+    return PairedComparison(lost, gained, min(1.0, 2 * tail / 2**changed))

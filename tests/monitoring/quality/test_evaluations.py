@@ -1,0 +1,36 @@
+"""Evaluations of the served model in the database."""
+
+from __future__ import annotations
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from monitoring.quality.evaluations import Comparison, EvaluationStore
+from tests.monitoring.quality.evaluations import make_evaluation
+
+
+async def test_evaluations_are_read_as_they_were_added(engine: AsyncEngine) -> None:
+    """Evaluations are listed in their order from a time on, with their comparison or without one."""
+    store = EvaluationStore(engine)
+    assert await store.find_latest() is None
+    first = make_evaluation(at=10)
+    second = make_evaluation(at=20, comparison=Comparison(first.id, 7, 0, 0.016), is_loss=True)
+    for record in (first, second):
+        await store.add(record)
+    assert await store.list() == [first, second]
+    assert await store.list(since=20) == [second]
+    assert await store.find_latest() == second
+
+
+async def test_a_loss_is_no_reference(engine: AsyncEngine) -> None:
+    """The reference of a set of images is its last evaluation that was no loss."""
+    store = EvaluationStore(engine)
+    earlier, good, other, loss = (
+        make_evaluation(),
+        make_evaluation(),
+        make_evaluation(data_digest="ef" * 32),
+        make_evaluation(is_loss=True),
+    )
+    for record in (earlier, good, other, loss):
+        await store.add(record)
+    assert await store.find_reference(good.data_digest) == good
+    assert await store.find_reference("00" * 32) is None
