@@ -26,6 +26,7 @@ from auth.clients import ClientStore
 from monitoring.audit.events import AuditEntry
 from monitoring.audit.store import AuditFilter, AuditStore
 from monitoring.chains.anchors import Anchor
+from monitoring.chains.reports import VerificationReport
 from monitoring.tasks.runs import Task
 from storage.private_files import replace_private_file
 
@@ -84,10 +85,27 @@ def verify(
         if as_json:
             result = {"entries": report.entries, "seq": last.number, "hash": last.hash, "problem": report.problem}
             print_json({"ok": report.problem is None, **result})
-        if report.problem is not None:
-            raise CommandFailed(report.problem)
+        _check_report(report)
     if not as_json:
-        typer.echo(f"{report.entries} entries, unchanged. Keep this elsewhere: {last.number}:{last.hash}")
+        typer.echo(_format_report(report))
+
+
+def verify_log() -> str:
+    """Verify the audit log, and return what `atalaya audit verify` prints. Raises CommandFailed."""
+    with recorded_run(Task.AUDIT_VERIFY):
+        report = _with_store(lambda store: store.verify(None))
+        _check_report(report)
+    return _format_report(report)
+
+
+def _check_report(report: VerificationReport) -> None:
+    """Raises CommandFailed."""
+    if report.problem is not None:
+        raise CommandFailed(report.problem)
+
+
+def _format_report(report: VerificationReport) -> str:
+    return f"{report.entries} entries, unchanged. Keep this elsewhere: {report.anchor.number}:{report.anchor.hash}"
 
 
 @app.command("prune")

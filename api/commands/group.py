@@ -50,7 +50,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "db": ("api.commands.db:app", "Create the database, or update its tables."),
     "backup": ("api.commands.backup.backup:backup", "Back up the database, the registry of models and the keys."),
     "restore": ("api.commands.backup.restore:restore", "Restore a backup to an empty database, and verify it."),
-    "upkeep": ("api.commands.upkeep:upkeep", "Remove what has expired, and records beyond their retention."),
+    "upkeep": ("api.commands.upkeep:upkeep", "Remove what has expired, verify what is due, and print the calendar."),
     "audit": ("api.commands.audit:app", "Print, verify, export and prune the audit log."),
     "ledger": ("api.commands.ledger:app", "Verify, reproduce, export, prune and erase recorded predictions."),
 }

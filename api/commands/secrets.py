@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 from dotenv import dotenv_values
 
-from api.commands.database import CommandEvent, run_with_engine
+from api.commands.database import CommandEvent, recorded_run, run_with_engine
 from api.commands.gateway.compose_archive import build_compose_archive
 from api.commands.output import JsonFlag, print_json
 from api.errors import CommandFailed, SettingsError
@@ -22,6 +22,7 @@ from auth.login.data_keys import new_data_key
 from auth.tokens.jws import generate_signing_key
 from auth.tokens.keyring import rotate_bundle
 from monitoring.chains.signing import new_private_key
+from monitoring.tasks.runs import Task
 from storage.private_files import replace_private_file, restrict_file
 
 app = typer.Typer(no_args_is_help=True)
@@ -140,7 +141,8 @@ def rotate_signing_key(settings: Settings) -> str:
         return _write_rotated_keys(settings)
 
     # Opening the database first ensures that no key is rotated when the audit log cannot record it.
-    return run_with_engine(settings, rotate, lambda _: CommandEvent("signing_key", "rotated"))
+    with recorded_run(Task.KEY_ROTATION):
+        return run_with_engine(settings, rotate, lambda _: CommandEvent("signing_key", "rotated"))
 
 
 def make_rotated_keys(settings: Settings) -> str:

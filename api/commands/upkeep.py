@@ -1,4 +1,4 @@
-"""`atalaya upkeep`: remove what has expired, and records, images and log files beyond their retention.
+"""`atalaya upkeep`: remove what has expired, run the tasks of the calendar that change nothing, and say what is due.
 
 A running gateway removes what has expired, and images, by itself, once an hour, and old log files when it begins a new
 one. It never removes records.
@@ -6,12 +6,17 @@ one. It never removes records.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import Annotated
 
+import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.commands.audit import count_older_entries, prune_audit_log
+from api.commands.calendar import make_document, mark_as_done, print_calendar, read_calendar, run_due_tasks
 from api.commands.database import recorded_run, run_with_engine
 from api.commands.gateway.log_outputs import find_log_files
 from api.commands.ledger.upkeep import EarlierKeys, count_older_predictions, prune_ledger
@@ -24,10 +29,55 @@ from api.settings import Settings, load_settings
 from auth.login.upkeep import remove_expired
 from monitoring.tasks.runs import Task
 
+DueFlag = Annotated[bool, typer.Option("--due", help="Only print the maintenance calendar: what is due, and when.")]
+DoneOption = Annotated[
+    Task | None,
+    typer.Option("--done", metavar="TASK", help="Only record that a task of the calendar was done by hand."),
+]
 
-def upkeep(public_key: EarlierKeys = None, yes: Yes = False, as_json: JsonFlag = False) -> None:
-    """Remove expired log-ins, failures, images and log files, and do what `audit prune` and `ledger prune` do."""
+
+def upkeep(
+    public_key: EarlierKeys = None,
+    due: DueFlag = False,
+    done: DoneOption = None,
+    yes: Yes = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Remove what has expired, as `audit prune` and `ledger prune` do; then verify and evaluate what is due."""
     settings = load_settings()
+    if done is not None:
+        mark_as_done(settings, done)
+    if not due and done is None:
+        _remove_and_run(settings, public_key or (), yes, as_json)
+        return
+    entries = read_calendar(settings)
+    if as_json:
+        print_json({"calendar": make_document(entries)})
+    else:
+        print_calendar(entries)
+
+
+def _remove_and_run(settings: Settings, earlier_keys: Sequence[str], yes: bool, as_json: bool) -> None:
+    """Raises CommandFailed if a task fails, after all of them."""
+    removed = _remove(settings, earlier_keys, yes)
+    results = run_due_tasks(settings, earlier_keys)
+    entries = read_calendar(settings)
+    if as_json:
+        print_json({"removed": removed, "ran": [asdict(each) for each in results], "calendar": make_document(entries)})
+    else:
+        print_table(("what", "removed"), [(name, str(count)) for name, count in removed.items()])
+        for result in results:
+            if result.succeeded:
+                typer.echo(f"  {result.task}: {result.message}")
+        now = time.time()
+        print_calendar([entry for entry in entries if entry.is_due(now)] or entries[:1])
+    failures = [f"{each.task}: {each.message}" for each in results if not each.succeeded]
+    if failures:
+        raise CommandFailed(" ".join(failures))
+
+
+def _remove(settings: Settings, earlier_keys: Sequence[str], yes: bool) -> Mapping[str, int]:
+    """Remove what has expired, after a confirmation; returns how many of each. Raises CommandFailed, Abort."""
     entries = count_older_entries(settings)
     predictions = count_older_predictions(settings) if settings.ledger.enabled else 0
     question = f"Remove {entries} audit entries and {predictions} predictions beyond their retention permanently?"
@@ -35,13 +85,10 @@ def upkeep(public_key: EarlierKeys = None, yes: Yes = False, as_json: JsonFlag =
     with recorded_run(Task.UPKEEP):
         removed = {**run_with_engine(settings, _remove_expired), "audit_events": prune_audit_log(settings)}
         if settings.ledger.enabled:
-            removed["ledger_entries"] = prune_ledger(settings, public_key or ())
+            removed["ledger_entries"] = prune_ledger(settings, earlier_keys)
         removed |= _remove_images(settings)
         removed["log_files"] = _remove_log_files(settings)
-    if as_json:
-        print_json({"removed": removed})
-    else:
-        print_table(("what", "removed"), [(name, str(count)) for name, count in removed.items()])
+    return removed
 
 
 def _remove_images(settings: Settings) -> dict[str, int]:

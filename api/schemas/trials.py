@@ -6,7 +6,7 @@ from pydantic import Field
 
 from api.schemas.base import ResponseBody
 from api.services.canary.status import ModelStatus, TrialStatus
-from api.settings.canary import CanarySettings, VerdictPolicy
+from api.settings.quality.canary import CanarySettings, VerdictPolicy
 from model.canary.assignment import Mode
 from model.canary.evidence import Metric
 from model.canary.judge import Finding, Verdict

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
@@ -10,12 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from api.errors import SettingsError
 from api.http.addresses.host_names import check_allowed_host, host_name
 from api.settings.auth import AuthSettings
-from api.settings.canary import CanarySettings
 from api.settings.fields import Environment, split_commas
 from api.settings.home import HomePath, resolve_database_url
 from api.settings.limits import LimitSettings
 from api.settings.logs import LogSettings
 from api.settings.model import ModelSettings
+from api.settings.quality.calendar import CalendarSettings
+from api.settings.quality.canary import CanarySettings
 from api.settings.records import ImageSettings, LedgerSettings, MonitoringSettings
 from api.settings.secrets.settings import SecretSettings
 from api.settings.urls import (
@@ -26,6 +28,7 @@ from api.settings.urls import (
     read_origins,
     read_redis_url,
 )
+from monitoring.tasks.runs import Task
 
 if TYPE_CHECKING:
     from model.signing.keys import PublicKey
@@ -177,6 +180,7 @@ class Settings(BaseModel):
     auth: AuthSettings = Field(default_factory=AuthSettings)
     model: ModelSettings = Field(default_factory=ModelSettings)
     canary: CanarySettings = Field(default_factory=CanarySettings)
+    calendar: CalendarSettings = Field(default_factory=CalendarSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
     monitoring: MonitoringSettings = Field(default_factory=MonitoringSettings)
     ledger: LedgerSettings = Field(default_factory=LedgerSettings)
@@ -239,6 +243,14 @@ class Settings(BaseModel):
     @property
     def in_production(self) -> bool:
         return self.environment is Environment.PRODUCTION
+
+    @property
+    def calendar_days(self) -> Mapping[Task, int]:
+        """The intervals of the maintenance calendar in days, 0 for what this gateway does not need."""
+        needless = {Task.LEDGER_VERIFY} if not self.ledger.enabled else set[Task]()
+        if self.model.validation_data is None:
+            needless.add(Task.EVALUATE_SERVED)
+        return {task: 0 if task in needless else days for task, days in self.calendar.days.items()}
 
     @property
     def docs_enabled(self) -> bool:

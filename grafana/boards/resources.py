@@ -187,6 +187,16 @@ def record_panels() -> Iterable[Builder[Panel]]:
         query(largest(f"time() - max by (task) ({select(success)})", "task", success, 6), "{{task}} succeeded", "A"),
         query(largest(f"time() - max by (task) ({select(failure)})", "task", failure, 6), "{{task}} failed", "B"),
     )
+    due = "atalaya_task_due_timestamp_seconds"
+    yield with_threshold_lines(
+        graph(
+            "Time until scheduled tasks are due",
+            "The maintenance calendar. An alert fires for a task that has been overdue for twelve hours.",
+            "s",
+            query(largest(f"max by (task) ({select(due)}) - time()", "task", due), "{{task}}"),
+        ),
+        (0, "red"),
+    )
     yield with_threshold_lines(
         graph(
             "Time until certificates expire",

@@ -1,4 +1,4 @@
-"""Evaluations of the served model in the database: the results, and which images were predicted correctly.
+"""Evaluations of the served model: the results, and which images were predicted correctly.
 
 An evaluation keeps a bit for each image, in the order of the images' digests. A later one of the same images, which
 `data_digest` identifies with their labels, can so be compared with it image by image.
@@ -6,14 +6,7 @@ An evaluation keeps a bit for each image, in the order of the images' digests. A
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-
-from sqlalchemy import Row, insert, select
-from sqlalchemy.ext.asyncio import AsyncEngine
-
-from monitoring.quality.tables import evaluations
-from storage.transactions import reading, writing
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,45 +47,3 @@ class EvaluationRecord:
     def full_name(self) -> str:
         """Name and version of the model in one word."""
         return f"{self.model}-v{self.version}"
-
-
-class EvaluationStore:
-    """Every method raises DatabaseUnavailable."""
-
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-
-    async def add(self, record: EvaluationRecord) -> None:
-        values = asdict(record)
-        values |= values.pop("comparison") or {}
-        async with writing(self._engine) as connection:
-            await connection.execute(insert(evaluations).values(values))
-
-    async def list(self, since: int = 0) -> Sequence[EvaluationRecord]:
-        """Return the evaluations from that time on, in seconds since 1970, oldest first."""
-        statement = select(evaluations).where(evaluations.c.at >= since).order_by(evaluations.c.id)
-        async with reading(self._engine) as connection:
-            return [_read(row) for row in await connection.execute(statement)]
-
-    async def find_latest(self) -> EvaluationRecord | None:
-        async with reading(self._engine) as connection:
-            latest = select(evaluations).order_by(evaluations.c.id.desc()).limit(1)
-            row = (await connection.execute(latest)).one_or_none()
-        return None if row is None else _read(row)
-
-    async def find_reference(self, data_digest: str) -> EvaluationRecord | None:
-        """Return the last evaluation of these images that was no loss; None if there is none.
-
-        A loss is no reference: otherwise the next evaluation of the same model would find nothing wrong.
-        """
-        columns = evaluations.c
-        candidates = select(evaluations).where(columns.data_digest == data_digest, columns.is_loss.is_(False))
-        async with reading(self._engine) as connection:
-            row = (await connection.execute(candidates.order_by(columns.id.desc()).limit(1))).one_or_none()
-        return None if row is None else _read(row)
-
-
-def _read(row: Row[tuple[object, ...]]) -> EvaluationRecord:
-    values = dict(row._mapping)
-    comparison = {name: values.pop(name) for name in Comparison.__slots__}
-    return EvaluationRecord(**values, comparison=None if comparison["reference"] is None else Comparison(**comparison))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from monitoring.tasks.calendar import CalendarEntry, make_calendar
 from monitoring.tasks.runs import Task, TaskRuns
 from monitoring.tasks.tables import task_runs
 from storage.engine import dialect_insert
 from storage.transactions import reading, writing
+
+_CALENDAR_START = "calendar_start"  # a row that a migration adds
 
 
 class TaskRunStore:
@@ -39,3 +42,11 @@ class TaskRunStore:
             for row in rows
             if row.task in known
         ]
+
+    async def read_calendar(self, days: Mapping[Task, int]) -> Sequence[CalendarEntry]:
+        """Return when each task is due that has an interval in `days`. Raises DatabaseUnavailable."""
+        columns = task_runs.c
+        async with reading(self._engine) as connection:
+            found = await connection.execute(select(columns.succeeded_at).where(columns.task == _CALENDAR_START))
+            start: int | None = found.scalar_one_or_none()
+        return make_calendar(days, await self.list(), start or 0)

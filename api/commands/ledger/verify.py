@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -61,11 +61,26 @@ def verify(
             report = stream.verify(records, verifier, anchor)
         if as_json:
             print_json({"ok": not report.problems, **asdict(report)})
-        if report.problem is not None:
-            more = len(report.problems) - 1
-            raise CommandFailed(report.problem + (f" --json lists {more} more." if more else ""))
+        _check_report(report)
     if not as_json:
         typer.echo(_format_report(report))
+
+
+def verify_database(earlier_keys: Sequence[str]) -> str:
+    """Verify the ledger in the database, and return what `atalaya ledger verify` prints. Raises CommandFailed."""
+    verifier = Verifier([*read_configured_keys(), *earlier_keys])
+    with recorded_run(Task.LEDGER_VERIFY):
+        with _open_records(None) as records:
+            report = stream.verify(records, verifier)
+        _check_report(report)
+    return _format_report(report)
+
+
+def _check_report(report: LedgerReport) -> None:
+    """Raises CommandFailed."""
+    if report.problem is not None:
+        more = len(report.problems) - 1
+        raise CommandFailed(report.problem + (f" --json lists {more} more." if more else ""))
 
 
 def read_configured_keys(*, of_export: bool = False) -> list[str]:

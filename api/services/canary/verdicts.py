@@ -11,7 +11,7 @@ import structlog
 from api.server.exit_status import describe_error
 from api.services.canary.evidence import read_counts
 from api.settings import Settings
-from api.settings.canary import VerdictPolicy
+from api.settings.quality.canary import VerdictPolicy
 from model.canary.judge import Verdict, judge
 from model.canary.report import explain
 from model.errors import ModelError

@@ -38,7 +38,7 @@ async def measure_in_background(
     report_certificates(settings, metrics)
     async with (
         run_in_background(sample_process(queue, changes, engine.dialect.name, metrics, activity)),
-        run_in_background(follow_commands(engine, metrics, activity)),
+        run_in_background(follow_commands(settings, engine, metrics, activity)),
         run_in_background(follow_aliases(settings, metrics, activity)),
         run_in_background(follow_quotas(meter, metrics, activity)),
     ):

@@ -15,7 +15,7 @@ from auth.quotas.meter import UsageMeter
 from model.registry.errors import RegistryError
 from monitoring.health import Health
 from monitoring.metrics import Metrics
-from monitoring.quality.evaluations import EvaluationStore
+from monitoring.quality.evaluation_store import EvaluationStore
 from monitoring.tasks.store import TaskRunStore
 from storage.errors import DatabaseUnavailable
 
@@ -23,12 +23,13 @@ INTERVAL_S = 5.0
 _QUOTA_INTERVAL_S = 60.0
 
 
-async def follow_commands(engine: AsyncEngine, metrics: Metrics, activity: Activity) -> None:
+async def follow_commands(settings: Settings, engine: AsyncEngine, metrics: Metrics, activity: Activity) -> None:
     """Show what scheduled commands have recorded, until cancelled. Without the database, the last stays."""
     runs, evaluations = TaskRunStore(engine), EvaluationStore(engine)
     while True:
         with suppress(DatabaseUnavailable):
             metrics.task_runs = await runs.list()
+            metrics.calendar = await runs.read_calendar(settings.calendar_days)
             metrics.evaluation = await evaluations.find_latest()
         await activity.sleep(INTERVAL_S)
 

@@ -9,15 +9,17 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 
 from monitoring.metrics.groups.base import MetricGroup
 from monitoring.metrics.scraped import ScrapedMetric, Values, single
+from monitoring.tasks.calendar import CalendarEntry
 from monitoring.tasks.runs import Task, TaskRuns
 
 
 class TaskMetrics(MetricGroup):
-    """`task_runs` are the newest that this process has read from the database."""
+    """`task_runs` and `calendar` are the newest that this process has read from the database."""
 
     def __init__(self, registry: CollectorRegistry, shown: CollectorRegistry) -> None:
         super().__init__(registry, shown)
         self.task_runs: Sequence[TaskRuns] = ()
+        self.calendar: Sequence[CalendarEntry] = ()
         self.task_successes = ScrapedMetric(
             GaugeMetricFamily,
             "atalaya_task_last_success_timestamp_seconds",
@@ -33,6 +35,14 @@ class TaskMetrics(MetricGroup):
             ["task"],
             registry=shown,
             read=lambda: _drop_none({(run.task,): run.failed_at for run in self.task_runs}),
+        )
+        self.task_due = ScrapedMetric(
+            GaugeMetricFamily,
+            "atalaya_task_due_timestamp_seconds",
+            "When a task of the maintenance calendar is due. It is overdue by the time that has passed since.",
+            ["task"],
+            registry=shown,
+            read=lambda: {(entry.task,): entry.due_at for entry in self.calendar},
         )
         self.ledger_verified = ScrapedMetric(
             GaugeMetricFamily,

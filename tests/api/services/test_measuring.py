@@ -26,7 +26,7 @@ from auth.changes import ChangeFeed
 from model.serving.overload_policy import QueueLimits
 from model.serving.queue import PredictionQueue
 from monitoring.metrics import Metrics
-from monitoring.quality.evaluations import EvaluationStore
+from monitoring.quality.evaluation_store import EvaluationStore
 from monitoring.reporting.replaceable import ReplaceableReporter
 from monitoring.reporting.sentry import NullReporter
 from monitoring.reporting.telemetry import Telemetry
@@ -130,6 +130,7 @@ def test_runs_of_scheduled_commands_are_shown(make_client: Any, settings: Settin
     assert observer.read("atalaya_task_last_success_timestamp_seconds") == {("ledger_verify",): 1_800_000_000}
     assert observer.read("atalaya_task_last_failure_timestamp_seconds") == {("ledger_verify",): 1_800_000_100}
     assert observer.read("atalaya_ledger_verification_failures_total") == {(): 1}
+    assert observer.read("atalaya_task_due_timestamp_seconds")["ledger_verify",] == 1_800_086_400
     wait_until(lambda: observer.read("atalaya_evaluation_accuracy") == {("tiny-v1.0",): 0.75})
 
 

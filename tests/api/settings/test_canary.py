@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from api.settings.canary import CanarySettings
+from api.settings.quality.canary import CanarySettings
 from model.canary.evidence import Metric
 from model.canary.judge import LIMITS, Limit
 

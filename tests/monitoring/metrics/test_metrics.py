@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from monitoring.metrics import Metrics
 from monitoring.quality.evaluations import Comparison
+from monitoring.tasks.calendar import CalendarEntry
 from monitoring.tasks.runs import Task, TaskRuns
 from tests.monitoring.quality.evaluations import make_evaluation
 
@@ -34,6 +35,7 @@ def observe_all(metrics: Metrics) -> None:
     metrics.count_usage("user:1", 3_000_000)
     metrics.aliases = {("land", "production", "1.1"): 1}
     metrics.task_runs = [TaskRuns(Task.LEDGER_VERIFY, 1_800_000_000, 1_700_000_000, 2)]
+    metrics.calendar = [CalendarEntry(Task.BACKUP, 1, None, None, 1_800_086_400)]
     metrics.evaluation = make_evaluation(at=1_800_000_000, comparison=Comparison("earlier", 8, 1, 0.04), is_loss=True)
     metrics.stage_seconds.labels(stage="infer").observe(0.006)
     metrics.predictions.labels(model="efficientnetb0-v1.1", label="forest").inc()
@@ -96,6 +98,7 @@ def observe_all(metrics: Metrics) -> None:
         ("atalaya_model_alias", {"model": "land", "alias": "production", "version": "1.1"}, 1),
         ("atalaya_task_last_success_timestamp_seconds", {"task": "ledger_verify"}, 1_800_000_000),
         ("atalaya_task_last_failure_timestamp_seconds", {"task": "ledger_verify"}, 1_700_000_000),
+        ("atalaya_task_due_timestamp_seconds", {"task": "backup"}, 1_800_086_400),
         ("atalaya_ledger_verified_timestamp_seconds", {}, 1_800_000_000),
         ("atalaya_ledger_verification_failures_total", {}, 2),
         ("atalaya_workers", {}, 1),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from monitoring.quality.evaluations import Comparison, EvaluationStore
+from monitoring.quality.evaluation_store import EvaluationStore
+from monitoring.quality.evaluations import Comparison
 from tests.monitoring.quality.evaluations import make_evaluation
 
 

@@ -33,7 +33,8 @@ from model.quality.intervals import find_wilson_interval
 from model.quality.pairs import compare_pairs
 from monitoring.chains.ids import new_id
 from monitoring.machine.cgroups import memory_limit_bytes, read_working_set
-from monitoring.quality.evaluations import Comparison, EvaluationRecord, EvaluationStore
+from monitoring.quality.evaluation_store import EvaluationStore
+from monitoring.quality.evaluations import Comparison, EvaluationRecord
 from monitoring.tasks.runs import Task
 
 NEEDED_BYTES = 96 << 20

@@ -13,7 +13,7 @@ from api.commands.output import JsonFlag, print_json, print_table
 from api.services.canary.status import TrialStatus, read_status
 from api.services.registry import open_registry
 from api.settings import Settings, load_settings
-from api.settings.canary import VerdictPolicy
+from api.settings.quality.canary import VerdictPolicy
 from model.canary.assignment import Mode
 from model.canary.evidence import MEANS
 from model.canary.judge import Finding

@@ -13,7 +13,8 @@ from api.cli import run
 from api.commands.database import run_with_engine
 from api.settings import Settings, load_settings
 from model.imaging.input_spec import InputSpec
-from monitoring.quality.evaluations import EvaluationRecord, EvaluationStore
+from monitoring.quality.evaluation_store import EvaluationStore
+from monitoring.quality.evaluations import EvaluationRecord
 from monitoring.tasks.runs import Task
 from monitoring.tasks.store import TaskRunStore
 from tests.model.backends.tiny_onnx import CLASSES, write_tiny_artefact

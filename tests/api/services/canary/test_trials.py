@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from api.settings.canary import CanarySettings
 from api.settings.model import ModelSettings
+from api.settings.quality.canary import CanarySettings
 from model.imaging.input_spec import InputSpec
 from model.registry.files import FileRegistry
 from tests.api.conftest import LogIn, MakeClient

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 import monitoring
 from api.services.canary.verdicts import VerdictActions
 from api.settings import Settings
-from api.settings.canary import CanarySettings
+from api.settings.quality.canary import CanarySettings
 from model.registry.files import FileRegistry
 from model.registry.promotion import AliasMover
 from model.registry.reference import ModelReference

@@ -1,0 +1,133 @@
+"""The maintenance calendar on the command line: what is due, and the tasks that `atalaya upkeep` runs by itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api.commands.audit import verify_log
+from api.commands.database import CommandEvent, run_with_engine
+from api.commands.ledger.verify import verify_database
+from api.commands.output import format_time, print_table
+from api.errors import CommandFailed
+from api.server.exit_status import describe_error
+from api.settings import Settings
+from monitoring.tasks.calendar import CalendarEntry
+from monitoring.tasks.runs import Task
+from monitoring.tasks.store import TaskRunStore
+
+_COMMANDS: Mapping[Task, str] = {
+    Task.LEDGER_VERIFY: "atalaya ledger verify",
+    Task.AUDIT_VERIFY: "atalaya audit verify",
+    Task.UPKEEP: "atalaya upkeep --yes",
+    Task.BACKUP: "atalaya backup FILE",
+    Task.EVALUATE_SERVED: "atalaya evaluate --served",
+    Task.DEPENDENCY_UPDATE: "upgrade, then atalaya upkeep --done dependency_update",
+    Task.KEY_ROTATION: "atalaya keys rotate",
+    Task.REPORT: "atalaya report",
+    Task.RETRAIN: "atalaya retrain --if-due",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """What a task that ran has printed, or why it failed."""
+
+    task: Task
+    succeeded: bool
+    message: str
+
+
+def read_calendar(settings: Settings) -> Sequence[CalendarEntry]:
+    """Return the tasks in the order in which they are due. Raises DatabaseUnavailable, DatabaseMissing."""
+    days = settings.calendar_days
+    return run_with_engine(settings, lambda engine: TaskRunStore(engine).read_calendar(days))
+
+
+def run_due_tasks(settings: Settings, earlier_keys: Sequence[str]) -> Sequence[TaskResult]:
+    """Run the tasks that are due, and that change nothing: the verifications, and the evaluation of the served model.
+
+    A task that fails does not keep the others from running.
+    """
+    safe: Mapping[Task, Callable[[], str]] = {
+        Task.LEDGER_VERIFY: lambda: verify_database(earlier_keys),
+        Task.AUDIT_VERIFY: verify_log,
+        Task.EVALUATE_SERVED: lambda: _evaluate(settings),
+    }
+    now = time.time()
+    due = {entry.task for entry in read_calendar(settings) if entry.is_due(now)}
+    return [_run(task, action) for task, action in safe.items() if task in due]
+
+
+def mark_as_done(settings: Settings, task: Task) -> None:
+    """Record that somebody has done a task that leaves no trace of its own.
+
+    Raises CommandFailed if the task is not in the calendar, DatabaseUnavailable, DatabaseMissing, AuditUnavailable.
+    """
+    if not settings.calendar_days.get(task):
+        raise CommandFailed(f"{task} is not in the calendar. `atalaya upkeep --due` lists the tasks.")
+
+    async def record(engine: AsyncEngine) -> None:
+        await TaskRunStore(engine).record(task, int(time.time()), succeeded=True)
+
+    event = CommandEvent("upkeep", "done", detail={"task": task})
+    run_with_engine(settings, record, lambda _: event)
+
+
+def print_calendar(entries: Iterable[CalendarEntry]) -> None:
+    """Print when each task was last done and is due, and the command."""
+    now = time.time()
+    print_table(
+        ("task", "last done", "due", "command"),
+        [
+            (
+                entry.task,
+                _format_time(entry.succeeded_at),
+                "now" if entry.is_due(now) else _format_time(entry.due_at),
+                _COMMANDS[entry.task],
+            )
+            for entry in entries
+        ],
+    )
+
+
+def make_document(entries: Iterable[CalendarEntry]) -> list[dict[str, Any]]:
+    """Return the calendar for JSON; times are in seconds since 1970."""
+    now = time.time()
+    return [
+        {
+            "task": entry.task,
+            "interval_days": entry.interval_days,
+            "succeeded_at": entry.succeeded_at,
+            "failed_at": entry.failed_at,
+            "due_at": entry.due_at,
+            "is_due": entry.is_due(now),
+            "command": _COMMANDS[entry.task],
+        }
+        for entry in entries
+    ]
+
+
+def _run(task: Task, action: Callable[[], str]) -> TaskResult:
+    try:
+        return TaskResult(task, True, action())
+    except Exception as error:
+        return TaskResult(task, False, " ".join(describe_error(error)[1]))
+
+
+def _evaluate(settings: Settings) -> str:
+    from api.commands.models.quality.served import check_loss, evaluate_served  # loads the runtime of models
+
+    result = evaluate_served(settings, None, accept_loss=False)
+    check_loss(result)
+    record = result.record
+    return f"{record.full_name} has an accuracy of {record.accuracy:.4f} on {record.n} images."
+
+
+def _format_time(seconds: int | None) -> str:
+    return "never" if seconds is None else format_time(datetime.fromtimestamp(seconds, UTC))

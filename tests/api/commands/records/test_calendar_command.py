@@ -1,0 +1,123 @@
+"""`atalaya upkeep`: the maintenance calendar, and the tasks that it runs by itself."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api.cli import run
+from api.commands.database import run_with_engine
+from api.settings import Settings
+from monitoring.ledger.tables import ledger_entries
+from monitoring.tasks.runs import Task
+from monitoring.tasks.store import TaskRunStore
+from storage.transactions import writing
+
+Upkeep = Callable[..., tuple[int, str, str]]
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+@pytest.fixture
+def upkeep(environment: Settings, capsys: pytest.CaptureFixture[str]) -> Upkeep:
+    """Run `atalaya upkeep`; returns its exit status, standard output and standard error."""
+    assert environment.ledger_key()
+
+    def run_upkeep(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = run(["upkeep", *arguments])
+        return status, *capsys.readouterr()
+
+    return run_upkeep
+
+
+def record_long_ago(settings: Settings, *tasks: Task) -> None:
+    async def record(engine: AsyncEngine) -> None:
+        for task in tasks:
+            await TaskRunStore(engine).record(task, int(time.time()) - 400 * 86_400, succeeded=True)
+
+    run_with_engine(settings, record)
+
+
+def test_nothing_is_due_on_a_new_installation(upkeep: Upkeep) -> None:
+    """`--due` lists the tasks and changes nothing; without a validation set there is no evaluation."""
+    status, out, _ = upkeep("--due", "--json")
+    calendar = {entry["task"]: entry for entry in json.loads(out)["calendar"]}
+    assert status == 0
+    assert list(calendar)[-1] == "retrain"
+    assert "evaluate_served" not in calendar
+    assert not any(entry["is_due"] or entry["succeeded_at"] for entry in calendar.values())
+    assert calendar["backup"]["command"] == "atalaya backup FILE"
+    assert "backup " in upkeep("--due")[1]
+
+
+def test_due_verifications_are_run(upkeep: Upkeep, environment: Settings) -> None:
+    """With `--yes`, upkeep runs the verifications that are due, and says what a person has to do."""
+    record_long_ago(environment, Task.LEDGER_VERIFY, Task.AUDIT_VERIFY, Task.KEY_ROTATION)
+    status, out, _ = upkeep("--yes", "--json")
+    document = json.loads(out)
+    assert status == 0
+    assert [(each["task"], each["succeeded"]) for each in document["ran"]] == [
+        ("ledger_verify", True),
+        ("audit_verify", True),
+    ]
+    assert document["ran"][0]["message"].startswith("6 entries of 1 writers, unchanged.")
+    assert document["removed"]["audit_events"] == 0
+    assert [entry["task"] for entry in document["calendar"] if entry["is_due"]] == ["key_rotation"]
+    status, out, _ = upkeep("--yes")
+    assert status == 0
+    assert "atalaya keys rotate" in out
+    assert "ledger_verify:" not in out
+
+
+def test_a_failed_verification_fails_the_command(upkeep: Upkeep, environment: Settings) -> None:
+    """When the ledger was changed, the other tasks run, the failure is recorded, and the exit status is 1."""
+    record_long_ago(environment, Task.LEDGER_VERIFY, Task.AUDIT_VERIFY)
+
+    async def change(engine: AsyncEngine) -> None:
+        async with writing(engine) as connection:
+            await connection.execute(update(ledger_entries).values(at="2026-01-01T00:00:00.000000Z"))
+
+    run_with_engine(environment, change)
+    status, out, error = upkeep("--yes")
+    assert status == 1
+    assert error.startswith("error: ledger_verify: ")
+    assert "audit_verify: " in out
+    runs = {each.task: each for each in run_with_engine(environment, lambda engine: TaskRunStore(engine).list())}
+    assert runs[Task.LEDGER_VERIFY].failures == 1
+    assert runs[Task.UPKEEP].failures == 0
+
+
+def test_tasks_of_a_person_are_marked_as_done(
+    upkeep: Upkeep, environment: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--done` records a run in the calendar and in the audit log, of tasks that the calendar has."""
+    record_long_ago(environment, Task.DEPENDENCY_UPDATE)
+    status, out, _ = upkeep("--done", "dependency_update", "--json")
+    calendar = {entry["task"]: entry for entry in json.loads(out)["calendar"]}
+    assert status == 0
+    assert not calendar["dependency_update"]["is_due"]
+    assert run(["audit", "--event", "upkeep", "--json"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert (entry["outcome"], entry["detail"]) == ("done", {"task": "dependency_update"})
+    status, _, error = upkeep("--done", "evaluate_served")
+    assert (status, error) == (
+        1,
+        "error: evaluate_served is not in the calendar. `atalaya upkeep --due` lists the tasks.\n",
+    )
+    assert upkeep("--done", "holiday")[0] == 2
+
+
+def test_a_rotated_signing_key_is_in_the_calendar(upkeep: Upkeep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`atalaya keys rotate` records itself; an interval of 0 takes a task out of the calendar."""
+    monkeypatch.setenv("CALENDAR__BACKUP_DAYS", "0")
+    assert run(["secrets", "init"]) == 0
+    assert run(["keys", "rotate", "--yes"]) == 0
+    calendar = {entry["task"]: entry for entry in json.loads(upkeep("--due", "--json")[1])["calendar"]}
+    assert calendar["key_rotation"]["succeeded_at"]
+    assert "backup" not in calendar

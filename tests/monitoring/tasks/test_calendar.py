@@ -1,0 +1,39 @@
+"""When the tasks of the maintenance calendar are due."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from monitoring.tasks.calendar import CalendarEntry, make_calendar
+from monitoring.tasks.runs import Task, TaskRuns
+from monitoring.tasks.store import TaskRunStore
+
+DAY = 86_400
+
+
+def test_tasks_are_due_one_interval_after_they_succeeded() -> None:
+    """A failure does not count; a task that never succeeded is due one interval after the calendar began."""
+    days = {Task.BACKUP: 1, Task.REPORT: 92, Task.AUDIT_VERIFY: 2, Task.RETRAIN: 0}
+    runs = [TaskRuns(Task.BACKUP, 5 * DAY, 9 * DAY, 1), TaskRuns(Task.AUDIT_VERIFY, None, 3 * DAY, 1)]
+    assert make_calendar(days, runs, start=DAY) == [
+        CalendarEntry(Task.AUDIT_VERIFY, 2, None, 3 * DAY, 3 * DAY),
+        CalendarEntry(Task.BACKUP, 1, 5 * DAY, 9 * DAY, 6 * DAY),
+        CalendarEntry(Task.REPORT, 92, None, None, 93 * DAY),
+    ]
+
+
+@pytest.mark.parametrize(("hours", "is_due"), [(20, False), (23.9, True), (24, True), (100, True)])
+def test_a_daily_job_finds_its_task_due(hours: float, is_due: bool) -> None:
+    """A job that starts a little earlier than the day before runs the task: a tenth of the interval may be left."""
+    (entry,) = make_calendar({Task.BACKUP: 1}, [TaskRuns(Task.BACKUP, 0, None, 0)], start=0)
+    assert entry.is_due(hours * 3600) is is_due
+
+
+async def test_the_calendar_begins_when_the_tables_are_made(engine: AsyncEngine) -> None:
+    """On a new installation nothing is due before its interval has passed."""
+    (entry,) = await TaskRunStore(engine).read_calendar({Task.KEY_ROTATION: 90})
+    assert abs(entry.due_at - time.time() - 90 * DAY) < 600
+    assert await TaskRunStore(engine).list() == []
