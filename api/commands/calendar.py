@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.commands.audit import verify_log
@@ -94,6 +95,16 @@ def print_calendar(entries: Iterable[CalendarEntry]) -> None:
             for entry in entries
         ],
     )
+
+
+def print_due_tasks(entries: Sequence[CalendarEntry]) -> None:
+    """Print what is due, or else what is due next."""
+    now = time.time()
+    due = [entry for entry in entries if entry.is_due(now)]
+    if due:
+        print_calendar(due)
+    elif entries:
+        typer.echo(f"  Nothing is due until {_format_time(entries[0].due_at)} ({entries[0].task}).")
 
 
 def make_document(entries: Iterable[CalendarEntry]) -> list[dict[str, Any]]:

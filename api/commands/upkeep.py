@@ -6,7 +6,6 @@ one. It never removes records.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -16,7 +15,14 @@ import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.commands.audit import count_older_entries, prune_audit_log
-from api.commands.calendar import make_document, mark_as_done, print_calendar, read_calendar, run_due_tasks
+from api.commands.calendar import (
+    make_document,
+    mark_as_done,
+    print_calendar,
+    print_due_tasks,
+    read_calendar,
+    run_due_tasks,
+)
 from api.commands.database import recorded_run, run_with_engine
 from api.commands.gateway.log_outputs import find_log_files
 from api.commands.ledger.upkeep import EarlierKeys, count_older_predictions, prune_ledger
@@ -69,8 +75,7 @@ def _remove_and_run(settings: Settings, earlier_keys: Sequence[str], yes: bool, 
         for result in results:
             if result.succeeded:
                 typer.echo(f"  {result.task}: {result.message}")
-        now = time.time()
-        print_calendar([entry for entry in entries if entry.is_due(now)] or entries[:1])
+        print_due_tasks(entries)
     failures = [f"{each.task}: {each.message}" for each in results if not each.succeeded]
     if failures:
         raise CommandFailed(" ".join(failures))
