@@ -33,10 +33,17 @@ SCHEMA = pyarrow.schema(
         ("temperature", pyarrow.float64()),
         ("reason", pyarrow.string()),
         ("kind", pyarrow.string()),
+        ("width", pyarrow.int32()),
+        ("height", pyarrow.int32()),
+        ("brightness", pyarrow.float64()),
+        ("sharpness", pyarrow.float64()),
+        ("gate_score", pyarrow.float64()),
     ]
 )
-_OUTPUT_COLUMNS = ("label", "confidence", "temperature")
-_ADDED = {"temperature", "reason", "kind"}  # exports of release 0.1.0 have no such columns
+_OUTPUT_COLUMNS = ("label", "confidence", "temperature", "gate_score")
+_IMAGE_COLUMNS = ("width", "height", "brightness", "sharpness")
+# Exports of release 0.1.0 have no such columns.
+_ADDED = {"temperature", "reason", "kind", "gate_score", *_IMAGE_COLUMNS}
 
 
 def write_rows(records: Iterable[Record], path: Path) -> Iterator[Record]:
@@ -85,8 +92,9 @@ def _extract_columns(record: Record, read_time: Callable[[str], Any]) -> dict[st
         with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):  # a changed document
             document = parse_json(payload.document)
             columns["kind"] = document.get("kind", EntryKind.PREDICTION.value)
-            output = document["output"] or {}
+            output, image = document["output"] or {}, document.get("image") or {}
             columns |= {"code": document["code"], **{name: output.get(name) for name in _OUTPUT_COLUMNS}}
+            columns |= {name: image.get(name) for name in _IMAGE_COLUMNS}
             columns["reason"] = output.get("abstention", {}).get("reason")
     return columns
 

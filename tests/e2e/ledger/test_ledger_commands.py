@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 
 from tests.support.gateway import Gateway
@@ -113,6 +114,18 @@ def test_an_export_verifies(gateway: Gateway, form: str) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
     assert gateway.run("ledger", "verify", str(path)).returncode == 1
+
+
+def test_a_parquet_export_has_what_drift_is_found_in(gateway: Gateway) -> None:
+    """Label, confidence, size, brightness, sharpness and gate score of each prediction can be read as columns."""
+    predict(gateway)
+    path = gateway.folder / "export.parquet"
+    assert gateway.run("ledger", "export", "--format", "parquet", str(path)).returncode == 0
+    rows = pyarrow.parquet.read_table(path, filters=[("kind", "=", "prediction")]).to_pylist()
+    assert [(row["label"], row["width"], row["height"]) for row in rows] == [("forest", 256, 256)]
+    assert 0.9 < rows[0]["confidence"] <= 1
+    assert 0 < rows[0]["sharpness"] < rows[0]["brightness"] < 255
+    assert rows[0]["gate_score"] > 0
 
 
 def test_an_export_of_a_period_verifies(gateway: Gateway) -> None:

@@ -54,6 +54,11 @@ COLUMNS = {
     "temperature": "double",
     "reason": "string",
     "kind": "string",
+    "width": "int32",
+    "height": "int32",
+    "brightness": "double",
+    "sharpness": "double",
+    "gate_score": "double",
 }
 OTHER_VALUES = {
     "string": "river",
