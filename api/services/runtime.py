@@ -50,8 +50,8 @@ def build_health_checks(
         except (DatabaseUnavailable, TimeoutError) as error:
             if not settings.ledger.enabled:
                 raise
-            # Still ready: known credentials are accepted, and the spool takes the ledger's entries. Spooling begins with
-            # a prediction, and a load balancer would send none to a gateway that is not ready.
+            # Still ready: known credentials are accepted, and the spool takes the ledger's entries. Spooling begins
+            # with a prediction, and a load balancer would send none to a gateway that is not ready.
             return type(error).__name__
         return None
 
