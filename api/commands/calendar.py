@@ -18,6 +18,7 @@ from api.commands.output import format_time, print_table
 from api.errors import CommandFailed
 from api.server.exit_status import describe_error
 from api.settings import Settings
+from api.settings.quality.tasks import find_task_days
 from monitoring.tasks.calendar import CalendarEntry
 from monitoring.tasks.runs import Task
 from monitoring.tasks.store import TaskRunStore
@@ -46,7 +47,7 @@ class TaskResult:
 
 def read_calendar(settings: Settings) -> Sequence[CalendarEntry]:
     """Return the tasks in the order in which they are due. Raises DatabaseUnavailable, DatabaseMissing."""
-    days = settings.calendar_days
+    days = find_task_days(settings)
     return run_with_engine(settings, lambda engine: TaskRunStore(engine).read_calendar(days))
 
 
@@ -70,7 +71,7 @@ def mark_as_done(settings: Settings, task: Task) -> None:
 
     Raises CommandFailed if the task is not in the calendar, DatabaseUnavailable, DatabaseMissing, AuditUnavailable.
     """
-    if not settings.calendar_days.get(task):
+    if not find_task_days(settings).get(task):
         raise CommandFailed(f"{task} is not in the calendar. `atalaya upkeep --due` lists the tasks.")
 
     async def record(engine: AsyncEngine) -> None:

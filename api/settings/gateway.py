@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
@@ -28,7 +27,6 @@ from api.settings.urls import (
     read_origins,
     read_redis_url,
 )
-from monitoring.tasks.runs import Task
 
 if TYPE_CHECKING:
     from model.signing.keys import PublicKey
@@ -243,14 +241,6 @@ class Settings(BaseModel):
     @property
     def in_production(self) -> bool:
         return self.environment is Environment.PRODUCTION
-
-    @property
-    def calendar_days(self) -> Mapping[Task, int]:
-        """The intervals of the maintenance calendar in days, 0 for what this gateway does not need."""
-        needless = {Task.LEDGER_VERIFY} if not self.ledger.enabled else set[Task]()
-        if self.model.validation_data is None:
-            needless.add(Task.EVALUATE_SERVED)
-        return {task: 0 if task in needless else days for task, days in self.calendar.days.items()}
 
     @property
     def docs_enabled(self) -> bool:

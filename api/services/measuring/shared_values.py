@@ -11,6 +11,7 @@ from api.http.draining import Draining
 from api.services.background.activity import Activity
 from api.services.registry import open_registry
 from api.settings import Settings
+from api.settings.quality.tasks import find_task_days
 from auth.quotas.meter import UsageMeter
 from model.registry.errors import RegistryError
 from monitoring.health import Health
@@ -25,11 +26,11 @@ _QUOTA_INTERVAL_S = 60.0
 
 async def follow_commands(settings: Settings, engine: AsyncEngine, metrics: Metrics, activity: Activity) -> None:
     """Show what scheduled commands have recorded, until cancelled. Without the database, the last stays."""
-    runs, evaluations = TaskRunStore(engine), EvaluationStore(engine)
+    days, runs, evaluations = find_task_days(settings), TaskRunStore(engine), EvaluationStore(engine)
     while True:
         with suppress(DatabaseUnavailable):
             metrics.task_runs = await runs.list()
-            metrics.calendar = await runs.read_calendar(settings.calendar_days)
+            metrics.calendar = await runs.read_calendar(days)
             metrics.evaluation = await evaluations.find_latest()
         await activity.sleep(INTERVAL_S)
 
