@@ -20,6 +20,7 @@ from api.prediction.pipeline import PredictionPipeline
 from api.rate_limits.callers import caller_address
 from api.services.auth import AuthServices
 from api.services.canary.running import CanaryServices
+from api.services.measuring.cost import CostService
 from api.services.personal_data.erasure import RecordErasure
 from api.services.recording import RecordingServices
 from api.services.runtime import RuntimeServices
@@ -106,6 +107,7 @@ Tokens = Annotated[TokenAuthority, Depends(_provide(lambda services: services.au
 SigningKeys = Annotated[Keyring, Depends(_provide(lambda services: services.auth.keyring))]
 Usage = Annotated[UsageMeter, Depends(_provide(lambda services: services.auth.meter))]
 AuditLog = Annotated[AuditStore, Depends(_provide(lambda services: services.recording.audit_log))]
+Costs = Annotated[CostService, Depends(_provide(lambda services: services.recording.cost))]
 History = Annotated[LedgerReader, Depends(_provide(lambda services: services.recording.history))]
 SettingsDep = Annotated[Settings, Depends(_provide(lambda services: services.runtime.settings))]
 ErasureDep = Annotated[RecordErasure, Depends(_provide(lambda services: services.recording.erasure))]

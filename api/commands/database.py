@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
+from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 import auth
@@ -25,11 +26,13 @@ from monitoring.audit.events import new_event
 from monitoring.audit.store import AuditStore
 from monitoring.tasks.runs import Task
 from monitoring.tasks.store import TaskRunStore
-from storage.engine import check_sqlite_file, open_engine
+from storage.engine import check_sqlite_file, open_blocking_engine, open_engine
 from storage.errors import DatabaseUnavailable
 from storage.migrations import has_tables, migrate
 
 T = TypeVar("T")
+
+_WAIT_S = 60  # beside a gateway that writes
 
 
 class CommandEvent(NamedTuple):
@@ -84,6 +87,17 @@ def migrate_database(settings: Settings) -> None:
     async def do_nothing(_: AsyncEngine) -> None: ...
 
     run_with_engine(settings, do_nothing)
+
+
+@contextmanager
+def open_migrated_engine(settings: Settings) -> Iterator[Engine]:
+    """Open an engine for this thread, after the migrations. Raises DatabaseUnavailable, DatabaseMissing."""
+    migrate_database(settings)
+    engine = open_blocking_engine(settings.database_url.get_secret_value(), _WAIT_S)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 def run_with_accounts(

@@ -48,6 +48,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "secrets": ("api.commands.secrets:app", "Generate the secrets that a gateway needs."),
     "proxies": ("api.commands.gateway.proxies:app", "Install lists of the networks of proxies."),
     "db": ("api.commands.db:app", "Create the database, or update its tables."),
+    "cost": ("api.commands.reporting.cost:cost", "Show what the predictions of a month cost."),
+    "report": ("api.commands.reporting.report:report", "Write a report on a quarter."),
     "backup": ("api.commands.backup.backup:backup", "Back up the database, the registry of models and the keys."),
     "restore": ("api.commands.backup.restore:restore", "Restore a backup to an empty database, and verify it."),
     "upkeep": ("api.commands.upkeep:upkeep", "Remove what has expired, verify what is due, and print the calendar."),

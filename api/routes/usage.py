@@ -1,4 +1,4 @@
-"""`/v1/usage`: what was used this month, and what remains of the quotas."""
+"""`/v1/usage`: what was used this month, what it costs, and what remains of the quotas."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.requests import Request
 
-from api.deps import CurrentPrincipal, Usage, Users
+from api.deps import Costs, CurrentPrincipal, SettingsDep, Usage, Users
 from api.http.audit import record_event
 from api.http.problems import document_problems
-from api.schemas.usage import KeyUsage, UsageResponse
+from api.schemas.usage import CostResponse, KeyUsage, UsageResponse
 from auth.errors import InsufficientScope
 from auth.principal import Scope
 from auth.quotas.tallies import list_owners, user_owner
@@ -21,17 +21,30 @@ UserId = Annotated[str, Query(pattern=r"^[0-9a-f-]{36}$", description="another u
 
 @router.get("/v1/usage")
 async def show(
-    request: Request, users: Users, usage: Usage, principal: CurrentPrincipal, user: UserId | None = None
+    request: Request,
+    users: Users,
+    usage: Usage,
+    costs: Costs,
+    settings: SettingsDep,
+    principal: CurrentPrincipal,
+    user: UserId | None = None,
 ) -> UsageResponse:
     """The caller's own usage; with `users:admin`, that of the user with the id `user`."""
-    owners = list_owners(principal)
+    owners, subject = list_owners(principal), principal.subject
     if user is not None and user != principal.subject:
         try:
             principal.require(Scope.USERS_ADMIN)
         except InsufficientScope as error:
             await record_event(request, "usage", "refused", target=f"user:{user}", code=error.code)
             raise
-        owners = (user_owner((await users.get(user)).id),)
+        subject = (await users.get(user)).id
+        owners = (user_owner(subject),)
     report = await usage.report(owners)
     own, *keys = (KeyUsage.of_tally(tally) for tally in report.tallies)
-    return UsageResponse(**dict(own), month=report.month, resets_at=report.resets_at, key=keys[0] if keys else None)
+    return UsageResponse(
+        **dict(own),
+        month=report.month,
+        resets_at=report.resets_at,
+        cost=CostResponse.of(await costs.compute(subject, report.month), settings.cost.currency),
+        key=keys[0] if keys else None,
+    )

@@ -9,6 +9,7 @@ from pydantic import Field
 from api.prediction.quotas import CostEstimate
 from api.schemas.base import ResponseBody
 from auth.quotas.tallies import PIXELS_IN_MEGAPIXEL, Limits, Tally
+from monitoring.cost.month import Cost
 
 
 class Amounts(ResponseBody):
@@ -42,9 +43,32 @@ class KeyUsage(Amounts):
         )
 
 
+class CostResponse(ResponseBody):
+    """The caller's part of what the gateway used in the hours in which it measured."""
+
+    currency: str = Field(description="ISO 4217 code of COST__CURRENCY")
+    amount: float
+    processor_seconds: float
+    memory_gb_seconds: float
+    received_bytes: int = Field(description="of images")
+    sent_bytes: int
+
+    @classmethod
+    def of(cls, cost: Cost, currency: str) -> CostResponse:
+        return cls(
+            currency=currency,
+            amount=cost.amounts.total,
+            processor_seconds=cost.resources.processor_s,
+            memory_gb_seconds=cost.resources.memory_gb_s,
+            received_bytes=round(cost.traffic.received_bytes),
+            sent_bytes=round(cost.resources.sent_bytes),
+        )
+
+
 class UsageResponse(KeyUsage):
     month: str = Field(description="the calendar month in UTC, for example 2026-11")
     resets_at: datetime
+    cost: CostResponse = Field(description="of the account's recorded predictions until about a minute ago")
     key: KeyUsage | None = Field(description="the usage of the API key that authenticates this request")
 
 

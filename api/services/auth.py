@@ -85,8 +85,6 @@ async def open_auth_services(
         stack.callback(hasher.close)
         accounts, codes = AccountService(UserStore(engine), hasher), one_time_codes(engine, settings)
         certificates = CertificateUsers(UserStore(engine), settings.auth.client_certificates)
-        authenticator = _make_authenticator(tokens, keys, changes, external)
-        keyring.on_removal = authenticator.verify_again
         yield AuthServices(
             accounts=accounts,
             deletion=AccountDeletion(engine),
@@ -99,7 +97,7 @@ async def open_auth_services(
             changes=changes,
             keyring=keyring,
             tokens=tokens,
-            authenticator=authenticator,
+            authenticator=_make_authenticator(tokens, keys, changes, external),
             certificate_authenticator=Authenticator([(lambda _: True, certificates.verify)], changes),
             meter=meter,
         )

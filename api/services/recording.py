@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.services.audit import AuditRecorder
 from api.services.background.activity import Activity
+from api.services.measuring.cost import CostService, open_cost_service
 from api.services.measuring.quality import QualityService, open_quality_service
 from api.services.personal_data.erasure import RecordErasure
 from api.services.personal_data.opening import ImageServices, open_image_services
@@ -37,7 +38,8 @@ EVENT_WAIT_S = 10  # beside a gateway that writes
 class RecordingServices:
     """`audit` and `ledger` write; `audit_log` and `history` read what they wrote; `erasure` erases it.
 
-    `quality` computes from the ledger how good the models are. `images` keeps images, where there is a store for them.
+    `quality` computes from the ledger how good the models are, and `cost` what their predictions cost. `images` keeps
+    images, where there is a store for them.
     """
 
     audit: AuditRecorder
@@ -47,6 +49,7 @@ class RecordingServices:
     erasure: RecordErasure
     quality: QualityService
     images: ImageServices | None
+    cost: CostService
 
     async def use_ledger_key(self, private_key: str) -> None:
         """Sign with another key from now on. Raises BadLedgerKey."""
@@ -88,7 +91,8 @@ async def open_recording_services(
         quality = await stack.enter_async_context(open_quality_service(settings, metrics, login, activity))
         images = await stack.enter_async_context(open_image_services(settings, engine, metrics, activity))
         erasure = RecordErasure(settings, audit_log, login, images.archive if images else None)
-        yield RecordingServices(audit, audit_log, ledger, LedgerReader(engine), erasure, quality, images)
+        cost = await stack.enter_async_context(open_cost_service(settings, quality, metrics, activity))
+        yield RecordingServices(audit, audit_log, ledger, LedgerReader(engine), erasure, quality, images, cost)
 
 
 def open_journal(

@@ -17,7 +17,7 @@ from api.settings.logs import LogSettings
 from api.settings.model import ModelSettings
 from api.settings.quality.calendar import CalendarSettings
 from api.settings.quality.canary import CanarySettings
-from api.settings.records import ImageSettings, LedgerSettings, MonitoringSettings
+from api.settings.records import CostSettings, ImageSettings, LedgerSettings, MonitoringSettings
 from api.settings.secrets.settings import SecretSettings
 from api.settings.urls import (
     check_collector_url,
@@ -183,6 +183,7 @@ class Settings(BaseModel):
     monitoring: MonitoringSettings = Field(default_factory=MonitoringSettings)
     ledger: LedgerSettings = Field(default_factory=LedgerSettings)
     images: ImageSettings = Field(default_factory=ImageSettings)
+    cost: CostSettings = Field(default_factory=CostSettings)
     logs: LogSettings = Field(default_factory=LogSettings)
 
     _split_hosts = field_validator("allowed_hosts", mode="before")(split_commas)

@@ -1,4 +1,4 @@
-"""The settings of what is recorded: MONITORING__… (audit log), LEDGER__… and IMAGES__…"""
+"""The settings of what is recorded, MONITORING__… (audit log), LEDGER__… and IMAGES__…, and of costs: COST__…"""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from pydantic import AfterValidator, Field, SecretStr, field_validator
 
 from api.settings.fields import SettingsGroup, split_commas
 from api.settings.home import HomePath, resolve_image_store_url
+from monitoring.cost.formula import BYTES_IN_GB, RAILWAY, Prices
+from monitoring.cost.scenarios import Machine
+from monitoring.machine.cgroups import count_processors, memory_limit_bytes
 from storage.images.sealing import parse_keys
+
+_CODE_LENGTH = 3
 
 
 class MonitoringSettings(SettingsGroup, title="Monitoring"):
@@ -28,6 +33,41 @@ class MonitoringSettings(SettingsGroup, title="Monitoring"):
         description="How many callers have metrics of usage of their own: the first ones since the start. All others "
         "are counted together, as `other`.",
     )
+
+
+class CostSettings(SettingsGroup, title="Cost"):
+    """[Prices](quality.md#cost). The defaults are what Railway bills for what is used."""
+
+    vcpu_hour: float = Field(RAILWAY.vcpu_hour, ge=0, description="The price of a processor for an hour.")
+    gb_hour: float = Field(RAILWAY.gb_hour, ge=0, description="The price of a gigabyte of memory for an hour.")
+    sent_gb: float = Field(RAILWAY.sent_gb, ge=0, description="The price of a gigabyte sent to the network.")
+    currency: str = Field(RAILWAY.currency, description="The currency of the prices, by its ISO 4217 code.")
+    vcpus: float | None = Field(
+        None,
+        gt=0,
+        description="Processors of the machine that `atalaya cost` compares with a smaller and a larger one. When "
+        "empty: those that the command may use.",
+    )
+    memory_gb: float | None = Field(
+        None, gt=0, description="Gigabytes of that machine. When empty: those that the command may use."
+    )
+
+    @field_validator("currency")
+    @classmethod
+    def _check_currency(cls, value: str) -> str:
+        if len(value) != _CODE_LENGTH or not (value.isascii() and value.isupper()):
+            raise ValueError("must be the ISO 4217 code of a currency, such as USD")
+        return value
+
+    def prices(self) -> Prices:
+        return Prices(self.vcpu_hour, self.gb_hour, self.sent_gb, self.currency)
+
+    def machine(self) -> Machine:
+        """Return the machine of the settings, or else this one."""
+        return Machine(
+            self.vcpus or count_processors(),
+            self.memory_gb or memory_limit_bytes() / BYTES_IN_GB,
+        )
 
 
 class LedgerSettings(SettingsGroup, title="Ledger"):

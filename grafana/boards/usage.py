@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 from panels import build_dashboard, graph, stacked
-from promql import busiest, or_zero, query, rate
+from promql import busiest, or_zero, query, rate, select
 
 
 def build_usage() -> Dashboard:
     return build_dashboard(
         "usage",
-        "Who uses how much, and who reaches a quota.",
-        [("Callers", caller_panels()), ("Quotas", quota_panels())],
+        "Who uses how much, what it costs, and who reaches a quota.",
+        [("Callers", caller_panels()), ("Cost", cost_panels()), ("Quotas", quota_panels())],
     )
 
 
@@ -31,6 +31,26 @@ def caller_panels() -> Iterable[Builder[Panel]]:
                 query(busiest(rate(counter, "caller"), "caller", counter), "{{caller}}"),
             )
         )
+
+
+def cost_panels() -> Iterable[Builder[Panel]]:
+    by_resource = f"max by (resource) ({select('atalaya_cost_month')})"
+    predictions = f"clamp_min(max({select('atalaya_cost_month_predictions')}), 1)"
+    yield stacked(
+        graph(
+            "Cost of the month",
+            "What this calendar month (UTC) has cost until now, in COST__CURRENCY.",
+            "short",
+            query(by_resource, "{{resource}}"),
+        )
+    )
+    yield graph(
+        "Cost of 1,000 predictions, and saving by sleep",
+        "The mean of the month, and how much of the month's cost sleeping without requests would have saved.",
+        "short",
+        query(f"1000 * sum({by_resource}) / {predictions}", "1,000 predictions"),
+        query(f"max({select('atalaya_cost_month_sleep_saving')})", "saving by sleep", "B"),
+    )
 
 
 def quota_panels() -> Iterable[Builder[Panel]]:

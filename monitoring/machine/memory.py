@@ -18,8 +18,21 @@ def resident_bytes(pid: int | str = "self") -> int:
 
 def private_bytes() -> int:
     """Return the memory that this process shares with no other, or its resident memory if that is not reported."""
+    return _sum_rollup("Private_") or resident_bytes()
+
+
+def proportional_bytes() -> int:
+    """Return the memory of this process with its part of shared pages, or its resident memory if not reported.
+
+    The sum over all processes counts each page once.
+    """
+    return _sum_rollup("Pss:") or resident_bytes()
+
+
+def _sum_rollup(prefix: str) -> int:
+    """Return the bytes of the fields whose names begin so; 0 if the system does not report them."""
     try:
         lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     except OSError:
-        return resident_bytes()
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(prefix))

@@ -39,13 +39,15 @@ class CurrentLabel(NamedTuple):
 
 
 class QualityReader:
-    """Methods raise LedgerUnavailable. `since` is a time; only predictions made from then on count."""
+    """Methods raise LedgerUnavailable. Only predictions made from `since` on and before `until` count."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def list_sums(self, since: datetime | None, model: str | None = None) -> Sequence[PredictionSums]:
-        """Return the sums of each version, of all models or one, from the beginning of the hour of `since`."""
+    def list_sums(
+        self, since: datetime | None, model: str | None = None, until: datetime | None = None
+    ) -> Sequence[PredictionSums]:
+        """Return the sums of each version, of all models or one, from the hour of `since` to before that of `until`."""
         columns = prediction_sums.c
         totals = (func.sum(columns[name]) for name in ("predictions", "confidence", "variance", "abstained"))
         statement = select(columns.model, columns.version, *totals).group_by(columns.model, columns.version)
@@ -53,6 +55,8 @@ class QualityReader:
             statement = statement.where(columns.model == sanitize_name(model))
         if since is not None:
             statement = statement.where(columns.hour >= format_timestamp(since)[:_HOUR_LENGTH])
+        if until is not None:
+            statement = statement.where(columns.hour < format_timestamp(until)[:_HOUR_LENGTH])
         with ledger_errors(self._engine.url), self._engine.begin() as connection:
             # PostgreSQL's sums of integers are decimals.
             return [
@@ -60,7 +64,9 @@ class QualityReader:
                 for row in connection.execute(statement.order_by(columns.model, columns.version))
             ]
 
-    def iterate_labels(self, since: datetime | None, model: str, version: str | None = None) -> Iterator[CurrentLabel]:
+    def iterate_labels(
+        self, since: datetime | None, model: str, version: str | None = None, until: datetime | None = None
+    ) -> Iterator[CurrentLabel]:
         """Yield the newest label of each labelled prediction of a model, or of one of its versions.
 
         There may be millions: they are read in chunks.
@@ -68,6 +74,8 @@ class QualityReader:
         columns = ledger_labels.c
         statement = select(columns.version, columns.predicted, columns.confidence, columns.label)
         statement = statement.where(columns.model == sanitize_name(model), *_current(since))
+        if until is not None:
+            statement = statement.where(columns.predicted_at < format_timestamp(until))
         if version is not None:
             statement = statement.where(columns.version == sanitize_name(version))
         with ledger_errors(self._engine.url), self._engine.begin() as connection:

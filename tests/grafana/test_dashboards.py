@@ -21,6 +21,7 @@ MOST_SERIES = 12
 # How many values of a label there are at most: the code writes no others.
 VALUES = {"stage": 4, "reason": 6, "outcome": 4, "origin": 3, "limit": 7, "store": 2, "job": 1, "le": 12}
 VALUES |= {"database": 2, "window": 3, "certificate": 2, "correct": 2, "metric": 4, "direction": 2, "verdict": 3}
+VALUES |= {"resource": 3}
 
 
 def test_dashboards_are_generated(tmp_path: Path) -> None:

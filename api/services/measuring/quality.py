@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from math import nan
+from typing import TypeVar
 
 import structlog
 from prometheus_client import Gauge
@@ -28,6 +29,8 @@ from monitoring.quality.sums import SumUpdater
 from storage.engine import open_blocking_engine
 from storage.logins import DatabaseLogin
 
+T = TypeVar("T")
+
 WINDOW = timedelta(days=30)
 """The metrics are about predictions of this time."""
 
@@ -42,18 +45,18 @@ log = structlog.get_logger("atalaya.quality")
 
 
 def compute_versions(
-    engine: Engine, model: str, version: str | None, since: datetime | None
+    engine: Engine, model: str, version: str | None, since: datetime | None, until: datetime | None = None
 ) -> Sequence[VersionQuality]:
     """Return the results of each version of a model that has made predictions, or of one version.
 
-    Raises ModelNotRecorded, LedgerUnavailable.
+    Both times are at the beginning of an hour. Raises ModelNotRecorded, LedgerUnavailable.
     """
     reader = QualityReader(engine)
-    sums = {each.version: each for each in reader.list_sums(since, model) if version in (None, each.version)}
+    sums = {each.version: each for each in reader.list_sums(since, model, until) if version in (None, each.version)}
     if not sums:
         raise ModelNotRecorded(model if version is None else f"{model}-v{version}")
     labelled = defaultdict[str, LabelledPredictions](LabelledPredictions)
-    for label in reader.iterate_labels(since, model, version):
+    for label in reader.iterate_labels(since, model, version, until):
         labelled[label.version].add(label.predicted, label.confidence, label.label)
     return [compute_quality(name, labelled[name], _to_sums(each), each.abstained) for name, each in sums.items()]
 
@@ -141,6 +144,10 @@ class QualityService:
                 pass  # the ledger reports it
             except Exception:  # whatever was done to the rows: predictions do not depend on it
                 log.exception("quality_not_refreshed", policy="try again later")
+
+    async def call(self, work: Callable[[Engine], T]) -> T:
+        """Run other work on the ledger in the thread."""
+        return await self._thread.call(work, self._engine)
 
     async def close_connections(self) -> None:
         """Close them until the next query."""

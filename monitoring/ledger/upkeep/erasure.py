@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, delete, func, insert, select, tuple_
 from monitoring.canary.tables import canary_pairs
 from monitoring.chains.signing import Signer
 from monitoring.chains.timestamps import format_timestamp
+from monitoring.cost.tables import caller_sums
 from monitoring.errors import LedgerDamaged
 from monitoring.ledger.entries import Erasure, LedgerEntry, Payload, sanitize_name
 from monitoring.ledger.payloads import find_payload_problem
@@ -59,6 +60,8 @@ class Eraser:
             changed += chunk.changed
             last_id = chunk.last_id
             yield chunk.erased
+        with ledger_transaction(self._engine) as connection:
+            connection.execute(delete(caller_sums).where(caller_sums.c.caller == sanitize_name(principal)))
         truncate_wal(self._engine)
         if changed:
             raise LedgerDamaged(

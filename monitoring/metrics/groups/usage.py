@@ -1,4 +1,4 @@
-"""How much callers use."""
+"""How much callers use, and what it costs."""
 
 from __future__ import annotations
 
@@ -36,6 +36,25 @@ class UsageMetrics(MetricGroup):
             "The largest share of a monthly quota that its owner has used, 0 to 1; 0 without quotas.",
             registry=registry,
             multiprocess_mode="livemax",
+        )
+        self.month_cost = Gauge(
+            "atalaya_cost_month",
+            "What this calendar month (UTC) has cost until now, in COST__CURRENCY, for all processes together.",
+            ["resource"],
+            registry=registry,
+            multiprocess_mode="livemostrecent",
+        )
+        self.month_cost_predictions = Gauge(
+            "atalaya_cost_month_predictions",
+            "Predictions of this month that the cost pays for.",
+            registry=registry,
+            multiprocess_mode="livemostrecent",
+        )
+        self.month_sleep_saving = Gauge(
+            "atalaya_cost_month_sleep_saving",
+            "How much of the cost sleeping in hours without requests would have saved.",
+            registry=registry,
+            multiprocess_mode="livemostrecent",
         )
         self._get_usage = cache(lambda caller: (predictions.labels(caller), megapixels.labels(caller)))
 

@@ -30,6 +30,8 @@ from api.settings.names import list_names
         ("MODEL__VERIFY_KEY", "hush", "must be the public key that verifies signatures of artefacts"),
         ("MODEL__QUEUE_SECONDS", "0", "must be a number greater than 0 and at most 60"),
         ("AUTH__SESSION_SECONDS", "1", "must be a whole number at least 3600"),
+        ("COST__CURRENCY", "hush", "must be the ISO 4217 code of a currency"),
+        ("COST__VCPUS", "0", "must be a number greater than 0"),
         ("MONITORING__USAGE_CALLERS", "all", "must be a whole number from 0 to 1000"),
         ("LOG_LEVEL", "loud", "must be debug, info, warning or error"),
         ("DOCS", "maybe", "must be true or false"),

@@ -33,6 +33,9 @@ def observe_all(metrics: Metrics) -> None:
     metrics.certificate_expiry.labels("server").set(1_900_000_000)
     metrics.error_reports_dropped.inc()
     metrics.count_usage("user:1", 3_000_000)
+    metrics.month_cost.labels("memory").set(4.5)
+    metrics.month_cost_predictions.set(1000)
+    metrics.month_sleep_saving.set(1.5)
     metrics.aliases = {("land", "production", "1.1"): 1}
     metrics.task_runs = [TaskRuns(Task.LEDGER_VERIFY, 1_800_000_000, 1_700_000_000, 2)]
     metrics.calendar = [CalendarEntry(Task.BACKUP, 1, None, None, 1_800_086_400)]
@@ -95,6 +98,9 @@ def observe_all(metrics: Metrics) -> None:
         ("atalaya_error_reports_dropped_total", {}, 1),
         ("atalaya_usage_predictions_total", {"caller": "other"}, 1),
         ("atalaya_usage_megapixels_total", {"caller": "other"}, 3),
+        ("atalaya_cost_month", {"resource": "memory"}, 4.5),
+        ("atalaya_cost_month_predictions", {}, 1000),
+        ("atalaya_cost_month_sleep_saving", {}, 1.5),
         ("atalaya_model_alias", {"model": "land", "alias": "production", "version": "1.1"}, 1),
         ("atalaya_task_last_success_timestamp_seconds", {"task": "ledger_verify"}, 1_800_000_000),
         ("atalaya_task_last_failure_timestamp_seconds", {"task": "ledger_verify"}, 1_700_000_000),

@@ -1,0 +1,138 @@
+"""Collecting a quarterly report from the database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from sqlalchemy import Engine, func, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api.commands.database import open_migrated_engine, run_with_engine
+from api.commands.ledger.database import open_snapshot
+from api.commands.reporting.document import Incident, Report, SecurityEvents, ServedVersion
+from api.commands.reporting.ledger_facts import QuarterFacts, find_runtime_before, read_quarter
+from api.commands.reporting.month_cost import compute_costs
+from api.commands.reporting.quarter import Quarter
+from api.services.measuring.quality import compute_versions
+from api.settings import Settings
+from auth.accounts.store import UserStore
+from model.canary.judge import Verdict
+from model.quality.results import VersionQuality
+from monitoring.audit.tables import audit_events
+from monitoring.chains.timestamps import format_timestamp
+from monitoring.cost.sums import CostSumUpdater
+from monitoring.errors import ModelNotRecorded
+from monitoring.quality.reader import QualityReader
+from monitoring.quality.sums import SumUpdater
+from monitoring.tasks.runs import TaskRuns
+from monitoring.tasks.store import TaskRunStore
+from storage.transactions import reading
+
+
+@dataclass(frozen=True, slots=True)
+class _Accounts:
+    """What is read with the asynchronous engine: names by user id, runs of tasks, and events of the audit log."""
+
+    names: Mapping[str, str]
+    tasks: Sequence[TaskRuns]
+    security: Sequence[SecurityEvents]
+
+
+def collect_report(settings: Settings, quarter: Quarter) -> Report:
+    """Return the report without recommendations. Raises LedgerUnavailable, DatabaseUnavailable, DatabaseMissing."""
+    accounts = run_with_engine(settings, lambda engine: _read_accounts(engine, quarter))
+    with open_snapshot(settings) as connection:
+        facts, erased = read_quarter(connection, quarter)
+        runtime = find_runtime_before(connection, quarter)
+    with open_migrated_engine(settings) as engine:
+        for updater in (SumUpdater(engine), CostSumUpdater(engine)):
+            for _ in updater.update():
+                pass
+        versions = _list_versions(engine, quarter, facts)
+        before = _list_versions(engine, quarter.previous, None)
+        costs = compute_costs(settings, engine, quarter.months)
+    return Report(
+        quarter,
+        datetime.now(UTC),
+        version("atalaya"),
+        facts.list_months(),
+        facts.list_weeks(),
+        facts.list_callers(accounts.names),
+        facts.list_errors(),
+        [*facts.list_incidents(), *_list_failures(quarter, accounts.tasks), *_list_rejections(facts)],
+        versions,
+        before,
+        sorted(facts.aliases, key=lambda change: change.at),
+        sorted(facts.verdicts, key=lambda verdict: verdict.at),
+        facts.list_runtime_changes(runtime),
+        accounts.tasks,
+        accounts.security,
+        costs,
+        accounts.names,
+        erased,
+    )
+
+
+async def _read_accounts(engine: AsyncEngine, quarter: Quarter) -> _Accounts:
+    users = await UserStore(engine).list()
+    columns = audit_events.c
+    total = func.sum(columns.count)
+    events = (
+        select(columns.event, columns.outcome, total)
+        .where(columns.at >= format_timestamp(quarter.start), columns.at < format_timestamp(quarter.end))
+        .group_by(columns.event, columns.outcome)
+        .order_by(total.desc(), columns.event, columns.outcome)
+    )
+    async with reading(engine) as connection:
+        rows = (await connection.execute(events)).all()
+    security = [SecurityEvents(event, outcome, int(count)) for event, outcome, count in rows]
+    return _Accounts({user.id: user.name for user in users}, await TaskRunStore(engine).list(), security)
+
+
+def _list_versions(engine: Engine, quarter: Quarter, facts: QuarterFacts | None) -> list[ServedVersion]:
+    """Return how good each version was that predicted in the quarter; when it did so is known from `facts`."""
+    found = []
+    for model in sorted({sums.model for sums in QualityReader(engine).list_sums(quarter.start, None, quarter.end)}):
+        try:
+            versions = compute_versions(engine, model, None, quarter.start, quarter.end)
+        except ModelNotRecorded:
+            continue
+        found += [_make_version(model, each, facts) for each in versions]
+    return found
+
+
+def _make_version(model: str, quality: VersionQuality, facts: QuarterFacts | None) -> ServedVersion:
+    span = facts.versions.get((model, quality.version)) if facts is not None else None
+    return ServedVersion(
+        model,
+        quality.version,
+        span.first_at if span else "",
+        span.last_at if span else "",
+        quality.predictions,
+        quality.abstained,
+        quality.labelled,
+        quality.accuracy,
+        quality.ece,
+        quality.estimated_accuracy,
+    )
+
+
+def _list_failures(quarter: Quarter, tasks: Sequence[TaskRuns]) -> list[Incident]:
+    """Return the last failure of each scheduled task, where it is in the quarter: earlier ones are not recorded."""
+    start, end = quarter.start.timestamp(), quarter.end.timestamp()
+    failed = [(runs.failed_at, runs) for runs in tasks if runs.failed_at is not None and start <= runs.failed_at < end]
+    return [
+        Incident(f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d}", "task_failed", runs.task, runs.failures, 0)
+        for at, runs in failed
+    ]
+
+
+def _list_rejections(facts: QuarterFacts) -> list[Incident]:
+    return [
+        Incident(each.at[:10], "candidate_rejected", f"{each.model}-v{each.candidate}", 1, 0)
+        for each in facts.verdicts
+        if each.verdict == Verdict.TAKE_BACK
+    ]

@@ -1,0 +1,155 @@
+"""`atalaya cost`: what the predictions of a month cost, who caused it, and what would be paid otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from textwrap import fill
+from typing import Annotated, Any
+
+import typer
+
+from api.commands.database import open_migrated_engine, recorded_run, run_with_engine
+from api.commands.output import JsonFlag, print_json, print_table
+from api.commands.reporting.month_cost import compute_costs
+from api.settings import Settings, load_settings
+from auth.accounts.store import UserStore
+from monitoring.cost.formula import Amounts, Resources
+from monitoring.cost.month import Cost, MonthCost
+from monitoring.cost.scenarios import HOURS_IN_MONTH, Machine
+from monitoring.cost.sums import CostSumUpdater
+from monitoring.tasks.runs import Task
+
+_WIDTH = 80
+
+
+def parse_month(text: str) -> str:
+    """Check a month such as 2026-11. Raises BadParameter."""
+    try:
+        return f"{datetime.strptime(text, '%Y-%m').replace(tzinfo=UTC):%Y-%m}"
+    except ValueError:
+        raise typer.BadParameter(f"{text} is not a month such as 2026-11.") from None
+
+
+def cost(
+    month: Annotated[
+        str | None,
+        typer.Option(parser=parse_month, metavar="MONTH", help="Such as 2026-11; by default this month, UTC."),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what the predictions of a month cost, by caller, and what would be paid otherwise."""
+    settings = load_settings()
+    with recorded_run(Task.COST):
+        found = read_month_cost(settings, month or f"{datetime.now(UTC):%Y-%m}")
+        names = run_with_engine(settings, lambda engine: UserStore(engine).list())
+    callers = {user.id: user.name for user in names}
+    if as_json:
+        print_json(_describe(found, callers))
+    else:
+        _print(found, callers)
+
+
+def read_month_cost(settings: Settings, month: str) -> MonthCost:
+    """Return the costs of a month, with all that is recorded by now. Raises LedgerUnavailable, DatabaseMissing."""
+    with open_migrated_engine(settings) as engine:
+        for _ in CostSumUpdater(engine).update():
+            pass
+        (found,) = compute_costs(settings, engine, [month])
+    return found
+
+
+def _print(found: MonthCost, names: Mapping[str, str]) -> None:
+    typer.echo(f"{found.month}, prices in {found.currency}")
+    costs = sorted(found.callers.items(), key=lambda pair: -pair[1].amounts.total)
+    print_table(
+        ("caller", "predictions", "CPU s", "memory GB h", "received MB", "sent MB", "cost", "per 1,000"),
+        [
+            _format_cost("all", found.whole, found.measured_share),
+            *(_format_cost(names.get(caller, caller), each, found.measured_share) for caller, each in costs),
+        ],
+    )
+    if not found.sleep.measured_hours:
+        typer.echo("No gateway measured its resources in this month, so the cost is unknown.")
+        return
+    if found.measured_share < 1:
+        note = (
+            f"Resources were measured for {100 * found.measured_share:.1f} % of the predictions. The cost is of these."
+        )
+        typer.echo(fill(note, _WIDTH))
+    sleep = found.sleep
+    saved = f"{found.sleep_saves.total:.2f} {found.currency} ({_format_share(found.sleep_saves, found.whole.amounts)})"
+    note = (
+        f"{sleep.idle_hours} of {sleep.measured_hours} measured hours had no request. Sleeping in them would have "
+        f"saved {saved}."
+    )
+    typer.echo(fill(note, _WIDTH))
+    typer.echo(f"\nReserved machines, for {HOURS_IN_MONTH} hours, with the load of the busiest hour")
+    print_table(
+        ("machine", "price", "processor %", "memory %", ""),
+        [
+            (
+                _format_machine(each.machine),
+                f"{each.reserved:.2f}",
+                f"{100 * each.processor_load:.1f}",
+                f"{100 * each.memory_load:.1f}",
+                "" if each.fits else "too small",
+            )
+            for each in found.machines
+        ],
+    )
+
+
+def _format_cost(name: str, cost: Cost, measured_share: float) -> tuple[str, ...]:
+    used, amount, paid = cost.resources, cost.amounts.total, cost.traffic.predictions * measured_share
+    return (
+        name,
+        str(round(cost.traffic.predictions)),
+        f"{used.processor_s:.1f}",
+        f"{used.memory_gb_s / 3600:.3f}",
+        f"{cost.traffic.received_bytes / 1e6:.1f}",
+        f"{used.sent_bytes / 1e6:.1f}",
+        f"{amount:.4f}",
+        f"{1000 * amount / paid:.4f}" if paid else "",
+    )
+
+
+def _format_share(part: Amounts, whole: Amounts) -> str:
+    return f"{100 * part.total / whole.total:.1f} %" if whole.total else "0 %"
+
+
+def _format_machine(machine: Machine) -> str:
+    return f"{machine.vcpus:g} vCPU, {machine.memory_gb:.2f} GB"
+
+
+def _describe(found: MonthCost, names: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "month": found.month,
+        "currency": found.currency,
+        "measured_share": found.measured_share,
+        **_describe_cost(found.whole),
+        "callers": [
+            {"caller": caller, "name": names.get(caller), **_describe_cost(each)}
+            for caller, each in found.callers.items()
+        ],
+        "sleep": {
+            "idle_hours": found.sleep.idle_hours,
+            "measured_hours": found.sleep.measured_hours,
+            "saves": found.sleep_saves.total,
+        },
+        "machines": [{**asdict(each), "fits": each.fits} for each in found.machines],
+    }
+
+
+def _describe_cost(cost: Cost) -> dict[str, Any]:
+    return {
+        "predictions": round(cost.traffic.predictions),
+        "received_bytes": round(cost.traffic.received_bytes),
+        "resources": _describe_resources(cost.resources),
+        "cost": {**asdict(cost.amounts), "total": cost.amounts.total},
+    }
+
+
+def _describe_resources(resources: Resources) -> dict[str, float]:
+    return {**asdict(resources), "sent_bytes": round(resources.sent_bytes)}

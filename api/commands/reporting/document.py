@@ -1,0 +1,178 @@
+"""What a quarterly report says, before it is written in a language. None and empty lists are missing data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from api.commands.reporting.quarter import Quarter
+from model.quality.intervals import Interval
+from monitoring.cost.month import MonthCost
+from monitoring.tasks.runs import TaskRuns
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodTraffic:
+    """Requests of a month, such as 2026-11, or of the week that begins on a Monday, such as 2026-11-02.
+
+    Latency is from the queue to the end of inference, in milliseconds; None without any. `brightness` is the mean over
+    the images, 0 to 255; None where it was not recorded.
+    """
+
+    name: str
+    requests: int
+    predictions: int
+    abstained: int
+    client_errors: int
+    server_errors: int
+    latency_ms: Mapping[int, float] | None  # by percentile
+    brightness: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class CallerTraffic:
+    """One caller, by name or subject. `not_aerial` counts the images that the model did not take for aerial ones."""
+
+    name: str
+    predictions: int
+    not_aerial: int
+    low_confidence: int
+    brightness: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorCount:
+    """Requests that ended with the same status and stable code."""
+
+    status: int
+    code: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """A day on which more than one request in a hundred ended with a server error, or a scheduled task failed."""
+
+    day: str
+    kind: str  # "server_errors", "task_failed" or "candidate_rejected"
+    subject: str
+    count: int
+    requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServedVersion:
+    """A version of a model, when it first and last predicted in the quarter, and how good it was there.
+
+    `accuracy` and `ece` are those of labelled predictions, `estimate` that from the confidence of all (CBPE).
+    """
+
+    model: str
+    version: str
+    first_at: str
+    last_at: str
+    predictions: int
+    abstained: int
+    labelled: int
+    accuracy: Interval | None
+    ece: float | None
+    estimate: Interval | None
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.model}-v{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class AliasChange:
+    """A decision about an alias of a model: from one version to another, by whom and why."""
+
+    at: str
+    model: str
+    alias: str
+    before: str | None
+    after: str | None
+    who: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeChange:
+    """A library or processor with which predictions were made that differ from those before."""
+
+    at: str
+    name: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The judgement of a candidate on live traffic."""
+
+    at: str
+    model: str
+    candidate: str
+    production: str
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityEvents:
+    """Equal events of the audit log."""
+
+    event: str
+    outcome: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """A rule that applied, and the numbers that triggered it, for the sentence of that rule."""
+
+    rule: str
+    values: Mapping[str, str | int | float]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """`before` are the served versions of the quarter before, `names` those of users by id, and `erased` the entries
+    without a payload.
+    """
+
+    quarter: Quarter
+    generated_at: datetime
+    release: str
+    months: Sequence[PeriodTraffic]
+    weeks: Sequence[PeriodTraffic]
+    callers: Sequence[CallerTraffic]
+    errors: Sequence[ErrorCount]
+    incidents: Sequence[Incident]
+    versions: Sequence[ServedVersion]
+    before: Sequence[ServedVersion]
+    aliases: Sequence[AliasChange]
+    verdicts: Sequence[Verdict]
+    changes: Sequence[RuntimeChange]
+    tasks: Sequence[TaskRuns]
+    security: Sequence[SecurityEvents]
+    costs: Sequence[MonthCost]
+    names: Mapping[str, str]
+    erased: int
+    recommendations: Sequence[Recommendation] = field(default=())
+
+    @property
+    def complete(self) -> bool:
+        return self.generated_at >= self.quarter.end
+
+    @property
+    def requests(self) -> int:
+        return sum(month.requests for month in self.months)
+
+    @property
+    def predictions(self) -> int:
+        return sum(month.predictions for month in self.months)
+
+    @property
+    def server_errors(self) -> int:
+        return sum(month.server_errors for month in self.months)

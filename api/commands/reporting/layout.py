@@ -1,0 +1,62 @@
+"""What a section of a report is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from markupsafe import Markup
+
+Translate = Callable[..., str]
+"""Returns a text by its key, with values for the names in it."""
+
+NOTHING = "-"
+"""In a cell for which there is no value."""
+
+_SECOND_LENGTH = len("2026-11-03T09:30:00")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The columns from `numeric_from` on are aligned to the right."""
+
+    caption: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numeric_from: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    caption: str
+    svg: Markup
+
+
+@dataclass(slots=True)
+class Section:
+    """`missing` says which data there is none of; `notes` explain the tables."""
+
+    id: str
+    title: str
+    texts: list[str] = field(default_factory=list)
+    charts: list[Chart] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add_chart(self, caption: str, svg: str) -> None:
+        self.charts.append(Chart(caption, Markup(svg)))  # noqa: S704  (pygal escapes the names in it)
+
+    def add_table(self, table: Table) -> None:
+        """Add the table, unless it has no rows."""
+        if table.rows:
+            self.tables.append(table)
+
+
+def format_second(moment: str) -> str:
+    """Format an ISO 8601 time in UTC to the second."""
+    return moment[:_SECOND_LENGTH].replace("T", " ")
+
+
+def format_percent(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.1f}" if whole else NOTHING

@@ -1,0 +1,262 @@
+"""What the ledger knows of a quarter, gathered in one pass over its entries."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import cache
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, select
+
+from api.commands.reporting.document import (
+    AliasChange,
+    CallerTraffic,
+    ErrorCount,
+    Incident,
+    PeriodTraffic,
+    RuntimeChange,
+    Verdict,
+)
+from api.commands.reporting.quarter import Quarter
+from model.confidence.abstention import AbstentionReason
+from model.registry.moves import parse_move
+from monitoring.chains.timestamps import format_timestamp
+from monitoring.ledger.entries import MODEL_SUBJECT, EntryKind
+from monitoring.ledger.payloads import parse_json
+from monitoring.ledger.tables import ledger_entries, ledger_payloads
+
+PERCENTILES = (50, 95, 99)
+INCIDENT_SHARE = 0.01
+_INCIDENT_MIN_ERRORS = 5
+_SERVER_ERROR, _CLIENT_ERROR = 500, 400
+_DAY_LENGTH, _MONTH_LENGTH = len("2026-11-03"), len("2026-11")
+_CHUNK = 1000
+
+
+@dataclass(slots=True)
+class _Mean:
+    total: float = 0.0
+    count: int = 0
+
+    def add(self, value: float | None) -> None:
+        if value is not None:
+            self.total += value
+            self.count += 1
+
+    @property
+    def value(self) -> float | None:
+        return self.total / self.count if self.count else None
+
+
+@dataclass(slots=True)
+class _Period:
+    requests: int = 0
+    predictions: int = 0
+    abstained: int = 0
+    client_errors: int = 0
+    server_errors: int = 0
+    latency_us: array[float] = field(default_factory=lambda: array("f"))
+    brightness: _Mean = field(default_factory=_Mean)
+
+
+@dataclass(slots=True)
+class _Caller:
+    predictions: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    brightness: _Mean = field(default_factory=_Mean)
+
+
+@dataclass(slots=True)
+class _Span:
+    first_at: str
+    last_at: str
+
+
+class QuarterFacts:
+    """Collects facts with `add`; the lists are what they amount to."""
+
+    def __init__(self, quarter: Quarter) -> None:
+        self._months = {month: _Period() for month in quarter.months}
+        self._weeks = {_find_monday(day): _Period() for day in quarter.days}
+        self._callers = defaultdict[str, _Caller](_Caller)
+        self._errors = Counter[tuple[int, str]]()
+        self._days = defaultdict[str, Counter[str]](Counter)
+        self._runtimes = defaultdict[str, dict[str, _Span]](dict)
+        self.versions: dict[tuple[str, str], _Span] = {}
+        self.aliases: list[AliasChange] = []
+        self.verdicts: list[Verdict] = []
+        self.unreadable = 0
+
+    def add(self, document: str) -> None:
+        """Count an entry. One that was changed is only counted as that: `atalaya ledger verify` says more."""
+        try:
+            facts = parse_json(document)
+            kind = facts.get("kind", EntryKind.PREDICTION)
+            if kind == EntryKind.ALIAS_MOVED:
+                self._add_move(facts)
+            elif kind == EntryKind.CANARY_VERDICT:
+                self._add_verdict(facts)
+            elif kind == EntryKind.PREDICTION:
+                self._add_request(facts)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            self.unreadable += 1
+
+    def _add_request(self, facts: Mapping[str, Any]) -> None:
+        at, status, count = str(facts["at"]), int(facts["status"]), int(facts.get("count", 1))
+        periods = self._months[at[:_MONTH_LENGTH]], self._weeks[_find_monday(at[:_DAY_LENGTH])]
+        day = self._days[at[:_DAY_LENGTH]]
+        day["requests"] += count
+        if status >= _CLIENT_ERROR:
+            self._errors[status, str(facts["code"])] += count
+            if status >= _SERVER_ERROR:
+                day["server_errors"] += count
+        for period in periods:
+            period.requests += count
+            period.client_errors += count if _CLIENT_ERROR <= status < _SERVER_ERROR else 0
+            period.server_errors += count if status >= _SERVER_ERROR else 0
+        if facts["output"] is not None:
+            self._add_prediction(facts, at, periods)
+
+    def _add_prediction(self, facts: Mapping[str, Any], at: str, periods: Sequence[_Period]) -> None:
+        model, caller = facts["model"], self._callers[str(facts["principal"])]
+        reason = facts["output"].get("abstention", {}).get("reason")
+        brightness = facts["image"].get("brightness")
+        for period in periods:
+            period.predictions += 1
+            period.abstained += reason is not None
+            period.latency_us.append(sum(facts["timing_us"].values()))
+            period.brightness.add(brightness)
+        caller.predictions += 1
+        caller.brightness.add(brightness)
+        if reason is not None:
+            caller.reasons[str(reason)] += 1
+        _extend(self.versions, (str(model["name"]), str(model["version"])), at)
+        for name, value in facts["runtime"].items():
+            _extend(self._runtimes[name], str(value), at)
+
+    def _add_move(self, facts: Mapping[str, Any]) -> None:
+        move = parse_move(facts[EntryKind.ALIAS_MOVED])
+        model = str(facts["principal"]).removeprefix(MODEL_SUBJECT)
+        for alias, change in move.aliases.items():
+            self.aliases.append(AliasChange(move.at, model, alias, change.before, change.after, move.who, move.why))
+
+    def _add_verdict(self, facts: Mapping[str, Any]) -> None:
+        details = facts[EntryKind.CANARY_VERDICT]
+        model = str(facts["principal"]).removeprefix(MODEL_SUBJECT)
+        found = Verdict(facts["at"], model, details["candidate"], details["production"], details["verdict"])
+        if found not in self.verdicts:  # an interruption may have recorded it twice
+            self.verdicts.append(found)
+
+    def list_months(self) -> list[PeriodTraffic]:
+        return [_make_period(name, month) for name, month in self._months.items()]
+
+    def list_weeks(self) -> list[PeriodTraffic]:
+        return [_make_period(name, week) for name, week in self._weeks.items()]
+
+    def list_callers(self, names: Mapping[str, str]) -> list[CallerTraffic]:
+        """Return the callers, those with the most predictions first."""
+        found = [
+            CallerTraffic(
+                names.get(subject, subject),
+                caller.predictions,
+                caller.reasons[AbstentionReason.NOT_AERIAL],
+                caller.reasons[AbstentionReason.LOW_CONFIDENCE],
+                caller.brightness.value,
+            )
+            for subject, caller in self._callers.items()
+        ]
+        return sorted(found, key=lambda caller: -caller.predictions)
+
+    def list_errors(self) -> list[ErrorCount]:
+        return [ErrorCount(status, code, count) for (status, code), count in self._errors.most_common()]
+
+    def list_incidents(self) -> list[Incident]:
+        """Return the days with many server errors."""
+        return [
+            Incident(day, "server_errors", "", counts["server_errors"], counts["requests"])
+            for day, counts in sorted(self._days.items())
+            if counts["server_errors"] >= _INCIDENT_MIN_ERRORS
+            and counts["server_errors"] > INCIDENT_SHARE * counts["requests"]
+        ]
+
+    def list_runtime_changes(self, before: Mapping[str, str]) -> list[RuntimeChange]:
+        """Return the changes of the runtime, from that of the last prediction before the quarter on."""
+        changes = []
+        for name, spans in self._runtimes.items():
+            previous = before.get(name)
+            for value, span in sorted(spans.items(), key=lambda pair: pair[1].first_at):
+                if previous is not None and value != previous:
+                    changes.append(RuntimeChange(span.first_at, name, previous, value))
+                previous = value
+        return sorted(changes, key=lambda change: change.at)
+
+
+def read_quarter(connection: Connection, quarter: Quarter) -> tuple[QuarterFacts, int]:
+    """Return the facts of a quarter, and how many entries have no payload any more."""
+    facts, erased = QuarterFacts(quarter), 0
+    for document in _iterate_documents(connection, quarter):
+        if document is None:
+            erased += 1
+        else:
+            facts.add(document)
+    return facts, erased
+
+
+def find_runtime_before(connection: Connection, quarter: Quarter) -> Mapping[str, str]:
+    """Return the runtime of the last prediction before the quarter; nothing where there is none."""
+    entries = ledger_entries.c
+    statement = _join().where(entries.at < format_timestamp(quarter.start)).order_by(entries.at.desc()).limit(_CHUNK)
+    for (document,) in connection.execute(statement):
+        runtime = parse_json(document).get("runtime") if document is not None else None
+        if runtime:
+            return {name: str(value) for name, value in runtime.items()}
+    return {}
+
+
+def _iterate_documents(connection: Connection, quarter: Quarter) -> Iterator[str | None]:
+    at = ledger_entries.c.at
+    own = _join().where(at >= format_timestamp(quarter.start), at < format_timestamp(quarter.end))
+    for (document,) in connection.execution_options(yield_per=_CHUNK).execute(own):
+        yield document
+
+
+def _join() -> Any:
+    entries, payloads = ledger_entries.c, ledger_payloads.c
+    same = (entries.writer == payloads.writer) & (entries.seq == payloads.seq)
+    return select(payloads.document).select_from(ledger_entries.outerjoin(ledger_payloads, same))
+
+
+def _make_period(name: str, period: _Period) -> PeriodTraffic:
+    return PeriodTraffic(
+        name,
+        period.requests,
+        period.predictions,
+        period.abstained,
+        period.client_errors,
+        period.server_errors,
+        _compute_percentiles(period.latency_us),
+        period.brightness.value,
+    )
+
+
+@cache
+def _find_monday(day: str) -> str:
+    date = datetime.fromisoformat(day)
+    return f"{date - timedelta(days=date.weekday()):%Y-%m-%d}"
+
+
+def _extend(spans: dict[Any, _Span], key: Any, at: str) -> None:
+    span = spans.setdefault(key, _Span(at, at))
+    span.first_at, span.last_at = min(span.first_at, at), max(span.last_at, at)
+
+
+def _compute_percentiles(latency_us: Sequence[float]) -> Mapping[int, float] | None:
+    if not len(latency_us):
+        return None
+    values = np.percentile(np.asarray(latency_us), PERCENTILES) / 1000
+    return dict(zip(PERCENTILES, values.tolist(), strict=True))

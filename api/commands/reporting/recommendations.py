@@ -1,0 +1,207 @@
+"""Recommendations: rules over the numbers of a report. Each names the numbers that triggered it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from api.commands.reporting.document import Recommendation, Report, ServedVersion
+from api.commands.reporting.ledger_facts import INCIDENT_SHARE
+from monitoring.tasks.runs import Task
+
+MIN_LABELS = 100
+"""With fewer, the interval of an accuracy near 95 % is more than 8 points wide."""
+
+MAX_SERVER_ERRORS = 0.001
+MAX_NOT_AERIAL, MIN_CALLER_PREDICTIONS = 0.2, 20
+MIN_SLEEP_SAVING = 0.1
+MIN_BRIGHTNESS_CHANGE = 20.0
+MAX_REFUSED_LOGINS = 100
+_LATENCY_PERCENTILE = 95
+_LATENCY_FACTOR = 1.5
+_BACKUP_AGE = timedelta(days=7)
+
+Rule = Callable[[Report], Iterator[Recommendation]]
+
+
+def with_recommendations(report: Report) -> Report:
+    """Return the report with what its numbers recommend, the most urgent first."""
+    return replace(report, recommendations=[found for rule in _RULES for found in rule(report)])
+
+
+def _find_incidents(report: Report) -> Iterator[Recommendation]:
+    days = [each for each in report.incidents if each.kind == "server_errors"]
+    if days:
+        worst = max(days, key=lambda day: day.count / day.requests)
+        yield Recommendation(
+            "incident_days",
+            {
+                "days": len(days),
+                "day": worst.day,
+                "percent": _percent(worst.count, worst.requests),
+                "limit": round(100 * INCIDENT_SHARE),
+            },
+        )
+    elif report.requests and report.server_errors > MAX_SERVER_ERRORS * report.requests:
+        yield Recommendation("server_errors", {"percent": _percent(report.server_errors, report.requests)})
+
+
+def _find_accuracy(report: Report) -> Iterator[Recommendation]:
+    """Compare labelled accuracy with the same version's in the quarter before, and with its own confidence."""
+    earlier = {version.full_name: version for version in report.before}
+    for version in report.versions:
+        if version.accuracy is None:
+            continue
+        now, before = version.accuracy, earlier.get(version.full_name)
+        if before is not None and before.accuracy is not None and now.upper < before.accuracy.lower:
+            yield Recommendation(
+                "accuracy_fell",
+                {"version": version.full_name, "now": _points(now.value), "before": _points(before.accuracy.value)},
+            )
+        elif version.estimate is not None and now.upper < version.estimate.lower:
+            yield Recommendation(
+                "overconfident",
+                {"version": version.full_name, "now": _points(now.value), "estimate": _points(version.estimate.value)},
+            )
+
+
+def _find_missing_labels(report: Report) -> Iterator[Recommendation]:
+    version = _find_main_version(report.versions)
+    if version is not None and version.labelled < MIN_LABELS:
+        yield Recommendation(
+            "few_labels", {"version": version.full_name, "labelled": version.labelled, "wanted": MIN_LABELS}
+        )
+
+
+def _find_photographs(report: Report) -> Iterator[Recommendation]:
+    for caller in report.callers:
+        if caller.predictions >= MIN_CALLER_PREDICTIONS and caller.not_aerial > MAX_NOT_AERIAL * caller.predictions:
+            percent = _percent(caller.not_aerial, caller.predictions)
+            yield Recommendation("not_aerial", {"caller": caller.name, "percent": percent, "images": caller.not_aerial})
+
+
+def _find_brightness(report: Report) -> Iterator[Recommendation]:
+    known = [(month.name, month.brightness) for month in report.months if month.brightness is not None]
+    if known:
+        darkest, brightest = min(known, key=lambda pair: pair[1]), max(known, key=lambda pair: pair[1])
+        if brightest[1] - darkest[1] > MIN_BRIGHTNESS_CHANGE:
+            yield Recommendation(
+                "brightness",
+                {
+                    "dark_month": darkest[0],
+                    "dark": round(darkest[1]),
+                    "bright_month": brightest[0],
+                    "bright": round(brightest[1]),
+                },
+            )
+
+
+def _find_runtime_changes(report: Report) -> Iterator[Recommendation]:
+    """Recommend an evaluation after the last change, unless one was run since."""
+    if not report.changes:
+        return
+    last = report.changes[-1]
+    evaluated = max(
+        (runs.succeeded_at or 0 for runs in report.tasks if runs.task in (Task.EVALUATE, Task.EVALUATE_SERVED)),
+        default=0,
+    )
+    if evaluated < datetime.fromisoformat(last.at).timestamp():
+        yield Recommendation(
+            "runtime_changed", {"day": last.at[:10], "name": last.name, "before": last.before, "after": last.after}
+        )
+
+
+def _find_failed_tasks(report: Report) -> Iterator[Recommendation]:
+    for each in report.incidents:
+        if each.kind == "task_failed":
+            yield Recommendation("task_failed", {"task": each.subject, "day": each.day})
+
+
+def _find_missing_backup(report: Report) -> Iterator[Recommendation]:
+    now = min(report.generated_at, report.quarter.end)
+    succeeded = next((runs.succeeded_at for runs in report.tasks if runs.task is Task.BACKUP), None)
+    if succeeded is None:
+        yield Recommendation("no_backup", {})
+    elif now - datetime.fromtimestamp(succeeded, UTC) > _BACKUP_AGE:
+        yield Recommendation("old_backup", {"day": f"{datetime.fromtimestamp(succeeded, UTC):%Y-%m-%d}"})
+
+
+def _find_refused_logins(report: Report) -> Iterator[Recommendation]:
+    refused = sum(each.count for each in report.security if (each.event, each.outcome) == ("token", "refused"))
+    if refused > MAX_REFUSED_LOGINS:
+        yield Recommendation("refused_logins", {"count": refused})
+
+
+def _find_latency(report: Report) -> Iterator[Recommendation]:
+    known = [(m.name, m.latency_ms[_LATENCY_PERCENTILE]) for m in report.months if m.latency_ms is not None]
+    if known and known[-1][1] > _LATENCY_FACTOR * known[0][1]:
+        (first, before), (last, now) = known[0], known[-1]
+        yield Recommendation("slower", {"first": first, "before": round(before), "last": last, "now": round(now)})
+
+
+def _find_savings(report: Report) -> Iterator[Recommendation]:
+    whole = sum(month.whole.amounts.total for month in report.costs)
+    saved = sum(month.sleep_saves.total for month in report.costs)
+    if whole and saved > MIN_SLEEP_SAVING * whole:
+        yield Recommendation(
+            "sleep",
+            {
+                "percent": _percent(saved, whole),
+                "saved": f"{saved:.2f}",
+                "currency": report.costs[0].currency,
+                "hours": sum(month.sleep.idle_hours for month in report.costs),
+            },
+        )
+
+
+def _find_machine(report: Report) -> Iterator[Recommendation]:
+    compared = [month.machines for month in report.costs if month.machines]
+    if not compared:
+        return
+    smaller, present, _ = (list(sizes) for sizes in zip(*compared, strict=True))
+    if any(not each.fits for each in present):
+        busiest = max(present, key=lambda each: max(each.processor_load, each.memory_load))
+        yield Recommendation(
+            "larger_machine",
+            {"processor": _points(busiest.processor_load), "memory": _points(busiest.memory_load)},
+        )
+    elif all(each.fits for each in smaller):
+        busiest = max(smaller, key=lambda each: max(each.processor_load, each.memory_load))
+        yield Recommendation(
+            "smaller_machine",
+            {
+                "processor": _points(busiest.processor_load),
+                "memory": _points(busiest.memory_load),
+                "saved": f"{present[-1].reserved - smaller[-1].reserved:.2f}",
+                "currency": report.costs[0].currency,
+            },
+        )
+
+
+def _find_main_version(versions: Sequence[ServedVersion]) -> ServedVersion | None:
+    return max(versions, key=lambda version: version.predictions, default=None)
+
+
+def _percent(part: float, whole: float) -> float:
+    return round(100 * part / whole, 1)
+
+
+def _points(share: float) -> float:
+    return round(100 * share, 1)
+
+
+_RULES: Sequence[Rule] = (
+    _find_incidents,
+    _find_accuracy,
+    _find_photographs,
+    _find_brightness,
+    _find_runtime_changes,
+    _find_missing_labels,
+    _find_failed_tasks,
+    _find_missing_backup,
+    _find_refused_logins,
+    _find_latency,
+    _find_machine,
+    _find_savings,
+)

@@ -1,0 +1,50 @@
+"""Writing a report as one HTML file that needs nothing else: no scripts, no fonts, no requests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from api.commands.reporting.document import Report
+from api.commands.reporting.sections import build_sections
+from monitoring.cost.formula import Prices
+
+_HERE = Path(__file__).parent
+
+
+class Language(StrEnum):
+    ENGLISH = "en"
+    SPANISH = "es"
+
+
+def read_texts(language: Language) -> Mapping[str, str]:
+    """Return the texts of a language by key. Names in braces stand for values."""
+    texts: Mapping[str, str] = json.loads((_HERE / "texts" / f"{language}.json").read_text(encoding="utf-8"))
+    return texts
+
+
+def render_report(report: Report, prices: Prices, language: Language) -> str:
+    """Return the HTML document. Names that callers or administrators have chosen are escaped."""
+    texts = read_texts(language)
+
+    def translate(key: str, **values: object) -> str:
+        return texts[key].format(**values)
+
+    environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined)
+    return environment.get_template("report.html").render(
+        lang=language.value,
+        report=report,
+        t=translate,
+        start=f"{report.quarter.start:%Y-%m-%d}",
+        end=f"{report.quarter.last_day:%Y-%m-%d}",
+        written_at=f"{report.generated_at:%Y-%m-%d}",
+        recommendations=[
+            {part: translate(f"{each.rule}.{part}", **each.values) for part in ("action", "reason")}
+            for each in report.recommendations
+        ],
+        sections=build_sections(report, prices, translate),
+    )

@@ -1,0 +1,102 @@
+"""What the gateway uses and costs: measured in the background, and computed for a caller on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+
+import structlog
+from sqlalchemy import Engine
+
+from api.services.background import run_in_background
+from api.services.background.activity import Activity
+from api.services.measuring.quality import QualityService
+from api.settings import Settings
+from monitoring.cost.month import NO_COST, Cost, MonthCost, compute_month
+from monitoring.cost.resources import HourResources, ResourceMeter
+from monitoring.cost.store import CostStore
+from monitoring.cost.sums import CostSumUpdater
+from monitoring.errors import LedgerUnavailable
+from monitoring.metrics import Metrics
+
+_FIRST_REFRESH_S, _REFRESH_S = 5.0, 60.0
+_PAUSE = 3  # in the background, the updater works a quarter of the time
+
+log = structlog.get_logger("atalaya.cost")
+
+
+class CostService:
+    """Works in the thread of `quality`, with its connection."""
+
+    def __init__(self, settings: Settings, quality: QualityService, metrics: Metrics) -> None:
+        self._prices = settings.cost.prices()
+        self._call = quality.call
+        self._metrics = metrics
+        self._meter = ResourceMeter(settings.web_concurrency)
+        self._unwritten: list[HourResources] = []
+
+    async def compute(self, caller: str, month: str) -> Cost:
+        """Return the costs of a caller in a month, such as 2026-11; the last minute may be missing.
+
+        Raises LedgerUnavailable.
+        """
+        found = await self._compute_month(month, caller)
+        return next(iter(found.callers.values()), NO_COST)
+
+    async def refresh(self) -> None:
+        """Add what was used since the last time, and update the metrics. Raises LedgerUnavailable."""
+        chunks = await self._call(lambda engine: CostSumUpdater(engine).update())
+        while True:
+            started = time.monotonic()
+            if await self._call(lambda _: next(chunks, True)):
+                break
+            await asyncio.sleep((time.monotonic() - started) * _PAUSE)
+        await self.record_resources()
+        month = await self._compute_month(f"{datetime.now(UTC):%Y-%m}", "")
+        amounts = month.whole.amounts
+        for resource, amount in (("processor", amounts.processor), ("memory", amounts.memory), ("sent", amounts.sent)):
+            self._metrics.month_cost.labels(resource).set(amount)
+        self._metrics.month_cost_predictions.set(month.whole.traffic.predictions * month.measured_share)
+        self._metrics.month_sleep_saving.set(month.sleep_saves.total)
+
+    async def record_resources(self) -> None:
+        """Write what was used since this last succeeded. Raises LedgerUnavailable."""
+        self._unwritten += self._meter.measure()
+        measured = tuple(self._unwritten)
+        await self._call(lambda engine: CostStore(engine).add_resources(measured))
+        self._unwritten.clear()  # now that the transaction has succeeded
+
+    async def keep_fresh(self, activity: Activity) -> None:
+        pause_s = _FIRST_REFRESH_S
+        while True:
+            await activity.sleep(pause_s)
+            pause_s = _REFRESH_S
+            try:
+                await self.refresh()
+            except LedgerUnavailable:
+                pass  # the ledger reports it
+            except Exception:  # whatever was done to the rows: predictions do not depend on it
+                log.exception("cost_not_refreshed", policy="try again later")
+
+    async def _compute_month(self, month: str, caller: str) -> MonthCost:
+        def compute(engine: Engine) -> MonthCost:
+            return compute_month(CostStore(engine).read_month(month, caller), self._prices)
+
+        return await self._call(compute)
+
+
+@asynccontextmanager
+async def open_cost_service(
+    settings: Settings, quality: QualityService, metrics: Metrics, activity: Activity
+) -> AsyncIterator[CostService]:
+    """Measure until the context ends."""
+    service = CostService(settings, quality, metrics)
+    try:
+        async with run_in_background(service.keep_fresh(activity)):
+            yield service
+    finally:
+        with suppress(LedgerUnavailable):
+            await service.record_resources()

@@ -1,0 +1,67 @@
+"""The costs of a month, from what was used in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from monitoring.cost.formula import Amounts, Prices, Resources, Traffic, price, share, sum_measured
+from monitoring.cost.scenarios import Machine, MachineScenario, Sleep, compare_machines, find_sleep
+from monitoring.cost.store import MonthUse
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What some predictions used, and its price."""
+
+    traffic: Traffic
+    resources: Resources
+    amounts: Amounts
+
+
+NO_COST = Cost(Traffic(), Resources(), Amounts(0.0, 0.0, 0.0))
+
+
+@dataclass(frozen=True, slots=True)
+class MonthCost:
+    """All costs of a month, such as 2026-11, at prices for what is used.
+
+    `measured_share` is the share of the predictions that were made in hours in which resources were measured: only the
+    resources of these hours are known, and shared among all callers.
+    """
+
+    month: str
+    currency: str
+    whole: Cost
+    callers: Mapping[str, Cost]
+    measured_share: float
+    sleep: Sleep
+    sleep_saves: Amounts
+    machines: Sequence[MachineScenario]
+
+
+def compute_month(use: MonthUse, prices: Prices, machines: Sequence[Machine] = ()) -> MonthCost:
+    """Compute the costs; `machines` are the sizes to compare."""
+    measured, resources = sum_measured(use.hours)
+    traffic = Traffic()
+    for hour in use.hours:
+        traffic = traffic.plus(hour.traffic)
+    measured_share = measured.predictions / traffic.predictions if traffic.predictions else 1.0
+    sleep = find_sleep(use.hours)
+    return MonthCost(
+        use.month,
+        prices.currency,
+        _make_cost(traffic, resources, prices),
+        {
+            caller: _make_cost(own, share(resources, measured, own.scaled(measured_share)), prices)
+            for caller, own in use.callers.items()
+        },
+        measured_share,
+        sleep,
+        price(sleep.saved, prices),
+        compare_machines(use.hours, machines, prices),
+    )
+
+
+def _make_cost(traffic: Traffic, resources: Resources, prices: Prices) -> Cost:
+    return Cost(traffic, resources, price(resources, prices))

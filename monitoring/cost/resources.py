@@ -1,0 +1,82 @@
+"""Measuring what this process uses: processor time, memory over time, and bytes sent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from monitoring.cost.formula import BYTES_IN_GB
+from monitoring.machine.memory import proportional_bytes
+from monitoring.machine.network import read_sent_bytes
+
+_HOUR = timedelta(hours=1)
+_HOUR_LENGTH = len("2026-11-03T09")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Since the process, or for `sent_bytes` the machine, started; `memory_bytes` now."""
+
+    processor_s: float
+    memory_bytes: int
+    sent_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class HourResources:
+    """What was used in an hour, such as 2026-11-03T09."""
+
+    hour: str
+    processor_s: float
+    memory_gb_s: float
+    sent_bytes: int
+
+
+def read_resources() -> Reading:
+    return Reading(time.process_time(), proportional_bytes(), read_sent_bytes())
+
+
+class ResourceMeter:
+    """Measures from its creation on. `clock` returns seconds since 1970.
+
+    All `processes` of the gateway see the same bytes sent, those of the container: each counts its part.
+    """
+
+    def __init__(
+        self,
+        processes: int = 1,
+        clock: Callable[[], float] = time.time,
+        read: Callable[[], Reading] = read_resources,
+    ) -> None:
+        self._processes = processes
+        self._clock = clock
+        self._read = read
+        self._at, first = clock(), read()
+        self._last = Reading(0.0, first.memory_bytes, first.sent_bytes)  # the start took processor time, too
+
+    def measure(self) -> Sequence[HourResources]:
+        """Return what was used since the last call, spread evenly over the hours in between."""
+        at, now = self._clock(), self._read()
+        processor_s = now.processor_s - self._last.processor_s
+        memory_gb_s = (now.memory_bytes + self._last.memory_bytes) / 2 / BYTES_IN_GB * max(0.0, at - self._at)
+        sent = max(0, now.sent_bytes - self._last.sent_bytes) / self._processes
+        shares = list(_spread(self._at, at))
+        self._at, self._last = at, now
+        return [
+            HourResources(hour, processor_s * share, memory_gb_s * share, round(sent * share)) for hour, share in shares
+        ]
+
+
+def _spread(start: float, end: float) -> Iterator[tuple[str, float]]:
+    """Yield each hour between two times, and its share of the time; one hour if the clock was set back."""
+    last, moment = datetime.fromtimestamp(end, UTC), datetime.fromtimestamp(start, UTC)
+    if moment >= last:
+        yield last.isoformat()[:_HOUR_LENGTH], 1.0
+        return
+    whole = last - moment
+    while moment < last:
+        following = min(last, moment.replace(minute=0, second=0, microsecond=0) + _HOUR)
+        yield moment.isoformat()[:_HOUR_LENGTH], (following - moment) / whole
+        moment = following

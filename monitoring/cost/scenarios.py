@@ -1,0 +1,98 @@
+"""What would be paid otherwise: asleep without requests, or on a machine of another size. Pure arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import groupby
+
+from monitoring.cost.formula import Hour, Prices, Resources
+
+HOURS_IN_MONTH = 730
+AWAKE_BEFORE_SLEEP_H = 10 / 60
+"""How long Railway waits after the last packet: https://docs.railway.com/reference/app-sleeping."""
+
+MAX_PROCESSOR_LOAD, MAX_MEMORY_LOAD = 0.7, 0.8
+_HOUR = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Processors, and gigabytes (10^9 bytes) of memory."""
+
+    vcpus: float
+    memory_gb: float
+
+    def scaled(self, factor: float) -> Machine:
+        return Machine(self.vcpus * factor, self.memory_gb * factor)
+
+
+@dataclass(frozen=True, slots=True)
+class MachineScenario:
+    """A machine: its price for a month of 730 hours, and the shares of it that the busiest hours would have used."""
+
+    machine: Machine
+    reserved: float
+    processor_load: float
+    memory_load: float
+
+    @property
+    def fits(self) -> bool:
+        return self.processor_load <= MAX_PROCESSOR_LOAD and self.memory_load <= MAX_MEMORY_LOAD
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """The measured hours without a request, and what they used while nothing slept."""
+
+    idle_hours: int
+    measured_hours: int
+    saved: Resources
+
+
+def find_sleep(hours: Iterable[Hour]) -> Sleep:
+    """Return what sleeping would have saved: each stretch of idle hours, but for the time until sleep begins.
+
+    An hour is idle only without any request, so that the saving is at least this.
+    """
+    measured = [hour for hour in hours if hour.resources is not None]
+    idle, saved = 0, Resources()
+    for stretch in _find_idle_stretches(measured):
+        share = 1 - AWAKE_BEFORE_SLEEP_H / len(stretch)
+        idle += len(stretch)
+        for hour in stretch:
+            used = hour.resources or Resources()
+            saved = saved.plus(Resources(used.processor_s * share, used.memory_gb_s * share))
+    return Sleep(idle, len(measured), saved)
+
+
+def compare_machines(hours: Iterable[Hour], machines: Sequence[Machine], prices: Prices) -> list[MachineScenario]:
+    """Return each machine with the load that the busiest measured hour would have put on it; none if none is known."""
+    measured = [hour.resources for hour in hours if hour.resources is not None]
+    if not measured:
+        return []
+    processors = max(each.processor_s for each in measured) / _HOUR.total_seconds()
+    memory_gb = max(each.memory_gb_s for each in measured) / _HOUR.total_seconds()
+    return [
+        MachineScenario(
+            machine, price_reserved(machine, prices), processors / machine.vcpus, memory_gb / machine.memory_gb
+        )
+        for machine in machines
+    ]
+
+
+def price_reserved(machine: Machine, prices: Prices, hours: float = HOURS_IN_MONTH) -> float:
+    """Return what a machine costs that is paid for whether it is used or not."""
+    return (machine.vcpus * prices.vcpu_hour + machine.memory_gb * prices.gb_hour) * hours
+
+
+def _find_idle_stretches(hours: Iterable[Hour]) -> Iterator[Sequence[Hour]]:
+    """Yield the idle hours that follow each other without a gap."""
+    idle = [hour for hour in hours if hour.requests == 0]
+    for _, stretch in groupby(enumerate(idle), key=lambda pair: _parse(pair[1].hour) - pair[0] * _HOUR):
+        yield [hour for _, hour in stretch]
+
+
+def _parse(hour: str) -> datetime:
+    return datetime.fromisoformat(f"{hour}:00")

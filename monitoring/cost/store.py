@@ -1,0 +1,74 @@
+"""What was used, in the database: adding measurements, and reading a month."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Engine, select
+
+from monitoring.cost.formula import MICROSECONDS, Hour, Resources, Traffic
+from monitoring.cost.resources import HourResources
+from monitoring.cost.sums import add_to_row
+from monitoring.cost.tables import caller_sums, resource_hours, traffic_hours
+from monitoring.ledger.entries import sanitize_name
+from monitoring.ledger.transactions import ledger_errors
+from storage.transactions import WRITING
+
+
+@dataclass(frozen=True, slots=True)
+class MonthUse:
+    """Everything that is known of a month, such as 2026-11: its hours with traffic or measurements, and the callers."""
+
+    month: str
+    hours: Sequence[Hour]
+    callers: Mapping[str, Traffic]
+
+
+class CostStore:
+    """Methods raise LedgerUnavailable."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._reading = engine
+        self._writing = engine.execution_options(**WRITING)
+
+    def add_resources(self, measured: Sequence[HourResources]) -> None:
+        """Add what a process has used."""
+        with ledger_errors(self._writing.url), self._writing.begin() as connection:
+            for each in measured:
+                values = {name: getattr(each, name) for name in ("processor_s", "memory_gb_s", "sent_bytes")}
+                add_to_row(connection, resource_hours, {"hour": each.hour}, values)
+
+    def read_month(self, month: str, caller: str | None = None) -> MonthUse:
+        """Return what was used in a month, by all callers or only one of them."""
+        start, end = f"{month}-", f"{month}~"  # the hours sort between the two
+        traffic, resources, callers = traffic_hours.c, resource_hours.c, caller_sums.c
+        own = select(callers.caller, callers.predictions, callers.busy_us, callers.bytes).where(callers.month == month)
+        if caller is not None:
+            own = own.where(callers.caller == sanitize_name(caller))
+        with ledger_errors(self._reading.url), self._reading.begin() as connection:
+            busy = {
+                row.hour: row
+                for row in connection.execute(select(traffic_hours).where(traffic.hour.between(start, end)))
+            }
+            measured = {
+                row.hour: row
+                for row in connection.execute(select(resource_hours).where(resources.hour.between(start, end)))
+            }
+            sums = {row.caller: _to_traffic(row) for row in connection.execute(own.order_by(callers.caller))}
+        hours = [_make_hour(name, busy.get(name), measured.get(name)) for name in sorted(busy.keys() | measured.keys())]
+        return MonthUse(month, hours, sums)
+
+
+def _make_hour(name: str, traffic: Any, measured: Any) -> Hour:
+    return Hour(
+        name,
+        traffic.requests if traffic else 0,
+        _to_traffic(traffic) if traffic else Traffic(),
+        Resources(measured.processor_s, measured.memory_gb_s, measured.sent_bytes) if measured else None,
+    )
+
+
+def _to_traffic(row: Any) -> Traffic:
+    return Traffic(row.predictions, row.busy_us / MICROSECONDS, row.bytes)

@@ -1,0 +1,159 @@
+"""A year played through the real commands: the four reports say what happened, and what to do."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import closing, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import time_machine
+
+from api.cli import run
+from api.commands.database import command_actor, open_migrated_engine, run_with_accounts
+from api.settings import Settings, load_settings
+from auth.accounts.service import AccountService
+from auth.principal import Role
+from model.registry.files import FileRegistry
+from monitoring.chains.signing import new_private_key
+from tests.api.commands.reporting.year import SECOND_MODEL_FROM, YEAR, Callers, Year
+from tests.model.registry.versions import MODEL, write_version
+
+QUARTER_ENDS = {
+    "2025Q1": date(YEAR, 4, 1),
+    "2025Q2": date(YEAR, 7, 1),
+    "2025Q3": date(YEAR, 10, 1),
+    "2025Q4": date(YEAR + 1, 1, 1),
+}
+
+
+@dataclass(frozen=True)
+class Written:
+    """One report: its text without the markup, and its recommendations by rule."""
+
+    path: Path
+    text: str
+    rules: Mapping[str, Any]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("year")
+
+
+@pytest.fixture(scope="module")
+def settings(folder: Path) -> Iterator[Settings]:
+    """An empty SQLite database, and a registry with two versions of a model."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ATALAYA_HOME", str(folder))
+        patch.setenv("DATABASE_URL", f"sqlite:///{folder}/year.db")
+        patch.setenv("LEDGER__SIGNING_KEY", new_private_key())
+        patch.setenv("MODEL__REGISTRY", f"file://{folder}/registry")
+        patch.setenv("COST__VCPUS", "1")
+        patch.setenv("COST__MEMORY_GB", "0.5")
+        registry = FileRegistry(folder / "registry")
+        for version in ("1.0", "1.1"):
+            registry.add(write_version(folder, version))
+        yield load_settings()
+
+
+@pytest.fixture(scope="module")
+def reports(settings: Settings, folder: Path) -> Mapping[str, Written]:
+    """The four reports in English, each written on the morning after its quarter."""
+    with time_machine.travel(datetime(YEAR, 1, 1, 1, tzinfo=UTC)):
+        callers = run_with_accounts(settings, _add_callers, create=True)
+        _run("models", "promote", MODEL, "1.0", "--why", "the first model")
+    written = {}
+    with open_migrated_engine(settings) as engine, closing(Year(settings, engine, callers)) as year:
+        for quarter, end in QUARTER_ENDS.items():
+            if quarter == "2025Q3":
+                year.play(SECOND_MODEL_FROM)
+                with time_machine.travel(datetime.combine(SECOND_MODEL_FROM, time(6), UTC)):
+                    _run("models", "promote", MODEL, "1.1", "--why", "retrained on summer images")
+            year.play(end)
+            with time_machine.travel(datetime.combine(end, time(6), UTC)):
+                written[quarter] = _write_report(folder, quarter)
+    return written
+
+
+async def _add_callers(accounts: AccountService) -> Callers:
+    names = ("maps", "drone", "press")
+    return Callers(*[(await accounts.add(name, Role.CLIENT, "correct horse battery")).id for name in names])
+
+
+def _write_report(folder: Path, quarter: str) -> Written:
+    path = folder / f"{quarter}.html"
+    output = _run("report", "--quarter", quarter, "--out", str(path), "--json")
+    rules = {each.pop("rule"): each for each in json.loads(output)["recommendations"]}
+    text = html.unescape(re.sub(r"<[^>]+>", " ", path.read_text().partition("<main>")[2]))
+    return Written(path, re.sub(r"\s+", " ", text), rules)
+
+
+def _run(*arguments: str) -> str:
+    """Run a command that must succeed; return its standard output."""
+    with redirect_stdout(StringIO()) as output, redirect_stderr(StringIO()) as errors:
+        status = run(list(arguments))
+    assert status == 0, errors.getvalue()
+    return output.getvalue()
+
+
+def test_first_quarter_had_an_outage(reports: Mapping[str, Written]) -> None:
+    """The day on which every other request failed is an incident, and the report asks for its cause."""
+    report = reports["2025Q1"]
+    assert report.rules["incident_days"] == {"days": 1, "day": "2025-02-11", "percent": 50.0, "limit": 1}
+    assert "2025-02-11 12 of 24 requests ended with a server error" in report.text
+    assert "503 ledger_unavailable 12" in report.text
+    assert f"{MODEL} production none 1.0 {command_actor()} the first model" in report.text
+    assert "not_aerial" not in report.rules
+
+
+def test_second_quarter_had_an_update(reports: Mapping[str, Written]) -> None:
+    """The report says which library changed and when, and asks for an evaluation, since there was none."""
+    report = reports["2025Q2"]
+    change = {"day": "2025-05-10", "name": "onnxruntime", "before": "1.26.0", "after": "1.27.0"}
+    assert report.rules["runtime_changed"] == change
+    assert "onnxruntime 1.26.0 1.27.0" in report.text
+    assert "No request failed in this quarter." in report.text
+    assert report.rules.keys().isdisjoint({"incident_days", "not_aerial"})
+
+
+def test_third_quarter_had_a_new_model_and_a_new_sensor(reports: Mapping[str, Written]) -> None:
+    """The report names both versions with their accuracy, who promoted the second and why, and the new caller."""
+    report = reports["2025Q3"]
+    assert re.search(rf"production 1\.0 1\.1 {command_actor()} retrained on summer images", report.text)
+    for version, truth in (("1.0", 93), ("1.1", 97)):
+        row = re.search(rf"{MODEL}-v{version} \d+ \d+ \S+ \((\S+)-(\S+)\)", report.text)
+        assert row is not None
+        assert float(row[1]) < truth < float(row[2])
+    assert "drone" in report.text
+    assert "runtime_changed" not in report.rules
+
+
+def test_fourth_quarter_had_photographs(reports: Mapping[str, Written]) -> None:
+    """The report names the caller whose images are not aerial, and no other."""
+    report = reports["2025Q4"]
+    assert report.rules["not_aerial"] == {"caller": "press", "percent": 100.0, "images": 1104}
+    assert report.rules["brightness"]["dark_month"] == "2025-12"
+    assert "press 1104 100.0 0.0" in report.text
+
+
+def test_every_quarter_has_its_cost(reports: Mapping[str, Written]) -> None:
+    """A gateway that never sleeps is advised to, and half the machine would not have enough memory."""
+    for report in reports.values():
+        assert report.rules["sleep"]["percent"] > 40
+        assert "0.5 vCPU, 0.25 GB 12.67 2.0 100.0 no" in report.text
+        assert "smaller_machine" not in report.rules
+
+
+def test_missing_data_is_named(reports: Mapping[str, Written]) -> None:
+    """What nobody recorded is said to be missing, and recommended where it matters."""
+    report = reports["2025Q1"]
+    assert "no_backup" in report.rules
+    assert "No library and no processor that takes part in predictions changed." in report.text

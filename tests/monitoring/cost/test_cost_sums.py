@@ -1,0 +1,72 @@
+"""Sums of what recorded predictions took, on both databases."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Engine, text
+
+from monitoring.chains.signing import Signer
+from monitoring.cost.formula import Resources, Traffic
+from monitoring.cost.resources import HourResources
+from monitoring.cost.store import CostStore, MonthUse
+from monitoring.cost.sums import CostSumUpdater
+from monitoring.ledger.upkeep.erasure import Eraser
+from storage.transactions import WRITING
+from tests.monitoring.ledger.ledgers import KEY
+from tests.monitoring.quality.entries import AT, REFUSED, append, build_prediction
+
+NEXT_MONTH = AT + timedelta(days=10)
+
+
+def build_timed(principal: str = "ana") -> dict[str, Any]:
+    timing = {"queue": 90_000, "decode": 2000, "infer": 18_000}
+    return build_prediction(principal=principal) | {"timing_us": timing, "image": {"bytes": 500}, "count": 1}
+
+
+def read(engine: Engine, month: str = "2026-11") -> MonthUse:
+    for _ in CostSumUpdater(engine).update():
+        pass
+    return CostStore(engine).read_month(month)
+
+
+def test_sums_by_caller_and_hour(url: str, blocking: Engine) -> None:
+    """Time in the queue costs nothing; requests without a prediction count only as requests."""
+    append(url, [build_timed(), build_timed(), build_timed("bob"), REFUSED | {"count": 5}])
+    append(url, [build_timed()], NEXT_MONTH)
+    use = read(blocking)
+    assert use.callers == {"ana": Traffic(2, 0.04, 1000), "bob": Traffic(1, 0.02, 500)}
+    (hour,) = use.hours
+    assert (hour.hour, hour.requests, hour.resources) == ("2026-11-23T09", 8, None)
+    assert hour.traffic == Traffic(3, 0.06, 1500)
+    assert read(blocking, "2026-12").callers == {"ana": Traffic(1, 0.02, 500)}
+
+
+def test_resources_of_several_processes_add_up(url: str, blocking: Engine) -> None:
+    """Each process adds to the row of the hour, which may have no traffic."""
+    assert url
+    for _ in range(2):
+        CostStore(blocking).add_resources([HourResources("2026-11-23T09", 1.5, 20.0, 7)])
+    (hour,) = read(blocking).hours
+    assert hour.resources == Resources(3.0, 40.0, 14)
+    assert (hour.requests, hour.traffic) == (0, Traffic())
+
+
+def test_erasing_a_person_erases_its_sums(url: str, blocking: Engine) -> None:
+    """The sums of the caller go, and those of the hours, which name nobody, stay."""
+    append(url, [build_timed(), build_timed("bob")])
+    read(blocking)
+    assert sum(Eraser(blocking.execution_options(**WRITING), Signer(KEY), AT).erase("bob")) == 1
+    use = read(blocking)
+    assert use.callers.keys() == {"ana"}
+    assert use.hours[0].traffic.predictions == 2
+
+
+def test_a_changed_document_is_left_out(url: str, blocking: Engine) -> None:
+    """A document that someone has changed in the database does not stop the sums."""
+    append(url, [build_timed()])
+    with blocking.execution_options(**WRITING).begin() as connection:
+        connection.execute(text("UPDATE ledger_payloads SET document = '{\"principal\": 1}'"))
+    append(url, [build_timed()])
+    assert read(blocking).hours[0].requests == 1

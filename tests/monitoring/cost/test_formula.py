@@ -1,0 +1,88 @@
+"""Costs by the formula of docs/quality.md, computed by hand beside it."""
+
+from __future__ import annotations
+
+import pytest
+
+from monitoring.cost.formula import RAILWAY, Hour, Prices, Resources, Traffic, price, share
+from monitoring.cost.month import compute_month
+from monitoring.cost.scenarios import Machine, compare_machines, find_sleep
+from monitoring.cost.store import MonthUse
+
+PRICES = Prices(vcpu_hour=3.6, gb_hour=1.8, sent_gb=0.5, currency="EUR")
+EVERYONE = Traffic(predictions=10, busy_s=8.0, received_bytes=1000)
+USED = Resources(processor_s=12.0, memory_gb_s=60.0, sent_bytes=5e6)
+
+
+def make_hour(number: int, predictions: int = 0, measured: Resources | None = USED) -> Hour:
+    return Hour(f"2026-11-01T{number:02}", predictions, Traffic(predictions, float(predictions)), measured)
+
+
+def test_price_of_resources() -> None:
+    """Prices are per hour of a processor and of a gigabyte, and per gigabyte sent."""
+    amounts = price(Resources(processor_s=1000, memory_gb_s=7200, sent_bytes=2e9), PRICES)
+    assert (amounts.processor, amounts.memory, amounts.sent, amounts.total) == pytest.approx((1.0, 3.6, 1.0, 5.6))
+
+
+def test_railway_prices() -> None:
+    """A processor and a gigabyte for a month of 30 days cost the 20 and 10 dollars that Railway advertises."""
+    month = 30 * 24 * 3600
+    amounts = price(Resources(processor_s=month, memory_gb_s=month), RAILWAY)
+    assert (amounts.processor, amounts.memory) == pytest.approx((20, 10), rel=0.01)
+
+
+def test_a_caller_pays_for_its_time_and_a_part_of_the_rest() -> None:
+    """8 of 12 seconds were decoding and inference; the other 4 are shared by number, and memory like processor time."""
+    own = share(USED, EVERYONE, Traffic(predictions=4, busy_s=6.0))
+    assert own == Resources(6.0 + 4 * 4 / 10, 60 * 7.6 / 12, 2e6)
+
+
+def test_waiting_threads_do_not_raise_the_cost() -> None:
+    """Where threads were busy for longer than the processors computed, busy time is scaled to processor time."""
+    own = share(Resources(processor_s=4.0), EVERYONE, Traffic(predictions=1, busy_s=2.0))
+    assert own.processor_s == pytest.approx(1.0)
+
+
+def test_shares_add_up_to_the_whole() -> None:
+    """Together, all callers pay for everything that was used."""
+    callers = [Traffic(7, 1.5), Traffic(2, 6.0), Traffic(1, 0.5)]
+    shares = [share(USED, EVERYONE, own) for own in callers]
+    total = Resources()
+    for each in shares:
+        total = total.plus(each)
+    assert (total.processor_s, total.memory_gb_s, total.sent_bytes) == pytest.approx((12.0, 60.0, 5e6))
+
+
+def test_without_predictions_nobody_pays() -> None:
+    """What an idle gateway uses belongs to no caller."""
+    assert share(USED, Traffic(), Traffic()) == Resources()
+
+
+def test_only_measured_hours_are_paid_for() -> None:
+    """Callers share the resources of the hours in which a gateway measured, whenever their predictions were."""
+    hours = [make_hour(0, 6), make_hour(1, 2, None)]
+    month = compute_month(MonthUse("2026-11", hours, {"ana": Traffic(8, 8.0)}), PRICES)
+    assert month.measured_share == 0.75
+    assert month.whole.resources == USED
+    assert month.callers["ana"].amounts.total == pytest.approx(month.whole.amounts.total)
+    assert month.callers["ana"].traffic.predictions == 8
+
+
+def test_sleep_saves_idle_hours_but_the_time_until_it_begins() -> None:
+    """Of each stretch of hours without a request, ten minutes are still paid for."""
+    hours = [make_hour(0, 1), make_hour(1), make_hour(2), make_hour(3, 1), make_hour(4), make_hour(5, 0, None)]
+    sleep = find_sleep(hours)
+    assert (sleep.idle_hours, sleep.measured_hours) == (3, 5)
+    assert sleep.saved.memory_gb_s == pytest.approx(60 * (2 - 1 / 6) + 60 * (1 - 1 / 6))
+    assert sleep.saved.processor_s == pytest.approx(12 * (3 - 2 / 6))
+
+
+def test_machines_are_compared_with_the_busiest_hour() -> None:
+    """A machine is too small if the busiest hour would have used more than 70 % of it, or 80 % of the memory."""
+    busiest = Resources(processor_s=3600 * 0.8, memory_gb_s=3600 * 0.3)
+    hours = [make_hour(0, 1), make_hour(1, 1, busiest)]
+    small, large = compare_machines(hours, [Machine(1, 0.5), Machine(2, 1)], PRICES)
+    assert (small.processor_load, small.memory_load, small.fits) == pytest.approx((0.8, 0.6, False))
+    assert (large.processor_load, large.fits) == pytest.approx((0.4, True))
+    assert (small.reserved, large.reserved) == pytest.approx((730 * 4.5, 730 * 9))
+    assert compare_machines([make_hour(0, 1, None)], [Machine(1, 1)], PRICES) == []
