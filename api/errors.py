@@ -4,6 +4,7 @@ ApiError
 ├── SettingsError          settings_error         start-up and command line only
 │   └── SecretsUnavailable   secrets_unavailable    start-up and command line only
 ├── CommandFailed          command_failed         command line only
+│   └── CandidateWorse       candidate_worse        command line only
 ├── DatabaseMissing        database_missing       command line only
 ├── RegistryMissing        registry_missing
 ├── VersionRejected        version_rejected
@@ -56,6 +57,12 @@ class CommandFailed(ApiError):
     """A command could not do everything that was requested."""
 
     code = "command_failed"
+
+
+class CandidateWorse(CommandFailed):
+    """A retrained model recognises fewer test images than the model that it started from."""
+
+    code = "candidate_worse"
 
 
 class DatabaseMissing(ApiError):

@@ -25,14 +25,17 @@ _INTERRUPTED = 130  # the exit status of shells for a process that SIGINT has en
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 
-def run_in_keras(module: str, options: Mapping[str, Any], python: Path | None = None) -> None:
+def run_in_keras(
+    module: str, options: Mapping[str, Any], python: Path | None = None, *, stdout: int | None = None
+) -> None:
     """Run `python -m MODULE OPTIONS_AS_JSON` and wait for it; the child shares this process's stdout and stderr.
 
+    With `stdout`, a file descriptor, the child's standard output goes there.
     `python` is the interpreter; see `choose_interpreter` for the default. Raises KerasMissing, KerasProcessFailed.
     """
     interpreter = find_interpreter(python)
     command: list[str | Path] = [interpreter, "-m", module, json.dumps(dict(options))]
-    status = subprocess.run(command, check=False, env=_environment_without_secrets()).returncode
+    status = subprocess.run(command, check=False, env=_environment_without_secrets(), stdout=stdout).returncode
     if status < 0:
         raise KerasProcessFailed(f"{module} was ended by signal {-status}. Signal 9 usually means too little memory.")
     if status > 0:

@@ -51,14 +51,14 @@ def promote(
     The version is verified first. `previous` then names the version that production named before (for another alias it
     is ALIAS-previous). The decision is recorded in the ledger and in the audit log.
     """
-    with _open_mover(load_settings()) as mover, _auditing("promoted", name, alias, why) as moved:
+    with open_mover(load_settings()) as mover, auditing_move("promoted", name, alias, why) as moved:
         moved.update(mover.promote(name, version, who=command_actor(), why=why, alias=alias, expected=expect))
     _print(name, moved, as_json)
 
 
 def roll_back(name: NameArgument, why: WhyOption, alias: AliasOption = PRODUCTION, as_json: JsonFlag = False) -> None:
     """Let an alias name again what it named before the last promotion; `previous` then names the present version."""
-    with _open_mover(load_settings()) as mover, _auditing("rolled_back", name, alias, why) as moved:
+    with open_mover(load_settings()) as mover, auditing_move("rolled_back", name, alias, why) as moved:
         moved.update(mover.roll_back(name, who=command_actor(), why=why, alias=alias))
     _print(name, moved, as_json)
 
@@ -83,7 +83,7 @@ def tag(
 
 
 @contextmanager
-def _open_mover(settings: Settings) -> Iterator[AliasMover]:
+def open_mover(settings: Settings) -> Iterator[AliasMover]:
     """Open what moves aliases and records that in the ledger, unless LEDGER__ENABLED is false.
 
     Raises SettingsError, DatabaseUnavailable, DatabaseMissing, BadLedgerKey.
@@ -100,7 +100,7 @@ def _open_mover(settings: Settings) -> Iterator[AliasMover]:
 
 
 @contextmanager
-def _auditing(outcome: str, name: str, alias: str, why: str) -> Iterator[dict[str, Change]]:
+def auditing_move(outcome: str, name: str, alias: str, why: str) -> Iterator[dict[str, Change]]:
     """Write to the audit log what the block has put into the mapping, or that the ledger could not record it."""
     moved: dict[str, Change] = {}
     try:

@@ -21,6 +21,7 @@ from model.registry.artefact import Manifest, read_manifest
 from model.registry.errors import AliasesElsewhere, UnknownModel, VersionExists
 from model.registry.state import check_name
 from model.signing.folder import sign_folder
+from model.signing.keys import PrivateKey
 
 
 def import_file(  # noqa: PLR0913, PLR0917  (one argument for each option)
@@ -51,15 +52,13 @@ def import_file(  # noqa: PLR0913, PLR0917  (one argument for each option)
     private_key = None if key is None else read_key_file(key, password_stdin)
     settings = load_settings()
     if out is None:
-        _check_version_is_new(settings, name, version, signed=key is not None)
+        check_version_is_new(settings, name, version, signed=key is not None)
     with TemporaryDirectory(prefix="atalaya-import-") as scratch:
         folder = Path(scratch) / f"{name}-v{version}" if out is None else out
         options = ImportOptions(file, folder, name, version, images, data, photos, scenes)
-        manifest = import_model(options, find_keras_python())
-        if private_key is not None:
-            sign_folder(folder, private_key)
+        manifest = import_signed(options, private_key)
         if out is None:
-            folder = _add_to_registry(settings, folder, manifest)
+            folder = add_to_registry(settings, folder, manifest)
     golden = manifest.results["golden"]
     if as_json:
         print_json({"model": manifest.full_name, "folder": str(folder), "golden": golden})
@@ -73,14 +72,22 @@ def add(folder: FolderArgument, as_json: JsonFlag = False) -> None:
     settings = load_settings()
     manifest = read_manifest(folder)
     migrate_database(settings)
-    target = _add_to_registry(settings, folder, manifest)
+    target = add_to_registry(settings, folder, manifest)
     if as_json:
         print_json({"model": manifest.full_name, "folder": str(target)})
     else:
         typer.echo(f"Added {manifest.full_name} to {target}. No alias names it yet.")
 
 
-def _check_version_is_new(settings: Settings, name: str, version: str, *, signed: bool) -> None:
+def import_signed(options: ImportOptions, key: PrivateKey | None) -> Manifest:
+    """Import a model file, and sign the artefact if there is a key. Raises ImportRefused, KerasMissing."""
+    manifest = import_model(options, find_keras_python())
+    if key is not None:
+        sign_folder(options.out, key)
+    return manifest
+
+
+def check_version_is_new(settings: Settings, name: str, version: str, *, signed: bool) -> None:
     """Fail before the work instead of after it. Raises RegistryError, CommandFailed, DatabaseMissing."""
     if settings.model.is_mirrored:
         raise AliasesElsewhere
@@ -97,7 +104,7 @@ def _check_version_is_new(settings: Settings, name: str, version: str, *, signed
         )
 
 
-def _add_to_registry(settings: Settings, folder: Path, manifest: Manifest) -> Path:
+def add_to_registry(settings: Settings, folder: Path, manifest: Manifest) -> Path:
     """Add the artefact, verified as the gateway would, and record it in the audit log; return its folder."""
     if settings.model.is_mirrored:
         raise AliasesElsewhere

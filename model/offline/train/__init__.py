@@ -29,8 +29,7 @@ class TrainOptions:
     file of an earlier run; with the seed of that run, training continues on the same split. `extra` has more training
     images of some classes, from another camera: the run never trains on them without changing their light and scale.
     The model takes square images of `input_size` pixels, scaled with `resize_filter`; `ground_resolution_m` is the side
-    of such a pixel on the ground, in metres. `without` names `PARTS` to
-    leave out.
+    of such a pixel on the ground, in metres. `without` names `PARTS` to leave out.
     """
 
     data: str
@@ -46,6 +45,8 @@ class TrainOptions:
     resize_filter: str = "bicubic"
     ground_resolution_m: float | None = None
     without: tuple[str, ...] = ()
+    label_smoothing: float = 0.05
+    weight_decay: float = 0.02
 
     @property
     def input_spec(self) -> InputSpec:

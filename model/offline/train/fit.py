@@ -14,8 +14,6 @@ from model.offline.train.run_log import RunLog
 from model.offline.train.statistics import estimate_statistics
 from model.offline.train.validation import Validation
 
-LABEL_SMOOTHING = 0.05
-WEIGHT_DECAY = 0.02
 _AVERAGE_MOMENTUM = 0.97  # of each step: the averages reach back over about 30 steps
 _STATISTICS_BATCHES = 12
 
@@ -27,7 +25,7 @@ def fit(
     log = RunLog(Path(options.out))
     served = build_network(classes, options.init, options.input_spec)
     model = make_trainable_copy(served)
-    _compile(model, options, batches.steps)
+    compile_model(model, options, batches.steps)
     log.restore(model)
     for epoch in range(len(log.history), options.epochs):
         stage = options.find_stage(epoch)
@@ -50,7 +48,8 @@ def describe_device() -> str:
     return f"{_count_gpus()} GPU" if _count_gpus() else "CPU"
 
 
-def _compile(model: keras.Model, options: TrainOptions, steps_per_epoch: int) -> None:
+def compile_model(model: keras.Model, options: TrainOptions, steps_per_epoch: int) -> None:
+    """Give the model the optimiser, schedule and loss of a run with these options."""
     schedule = keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0,
         decay_steps=max(1, (options.epochs - 1) * steps_per_epoch),
@@ -62,7 +61,7 @@ def _compile(model: keras.Model, options: TrainOptions, steps_per_epoch: int) ->
     # epoch starts from these, as in Lookahead (Zhang et al., 2019).
     optimizer = keras.optimizers.AdamW(
         schedule,
-        weight_decay=WEIGHT_DECAY,
+        weight_decay=options.weight_decay,
         use_ema="averaging" in options.parts,
         ema_momentum=_AVERAGE_MOMENTUM,
     )
@@ -70,7 +69,7 @@ def _compile(model: keras.Model, options: TrainOptions, steps_per_epoch: int) ->
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     model.compile(
         optimizer=optimizer,
-        loss=keras.losses.CategoricalCrossentropy(label_smoothing=LABEL_SMOOTHING),
+        loss=keras.losses.CategoricalCrossentropy(label_smoothing=options.label_smoothing),
         metrics=["accuracy"],
         # On a CPU, XLA's convolutions take eight times as long as TensorFlow's own.
         jit_compile="auto" if _count_gpus() else False,

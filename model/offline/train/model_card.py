@@ -28,14 +28,15 @@ _PARTS = {
 
 def make_model_card(summary: dict[str, Any], classes: Sequence[str]) -> str:
     """Return the card as Markdown. `summary` is the content of metrics.json."""
-    sections = (
+    sections = [
         "# Model card: EfficientNetB0 for land use in aerial images\n",
         _describe_model(summary, len(classes)),
         _INTENDED_USE,
         _describe_data(summary["data"]["images"]),
         _describe_results(summary),
+        *([_describe_robustness(summary["robustness"])] if "robustness" in summary else []),
         f"## Classes\n{', '.join(classes)}.\n",
-    )
+    ]
     return "\n".join(sections)
 
 
@@ -47,17 +48,21 @@ def _describe_model(summary: dict[str, Any], classes: int) -> str:
     parts = "\n".join(f"  - {name}: {text}" for name, text in _PARTS.items() if name not in options["without"])
     return f"""## Model
 EfficientNetB0 with global average pooling, a dense ReLU layer of 256 units, dropout and a softmax over {classes}
-classes. Input: {size} RGB, values 0..255. All layers were fine-tuned.
+classes. Input: {size} RGB, values 0..255. {_describe_trained_layers(summary.get("trained_from"))}
 
 - Starting weights: `{init["name"]}`{digest}.
 - {init["source"]}
 - Training: {describe_stages(options["stages"])} (best epoch: {summary["best_epoch"]}), batch size
-  {options["batch_size"]}, AdamW with warm-up and cosine decay from {options["peak_learning_rate"]}, label
-  smoothing 0.05, seed {options["seed"]}. One image in four is only turned and flipped; the others are changed at
-  random:
+  {options["batch_size"]}, AdamW with warm-up and cosine decay from {options["peak_learning_rate"]:.3g}, label
+  smoothing {options["label_smoothing"]:g}, seed {options["seed"]}. One image in four is only turned and
+  flipped; the others are changed at random:
 {parts}
 - Tools: {tools}.
 """
+
+
+def _describe_trained_layers(first: str | None) -> str:
+    return "All layers were fine-tuned." if first is None else f"The layers from `{first}` on were fine-tuned."
 
 
 def describe_stages(stages: list[dict[str, int]]) -> str:
@@ -101,12 +106,6 @@ The five classes with the lowest F1:
 {weakest_rows}
 
 ECE is the expected calibration error, in 15 bins of equal mass.
-
-## Robustness
-Accuracy on images that were changed as `atalaya evaluate --robustness` does. "six" is the mean of the first six
-changes.
-
-{_describe_robustness(summary["robustness"])}
 """
 
 
@@ -118,7 +117,13 @@ def _describe_robustness(robustness: dict[str, dict[str, float]]) -> str:
     )
     lines = ["| " + " | ".join(("change", *robustness)) + " |", "|---" * (len(robustness) + 1) + "|"]
     lines += [f"| {name} | " + " | ".join(f"{value:.3f}" for value in values) + " |" for name, *values in rows]
-    return "\n".join(lines)
+    table = "\n".join(lines)
+    return f"""## Robustness
+Accuracy on images that were changed as `atalaya evaluate --robustness` does. "six" is the mean of the first six
+changes.
+
+{table}
+"""
 
 
 def _format_split(name: str, results: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[
     statistics_momentum = tf.Variable(0.99, trainable=False)
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        if not training:
+        if not (training and self.trainable):
             return super().call(inputs, training=False)
         outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
             inputs, self.gamma, self.beta, epsilon=self.epsilon, is_training=True
@@ -53,7 +53,7 @@ def build_network(classes: int, init: str, spec: InputSpec) -> keras.Model:
 def make_trainable_copy(model: keras.Model) -> keras.Model:
     """Return a copy of a model of `build_network` for images of any size."""
     backbone = keras.applications.EfficientNetB0(include_top=False, weights=None, input_shape=(None, None, 3))
-    backbone = keras.models.clone_model(backbone, clone_function=_fuse)
+    backbone = keras.models.clone_model(backbone, clone_function=fuse)
     copy = _add_head(backbone, model.output_shape[-1])
     copy_weights(model, copy)
     return copy
@@ -76,7 +76,8 @@ def _add_head(backbone: keras.Model, classes: int) -> keras.Model:
     return keras.Model(backbone.input, probabilities, name="efficientnetb0_land_use")
 
 
-def _fuse(layer: keras.layers.Layer) -> keras.layers.Layer:
+def fuse(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """Return a new layer of the same configuration, with the fused kernel of batch normalisation."""
     is_normalization = isinstance(layer, keras.layers.BatchNormalization)
     return (FusedBatchNormalization if is_normalization else type(layer)).from_config(layer.get_config())
 
@@ -85,4 +86,6 @@ def _load_weights(model: keras.Model, path: str) -> None:
     earlier = keras.models.load_model(path, compile=False, safe_mode=True)
     if earlier.output_shape != model.output_shape:
         raise DatasetError(f"{path} has {earlier.output_shape[-1]} classes, but the data has {model.output_shape[-1]}.")
+    if [weight.shape for weight in earlier.weights] != [weight.shape for weight in model.weights]:
+        raise DatasetError(f"{path} is not a model of `atalaya train`. Only these can be trained further.")
     copy_weights(earlier, model)

@@ -18,13 +18,14 @@ from model.offline.train.model_card import make_model_card
 
 
 def write_report(out: Path, summary: dict[str, Any], history: list[dict[str, float]], classes: Sequence[str]) -> None:
-    """Write metrics.json, MODEL_CARD.md, curves.png, confusion.png and robustness.png to `out`."""
+    """Write metrics.json, MODEL_CARD.md, curves.png, confusion.png and, if it was measured, robustness.png to `out`."""
     (out / "metrics.json").write_text(json.dumps({"classes": list(classes), **summary}, indent=1) + "\n")
     (out / "MODEL_CARD.md").write_text(make_model_card(summary, classes))
     split = "test" if "test" in summary else "validation"
     _plot_curves(out / "curves.png", history, summary["best_epoch"])
     _plot_confusion(out / "confusion.png", np.asarray(summary[split]["confusion"]), classes, split)
-    _plot_robustness(out / "robustness.png", summary["robustness"])
+    if "robustness" in summary:
+        _plot_robustness(out / "robustness.png", summary["robustness"])
 
 
 def _plot_robustness(path: Path, robustness: dict[str, dict[str, float]]) -> None:

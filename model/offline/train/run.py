@@ -61,7 +61,7 @@ def train(options: TrainOptions) -> dict[str, Any]:
     test_files = _list_test_images(options, files.classes)
     if test_files is not None:
         splits["test"] = _read("test", test_files, options)
-    results = {split: _evaluate(model, images, files.classes) for split, images in splits.items()}
+    results = {split: evaluate(model, images, files.classes) for split, images in splits.items()}
     robustness = {split: measure_robustness(model, images) for split, images in splits.items()}
     model.save(out / "model.keras")
     log.remove_state()
@@ -71,7 +71,7 @@ def train(options: TrainOptions) -> dict[str, Any]:
         "validation": len(validation_files),
         "test": len(test_files or ()),
     }
-    summary = {**_summarise(options, results, log, counts), "robustness": robustness}
+    summary = {**summarise(options, results, log, counts), "robustness": robustness}
     write_report(out, summary, log.history, files.classes)
     return summary
 
@@ -87,7 +87,8 @@ def _start_or_resume(out: Path, options: TrainOptions) -> None:
     path.write_text(json.dumps(asdict(options), indent=1) + "\n")
 
 
-def _evaluate(model: keras.Model, images: LabelledImages, classes: tuple[str, ...]) -> EvaluationResults:
+def evaluate(model: keras.Model, images: LabelledImages, classes: tuple[str, ...]) -> EvaluationResults:
+    """Measure a model of float images in 0..255 on labelled images."""
     return compute_results(model.predict(images.pixels, batch_size=32, verbose=0), images.labels, classes)
 
 
@@ -106,9 +107,10 @@ def _read(split: str, files: LabelledFiles, options: TrainOptions) -> LabelledIm
     return read_images(files, options.input_spec)
 
 
-def _summarise(
+def summarise(
     options: TrainOptions, results: dict[str, EvaluationResults], log: RunLog, counts: dict[str, int]
 ) -> dict[str, Any]:
+    """Return what metrics.json says about a run; `results` and `counts` are by split."""
     return {
         "data": {"name": "UC Merced Land Use", "images": counts},
         "init": describe_init(options.init),

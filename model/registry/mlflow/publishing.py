@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from model.errors import ArtefactError
 from model.registry.artefact import MANIFEST, SIGNATURE, Manifest, read_manifest, read_verified
 from model.registry.errors import VersionExists
+from model.registry.mlflow.runs import find_experiment, now_ms
 from model.registry.mlflow.server import MlflowServer, NotFound
 from model.registry.state import check_name
 from model.signing.folder import verify_folder
 from model.signing.keys import PublicKey
 
-EXPERIMENT = "atalaya"
 VERSION_TAG = "atalaya.version"
 
 
@@ -45,7 +44,7 @@ def publish(server: MlflowServer, folder: Path, key: PublicKey | None, alias: st
             server.upload(f"{path}/{manifest.full_name}/{filename}", folder / filename)
         except OSError as error:
             raise ArtefactError(f"{folder / filename} cannot be read: {error.strerror}.") from error
-    server.post("runs/update", run_id=run, status="FINISHED", end_time=_now())
+    server.post("runs/update", run_id=run, status="FINISHED", end_time=now_ms())
     created = server.post(
         "model-versions/create",
         name=manifest.name,
@@ -88,17 +87,9 @@ def _create_model(server: MlflowServer, manifest: Manifest) -> None:
 
 def _create_run(server: MlflowServer, manifest: Manifest) -> tuple[str, str]:
     """Create the run that MLflow files the artefact under; return its id and the URI of its artefacts."""
-    try:
-        experiment = server.get("experiments/get-by-name", experiment_name=EXPERIMENT)["experiment"]["experiment_id"]
-    except NotFound:
-        experiment = server.post("experiments/create", name=EXPERIMENT)["experiment_id"]
+    experiment = find_experiment(server)
     created = server.post(
-        "runs/create", experiment_id=experiment, run_name=manifest.full_name, start_time=_now(), tags=[]
+        "runs/create", experiment_id=experiment, run_name=manifest.full_name, start_time=now_ms(), tags=[]
     )
     info = created["run"]["info"]
     return info["run_id"], info["artifact_uri"]
-
-
-def _now() -> int:
-    """The time in milliseconds since 1970, as MLflow counts."""
-    return int(time.time() * 1000)

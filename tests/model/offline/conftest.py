@@ -1,9 +1,16 @@
-"""Tests that import Keras are collected only where it is installed: `make test` runs them in the Keras environment."""
+"""Tests that import Keras are collected only where it is installed: `make test` runs them in the Keras environment.
+
+The runs of training and of retraining share their starting weights.
+"""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+
+import pytest
+
+from tests.support.paths import ARTEFACT
 
 
 def _find_modules_with_keras() -> list[str]:
@@ -13,3 +20,16 @@ def _find_modules_with_keras() -> list[str]:
 
 
 collect_ignore = [] if find_spec("keras") else _find_modules_with_keras()
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights of the shipped model's backbone as a .weights.h5 file."""
+    import keras  # absent where no test uses this fixture
+
+    path = tmp_path_factory.mktemp("weights") / "backbone.weights.h5"
+    layers = keras.applications.EfficientNetB0(include_top=False, weights=None, input_shape=(256, 256, 3))
+    shipped = keras.models.load_model(ARTEFACT / "model.keras", compile=False)
+    layers.set_weights(shipped.get_weights()[: len(layers.weights)])
+    layers.save_weights(path)
+    return path

@@ -7,20 +7,6 @@ from pathlib import Path
 import pytest
 
 from tests.model.offline.train.toy_run import Resumed, train_twice, write_data
-from tests.support.paths import ARTEFACT
-
-
-@pytest.fixture(scope="session")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The weights of the shipped model's backbone as a .weights.h5 file."""
-    import keras  # absent where no test uses this fixture
-
-    path = tmp_path_factory.mktemp("weights") / "backbone.weights.h5"
-    layers = keras.applications.EfficientNetB0(include_top=False, weights=None, input_shape=(256, 256, 3))
-    shipped = keras.models.load_model(ARTEFACT / "model.keras", compile=False)
-    layers.set_weights(shipped.get_weights()[: len(layers.weights)])
-    layers.save_weights(path)
-    return path
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,168 @@
+"""`atalaya retrain`: a candidate for the next version, from fresh data and the model that serves now."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+
+from api.commands.database import command_actor, recorded_run
+from api.commands.models.aliases import auditing_move, open_mover
+from api.commands.models.importing import add_to_registry, check_version_is_new, import_signed
+from api.commands.models.signing import read_key_file
+from api.commands.options.gate import PhotosOption, ScenesOption
+from api.commands.options.model import find_keras_python
+from api.commands.output import JsonFlag, PasswordStdin, print_json
+from api.commands.quality.due import find_due_reasons
+from api.commands.quality.start import StartModel, choose_version, find_start
+from api.commands.quality.tracking import open_tracking
+from api.errors import CandidateWorse, CommandFailed
+from api.settings import Settings, load_settings
+from api.settings.home import home_folder
+from model.importing.importer import ImportOptions
+from model.offline.keras_process import run_in_keras
+from model.offline.retrain import METRICS, MODEL, RetrainOptions
+from model.offline.retrain.archive import write_archive
+from model.offline.retrain.comparison import Comparison
+from model.signing.keys import PrivateKey
+from monitoring.tasks.runs import Task
+
+_STDERR = 2
+_OPTIONS = "options.json"
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """What the candidate becomes, and the images beside `data` that its import needs."""
+
+    name: str
+    version: str
+    key: PrivateKey | None
+    photographs: Path | None
+    other_scenes: Path | None
+
+
+def retrain(  # noqa: PLR0913, PLR0917  (one argument for each option)
+    data: Annotated[Path, typer.Option(help="Folder with train/ and test/, each with a folder for each class.")],
+    start: Annotated[
+        Path | None, typer.Option("--from", help="A .keras file or its folder; the served model if absent.")
+    ] = None,
+    budget: Annotated[float, typer.Option(min=0.1, metavar="MINUTES", help="Time for the search and the fit.")] = 20.0,
+    trials: Annotated[int | None, typer.Option(min=1, help="End the search after so many trials.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; var/retrain/NAME-vVERSION if absent.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in that folder.")] = False,
+    name: Annotated[str | None, typer.Option(help="The name of the model; that of the start model if absent.")] = None,
+    version: Annotated[str | None, typer.Option(help="The new version; the next free one if absent.")] = None,
+    key: Annotated[
+        Path | None, typer.Option(metavar="KEY.pem", help="Sign the artefact with this private key; see `models sign`.")
+    ] = None,
+    password_stdin: PasswordStdin = False,
+    photos: PhotosOption = None,
+    scenes: ScenesOption = None,
+    tracking: Annotated[
+        str | None, typer.Option(metavar="URL", help="An MLflow server that is to show the trials.")
+    ] = None,
+    pack: Annotated[
+        Path | None, typer.Option(metavar="FILE.pyz", help="Only write what another machine needs to retrain.")
+    ] = None,
+    if_due: Annotated[bool, typer.Option("--if-due", help="Do nothing unless there is a reason, and say it.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Search hyper-parameters, fit a new version of a model of `atalaya train`, and name it `candidate`.
+
+    The new version is compared with the start model on the test images, and imported like any other model file. If it
+    is worse, it stays in the folder of the run, and the exit status is 1. It never becomes `production` by this.
+    """
+    settings = load_settings()
+    if if_due and not _report_due(settings, as_json):
+        return
+    model = find_start(settings, start)
+    if pack is not None:
+        write_archive(pack, RetrainOptions(str(data), str(model.file), "", budget, trials))
+        typer.echo(f"Wrote {pack}. On the other machine: python {pack.name} FOLDER")
+        return
+    private_key = None if key is None else read_key_file(key, password_stdin)
+    chosen_name = name or model.name
+    target = _Target(chosen_name, version or choose_version(settings, model, chosen_name), private_key, photos, scenes)
+    check_version_is_new(settings, target.name, target.version, signed=key is not None)
+    with open_mover(settings):
+        pass  # what the alias needs is missing now rather than after the training
+    folder = out or home_folder() / "var" / "retrain" / f"{target.name}-v{target.version}"
+    if not resume and (folder / _OPTIONS).exists():
+        raise CommandFailed(f"{folder} contains a run. Continue it with --resume, or choose another --out.")
+    options = RetrainOptions(str(data.resolve()), str(model.file), str(folder), budget, trials)
+    with recorded_run(Task.RETRAIN), open_tracking(settings, tracking) as track:
+        run_in_keras("model.offline.retrain", asdict(options), find_keras_python(), stdout=_STDERR)
+        metrics = json.loads((folder / METRICS).read_text())
+        track(f"{target.name}-v{target.version}", metrics)
+        comparison = Comparison(**metrics["comparison"])
+        _check_candidate(comparison, folder)
+        golden = _import(settings, options, target, model, comparison)
+    _report(target, comparison, golden, as_json)
+
+
+def _report_due(settings: Settings, as_json: bool) -> bool:
+    """Say why a retraining is due, or that none is; returns whether it is."""
+    with recorded_run(Task.RETRAIN):
+        reasons = find_due_reasons(settings)
+    if not reasons and as_json:
+        print_json({"due": []})
+    elif not reasons:
+        typer.echo("No retraining is due.")
+    for reason in reasons:
+        typer.echo(f"A retraining is due: {reason}", err=True)
+    return bool(reasons)
+
+
+def _check_candidate(comparison: Comparison, folder: Path) -> None:
+    """Raises CandidateWorse."""
+    if comparison.is_worse:
+        raise CandidateWorse(
+            f"The candidate recognises {comparison.candidate_correct} of {comparison.images} test images, and the "
+            f"start model {comparison.start_correct}. It was not imported. {folder} has its model card. Retrain with "
+            "more data or a larger --budget."
+        )
+
+
+def _import(
+    settings: Settings, options: RetrainOptions, target: _Target, model: StartModel, comparison: Comparison
+) -> dict[str, object]:
+    """Import the candidate into the registry, let the alias name it, and return what the import measured."""
+    with TemporaryDirectory(prefix="atalaya-retrain-") as scratch:
+        folder = Path(scratch) / "artefact"
+        manifest = import_signed(
+            ImportOptions(
+                Path(options.out) / MODEL,
+                folder,
+                target.name,
+                target.version,
+                data=Path(options.data),
+                photographs=target.photographs,
+                other_scenes=target.other_scenes,
+            ),
+            target.key,
+        )
+        add_to_registry(settings, folder, manifest)
+    alias = settings.canary.alias
+    why = (
+        f"retrained from {model.description}: {comparison.candidate_correct} of {comparison.images} test images "
+        f"recognised, {comparison.start_correct} before"
+    )
+    with open_mover(settings) as mover, auditing_move("promoted", target.name, alias, why) as moved:
+        moved.update(mover.promote(target.name, target.version, who=command_actor(), why=why, alias=alias))
+    return dict(manifest.results["golden"])
+
+
+def _report(target: _Target, comparison: Comparison, golden: dict[str, object], as_json: bool) -> None:
+    if as_json:
+        document = {"model": target.name, "version": target.version, "comparison": asdict(comparison), "golden": golden}
+        print_json(document)
+        return
+    typer.echo(
+        f"{target.name} {target.version} recognises {comparison.candidate_correct} of {comparison.images} test images, "
+        f"the start model {comparison.start_correct}. It is the candidate now."
+    )

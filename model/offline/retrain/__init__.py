@@ -1,0 +1,68 @@
+"""Retraining of a model of `atalaya train`: search hyper-parameters in a time budget, then fit with the best ones.
+
+Only the modules of this package and of `model.offline.train` that it uses import TensorFlow; this one does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from model.imaging.input_spec import InputSpec
+from model.offline.train import Stage, TrainOptions
+
+# The results of a finished run; the rest of its folder is only for resuming.
+MODEL, METRICS, CARD = "model.keras", "metrics.json", "MODEL_CARD.md"
+# The first trained layer of EfficientNetB0 with the head of `atalaya train`, and what is trained from there on.
+TRAINED_PARTS = {"hidden": "the head", "block7a_expand_conv": "the last block and the head"}
+
+
+@dataclass(frozen=True, slots=True)
+class RetrainOptions:
+    """Defines a run. `data` has train/ and test/, `start` is a `.keras` file, `out` the folder of the run.
+
+    `budget_minutes` is wall-clock time for everything up to the import, over all processes of the run. `trials` limits
+    the search further. The validation images are cut from the training images with `seed` and `validation_fraction`;
+    the defaults are those of `atalaya train`, so that its validation images stay the same.
+    """
+
+    data: str
+    start: str
+    out: str
+    budget_minutes: float = 20.0
+    trials: int | None = None
+    seed: int = 20260101
+    validation_fraction: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The hyper-parameters of a trial and of the final fit; `trained_from` is the first layer that is trained."""
+
+    learning_rate: float
+    label_smoothing: float
+    weight_decay: float
+    dropout: float
+    trained_from: str
+
+    def make_train_options(self, options: RetrainOptions, spec: InputSpec, epochs: int) -> TrainOptions:
+        """Return how `atalaya train` would describe so many epochs on images of the size that the model takes."""
+        return TrainOptions(
+            data=options.data,
+            init=options.start,
+            out=options.out,
+            stages=(Stage(spec.width, epochs),),
+            seed=options.seed,
+            peak_learning_rate=self.learning_rate,
+            validation_fraction=options.validation_fraction,
+            input_size=spec.width,
+            resize_filter=spec.resize_filter,
+            ground_resolution_m=spec.ground_resolution_m,
+            label_smoothing=self.label_smoothing,
+            weight_decay=self.weight_decay,
+        )
+
+
+def read_choice(values: dict[str, Any]) -> Choice:
+    """Return the members of `values` that are hyper-parameters: Keras Tuner adds values of its own."""
+    return Choice(**{name: values[name] for name in Choice.__slots__})

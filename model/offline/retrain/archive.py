@@ -1,0 +1,84 @@
+"""One archive for another machine: the code, the data and the start model. It holds no settings and no secrets.
+
+The archive is a zipapp (PEP 441): `python FILE.pyz FOLDER` retrains there, and leaves the result in FOLDER.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
+
+from model.errors import DatasetError
+from model.offline.dataset import find_test_folder, find_training_folder, list_images
+from model.offline.keras_process import PROJECT_ROOT, run_entry_point
+from model.offline.retrain import CARD, METRICS, MODEL, RetrainOptions
+from model.registry.artefact import MANIFEST
+
+_OPTIONS, _DATA, _START = "retrain.json", "data", "start"
+_COMPANIONS = (MANIFEST, METRICS, CARD)
+_MAIN = """import sys
+from model.offline.retrain.archive import main
+sys.exit(main())
+"""
+
+
+def write_archive(path: Path, options: RetrainOptions) -> None:
+    """Write what a retraining with these options needs; `options.out` has no meaning. Raises DatasetError."""
+    if path.exists():
+        raise DatasetError(f"{path} already exists. Choose another name.")
+    temporary = path.with_name(f".{path.name}.new")
+    with ZipFile(temporary, "w") as archive:
+        archive.writestr("__main__.py", _MAIN)
+        archive.writestr(_OPTIONS, json.dumps(asdict(replace(options, data=_DATA, start=f"{_START}/{MODEL}", out=""))))
+        for file, name in _list_files(options):
+            compression = ZIP_DEFLATED if file.suffix == ".py" else ZIP_STORED  # images and models are compressed
+            archive.write(file, name, compression)
+    temporary.replace(path)
+
+
+def main() -> int:
+    """Retrain with the archive that this process runs from, in the folder that its only argument names."""
+    if len(sys.argv) != 2:
+        print(f"usage: python {sys.argv[0]} FOLDER", file=sys.stderr)
+        return 2
+    return run_entry_point(lambda: _retrain(Path(sys.argv[0]), Path(sys.argv[1])))
+
+
+def _retrain(archive: Path, out: Path) -> None:
+    from model.offline.retrain.process import run_retraining
+
+    out.mkdir(parents=True, exist_ok=True)
+    unpacked = out / "input"
+    if not unpacked.exists():
+        with tempfile.TemporaryDirectory(dir=out) as scratch, ZipFile(archive) as source:
+            names = [name for name in source.namelist() if name.startswith((f"{_DATA}/", f"{_START}/", _OPTIONS))]
+            source.extractall(Path(scratch) / "input", names)
+            (Path(scratch) / "input").rename(unpacked)
+    options = RetrainOptions(**json.loads((unpacked / _OPTIONS).read_text()))
+    run_retraining(replace(options, data=str(unpacked / _DATA), start=str(unpacked / options.start), out=str(out)))
+    print(f"Import {out / MODEL} with `atalaya models import`; {METRICS} and {CARD} belong beside it.")
+
+
+def _list_files(options: RetrainOptions) -> Iterator[tuple[Path, str]]:
+    """Yield each file with its name in the archive. Raises DatasetError."""
+    for source in sorted((PROJECT_ROOT / "model").rglob("*.py")):
+        yield source, str(source.relative_to(PROJECT_ROOT))
+    for source in sorted((PROJECT_ROOT / "storage").rglob("*.py")):
+        yield source, str(source.relative_to(PROJECT_ROOT))
+    data, start = Path(options.data), Path(options.start)
+    test = find_test_folder(data)
+    if test is None:
+        raise DatasetError(f"{data} has no folder test/, so nothing says which model is better. Add one.")
+    for split, folder in (("train", find_training_folder(data)), ("test", test)):
+        files = list_images(folder)
+        for path, label in zip(files.paths, files.labels, strict=True):
+            yield path, f"{_DATA}/{split}/{files.classes[label]}/{path.name}"
+    yield start, f"{_START}/{MODEL}"
+    for name in _COMPANIONS:
+        if start.with_name(name).exists():
+            yield start.with_name(name), f"{_START}/{name}"

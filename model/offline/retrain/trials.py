@@ -1,0 +1,33 @@
+"""What a search found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from model.offline.retrain import Choice
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A finished trial of so many epochs, its results on the validation images, and its seconds for an epoch."""
+
+    name: str
+    epochs: int
+    choice: Choice
+    results: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """All trials, the best one first, the start model's results, and the epochs that the final fit has time for."""
+
+    trials: list[Trial]
+    start: dict[str, float]
+    epochs: int
+
+
+def parse_found(document: dict[str, Any]) -> Found:
+    """Read a Found from JSON members."""
+    trials = [Trial(**{**trial, "choice": Choice(**trial["choice"])}) for trial in document["trials"]]
+    return Found(trials, document["start"], document["epochs"])

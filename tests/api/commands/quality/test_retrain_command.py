@@ -1,0 +1,165 @@
+"""`atalaya retrain`: what becomes of the candidate; a script stands in for the Keras environment."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from api.cli import run
+from api.commands.quality.due import find_due_reasons
+from api.commands.quality.start import next_version
+from api.settings import load_settings
+from model.registry.files import FileRegistry
+from monitoring.chains.signing import new_private_key
+from tests.model.importing.model_files import dense, model, write_hostile, write_keras
+from tests.support.gateway import create_database
+from tests.support.paths import ARTEFACT
+
+MODEL = "efficientnetb0"
+SCRIPT = """#!/bin/sh
+case "$2" in
+model.offline.retrain) mkdir -p {out}; cp {result}/* {out}/ ;;
+*) cp -r {artefact} artefact ;;
+esac
+"""
+Finish = Callable[..., None]
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FileRegistry:
+    """A registry with version 1.1 in production, which MODEL__URL names."""
+    create_database(f"sqlite:///{tmp_path}/atalaya.db")
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/atalaya.db")
+    monkeypatch.setenv("LEDGER__SIGNING_KEY", new_private_key())
+    monkeypatch.setenv("MODEL__REGISTRY", f"file://{tmp_path}/models")
+    monkeypatch.setenv("MODEL__URL", f"registry://{MODEL}")
+    registry = FileRegistry(tmp_path / "models")
+    registry.add(ARTEFACT)
+    registry.move_aliases(MODEL, {"production": "1.1"}, who="a test", why="the first")
+    return registry
+
+
+@pytest.fixture
+def finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Finish:
+    """Make the next run end with that many recognised test images, and the import with the shipped model as 1.2."""
+    artefact, result, program = tmp_path / "converted", tmp_path / "result", tmp_path / "python"
+    shutil.copytree(ARTEFACT, artefact, ignore=shutil.ignore_patterns("*.sig"))
+    manifest = json.loads((artefact / "manifest.json").read_text())
+    manifest["version"] = "1.2"
+    manifest["figures"]["golden"] = {"accuracy": 0.98}
+    (artefact / "manifest.json").write_text(json.dumps(manifest))
+    result.mkdir()
+    write_keras(result / "model.keras", model(dense()))
+    program.write_text(SCRIPT.format(out=tmp_path / "run", result=result, artefact=artefact))
+    program.chmod(0o755)
+    monkeypatch.setenv("MODEL__KERAS_PYTHON", str(program))
+
+    def finish(start: int, candidate: int) -> None:
+        comparison = {"images": 210, "start_correct": start, "candidate_correct": candidate}
+        metrics = {"comparison": {**comparison, "only_start": 0, "only_candidate": 0}}
+        (result / "metrics.json").write_text(json.dumps(metrics))
+
+    return finish
+
+
+def retrain(folder: Path, *options: str) -> int:
+    return run(["retrain", "--data", str(folder), "--out", str(folder / "run"), *options])
+
+
+def test_candidate_gets_the_alias_and_production_stays(
+    registry: FileRegistry, finish: Finish, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A candidate that is as good as its start is imported as the next version, and only `candidate` names it."""
+    finish(204, 204)
+    assert retrain(tmp_path) == 0
+    assert capsys.readouterr().out == (
+        f"{MODEL} 1.2 recognises 204 of 210 test images, the start model 204. It is the candidate now.\n"
+    )
+    assert registry.read(MODEL).aliases == {"production": "1.1", "candidate": "1.2"}
+    run(["models", "history", MODEL])
+    assert "retrained from efficientnetb0-v1.1: 204 of 210 test images recognised, 204" in capsys.readouterr().out
+
+
+def test_worse_candidate_is_not_imported(
+    registry: FileRegistry, finish: Finish, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A candidate that recognises fewer test images is reported with a code, and stays in the folder of its run."""
+    finish(204, 203)
+    assert retrain(tmp_path, "--json") == 1
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["error"]["code"] == "candidate_worse"
+    assert "recognises 203 of 210 test images, and the start model 204" in captured.err
+    assert list(registry.read(MODEL).versions) == ["1.1"]
+    assert (tmp_path / "run" / "model.keras").exists()
+
+
+def test_result_passes_the_gate_of_imports(
+    registry: FileRegistry, finish: Finish, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A result that is not on the allow-list of imports is refused like any other file."""
+    finish(204, 210)
+    write_hostile("lambda", tmp_path / "result" / "model.keras", tmp_path / "canary")
+    assert retrain(tmp_path) == 1
+    assert "'keras.layers.Lambda', which is not on the allow-list" in capsys.readouterr().err
+    assert registry.read(MODEL).aliases == {"production": "1.1"}
+
+
+@pytest.mark.usefixtures("registry")
+def test_start_model_passes_the_gate_of_imports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A start model is checked before Keras opens it."""
+    file = write_hostile("lambda", tmp_path / "evil.keras", tmp_path / "canary")
+    assert retrain(tmp_path, "--from", str(file)) == 1
+    assert "not on the allow-list" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("registry")
+def test_run_is_continued_only_on_request(finish: Finish, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder with a run is an error that names --resume; with it, the run goes on."""
+    finish(204, 204)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "options.json").write_text("{}")
+    assert retrain(tmp_path) == 1
+    assert "Continue it with --resume" in capsys.readouterr().err
+    assert retrain(tmp_path, "--resume") == 0
+
+
+def test_nothing_is_due_for_a_young_version(
+    registry: FileRegistry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --if-due and no reason, nothing is trained, and the exit status is 0."""
+    assert retrain(tmp_path, "--if-due") == 0
+    assert capsys.readouterr().out == "No retraining is due.\n"
+    assert list(registry.read(MODEL).versions) == ["1.1"]
+
+
+@pytest.mark.usefixtures("registry")
+def test_old_version_is_due() -> None:
+    """A version is due for replacement from the age of the setting on."""
+    settings, now = load_settings(), datetime.now(UTC)
+    assert find_due_reasons(settings, now + timedelta(days=119)) == []
+    (reason,) = find_due_reasons(settings, now + timedelta(days=121))
+    assert reason == "efficientnetb0 1.1 is 121 days old, and MODEL__RETRAIN_DAYS is 120."
+
+
+@pytest.mark.usefixtures("registry")
+def test_unusable_tracking_server_is_found_before_the_training(
+    finish: Finish, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without its MLflow server, a retraining does not begin."""
+    finish(204, 204)
+    assert retrain(tmp_path, "--tracking", "http://127.0.0.1:9") == 1
+    assert "http://127.0.0.1:9 cannot be reached" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("versions", "expected"), [([], "1.0"), (["1.9", "1.10", "1.2"], "1.11"), (["2.0", "1.3", "nightly"], "2.1")]
+)
+def test_next_version_counts_the_minor_number(versions: list[str], expected: str) -> None:
+    """The next version follows the highest one, compared by numbers."""
+    assert next_version(versions) == expected

@@ -1,0 +1,61 @@
+"""A small retraining, from an archive for another machine, that is killed once."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from model.imaging.input_spec import InputSpec
+from model.offline.retrain import RetrainOptions
+from model.offline.retrain.archive import write_archive
+from tests.model.offline.train.toy_run import COLOURS, SIDE, TIMEOUT_S, write_data
+
+TRIALS = 2
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """The folder of the finished run, the archive, and the lines that the killed and the last process printed."""
+
+    out: Path
+    archive: Path
+    killed: list[str]
+    last: list[str]
+
+
+@pytest.fixture(scope="session")
+def start(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of five classes that was not trained further, with the record of its classes and input."""
+    from model.offline.train.network import build_network  # absent where no test uses this fixture
+
+    folder = tmp_path_factory.mktemp("start")
+    build_network(len(COLOURS), str(backbone), InputSpec(SIDE, SIDE, "lanczos")).save(folder / "model.keras")
+    record = {"classes": list(COLOURS), "input": {"width": SIDE, "height": SIDE, "resize_filter": "lanczos"}}
+    (folder / "metrics.json").write_text(json.dumps(record))
+    return folder / "model.keras"
+
+
+@pytest.fixture(scope="session")
+def retrained(start: Path, tmp_path_factory: pytest.TempPathFactory) -> Retrained:
+    folder = tmp_path_factory.mktemp("retrain")
+    data, archive, out = write_data(folder / "data"), folder / "retrain.pyz", folder / "out"
+    # The first process is killed before the share of the search is spent, however slow the machine is.
+    options = RetrainOptions(str(data), str(start), "", budget_minutes=60, trials=TRIALS, validation_fraction=0.25)
+    write_archive(archive, options)
+    command = [sys.executable, "-u", str(archive), str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder) as process:
+        assert process.stdout is not None
+        killed = []
+        for line in process.stdout:
+            killed.append(line)
+            if line.startswith("Trial 0"):
+                break
+        process.send_signal(signal.SIGKILL)
+    last = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=TIMEOUT_S, cwd=folder).stdout
+    return Retrained(out, archive, killed, last.splitlines())

@@ -1,0 +1,100 @@
+"""Retraining of a small network; the fixture explains the run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from zipfile import ZipFile
+
+import keras
+import pytest
+
+from model.errors import DatasetError
+from model.offline.retrain import RetrainOptions
+from model.offline.retrain.run import retrain
+from model.offline.retrain.start import read_start
+from tests.model.offline.retrain.conftest import TRIALS, Retrained
+from tests.model.offline.train.toy_run import COUNTS, read_json
+
+pytestmark = [
+    pytest.mark.keras,
+    # Keras 3.15 reads its variables in a way that NumPy 2 is about to drop.
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
+]
+
+
+def test_killed_run_continues_with_its_next_trial(retrained: Retrained) -> None:
+    """After SIGKILL, neither the features nor a finished trial are computed again."""
+    assert any(line.startswith("Features of the training images") for line in retrained.killed)
+    assert not any(line.startswith("Features") for line in retrained.last)
+    assert [line.partition(":")[0] for line in retrained.last if line.startswith("Trial")] == ["Trial 1"]
+
+
+def test_card_has_the_trials_and_the_comparison(retrained: Retrained) -> None:
+    """The model card lists every trial with its hyper-parameters, and what both models recognise of the test images."""
+    card = (retrained.out / "MODEL_CARD.md").read_text()
+    section = card[card.index("## Retraining") :]
+    assert f"made {TRIALS} trials" in section
+    assert sum(line.startswith(("| 0 |", "| 1 |")) for line in section.splitlines()) == TRIALS
+    assert f"On the {COUNTS['test']} test images" in section
+
+
+def test_best_trial_comes_first_and_its_layers_are_named(retrained: Retrained) -> None:
+    """The trials are in the order of their scores; the card says which layers the first one trained."""
+    metrics = read_json(retrained.out / "metrics.json")
+    trials = metrics["search"]["trials"]
+    scores = [trial["results"]["val_score"] for trial in trials]
+    assert scores == sorted(scores)
+    assert (
+        f"The layers from `{trials[0]['choice']['trained_from']}` on" in (retrained.out / "MODEL_CARD.md").read_text()
+    )
+    assert metrics["comparison"]["images"] == metrics["test"]["n"] == COUNTS["test"]
+
+
+def test_layers_below_the_trained_ones_keep_their_weights(retrained: Retrained, start: Path) -> None:
+    """The result has the weights of the start model up to the last block, and others in its head."""
+    before, after = (keras.models.load_model(path, compile=False) for path in (start, retrained.out / "model.keras"))
+    same = [
+        all((old == new).all() for old, new in zip(first.get_weights(), second.get_weights(), strict=True))
+        for first, second in zip(before.layers, after.layers, strict=True)
+    ]
+    names = [layer.name for layer in before.layers]
+    assert all(same[: names.index("block7a_expand_conv")])
+    assert not same[names.index("probabilities")]
+
+
+def test_finished_run_holds_the_result_alone(retrained: Retrained) -> None:
+    """What only resuming needs is removed, and running again changes nothing."""
+    assert not {path.name for path in retrained.out.iterdir()} & {"features", "trials", "fit"}
+    assert len([line for line in retrained.last if line.startswith("Import ")]) == 1
+
+
+def test_archive_holds_code_data_and_start_model_alone(retrained: Retrained) -> None:
+    """The archive has no settings, and no file of the project but the code that retraining imports."""
+    with ZipFile(retrained.archive) as archive:
+        names = archive.namelist()
+    assert {name.partition("/")[0] for name in names} == {
+        "__main__.py", "retrain.json", "model", "storage", "data", "start",
+    }  # fmt: skip
+    assert all(name.endswith(".py") for name in names if name.startswith(("model/", "storage/")))
+
+
+def test_other_options_do_not_resume_a_run(retrained: Retrained) -> None:
+    """A run is not continued with another budget: its table would not be true."""
+    options = RetrainOptions(**read_json(retrained.out / "options.json"))
+    with pytest.raises(DatasetError, match="other options"):
+        retrain(replace(options, budget_minutes=1))
+
+
+def test_data_without_test_images_is_rejected(tmp_path: Path, start: Path) -> None:
+    """Without test images nothing is trained, because nothing could be compared."""
+    (tmp_path / "data" / "train" / "field").mkdir(parents=True)
+    (tmp_path / "data" / "train" / "field" / "0.png").touch()
+    with pytest.raises(DatasetError, match="has no folder test/"):
+        retrain(RetrainOptions(str(tmp_path / "data"), str(start), str(tmp_path / "out")))
+
+
+def test_data_must_have_the_classes_of_the_start_model(start: Path) -> None:
+    """The error names the classes that only the data or only the model has."""
+    with pytest.raises(DatasetError, match="differ: road, rock"):
+        read_start(start, ["field", "lake", "rock", "sand", "scrub"])
