@@ -81,7 +81,7 @@ def test_candidate_gets_the_alias_and_production_stays(
         f"{MODEL} 1.2 recognises 204 of 210 test images, the start model 204. It is the candidate now.\n"
     )
     assert registry.read(MODEL).aliases == {"production": "1.1", "candidate": "1.2"}
-    run(["models", "history", MODEL])
+    run(["models", "history", MODEL, "--alias", "candidate"])
     assert "retrained from efficientnetb0-v1.1: 204 of 210 test images recognised, 204" in capsys.readouterr().out
 
 
