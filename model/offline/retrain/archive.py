@@ -68,8 +68,6 @@ def _list_files(options: RetrainOptions) -> Iterator[tuple[Path, str]]:
     """Yield each file with its name in the archive. Raises DatasetError."""
     for source in sorted((PROJECT_ROOT / "model").rglob("*.py")):
         yield source, str(source.relative_to(PROJECT_ROOT))
-    for source in sorted((PROJECT_ROOT / "storage").rglob("*.py")):
-        yield source, str(source.relative_to(PROJECT_ROOT))
     data, start = Path(options.data), Path(options.start)
     test = find_test_folder(data)
     if test is None:

@@ -74,9 +74,9 @@ def test_archive_holds_code_data_and_start_model_alone(retrained: Retrained) -> 
     with ZipFile(retrained.archive) as archive:
         names = archive.namelist()
     assert {name.partition("/")[0] for name in names} == {
-        "__main__.py", "retrain.json", "model", "storage", "data", "start",
+        "__main__.py", "retrain.json", "model", "data", "start",
     }  # fmt: skip
-    assert all(name.endswith(".py") for name in names if name.startswith(("model/", "storage/")))
+    assert all(name.endswith(".py") for name in names if name.startswith("model/"))
 
 
 def test_other_options_do_not_resume_a_run(retrained: Retrained) -> None:
