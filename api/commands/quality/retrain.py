@@ -45,6 +45,10 @@ class _Target:
     photographs: Path | None
     other_scenes: Path | None
 
+    @property
+    def full_name(self) -> str:
+        return f"{self.name}-v{self.version}"
+
 
 def retrain(  # noqa: PLR0913, PLR0917  (one argument for each option)
     data: Annotated[Path, typer.Option(help="Folder with train/ and test/, each with a folder for each class.")],
@@ -78,37 +82,50 @@ def retrain(  # noqa: PLR0913, PLR0917  (one argument for each option)
     is worse, it stays in the folder of the run, and the exit status is 1. It never becomes `production` by this.
     """
     settings = load_settings()
-    if if_due and not _report_due(settings, as_json):
-        return
-    model = find_start(settings, start)
     if pack is not None:
-        write_archive(pack, RetrainOptions(str(data), str(model.file), "", budget, trials))
+        write_archive(pack, RetrainOptions(str(data), str(find_start(settings, start).file), "", budget, trials))
         typer.echo(f"Wrote {pack}. On the other machine: python {pack.name} FOLDER")
         return
     private_key = None if key is None else read_key_file(key, password_stdin)
-    chosen_name = name or model.name
-    target = _Target(chosen_name, version or choose_version(settings, model, chosen_name), private_key, photos, scenes)
-    check_version_is_new(settings, target.name, target.version, signed=key is not None)
-    with open_mover(settings):
-        pass  # what the alias needs is missing now rather than after the training
-    folder = out or home_folder() / "var" / "retrain" / f"{target.name}-v{target.version}"
-    if not resume and (folder / _OPTIONS).exists():
-        raise CommandFailed(f"{folder} contains a run. Continue it with --resume, or choose another --out.")
-    options = RetrainOptions(str(data.resolve()), str(model.file), str(folder), budget, trials)
-    with recorded_run(Task.RETRAIN), open_tracking(settings, tracking) as track:
-        run_in_keras("model.offline.retrain", asdict(options), find_keras_python(), stdout=_STDERR)
-        metrics = json.loads((folder / METRICS).read_text())
-        track(f"{target.name}-v{target.version}", metrics)
-        comparison = Comparison(**metrics["comparison"])
-        _check_candidate(comparison, folder)
+    with recorded_run(Task.RETRAIN):
+        if if_due and not _report_due(settings, as_json):
+            return
+        model = find_start(settings, start)
+        chosen_name = name or model.name
+        chosen_version = version or choose_version(settings, model, chosen_name)
+        target = _Target(chosen_name, chosen_version, private_key, photos, scenes)
+        folder = out or home_folder() / "var" / "retrain" / target.full_name
+        _check_before(settings, target, folder, resume=resume)
+        options = RetrainOptions(str(data.resolve()), str(model.file), str(folder), budget, trials)
+        comparison = _train(settings, options, target, tracking)
         golden = _import(settings, options, target, model, comparison)
     _report(target, comparison, golden, as_json)
 
 
+def _check_before(settings: Settings, target: _Target, folder: Path, *, resume: bool) -> None:
+    """Find what would fail after the training: a version that exists, or that no alias could name."""
+    check_version_is_new(settings, target.name, target.version, signed=target.key is not None)
+    with open_mover(settings):
+        pass
+    if not resume and (folder / _OPTIONS).exists():
+        raise CommandFailed(f"{folder} contains a run. Continue it with --resume, or choose another --out.")
+
+
+def _train(settings: Settings, options: RetrainOptions, target: _Target, tracking: str | None) -> Comparison:
+    """Run the retraining, and return its comparison. Raises KerasProcessFailed, RegistryUnavailable, CandidateWorse."""
+    folder = Path(options.out)
+    with open_tracking(settings, tracking) as track:
+        run_in_keras("model.offline.retrain", asdict(options), find_keras_python(), stdout=_STDERR)
+        metrics = json.loads((folder / METRICS).read_text())
+        track(target.full_name, metrics)
+    comparison = Comparison(**metrics["comparison"])
+    _check_candidate(comparison, folder)
+    return comparison
+
+
 def _report_due(settings: Settings, as_json: bool) -> bool:
     """Say why a retraining is due, or that none is; returns whether it is."""
-    with recorded_run(Task.RETRAIN):
-        reasons = find_due_reasons(settings)
+    reasons = find_due_reasons(settings)
     if not reasons and as_json:
         print_json({"due": []})
     elif not reasons:

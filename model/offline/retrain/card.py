@@ -17,7 +17,7 @@ def describe_retraining(budget_minutes: float, found: Found, comparison: Compari
     rows = "\n".join(_format_trial(trial) for trial in found.trials)
     total = comparison.images
     return f"""## Retraining
-Hyperband (Li et al., 2018) from Keras Tuner made {len(found.trials)} trials; the whole run had a budget of
+Hyperband (Li et al., 2018) from Keras Tuner made {_count(len(found.trials), "trial")}; the whole run had a budget of
 {budget_minutes:g} minutes. A trial trains the head, or the last block and the head, on stored features of the layers
 below. The score is the mean of the log losses on clean and on changed validation images; less is better. The final fit,
 with the hyper-parameters of the first row, began with the start model again.
@@ -33,6 +33,10 @@ On the {total} test images, which chose nothing:
 | start | {_format_correct(comparison.start_correct, total)} | {comparison.only_start} |
 | candidate | {_format_correct(comparison.candidate_correct, total)} | {comparison.only_candidate} |
 """
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _make_header() -> str:

@@ -61,22 +61,25 @@ class _Tuner(keras_tuner.Tuner):  # type: ignore[misc]  # keras_tuner is untyped
     def run_trial(self, trial: Any, *_: Any, **__: Any) -> dict[str, float]:
         values = trial.hyperparameters.values
         earlier = values.get("tuner/trial_id")
-        results = self._training.run_trial(
+        return self._training.run_trial(
             read_choice(values),
             range(values["tuner/initial_epoch"], values["tuner/epochs"]),
             load=Path(self.get_trial_dir(earlier)) / _WEIGHTS if earlier else None,
             save=Path(self.get_trial_dir(trial.trial_id)) / _WEIGHTS,
         )
-        print(
-            f"Trial {trial.trial_id}: {values['tuner/epochs']} epochs, score {results[SCORE]:.4f}, accuracy "
-            f"{results['val_accuracy']:.4f}; {self._budget}.",
-            flush=True,
-        )
-        return results
 
     def on_trial_end(self, trial: Any) -> None:
         super().on_trial_end(trial)
         self._budget.save()
+        if trial.status != TrialStatus.COMPLETED:
+            print(f"Trial {trial.trial_id} failed: {trial.message}", flush=True)
+            return
+        ended = _describe(self.oracle.get_trial(trial.trial_id))
+        print(
+            f"Trial {ended.name}: {ended.epochs} epochs, score {ended.results[SCORE]:.4f}, accuracy "
+            f"{ended.results['val_accuracy']:.4f}; {self._budget}.",
+            flush=True,
+        )
 
 
 def _define_space() -> keras_tuner.HyperParameters:

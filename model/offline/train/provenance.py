@@ -23,8 +23,8 @@ def _read_source(weights: Path) -> str:
     metrics, readme = weights.with_name("metrics.json"), weights.with_name("README.md")
     if weights.with_name(MANIFEST).exists():
         return f"The model of the artefact {read_manifest(weights.parent).full_name}: see its model card."
-    if metrics.exists():
-        earlier = json.loads(metrics.read_text())
+    earlier = json.loads(metrics.read_text()) if metrics.exists() else {}
+    if "options" in earlier:  # a record that somebody wrote for a model from elsewhere has none
         options = earlier["options"]
         return (
             f"An earlier run of this training on the same split ({earlier['epochs_run']} epochs, batch size "

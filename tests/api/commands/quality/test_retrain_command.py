@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 
 from api.cli import run
+from api.commands.database import run_with_engine
 from api.commands.quality.due import find_due_reasons
 from api.commands.quality.start import next_version
 from api.settings import load_settings
 from model.registry.files import FileRegistry
 from monitoring.chains.signing import new_private_key
+from monitoring.quality.evaluation_store import EvaluationStore
 from tests.model.importing.model_files import dense, model, write_hostile, write_keras
+from tests.monitoring.quality.evaluations import make_evaluation
 from tests.support.gateway import create_database
 from tests.support.paths import ARTEFACT
 
@@ -143,7 +146,22 @@ def test_old_version_is_due() -> None:
     settings, now = load_settings(), datetime.now(UTC)
     assert find_due_reasons(settings, now + timedelta(days=119)) == []
     (reason,) = find_due_reasons(settings, now + timedelta(days=121))
-    assert reason == "efficientnetb0 1.1 is 121 days old, and MODEL__RETRAIN_DAYS is 120."
+    assert reason == "efficientnetb0 1.1 is 121 days old, and CALENDAR__RETRAINING_DAYS is 120."
+
+
+@pytest.mark.usefixtures("registry")
+def test_lost_accuracy_is_a_reason() -> None:
+    """A retraining is due while the last evaluation of the served model is a significant loss."""
+    settings = load_settings()
+    loss = make_evaluation(model=MODEL, version="1.1", accuracy=0.9, is_loss=True)
+    run_with_engine(settings, lambda engine: EvaluationStore(engine).add(loss))
+    (reason,) = find_due_reasons(settings)
+    assert reason.startswith(
+        "efficientnetb0-v1.1 became worse: its accuracy in the evaluation of 2027-01-15 was 0.9000"
+    )
+    accepted = make_evaluation(model=MODEL, version="1.1", accuracy=0.9)
+    run_with_engine(settings, lambda engine: EvaluationStore(engine).add(accepted))
+    assert find_due_reasons(settings) == []
 
 
 @pytest.mark.usefixtures("registry")
