@@ -8,6 +8,7 @@ from typing import Any
 import keras_tuner
 from keras_tuner.engine.trial import TrialStatus
 
+from model.errors import KerasProcessFailed
 from model.offline.retrain import TRAINED_PARTS, RetrainOptions, read_choice
 from model.offline.retrain.budget import Budget
 from model.offline.retrain.tail import TailTraining
@@ -22,13 +23,16 @@ _WEIGHTS = "tail.weights.h5"
 def search(folder: Path, training: TailTraining, options: RetrainOptions, budget: Budget) -> list[Trial]:
     """Run trials until the search's share of the budget is spent; return all of them, the best one first.
 
-    The search continues in `folder` after an interruption, and repeats the trial that was interrupted.
+    The search continues in `folder` after an interruption, and repeats the trial that was interrupted. Raises
+    KerasProcessFailed if no trial succeeds.
     """
     oracle = _BudgetedHyperband(budget, options.seed)
     oracle.max_trials = options.trials
     tuner = _Tuner(training, budget, oracle=oracle, directory=str(folder), project_name="trials")
     tuner.search(verbose=0)
-    finished = (trial for trial in oracle.trials.values() if trial.status == TrialStatus.COMPLETED)
+    finished = [trial for trial in oracle.trials.values() if trial.status == TrialStatus.COMPLETED]
+    if not finished:
+        raise KerasProcessFailed("No trial of the search succeeded. The messages above say why.")
     return [_describe(trial) for trial in sorted(finished, key=lambda trial: float(trial.score))]
 
 
