@@ -37,7 +37,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "predict": ("api.commands.models.predict:predict", "Classify local images without a gateway."),
     "evaluate": ("api.commands.models.quality.evaluate:evaluate", "Evaluate a model on labelled images."),
     "train": ("api.commands.models.keras:train", "Fine-tune EfficientNetB0 on labelled aerial images."),
-    "retrain": ("api.commands.quality.retrain:retrain", "Search for a better version, and make it the candidate."),
+    "retrain": (
+        "api.commands.models.retraining.command:retrain",
+        "Search for a better version, and make it the candidate.",
+    ),
     "export": (
         "api.commands.models.keras:export",
         "Convert a .keras file to ONNX and verify that both predict the same.",

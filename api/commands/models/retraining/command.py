@@ -13,13 +13,13 @@ import typer
 from api.commands.database import command_actor, recorded_run
 from api.commands.models.aliases import auditing_move, open_mover
 from api.commands.models.importing import add_to_registry, check_version_is_new, import_signed
+from api.commands.models.retraining.due import find_due_reasons
+from api.commands.models.retraining.start import StartModel, choose_version, find_start
+from api.commands.models.retraining.tracking import open_tracking
 from api.commands.models.signing import read_key_file
 from api.commands.options.gate import PhotosOption, ScenesOption
 from api.commands.options.model import find_keras_python
 from api.commands.output import JsonFlag, PasswordStdin, print_json
-from api.commands.quality.due import find_due_reasons
-from api.commands.quality.start import StartModel, choose_version, find_start
-from api.commands.quality.tracking import open_tracking
 from api.errors import CandidateWorse, CommandFailed
 from api.settings import Settings, load_settings
 from api.settings.home import home_folder

@@ -12,8 +12,8 @@ import pytest
 
 from api.cli import run
 from api.commands.database import run_with_engine
-from api.commands.quality.due import find_due_reasons
-from api.commands.quality.start import next_version
+from api.commands.models.retraining.due import find_due_reasons
+from api.commands.models.retraining.start import next_version
 from api.settings import load_settings
 from model.registry.files import FileRegistry
 from monitoring.chains.signing import new_private_key

@@ -1,0 +1,1 @@
+"""Retraining a served model, and when that is due."""
