@@ -15,30 +15,44 @@ _CONNECTIONS = 8
 
 # Uses Redis's own clock, in milliseconds, because those of the replicas may differ. `now` is rounded down, so a window
 # ends one millisecond later: it is never too short.
+#
+# A caller's key has a field for each slice of the window, with its count and its end, and beside these the sum of the
+# counts (`used`) and the number of the oldest slice. So a request reads the slices that have expired since the last
+# one, and one or two others.
 _SCRIPT = """
-local amount, window, slices = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local key, amount, window, slices = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local number = string.format('%d', math.floor(now * slices / window))
-local used, current, first = 0, 0, now + window + 1
-local entries = redis.call('HGETALL', KEYS[1])
-for i = 1, #entries, 2 do
-  local count, ends = string.match(entries[i + 1], '(%d+):(%d+)')
-  count, ends = tonumber(count), tonumber(ends)
-  if ends <= now then
-    redis.call('HDEL', KEYS[1], entries[i])
-  else
-    used, first = used + count, math.min(first, ends)
-    if entries[i] == number then current = count end
-  end
+local current = math.floor(now * slices / window)
+local function text(number) return string.format('%d', number) end
+local function read(number)
+  local count, ends = string.match(redis.call('HGET', key, text(number)) or '0:0', '(%d+):(%d+)')
+  return tonumber(count), tonumber(ends)
 end
+local state = redis.call('HMGET', key, 'used', 'oldest')
+local used, oldest = tonumber(state[1]) or 0, math.min(tonumber(state[2]) or current, current)
+local first, expired = now + window + 1, {}
+while oldest < current do
+  local count, ends = read(oldest)
+  if ends > now then break end
+  used = used - count
+  table.insert(expired, text(oldest))
+  oldest = oldest + 1
+end
+local count, ends = read(oldest)
+if ends > now then first = ends end
 local allowed = 0
 if used < amount then
   allowed = 1
-  local ends = now + window + 1
-  redis.call('HSET', KEYS[1], number, string.format('%d:%d', current + 1, ends))
-  redis.call('PEXPIREAT', KEYS[1], ends)
+  local last = now + window + 1
+  if oldest < current then count = read(current) end
+  local slice = text(count + 1) .. ':' .. text(last)
+  redis.call('HSET', key, 'used', text(used + 1), 'oldest', text(oldest), text(current), slice)
+  redis.call('PEXPIREAT', key, last)
+elseif #expired > 0 then
+  redis.call('HSET', key, 'used', text(used), 'oldest', text(oldest))
 end
+if #expired > 0 then redis.call('HDEL', key, unpack(expired)) end
 return {allowed, amount - used - allowed, first - now}
 """
 
@@ -65,7 +79,7 @@ class RedisWindows:
         await self.hit(*PROBE)
 
     async def hit(self, item: RateLimitItem, name: str, caller: str) -> LimitResult:
-        key, window_ms = f"atalaya:{item.key_for(name, caller)}", item.get_expiry() * 1000
+        key, window_ms = f"atalaya:windows:{item.key_for(name, caller)}", item.get_expiry() * 1000
         async with self._connection_slots:
             if self._unavailable:  # another request has found out while this one waited for a slot
                 raise StoreUnavailable("lost")

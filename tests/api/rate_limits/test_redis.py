@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import signal
 import socket
 import time
@@ -95,9 +96,30 @@ async def test_caller_takes_one_small_key(redis_server: Any) -> None:
             assert result.reset_at - time.monotonic() <= 60
     (key,) = [line for line in redis_server.ask(b"KEYS atalaya:*ana*").decode().split() if line.startswith("atalaya:")]
     length = int(redis_server.ask(f"HLEN {key}".encode()).decode().strip(":\r\n"))
-    assert 1 <= length <= SLICES
+    assert 3 <= length <= SLICES + 2  # also the sum of the slices, and the number of the oldest
     # One millisecond more than the window: see the rounding in redis_windows.
     assert 0 < int(redis_server.ask(f"PTTL {key}".encode()).decode().strip(":\r\n")) <= 60_001
+
+
+async def test_sum_is_that_of_the_slices(redis_server: Any) -> None:
+    """After requests at random times, also rejected ones, a key has the sum of its slices and no expired ones."""
+    windows, item = RedisWindows(redis_server.url), parse("30/second")
+    for _ in range(150):
+        result = await windows.hit(item, "predict", "ana")
+        fields = read_key(redis_server, "ana")
+        counts = {int(name): int(value.partition(":")[0]) for name, value in fields.items() if name.isdigit()}
+        assert int(fields["used"]) == sum(counts.values()) == item.amount - result.remaining
+        assert int(fields["oldest"]) == min(counts)
+        assert len(counts) <= SLICES + 1
+        await asyncio.sleep(random.choice([0, 0.01, 0.02, 0.1]))  # noqa: S311  (not for secrets)
+    await windows.close()
+
+
+def read_key(server: Any, caller: str) -> dict[str, str]:
+    """The fields of the only key of a caller."""
+    (key,) = re.findall(r"atalaya:\S+", server.ask(f"KEYS atalaya:*{caller}*".encode()).decode())
+    texts = re.findall(r"\$\d+\r\n(.*)\r\n", server.ask(f"HGETALL {key}".encode()).decode())
+    return dict(zip(texts[::2], texts[1::2], strict=True))
 
 
 @pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])
