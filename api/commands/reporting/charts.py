@@ -16,6 +16,7 @@ from model.quality.intervals import Interval
 sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, pygal.PluginImportFixer)]
 
 _COLORS = ("#1f5fa8", "#b3541e", "#3b7d3c", "#7a4a9a")
+_MAX_LEVEL_LABELS, _ROTATION = 6, 30  # more labels are rotated, by so many degrees
 _STYLE = Style(
     background="transparent",
     plot_background="transparent",
@@ -47,7 +48,7 @@ class Charts:
 
     def draw_intervals(self, labels: Sequence[str], series: Mapping[str, Sequence[Interval | None]]) -> str:
         """Draw shares as bars in percent with their intervals."""
-        chart = pygal.Bar(**self._options(), range=(0, 100))
+        chart = pygal.Bar(**self._options(), range=(0, 100), y_labels=(0, 20, 40, 60, 80, 100))
         values = {name: [_to_bar(each) for each in intervals] for name, intervals in series.items()}
         return self._draw(chart, labels, values)
 
@@ -59,7 +60,6 @@ class Charts:
             "height": 260,
             "disable_xml_declaration": True,
             "legend_at_bottom": True,
-            "x_label_rotation": 30,
             "truncate_label": -1,
             "truncate_legend": -1,
             "show_dots": True,
@@ -73,6 +73,7 @@ class Charts:
         self._number += 1
         chart.uuid = f"chart-{self._number}"
         chart.x_labels = labels
+        chart.config.x_label_rotation = _ROTATION if len(labels) > _MAX_LEVEL_LABELS else 0
         for name, values in series.items():
             chart.add(name, values)
         return _serialise(chart.render_tree())

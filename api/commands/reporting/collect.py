@@ -25,6 +25,8 @@ from monitoring.audit.tables import audit_events
 from monitoring.chains.timestamps import format_timestamp
 from monitoring.cost.sums import CostSumUpdater
 from monitoring.errors import ModelNotRecorded
+from monitoring.quality.evaluation_store import EvaluationStore
+from monitoring.quality.evaluations import EvaluationRecord
 from monitoring.quality.reader import QualityReader
 from monitoring.quality.sums import SumUpdater
 from monitoring.tasks.runs import TaskRuns
@@ -33,17 +35,18 @@ from storage.transactions import reading
 
 
 @dataclass(frozen=True, slots=True)
-class _Accounts:
-    """What is read with the asynchronous engine: names by user id, runs of tasks, and events of the audit log."""
+class _Stored:
+    """What is read with the asynchronous engine: names by user id, runs of tasks, audit events and evaluations."""
 
     names: Mapping[str, str]
     tasks: Sequence[TaskRuns]
     security: Sequence[SecurityEvents]
+    validations: Sequence[EvaluationRecord]
 
 
 def collect_report(settings: Settings, quarter: Quarter) -> Report:
     """Return the report without recommendations. Raises LedgerUnavailable, DatabaseUnavailable, DatabaseMissing."""
-    accounts = run_with_engine(settings, lambda engine: _read_accounts(engine, quarter))
+    stored = run_with_engine(settings, lambda engine: _read_stored(engine, quarter))
     with open_snapshot(settings) as connection:
         facts, erased = read_quarter(connection, quarter)
         runtime = find_runtime_before(connection, quarter)
@@ -60,23 +63,24 @@ def collect_report(settings: Settings, quarter: Quarter) -> Report:
         version("atalaya"),
         facts.list_months(),
         facts.list_weeks(),
-        facts.list_callers(accounts.names),
+        facts.list_callers(stored.names),
         facts.list_errors(),
-        [*facts.list_incidents(), *_list_failures(quarter, accounts.tasks), *_list_rejections(facts)],
+        [*facts.list_incidents(), *_list_failures(quarter, stored.tasks), *_list_rejections(facts)],
         versions,
         before,
         sorted(facts.aliases, key=lambda change: change.at),
         sorted(facts.verdicts, key=lambda verdict: verdict.at),
+        stored.validations,
         facts.list_runtime_changes(runtime),
-        accounts.tasks,
-        accounts.security,
+        stored.tasks,
+        stored.security,
         costs,
-        accounts.names,
+        stored.names,
         erased,
     )
 
 
-async def _read_accounts(engine: AsyncEngine, quarter: Quarter) -> _Accounts:
+async def _read_stored(engine: AsyncEngine, quarter: Quarter) -> _Stored:
     users = await UserStore(engine).list()
     columns = audit_events.c
     total = func.sum(columns.count)
@@ -89,7 +93,10 @@ async def _read_accounts(engine: AsyncEngine, quarter: Quarter) -> _Accounts:
     async with reading(engine) as connection:
         rows = (await connection.execute(events)).all()
     security = [SecurityEvents(event, outcome, int(count)) for event, outcome, count in rows]
-    return _Accounts({user.id: user.name for user in users}, await TaskRunStore(engine).list(), security)
+    start, end = quarter.start.timestamp(), quarter.end.timestamp()
+    validations = [each for each in await EvaluationStore(engine).list(int(start)) if each.at < end]
+    names = {user.id: user.name for user in users}
+    return _Stored(names, await TaskRunStore(engine).list(), security, validations)
 
 
 def _list_versions(engine: Engine, quarter: Quarter, facts: QuarterFacts | None) -> list[ServedVersion]:

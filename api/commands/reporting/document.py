@@ -9,6 +9,7 @@ from datetime import datetime
 from api.commands.reporting.quarter import Quarter
 from model.quality.intervals import Interval
 from monitoring.cost.month import MonthCost
+from monitoring.quality.evaluations import EvaluationRecord
 from monitoring.tasks.runs import TaskRuns
 
 
@@ -153,6 +154,7 @@ class Report:
     before: Sequence[ServedVersion]
     aliases: Sequence[AliasChange]
     verdicts: Sequence[Verdict]
+    validations: Sequence[EvaluationRecord]
     changes: Sequence[RuntimeChange]
     tasks: Sequence[TaskRuns]
     security: Sequence[SecurityEvents]

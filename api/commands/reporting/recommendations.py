@@ -66,6 +66,24 @@ def _find_accuracy(report: Report) -> Iterator[Recommendation]:
             )
 
 
+def _find_undecided_versions(report: Report) -> Iterator[Recommendation]:
+    """Find versions that began to predict without a decision on record."""
+    known = {version.full_name for version in report.before}
+    decided = {f"{change.model}-v{change.after}" for change in report.aliases}
+    for version in report.versions:
+        if known and version.full_name not in known | decided:
+            yield Recommendation("undecided_version", {"version": version.full_name, "day": version.first_at[:10]})
+
+
+def _find_validation_loss(report: Report) -> Iterator[Recommendation]:
+    last = report.validations[-1] if report.validations else None
+    if last is not None and last.is_loss and last.comparison is not None:
+        lost, gained, p_value = last.comparison.lost, last.comparison.gained, f"{last.comparison.p_value:.2g}"
+        yield Recommendation(
+            "validation_loss", {"version": last.full_name, "lost": lost, "gained": gained, "p_value": p_value}
+        )
+
+
 def _find_missing_labels(report: Report) -> Iterator[Recommendation]:
     version = _find_main_version(report.versions)
     if version is not None and version.labelled < MIN_LABELS:
@@ -194,6 +212,8 @@ def _points(share: float) -> float:
 _RULES: Sequence[Rule] = (
     _find_incidents,
     _find_accuracy,
+    _find_validation_loss,
+    _find_undecided_versions,
     _find_photographs,
     _find_brightness,
     _find_runtime_changes,

@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from api.commands.reporting.document import Report
 from api.commands.reporting.sections import build_sections
@@ -35,6 +36,7 @@ def render_report(report: Report, prices: Prices, language: Language) -> str:
         return texts[key].format(**values)
 
     environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined)
+    environment.filters["code"] = _mark_code
     return environment.get_template("report.html").render(
         lang=language.value,
         report=report,
@@ -48,3 +50,11 @@ def render_report(report: Report, prices: Prices, language: Language) -> str:
         ],
         sections=build_sections(report, prices, translate),
     )
+
+
+def _mark_code(text: str) -> Markup:
+    """Escape a text, and set what is between backticks as code."""
+    marked = Markup()  # what is added to it is escaped
+    for number, part in enumerate(text.split("`")):
+        marked += Markup("<code>{}</code>").format(part) if number % 2 else part
+    return marked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 
 from api.commands.reporting.charts import Charts
 from api.commands.reporting.document import CallerTraffic, PeriodTraffic, Report, ServedVersion
@@ -11,9 +12,11 @@ from api.commands.reporting.money import build_cost
 from api.commands.reporting.operation import build_changes, build_errors, build_security, build_tasks
 from model.quality.intervals import Interval
 from monitoring.cost.formula import Prices
+from monitoring.quality.evaluations import EvaluationRecord
 
 _MAX_CALLERS = 20
 _MONTH_HEADS = ("month", "requests", "predictions", "abstained", "client_errors", "server_errors")
+_VALIDATION_HEADS = ("day", "version", "images_count", "accuracy_percent", "macro_f1", "ece", "compared", "loss")
 _CALLER_HEADS = ("caller", "predictions", "not_aerial", "low_confidence", "brightness")
 
 
@@ -21,6 +24,7 @@ def build_sections(report: Report, prices: Prices, t: Translate) -> Sequence[Sec
     charts = Charts()
     builders: Sequence[Callable[[Report, Charts, Translate], Section]] = (
         _build_accuracy,
+        _build_validation,
         _build_versions,
         _build_images,
         _build_traffic,
@@ -66,6 +70,29 @@ def _format_version(version: ServedVersion, before: ServedVersion | None) -> Seq
         NOTHING if version.ece is None else f"{version.ece:.3f}",
         _format_interval(version.estimate),
         _format_interval(before.accuracy if before is not None else None),
+    )
+
+
+def _build_validation(report: Report, _: Charts, t: Translate) -> Section:
+    section = Section("validation", t("validation"), [t("validation.text")])
+    rows = [_format_validation(each, t) for each in report.validations]
+    section.add_table(Table(t("validation.table"), [t(head) for head in _VALIDATION_HEADS], rows, 2))
+    if not rows:
+        section.missing.append(t("validation.missing"))
+    return section
+
+
+def _format_validation(record: EvaluationRecord, t: Translate) -> Sequence[str]:
+    compared = record.comparison
+    return (
+        f"{datetime.fromtimestamp(record.at, UTC):%Y-%m-%d}",
+        record.full_name,
+        str(record.n),
+        _format_interval(Interval(record.accuracy, record.lower, record.upper)),
+        f"{100 * record.macro_f1:.1f}",
+        f"{record.ece:.3f}",
+        NOTHING if compared is None else f"-{compared.lost} +{compared.gained} (p = {compared.p_value:.3g})",
+        t("yes") if record.is_loss else t("no"),
     )
 
 

@@ -1,0 +1,161 @@
+"""Rules over the numbers of a report, and the page that shows them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from api.commands.reporting.document import (
+    CallerTraffic,
+    Incident,
+    PeriodTraffic,
+    Report,
+    RuntimeChange,
+    SecurityEvents,
+    ServedVersion,
+)
+from api.commands.reporting.quarter import Quarter, parse_quarter
+from api.commands.reporting.recommendations import with_recommendations
+from api.commands.reporting.render import Language, read_texts, render_report
+from model.quality.intervals import Interval
+from monitoring.cost.formula import RAILWAY
+from monitoring.quality.evaluations import Comparison, EvaluationRecord
+from monitoring.tasks.runs import Task, TaskRuns
+
+QUARTER = Quarter(2026, 3)
+END = round(QUARTER.end.timestamp())
+BACKUP = TaskRuns(Task.BACKUP, END - 3600, None, 0)
+GOOD = Interval(0.97, 0.95, 0.98)
+MONTH = PeriodTraffic("2026-07", 1000, 1000, 0, 0, 0, {50: 20.0, 95: 30.0, 99: 40.0}, 120.0)
+VERSION = ServedVersion("tiny", "1.0", "2026-07-01T07", "2026-09-30T18", 1000, 0, 200, GOOD, 0.01, GOOD)
+EVALUATION = EvaluationRecord(
+    "e1",
+    END - 7200,
+    "tiny",
+    "1.0",
+    "ab",
+    "cd",
+    210,
+    0.9,
+    0.86,
+    0.94,
+    0.9,
+    0.02,
+    "",
+    Comparison("e0", 17, 2, 0.0007),
+    True,
+)
+BEST = Report(
+    quarter=QUARTER,
+    generated_at=QUARTER.end,
+    release="0.2.0",
+    months=[MONTH, replace(MONTH, name="2026-08")],
+    weeks=[],
+    callers=[CallerTraffic("maps", 1000, 0, 0, 120.0)],
+    errors=[],
+    incidents=[],
+    versions=[VERSION],
+    before=[VERSION],
+    aliases=[],
+    verdicts=[],
+    validations=[],
+    changes=[],
+    tasks=[BACKUP],
+    security=[],
+    costs=[],
+    names={},
+    erased=0,
+)
+
+
+def find_rules(**changes: Any) -> dict[str, Any]:
+    report = with_recommendations(replace(BEST, **changes))
+    return {each.rule: each.values for each in report.recommendations}
+
+
+def test_nothing_is_recommended_without_a_reason() -> None:
+    """A quarter in which all went well has no recommendations, and the page says so."""
+    assert find_rules() == {}
+    assert "No rule applied" in render_report(BEST, RAILWAY, Language.ENGLISH)
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule", "value"),
+    [
+        ({"months": [replace(MONTH, server_errors=5)]}, "server_errors", ("percent", 0.5)),
+        ({"incidents": [Incident("2026-08-01", "server_errors", "", 9, 90)]}, "incident_days", ("percent", 10.0)),
+        ({"incidents": [Incident("2026-08-01", "task_failed", "backup", 2, 0)]}, "task_failed", ("task", "backup")),
+        ({"versions": [replace(VERSION, accuracy=Interval(0.9, 0.88, 0.92))]}, "accuracy_fell", ("now", 90.0)),
+        (
+            {"versions": [replace(VERSION, accuracy=Interval(0.9, 0.88, 0.92))], "before": []},
+            "overconfident",
+            ("estimate", 97.0),
+        ),
+        ({"versions": [replace(VERSION, labelled=9)]}, "few_labels", ("labelled", 9)),
+        ({"versions": [VERSION, replace(VERSION, version="2.0")]}, "undecided_version", ("version", "tiny-v2.0")),
+        ({"validations": [EVALUATION]}, "validation_loss", ("lost", 17)),
+        ({"callers": [CallerTraffic("press", 50, 40, 0, 90.0)]}, "not_aerial", ("percent", 80.0)),
+        ({"months": [MONTH, replace(MONTH, name="2026-09", brightness=60.0)]}, "brightness", ("dark", 60)),
+        (
+            {"months": [MONTH, replace(MONTH, name="2026-09", latency_ms={50: 20.0, 95: 60.0, 99: 80.0})]},
+            "slower",
+            ("now", 60),
+        ),
+        ({"changes": [RuntimeChange("2026-08-01T00:00:00Z", "numpy", "1", "2")]}, "runtime_changed", ("name", "numpy")),
+        ({"tasks": []}, "no_backup", None),
+        ({"tasks": [replace(BACKUP, succeeded_at=END - 30 * 86400)]}, "old_backup", ("day", "2026-09-01")),
+        ({"security": [SecurityEvents("token", "refused", 500)]}, "refused_logins", ("count", 500)),
+    ],
+)
+def test_each_rule_names_the_number_that_triggered_it(
+    changes: dict[str, Any], rule: str, value: tuple[str, object] | None
+) -> None:
+    """A change of one number triggers one rule, whose sentence exists in both languages."""
+    rules = find_rules(**changes)
+    assert rules.keys() == {rule}
+    if value is not None:
+        assert rules[rule][value[0]] == value[1]
+    report = with_recommendations(replace(BEST, **changes))
+    for language in Language:
+        assert render_report(report, RAILWAY, language)
+
+
+def test_an_evaluation_after_a_change_is_enough() -> None:
+    """A library that changed calls for an evaluation only until one has succeeded."""
+    evaluated = TaskRuns(Task.EVALUATE_SERVED, round(datetime(2026, 8, 2, tzinfo=UTC).timestamp()), None, 0)
+    change = RuntimeChange("2026-08-01T00:00:00Z", "numpy", "1", "2")
+    assert find_rules(changes=[change], tasks=[BACKUP, evaluated]) == {}
+
+
+def test_languages_have_the_same_texts() -> None:
+    """Every text exists in both languages, with the same values in it."""
+    english, spanish = (read_texts(language) for language in Language)
+
+    def names(text: str) -> list[str]:
+        return sorted(set(re.findall(r"\{(\w+)\}", text)))
+
+    assert english.keys() == spanish.keys()
+    assert {key: names(text) for key, text in english.items()} == {key: names(text) for key, text in spanish.items()}
+
+
+def test_names_are_escaped() -> None:
+    """Names that callers have chosen cannot add markup, neither to tables nor to charts."""
+    hostile = "<script>alert(1)</script>"
+    report = replace(
+        BEST, callers=[CallerTraffic(hostile, 50, 40, 0, None)], versions=[replace(VERSION, model=hostile)]
+    )
+    page = render_report(with_recommendations(report), RAILWAY, Language.ENGLISH)
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+
+
+def test_quarters() -> None:
+    """A quarter begins and ends with a month in UTC, and follows another one over the end of a year."""
+    assert (str(QUARTER), QUARTER.months) == ("2026Q3", ("2026-07", "2026-08", "2026-09"))
+    assert parse_quarter("2027q1").previous == Quarter(2026, 4)
+    assert Quarter(2026, 4).end == datetime(2027, 1, 1, tzinfo=UTC)
+    assert len(list(QUARTER.days)) == 92
