@@ -186,6 +186,7 @@ def record_panels() -> Iterable[Builder[Panel]]:
         "s",
         query(largest(f"time() - max by (task) ({select(success)})", "task", success, 6), "{{task}} succeeded", "A"),
         query(largest(f"time() - max by (task) ({select(failure)})", "task", failure, 6), "{{task}} failed", "B"),
+        width=8,
     )
     due = "atalaya_task_due_timestamp_seconds"
     yield with_threshold_lines(
@@ -194,6 +195,7 @@ def record_panels() -> Iterable[Builder[Panel]]:
             "The maintenance calendar. An alert fires for a task that has been overdue for twelve hours.",
             "s",
             query(largest(f"max by (task) ({select(due)}) - time()", "task", due), "{{task}}"),
+            width=8,
         ),
         (0, "red"),
     )
@@ -203,6 +205,7 @@ def record_panels() -> Iterable[Builder[Panel]]:
             "Alerts fire 14 days and 3 days before. Empty without TLS.",
             "s",
             query(f"min by (certificate) ({select('atalaya_certificate_expiry_timestamp_seconds')}) - time()", LEGEND),
+            width=8,
         ),
         (3 * 86400, "red"),
         (14 * 86400, "orange"),

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,7 +93,5 @@ def _predict(backend: Backend, path: Path, pacer: Pacer) -> tuple[NDArray[np.flo
 
 def _yield_processors() -> None:
     """Let every other thread of the machine go first."""
-    try:
+    with suppress(OSError):  # a sandbox that does not allow it: the pauses remain
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # 0: this thread
-    except OSError:  # a sandbox that does not allow it
-        os.nice(19)

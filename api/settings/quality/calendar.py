@@ -26,8 +26,8 @@ class CalendarSettings(SettingsGroup, title="Calendar"):
     )
     dependency_update_days: int = _days(30, "An upgrade of the gateway and its libraries.")
     key_rotation_days: int = _days(90, "`atalaya keys rotate`.")
-    report_days: int = _days(92, "`atalaya report`.")
-    retraining_days: int = _days(120, "`atalaya retrain --if-due`.")
+    report_days: int = _days(92, "The quarterly report.")
+    retraining_days: int = _days(120, "A search for a better model.")
 
     @property
     def days(self) -> Mapping[Task, int]:
