@@ -179,6 +179,11 @@ def record_panels() -> Iterable[Builder[Panel]]:
         query(or_zero(rate("atalaya_log_lines_dropped_total")), "log lines", "A"),
         query(or_zero(rate("atalaya_error_reports_dropped_total")), "error reports", "B"),
     )
+    yield from task_panels()
+
+
+def task_panels() -> Iterable[Builder[Panel]]:
+    """Scheduled commands, the maintenance calendar, and certificates: what somebody has to do in time."""
     success, failure = "atalaya_task_last_success_timestamp_seconds", "atalaya_task_last_failure_timestamp_seconds"
     yield graph(
         "Time since scheduled commands ran",
