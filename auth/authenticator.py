@@ -109,6 +109,10 @@ class Authenticator:
             raise InvalidToken("This key is not valid from this address. Use it from an address that it allows.")
         return verified.principal
 
+    def verify_again(self) -> None:
+        """Verify every credential again at its next use."""
+        self._cache.clear()
+
     async def _verify(self, credential: str, digest: bytes) -> VerifiedCredential:
         version = self._changes.version
         verifier = next((verify for accepts, verify in self._verifiers if accepts(credential)), None)

@@ -85,6 +85,8 @@ async def open_auth_services(
         stack.callback(hasher.close)
         accounts, codes = AccountService(UserStore(engine), hasher), one_time_codes(engine, settings)
         certificates = CertificateUsers(UserStore(engine), settings.auth.client_certificates)
+        authenticator = _make_authenticator(tokens, keys, changes, external)
+        keyring.on_removal = authenticator.verify_again
         yield AuthServices(
             accounts=accounts,
             deletion=AccountDeletion(engine),
@@ -97,7 +99,7 @@ async def open_auth_services(
             changes=changes,
             keyring=keyring,
             tokens=tokens,
-            authenticator=_make_authenticator(tokens, keys, changes, external),
+            authenticator=authenticator,
             certificate_authenticator=Authenticator([(lambda _: True, certificates.verify)], changes),
             meter=meter,
         )

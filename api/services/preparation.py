@@ -10,17 +10,19 @@ import structlog
 
 from api.services.registry import find_model_folder
 from api.settings import Settings
-from model.backends.base import Backend, Origin, Weights
+from model.backends.base import ModelInfo, Origin, Weights
 from model.backends.prepared.copies import PreparedCopies, derive_key, encode_job
 from model.errors import ArtefactError, ImageTooLargeHere, MemoryFull
 from model.registry.errors import RegistryError
 from model.serving.memory_budget import MemoryBudget
+from model.serving.service import PredictionService
 from monitoring.metrics import Metrics
 
 BUILD_BYTES = 160 << 20
 """What the process that builds a copy takes at its peak. Measured: 168 MB, of which 10 MB are pages of libraries."""
 
 RETRY_S = 5.0
+_POLL_S = 1.0  # for another version in service
 BUILD_LIMIT_S = 300.0
 _OUTCOMES = ("done", "failed")
 _CALLER = "preparation"  # in the memory budget; no principal has this name
@@ -59,21 +61,36 @@ def report_origin(weights: Weights, metrics: Metrics) -> None:
         log.info("weights_loaded", origin=weights.origin)
 
 
-async def prepare_copy(settings: Settings, backend: Backend, memory: MemoryBudget, metrics: Metrics) -> None:
-    """Build the model's prepared copy if this start could not use one. A failure is counted and logged."""
+async def keep_prepared(
+    settings: Settings, predictions: PredictionService, memory: MemoryBudget, metrics: Metrics
+) -> None:
+    """Build the prepared copy of each version that is served without one, until cancelled."""
     copies = find_copies(settings)
-    if copies is None or backend.weights is None or backend.weights.origin is Origin.PREPARED:
+    if copies is None:
         return
+    seen: ModelInfo | None = None
+    while True:
+        served, weights = predictions.model, predictions.backend.weights
+        if served is not seen and weights is not None and weights.origin is not Origin.PREPARED:
+            await _prepare_copy(settings, copies, served, memory, metrics)
+        seen = served
+        await asyncio.sleep(_POLL_S)
+
+
+async def _prepare_copy(
+    settings: Settings, copies: PreparedCopies, model: ModelInfo, memory: MemoryBudget, metrics: Metrics
+) -> None:
+    """Build the copy of a model. A failure is counted and logged."""
     try:
-        folder = await asyncio.to_thread(find_model_folder, settings, backend.info.version)
-        problem = await _build_within(memory, encode_job(copies, folder, backend.info.digest))
+        folder = await asyncio.to_thread(find_model_folder, settings, model.version)
+        problem = await _build_within(memory, encode_job(copies, folder, model.digest))
     except (ArtefactError, RegistryError) as error:
         problem = str(error)
     metrics.preparations.labels("failed" if problem else "done").inc()
     if problem:
         log.warning("model_not_prepared", reason=problem, policy="the artefact is served")
     else:
-        log.info("model_prepared", digest=backend.info.digest, policy="the next start uses the copy")
+        log.info("model_prepared", digest=model.digest, policy="used from the next load of the model on")
 
 
 async def _build_within(memory: MemoryBudget, job: bytes) -> str:

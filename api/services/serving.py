@@ -19,7 +19,7 @@ from api.services.background import run_in_background
 from api.services.background.activity import Activity
 from api.services.capacity import GROWTH_BYTES, LEAST_BYTES, count_inference_threads
 from api.services.mirror.process import count_puller_bytes, keep_pulling
-from api.services.preparation import prepare_copy, report_origin, show_counters
+from api.services.preparation import keep_prepared, report_origin, show_counters
 from api.settings import Settings
 from model.backends.base import Backend
 from model.serving.alias_follower import AliasFollower
@@ -93,7 +93,7 @@ async def open_serving_services(
         metrics.memory_budget_bytes.set(memory.total)
         async with (
             run_in_background(predictions.watch(settings.model.stuck_seconds, report_stuck_job)),
-            run_in_background(prepare_copy(settings, backend, memory, metrics)),
+            run_in_background(keep_prepared(settings, predictions, memory, metrics)),
             keep_pulling(settings, metrics, activity),
             follow_alias(settings, predictions, memory, metrics) as follower,
         ):

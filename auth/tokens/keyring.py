@@ -47,6 +47,7 @@ class Keyring:
         self._clock = clock
         self._activation_delay = activation_delay
         self._keys: tuple[tuple[SigningKey, datetime], ...] = ()  # newest first, each with the start of its delay
+        self.on_removal: Callable[[], None] = lambda: None  # called after keys were removed
         self.replace(bundle)
 
     def replace(self, bundle: str) -> None:
@@ -58,6 +59,8 @@ class Keyring:
             key = load_signing_key(self._algorithm, entry.text)
             keys.append((key, known.get(key.kid, max(entry.created_at, earliest))))
         self._keys = tuple(keys)
+        if not known.keys() <= {key.kid for key, _ in keys}:
+            self.on_removal()
 
     @property
     def signing(self) -> SigningKey:

@@ -160,3 +160,11 @@ async def test_an_unsupported_credential_is_rejected(gateway: Gateway) -> None:
     """A credential whose form no verifier accepts is rejected."""
     with pytest.raises(InvalidToken):
         await gateway.authenticate("unsupported")
+
+
+async def test_every_credential_is_verified_again_on_request(gateway: Gateway) -> None:
+    """After `verify_again`, for example because a signing key was removed, no cached result is used."""
+    await gateway.authenticate("one")
+    gateway.authenticator.verify_again()
+    await gateway.authenticate("one")
+    assert gateway.verifier.calls == 2

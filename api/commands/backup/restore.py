@@ -21,6 +21,7 @@ from api.errors import CommandFailed
 from api.services.registry import open_registry
 from api.settings import Settings, load_settings
 from model.registry.copies import RegistryRestore
+from monitoring.chains.signing import Verifier
 
 
 def restore(
@@ -36,6 +37,7 @@ def restore(
     as_json: JsonFlag = False,
 ) -> None:
     """Restore a backup to an empty database, and verify the audit log and the ledger."""
+    Verifier(public_key or ())  # rejects an invalid key before anything is restored
     passphrase = read_passphrase(passphrase_file, from_stdin=passphrase_stdin)
     settings = load_settings()
     models = _open_registry(settings)

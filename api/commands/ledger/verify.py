@@ -114,7 +114,9 @@ def _open_records(export: Path | None) -> Iterator[Iterable[Record]]:
 def _format_report(report: LedgerReport) -> str:
     if not report.writers and not report.checkpoints:
         return "The ledger is empty: nothing was ever written, or everything was deleted. --anchor tells them apart."
-    parts = [f"{report.entries} entries of {report.writers} writers, unchanged."]
+    entries = "entry" if report.entries == 1 else "entries"
+    writers = "writer" if report.writers == 1 else "writers"
+    parts = [f"{report.entries} {entries} of {report.writers} {writers}, unchanged."]
     if report.erased:
         parts.append(f"{report.erased} were erased.")
     if report.withheld:

@@ -54,6 +54,8 @@ class VaultSecret:
             raise SecretsUnavailable(f"Vault refused the request: {type(error).__name__}.") from None
         except (requests.RequestException, OSError) as error:
             raise SecretsUnavailable(f"Vault cannot be reached: {type(error).__name__}.") from None
+        except (TypeError, KeyError, AttributeError, ValueError):  # hvac passes on whatever a proxy responds with
+            raise SecretsUnavailable("The response is not one of Vault. Check the address in SECRETS__URL.") from None
 
     def _read_secret(self) -> Mapping[str, str]:
         response = self._client.secrets.kv.v2.read_secret_version(

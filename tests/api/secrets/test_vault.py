@@ -128,6 +128,15 @@ def test_unreachable(vault: VaultDouble, clock: Clock) -> None:
         secret.read()
 
 
+@pytest.mark.parametrize("page", ["<html>Welcome</html>", "[]", "{}", '{"data": {"data": []}, "auth": []}', "null"])
+def test_a_response_that_is_not_of_vault(vault: VaultDouble, clock: Clock, page: str) -> None:
+    """Status 200 from something else, such as a proxy's log-in page, is reported as that."""
+    vault.page = page
+    for secret in (by_role(vault, clock), open_vault(vault, clock, vault_credential="hvs.root")):
+        with pytest.raises(SecretsUnavailable, match="The response is not one of Vault"):
+            secret.read()
+
+
 @pytest.mark.parametrize("method", ["token", "approle", "kubernetes"])
 def test_missing_settings(vault: VaultDouble, clock: Clock, method: str) -> None:
     """A method of log-in without what it needs is an error that names every missing setting."""

@@ -105,3 +105,15 @@ def test_an_invalid_creation_time_is_rejected() -> None:
     """A `Created:` line without a valid time is rejected."""
     with pytest.raises(WeakSigningKey, match="Created"):
         Keyring("ES256", f"Created: yesterday\n{generate_signing_key('ES256')}")
+
+
+def test_only_a_removed_key_is_reported() -> None:
+    """A key that was added invalidates no cached token; one that was removed does."""
+    old = generate_signing_key("ES256")
+    both = rotate_bundle("ES256", old)
+    keyring, removals = Keyring("ES256", old), list[str]()
+    keyring.on_removal = lambda: removals.append("removed")
+    keyring.replace(both)
+    assert removals == []
+    keyring.replace(generate_signing_key("ES256"))
+    assert removals == ["removed"]

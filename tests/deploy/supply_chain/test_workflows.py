@@ -63,8 +63,16 @@ def test_every_supported_python_is_tested() -> None:
 
 
 def test_every_job_ends() -> None:
-    """Each job has a time limit."""
-    assert [name for name, job in list_jobs() if not job.get("timeout-minutes")] == []
+    """Each job has a time limit; one that calls another workflow cannot, but the jobs of that workflow have."""
+    assert [name for name, job in list_jobs() if "uses" not in job and not job.get("timeout-minutes")] == []
+
+
+def test_a_release_needs_ci() -> None:
+    """A tag is published only after every job of CI has passed for its commit."""
+    jobs = read_workflow(FOLDER / "release.yml")["jobs"]
+    assert jobs["ci"]["uses"] == "./.github/workflows/ci.yml"
+    assert jobs["image"]["needs"] == "ci"
+    assert jobs["publish"]["needs"] == "image"
 
 
 def test_release_describes_scans_signs_and_attests() -> None:

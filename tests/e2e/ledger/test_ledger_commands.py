@@ -79,7 +79,7 @@ def test_the_ledger_verifies(gateway: Gateway) -> None:
     del gateway.environment["LEDGER__SIGNING_KEY"]
     verified = gateway.run("ledger", "verify", "--public-key", key)
     assert verified.returncode == 0, verified.stderr
-    assert verified.stdout.startswith("1 entries of 1 writers, unchanged.")
+    assert verified.stdout.startswith("1 entry of 1 writer, unchanged.")
     anchor = verified.stdout.split()[-1]
     predict(gateway)
     again = gateway.run("ledger", "verify", "--public-key", key, "--anchor", anchor, "--json")

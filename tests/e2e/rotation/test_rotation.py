@@ -41,6 +41,16 @@ async def test_rotated_signing_key(site: Site) -> None:
     assert len(site.gateway.get("/.well-known/jwks.json").json()["keys"]) == 2
 
 
+async def test_removed_signing_key(site: Site) -> None:
+    """A token of a key that was removed is rejected, also by a worker that has verified it before."""
+    headers = {"Authorization": f"Bearer {site.gateway.token()}"}
+    for _ in range(4):
+        assert site.gateway.get("/v1/me", headers=headers).status_code == 200
+    key = generate_signing_key("ES256")
+    wait_for_change(site, "AUTH__SIGNING_KEY", lambda: site.secrets.write("AUTH__SIGNING_KEY", key))
+    wait_until(lambda: site.gateway.get("/v1/me", headers=headers).status_code == 401, message=site.log)
+
+
 async def test_rotated_ledger_key(site: Site) -> None:
     """A new ledger key signs the next entries; both public keys together verify the whole ledger."""
     old, new = site.secrets.read("LEDGER__SIGNING_KEY"), new_private_key()

@@ -20,7 +20,7 @@ class VaultDouble(ThreadingHTTPServer):
     """Serves `secrets` at secret/atalaya; `requests` lists what was sent.
 
     `logins` are the accepted log-ins by path. Each makes a token with a lease of `lease_s` seconds; `tokens` holds the
-    valid ones. Leases do not expire by themselves: tests remove tokens.
+    valid ones. Leases do not expire by themselves: tests remove tokens. `page` is sent instead, if it is set.
     """
 
     def __init__(self) -> None:
@@ -31,6 +31,7 @@ class VaultDouble(ThreadingHTTPServer):
         self.lease_s = 3600
         self.renewable = True
         self.requests: list[str] = []
+        self.page: str | None = None
 
     @property
     def url(self) -> str:
@@ -73,6 +74,8 @@ class _Handler(BaseHTTPRequestHandler):
         request = f"{self.command} {self.path.partition('?')[0]}"
         status, document = self.server.respond(request, self.headers["X-Vault-Token"], body)
         content = json.dumps(document).encode()
+        if self.server.page is not None:
+            status, content = 200, self.server.page.encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))

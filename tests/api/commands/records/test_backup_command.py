@@ -43,6 +43,16 @@ def test_rows_move_between_databases(environment: Settings, tmp_path: Path, monk
     assert read_rows(Settings(database_url=url)) == rows
 
 
+def test_an_invalid_key_restores_nothing(environment: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """A public key that cannot be read is refused before the first row is written: the command can be repeated."""
+    assert run(["backup", "b"]) == 0
+    lose_database(environment)
+    capsys.readouterr()
+    assert run(["restore", "b", "--public-key", "no key"]) == 1
+    assert "public key" in capsys.readouterr().err
+    assert run(["restore", "b"]) == 0
+
+
 def test_runs_are_recorded(environment: Settings) -> None:
     """A backup records its success and its failure as the task whose age the alert watches."""
     assert run(["backup", "b"]) == 0
