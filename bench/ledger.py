@@ -39,7 +39,7 @@ TARGET_S, MAX_GROWTH = 60.0, 1.25
 _LABELS = [f"land use {number}" for number in range(21)]
 
 
-def _make_facts(number: int) -> dict[str, object]:
+def make_facts(number: int) -> dict[str, object]:
     """Return the facts of a prediction, with the size and shape of the gateway's own."""
     probabilities = {label: (index + number % 97) / 2500 for index, label in enumerate(_LABELS)}
     return {
@@ -65,7 +65,7 @@ def append_entries(store: LedgerStore, chain: Chain, ids: MonotonicIds, entries:
     for first in range(0, entries, ENTRIES_PER_TRANSACTION):
         now = format_timestamp(datetime.now(UTC))
         numbers = range(first, min(first + ENTRIES_PER_TRANSACTION, entries))
-        links = chain.link([EntryDraft(ids.new(), now, _make_facts(number)) for number in numbers])
+        links = chain.link([EntryDraft(ids.new(), now, make_facts(number)) for number in numbers])
         with store.batch_transaction() as connection:
             store.append(connection, links, chain)
         chain.advance(links)

@@ -14,13 +14,16 @@ from pathlib import Path
 from tests.support.linux.processes import children
 from tests.support.ports import free_port
 
-_OPTIONS = "-c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off -c port={port}"
+_OPTIONS = "-c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync={fsync} -c port={port}"
 
 
 class Postgres:
-    """A server in a temporary folder; not started. Raises LookupError where PostgreSQL is not installed."""
+    """A server in a temporary folder; not started. Raises LookupError where PostgreSQL is not installed.
 
-    def __init__(self) -> None:
+    Only if it is `durable`, it waits for the disk.
+    """
+
+    def __init__(self, *, durable: bool = False) -> None:
         found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
         if not found:
             raise LookupError("PostgreSQL is not installed: apt-get install postgresql")
@@ -31,6 +34,7 @@ class Postgres:
         if self._account:
             shutil.chown(self._folder, "postgres")
         self._port = free_port()
+        self._options = _OPTIONS.format(port=self._port, fsync="on" if durable else "off")
         self._run("initdb", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-sync")
 
     @property
@@ -39,7 +43,7 @@ class Postgres:
         return f"postgresql://postgres@127.0.0.1:{self._port}"
 
     def start(self) -> None:
-        self._run("pg_ctl", "start", "-w", "-l", str(self._folder / "log"), "-o", _OPTIONS.format(port=self._port))
+        self._run("pg_ctl", "start", "-w", "-l", str(self._folder / "log"), "-o", self._options)
 
     def require_passwords(self) -> None:
         """Accept every user but `postgres` only with a password."""
@@ -73,9 +77,9 @@ class Postgres:
 
 
 @contextmanager
-def running() -> Iterator[Postgres]:
+def running(*, durable: bool = False) -> Iterator[Postgres]:
     """A started server, which is stopped and removed at the end. Raises LookupError."""
-    server = Postgres()
+    server = Postgres(durable=durable)
     try:
         server.start()
         yield server

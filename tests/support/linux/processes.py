@@ -6,12 +6,18 @@ import os
 import re
 from pathlib import Path
 
-_TIMES = slice(11, 13)  # utime and stime, counted from the field behind the process name in /proc/PID/stat
+# Counted from the field behind the process name in /proc/PID/stat: the parent, and utime and stime.
+_PARENT, _TIMES = 1, slice(11, 13)
 
 
 def children(pid: int) -> list[int]:
     """Process ids of the direct children."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def parent(pid: int) -> int:
+    """The process id of the parent."""
+    return int(_read_stat(pid)[_PARENT])
 
 
 def descendants(pid: int) -> list[int]:
@@ -39,8 +45,11 @@ def peak_resident_bytes(pid: int) -> int:
 
 def cpu_seconds(pid: int) -> float:
     """Processor time of one process, in user and kernel mode."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[_TIMES])) / os.sysconf("SC_CLK_TCK")
+    return sum(map(int, _read_stat(pid)[_TIMES])) / os.sysconf("SC_CLK_TCK")
+
+
+def _read_stat(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def _status_bytes(pid: int, name: str) -> int:
