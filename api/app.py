@@ -36,7 +36,7 @@ from api.routes.auth import auth_router
 from api.routes.direct_routes import DirectRoutes
 from api.routes.me import me_router
 from api.routes.metrics import metrics_router
-from api.routes.models import labels, quality
+from api.routes.models import drift, labels, quality
 from api.routes.models import registry as models
 from api.routes.oauth import oauth_router
 from api.routes.pages import documentation, home
@@ -53,7 +53,16 @@ from monitoring.reporting.sentry import ErrorReporter
 from monitoring.reporting.telemetry import Telemetry
 
 # Routers that need no settings, and whose requests count towards LIMITS__REQUESTS.
-_LIMITED = (usage.router, labels.router, quality.router, audit.router, users.router, keys.router, models.router)
+_LIMITED = (
+    usage.router,
+    labels.router,
+    quality.router,
+    drift.router,
+    audit.router,
+    users.router,
+    keys.router,
+    models.router,
+)
 
 
 class Gateway(FastAPI):

@@ -36,6 +36,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "label": ("api.commands.client:label", "Send the true label of a past prediction to a running gateway."),
     "predict": ("api.commands.models.predict:predict", "Classify local images without a gateway."),
     "evaluate": ("api.commands.models.quality.evaluate:evaluate", "Evaluate a model on labelled images."),
+    "drift": (
+        "api.commands.models.quality.drift:drift",
+        "Show which callers' images differ from those the model was measured on.",
+    ),
     "train": ("api.commands.models.keras:train", "Fine-tune EfficientNetB0 on labelled aerial images."),
     "retrain": (
         "api.commands.models.retraining.command:retrain",

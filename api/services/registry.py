@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from api.errors import SettingsError
-from api.settings import Settings
+from api.settings import INSTALLATION, Settings, home_folder
 from model.registry.files import FileRegistry
 
 
@@ -39,3 +40,19 @@ def find_model_folder(settings: Settings, version: str) -> Path:
     if reference is None:
         return Path(settings.model.url.partition("://")[2])
     return open_registry(settings).find_folder(reference.model, version)
+
+
+def list_artefact_folders(settings: Settings) -> Iterator[Path]:
+    """Yield the folders where a model may be: the configured one, those beside it, those of the registry, and those in
+    artifacts/ of the home and of the installation.
+
+    Raises RegistryError.
+    """
+    if settings.model.registry is not None:
+        yield from open_registry(settings).list_folders()
+    scheme, _, folder = settings.model.url.partition("://")
+    if scheme.partition("+")[0] == "onnx":
+        yield Path(folder)
+        yield from sorted(Path(folder).resolve().parent.glob("*"))
+    for root in (home_folder(), INSTALLATION):
+        yield from sorted((root / "artifacts").glob("*"))

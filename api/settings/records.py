@@ -18,7 +18,7 @@ _CODE_LENGTH = 3
 
 
 class MonitoringSettings(SettingsGroup, title="Monitoring"):
-    """The [audit log](security/audit.md), and [metrics of usage](generated/metrics.md#usage)."""
+    """The [audit log](security/audit.md), [usage](generated/metrics.md#usage) and [drift](quality.md#drift)."""
 
     audit_keep_days: int = Field(
         365,
@@ -32,6 +32,13 @@ class MonitoringSettings(SettingsGroup, title="Monitoring"):
         le=1000,
         description="How many callers have metrics of usage of their own: the first ones since the start. All others "
         "are counted together, as `other`.",
+    )
+    drift_callers: int = Field(
+        10_000,
+        ge=0,
+        le=1_000_000,
+        description="How many callers are watched for [drift](quality.md#drift) each on their own; the others are "
+        "watched together. 0 watches nobody.",
     )
 
 

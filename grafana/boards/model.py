@@ -36,6 +36,7 @@ def build_model() -> Dashboard:
             ("Versions", version_panels()),
             ("Predictions", prediction_panels()),
             ("Accuracy", accuracy_panels()),
+            ("Drift", drift_panels()),
             ("Candidate", candidate_panels()),
         ],
     )
@@ -179,6 +180,27 @@ def accuracy_panels() -> Iterable[Builder[Panel]]:
         ),
         width=8,
     ).max(1)
+
+
+def drift_panels() -> Iterable[Builder[Panel]]:
+    by = "model, metric"
+    yield graph(
+        "Callers that differ",
+        "Callers whose images or predictions differ from those that the model was measured on, by metric. "
+        "`atalaya drift` says who, how and since when.",
+        "short",
+        query(f"max by ({by}) ({select('atalaya_drift_callers', MODEL)}) > 0", "{{metric}} ({{model}})"),
+    )
+    yield graph(
+        "Recent predictions compared with the reference",
+        "Mean of about the last 100 predictions of all callers, divided by that of the reference: 1 is no difference.",
+        "short",
+        query(
+            f"max by ({by}) ({select('atalaya_drift_recent', MODEL)}) "
+            f"/ max by ({by}) ({select('atalaya_drift_reference', MODEL)})",
+            "{{metric}} ({{model}})",
+        ),
+    )
 
 
 def candidate_panels() -> Iterable[Builder[Panel]]:

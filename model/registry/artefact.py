@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from model.confidence.model import DEFAULT_CONFIDENCE, ConfidenceModel
+from model.drift.reference import Reference
 from model.errors import ArtefactError, DigestMismatch
 from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
 from model.registry.confidence import describe_confidence, parse_confidence
@@ -18,6 +19,7 @@ from model.signing.errors import ArtefactChanged
 MANIFEST = "manifest.json"
 SIGNATURE = "model.sig"
 SCHEMA = 1
+_DRIFT = "drift_reference"
 # Members of "input" that the decoder produces for every model; no other values can be served.
 _FIXED_INPUT = {"layout": "NHWC", "color": "RGB", "range": [0, 255]}
 # Fields whose JSON member has another name. The format is fixed: older artefacts must stay readable.
@@ -36,7 +38,10 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The contents of an artefact folder. `outputs` maps the names of the graph's outputs to descriptions."""
+    """The contents of an artefact folder. `outputs` maps the names of the graph's outputs to descriptions.
+
+    `drift` is what live traffic is compared with; None in artefacts that were made without images.
+    """
 
     name: str
     version: str
@@ -48,6 +53,7 @@ class Manifest:
     tools: Mapping[str, Any]
     input_spec: InputSpec = DEFAULT_INPUT
     confidence: ConfidenceModel = DEFAULT_CONFIDENCE
+    drift: Reference | None = None
 
     @property
     def full_name(self) -> str:
@@ -68,6 +74,7 @@ def write_manifest(  # noqa: PLR0913  (one keyword for each member of the docume
     tools: Mapping[str, Any],
     input_spec: InputSpec = DEFAULT_INPUT,
     confidence: ConfidenceModel = DEFAULT_CONFIDENCE,
+    drift: Reference | None = None,
 ) -> Manifest:
     """Write `manifest.json` into a folder that already holds `filenames`, with their sizes and digests."""
     manifest = Manifest(
@@ -81,6 +88,7 @@ def write_manifest(  # noqa: PLR0913  (one keyword for each member of the docume
         tools=tools,
         input_spec=input_spec,
         confidence=confidence,
+        drift=drift,
     )
     document = {
         "schema": SCHEMA,
@@ -88,6 +96,7 @@ def write_manifest(  # noqa: PLR0913  (one keyword for each member of the docume
         **{_MEMBER_NAMES.get(name, name): getattr(manifest, name) for name in _PLAIN_FIELDS},
         "files": {filename: asdict(entry) for filename, entry in manifest.files.items()},
         **describe_confidence(manifest.confidence),
+        **({} if drift is None else {_DRIFT: drift.to_document()}),
     }
     (folder / MANIFEST).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return manifest
@@ -164,6 +173,7 @@ def _parse(document: Mapping[str, Any]) -> Manifest:
         tools=dict(document["tools"]),
         input_spec=_parse_input(document.get("input", {})),
         confidence=parse_confidence(document),
+        drift=Reference.from_document(document[_DRIFT]) if _DRIFT in document else None,
     )
 
 

@@ -8,7 +8,8 @@ the same transaction, and only from where it was read, so that several processes
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +22,17 @@ from monitoring.ledger.transactions import ledger_errors
 from storage.engine import dialect_insert
 from storage.transactions import WRITING
 
-CHUNK = 500
+CHUNK = 100  # entries in a transaction: while it lasts, SQLite lets no other one write
 _HOUR_LENGTH = len("2026-11-03T09")
 
 Key = tuple[str, str, str]
 """Model, version and hour."""
+
+Facts = Mapping[str, Any]
+"""The document of an entry; it may have been changed by others."""
+
+AddFacts = Callable[[Connection, Sequence[Facts]], None]
+"""Adds entries to other results, in the transaction that adds them to the sums; must not raise for changed ones."""
 
 
 @dataclass(slots=True)
@@ -37,9 +44,13 @@ class _Sums:
 
 
 class SumUpdater:
-    """Uses `engine` from one thread at a time. Methods raise LedgerUnavailable."""
+    """Uses `engine` from one thread at a time. Methods raise LedgerUnavailable.
 
-    def __init__(self, engine: Engine) -> None:
+    `add_facts` gets the entries of each transaction, so that they are read and counted once for everything.
+    """
+
+    def __init__(self, engine: Engine, add_facts: AddFacts = lambda _connection, _facts: None) -> None:
+        self._add_facts = add_facts
         self._reading = engine
         self._writing = engine.execution_options(**WRITING)
 
@@ -49,7 +60,7 @@ class SumUpdater:
             after = start
             while after < end:
                 documents, through = self._read_chunk(writer, after, end)
-                if not self._add(writer, after, through, _sum_up(documents)):
+                if not self._add(writer, after, through, list(_parse_documents(documents))):
                     break  # another process is adding this chain
                 after = through
                 yield
@@ -74,13 +85,15 @@ class SumUpdater:
             rows = connection.execute(chunk.order_by(columns.seq).limit(CHUNK)).all()
         return [row.document for row in rows if row.status != NO_REQUEST], rows[-1].seq if len(rows) == CHUNK else end
 
-    def _add(self, writer: str, after: int, through: int, sums: Mapping[Key, _Sums]) -> bool:
-        """Add to the sums, unless another process has moved the end of the chain's part."""
+    def _add(self, writer: str, after: int, through: int, facts: Sequence[Facts]) -> bool:
+        """Add the entries, unless another process has moved the end of the chain's part."""
+        sums = _sum_up(facts)
         with ledger_errors(self._writing.url), self._writing.begin() as connection:
             if not _move_end(connection, writer, after, through):
                 return False
             for key in sorted(sums):  # in one order, so that two processes cannot wait for each other
                 _add_sums(connection, key, sums[key])
+            self._add_facts(connection, facts)
             return True
 
 
@@ -101,10 +114,19 @@ def _add_sums(connection: Connection, key: Key, sums: _Sums) -> None:
     connection.execute(added.on_conflict_do_update(index_elements=prediction_sums.primary_key, set_=totals))
 
 
-def _sum_up(documents: Iterable[str]) -> Mapping[Key, _Sums]:
-    found = defaultdict[Key, _Sums](_Sums)
+def _parse_documents(documents: Iterable[str]) -> Iterator[Facts]:
+    """Yield the documents that are JSON objects: `atalaya ledger verify` reports what was changed."""
     for document in documents:
-        prediction = _read_prediction(document)
+        with suppress(ValueError, RecursionError):
+            facts = parse_json(document)
+            if isinstance(facts, dict):
+                yield facts
+
+
+def _sum_up(documents: Iterable[Facts]) -> Mapping[Key, _Sums]:
+    found = defaultdict[Key, _Sums](_Sums)
+    for facts in documents:
+        prediction = _read_prediction(facts)
         if prediction is None:
             continue
         key, confidence, abstained = prediction
@@ -118,16 +140,15 @@ def _sum_up(documents: Iterable[str]) -> Mapping[Key, _Sums]:
     return found
 
 
-def _read_prediction(document: str) -> tuple[Key, float, bool] | None:
+def _read_prediction(facts: Facts) -> tuple[Key, float, bool] | None:
     """Return key and confidence of a prediction, and whether the model abstained; None for another or changed entry."""
     try:
-        facts: Any = parse_json(document)
         output, model = facts["output"], facts["model"]
         if output is None or model is None:
             return None
         key = sanitize_name(model["name"]), sanitize_name(model["version"]), str(facts["at"])[:_HOUR_LENGTH]
         confidence = float(output["confidence"])
         abstained = output.get("abstention", {}).get("reason") is not None  # release 0.1.0 never abstained
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None  # `atalaya ledger verify` reports what was changed
     return (key, confidence, abstained) if 0 <= confidence <= 1 else None

@@ -10,12 +10,22 @@ from monitoring.canary import tables as canary_tables
 from monitoring.cost import tables as cost_tables
 from monitoring.ledger import tables as ledger_tables
 from monitoring.quality import tables as quality_tables
+from monitoring.quality.drift import tables as drift_tables
 from monitoring.tasks import tables as task_tables
 
 MIGRATIONS = {"auth": auth.MIGRATIONS, "monitoring": monitoring.MIGRATIONS}
 """The folders of migrations, by package."""
 
-_GROUPS = (auth_tables, audit_tables, canary_tables, cost_tables, ledger_tables, quality_tables, task_tables)
+_GROUPS = (
+    auth_tables,
+    audit_tables,
+    canary_tables,
+    cost_tables,
+    ledger_tables,
+    quality_tables,
+    drift_tables,
+    task_tables,
+)
 
 
 def list_tables() -> list[str]:

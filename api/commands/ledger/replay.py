@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.commands.database import run_with_engine
 from api.commands.output import JsonFlag, print_json
 from api.errors import CommandFailed
-from api.settings import INSTALLATION, Settings, home_folder, load_settings
+from api.services.registry import list_artefact_folders
+from api.settings import Settings, load_settings
 from monitoring.errors import PredictionNotFound
 from monitoring.ledger.entries import EntryWithPayload
 from monitoring.ledger.payloads import find_payload_problem
@@ -33,7 +33,7 @@ def replay(
     settings = load_settings()
     recorded = _read_recorded(settings, prediction_id)
     facts = recorded.read_facts()
-    folders = [model] if model else _find_models(settings)
+    folders = [model] if model else list_artefact_folders(settings)
     comparison = repeat_prediction(facts, image.read_bytes(), folders, settings.artefact_key())
     if as_json:
         print_json(
@@ -77,18 +77,3 @@ def _read_recorded(settings: Settings, prediction_id: str) -> EntryWithPayload:
             f"The entry of {prediction_id} was changed, or is out of place. Run `atalaya ledger verify`."
         )
     return recorded
-
-
-def _find_models(settings: Settings) -> Iterator[Path]:
-    """Yield the folders where a model may be: the configured one, those beside it, those of the registry, and those in
-    artifacts/ of the home and of the installation."""
-    if settings.model.registry is not None:
-        from api.services.registry import open_registry
-
-        yield from open_registry(settings).list_folders()
-    scheme, _, folder = settings.model.url.partition("://")
-    if scheme.partition("+")[0] == "onnx":
-        yield Path(folder)
-        yield from sorted(Path(folder).resolve().parent.glob("*"))
-    for root in (home_folder(), INSTALLATION):
-        yield from sorted((root / "artifacts").glob("*"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from api.commands.models import aliases, history, importing, listing, mlflow, prepare, signing
-from api.commands.models.quality import quality, status
+from api.commands.models.quality import quality, reference, status
 
 # Printed after the list of commands: the order in which they are used.
 _STORY = """\b
@@ -34,5 +34,6 @@ app.command("tag")(aliases.tag)
 app.command("prepare")(prepare.prepare)
 app.command("status")(status.status)
 app.command("quality")(quality.quality)
+app.command("reference")(reference.reference)
 app.command("publish")(mlflow.publish)
 app.command("pull")(mlflow.pull)

@@ -16,6 +16,7 @@ from api.commands.reporting.document import Incident, Report, SecurityEvents, Se
 from api.commands.reporting.ledger_facts import QuarterFacts, find_runtime_before, read_quarter
 from api.commands.reporting.month_cost import compute_costs
 from api.commands.reporting.quarter import Quarter
+from api.services.measuring.drift.tracker import make_sum_updater
 from api.services.measuring.quality import compute_versions
 from api.settings import Settings
 from auth.accounts.store import UserStore
@@ -28,7 +29,6 @@ from monitoring.errors import ModelNotRecorded
 from monitoring.quality.evaluation_store import EvaluationStore
 from monitoring.quality.evaluations import EvaluationRecord
 from monitoring.quality.reader import QualityReader
-from monitoring.quality.sums import SumUpdater
 from monitoring.tasks.runs import TaskRuns
 from monitoring.tasks.store import TaskRunStore
 from storage.transactions import reading
@@ -51,7 +51,7 @@ def collect_report(settings: Settings, quarter: Quarter) -> Report:
         facts, erased = read_quarter(connection, quarter)
         runtime = find_runtime_before(connection, quarter)
     with open_migrated_engine(settings) as engine:
-        for updater in (SumUpdater(engine), CostSumUpdater(engine)):
+        for updater in (make_sum_updater(settings, engine), CostSumUpdater(engine)):
             for _ in updater.update():
                 pass
         versions = _list_versions(engine, quarter, facts)

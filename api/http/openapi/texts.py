@@ -43,6 +43,7 @@ SUMMARIES = {
     "POST /v1/predictions/{prediction_id}/label": "Send the true label of a prediction",
     "GET /v1/labels": "List what the model can predict, with names in English or Spanish",
     "GET /v1/models/{name}/quality": "Show how good a model is on live traffic",
+    "GET /v1/drift": "Show which callers' images differ from those of training",
     "POST /predict-land-use": "Classify an image, with the response of the original script",
     "GET /v1/me": "Show who you are and what you may do",
     "GET /v1/me/images": "Show whether your images may be kept",

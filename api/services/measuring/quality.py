@@ -17,6 +17,10 @@ from sqlalchemy import Engine
 
 from api.services.background import run_in_background
 from api.services.background.activity import Activity
+from api.services.measuring.drift.metrics import measure_drift
+from api.services.measuring.drift.references import Detectors
+from api.services.measuring.drift.report import DriftReport, read_report
+from api.services.measuring.drift.tracker import make_sum_updater
 from api.settings import Settings
 from model.quality.estimate import ConfidenceSums, estimate_accuracy
 from model.quality.intervals import find_wilson_interval
@@ -25,7 +29,6 @@ from monitoring.errors import LedgerUnavailable, ModelNotRecorded
 from monitoring.ledger.writing.thread import WriterThread
 from monitoring.metrics import Metrics
 from monitoring.quality.reader import PredictionSums, QualityReader
-from monitoring.quality.sums import SumUpdater
 from storage.engine import open_blocking_engine
 from storage.logins import DatabaseLogin
 
@@ -40,6 +43,7 @@ _PAUSE = 3  # in the background, the updater works a quarter of the time
 _CHUNKS_FOR_REQUEST = 10  # a request need not wait for a whole ledger, after an upgrade, to be added to the sums
 _DONE = object()
 _Version = tuple[str, str]  # model and version
+_Series = tuple[Gauge, tuple[str, ...]]  # and its labels
 
 log = structlog.get_logger("atalaya.quality")
 
@@ -73,22 +77,32 @@ def _to_sums(sums: PredictionSums) -> ConfidenceSums:
 class QualityService:
     """Works in a thread of its own, which the event loop does not wait for."""
 
-    def __init__(self, engine: Engine, metrics: Metrics) -> None:
+    def __init__(self, engine: Engine, metrics: Metrics, settings: Settings) -> None:
         self._engine = engine
         self._thread = WriterThread("quality")
-        self._updater = SumUpdater(engine)
+        self._detectors = Detectors(settings)
+        self._updater = make_sum_updater(settings, engine, self._detectors)
         self._gauges = (metrics.live_accuracy, metrics.live_accuracy_lower, metrics.estimated_accuracy)
-        self._shown = set[tuple[Gauge, str]]()
+        self._metrics = metrics
+        self._shown = set[_Series]()
         self._counted: object = None  # what the counts of labels depend on
         self._label_counts: Mapping[_Version, tuple[int, int]] = {}
 
     async def compute(self, model: str, version: str | None, since: datetime | None) -> Sequence[VersionQuality]:
         """Raises ModelNotRecorded, LedgerUnavailable."""
+        await self._update_soon()
+        return await self._thread.call(compute_versions, self._engine, model, version, since)
+
+    async def report_drift(self) -> DriftReport:
+        """Raises LedgerUnavailable."""
+        await self._update_soon()
+        return await self._thread.call(read_report, self._engine, self._detectors)
+
+    async def _update_soon(self) -> None:
         chunks = self._updater.update()
         for _ in range(_CHUNKS_FOR_REQUEST):
             if await self._thread.call(next, chunks, _DONE) is _DONE:
                 break
-        return await self._thread.call(compute_versions, self._engine, model, version, since)
 
     async def refresh(self) -> None:
         """Update the sums and the metrics. Raises LedgerUnavailable."""
@@ -97,28 +111,28 @@ class QualityService:
             await asyncio.sleep((time.monotonic() - started) * _PAUSE)
             started = time.monotonic()
         values = await self._thread.call(self._measure)
-        for gauge, model in self._shown - values.keys():
-            gauge.labels(model).set(nan)
-        for (gauge, model), value in values.items():
-            gauge.labels(model).set(value)
+        for gauge, labels in self._shown - values.keys():
+            gauge.labels(*labels).set(nan)
+        for (gauge, labels), value in values.items():
+            gauge.labels(*labels).set(value)
         self._shown = set(values)
 
-    def _measure(self) -> Mapping[tuple[Gauge, str], float]:
-        """Return what is known of every version that has made predictions in the window, by metric and model."""
+    def _measure(self) -> Mapping[_Series, float]:
+        """Return what is known of every version that has made predictions in the window."""
         reader, since = QualityReader(self._engine), start_of_hour(datetime.now(UTC) - WINDOW)
         accuracy, lower, estimated = self._gauges
-        values = dict[tuple[Gauge, str], float]()
+        values = dict[_Series, float](measure_drift(self._metrics, read_report(self._engine, self._detectors)))
         versions = reader.list_sums(since)
         counts = self._count_labels(reader, since, [(sums.model, sums.version) for sums in versions])
         for sums in versions:
-            model = f"{sums.model}-v{sums.version}"
+            labels = (f"{sums.model}-v{sums.version}",)
             labelled, correct = counts[sums.model, sums.version]
             if labelled:
                 interval = find_wilson_interval(correct / labelled, labelled)
-                values[accuracy, model], values[lower, model] = interval.value, interval.lower
+                values[accuracy, labels], values[lower, labels] = interval.value, interval.lower
             estimate = estimate_accuracy(_to_sums(sums))
             if estimate is not None:
-                values[estimated, model] = estimate.value
+                values[estimated, labels] = estimate.value
         return values
 
     def _count_labels(
@@ -164,7 +178,7 @@ async def open_quality_service(
 ) -> AsyncIterator[QualityService]:
     """Keep the sums and the metrics up to date until the context ends."""
     engine = open_blocking_engine(settings.database_url.get_secret_value(), _WAIT_S, login)
-    service = QualityService(engine, metrics)
+    service = QualityService(engine, metrics, settings)
     activity.close_when_idle(service.close_connections)
     try:
         async with run_in_background(service.keep_fresh(activity)):

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.confidence.model import DEFAULT_CONFIDENCE, ConfidenceModel
+from model.drift.reference import Reference
 from model.errors import ExportRefused
 from model.offline.export import ExportOptions
 from model.offline.export.check import Agreement, CheckImages, check_softmax, collect_images, compare, predict_with_onnx
@@ -70,8 +71,8 @@ def _write_artefact(folder: Path, options: ExportOptions, convert: Callable[[ker
     if sources is None:
         return manifest
     # The back end that serves the artefact computes what is fitted.
-    confidence, fitted_results = fit_artefact(folder, sources, options.origin)
-    return _write_manifest(folder, options, record, filenames, {**results, **fitted_results}, confidence)
+    confidence, fitted_results, drift = fit_artefact(folder, sources, options.origin)
+    return _write_manifest(folder, options, record, filenames, {**results, **fitted_results}, confidence, drift)
 
 
 def _write_manifest(
@@ -81,6 +82,7 @@ def _write_manifest(
     filenames: Sequence[str],
     results: Mapping[str, Any],
     confidence: ConfidenceModel = DEFAULT_CONFIDENCE,
+    drift: Reference | None = None,
 ) -> Manifest:
     return write_manifest(
         folder,
@@ -98,6 +100,7 @@ def _write_manifest(
         },
         input_spec=replace(record.input_spec, dtype="uint8"),
         confidence=confidence,
+        drift=drift,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from model.backends.base import Backend
 from model.backends.onnx import OnnxBackend
 from model.confidence.model import ConfidenceModel
+from model.drift.reference import Reference
 from model.errors import ExportRefused
 from model.offline.dataset import find_test_folder, list_images
 from model.offline.evaluate import evaluate, predict_images
@@ -18,6 +19,7 @@ from model.offline.export import ExportOptions
 from model.offline.export.card import describe_confidence
 from model.offline.export.record import TrainingRecord
 from model.offline.fitting.confidence import fit_confidence
+from model.offline.fitting.drift_reference import measure_reference
 from model.offline.fitting.sources import FittingSources, Predictor
 from model.offline.gate_report import list_gate_images, measure_gate
 
@@ -50,11 +52,13 @@ def _find_others(options: ExportOptions) -> tuple[Path | None, Path | None]:
     return photographs, other_scenes
 
 
-def fit_artefact(folder: Path, sources: FittingSources, origin: str | None) -> tuple[ConfidenceModel, dict[str, Any]]:
+def fit_artefact(
+    folder: Path, sources: FittingSources, origin: str | None
+) -> tuple[ConfidenceModel, dict[str, Any], Reference | None]:
     """Fit the model in an artefact folder, and append the results to its card.
 
-    `origin` says where the images came from that are not training data. Returns what was fitted, and members for the
-    manifest's results. Raises DatasetError.
+    `origin` says where the images came from that are not training data. Returns what was fitted, members for the
+    manifest's results, and the reference for drift if there are enough validation images. Raises DatasetError.
     """
     threads = len(os.sched_getaffinity(0))
     with closing(OnnxBackend(folder, threads)) as backend:
@@ -65,9 +69,10 @@ def fit_artefact(folder: Path, sources: FittingSources, origin: str | None) -> t
             if origin is not None:
                 results["confidence"]["gate"]["origin"] = origin
             results["gate"] = _measure_gate(backend, sources, threads)
+        drift = measure_reference(backend, sources.split(backend.info.classes)[1].paths, threads)
     with (folder / "MODEL_CARD.md").open("a", encoding="utf-8") as card:
         card.write("\n" + describe_confidence(fitted.confidence, results))
-    return fitted.confidence, results
+    return fitted.confidence, results, drift
 
 
 def _measure_test(backend: Backend, sources: FittingSources, threads: int) -> dict[str, Any]:

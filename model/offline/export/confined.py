@@ -75,6 +75,7 @@ def _add_results(folder: Path, manifest: Manifest, results: dict[str, object]) -
         tools=manifest.tools,
         input_spec=manifest.input_spec,
         confidence=manifest.confidence,
+        drift=manifest.drift,
     )
 
 

@@ -18,6 +18,7 @@ from monitoring.ledger.entries import Erasure, LedgerEntry, Payload, sanitize_na
 from monitoring.ledger.payloads import find_payload_problem
 from monitoring.ledger.tables import ledger_entries, ledger_erasures, ledger_labels, ledger_payloads
 from monitoring.ledger.transactions import ledger_transaction, truncate_wal
+from monitoring.quality.drift.store import erase_caller
 
 CHUNK = 500
 
@@ -32,7 +33,9 @@ class _ErasedChunk:
 
 
 class Eraser:
-    """Erases payloads in many short transactions: it can be interrupted at any time and run again.
+    """Erases payloads in many short transactions, and what is kept of the person's predictions for drift.
+
+    It can be interrupted at any time and run again.
 
     `engine` opens transactions that write. Every method raises LedgerUnavailable. Entries in a spool are not reached:
     erase again once they are delivered.
@@ -62,6 +65,7 @@ class Eraser:
             yield chunk.erased
         with ledger_transaction(self._engine) as connection:
             connection.execute(delete(caller_sums).where(caller_sums.c.caller == sanitize_name(principal)))
+            erase_caller(connection, sanitize_name(principal))
         truncate_wal(self._engine)
         if changed:
             raise LedgerDamaged(

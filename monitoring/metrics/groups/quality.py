@@ -1,4 +1,4 @@
-"""How good the models are on live traffic."""
+"""How good the models are on live traffic, and whether it differs from the images that they were measured on."""
 
 from __future__ import annotations
 
@@ -38,3 +38,19 @@ class QualityMetrics(MetricGroup):
             registry=registry,
             multiprocess_mode="livemostrecent",
         )
+        self.drift_callers = _create_drift_gauge(
+            "atalaya_drift_callers", "Callers whose predictions differ from the reference.", registry
+        )
+        self.drift_overall = _create_drift_gauge(
+            "atalaya_drift_overall",
+            "1 while the predictions of all callers together differ from the reference, else 0.",
+            registry,
+        )
+        self.drift_recent = _create_drift_gauge(
+            "atalaya_drift_recent", "Mean of about the last 100 predictions of all callers.", registry
+        )
+        self.drift_reference = _create_drift_gauge("atalaya_drift_reference", "Mean in the reference.", registry)
+
+
+def _create_drift_gauge(name: str, documentation: str, registry: CollectorRegistry) -> Gauge:
+    return Gauge(name, documentation, ["model", "metric"], registry=registry, multiprocess_mode="livemostrecent")

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from model.drift.metrics import Metric
+from model.drift.reference import MeasureReference, Reference
 from model.errors import ArtefactError, DigestMismatch
 from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
 from model.registry.artefact import Manifest, read_manifest, read_verified, write_manifest
@@ -24,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def write(folder: Path) -> Manifest:
+def write(folder: Path, drift: Reference | None = None) -> Manifest:
     return write_manifest(
         folder,
         name="tiny",
@@ -35,6 +37,7 @@ def write(folder: Path) -> Manifest:
         data={"name": "none"},
         results={"accuracy": 0.5},
         tools={"onnx": "1"},
+        drift=drift,
     )
 
 
@@ -51,6 +54,17 @@ def test_a_manifest_is_read_as_written(folder: Path) -> None:
     assert manifest == write(folder)
     assert manifest.full_name == "tiny-v1.2"
     assert manifest.classes == ("beach", "forest")
+
+
+def test_a_reference_for_drift_is_read_as_written(folder: Path) -> None:
+    """The reference is a member of its own; a manifest with a changed one is refused."""
+    measures = {Metric.BRIGHTNESS: MeasureReference(2.0, (1.0, 2.0, 3.0))}
+    reference = Reference(60, ("beach", "forest"), (0.25, 0.75), measures)
+    write(folder, reference)
+    assert read_manifest(folder).drift == reference
+    change(folder, drift_reference={"images": 0})
+    with pytest.raises(ArtefactError, match="Export the model again"):
+        read_manifest(folder)
 
 
 def test_a_manifest_is_json_with_schema_input_sizes_and_digests(folder: Path) -> None:

@@ -60,6 +60,9 @@ def observe_all(metrics: Metrics) -> None:
     metrics.live_accuracy.labels(model="efficientnetb0-v1.1").set(0.93)
     metrics.live_accuracy_lower.labels(model="efficientnetb0-v1.1").set(0.9)
     metrics.estimated_accuracy.labels(model="efficientnetb0-v1.1").set(0.94)
+    drift = {metrics.drift_callers: 3, metrics.drift_overall: 1, metrics.drift_recent: 61, metrics.drift_reference: 119}
+    for gauge, value in drift.items():
+        gauge.labels("efficientnetb0-v1.1", "brightness").set(value)
     metrics.memory_limit_bytes.set(512 * 2**20)
     metrics.log_lines_dropped.labels("http").inc(7)
     metrics.canary_comparisons.labels(metric="latency", result="worse").inc(3)
@@ -142,6 +145,10 @@ def observe_all(metrics: Metrics) -> None:
         ("atalaya_evaluation_lost_images", {"model": "tiny-v1.0"}, 8),
         ("atalaya_evaluation_gained_images", {"model": "tiny-v1.0"}, 1),
         ("atalaya_evaluation_loss", {"model": "tiny-v1.0"}, 1),
+        ("atalaya_drift_callers", {"model": "efficientnetb0-v1.1", "metric": "brightness"}, 3),
+        ("atalaya_drift_overall", {"model": "efficientnetb0-v1.1", "metric": "brightness"}, 1),
+        ("atalaya_drift_recent", {"model": "efficientnetb0-v1.1", "metric": "brightness"}, 61),
+        ("atalaya_drift_reference", {"model": "efficientnetb0-v1.1", "metric": "brightness"}, 119),
         ("atalaya_memory_limit_bytes", {}, 536870912),
         ("atalaya_stuck_jobs_total", {}, 2),
         ("atalaya_log_lines_dropped_total", {"output": "http"}, 7),

@@ -36,6 +36,8 @@ metrics.memory_reserved_bytes.set(0)
 metrics.canary_log_e.labels("latency", "promote").set(1)
 for accuracy in (metrics.live_accuracy, metrics.live_accuracy_lower, metrics.estimated_accuracy):
     accuracy.labels("stub-v1.0").set(0.9)
+for drift in (metrics.drift_callers, metrics.drift_overall, metrics.drift_recent, metrics.drift_reference):
+    drift.labels("stub-v1.0", "brightness").set(1)
 metrics.queue_capacity.set(64)
 metrics.queue_length.set(int(sys.argv[2]))
 metrics.queue_state.labels("overload").set(int(sys.argv[2]) == 1)

@@ -94,7 +94,8 @@ def test_the_scope_is_required(client: TestClient, bearer: Bearer, operator: Bea
 async def test_metrics_follow_the_ledger(labelled: list[Any], settings: Settings) -> None:
     """A refresh sets accuracy, its lower bound and the estimate of each version that has made predictions."""
     registry = CollectorRegistry()
-    service = QualityService(open_blocking_engine(settings.database_url.get_secret_value()), Metrics(registry))
+    engine = open_blocking_engine(settings.database_url.get_secret_value())
+    service = QualityService(engine, Metrics(registry), settings)
     await service.refresh()
     await service.close()
     values = [
@@ -111,7 +112,7 @@ async def test_labels_are_counted_again_only_after_a_new_one(
     registry, engine = CollectorRegistry(), open_blocking_engine(settings.database_url.get_secret_value())
     statements: list[str] = []
     event.listen(engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
-    service = QualityService(engine, Metrics(registry))
+    service = QualityService(engine, Metrics(registry), settings)
 
     async def refresh() -> bool:
         """Refresh, and return whether the labels were counted."""

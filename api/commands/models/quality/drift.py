@@ -1,0 +1,88 @@
+"""`atalaya drift`: whether live traffic differs from the images that the model was measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from textwrap import fill
+
+import typer
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api.commands.database import recorded_run, run_with_engine
+from api.commands.models.quality.live import open_quality_engine
+from api.commands.output import JsonFlag, print_json, print_table
+from api.schemas.drift import ComparisonResponse, DriftResponse, FindingResponse, ModelDriftResponse
+from api.services.measuring.drift.references import Detectors
+from api.services.measuring.drift.report import read_report
+from api.services.measuring.drift.tracker import make_sum_updater
+from api.settings import load_settings
+from auth.accounts.store import UserStore
+from monitoring.tasks.runs import Task
+
+_WIDTH = 80
+_NOTE = (
+    "Recent: the mean of about the last 100 predictions. A caller that is as the reference is reported within 5,000 "
+    "predictions with a probability of at most 1 %."
+)
+
+
+def drift(as_json: JsonFlag = False) -> None:
+    """Show which callers' images or predictions differ from the reference of the model; exit status 1 if any do."""
+    settings = load_settings()
+    detectors = Detectors(settings)
+    with recorded_run(Task.DRIFT), open_quality_engine(settings) as engine:
+        for _ in make_sum_updater(settings, engine, detectors).update():
+            pass
+        response = DriftResponse.of(read_report(engine, detectors))
+    if as_json:
+        print_json(response.model_dump(mode="json"))
+    else:
+        names = run_with_engine(settings, _read_names) if response.findings else {}
+        _print(response, names)
+    if response.drifting:
+        raise typer.Exit(1)
+
+
+async def _read_names(engine: AsyncEngine) -> Mapping[str, str]:
+    """Return the names of all users by their ids."""
+    return {user.id: user.name for user in await UserStore(engine).list()}
+
+
+def _print(response: DriftResponse, names: Mapping[str, str]) -> None:
+    if not response.models:
+        typer.echo("No predictions of a model with a reference in the last seven days.")
+    for model in response.models:
+        _print_model(model)
+    if response.findings:
+        print_table(
+            ("who", "what", "how", "since (UTC)", "reference", "recent"),
+            [_format_finding(each, names) for each in response.findings],
+        )
+    elif response.models:
+        typer.echo("No drift.")
+    typer.echo(fill(_NOTE, _WIDTH))
+
+
+def _print_model(model: ModelDriftResponse) -> None:
+    typer.echo(f"{model.model}: {model.predictions} predictions, {model.callers} callers watched")
+    print_table(("measure", "reference", "recent"), [_format_comparison(each) for each in model.measures])
+
+
+def _format_comparison(each: ComparisonResponse) -> tuple[str, str, str]:
+    return each.name, _format_number(each.reference), _format_number(each.recent)
+
+
+def _format_finding(each: FindingResponse, names: Mapping[str, str]) -> tuple[str, ...]:
+    is_class = each.metric == "class_mix"
+    return (
+        "all callers" if each.caller is None else names.get(each.caller, each.caller),
+        each.metric,
+        f"more {each.change}" if is_class else each.change,
+        f"{each.since:%Y-%m-%d %H:%M}",
+        _format_number(each.reference),
+        _format_number(each.recent),
+    )
+
+
+def _format_number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"

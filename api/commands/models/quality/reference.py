@@ -1,0 +1,36 @@
+"""`atalaya models reference`: the reference for drift, for an artefact whose manifest has none."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from api.commands.options.model import ModelOption, open_chosen_backend
+from api.commands.output import print_json
+from api.errors import CommandFailed
+from model.drift.files import describe_reference_file
+from model.offline.dataset import find_training_folder, list_images, split_by_class
+from model.offline.fitting.drift_reference import measure_reference
+from monitoring.machine.cgroups import count_processors
+
+
+def reference(
+    data: Annotated[Path, typer.Option(help="The training data: a folder for each class.")],
+    model: ModelOption = None,
+    validation: Annotated[
+        float, typer.Option(min=0, max=1, help="The share of the images held out of training.")
+    ] = 0.1,
+    seed: Annotated[int, typer.Option(help="The seed of the training, which chose these images.")] = 20260101,
+) -> None:
+    """Print the reference as JSON, for a file in artifacts/references; `export` writes it into new manifests."""
+    threads = count_processors()
+    with closing(open_chosen_backend(model, threads)) as backend:
+        files = list_images(find_training_folder(data), backend.info.classes)
+        held_out = split_by_class(files, validation, seed)[1]
+        measured = measure_reference(backend, held_out.paths, threads)
+        if measured is None:
+            raise CommandFailed(f"{data} has only {len(held_out)} images that were held out; 50 are needed.")
+        print_json(describe_reference_file(measured, backend.info.full_name, backend.info.digest))

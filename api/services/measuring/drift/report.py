@@ -1,0 +1,76 @@
+"""What drifts now: for `GET /v1/drift`, `atalaya drift` and the metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Engine
+
+from api.services.measuring.drift.references import Detectors
+from api.services.measuring.drift.tracker import decode_state
+from model.drift.detector import DriftDetector
+from model.drift.metrics import MEASURES, Metric
+from model.drift.state import DriftState
+from monitoring.chains.timestamps import format_timestamp
+from monitoring.ledger.transactions import ledger_errors
+from monitoring.quality.drift.store import ALL, DriftStore, Finding, StoredState
+
+CURRENT = timedelta(days=7)
+"""The drift of a caller that has sent nothing for longer is not reported."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A measure, or the share of a class, in the reference and in recent predictions."""
+
+    name: str
+    reference: float | None
+    recent: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDrift:
+    """The predictions of a model for all callers together, of which `callers` are tracked on their own."""
+
+    model: str
+    predictions: int
+    callers: int
+    last_prediction: str
+    measures: Sequence[Comparison]
+    classes: Sequence[Comparison]
+
+
+@dataclass(frozen=True, slots=True)
+class DriftReport:
+    """`findings` are those that last, the earliest first; ALL is the caller of what all callers have together."""
+
+    models: Sequence[ModelDrift]
+    findings: Sequence[Finding]
+
+
+def read_report(engine: Engine, detectors: Detectors) -> DriftReport:
+    """Raises LedgerUnavailable."""
+    since = format_timestamp(datetime.now(UTC) - CURRENT)
+    with ledger_errors(engine.url), engine.begin() as connection:
+        store = DriftStore(connection)
+        states = [state for state in store.list_states(ALL) if state.seen_at >= since]
+        counts = [store.count_callers(state.model) for state in states]
+        findings = store.list_lasting(since)
+    models = [_describe(detectors, state, callers) for state, callers in zip(states, counts, strict=True)]
+    return DriftReport(models, findings)
+
+
+def _describe(detectors: Detectors, stored: StoredState, callers: int) -> ModelDrift:
+    detector = detectors.find(stored.model, stored.digest)
+    measures, classes = list[Comparison](), list[Comparison]()
+    if detector is not None:
+        state = decode_state(detector, stored.digest, stored)
+        measures = [_compare(detector, state, metric, metric) for metric in MEASURES]
+        classes = [_compare(detector, state, Metric.CLASS_MIX, name) for name in detector.reference.classes]
+    return ModelDrift(stored.model, stored.predictions, callers, stored.seen_at, measures, classes)
+
+
+def _compare(detector: DriftDetector, state: DriftState, metric: Metric, name: str) -> Comparison:
+    return Comparison(name, *detector.compare(state, metric, name))

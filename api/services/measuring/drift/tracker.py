@@ -1,0 +1,162 @@
+"""Adds predictions to the states of their callers, and records what drifts."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, Engine
+
+from api.services.measuring.drift.references import Detectors
+from api.settings import Settings
+from model.drift.detector import Alarm, DriftDetector
+from model.drift.metrics import Observations, measure
+from model.drift.state import DriftState
+from monitoring.chains.timestamps import format_timestamp
+from monitoring.ledger.entries import sanitize_name
+from monitoring.quality.drift.store import ALL, OTHERS, DriftStore, Finding, Key, StoredState
+from monitoring.quality.sums import SumUpdater
+
+KEEP = timedelta(days=30)
+"""What is kept of a caller is removed so long after its last prediction."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Prediction:
+    """What drift needs of a ledger entry; `at` is in seconds since 1970."""
+
+    model: str
+    digest: str
+    caller: str
+    label: str
+    measures: tuple[float, ...]
+    at: float
+
+
+def make_sum_updater(settings: Settings, engine: Engine, detectors: Detectors | None = None) -> SumUpdater:
+    """Return what adds ledger entries to the sums of the confidence, and to the states of drift at the same time.
+
+    Always use it for the sums: an entry that was added without drift is never added to the states.
+    """
+    tracker = DriftTracker(detectors or Detectors(settings), settings.monitoring.drift_callers)
+    return SumUpdater(engine, tracker.add)
+
+
+class DriftTracker:
+    """Tracks at most `limit` callers, and the others together."""
+
+    def __init__(self, detectors: Detectors, limit: int) -> None:
+        self._detectors = detectors
+        self._limit = limit
+
+    def add(self, connection: Connection, documents: Sequence[Mapping[str, Any]]) -> None:
+        """Add the predictions among the ledger's documents, in a transaction that writes."""
+        groups = self._group(documents) if self._limit else {}
+        if not groups:
+            return
+        store = DriftStore(connection)
+        callers = {(model, caller) for model, _, caller in groups}
+        own = self._choose_own(store, callers)
+        merged = defaultdict[Key, list[_Prediction]](list)
+        for (model, _, caller), predictions in groups.items():
+            merged[model, caller if (model, caller) in own else OTHERS] += predictions
+            merged[model, ALL] += predictions
+        states = store.lock(merged.keys())
+        store.save([self._update(store, states[key], predictions) for key, predictions in merged.items()])
+
+    def _group(self, documents: Sequence[Mapping[str, Any]]) -> Mapping[tuple[str, str, str], list[_Prediction]]:
+        """Return the predictions of models that have a reference, by model, digest and caller."""
+        groups = defaultdict[tuple[str, str, str], list[_Prediction]](list)
+        for document in documents:
+            each = _read_prediction(document)
+            if each is not None and self._detectors.find(each.model, each.digest) is not None:
+                groups[each.model, each.digest, each.caller].append(each)
+        return groups
+
+    def _update(self, store: DriftStore, stored: StoredState, predictions: list[_Prediction]) -> StoredState:
+        """Return the state with the predictions added, and record what they show."""
+        predictions.sort(key=lambda each: each.at)
+        key, digest = (stored.model, stored.caller), predictions[-1].digest
+        detector = self._detectors.find(stored.model, digest)
+        assert detector is not None  # noqa: S101  (others are in no group)
+        state = decode_state(detector, digest, stored)
+        for event in detector.update(state, _observe(detector, predictions)):
+            if isinstance(event, Alarm):
+                finding = _describe_alarm(detector, state, key, event)
+                (store.begin_finding if event.is_new else store.repeat_finding)(finding)
+            else:
+                store.end_finding(key, event.metric, _format(event.at))
+        return StoredState(*key, digest, state.predictions, _format(state.seen_at), state.encode())
+
+    def _choose_own(self, store: DriftStore, callers: set[Key]) -> set[Key]:
+        """Return which of the callers have a state of their own, or get one."""
+        own = store.list_known(callers)
+        new = sorted(callers - own)
+        if new:
+            store.forget(format_timestamp(datetime.now(UTC) - KEEP))
+            own |= set(new[: max(0, self._limit - store.count())])
+        return own
+
+
+def decode_state(detector: DriftDetector, digest: str, stored: StoredState) -> DriftState:
+    """Return the detector's state; a new one if it was changed, or is that of a model with another digest."""
+    if stored.digest != digest:
+        return detector.begin()
+    try:
+        seen_at = datetime.fromisoformat(stored.seen_at).timestamp()
+        return detector.decode(stored.state, stored.predictions, seen_at)
+    except ValueError:
+        return detector.begin()
+
+
+def _observe(detector: DriftDetector, predictions: Sequence[_Prediction]) -> Observations:
+    classes = {name: index for index, name in enumerate(detector.reference.classes)}
+    return Observations(
+        np.array([classes.get(each.label, -1) for each in predictions], np.int64),
+        np.array([each.measures for each in predictions]),
+        np.array([each.at for each in predictions]),
+    )
+
+
+def _describe_alarm(detector: DriftDetector, state: DriftState, key: Key, alarm: Alarm) -> Finding:
+    reference, recent = detector.compare(state, alarm.metric, alarm.change)
+    return Finding(*key, alarm.metric, _format(alarm.at), _format(alarm.since), alarm.change, reference, recent)
+
+
+def _read_prediction(document: Mapping[str, Any]) -> _Prediction | None:
+    """Return None for another or a changed entry. Entries of earlier releases lack some measures."""
+    try:
+        output, model, image = document["output"], document["model"], document["image"]
+        if output is None or model is None:
+            return None
+        return _Prediction(
+            f"{sanitize_name(model['name'])}-v{sanitize_name(model['version'])}",
+            str(model["digest"]),
+            sanitize_name(document["principal"]),
+            str(output["label"]),
+            measure(
+                confidence=_read_number(output, "confidence"),
+                gate_score=_read_number(output, "gate_score"),
+                brightness=_read_number(image, "brightness"),
+                sharpness=_read_number(image, "sharpness"),
+                width=int(image["width"]),
+                height=int(image["height"]),
+            ),
+            datetime.fromisoformat(document["at"]).timestamp(),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        return None  # `atalaya ledger verify` reports what was changed
+
+
+def _read_number(members: Mapping[str, Any], name: str) -> float:
+    value = members.get(name)
+    return math.nan if value is None else float(value)
+
+
+def _format(seconds: float) -> str:
+    return format_timestamp(datetime.fromtimestamp(seconds, UTC))

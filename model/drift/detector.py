@@ -1,0 +1,179 @@
+"""Finds when the predictions of one caller, or of all, begin to differ from the reference (ADR 0060)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.drift.metrics import MEASURES, Change, Metric, Observations
+from model.drift.reference import Reference
+from model.drift.state import DriftState
+from model.sequential.changes import Floats, average_wealth, compute_growth, follow_wealth
+
+_LARGEST_BOUND = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class DriftRules:
+    """The probability of a false alarm within `horizon` predictions is at most `level`; all metrics share it equally.
+
+    `tolerance` is how far a share of a class, or the mean rank or spread of a measure, may be from the reference: in
+    0..1, so that 0.1 is ten percentage points. A drift ends when `clear_after` predictions in a row give no new alarm.
+    """
+
+    level: float = 0.01
+    horizon: int = 5000
+    tolerance: float = 0.1
+    clear_after: int = 500
+
+    @property
+    def log_threshold(self) -> float:
+        """The logarithm of the wealth at which a metric gives an alarm."""
+        return math.log(self.horizon * len(Metric) / self.level)
+
+
+DEFAULT_RULES = DriftRules()
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """A metric differs: `change` is a Change or a class. Times are seconds since 1970; `since` is an estimate.
+
+    A drift that goes on gives further alarms, with `is_new` false.
+    """
+
+    metric: Metric
+    change: str
+    since: float
+    at: float
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AllClear:
+    """A metric that differed has given no alarm for long enough. `at` is in seconds since 1970."""
+
+    metric: Metric
+    at: float
+
+
+class DriftDetector:
+    """The tests that a reference defines. It holds no state: that of each caller is passed in."""
+
+    def __init__(self, reference: Reference, rules: DriftRules = DEFAULT_RULES) -> None:
+        self.reference = reference
+        self.rules = rules
+
+    @cached_property
+    def _tests(self) -> Sequence[tuple[Metric, str, float]]:
+        """Metric, change and bound of each test, those of a metric side by side."""
+        tolerance = self.rules.tolerance
+        classes = zip(self.reference.classes, self.reference.shares, strict=True)
+        tests = [(Metric.CLASS_MIX, name, share + tolerance) for name, share in classes]
+        for metric in MEASURES:
+            measure = self.reference.measures.get(metric)
+            spread = 0.5 if measure is None else measure.spread
+            bounds = {Change.HIGHER: 0.5 + tolerance, Change.LOWER: 0.5 + tolerance, Change.WIDER: spread + tolerance}
+            tests += [(metric, change.value, bound) for change, bound in bounds.items()]
+        return [(metric, change, min(bound, _LARGEST_BOUND)) for metric, change, bound in tests]
+
+    @cached_property
+    def slices(self) -> Mapping[Metric, slice]:
+        """Which tests belong to each metric."""
+        metrics = [metric for metric, _, _ in self._tests]
+        return {
+            metric: slice(metrics.index(metric), metrics.index(metric) + metrics.count(metric)) for metric in Metric
+        }
+
+    def begin(self) -> DriftState:
+        """Return the state before the first prediction."""
+        return DriftState.begin(len(self._tests), len(self.reference.classes))
+
+    def decode(self, text: str, predictions: int, seen_at: float) -> DriftState:
+        """Read a state that was encoded. Raises ValueError for the state of another reference."""
+        return DriftState.decode(text, len(self._tests), len(self.reference.classes), predictions, seen_at)
+
+    def compare(self, state: DriftState, metric: Metric, change: str) -> tuple[float | None, float | None]:
+        """Return the mean of a measure in the reference and in recent predictions, or the share of the class `change`.
+
+        None stands for an unknown value.
+        """
+        if metric is Metric.CLASS_MIX:
+            index = self.reference.classes.index(change)
+            return self.reference.shares[index], state.recent.get_share(index)
+        measure = self.reference.measures.get(metric)
+        return None if measure is None else measure.mean, state.recent.get_measure(metric)
+
+    def compute_growth(self, observations: Observations) -> Floats:
+        """Return what the bets on each observation yield, as `follow_wealth` takes it."""
+        indices = np.arange(len(self.reference.classes))
+        columns = [(observations.classes[:, np.newaxis] == indices).astype(float)]
+        for metric, values in zip(MEASURES, observations.measures.T, strict=True):
+            measure = self.reference.measures.get(metric)
+            ranks = np.full(len(values), np.nan) if measure is None else measure.rank(values)
+            columns.append(np.stack([ranks, 1 - ranks, np.abs(2 * ranks - 1)], axis=1))
+        return compute_growth(np.concatenate(columns, axis=1), np.array([bound for _, _, bound in self._tests]))
+
+    def update(self, state: DriftState, observations: Observations) -> list[Alarm | AllClear]:
+        """Add observations to the state, and return what they show, in order of the metrics."""
+        growth, events = self.compute_growth(observations), list[Alarm | AllClear]()
+        for number, metric in enumerate(Metric):
+            events += self._follow(state, number, metric, growth[:, self.slices[metric]], observations.times)
+        state.predictions += len(observations)
+        if len(observations):
+            state.seen_at = max(state.seen_at, float(observations.times[-1]))
+        state.recent.add(observations)
+        return events
+
+    def _follow(
+        self, state: DriftState, number: int, metric: Metric, growth: Floats, times: NDArray[np.float64]
+    ) -> Iterator[Alarm | AllClear]:
+        """Follow one metric until its wealth reaches the threshold, and from there on again with new bets."""
+        tests, begin = self.slices[metric], 0
+        wealth, since = state.wealth[tests], state.since[tests]
+        while begin < len(growth):
+            paths = follow_wealth(wealth, growth[begin:])
+            crossing = self._find_crossing(paths.wealth)
+            end = len(growth) - 1 if crossing is None else begin + crossing
+            last = end - begin
+            starts = paths.find_starts(last)
+            started = np.where(starts < 0, since, times[begin:][starts])
+            yield from self._count_quiet(state, number, metric, times[begin : end + (crossing is None)])
+            if crossing is None:
+                wealth, since = np.maximum(paths.wealth[last], 0), started
+            else:
+                richest = np.unravel_index(paths.wealth[last].argmax(), paths.wealth[last].shape)
+                change = self._tests[tests.start + int(richest[0])][1]
+                at, is_new = float(times[end]), state.quiet[number] < 0
+                yield Alarm(metric, change, float(started[richest]), at, bool(is_new))
+                state.quiet[number] = 0
+                wealth, since = np.zeros_like(wealth), np.full_like(since, at)
+            begin = end + 1
+        state.wealth[tests], state.since[tests] = wealth, since
+
+    def _find_crossing(self, wealth: Floats) -> int | None:
+        """Return the first observation at which the average wealth reaches the threshold."""
+        threshold = self.rules.log_threshold
+        if wealth.max() < threshold:  # no average is above the largest
+            return None
+        reached = np.flatnonzero(average_wealth(wealth) >= threshold)
+        return int(reached[0]) if reached.size else None
+
+    def _count_quiet(
+        self, state: DriftState, number: int, metric: Metric, times: NDArray[np.float64]
+    ) -> Iterator[AllClear]:
+        """Count predictions without an alarm while there is a drift, which ends after enough of them."""
+        quiet = int(state.quiet[number])
+        if quiet < 0:
+            return
+        missing = self.rules.clear_after - quiet
+        if missing <= len(times):
+            state.quiet[number] = -1
+            yield AllClear(metric, float(times[max(missing, 1) - 1]))
+        else:
+            state.quiet[number] = quiet + len(times)

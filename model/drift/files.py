@@ -1,0 +1,30 @@
+"""Reference files: for artefacts whose manifest has no reference, because they were exported before there were any."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from model.drift.reference import Reference
+from model.errors import ArtefactError
+
+SCHEMA = 1
+
+
+def describe_reference_file(reference: Reference, model: str, digest: str) -> dict[str, Any]:
+    """Return the contents of a file, ready for JSON. `digest` is the SHA-256 of model.onnx in hex."""
+    return {"schema": SCHEMA, "model": model, "digest": digest, **reference.to_document()}
+
+
+def find_reference(files: Iterable[Path], digest: str) -> Reference | None:
+    """Return the reference for the model with that digest from the first file that has one. Raises ArtefactError."""
+    for path in files:
+        try:
+            document = json.loads(path.read_bytes())
+            if document["schema"] == SCHEMA and document["digest"] == digest:
+                return Reference.from_document(document)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ArtefactError(f"{path} is not a reference for drift of schema {SCHEMA}: {error}") from error
+    return None

@@ -1,0 +1,59 @@
+"""What is observed of predictions, and what is tested of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Metric(StrEnum):
+    CLASS_MIX = "class_mix"
+    CONFIDENCE = "confidence"
+    GATE_SCORE = "gate_score"
+    BRIGHTNESS = "brightness"
+    SHARPNESS = "sharpness"
+    IMAGE_SIZE = "image_size"
+
+
+MEASURES: tuple[Metric, ...] = tuple(metric for metric in Metric if metric is not Metric.CLASS_MIX)
+"""The metrics that are a number for each prediction. The image size is the side of a square of as many pixels."""
+
+
+def measure(
+    *, confidence: float, gate_score: float, brightness: float, sharpness: float, width: int, height: int
+) -> tuple[float, ...]:
+    """Return the measures of one prediction in the order of MEASURES; NaN stands for an unknown value."""
+    return confidence, gate_score, brightness, sharpness, math.sqrt(width * height)
+
+
+class Change(StrEnum):
+    """How a measure differs from the reference. For the class mix, it is a class that became more frequent."""
+
+    HIGHER = "higher"
+    LOWER = "lower"
+    WIDER = "wider"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Observations:
+    """What is known of n predictions, in their order.
+
+    `classes` are indices of the reference's classes, int64 [n], -1 for another class. `measures` is float64
+    [n, len(MEASURES)], NaN where unknown. `times` are seconds since 1970, float64 [n].
+    """
+
+    classes: NDArray[np.int64]
+    measures: NDArray[np.float64]
+    times: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def select(self, indices: Sequence[int]) -> Observations:
+        chosen = list(indices)
+        return Observations(self.classes[chosen], self.measures[chosen], self.times[chosen])

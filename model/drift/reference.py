@@ -1,0 +1,107 @@
+"""The reference: how classes and measures are distributed on images that the model was measured on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.drift.metrics import MEASURES, Metric, Observations
+
+_QUANTILES = 101
+_DECIMALS = 7  # confidences differ in the fifth
+MIN_IMAGES = 50
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureReference:
+    """The distribution of one measure: its `mean`, and 101 quantiles from the smallest to the largest value."""
+
+    mean: float
+    quantiles: tuple[float, ...]
+
+    def rank(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the share of the reference below each value, equal ones counted half; NaN stays NaN."""
+        below = np.searchsorted(self.quantiles, values, "left")
+        through = np.searchsorted(self.quantiles, values, "right")
+        ranks: NDArray[np.float64] = np.where(np.isnan(values), np.nan, (below + through) / (2 * len(self.quantiles)))
+        return ranks
+
+    @property
+    def spread(self) -> float:
+        """Twice the mean distance of the ranks from their middle: one half, less where many values are equal."""
+        return float(np.abs(2 * self.rank(np.asarray(self.quantiles)) - 1).mean())
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """`shares` are those of the predicted classes, in the order of `classes`. Measures that are unknown are missing."""
+
+    images: int
+    classes: tuple[str, ...]
+    shares: tuple[float, ...]
+    measures: Mapping[Metric, MeasureReference]
+
+    def to_document(self) -> dict[str, Any]:
+        """Return the reference ready for JSON."""
+        return {
+            "images": self.images,
+            "classes": dict(zip(self.classes, self.shares, strict=True)),
+            "measures": {
+                metric.value: {"mean": measure.mean, "quantiles": list(measure.quantiles)}
+                for metric, measure in self.measures.items()
+            },
+        }
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        """Read what `to_document` wrote. Raises ValueError, TypeError, KeyError, AttributeError."""
+        images, classes = document["images"], document["classes"]
+        if type(images) is not int or images < 1 or not classes:
+            raise ValueError("the reference for drift has no images or no classes")
+        shares = tuple(_parse_number(share) for share in classes.values())
+        if any(not 0 <= share <= 1 for share in shares):
+            raise ValueError("a share of a class is not in 0..1")
+        measures = {Metric(name): _parse_measure(name, each) for name, each in document["measures"].items()}
+        if Metric.CLASS_MIX in measures:
+            raise ValueError(f"{Metric.CLASS_MIX} is no measure")
+        return cls(images, tuple(classes), shares, measures)
+
+
+def build_reference(observations: Observations, classes: Sequence[str]) -> Reference:
+    """Describe the observations. A measure with NaN is left out. Raises ValueError for fewer than 50 images."""
+    n = len(observations)
+    if n < MIN_IMAGES:
+        raise ValueError(f"a reference for drift needs at least {MIN_IMAGES} images, not {n}")
+    counts = np.bincount(observations.classes, minlength=len(classes))
+    measures = {
+        metric: _build_measure(values)
+        for metric, values in zip(MEASURES, observations.measures.T, strict=True)
+        if not np.isnan(values).any()
+    }
+    return Reference(n, tuple(classes), tuple(round(count / n, _DECIMALS) for count in counts.tolist()), measures)
+
+
+def _build_measure(values: NDArray[np.float64]) -> MeasureReference:
+    # Values that occurred, not averages of two: many images have exactly the same size.
+    quantiles = np.quantile(values, np.linspace(0, 1, _QUANTILES), method="nearest")
+    return MeasureReference(
+        round(float(values.mean()), _DECIMALS), tuple(round(value, _DECIMALS) for value in quantiles.tolist())
+    )
+
+
+def _parse_measure(name: str, document: Mapping[str, Any]) -> MeasureReference:
+    quantiles = tuple(_parse_number(value) for value in document["quantiles"])
+    if not quantiles or list(quantiles) != sorted(quantiles):
+        raise ValueError(f"the quantiles of {name} are not in ascending order")
+    return MeasureReference(_parse_number(document["mean"]), quantiles)
+
+
+def _parse_number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is not a number")
+    return float(value)

@@ -1,0 +1,149 @@
+"""Reading and writing what is kept of drift, in transactions of the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from sqlalchemy import Connection, bindparam, delete, func, select, tuple_, update
+from sqlalchemy.sql.elements import ColumnElement
+
+from monitoring.quality.drift.tables import drift_findings, drift_states
+from storage.engine import dialect_insert
+
+ALL = ""
+"""The caller that stands for all callers together."""
+OTHERS = "(others)"
+"""The caller that stands for those beyond the limit."""
+_MAX_FINDINGS = 1000
+
+Key = tuple[str, str]
+"""Model and caller."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredState:
+    """`state` is text that the detector of the model with that digest reads, empty before the first prediction.
+
+    `seen_at` is the time of the last prediction.
+    """
+
+    model: str
+    caller: str
+    digest: str
+    predictions: int
+    seen_at: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A metric of a caller that differed from the reference: since when, when that was found, and when it ended.
+
+    `change` says how. `reference` and `recent` are the means of the metric when it was last found to differ.
+    """
+
+    model: str
+    caller: str
+    metric: str
+    found_at: str
+    since: str
+    change: str
+    reference: float | None
+    recent: float | None
+    ended_at: str | None = None
+
+
+class DriftStore:
+    """The rows of one transaction. For SQLite, it must be one that writes from its beginning."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def list_known(self, keys: Collection[Key]) -> set[Key]:
+        """Return which of the keys have a state."""
+        columns = drift_states.c
+        found = self._connection.execute(select(columns.model, columns.caller).where(_is_one_of(keys)))
+        return {(row.model, row.caller) for row in found}
+
+    def count(self) -> int:
+        """Return the number of states."""
+        return self._connection.execute(select(func.count()).select_from(drift_states)).scalar_one()
+
+    def lock(self, keys: Collection[Key]) -> Mapping[Key, StoredState]:
+        """Return the states of the keys, which are created if there are none; no other process changes them meanwhile.
+
+        They are locked in one order, so that two processes cannot wait for each other.
+        """
+        new = [asdict(StoredState(*key, "", 0, "", "")) for key in sorted(keys)]
+        insertion = dialect_insert(drift_states, self._connection.dialect).on_conflict_do_nothing()
+        self._connection.execute(insertion, new)
+        ordered = select(drift_states).where(_is_one_of(keys)).order_by(drift_states.c.model, drift_states.c.caller)
+        found = [StoredState(*row) for row in self._connection.execute(ordered.with_for_update())]
+        return {(each.model, each.caller): each for each in found}
+
+    def save(self, states: Sequence[StoredState]) -> None:
+        """Update states that are locked."""
+        columns = drift_states.c
+        own = columns.model == bindparam("own_model"), columns.caller == bindparam("own_caller")
+        # The other members of a row become the values of the columns with their names.
+        rows = []
+        for each in states:
+            row = asdict(each)
+            rows.append({"own_model": row.pop("model"), "own_caller": row.pop("caller"), **row})
+        self._connection.execute(update(drift_states).where(*own), rows)
+
+    def begin_finding(self, finding: Finding) -> None:
+        insertion = dialect_insert(drift_findings, self._connection.dialect).values(asdict(finding))
+        self._connection.execute(insertion.on_conflict_do_nothing())
+
+    def repeat_finding(self, finding: Finding) -> None:
+        """Update how the metric of a lasting drift differs; its times stay."""
+        values = {"change": finding.change, "reference": finding.reference, "recent": finding.recent}
+        self._update_lasting(finding.model, finding.caller, finding.metric, values)
+
+    def end_finding(self, key: Key, metric: str, at: str) -> None:
+        self._update_lasting(*key, metric, {"ended_at": at})
+
+    def list_states(self, caller: str) -> Sequence[StoredState]:
+        """Return the states of a caller, one for each model."""
+        chosen = select(drift_states).where(drift_states.c.caller == caller).order_by(drift_states.c.model)
+        return [StoredState(*row) for row in self._connection.execute(chosen)]
+
+    def count_callers(self, model: str) -> int:
+        """Return how many callers of a model have a state of their own."""
+        columns = drift_states.c
+        own = columns.model == model, columns.caller.not_in([ALL, OTHERS])
+        return self._connection.execute(select(func.count()).select_from(drift_states).where(*own)).scalar_one()
+
+    def list_lasting(self, seen_since: str) -> Sequence[Finding]:
+        """Return the findings that last, of callers seen since then: the earliest 1,000."""
+        findings, states = drift_findings.c, drift_states.c
+        same = (findings.model == states.model) & (findings.caller == states.caller)
+        chosen = select(drift_findings).join_from(drift_findings, drift_states, same)
+        chosen = chosen.where(findings.ended_at.is_(None), states.seen_at >= seen_since)
+        chosen = chosen.order_by(findings.since, findings.caller, findings.metric).limit(_MAX_FINDINGS)
+        return [Finding(*row) for row in self._connection.execute(chosen)]
+
+    def forget(self, before: str) -> None:
+        """Remove the states of callers that were last seen before; what lasted of them ends."""
+        states, findings = drift_states.c, drift_findings.c
+        forgotten = select(states.model, states.caller).where(states.seen_at < before)
+        lasting = tuple_(findings.model, findings.caller).in_(forgotten), findings.ended_at.is_(None)
+        self._connection.execute(update(drift_findings).where(*lasting).values(ended_at=before))
+        self._connection.execute(delete(drift_states).where(states.seen_at < before))
+
+    def _update_lasting(self, model: str, caller: str, metric: str, values: Mapping[str, object]) -> None:
+        columns = drift_findings.c
+        own = columns.model == model, columns.caller == caller, columns.metric == metric
+        self._connection.execute(update(drift_findings).where(*own, columns.ended_at.is_(None)).values(**values))
+
+
+def _is_one_of(keys: Collection[Key]) -> ColumnElement[bool]:
+    return tuple_(drift_states.c.model, drift_states.c.caller).in_(sorted(keys))
+
+
+def erase_caller(connection: Connection, caller: str) -> None:
+    """Remove everything that is kept of a caller."""
+    for table in (drift_states, drift_findings):
+        connection.execute(delete(table).where(table.c.caller == caller))

@@ -1,0 +1,191 @@
+"""`atalaya drift` and what it keeps, on both databases."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from api.cli import run
+from api.services.measuring.drift.references import Detectors
+from api.services.measuring.drift.report import DriftReport, read_report
+from api.services.measuring.drift.tracker import DriftTracker
+from api.settings import Settings
+from model.drift.detector import DriftDetector
+from monitoring.chains.signing import Signer
+from monitoring.chains.timestamps import format_timestamp
+from monitoring.ledger.upkeep.erasure import Eraser
+from monitoring.quality.drift.store import ALL, OTHERS, StoredState
+from monitoring.quality.drift.tables import drift_states
+from monitoring.quality.sums import SumUpdater
+from storage.engine import open_blocking_engine
+from storage.transactions import WRITING
+from tests.api.commands.models.drifting import DARK, build_predictions, record
+from tests.monitoring.ledger.ledgers import KEY
+
+MODEL = "efficientnetb0-v1.1"
+
+
+@pytest.fixture
+def url(environment: Settings) -> str:
+    return environment.database_url.get_secret_value()
+
+
+@pytest.fixture
+def engine(url: str) -> Iterator[Engine]:
+    engine = open_blocking_engine(url, 30)
+    yield engine
+    engine.dispose()
+
+
+def update(engine: Engine, settings: Settings, limit: int = 100) -> DriftReport:
+    """Add what is recorded, and return what drifts."""
+    detectors = Detectors(settings)
+    for _ in SumUpdater(engine, DriftTracker(detectors, limit).add).update():
+        pass
+    return read_report(engine, detectors)
+
+
+def run_drift(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    capsys.readouterr()
+    return run(["drift", *arguments]), capsys.readouterr().out
+
+
+def test_who_what_and_since_when(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A caller whose images became darker is reported with the metric and about the time, and the status is 1."""
+    record(url, build_predictions("test", 400, "bob"), minutes_ago=90)
+    record(url, build_predictions("test", 200), minutes_ago=80)
+    began = record(url, build_predictions(DARK, 200), minutes_ago=60)
+    status, out = run_drift(capsys, "--json")
+    found = json.loads(out)
+    assert (status, found["drifting"]) == (1, True)
+    (brightness,) = (each for each in found["findings"] if (each["caller"], each["metric"]) == ("ana", "brightness"))
+    assert (brightness["model"], brightness["change"]) == (MODEL, "lower")
+    assert abs(datetime.fromisoformat(brightness["since"]) - began) <= timedelta(minutes=1)
+    assert brightness["recent"] < 0.7 * brightness["reference"]
+    assert {each["caller"] for each in found["findings"]} <= {"ana", None}
+    (model,) = found["models"]
+    assert (model["predictions"], model["callers"], len(model["classes"])) == (800, 2, 21)
+
+
+def test_the_table_fits_a_terminal(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The table has a row for each measure and each finding, in at most 80 columns."""
+    record(url, build_predictions(DARK, 200))
+    status, out = run_drift(capsys)
+    assert status == 1
+    assert f"{MODEL}: 200 predictions, 1 callers watched" in out
+    assert "all callers   brightness   lower" in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_normal_traffic_is_no_drift(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Images like those of training are no drift, also after the command has run before; the status is 0."""
+    for _ in range(2):
+        record(url, build_predictions("test", 210))
+        status, out = run_drift(capsys)
+        assert status == 0
+        assert "No drift." in out
+
+
+@pytest.mark.usefixtures("environment")
+def test_an_empty_ledger_is_no_drift(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without predictions the command says so."""
+    status, out = run_drift(capsys)
+    assert status == 0
+    assert out.startswith("No predictions of a model with a reference in the last seven days.")
+
+
+def test_updates_continue_in_another_process(url: str, engine: Engine, environment: Settings) -> None:
+    """A shift is found although each process has seen only a part of it."""
+    parts = build_predictions(DARK, 120)
+    for begin in range(0, 120, 40):
+        record(url, parts[begin : begin + 40])
+        report = update(engine, environment)
+    assert ("ana", "brightness") in {(each.caller, each.metric) for each in report.findings}
+
+
+def test_callers_beyond_the_limit_share_a_state(url: str, engine: Engine, environment: Settings) -> None:
+    """With a limit of one caller, a second one counts among the others, and a third one, too."""
+    for name in ("ana", "bob", "cleo"):
+        record(url, build_predictions("test", 10, name))
+        update(engine, environment, limit=1)
+    with engine.begin() as connection:
+        rows = connection.execute(text("SELECT caller, predictions FROM drift_states ORDER BY caller")).all()
+    assert [tuple(row) for row in rows] == [(ALL, 30), (OTHERS, 20), ("ana", 10)]
+
+
+def test_what_is_kept_of_a_person_is_erased(url: str, engine: Engine, environment: Settings) -> None:
+    """Erasing a caller's predictions erases the caller's state and findings; those of all callers stay."""
+    record(url, build_predictions(DARK, 150))
+    update(engine, environment)
+    assert sum(Eraser(engine.execution_options(**WRITING), Signer(KEY), datetime.now(UTC)).erase("ana")) == 150
+    assert {each.caller for each in read_report(engine, Detectors(environment)).findings} == {ALL}
+    with engine.begin() as connection:
+        for table in ("drift_states", "drift_findings"):
+            assert not connection.execute(text(f"SELECT * FROM {table} WHERE caller = 'ana'")).all()  # noqa: S608
+
+
+def test_a_caller_is_forgotten(url: str, engine: Engine, environment: Settings) -> None:
+    """A caller's drift is not reported after seven days without predictions, and its state goes after 30 days."""
+    record(url, build_predictions(DARK, 150), minutes_ago=31 * 24 * 60)
+    assert update(engine, environment) == DriftReport([], [])
+    record(url, build_predictions("test", 10, "bob"))
+    update(engine, environment)
+    with engine.begin() as connection:
+        callers = connection.execute(text("SELECT caller FROM drift_states ORDER BY caller")).scalars().all()
+        ends = connection.execute(text("SELECT ended_at FROM drift_findings WHERE caller = 'ana'")).scalars().all()
+    assert callers == [ALL, "bob"]
+    assert ends
+    assert None not in ends
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": {"name": "other", "version": "1", "digest": "ab12", "backend": "onnx"}},
+        {"image": {"width": "x", "height": 1}},
+        {"image": None},
+    ],
+)
+def test_other_and_changed_entries_are_left_out(
+    url: str, engine: Engine, environment: Settings, change: dict[str, Any]
+) -> None:
+    """Predictions of a model without a reference, and documents that were changed, are not counted."""
+    record(url, [{**each, **change} for each in build_predictions(DARK, 150)])
+    record(url, build_predictions("test", 10))
+    report = update(engine, environment)
+    assert [model.predictions for model in report.models] == [10]
+
+
+def test_ten_thousand_callers_need_20_megabytes(environment: Settings, engine: Engine) -> None:
+    """The states of 10,000 callers with long names take at most 20 MB in SQLite's file."""
+    if environment.database_url.get_secret_value().startswith("postgresql"):
+        return
+    detector = _find_detector(environment)
+    text_of_state = detector.begin().encode()
+    before = _count_bytes(environment)
+    now = format_timestamp(datetime.now(UTC))
+    states = [StoredState(MODEL, f"{number:036d}", "ab" * 32, 100_000, now, text_of_state) for number in range(10_000)]
+    with engine.begin() as connection:
+        connection.execute(drift_states.insert(), [asdict(each) for each in states])
+    assert _count_bytes(environment) - before <= 20_000_000
+
+
+def _find_detector(settings: Settings) -> DriftDetector:
+    detector = Detectors(settings).find(MODEL, build_predictions("test", 1)[0]["model"]["digest"])
+    assert detector is not None
+    return detector
+
+
+def _count_bytes(settings: Settings) -> int:
+    path = settings.database_url.get_secret_value().removeprefix("sqlite:///")
+    with sqlite3.connect(path) as connection:
+        pages, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+    connection.close()
+    return int(pages * size)

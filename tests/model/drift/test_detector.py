@@ -1,0 +1,126 @@
+"""What the detector says of one caller's predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+
+from model.backends.onnx import OnnxBackend
+from model.drift.detector import Alarm, AllClear, DriftDetector
+from model.drift.metrics import MEASURES, Metric, Observations
+from model.drift.state import DriftState
+from model.offline.fitting.drift_reference import observe_predictions
+from model.serving.prediction import predict_image
+from tests.model.drift.features import FILE
+from tests.support.paths import ARTEFACT, SAMPLES
+
+Features = Mapping[str, Observations]
+MINUTE = 60.0
+
+
+def draw(features: Features, seed: int, *parts: tuple[str, int]) -> Observations:
+    """Draw images of groups, one group after the other; one is sent each minute."""
+    generator = np.random.default_rng(seed)
+    drawn = [features[group].select(generator.integers(0, len(features[group]), n).tolist()) for group, n in parts]
+    classes = np.concatenate([each.classes for each in drawn])
+    times = MINUTE * np.arange(1, len(classes) + 1, dtype=np.float64)
+    return Observations(classes, np.concatenate([each.measures for each in drawn]), times)
+
+
+def update(detector: DriftDetector, state: DriftState, observations: Observations) -> list[Alarm | AllClear]:
+    return detector.update(state, observations)
+
+
+def list_alarms(events: Sequence[Alarm | AllClear], metric: Metric) -> list[Alarm]:
+    return [event for event in events if isinstance(event, Alarm) and event.metric is metric]
+
+
+def test_a_darker_camera_is_found_and_dated(detector: DriftDetector, features: Features) -> None:
+    """The first alarm says that the brightness is lower, since about the first dark image; later ones are not new."""
+    images = draw(features, 1, ("test", 400), ("test, brightness x0.6", 400))
+    state = detector.begin()
+    first, *later = list_alarms(update(detector, state, images), Metric.BRIGHTNESS)
+    assert (first.change, first.is_new) == ("lower", True)
+    assert 400 * MINUTE < first.at <= 600 * MINUTE
+    assert first.since == pytest.approx(400 * MINUTE, abs=20 * MINUTE)
+    assert later
+    assert not any(each.is_new for each in later)
+    reference, recent = detector.compare(state, Metric.BRIGHTNESS, first.change)
+    assert (reference or 0) > 1.5 * (recent or 0)
+
+
+def test_a_drift_ends_after_500_normal_predictions(detector: DriftDetector, features: Features) -> None:
+    """500 predictions without an alarm end a drift; the next one is new."""
+    dark = ("test, brightness x0.6", 200)
+    events = update(detector, detector.begin(), draw(features, 2, dark, ("test", 1500), dark))
+    brightness = [event for event in events if event.metric is Metric.BRIGHTNESS]
+    ends = [event.at for event in brightness if isinstance(event, AllClear)]
+    new = [event.at for event in brightness if isinstance(event, Alarm) and event.is_new]
+    last = max(event.at for event in brightness if isinstance(event, Alarm) and event.at < ends[0])
+    assert ends == [last + 500 * MINUTE]
+    assert len(new) == 2
+    assert new[1] > ends[0]
+
+
+def test_a_class_that_becomes_frequent_is_named(detector: DriftDetector, features: Features) -> None:
+    """Scenes of another sensor, most of them forests, are too many forests."""
+    events = update(detector, detector.begin(), draw(features, 3, ("another sensor", 100)))
+    alarm = list_alarms(events, Metric.CLASS_MIX)[0]
+    assert alarm.change == "forest"
+
+
+def test_unknown_values_say_nothing(detector: DriftDetector, features: Features) -> None:
+    """Predictions of an earlier release, without brightness, and of unknown classes give no alarm and no mean."""
+    normal = draw(features, 4, ("test", 1000))
+    measures = np.full_like(normal.measures, np.nan)
+    state = detector.begin()
+    assert update(detector, state, Observations(np.full(1000, -1), measures, normal.times)) == []
+    assert (state.wealth <= 0).all()
+    assert detector.compare(state, Metric.BRIGHTNESS, "lower")[1] is None
+
+
+@pytest.mark.parametrize("part", [1, 7, 150])
+def test_parts_make_the_same_as_the_whole(detector: DriftDetector, features: Features, part: int) -> None:
+    """Updates of any size, with the state stored as text in between, find the same at the same predictions."""
+    images = draw(features, 5, ("test", 150), ("test, brightness x0.6", 150))
+    whole = update(detector, detector.begin(), images)
+    state, found = detector.begin(), list[Alarm | AllClear]()
+    for begin in range(0, len(images), part):
+        found += update(detector, state, images.select(range(begin, min(begin + part, len(images)))))
+        state = detector.decode(state.encode(), state.predictions, state.seen_at)
+    assert sorted((event.at, event.metric) for event in found) == sorted((event.at, event.metric) for event in whole)
+    for one, other in zip(list_alarms(found, Metric.BRIGHTNESS), list_alarms(whole, Metric.BRIGHTNESS), strict=True):
+        assert one.since == pytest.approx(other.since, abs=MINUTE)
+    assert state.predictions == 300
+
+
+def test_a_state_is_about_a_kilobyte(detector: DriftDetector, features: Features) -> None:
+    """The state of a caller takes at most 1,100 characters, and one of another size is refused."""
+    state = detector.begin()
+    update(detector, state, draw(features, 6, ("test", 100)))
+    text = state.encode()
+    assert len(text) <= 1100
+    for wrong in (text[:-8], text + text[:8], "?"):
+        with pytest.raises(ValueError, match=r".+"):
+            detector.decode(wrong, 100, 0.0)
+
+
+def test_recent_means_forget(detector: DriftDetector, features: Features) -> None:
+    """The recent mean of a measure follows the latest predictions, whatever came before."""
+    state = detector.begin()
+    update(detector, state, draw(features, 7, ("test", 500), ("samples", 500)))
+    expected = features["samples"].measures[:, MEASURES.index(Metric.SHARPNESS)].mean()
+    assert detector.compare(state, Metric.SHARPNESS, "higher")[1] == pytest.approx(expected, rel=0.1)
+
+
+def test_the_features_are_those_of_the_shipped_model(features: Features) -> None:
+    """The numbers of the samples in features.csv are what the shipped model makes of them."""
+    backend = OnnxBackend(ARTEFACT)
+    computed = observe_predictions(
+        [predict_image(backend, path.read_bytes()) for path in sorted(SAMPLES.glob("*.jpg"))]
+    )
+    backend.close()
+    assert computed.classes.tolist() == features["samples"].classes.tolist(), FILE
+    assert computed.measures == pytest.approx(features["samples"].measures, rel=0.01)

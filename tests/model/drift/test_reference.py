@@ -1,0 +1,108 @@
+"""The reference that live traffic is compared with."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model.drift.files import describe_reference_file, find_reference
+from model.drift.metrics import MEASURES, Metric, Observations
+from model.drift.reference import MeasureReference, Reference, build_reference
+from model.errors import ArtefactError
+from model.registry.artefact import read_manifest
+from tests.support.paths import ARTEFACT, ROOT
+
+REFERENCES = ROOT / "artifacts" / "references"
+
+
+def observe(n: int, gate_score: float = 1.0) -> Observations:
+    """Predictions of two classes in turn, whose measures are 0, 1, … but for a constant gate score."""
+    measures = np.repeat(np.arange(n, dtype=float)[:, np.newaxis], len(MEASURES), axis=1)
+    measures[:, MEASURES.index(Metric.GATE_SCORE)] = gate_score
+    return Observations(np.arange(n) % 2, measures, np.zeros(n))
+
+
+@pytest.fixture
+def reference() -> Reference:
+    return build_reference(observe(200), ["forest", "river"])
+
+
+def test_ranks_count_equal_values_half(reference: Reference) -> None:
+    """The rank of a value is the share of the reference below it, and a constant has the rank one half."""
+    brightness, gate = reference.measures[Metric.BRIGHTNESS], reference.measures[Metric.GATE_SCORE]
+    assert brightness.rank(np.array([-1.0, 99.5, 500.0])) == pytest.approx([0, 0.5, 1], abs=0.01)
+    assert gate.rank(np.array([0.9, 1.0, 1.1])).tolist() == [0, 0.5, 1]
+    assert math.isnan(brightness.rank(np.array([math.nan]))[0])
+
+
+def test_spread_is_that_of_the_reference(reference: Reference) -> None:
+    """Different values have the spread one half, and a constant has none."""
+    assert reference.measures[Metric.BRIGHTNESS].spread == pytest.approx(0.5, abs=0.01)
+    assert reference.measures[Metric.GATE_SCORE].spread == 0
+
+
+def test_an_unknown_measure_is_left_out() -> None:
+    """A model without a gate has a reference without gate scores."""
+    reference = build_reference(observe(60, math.nan), ["forest", "river"])
+    assert set(reference.measures) == set(MEASURES) - {Metric.GATE_SCORE}
+
+
+def test_few_images_are_no_reference() -> None:
+    """Fewer than 50 images are refused."""
+    with pytest.raises(ValueError, match="at least 50 images, not 49"):
+        build_reference(observe(49), ["forest", "river"])
+
+
+def test_a_document_reads_back(reference: Reference) -> None:
+    """What is written as JSON is read unchanged."""
+    assert Reference.from_document(json.loads(json.dumps(reference.to_document()))) == reference
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"images": 0},
+        {"classes": {}},
+        {"classes": {"forest": 1.5}},
+        {"measures": {"brightness": {"mean": 1.0, "quantiles": [2.0, 1.0]}}},
+        {"measures": {"brightness": {"mean": "1", "quantiles": [1.0]}}},
+        {"measures": {"class_mix": {"mean": 1.0, "quantiles": [1.0]}}},
+        {"measures": {"hue": {"mean": 1.0, "quantiles": [1.0]}}},
+    ],
+)
+def test_a_changed_document_is_refused(reference: Reference, change: dict[str, Any]) -> None:
+    """Numbers that cannot be a distribution are refused."""
+    with pytest.raises(ValueError, match=r".+"):
+        Reference.from_document(reference.to_document() | change)
+
+
+def test_the_shipped_model_has_a_reference() -> None:
+    """The file names the shipped artefact by the digest of its graph, and has all measures of its 21 classes."""
+    manifest = read_manifest(ARTEFACT)
+    found = find_reference(sorted(REFERENCES.glob("*.json")), manifest.files["model.onnx"].sha256)
+    assert found is not None
+    assert found.classes == manifest.classes
+    assert set(found.measures) == set(MEASURES)
+    assert found.images == manifest.results["validation"]["n"]
+
+
+def test_files_of_other_models_are_passed_over(reference: Reference, tmp_path: Path) -> None:
+    """A file counts only for the digest that it names, and a damaged one is an error."""
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(describe_reference_file(reference, "land-v1", "ab12")))
+    assert find_reference([path], "ab12") == reference
+    assert find_reference([path], "cd34") is None
+    path.write_text("{}")
+    with pytest.raises(ArtefactError, match=r"a\.json is not a reference"):
+        find_reference([path], "ab12")
+
+
+def test_equal_values_have_one_quantile() -> None:
+    """A measure with a single value has the rank one half there, below it 0 and above it 1."""
+    measure = MeasureReference(256.0, (256.0,))
+    assert measure.rank(np.array([255.0, 256.0, 257.0])).tolist() == [0, 0.5, 1]
