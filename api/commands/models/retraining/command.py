@@ -141,7 +141,7 @@ def _check_candidate(comparison: Comparison, folder: Path) -> None:
         raise CandidateWorse(
             f"The candidate recognises {comparison.candidate_correct} of {comparison.images} test images, and the "
             f"start model {comparison.start_correct}. It was not imported. {folder} has its model card. Retrain with "
-            "more data or a larger --budget."
+            "more data or a larger --budget, in another --out."
         )
 
 
