@@ -5,6 +5,7 @@ ApiError
 │   └── SecretsUnavailable   secrets_unavailable    start-up and command line only
 ├── CommandFailed          command_failed         command line only
 │   └── CandidateWorse       candidate_worse        command line only
+├── NoLabelledImages       no_labelled_images     command line only
 ├── DatabaseMissing        database_missing       command line only
 ├── RegistryMissing        registry_missing
 ├── VersionRejected        version_rejected
@@ -63,6 +64,18 @@ class CandidateWorse(CommandFailed):
     """A retrained model recognises fewer test images than the model that it started from."""
 
     code = "candidate_worse"
+
+
+class NoLabelledImages(ApiError):
+    """There is nothing to make a data set of."""
+
+    code = "no_labelled_images"
+
+    def __init__(self, labelled: int) -> None:
+        super().__init__(
+            f"There are {labelled} labelled predictions, and an image was kept of none of them. Users have to allow it "
+            "(`atalaya users images`) before they send the images."
+        )
 
 
 class DatabaseMissing(ApiError):

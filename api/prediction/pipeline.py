@@ -137,8 +137,6 @@ class PredictionPipeline:
             # Not recorded as a refusal: the transaction that refuses a charge records the refusal itself, and a ledger
             # that cannot be written cannot record one.
             prediction_id = await self._record(request, prediction, charges[0])
-        if kept and self._images is not None:
-            self._images.keep_later(origin.principal.subject, prediction_id, kept[0])
         if prediction.follow_up is not None:
             prediction.follow_up.complete_later(prediction_id)
         self._metrics.count_usage(charges[0].owners[0], charges[0].pixels)
@@ -148,6 +146,8 @@ class PredictionPipeline:
                 raise _REFUSALS[prediction.reason]
         self._get_predictions(prediction.model.full_name, prediction.label).inc()
         self._metrics.confidence.observe(prediction.confidence)
+        if kept and self._images is not None:
+            self._images.keep_later(origin.principal.subject, prediction_id, kept[0])
         return RecordedPrediction(prediction_id, prediction)
 
     async def dry_run(self, request: PredictionRequest) -> CostEstimate:

@@ -50,6 +50,21 @@ def find_evaluation_folder(data: Path) -> Path:
     return _find_class_folders(data, "test")
 
 
+def split_training_data(
+    data: Path, fraction: float, seed: int, classes: Sequence[str] | None = None
+) -> tuple[LabelledFiles, LabelledFiles]:
+    """Return the training and the validation images, with the training folders as classes unless others are given.
+
+    The validation images are those in `data`/validation, or else `fraction` of the training images, chosen by `seed`.
+    Raises DatasetError.
+    """
+    files = list_images(find_training_folder(data), classes)
+    validation = data / "validation"
+    if validation.is_dir():
+        return files, list_images(validation, files.classes)
+    return split_by_class(files, fraction, seed)
+
+
 def find_test_folder(data: Path) -> Path | None:
     """Return `data`/test, or None when the data set has no separate test images."""
     return data / "test" if (data / "test").is_dir() else None

@@ -24,6 +24,7 @@ class ImageConsents:
         self._allowed: set[str] = set()
         self._outdated = asyncio.Event()
         self._outdated.set()
+        self._failing = False
 
     def allows(self, owner: str) -> bool:
         """Whether the owner's images may be kept now; from any thread."""
@@ -49,8 +50,15 @@ class ImageConsents:
                 allowed = set(await self._list_allowed())
             except DatabaseUnavailable:
                 self._outdated.set()
-                log.warning("image_consents_not_read", policy="keep no images of users who have changed")
+                self._report_failure()
             else:
+                self._failing = False
                 if not self._outdated.is_set():  # otherwise somebody may have withdrawn meanwhile
                     self._allowed = allowed
             await sleep(_PAUSE_S)
+
+    def _report_failure(self) -> None:
+        """Log the first of several failures."""
+        if not self._failing:
+            log.warning("image_consents_not_read", policy="keep no images of users who have changed")
+        self._failing = True

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from model.backends.base import Backend
 from model.imaging.input_spec import InputSpec
 from model.offline.changes import ALL_CHANGES, CLEAN, Pixels, leave_unchanged
-from model.offline.dataset import LabelledFiles, find_training_folder, list_images, split_by_class
+from model.offline.dataset import LabelledFiles, split_training_data
 from model.offline.evaluate import Outputs, predict_changed_images
 from model.offline.fitting.augmentations import change_mostly, change_randomly
 from model.offline.fitting.gate import GateFeatures
@@ -43,8 +43,7 @@ class FittingSources:
 
     def split(self, classes: Sequence[str]) -> tuple[LabelledFiles, LabelledFiles]:
         """Return the training and the validation images of the run. Raises DatasetError."""
-        files = list_images(find_training_folder(self.data), classes)
-        return split_by_class(files, self.validation_fraction, self.seed)
+        return split_training_data(self.data, self.validation_fraction, self.seed, classes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

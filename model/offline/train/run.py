@@ -15,10 +15,9 @@ from model.offline.dataset import (
     LabelledFiles,
     LabelledImages,
     find_test_folder,
-    find_training_folder,
     list_images,
     read_images,
-    split_by_class,
+    split_training_data,
 )
 from model.offline.metrics import EvaluationResults, compute_results
 from model.offline.train import TrainOptions, parse_options
@@ -42,26 +41,28 @@ def train(options: TrainOptions) -> dict[str, Any]:
     _start_or_resume(out, options)
     keras.utils.set_random_seed(options.seed)
     print(f"Training on {describe_device()}.", flush=True)
-    files = list_images(find_training_folder(Path(options.data)))
-    training_files, validation_files = split_by_class(files, options.validation_fraction, options.seed)
-    extra_files = _list_extra_images(options, files.classes)
+    training_files, validation_files = split_training_data(
+        Path(options.data), options.validation_fraction, options.seed
+    )
+    classes = training_files.classes
+    extra_files = _list_extra_images(options, classes)
     training = _read("training", training_files, options)
     extra = None if extra_files is None else _read("extra training", extra_files, options)
     validation = _read("validation", validation_files, options)
     batches = TrainingBatches(
         training,
         extra,
-        classes=len(files.classes),
+        classes=len(classes),
         batch_size=options.batch_size,
         seed=options.seed,
         parts=options.parts,
     )
-    model, log = fit(options, batches, Validation.of(validation), len(files.classes))
+    model, log = fit(options, batches, Validation.of(validation), len(classes))
     splits = {"validation": validation}
-    test_files = _list_test_images(options, files.classes)
+    test_files = _list_test_images(options, classes)
     if test_files is not None:
         splits["test"] = _read("test", test_files, options)
-    results = {split: evaluate(model, images, files.classes) for split, images in splits.items()}
+    results = {split: evaluate(model, images, classes) for split, images in splits.items()}
     robustness = {split: measure_robustness(model, images) for split, images in splits.items()}
     model.save(out / "model.keras")
     log.remove_state()
@@ -72,7 +73,7 @@ def train(options: TrainOptions) -> dict[str, Any]:
         "test": len(test_files or ()),
     }
     summary = {**summarise(options, results, log, counts), "robustness": robustness}
-    write_report(out, summary, log.history, files.classes)
+    write_report(out, summary, log.history, classes)
     return summary
 
 

@@ -1,0 +1,157 @@
+"""`atalaya dataset build`: make a data set of the kept images of labelled predictions."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from sqlalchemy import Engine
+
+from api.commands.database import CommandEvent, recorded_run, run_with_engine
+from api.commands.options.times import parse_time
+from api.commands.output import JsonFlag, print_json, print_table, progress_bar
+from api.errors import CommandFailed, NoLabelledImages, SettingsError
+from api.services.personal_data.archive import open_image_archive
+from api.settings import Settings, load_settings
+from auth.accounts.store import UserStore
+from model.offline.collecting.collection import Collector, LabelledImage
+from model.offline.collecting.manifest import summarise, write_manifest
+from model.offline.collecting.splits import Split
+from monitoring.quality.labelled import LabelledPrediction, count_labelled, iterate_labelled
+from monitoring.tasks.runs import Task
+from storage.engine import open_blocking_engine
+from storage.images.archive import ImageArchive
+from storage.images.errors import ImageUnreadable
+
+app = typer.Typer(no_args_is_help=True)
+_LOCK_TIMEOUT_S = 60
+
+
+class Skipped(StrEnum):
+    """Why a labelled prediction is not in the data set."""
+
+    NOT_KEPT = "not_kept"
+    UNREADABLE = "unreadable"
+    CHANGED = "changed"
+
+
+@app.callback()
+def dataset() -> None:
+    """Make data sets of labelled predictions."""
+
+
+@app.command("build")
+def build(
+    out: Annotated[Path, typer.Option(help="The folder to create, for `atalaya train --data` and `evaluate --data`.")],
+    since: Annotated[
+        datetime | None,
+        typer.Option(parser=parse_time, metavar="TIME", help="Only predictions from this time on (UTC)."),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Collect the labelled predictions whose images were kept: without duplicates, and split for training."""
+    settings = load_settings()
+    archive = open_image_archive(settings)
+    if archive is None:
+        raise SettingsError("IMAGES__URL is not set. Name the store of kept images, of which a data set is made.")
+    _check_free(out)
+    with recorded_run(Task.DATASET), _new_folder(out) as folder:
+        summary = _build(settings, archive, folder, since)
+        event = CommandEvent("dataset", "built", detail={"images": str(summary["images"])})
+        run_with_engine(settings, _do_nothing, lambda _: event)
+    print_json({"out": str(out), **summary}) if as_json else _print_summary(out, summary)
+
+
+def _build(settings: Settings, archive: ImageArchive, folder: Path, since: datetime | None) -> dict[str, Any]:
+    """Write the data set and return its summary. Raises NoLabelledImages, LedgerUnavailable, ImageStoreUnavailable."""
+    allowed = run_with_engine(settings, lambda engine: UserStore(engine).list_keeping_images())
+    collector, skipped, classes = Collector(folder), Counter[str](), dict[str, None]()
+    with _open_engine(settings) as engine, progress_bar("Collecting", count_labelled(engine, since)) as advance:
+        for number, prediction in enumerate(iterate_labelled(engine, since), start=1):
+            image = _read_image(archive, prediction) if prediction.owner in allowed else Skipped.NOT_KEPT
+            if isinstance(image, Skipped):
+                skipped[image] += 1
+            else:
+                collector.add(image)
+                classes |= dict.fromkeys((*prediction.classes, prediction.label))
+            advance(number)
+    if not classes:
+        raise NoLabelledImages(skipped.total())
+    collected = collector.finish(tuple(classes))
+    summary = summarise(collected, tuple(classes), {reason.value: skipped[reason] for reason in Skipped})
+    write_manifest(folder, collected, summary, datetime.now(UTC), since)
+    return summary
+
+
+def _read_image(archive: ImageArchive, prediction: LabelledPrediction) -> LabelledImage | Skipped:
+    """Return the image that the ledger names, or why there is none. Raises ImageStoreUnavailable."""
+    try:
+        content = archive.read(prediction.owner, prediction.id)
+    except ImageUnreadable:
+        return Skipped.UNREADABLE
+    if content is None:
+        return Skipped.NOT_KEPT
+    if not prediction.intact or hashlib.sha256(content).hexdigest() != prediction.sha256:
+        return Skipped.CHANGED
+    return LabelledImage(prediction.id, prediction.model, prediction.label, prediction.sha256, content)
+
+
+async def _do_nothing(_: object) -> None: ...
+
+
+@contextmanager
+def _open_engine(settings: Settings) -> Iterator[Engine]:
+    engine = open_blocking_engine(settings.database_url.get_secret_value(), _LOCK_TIMEOUT_S)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def _check_free(out: Path) -> None:
+    """Raises CommandFailed."""
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise CommandFailed(f"{out} exists already. Choose another --out.")
+    if not out.absolute().parent.is_dir():
+        raise CommandFailed(f"The folder {out.absolute().parent} does not exist. Create it first.")
+
+
+@contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """Yield a folder that only its owner can read, and that becomes `out` unless the block fails."""
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.absolute().parent))
+    try:
+        yield folder
+        folder.rename(out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _print_summary(out: Path, summary: Mapping[str, Any]) -> None:
+    rows = [[label, *map(str, counts.values()), str(sum(counts.values()))] for label, counts in _sort(summary)]
+    print_table(("class", *(split.value for split in Split), "all"), rows)
+    splits = ", ".join(f"{count} {split}" for split, count in summary["splits"].items())
+    typer.echo(f"{out}: {summary['images']} images ({splits}).")
+    typer.echo(f"{summary['duplicates']} further predictions of the same images.")
+    for name, meaning in (("conflicts", "left out"), ("doubtful", "kept; look at them")):
+        kind = "equal" if name == "conflicts" else "similar"
+        for conflict in summary[name]:
+            labels, predictions = ", ".join(conflict["labels"]), " ".join(conflict["predictions"])
+            typer.echo(f"{kind} images with the labels {labels} ({meaning}): {predictions}")
+    skipped = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in summary["skipped"].items())
+    typer.echo(f"Labelled predictions without an image: {skipped}.")
+
+
+def _sort(summary: Mapping[str, Any]) -> Sequence[tuple[str, Mapping[str, int]]]:
+    """Return the classes with the most frequent first."""
+    classes: Mapping[str, Mapping[str, int]] = summary["classes"]
+    return sorted(classes.items(), key=lambda item: (-sum(item[1].values()), item[0]))

@@ -1,0 +1,154 @@
+"""Collecting labelled images, one after the other, into a folder that becomes the data set once it is complete."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from model.errors import DatasetError
+from model.imaging.decode import sniff_format
+from model.offline.collecting.similarity import compute_difference_hash, group_similar
+from model.offline.collecting.splits import Split, choose_split
+
+_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif"}
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledImage:
+    """An image that was predicted and labelled. `prediction` is the id of its prediction, `sha256` is in hex."""
+
+    prediction: str
+    model: str
+    label: str
+    sha256: str
+    content: bytes = field(repr=False)
+
+
+@dataclass(slots=True)
+class _Collected:
+    """One image with everything that was said of it."""
+
+    sha256: str
+    suffix: str
+    difference_hash: int
+    labels: set[str] = field(default_factory=set)
+    predictions: list[str] = field(default_factory=list)
+    models: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetImage:
+    """An image of the data set. `group` is the SHA-256 of the oldest of its near duplicates, which chose the split."""
+
+    path: str
+    label: str
+    split: Split
+    sha256: str
+    group: str
+    predictions: Sequence[str]
+    models: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelConflict:
+    """Predictions of one image, or of near duplicates, that were labelled differently."""
+
+    labels: Sequence[str]
+    predictions: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """What was collected. `conflicts` are of equal images, which are left out; `doubtful` of similar ones, which stay.
+
+    `duplicates` is the number of labelled predictions of an image that is there already.
+    """
+
+    images: Sequence[DatasetImage]
+    conflicts: Sequence[LabelConflict]
+    doubtful: Sequence[LabelConflict]
+    duplicates: int
+
+    def count(self) -> Counter[tuple[str, Split]]:
+        """Return the number of images by label and split."""
+        return Counter((image.label, image.split) for image in self.images)
+
+
+class Collector:
+    """Writes the images to `folder`, which only its owner can read. Methods raise OSError."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._incoming = folder / ".incoming"
+        self._images: dict[str, _Collected] = {}
+        self._incoming.mkdir(mode=0o700, parents=True)
+
+    def add(self, image: LabelledImage) -> None:
+        """Add the image of a prediction; older predictions come first. Raises ImageRejected, DatasetError."""
+        _check_label(image.label)
+        collected = self._images.get(image.sha256)
+        if collected is None:
+            suffix = _SUFFIXES[sniff_format(image.content)]
+            collected = _Collected(image.sha256, suffix, compute_difference_hash(image.content))
+            self._locate(collected).write_bytes(image.content)
+            self._images[image.sha256] = collected
+        collected.labels.add(image.label)
+        collected.predictions.append(image.prediction)
+        collected.models.add(image.model)
+
+    def finish(self, classes: Sequence[str]) -> Dataset:
+        """Move the images to SPLIT/CLASS/SHA256.*; each of `classes` gets a training folder, even without images."""
+        for name in classes:
+            (self._folder / Split.TRAIN / name).mkdir(parents=True, exist_ok=True)
+        clear = [image for image in self._images.values() if len(image.labels) == 1]
+        groups = group_similar([image.difference_hash for image in clear])
+        images = [self._move(image, clear[first].sha256) for image, first in zip(clear, groups, strict=True)]
+        shutil.rmtree(self._incoming)
+        return Dataset(
+            images=images,
+            conflicts=[_describe_conflict([image]) for image in self._images.values() if len(image.labels) > 1],
+            doubtful=list(_find_doubtful(clear, groups)),
+            duplicates=sum(len(image.predictions) - 1 for image in self._images.values()),
+        )
+
+    def _move(self, image: _Collected, group: str) -> DatasetImage:
+        (label,), split = image.labels, choose_split(group)
+        path = self._folder / split / label / f"{image.sha256}{image.suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._locate(image).rename(path)
+        return DatasetImage(
+            path=str(path.relative_to(self._folder)),
+            label=label,
+            split=split,
+            sha256=image.sha256,
+            group=group,
+            predictions=image.predictions,
+            models=sorted(image.models),
+        )
+
+    def _locate(self, image: _Collected) -> Path:
+        return self._incoming / f"{image.sha256}{image.suffix}"
+
+
+def _check_label(label: str) -> None:
+    """Raises DatasetError for a label that cannot be the name of a folder."""
+    if "/" in label or label.startswith("."):
+        raise DatasetError(f"The label {label!r} cannot be the name of a folder. Label its predictions differently.")
+
+
+def _find_doubtful(images: Sequence[_Collected], groups: Sequence[int]) -> Iterator[LabelConflict]:
+    """Yield the groups of near duplicates that have several labels."""
+    members: dict[int, list[_Collected]] = {}
+    for image, first in zip(images, groups, strict=True):
+        members.setdefault(first, []).append(image)
+    for group in members.values():
+        if len(set().union(*(image.labels for image in group))) > 1:
+            yield _describe_conflict(group)
+
+
+def _describe_conflict(images: Sequence[_Collected]) -> LabelConflict:
+    labels = set[str]().union(*(image.labels for image in images))
+    return LabelConflict(sorted(labels), [each for image in images for each in image.predictions])

@@ -1,0 +1,44 @@
+"""The manifest of a collected data set: where each image comes from, without saying whose it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from model.offline.collecting.collection import Dataset
+from model.offline.collecting.splits import Split
+
+NAME = "manifest.json"
+_FORMAT = 1
+
+
+def summarise(dataset: Dataset, classes: Sequence[str], skipped: Mapping[str, int]) -> dict[str, Any]:
+    """Return the numbers of the data set, ready for JSON. `skipped` counts labelled predictions without an image."""
+    counts = dataset.count()
+    return {
+        "images": len(dataset.images),
+        "splits": {split.value: sum(n for (_, own), n in counts.items() if own is split) for split in Split},
+        "classes": {label: {split.value: counts[label, split] for split in Split} for label in classes},
+        "duplicates": dataset.duplicates,
+        "conflicts": [asdict(conflict) for conflict in dataset.conflicts],
+        "doubtful": [asdict(conflict) for conflict in dataset.doubtful],
+        "skipped": dict(skipped),
+    }
+
+
+def write_manifest(
+    folder: Path, dataset: Dataset, summary: Mapping[str, Any], made_at: datetime, since: datetime | None
+) -> None:
+    """Raises OSError."""
+    document = {
+        "format": _FORMAT,
+        "made_at": made_at.isoformat(timespec="seconds"),
+        "since": since.isoformat() if since else None,
+        "summary": summary,
+        "images": [asdict(image) for image in dataset.images],
+    }
+    (folder / NAME).write_text(json.dumps(document, indent=1) + "\n")

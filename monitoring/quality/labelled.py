@@ -1,0 +1,90 @@
+"""Reading which predictions have a true label, with what a data set needs of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Engine, func, select
+
+from monitoring.chains.timestamps import format_timestamp
+from monitoring.ledger.entries import EntryWithPayload, LedgerEntry, Payload
+from monitoring.ledger.payloads import find_payload_problem
+from monitoring.ledger.tables import ledger_entries, ledger_labels, ledger_payloads
+from monitoring.ledger.transactions import ledger_errors
+
+_CHUNK = 500
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledPrediction:
+    """A prediction and its newest label. `classes` are those of its model, in the order of its outputs.
+
+    `sha256`, in hex, is that of the image. `intact` is whether the payload matches its entry.
+    """
+
+    id: str
+    owner: str
+    model: str
+    label: str
+    sha256: str
+    classes: Sequence[str]
+    intact: bool
+
+
+def iterate_labelled(engine: Engine, since: datetime | None) -> Iterator[LabelledPrediction]:
+    """Yield the labelled predictions made since then, oldest first. Raises LedgerUnavailable.
+
+    They are read in chunks, so that no transaction stays open while the caller works on one.
+    """
+    last = ""
+    while chunk := _read_chunk(engine, since, last):
+        yield from chunk
+        last = chunk[-1].id
+
+
+def count_labelled(engine: Engine, since: datetime | None) -> int:
+    """Return how many predictions `iterate_labelled` yields. Raises LedgerUnavailable."""
+    labels = ledger_labels.c
+    statement = select(func.count(labels.prediction.distinct()))
+    if since is not None:
+        statement = statement.where(labels.predicted_at >= format_timestamp(since))
+    with ledger_errors(engine.url), engine.begin() as connection:
+        return connection.execute(statement).scalar_one()
+
+
+def _read_chunk(engine: Engine, since: datetime | None, after: str) -> list[LabelledPrediction]:
+    labels, entries, payloads = ledger_labels.c, ledger_entries.c, ledger_payloads.c
+    newer = ledger_labels.alias()
+    superseded = select(newer.c.id).where(newer.c.prediction == labels.prediction, newer.c.id > labels.id).exists()
+    same_entry = (entries.writer == payloads.writer) & (entries.seq == payloads.seq)
+    columns = payloads.principal, payloads.model, payloads.status, payloads.salt, payloads.document
+    statement = (
+        select(labels.label, *entries, *columns)
+        .join_from(ledger_labels, ledger_entries, labels.prediction == entries.id)
+        .join(ledger_payloads, same_entry)
+        .where(labels.prediction > after, ~superseded)
+        .order_by(labels.prediction)
+        .limit(_CHUNK)
+    )
+    if since is not None:
+        statement = statement.where(labels.predicted_at >= format_timestamp(since))
+    with ledger_errors(engine.url), engine.begin() as connection:
+        rows = connection.execute(statement).all()
+    return [_read_row(label, LedgerEntry(*row[:6]), Payload(*row[6:])) for label, *row in rows]
+
+
+def _read_row(label: str, entry: LedgerEntry, payload: Payload) -> LabelledPrediction:
+    if find_payload_problem(entry, payload) is not None:
+        return LabelledPrediction(entry.id, payload.principal, payload.model, label, "", (), intact=False)
+    facts = EntryWithPayload(entry, payload).read_facts()
+    return LabelledPrediction(
+        id=entry.id,
+        owner=facts["principal"],
+        model=payload.model,
+        label=label,
+        sha256=facts["image"]["sha256"],
+        classes=tuple(facts["output"]["probabilities"]),
+        intact=True,
+    )

@@ -1,0 +1,122 @@
+"""Data sets of labelled images: duplicates, splits and contradicting labels."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from model.errors import DatasetError
+from model.offline.collecting.collection import Collector, Dataset, LabelledImage
+from model.offline.collecting.similarity import compute_difference_hash, group_similar
+from model.offline.collecting.splits import Split, choose_split
+from model.offline.dataset import find_evaluation_folder, list_images, split_training_data
+from tests.support.paths import SAMPLES
+
+SCENES = sorted(SAMPLES.glob("*.jpg"))[:4]
+
+
+def encode(image: Image.Image, name: str = "JPEG", **options: int) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, name, **options)
+    return buffer.getvalue()
+
+
+def draw(seed: int) -> bytes:
+    """Return a PNG of coarse noise: no two of them are similar."""
+    noise = Image.frombytes("L", (9, 8), hashlib.shake_128(b"%d" % seed).digest(72))
+    return encode(noise.resize((90, 80), Image.Resampling.NEAREST), "PNG")
+
+
+def collect(folder: Path, *images: tuple[str, bytes]) -> Dataset:
+    """Collect images with their labels, the oldest first."""
+    collector = Collector(folder)
+    for number, (label, content) in enumerate(images):
+        sha256 = hashlib.sha256(content).hexdigest()
+        collector.add(LabelledImage(f"prediction-{number}", "stub-v1.0", label, sha256, content))
+    return collector.finish(("beach", "forest", "river"))
+
+
+def test_near_duplicates_are_found() -> None:
+    """The same scene at another quality, size or format is similar; other scenes are not."""
+    images = [Image.open(path) for path in SCENES]
+    copies = [
+        *(encode(image, quality=30) for image in images),
+        *(encode(image.resize((150, 150)), "PNG") for image in images),
+        *(encode(image.convert("L"), "WEBP") for image in images),
+    ]
+    hashes = [compute_difference_hash(data) for data in [*(path.read_bytes() for path in SCENES), *copies]]
+    assert group_similar(hashes) == list(range(len(SCENES))) * 4
+
+
+def test_a_third_image_connects_two() -> None:
+    """Images that are similar to the same third image are in one group, with the oldest as the first."""
+    assert group_similar([0b0, 0b1111_1111, 2**63 - 1, 0b1111]) == [0, 0, 2, 0]
+    assert group_similar([]) == []
+
+
+def test_splits_have_their_shares() -> None:
+    """About 80 % of the images are for training, and 10 % each for validation and test."""
+    counts = Counter(choose_split(hashlib.sha256(b"%d" % number).hexdigest()) for number in range(4000))
+    assert 3100 < counts[Split.TRAIN] < 3300
+    assert all(340 < counts[split] < 460 for split in (Split.VALIDATION, Split.TEST))
+
+
+def test_images_keep_their_split(tmp_path: Path) -> None:
+    """Images that are added later move none of those that were there."""
+    images = [("forest", draw(seed)) for seed in range(30)]
+    few, many = collect(tmp_path / "few", *images[:10]), collect(tmp_path / "many", *images)
+    splits = {image.sha256: image.split for image in many.images}
+    assert all(splits[image.sha256] is image.split for image in few.images)
+    assert set(splits.values()) == set(Split)
+
+
+def test_similar_images_share_a_split(tmp_path: Path) -> None:
+    """Near duplicates are in the split of the oldest one, so that no test image was seen in training."""
+    scene = Image.open(SCENES[0])
+    copies = [("forest", encode(scene, quality=quality)) for quality in range(40, 60)]
+    dataset = collect(tmp_path / "data", *copies)
+    assert len(dataset.images) == len(copies)
+    assert {image.split for image in dataset.images} == {choose_split(dataset.images[0].sha256)}
+    assert {image.group for image in dataset.images} == {dataset.images[0].sha256}
+
+
+def test_equal_images(tmp_path: Path) -> None:
+    """An image that was predicted several times is there once, with all its predictions."""
+    dataset = collect(tmp_path / "data", ("forest", draw(1)), ("river", draw(2)), ("forest", draw(1)))
+    assert [image.predictions for image in dataset.images] == [["prediction-0", "prediction-2"], ["prediction-1"]]
+    assert dataset.duplicates == 1
+
+
+def test_contradicting_labels(tmp_path: Path) -> None:
+    """An image with two labels is left out; similar images with different labels stay. Both are reported."""
+    scene = Image.open(SCENES[0])
+    similar = encode(scene, quality=50), encode(scene, quality=60)
+    images = ("forest", draw(1)), ("river", draw(1)), ("forest", similar[0]), ("beach", similar[1])
+    dataset = collect(tmp_path / "data", *images)
+    assert [image.label for image in dataset.images] == ["forest", "beach"]
+    (conflict,), (doubtful,) = dataset.conflicts, dataset.doubtful
+    assert (conflict.labels, conflict.predictions) == (["forest", "river"], ["prediction-0", "prediction-1"])
+    assert (doubtful.labels, doubtful.predictions) == (["beach", "forest"], ["prediction-2", "prediction-3"])
+
+
+def test_the_folder_is_what_training_and_evaluation_read(tmp_path: Path) -> None:
+    """Training finds its images, the validation images and all classes; evaluation finds the test images."""
+    dataset = collect(tmp_path / "data", *(("forest", draw(seed)) for seed in range(30)))
+    training, validation = split_training_data(tmp_path / "data", 0.5, seed=1)
+    assert training.classes == validation.classes == ("beach", "forest", "river")
+    test = list_images(find_evaluation_folder(tmp_path / "data"), training.classes)
+    counts = dataset.count()
+    assert [len(files) for files in (training, validation, test)] == [counts["forest", split] for split in Split]
+    assert not (tmp_path / "data" / ".incoming").exists()
+
+
+def test_a_label_that_is_no_folder_name(tmp_path: Path) -> None:
+    """A label that would lead out of the folder is refused."""
+    with pytest.raises(DatasetError, match="cannot be the name of a folder"):
+        collect(tmp_path / "data", (f"..{os.sep}forest", draw(1)))
