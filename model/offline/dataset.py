@@ -50,6 +50,11 @@ def find_evaluation_folder(data: Path) -> Path:
     return _find_class_folders(data, "test")
 
 
+def find_validation_folder(data: Path) -> Path | None:
+    """Return `data`/validation, or None when validation images have to be cut from the training images."""
+    return data / "validation" if (data / "validation").is_dir() else None
+
+
 def split_training_data(
     data: Path, fraction: float, seed: int, classes: Sequence[str] | None = None
 ) -> tuple[LabelledFiles, LabelledFiles]:
@@ -59,10 +64,10 @@ def split_training_data(
     Raises DatasetError.
     """
     files = list_images(find_training_folder(data), classes)
-    validation = data / "validation"
-    if validation.is_dir():
-        return files, list_images(validation, files.classes)
-    return split_by_class(files, fraction, seed)
+    validation = find_validation_folder(data)
+    if validation is None:
+        return split_by_class(files, fraction, seed)
+    return files, list_images(validation, files.classes)
 
 
 def find_test_folder(data: Path) -> Path | None:

@@ -20,7 +20,7 @@ DataOption = Annotated[
 
 
 def train(  # noqa: PLR0913, PLR0917  (one parameter for each option)
-    data: Annotated[Path, typer.Option(help="Folder with train/ and test/, or the data set's original layout.")],
+    data: Annotated[Path, typer.Option(help="Folder with train/, validation/ and test/, or the original layout.")],
     init: Annotated[str, typer.Option(help='"imagenet", a .weights.h5 file of the backbone, or an earlier .keras.')],
     out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run resumes there.")],
     extra: Annotated[

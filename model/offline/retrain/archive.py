@@ -14,7 +14,7 @@ from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 from model.errors import DatasetError
-from model.offline.dataset import find_test_folder, find_training_folder, list_images
+from model.offline.dataset import find_test_folder, find_training_folder, find_validation_folder, list_images
 from model.offline.keras_process import PROJECT_ROOT, run_entry_point
 from model.offline.retrain import CARD, METRICS, MODEL, RetrainOptions
 from model.registry.artefact import MANIFEST
@@ -72,7 +72,10 @@ def _list_files(options: RetrainOptions) -> Iterator[tuple[Path, str]]:
     test = find_test_folder(data)
     if test is None:
         raise DatasetError(f"{data} has no folder test/, so nothing says which model is better. Add one.")
-    for split, folder in (("train", find_training_folder(data)), ("test", test)):
+    folders = {"train": find_training_folder(data), "validation": find_validation_folder(data), "test": test}
+    for split, folder in folders.items():
+        if folder is None:
+            continue
         files = list_images(folder)
         for path, label in zip(files.paths, files.labels, strict=True):
             yield path, f"{_DATA}/{split}/{files.classes[label]}/{path.name}"

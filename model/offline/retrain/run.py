@@ -17,10 +17,9 @@ from model.offline.dataset import (
     LabelledFiles,
     LabelledImages,
     find_test_folder,
-    find_training_folder,
     list_images,
     read_images,
-    split_by_class,
+    split_training_data,
 )
 from model.offline.retrain import CARD, MODEL, RetrainOptions
 from model.offline.retrain.budget import Budget
@@ -88,12 +87,12 @@ class _Images:
     @classmethod
     def find(cls, options: RetrainOptions) -> _Images:
         """Raises DatasetError."""
-        files = list_images(find_training_folder(Path(options.data)))
         test = find_test_folder(Path(options.data))
         if test is None:
             raise DatasetError(f"{options.data} has no folder test/, so nothing says which model is better. Add one.")
-        training, validation = split_by_class(files, options.validation_fraction, options.seed)
-        return cls(training, validation, list_images(test, files.classes))
+        fraction, seed = options.validation_fraction, options.seed
+        training, validation = split_training_data(Path(options.data), fraction, seed)
+        return cls(training, validation, list_images(test, training.classes))
 
     def count(self) -> dict[str, int]:
         return {
