@@ -105,7 +105,7 @@ def test_the_manifest_names_nobody(gateway: Gateway, build: Build, tmp_path: Pat
 def test_the_audit_log_and_the_tasks_record_it(gateway: Gateway, build: Build) -> None:
     """Who makes a data set is in the audit log, and the run among those of scheduled tasks."""
     build()
-    events = json.loads(gateway.run("audit", "--event", "dataset", "--json").stdout)["entries"]
+    events = json.loads(gateway.run("audit", "--event", "dataset", "--json").stdout)
     assert (events[0]["outcome"], events[0]["detail"]) == ("built", {"images": "2"})
     with closing(sqlite3.connect(gateway.database_path)) as database:
         (row,) = database.execute("SELECT succeeded_at, failures FROM task_runs WHERE task = 'dataset'").fetchall()
