@@ -49,7 +49,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "api.commands.models.keras:export",
         "Convert a .keras file to ONNX and verify that both predict the same.",
     ),
-    "dataset": ("api.commands.quality.dataset:app", "Make a data set of labelled predictions, for training."),
+    "dataset": ("api.commands.models.quality.dataset:app", "Make a data set of labelled predictions, for training."),
     "models": ("api.commands.models.group:app", "Import, sign, promote and judge models; say what served when."),
     "users": ("api.commands.accounts.users:app", "Add, list, change, disable and delete users."),
     "clients": ("api.commands.accounts.clients:app", "Add, list, change and delete OAuth clients."),

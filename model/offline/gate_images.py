@@ -7,7 +7,7 @@ from pathlib import Path
 
 from model.errors import DatasetError
 from model.offline.dataset import IMAGE_SUFFIXES
-from model.offline.roles import Role, assign_role
+from model.offline.negatives.roles import Role, assign_role
 
 
 @dataclass(frozen=True, slots=True)

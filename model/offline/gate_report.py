@@ -19,7 +19,7 @@ from model.offline.dataset import find_evaluation_folder, list_images
 from model.offline.evaluate import predict_changed_images, predict_images
 from model.offline.gate_images import list_categories, list_photographs
 from model.offline.negatives.catalogue import list_generated
-from model.offline.roles import Role
+from model.offline.negatives.roles import Role
 
 _GENERATED_PER_KIND = 12
 _NEAR_MISSES = 8

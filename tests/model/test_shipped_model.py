@@ -15,7 +15,7 @@ from model.confidence.calibration import calibrate
 from model.explanation.grad_cam import compute_grad_cam
 from model.imaging.decode import decode_image
 from model.offline.negatives.catalogue import list_generated
-from model.offline.roles import Role
+from model.offline.negatives.roles import Role
 from model.serving.prediction import Prediction, predict_image
 from tests.support.paths import ARTEFACT, ROOT
 

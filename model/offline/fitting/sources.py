@@ -19,7 +19,7 @@ from model.offline.fitting.augmentations import change_mostly, change_randomly
 from model.offline.fitting.gate import GateFeatures
 from model.offline.gate_images import list_categories, list_photographs
 from model.offline.negatives.catalogue import list_generated
-from model.offline.roles import Role, get_first_word
+from model.offline.negatives.roles import Role, get_first_word
 
 _GENERATED_PER_KIND = 20
 

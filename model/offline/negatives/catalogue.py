@@ -11,7 +11,7 @@ import numpy as np
 
 from model.offline.changes import Pixels
 from model.offline.negatives import documents, screenshots, textures
-from model.offline.roles import Role
+from model.offline.negatives.roles import Role
 
 Generate = Callable[[np.random.Generator, tuple[int, int]], Pixels]
 

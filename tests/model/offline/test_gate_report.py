@@ -16,7 +16,7 @@ from model.offline.changes import ALL_CHANGES
 from model.offline.gate_images import list_photographs
 from model.offline.gate_report import NearMiss, list_gate_images, measure_gate
 from model.offline.negatives.catalogue import KINDS
-from model.offline.roles import Role, assign_role
+from model.offline.negatives.roles import Role, assign_role
 
 GREEN, RED = (40, 160, 40), (180, 60, 60)
 

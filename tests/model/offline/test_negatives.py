@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from model.offline.negatives.catalogue import KINDS, Kind, list_generated
-from model.offline.roles import Role, assign_role
+from model.offline.negatives.roles import Role, assign_role
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)

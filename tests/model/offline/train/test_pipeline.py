@@ -17,7 +17,7 @@ from model.imaging.input_spec import InputSpec
 from model.offline.export import ExportOptions
 from model.offline.export.build import export
 from model.offline.negatives.catalogue import list_generated
-from model.offline.roles import Role
+from model.offline.negatives.roles import Role
 from model.registry.artefact import Manifest, read_manifest
 from tests.model.offline.train.toy_run import COLOURS, COUNTS, SIDE, Resumed, make_scene, read_json
 from tests.support.gateway import running_gateway

@@ -1,1 +1,0 @@
-"""Commands that tell how good the model still is, and prepare a better one."""
