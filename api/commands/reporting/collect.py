@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.commands.database import open_migrated_engine, run_with_engine
@@ -26,6 +26,8 @@ from monitoring.audit.tables import audit_events
 from monitoring.chains.timestamps import format_timestamp
 from monitoring.cost.sums import CostSumUpdater
 from monitoring.errors import ModelNotRecorded
+from monitoring.quality.drift.store import Finding
+from monitoring.quality.drift.tables import drift_findings
 from monitoring.quality.evaluation_store import EvaluationStore
 from monitoring.quality.evaluations import EvaluationRecord
 from monitoring.quality.reader import QualityReader
@@ -42,11 +44,11 @@ class _Stored:
     tasks: Sequence[TaskRuns]
     security: Sequence[SecurityEvents]
     validations: Sequence[EvaluationRecord]
+    drift: Sequence[Finding]
 
 
 def collect_report(settings: Settings, quarter: Quarter) -> Report:
     """Return the report without recommendations. Raises LedgerUnavailable, DatabaseUnavailable, DatabaseMissing."""
-    stored = run_with_engine(settings, lambda engine: _read_stored(engine, quarter))
     with open_snapshot(settings) as connection:
         facts, erased = read_quarter(connection, quarter)
         runtime = find_runtime_before(connection, quarter)
@@ -57,6 +59,7 @@ def collect_report(settings: Settings, quarter: Quarter) -> Report:
         versions = _list_versions(engine, quarter, facts)
         before = _list_versions(engine, quarter.previous, None)
         costs = compute_costs(settings, engine, quarter.months)
+    stored = run_with_engine(settings, lambda engine: _read_stored(engine, quarter))
     return Report(
         quarter,
         datetime.now(UTC),
@@ -71,6 +74,7 @@ def collect_report(settings: Settings, quarter: Quarter) -> Report:
         sorted(facts.aliases, key=lambda change: change.at),
         sorted(facts.verdicts, key=lambda verdict: verdict.at),
         stored.validations,
+        stored.drift,
         facts.list_runtime_changes(runtime),
         stored.tasks,
         stored.security,
@@ -96,7 +100,17 @@ async def _read_stored(engine: AsyncEngine, quarter: Quarter) -> _Stored:
     start, end = quarter.start.timestamp(), quarter.end.timestamp()
     validations = [each for each in await EvaluationStore(engine).list(int(start)) if each.at < end]
     names = {user.id: user.name for user in users}
-    return _Stored(names, await TaskRunStore(engine).list(), security, validations)
+    return _Stored(names, await TaskRunStore(engine).list(), security, validations, await _list_drift(engine, quarter))
+
+
+async def _list_drift(engine: AsyncEngine, quarter: Quarter) -> Sequence[Finding]:
+    """Return what differed from the reference at any time in the quarter, the earliest first."""
+    columns = drift_findings.c
+    lasted = or_(columns.ended_at.is_(None), columns.ended_at >= format_timestamp(quarter.start))
+    chosen = select(drift_findings).where(columns.since < format_timestamp(quarter.end), lasted)
+    async with reading(engine) as connection:
+        rows = await connection.execute(chosen.order_by(columns.since, columns.caller, columns.metric))
+        return [Finding(*row) for row in rows]
 
 
 def _list_versions(engine: Engine, quarter: Quarter, facts: QuarterFacts | None) -> list[ServedVersion]:

@@ -9,6 +9,7 @@ from datetime import datetime
 from api.commands.reporting.quarter import Quarter
 from model.quality.intervals import Interval
 from monitoring.cost.month import MonthCost
+from monitoring.quality.drift.store import Finding
 from monitoring.quality.evaluations import EvaluationRecord
 from monitoring.tasks.runs import TaskRuns
 
@@ -155,6 +156,7 @@ class Report:
     aliases: Sequence[AliasChange]
     verdicts: Sequence[Verdict]
     validations: Sequence[EvaluationRecord]
+    drift: Sequence[Finding]
     changes: Sequence[RuntimeChange]
     tasks: Sequence[TaskRuns]
     security: Sequence[SecurityEvents]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from markupsafe import Markup
+
+from model.drift.metrics import Metric
+from monitoring.quality.drift.store import ALL, Finding
 
 Translate = Callable[..., str]
 """Returns a text by its key, with values for the names in it."""
@@ -51,6 +54,16 @@ class Section:
         """Add the table, unless it has no rows."""
         if table.rows:
             self.tables.append(table)
+
+
+def name_drifting(finding: Finding, names: Mapping[str, str]) -> str:
+    """Return the caller that a finding is about, or nothing for all callers together."""
+    return names.get(finding.caller, finding.caller) if finding.caller != ALL else ""
+
+
+def describe_change(finding: Finding, t: Translate) -> str:
+    """Say how a metric differs; of the class mix, which class became more frequent."""
+    return finding.change if finding.metric == Metric.CLASS_MIX else t(f"change.{finding.change}")
 
 
 def format_second(moment: str) -> str:

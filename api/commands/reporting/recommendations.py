@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from api.commands.reporting.document import Recommendation, Report, ServedVersion
 from api.commands.reporting.ledger_facts import INCIDENT_SHARE
+from monitoring.quality.drift.store import ALL, OTHERS, Finding
 from monitoring.tasks.runs import Task
 
 MIN_LABELS = 100
@@ -20,6 +21,7 @@ MIN_BRIGHTNESS_CHANGE = 20.0
 MAX_REFUSED_LOGINS = 100
 _LATENCY_PERCENTILE = 95
 _LATENCY_FACTOR = 1.5
+_MAX_DRIFTING = 5
 _BACKUP_AGE = timedelta(days=7)
 
 Rule = Callable[[Report], Iterator[Recommendation]]
@@ -97,6 +99,20 @@ def _find_photographs(report: Report) -> Iterator[Recommendation]:
         if caller.predictions >= MIN_CALLER_PREDICTIONS and caller.not_aerial > MAX_NOT_AERIAL * caller.predictions:
             percent = _percent(caller.not_aerial, caller.predictions)
             yield Recommendation("not_aerial", {"caller": caller.name, "percent": percent, "images": caller.not_aerial})
+
+
+def _find_drift(report: Report) -> Iterator[Recommendation]:
+    """Name each caller that differs from the reference on its own, with the metric that differed first."""
+    first = dict[str, Finding]()
+    for each in report.drift:
+        if each.caller not in (ALL, OTHERS):
+            first.setdefault(each.caller, each)
+    for caller, finding in list(first.items())[:_MAX_DRIFTING]:
+        metrics = sorted({each.metric for each in report.drift if each.caller == caller})
+        yield Recommendation(
+            "drift",
+            {"caller": report.names.get(caller, caller), "day": finding.since[:10], "metrics": ", ".join(metrics)},
+        )
 
 
 def _find_brightness(report: Report) -> Iterator[Recommendation]:
@@ -215,6 +231,7 @@ _RULES: Sequence[Rule] = (
     _find_validation_loss,
     _find_undecided_versions,
     _find_photographs,
+    _find_drift,
     _find_brightness,
     _find_runtime_changes,
     _find_missing_labels,

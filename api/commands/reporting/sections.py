@@ -7,7 +7,16 @@ from datetime import UTC, datetime
 
 from api.commands.reporting.charts import Charts
 from api.commands.reporting.document import CallerTraffic, PeriodTraffic, Report, ServedVersion
-from api.commands.reporting.layout import NOTHING, Section, Table, Translate, format_percent, format_second
+from api.commands.reporting.layout import (
+    NOTHING,
+    Section,
+    Table,
+    Translate,
+    describe_change,
+    format_percent,
+    format_second,
+    name_drifting,
+)
 from api.commands.reporting.money import build_cost
 from api.commands.reporting.operation import build_changes, build_errors, build_security, build_tasks
 from model.quality.intervals import Interval
@@ -17,6 +26,7 @@ from monitoring.quality.evaluations import EvaluationRecord
 _MAX_CALLERS = 20
 _MONTH_HEADS = ("month", "requests", "predictions", "abstained", "client_errors", "server_errors")
 _VALIDATION_HEADS = ("day", "version", "images_count", "accuracy_percent", "macro_f1", "ece", "compared", "loss")
+_DRIFT_HEADS = ("caller", "what_differs", "how", "since", "until", "reference", "recent")
 _CALLER_HEADS = ("caller", "predictions", "not_aerial", "low_confidence", "brightness")
 
 
@@ -25,6 +35,7 @@ def build_sections(report: Report, prices: Prices, t: Translate) -> Sequence[Sec
     builders: Sequence[Callable[[Report, Charts, Translate], Section]] = (
         _build_accuracy,
         _build_validation,
+        _build_drift,
         _build_versions,
         _build_images,
         _build_traffic,
@@ -94,6 +105,26 @@ def _format_validation(record: EvaluationRecord, t: Translate) -> Sequence[str]:
         NOTHING if compared is None else f"-{compared.lost} +{compared.gained} (p = {compared.p_value:.3g})",
         t("yes") if record.is_loss else t("no"),
     )
+
+
+def _build_drift(report: Report, _: Charts, t: Translate) -> Section:
+    section = Section("drift", t("drift"), [t("drift.text")])
+    rows = [
+        (
+            name_drifting(each, report.names) or t("drift.everyone"),
+            t(f"metric.{each.metric}"),
+            describe_change(each, t),
+            format_second(each.since),
+            format_second(each.ended_at) if each.ended_at else t("drift.lasts"),
+            NOTHING if each.reference is None else f"{each.reference:.2f}",
+            NOTHING if each.recent is None else f"{each.recent:.2f}",
+        )
+        for each in report.drift
+    ]
+    section.add_table(Table(t("drift.table"), [t(head) for head in _DRIFT_HEADS], rows, 5))
+    if not rows:
+        section.missing.append(t("drift.missing"))
+    return section
 
 
 def _build_versions(report: Report, _: Charts, t: Translate) -> Section:

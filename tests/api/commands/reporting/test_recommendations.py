@@ -23,6 +23,7 @@ from api.commands.reporting.recommendations import with_recommendations
 from api.commands.reporting.render import Language, read_texts, render_report
 from model.quality.intervals import Interval
 from monitoring.cost.formula import RAILWAY
+from monitoring.quality.drift.store import Finding
 from monitoring.quality.evaluations import Comparison, EvaluationRecord
 from monitoring.tasks.runs import Task, TaskRuns
 
@@ -49,6 +50,7 @@ EVALUATION = EvaluationRecord(
     Comparison("e0", 17, 2, 0.0007),
     True,
 )
+DRIFT = Finding("tiny-v1.0", "drone", "sharpness", "2026-08-04T10", "2026-08-03T09", "lower", 12.0, 4.0)
 BEST = Report(
     quarter=QUARTER,
     generated_at=QUARTER.end,
@@ -63,6 +65,7 @@ BEST = Report(
     aliases=[],
     verdicts=[],
     validations=[],
+    drift=[],
     changes=[],
     tasks=[BACKUP],
     security=[],
@@ -99,6 +102,7 @@ def test_nothing_is_recommended_without_a_reason() -> None:
         ({"versions": [VERSION, replace(VERSION, version="2.0")]}, "undecided_version", ("version", "tiny-v2.0")),
         ({"validations": [EVALUATION]}, "validation_loss", ("lost", 17)),
         ({"callers": [CallerTraffic("press", 50, 40, 0, 90.0)]}, "not_aerial", ("percent", 80.0)),
+        ({"drift": [DRIFT, replace(DRIFT, caller="")]}, "drift", ("day", "2026-08-03")),
         ({"months": [MONTH, replace(MONTH, name="2026-09", brightness=60.0)]}, "brightness", ("dark", 60)),
         (
             {"months": [MONTH, replace(MONTH, name="2026-09", latency_ms={50: 20.0, 95: 60.0, 99: 80.0})]},

@@ -24,7 +24,15 @@ from auth.accounts.service import AccountService
 from auth.principal import Role
 from model.registry.files import FileRegistry
 from monitoring.chains.signing import new_private_key
-from tests.api.commands.reporting.year import SECOND_MODEL_FROM, YEAR, Callers, Year
+from tests.api.commands.reporting.year import (
+    PHOTOGRAPHS_FROM,
+    SECOND_MODEL_FROM,
+    SENSOR_FROM,
+    YEAR,
+    Callers,
+    Year,
+    build_year_reference,
+)
 from tests.model.registry.versions import MODEL, write_version
 from tests.support.requirements import find_program, install_npm_packages
 
@@ -39,11 +47,12 @@ QUARTER_ENDS = {
 
 @dataclass(frozen=True)
 class Written:
-    """One report: its text without the markup, and its recommendations by rule."""
+    """One report: its text without the markup, its recommendations by rule, and those about drift by caller."""
 
     path: Path
     text: str
     rules: Mapping[str, Any]
+    drifting: Mapping[str, Any]
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +70,9 @@ def settings(folder: Path) -> Iterator[Settings]:
         patch.setenv("MODEL__REGISTRY", f"file://{folder}/registry")
         patch.setenv("COST__VCPUS", "1")
         patch.setenv("COST__MEMORY_GB", "0.5")
+        references = folder / "artifacts" / "references"
+        references.mkdir(parents=True)
+        (references / "tiny.json").write_text(json.dumps(build_year_reference()))
         registry = FileRegistry(folder / "registry")
         for version in ("1.0", "1.1"):
             registry.add(write_version(folder, version))
@@ -82,6 +94,7 @@ def reports(settings: Settings, folder: Path) -> Mapping[str, Written]:
                     _run("models", "promote", MODEL, "1.1", "--why", "retrained on summer images")
             year.play(end)
             with time_machine.travel(datetime.combine(end, time(6), UTC)):
+                assert run(["drift"]) == 1  # images of winter and summer differ from those of the whole year
                 written[quarter] = _write_report(folder, quarter)
     return written
 
@@ -96,9 +109,11 @@ def _write_report(folder: Path, quarter: str) -> Written:
     output = _run("report", "--quarter", quarter, "--out", str(path), "--json")
     if quarter == "2025Q3":
         _run("report", "--quarter", quarter, "--out", str(folder / "2025Q3.es.html"), "--lang", "es")
-    rules = {each.pop("rule"): each for each in json.loads(output)["recommendations"]}
+    found = json.loads(output)["recommendations"]
+    drifting = {each["caller"]: each for each in found if each["rule"] == "drift"}
+    rules = {each.pop("rule"): each for each in found}
     text = html.unescape(re.sub(r"<[^>]+>", " ", path.read_text().partition("<main>")[2]))
-    return Written(path, re.sub(r"\s+", " ", text), rules)
+    return Written(path, re.sub(r"\s+", " ", text), rules, drifting)
 
 
 def _run(*arguments: str) -> str:
@@ -137,7 +152,8 @@ def test_third_quarter_had_a_new_model_and_a_new_sensor(reports: Mapping[str, Wr
         row = re.search(rf"{MODEL}-v{version} \d+ \d+ \S+ \((\S+)-(\S+)\)", report.text)
         assert row is not None
         assert float(row[1]) < truth < float(row[2])
-    assert "drone" in report.text
+    assert {"image_size", "sharpness"} <= set(report.drifting["drone"]["metrics"].split(", "))
+    assert 0 <= (date.fromisoformat(report.drifting["drone"]["day"]) - SENSOR_FROM).days <= 7
     assert report.rules.keys().isdisjoint({"runtime_changed", "undecided_version"})
 
 
@@ -146,6 +162,8 @@ def test_fourth_quarter_had_photographs(reports: Mapping[str, Written]) -> None:
     report = reports["2025Q4"]
     assert report.rules["not_aerial"] == {"caller": "press", "percent": 100.0, "images": 1104}
     assert report.rules["brightness"]["dark_month"] == "2025-12"
+    assert {"gate_score", "image_size"} <= set(report.drifting["press"]["metrics"].split(", "))
+    assert 0 <= (date.fromisoformat(report.drifting["press"]["day"]) - PHOTOGRAPHS_FROM).days <= 7
     assert "press 1104 100.0 0.0" in report.text
 
 

@@ -16,6 +16,9 @@ import numpy as np
 from sqlalchemy import Engine
 
 from api.settings import Settings
+from model.drift.files import describe_reference_file
+from model.drift.metrics import Observations, measure
+from model.drift.reference import build_reference
 from monitoring.chains.ids import MonotonicIds
 from monitoring.chains.signing import Signer
 from monitoring.chains.timestamps import format_timestamp
@@ -38,6 +41,7 @@ _LABELS = ("forest", "river", "harbor")
 _ACCURACY = {"1.0": 0.93, "1.1": 0.97}
 _LABELLED = 0.15
 _BATCH = 500
+_DIGEST = "ab12" * 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,26 @@ class Callers:
     maps: str
     sensor: str
     photographs: str
+
+
+def build_year_reference() -> dict[str, Any]:
+    """Return a file with the reference for drift: the images of the caller `maps` over the whole year."""
+    generator, first = np.random.default_rng(2), date(YEAR, 1, 1)
+    facts = [_build_prediction(first + timedelta(days=number), "maps", generator) for number in range(365)]
+    measures = [
+        measure(
+            confidence=each["output"]["confidence"],
+            gate_score=each["output"]["gate_score"],
+            brightness=each["image"]["brightness"],
+            sharpness=each["image"]["sharpness"],
+            width=each["image"]["width"],
+            height=each["image"]["height"],
+        )
+        for each in facts
+    ]
+    classes = np.array([each["output"]["index"] for each in facts])
+    reference = build_reference(Observations(classes, np.array(measures), np.arange(365.0)), _LABELS)
+    return describe_reference_file(reference, MODEL, _DIGEST)
 
 
 class Year:
@@ -120,7 +144,7 @@ def _build_prediction(
     label = _LABELS[generator.integers(len(_LABELS))]
     return {
         **_build_origin(principal, 200, None),
-        "model": {"name": MODEL, "version": version, "digest": "ab12", "backend": "onnx"},
+        "model": {"name": MODEL, "version": version, "digest": _DIGEST, "backend": "onnx"},
         "preprocessing": "rgb",
         "runtime": {
             "numpy": "2.4.0",
