@@ -30,6 +30,7 @@
     ├── DatasetError                 dataset_error
     ├── KerasMissing                 keras_missing
     ├── EngineMissing                engine_missing
+    ├── those of inference engines   (model/backends/oip/errors.py)
     ├── KerasProcessFailed           keras_process_failed
     ├── ExportRefused                export_refused
     ├── ImportRefused                the model file was not imported; nothing was written

@@ -37,6 +37,7 @@ from api.errors import (
     VersionRejected,
 )
 from api.http.problems import respond_with_problem
+from model.backends.oip.errors import EngineFailed, EngineMismatch, EngineUnavailable
 from model.backends.prepared.errors import PreparationFailed
 from model.registry.errors import (
     AliasesElsewhere,
@@ -125,6 +126,8 @@ STATUS_BY_ERROR: Mapping[type[Exception], HTTPStatus] = {
     model.MemoryFull: HTTPStatus.SERVICE_UNAVAILABLE,
     model.DeadlineExceeded: HTTPStatus.GATEWAY_TIMEOUT,
     model.WorkerStuck: HTTPStatus.SERVICE_UNAVAILABLE,
+    EngineUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    EngineFailed: HTTPStatus.BAD_GATEWAY,
 }
 
 # Raised only by commands and at start-up, which print one line on standard error.
@@ -159,6 +162,7 @@ NEVER_OVER_HTTP: frozenset[type[Exception]] = frozenset(
         model.DatasetError,
         model.KerasMissing,
         model.EngineMissing,
+        EngineMismatch,
         model.KerasProcessFailed,
         model.ExportRefused,
         model.ImportRefused,
@@ -258,6 +262,7 @@ def build_error_headers(error: Exception) -> dict[str, str]:
             model.Overloaded()
             | model.MemoryFull()
             | model.WorkerStuck()
+            | EngineUnavailable()
             | auth.QuotaExceeded()
             | auth.HashingBusy()
             | auth.LoginThrottled()

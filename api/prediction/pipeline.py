@@ -29,6 +29,7 @@ from auth.principal import Principal
 from auth.quotas.meter import UsageMeter
 from auth.quotas.tallies import QuotaCharge
 from model.backends.base import ModelInfo
+from model.backends.oip.errors import EngineUnavailable
 from model.confidence.abstention import AbstentionReason
 from model.confidence.policy import AbstentionPolicy
 from model.errors import (
@@ -57,6 +58,7 @@ _SHED_REASONS: dict[type[Exception], str] = {
     MemoryFull: "memory",
     DeadlineExceeded: "deadline",
     WorkerStuck: "worker_stuck",
+    EngineUnavailable: "engine_unavailable",
     ClientDisconnected: "caller_left",
 }
 _REFUSALS: dict[AbstentionReason, type[PredictionRefused]] = {

@@ -6,6 +6,7 @@ from http import HTTPStatus
 from typing import Any
 
 from api.prediction.request import RequestOrigin
+from model.backends.call import LOCAL, EngineFacts
 from model.confidence.policy import AbstentionPolicy
 from model.serving.prediction import Prediction
 from model.serving.runtime import runtime_facts
@@ -24,9 +25,9 @@ def describe_prediction(origin: RequestOrigin, prediction: Prediction, policy: A
     status = HTTPStatus.OK if code is None else HTTPStatus.UNPROCESSABLE_ENTITY
     return {
         **_describe_origin(origin, status, code),
-        "model": {"name": info.name, "version": info.version, "digest": info.digest, "backend": info.backend},
+        "model": {"name": info.name, "version": info.version, "digest": info.digest or None, "backend": info.backend},
         "preprocessing": info.input_spec.preprocessing,
-        "runtime": runtime_facts(),
+        **_describe_computation(prediction.engine),
         "image": {
             "sha256": image.sha256,
             "format": image.format,
@@ -50,6 +51,17 @@ def describe_prediction(origin: RequestOrigin, prediction: Prediction, policy: A
         },
         "timing_us": {stage: round(seconds * 1e6) for stage, seconds in prediction.timing.items()},
     }
+
+
+def _describe_computation(engine: EngineFacts | None) -> dict[str, Any]:
+    """Which libraries, and which inference engine, the probabilities come from."""
+    runtime = runtime_facts()
+    if engine is None:
+        return {"runtime": runtime}
+    if engine.endpoint != LOCAL:
+        runtime = {name: value for name, value in runtime.items() if name != "onnxruntime"}
+    described = {"endpoint": engine.endpoint, "version": engine.version, "digest_source": engine.digest_source}
+    return {"runtime": runtime, "engine": described}
 
 
 def describe_refusal(origin: RequestOrigin, status: int, code: str) -> dict[str, Any]:

@@ -59,5 +59,5 @@ class LabelList(ResponseBody):
             DisplayedLabel(index=index, label=label, display_name=find_display_name(label, language))
             for index, label in enumerate(model.classes)
         ]
-        described = ModelResponse(name=model.name, version=model.version, digest=model.digest)
+        described = ModelResponse(name=model.name, version=model.version, digest=model.digest or None)
         return cls(model=described, language=language, labels=labels)

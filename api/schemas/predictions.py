@@ -97,7 +97,9 @@ class WarningResponse(ResponseBody):
 class ModelResponse(ResponseBody):
     name: str
     version: str
-    digest: str = Field(description="SHA-256 of the model file")
+    digest: str | None = Field(
+        description="SHA-256 of the model file; null if an inference engine serves it and does not say it"
+    )
 
 
 class PredictionResponse(ResponseBody):
@@ -133,7 +135,7 @@ class PredictionResponse(ResponseBody):
             "coverage": coverage,
             "prediction_set": None if coverage is None else _list_labels(prediction.find_set(coverage)),
             "explanation": None if explanation is None else ExplanationResponse.of(explanation).model_dump(),
-            "model": {"name": info.name, "version": info.version, "digest": info.digest},
+            "model": {"name": info.name, "version": info.version, "digest": info.digest or None},
             "image": _describe_image(prediction.image),
             "warnings": [{"code": each.code, "detail": each.detail} for each in prediction.warnings],
             "timing": {stage: round(seconds * 1000, 3) for stage, seconds in prediction.timing.items()},

@@ -16,6 +16,8 @@ GROWTH_BYTES = 30 << 20
 LEAST_BYTES = 32 << 20
 
 
+ENGINE_THREADS = 16
+
 # What a session takes for each byte of its model file, estimated from EfficientNetB0: 40 MB, for a file of 16 MB.
 SESSION_BYTES_PER_FILE_BYTE = 2.5
 
@@ -26,9 +28,17 @@ def estimate_model_bytes(file_bytes: int, threads: int) -> int:
 
 
 def count_inference_threads(settings: Settings) -> int:
-    """Return the inference threads of each worker process: MODEL__WORKERS, or else as many as the machine carries."""
+    """Return the inference threads of each worker process: MODEL__WORKERS, or else as many as the machine carries.
+
+    Threads that wait for engines are no load on the machine.
+    """
     if settings.model.workers is not None:
         return settings.model.workers
+    return ENGINE_THREADS if settings.model.uses_engines else count_local_threads(settings)
+
+
+def count_local_threads(settings: Settings) -> int:
+    """Return as many threads as the machine carries that compute predictions themselves."""
     return fit_inference_threads(count_processors(), memory_limit_bytes(), settings.web_concurrency)
 
 

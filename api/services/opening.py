@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import ssl
+from typing import TYPE_CHECKING
+
 from api.errors import SettingsError
 from api.server.allocator import mapping_weights
-from api.services.capacity import count_inference_threads
+from api.services.capacity import count_inference_threads, count_local_threads
 from api.services.preparation import find_copies
 from api.services.registry import find_model_url
 from api.settings import Settings
+from api.settings.model import Fallback, ModelSettings
 from model.backends.base import Backend
+from model.backends.batching import BatchingBackend
 from model.backends.open import open_warm
 from model.errors import BackendURLError
 from model.registry.errors import RegistryError
+
+if TYPE_CHECKING:
+    from model.backends.oip.backend import EngineOptions
 
 
 def open_model(settings: Settings) -> Backend:
@@ -28,5 +36,40 @@ def open_url(settings: Settings, url: str, threads: int | None = None) -> Backen
     Raises BackendURLError, ArtefactError.
     """
     copies, key = find_copies(settings), settings.artefact_key()
+    engines = open_engine_options(settings) if url.startswith("oip+") else None
     with mapping_weights():
-        return open_warm(url, threads or count_inference_threads(settings), copies, key)
+        backend = open_warm(url, threads or count_inference_threads(settings), copies, key, engines)
+    if settings.model.batch == 1:
+        return backend
+    return BatchingBackend(backend, settings.model.batch, settings.model.batch_linger_ms / 1000)
+
+
+def open_engine_options(settings: Settings) -> EngineOptions:
+    """Read the certificates for the engines, and open the local model that takes their place if it is wanted.
+
+    Raises SettingsError, ArtefactError.
+    """
+    from model.backends.oip.backend import EngineOptions
+    from model.backends.oip.connections import Transport
+
+    model, local = settings.model, None
+    token = None if model.engine_token is None else model.engine_token.get_secret_value()
+    transport = Transport(_open_tls(model) if model.url.startswith("oip+https:") else None, token)
+    if model.fallback is Fallback.LOCAL:
+        url, threads = f"onnx://{model.manifest}", count_local_threads(settings)
+        local = open_warm(url, threads, find_copies(settings), settings.artefact_key())
+    return EngineOptions(model.manifest, transport, model.engine_requests, local)
+
+
+def _open_tls(model: ModelSettings) -> ssl.SSLContext:
+    """Raises SettingsError."""
+    try:
+        context = ssl.create_default_context(cafile=model.engine_ca)
+        if model.engine_certificate is not None:
+            context.load_cert_chain(model.engine_certificate, model.engine_key)
+    except OSError as error:  # SSLError is one
+        raise SettingsError(
+            "MODEL__ENGINE_CA, MODEL__ENGINE_CERTIFICATE or MODEL__ENGINE_KEY cannot be read: "
+            f"{error.strerror or error}."
+        ) from None
+    return context

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.http.draining import Draining
 from api.rate_limits.limiter import CallerLimits
+from api.services.measuring.engines import find_engine_problem
 from api.services.mirror.problem import read_problem
 from api.services.serving import ServingServices
 from api.settings import Settings
@@ -64,8 +65,12 @@ def build_health_checks(
         """Loaded and warmed before the first request was accepted; it fails only when a thread is stuck.
 
         While the version that the alias names cannot be served or pulled, the state is the code of the reason.
+        A model on inference engines fails while none works, unless there is a local one.
         """
         serving.predictions.check_threads()
+        engine_problem = find_engine_problem(serving.predictions.backend)
+        if engine_problem is not None:
+            return engine_problem
         if serving.follower is None:
             return None
         return serving.follower.problem or await asyncio.to_thread(read_problem, settings)

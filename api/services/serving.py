@@ -18,6 +18,7 @@ from api.services.aliases.following import follow_alias
 from api.services.background import run_in_background
 from api.services.background.activity import Activity
 from api.services.capacity import GROWTH_BYTES, LEAST_BYTES, count_inference_threads
+from api.services.measuring.engines import observe_engines
 from api.services.mirror.process import count_puller_bytes, keep_pulling
 from api.services.preparation import keep_prepared, report_origin, show_counters
 from api.settings import Settings
@@ -55,6 +56,7 @@ async def open_backend(open_model: Callable[[], Backend], metrics: Metrics) -> A
         metrics.memory_limit_bytes.set(memory_limit_bytes())
         log.info("model_loaded", model=info.full_name, digest=info.digest, backend=info.backend)
         show_counters(metrics)
+        observe_engines(backend, metrics)
         if backend.weights is not None:
             report_origin(backend.weights, metrics)
         yield backend

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator
 
 from api.errors import SettingsError
+from model.backends.oip.address import SCHEMES as ENGINE_SCHEMES
 from model.registry.reference import SCHEME
 
 INSTALLATION = Path(__file__).resolve().parents[2]
@@ -59,10 +60,15 @@ def sqlite_file(url: str) -> Path | None:
 def resolve_model_url(url: str) -> str:
     """Make the path of an artefact folder absolute. A home without that folder uses the installation's."""
     scheme, separator, folder = url.partition("://")
-    if scheme in ("stub", SCHEME) or not folder:
+    if scheme in ("stub", SCHEME, *ENGINE_SCHEMES) or not folder:
         return url
+    return f"{scheme}{separator}{resolve_artefact(Path(folder))}"
+
+
+def resolve_artefact(folder: Path) -> Path:
+    """Make the path of an artefact folder absolute. A home without that folder uses the installation's."""
     candidates = (home_folder() / folder, INSTALLATION / folder)
-    return f"{scheme}{separator}{next((path for path in candidates if path.is_dir()), candidates[0])}"
+    return next((path for path in candidates if path.is_dir()), candidates[0])
 
 
 def resolve_registry_url(url: str) -> str:

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from api.settings.fields import SettingsGroup
 from api.settings.home import (
     HomePath,
     read_mlflow_address,
+    resolve_artefact,
     resolve_model_url,
     resolve_program,
     resolve_registry_url,
 )
+from model.backends.oip.address import SCHEMES as ENGINE_SCHEMES
+from model.backends.oip.address import parse_address
 from model.confidence.policy import AbstentionPolicy
+from model.errors import BackendURLError
 from model.registry.errors import InvalidName
 from model.registry.reference import ModelReference, parse_reference
+
+
+class Fallback(StrEnum):
+    NONE = "none"
+    LOCAL = "local"
 
 
 def _check_verify_key(value: str) -> str:
@@ -51,7 +61,9 @@ class ModelSettings(SettingsGroup, title="Model"):
         "onnx://artifacts/efficientnetb0-v1.1",
         description="`onnx://FOLDER` of an artefact, `onnx+cuda://FOLDER` or `onnx+openvino://FOLDER` for "
         "[another engine](performance.md#other-engines), `registry://NAME@ALIAS` (the gateway "
-        "[follows the alias](models.md#serve-from-a-registry); `@production` may be left out), `keras://FOLDER` "
+        "[follows the alias](models.md#serve-from-a-registry); `@production` may be left out), "
+        "`oip+http://HOST[:PORT][,HOST…]/MODEL[/VERSION]` or `oip+https://…` for [inference "
+        "engines](scale.md#put-an-engine-behind-the-gateway), `keras://FOLDER` "
         "(development) or `stub://` (no model, for [testing clients](#a-gateway-without-a-model)).",
     )
     verify_key: Annotated[str, AfterValidator(_check_verify_key)] | None = Field(
@@ -69,12 +81,46 @@ class ModelSettings(SettingsGroup, title="Model"):
         Path("var/prepared"),
         description="Where these copies are: a folder of this gateway alone, which only its user can enter.",
     )
+    manifest: Annotated[Path, AfterValidator(resolve_artefact)] = Field(
+        Path("artifacts/efficientnetb0-v1.1"),
+        description="With `oip+http://`: the artefact folder whose manifest describes the engines' model: its "
+        "classes, calibration and gate.",
+    )
+    fallback: Fallback = Field(
+        Fallback.NONE,
+        description="With `oip+http://`, while no engine works: `none` refuses requests with 503, `local` predicts "
+        "with the model in `MODEL__MANIFEST`, which then takes memory at all times.",
+    )
+    engine_requests: int = Field(
+        16, ge=1, le=1024, description="How many requests a worker process has in flight on one engine at most."
+    )
+    engine_token: SecretStr | None = Field(None, description="A bearer token that the engines require.")
+    engine_ca: HomePath | None = Field(
+        None,
+        description="With `oip+https://`: the certificates, in PEM, that sign those of the engines. When empty: those "
+        "that the system trusts.",
+    )
+    engine_certificate: HomePath | None = Field(
+        None, description="The certificate, in PEM, with which the gateway authenticates to the engines (mTLS)."
+    )
+    engine_key: HomePath | None = Field(None, description="The file with the private key of that certificate.")
+    batch: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="How many waiting images go to an engine at once, with `oip+http://` and `onnx+cuda://`; a CPU "
+        "computes them no faster together. `MODEL__WORKERS` must be at least as large.",
+    )
+    batch_linger_ms: float = Field(
+        2.0, ge=0, le=100, description="How many milliseconds an image waits for others while the engines are busy."
+    )
     workers: int | None = Field(
         None,
         ge=1,
         le=64,
         description="Inference threads of each worker process. When empty: the process's share of the processors that "
-        "the CPU affinity and the container's quota allow, as far as the memory limit carries them (40 MB each).",
+        "the CPU affinity and the container's quota allow, as far as the memory limit carries them (40 MB each); 16 "
+        "with `oip+http://`, as these threads wait for the engines.",
     )
     queue_limit: int = Field(64, ge=0, le=10_000, description="How many predictions may wait; further ones get 503.")
     queue_seconds: float = Field(
@@ -129,6 +175,25 @@ class ModelSettings(SettingsGroup, title="Model"):
         if reference is not None and info.data.get("registry", "") is None:
             raise ValueError("names a model of a registry, so MODEL__REGISTRY must be set")
         return value
+
+    @model_validator(mode="after")
+    def _check_engines(self) -> Self:
+        scheme = self.url.partition("://")[0]
+        if scheme in ENGINE_SCHEMES:
+            try:
+                parse_address(self.url)
+            except BackendURLError as error:
+                raise ValueError(f"MODEL__URL: {error}") from None
+        if self.batch > 1 and scheme not in (*ENGINE_SCHEMES, "onnx+cuda"):
+            raise ValueError("MODEL__BATCH: only engines (oip+http://) and onnx+cuda:// compute batches faster. Use 1")
+        if (self.engine_certificate is None) != (self.engine_key is None):
+            raise ValueError("MODEL__ENGINE_CERTIFICATE and MODEL__ENGINE_KEY must both be set, or neither")
+        return self
+
+    @property
+    def uses_engines(self) -> bool:
+        """Whether inference engines compute the predictions."""
+        return self.url.partition("://")[0] in ENGINE_SCHEMES
 
     @property
     def reference(self) -> ModelReference | None:

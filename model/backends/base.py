@@ -18,6 +18,8 @@ from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
 class ModelInfo:
     """Identifies a model and its input. `digest` is the SHA-256 in hex of the served file, `backend` the URL's scheme.
 
+    The digest is "" if an inference engine serves the file and does not say it.
+
     `classes` are in the order of the probabilities.
     """
 

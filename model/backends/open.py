@@ -10,29 +10,43 @@ import numpy as np
 
 from model.backends.base import Backend
 from model.backends.engines import SCHEMES as ONNX_SCHEMES
+from model.backends.oip.address import SCHEMES as ENGINE_SCHEMES
+from model.backends.oip.address import parse_address
 from model.backends.prepared.copies import PreparedCopies
 from model.errors import BackendURLError
 from model.signing.required import verify_required
 
 if TYPE_CHECKING:
+    from model.backends.oip.backend import EngineOptions
     from model.signing.keys import PublicKey
 
 SCHEMES = (*ONNX_SCHEMES, "keras", "stub")
+"""Of the models that this process computes."""
 
 
 def open_backend(
-    url: str, at_once: int = 1, copies: PreparedCopies | None = None, key: PublicKey | None = None
+    url: str,
+    at_once: int = 1,
+    copies: PreparedCopies | None = None,
+    key: PublicKey | None = None,
+    engines: EngineOptions | None = None,
 ) -> Backend:
     """Load the model that `url` names: `onnx://FOLDER`, `onnx+ENGINE://FOLDER`, `keras://FOLDER` or `stub://`.
+
+    `oip+http://…` and `oip+https://…` are models on inference engines, which need `engines` (`parse_address`).
 
     FOLDER is an artefact folder, absolute or relative to the working directory. With `onnx`, `at_once` threads can
     predict without waiting for each other. ENGINE is `cuda` or `openvino`; without it the CPU computes, and the model's
     prepared copy in `copies` takes the artefact's part.
     `open_stub` has the options of `stub://`. With `key`, the folder must be signed, and its
     signature is verified before any other file is opened.
-    Raises BackendURLError, ArtefactError, KerasMissing, EngineMissing.
+    Raises BackendURLError, ArtefactError, KerasMissing, EngineMissing, EngineMismatch, EngineUnavailable.
     """
     scheme, _, rest = url.partition("://")
+    if engines is not None and scheme in ENGINE_SCHEMES:
+        from model.backends.oip.backend import open_engines
+
+        return open_engines(parse_address(url), engines, verify_required(engines.folder, key))
     if scheme == "stub":
         from model.backends.stub import open_stub
 
@@ -52,13 +66,19 @@ def open_backend(
 
 
 def open_warm(
-    url: str, at_once: int = 1, copies: PreparedCopies | None = None, key: PublicKey | None = None
+    url: str,
+    at_once: int = 1,
+    copies: PreparedCopies | None = None,
+    key: PublicKey | None = None,
+    engines: EngineOptions | None = None,
 ) -> Backend:
-    """Open as `open_backend` does, and predict once on each of `at_once` threads.
+    """Open as `open_backend` does, and predict once on each of `at_once` threads, unless engines compute.
 
     The first predictions allocate memory. Doing so here keeps the first requests fast.
     """
-    backend = open_backend(url, at_once, copies, key)
+    backend = open_backend(url, at_once, copies, key, engines)
+    if backend.info.backend in ENGINE_SCHEMES:
+        return backend
     blank = np.zeros((1, *backend.info.input_spec.shape), np.uint8)
     with ThreadPoolExecutor(at_once) as threads:
         list(threads.map(backend.predict_pooled, [blank] * at_once))

@@ -39,8 +39,11 @@ class AbstentionRules:
     min_confidence: float = 0.0
 
     def score(self, pooled: NDArray[np.float32]) -> float | None:
-        """Return the gate's score of one image from its pooled features, float32 [channels]; None without a gate."""
-        return None if self.gate is None else self.gate.score(pooled)
+        """Return the gate's score of one image from its pooled features, float32 [channels].
+
+        None without a gate, and for an engine that serves no pooled features, which gives an empty array.
+        """
+        return None if self.gate is None or not pooled.size else self.gate.score(pooled)
 
     def find_reason(self, gate_score: float | None, confidence: float) -> AbstentionReason | None:
         """Return why the model abstains, or None. `confidence` is the largest calibrated probability."""

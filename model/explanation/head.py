@@ -77,10 +77,10 @@ def write_head(path: Path, head: Head) -> None:
     np.savez(path, allow_pickle=False, **arrays)
 
 
-def read_head(folder: Path, manifest: Manifest, channels: object) -> Head | None:
+def read_head(folder: Path, manifest: Manifest, channels: object = None) -> Head | None:
     """Read `head.npz` of an artefact whose graph has so many feature maps; None if the manifest lists no such file.
 
-    Raises ArtefactError, DigestMismatch.
+    Without `channels`, any number is accepted. Raises ArtefactError, DigestMismatch.
     """
     if HEAD_FILE not in manifest.files:
         return None
@@ -90,7 +90,7 @@ def read_head(folder: Path, manifest: Manifest, channels: object) -> Head | None
     except Exception as error:  # zipfile and NumPy raise nearly any class
         raise ArtefactError(f"{folder / HEAD_FILE} cannot be read: {error}. Export the model again.") from error
     sizes = head.layers[0].kernel.shape[0], head.layers[-1].kernel.shape[1]
-    if sizes != (channels, len(manifest.classes)):
+    if sizes != (channels or sizes[0], len(manifest.classes)):
         raise ArtefactError(
             f"{folder / HEAD_FILE} maps {sizes[0]} feature maps to {sizes[1]} classes, but the graph has {channels} "
             f"feature maps and {len(manifest.classes)} classes. Export the model again."

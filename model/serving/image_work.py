@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from model.backends.base import Backend
+from model.backends.call import calling
 from model.canary.comparison import Comparison
 from model.errors import DeadlineExceeded
 from model.explanation.explanation import ExplanationRequest
@@ -83,12 +84,15 @@ class ImageWork:
         with self._time_stage("decode", job, timing, read_s):
             decoded = decode_image(data, spec, reduced=inspection.needs.reduced if inspection else None)
             facts = describe_image(data, decoded)
-        with self._time_stage("infer", job, timing):
+        remaining_s = job.deadline - self._clock()
+        with self._time_stage("infer", job, timing), calling(time.monotonic() + remaining_s) as call:
             if comparison is None:
                 outputs = run_model(backend, decoded.pixels, with_features=explanation is not None)
             else:
                 backend, outputs = comparison.run(decoded.pixels, with_features=explanation is not None)
-        prediction = interpret_outputs(outputs, backend.info, facts, timing, comparison)
+        prediction = interpret_outputs(outputs, call.model or backend.info, facts, timing, comparison)
+        if call.engine is not None:
+            prediction = replace(prediction, engine=call.engine)
         if explanation is not None:
             with self._time_stage("explain", job, timing):
                 explained = explain_outputs(backend, outputs, decoded.pixels, explanation)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.backends.base import Backend, ModelInfo
+from model.backends.call import EngineFacts
 from model.confidence.abstention import AbstentionReason
 from model.confidence.calibration import calibrate
 from model.errors import SetsUnavailable
@@ -63,7 +64,8 @@ class Prediction:
     `confidence` is the calibrated probability of the label, `gate_score` the score of the gate, None for a model that
     has no gate. `reason` says why not to rely on the label, None for no reason.
     `timing` holds the seconds of the stages queue, decode, infer and, if there is an explanation, explain.
-    `follow_up` is to be called once the prediction is recorded.
+    `follow_up` is to be called once the prediction is recorded. `engine` is None unless an inference engine, or the
+    local model in its place, computed the prediction.
     """
 
     probabilities: NDArray[np.float32]
@@ -78,6 +80,7 @@ class Prediction:
     timing: Mapping[str, float]
     explanation: Explanation | None = None
     follow_up: FollowUp | None = None
+    engine: EngineFacts | None = None
 
     @property
     def warnings(self) -> list[ImageWarning]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from model.backends.base import Backend
 from model.backends.engines import SCHEMES
+from model.backends.oip.address import SCHEMES as ENGINE_SCHEMES
 from model.backends.onnx import MODEL_FILE
 from model.backends.open import open_backend
 from model.confidence.policy import AbstentionPolicy
@@ -63,6 +64,10 @@ def _open_recorded_backend(model: Mapping[str, Any], folders: Iterable[Path], ke
         if stub.info.digest != digest:
             raise ReplayImpossible("The stub has changed: its digest differs from the recorded one.")
         return stub
+    if model["backend"] in ENGINE_SCHEMES:
+        raise ReplayImpossible(
+            "An inference engine computed this prediction, so this machine cannot reproduce its bits."
+        )
     if model["backend"] not in SCHEMES:
         raise ReplayImpossible(f"The back end {model['backend']} is for development; only onnx can be reproduced.")
     folder = find_artefact(folders, MODEL_FILE, digest, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from monitoring.metrics.groups.canary import CanaryMetrics
-from monitoring.metrics.groups.dependencies import DependencyMetrics
+from monitoring.metrics.groups.dependencies import DependencyMetrics, EngineMetrics
 from monitoring.metrics.groups.evaluations import EvaluationMetrics
 from monitoring.metrics.groups.machine import MachineMetrics
 from monitoring.metrics.groups.memory import MemoryMetrics
@@ -25,6 +25,7 @@ class Metrics(
     RequestMetrics,
     PredictionMetrics,
     ModelMetrics,
+    EngineMetrics,
     CanaryMetrics,
     QualityMetrics,
     EvaluationMetrics,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from monitoring.metrics.bounded import NameLimit
 from monitoring.metrics.groups.base import MetricGroup
+
+_MAX_ENDPOINTS = 64
+_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 
 
 class DependencyMetrics(MetricGroup):
@@ -36,4 +40,57 @@ class DependencyMetrics(MetricGroup):
             ["certificate"],
             registry=registry,
             multiprocess_mode="livemin",
+        )
+
+
+class EngineMetrics(MetricGroup):
+    """The inference engines that compute predictions in place of this process.
+
+    `engine_endpoints` chooses the endpoints that have series of their own; further ones share `other`."""
+
+    def __init__(self, registry: CollectorRegistry, shown: CollectorRegistry) -> None:
+        super().__init__(registry, shown)
+        self.engine_endpoints = NameLimit(_MAX_ENDPOINTS)
+        self.engine_in_flight = Gauge(
+            "atalaya_engine_requests_in_flight",
+            "Requests to an inference engine that have not ended.",
+            ["endpoint"],
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.engine_seconds = Histogram(
+            "atalaya_engine_request_seconds",
+            "How long requests to an inference engine take, also those that fail.",
+            ["endpoint"],
+            buckets=_BUCKETS,
+            registry=registry,
+        )
+        self.engine_up = Gauge(
+            "atalaya_engine_up",
+            "1 for an inference engine that gets requests, 0 for an ejected one, NaN for one that is no longer used.",
+            ["endpoint"],
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
+        self.engine_ejections = Counter(
+            "atalaya_engine_ejections_total",
+            "Ejections of an inference engine, which then gets no requests until a check succeeds.",
+            ["endpoint"],
+            registry=registry,
+        )
+        self.engine_failures = Counter(
+            "atalaya_engine_failures_total",
+            "Requests to which an inference engine responded with an error or with something that is no prediction.",
+            ["endpoint"],
+            registry=registry,
+        )
+        self.engine_retries = Counter(
+            "atalaya_engine_retries_total",
+            "Requests that were sent to another inference engine because one did not process them.",
+            registry=registry,
+        )
+        self.engine_fallbacks = Counter(
+            "atalaya_engine_fallbacks_total",
+            "Predictions that the local model made because no inference engine worked.",
+            registry=registry,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from model.backends.base import Backend
 from model.backends.engines import SCHEMES
+from model.backends.oip.backend import EngineOptions
 from model.backends.open import open_backend
 from model.imaging.decode import decode_image
 from model.imaging.input_spec import DEFAULT_INPUT
+from tests.support.servers.engines.running import ENGINES, running_engines
 
 Pixels = NDArray[np.uint8]
 
@@ -27,20 +29,28 @@ def list_onnx_schemes() -> list[str]:
 
 @pytest.fixture(
     scope="module",
-    params=["stub", *list_onnx_schemes(), pytest.param("keras", marks=pytest.mark.keras)],
+    params=["stub", *list_onnx_schemes(), pytest.param("keras", marks=pytest.mark.keras), *ENGINES],
 )
-def scheme(request: pytest.FixtureRequest) -> str:
+def kind(request: pytest.FixtureRequest) -> str:
+    """The scheme of the back end's URL, or the inference engine to which it sends the images."""
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def url(scheme: str, artefact_folder: Path) -> str:
-    return "stub://" if scheme == "stub" else f"{scheme}://{artefact_folder}"
+def open_it(
+    kind: str, artefact_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[], Backend]]:
+    if kind in ENGINES:
+        options = EngineOptions(artefact_folder)
+        with running_engines(tmp_path_factory.mktemp(kind), kind) as (engine,):
+            yield lambda: open_backend(engine.oip_url, engines=options)
+    else:
+        yield lambda: open_backend("stub://" if kind == "stub" else f"{kind}://{artefact_folder}")
 
 
 @pytest.fixture(scope="module")
-def backend(url: str) -> Iterator[Backend]:
-    backend = open_backend(url)
+def backend(open_it: Callable[[], Backend]) -> Iterator[Backend]:
+    backend = open_it()
     yield backend
     backend.close()
 
@@ -51,12 +61,12 @@ def pixels(samples: list[Path]) -> Pixels:
     return np.stack([decode_image(path.read_bytes(), DEFAULT_INPUT).pixels for path in samples])
 
 
-def test_the_model_is_described(backend: Backend, scheme: str) -> None:
-    """A back end describes its model by name, version, digest and classes."""
+def test_the_model_is_described(backend: Backend, kind: str) -> None:
+    """A back end describes its model by name, version, digest and classes; these engines do not say the digest."""
     info = backend.info
-    assert info.backend == scheme
+    assert info.backend == ("oip+http" if kind in ENGINES else kind)
     assert info.full_name == f"{info.name}-v{info.version}"
-    assert len(info.digest) == 64
+    assert len(info.digest) == (0 if kind in ENGINES else 64)
     assert set(info.digest) <= set("0123456789abcdef")
     assert len(set(info.classes)) == len(info.classes) == 21
 
@@ -68,6 +78,18 @@ def test_probabilities_are_float32_rows_that_add_up_to_one(backend: Backend, pix
     assert probabilities.dtype == np.float32
     assert probabilities.min() >= 0
     np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, atol=1e-5)
+
+
+def test_every_back_end_gives_the_same_probabilities(
+    backend: Backend, kind: str, pixels: Pixels, artefact_folder: Path
+) -> None:
+    """Whatever computes the shipped network, the labels are the same and the probabilities differ by 1e-4 at most."""
+    reference = open_backend("stub://" if kind == "stub" else f"onnx://{artefact_folder}")
+    expected = reference.predict(pixels)
+    reference.close()
+    probabilities = backend.predict(pixels)
+    assert np.array_equal(probabilities.argmax(axis=1), expected.argmax(axis=1))
+    np.testing.assert_allclose(probabilities, expected, rtol=0, atol=1e-4)
 
 
 def test_different_images_get_different_probabilities(backend: Backend, pixels: Pixels) -> None:
@@ -121,8 +143,8 @@ def test_threads_do_not_disturb_each_other(backend: Backend, pixels: Pixels) -> 
     assert all(np.array_equal(result, expected[index]) for result, index in zip(results, order, strict=True))
 
 
-def test_a_back_end_can_be_closed_twice(url: str) -> None:
+def test_a_back_end_can_be_closed_twice(open_it: Callable[[], Backend]) -> None:
     """The second `close` does nothing."""
-    backend = open_backend(url)
+    backend = open_it()
     backend.close()
     backend.close()

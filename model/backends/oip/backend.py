@@ -1,0 +1,188 @@
+"""The back end whose predictions inference engines compute, over the Open Inference Protocol v2."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.backends.base import Backend, ModelInfo, Weights
+from model.backends.call import LOCAL, BackendCall, DigestSource, EngineFacts, current_call
+from model.backends.oip.address import EngineAddress
+from model.backends.oip.checks import EndpointChecks, describe_admission
+from model.backends.oip.client import EngineClient
+from model.backends.oip.connections import PLAIN, Transport
+from model.backends.oip.endpoints import Endpoints
+from model.backends.oip.errors import EngineUnavailable
+from model.backends.oip.events import EngineEvent, EventKind, OnEvent
+from model.backends.oip.metadata import read_metadata
+from model.errors import ExplanationUnavailable
+from model.explanation.head import Head, read_head
+from model.registry.artefact import Manifest, read_manifest
+
+Floats = NDArray[np.float32]
+
+START_LIMIT_S = 30.0
+"""How long the gateway waits at its start until an engine is ready."""
+
+_LONGEST_S = 30.0  # for a prediction without a deadline
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """`folder` holds the manifest of the model, `local` computes what no engine can.
+
+    At most `in_flight` requests go to one engine at once.
+    """
+
+    folder: Path
+    transport: Transport = PLAIN
+    in_flight: int = 16
+    local: Backend | None = None
+
+
+class OipBackend:
+    """Sends pixels to the engines of an address. `manifest` describes the model: its classes, calibration and gate.
+
+    Call `connect` before the first prediction.
+    """
+
+    def __init__(self, address: EngineAddress, manifest: Manifest, head: Head | None, options: EngineOptions) -> None:
+        self._head = head
+        self._local = options.local
+        self._get_info = cache(partial(_describe, address, manifest))
+        self.info = self._get_info(None)
+        self.weights: Weights | None = None
+        self._endpoints = Endpoints(options.in_flight)
+        self._client = EngineClient(self._endpoints, address.path, len(manifest.classes))
+        read = partial(read_metadata, address=address, manifest=manifest, channels=_count_channels(manifest, head))
+        self._checks = EndpointChecks(address, options.transport, self._endpoints, read, self._report)
+
+    def connect(self, wait_s: float = START_LIMIT_S) -> None:
+        """Wait until an engine works; with a local model, do not wait.
+
+        Raises EngineMismatch, EngineUnavailable.
+        """
+        try:
+            self._checks.start(wait_s if self._local is None else 0.0)
+        except EngineUnavailable:
+            if self._local is None:
+                raise
+        self._checks.follow()
+
+    def subscribe(self, on_event: OnEvent) -> None:
+        """Report all events from now on, from any thread; first, once more, the endpoints that work."""
+        self._client.on_event = on_event
+        for endpoint in self._endpoints.all:
+            if endpoint.model is not None:
+                on_event(describe_admission(endpoint, endpoint.model))
+
+    @property
+    def problem(self) -> str | None:
+        """What readiness shows: "fallback" while no engine works, "no_gate" while one gives no pooled features.
+
+        Raises EngineUnavailable if no engine works and there is no local model.
+        """
+        models = self._endpoints.models
+        if not models and self._local is None:
+            raise EngineUnavailable
+        if not models:
+            return "fallback"
+        has_gate = self.info.confidence.abstention.gate is not None
+        return "no_gate" if has_gate and any("pooled" not in model.outputs for model in models) else None
+
+    @property
+    def head(self) -> Head | None:
+        models = self._endpoints.models
+        if not models:
+            return None if self._local is None else self._local.head
+        return self._head if all("features" in model.outputs for model in models) else None
+
+    def predict(self, pixels: NDArray[np.uint8]) -> Floats:
+        return self._run(pixels, ())["probabilities"]
+
+    def predict_pooled(self, pixels: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+        """Pooled features are float32 [n, 0] if the engine has none."""
+        outputs = self._run(pixels, ("pooled",))
+        return outputs["probabilities"], outputs.get("pooled", np.empty((len(pixels), 0), np.float32))
+
+    def predict_with_features(self, pixels: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+        """Raises ExplanationUnavailable if the engine has none, unlike those that `head` has seen."""
+        outputs = self._run(pixels, ("features",))
+        if "features" not in outputs:
+            raise ExplanationUnavailable
+        return outputs["probabilities"], outputs["features"]
+
+    def close(self) -> None:
+        self._checks.stop()
+        self._endpoints.replace(())
+        if self._local is not None:
+            self._local.close()
+
+    def _run(self, pixels: NDArray[np.uint8], wanted: Sequence[str]) -> Mapping[str, Floats]:
+        """Return the probabilities, and the wanted outputs as far as the engine has them.
+
+        Raises EngineUnavailable, EngineFailed, DeadlineExceeded.
+        """
+        call = current_call()
+        try:
+            result = self._client.infer(pixels, wanted, min(call.deadline, time.monotonic() + _LONGEST_S))
+        except EngineUnavailable:
+            if self._local is None:
+                raise
+            return self._fall_back(self._local, pixels, wanted, call)
+        call.model = self._get_info(result.digest)
+        source = DigestSource.METADATA if result.digest else None
+        call.engine = EngineFacts(result.endpoint, result.version, source)
+        return result.outputs
+
+    def _fall_back(
+        self, local: Backend, pixels: NDArray[np.uint8], wanted: Sequence[str], call: BackendCall
+    ) -> Mapping[str, Floats]:
+        self._report(EngineEvent(EventKind.FELL_BACK))
+        call.model = local.info
+        call.engine = EngineFacts(LOCAL, local.info.version, DigestSource.ARTEFACT)
+        if "features" in wanted:
+            return dict(zip(("probabilities", "features"), local.predict_with_features(pixels), strict=True))
+        return dict(zip(("probabilities", "pooled"), local.predict_pooled(pixels), strict=True))
+
+    def _report(self, event: EngineEvent) -> None:
+        self._client.on_event(event)
+
+
+def open_engines(address: EngineAddress, options: EngineOptions, signed: Mapping[str, str] | None = None) -> OipBackend:
+    """Open the model of an address; `signed` is that of `read_manifest`.
+
+    Raises ArtefactError, EngineMismatch, EngineUnavailable.
+    """
+    manifest = read_manifest(options.folder, signed)
+    backend = OipBackend(address, manifest, read_head(options.folder, manifest), options)
+    backend.connect()
+    return backend
+
+
+def _describe(address: EngineAddress, manifest: Manifest, digest: str | None) -> ModelInfo:
+    """Describe the model by its manifest, but with the digest that an engine gives."""
+    scheme = "oip+https" if address.tls else "oip+http"
+    return ModelInfo(
+        manifest.name,
+        manifest.version,
+        digest or "",
+        scheme,
+        manifest.classes,
+        replace(manifest.input_spec, dtype="uint8"),
+        manifest.confidence,
+    )
+
+
+def _count_channels(manifest: Manifest, head: Head | None) -> int | None:
+    """Return how many pooled features the gate and the head take; None if there is neither."""
+    gate = manifest.confidence.abstention.gate
+    if gate is not None:
+        return len(gate.weights)
+    return None if head is None else len(head.layers[0].kernel)

@@ -1,0 +1,158 @@
+"""Finds the engines by their names, and checks each before it gets a request."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from model.backends.oip.address import EngineAddress, Host
+from model.backends.oip.connections import ConnectionLost, Connections, Transport
+from model.backends.oip.endpoints import Endpoint, Endpoints
+from model.backends.oip.errors import EngineFailed, EngineMismatch, EngineUnavailable
+from model.backends.oip.events import EngineEvent, EventKind
+from model.backends.oip.metadata import EngineModel
+from model.backends.oip.wire import describe_error
+from model.errors import DeadlineExceeded
+
+RESOLVE_INTERVAL_S = 5.0
+_CHECK_INTERVAL_S = 0.1
+_CHECK_LIMIT_S = 5.0
+# Reads the documents of the server and of the model. Raises EngineMismatch.
+ReadMetadata = Callable[[Mapping[str, Any], Mapping[str, Any]], EngineModel]
+
+
+class EndpointChecks:
+    """Keeps `endpoints` to the addresses that the hosts' names have now, and admits those that pass a check."""
+
+    def __init__(
+        self,
+        address: EngineAddress,
+        transport: Transport,
+        endpoints: Endpoints,
+        read: ReadMetadata,
+        report: Callable[[EngineEvent], None],
+    ) -> None:
+        self._address = address
+        self._transport = transport
+        self._endpoints = endpoints
+        self._read = read
+        self._report = report
+        self._stopped = threading.Event()
+        self._resolved_at = 0.0
+        self._problem = "no host name can be resolved"
+        self._thread = threading.Thread(target=self._run, name="engine_checks", daemon=True)
+
+    def start(self, wait_s: float) -> None:
+        """Check all endpoints, until one works or `wait_s` seconds have passed.
+
+        Raises EngineMismatch, EngineUnavailable.
+        """
+        until = time.monotonic() + wait_s
+        while True:
+            self._check_due(at_start=True)
+            if self._endpoints.models:
+                return
+            if time.monotonic() >= until:
+                raise EngineUnavailable(
+                    f"No inference engine is available: {self._problem}. Check MODEL__URL, or start the engine."
+                )
+            self._stopped.wait(_CHECK_INTERVAL_S)
+
+    def follow(self) -> None:
+        """Check endpoints in a thread until `stop`."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(_CHECK_INTERVAL_S):
+            self._check_due()
+
+    def _check_due(self, *, at_start: bool = False) -> None:
+        now = time.monotonic()
+        if not self._endpoints.all or now - self._resolved_at >= RESOLVE_INTERVAL_S:
+            self._resolved_at = now
+            self._resolve()
+        for endpoint in self._endpoints.all:
+            if endpoint.check_at <= now:
+                self._check(endpoint, at_start=at_start)
+
+    def _resolve(self) -> None:
+        """Look up all names. While one has no address, the known endpoints stay."""
+        try:
+            found = [endpoint for host in self._address.hosts for endpoint in self._find(host)]
+        except OSError as error:
+            self._problem = f"a host name cannot be resolved ({error})"
+            return
+        for endpoint in self._endpoints.replace(found):
+            self._report(EngineEvent(EventKind.REMOVED, endpoint.label))
+
+    def _find(self, host: Host) -> Iterator[Endpoint]:
+        """Raises OSError."""
+        for *_, address in socket.getaddrinfo(host.name, host.port, type=socket.SOCK_STREAM):
+            ip = str(address[0])
+            label = f"[{ip}]:{host.port}" if ":" in ip else f"{ip}:{host.port}"
+            yield Endpoint(label, Connections(host.name, host.port, ip, self._transport))
+
+    def _check(self, endpoint: Endpoint, *, at_start: bool) -> None:
+        """Admit the endpoint or eject it, and set the time of its next check. Raises EngineMismatch at the start."""
+        try:
+            model = self._ask(endpoint.connections)
+        except EngineMismatch as error:
+            if at_start:
+                raise
+            self._reject(endpoint, f"{error.code}: {error}")
+        except EngineFailed as error:
+            self._reject(endpoint, error.detail)
+        except ConnectionLost:
+            self._reject(endpoint, "it cannot be reached")
+        except DeadlineExceeded:
+            self._reject(endpoint, "it does not respond", unless_last=True)
+        else:
+            is_new = endpoint.model != model
+            self._endpoints.admit(endpoint, model)
+            if is_new:
+                self._report(describe_admission(endpoint, model))
+
+    def _reject(self, endpoint: Endpoint, detail: str, *, unless_last: bool = False) -> None:
+        self._problem = f"{endpoint.label}: {detail}"
+        is_first = not endpoint.failures
+        if self._endpoints.eject(endpoint, unless_last=unless_last) or is_first:
+            self._report(EngineEvent(EventKind.EJECTED, endpoint.label, detail=detail))
+
+    def _ask(self, connections: Connections) -> EngineModel:
+        """Raises ConnectionLost, DeadlineExceeded, EngineFailed, EngineMismatch."""
+        until = time.monotonic() + _CHECK_LIMIT_S
+        _get(connections, f"{self._address.path}/ready", until)
+        server, model = (_get_document(connections, path, until) for path in ("/v2", self._address.path))
+        return self._read(server, model)
+
+
+def describe_admission(endpoint: Endpoint, model: EngineModel) -> EngineEvent:
+    missing = sorted({"pooled", "features"} - model.outputs)
+    return EngineEvent(EventKind.ADMITTED, endpoint.label, detail=", ".join(missing))
+
+
+def _get_document(connections: Connections, path: str, until: float) -> dict[str, Any]:
+    """Raises ConnectionLost, DeadlineExceeded, EngineFailed."""
+    try:
+        document = json.loads(_get(connections, path, until))
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise EngineFailed(f"GET {path} has no JSON object")
+    return document
+
+
+def _get(connections: Connections, path: str, until: float) -> bytes:
+    """Raises ConnectionLost, DeadlineExceeded, EngineFailed."""
+    reply = connections.exchange("GET", path, until)
+    if reply.status != HTTPStatus.OK:
+        raise EngineFailed(f"GET {path} has the status {reply.status}: {describe_error(reply.body)}")
+    return reply.body

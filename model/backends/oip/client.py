@@ -1,0 +1,138 @@
+"""Sends images to the engines: to one of them, and once more to another if the first did not process them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.backends.oip.connections import ConnectionLost, Reply
+from model.backends.oip.endpoints import Endpoint, Endpoints
+from model.backends.oip.errors import EngineFailed, EngineUnavailable
+from model.backends.oip.events import EngineEvent, EventKind, OnEvent, ignore
+from model.backends.oip.metadata import EngineModel
+from model.backends.oip.wire import (
+    HEADER_LENGTH,
+    INPUT_TYPES,
+    InferResponse,
+    decode_response,
+    describe_error,
+    encode_request,
+)
+from model.errors import DeadlineExceeded
+
+# After so many requests in a row without a response, an engine that still accepts connections is ejected.
+_TIMEOUTS = 3
+
+
+class EngineResult(NamedTuple):
+    """The outputs, float32 [n, …], the label of the endpoint, and the version and digest that are served there."""
+
+    outputs: Mapping[str, NDArray[np.float32]]
+    endpoint: str
+    version: str | None
+    digest: str | None
+
+
+class _Unprocessed(Exception):
+    """The engine did not process the request, so it may go to another one."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        super().__init__()
+        self.endpoint = endpoint
+
+
+class EngineClient:
+    """Sends requests for a model, whose path is `path` on every endpoint and which has so many classes."""
+
+    def __init__(self, endpoints: Endpoints, path: str, classes: int) -> None:
+        self._endpoints = endpoints
+        self._path = path
+        self._classes = classes
+        self.on_event: OnEvent = ignore
+
+    def infer(self, pixels: NDArray[np.uint8], wanted: Sequence[str], until: float) -> EngineResult:
+        """Return the probabilities, and the wanted outputs as far as the engine has them.
+
+        `until` is a time of time.monotonic(). Raises EngineUnavailable, EngineFailed, DeadlineExceeded.
+        """
+        try:
+            return self._ask(pixels, wanted, until)
+        except _Unprocessed as error:
+            self.report(EventKind.RETRIED, error.endpoint)
+            avoided = error.endpoint
+        try:
+            return self._ask(pixels, wanted, until, avoided)
+        except _Unprocessed:
+            raise EngineUnavailable from None
+
+    def report(self, kind: EventKind, endpoint: Endpoint, seconds: float = 0.0, detail: str = "") -> None:
+        self.on_event(EngineEvent(kind, endpoint.label, seconds, detail))
+
+    def _ask(
+        self, pixels: NDArray[np.uint8], wanted: Sequence[str], until: float, avoided: Endpoint | None = None
+    ) -> EngineResult:
+        """Raises _Unprocessed, EngineUnavailable, EngineFailed, DeadlineExceeded."""
+        with self._endpoints.use(until, avoided) as (endpoint, model):
+            names = ["probabilities", *(name for name in wanted if name in model.outputs)]
+            reply = self._send(endpoint, model, pixels, names, until)
+            try:
+                response = self._read(endpoint, reply)
+                for name in names:
+                    self._check_output(response, name, len(pixels))
+            except EngineFailed as error:
+                self.report(EventKind.FAILED, endpoint, detail=error.detail)
+                raise
+        return EngineResult(response.outputs, endpoint.label, response.version or model.version, model.digest)
+
+    def _send(
+        self, endpoint: Endpoint, model: EngineModel, pixels: NDArray[np.uint8], names: Sequence[str], until: float
+    ) -> Reply:
+        """Raises _Unprocessed, EngineFailed, DeadlineExceeded."""
+        timeout_us = max(1, int((until - time.monotonic()) * 1e6)) if model.takes_timeout else None
+        values = pixels.astype(INPUT_TYPES[model.datatype], copy=False)
+        body, length = encode_request(model.input_name, values, names, binary=model.binary, timeout_us=timeout_us)
+        headers = {"Content-Type": "application/json"}
+        if length is not None:
+            headers = {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(length)}
+        self.report(EventKind.SENT, endpoint)
+        started = time.perf_counter()
+        try:
+            reply = endpoint.connections.exchange("POST", f"{self._path}/infer", until, body, headers)
+        except ConnectionLost as error:
+            # A connection that was open before may have been closed for its age: that is no failure of the engine.
+            if not error.was_kept:
+                self._eject(endpoint, "the connection failed")
+            raise _Unprocessed(endpoint) from error
+        except DeadlineExceeded:
+            endpoint.timeouts += 1
+            if endpoint.timeouts >= _TIMEOUTS:
+                self._eject(endpoint, "it does not respond")
+            raise
+        finally:
+            self.report(EventKind.DONE, endpoint, time.perf_counter() - started)
+        endpoint.timeouts = 0
+        return reply
+
+    def _read(self, endpoint: Endpoint, reply: Reply) -> InferResponse:
+        """Raises _Unprocessed, EngineFailed."""
+        if reply.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            self._eject(endpoint, f"status 503: {describe_error(reply.body)}", unless_last=True)
+            raise _Unprocessed(endpoint)
+        if reply.status != HTTPStatus.OK:
+            raise EngineFailed(f"status {reply.status}: {describe_error(reply.body)}")
+        return decode_response(reply.body, reply.headers.get(HEADER_LENGTH))
+
+    def _check_output(self, response: InferResponse, name: str, count: int) -> None:
+        """Raises EngineFailed for an output without a row for each image, or with a wrong number of classes."""
+        shape = response.outputs[name].shape if name in response.outputs else ()
+        if shape[:1] != (count,) or (name == "probabilities" and shape[1:] != (self._classes,)):
+            raise EngineFailed(f"the output {name} has the shape {list(shape)}")
+
+    def _eject(self, endpoint: Endpoint, reason: str, *, unless_last: bool = False) -> None:
+        if self._endpoints.eject(endpoint, unless_last=unless_last):
+            self.report(EventKind.EJECTED, endpoint, detail=reason)

@@ -1,0 +1,175 @@
+"""Connections to one engine: kept open between requests, but never for long."""
+
+from __future__ import annotations
+
+import http.client
+import select
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
+
+from model.backends.oip.errors import EngineFailed
+from model.errors import DeadlineExceeded
+
+# A connection is replaced after this long or so many requests, so that the load follows a proxy or a service address
+# to engines that have been added behind it.
+MAX_AGE_S = 60.0
+MAX_REQUESTS = 1000
+CONNECT_LIMIT_S = 1.0
+_MAX_RESPONSE_BYTES = 64 << 20
+_DEFAULT_PORTS = {False: 80, True: 443}
+
+
+class ConnectionLost(Exception):
+    """The engine cannot be reached, or closed the connection. `was_kept` is whether it had been open before."""
+
+    def __init__(self, *, was_kept: bool) -> None:
+        super().__init__()
+        self.was_kept = was_kept
+
+
+class Reply(NamedTuple):
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """How to reach every engine of an address. `tls` is None for plain HTTP; `token` is sent as a bearer token."""
+
+    tls: ssl.SSLContext | None = None
+    token: str | None = field(default=None, repr=False)
+
+
+PLAIN = Transport()
+
+
+class _Connection(http.client.HTTPConnection):
+    """An HTTP/1.1 connection to the address `ip`, for requests to the host of that name."""
+
+    def __init__(self, name: str, port: int, ip: str, tls: ssl.SSLContext | None) -> None:
+        super().__init__(name, port)
+        self.default_port = _DEFAULT_PORTS[tls is not None]
+        self._ip = ip
+        self._tls = tls
+        self.opened_at = time.monotonic()
+        self.requests = 0
+
+    def connect(self) -> None:
+        """Raises OSError."""
+        plain = socket.create_connection((self._ip, self.port), CONNECT_LIMIT_S)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock = plain if self._tls is None else self._tls.wrap_socket(plain, server_hostname=self.host)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether a further request may be sent: not too old, and not closed by the engine."""
+        young = time.monotonic() - self.opened_at < MAX_AGE_S and self.requests < MAX_REQUESTS
+        # An idle connection that can be read has been closed.
+        return young and self.sock is not None and not select.select([self.sock], [], [], 0)[0]
+
+
+class Connections:
+    """The connections to one engine, at the address `ip` of the host `name`. For any thread."""
+
+    def __init__(self, name: str, port: int, ip: str, transport: Transport) -> None:
+        self._open = partial(_Connection, name, port, ip, transport.tls)
+        self._headers = {} if transport.token is None else {"Authorization": f"Bearer {transport.token}"}
+        self._idle: list[_Connection] = []
+        self._lock = threading.Lock()
+        self._is_closed = False
+
+    def exchange(
+        self, method: str, path: str, until: float, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Reply:
+        """Send a request and read its response, at most until that time of time.monotonic().
+
+        Raises ConnectionLost, DeadlineExceeded, EngineFailed.
+        """
+        connection = self._take()
+        was_kept = connection.sock is not None
+        try:
+            reply = _exchange(connection, method, path, until, body, {**self._headers, **(headers or {})})
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            if isinstance(error, TimeoutError) and time.monotonic() >= until:
+                raise DeadlineExceeded from error
+            self.drop_idle()  # they are as old as this one, or go to the same engine that has failed
+            raise ConnectionLost(was_kept=was_kept) from error
+        except BaseException:
+            connection.close()
+            raise
+        self._keep(connection)
+        return reply
+
+    def drop_idle(self) -> None:
+        """Close the connections that no request uses."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def close(self) -> None:
+        """Close each connection, those in use once their request has ended."""
+        self._is_closed = True
+        self.drop_idle()
+
+    def _take(self) -> _Connection:
+        """Return the connection used last, if it is usable, or a new one, which is not open yet."""
+        while True:
+            with self._lock:
+                connection = self._idle.pop() if self._idle else None
+            if connection is None:
+                return self._open()
+            if connection.is_usable:
+                return connection
+            connection.close()
+
+    def _keep(self, connection: _Connection) -> None:
+        connection.requests += 1
+        if self._is_closed or connection.sock is None:  # None after `Connection: close`
+            connection.close()
+            return
+        with self._lock:
+            self._idle.append(connection)
+
+
+def _exchange(
+    connection: _Connection, method: str, path: str, until: float, body: bytes | None, headers: Mapping[str, str]
+) -> Reply:
+    """Raises OSError, HTTPException, EngineFailed."""
+    if connection.sock is None:
+        connection.connect()
+    sock = connection.sock
+    _limit(sock, until)
+    connection.request(method, path, body, headers)
+    _limit(sock, until)
+    response = connection.getresponse()
+    parts, size = list[bytes](), 0
+    while True:
+        _limit(sock, until)
+        part = response.read1(1 << 20)
+        if not part:
+            break
+        parts.append(part)
+        size += len(part)
+        if size > _MAX_RESPONSE_BYTES:
+            raise EngineFailed("The response of the inference engine is too long")
+    if response.length:
+        raise http.client.IncompleteRead(b"", response.length)
+    response.close()  # else the connection would not accept the next request
+    return Reply(response.status, response.headers, b"".join(parts))
+
+
+def _limit(sock: socket.socket, until: float) -> None:
+    """Let the next operation on the socket end at that time. Raises TimeoutError."""
+    left = until - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    sock.settimeout(left)

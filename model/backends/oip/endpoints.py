@@ -1,0 +1,127 @@
+"""The engines that requests may go to: chosen by least requests in flight, ejected when they fail."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from model.backends.oip.connections import Connections
+from model.backends.oip.errors import EngineUnavailable
+from model.backends.oip.metadata import EngineModel
+from model.errors import DeadlineExceeded
+
+CHECK_INTERVAL_S = 5.0
+"""Between two checks of an endpoint that works."""
+
+FIRST_BACKOFF_S = 0.5
+LONGEST_BACKOFF_S = 30.0
+
+
+@dataclass(slots=True, eq=False)
+class Endpoint:
+    """One engine. Requests go to it while `model` is what its last check has read, and None is not.
+
+    `label` is its address and port. `in_flight` counts requests, `failures` the ejections in a row, `check_at` is the
+    time of time.monotonic() at which it is checked again.
+    """
+
+    label: str
+    connections: Connections
+    model: EngineModel | None = None
+    in_flight: int = 0
+    last_used: int = 0
+    timeouts: int = 0
+    failures: int = 0
+    check_at: float = 0.0
+
+
+class Endpoints:
+    """At most `limit` requests are in flight on each endpoint. For any thread."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._endpoints: dict[str, Endpoint] = {}
+        self._freed = threading.Condition()
+        self._uses = 0
+
+    @property
+    def all(self) -> list[Endpoint]:
+        with self._freed:
+            return list(self._endpoints.values())
+
+    @property
+    def models(self) -> list[EngineModel]:
+        """What the checks have read, of each endpoint that works."""
+        return [endpoint.model for endpoint in self.all if endpoint.model is not None]
+
+    @contextmanager
+    def use(self, until: float, avoided: Endpoint | None = None) -> Iterator[tuple[Endpoint, EngineModel]]:
+        """Hold the endpoint with the fewest requests in flight, of equal ones that which was used longest ago.
+
+        The avoided one is used only if no other works. While each has its most requests, this waits until that time of
+        time.monotonic(). Raises EngineUnavailable, DeadlineExceeded.
+        """
+        endpoint, model = self._acquire(until, avoided)
+        try:
+            yield endpoint, model
+        finally:
+            with self._freed:
+                endpoint.in_flight -= 1
+                self._freed.notify()
+
+    def admit(self, endpoint: Endpoint, model: EngineModel) -> None:
+        """Let requests go to an endpoint whose model has been checked."""
+        with self._freed:
+            endpoint.model, endpoint.failures, endpoint.timeouts = model, 0, 0
+            endpoint.check_at = time.monotonic() + CHECK_INTERVAL_S
+            self._freed.notify_all()
+
+    def eject(self, endpoint: Endpoint, *, unless_last: bool = False) -> bool:
+        """Send no more requests to the endpoint until a check succeeds. Returns whether that changes anything.
+
+        The next check comes after FIRST_BACKOFF_S, and after twice as long for each failure in a row.
+        """
+        with self._freed:
+            working = sum(other.model is not None for other in self._endpoints.values())
+            if unless_last and endpoint.model is not None and working == 1:
+                endpoint.check_at = time.monotonic() + FIRST_BACKOFF_S
+                return False
+            was_working, endpoint.model = endpoint.model is not None, None
+            backoff_s = min(FIRST_BACKOFF_S * 2**endpoint.failures, LONGEST_BACKOFF_S)
+            endpoint.failures = min(endpoint.failures + 1, 10)
+            endpoint.check_at = time.monotonic() + backoff_s
+            self._freed.notify_all()
+        endpoint.connections.drop_idle()
+        return was_working
+
+    def replace(self, endpoints: Iterable[Endpoint]) -> list[Endpoint]:
+        """Use these endpoints, of which those with known labels keep their state. Returns those no longer used."""
+        with self._freed:
+            current = {each.label: self._endpoints.get(each.label, each) for each in endpoints}
+            removed = [each for label, each in self._endpoints.items() if label not in current]
+            self._endpoints = current
+            self._freed.notify_all()
+        for endpoint in removed:
+            endpoint.connections.close()
+        return removed
+
+    def _acquire(self, until: float, avoided: Endpoint | None) -> tuple[Endpoint, EngineModel]:
+        with self._freed:
+            while True:
+                working = [(each, each.model) for each in self._endpoints.values() if each.model is not None]
+                others = [pair for pair in working if pair[0] is not avoided] or working
+                if not others:
+                    raise EngineUnavailable
+                chosen, model = min(others, key=lambda pair: (pair[0].in_flight, pair[0].last_used))
+                if chosen.in_flight < self._limit:
+                    self._uses += 1
+                    chosen.in_flight += 1
+                    chosen.last_used = self._uses
+                    return chosen, model
+                left = until - time.monotonic()
+                if left <= 0:
+                    raise DeadlineExceeded
+                self._freed.wait(left)

@@ -1,0 +1,111 @@
+"""What an engine says about itself and the model, compared with the manifest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from model.backends.oip.address import EngineAddress
+from model.backends.oip.errors import EngineMismatch
+from model.backends.oip.wire import INPUT_TYPES
+from model.registry.artefact import Manifest
+
+_BINARY = "binary_tensor_data"
+_TRITON = "triton"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_UNKNOWN_SIDE = -1
+
+
+@dataclass(frozen=True, slots=True)
+class EngineModel:
+    """The model on one engine.
+
+    `datatype` is the protocol's name of the input's type. `outputs` are those that the gateway knows of. `binary` is
+    whether the engine takes binary tensors, `takes_timeout` whether it takes the request parameter `timeout`.
+    `digest` is what the model's metadata has as the parameter `digest`, the SHA-256 of the weights in hex; else None.
+    """
+
+    input_name: str
+    datatype: str
+    outputs: frozenset[str]
+    version: str | None
+    binary: bool
+    takes_timeout: bool
+    digest: str | None
+
+
+def read_metadata(
+    server: Mapping[str, Any],
+    model: Mapping[str, Any],
+    address: EngineAddress,
+    manifest: Manifest,
+    channels: int | None = None,
+) -> EngineModel:
+    """Read the documents of GET /v2 and of the model. Raises EngineMismatch if it is not the manifest's model.
+
+    `channels` is the number of feature maps that the manifest's gate and head take.
+    """
+    try:
+        versions = [str(version) for version in model.get("versions") or ()]
+        _check_version(versions, address)
+        (image,) = model["inputs"]
+        outputs = {str(output["name"]): output for output in model["outputs"]}
+        _check_input(image, manifest)
+        _check_output(outputs["probabilities"], 1, len(manifest.classes))
+        for name, sides in (("pooled", 1), ("features", 3)):
+            if name in outputs:
+                _check_output(outputs[name], sides, channels)
+        extensions, name = server.get("extensions") or (), str(server.get("name", ""))
+        digest = str((model.get("parameters") or {}).get("digest", ""))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise EngineMismatch(
+            f"The metadata of the model {address.model} on the engine cannot be used: {error!r}. The model must have "
+            "one input and the output `probabilities`."
+        ) from error
+    return EngineModel(
+        input_name=str(image["name"]),
+        datatype=image["datatype"],
+        outputs=frozenset(outputs) & {"probabilities", "pooled", "features"},
+        version=address.version or (versions[-1] if versions else None),
+        binary=_BINARY in extensions,
+        takes_timeout=name == _TRITON,
+        digest=digest if _DIGEST.fullmatch(digest) else None,
+    )
+
+
+def _check_version(versions: Sequence[str], address: EngineAddress) -> None:
+    if address.version is not None and versions and address.version not in versions:
+        raise EngineMismatch(
+            f"The engine serves the versions {', '.join(versions)} of {address.model}, not {address.version}. Correct "
+            "the version in MODEL__URL."
+        )
+
+
+def _check_input(image: Mapping[str, Any], manifest: Manifest) -> None:
+    expected = list(manifest.input_spec.shape)
+    if image["datatype"] not in INPUT_TYPES or not _fits(image["shape"], expected):
+        raise EngineMismatch(
+            f"The engine's input {image['name']} is {image['datatype']} {image['shape']}, but the manifest of "
+            f"{manifest.full_name} describes UINT8 or FP32 [n, {', '.join(map(str, expected))}]. Set MODEL__MANIFEST "
+            "to the folder of the served model."
+        )
+
+
+def _check_output(output: Mapping[str, Any], sides: int, last: int | None) -> None:
+    """`last` is the length of its last side, None if any fits. An output is of a batch, so it has `sides` and one."""
+    expected = [_UNKNOWN_SIDE] * (sides - 1) + [_UNKNOWN_SIDE if last is None else last]
+    if output["datatype"] != "FP32" or not _fits(output["shape"], expected):
+        raise EngineMismatch(
+            f"The engine's output {output['name']} is {output['datatype']} {output['shape']}, but the manifest "
+            f"describes FP32 {[_UNKNOWN_SIDE, *expected]}. Set MODEL__MANIFEST to the folder of the served model."
+        )
+
+
+def _fits(shape: Sequence[Any], expected: Sequence[int]) -> bool:
+    """Whether `shape` is that of a batch of `expected`; an engine gives -1 for a side that may have any length."""
+    sides = [int(side) for side in shape]
+    return len(sides) == len(expected) + 1 and all(
+        _UNKNOWN_SIDE in (side, wanted) or side == wanted for side, wanted in zip(sides[1:], expected, strict=True)
+    )

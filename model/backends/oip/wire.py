@@ -1,0 +1,112 @@
+"""Requests and responses of the Open Inference Protocol v2, with its binary tensor data extension or as JSON.
+
+https://github.com/kserve/open-inference-protocol and Triton's protocol/extension_binary_data.md. The bodies of requests
+are those of `tritonclient.http`, byte by byte.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.backends.oip.errors import EngineFailed
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+INPUT_TYPES: Mapping[str, type[np.generic]] = {"UINT8": np.uint8, "FP32": np.float32}
+"""The types that the image may be sent in, by the protocol's names."""
+
+_OUTPUT_TYPE = "FP32"
+_ITEM_BYTES = 4
+_SHOWN_CHARACTERS = 200
+
+
+class EncodedRequest(NamedTuple):
+    """`header_length` is the length of the JSON in front of binary data in bytes; None for a body that is all JSON."""
+
+    body: bytes
+    header_length: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class InferResponse:
+    """`version` is the served one, None if the engine does not say it. The outputs are float32."""
+
+    version: str | None
+    outputs: Mapping[str, NDArray[np.float32]]
+
+
+def encode_request(
+    name: str,
+    values: NDArray[Any],
+    outputs: Sequence[str],
+    *,
+    binary: bool,
+    timeout_us: int | None = None,
+) -> EncodedRequest:
+    """Encode the input `name`, uint8 or float32, and ask for those outputs, in binary form if the input is."""
+    data = values.tobytes() if binary else b""
+    tensor: dict[str, Any] = {"name": name, "shape": list(values.shape), "datatype": _name_type(values.dtype)}
+    if binary:
+        tensor["parameters"] = {"binary_data_size": len(data)}
+    else:
+        tensor["data"] = values.ravel().tolist()
+    document: dict[str, Any] = {
+        "inputs": [tensor],
+        "outputs": [{"name": output, "parameters": {"binary_data": binary}} for output in outputs],
+    }
+    if timeout_us is not None:
+        document["parameters"] = {"timeout": timeout_us}
+    header = json.dumps(document, separators=(",", ":")).encode()
+    return EncodedRequest(header + data, len(header) if binary else None)
+
+
+def decode_response(body: bytes, header_length: str | None) -> InferResponse:
+    """Decode a response whose header HEADER_LENGTH is `header_length`. Raises EngineFailed."""
+    try:
+        length = len(body) if header_length is None else int(header_length)
+        if not 0 <= length <= len(body):
+            raise ValueError(f"{HEADER_LENGTH} is {length}, and the body has {len(body)} bytes")
+        document = json.loads(body[:length])
+        version = document.get("model_version")
+        outputs = _decode_outputs(document["outputs"], memoryview(body)[length:])
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        detail = f"{type(error).__name__}: {error}"[:_SHOWN_CHARACTERS]
+        raise EngineFailed(f"The response is not one of the Open Inference Protocol ({detail})") from error
+    return InferResponse(None if version is None else str(version), outputs)
+
+
+def describe_error(body: bytes) -> str:
+    """Return what an engine says about its error, shortened, for a log."""
+    text = body[: 4 * _SHOWN_CHARACTERS].decode(errors="replace")
+    with suppress(KeyError, TypeError, ValueError, RecursionError):
+        text = str(json.loads(body)["error"])
+    return text[:_SHOWN_CHARACTERS]
+
+
+def _decode_outputs(entries: Sequence[Mapping[str, Any]], data: memoryview) -> dict[str, NDArray[np.float32]]:
+    """Raises ValueError, among others."""
+    outputs, offset = {}, 0
+    for entry in entries:
+        name, shape = entry["name"], [int(side) for side in entry["shape"]]
+        if entry["datatype"] != _OUTPUT_TYPE or min(shape, default=0) < 0:
+            raise ValueError(f"the output {name} is {entry['datatype']} {shape}")
+        size = (entry.get("parameters") or {}).get("binary_data_size")
+        if size is None:
+            outputs[name] = np.asarray(entry["data"], np.float32).reshape(shape)
+            continue
+        if size != math.prod(shape) * _ITEM_BYTES or size > len(data) - offset:
+            raise ValueError(f"the output {name} has {size} bytes")
+        outputs[name] = np.frombuffer(data, "<f4", size // _ITEM_BYTES, offset).reshape(shape)
+        offset += size
+    return outputs
+
+
+def _name_type(dtype: np.dtype[Any]) -> str:
+    return next(name for name, kind in INPUT_TYPES.items() if dtype == kind)

@@ -1,0 +1,231 @@
+"""What a gateway does when engines refuse, hang up, or serve something else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model.backends.call import calling
+from model.backends.oip import connections
+from model.backends.oip.backend import OipBackend
+from model.backends.oip.connections import Transport
+from model.backends.oip.errors import EngineFailed, EngineMismatch, EngineUnavailable
+from model.backends.oip.events import EngineEvent, EventKind
+from model.errors import DeadlineExceeded
+from tests.model.backends.oip.scripted_engine import SIDES, Script, ScriptedEngine, connected, describe_model
+from tests.support.polling import wait_until
+from tests.support.servers.running import running
+
+RED = np.zeros((1, *SIDES), np.uint8)
+RED[..., 0] = 200
+
+
+@pytest.fixture
+def engine() -> Iterator[ScriptedEngine]:
+    with running(ScriptedEngine()) as engine:
+        yield engine
+
+
+@pytest.fixture
+def other() -> Iterator[ScriptedEngine]:
+    with running(ScriptedEngine()) as engine:
+        yield engine
+
+
+def observe(backend: OipBackend) -> list[EngineEvent]:
+    events = list[EngineEvent]()
+    backend.subscribe(events.append)
+    return events
+
+
+def count_predictions(engine: ScriptedEngine) -> int:
+    return sum(path.endswith("/infer") for path in engine.script.paths)
+
+
+def predict(backend: OipBackend) -> list[float]:
+    probabilities: list[float] = backend.predict(RED)[0].tolist()
+    return probabilities
+
+
+@pytest.mark.parametrize("failure", [{"status": 503}, {"hangs_up": True}])
+def test_a_request_that_was_not_processed_goes_to_another_engine(
+    engine: ScriptedEngine, other: ScriptedEngine, failure: dict[str, Any]
+) -> None:
+    """After a lost connection or a 503, the other engine gets the request; with one that fails too, it ends."""
+    with connected(engine, other) as backend:
+        engine.script.status, engine.script.hangs_up = failure.get("status", 200), failure.get("hangs_up", False)
+        assert [predict(backend) for _ in range(4)] == [[1.0, 0.0, 0.0]] * 4
+        assert count_predictions(engine) in (1, 2)
+        other.script.status, other.script.hangs_up = engine.script.status, engine.script.hangs_up
+        before = count_predictions(engine) + count_predictions(other)
+        with pytest.raises(EngineUnavailable):
+            predict(backend)
+        assert count_predictions(engine) + count_predictions(other) - before <= 2
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 500, 502])
+def test_a_request_that_was_processed_is_not_repeated(
+    engine: ScriptedEngine, other: ScriptedEngine, status: int
+) -> None:
+    """Any other status ends the request at once; the engine's own words are only for the log."""
+    with connected(engine, other) as backend:
+        events = observe(backend)
+        engine.script.status = other.script.status = status
+        with pytest.raises(EngineFailed) as caught:
+            predict(backend)
+        assert count_predictions(engine) + count_predictions(other) == 1
+        assert (caught.value.detail, str(status) in str(caught.value)) == (f"status {status}: no", False)
+        assert [event.detail for event in events if event.kind is EventKind.FAILED] == [f"status {status}: no"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b'{"outputs": []}',
+        b'{"outputs": [{"name": "probabilities", "datatype": "FP32", "shape": [1, 2], "data": [0.5, 0.5]}]}',
+        b'{"outputs": [{"name": "probabilities", "datatype": "FP64", "shape": [1, 3], "data": [1, 0, 0]}]}',
+        b'{"outputs": [{"name": "probabilities", "datatype": "FP32", "shape": [1, 3], "data": [1, 0]}]}',
+        b'{"outputs": [{"name": "probabilities", "datatype": "FP32", "shape": [1, 3], '
+        b'"parameters": {"binary_data_size": 12}}]}',
+        b"[" * 100_000,
+    ],
+)
+def test_a_response_without_probabilities_is_an_error(engine: ScriptedEngine, body: bytes) -> None:
+    """Whatever is not one row of probabilities for each image is refused as engine_failed."""
+    with connected(engine) as backend:
+        engine.script.body = body
+        with pytest.raises(EngineFailed):
+            predict(backend)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"inputs": [{"name": "image", "datatype": "UINT8", "shape": [-1, 9, 9, 3]}]},
+        {"inputs": [{"name": "image", "datatype": "INT64", "shape": [-1, *SIDES]}]},
+        {"inputs": [{"name": "image", "datatype": "UINT8", "shape": SIDES}]},
+        {"inputs": []},
+        {"outputs": [{"name": "probabilities", "datatype": "FP32", "shape": [-1, 4]}]},
+        {"outputs": [{"name": "scores", "datatype": "FP32", "shape": [-1, 3]}]},
+        {"outputs": None},
+    ],
+)
+def test_another_model_is_refused(engine: ScriptedEngine, changes: dict[str, Any]) -> None:
+    """Metadata that differ from the manifest end the start with engine_mismatch."""
+    engine.script.model = describe_model(**changes)
+    with pytest.raises(EngineMismatch), connected(engine):
+        pass
+
+
+def test_another_version_is_refused(engine: ScriptedEngine) -> None:
+    """A version in the URL must be among those that the engine serves, and is part of every path."""
+    with pytest.raises(EngineMismatch, match="serves the versions 7 of tiny, not 8"), connected(engine, path="tiny/8"):
+        pass
+    with connected(engine, path="tiny/7") as backend:
+        predict(backend)
+    assert engine.script.paths[-1] == "/v2/models/tiny/versions/7/infer"
+
+
+def test_an_engine_that_is_back_with_another_model_gets_no_requests(
+    engine: ScriptedEngine, other: ScriptedEngine
+) -> None:
+    """The metadata are compared again before an ejected engine is used."""
+    with connected(engine, other) as backend:
+        events = observe(backend)
+        engine.script.status, engine.script.model = 503, describe_model(inputs=[])
+        for _ in range(2):
+            predict(backend)
+        checks = len(engine.script.paths)
+        wait_until(lambda: len(engine.script.paths) >= checks + 3)
+        engine.script.status = 200
+        for _ in range(4):
+            predict(backend)
+        assert count_predictions(engine) == 1
+        assert {event.endpoint for event in events if event.kind is EventKind.EJECTED} == {engine.endpoint}
+
+
+def test_an_ejected_engine_is_used_again_after_a_check(engine: ScriptedEngine, other: ScriptedEngine) -> None:
+    """Once it is ready again, it gets its share of the requests."""
+    with connected(engine, other) as backend:
+        engine.script.status, engine.script.is_ready = 503, False
+        for _ in range(4):
+            predict(backend)
+        assert count_predictions(engine) == 1
+        engine.script.status, engine.script.is_ready = 200, True
+
+        def is_used() -> bool:
+            predict(backend)
+            return count_predictions(engine) > 2
+
+        wait_until(is_used)
+
+
+def test_the_deadline_is_that_of_the_caller(engine: ScriptedEngine) -> None:
+    """The engine is told the remaining microseconds, if it is a Triton; a deadline that has passed ends the request."""
+    with connected(engine) as backend:
+        with calling(time.monotonic() + 20):
+            predict(backend)
+        assert 10e6 < engine.script.requests[-1]["parameters"]["timeout"] <= 20e6
+        with calling(time.monotonic() - 1), pytest.raises(DeadlineExceeded):
+            predict(backend)
+    engine.script.server["name"] = "mlserver"
+    with connected(engine) as backend:
+        predict(backend)
+    assert "parameters" not in engine.script.requests[-1]
+
+
+def test_an_engine_without_binary_tensors_gets_json(engine: ScriptedEngine) -> None:
+    """The extensions in the server's metadata decide, and the type of the input is the model's."""
+    engine.script.server["extensions"] = []
+    engine.script.model = describe_model(inputs=[{"name": "x", "datatype": "FP32", "shape": [-1, *SIDES]}])
+    with connected(engine) as backend:
+        assert predict(backend) == [1.0, 0.0, 0.0]
+    (tensor,) = engine.script.requests[-1]["inputs"]
+    assert (tensor["name"], tensor["datatype"], tensor["data"][:3]) == ("x", "FP32", [200.0, 0.0, 0.0])
+    assert "Inference-Header-Content-Length" not in engine.script.headers[-1]
+
+
+def test_the_token_is_sent_with_every_request_and_shown_nowhere(engine: ScriptedEngine) -> None:
+    """Checks and predictions carry the bearer token; no representation of the settings contains it."""
+    transport = Transport(token="s3cret-token")
+    with connected(engine, transport=transport) as backend:
+        predict(backend)
+    assert {headers.get("Authorization") for headers in engine.script.headers} == {"Bearer s3cret-token"}
+    assert "s3cret" not in repr(transport)
+
+
+def test_connections_are_replaced(engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection serves many requests, but not more than MAX_REQUESTS."""
+    with connected(engine) as backend:
+        for _ in range(5):
+            predict(backend)
+        assert len(engine.script.connections) == 1
+        monkeypatch.setattr(connections, "MAX_REQUESTS", 2)
+        for _ in range(5):
+            predict(backend)
+        assert len(engine.script.connections) == 4
+
+
+def test_the_digest_is_that_of_the_metadata(engine: ScriptedEngine) -> None:
+    """An engine may name the digest of its weights as a parameter of the model; the ledger then has it."""
+    engine.script = Script(model=describe_model(parameters={"digest": "ab" * 32}))
+    with connected(engine) as backend, calling(time.monotonic() + 20) as call:
+        predict(backend)
+    assert call.model is not None
+    assert call.model.digest == "ab" * 32
+    assert call.engine is not None
+    assert (call.engine.version, call.engine.digest_source) == ("7", "metadata")
+
+
+def test_a_start_without_engines_fails() -> None:
+    """Without an engine, the start ends with engine_unavailable, which names the endpoint and the reason."""
+    closed = ScriptedEngine()
+    closed.server_close()
+    with pytest.raises(EngineUnavailable, match=f"{closed.endpoint}: it cannot be reached"), connected(closed):
+        pass
