@@ -149,7 +149,8 @@ def test_an_export_of_a_period_verifies(gateway: Gateway) -> None:
 def test_erasing_and_pruning_are_audited_and_the_ledger_still_verifies(gateway: Gateway) -> None:
     """`erase` and `prune` beside a running gateway appear in the audit log, and the ledger verifies after both."""
     prediction_id = predict(gateway)
-    assert gateway.run("ledger", "erase", "--principal", "ana", "--yes").stdout == "1 predictions of ana erased.\n"
+    erased = gateway.run("ledger", "erase", "--principal", "ana", "--yes").stdout
+    assert erased == "1 predictions and 0 images of ana erased.\n"
     assert gateway.client().get(f"/v1/predictions/{prediction_id}").status_code == 404
     predict(gateway)
     assert "1 were erased." in gateway.run("ledger", "verify").stdout
