@@ -6,9 +6,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from api.commands.database import run_with_engine
+from api.commands.models.quality.live import open_quality_engine
+from api.services.measuring.drift.references import Detectors
+from api.services.measuring.drift.report import read_report
 from api.services.registry import open_registry
 from api.settings import Settings
 from model.registry.errors import UnknownAlias, UnknownModel
+from monitoring.quality.drift.store import ALL
 from monitoring.quality.evaluation_store import EvaluationStore
 
 # Returns a reason as a sentence, or None.
@@ -18,7 +22,7 @@ DueCheck = Callable[[Settings, datetime], str | None]
 def find_due_reasons(settings: Settings, now: datetime | None = None) -> list[str]:
     """Return a sentence for each reason why a new version should be trained.
 
-    Raises RegistryError, DatabaseUnavailable, DatabaseMissing.
+    Raises RegistryError, DatabaseUnavailable, DatabaseMissing, LedgerUnavailable.
     """
     moment = now or datetime.now(UTC)
     return [reason for check in _CHECKS if (reason := check(settings, moment)) is not None]
@@ -48,4 +52,17 @@ def check_accuracy(settings: Settings, _now: datetime) -> str | None:
     return f"{latest.full_name} became worse: its accuracy in the evaluation of {day} was {latest.accuracy:.4f}."
 
 
-_CHECKS: tuple[DueCheck, ...] = (check_age, check_accuracy)
+def check_drift(settings: Settings, _now: datetime) -> str | None:
+    """Whether all callers together drift, as far as `atalaya drift` or a gateway has read the predictions.
+
+    A single caller with other images is no reason for another model.
+    """
+    with open_quality_engine(settings) as engine:
+        findings = [each for each in read_report(engine, Detectors(settings)).findings if each.caller == ALL]
+    if not findings:
+        return None
+    metrics = ", ".join(sorted({each.metric for each in findings}))
+    return f"The predictions for all callers drift ({metrics}): see `atalaya drift`."
+
+
+_CHECKS: tuple[DueCheck, ...] = (check_age, check_accuracy, check_drift)

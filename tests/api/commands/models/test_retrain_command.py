@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,11 +13,14 @@ import pytest
 
 from api.cli import run
 from api.commands.database import run_with_engine
+from api.commands.models.quality.live import open_quality_engine
 from api.commands.models.retraining.due import find_due_reasons
 from api.commands.models.retraining.start import next_version
 from api.settings import load_settings
 from model.registry.files import FileRegistry
 from monitoring.chains.signing import new_private_key
+from monitoring.chains.timestamps import format_timestamp
+from monitoring.quality.drift.store import ALL, DriftStore, Finding
 from monitoring.quality.evaluation_store import EvaluationStore
 from tests.model.importing.model_files import dense, model, write_hostile, write_keras
 from tests.monitoring.quality.evaluations import make_evaluation
@@ -162,6 +166,19 @@ def test_lost_accuracy_is_a_reason() -> None:
     accepted = make_evaluation(model=MODEL, version="1.1", accuracy=0.9)
     run_with_engine(settings, lambda engine: EvaluationStore(engine).add(accepted))
     assert find_due_reasons(settings) == []
+
+
+@pytest.mark.usefixtures("registry")
+@pytest.mark.parametrize(("caller", "is_due"), [(ALL, True), ("ana", False)])
+def test_drift_of_all_callers_is_a_reason(caller: str, is_due: bool) -> None:
+    """A retraining is due while the predictions for all callers drift; other images of one caller are no reason."""
+    settings, now = load_settings(), format_timestamp(datetime.now(UTC))
+    with open_quality_engine(settings) as engine, engine.begin() as connection:
+        store = DriftStore(connection)
+        (state,) = store.lock([(MODEL, caller)]).values()
+        store.save([replace(state, seen_at=now)])
+        store.begin_finding(Finding(MODEL, caller, "brightness", now, now, "lower", 0.5, 0.3))
+    assert bool(find_due_reasons(settings)) == is_due
 
 
 @pytest.mark.usefixtures("registry")
