@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 
+from api.commands.output import warnings_on_stderr
 from bench.gateways import measured_gateway
 from bench.targets import Target, format_targets
 from model.imaging.statistics import measure_pixels
@@ -33,7 +34,8 @@ def fill_ledger(gateway: Gateway) -> None:
 def measure_gateway(drift_callers: int) -> tuple[float, float]:
     """Return the memory in MB once everything recorded is added, and the processor time for it in seconds."""
     with measured_gateway(MONITORING__DRIFT_CALLERS=str(drift_callers)) as gateway:
-        fill_ledger(gateway)
+        with warnings_on_stderr():
+            fill_ledger(gateway)
         began = cpu_seconds(gateway.pid)
         wait_until(lambda: gateway.metric('atalaya_estimated_accuracy{model="efficientnetb0-v1.1"}') > 0)
         used = cpu_seconds(gateway.pid) - began

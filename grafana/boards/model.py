@@ -183,22 +183,21 @@ def accuracy_panels() -> Iterable[Builder[Panel]]:
 
 
 def drift_panels() -> Iterable[Builder[Panel]]:
-    by = "model, metric"
     yield graph(
         "Callers that differ",
         "Callers whose images or predictions differ from those that the model was measured on, by metric. "
         "`atalaya drift` says who, how and since when.",
         "short",
-        query(f"max by ({by}) ({select('atalaya_drift_callers', MODEL)}) > 0", "{{metric}} ({{model}})"),
+        query(f"max by (metric) ({select('atalaya_drift_callers', MODEL)})", "{{metric}}"),
     )
     yield graph(
         "Recent predictions compared with the reference",
         "Mean of about the last 100 predictions of all callers, divided by that of the reference: 1 is no difference.",
         "short",
         query(
-            f"max by ({by}) ({select('atalaya_drift_recent', MODEL)}) "
-            f"/ max by ({by}) ({select('atalaya_drift_reference', MODEL)})",
-            "{{metric}} ({{model}})",
+            f"max by (metric) ({select('atalaya_drift_recent', MODEL)}) "
+            f"/ max by (metric) ({select('atalaya_drift_reference', MODEL)})",
+            "{{metric}}",
         ),
     )
 

@@ -20,7 +20,7 @@ DRAWN = ("timeseries", "state-timeline", "heatmap")
 MOST_SERIES = 12
 # How many values of a label there are at most: the code writes no others.
 VALUES = {"stage": 4, "reason": 6, "outcome": 4, "origin": 3, "limit": 7, "store": 2, "job": 1, "le": 12}
-VALUES |= {"database": 2, "window": 3, "certificate": 2, "correct": 2, "metric": 4, "direction": 2, "verdict": 3}
+VALUES |= {"database": 2, "window": 3, "certificate": 2, "correct": 2, "metric": 6, "direction": 2, "verdict": 3}
 VALUES |= {"resource": 3}
 
 
