@@ -37,7 +37,8 @@ def measure_gateway(drift_callers: int) -> tuple[float, float]:
         with warnings_on_stderr():
             fill_ledger(gateway)
         began = cpu_seconds(gateway.pid)
-        wait_until(lambda: gateway.metric('atalaya_estimated_accuracy{model="efficientnetb0-v1.1"}') > 0)
+        is_added = 'atalaya_estimated_accuracy{model="efficientnetb0-v1.1"}'
+        wait_until(lambda: gateway.metric(is_added) > 0, within_s=1200)  # in the background, it pauses most of the time
         used = cpu_seconds(gateway.pid) - began
         if drift_callers:
             client = gateway.client("olga")
