@@ -19,7 +19,7 @@ from monitoring.ledger.transactions import ledger_errors
 from storage.engine import dialect_insert
 from storage.transactions import WRITING
 
-CHUNK = 500
+CHUNK = 100  # entries in a transaction: while it lasts, SQLite lets no other one write
 
 S = TypeVar("S")
 

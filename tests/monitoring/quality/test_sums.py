@@ -11,8 +11,9 @@ from monitoring.chains.signing import Signer
 from monitoring.errors import LedgerUnavailable
 from monitoring.ledger.upkeep.erasure import Eraser
 from monitoring.ledger.upkeep.pruning import Pruner
+from monitoring.quality.following import CHUNK
 from monitoring.quality.reader import PredictionSums, QualityReader
-from monitoring.quality.sums import CHUNK, SumUpdater
+from monitoring.quality.sums import SumUpdater
 from storage.transactions import WRITING
 from tests.monitoring.ledger.ledgers import KEY, open_database
 from tests.monitoring.quality.entries import AT, REFUSED, append, build_label, build_prediction, open_chain

@@ -8,8 +8,7 @@ from textwrap import fill
 import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.commands.database import recorded_run, run_with_engine
-from api.commands.models.quality.live import open_quality_engine
+from api.commands.database import open_migrated_engine, recorded_run, run_with_engine
 from api.commands.output import JsonFlag, print_json, print_table
 from api.schemas.drift import ComparisonResponse, DriftResponse, FindingResponse, ModelDriftResponse
 from api.services.measuring.drift.references import Detectors
@@ -30,7 +29,7 @@ def drift(as_json: JsonFlag = False) -> None:
     """Show which callers' images or predictions differ from the reference of the model; exit status 1 if any do."""
     settings = load_settings()
     detectors = Detectors(settings)
-    with recorded_run(Task.DRIFT), open_quality_engine(settings) as engine:
+    with recorded_run(Task.DRIFT), open_migrated_engine(settings) as engine:
         for _ in make_sum_updater(settings, engine, detectors).update():
             pass
         response = DriftResponse.of(read_report(engine, detectors))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from api.commands.models.quality.live import open_quality_engine
+from api.commands.database import open_migrated_engine
 from api.commands.models.quality.quality_tables import print_quality
 from api.commands.options.times import parse_time
 from api.commands.output import JsonFlag, print_json
@@ -29,7 +29,7 @@ def quality(
     """Show how good a model is on live traffic, from the labels of past predictions and from its confidence."""
     start = start_of_hour(since) if since is not None else None
     settings = load_settings()
-    with open_quality_engine(settings) as engine:
+    with open_migrated_engine(settings) as engine:
         for _ in make_sum_updater(settings, engine).update():
             pass
         versions = compute_versions(engine, name, version, start)
