@@ -60,7 +60,7 @@ format: $(VENV)/.dev ## format the sources and fix what ruff can fix
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .
 
 lock: $(VENV)/.dev ## pin and hash the dependencies that requirements/*.in name
-	@for name in build run parquet secrets/aws secrets/vault dev keras mlflow engines/triton engines/mlserver engines/kserve peers/litserve peers/bentoml; do echo "== requirements/$$name.txt"; \
+	@for name in build run parquet secrets/aws secrets/vault dev keras mlflow engines/triton engines/mlserver engines/kserve engines/ray peers/litserve peers/bentoml; do echo "== requirements/$$name.txt"; \
 	  $(BIN)/pip-compile $(LOCK) --output-file requirements/$$name.txt requirements/$$name.in || exit 1; done
 
 check-update: $(KERAS)/.dev $(VENV)/.dev ## prove that updated dependencies change no result, no response and no stored data
@@ -77,7 +77,7 @@ keras: $(KERAS)/.run ## set up the environment with TensorFlow, for train and ex
 
 mlflow: $(MLFLOW)/.server ## set up the environment with the MLflow server that tests start
 
-engines: $(foreach name,triton mlserver kserve,$(ENGINES)/$(name)/.server) ## set up the environments with the inference engines that tests start
+engines: $(foreach name,triton mlserver kserve ray,$(ENGINES)/$(name)/.server) ## set up the environments with the inference engines that tests start
 
 dashboards: $(VENV)/.dev ## regenerate grafana/dashboards/*.json
 	@$(BIN)/python grafana/dashboards.py

@@ -25,7 +25,7 @@ from api.http.middleware import Observe
 from api.http.oauth_forms import FORM_PATHS
 from api.http.openapi.document import install_openapi
 from api.http.problems import document_problems
-from api.http.uploads import IMAGE_PATHS
+from api.http.uploads import is_image_path
 from api.lifespan import make_lifespan
 from api.prediction.admission import MAX_BODY_BYTES
 from api.production import check_secrets
@@ -33,7 +33,6 @@ from api.rate_limits.fallback import make_windows
 from api.rate_limits.limiter import CallerLimits, limit_handler
 from api.routes import audit, health, history, keys, usage, users
 from api.routes.auth import auth_router
-from api.routes.direct_routes import DirectRoutes
 from api.routes.me import me_router
 from api.routes.metrics import metrics_router
 from api.routes.models import drift, labels, quality
@@ -41,6 +40,10 @@ from api.routes.models import registry as models
 from api.routes.oauth import oauth_router
 from api.routes.pages import documentation, home
 from api.routes.predictions import predictions_router
+from api.routes.recorded.direct_routes import DirectRoutes
+from api.routes.v2 import health as v2_health
+from api.routes.v2 import metadata
+from api.routes.v2.infer import infer_router
 from api.server.tls import ServerTls
 from api.services.background.activity import Activity, make_activity
 from api.services.measuring.create import create_metrics
@@ -62,6 +65,7 @@ _LIMITED = (
     users.router,
     keys.router,
     models.router,
+    metadata.router,
 )
 
 
@@ -128,9 +132,9 @@ def create_app(
     app.add_exception_handler(RateLimitExceeded, limit_handler(metrics))
     # Starlette tries the routes in this order: the most frequent ones come first.
     app.include_router(predictions)  # without dependencies, which DirectRoutes would not call
-    app.include_router(health.router)
-    app.include_router(auth_router(limits, settings.limits.token))
-    app.include_router(oauth_router(limits, settings.limits.requests))
+    logins = (auth_router(limits, settings.limits.token), oauth_router(limits, settings.limits.requests))
+    for router in (infer_router(limits, settings.limits.predict), health.router, v2_health.router, *logins):
+        app.include_router(router)
     for router in (history.router, me_router(limits, settings.limits.password), *_LIMITED):
         app.include_router(router, responses=document_problems(429))  # their requests count towards LIMITS__REQUESTS
     app.include_router(metrics_router(shown or registry), responses=document_problems(429))
@@ -166,8 +170,8 @@ def _middleware(
             BodyLimit,
             max_bytes=MAX_BODY_BYTES,
             max_document_bytes=MAX_DOCUMENT_BYTES,
-            streamed=frozenset({*IMAGE_PATHS, *FORM_PATHS}),
-            reserving=frozenset(IMAGE_PATHS),
+            is_streamed=lambda path: is_image_path(path) or path in FORM_PATHS,
+            is_reserving=is_image_path,
             get_memory=lambda scope: get_services(Request(scope)).serving.memory,
         ),
     ]

@@ -19,7 +19,9 @@ ApiError
 ├── MissingFile            missing_file
 ├── BadForm                bad_form
 ├── UnsupportedGrant       unsupported_grant
-└── UnauthorizedClient     unauthorized_client
+├── UnauthorizedClient     unauthorized_client
+├── BadInferRequest        bad_infer_request
+└── ModelNotServed         model_not_served
 """
 
 from __future__ import annotations
@@ -164,3 +166,16 @@ class UnauthorizedClient(ApiError):
     """An authenticated client may not do this to a token of another client."""
 
     code = "unauthorized_client"
+
+
+class BadInferRequest(ApiError):
+    """A body that is no inference request, or one that this server cannot serve."""
+
+    code = "bad_infer_request"
+
+
+class ModelNotServed(ApiError):
+    code = "model_not_served"
+
+    def __init__(self, name: str, version: str) -> None:
+        super().__init__(f"This gateway serves the model {name} in version {version}. Ask for that one.")

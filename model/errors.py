@@ -8,7 +8,8 @@
     │   ├── ImageTooManyPixels       image_too_many_pixels
     │   ├── ImageTooLargeHere        image_too_large_here
     │   ├── UnsupportedPixelFormat   unsupported_pixel_format
-    │   └── CorruptImage             corrupt_image
+    │   ├── CorruptImage             corrupt_image
+    │   └── WrongTensorShape         tensor_shape
     ├── PredictionRefused            the model abstains, and the gateway refuses such predictions
     │   ├── NotAnAerialImage         not_an_aerial_image
     │   └── LowConfidence            low_confidence
@@ -18,6 +19,7 @@
     ├── Overloaded                   overloaded
     ├── MemoryFull                   memory_full
     ├── DeadlineExceeded             deadline_exceeded
+    ├── ModelReplaced                model_replaced
     ├── WorkerStuck                  worker_stuck
     ├── ModelTooLarge                model_too_large
     ├── CandidateNotComparable       candidate_not_comparable
@@ -86,6 +88,12 @@ class UnsupportedPixelFormat(ImageRejected):
 
 class CorruptImage(ImageRejected):
     code = "corrupt_image"
+
+
+class WrongTensorShape(ImageRejected):
+    """The image arrived decoded, with other sides than those of the model's input."""
+
+    code = "tensor_shape"
 
 
 class PredictionRefused(ModelError):
@@ -172,6 +180,16 @@ class DeadlineExceeded(ModelError):
             "The deadline passed before a prediction was made. Allow more time with X-Request-Timeout, send a smaller "
             "image, or try again later."
         )
+
+
+class ModelReplaced(ModelError):
+    """Another model took over between two images of one request."""
+
+    code = "model_replaced"
+    retry_after_s = 1
+
+    def __init__(self) -> None:
+        super().__init__("The model was replaced while the images were classified. Send the request again.")
 
 
 class WorkerStuck(ModelError):

@@ -27,10 +27,10 @@ _DOCUMENTS = "documents"
 class BodyLimit:
     """Rejects a body that is compressed, too large or too slow, when the endpoint reads it.
 
-    Endpoints at the paths in `streamed` read bodies of up to `max_bytes` themselves. On other paths FastAPI reads the
-    whole body, whatever its type, which may have `max_document_bytes`. A path without a route is a 404 before that.
+    Endpoints at the paths of `is_streamed` read bodies of up to `max_bytes` themselves. On other paths FastAPI reads
+    the whole body, whatever its type, which may have `max_document_bytes`. A path without a route is a 404 before that.
 
-    Memory for the body is reserved in the budget that `get_memory` finds, except at the paths in `reserving`, whose
+    Memory for the body is reserved in the budget that `get_memory` finds, except at the paths of `is_reserving`, whose
     endpoints do that themselves.
     """
 
@@ -40,15 +40,15 @@ class BodyLimit:
         *,
         max_bytes: int,
         max_document_bytes: int,
-        streamed: frozenset[str],
-        reserving: frozenset[str],
+        is_streamed: Callable[[str], bool],
+        is_reserving: Callable[[str], bool],
         get_memory: Callable[[Scope], MemoryBudget],
     ) -> None:
         self._app = app
         self._max_bytes = max_bytes
         self._max_document_bytes = max_document_bytes
-        self._streamed = streamed
-        self._reserving = reserving
+        self._is_streamed = is_streamed
+        self._is_reserving = is_reserving
         self._get_memory = get_memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,9 +56,9 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        max_bytes = self._max_bytes if scope["path"] in self._streamed else self._max_document_bytes
+        max_bytes = self._max_bytes if self._is_streamed(scope["path"]) else self._max_document_bytes
         receive = limit_body(headers, receive, max_bytes)
-        length = 0 if scope["path"] in self._reserving else self._find_length(headers)
+        length = 0 if self._is_reserving(scope["path"]) else self._find_length(headers)
         if not length:
             await self._app(scope, receive, send)
             return

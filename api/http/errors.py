@@ -18,6 +18,7 @@ import monitoring.errors as monitoring
 import storage.errors as storage
 from api.errors import (
     BadForm,
+    BadInferRequest,
     BadRequest,
     BodyTooLarge,
     CommandFailed,
@@ -25,6 +26,7 @@ from api.errors import (
     HeadTooLarge,
     HostNotAllowed,
     MissingFile,
+    ModelNotServed,
     NoLabelledImages,
     RegistryMissing,
     RequestTooSlow,
@@ -66,6 +68,8 @@ STATUS_BY_ERROR: Mapping[type[Exception], HTTPStatus] = {
     UnsupportedEncoding: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     MissingFile: HTTPStatus.UNPROCESSABLE_ENTITY,
     BadForm: HTTPStatus.BAD_REQUEST,
+    BadInferRequest: HTTPStatus.BAD_REQUEST,
+    ModelNotServed: HTTPStatus.NOT_FOUND,
     auth.MissingCredentials: HTTPStatus.UNAUTHORIZED,
     auth.InvalidToken: HTTPStatus.UNAUTHORIZED,
     auth.InsufficientScope: HTTPStatus.FORBIDDEN,
@@ -106,6 +110,7 @@ STATUS_BY_ERROR: Mapping[type[Exception], HTTPStatus] = {
     model.ImageTooLargeHere: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     model.UnsupportedPixelFormat: HTTPStatus.UNPROCESSABLE_ENTITY,
     model.CorruptImage: HTTPStatus.UNPROCESSABLE_ENTITY,
+    model.WrongTensorShape: HTTPStatus.BAD_REQUEST,
     model.NotAnAerialImage: HTTPStatus.UNPROCESSABLE_ENTITY,
     model.LowConfidence: HTTPStatus.UNPROCESSABLE_ENTITY,
     model.SetsUnavailable: HTTPStatus.CONFLICT,
@@ -125,6 +130,7 @@ STATUS_BY_ERROR: Mapping[type[Exception], HTTPStatus] = {
     model.Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
     model.MemoryFull: HTTPStatus.SERVICE_UNAVAILABLE,
     model.DeadlineExceeded: HTTPStatus.GATEWAY_TIMEOUT,
+    model.ModelReplaced: HTTPStatus.SERVICE_UNAVAILABLE,
     model.WorkerStuck: HTTPStatus.SERVICE_UNAVAILABLE,
     EngineUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     EngineFailed: HTTPStatus.BAD_GATEWAY,
@@ -225,9 +231,8 @@ async def _handle_invalid_request(request: Request, error: Exception) -> Respons
 
 async def _handle_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
-    if isinstance(
-        error.__cause__, BodyTooLarge | RequestTooSlow | UnsupportedEncoding | model.MemoryFull
-    ):  # FastAPI wraps errors that reading the body raises
+    # FastAPI wraps errors that reading the body raises.
+    if isinstance(error.__cause__, BodyTooLarge | RequestTooSlow | UnsupportedEncoding | model.MemoryFull):
         return await _handle_error(request, error.__cause__)
     status = HTTPStatus(error.status_code)
     if status not in _PHRASE_CODES:
@@ -261,6 +266,7 @@ def build_error_headers(error: Exception) -> dict[str, str]:
         case (
             model.Overloaded()
             | model.MemoryFull()
+            | model.ModelReplaced()
             | model.WorkerStuck()
             | EngineUnavailable()
             | auth.QuotaExceeded()

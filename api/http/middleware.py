@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.http.draining import Draining
-from api.http.problems import problem
+from api.http.problems import build_protocol_members, problem
 from api.http.security_headers import RawHeaders, set_security_headers
 from api.services.background.activity import Activity
 from monitoring.reporting.telemetry import Telemetry
@@ -25,7 +25,7 @@ from monitoring.tracing.tracer import FinishedRequest
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _METHODS = frozenset(HTTPMethod)
 _INTERNAL_ERROR = "internal_error"
-_QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics"})
+_QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 
 log = structlog.get_logger("atalaya.access")
 
@@ -100,7 +100,7 @@ class Observe:
             self._report(error, scope)
             if status:
                 raise
-            await self._internal_error(request_id)(scope, receive, send_observed)
+            await self._internal_error(scope)(scope, receive, send_observed)
         finally:
             active.dec()
             self._activity.end_request()
@@ -122,9 +122,11 @@ class Observe:
         self._reporter.capture(error, tags, principal.subject if principal is not None else None)
 
     @staticmethod
-    def _internal_error(request_id: str) -> ASGIApp:
+    def _internal_error(scope: Scope) -> ASGIApp:
         detail = "The gateway failed. Try again; if it fails again, report the request_id."
-        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, _INTERNAL_ERROR, detail, request_id)
+        members = build_protocol_members(scope["path"], detail)
+        request_id = scope["state"]["request_id"]
+        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, _INTERNAL_ERROR, detail, request_id, None, **members)
 
     def _record(self, scope: Scope, method: str, status: int, seconds: float, failure: Exception | None) -> None:
         route, code = _route(scope), scope["state"].get("problem_code", "")

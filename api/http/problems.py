@@ -55,7 +55,13 @@ def respond_with_problem(
 ) -> Response:
     """Make a problem document for a request, and put its code on the request's log line."""
     request.state.problem_code = code
-    return problem(status, code, detail, request.state.request_id, headers, **more)
+    members = build_protocol_members(request.scope["path"], detail)
+    return problem(status, code, detail, request.state.request_id, headers, **members, **more)
+
+
+def build_protocol_members(path: str, detail: str) -> dict[str, str]:
+    """The member by which clients of the Open Inference Protocol recognise an error, on the paths of the protocol."""
+    return {"error": detail} if path == "/v2" or path.startswith("/v2/") else {}
 
 
 def document_problems(*statuses: int) -> Responses:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 
 from starlette.requests import ClientDisconnect, Request
@@ -15,8 +16,8 @@ from api.prediction.errors import ClientDisconnected
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/tiff")
 _UNSPECIFIC_TYPES = ("", "application/octet-stream", "binary/octet-stream")
 _FORM_TYPE = "multipart/form-data"
-# These paths authenticate the caller and reserve memory before they read a body.
-IMAGE_PATHS = ("/v1/predictions", "/predict-land-use", "/predict-land-use/")
+_IMAGE_PATHS = ("/v1/predictions", "/predict-land-use", "/predict-land-use/")
+_INFER_PATH = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/infer")
 
 _FILE_SCHEMA = {
     "schema": {
@@ -34,6 +35,11 @@ MULTIPART_OR_RAW_BODY = {
         "content": {"multipart/form-data": _FILE_SCHEMA, **dict.fromkeys(IMAGE_TYPES, _RAW_SCHEMA)},
     }
 }
+
+
+def is_image_path(path: str) -> bool:
+    """Whether the endpoint authenticates the caller and reserves memory before it reads a body with images."""
+    return path in _IMAGE_PATHS or _INFER_PATH.fullmatch(path) is not None
 
 
 def check_declared_length(request: Request) -> None:
@@ -71,6 +77,11 @@ async def read_image(request: Request) -> bytes:
         raise UnsupportedBody(
             f"Send multipart/form-data with a part `file`, or the image as the body, as {accepted} or without a type."
         )
+    return await read_body(request)
+
+
+async def read_body(request: Request) -> bytes:
+    """Return the whole body. Raises UnsupportedEncoding, BodyTooLarge, RequestTooSlow, ClientDisconnected."""
     # Not request.body(), which the request would keep until its response is sent; nor a list of chunks, which takes 40
     # bytes for each chunk of one byte.
     body = bytearray()

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
-from functools import cache
-from typing import Any, TypeVar
+from functools import cache, partial
+from typing import Any, NamedTuple, TypeVar
 
 from api.prediction.admission import (
     compute_deadline,
@@ -21,7 +21,7 @@ from api.prediction.admission import (
 from api.prediction.errors import ClientDisconnected
 from api.prediction.quotas import CostEstimate, encode_charge, estimate_cost
 from api.prediction.recording import describe_prediction, describe_refusal
-from api.prediction.request import PredictionRequest, RecordedPrediction, RequestOrigin
+from api.prediction.request import ImageBatch, PredictionRequest, RecordedPrediction, RequestOrigin
 from api.services.recording import RecordingServices
 from api.services.serving import ServingServices
 from auth.errors import QuotaExceeded
@@ -36,6 +36,7 @@ from model.errors import (
     DeadlineExceeded,
     LowConfidence,
     MemoryFull,
+    ModelReplaced,
     NotAnAerialImage,
     Overloaded,
     PredictionRefused,
@@ -44,9 +45,12 @@ from model.errors import (
 )
 from model.serving.memory_budget import Reservation
 from model.serving.prediction import Prediction
+from model.serving.sources import ImageSource
 from monitoring.metrics import Metrics
 
 T = TypeVar("T")
+# A method of the service that processes an image, called with it and the keywords reservation, caller and deadline.
+Process = Callable[..., Coroutine[Any, Any, T]]
 
 # Maps an error to the HTTP status and the stable code that the ledger records.
 ClassifyError = Callable[[Exception], tuple[int, str]]
@@ -65,6 +69,14 @@ _REFUSALS: dict[AbstentionReason, type[PredictionRefused]] = {
     AbstentionReason.NOT_AERIAL: NotAnAerialImage,
     AbstentionReason.LOW_CONFIDENCE: LowConfidence,
 }
+
+
+class _Outcome(NamedTuple):
+    """A prediction that is yet to be recorded, what it costs, and the file if it is to be kept."""
+
+    prediction: Prediction
+    charge: QuotaCharge
+    kept_image: bytes | None
 
 
 class PredictionPipeline:
@@ -110,49 +122,40 @@ class PredictionPipeline:
             self._count_shed(error)
             raise
 
-    async def run(self, request: PredictionRequest) -> RecordedPrediction:
+    async def run(self, request: PredictionRequest[bytes]) -> RecordedPrediction:
         """Classify the image; return once the prediction is durable in the ledger and charged to the quotas.
 
         Raises Overloaded, MemoryFull, DeadlineExceeded, WorkerStuck, ClientDisconnected, QuotaExceeded, a subclass of
         ImageRejected or PredictionRefused, SetsUnavailable, ExplanationUnavailable, UnknownLabel, LedgerFull,
         LedgerUnavailable, and what `request.read_body` raises.
         """
-        origin, charges, kept = request.origin, list[QuotaCharge](), list[bytes]()
+        async with self._refusals_counted(request.origin):
+            return await self._record(request, await self._with_image(request, partial(self._predict, request)))
 
-        async def admit(pixels: int) -> None:
-            charges.append(await self._meter.admit(origin.principal, pixels))
+    async def run_batch(self, request: PredictionRequest[ImageBatch]) -> list[RecordedPrediction]:
+        """Classify the images one after the other, all with the same model; record and charge each like `run` does.
 
-        async def predict(image: bytes, **conditions: Any) -> Prediction:
-            prediction = await self._predictions.predict(
-                image, admit, request.explanation, on_stage=request.on_stage, **conditions
-            )
-            if self._images is not None and self._images.wants(origin.principal.subject):
-                kept.append(image)
-            if request.with_set:
-                _check_sets(prediction.model)  # the model may have been replaced while the image arrived
-            return prediction
+        The first image that gets no prediction ends the request. Those before it stay recorded and charged. Raises
+        ModelReplaced, and what `run` raises.
+        """
+        results: list[RecordedPrediction] = []
+        async with self._refusals_counted(request.origin), AsyncExitStack() as memory:
+            with self._refusals_recorded(request.origin):
+                self._predictions.check_capacity(request.origin.principal.subject)
+                reservation = await memory.enter_async_context(self._reserve_memory(request))
+                batch = await request.read_body()
+            reservation.deadline = compute_deadline(batch.timeout_s or request.timeout_s, self._longest_s)
+            total_bytes, predict = sum(map(len, batch.images)), partial(self._predict, request)
+            for image in batch.images:
+                reservation.held = total_bytes - len(image)
+                with self._refusals_recorded(request.origin):
+                    outcome = await self._process(request, image, reservation, predict)
+                results.append(await self._record(request, outcome))
+                if outcome.prediction.model.digest != results[0].prediction.model.digest:
+                    raise ModelReplaced
+        return results
 
-        async with self._refusals_counted(origin):
-            prediction = await self._with_image(request, predict)
-            if prediction.reason is not None and self._policy is AbstentionPolicy.OFF:
-                prediction = replace(prediction, reason=None)
-            # Not recorded as a refusal: the transaction that refuses a charge records the refusal itself, and a ledger
-            # that cannot be written cannot record one.
-            prediction_id = await self._record(request, prediction, charges[0])
-        if prediction.follow_up is not None:
-            prediction.follow_up.complete_later(prediction_id)
-        self._metrics.count_usage(charges[0].owners[0], charges[0].pixels)
-        if prediction.reason is not None:
-            self._metrics.abstentions.labels(prediction.reason).inc()
-            if self._policy is AbstentionPolicy.REFUSE:
-                raise _REFUSALS[prediction.reason]
-        self._get_predictions(prediction.model.full_name, prediction.label).inc()
-        self._metrics.confidence.observe(prediction.confidence)
-        if kept and self._images is not None:
-            self._images.keep_later(origin.principal.subject, prediction_id, kept[0])
-        return RecordedPrediction(prediction_id, prediction)
-
-    async def dry_run(self, request: PredictionRequest) -> CostEstimate:
+    async def dry_run(self, request: PredictionRequest[bytes]) -> CostEstimate:
         """Estimate the cost of the request from the image's header; nothing is decoded or charged.
 
         The request queues like a prediction. Raises what `run` raises but QuotaExceeded and the ledger's errors, and
@@ -167,33 +170,81 @@ class PredictionPipeline:
         """Record a request that got no prediction. For transports: only what they refuse without calling `run`."""
         self._recording.ledger.record_refusal(describe_refusal(origin, *self._classify_error(error)))
 
-    async def _with_image(self, request: PredictionRequest, process: Callable[..., Coroutine[Any, Any, T]]) -> T:
+    async def _predict(self, request: PredictionRequest[Any], image: ImageSource, **conditions: Any) -> _Outcome:
+        charges = list[QuotaCharge]()
+
+        async def admit(pixels: int) -> None:
+            charges.append(await self._meter.admit(request.origin.principal, pixels))
+
+        prediction = await self._predictions.predict(
+            image,
+            admit,
+            request.explanation,
+            on_stage=request.on_stage,
+            joins_trial=request.joins_trial,
+            **conditions,
+        )
+        if request.with_set:
+            _check_sets(prediction.model)  # the model may have been replaced while the image arrived
+        if prediction.reason is not None and self._policy is AbstentionPolicy.OFF:
+            prediction = replace(prediction, reason=None)
+        # A file can be kept to train with, decoded pixels cannot.
+        is_kept = self._images is not None and self._images.wants(request.origin.principal.subject)
+        return _Outcome(prediction, charges[0], image if is_kept and isinstance(image, bytes) else None)
+
+    async def _with_image(self, request: PredictionRequest[bytes], process: Process[T]) -> T:
         """Read the body, and let a method of the service process the image; record a refusal.
 
         The deadline counts from the end of the body, whose own time limit follows its size: a slow upload is reported
         as that, not as a slow gateway.
         """
-        caller = request.origin.principal.subject
         with self._refusals_recorded(request.origin):
-            self._predictions.check_capacity(caller)
+            self._predictions.check_capacity(request.origin.principal.subject)
             if request.with_set:
                 _check_sets(self._predictions.model)
             if request.explanation is not None:
                 self._predictions.check_explanation(request.explanation)
             async with self._reserve_memory(request) as reservation:
                 image = await request.read_body()
-                deadline = reservation.deadline = compute_deadline(request.timeout_s, self._longest_s)
-                work = process(image, reservation=reservation, caller=caller, deadline=deadline)
-                if request.wait_for_disconnect is not None and self._predictions.in_use:
-                    return await finish_while_connected(work, request.wait_for_disconnect)
-                return await work
+                reservation.deadline = compute_deadline(request.timeout_s, self._longest_s)
+                return await self._process(request, image, reservation, process)
 
-    def _reserve_memory(self, request: PredictionRequest) -> AbstractAsyncContextManager[Reservation]:
+    async def _process(
+        self, request: PredictionRequest[Any], image: ImageSource, reservation: Reservation, process: Process[T]
+    ) -> T:
+        caller, deadline = request.origin.principal.subject, reservation.deadline
+        work = process(image, reservation=reservation, caller=caller, deadline=deadline)
+        if request.wait_for_disconnect is not None and self._predictions.in_use:
+            return await finish_while_connected(work, request.wait_for_disconnect)
+        return await work
+
+    def _reserve_memory(self, request: PredictionRequest[Any]) -> AbstractAsyncContextManager[Reservation]:
         amount = estimate_body_bytes(request.content_length, self._memory.largest)
         deadline = compute_deadline(request.timeout_s, self._longest_s)
         return self._memory.reserve(amount, request.origin.principal.subject, deadline)
 
-    async def _record(self, request: PredictionRequest, prediction: Prediction, charge: QuotaCharge) -> str:
+    async def _record(self, request: PredictionRequest[Any], outcome: _Outcome) -> RecordedPrediction:
+        """Record and charge the prediction, and count it. Raises what the policy makes of an abstention.
+
+        Not to be recorded as a refusal: the transaction that refuses a charge records the refusal itself, and a ledger
+        that cannot be written cannot record one.
+        """
+        prediction, charge, kept_image = outcome
+        prediction_id = await self._write(request, prediction, charge)
+        if prediction.follow_up is not None:
+            prediction.follow_up.complete_later(prediction_id)
+        self._metrics.count_usage(charge.owners[0], charge.pixels)
+        if prediction.reason is not None:
+            self._metrics.abstentions.labels(prediction.reason).inc()
+            if self._policy is AbstentionPolicy.REFUSE:
+                raise _REFUSALS[prediction.reason]
+        self._get_predictions(prediction.model.full_name, prediction.label).inc()
+        self._metrics.confidence.observe(prediction.confidence)
+        if kept_image is not None and self._images is not None:
+            self._images.keep_later(request.origin.principal.subject, prediction_id, kept_image)
+        return RecordedPrediction(prediction_id, prediction)
+
+    async def _write(self, request: PredictionRequest[Any], prediction: Prediction, charge: QuotaCharge) -> str:
         started = time.perf_counter()
         try:
             # While requests wait for a worker, predictions share transactions: each commit costs time of a core.

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from auth.principal import Principal
 from model.explanation.explanation import ExplanationRequest
 from model.serving.prediction import Prediction
 from model.serving.queue import OnStage
+from model.serving.sources import ImageSource
 
-ReadBody = Callable[[], Awaitable[bytes]]
+B = TypeVar("B")
 WaitForDisconnect = Callable[[], Awaitable[None]]
 
 
@@ -28,24 +30,34 @@ class RequestOrigin:
 
 
 @dataclass(frozen=True, slots=True)
-class PredictionRequest:
-    """One image to classify.
+class ImageBatch:
+    """The images of one body, at least one. `timeout_s` is the body's own limit in seconds, None for none."""
 
-    `read_body` returns the encoded image; it raises ClientDisconnected when the client leaves meanwhile.
+    images: Sequence[ImageSource]
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionRequest(Generic[B]):
+    """A body to classify: an encoded image as bytes, or an ImageBatch.
+
+    `read_body` returns it; it raises ClientDisconnected when the client leaves meanwhile.
     `content_length` is the declared length of the body in bytes, None if the client declared none.
     `timeout_s` is the caller's own limit in seconds; None for the longest that the gateway allows.
     `with_set` asks for a prediction set, `explanation` for an explanation: a request that the model cannot serve is
     refused before its body is read.
+    Without `joins_trial` the model in service predicts, also while a candidate is tried.
     `wait_for_disconnect` returns once the client has left; without it the pipeline finishes every request.
     `on_stage` is called, from any thread, with each stage that ends and its seconds.
     """
 
     origin: RequestOrigin
-    read_body: ReadBody
+    read_body: Callable[[], Awaitable[B]]
     content_length: int | None = None
     timeout_s: float | None = None
     with_set: bool = False
     explanation: ExplanationRequest | None = None
+    joins_trial: bool = True
     wait_for_disconnect: WaitForDisconnect | None = None
     on_stage: OnStage | None = None
 

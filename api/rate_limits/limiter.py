@@ -84,6 +84,12 @@ class CallerLimits(Limiter):
         """Limit each principal to `rate` over all routes that share `name`, and an API key to its own rate."""
         return self._limit(rate, name, caller_subject, self._check_key_rate)
 
+    async def count_more(self, request: Request, rate: str, name: str, more: int) -> None:
+        """Count `more` requests in addition to the one that `per_principal` has counted. Raises RateLimitExceeded."""
+        for _ in range(more):
+            await self._check_key_rate(request)
+            await self._check(request, parse(rate), name, caller_subject)
+
     def per_address(self, rate: str, name: str) -> Decorator:
         """Limit each client address, or IPv6 network, to `rate` over all routes that share `name`."""
         return self._limit(rate, name, caller_network)
@@ -114,8 +120,8 @@ class CallerLimits(Limiter):
         """Count the request. Raises RateLimitExceeded."""
         caller = find_caller(request)
         result = await self._windows.hit(item, name, caller)
-        results = request.scope["state"].setdefault("limit_results", [])
-        results.insert(0, (name, result))
+        earlier = request.scope["state"].get("limit_results", [])
+        request.scope["state"]["limit_results"] = [(name, result), *(each for each in earlier if each[0] != name)]
         request.state.view_rate_limit = result.item, [caller, name]  # where slowapi stores it
         if not result.allowed:
             raise RateLimitExceeded(Limit(result.item, find_caller, name, False, None, None, None, 1, False))

@@ -14,7 +14,7 @@ from api.http.audit import record_event
 from api.http.paging import ENTRY_ID
 from api.http.problems import document_problems
 from api.prediction.labels import RecordedLabel, record_label
-from api.routes.recorded_route import describe_origin
+from api.routes.recorded.recorded_route import describe_origin
 from api.schemas.history import PastPage, PastPrediction
 from api.schemas.labels import LabelResponse, NewLabel
 from api.services.canary.running import CanaryServices

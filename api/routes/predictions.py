@@ -30,7 +30,7 @@ from api.http.uploads import (
 from api.prediction.request import PredictionRequest, RecordedPrediction
 from api.rate_limits.limiter import PREDICT_LIMIT, CallerLimits
 from api.routes.negotiation import choose_media_type
-from api.routes.recorded_route import RecordedRoute, describe_origin, recorded_by_pipeline
+from api.routes.recorded.recorded_route import RecordedRoute, describe_origin, recorded_by_pipeline
 from api.schemas.predictions import LandUse, PredictionResponse
 from api.schemas.usage import DryRunResponse
 from auth.principal import Principal, Scope
@@ -120,7 +120,7 @@ def _build_request(
     principal: Principal,
     read: Callable[[Request], Awaitable[bytes]],
     timeout_s: float | None,
-) -> PredictionRequest:
+) -> PredictionRequest[bytes]:
     trace: RequestTrace | None = request.scope["state"].get("trace")
     return PredictionRequest(
         origin=describe_origin(request, principal),

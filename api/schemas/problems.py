@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from api.schemas.base import ResponseBody
 
 
 class Problem(ResponseBody):
-    """RFC 9457 problem document; `code` is stable."""
+    """RFC 9457 problem document; `code` is stable. Under /v2 it is also an error of the inference protocol."""
 
     type: str
     title: str
@@ -14,6 +16,7 @@ class Problem(ResponseBody):
     detail: str
     code: str
     request_id: str
+    error: str | None = Field(default=None, description="under /v2 only: the same text as `detail`")
 
 
 class OAuthProblem(ResponseBody):

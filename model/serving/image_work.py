@@ -13,11 +13,12 @@ from model.backends.call import calling
 from model.canary.comparison import Comparison
 from model.errors import DeadlineExceeded
 from model.explanation.explanation import ExplanationRequest
-from model.imaging.decode import ImageNeeds, decode_image, measure_image
+from model.imaging.decode import ImageNeeds, measure_image
 from model.imaging.input_spec import InputSpec
 from model.imaging.quick_headers import has_quick_header, measure_plain_jpeg
 from model.serving.prediction import Prediction, describe_image, explain_outputs, interpret_outputs, run_model
 from model.serving.queue import Job, OnStage
+from model.serving.sources import ImageSource, PixelTensor, decode_source, measure_source, measure_tensor
 
 
 class Inspection(NamedTuple):
@@ -44,13 +45,11 @@ class ImageWork:
         self._on_done = on_done
         self._clock = clock
 
-    def inspect_quickly(self, data: bytes, spec: InputSpec) -> Inspection | None:
+    def inspect_quickly(self, data: ImageSource, spec: InputSpec) -> Inspection | None:
         """Read the header if that takes no longer than handing it to a thread; for the event loop."""
         started = time.perf_counter()
         try:
-            needs = measure_plain_jpeg(data, spec)
-            if needs is None and has_quick_header(data):
-                needs = measure_image(data, spec)
+            needs = _measure_quickly(data, spec)
         except Exception:
             self._on_stage("decode", time.perf_counter() - started)
             raise
@@ -61,7 +60,7 @@ class ImageWork:
         self._check_deadline(job)
         job.stage = "decode"
         try:
-            needs = measure_image(job.data, spec)
+            needs = measure_source(job.data, spec)
         except BaseException:
             self._on_stage("decode", time.perf_counter() - started)
             raise
@@ -82,7 +81,7 @@ class ImageWork:
         self._report("queue", job, started - job.queued_at + queued_s, timing)
         self._check_deadline(job)
         with self._time_stage("decode", job, timing, read_s):
-            decoded = decode_image(data, spec, reduced=inspection.needs.reduced if inspection else None)
+            decoded = decode_source(data, spec, inspection.needs.reduced if inspection else None)
             facts = describe_image(data, decoded)
         remaining_s = job.deadline - self._clock()
         with self._time_stage("infer", job, timing), calling(time.monotonic() + remaining_s) as call:
@@ -120,3 +119,10 @@ class ImageWork:
         self._on_stage(stage, seconds)
         if job.on_stage is not None:
             job.on_stage(stage, seconds)
+
+
+def _measure_quickly(data: ImageSource, spec: InputSpec) -> ImageNeeds | None:
+    if isinstance(data, PixelTensor):
+        return measure_tensor(data, spec)
+    needs = measure_plain_jpeg(data, spec)
+    return measure_image(data, spec) if needs is None and has_quick_header(data) else needs

@@ -25,6 +25,7 @@ class Reservation:
     def __init__(self, budget: MemoryBudget, caller: str, deadline: float) -> None:
         self.allocation = Allocation(caller)
         self.deadline = deadline
+        self.held = 0
         self.started_at = time.monotonic()
         self._budget = budget
         self._holders = 1
@@ -34,11 +35,11 @@ class Reservation:
         return self.allocation.amount
 
     async def resize(self, amount: int, while_waiting: int) -> None:
-        """Hold `amount` bytes to decode the image; while waiting for them, at most `while_waiting`, the body's length.
+        """Hold `amount` bytes to decode an image; while waiting for them, at most `while_waiting`, the image's length.
 
-        Raises MemoryFull, ImageTooLargeHere.
+        Both are in addition to `held`, the bytes of the request's other images. Raises MemoryFull, ImageTooLargeHere.
         """
-        await self._budget.resize(self, amount, while_waiting)
+        await self._budget.resize(self, self.held + amount, self.held + while_waiting)
 
     def hold_until_done(self, work: Future[Any]) -> None:
         """Keep the bytes of a cancelled request until the thread that works on its image has finished."""

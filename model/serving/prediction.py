@@ -16,9 +16,10 @@ from model.confidence.abstention import AbstentionReason
 from model.confidence.calibration import calibrate
 from model.errors import SetsUnavailable
 from model.explanation.explanation import Explanation, ExplanationRequest, check_request, explain
-from model.imaging.decode import DecodedImage, decode_image
+from model.imaging.decode import DecodedImage
 from model.imaging.ground_resolution import describe_mismatch
 from model.imaging.statistics import measure_pixels
+from model.serving.sources import ImageSource, decode_source, get_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +115,12 @@ class ModelOutputs(NamedTuple):
     features: NDArray[np.float32] | None = None
 
 
-def predict_image(backend: Backend, data: bytes, explanation: ExplanationRequest | None = None) -> Prediction:
-    """Classify one encoded image in this thread, without timing.
+def predict_image(backend: Backend, data: ImageSource, explanation: ExplanationRequest | None = None) -> Prediction:
+    """Classify one image in this thread, without timing.
 
     Raises a subclass of ImageRejected, ExplanationUnavailable and UnknownLabel.
     """
-    decoded = decode_image(data, backend.info.input_spec)
+    decoded = decode_source(data, backend.info.input_spec)
     outputs = run_model(backend, decoded.pixels, with_features=explanation is not None)
     prediction = interpret_outputs(outputs, backend.info, describe_image(data, decoded), {})
     if explanation is None:
@@ -177,11 +178,11 @@ def interpret_outputs(
     )
 
 
-def describe_image(data: bytes, decoded: DecodedImage) -> ImageFacts:
-    """Return the facts of the file `data` and its decoded image."""
+def describe_image(data: ImageSource, decoded: DecodedImage) -> ImageFacts:
+    """Return the facts of the image `data` and its decoded pixels."""
     statistics = measure_pixels(decoded.pixels)
     return ImageFacts(
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=hashlib.sha256(get_bytes(data)).hexdigest(),
         format=decoded.format,
         width=decoded.width,
         height=decoded.height,

@@ -24,6 +24,7 @@ from model.serving.overload_policy import (
     compute_retry_after_s,
     get_load_state,
 )
+from model.serving.sources import ImageSource
 
 T = TypeVar("T")
 # Called by a worker thread with a stage that has ended, and its seconds.
@@ -43,7 +44,7 @@ class Job(Generic[T]):
     """
 
     work: Callable[[Job[T]], T]
-    data: bytes
+    data: ImageSource
     caller: str
     deadline: float
     timeout: asyncio.Timeout

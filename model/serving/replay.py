@@ -20,6 +20,7 @@ from model.errors import ReplayImpossible
 from model.registry.artefact import find_artefact
 from model.serving.prediction import Prediction, predict_image
 from model.serving.runtime import runtime_facts
+from model.serving.sources import TENSOR_FORMAT, ImageSource, PixelTensor
 
 if TYPE_CHECKING:
     from model.signing.keys import PublicKey
@@ -52,9 +53,16 @@ def replay(
         raise ReplayImpossible("This is another image: its SHA-256 differs from the recorded one.")
     backend = _open_recorded_backend(recorded["model"], folders, key)
     try:
-        return _compare(recorded, predict_image(backend, image))
+        return _compare(recorded, predict_image(backend, _read_source(recorded["image"], image)))
     finally:
         backend.close()
+
+
+def _read_source(recorded: Mapping[str, Any], image: bytes) -> ImageSource:
+    """The file, or the pixels if the client has sent those."""
+    if recorded["format"] == TENSOR_FORMAT:
+        return PixelTensor(image, recorded["height"], recorded["width"])
+    return image
 
 
 def _open_recorded_backend(model: Mapping[str, Any], folders: Iterable[Path], key: PublicKey | None) -> Backend:

@@ -24,6 +24,7 @@ from model.serving.overload_policy import QueueLimits
 from model.serving.prediction import Prediction
 from model.serving.queue import Job, OnStage, PredictionQueue
 from model.serving.shared_backend import SharedBackend
+from model.serving.sources import ImageSource
 from model.serving.watchdog import Watchdog
 from model.serving.workers import WorkerThreads, wait_for_result
 
@@ -86,9 +87,9 @@ class PredictionService:
         """The back end that serves new requests."""
         return self._shared.backend
 
-    async def predict(
+    async def predict(  # noqa: PLR0913  (one keyword for each condition)
         self,
-        data: bytes,
+        data: ImageSource,
         admit: Admit | None = None,
         explanation: ExplanationRequest | None = None,
         *,
@@ -96,16 +97,17 @@ class PredictionService:
         caller: str = "",
         deadline: float = math.inf,
         on_stage: OnStage | None = None,
+        joins_trial: bool = True,
     ) -> Prediction:
-        """Classify the encoded image `data`. `admit` is awaited after its header is read and before it is decoded.
+        """Classify the image `data`. `admit` is awaited after its header is read and before it is decoded.
 
-        `reservation` is resized to what decoding and an explanation need. `on_stage` gets the stages of this one. When
-        the caller is cancelled or `deadline` passes, a queued job frees its slot and the bytes at once; a running job
-        is completed, its result discarded, and its bytes stay reserved until then. Raises Overloaded, MemoryFull,
-        DeadlineExceeded, WorkerStuck, a subclass of ImageRejected, ExplanationUnavailable, UnknownLabel, what `admit`
-        raises, and RuntimeError after `close`.
+        `reservation` is resized to what decoding and an explanation need. `on_stage` gets the stages of this one.
+        Without `joins_trial` no candidate is tried on the image. When the caller is cancelled or `deadline` passes, a
+        queued job frees its slot and the bytes at once; a running job is completed, its result discarded, and its bytes
+        stay reserved until then. Raises Overloaded, MemoryFull, DeadlineExceeded, WorkerStuck, a subclass of
+        ImageRejected, ExplanationUnavailable, UnknownLabel, what `admit` raises, and RuntimeError after `close`.
         """
-        with self._shared as shared, self._compare(caller) as comparison:
+        with self._shared as shared, self._compare(caller, joins_trial) as comparison:
             backend, spec = shared.backend, shared.backend.info.input_spec
             async with self._accept(data, caller, deadline) as make_job:
                 inspection = None
@@ -126,7 +128,7 @@ class PredictionService:
 
     async def measure(
         self,
-        data: bytes,
+        data: ImageSource,
         *,
         reservation: Reservation | None = None,
         caller: str = "",
@@ -208,7 +210,7 @@ class PredictionService:
         return self._threads.join(limit_s)
 
     @asynccontextmanager
-    async def _accept(self, data: bytes, caller: str, deadline: float) -> AsyncIterator[_MakeJob]:
+    async def _accept(self, data: ImageSource, caller: str, deadline: float) -> AsyncIterator[_MakeJob]:
         """Count the request in the block, and end it with DeadlineExceeded at `deadline` or when it is expired."""
         self.check_capacity(caller)
         timeout = asyncio.timeout(None if math.isinf(deadline) else deadline - self._clock())
@@ -226,7 +228,7 @@ class PredictionService:
             self._active -= 1
 
     async def _inspect(
-        self, data: bytes, spec: InputSpec, make_job: _MakeJob, reservation: Reservation | None
+        self, data: ImageSource, spec: InputSpec, make_job: _MakeJob, reservation: Reservation | None
     ) -> Inspection:
         """Read the image's header: here if that is quick, else in a worker thread."""
         inspection = self._work.inspect_quickly(data, spec)
@@ -239,8 +241,8 @@ class PredictionService:
         result: Inspection = await self._run(job, reservation)
         return result
 
-    def _compare(self, caller: str) -> AbstractContextManager[Comparison | None]:
-        return _NO_COMPARISON if self._trial is None else self._trial.compare(caller)
+    def _compare(self, caller: str, joins_trial: bool) -> AbstractContextManager[Comparison | None]:
+        return self._trial.compare(caller) if joins_trial and self._trial is not None else _NO_COMPARISON
 
     async def _run(self, job: Job[T], *held: _Holding | None) -> T:
         """Do the job in a thread. If it outlasts its caller, what is `held` for it stays held until it is done."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from base64 import b64encode
 from typing import Any
 
 import schemathesis
@@ -28,12 +29,22 @@ schemathesis.openapi.format("printable", PRINTABLE)
 schemathesis.openapi.format("class", st.sampled_from(UC_MERCED_CLASSES))
 
 
-# The models of the registry: half of all requests name them.
-MODELS = {"name": ("tiny",), "version": ("1.0", "1.1"), "alias": ("production", "candidate")}
+# The models of the registry and the one in service: half of all requests name them.
+MODELS = {"name": ("tiny",), "model": ("stub",), "version": ("1.0", "1.1"), "alias": ("production", "candidate")}
+INFER = {
+    "inputs": [
+        {
+            "name": "image",
+            "datatype": "BYTES",
+            "shape": [1],
+            "data": [b64encode(encoded("PNG")).decode()],
+        }
+    ]
+}
 
 
 def names_models(context: Any) -> bool:
-    return bool(context.operation.path.startswith("/v1/models/"))
+    return bool(context.operation.path.startswith(("/v1/models/", "/v2/models/")))
 
 
 @schemathesis.hook
@@ -47,9 +58,11 @@ def flatmap_path_parameters(context: Any, parameters: dict[str, Any] | None) -> 
 
 @schemathesis.hook
 def flatmap_body(context: Any, body: Any) -> st.SearchStrategy[Any]:
-    """Promote a version that exists in half of the requests that would move an alias."""
+    """Promote a version that exists, or send a valid image, in half of the requests that would."""
     if not names_models(context) or not isinstance(body, dict):
         return st.just(body)
+    if context.operation.path.endswith("/infer"):
+        return st.just(body) | st.just(INFER)
     return st.just(body) | st.sampled_from(MODELS["version"]).map(lambda version: {"version": version, "why": "a test"})
 
 

@@ -22,6 +22,8 @@ from tests.support.gateway import PASSWORD, create_database
 UNLIMITED = {
     ("GET", "/livez"),
     ("GET", "/readyz"),
+    ("GET", "/v2/health/live"),
+    ("GET", "/v2/health/ready"),
     ("GET", "/.well-known/jwks.json"),
     ("GET", "/.well-known/oauth-authorization-server"),
     ("GET", "/"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from api.errors import ModelNotServed
 from auth.errors import BadCredentials, InsufficientScope, KeyNotFound, MissingCredentials, UserExists
 from auth.principal import Scope
 from model.errors import UnsupportedImage
@@ -27,6 +28,7 @@ Errors are problem documents (RFC 9457). Their `code` is stable, their `detail` 
 
 TAGS = {
     "predictions": "Classify images, and read what was classified.",
+    "inference": "The Open Inference Protocol, version 2, for clients of KServe and Triton.",
     "account": "What the caller is, may do and has used; its password, one-time codes and images.",
     "keys": "API keys, for programs that should not log in.",
     "auth": "OAuth 2.0: tokens, their revocation and introspection, and the keys that verify them.",
@@ -45,6 +47,15 @@ SUMMARIES = {
     "GET /v1/models/{name}/quality": "Show how good a model is on live traffic",
     "GET /v1/drift": "Show which callers' images differ from those of training",
     "POST /predict-land-use": "Classify an image, with the response of the original script",
+    "GET /v2": "Describe the server",
+    "GET /v2/health/live": "Check that the process responds, as KServe and Triton do",
+    "GET /v2/health/ready": "Check that the gateway is ready, as KServe and Triton do",
+    "GET /v2/models/{model}": "Describe the inputs and outputs of the model",
+    "GET /v2/models/{model}/versions/{version}": "Describe the inputs and outputs of a version",
+    "GET /v2/models/{model}/ready": "Check that a model is in service",
+    "GET /v2/models/{model}/versions/{version}/ready": "Check that a version is in service",
+    "POST /v2/models/{model}/infer": "Classify up to 8 images",
+    "POST /v2/models/{model}/versions/{version}/infer": "Classify up to 8 images with one version",
     "GET /v1/me": "Show who you are and what you may do",
     "GET /v1/me/images": "Show whether your images may be kept",
     "PUT /v1/me/images": "Allow your images to be kept, or withdraw that",
@@ -94,6 +105,7 @@ SCOPES = {
 # For each group of routes an error that its callers meet.
 ERROR_EXAMPLES: dict[str, Exception] = {
     "predictions": UnsupportedImage("This is not a JPEG, PNG, WebP or TIFF image. Convert it to one of these."),
+    "inference": ModelNotServed("efficientnetb0", "1.1"),
     "account": MissingCredentials("No credentials. Send `Authorization: Bearer` with a token from /auth/token."),
     "keys": KeyNotFound(),
     "auth": BadCredentials(),

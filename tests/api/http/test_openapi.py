@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from api.http.openapi.texts import SUMMARIES
 from auth.principal import Scope
 
-OTHER_SCHEMAS = ("/auth/token", "/auth/revoke", "/auth/introspect", "/readyz")
+OTHER_SCHEMAS = ("/auth/token", "/auth/revoke", "/auth/introspect", "/readyz", "/v2/health/ready")
 
 
 @pytest.fixture
@@ -101,6 +101,7 @@ def test_every_group_has_an_example_of_an_error(document: dict[str, Any]) -> Non
                         codes.setdefault(operation["tags"][0], set()).add(code)
     assert codes == {
         "predictions": {"unsupported_image"},
+        "inference": {"model_not_served"},
         "account": {"missing_credentials"},
         "keys": {"key_not_found"},
         "auth": {"invalid_grant"},

@@ -47,7 +47,7 @@ class InProcessTransport:
     audit_log: list[tuple[str, str, str, str]] = field(default_factory=list)
     used_requests: int = 0
 
-    def request(self, image: bytes = b"", **changes: Any) -> PredictionRequest:
+    def request(self, image: bytes = b"", **changes: Any) -> PredictionRequest[bytes]:
         async def read_body() -> bytes:
             self.bodies_read += 1
             return image

@@ -20,6 +20,7 @@ from model.imaging.input_spec import DEFAULT_INPUT
 from model.registry.artefact import find_artefact
 from model.serving.replay import replay
 from model.serving.runtime import runtime_facts
+from model.serving.sources import TENSOR_FORMAT
 from model.signing.errors import SignatureInvalid
 from model.signing.keys import RELEASE_KEY, read_public_key
 from tests.model.signing.forging import new_key
@@ -31,7 +32,7 @@ def record(backend: Backend, image: bytes) -> dict[str, Any]:
     probabilities = backend.predict(decode_image(image, info.input_spec).pixels[np.newaxis])[0].tolist()
     return {
         "model": asdict(info),
-        "image": {"sha256": hashlib.sha256(image).hexdigest()},
+        "image": {"sha256": hashlib.sha256(image).hexdigest(), "format": "JPEG"},
         "output": {"probabilities": dict(zip(info.classes, probabilities, strict=True))},
         "preprocessing": info.input_spec.preprocessing,
         "runtime": dict(runtime_facts()),
@@ -96,6 +97,19 @@ def test_another_runtime_with_the_same_bits_is_identical(by_stub: dict[str, Any]
     """Other library versions are not reported when the probabilities are equal."""
     by_stub["runtime"]["numpy"] = "1.0"
     assert replay(by_stub, image, []).identical
+
+
+def test_pixels_are_replayed_as_pixels(by_stub: dict[str, Any], image: bytes) -> None:
+    """A client may have sent decoded pixels; the file to replay holds their bytes."""
+    pixels = decode_image(image, DEFAULT_INPUT).pixels
+    height, width, _ = pixels.shape
+    by_stub["image"] = {
+        "sha256": hashlib.sha256(pixels.tobytes()).hexdigest(),
+        "format": TENSOR_FORMAT,
+        "height": height,
+        "width": width,
+    }
+    assert replay(by_stub, pixels.tobytes(), []).identical
 
 
 @pytest.mark.parametrize(

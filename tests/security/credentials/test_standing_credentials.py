@@ -43,6 +43,8 @@ OTHER_CHANGES = {
     ("POST", "/auth/introspect"): "changes nothing",
     ("POST", "/v1/predictions"): "predicts",
     ("POST", "/predict-land-use"): "predicts",
+    ("POST", "/v2/models/{model}/infer"): "predicts",
+    ("POST", "/v2/models/{model}/versions/{version}/infer"): "predicts",
     ("POST", "/v1/keys"): "has at most the key's own scopes and life, and names its parent: see T45",
     ("POST", "/v1/keys/{key_id}/rotate"): "rotates only the key itself",
     ("DELETE", "/v1/keys/{key_id}"): "only revokes",

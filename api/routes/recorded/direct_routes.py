@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.routes.recorded_route import Handle, RecordedRoute
+from api.routes.recorded.recorded_route import Handle, RecordedRoute
 
 
 class DirectRoutes:

@@ -1,0 +1,106 @@
+"""Inference of the protocol: the images of one body, through the same pipeline as every prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.deps import get_pipeline
+from api.http.problems import document_problems
+from api.http.uploads import get_declared_length, read_body, wait_for_disconnect
+from api.prediction.request import ImageBatch, PredictionRequest
+from api.rate_limits.limiter import PREDICT_LIMIT, CallerLimits
+from api.routes.predictions import Predictor
+from api.routes.recorded.recorded_route import RecordedRoute, describe_origin, recorded_by_pipeline
+from api.routes.v2.inputs import parse_images
+from api.routes.v2.outputs import choose_outputs
+from api.routes.v2.served import Name, check_model, find_model
+from api.routes.v2.wire import LENGTH_HEADER, write_response
+from api.schemas.inference import INFER_REQUEST_SCHEMA, InferResponse
+from auth.principal import Principal
+from monitoring.tracing.tracer import RequestTrace
+
+_BINARY = "application/octet-stream"
+_BINARY_SCHEMA = {"schema": {"type": "string", "format": "binary"}}
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": f"JSON, or JSON followed by the values of the input with its length in `{LENGTH_HEADER}`",
+        "content": {"application/json": {"schema": INFER_REQUEST_SCHEMA}, _BINARY: _BINARY_SCHEMA},
+    }
+}
+_BINARY_RESPONSE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": f"JSON, or JSON followed by the binary values of outputs, with its length in `{LENGTH_HEADER}`",
+        "content": {_BINARY: _BINARY_SCHEMA},
+    }
+}
+_PROBLEMS = document_problems(400, 401, 403, 404, 409, 413, 415, 422, 429, 503, 504)
+
+CountMore = Callable[[int], Awaitable[None]]
+
+
+def infer_router(limits: CallerLimits, rate: str) -> APIRouter:
+    """The routes of inference, which share their `rate` with the other prediction routes. Each image counts."""
+    router = APIRouter(tags=["inference"], responses=_PROBLEMS | _BINARY_RESPONSE, route_class=RecordedRoute)
+
+    @router.post("/v2/models/{model}/infer", openapi_extra=_BODY, response_model=InferResponse)
+    @limits.per_principal(rate, PREDICT_LIMIT)
+    async def infer(request: Request, principal: Predictor, model: Name) -> Response:
+        """Classify up to 8 images, decoded or encoded, with the model in service."""
+        received = _ReceivedRequest(request, principal, partial(limits.count_more, request, rate, PREDICT_LIMIT))
+        return await _infer(received, model)
+
+    @router.post("/v2/models/{model}/versions/{version}/infer", openapi_extra=_BODY, response_model=InferResponse)
+    @limits.per_principal(rate, PREDICT_LIMIT)
+    async def infer_version(request: Request, principal: Predictor, model: Name, version: Name) -> Response:
+        """Classify up to 8 images with this version, also while a candidate is tried on other requests."""
+        received = _ReceivedRequest(request, principal, partial(limits.count_more, request, rate, PREDICT_LIMIT))
+        return await _infer(received, model, version)
+
+    return router
+
+
+class _ReceivedRequest:
+    """Reads a request for the pipeline, and keeps what the response depends on."""
+
+    def __init__(self, request: Request, principal: Principal, count_more: CountMore) -> None:
+        self.request = request
+        self._principal = principal
+        self._count_more = count_more
+
+    def describe(self, *, joins_trial: bool) -> PredictionRequest[ImageBatch]:
+        trace: RequestTrace | None = self.request.scope["state"].get("trace")
+        return PredictionRequest(
+            origin=describe_origin(self.request, self._principal),
+            read_body=self._read,
+            content_length=get_declared_length(self.request),
+            joins_trial=joins_trial,
+            wait_for_disconnect=partial(wait_for_disconnect, self.request),
+            on_stage=trace.add_stage if trace else None,
+        )
+
+    async def _read(self) -> ImageBatch:
+        """Raises BadInferRequest, RateLimitExceeded, and what `read_body` raises."""
+        body = await read_body(self.request)
+        document, batch = parse_images(self.request.headers.get(LENGTH_HEADER), body)
+        self.id, self.outputs = document.id, choose_outputs(document)
+        await self._count_more(len(batch.images) - 1)
+        return batch
+
+
+async def _infer(received: _ReceivedRequest, model: str, version: str | None = None) -> Response:
+    find_model(received.request, model, version)
+    with recorded_by_pipeline():
+        pipeline = get_pipeline(received.request)
+        results = await pipeline.run_batch(received.describe(joins_trial=version is None))
+        info = results[0].prediction.model
+        check_model(info, model, version)  # another one may have taken over while the body arrived
+        tensors = [(choice.build(results), choice.is_binary) for choice in received.outputs]
+        body, headers = write_response(info.name, info.version, received.id, tensors)
+        return Response(body, headers=headers)

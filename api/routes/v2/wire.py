@@ -1,0 +1,144 @@
+"""Bodies of the protocol: a JSON document, which binary values of tensors may follow (the extension of binary data)."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from pydantic_core import to_json
+
+from api.errors import BadInferRequest
+from api.schemas.inference import InferInput, InferRequest
+
+LENGTH_HEADER = "Inference-Header-Content-Length"
+# A decoded image of 256x256 pixels as text, with spaces and brackets. Lists take many times as much memory as text.
+MAX_DOCUMENT_BYTES = 1_250_000
+_LARGEST_BYTE = 255
+_LENGTH = struct.Struct("<I")
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor of a response: FP32, BOOL or BYTES, whose elements are text. `values` are in C order."""
+
+    name: str
+    datatype: str
+    shape: Sequence[int]
+    values: NDArray[np.float32] | Sequence[bool] | Sequence[str]
+
+    def to_json(self) -> list[Any]:
+        return self.values.ravel().tolist() if isinstance(self.values, np.ndarray) else list(self.values)
+
+    def to_binary(self) -> bytes:
+        match self.datatype:
+            case "FP32":
+                return np.asarray(self.values, "<f4").tobytes()
+            case "BOOL":
+                return np.asarray(self.values, np.bool_).tobytes()
+        return b"".join(_LENGTH.pack(len(text)) + text for text in (str(value).encode() for value in self.values))
+
+
+def parse_request(header: str | None, body: bytes) -> tuple[InferRequest, memoryview]:
+    """Split a body into its document and the binary values. `header` is that of the request, None for JSON alone.
+
+    Raises BadInferRequest.
+    """
+    length = len(body) if header is None else _parse_length(header, len(body))
+    if length > MAX_DOCUMENT_BYTES:
+        raise BadInferRequest(
+            f"The JSON document may have {MAX_DOCUMENT_BYTES} bytes. Send the values as binary data after it, with "
+            f"{LENGTH_HEADER}."
+        )
+    try:
+        document = InferRequest.model_validate_json(body[:length])
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BadInferRequest(f"{where or 'The body'}: {first['msg']}.") from None
+    return document, memoryview(body)[length:]
+
+
+def _parse_length(header: str, body_bytes: int) -> int:
+    if not (header.isascii() and header.isdecimal()) or len(header) > len(str(body_bytes)) or int(header) > body_bytes:
+        raise BadInferRequest(
+            f"{LENGTH_HEADER} must be the bytes of the JSON document, at most those of the body ({body_bytes})."
+        )
+    return int(header)
+
+
+def take_binary(tensor: InferInput, binary: memoryview) -> memoryview | None:
+    """Return the binary values of the only input, None if it has `data` instead. Raises BadInferRequest."""
+    size = tensor.parameters.get("binary_data_size")
+    if size is None:
+        if binary:
+            raise BadInferRequest(f"{len(binary)} bytes follow the JSON document. Say binary_data_size in the input.")
+        return None
+    if tensor.data is not None:
+        raise BadInferRequest("The input has both `data` and binary_data_size. Send one of them.")
+    if type(size) is not int or size != len(binary):
+        raise BadInferRequest(f"binary_data_size must be the bytes that follow the JSON document ({len(binary)}).")
+    return binary
+
+
+def read_bytes_of_pixels(tensor: InferInput, binary: memoryview) -> bytes:
+    """Return the values of a UINT8 tensor in C order. Raises BadInferRequest."""
+    size, values = math.prod(tensor.shape), take_binary(tensor, binary)
+    if values is None:
+        return _convert_json_pixels(tensor.data, size)
+    if len(values) != size:
+        raise BadInferRequest(f"A tensor of shape {tensor.shape} has {size} bytes, not {len(values)}.")
+    return bytes(values)
+
+
+def _convert_json_pixels(data: Any, size: int) -> bytes:
+    try:
+        values = np.asarray(data)
+    except ValueError:  # lists of different lengths
+        values = np.empty(0, np.object_)
+    is_valid = values.dtype.kind in "iu" and values.size == size and size > 0
+    if not is_valid or values.min() < 0 or values.max() > _LARGEST_BYTE:
+        raise BadInferRequest(f"`data` must be {size} integers from 0 to 255, as one list or nested like the shape.")
+    return values.astype(np.uint8).tobytes()
+
+
+def split_elements(binary: memoryview, count: int) -> list[bytes]:
+    """Return the `count` elements of a BYTES tensor, each after its length as 4 bytes. Raises BadInferRequest."""
+    elements: list[bytes] = []
+    start = 0
+    for _ in range(count):
+        begin = start + _LENGTH.size
+        end = begin + _LENGTH.unpack_from(binary, start)[0] if begin <= len(binary) else math.inf
+        if end > len(binary):
+            raise BadInferRequest(f"Element {len(elements)} is longer than the binary data of the tensor.")
+        start = int(end)
+        elements.append(bytes(binary[begin:start]))
+    if start != len(binary):
+        raise BadInferRequest(f"{len(binary) - start} bytes follow the last of {count} elements.")
+    return elements
+
+
+def write_response(
+    model: str, version: str, request_id: str, tensors: Iterable[tuple[Tensor, bool]]
+) -> tuple[bytes, dict[str, str]]:
+    """Return the body and its headers. Each tensor comes with whether its values are to be binary."""
+    outputs, binary = list[dict[str, Any]](), list[bytes]()
+    for tensor, is_binary in tensors:
+        output: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
+        if is_binary:
+            binary.append(tensor.to_binary())
+            output["parameters"] = {"binary_data_size": len(binary[-1])}
+        else:
+            output["data"] = tensor.to_json()
+        outputs.append(output)
+    identity = {"id": request_id} if request_id else {}
+    document = to_json({"model_name": model, "model_version": version, **identity, "outputs": outputs})
+    if not binary:
+        return document, {"Content-Type": "application/json"}
+    headers = {"Content-Type": "application/octet-stream", LENGTH_HEADER: str(len(document))}
+    return b"".join((document, *binary)), headers

@@ -1,0 +1,64 @@
+"""How an image may arrive: as an encoded file, or as the pixels that a client has decoded itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.errors import WrongTensorShape
+from model.imaging.containers.reduced import ReducedFile
+from model.imaging.decode import DecodedImage, ImageNeeds, decode_image, measure_image
+from model.imaging.input_spec import InputSpec
+
+TENSOR_FORMAT = "TENSOR"
+_BITS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class PixelTensor:
+    """The model's input, RGB in 0..255: `data` are the bytes of uint8 [height, width, 3] in C order."""
+
+    data: bytes
+    height: int
+    width: int
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+
+ImageSource = bytes | PixelTensor
+
+
+def get_bytes(source: ImageSource) -> bytes:
+    """What the ledger's SHA-256 is of: the file, or the bytes of the pixels."""
+    return source.data if isinstance(source, PixelTensor) else source
+
+
+def decode_source(source: ImageSource, spec: InputSpec, reduced: ReducedFile | None = None) -> DecodedImage:
+    """Return the model's input. Pixels are taken as they are. Raises WrongTensorShape, and as `decode_image` does."""
+    if not isinstance(source, PixelTensor):
+        return decode_image(source, spec, reduced=reduced)
+    _check_shape(source, spec)
+    pixels = np.frombuffer(source.data, np.uint8).reshape(spec.shape)
+    return DecodedImage(pixels, TENSOR_FORMAT, source.width, source.height, _BITS, "none")
+
+
+def measure_tensor(tensor: PixelTensor, spec: InputSpec) -> ImageNeeds:
+    """Raises WrongTensorShape."""
+    _check_shape(tensor, spec)
+    return ImageNeeds(tensor.width, tensor.height, len(tensor) + spec.tensor_bytes)
+
+
+def measure_source(source: ImageSource, spec: InputSpec) -> ImageNeeds:
+    """Raises WrongTensorShape, and as `measure_image` does."""
+    return measure_tensor(source, spec) if isinstance(source, PixelTensor) else measure_image(source, spec)
+
+
+def _check_shape(tensor: PixelTensor, spec: InputSpec) -> None:
+    height, width, _ = spec.shape
+    if (tensor.height, tensor.width) != (height, width):
+        raise WrongTensorShape(
+            f"The tensor has {tensor.height}x{tensor.width} pixels; the model takes {height}x{width}. "
+            "Resize the image, or send it encoded."
+        )

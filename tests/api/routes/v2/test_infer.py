@@ -1,0 +1,188 @@
+"""`POST /v2/models/{model}/infer`: what it accepts, returns, records and counts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from base64 import b64encode
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from api.settings import Settings
+from model.backends.stub import StubBackend
+from tests.api.conftest import LogIn, MakeClient
+from tests.api.routes.v2.bodies import (
+    INFER,
+    LENGTH,
+    SIDE,
+    describe_files,
+    describe_pixels,
+    make_body,
+    make_pixels,
+    pack,
+    predict,
+    read_outputs,
+)
+
+Bearer = dict[str, str]
+
+
+def send_pixels(client: TestClient, bearer: Bearer, count: int = 1, path: str = INFER, **members: Any) -> Any:
+    pixels = make_pixels(count)
+    header, body = make_body(describe_pixels(pixels), pixels.tobytes(), **members)
+    return client.post(path, headers=bearer | header, content=body)
+
+
+def send_json(client: TestClient, bearer: Bearer, tensor: dict[str, Any], **members: Any) -> Any:
+    return client.post(INFER, headers=bearer, json={"inputs": [tensor], **members})
+
+
+def list_entries(client: TestClient, bearer: Bearer) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = client.get("/v1/predictions", headers=bearer).json()["entries"]
+    return entries
+
+
+def test_decoded_images_get_the_model_s_probabilities(client: TestClient, bearer: Bearer) -> None:
+    """Pixels reach the model as they are, in the order of the request."""
+    response = send_pixels(client, bearer, 3, id="request 1")
+    assert response.status_code == 200, response.text
+    document = response.json()
+    assert (document["model_name"], document["model_version"], document["id"]) == ("stub", "1.0", "request 1")
+    expected = predict(make_pixels(3))
+    outputs = read_outputs(document)
+    assert np.array_equal(np.array(outputs["probabilities"], np.float32).reshape(3, -1), expected)
+    classes = StubBackend().info.classes
+    assert outputs["label"] == [classes[index] for index in expected.argmax(axis=1)]
+    assert outputs["reason"] == ["", "", ""]
+
+
+def test_encoded_images_get_the_prediction_of_the_other_routes(
+    client: TestClient, bearer: Bearer, sample: bytes
+) -> None:
+    """A file has the same label and confidence at /v1/predictions, sent as binary data or in base64."""
+    expected = client.post("/v1/predictions", headers=bearer, files={"file": sample}).json()
+    header, body = make_body(describe_files(2), pack(sample, sample))
+    responses: list[Any] = [
+        client.post(INFER, headers=bearer | header, content=body),
+        send_json(client, bearer, describe_files(1, data=[b64encode(sample).decode()])),
+    ]
+    for response in responses:
+        outputs = read_outputs(response.json())
+        assert set(outputs["label"]) == {expected["label"]}
+        assert outputs["confidence"] == pytest.approx([expected["confidence"]] * len(outputs["label"]))
+
+
+def test_pixels_may_be_json(client: TestClient, bearer: Bearer) -> None:
+    """The values of a decoded image may be one list of numbers, or nested like its shape."""
+    pixels = make_pixels()
+    for data in (pixels, pixels.ravel()):
+        tensor = describe_pixels(pixels, data=data.tolist())
+        response = send_json(client, bearer, tensor, outputs=[{"name": "probabilities"}])
+        assert response.status_code == 200, response.text
+        assert np.array_equal(np.float32(response.json()["outputs"][0]["data"]), StubBackend().predict(pixels)[0])
+
+
+def test_binary_outputs_follow_the_document(client: TestClient, bearer: Bearer) -> None:
+    """Outputs are binary where the request says so; the header has the length of the document before them."""
+    outputs = [
+        {"name": "label"},
+        {"name": "probabilities", "parameters": {"binary_data": True}},
+        {"name": "prediction_id", "parameters": {"binary_data": True}},
+    ]
+    response = send_pixels(client, bearer, outputs=outputs)
+    length = int(response.headers[LENGTH])
+    document, binary = json.loads(response.content[:length]), response.content[length:]
+    sizes = [output.get("parameters", {}).get("binary_data_size") for output in document["outputs"]]
+    assert sizes == [None, 4 * 21, 4 + 36]
+    assert response.headers["Content-Type"] == "application/octet-stream"
+    assert np.array_equal(np.frombuffer(binary[: sizes[1]], "<f4"), StubBackend().predict(make_pixels())[0])
+    (entry,) = list_entries(client, bearer)
+    assert binary[sizes[1] + 4 :].decode() == entry["id"]
+
+
+def test_the_most_probable_classes_may_replace_the_probabilities(client: TestClient, bearer: Bearer) -> None:
+    """With Triton's extension for classification an output lists `probability:index:class`, the best first."""
+    outputs = [{"name": "probabilities", "parameters": {"classification": 2}}]
+    (output,) = send_pixels(client, bearer, 2, outputs=outputs).json()["outputs"]
+    assert (output["datatype"], output["shape"]) == ("BYTES", [2, 2])
+    best = predict(make_pixels(2)).argmax(axis=1)
+    assert [int(text.split(":")[1]) for text in output["data"][::2]] == best.tolist()
+    assert output["data"][0].endswith(f":{StubBackend().info.classes[best[0]]}")
+
+
+def test_each_image_is_recorded_charged_and_counted(client: TestClient, bearer: Bearer, sample: bytes) -> None:
+    """Each image of a request is an entry of the ledger, a request of the quota and a hit of the rate limit."""
+    before = int(client.get("/v1/usage", headers=bearer).json()["requests"])
+    response = send_pixels(client, bearer, 3, outputs=[{"name": "prediction_id"}])
+    entries = list_entries(client, bearer)
+    assert [entry["id"] for entry in reversed(entries)] == response.json()["outputs"][0]["data"]
+    assert client.get("/v1/usage", headers=bearer).json()["requests"] == before + 3
+    image = client.get(f"/v1/predictions/{entries[-1]['id']}", headers=bearer).json()["image"]
+    assert (image["format"], image["width"], image["height"]) == ("TENSOR", SIDE, SIDE)
+    assert image["sha256"] == hashlib.sha256(make_pixels(3)[0].tobytes()).hexdigest()
+    single = client.post("/v1/predictions", headers=bearer, files={"file": sample})
+    hits = [_read_remaining(each) for each in (response, single)]
+    assert hits[0] - hits[1] == 1
+
+
+def _read_remaining(response: Any) -> int:
+    return int(response.headers["RateLimit"].partition("r=")[2].partition(";")[0])
+
+
+def test_more_images_than_the_rate_allows_are_not_classified(
+    make_client: MakeClient, settings: Settings, log_in: LogIn
+) -> None:
+    """A request whose images exceed the rate gets 429, and none of its images is classified."""
+    client = make_client(limits=settings.limits.model_copy(update={"predict": "2/day"}))
+    bearer = log_in(client)
+    response = send_pixels(client, bearer, 3)
+    assert (response.status_code, response.json()["code"]) == (429, "rate_limited")
+    assert int(response.headers["Retry-After"]) > 0
+    assert response.headers["RateLimit-Policy"] == '"predict";q=2;w=86400'
+    assert response.json()["error"] == response.json()["detail"]
+
+
+def test_the_first_bad_image_ends_the_request(client: TestClient, bearer: Bearer, sample: bytes) -> None:
+    """An image that cannot be classified fails the whole request; images before it stay recorded."""
+    header, body = make_body(describe_files(3), pack(sample, b"no image", sample))
+    response = client.post(INFER, headers=bearer | header, content=body)
+    assert (response.status_code, response.json()["code"]) == (415, "unsupported_image")
+    send_pixels(client, bearer)  # writes refusals
+    entries = sorted((entry["status"], entry["code"] or "") for entry in list_entries(client, bearer))
+    assert entries == [(200, ""), (200, ""), (415, "unsupported_image")]
+
+
+def test_only_the_model_in_service_predicts(client: TestClient, bearer: Bearer) -> None:
+    """Another name or version is a 404 that says which model is in service."""
+    for path in ("/v2/models/other/infer", "/v2/models/stub/versions/2.0/infer"):
+        response = send_pixels(client, bearer, path=path)
+        assert (response.status_code, response.json()["code"]) == (404, "model_not_served")
+        assert "stub in version 1.0" in response.json()["error"]
+    assert send_pixels(client, bearer, path="/v2/models/stub/versions/1.0/infer").status_code == 200
+
+
+def test_bad_requests_have_the_protocol_s_form(client: TestClient, bearer: Bearer) -> None:
+    """A request that is none is a 400 with the member `error`. The gateway resizes no decoded image."""
+    response = client.post(INFER, headers=bearer | {LENGTH: "-1"}, content=b"{}")
+    assert (response.status_code, response.json()["code"]) == (400, "bad_infer_request")
+    assert response.json()["error"] == response.json()["detail"]
+    tensor = describe_pixels(make_pixels(), shape=[1, 2, 2, 3], data=[1] * 12)
+    response = send_json(client, bearer, tensor)
+    assert (response.status_code, response.json()["code"]) == (400, "tensor_shape")
+
+
+def test_the_caller_is_authenticated_before_the_body_is_read(client: TestClient, log_in: LogIn) -> None:
+    """Without a credential the response is 401, without the scope `predict` 403, whatever the body."""
+    assert client.post(INFER, content=b"{").status_code == 401
+    response = client.post(INFER, headers=log_in(client, scope="keys:write"), content=b"{")
+    assert (response.status_code, response.json()["error"]) == (403, response.json()["detail"])
+
+
+def test_the_timeout_of_the_request_is_its_deadline(make_client: MakeClient, settings: Settings, log_in: LogIn) -> None:
+    """Triton's parameter `timeout`, in microseconds, bounds the whole request."""
+    client = make_client(model=settings.model.model_copy(update={"url": "stub://?latency_ms=200"}))
+    response = send_pixels(client, log_in(client), 2, parameters={"timeout": 250_000})
+    assert (response.status_code, response.json()["code"]) == (504, "deadline_exceeded")

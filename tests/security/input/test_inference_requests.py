@@ -1,0 +1,88 @@
+"""Threat T67: whatever an inference request holds, the gateway parses it or rejects it as bad."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from api.errors import BadInferRequest
+from api.routes.v2.inputs import MAX_IMAGES, parse_images
+from api.routes.v2.outputs import choose_outputs
+from tests.api.routes.v2.bodies import describe_pixels, make_body, make_pixels
+from tests.support.gateway import Gateway
+
+PATH = "/v2/models/efficientnetb0/infer"
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+VALUES = st.recursive(SCALARS, lambda children: st.lists(children, max_size=4), max_leaves=12)
+PARAMETERS = st.dictionaries(
+    st.sampled_from(["binary_data_size", "binary_data", "binary_data_output", "classification", "timeout", "other"]),
+    st.integers(-2, 40) | SCALARS,
+    max_size=3,
+)
+TENSORS = st.fixed_dictionaries(
+    {
+        "name": st.sampled_from(["image", "other"]),
+        "datatype": st.sampled_from(["UINT8", "BYTES", "FP32"]),
+        "shape": st.lists(st.integers(-1, 4) | st.integers(), max_size=5) | st.just([1, 1, 1, 3]) | st.just([2]),
+    },
+    optional={"parameters": PARAMETERS, "data": VALUES},
+)
+OUTPUTS = st.fixed_dictionaries(
+    {"name": st.sampled_from(["probabilities", "label", "other"])}, optional={"parameters": PARAMETERS}
+)
+DOCUMENTS = st.fixed_dictionaries(
+    {"inputs": st.lists(TENSORS, max_size=2)},
+    optional={"id": SCALARS, "parameters": PARAMETERS, "outputs": st.lists(OUTPUTS, max_size=2)},
+)
+HEADERS = st.none() | st.integers(-5, 400).map(str) | st.text(max_size=8)
+
+
+def check(header: str | None, body: bytes) -> None:
+    try:
+        document, batch = parse_images(header, body)
+        choose_outputs(document)
+    except BadInferRequest:
+        return
+    assert 1 <= len(batch.images) <= MAX_IMAGES
+    assert sum(map(len, batch.images)) <= len(body)
+
+
+@given(HEADERS, st.binary(max_size=200))
+@settings(max_examples=200, deadline=None)
+def test_any_bytes(header: str | None, body: bytes) -> None:
+    """Bytes that are no request are rejected with a short message."""
+    check(header, body)
+
+
+@given(DOCUMENTS, st.binary(max_size=60), st.booleans(), HEADERS)
+@settings(max_examples=500, deadline=None)
+def test_any_document(document: dict[str, Any], binary: bytes, is_split: bool, header: str | None) -> None:
+    """Requests of any shape, datatype and length have at most as many bytes of images as their body, or are bad."""
+    text = json.dumps(document).encode()
+    check(str(len(text)) if is_split else header, text + binary)
+
+
+@pytest.mark.usefixtures("within_one_month")
+@pytest.mark.parametrize(
+    ("terms", "code"), [({"monthly_requests": 2}, "quota_exceeded"), ({"rate": "2/day"}, "rate_limited")]
+)
+def test_each_image_of_a_request_counts(
+    gateway: Gateway, caller: httpx.Client, terms: dict[str, Any], code: str
+) -> None:
+    """A key that may send two requests gets no prediction of a third image, also if all are in one request."""
+    key = caller.post("/v1/keys", json={"name": code, **terms}).json()["key"]
+    pixels = make_pixels(3)
+    header, body = make_body(describe_pixels(pixels), pixels.tobytes())
+    response = gateway.post(PATH, headers={"X-API-Key": key, **header}, content=body)
+    assert (response.status_code, response.json()["code"]) == (429, code)
+
+
+def test_no_body_is_read_without_a_credential(gateway: Gateway) -> None:
+    """Without a valid credential the response is 401, whatever the body."""
+    for headers in ({}, {"Authorization": "Bearer x"}, {"X-API-Key": "atl_x"}):
+        assert gateway.post(PATH, headers=headers, content=b"{").status_code == 401
