@@ -66,7 +66,7 @@ def test_due_verifications_are_run(upkeep: Upkeep, environment: Settings) -> Non
         ("ledger_verify", True),
         ("audit_verify", True),
     ]
-    assert document["ran"][0]["message"].startswith("6 entries of 1 writers, unchanged.")
+    assert document["ran"][0]["message"].startswith("6 entries of 1 writer, unchanged.")
     assert document["removed"]["audit_events"] == 0
     assert [entry["task"] for entry in document["calendar"] if entry["is_due"]] == ["key_rotation"]
     status, out, _ = upkeep("--yes")
