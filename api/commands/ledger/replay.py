@@ -11,7 +11,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.commands.database import run_with_engine
 from api.commands.output import JsonFlag, print_json
 from api.errors import CommandFailed
-from api.services.registry import list_artefact_folders
 from api.settings import Settings, load_settings
 from monitoring.errors import PredictionNotFound
 from monitoring.ledger.entries import EntryWithPayload
@@ -28,6 +27,7 @@ def replay(
     as_json: JsonFlag = False,
 ) -> None:
     """Reproduce a prediction bit for bit, or name the differences."""
+    from api.services.registry import list_artefact_folders  # both load the libraries of models
     from model.serving.replay import replay as repeat_prediction
 
     settings = load_settings()

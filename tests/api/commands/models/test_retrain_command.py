@@ -10,10 +10,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from api.commands.models.quality.live import open_quality_engine
 
 from api.cli import run
 from api.commands.database import run_with_engine
-from api.commands.models.quality.live import open_quality_engine
 from api.commands.models.retraining.due import find_due_reasons
 from api.commands.models.retraining.start import next_version
 from api.settings import load_settings
