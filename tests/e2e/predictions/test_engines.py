@@ -79,19 +79,20 @@ def test_the_ledger_records_the_engine(gateway: Gateway, engines: list[RunningEn
 
 
 async def test_an_engine_that_is_killed_fails_no_request(gateway: Gateway, engines: list[RunningEngine]) -> None:
-    """Two engines share the load evenly; when one is killed, the other takes all of it."""
+    """Two engines share the load; when one is killed, the other takes all of it."""
     before = count_by_endpoint(gateway, engines)
     callers = Callers(gateway.port, gateway.token())
     first, killed = engines
 
-    def share_evenly_then_kill() -> None:
+    def share_then_kill() -> None:
         wait_until(lambda: (count_by_endpoint(gateway, engines) - before).total() >= 100)
         shares = count_by_endpoint(gateway, engines) - before
-        assert 0.45 < shares[first.endpoint] / shares.total() < 0.55
+        # On a busy machine the engines are not equally fast, and the faster one gets more.
+        assert 0.3 < shares[first.endpoint] / shares.total() < 0.7
         killed.kill()
         wait_until(lambda: not is_up(gateway, killed), message=gateway.log)
 
-    await callers.run(share_evenly_then_kill)
+    await callers.run(share_then_kill)
     assert set(callers.outcomes) == {"200"}
     assert gateway.metric("atalaya_engine_retries_total") > 0
     assert '"engine_ejected"' in gateway.log()

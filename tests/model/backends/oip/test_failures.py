@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,13 @@ def count_predictions(engine: ScriptedEngine) -> int:
 def predict(backend: OipBackend) -> list[float]:
     probabilities: list[float] = backend.predict(RED)[0].tolist()
     return probabilities
+
+
+def test_equal_engines_share_the_load_evenly(engine: ScriptedEngine, other: ScriptedEngine) -> None:
+    """Of 400 requests by 16 threads, each of two equal engines gets 45 to 55 %."""
+    with connected(engine, other) as backend, ThreadPoolExecutor(16) as threads:
+        list(threads.map(lambda _: predict(backend), range(400)))
+    assert 180 <= count_predictions(engine) <= 220
 
 
 @pytest.mark.parametrize("failure", [{"status": 503}, {"hangs_up": True}])
