@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from api.commands.database import run_with_engine
-from api.commands.models.quality.live import open_quality_engine
+from api.commands.database import open_migrated_engine, run_with_engine
 from api.services.measuring.drift.references import Detectors
 from api.services.measuring.drift.report import read_report
 from api.services.registry import open_registry
@@ -57,7 +56,7 @@ def check_drift(settings: Settings, _now: datetime) -> str | None:
 
     A single caller with other images is no reason for another model.
     """
-    with open_quality_engine(settings) as engine:
+    with open_migrated_engine(settings) as engine:
         findings = [each for each in read_report(engine, Detectors(settings)).findings if each.caller == ALL]
     if not findings:
         return None

@@ -10,10 +10,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from api.commands.models.quality.live import open_quality_engine
 
 from api.cli import run
-from api.commands.database import run_with_engine
+from api.commands.database import open_migrated_engine, run_with_engine
 from api.commands.models.retraining.due import find_due_reasons
 from api.commands.models.retraining.start import next_version
 from api.settings import load_settings
@@ -173,7 +172,7 @@ def test_lost_accuracy_is_a_reason() -> None:
 def test_drift_of_all_callers_is_a_reason(caller: str, is_due: bool) -> None:
     """A retraining is due while the predictions for all callers drift; other images of one caller are no reason."""
     settings, now = load_settings(), format_timestamp(datetime.now(UTC))
-    with open_quality_engine(settings) as engine, engine.begin() as connection:
+    with open_migrated_engine(settings) as engine, engine.begin() as connection:
         store = DriftStore(connection)
         (state,) = store.lock([(MODEL, caller)]).values()
         store.save([replace(state, seen_at=now)])
