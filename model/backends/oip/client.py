@@ -27,6 +27,8 @@ from model.errors import DeadlineExceeded
 
 # After so many requests in a row without a response, an engine that still accepts connections is ejected.
 _TIMEOUTS = 3
+_SUM_TOLERANCE = 1e-2  # an engine may compute in half precision
+_NOTHING = np.empty(0, np.float32)
 
 
 class EngineResult(NamedTuple):
@@ -128,11 +130,19 @@ class EngineClient:
         return decode_response(reply.body, reply.headers.get(HEADER_LENGTH))
 
     def _check_output(self, response: InferResponse, name: str, count: int) -> None:
-        """Raises EngineFailed for an output without a row for each image, or with a wrong number of classes."""
-        shape = response.outputs[name].shape if name in response.outputs else ()
-        if shape[:1] != (count,) or (name == "probabilities" and shape[1:] != (self._classes,)):
-            raise EngineFailed(f"the output {name} has the shape {list(shape)}")
+        """Raises EngineFailed for an output that is not a row of numbers for each image, or not of probabilities."""
+        values = response.outputs.get(name, _NOTHING)
+        is_probabilities = name == "probabilities"
+        if values.shape[:1] != (count,) or (is_probabilities and values.shape[1:] != (self._classes,)):
+            raise EngineFailed(f"the output {name} has the shape {list(values.shape)}")
+        # What is not finite would reach the ledger, whose documents are JSON, and confidences that callers rely on.
+        if not np.isfinite(values).all() or (is_probabilities and not _are_probabilities(values)):
+            raise EngineFailed(f"the output {name} has impossible values")
 
     def _eject(self, endpoint: Endpoint, reason: str, *, unless_last: bool = False) -> None:
         if self._endpoints.eject(endpoint, unless_last=unless_last):
             self.report(EventKind.EJECTED, endpoint, detail=reason)
+
+
+def _are_probabilities(rows: NDArray[np.float32]) -> bool:
+    return bool((rows >= 0).all() and (np.abs(rows.sum(axis=1) - 1) <= _SUM_TOLERANCE).all())

@@ -21,7 +21,7 @@ from model.errors import DeadlineExceeded
 MAX_AGE_S = 60.0
 MAX_REQUESTS = 1000
 CONNECT_LIMIT_S = 1.0
-_MAX_RESPONSE_BYTES = 64 << 20
+_MAX_RESPONSE_BYTES = 16 << 20  # the feature maps of one image as JSON take 2 MB
 _DEFAULT_PORTS = {False: 80, True: 443}
 
 

@@ -79,7 +79,7 @@ def decode_response(body: bytes, header_length: str | None) -> InferResponse:
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         detail = f"{type(error).__name__}: {error}"[:_SHOWN_CHARACTERS]
         raise EngineFailed(f"The response is not one of the Open Inference Protocol ({detail})") from error
-    return InferResponse(None if version is None else str(version), outputs)
+    return InferResponse(None if version is None else str(version)[:_SHOWN_CHARACTERS], outputs)
 
 
 def describe_error(body: bytes) -> str:

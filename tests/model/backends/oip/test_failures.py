@@ -91,28 +91,6 @@ def test_a_request_that_was_processed_is_not_repeated(
 
 
 @pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"[]",
-        b'{"outputs": []}',
-        b'{"outputs": [{"name": "probabilities", "datatype": "FP32", "shape": [1, 2], "data": [0.5, 0.5]}]}',
-        b'{"outputs": [{"name": "probabilities", "datatype": "FP64", "shape": [1, 3], "data": [1, 0, 0]}]}',
-        b'{"outputs": [{"name": "probabilities", "datatype": "FP32", "shape": [1, 3], "data": [1, 0]}]}',
-        b'{"outputs": [{"name": "probabilities", "datatype": "FP32", "shape": [1, 3], '
-        b'"parameters": {"binary_data_size": 12}}]}',
-        b"[" * 100_000,
-    ],
-)
-def test_a_response_without_probabilities_is_an_error(engine: ScriptedEngine, body: bytes) -> None:
-    """Whatever is not one row of probabilities for each image is refused as engine_failed."""
-    with connected(engine) as backend:
-        engine.script.body = body
-        with pytest.raises(EngineFailed):
-            predict(backend)
-
-
-@pytest.mark.parametrize(
     "changes",
     [
         {"inputs": [{"name": "image", "datatype": "UINT8", "shape": [-1, 9, 9, 3]}]},
