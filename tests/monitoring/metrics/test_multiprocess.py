@@ -38,6 +38,9 @@ for accuracy in (metrics.live_accuracy, metrics.live_accuracy_lower, metrics.est
     accuracy.labels("stub-v1.0").set(0.9)
 for drift in (metrics.drift_callers, metrics.drift_overall, metrics.drift_recent, metrics.drift_reference):
     drift.labels("stub-v1.0", "brightness").set(1)
+metrics.month_cost.labels("memory").set(1)
+for engine in (metrics.engine_in_flight, metrics.engine_up):
+    engine.labels("10.0.0.7:8000").set(1)
 metrics.queue_capacity.set(64)
 metrics.queue_length.set(int(sys.argv[2]))
 metrics.queue_state.labels("overload").set(int(sys.argv[2]) == 1)
