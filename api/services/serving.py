@@ -20,6 +20,7 @@ from api.services.background.activity import Activity
 from api.services.capacity import GROWTH_BYTES, LEAST_BYTES, count_inference_threads
 from api.services.measuring.engines import observe_engines
 from api.services.mirror.process import count_puller_bytes, keep_pulling
+from api.services.personal_data.keeper import KEEPING_BYTES
 from api.services.preparation import keep_prepared, report_origin, show_counters
 from api.settings import Settings
 from model.backends.base import Backend
@@ -109,8 +110,8 @@ async def open_serving_services(
 def image_memory_bytes(settings: Settings, backend: Backend) -> int:
     """Bytes for this process's images: MODEL__MEMORY_MEGABYTES, or else what the container's limit leaves.
 
-    Several workers share the limit evenly, after the process that pulls from an MLflow server, the parent process, and
-    the prepared weights, which all of them map.
+    Images that are kept for training need memory of their own. Several workers share the limit evenly, after the
+    process that pulls from an MLflow server, the parent process, and the prepared weights, which all of them map.
     The worker that starts first counts the weights twice: until another maps them, they look private.
     """
     if settings.model.memory_megabytes is not None:
@@ -120,7 +121,8 @@ def image_memory_bytes(settings: Settings, backend: Backend) -> int:
     shared = count_puller_bytes(settings)
     if workers > 1:
         shared += resident_bytes(os.getppid()) + (backend.weights.shared_bytes if backend.weights else 0)
-    left = (limit - shared) // workers - at_rest - GROWTH_BYTES
+    growth = GROWTH_BYTES if settings.images.url is None else GROWTH_BYTES + KEEPING_BYTES
+    left = (limit - shared) // workers - at_rest - growth
     write = log.info if left >= LEAST_BYTES else log.warning
     write("memory_for_images", bytes=max(left, LEAST_BYTES), limit_bytes=limit, at_rest_bytes=at_rest)
     return max(left, LEAST_BYTES)

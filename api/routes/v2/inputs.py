@@ -16,6 +16,7 @@ MAX_IMAGES = 8
 INPUT = "image"
 _CHANNELS = 3
 _MICROSECONDS = 1_000_000
+_LONGEST_TIMEOUT = 10**12  # what is longer is no limit, and may be too large for a float
 
 
 def parse_images(header: str | None, body: bytes) -> tuple[InferRequest, ImageBatch]:
@@ -74,4 +75,4 @@ def _read_timeout(document: InferRequest) -> float | None:
     timeout = document.parameters.get("timeout", 0)
     if type(timeout) is not int or timeout < 0:
         raise BadInferRequest("The parameter timeout must be a number of microseconds.")
-    return timeout / _MICROSECONDS or None
+    return min(timeout, _LONGEST_TIMEOUT) / _MICROSECONDS or None

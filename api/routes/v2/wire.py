@@ -6,6 +6,7 @@ import math
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ LENGTH_HEADER = "Inference-Header-Content-Length"
 # A decoded image of 256x256 pixels as text, with spaces and brackets. Lists take many times as much memory as text.
 MAX_DOCUMENT_BYTES = 1_250_000
 _LARGEST_BYTE = 255
+_MAX_DEPTH = 4  # [n, height, width, 3]
 _LENGTH = struct.Struct("<I")
 
 
@@ -97,14 +99,24 @@ def read_bytes_of_pixels(tensor: InferInput, binary: memoryview) -> bytes:
 
 
 def _convert_json_pixels(data: Any, size: int) -> bytes:
-    try:
-        values = np.asarray(data)
-    except ValueError:  # lists of different lengths
-        values = np.empty(0, np.object_)
-    is_valid = values.dtype.kind in "iu" and values.size == size and size > 0
-    if not is_valid or values.min() < 0 or values.max() > _LARGEST_BYTE:
+    # Not by NumPy: an array of texts takes the length of the longest of them for each.
+    values = _flatten(data)
+    is_valid = len(values) == size > 0 and all(type(value) is int and 0 <= value <= _LARGEST_BYTE for value in values)
+    if not is_valid:
         raise BadInferRequest(f"`data` must be {size} integers from 0 to 255, as one list or nested like the shape.")
-    return values.astype(np.uint8).tobytes()
+    return bytes(values)
+
+
+def _flatten(data: Any) -> list[Any]:
+    """Return the elements of lists that are nested at most as deep as a batch of images."""
+    values = data if isinstance(data, list) else []
+    for _ in range(_MAX_DEPTH - 1):
+        if not any(isinstance(value, list) for value in values):
+            break
+        if not all(isinstance(value, list) for value in values):
+            return []
+        values = list(chain.from_iterable(values))
+    return values
 
 
 def split_elements(binary: memoryview, count: int) -> list[bytes]:

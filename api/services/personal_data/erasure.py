@@ -64,6 +64,8 @@ class RecordErasure:
             images = await asyncio.to_thread(self._images.erase, user_id)
         except ImageStoreError as error:
             log.error("images_not_erased", user=user_id, code=error.code, policy="the hourly upkeep erases them")
+        except Exception:  # the rest of the user's data must be erased nevertheless
+            log.exception("images_not_erased", user=user_id, policy="the hourly upkeep erases them")
         else:
             log.info("images_erased", user=user_id, images=images)
 

@@ -19,6 +19,9 @@ from storage.images.space import SpaceLimit
 
 BACKLOG_BYTES = MAX_BYTES
 """Of images that wait to be written, in each process: one of the largest size."""
+KEEPING_BYTES = BACKLOG_BYTES + 2 * MAX_BYTES
+"""What the images take that wait: the one that is being written is copied twice while it is encrypted."""
+
 _CLOSING_S = 2.0
 
 log = structlog.get_logger("atalaya.images")

@@ -87,7 +87,7 @@ class EndpointChecks:
         """Look up all names. While one has no address, the known endpoints stay."""
         try:
             found = [endpoint for host in self._address.hosts for endpoint in self._find(host)]
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             self._problem = f"a host name cannot be resolved ({error})"
             return
         for endpoint in self._endpoints.replace(found):
@@ -103,7 +103,7 @@ class EndpointChecks:
     def _check(self, endpoint: Endpoint, *, at_start: bool) -> None:
         """Admit the endpoint or eject it, and set the time of its next check. Raises EngineMismatch at the start."""
         try:
-            model = self._ask(endpoint.connections)
+            model = self._ask_again_if_closed(endpoint.connections)
         except EngineMismatch as error:
             if at_start:
                 raise
@@ -114,11 +114,22 @@ class EndpointChecks:
             self._reject(endpoint, "it cannot be reached")
         except DeadlineExceeded:
             self._reject(endpoint, "it does not respond", unless_last=True)
+        except Exception as error:  # whatever an engine sends, its check must not end those of the others
+            self._reject(endpoint, f"the check failed ({type(error).__name__})")
         else:
             is_new = endpoint.model != model
             self._endpoints.admit(endpoint, model)
             if is_new:
                 self._report(describe_admission(endpoint, model))
+
+    def _ask_again_if_closed(self, connections: Connections) -> EngineModel:
+        """Raises what `_ask` does. That an engine closes an idle connection is no failure."""
+        try:
+            return self._ask(connections)
+        except ConnectionLost as error:
+            if not error.was_kept:
+                raise
+        return self._ask(connections)
 
     def _reject(self, endpoint: Endpoint, detail: str, *, unless_last: bool = False) -> None:
         self._problem = f"{endpoint.label}: {detail}"

@@ -25,8 +25,10 @@ from model.backends.oip.wire import (
 )
 from model.errors import DeadlineExceeded
 
-# After so many requests in a row without a response, an engine that still accepts connections is ejected.
-_TIMEOUTS = 3
+# After so many requests in a row without a usable response, an engine that still accepts connections is ejected. A
+# request whose caller leaves less time says nothing about the engine.
+_MOST_ERRORS = 3
+_FAIR_S = 1.0
 _SUM_TOLERANCE = 1e-2  # an engine may compute in half precision
 _NOTHING = np.empty(0, np.float32)
 
@@ -88,14 +90,18 @@ class EngineClient:
                     self._check_output(response, name, len(pixels))
             except EngineFailed as error:
                 self.report(EventKind.FAILED, endpoint, detail=error.detail)
+                self._count_error(endpoint, error.detail)
                 raise
+            endpoint.errors = 0
         return EngineResult(response.outputs, endpoint.label, response.version or model.version, model.digest)
 
     def _send(
         self, endpoint: Endpoint, model: EngineModel, pixels: NDArray[np.uint8], names: Sequence[str], until: float
     ) -> Reply:
         """Raises _Unprocessed, EngineFailed, DeadlineExceeded."""
-        timeout_us = max(1, int((until - time.monotonic()) * 1e6)) if model.takes_timeout else None
+        if (left_s := until - time.monotonic()) <= 0:
+            raise DeadlineExceeded
+        timeout_us = max(1, int(left_s * 1e6)) if model.takes_timeout else None
         values = pixels.astype(INPUT_TYPES[model.datatype], copy=False)
         body, length = encode_request(model.input_name, values, names, binary=model.binary, timeout_us=timeout_us)
         headers = {"Content-Type": "application/json"}
@@ -111,13 +117,11 @@ class EngineClient:
                 self._eject(endpoint, "the connection failed")
             raise _Unprocessed(endpoint) from error
         except DeadlineExceeded:
-            endpoint.timeouts += 1
-            if endpoint.timeouts >= _TIMEOUTS:
-                self._eject(endpoint, "it does not respond")
+            if time.perf_counter() - started >= _FAIR_S:
+                self._count_error(endpoint, "it does not respond")
             raise
         finally:
             self.report(EventKind.DONE, endpoint, time.perf_counter() - started)
-        endpoint.timeouts = 0
         return reply
 
     def _read(self, endpoint: Endpoint, reply: Reply) -> InferResponse:
@@ -138,6 +142,11 @@ class EngineClient:
         # What is not finite would reach the ledger, whose documents are JSON, and confidences that callers rely on.
         if not np.isfinite(values).all() or (is_probabilities and not _are_probabilities(values)):
             raise EngineFailed(f"the output {name} has impossible values")
+
+    def _count_error(self, endpoint: Endpoint, reason: str) -> None:
+        endpoint.errors += 1
+        if endpoint.errors >= _MOST_ERRORS:
+            self._eject(endpoint, reason, unless_last=True)
 
     def _eject(self, endpoint: Endpoint, reason: str, *, unless_last: bool = False) -> None:
         if self._endpoints.eject(endpoint, unless_last=unless_last):

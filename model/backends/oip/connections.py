@@ -71,8 +71,7 @@ class _Connection(http.client.HTTPConnection):
     def is_usable(self) -> bool:
         """Whether a further request may be sent: not too old, and not closed by the engine."""
         young = time.monotonic() - self.opened_at < MAX_AGE_S and self.requests < MAX_REQUESTS
-        # An idle connection that can be read has been closed.
-        return young and self.sock is not None and not select.select([self.sock], [], [], 0)[0]
+        return young and self.sock is not None and not _can_be_read(self.sock)
 
 
 class Connections:
@@ -138,6 +137,13 @@ class Connections:
             return
         with self._lock:
             self._idle.append(connection)
+
+
+def _can_be_read(sock: socket.socket) -> bool:
+    """Whether an idle connection has been closed. `select.select` would fail for descriptors from 1024 on."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _exchange(

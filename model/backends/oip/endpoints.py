@@ -24,8 +24,8 @@ LONGEST_BACKOFF_S = 30.0
 class Endpoint:
     """One engine. Requests go to it while `model` is what its last check has read, and None is not.
 
-    `label` is its address and port. `in_flight` counts requests, `failures` the ejections in a row, `check_at` is the
-    time of time.monotonic() at which it is checked again.
+    `label` is its address and port. `in_flight` counts requests, `errors` the requests in a row without a usable
+    response, `failures` the ejections in a row. `check_at` is the time of time.monotonic() of its next check.
     """
 
     label: str
@@ -33,7 +33,7 @@ class Endpoint:
     model: EngineModel | None = None
     in_flight: int = 0
     last_used: int = 0
-    timeouts: int = 0
+    errors: int = 0
     failures: int = 0
     check_at: float = 0.0
 
@@ -70,12 +70,12 @@ class Endpoints:
         finally:
             with self._freed:
                 endpoint.in_flight -= 1
-                self._freed.notify()
+                self._freed.notify_all()  # the one that waits longest may have to avoid this endpoint
 
     def admit(self, endpoint: Endpoint, model: EngineModel) -> None:
         """Let requests go to an endpoint whose model has been checked."""
         with self._freed:
-            endpoint.model, endpoint.failures, endpoint.timeouts = model, 0, 0
+            endpoint.model, endpoint.failures, endpoint.errors = model, 0, 0
             endpoint.check_at = time.monotonic() + CHECK_INTERVAL_S
             self._freed.notify_all()
 

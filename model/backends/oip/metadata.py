@@ -57,9 +57,9 @@ def read_metadata(
         for name, sides in (("pooled", 1), ("features", 3)):
             if name in outputs:
                 _check_output(outputs[name], sides, channels)
-        extensions, name = server.get("extensions") or (), str(server.get("name", ""))
+        binary, name = _BINARY in (server.get("extensions") or ()), str(server.get("name", ""))
         digest = str((model.get("parameters") or {}).get("digest", ""))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise EngineMismatch(
             f"The metadata of the model {address.model} on the engine cannot be used: {error!r}. The model must have "
             "one input and the output `probabilities`."
@@ -69,7 +69,7 @@ def read_metadata(
         datatype=image["datatype"],
         outputs=frozenset(outputs) & {"probabilities", "pooled", "features"},
         version=address.version or (versions[-1] if versions else None),
-        binary=_BINARY in extensions,
+        binary=binary,
         takes_timeout=name == _TRITON,
         digest=digest if _DIGEST.fullmatch(digest) else None,
     )

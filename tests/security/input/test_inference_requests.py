@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import httpx
@@ -86,3 +87,41 @@ def test_no_body_is_read_without_a_credential(gateway: Gateway) -> None:
     """Without a valid credential the response is 401, whatever the body."""
     for headers in ({}, {"Authorization": "Bearer x"}, {"X-API-Key": "atl_x"}):
         assert gateway.post(PATH, headers=headers, content=b"{").status_code == 401
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [1, 2, "x" * 600_000, *["y"] * 9],
+        [[[["x" * 600_000, *["y"] * 11]]]],
+        [[[[1, 2, 3], 4]]],
+        [[[[[1, 2, 3]]]]],
+        [1, 2, True],
+        [1, 2, 3.0],
+        [1, 2, 256],
+        [1, 2, -1],
+        [1, 2, 10**400],
+        "abc",
+        None,
+    ],
+)
+def test_values_that_are_no_pixels(data: Any) -> None:
+    """Only integers from 0 to 255 become pixels. Long texts take no memory but their own."""
+    tensor = {"name": "image", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": data}
+    body = json.dumps({"inputs": [tensor]}).encode()
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadInferRequest):
+            parse_images(None, body)
+        assert tracemalloc.get_traced_memory()[1] < 8 * len(body) + 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_endless_timeout_is_no_timeout() -> None:
+    """A timeout that no float can hold is like a very long one."""
+    tensor = {"name": "image", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, 2, 3]}
+    document = {"inputs": [tensor], "parameters": {"timeout": 10**400}}
+    _, batch = parse_images(None, json.dumps(document).encode())
+    assert batch.timeout_s is not None
+    assert batch.timeout_s > 86_400

@@ -61,6 +61,9 @@ class ScriptedEngine(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), _Handler)
         self.script = script or Script()
 
+    def handle_error(self, *_: Any) -> None:
+        """Write nothing when a gateway hangs up."""
+
     @property
     def endpoint(self) -> str:
         return f"127.0.0.1:{self.server_address[1]}"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -215,3 +218,61 @@ def test_a_start_without_engines_fails() -> None:
     closed.server_close()
     with pytest.raises(EngineUnavailable, match=f"{closed.endpoint}: it cannot be reached"), connected(closed):
         pass
+
+
+def test_a_deadline_of_the_caller_is_no_error_of_the_engine(engine: ScriptedEngine) -> None:
+    """Requests whose time is over are not sent, and however many there are, the engine goes on."""
+    with connected(engine) as backend:
+        before = count_predictions(engine)
+        for _ in range(5):
+            with calling(time.monotonic() - 1), pytest.raises(DeadlineExceeded):
+                predict(backend)
+        assert count_predictions(engine) == before
+        assert predict(backend) == [1.0, 0.0, 0.0]
+
+
+def test_an_engine_that_fails_all_requests_is_ejected(engine: ScriptedEngine, other: ScriptedEngine) -> None:
+    """After three errors in a row the other engine gets the requests, although this one passes its checks."""
+    with connected(engine, other) as backend:
+        engine.script.status = 500
+        engine.script.is_ready = False  # it stays ejected for the rest of the test
+        failures = 0
+        for _ in range(20):
+            try:
+                predict(backend)
+            except EngineFailed:
+                failures += 1
+        assert failures == 3
+
+
+def test_the_only_engine_stays_when_it_fails(engine: ScriptedEngine) -> None:
+    """Without another one, an engine that has failed gets the next request, too."""
+    with connected(engine) as backend:
+        engine.script.status = 500
+        for _ in range(4):
+            with pytest.raises(EngineFailed):
+                predict(backend)
+        engine.script.status = 200
+        assert predict(backend) == [1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("changes", [{"extensions": 5}, {"extensions": [["binary_tensor_data"]]}])
+def test_metadata_of_another_form_are_refused(engine: ScriptedEngine, changes: dict[str, Any]) -> None:
+    """Whatever a server says of itself, the start ends with an error of its own or works without extensions."""
+    engine.script.server |= changes
+    try:
+        with connected(engine) as backend:
+            assert predict(backend) == [1.0, 0.0, 0.0]
+    except EngineMismatch:
+        assert changes == {"extensions": 5}
+
+
+def test_connections_beyond_descriptor_1024(engine: ScriptedEngine) -> None:
+    """A gateway with many open connections can use those to its engine."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with connected(engine) as backend, ExitStack() as stack:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(1100):
+            stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        assert [predict(backend) for _ in range(3)] == [[1.0, 0.0, 0.0]] * 3
