@@ -15,8 +15,6 @@ from model.drift.reference import Reference
 from model.drift.state import DriftState
 from model.sequential.changes import Floats, average_wealth, compute_growth, follow_wealth
 
-_LARGEST_BOUND = 0.95
-
 
 @dataclass(frozen=True, slots=True)
 class DriftRules:
@@ -71,7 +69,11 @@ class DriftDetector:
 
     @cached_property
     def _tests(self) -> Sequence[tuple[Metric, str, float]]:
-        """Metric, change and bound of each test, those of a metric side by side."""
+        """Metric, change and bound of each test, those of a metric side by side.
+
+        No mean is above a bound of 1, so such a test never gives an alarm: a class with a share above 0.9 cannot become
+        more frequent by more than a tolerance of 0.1.
+        """
         tolerance = self.rules.tolerance
         classes = zip(self.reference.classes, self.reference.shares, strict=True)
         tests = [(Metric.CLASS_MIX, name, share + tolerance) for name, share in classes]
@@ -80,7 +82,7 @@ class DriftDetector:
             spread = 0.5 if measure is None else measure.spread
             bounds = {Change.HIGHER: 0.5 + tolerance, Change.LOWER: 0.5 + tolerance, Change.WIDER: spread + tolerance}
             tests += [(metric, change.value, bound) for change, bound in bounds.items()]
-        return [(metric, change, min(bound, _LARGEST_BOUND)) for metric, change, bound in tests]
+        return [(metric, change, min(bound, 1.0)) for metric, change, bound in tests]
 
     @cached_property
     def slices(self) -> Mapping[Metric, slice]:

@@ -48,8 +48,8 @@ class Paths(NamedTuple):
 def compute_growth(values: Floats, bounds: Floats) -> Floats:
     """Return the logarithms of the factors of the wealth, [observations, tests, stakes].
 
-    `values` in 0..1 is [observations, tests], with NaN for "not observed", on which nothing is bet. `bounds`, inside
-    0..1, is [tests].
+    `values` in 0..1 is [observations, tests], with NaN for "not observed", on which nothing is bet. `bounds`, above
+    0 and at most 1, is [tests].
     """
     factors = np.multiply.outer((values - bounds) / bounds, np.asarray(STAKE_SHARES))
     growth: Floats = np.log1p(np.nan_to_num(factors, copy=False, nan=0.0))

@@ -10,6 +10,7 @@ import pytest
 from model.backends.onnx import OnnxBackend
 from model.drift.detector import Alarm, AllClear, DriftDetector
 from model.drift.metrics import MEASURES, Metric, Observations
+from model.drift.reference import Reference
 from model.drift.state import DriftState
 from model.offline.fitting.drift_reference import observe_predictions
 from model.serving.prediction import predict_image
@@ -69,6 +70,27 @@ def test_a_class_that_becomes_frequent_is_named(detector: DriftDetector, feature
     events = update(detector, detector.begin(), draw(features, 3, ("another sensor", 100)))
     alarm = list_alarms(events, Metric.CLASS_MIX)[0]
     assert alarm.change == "forest"
+
+
+@pytest.mark.parametrize("share", [0.9, 0.98, 1.0])
+def test_a_dominant_class_is_no_drift(share: float) -> None:
+    """Of 100 callers with the reference's own share of a class, at most one is reported within 5,000 predictions."""
+    detector = DriftDetector(Reference(1000, ("land", "sea"), (share, 1 - share), {}))
+    generator, measures = np.random.default_rng(9), np.full((5000, len(MEASURES)), np.nan)
+    callers = [
+        Observations((generator.random(5000) >= share).astype(np.int64), measures, np.arange(5000.0))
+        for _ in range(100)
+    ]
+    assert sum(bool(update(detector, detector.begin(), each)) for each in callers) <= 1
+
+
+def test_a_rare_class_that_becomes_frequent_is_found() -> None:
+    """A class of 2 % that becomes one of 40 % gives an alarm with its name."""
+    detector = DriftDetector(Reference(1000, ("land", "sea"), (0.98, 0.02), {}))
+    classes = (np.random.default_rng(9).random(300) < 0.4).astype(np.int64)
+    observations = Observations(classes, np.full((300, len(MEASURES)), np.nan), np.arange(300.0))
+    alarm = list_alarms(update(detector, detector.begin(), observations), Metric.CLASS_MIX)[0]
+    assert alarm.change == "sea"
 
 
 def test_unknown_values_say_nothing(detector: DriftDetector, features: Features) -> None:
