@@ -105,6 +105,12 @@ class DriftStore:
     def end_finding(self, key: Key, metric: str, at: str) -> None:
         self._update_lasting(*key, metric, {"ended_at": at})
 
+    def end_findings(self, key: Key, at: str) -> None:
+        """End what lasts, of every metric."""
+        columns = drift_findings.c
+        lasting = columns.model == key[0], columns.caller == key[1], columns.ended_at.is_(None)
+        self._connection.execute(update(drift_findings).where(*lasting).values(ended_at=at))
+
     def list_states(self, caller: str) -> Sequence[StoredState]:
         """Return the states of a caller, one for each model."""
         chosen = select(drift_states).where(drift_states.c.caller == caller).order_by(drift_states.c.model)

@@ -66,7 +66,7 @@ def _describe(detectors: Detectors, stored: StoredState, callers: int) -> ModelD
     detector = detectors.find(stored.model, stored.digest)
     measures, classes = list[Comparison](), list[Comparison]()
     if detector is not None:
-        state = decode_state(detector, stored.digest, stored)
+        state = decode_state(detector, stored.digest, stored) or detector.begin()
         measures = [_compare(detector, state, metric, metric) for metric in MEASURES]
         classes = [_compare(detector, state, Metric.CLASS_MIX, name) for name in detector.reference.classes]
     return ModelDrift(stored.model, stored.predictions, callers, stored.seen_at, measures, classes)

@@ -85,6 +85,9 @@ class DriftTracker:
         detector = self._detectors.find(stored.model, digest)
         assert detector is not None  # noqa: S101  (others are in no group)
         state = decode_state(detector, digest, stored)
+        if state is None:
+            state = detector.begin()
+            store.end_findings(key, _format(predictions[0].at))  # their metrics are in no state
         for event in detector.update(state, _observe(detector, predictions)):
             if isinstance(event, Alarm):
                 finding = _describe_alarm(detector, state, key, event)
@@ -103,15 +106,15 @@ class DriftTracker:
         return own
 
 
-def decode_state(detector: DriftDetector, digest: str, stored: StoredState) -> DriftState:
-    """Return the detector's state; a new one if it was changed, or is that of a model with another digest."""
+def decode_state(detector: DriftDetector, digest: str, stored: StoredState) -> DriftState | None:
+    """Return the detector's state; None if it is another detector's, of a model with another digest, or empty."""
     if stored.digest != digest:
-        return detector.begin()
+        return None
     try:
         seen_at = datetime.fromisoformat(stored.seen_at).timestamp()
         return detector.decode(stored.state, stored.predictions, seen_at)
     except ValueError:
-        return detector.begin()
+        return None
 
 
 def _observe(detector: DriftDetector, predictions: Sequence[_Prediction]) -> Observations:

@@ -145,6 +145,19 @@ def test_a_caller_is_forgotten(url: str, engine: Engine, environment: Settings) 
     assert None not in ends
 
 
+@pytest.mark.parametrize("change", [{"digest": "ab" * 32}, {"state": "another shape"}])
+def test_findings_end_with_their_state(url: str, engine: Engine, environment: Settings, change: dict[str, str]) -> None:
+    """What lasted ends when the state is that of another file of the model, or of a reference with other classes."""
+    record(url, build_predictions(DARK, 150))
+    assert update(engine, environment).findings
+    with engine.begin() as connection:
+        connection.execute(drift_states.update().values(**change))
+    record(url, build_predictions("test", 1))
+    report = update(engine, environment)
+    assert report.findings == []
+    assert [model.predictions for model in report.models] == [1]
+
+
 @pytest.mark.parametrize(
     "change",
     [
