@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 import structlog
 
 from api.services.registry import list_artefact_folders
@@ -12,23 +15,31 @@ from model.drift.reference import Reference
 from model.errors import ModelError
 from model.registry.artefact import find_artefact, read_manifest
 
+RETRY_S = 300.0
+"""For so long a model counts as one without a reference, after none was found or it could not be read."""
+
 log = structlog.get_logger("atalaya.drift")
 
 
 class Detectors:
-    """The detectors of the models that have made predictions; each is looked up once."""
+    """The detectors of the models that have made predictions; each that was found is kept. `clock` is in seconds."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
-        self._found: dict[tuple[str, str], DriftDetector | None] = {}
+        self._clock = clock
+        self._found: dict[tuple[str, str], DriftDetector] = {}
+        self._retry_at: dict[tuple[str, str], float] = {}
 
     def find(self, model: str, digest: str) -> DriftDetector | None:
         """Return the detector of a model, given as NAME-vVERSION and SHA-256; None without a reference."""
         key = model, digest
-        if key not in self._found:
+        if key not in self._found and self._clock() >= self._retry_at.get(key, 0.0):
             reference = self._read_reference(model, digest)
-            self._found[key] = None if reference is None else DriftDetector(reference)
-        return self._found[key]
+            if reference is None:
+                self._retry_at[key] = self._clock() + RETRY_S
+            else:
+                self._found[key] = DriftDetector(reference)
+        return self._found.get(key)
 
     def _read_reference(self, model: str, digest: str) -> Reference | None:
         try:
@@ -39,8 +50,9 @@ class Detectors:
             roots = (home_folder(), INSTALLATION)
             files = [path for root in roots for path in sorted((root / "artifacts" / "references").glob("*.json"))]
             reference = find_reference(files, digest)
-        except ModelError as error:
-            log.error("drift_reference_unreadable", model=model, code=error.code, reason=str(error))
+        except (ModelError, OSError) as error:
+            code = error.code if isinstance(error, ModelError) else type(error).__name__
+            log.error("drift_reference_unreadable", model=model, code=code, reason=str(error))
             return None
         if reference is None:
             log.info("drift_not_tracked", model=model, reason="the model has no reference")
