@@ -12,7 +12,7 @@ from api.commands.options.model import ModelOption, open_chosen_backend
 from api.commands.output import print_json
 from api.errors import CommandFailed
 from model.drift.files import describe_reference_file
-from model.offline.dataset import find_training_folder, list_images, split_by_class
+from model.offline.dataset import split_training_data
 from model.offline.fitting.drift_reference import measure_reference
 from monitoring.machine.cgroups import count_processors
 
@@ -21,15 +21,15 @@ def reference(
     data: Annotated[Path, typer.Option(help="The training data: a folder for each class.")],
     model: ModelOption = None,
     validation: Annotated[
-        float, typer.Option(min=0, max=1, help="The share of the images held out of training.")
+        float,
+        typer.Option(min=0, max=1, help="The share of the images held out of training, without a folder validation/."),
     ] = 0.1,
     seed: Annotated[int, typer.Option(help="The seed of the training, which chose these images.")] = 20260101,
 ) -> None:
     """Print the reference as JSON, for a file in artifacts/references; `export` writes it into new manifests."""
     threads = count_processors()
     with closing(open_chosen_backend(model, threads)) as backend:
-        files = list_images(find_training_folder(data), backend.info.classes)
-        held_out = split_by_class(files, validation, seed)[1]
+        held_out = split_training_data(data, validation, seed, backend.info.classes)[1]
         measured = measure_reference(backend, held_out.paths, threads)
         if measured is None:
             raise CommandFailed(f"{data} has only {len(held_out)} images that were held out; 50 are needed.")

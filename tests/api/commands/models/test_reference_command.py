@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,18 @@ def test_the_reference_is_that_of_the_held_out_images(
     assert (found.images, found.classes) == (54, CLASSES)
     assert set(found.measures) == set(MEASURES) - {Metric.GATE_SCORE}
     assert found.measures[Metric.IMAGE_SIZE].mean == 24
+
+
+def test_a_folder_of_validation_images_is_used(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a folder validation/, the reference is that of all its images, as for `export`, and of no others."""
+    divided = tmp_path / "divided"
+    for split in ("train", "validation"):
+        shutil.copytree(data, divided / split)
+    capsys.readouterr()
+    assert run(["models", "reference", "--data", str(divided), "--model", str(model)]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 60
 
 
 def test_few_images_are_an_error(model: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
