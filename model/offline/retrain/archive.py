@@ -32,13 +32,17 @@ def write_archive(path: Path, options: RetrainOptions) -> None:
     if path.exists():
         raise DatasetError(f"{path} already exists. Choose another name.")
     temporary = path.with_name(f".{path.name}.new")
-    with ZipFile(temporary, "w") as archive:
-        archive.writestr("__main__.py", _MAIN)
-        archive.writestr(_OPTIONS, json.dumps(asdict(replace(options, data=_DATA, start=f"{_START}/{MODEL}", out=""))))
-        for file, name in _list_files(options):
-            compression = ZIP_DEFLATED if file.suffix == ".py" else ZIP_STORED  # images and models are compressed
-            archive.write(file, name, compression)
-    temporary.replace(path)
+    packed = replace(options, data=_DATA, start=f"{_START}/{MODEL}", out="")
+    try:
+        with ZipFile(temporary, "w", strict_timestamps=False) as archive:  # files may have times before 1980
+            archive.writestr("__main__.py", _MAIN)
+            archive.writestr(_OPTIONS, json.dumps(asdict(packed)))
+            for file, name in _list_files(options):
+                compression = ZIP_DEFLATED if file.suffix == ".py" else ZIP_STORED  # images and models are compressed
+                archive.write(file, name, compression)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def main() -> int:
@@ -65,7 +69,7 @@ def _retrain(archive: Path, out: Path) -> None:
 
 
 def _list_files(options: RetrainOptions) -> Iterator[tuple[Path, str]]:
-    """Yield each file with its name in the archive. Raises DatasetError."""
+    """Yield each file and class folder with its name in the archive. Raises DatasetError."""
     for source in sorted((PROJECT_ROOT / "model").rglob("*.py")):
         yield source, str(source.relative_to(PROJECT_ROOT))
     data, start = Path(options.data), Path(options.start)
@@ -77,6 +81,8 @@ def _list_files(options: RetrainOptions) -> Iterator[tuple[Path, str]]:
         if folder is None:
             continue
         files = list_images(folder)
+        for name in files.classes:  # a class without images needs its folder, too
+            yield folder / name, f"{_DATA}/{split}/{name}"
         for path, label in zip(files.paths, files.labels, strict=True):
             yield path, f"{_DATA}/{split}/{files.classes[label]}/{path.name}"
     yield start, f"{_START}/{MODEL}"
