@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from sqlalchemy import Row, insert, select
+from sqlalchemy import Row, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from monitoring.quality.evaluations import Comparison, EvaluationRecord
@@ -35,6 +35,19 @@ class EvaluationStore:
         async with reading(self._engine) as connection:
             latest = select(evaluations).order_by(evaluations.c.id.desc()).limit(1)
             row = (await connection.execute(latest)).one_or_none()
+        return None if row is None else _read(row)
+
+    async def find_loss(self) -> EvaluationRecord | None:
+        """Return the last loss of the model evaluated last, unless the same images were evaluated again without one.
+
+        An evaluation of other images says nothing about a loss.
+        """
+        columns = evaluations.c
+        digest = select(columns.digest).order_by(columns.id.desc()).limit(1).scalar_subquery()
+        newest = select(func.max(columns.id)).where(columns.digest == digest).group_by(columns.data_digest)
+        losses = select(evaluations).where(columns.id.in_(newest), columns.is_loss)
+        async with reading(self._engine) as connection:
+            row = (await connection.execute(losses.order_by(columns.id.desc()).limit(1))).one_or_none()
         return None if row is None else _read(row)
 
     async def find_reference(self, data_digest: str) -> EvaluationRecord | None:

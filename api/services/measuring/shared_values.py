@@ -32,6 +32,7 @@ async def follow_commands(settings: Settings, engine: AsyncEngine, metrics: Metr
             metrics.task_runs = await runs.list()
             metrics.calendar = await runs.read_calendar(days)
             metrics.evaluation = await evaluations.find_latest()
+            metrics.has_evaluation_loss = await evaluations.find_loss() is not None
         await activity.sleep(INTERVAL_S)
 
 

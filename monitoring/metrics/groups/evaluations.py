@@ -16,11 +16,12 @@ from monitoring.quality.evaluations import EvaluationRecord
 
 
 class EvaluationMetrics(MetricGroup):
-    """`evaluation` is the newest that this process has read from the database."""
+    """`evaluation` is the newest that this process has read; `has_evaluation_loss` says whether a loss lasts."""
 
     def __init__(self, registry: CollectorRegistry, shown: CollectorRegistry) -> None:
         super().__init__(registry, shown)
         self.evaluation: EvaluationRecord | None = None
+        self.has_evaluation_loss = False
 
         def show(name: str, documentation: str, read: Callable[[EvaluationRecord], float | None]) -> None:
             ScrapedMetric(
@@ -52,7 +53,11 @@ class EvaluationMetrics(MetricGroup):
             "Images that are now predicted correctly, compared with the reference. Absent without one.",
             lambda each: each.comparison.gained if each.comparison else None,
         )
-        show("loss", "1 if the model is significantly worse than the reference, else 0.", lambda each: each.is_loss)
+        show(
+            "loss",
+            "1 if the model is significantly worse than the reference, else 0.",
+            lambda _: self.has_evaluation_loss,
+        )
 
     def _read(self, read: Callable[[EvaluationRecord], float | None]) -> Values:
         value = read(self.evaluation) if self.evaluation else None

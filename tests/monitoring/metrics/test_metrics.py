@@ -40,6 +40,7 @@ def observe_all(metrics: Metrics) -> None:
     metrics.task_runs = [TaskRuns(Task.LEDGER_VERIFY, 1_800_000_000, 1_700_000_000, 2)]
     metrics.calendar = [CalendarEntry(Task.BACKUP, 1, None, None, 1_800_086_400)]
     metrics.evaluation = make_evaluation(at=1_800_000_000, comparison=Comparison("earlier", 8, 1, 0.04), is_loss=True)
+    metrics.has_evaluation_loss = True
     metrics.stage_seconds.labels(stage="infer").observe(0.006)
     metrics.predictions.labels(model="efficientnetb0-v1.1", label="forest").inc()
     metrics.confidence.observe(0.93)

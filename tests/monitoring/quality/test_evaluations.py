@@ -22,6 +22,22 @@ async def test_evaluations_are_read_as_they_were_added(engine: AsyncEngine) -> N
     assert await store.find_latest() == second
 
 
+async def test_an_evaluation_of_other_images_does_not_end_a_loss(engine: AsyncEngine) -> None:
+    """A loss lasts until the same images are evaluated again without one, or another model is evaluated."""
+    store, other = EvaluationStore(engine), "ef" * 32
+    assert await store.find_loss() is None
+    good, loss = make_evaluation(), make_evaluation(is_loss=True)
+    for record in (good, loss, make_evaluation(data_digest=other)):
+        await store.add(record)
+    assert await store.find_loss() == loss
+    await store.add(make_evaluation(data_digest=other, digest="01" * 32))
+    assert await store.find_loss() is None
+    await store.add(make_evaluation(data_digest=other))
+    assert await store.find_loss() == loss
+    await store.add(make_evaluation())
+    assert await store.find_loss() is None
+
+
 async def test_a_loss_is_no_reference(engine: AsyncEngine) -> None:
     """The reference of a set of images is its last evaluation that was no loss."""
     store = EvaluationStore(engine)

@@ -43,12 +43,12 @@ def check_age(settings: Settings, now: datetime) -> str | None:
 
 
 def check_accuracy(settings: Settings, _now: datetime) -> str | None:
-    """Whether the last evaluation of the served model found a significant loss."""
-    latest = run_with_engine(settings, lambda engine: EvaluationStore(engine).find_latest())
-    if latest is None or not latest.is_loss:
+    """Whether the served model has a significant loss on some data set, by the last evaluation of that."""
+    loss = run_with_engine(settings, lambda engine: EvaluationStore(engine).find_loss())
+    if loss is None:
         return None
-    day = datetime.fromtimestamp(latest.at, UTC).date()
-    return f"{latest.full_name} became worse: its accuracy in the evaluation of {day} was {latest.accuracy:.4f}."
+    day = datetime.fromtimestamp(loss.at, UTC).date()
+    return f"{loss.full_name} became worse: its accuracy in the evaluation of {day} was {loss.accuracy:.4f}."
 
 
 def check_drift(settings: Settings, _now: datetime) -> str | None:

@@ -154,7 +154,7 @@ def test_old_version_is_due() -> None:
 
 @pytest.mark.usefixtures("registry")
 def test_lost_accuracy_is_a_reason() -> None:
-    """A retraining is due while the last evaluation of the served model is a significant loss."""
+    """A retraining is due while the last evaluation of the served model on the same images is a significant loss."""
     settings = load_settings()
     loss = make_evaluation(model=MODEL, version="1.1", accuracy=0.9, is_loss=True)
     run_with_engine(settings, lambda engine: EvaluationStore(engine).add(loss))
@@ -162,6 +162,9 @@ def test_lost_accuracy_is_a_reason() -> None:
     assert reason.startswith(
         "efficientnetb0-v1.1 became worse: its accuracy in the evaluation of 2027-01-15 was 0.9000"
     )
+    others = make_evaluation(model=MODEL, version="1.1", data_digest="ef" * 32)
+    run_with_engine(settings, lambda engine: EvaluationStore(engine).add(others))
+    assert find_due_reasons(settings) == [reason]
     accepted = make_evaluation(model=MODEL, version="1.1", accuracy=0.9)
     run_with_engine(settings, lambda engine: EvaluationStore(engine).add(accepted))
     assert find_due_reasons(settings) == []
