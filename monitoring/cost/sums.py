@@ -9,14 +9,15 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Table
 
+from monitoring.chains.timestamps import read_hour
 from monitoring.cost.tables import caller_sums, cost_sum_ends, traffic_hours
 from monitoring.ledger.entries import sanitize_name
-from monitoring.ledger.payloads import parse_json
+from monitoring.ledger.payloads import parse_json, read_number
 from monitoring.quality.following import ChainFollower
 from storage.engine import dialect_insert
 
 _BUSY_STAGES = ("decode", "infer", "explain")  # all run in one thread; `queue` only waits
-_HOUR_LENGTH, _MONTH_LENGTH = len("2026-11-03T09"), len("2026-11")
+_MONTH_LENGTH = len("2026-11")
 
 
 @dataclass(slots=True)
@@ -56,12 +57,12 @@ class CostSumUpdater(ChainFollower[CostSums]):
             request = _read_request(document)
             if request is None:
                 continue
-            caller, at, count, prediction = request
-            hour = sums.hours[at[:_HOUR_LENGTH]]
+            caller, name, count, prediction = request
+            hour = sums.hours[name]
             hour.requests += count
             if prediction is not None:
                 hour.count(*prediction)
-                sums.callers[caller, at[:_MONTH_LENGTH]].count(*prediction)
+                sums.callers[caller, name[:_MONTH_LENGTH]].count(*prediction)
         return sums
 
     def add(self, connection: Connection, sums: CostSums) -> None:
@@ -80,17 +81,18 @@ def add_to_row(connection: Connection, table: Table, key: Mapping[str, str], val
 
 
 def _read_request(document: str) -> tuple[str, str, int, tuple[int, int] | None] | None:
-    """Return caller, time and number of the requests, and microseconds and bytes of a prediction.
+    """Return caller, hour and number of the requests, and microseconds and bytes of a prediction.
 
     None for an entry that was changed: `atalaya ledger verify` reports it.
     """
     try:
         facts: Any = parse_json(document)
-        caller, at, count = sanitize_name(facts["principal"]), str(facts["at"]), int(facts.get("count", 1))
+        caller, hour = sanitize_name(facts["principal"]), read_hour(facts["at"])
+        count = int(read_number(facts.get("count", 1)))
         if facts["output"] is None:
-            return caller, at, count, None
+            return caller, hour, count, None
         timing = facts["timing_us"]
-        busy_us = sum(int(timing.get(stage, 0)) for stage in _BUSY_STAGES)
-        return caller, at, count, (busy_us, int(facts["image"]["bytes"]))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        busy_us = int(sum(read_number(timing.get(stage, 0)) for stage in _BUSY_STAGES))
+        return caller, hour, count, (busy_us, int(read_number(facts["image"]["bytes"])))
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None

@@ -9,6 +9,8 @@ from pydantic_core import from_json
 
 from monitoring.ledger.entries import SALT_BYTES, LedgerEntry, Payload, extract_columns
 
+_MAX_NUMBER = 10**12  # no request takes eleven days, or has an image of a terabyte
+
 
 def find_payload_problem(entry: LedgerEntry, payload: Payload) -> str | None:
     """Return what is wrong with the payload, as the end of a sentence, or None."""
@@ -37,3 +39,11 @@ def parse_json(document: str) -> Any:
         return from_json(document)
     except ValueError:
         return json.loads(document)
+
+
+def read_number(value: Any) -> float:
+    """Return a number of a request, which is neither negative nor huge. Raises ValueError, TypeError, OverflowError."""
+    number = float(value)
+    if not 0 <= number <= _MAX_NUMBER:
+        raise ValueError(f"{number} is out of range")
+    return number

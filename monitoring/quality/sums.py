@@ -10,13 +10,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
+from monitoring.chains.timestamps import read_hour
 from monitoring.ledger.entries import sanitize_name
 from monitoring.ledger.payloads import parse_json
 from monitoring.ledger.tables import prediction_sum_ends, prediction_sums
 from monitoring.quality.following import ChainFollower
 from storage.engine import dialect_insert
-
-_HOUR_LENGTH = len("2026-11-03T09")
 
 Key = tuple[str, str, str]
 """Model, version and hour."""
@@ -97,9 +96,9 @@ def _read_prediction(facts: Facts) -> tuple[Key, float, bool] | None:
         output, model = facts["output"], facts["model"]
         if output is None or model is None:
             return None
-        key = sanitize_name(model["name"]), sanitize_name(model["version"]), str(facts["at"])[:_HOUR_LENGTH]
+        key = sanitize_name(model["name"]), sanitize_name(model["version"]), read_hour(facts["at"])
         confidence = float(output["confidence"])
         abstained = output.get("abstention", {}).get("reason") is not None  # release 0.1.0 never abstained
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None  # `atalaya ledger verify` reports what was changed
     return (key, confidence, abstained) if 0 <= confidence <= 1 else None

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from sqlalchemy import Engine, text
 
 from monitoring.chains.signing import Signer
+from monitoring.chains.timestamps import format_timestamp
 from monitoring.cost.formula import Resources, Traffic
 from monitoring.cost.resources import HourResources
 from monitoring.cost.store import CostStore, MonthUse
 from monitoring.cost.sums import CostSumUpdater
 from monitoring.ledger.upkeep.erasure import Eraser
+from monitoring.quality.sums import SumUpdater
 from storage.transactions import WRITING
 from tests.monitoring.ledger.ledgers import KEY
 from tests.monitoring.quality.entries import AT, REFUSED, append, build_prediction
@@ -63,10 +67,28 @@ def test_erasing_a_person_erases_its_sums(url: str, blocking: Engine) -> None:
     assert use.hours[0].traffic.predictions == 2
 
 
-def test_a_changed_document_is_left_out(url: str, blocking: Engine) -> None:
-    """A document that someone has changed in the database does not stop the sums."""
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"principal": 1},
+        {"at": "2026-11-23T0\0"},
+        {"at": "2026-11-45T99:00:00.000000Z"},
+        {"at": "9999-12-31T23:00:00.000000-05:00"},
+        {"count": -1},
+        {"timing_us": {"infer": 10**30}},
+        {"timing_us": {"infer": float("inf")}},
+        {"image": {"bytes": 10**30}},
+        {"output": {"confidence": 10**400}},
+    ],
+)
+def test_a_changed_document_is_left_out(url: str, blocking: Engine, change: dict[str, Any]) -> None:
+    """A document that someone has changed in the database stops neither the sums of costs nor those of quality."""
+    facts = build_timed() | {"id": "1", "at": format_timestamp(AT)} | change
     append(url, [build_timed()])
     with blocking.execution_options(**WRITING).begin() as connection:
-        connection.execute(text("UPDATE ledger_payloads SET document = '{\"principal\": 1}'"))
+        connection.execute(text("UPDATE ledger_payloads SET document = :document"), {"document": json.dumps(facts)})
     append(url, [build_timed()])
-    assert read(blocking).hours[0].requests == 1
+    for _ in SumUpdater(blocking).update():
+        pass
+    (hour,) = read(blocking).hours
+    assert hour.traffic.busy_s <= 0.04
