@@ -1,6 +1,6 @@
 """Kill one of two Tritons behind a gateway while many connections predict without pause.
 
-    python -m tests.experiments.engines.killed_engine [--seconds 20] [--connections 16]
+    python -m bench.parts.killed_engine [--seconds 20] [--connections 16]
 
 Exit status 0 when no request failed, the engines had shared the load at 45 to 55 %, and the 99th percentile of the
 latency was back under three times its earlier value at most two seconds after the kill; 1 when not.
