@@ -52,11 +52,14 @@ class CostSettings(SettingsGroup, title="Cost"):
     vcpus: float | None = Field(
         None,
         gt=0,
-        description="Processors of the machine that `atalaya cost` compares with a smaller and a larger one. When "
-        "empty: those that the command may use.",
+        description="Processors of the machine that `atalaya cost` compares with a smaller and a larger one; with "
+        "several replicas, those of all together. When empty: those that the command may use.",
     )
     memory_gb: float | None = Field(
-        None, gt=0, description="Gigabytes of that machine. When empty: those that the command may use."
+        None,
+        gt=0,
+        description="Gigabytes of that machine; with several replicas, those of all together. When empty: those that "
+        "the command may use.",
     )
 
     @field_validator("currency")

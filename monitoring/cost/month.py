@@ -27,27 +27,26 @@ class MonthCost:
     """All costs of a month, such as 2026-11, at prices for what is used.
 
     `measured_share` is the share of the predictions that were made in hours in which resources were measured: only the
-    resources of these hours are known, and shared among all callers.
+    resources of these hours are known, and shared among all callers. `sleep` is None where requests are not recorded.
     """
 
     month: str
     currency: str
     whole: Cost
     callers: Mapping[str, Cost]
+    measured_hours: int
     measured_share: float
-    sleep: Sleep
-    sleep_saves: Amounts
+    sleep: Sleep | None
     machines: Sequence[MachineScenario]
 
 
-def compute_month(use: MonthUse, prices: Prices, machines: Sequence[Machine] = ()) -> MonthCost:
-    """Compute the costs; `machines` are the sizes to compare."""
+def compute_month(use: MonthUse, prices: Prices, machines: Sequence[Machine] = (), *, is_recorded: bool) -> MonthCost:
+    """Compute the costs; `machines` are the sizes to compare, and `is_recorded` tells whether requests are recorded."""
     measured, resources = sum_measured(use.hours)
     traffic = Traffic()
     for hour in use.hours:
         traffic = traffic.plus(hour.traffic)
     measured_share = measured.predictions / traffic.predictions if traffic.predictions else 1.0
-    sleep = find_sleep(use.hours)
     return MonthCost(
         use.month,
         prices.currency,
@@ -56,9 +55,9 @@ def compute_month(use: MonthUse, prices: Prices, machines: Sequence[Machine] = (
             caller: _make_cost(own, share(resources, measured, own.scaled(measured_share)), prices)
             for caller, own in use.callers.items()
         },
+        sum(hour.resources is not None for hour in use.hours),
         measured_share,
-        sleep,
-        price(sleep.saved, prices),
+        find_sleep(use.hours, prices) if is_recorded else None,
         compare_machines(use.hours, machines, prices),
     )
 

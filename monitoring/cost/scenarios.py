@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
 
-from monitoring.cost.formula import Hour, Prices, Resources
+from monitoring.cost.formula import Amounts, Hour, Prices, Resources, price
 
 HOURS_IN_MONTH = 730
 AWAKE_BEFORE_SLEEP_H = 10 / 60
@@ -44,17 +44,16 @@ class MachineScenario:
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """The measured hours without a request, and what they used while nothing slept."""
+    """The measured hours without a recorded request, and the price of what sleeping in them would have saved."""
 
     idle_hours: int
-    measured_hours: int
-    saved: Resources
+    saves: Amounts
 
 
-def find_sleep(hours: Iterable[Hour]) -> Sleep:
+def find_sleep(hours: Iterable[Hour], prices: Prices) -> Sleep:
     """Return what sleeping would have saved: each stretch of idle hours, but for the time until sleep begins.
 
-    An hour is idle only without any request, so that the saving is at least this.
+    An hour is idle only without any recorded request, so that the saving is at least this.
     """
     measured = [hour for hour in hours if hour.resources is not None]
     idle, saved = 0, Resources()
@@ -64,7 +63,7 @@ def find_sleep(hours: Iterable[Hour]) -> Sleep:
         for hour in stretch:
             used = hour.resources or Resources()
             saved = saved.plus(Resources(used.processor_s * share, used.memory_gb_s * share))
-    return Sleep(idle, len(measured), saved)
+    return Sleep(idle, price(saved, prices))
 
 
 def compare_machines(hours: Iterable[Hour], machines: Sequence[Machine], prices: Prices) -> list[MachineScenario]:

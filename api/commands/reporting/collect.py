@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.commands.database import open_migrated_engine, run_with_engine
 from api.commands.ledger.database import open_snapshot
 from api.commands.reporting.document import Incident, Report, SecurityEvents, ServedVersion
-from api.commands.reporting.ledger_facts import QuarterFacts, find_runtime_before, read_quarter
+from api.commands.reporting.ledger_facts import QuarterFacts, find_decided_before, find_runtime_before, read_quarter
 from api.commands.reporting.month_cost import compute_costs
 from api.commands.reporting.quarter import Quarter
 from api.services.measuring.drift.tracker import make_sum_updater
@@ -52,6 +52,7 @@ def collect_report(settings: Settings, quarter: Quarter) -> Report:
     with open_snapshot(settings) as connection:
         facts, erased = read_quarter(connection, quarter)
         runtime = find_runtime_before(connection, quarter)
+        decided = find_decided_before(connection, quarter, {model for model, _ in facts.versions})
     with open_migrated_engine(settings) as engine:
         for updater in (make_sum_updater(settings, engine), CostSumUpdater(engine)):
             for _ in updater.update():
@@ -72,6 +73,7 @@ def collect_report(settings: Settings, quarter: Quarter) -> Report:
         versions,
         before,
         sorted(facts.aliases, key=lambda change: change.at),
+        decided,
         sorted(facts.verdicts, key=lambda verdict: verdict.at),
         stored.validations,
         stored.drift,
@@ -81,6 +83,8 @@ def collect_report(settings: Settings, quarter: Quarter) -> Report:
         costs,
         stored.names,
         erased,
+        facts.unreadable,
+        settings.calendar.backup_days,
     )
 
 

@@ -70,7 +70,7 @@ def _print(found: MonthCost, names: Mapping[str, str]) -> None:
             *(_format_cost(names.get(caller, caller), each, found.measured_share) for caller, each in costs),
         ],
     )
-    if not found.sleep.measured_hours:
+    if not found.measured_hours:
         typer.echo("No gateway measured its resources in this month, so the cost is unknown.")
         return
     if found.measured_share < 1:
@@ -78,13 +78,7 @@ def _print(found: MonthCost, names: Mapping[str, str]) -> None:
             f"Resources were measured for {100 * found.measured_share:.1f} % of the predictions. The cost is of these."
         )
         typer.echo(fill(note, _WIDTH))
-    sleep = found.sleep
-    saved = f"{found.sleep_saves.total:.2f} {found.currency} ({_format_share(found.sleep_saves, found.whole.amounts)})"
-    note = (
-        f"{sleep.idle_hours} of {sleep.measured_hours} measured hours had no request. Sleeping in them would have "
-        f"saved {saved}."
-    )
-    typer.echo(fill(note, _WIDTH))
+    typer.echo(fill(_describe_sleep(found), _WIDTH))
     typer.echo(f"\nReserved machines, for {HOURS_IN_MONTH} hours, with the load of the busiest hour")
     print_table(
         ("machine", "price", "processor %", "memory %", ""),
@@ -98,6 +92,16 @@ def _print(found: MonthCost, names: Mapping[str, str]) -> None:
             )
             for each in found.machines
         ],
+    )
+
+
+def _describe_sleep(found: MonthCost) -> str:
+    if found.sleep is None:
+        return "Requests are not recorded (LEDGER__ENABLED=false), so what sleeping would have saved is unknown."
+    idle_hours, saves = found.sleep.idle_hours, found.sleep.saves
+    return (
+        f"{idle_hours} of {found.measured_hours} measured hours had no request. Sleeping in them would have "
+        f"saved {saves.total:.2f} {found.currency} ({_format_share(saves, found.whole.amounts)})."
     )
 
 
@@ -127,17 +131,14 @@ def _describe(found: MonthCost, names: Mapping[str, str]) -> dict[str, Any]:
     return {
         "month": found.month,
         "currency": found.currency,
+        "measured_hours": found.measured_hours,
         "measured_share": found.measured_share,
         **_describe_cost(found.whole),
         "callers": [
             {"caller": caller, "name": names.get(caller), **_describe_cost(each)}
             for caller, each in found.callers.items()
         ],
-        "sleep": {
-            "idle_hours": found.sleep.idle_hours,
-            "measured_hours": found.sleep.measured_hours,
-            "saves": found.sleep_saves.total,
-        },
+        "sleep": found.sleep and {"idle_hours": found.sleep.idle_hours, "saves": found.sleep.saves.total},
         "machines": [{**asdict(each), "fits": each.fits} for each in found.machines],
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -98,6 +98,11 @@ class AliasChange:
     who: str
     why: str
 
+    @property
+    def version(self) -> str:
+        """The full name of the version that the alias names now."""
+        return f"{self.model}-v{self.after}"
+
 
 @dataclass(frozen=True, slots=True)
 class RuntimeChange:
@@ -139,8 +144,11 @@ class Recommendation:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`before` are the served versions of the quarter before, `names` those of users by id, and `erased` the entries
-    without a payload.
+    """`before` are the served versions of the quarter before, `names` those of users by id.
+
+    `decided_before` has the full names of versions to which an alias was moved before the quarter. `erased` counts the
+    entries without a payload, `unreadable` those that were changed. `backup_days` is 0 where another program makes the
+    backups.
     """
 
     quarter: Quarter
@@ -154,6 +162,7 @@ class Report:
     versions: Sequence[ServedVersion]
     before: Sequence[ServedVersion]
     aliases: Sequence[AliasChange]
+    decided_before: Set[str]
     verdicts: Sequence[Verdict]
     validations: Sequence[EvaluationRecord]
     drift: Sequence[Finding]
@@ -163,6 +172,8 @@ class Report:
     costs: Sequence[MonthCost]
     names: Mapping[str, str]
     erased: int
+    unreadable: int
+    backup_days: int
     recommendations: Sequence[Recommendation] = field(default=())
 
     @property

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache
@@ -23,11 +24,12 @@ from api.commands.reporting.document import (
     Verdict,
 )
 from api.commands.reporting.quarter import Quarter
+from model.canary import judge
 from model.confidence.abstention import AbstentionReason
 from model.registry.moves import parse_move
-from monitoring.chains.timestamps import format_timestamp
-from monitoring.ledger.entries import MODEL_SUBJECT, EntryKind
-from monitoring.ledger.payloads import parse_json
+from monitoring.chains.timestamps import format_timestamp, read_hour
+from monitoring.ledger.entries import MODEL_SUBJECT, EntryKind, name_model_subject, sanitize_name
+from monitoring.ledger.payloads import parse_json, read_number
 from monitoring.ledger.tables import ledger_entries, ledger_payloads
 
 PERCENTILES = (50, 95, 99)
@@ -36,6 +38,8 @@ _INCIDENT_MIN_ERRORS = 5
 _SERVER_ERROR, _CLIENT_ERROR = 500, 400
 _DAY_LENGTH, _MONTH_LENGTH = len("2026-11-03"), len("2026-11")
 _CHUNK = 1000
+_CHANGED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What reading an entry raises that was changed."""
 
 
 @dataclass(slots=True)
@@ -103,11 +107,11 @@ class QuarterFacts:
                 self._add_verdict(facts)
             elif kind == EntryKind.PREDICTION:
                 self._add_request(facts)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except _CHANGED:
             self.unreadable += 1
 
     def _add_request(self, facts: Mapping[str, Any]) -> None:
-        at, status, count = str(facts["at"]), int(facts["status"]), int(facts.get("count", 1))
+        at, status, count = str(facts["at"]), int(facts["status"]), int(read_number(facts.get("count", 1)))
         periods = self._months[at[:_MONTH_LENGTH]], self._weeks[_find_monday(at[:_DAY_LENGTH])]
         day = self._days[at[:_DAY_LENGTH]]
         day["requests"] += count
@@ -126,10 +130,12 @@ class QuarterFacts:
         model, caller = facts["model"], self._callers[str(facts["principal"])]
         reason = facts["output"].get("abstention", {}).get("reason")
         brightness = facts["image"].get("brightness")
+        brightness = None if brightness is None else read_number(brightness)
+        latency_us = sum(map(read_number, facts["timing_us"].values()))
         for period in periods:
             period.predictions += 1
             period.abstained += reason is not None
-            period.latency_us.append(sum(facts["timing_us"].values()))
+            period.latency_us.append(latency_us)
             period.brightness.add(brightness)
         caller.predictions += 1
         caller.brightness.add(brightness)
@@ -140,15 +146,14 @@ class QuarterFacts:
             _extend(self._runtimes[name], str(value), at)
 
     def _add_move(self, facts: Mapping[str, Any]) -> None:
-        move = parse_move(facts[EntryKind.ALIAS_MOVED])
-        model = str(facts["principal"]).removeprefix(MODEL_SUBJECT)
-        for alias, change in move.aliases.items():
-            self.aliases.append(AliasChange(move.at, model, alias, change.before, change.after, move.who, move.why))
+        self.aliases += _read_move(facts)
 
     def _add_verdict(self, facts: Mapping[str, Any]) -> None:
         details = facts[EntryKind.CANARY_VERDICT]
         model = str(facts["principal"]).removeprefix(MODEL_SUBJECT)
-        found = Verdict(facts["at"], model, details["candidate"], details["production"], details["verdict"])
+        read_hour(facts["at"])  # checks it
+        candidate, production = str(details["candidate"]), str(details["production"])
+        found = Verdict(facts["at"], model, candidate, production, judge.Verdict(details["verdict"]))
         if found not in self.verdicts:  # an interruption may have recorded it twice
             self.verdicts.append(found)
 
@@ -212,10 +217,32 @@ def find_runtime_before(connection: Connection, quarter: Quarter) -> Mapping[str
     entries = ledger_entries.c
     statement = _join().where(entries.at < format_timestamp(quarter.start)).order_by(entries.at.desc()).limit(_CHUNK)
     for (document,) in connection.execute(statement):
-        runtime = parse_json(document).get("runtime") if document is not None else None
-        if runtime:
-            return {name: str(value) for name, value in runtime.items()}
+        with suppress(*_CHANGED):
+            if document is not None and (runtime := parse_json(document).get("runtime")):
+                return {name: str(value) for name, value in runtime.items()}
     return {}
+
+
+def find_decided_before(connection: Connection, quarter: Quarter, models: Iterable[str]) -> set[str]:
+    """Return the full names of the versions of these models to which an alias was moved before the quarter."""
+    subjects = [sanitize_name(name_model_subject(model)) for model in models]
+    earlier = ledger_entries.c.at < format_timestamp(quarter.start)
+    decided = set[str]()
+    for (document,) in connection.execute(_join().where(ledger_payloads.c.principal.in_(subjects), earlier)):
+        with suppress(*_CHANGED):
+            facts = parse_json(document)
+            if facts["kind"] == EntryKind.ALIAS_MOVED:
+                decided |= {change.version for change in _read_move(facts)}
+    return decided
+
+
+def _read_move(facts: Mapping[str, Any]) -> list[AliasChange]:
+    move = parse_move(facts[EntryKind.ALIAS_MOVED])
+    model = str(facts["principal"]).removeprefix(MODEL_SUBJECT)
+    return [
+        AliasChange(move.at, model, alias, change.before, change.after, move.who, move.why)
+        for alias, change in move.aliases.items()
+    ]
 
 
 def _iterate_documents(connection: Connection, quarter: Quarter) -> Iterator[str | None]:

@@ -22,7 +22,7 @@ def build_cost(report: Report, prices: Prices, charts: Charts, t: Translate) -> 
         t("cost"),
         [t("cost.text", vcpu=prices.vcpu_hour, gb=prices.gb_hour, sent=prices.sent_gb, currency=currency)],
     )
-    measured = [month for month in report.costs if month.sleep.measured_hours]
+    measured = [month for month in report.costs if month.measured_hours]
     if not measured:
         section.missing.append(t("cost.missing"))
         return section
@@ -38,7 +38,13 @@ def build_cost(report: Report, prices: Prices, charts: Charts, t: Translate) -> 
         if month.measured_share < 1:
             percent = f"{100 * month.measured_share:.1f}"
             section.missing.append(t("cost.partial", month=month.month, percent=percent))
-    section.notes.append(_describe_sleep(measured, currency, t))
+    sleeps = [month.sleep for month in measured if month.sleep is not None]
+    if sleeps:
+        hours = sum(month.measured_hours for month in measured)
+        idle, saved = sum(sleep.idle_hours for sleep in sleeps), sum(sleep.saves.total for sleep in sleeps)
+        section.notes.append(t("cost.sleep", idle=idle, measured=hours, saved=f"{saved:.2f}", currency=currency))
+    else:
+        section.missing.append(t("cost.no_sleep"))
     return section
 
 
@@ -70,10 +76,3 @@ def _compare_machines(month: MonthCost, t: Translate) -> Table:
         for each in month.machines
     ]
     return Table(t("cost.machines", month=month.month), [t(head) for head in _MACHINE_HEADS], rows)
-
-
-def _describe_sleep(months: Sequence[MonthCost], currency: str, t: Translate) -> str:
-    idle = sum(month.sleep.idle_hours for month in months)
-    measured = sum(month.sleep.measured_hours for month in months)
-    saved = sum(month.sleep_saves.total for month in months)
-    return t("cost.sleep", idle=idle, measured=measured, saved=f"{saved:.2f}", currency=currency)

@@ -18,4 +18,5 @@ def compute_costs(settings: Settings, engine: Engine, months: Iterable[str]) -> 
     """Return the costs of each month from the sums in the database. Raises LedgerUnavailable."""
     store, machine = CostStore(engine), settings.cost.machine()
     machines = [machine.scaled(size) for size in _SIZES]
-    return [compute_month(store.read_month(month), settings.cost.prices(), machines) for month in months]
+    prices, is_recorded = settings.cost.prices(), settings.ledger.enabled
+    return [compute_month(store.read_month(month), prices, machines, is_recorded=is_recorded) for month in months]

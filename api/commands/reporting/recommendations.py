@@ -70,10 +70,10 @@ def _find_accuracy(report: Report) -> Iterator[Recommendation]:
 
 def _find_undecided_versions(report: Report) -> Iterator[Recommendation]:
     """Find versions that began to predict without a decision on record."""
-    known = {version.full_name for version in report.before}
-    decided = {f"{change.model}-v{change.after}" for change in report.aliases}
+    before = {version.full_name for version in report.before}
+    decided = report.decided_before | {change.version for change in report.aliases}
     for version in report.versions:
-        if known and version.full_name not in known | decided:
+        if before and version.full_name not in before | decided:
             yield Recommendation("undecided_version", {"version": version.full_name, "day": version.first_at[:10]})
 
 
@@ -153,6 +153,8 @@ def _find_failed_tasks(report: Report) -> Iterator[Recommendation]:
 
 
 def _find_missing_backup(report: Report) -> Iterator[Recommendation]:
+    if not report.backup_days:
+        return
     now = min(report.generated_at, report.quarter.end)
     succeeded = next((runs.succeeded_at for runs in report.tasks if runs.task is Task.BACKUP), None)
     if succeeded is None:
@@ -176,7 +178,8 @@ def _find_latency(report: Report) -> Iterator[Recommendation]:
 
 def _find_savings(report: Report) -> Iterator[Recommendation]:
     whole = sum(month.whole.amounts.total for month in report.costs)
-    saved = sum(month.sleep_saves.total for month in report.costs)
+    sleeps = [month.sleep for month in report.costs if month.sleep is not None]
+    saved = sum(sleep.saves.total for sleep in sleeps)
     if whole and saved > MIN_SLEEP_SAVING * whole:
         yield Recommendation(
             "sleep",
@@ -184,7 +187,7 @@ def _find_savings(report: Report) -> Iterator[Recommendation]:
                 "percent": _percent(saved, whole),
                 "saved": f"{saved:.2f}",
                 "currency": report.costs[0].currency,
-                "hours": sum(month.sleep.idle_hours for month in report.costs),
+                "hours": sum(sleep.idle_hours for sleep in sleeps),
             },
         )
 

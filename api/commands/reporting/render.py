@@ -29,7 +29,10 @@ def read_texts(language: Language) -> Mapping[str, str]:
 
 
 def render_report(report: Report, prices: Prices, language: Language) -> str:
-    """Return the HTML document. Names that callers or administrators have chosen are escaped."""
+    """Return the HTML document. Names that callers or administrators have chosen are escaped.
+
+    What UTF-8 has no bytes for, lone surrogates in such names, is replaced by "?".
+    """
     texts = read_texts(language)
 
     def translate(key: str, **values: object) -> str:
@@ -37,7 +40,7 @@ def render_report(report: Report, prices: Prices, language: Language) -> str:
 
     environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined)
     environment.filters["code"] = _mark_code
-    return environment.get_template("report.html").render(
+    page = environment.get_template("report.html").render(
         lang=language.value,
         report=report,
         t=translate,
@@ -50,6 +53,7 @@ def render_report(report: Report, prices: Prices, language: Language) -> str:
         ],
         sections=build_sections(report, prices, translate),
     )
+    return page.encode(errors="replace").decode()
 
 
 def _mark_code(text: str) -> Markup:

@@ -179,6 +179,8 @@ def _build_traffic(report: Report, charts: Charts, t: Translate) -> Section:
         section.missing.append(t("traffic.missing"))
     if report.erased:
         section.missing.append(t("traffic.erased", erased=report.erased))
+    if report.unreadable:
+        section.missing.append(t("traffic.unreadable", unreadable=report.unreadable))
     return section
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from math import nan
 
 import structlog
 from sqlalchemy import Engine
@@ -33,6 +33,7 @@ class CostService:
 
     def __init__(self, settings: Settings, quality: QualityService, metrics: Metrics) -> None:
         self._prices = settings.cost.prices()
+        self._is_recorded = settings.ledger.enabled
         self._call = quality.call
         self._metrics = metrics
         self._meter = ResourceMeter(settings.web_concurrency)
@@ -46,28 +47,31 @@ class CostService:
         found = await self._compute_month(month, caller)
         return next(iter(found.callers.values()), NO_COST)
 
-    async def refresh(self) -> None:
+    async def refresh(self, activity: Activity) -> None:
         """Add what was used since the last time, and update the metrics. Raises LedgerUnavailable."""
+        await self.record_resources()
         chunks = await self._call(lambda engine: CostSumUpdater(engine).update())
         while True:
             started = time.monotonic()
             if await self._call(lambda _: next(chunks, True)):
                 break
-            await asyncio.sleep((time.monotonic() - started) * _PAUSE)
-        await self.record_resources()
+            await activity.sleep((time.monotonic() - started) * _PAUSE)
         month = await self._compute_month(f"{datetime.now(UTC):%Y-%m}", "")
         amounts = month.whole.amounts
         for resource, amount in (("processor", amounts.processor), ("memory", amounts.memory), ("sent", amounts.sent)):
             self._metrics.month_cost.labels(resource).set(amount)
         self._metrics.month_cost_predictions.set(month.whole.traffic.predictions * month.measured_share)
-        self._metrics.month_sleep_saving.set(month.sleep_saves.total)
+        self._metrics.month_sleep_saving.set(nan if month.sleep is None else month.sleep.saves.total)
 
     async def record_resources(self) -> None:
         """Write what was used since this last succeeded. Raises LedgerUnavailable."""
+        await self._call(self._write_resources)
+
+    def _write_resources(self, engine: Engine) -> None:
+        """Runs as a whole in the thread: cancelling the task that waits for it cannot stop it halfway."""
         self._unwritten += self._meter.measure()
-        measured = tuple(self._unwritten)
-        await self._call(lambda engine: CostStore(engine).add_resources(measured))
-        self._unwritten.clear()  # now that the transaction has succeeded
+        CostStore(engine).add_resources(self._unwritten)
+        self._unwritten.clear()
 
     async def keep_fresh(self, activity: Activity) -> None:
         pause_s = _FIRST_REFRESH_S
@@ -75,7 +79,7 @@ class CostService:
             await activity.sleep(pause_s)
             pause_s = _REFRESH_S
             try:
-                await self.refresh()
+                await self.refresh(activity)
             except LedgerUnavailable:
                 pass  # the ledger reports it
             except Exception:  # whatever was done to the rows: predictions do not depend on it
@@ -83,7 +87,9 @@ class CostService:
 
     async def _compute_month(self, month: str, caller: str) -> MonthCost:
         def compute(engine: Engine) -> MonthCost:
-            return compute_month(CostStore(engine).read_month(month, caller), self._prices)
+            return compute_month(
+                CostStore(engine).read_month(month, caller), self._prices, is_recorded=self._is_recorded
+            )
 
         return await self._call(compute)
 

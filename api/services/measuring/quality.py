@@ -104,11 +104,11 @@ class QualityService:
             if await self._thread.call(next, chunks, _DONE) is _DONE:
                 break
 
-    async def refresh(self) -> None:
+    async def refresh(self, activity: Activity) -> None:
         """Update the sums and the metrics. Raises LedgerUnavailable."""
         chunks, started = self._updater.update(), time.monotonic()
         while await self._thread.call(next, chunks, _DONE) is not _DONE:
-            await asyncio.sleep((time.monotonic() - started) * _PAUSE)
+            await activity.sleep((time.monotonic() - started) * _PAUSE)
             started = time.monotonic()
         values = await self._thread.call(self._measure)
         for gauge, labels in self._shown - values.keys():
@@ -153,7 +153,7 @@ class QualityService:
         while True:
             await activity.sleep(_REFRESH_S)
             try:
-                await self.refresh()
+                await self.refresh(activity)
             except LedgerUnavailable:
                 pass  # the ledger reports it
             except Exception:  # whatever was done to the rows: predictions do not depend on it

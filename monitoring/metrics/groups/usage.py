@@ -52,7 +52,7 @@ class UsageMetrics(MetricGroup):
         )
         self.month_sleep_saving = Gauge(
             "atalaya_cost_month_sleep_saving",
-            "How much of the cost sleeping in hours without requests would have saved.",
+            "How much of the cost sleeping in hours without requests would have saved; NaN without a ledger.",
             registry=registry,
             multiprocess_mode="livemostrecent",
         )

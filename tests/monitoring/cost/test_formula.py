@@ -61,7 +61,7 @@ def test_without_predictions_nobody_pays() -> None:
 def test_only_measured_hours_are_paid_for() -> None:
     """Callers share the resources of the hours in which a gateway measured, whenever their predictions were."""
     hours = [make_hour(0, 6), make_hour(1, 2, None)]
-    month = compute_month(MonthUse("2026-11", hours, {"ana": Traffic(8, 8.0)}), PRICES)
+    month = compute_month(MonthUse("2026-11", hours, {"ana": Traffic(8, 8.0)}), PRICES, is_recorded=True)
     assert month.measured_share == 0.75
     assert month.whole.resources == USED
     assert month.callers["ana"].amounts.total == pytest.approx(month.whole.amounts.total)
@@ -71,10 +71,20 @@ def test_only_measured_hours_are_paid_for() -> None:
 def test_sleep_saves_idle_hours_but_the_time_until_it_begins() -> None:
     """Of each stretch of hours without a request, ten minutes are still paid for."""
     hours = [make_hour(0, 1), make_hour(1), make_hour(2), make_hour(3, 1), make_hour(4), make_hour(5, 0, None)]
-    sleep = find_sleep(hours)
-    assert (sleep.idle_hours, sleep.measured_hours) == (3, 5)
-    assert sleep.saved.memory_gb_s == pytest.approx(60 * (2 - 1 / 6) + 60 * (1 - 1 / 6))
-    assert sleep.saved.processor_s == pytest.approx(12 * (3 - 2 / 6))
+    sleep = find_sleep(hours, PRICES)
+    assert sleep.idle_hours == 3
+    assert sleep.saves.memory == pytest.approx((60 * (2 - 1 / 6) + 60 * (1 - 1 / 6)) * 1.8 / 3600)
+    assert sleep.saves.processor == pytest.approx(12 * (3 - 2 / 6) * 3.6 / 3600)
+
+
+def test_without_records_the_saving_is_unknown() -> None:
+    """Where requests are not recorded, measured hours are not taken for idle ones."""
+    use = MonthUse("2026-11", [make_hour(0), make_hour(1, 0, None)], {})
+    month = compute_month(use, PRICES, is_recorded=False)
+    assert (month.measured_hours, month.sleep) == (1, None)
+    recorded = compute_month(use, PRICES, is_recorded=True).sleep
+    assert recorded is not None
+    assert recorded.idle_hours == 1
 
 
 def test_machines_are_compared_with_the_busiest_hour() -> None:

@@ -3,37 +3,11 @@
 from __future__ import annotations
 
 import json
-from datetime import date
 from pathlib import Path
 
 import pytest
 
 from api.cli import run
-from api.commands.database import open_migrated_engine, run_with_accounts
-from api.settings import load_settings
-from auth.accounts.service import AccountService
-from auth.principal import Role
-from monitoring.chains.signing import new_private_key
-from tests.api.commands.reporting.year import Callers, Year
-
-
-@pytest.fixture
-def january(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The first ten days of the year, of the user `maps` alone."""
-    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/cost.db")
-    monkeypatch.setenv("LEDGER__SIGNING_KEY", new_private_key())
-    monkeypatch.setenv("COST__VCPUS", "1")
-    monkeypatch.setenv("COST__MEMORY_GB", "0.5")
-    settings = load_settings()
-
-    async def add(accounts: AccountService) -> str:
-        return (await accounts.add("maps", Role.CLIENT, "correct horse battery")).id
-
-    maps = run_with_accounts(settings, add, create=True)
-    with open_migrated_engine(settings) as engine:
-        year = Year(settings, engine, Callers(maps, "", ""))
-        year.play(date(2025, 1, 11))
-        year.close()
 
 
 @pytest.mark.usefixtures("january")
@@ -52,12 +26,15 @@ def test_cost_of_a_month(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("january")
-def test_cost_as_tables(capsys: pytest.CaptureFixture[str]) -> None:
-    """The tables name callers, and say that nothing was measured in a month without a gateway."""
+def test_cost_as_tables(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tables name callers, and say what is unknown without a ledger, or without a gateway that measured."""
     assert run(["cost", "--month", "2025-01"]) == 0
     printed = capsys.readouterr().out
     assert "maps" in printed
     assert "120 of 240 measured hours had no request." in printed
+    monkeypatch.setenv("LEDGER__ENABLED", "false")
+    assert run(["cost", "--month", "2025-01"]) == 0
+    assert "Requests are not recorded (LEDGER__ENABLED=false)" in capsys.readouterr().out
     assert run(["cost", "--month", "2024-01"]) == 0
     assert "No gateway measured its resources in this month" in capsys.readouterr().out
 

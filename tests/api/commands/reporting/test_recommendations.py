@@ -63,6 +63,7 @@ BEST = Report(
     versions=[VERSION],
     before=[VERSION],
     aliases=[],
+    decided_before=frozenset(),
     verdicts=[],
     validations=[],
     drift=[],
@@ -72,6 +73,8 @@ BEST = Report(
     costs=[],
     names={},
     erased=0,
+    unreadable=0,
+    backup_days=1,
 )
 
 
@@ -133,6 +136,24 @@ def test_an_evaluation_after_a_change_is_enough() -> None:
     evaluated = TaskRuns(Task.EVALUATE_SERVED, round(datetime(2026, 8, 2, tzinfo=UTC).timestamp()), None, 0)
     change = RuntimeChange("2026-08-01T00:00:00Z", "numpy", "1", "2")
     assert find_rules(changes=[change], tasks=[BACKUP, evaluated]) == {}
+
+
+def test_a_decision_before_the_quarter_counts() -> None:
+    """A version that was promoted on the last day of a quarter, and first predicted in the next one, is decided."""
+    versions = [VERSION, replace(VERSION, version="2.0")]
+    assert find_rules(versions=versions, decided_before={"tiny-v2.0"}) == {}
+
+
+def test_backups_of_another_program() -> None:
+    """CALENDAR__BACKUP_DAYS=0 says that another program makes the backups, so none is missed."""
+    assert find_rules(tasks=[], backup_days=0) == {}
+
+
+def test_changed_entries_are_counted() -> None:
+    """The page says in both languages how many entries cannot be read."""
+    report = replace(BEST, unreadable=7)
+    assert "7 entries of the quarter were changed" in render_report(report, RAILWAY, Language.ENGLISH)
+    assert "7 entradas del trimestre se alteraron" in render_report(report, RAILWAY, Language.SPANISH)
 
 
 def test_languages_have_the_same_texts() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
+from api.services.background.activity import Activity
 from api.services.measuring.quality import QualityService
 from api.settings import Settings
 from monitoring.metrics import Metrics
@@ -56,7 +57,7 @@ async def test_metrics_follow_the_ledger(client: TestClient, settings: Settings)
     record(url, build_predictions("test", 20, "bob"))
     registry = CollectorRegistry()
     service = QualityService(open_blocking_engine(url), Metrics(registry), settings)
-    await service.refresh()
+    await service.refresh(Activity(None))
     await service.close()
 
     def read(name: str, metric: str = "brightness") -> float:

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import event
 from starlette.testclient import TestClient
 
+from api.services.background.activity import Activity
 from api.services.measuring.quality import QualityService
 from api.settings import Settings
 from monitoring.metrics import Metrics
@@ -96,7 +97,7 @@ async def test_metrics_follow_the_ledger(labelled: list[Any], settings: Settings
     registry = CollectorRegistry()
     engine = open_blocking_engine(settings.database_url.get_secret_value())
     service = QualityService(engine, Metrics(registry), settings)
-    await service.refresh()
+    await service.refresh(Activity(None))
     await service.close()
     values = [
         registry.get_sample_value(f"atalaya_{name}", {"model": "stub-v1.0"})
@@ -117,7 +118,7 @@ async def test_labels_are_counted_again_only_after_a_new_one(
     async def refresh() -> bool:
         """Refresh, and return whether the labels were counted."""
         statements.clear()
-        await service.refresh()
+        await service.refresh(Activity(None))
         return any("ledger_labels.predicted = ledger_labels.label" in statement for statement in statements)
 
     assert [await refresh(), await refresh()] == [True, False]

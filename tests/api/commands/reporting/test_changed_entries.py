@@ -1,0 +1,84 @@
+"""Entries that someone has changed, and decisions before the quarter, in a report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from api.cli import run
+from api.commands.reporting.ledger_facts import QuarterFacts, find_decided_before
+from api.commands.reporting.quarter import Quarter
+from model.registry.moves import Change, new_move
+from monitoring.ledger.entries import EntryKind, build_event, name_model_subject
+from tests.monitoring.quality.entries import append
+
+QUARTER = Quarter(2025, 1)
+VERDICT = {"candidate": "1.1", "production": "1.0", "verdict": "hold"}
+MOVE = {"id": "1", "at": "2025-02-01T09:00:00Z", "who": "ana", "why": "better", "aliases": {}}
+REQUEST = {
+    "at": "2025-02-01T09:30:00.000000Z",
+    "principal": "ana",
+    "status": 200,
+    "model": {"name": "tiny", "version": "1.0"},
+    "output": {},
+    "image": {"brightness": 100.0},
+    "runtime": {},
+    "timing_us": {"infer": 2000},
+}
+
+
+def build(kind: EntryKind, details: Mapping[str, Any], at: object = REQUEST["at"]) -> dict[str, Any]:
+    return {"at": at, **build_event(kind, name_model_subject("tiny"), details)}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        [1],
+        REQUEST | {"at": "2024-02-01T09:30:00.000000Z"},
+        REQUEST | {"status": float("inf")},
+        REQUEST | {"count": 10**400},
+        REQUEST | {"image": {"brightness": float("nan")}},
+        REQUEST | {"timing_us": {"infer": float("inf")}},
+        build(EntryKind.CANARY_VERDICT, VERDICT | {"verdict": "maybe"}),
+        build(EntryKind.CANARY_VERDICT, VERDICT, at=7),
+        build(EntryKind.ALIAS_MOVED, MOVE | {"aliases": 5}),
+    ],
+)
+def test_changed_entries_are_counted(document: Any) -> None:
+    """Whatever was changed, the entry is counted as unreadable, and the others are read."""
+    facts = QuarterFacts(QUARTER)
+    for each in (document, REQUEST, build(EntryKind.CANARY_VERDICT, VERDICT), build(EntryKind.ALIAS_MOVED, MOVE)):
+        facts.add(json.dumps(each))
+    assert (facts.unreadable, len(facts.verdicts)) == (1, 1)
+    assert facts.list_callers({})[0].brightness == 100.0
+
+
+@pytest.mark.usefixtures("january")
+def test_a_report_on_changed_entries(tmp_path: Path) -> None:
+    """The reports on a quarter of changed entries, and on the next one, are written; the first says how many."""
+    with create_engine(f"sqlite:///{tmp_path}/cost.db").begin() as connection:
+        count = connection.execute(text("UPDATE ledger_payloads SET document = '[1]'")).rowcount
+    for quarter in ("2025Q1", "2025Q2"):
+        assert run(["report", "--quarter", quarter, "--out", str(tmp_path / f"{quarter}.html")]) == 0
+    assert f"{count} entries of the quarter were changed" in (tmp_path / "2025Q1.html").read_text()
+
+
+@pytest.mark.usefixtures("january")
+def test_decisions_before_the_quarter(tmp_path: Path) -> None:
+    """A version to which an alias was moved before the quarter is found, also beside a changed entry."""
+    url = f"sqlite:///{tmp_path}/cost.db"
+    move = new_move("ana", "better", {"production": Change("1.0", "1.1")}).as_dict()
+    subject = name_model_subject("tiny")
+    moved, changed = (build_event(EntryKind.ALIAS_MOVED, subject, details) for details in (move, {"at": 5}))
+    append(url, [moved, changed], datetime(2025, 3, 31, 23, tzinfo=UTC))
+    with create_engine(url).connect() as connection:
+        assert find_decided_before(connection, Quarter(2025, 2), ["tiny", "other"]) == {"tiny-v1.1"}
+        assert find_decided_before(connection, QUARTER, ["tiny"]) == set()
+        assert find_decided_before(connection, Quarter(2025, 2), ["other"]) == set()
