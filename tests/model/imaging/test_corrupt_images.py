@@ -109,6 +109,7 @@ def test_every_rejection_has_its_own_code() -> None:
         "image_too_many_bytes",
         "image_too_many_pixels",
         "image_too_large_here",
+        "tensor_shape",
         "unsupported_pixel_format",
         "corrupt_image",
     }

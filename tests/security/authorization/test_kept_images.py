@@ -17,12 +17,13 @@ from tests.support.polling import wait_until
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway with a store of images and the users `ana`, `cleo` and `dora` (clients)."""
+    """A gateway with a store of images and the users `ana`, `cleo`, `dora` and `eva` (clients)."""
     folder = tmp_path_factory.mktemp("kept")
     key = b64encode(os.urandom(32)).decode()
     gateway = make_gateway(folder, MODEL__URL="stub://", IMAGES__URL=f"file://{folder}/images", IMAGES__KEY=key)
     gateway.add_user("cleo")
     gateway.add_user("dora")
+    gateway.add_user("eva")
     gateway.start()
     yield gateway
     assert gateway.stop() == 0, gateway.log()
@@ -91,9 +92,9 @@ def test_withdrawing_erases(gateway: Gateway) -> None:
 
 def test_deleting_a_user_erases(gateway: Gateway) -> None:
     """T65: the images of a deleted user are erased, also by the command."""
-    client = gateway.client("dora")
+    client = gateway.client("eva")
     keep_one(gateway, client)
     kept = list_kept(gateway, client)
-    deleted = gateway.run("users", "delete", "dora", "--yes")
+    deleted = gateway.run("users", "delete", "eva", "--yes")
     assert "0 images erased" not in deleted.stdout
     assert not any(path.exists() for path in kept)

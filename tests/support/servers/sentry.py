@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+import brotli
 
 from tests.support.servers.running import running
 
@@ -34,12 +36,17 @@ class Sink(ThreadingHTTPServer):
         ]
 
 
+# The SDK uses Brotli where a library for it is installed.
+_DECOMPRESS: dict[str | None, Callable[[bytes], bytes]] = {"gzip": gzip.decompress, "br": brotli.decompress}
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: Sink
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.envelopes.append(gzip.decompress(body) if self.headers["Content-Encoding"] == "gzip" else body)
+        decompress = _DECOMPRESS.get(self.headers["Content-Encoding"], bytes)
+        self.server.envelopes.append(decompress(body))
         self.send_response(200)
         self.send_header("Content-Length", "0")
         self.end_headers()
