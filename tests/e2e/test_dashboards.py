@@ -35,6 +35,10 @@ RIGHTLY_EMPTY = {
     ("Aliases", "A"): "the gateway has no registry",
     ("Comparisons that the candidate lost", "A"): "no candidate is compared",
     ("Evidence on the candidate", "A"): "no candidate is compared",
+    ("Accuracy on the validation set", "A"): "no evaluation has run",
+    ("Accuracy on the validation set", "B"): "no evaluation has run",
+    ("Callers that differ", "A"): "the stub has no reference for drift",
+    ("Recent predictions compared with the reference", "A"): "the stub has no reference for drift",
 }
 # Whether the container of the tests has a control group depends on the machine.
 EMPTY_ON_SOME_MACHINES = {("Memory and its limit", "C"), ("CPU throttling", "A")}
