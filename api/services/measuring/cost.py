@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -23,7 +22,6 @@ from monitoring.errors import LedgerUnavailable
 from monitoring.metrics import Metrics
 
 _FIRST_REFRESH_S, _REFRESH_S = 5.0, 60.0
-_PAUSE = 3  # in the background, the updater works a quarter of the time
 
 log = structlog.get_logger("atalaya.cost")
 
@@ -34,7 +32,7 @@ class CostService:
     def __init__(self, settings: Settings, quality: QualityService, metrics: Metrics) -> None:
         self._prices = settings.cost.prices()
         self._is_recorded = settings.ledger.enabled
-        self._call = quality.call
+        self._call, self._work_through = quality.call, quality.work_through
         self._metrics = metrics
         self._meter = ResourceMeter(settings.web_concurrency)
         self._unwritten: list[HourResources] = []
@@ -50,12 +48,7 @@ class CostService:
     async def refresh(self, activity: Activity) -> None:
         """Add what was used since the last time, and update the metrics. Raises LedgerUnavailable."""
         await self.record_resources()
-        chunks = await self._call(lambda engine: CostSumUpdater(engine).update())
-        while True:
-            started = time.monotonic()
-            if await self._call(lambda _: next(chunks, True)):
-                break
-            await activity.sleep((time.monotonic() - started) * _PAUSE)
+        await self._work_through(await self._call(lambda engine: CostSumUpdater(engine).update()), activity)
         month = await self._compute_month(f"{datetime.now(UTC):%Y-%m}", "")
         amounts = month.whole.amounts
         for resource, amount in (("processor", amounts.processor), ("memory", amounts.memory), ("sent", amounts.sent)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from math import nan
@@ -106,10 +106,7 @@ class QualityService:
 
     async def refresh(self, activity: Activity) -> None:
         """Update the sums and the metrics. Raises LedgerUnavailable."""
-        chunks, started = self._updater.update(), time.monotonic()
-        while await self._thread.call(next, chunks, _DONE) is not _DONE:
-            await activity.sleep((time.monotonic() - started) * _PAUSE)
-            started = time.monotonic()
+        await self.work_through(self._updater.update(), activity)
         values = await self._thread.call(self._measure)
         for gauge, labels in self._shown - values.keys():
             gauge.labels(*labels).set(nan)
@@ -158,6 +155,13 @@ class QualityService:
                 pass  # the ledger reports it
             except Exception:  # whatever was done to the rows: predictions do not depend on it
                 log.exception("quality_not_refreshed", policy="try again later")
+
+    async def work_through(self, chunks: Iterator[None], activity: Activity) -> None:
+        """Take all chunks in the thread, with pauses after them, and none while no requests arrive."""
+        started = time.monotonic()
+        while await self._thread.call(next, chunks, _DONE) is not _DONE:
+            await activity.sleep((time.monotonic() - started) * _PAUSE)
+            started = time.monotonic()
 
     async def call(self, work: Callable[[Engine], T]) -> T:
         """Run other work on the ledger in the thread."""

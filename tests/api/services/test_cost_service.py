@@ -77,8 +77,7 @@ async def test_an_idle_gateway_leaves_the_database_alone(
     quality: QualityService, settings: Settings, monkeypatch: pytest.MonkeyPatch, of_cost: bool
 ) -> None:
     """Once the gateway is idle, the sums of a long ledger go on only with the next request."""
-    for module in ("cost", "quality"):
-        monkeypatch.setattr(f"api.services.measuring.{module}._PAUSE", 0)
+    monkeypatch.setattr("api.services.measuring.quality._PAUSE", 0)
     await asyncio.to_thread(append, settings.database_url.get_secret_value(), [REFUSED] * CHUNK * CHUNKS)
     activity, idle, added, statements = Activity(0.01), asyncio.Event(), asyncio.Event(), list[str]()
     activity.when_idle(idle.set)
