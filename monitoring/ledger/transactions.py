@@ -15,6 +15,9 @@ from storage.transactions import database_errors
 
 _UPKEEP_LOCK = 0x6C656470  # PostgreSQL's advisory lock; any number that all our processes share
 _CHECKPOINT_RETRY_S = 0.02
+# SQLite gives its lock to whoever asks first, and a waiting process asks every 0.1 s: without a pause, many short
+# transactions in a row can keep the lock from a gateway for longer than its ledger waits.
+SQLITE_PAUSE_S = 0.1
 
 
 @contextmanager
@@ -29,11 +32,16 @@ def ledger_errors(url: URL | None = None) -> Iterator[None]:
 
 @contextmanager
 def ledger_transaction(engine: Engine) -> Iterator[Connection]:
-    """Open a transaction for pruning or erasing; only one runs at a time. Raises LedgerUnavailable."""
+    """Open a transaction for pruning or erasing, of which only one runs at a time; other writers get a turn after it.
+
+    Raises LedgerUnavailable.
+    """
     with ledger_errors(engine.url), engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPKEEP_LOCK})
         yield connection
+    if engine.dialect.name == "sqlite":
+        time.sleep(SQLITE_PAUSE_S)
 
 
 def truncate_wal(engine: Engine) -> None:

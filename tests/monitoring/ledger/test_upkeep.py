@@ -22,7 +22,8 @@ from api.settings import Settings
 from auth.quotas.meter import UsageMeter
 from monitoring.chains.signing import Signer
 from monitoring.errors import LedgerInUse
-from monitoring.ledger.ledger import Ledger
+from monitoring.ledger import transactions
+from monitoring.ledger.ledger import Ledger, LedgerState
 from monitoring.ledger.tables import ledger_entries
 from monitoring.ledger.upkeep import pruning
 from monitoring.ledger.upkeep.erasure import Eraser
@@ -221,6 +222,26 @@ def test_a_killed_run_can_be_repeated(url: str, action: str) -> None:
     verify_intact(url)
 
 
+def test_other_writers_get_a_turn(engine: AsyncEngine, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pruning pauses after each transaction on SQLite, and holds no lock meanwhile."""
+    if engine.dialect.name != "sqlite":
+        return
+    fill_ledger(database_url, 2500, LONG_AGO)
+    other = open_blocking_engine(database_url, 0).execution_options(**WRITING)
+    pauses = list[float]()
+
+    def write_during_the_pause(duration: float) -> None:
+        pauses.append(duration)
+        with other.begin():
+            pass
+
+    monkeypatch.setattr("monitoring.ledger.transactions.time.sleep", write_during_the_pause)
+    with open_database(database_url) as blocking:
+        assert sum(Pruner(blocking, Signer(KEY), NOW).prune(NOW)) == 2500
+    other.dispose()
+    assert pauses.count(transactions.SQLITE_PAUSE_S) >= 3
+
+
 async def test_upkeep_beside_a_ledger_that_writes(url: str, engine: AsyncEngine, tmp_path: Path) -> None:
     """Entries that are recorded during pruning and erasing are all in the database, and verify."""
     await asyncio.to_thread(fill_ledger, url, 3000, LONG_AGO)
@@ -232,12 +253,20 @@ async def test_upkeep_beside_a_ledger_that_writes(url: str, engine: AsyncEngine,
             assert sum(Eraser(blocking, Signer(KEY), NOW).erase("ana")) >= 1500
             assert sum(Pruner(blocking, Signer(KEY), NOW).prune(NOW)) == 3000
 
-    async with Ledger(journal, lambda *_: None, lambda _: None) as ledger:
+    writing = asyncio.Event()
+
+    def on_state(state: LedgerState, _: int) -> None:
+        (writing.set if state is LedgerState.WRITING else writing.clear)()
+
+    async with Ledger(journal, on_state, lambda _: None) as ledger:
         upkeep = asyncio.create_task(asyncio.to_thread(run_upkeep))
         ids = []
         while not upkeep.done():
             ids.append(await ledger.record(build_facts("bob"), None))
         await upkeep
+        # On a slow machine the ledger waits too long for SQLite's lock, and spools until it gets it.
+        async with asyncio.timeout(60):
+            await writing.wait()
     with open_database(url) as blocking, blocking.begin() as connection:
         assert list(connection.execute(select(ledger_entries.c.id).order_by(ledger_entries.c.id)).scalars()) == ids
     verify_intact(url)
