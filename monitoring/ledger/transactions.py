@@ -44,6 +44,12 @@ def ledger_transaction(engine: Engine) -> Iterator[Connection]:
         time.sleep(SQLITE_PAUSE_S)
 
 
+def exclude_upkeep(connection: Connection) -> None:
+    """Let pruning and erasing wait for the end of this transaction, which must write from its beginning on SQLite."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock_shared(:key)"), {"key": _UPKEEP_LOCK})
+
+
 def truncate_wal(engine: Engine) -> None:
     """Move SQLite's write-ahead log into the database file and empty the log, which contains deleted text.
 

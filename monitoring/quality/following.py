@@ -9,19 +9,29 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from sqlalchemy import Connection, Engine, Table, func, select, update
 
 from monitoring.ledger.entries import NO_REQUEST
 from monitoring.ledger.tables import ledger_heads, ledger_payloads
-from monitoring.ledger.transactions import ledger_errors
+from monitoring.ledger.transactions import exclude_upkeep, ledger_errors
 from storage.engine import dialect_insert
 from storage.transactions import WRITING
 
 CHUNK = 100  # entries in a transaction: while it lasts, SQLite lets no other one write
 
 S = TypeVar("S")
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Part of a chain: the documents of requests, the number of all payloads, and the last entry that it covers."""
+
+    documents: Sequence[str]
+    payloads: int
+    end: int
 
 
 class ChainFollower(ABC, Generic[S]):
@@ -48,10 +58,11 @@ class ChainFollower(ABC, Generic[S]):
         for writer, start, end in self._find_grown():
             after = start
             while after < end:
-                documents, through = self._read_chunk(writer, after, end)
-                if not self._add(writer, after, through, self.sum_up(documents)):
+                with ledger_errors(self._reading.url), self._reading.begin() as connection:
+                    chunk = self._read_chunk(connection, writer, after, end)
+                if not self._add(writer, after, chunk, self.sum_up(chunk.documents)):
                     break  # another process is adding this chain
-                after = through
+                after = chunk.end
                 yield
 
     def _find_grown(self) -> Sequence[tuple[str, int, int]]:
@@ -64,23 +75,33 @@ class ChainFollower(ABC, Generic[S]):
         with ledger_errors(self._reading.url), self._reading.begin() as connection:
             return [tuple(row) for row in connection.execute(joined.where(heads.seq > after))]
 
-    def _read_chunk(self, writer: str, after: int, end: int) -> tuple[Sequence[str], int]:
-        """Return the next documents of a chain that are not erased, and the number of the last entry covered."""
+    def _read_chunk(self, connection: Connection, writer: str, after: int, end: int) -> _Chunk:
+        """Return the next documents of a chain that are not erased."""
         columns = ledger_payloads.c
-        chunk = select(columns.seq, columns.status, columns.document).where(
+        statement = select(columns.seq, columns.status, columns.document).where(
             columns.writer == writer, columns.seq > after, columns.seq <= end
         )
-        with ledger_errors(self._reading.url), self._reading.begin() as connection:
-            rows = connection.execute(chunk.order_by(columns.seq).limit(CHUNK)).all()
-        return [row.document for row in rows if row.status != NO_REQUEST], rows[-1].seq if len(rows) == CHUNK else end
+        rows = connection.execute(statement.order_by(columns.seq).limit(CHUNK)).all()
+        documents = [row.document for row in rows if row.status != NO_REQUEST]
+        return _Chunk(documents, len(rows), rows[-1].seq if len(rows) == CHUNK else end)
 
-    def _add(self, writer: str, after: int, through: int, sums: S) -> bool:
+    def _add(self, writer: str, after: int, chunk: _Chunk, sums: S) -> bool:
         """Add to the sums, unless another process has moved the end of the chain's part."""
         with ledger_errors(self._writing.url), self._writing.begin() as connection:
-            if not self._move_end(connection, writer, after, through):
+            exclude_upkeep(connection)
+            if not self._move_end(connection, writer, after, chunk.end):
                 return False
+            if not self._is_complete(connection, writer, after, chunk):
+                sums = self.sum_up(self._read_chunk(connection, writer, after, chunk.end).documents)
             self.add(connection, sums)
             return True
+
+    def _is_complete(self, connection: Connection, writer: str, after: int, chunk: _Chunk) -> bool:
+        """Whether all payloads still exist. Erasure removes a person's sums last, and none may be added after that."""
+        columns = ledger_payloads.c
+        count = select(func.count()).select_from(ledger_payloads)
+        kept = count.where(columns.writer == writer, columns.seq > after, columns.seq <= chunk.end)
+        return connection.execute(kept).scalar_one() == chunk.payloads
 
     def _move_end(self, connection: Connection, writer: str, after: int, through: int) -> bool:
         start = dialect_insert(self._ends, connection.dialect).values(writer=writer, seq=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +15,7 @@ from monitoring.chains.timestamps import format_timestamp
 from monitoring.cost.formula import Resources, Traffic
 from monitoring.cost.resources import HourResources
 from monitoring.cost.store import CostStore, MonthUse
-from monitoring.cost.sums import CostSumUpdater
+from monitoring.cost.sums import CostSums, CostSumUpdater
 from monitoring.ledger.upkeep.erasure import Eraser
 from monitoring.quality.sums import SumUpdater
 from storage.transactions import WRITING
@@ -65,6 +66,28 @@ def test_erasing_a_person_erases_its_sums(url: str, blocking: Engine) -> None:
     use = read(blocking)
     assert use.callers.keys() == {"ana"}
     assert use.hours[0].traffic.predictions == 2
+
+
+class ErasingUpdater(CostSumUpdater):
+    """Erases what a person's predictions contained, once, after it has read them and before it adds them."""
+
+    erased = 0
+
+    def sum_up(self, documents: Iterable[str]) -> CostSums:
+        sums = super().sum_up(documents)
+        if not self.erased:
+            self.erased = sum(Eraser(self._writing, Signer(KEY), AT).erase("bob"))
+        return sums
+
+
+def test_erasure_while_sums_are_updated(url: str, blocking: Engine) -> None:
+    """No row of an erased person is written after the erasure."""
+    append(url, [build_timed(), build_timed("bob"), REFUSED | {"principal": "bob"}])
+    for _ in ErasingUpdater(blocking).update():
+        pass
+    use = read(blocking)
+    assert use.callers == {"ana": Traffic(1, 0.02, 500)}
+    assert use.hours[0].traffic.predictions == 1
 
 
 @pytest.mark.parametrize(
