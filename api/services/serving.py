@@ -17,6 +17,7 @@ from api.server.timeouts import THREADS_LIMIT_S
 from api.services.aliases.following import follow_alias
 from api.services.background import run_in_background
 from api.services.background.activity import Activity
+from api.services.background.idle_memory import release_idle_memory
 from api.services.capacity import GROWTH_BYTES, LEAST_BYTES, count_inference_threads
 from api.services.measuring.engines import observe_engines
 from api.services.mirror.process import count_puller_bytes, keep_pulling
@@ -95,6 +96,7 @@ async def open_serving_services(
         memory = MemoryBudget(image_memory_bytes(settings, backend), on_change=metrics.memory_reserved_bytes.set)
         metrics.memory_budget_bytes.set(memory.total)
         async with (
+            run_in_background(release_idle_memory(predictions)),  # after the budget was computed, which must count it
             run_in_background(predictions.watch(settings.model.stuck_seconds, report_stuck_job)),
             run_in_background(keep_prepared(settings, predictions, memory, metrics)),
             keep_pulling(settings, metrics, activity),

@@ -87,6 +87,10 @@ class Backend(Protocol):
         """Return the probabilities and the last feature maps, float32 [n, height, width, channels]."""
         ...
 
+    def release_memory(self) -> None:
+        """Return memory for intermediate values to the system; the next predictions allocate it again."""
+        ...
+
     def close(self) -> None:
         """Free the model's memory. No prediction may follow. A second call does nothing."""
         ...

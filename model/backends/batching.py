@@ -83,6 +83,9 @@ class BatchingBackend:
     def predict_with_features(self, pixels: NDArray[np.uint8]) -> Outputs:
         return self.inner.predict_with_features(pixels)
 
+    def release_memory(self) -> None:
+        self.inner.release_memory()
+
     def close(self) -> None:
         self.inner.close()
 

@@ -57,6 +57,9 @@ class KerasBackend:
         probabilities, features = self._model.predict_on_batch(pixels.astype(np.float32))
         return probabilities, features
 
+    def release_memory(self) -> None:
+        """Do nothing: TensorFlow keeps its memory."""
+
     def close(self) -> None:
         self._model = None
 

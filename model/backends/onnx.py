@@ -16,7 +16,7 @@ from model.backends.base import ModelInfo, Origin, Weights
 from model.backends.engines import SCHEMES, Engine
 from model.backends.prepared.copies import PreparedCopies, PreparedCopy
 from model.backends.prepared.errors import PreparedCopyAbsent, PreparedCopyRejected
-from model.backends.sessions import open_prepared_sessions, open_sessions
+from model.backends.sessions import open_prepared_sessions, open_sessions, release_memory
 from model.errors import ArtefactError, EngineMissing
 from model.explanation.head import read_head
 from model.registry.artefact import Manifest, read_manifest, read_verified
@@ -84,6 +84,17 @@ class OnnxBackend:
     def predict_with_features(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         probabilities, features = self._run(["probabilities", "features"], pixels)
         return probabilities, features
+
+    def release_memory(self) -> None:
+        free = []
+        with suppress(Empty):  # sessions in use keep their memory
+            while True:
+                free.append(self._free.get_nowait())
+        for session in reversed(free):
+            try:
+                release_memory(session)
+            finally:
+                self._free.put(session)
 
     def close(self) -> None:
         with suppress(Empty):

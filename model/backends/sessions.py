@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -64,6 +65,15 @@ def open_session(graph: bytes, options: Any, engine: Engine = Engine.CPU) -> Any
     return session
 
 
+def release_memory(session: Any) -> None:
+    """Free the memory for intermediate values, which the next run allocates again.
+
+    The runtime frees it only at the end of a run; one without images takes a millisecond.
+    """
+    with suppress(Exception):  # a graph that cannot compute an empty batch keeps its memory
+        _run_and_release(session, images=0)
+
+
 def make_options() -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -92,8 +102,13 @@ def _plan_memory(session: Any) -> None:
     It does so by watching the first run, whose own memory is freed here. Measured on EfficientNetB0: 17 MB instead of
     20 MB without a plan, or 29 MB with both, and an inference is 2 % shorter.
     """
+    _run_and_release(session, images=1)
+
+
+def _run_and_release(session: Any, images: int) -> None:
+    """Compute blank images, then free all memory for intermediate values."""
     (entry,) = session.get_inputs()
-    shape = [side if isinstance(side, int) else 1 for side in entry.shape]
+    shape = [side if isinstance(side, int) else images for side in entry.shape]
     options = onnxruntime.RunOptions()
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     session.run(None, {entry.name: np.zeros(shape, NUMPY_TYPES[entry.type])}, options)

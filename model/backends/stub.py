@@ -68,6 +68,9 @@ class StubBackend:
             threading.Event().wait()
         return _softmax(features.reshape(n, -1) @ self._weights), features
 
+    def release_memory(self) -> None:
+        """Do nothing: the stub holds no memory."""
+
     def close(self) -> None:
         """Do nothing: the stub holds no resources."""
 

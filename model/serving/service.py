@@ -67,6 +67,7 @@ class PredictionService:
         self.queue = PredictionQueue(workers, limits, clock)
         self._work = ImageWork(on_stage, self.queue.record_duration, clock)
         self._active = 0
+        self._last_at = -math.inf
         self._stuck = 0  # jobs
         self._timeouts: set[asyncio.Timeout] = set()
         self._workers = workers
@@ -170,6 +171,16 @@ class PredictionService:
             if self._stuck >= self._workers:
                 self.queue.evict_all(WorkerStuck())
 
+    @property
+    def idle_s(self) -> float:
+        """For how many seconds no request has been in progress; infinite before the first one."""
+        return 0.0 if self._active else self._clock() - self._last_at
+
+    async def release_memory(self) -> None:
+        """Let the back end return memory that only predictions need."""
+        with self._shared as shared:
+            await asyncio.to_thread(shared.backend.release_memory)
+
     def expire_all(self) -> None:
         """Let the deadlines of all requests in progress pass now."""
         for timeout in list(self._timeouts):
@@ -226,6 +237,7 @@ class PredictionService:
         finally:
             self._timeouts.discard(timeout)
             self._active -= 1
+            self._last_at = self._clock()
 
     async def _inspect(
         self, data: ImageSource, spec: InputSpec, make_job: _MakeJob, reservation: Reservation | None

@@ -118,6 +118,10 @@ class OipBackend:
             raise ExplanationUnavailable
         return outputs["probabilities"], outputs["features"]
 
+    def release_memory(self) -> None:
+        if self._local is not None:
+            self._local.release_memory()
+
     def close(self) -> None:
         self._checks.stop()
         self._endpoints.replace(())

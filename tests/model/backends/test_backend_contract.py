@@ -134,6 +134,17 @@ def test_the_layout_in_memory_does_not_matter(backend: Backend, pixels: Pixels) 
     assert np.array_equal(view, copy)
 
 
+def test_released_memory_changes_no_prediction(backend: Backend, pixels: Pixels) -> None:
+    """Predictions before, beside and after the release of memory are the same."""
+    expected = backend.predict(pixels[:1])
+    with ThreadPoolExecutor(2) as threads:
+        results = [threads.submit(backend.predict, pixels[:1]) for _ in range(4)]
+        backend.release_memory()
+        assert all(np.array_equal(result.result(), expected) for result in results)
+    backend.release_memory()
+    assert np.array_equal(backend.predict(pixels[:1]), expected)
+
+
 def test_threads_do_not_disturb_each_other(backend: Backend, pixels: Pixels) -> None:
     """Four threads that predict different images at once get the results of a single thread."""
     expected = [backend.predict(image[np.newaxis]) for image in pixels]

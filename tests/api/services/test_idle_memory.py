@@ -1,0 +1,72 @@
+"""Returning memory while nobody asks for a prediction."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from api.services.background import idle_memory, run_in_background
+from model.serving.overload_policy import QueueLimits
+from model.serving.service import PredictionService
+from tests.model.serving.gated import FakeClock, GatedBackend, png, until
+
+
+class ReleasingBackend(GatedBackend):
+    """Counts how often its memory was released."""
+
+    released = 0
+
+    def release_memory(self) -> None:
+        self.released += 1
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+async def service(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PredictionService]:
+    """A service whose idle memory is being released, checked all the time."""
+    monkeypatch.setattr(idle_memory, "_CHECK_S", 0)
+    service = PredictionService(
+        ReleasingBackend(), workers=1, limits=QueueLimits(2, 2.0), on_stage=lambda *_: None, clock=clock
+    )
+    async with run_in_background(idle_memory.release_idle_memory(service)):
+        yield service
+    service.close()
+
+
+def get_backend(service: PredictionService) -> ReleasingBackend:
+    assert isinstance(service.backend, ReleasingBackend)
+    return service.backend
+
+
+async def test_memory_is_released_once_while_idle(service: PredictionService, clock: FakeClock) -> None:
+    """It is released at the start, and after each time without requests; never beside a request."""
+    backend = get_backend(service)
+    await until(lambda: backend.released == 1)
+    backend.gate.set()
+    await service.predict(png(1))
+    clock.now += idle_memory.IDLE_S - 1
+    await until_checked()
+    assert backend.released == 1
+    clock.now += 1
+    await until(lambda: backend.released == 2)
+    clock.now += 1000
+    await until_checked()
+    assert backend.released == 2
+
+
+async def test_memory_of_another_version_is_released(service: PredictionService) -> None:
+    """A version that is switched to while nobody asks for a prediction releases the memory of its warm-up."""
+    await until(lambda: get_backend(service).released == 1)
+    service.replace_backend(ReleasingBackend())
+    await until(lambda: get_backend(service).released == 1)
+
+
+async def until_checked() -> None:
+    """Run the event loop for long enough that the check runs several times."""
+    checks = iter(range(50))
+    await until(lambda: next(checks) == 49)
