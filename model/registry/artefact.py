@@ -19,6 +19,8 @@ from model.signing.errors import ArtefactChanged
 MANIFEST = "manifest.json"
 SIGNATURE = "model.sig"
 SCHEMA = 1
+TRAINING_FILES = frozenset({"model.keras"})
+"""Files that only training and export open: a deployment, such as the container image, can leave them out."""
 _DRIFT = "drift_reference"
 # Members of "input" that the decoder produces for every model; no other values can be served.
 _FIXED_INPUT = {"layout": "NHWC", "color": "RGB", "range": [0, 255]}
@@ -138,6 +140,11 @@ def read_verified(folder: Path, manifest: Manifest, filename: str) -> bytes:
     if len(data) != entry.bytes or hashlib.sha256(data).hexdigest() != entry.sha256:
         raise DigestMismatch(f"{folder / filename} differs from its manifest. Copy or export it again.")
     return data
+
+
+def list_present(folder: Path, manifest: Manifest) -> list[str]:
+    """Return the files of the manifest, without those for training that the folder lacks."""
+    return [name for name in manifest.files if name not in TRAINING_FILES or (folder / name).exists()]
 
 
 def find_artefact(folders: Iterable[Path], filename: str, digest: str, full_name: str) -> Path | None:

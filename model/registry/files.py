@@ -23,7 +23,7 @@ from tempfile import mkdtemp
 from typing import TYPE_CHECKING
 
 from model.errors import ArtefactError, DigestMismatch
-from model.registry.artefact import MANIFEST, SIGNATURE, Manifest, read_manifest, read_verified
+from model.registry.artefact import MANIFEST, SIGNATURE, Manifest, list_present, read_manifest, read_verified
 from model.registry.errors import AliasMoved, RegistryUnavailable, UnknownModel, VersionExists
 from model.registry.moves import AliasMove
 from model.registry.state import ModelState, Version, check_name, parse_state, serialise_state
@@ -100,8 +100,8 @@ class FileRegistry:
     def add(self, folder: Path, key: PublicKey | None = None) -> Version:
         """Copy an artefact into the registry, as the version that its manifest names.
 
-        With `key`, the artefact must be signed. Raises ArtefactError, DigestMismatch, VersionExists, and the errors of
-        signatures.
+        Files for training may be absent. With `key`, the artefact must be signed. Raises ArtefactError, DigestMismatch,
+        VersionExists, and the errors of signatures.
         """
         manifest = read_manifest(folder, verify_required(folder, key))
         model, name = check_name(manifest.name), check_name(manifest.version)
@@ -192,7 +192,7 @@ def _store_artefact(source: Path, manifest: Manifest, target: Path) -> str:
     incoming = Path(mkdtemp(prefix=_INCOMING, dir=target.parent))
     incoming.chmod(0o755)
     try:
-        for filename in manifest.files:
+        for filename in list_present(source, manifest):
             _write_durably(incoming / filename, read_verified(source, manifest, filename))
         document = (source / MANIFEST).read_bytes()
         _write_durably(incoming / MANIFEST, document)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from api.commands.database import CommandEvent, migrate_database, record_event, run_with_engine
-from api.commands.models.signing import FolderArgument, read_key_file
+from api.commands.models.signing import FolderArgument, describe_absent, read_key_file
 from api.commands.options.gate import PhotosOption, ScenesOption
 from api.commands.options.model import find_keras_python
 from api.commands.output import JsonFlag, PasswordStdin, print_json
@@ -17,7 +17,7 @@ from api.errors import CommandFailed
 from api.services.registry import open_registry
 from api.settings import Settings, load_settings
 from model.importing.importer import ImportOptions, import_model
-from model.registry.artefact import Manifest, read_manifest
+from model.registry.artefact import Manifest, list_present, read_manifest
 from model.registry.errors import AliasesElsewhere, UnknownModel, VersionExists
 from model.registry.state import check_name
 from model.signing.folder import sign_folder
@@ -73,10 +73,11 @@ def add(folder: FolderArgument, as_json: JsonFlag = False) -> None:
     manifest = read_manifest(folder)
     migrate_database(settings)
     target = add_to_registry(settings, folder, manifest)
+    absent = sorted(manifest.files.keys() - list_present(target, manifest))
     if as_json:
-        print_json({"model": manifest.full_name, "folder": str(target)})
+        print_json({"model": manifest.full_name, "folder": str(target), "absent": absent})
     else:
-        typer.echo(f"Added {manifest.full_name} to {target}. No alias names it yet.")
+        typer.echo(f"Added {manifest.full_name} to {target}. No alias names it yet.{describe_absent(absent)}")
 
 
 def import_signed(options: ImportOptions, key: PrivateKey | None) -> Manifest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -58,18 +59,25 @@ def verify(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Verify that all files of FOLDER, or of a version in the registry, and no others, are as they were signed."""
+    """Verify that the files of FOLDER, or of a version in the registry, and no others, are as they were signed.
+
+    Names signed files that are absent, as model.keras is in the container image. All that serving opens must be there.
+    """
     public_key = _read_public_key(key)
-    if version is None:
-        statement = verify_folder(Path(target), public_key)
-    else:
-        found = open_registry(load_settings()).find_folder(target, version)
-        statement = verify_folder(found, public_key, complete=False)  # the registry has only what is served
-        verify_artefact(found)
+    folder = Path(target) if version is None else open_registry(load_settings()).find_folder(target, version)
+    statement = verify_folder(folder, public_key, complete=False)
+    verify_artefact(folder)
+    absent = sorted(name for name in statement.files if not (folder / name).exists())
     if as_json:
-        print_json({"key": fingerprint(public_key), "files": dict(statement.files)})
-    else:
-        typer.echo(f"The signature is valid: {len(statement.files)} files, key {fingerprint(public_key)}.")
+        print_json({"key": fingerprint(public_key), "files": dict(statement.files), "absent": absent})
+        return
+    present = len(statement.files) - len(absent)
+    typer.echo(f"The signature is valid: {present} files, key {fingerprint(public_key)}.{describe_absent(absent)}")
+
+
+def describe_absent(names: Sequence[str]) -> str:
+    """Return a sentence, after a space, that names the files an artefact folder lacks; nothing for none."""
+    return f" The folder lacks {', '.join(names)}, which serving does not need." if names else ""
 
 
 def read_key_file(path: Path, password_stdin: bool) -> PrivateKey:

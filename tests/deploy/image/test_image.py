@@ -15,6 +15,7 @@ from tests.deploy.image.container import Container, make_container
 from tests.deploy.supply_chain.pins import read_pins
 from tests.support.paths import FOREST, ROOT
 
+SHIPPED = "artifacts/efficientnetb0-v1.1"
 MAX_BYTES_OVER_BASE = 400_000_000
 # What an attacker could use to add programs, and what only training needs.
 ABSENT_PROGRAMS = {"pip", "pip3", "cc", "c++", "gcc", "g++", "clang", "as", "ld", "make"}
@@ -93,6 +94,20 @@ def test_gateway_predicts_without_privileges_and_ends_in_order(image: Image, con
     assert (kind, done.returncode) == ("CMD", 0), done.stderr
     assert container.stop() == 0, container.log()
     assert "Traceback" not in container.log()
+
+
+def test_shipped_model_is_added_to_a_registry(container: Container) -> None:
+    """In the image, which leaves out model.keras, the guides' commands verify the model, add it and promote it."""
+    container.environment["MODEL__REGISTRY"] = "file:///app/var/models"
+    container.start()
+    for arguments in (
+        ("verify", SHIPPED),
+        ("add", SHIPPED),
+        ("promote", "efficientnetb0", "1.1", "--why", "first version"),
+        ("verify", "efficientnetb0", "1.1"),
+    ):
+        done = container.run("models", *arguments)
+        assert done.returncode == 0, done.stderr
 
 
 def assert_unprivileged(pid: int) -> None:
