@@ -55,12 +55,12 @@ class SettingsReader:
     def __init__(self, settings: Settings, find_problems: FindProblems) -> None:
         self._provider = open_provider(settings.secrets)
         self._find_problems = find_problems
-        self._seen: object = (read_env_file_state(), {})
+        self._seen: object = None  # `.env` may have changed since the settings were read from it
         self._result: Settings | SettingsError = settings
         self.interval_s = self._provider.interval_s
 
     def read(self) -> Settings:
-        """Return the present settings: those that it was created with until a secret or `.env` changes.
+        """Return the present settings: the same object until a secret or `.env` changes.
 
         Raises SecretsUnavailable if the provider cannot be read, and another SettingsError if a value is not usable.
         """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
+import time
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -17,26 +18,43 @@ from api.server.listeners import local_url
 from api.settings import load_local_settings
 
 _TIMEOUT_S = 3.0
+_PAUSE_S = 0.5
 
 
 def healthcheck(
     url: Annotated[str | None, typer.Option(help="The gateway; the one that runs here if absent.")] = None,
+    wait: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0, help="How long to wait for it, for example after a start.")
+    ] = 0.0,
     as_json: JsonFlag = False,
 ) -> None:
     """Check that the gateway is ready. Exit status 0 if it is, 1 if not."""
-    url = url or _find_url()
+    deadline = time.monotonic() + wait
+    while True:
+        address = url or _find_url()  # a gateway that starts may not have said yet where it listens
+        readiness, problem = _check(address)
+        if problem is None or time.monotonic() >= deadline:
+            break
+        time.sleep(_PAUSE_S)
+    if as_json and readiness is not None:
+        print_json(readiness)
+    if problem is not None:
+        raise CommandFailed(problem)
+    if not as_json:
+        typer.echo(f"The gateway at {address} is ready.")
+
+
+def _check(url: str) -> tuple[dict[str, Any] | None, str | None]:
+    """Return the body of /readyz, if there is one, and why the gateway is not ready."""
     try:
         status, readiness = _get_readiness(url)
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise CommandFailed(f"The gateway at {url} does not respond: {error}.") from None
-    if as_json:
-        print_json(readiness)
-    if status != http.HTTPStatus.OK:
-        checks = readiness.get("checks", {})
-        states = ", ".join(f"{name} {state}" for name, state in checks.items() if state != "ok")
-        raise CommandFailed(f"The gateway at {url} is {readiness.get('status', 'not ready')}. {states}")
-    if not as_json:
-        typer.echo(f"The gateway at {url} is ready.")
+        return None, f"The gateway at {url} does not respond: {error}."
+    if status == http.HTTPStatus.OK:
+        return readiness, None
+    checks = readiness.get("checks", {})
+    states = ", ".join(f"{name} {state}" for name, state in checks.items() if state != "ok")
+    return readiness, f"The gateway at {url} is {readiness.get('status', 'not ready')}. {states}"
 
 
 def _find_url() -> str:

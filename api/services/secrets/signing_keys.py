@@ -35,16 +35,24 @@ async def watch_signing_keys(settings: Settings, keyring: Keyring) -> None:
     if path is None:
         return
     seen = _find_version(path)
+    _replace_keys(settings, keyring)  # the file may have changed since the keyring was made
     while True:
         await asyncio.sleep(KEY_FILE_POLL_S)
         if (now := _find_version(path)) == seen:
             continue
         seen = now
-        try:
-            keyring.replace(settings.signing_keys())
+        if _replace_keys(settings, keyring):
             log.info("signing_keys_read", kid=keyring.signing.kid)
-        except (SettingsError, WeakSigningKey) as error:
-            log.error("signing_keys_refused", code=error.code)
+
+
+def _replace_keys(settings: Settings, keyring: Keyring) -> bool:
+    """Read the keys again; returns whether they are valid."""
+    try:
+        keyring.replace(settings.signing_keys())
+    except (SettingsError, WeakSigningKey) as error:
+        log.error("signing_keys_refused", code=error.code)
+        return False
+    return True
 
 
 def _find_version(path: Path) -> tuple[int, int] | None:

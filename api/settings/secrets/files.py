@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from api.errors import SecretsUnavailable
+from api.settings.names import list_secret_names
 from api.settings.secrets.settings import LOCAL_INTERVAL_S
 
 MAX_BYTES = 64 << 10
@@ -14,7 +15,7 @@ MAX_BYTES = 64 << 10
 class SecretFiles:
     """The name of a file is that of the setting, in any case. Reading them all each time also finds a new link target.
 
-    Other files are ignored, as are names that begin with a dot: Kubernetes keeps the older versions there.
+    Other files are not opened: they may belong to other users.
     """
 
     interval_s = LOCAL_INTERVAL_S
@@ -24,7 +25,8 @@ class SecretFiles:
 
     def read(self) -> Mapping[str, str]:
         try:
-            names = [path.name for path in self._folder.iterdir() if not path.name.startswith(".") and path.is_file()]
+            wanted = set(list_secret_names())
+            names = [path.name for path in self._folder.iterdir() if path.name.upper() in wanted and path.is_file()]
             return {name: text for name in names if (text := self._read_file(name)) is not None}
         except OSError as error:
             raise SecretsUnavailable(f"{error.filename or self._folder} cannot be read: {error.strerror}.") from None

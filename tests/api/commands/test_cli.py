@@ -6,6 +6,7 @@ import io
 import json
 import re
 import stat
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,8 +19,10 @@ from api.cli import run
 from api.production import find_start_problems
 from api.settings import load_settings
 from auth.tokens.jws import generate_signing_key
-from tests.support.gateway import PASSWORD, create_database
+from tests.support.gateway import PASSWORD, Gateway, create_database
 from tests.support.images.geotiffs import MODEL_TYPE, PROJECTED, describe_system, georeference
+from tests.support.paths import ATALAYA
+from tests.support.polling import wait_until
 
 Command = Callable[..., int]
 
@@ -197,3 +200,18 @@ def test_demo_fails_in_production(
     monkeypatch.setenv("ENVIRONMENT", "production")
     assert command("demo") == 1
     assert "production" in capsys.readouterr().err
+
+
+def test_the_kernel_ends_a_command_before_the_gateway(gateway: Gateway, tmp_path: Path) -> None:
+    """If memory runs out, the kernel chooses a command first; the gateway keeps the score of its parent."""
+
+    def read_score(pid: int | str) -> str:
+        return Path(f"/proc/{pid}/oom_score_adj").read_text().strip()
+
+    reading = [str(ATALAYA), "--debug", "users", "add", "eve", "--role", "client", "--password-stdin"]
+    with subprocess.Popen(reading, stdin=subprocess.PIPE, cwd=tmp_path) as waiting:
+        try:
+            wait_until(lambda: read_score(waiting.pid) == "1000")
+        finally:
+            waiting.kill()
+    assert read_score(gateway.pid) == read_score("self")

@@ -48,6 +48,16 @@ def test_other_files_are_ignored(folder: Path) -> None:
     assert settings.ledger.signing_key is None
 
 
+def test_unreadable_files_of_other_programs_are_not_opened(folder: Path) -> None:
+    """A file whose name is not that of a secret may be unreadable; an unreadable secret is an error."""
+    unreadable = Path("/proc/self/mem")
+    (folder / "tls.key").symlink_to(unreadable)
+    assert load_settings().redis_url is None
+    (folder / "REDIS_URL").symlink_to(unreadable)
+    with pytest.raises(SecretsUnavailable, match="cannot be read"):
+        load_settings()
+
+
 def test_a_missing_folder_is_an_error(folder: Path) -> None:
     """A start without the folder names the setting and the folder."""
     folder.rmdir()
@@ -80,6 +90,13 @@ def test_nothing_is_validated_again_without_a_change(folder: Path, tmp_path: Pat
     (tmp_path / ".env").write_text("AUTH__DATA_KEY=x\n")
     with pytest.raises(SettingsError, match="AUTH__DATA_KEY"):
         reader.read()
+
+
+def test_a_change_during_the_start_is_read(tmp_path: Path) -> None:
+    """A change of `.env` between the reading of the settings and the first look at the file is not missed."""
+    settings = load_settings()
+    (tmp_path / ".env").write_text("SENTRY_DSN=https://new@sentry.example/1\n")
+    assert SettingsReader(settings, lambda _: ()).read().sentry_dsn is not None
 
 
 @pytest.mark.parametrize(

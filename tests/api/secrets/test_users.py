@@ -61,3 +61,13 @@ async def test_a_file_with_the_same_modification_time_is_read_again(key_file: Pa
 
     await wait_until_async(is_read)
     watch.cancel()
+
+
+async def test_keys_that_change_during_the_start_are_read(key_file: Path) -> None:
+    """A key file that changes between the making of the keyring and the first look at the file is read."""
+    settings = load_settings()
+    keyring = open_keyring(settings)
+    write_with_same_time(key_file, rotate_bundle("ES256", OLD))
+    watch = asyncio.create_task(watch_signing_keys(settings, keyring))
+    await wait_until_async(lambda: len(keyring.public_jwks()["keys"]) == 2)
+    watch.cancel()

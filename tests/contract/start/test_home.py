@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 
 from tests.contract.start.checkout import Checkout
 from tests.support.gateway import PASSWORD, TIMEOUT_S, Gateway, make_gateway
+from tests.support.paths import ATALAYA
+from tests.support.polling import PATIENCE_S
 from tests.support.ports import free_port
 
 SAMPLE = "samples/yellowstone_forest.jpg"
@@ -130,6 +133,18 @@ def test_healthcheck_asks_the_running_gateway(gateway: Gateway, tmp_path: Path) 
     absent = gateway.with_settings(ATALAYA_HOME=str(tmp_path), PORT=str(free_port())).run("healthcheck")
     assert (absent.returncode, absent.stderr.count("\n")) == (1, 1)
     assert "does not respond" in absent.stderr
+
+
+def test_healthcheck_waits_for_a_start(tmp_path: Path) -> None:
+    """`healthcheck --wait` succeeds once the gateway is ready, and fails if it is not within that time."""
+    gateway = make_gateway(tmp_path, MODEL__URL="stub://")
+    assert gateway.run("healthcheck", "--wait", "0.1").returncode == 1
+    command = [ATALAYA, "healthcheck", "--wait", str(PATIENCE_S)]
+    with subprocess.Popen(command, env=gateway.environment, stdout=subprocess.PIPE) as waiting:
+        gateway.start()
+        output, _ = waiting.communicate(timeout=PATIENCE_S)
+    gateway.stop()
+    assert (waiting.returncode, output.endswith(b" is ready.\n")) == (0, True)
 
 
 def get_me(gateway: Gateway, token: str) -> httpx.Response:

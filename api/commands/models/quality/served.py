@@ -7,7 +7,7 @@ import hashlib
 import resource
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,6 @@ def evaluate_served(settings: Settings, data: Path | None, *, accept_loss: bool)
         folder = data or settings.model.validation_data
         if folder is None:
             raise SettingsError(_NO_DATA)
-        _prefer_to_be_killed()
         _check_memory(NEEDED_BYTES)
         url, copies = find_model_url(settings), find_copies(settings)
         with closing(open_backend(url, 1, copies, settings.artefact_key())) as backend:
@@ -194,12 +193,6 @@ async def _compare_and_store(
 def _read_bits(record: EvaluationRecord) -> NDArray[np.bool_]:
     packed = np.frombuffer(base64.b64decode(record.correct), np.uint8)
     return np.unpackbits(packed, count=record.n).astype(np.bool_)
-
-
-def _prefer_to_be_killed() -> None:
-    """Let the kernel end this process, and not the gateway, if the container runs out of memory."""
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _keep_memory(advance: Callable[[int], object]) -> Callable[[int], None]:
