@@ -139,7 +139,7 @@ def test_healthcheck_waits_for_a_start(tmp_path: Path) -> None:
     """`healthcheck --wait` succeeds once the gateway is ready, and fails if it is not within that time."""
     gateway = make_gateway(tmp_path, MODEL__URL="stub://")
     assert gateway.run("healthcheck", "--wait", "0.1").returncode == 1
-    command = [ATALAYA, "healthcheck", "--wait", str(PATIENCE_S)]
+    command = [str(ATALAYA), "healthcheck", "--wait", str(PATIENCE_S)]
     with subprocess.Popen(command, env=gateway.environment, stdout=subprocess.PIPE) as waiting:
         gateway.start()
         output, _ = waiting.communicate(timeout=PATIENCE_S)

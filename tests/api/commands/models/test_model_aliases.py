@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -266,30 +265,6 @@ def test_an_artefact_becomes_a_version(atalaya: Atalaya, registry: FileRegistry,
     for refused in (("add", "artefact-2.2"), ("promote", MODEL, "2.0", "--why", "unsigned")):
         assert "is not signed" in atalaya("models", *refused)[2]
     assert atalaya("models", "promote", MODEL, "2.1", "--why", "signed")[0] == 0
-
-
-def test_an_artefact_without_its_training_file_is_added_and_verified(atalaya: Atalaya, tmp_path: Path) -> None:
-    """`add`, `promote` and `verify` accept that model.keras is absent, and name it; they need all other files."""
-    (tmp_path / "key.pem").write_bytes(private_pem(new_key()))
-    write_version(tmp_path, "3.0")
-    artefact = tmp_path / "artefact-3.0"
-    manifest = json.loads((artefact / "manifest.json").read_text())
-    manifest["files"]["model.keras"] = {"sha256": hashlib.sha256(b"weights").hexdigest(), "bytes": 7}
-    (artefact / "manifest.json").write_text(json.dumps(manifest))
-    (artefact / "model.keras").write_bytes(b"weights")
-    verify_key = run_json(atalaya, "models", "sign", "artefact-3.0", "--key", "key.pem")["verify_key"]
-    (tmp_path / ".env").write_text(f"MODEL__VERIFY_KEY={verify_key}\n")
-    (artefact / "model.keras").unlink()
-    lacks = "The folder lacks model.keras, which serving does not need."
-    assert lacks in atalaya("models", "add", "artefact-3.0")[1]
-    assert atalaya("models", "promote", MODEL, "3.0", "--why", "new")[0] == 0
-    for target in (("artefact-3.0",), (MODEL, "3.0")):
-        status, out, _ = atalaya("models", "verify", *target)
-        assert (status, out.startswith("The signature is valid: 2 files"), lacks in out) == (0, True, True)
-    assert run_json(atalaya, "models", "verify", "artefact-3.0")["absent"] == ["model.keras"]
-    (artefact / "model.onnx").unlink()
-    status, _, problem = atalaya("models", "verify", "artefact-3.0")
-    assert (status, "model.onnx cannot be read" in problem) == (1, True)
 
 
 def test_help_tells_the_story(atalaya: Atalaya) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
@@ -17,8 +18,10 @@ from model.imaging.input_spec import InputSpec
 from model.registry.artefact import SIGNATURE
 from model.signing.folder import verify_folder
 from model.signing.keys import encode_public_key, fingerprint
+from monitoring.chains.signing import new_private_key
 from tests.model.backends.tiny_onnx import write_tiny_artefact
 from tests.model.signing.forging import new_key, private_pem
+from tests.support.gateway import create_database
 from tests.support.paths import ARTEFACT, FOREST, ROOT
 from tests.support.requirements import find_program
 
@@ -105,6 +108,33 @@ def test_problems_are_one_line_that_says_what_to_do(
     assert (status, error.count("\n")) == (1, 1), error
     assert problem in error
     assert "BEGIN" not in error
+
+
+def test_an_artefact_without_its_training_file_is_added_and_verified(
+    models: Run, artefact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`add`, `promote` and `verify` accept that model.keras is absent, and name it; they need all other files."""
+    create_database(f"sqlite:///{tmp_path}/var/atalaya.db")
+    monkeypatch.setenv("LEDGER__SIGNING_KEY", new_private_key())
+    monkeypatch.setenv("MODEL__REGISTRY", f"file://{tmp_path}/registry")
+    (tmp_path / "key.pem").write_bytes(private_pem(new_key()))
+    manifest = json.loads((artefact / "manifest.json").read_text())
+    manifest["files"]["model.keras"] = {"sha256": hashlib.sha256(b"weights").hexdigest(), "bytes": 7}
+    (artefact / "manifest.json").write_text(json.dumps(manifest))
+    (artefact / "model.keras").write_bytes(b"weights")
+    verify_key = json.loads(models("sign", "tiny", "--key", "key.pem", "--json")[1])["verify_key"]
+    monkeypatch.setenv("MODEL__VERIFY_KEY", verify_key)
+    (artefact / "model.keras").unlink()
+    lacks = "The folder lacks model.keras, which serving does not need."
+    assert lacks in models("add", "tiny")[1]
+    assert models("promote", "tiny", "1.0", "--why", "new")[0] == 0
+    for target in (("tiny",), ("tiny", "1.0")):
+        status, out, _ = models("verify", *target)
+        assert (status, out.startswith("The signature is valid: 3 files"), lacks in out) == (0, True, True)
+    assert json.loads(models("verify", "tiny", "--json")[1])["absent"] == ["model.keras"]
+    (artefact / "model.onnx").unlink()
+    status, _, problem = models("verify", "tiny")
+    assert (status, "model.onnx cannot be read" in problem) == (1, True)
 
 
 def test_the_shipped_artefact_is_signed_with_the_release_key(models: Run) -> None:
