@@ -36,7 +36,8 @@ class UTCDateTime(TypeDecorator[datetime]):
 def _index_owners_with_quota(table: str) -> Index:
     """Migration 0006 limits the index to the few owners that have a quota, whom the metrics look for.
 
-    The condition is only there: here it would import SQLAlchemy's code for PostgreSQL into every process.
+    The condition is only there: here it would import SQLAlchemy's code for PostgreSQL into every process. So are those
+    of other partial indexes.
     """
     return Index(f"ix_{table}_quota", "id")
 
@@ -55,9 +56,9 @@ users = Table(
     Column("totp_last_step", BigInteger),  # a code can be used once
     Column("monthly_requests", BigInteger),
     Column("monthly_megapixels", BigInteger),
-    Column("keep_images", Integer, nullable=False, server_default="0"),
+    Column("images_allowed_since", UTCDateTime),  # null: none may be kept
     Index("ix_users_role_id", "role", "id"),
-    Index("ix_users_keep_images", "keep_images", "id"),
+    Index("ix_users_images", "id"),  # partial: those who allow images to be kept
     _index_owners_with_quota("users"),
 )
 

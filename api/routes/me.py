@@ -83,7 +83,7 @@ async def me(principal: CurrentPrincipal) -> Me:
 
 
 async def show_images(settings: SettingsDep, user: OwnAccount) -> ImageKeeping:
-    """Whether the gateway may keep the caller's images for training, and for how long it would."""
+    """Whether the gateway may keep the caller's images for training, and for how many days images are kept."""
     return _describe_keeping(settings, user)
 
 

@@ -90,7 +90,7 @@ async def open_recording_services(
         audit = AuditRecorder(trail, metrics.auth_events)
         quality = await stack.enter_async_context(open_quality_service(settings, metrics, login, activity))
         images = await stack.enter_async_context(open_image_services(settings, engine, metrics, activity))
-        erasure = RecordErasure(settings, audit_log, login, images.archive if images else None)
+        erasure = RecordErasure(settings, audit_log, login, images.store if images else None)
         cost = await stack.enter_async_context(open_cost_service(settings, quality, metrics, activity))
         yield RecordingServices(audit, audit_log, ledger, LedgerReader(engine), erasure, quality, images, cost)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypedDict
@@ -25,7 +25,7 @@ class User:
     """A user as stored, without the secrets.
 
     Times are UTC; a user with `disabled_at` cannot log in. With `totp`, logging in requires a one-time code. The
-    quotas are per month; None means unlimited. `keep_images` is whether the user's images may be kept.
+    quotas are per month; None means unlimited. Images sent before `images_allowed_since` may not be kept.
     """
 
     id: str
@@ -36,7 +36,12 @@ class User:
     totp: bool = False
     monthly_requests: int | None = None
     monthly_megapixels: int | None = None
-    keep_images: bool = False
+    images_allowed_since: datetime | None = None
+
+    @property
+    def keep_images(self) -> bool:
+        """Whether the user's images may be kept."""
+        return self.images_allowed_since is not None
 
 
 class Quotas(TypedDict, total=False):
@@ -133,11 +138,18 @@ class UserStore:
         async with writing(self._engine) as connection:
             await connection.execute(update(users).where(*unchanged).values(password_hash=current))
 
-    async def list_keeping_images(self) -> Collection[str]:
-        """Return the ids of the users whose images may be kept."""
+    async def list_image_permissions(self) -> Mapping[str, datetime]:
+        """Return the ids of the users whose images may be kept, and since when."""
+        statement = select(users.c.id, users.c.images_allowed_since).where(users.c.images_allowed_since.is_not(None))
         async with reading(self._engine) as connection:
-            statement = select(users.c.id).where(users.c.keep_images == 1)
-            return frozenset((await connection.execute(statement)).scalars())
+            return {row.id: row.images_allowed_since for row in await connection.execute(statement)}
+
+    async def find_image_permission(self, user_id: str) -> datetime | None:
+        """Return since when a user's images may be kept; None if they may not be, or if there is no such user."""
+        statement = select(users.c.images_allowed_since).where(users.c.id == user_id)
+        async with reading(self._engine) as connection:
+            since: datetime | None = (await connection.execute(statement)).scalar_one_or_none()
+        return since
 
     async def count(self) -> int:
         async with reading(self._engine) as connection:
@@ -203,8 +215,8 @@ def _changed_columns(row: Row[Any], change: UserChange) -> dict[str, Any]:
         values["disabled_at"] = datetime.now(UTC) if change.disabled else None
     if change.password_hash is not None:
         values["password_hash"] = change.password_hash
-    if change.keep_images is not None and change.keep_images != bool(row.keep_images):
-        values["keep_images"] = int(change.keep_images)
+    if change.keep_images is not None and change.keep_images == (row.images_allowed_since is None):
+        values["images_allowed_since"] = datetime.now(UTC) if change.keep_images else None
     if change.reset_totp and row.totp_secret is not None:
         values |= {"totp_secret": None, "totp_confirmed_at": None}
     return values
@@ -232,5 +244,5 @@ def _user(row: Row[Any]) -> User:
         row.totp_confirmed_at is not None,
         row.monthly_requests,
         row.monthly_megapixels,
-        bool(row.keep_images),
+        row.images_allowed_since,
     )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -11,14 +10,6 @@ from storage.images.blobs import Blobs, is_uuid
 from storage.images.sealing import ImageSeal
 
 _BATCH = 1000  # images in one removal
-
-
-@dataclass(frozen=True, slots=True)
-class RemovedImages:
-    """How many images were removed because their owner no longer allows it, or because they were old."""
-
-    disallowed: int
-    old: int
 
 
 class ImageArchive:
@@ -49,26 +40,23 @@ class ImageArchive:
         """Remove an owner's images of predictions made before that time; returns how many."""
         return self._remove(owner, before)
 
-    def sweep(self, allowed: Collection[str], before: datetime) -> RemovedImages:
-        """Remove the images of owners that are not in `allowed`, and all images older than `before`."""
-        disallowed = old = 0
-        for owner in self._blobs.list_owners():
-            if owner in allowed:
-                old += self.remove_old(owner, before)
-            else:
-                disallowed += self.erase(owner)
-        return RemovedImages(disallowed, old)
+    def discard(self, owner: str, prediction: str) -> None:
+        """Remove one image, if it exists."""
+        self._blobs.remove(owner, [prediction])
+
+    def list_owners(self) -> Sequence[str]:
+        return self._blobs.list_owners()
 
     def measure(self) -> int:
         """Return how many bytes the images take."""
-        return sum(blob.size for owner in self._blobs.list_owners() for blob in self._blobs.list(owner))
+        return self._blobs.measure()
 
     def _remove(self, owner: str, before: datetime | None) -> int:
         removed, batch = 0, list[str]()
-        for blob in self._blobs.list(owner):
-            if before is not None and not _is_older(blob.name, before):
+        for name in self._blobs.list(owner):
+            if before is not None and not is_older(name, before):
                 break  # they are sorted by time
-            batch.append(blob.name)
+            batch.append(name)
             if len(batch) == _BATCH:
                 self._blobs.remove(owner, batch)
                 removed, batch = removed + len(batch), []
@@ -77,7 +65,7 @@ class ImageArchive:
         return removed + len(batch)
 
 
-def _is_older(prediction: str, before: datetime) -> bool:
+def is_older(prediction: str, before: datetime) -> bool:
     """Whether the prediction was made before that time; what has another name was never complete, and counts as old."""
     if not is_uuid(prediction):
         return True

@@ -4,18 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-
-@dataclass(frozen=True, slots=True)
-class Blob:
-    """A stored object of `size` bytes."""
-
-    name: str
-    size: int
 
 
 class Blobs(Protocol):
@@ -29,8 +20,11 @@ class Blobs(Protocol):
 
     def list_owners(self) -> Sequence[str]: ...
 
-    def list(self, owner: str) -> Iterator[Blob]:
-        """Yield the owner's objects, sorted by name; those that are not complete have names that are no UUIDs."""
+    def measure(self) -> int:
+        """Return how many bytes all objects take, without a list of them in memory."""
+
+    def list(self, owner: str) -> Iterator[str]:
+        """Yield the names of the owner's objects, sorted; those that are not complete have names that are no UUIDs."""
 
     def remove(self, owner: str, names: Sequence[str]) -> None:
         """Remove those of the objects that exist."""

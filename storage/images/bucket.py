@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from storage.images.blobs import Blob, is_uuid
+from storage.images.blobs import is_uuid
 from storage.images.errors import ImageStoreUnavailable
 
 T = TypeVar("T")
@@ -31,6 +32,7 @@ class ImageBucket:
         self._prefix = f"{prefix}/" if prefix else ""
         self._region = region
         self._opened: Any = None
+        self._opening = threading.Lock()
 
     def write(self, owner: str, name: str, data: bytes) -> None:
         self._call(lambda client: client.put_object(Bucket=self._bucket, Key=self._key(owner, name), Body=data))
@@ -51,11 +53,19 @@ class ImageBucket:
         names = [folder.removeprefix(self._prefix).removesuffix("/") for folder in folders]
         return [name for name in names if is_uuid(name)]
 
-    def list(self, owner: str) -> Iterator[Blob]:
+    def measure(self) -> int:
+        return sum(
+            entry["Size"]
+            for page in self._list_pages(self._prefix)
+            for entry in page.get("Contents", ())
+            if is_uuid(entry["Key"].removeprefix(self._prefix).partition("/")[0])
+        )
+
+    def list(self, owner: str) -> Iterator[str]:
         prefix = self._key(owner, "")
         for page in self._list_pages(prefix):
             for entry in page.get("Contents", ()):
-                yield Blob(entry["Key"].removeprefix(prefix), entry["Size"])
+                yield entry["Key"].removeprefix(prefix)
 
     def remove(self, owner: str, names: Sequence[str]) -> None:
         keys = [{"Key": self._key(owner, name)} for name in names]
@@ -88,10 +98,18 @@ class ImageBucket:
     def _call(self, act: Callable[[Any], T]) -> T:
         """Raises ImageStoreUnavailable, with the code of a response but not its text."""
         try:
-            if self._opened is None:
-                self._opened = boto3.client("s3", region_name=self._region, config=_LIMITS)
-            return act(self._opened)
+            return act(self._open())
         except ClientError as error:
             raise ImageStoreUnavailable(error.response.get("Error", {}).get("Code", "unknown error")) from None
         except BotoCoreError as error:
             raise ImageStoreUnavailable(type(error).__name__) from None
+
+    def _open(self) -> Any:
+        """Return the client, which threads share. Raises BotoCoreError, ImageStoreUnavailable."""
+        with self._opening:
+            if self._opened is None:
+                try:  # the default session of boto3 is not for several threads
+                    self._opened = boto3.Session().client("s3", region_name=self._region, config=_LIMITS)
+                except ValueError:
+                    raise ImageStoreUnavailable("AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL is no address") from None
+            return self._opened

@@ -9,11 +9,12 @@ from functools import wraps
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from storage.images.blobs import Blob, is_uuid
+from storage.images.blobs import is_uuid
 from storage.images.errors import ImageStoreUnavailable
 
 P = ParamSpec("P")
 T = TypeVar("T")
+_BLOCK_BYTES = 512  # POSIX leaves the unit of st_blocks open; Linux and macOS use this one
 
 
 def _reporting_failures(method: Callable[P, T]) -> Callable[P, T]:
@@ -35,13 +36,14 @@ class ImageFolder:
 
     @_reporting_failures
     def write(self, owner: str, name: str, data: bytes) -> None:
-        path = self._folder / owner / name
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self._make_folder(owner) / name
         incomplete = path.with_name(f".{name}")
         descriptor = os.open(incomplete, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
+                file.flush()
+                os.fsync(file.fileno())  # otherwise a power failure after the renaming could leave an empty file
             incomplete.rename(path)
         except OSError:
             incomplete.unlink(missing_ok=True)
@@ -60,17 +62,36 @@ class ImageFolder:
             return []
         return sorted(name for name in os.listdir(self._folder) if is_uuid(name))
 
-    def list(self, owner: str) -> Iterator[Blob]:
+    @_reporting_failures
+    def measure(self) -> int:
+        return sum(self._measure_owner(owner) for owner in self.list_owners())
+
+    def list(self, owner: str) -> Iterator[str]:
         yield from self._list(owner)
 
     @_reporting_failures
-    def _list(self, owner: str) -> Sequence[Blob]:
-        blobs = []
+    def _list(self, owner: str) -> Sequence[str]:
+        try:
+            return sorted(os.listdir(self._folder / owner))
+        except FileNotFoundError:
+            return []
+
+    def _make_folder(self, owner: str) -> Path:
+        folder = self._folder / owner
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+        except FileNotFoundError:  # mkdir(parents=True) would not apply the mode to the folder of all owners
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
+        return folder
+
+    def _measure_owner(self, owner: str) -> int:
+        size = 0
         with suppress(FileNotFoundError), os.scandir(self._folder / owner) as entries:
             for entry in entries:
                 with suppress(FileNotFoundError):  # another process has removed it meanwhile
-                    blobs.append(Blob(entry.name, entry.stat().st_size))
-        return sorted(blobs, key=lambda blob: blob.name)
+                    size += _measure_file(entry.stat())
+        return size
 
     @_reporting_failures
     def remove(self, owner: str, names: Sequence[str]) -> None:
@@ -79,3 +100,8 @@ class ImageFolder:
             (folder / name).unlink(missing_ok=True)
         with suppress(OSError):  # there are others, or another process is writing one
             folder.rmdir()
+
+
+def _measure_file(status: os.stat_result) -> int:
+    """Return how many bytes a file takes: whole blocks, except where the file system reports none."""
+    return max(status.st_blocks * _BLOCK_BYTES, status.st_size)

@@ -9,7 +9,7 @@ import typer
 
 from api.commands.database import CommandEvent, run_with_accounts
 from api.commands.output import JsonFlag, print_json
-from api.services.personal_data.archive import erase_images
+from api.services.personal_data.archive import describe_erased_images, open_image_archive
 from api.services.personal_data.erasure import IN_FLIGHT_S
 from api.settings import load_settings
 from auth.accounts.service import AccountService
@@ -25,6 +25,7 @@ def set_images(
 ) -> None:
     """Allow a user's images to be kept for training, where the gateway has a store for them, or withdraw that."""
     settings = load_settings()
+    archive = open_image_archive(settings)  # before the change: what is wrong with it is an error without effect
 
     async def change(accounts: AccountService) -> User:
         user = await accounts.get_by_name(name)
@@ -32,12 +33,12 @@ def set_images(
 
     outcome = "allowed" if keep else "withdrawn"
     user = run_with_accounts(settings, change, lambda user: CommandEvent("images", outcome, f"user:{user.id}"))
-    erased = 0
-    if not keep:
+    erased = None
+    if not keep and archive is not None:
         time.sleep(IN_FLIGHT_S)
-        erased = erase_images(settings, user.id)
+        erased = archive.erase(user.id)
     if as_json:
         print_json({"id": user.id, "name": user.name, "keep_images": user.keep_images, "erased_images": erased})
     else:
-        result = "images may be kept" if keep else f"images are no longer kept; {erased} erased"
-        typer.echo(f"{user.name}: {result}.")
+        withdrawn = f"images are no longer kept; erased {describe_erased_images(erased)}"
+        typer.echo(f"{user.name}: {'images may be kept' if keep else withdrawn}.")

@@ -26,7 +26,7 @@ from api.commands.options.confirmation import Yes, confirm
 from api.commands.output import JsonFlag, PasswordStdin, format_time, print_json, print_table, read_password
 from api.errors import CommandFailed
 from api.services.auth import one_time_codes, token_policy
-from api.services.personal_data.archive import erase_images
+from api.services.personal_data.archive import describe_erased_images, erase_images, open_image_archive
 from api.services.personal_data.erasure import IN_FLIGHT_S
 from api.services.secrets.signing_keys import open_keyring
 from api.settings import Settings, load_settings
@@ -125,6 +125,7 @@ def delete(
 ) -> None:
     """Delete a user, and erase the user's images and what the ledger and the audit log hold of the user."""
     settings = load_settings()
+    archive = open_image_archive(settings)  # before the deletion: what is wrong with it is an error without effect
     user = run_with_accounts(settings, lambda accounts: _find_unless_deleted(accounts, name))
     user_id = user.id if user else name
     has_ledger = settings.ledger.enabled or settings.ledger.signing_key is not None
@@ -134,9 +135,9 @@ def delete(
         _delete_account(settings, user, force=force)
         time.sleep(IN_FLIGHT_S)
     try:
-        images = erase_images(settings, user_id)
         entries = run_with_engine(settings, lambda engine: AuditStore(engine).erase(user_id, command_actor()))
         predictions = erase_predictions(settings, user_id) if has_ledger else 0
+        images = erase_images(archive, user_id)
     except (MonitoringError, ImageStoreError) as error:
         retry = f"Then run `atalaya users delete {user_id}` to erase the rest."
         raise CommandFailed(f"{name} was deleted, but not all records were erased. {error} {retry}") from error
@@ -150,7 +151,8 @@ def delete(
             }
         )
     else:
-        typer.echo(f"{name}: deleted; {predictions} predictions, {entries} audit entries and {images} images erased.")
+        erased = f"{predictions} predictions, {entries} audit entries and {describe_erased_images(images)}"
+        typer.echo(f"{name}: deleted; erased {erased}.")
 
 
 def token(

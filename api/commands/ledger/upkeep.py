@@ -18,7 +18,7 @@ from api.commands.ledger.database import find_subject
 from api.commands.options.confirmation import DryRun, Yes, confirm
 from api.commands.output import JsonFlag, print_json, progress_bar
 from api.errors import CommandFailed
-from api.services.personal_data.archive import erase_images
+from api.services.personal_data.archive import describe_erased_images, erase_images, open_image_archive
 from api.settings import Settings, load_settings
 from monitoring.chains.signing import Signer
 from monitoring.ledger.entries import MODEL_SUBJECT
@@ -83,17 +83,18 @@ def erase(
 ) -> None:
     """Erase the payloads of a person's predictions, and kept images; the ledger still proves that there were some."""
     settings = load_settings()
+    archive = open_image_archive(settings)
     subject = find_subject(settings, principal)
     if subject.startswith(MODEL_SUBJECT):
         raise CommandFailed("Only what a person's entries contain is erased. The history of a model is kept.")
     count = count_predictions(settings, subject)
     confirm(f"Erase {count} predictions of {principal} permanently?", yes=yes)
-    images = erase_images(settings, subject)
-    erased = erase_predictions(settings, subject)
+    erased = erase_predictions(settings, subject)  # first, because it records who erased
+    images = erase_images(archive, subject)
     if as_json:
         print_json({"erased": erased, "erased_images": images})
     else:
-        typer.echo(f"{erased} predictions and {images} images of {principal} erased.")
+        typer.echo(f"Erased {erased} predictions and {describe_erased_images(images)} of {principal}.")
 
 
 def count_predictions(settings: Settings, subject: str) -> int:

@@ -35,7 +35,11 @@ def find_end_of_retention(settings: Settings) -> datetime:
     return datetime.now(UTC) - timedelta(days=settings.images.keep_days)
 
 
-def erase_images(settings: Settings, subject: str) -> int:
-    """Erase the kept images of a user; returns how many. Raises SettingsError, ImageStoreUnavailable."""
-    archive = open_image_archive(settings)
-    return 0 if archive is None else archive.erase(subject)
+def erase_images(archive: ImageArchive | None, subject: str) -> int | None:
+    """Erase the kept images of a user; returns how many, or None without a store. Raises ImageStoreUnavailable."""
+    return None if archive is None else archive.erase(subject)
+
+
+def describe_erased_images(count: int | None) -> str:
+    """Return what `erase_images` has erased. A gateway elsewhere may have a store that this machine does not know."""
+    return "no images (IMAGES__URL is not set)" if count is None else f"{count} images"

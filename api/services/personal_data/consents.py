@@ -42,7 +42,7 @@ class ImageConsents:
         self._outdated.set()
 
     async def follow(self, sleep: Callable[[float], Awaitable[None]]) -> None:
-        """Read the users after each change, until cancelled; `sleep` takes longer while no requests arrive."""
+        """Re-read the users after each change, until cancelled. `sleep` is extended while the gateway is idle."""
         while True:
             await self._outdated.wait()
             self._outdated.clear()

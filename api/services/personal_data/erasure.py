@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 
 import structlog
 
+from api.services.personal_data.store_thread import StoreThread
 from api.settings import Settings
 from monitoring.audit.store import AuditStore
 from monitoring.chains.signing import Signer
 from monitoring.errors import MonitoringError
 from monitoring.ledger.upkeep.erasure import Eraser
 from storage.engine import open_blocking_engine
-from storage.images.archive import ImageArchive
 from storage.images.errors import ImageStoreError
 from storage.logins import DatabaseLogin
 from storage.transactions import WRITING
@@ -22,6 +22,7 @@ IN_FLIGHT_S = 2.0
 """By then every process knows that the user is gone, and what was being recorded of the user's requests is recorded."""
 
 LOCK_TIMEOUT_S = 10  # beside workers that write
+_HOURLY = "the hourly upkeep erases them"
 
 log = structlog.get_logger("atalaya.erasure")
 
@@ -30,7 +31,7 @@ class RecordErasure:
     """Erases in short transactions, beside the requests."""
 
     def __init__(
-        self, settings: Settings, audit_log: AuditStore, login: DatabaseLogin, images: ImageArchive | None
+        self, settings: Settings, audit_log: AuditStore, login: DatabaseLogin, images: StoreThread | None
     ) -> None:
         self._url = settings.database_url.get_secret_value()
         self._login = login
@@ -42,32 +43,49 @@ class RecordErasure:
         self._signer = signer
 
     async def erase(self, user_id: str, actor: str) -> None:
-        """Erase the records of a user who was just deleted. A failure is logged, with the command that repeats it."""
-        await self.erase_images(user_id)
+        """Erase the records of a user who was just deleted.
+
+        A failure, or the gateway's end, is logged with the command that repeats it. Images are last: no later work
+        erases the other records, and a store may be slow.
+        """
+        retry = f"atalaya users delete {user_id}"
         try:
+            await asyncio.sleep(IN_FLIGHT_S)
             predictions = await asyncio.to_thread(self._erase_predictions, user_id)
             entries = await self._audit_log.erase(user_id, actor)
         except MonitoringError as error:
-            log.error("user_not_erased", user=user_id, code=error.code, retry=f"atalaya users delete {user_id}")
+            log.error("user_not_erased", user=user_id, code=error.code, retry=retry)
+        except asyncio.CancelledError:
+            log.error("user_not_erased", user=user_id, reason="the gateway stops", retry=retry)
+            raise
         else:
             log.info("user_erased", user=user_id, predictions=predictions, audit_entries=entries)
+        await self._erase_images(user_id)
 
     async def erase_images(self, user_id: str) -> None:
         """Erase the images of a user who no longer allows them to be kept, once every process knows that.
 
         After a failure the next hourly upkeep erases them.
         """
-        await asyncio.sleep(IN_FLIGHT_S)
+        if self._images is not None:
+            await asyncio.sleep(IN_FLIGHT_S)
+            await self._erase_images(user_id)
+
+    async def _erase_images(self, user_id: str) -> None:
         if self._images is None:
             return
         try:
-            images = await asyncio.to_thread(self._images.erase, user_id)
+            images = await self._images.erase(user_id)
         except ImageStoreError as error:
-            log.error("images_not_erased", user=user_id, code=error.code, policy="the hourly upkeep erases them")
-        except Exception:  # the rest of the user's data must be erased nevertheless
-            log.exception("images_not_erased", user=user_id, policy="the hourly upkeep erases them")
+            log.error("images_not_erased", user=user_id, code=error.code, policy=_HOURLY)
+        except asyncio.CancelledError:
+            log.error("images_not_erased", user=user_id, reason="the gateway stops", policy=_HOURLY)
+            raise
+        except Exception:  # whatever a library raises
+            log.exception("images_not_erased", user=user_id, policy=_HOURLY)
         else:
-            log.info("images_erased", user=user_id, images=images)
+            if images is not None:
+                log.info("images_erased", user=user_id, images=images)
 
     def _erase_predictions(self, user_id: str) -> int:
         if self._signer is None:

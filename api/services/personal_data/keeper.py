@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from enum import StrEnum
@@ -20,8 +21,10 @@ from storage.images.space import SpaceLimit
 BACKLOG_BYTES = MAX_BYTES
 """Of images that wait to be written, in each process: one of the largest size."""
 KEEPING_BYTES = BACKLOG_BYTES + 2 * MAX_BYTES
-"""What the images take that wait: the one that is being written is copied twice while it is encrypted."""
+"""Memory for waiting images: the one that is being written is copied twice while it is encrypted."""
 
+QUIET_S = 60.0
+"""So long after the last image that was not kept, a store counts as usable again."""
 _CLOSING_S = 2.0
 
 log = structlog.get_logger("atalaya.images")
@@ -44,21 +47,29 @@ class _Image(NamedTuple):
 class ImageKeeper:
     """Writes images in a thread of its own, which starts with the first one.
 
-    `allows` returns whether the images of a user may be kept; it is asked again right before an image is written.
+    `allows` returns whether the images of a user may be kept; it is asked again right before an image is written, and
+    afterwards: an erasure that ran meanwhile has not seen the image.
     """
 
     def __init__(
-        self, archive: ImageArchive, allows: Callable[[str], bool], limit_bytes: int, metrics: Metrics
+        self,
+        archive: ImageArchive,
+        allows: Callable[[str], bool],
+        limit_bytes: int,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._archive = archive
         self._allows = allows
         self._space = SpaceLimit(archive.measure, limit_bytes)
         self._metrics = metrics
+        self._clock = clock
         self._waiting: SimpleQueue[_Image | None] = SimpleQueue()
         self._waiting_bytes = 0
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._problem: NotKept | None = None
+        self._problems: set[NotKept] = set()
+        self._last_problem_at = 0.0
         for reason in NotKept:
             metrics.images_not_kept.labels(reason)
 
@@ -75,7 +86,7 @@ class ImageKeeper:
                 self._waiting.put(_Image(owner, prediction, content))
                 self._start_thread()
         if not accepted:
-            self._report(NotKept.BACKLOG)
+            self._report_problem(NotKept.BACKLOG)
 
     def close(self) -> None:
         """Write what waits, for at most two seconds; the rest is not kept."""
@@ -85,7 +96,7 @@ class ImageKeeper:
         self._thread.join(_CLOSING_S)
         with suppress(Empty):
             while self._waiting.get_nowait() is not None:
-                self._report(NotKept.BACKLOG)
+                self._report_problem(NotKept.BACKLOG)
 
     def _start_thread(self) -> None:
         if self._thread is None:
@@ -98,30 +109,35 @@ class ImageKeeper:
             try:
                 self._write(image)
             except Exception as error:  # whatever a library raises, the next image must be written
-                self._report(NotKept.FAILED, error)
+                self._report_problem(NotKept.FAILED, error)
             with self._lock:
                 self._waiting_bytes -= len(image.content)
 
     def _write(self, image: _Image) -> None:
+        if not self._space.admits(len(image.content)):  # before `allows`: measuring the store may take long
+            self._report_problem(NotKept.FULL)
+            return
         if not self._allows(image.owner):
             return
-        if not self._space.admits(len(image.content)):
-            self._report(NotKept.FULL)
-            return
         self._archive.keep(*image)
+        if not self._allows(image.owner):
+            self._archive.discard(image.owner, image.prediction)
+            return
         self._metrics.images_kept.inc()
         self._metrics.image_store_bytes.set(self._space.used)
-        self._report(None)
+        self._report_kept()
 
-    def _report(self, problem: NotKept | None, error: Exception | None = None) -> None:
+    def _report_problem(self, problem: NotKept, error: Exception | None = None) -> None:
         """Count an image that is not kept, and log the first one for each reason."""
-        if problem is not None:
-            self._metrics.images_not_kept.labels(problem).inc()
-        if problem is self._problem:
-            return
-        self._problem = problem
-        if problem is None:
-            log.info("images_kept_again")
-        else:
+        self._metrics.images_not_kept.labels(problem).inc()
+        self._last_problem_at = self._clock()
+        if problem not in self._problems:
+            self._problems.add(problem)
             reason = str(error) if isinstance(error, ImageStoreUnavailable) else type(error).__name__ if error else ""
             log.warning("image_not_kept", problem=problem, reason=reason, policy="predictions go on")
+
+    def _report_kept(self) -> None:
+        """Log the end of the problems: not at once, because a store at its limit keeps one image and drops the next."""
+        if self._problems and self._clock() - self._last_problem_at >= QUIET_S:
+            self._problems.clear()
+            log.info("images_kept_again")

@@ -14,18 +14,18 @@ from api.services.background.activity import Activity
 from api.services.personal_data.archive import open_image_archive
 from api.services.personal_data.consents import ImageConsents
 from api.services.personal_data.keeper import ImageKeeper
+from api.services.personal_data.store_thread import StoreThread
 from api.services.personal_data.upkeep import follow_image_upkeep
 from api.settings import Settings
 from auth.accounts.store import UserStore
 from monitoring.metrics import Metrics
-from storage.images.archive import ImageArchive
 
 
 @dataclass(frozen=True, slots=True)
 class ImageServices:
     """`consents` has to follow the changes of users; see ImageConsents.subscribe_to."""
 
-    archive: ImageArchive
+    store: StoreThread
     consents: ImageConsents
     keeper: ImageKeeper
 
@@ -39,13 +39,15 @@ async def open_image_services(
     if archive is None:
         yield None
         return
-    consents = ImageConsents(UserStore(engine).list_keeping_images)
+    store = StoreThread(archive)
+    consents = ImageConsents(UserStore(engine).list_image_permissions)
     keeper = ImageKeeper(archive, consents.allows, settings.images.megabytes * 1_000_000, metrics)
     async with (
         run_in_background(consents.follow(activity.sleep)),
-        run_in_background(follow_image_upkeep(settings, engine, archive, activity.sleep)),
+        run_in_background(follow_image_upkeep(settings, engine, store, activity.sleep)),
     ):
         try:
-            yield ImageServices(archive, consents, keeper)
+            yield ImageServices(store, consents, keeper)
         finally:
+            store.close()
             await asyncio.to_thread(keeper.close)

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.services.personal_data.archive import find_end_of_retention
+from api.services.personal_data.store_thread import StoreThread
 from api.settings import Settings
 from auth.accounts.store import UserStore
 from auth.login.upkeep import CHECK_EVERY_S, FIRST_CHECK_S, Duty, claim_upkeep
 from storage.errors import StorageError
-from storage.images.archive import ImageArchive, RemovedImages
 
 log = structlog.get_logger("atalaya.images")
 
 
+@dataclass(frozen=True, slots=True)
+class RemovedImages:
+    """How many images were removed because their owner does not allow them, or because they were old."""
+
+    disallowed: int
+    old: int
+
+
 async def follow_image_upkeep(
-    settings: Settings, engine: AsyncEngine, archive: ImageArchive, sleep: Callable[[float], Awaitable[None]]
+    settings: Settings, engine: AsyncEngine, store: StoreThread, sleep: Callable[[float], Awaitable[None]]
 ) -> None:
     """Remove images once an hour, if no other process does, until cancelled."""
     await sleep(FIRST_CHECK_S)
     while True:
         try:
             if await claim_upkeep(engine, datetime.now(UTC), Duty.KEPT_IMAGES):
-                removed = await remove_images(settings, engine, archive)
+                removed = await remove_images(UserStore(engine), store, find_end_of_retention(settings))
                 log.info("images_removed", disallowed=removed.disallowed, old=removed.old)
         except StorageError as error:
             log.warning("image_upkeep_postponed", code=error.code)
@@ -36,7 +45,20 @@ async def follow_image_upkeep(
         await sleep(CHECK_EVERY_S)
 
 
-async def remove_images(settings: Settings, engine: AsyncEngine, archive: ImageArchive) -> RemovedImages:
-    """Remove what may not be kept any more. Raises DatabaseUnavailable, ImageStoreUnavailable."""
-    allowed = await UserStore(engine).list_keeping_images()
-    return await asyncio.to_thread(archive.sweep, allowed, find_end_of_retention(settings))
+async def remove_images(users: UserStore, store: StoreThread, end_of_retention: datetime) -> RemovedImages:
+    """Remove what may not be kept any more. Raises DatabaseUnavailable, ImageStoreUnavailable.
+
+    That is what an owner sent before the permission, which also removes what an erasure has left. Permissions are read
+    for each owner, right before: one may be given while this goes on.
+    """
+    disallowed = old = 0
+    for owner in await store.run(store.archive.list_owners):
+        now = datetime.now(UTC)
+        allowed_since = await users.find_image_permission(owner) or now
+        before = max(allowed_since, end_of_retention)
+        removed = await store.run(partial(store.archive.remove_old, owner, before))
+        if before == end_of_retention:
+            old += removed
+        else:
+            disallowed += removed
+    return RemovedImages(disallowed, old)

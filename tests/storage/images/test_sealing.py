@@ -83,3 +83,25 @@ def test_processes_share_the_space() -> None:
     for limit in limits * 50:
         stored += 10 * limit.admits(10)
     assert 900 <= stored <= 1100
+
+
+def test_slow_measuring_is_rare() -> None:
+    """Measuring that takes ten seconds is repeated after twenty times as long, and a fast one after a minute."""
+    now, measured_at, duration = 0.0, list[float](), 10.0
+
+    def measure() -> int:
+        nonlocal now
+        measured_at.append(now)
+        now += duration
+        return 0
+
+    limit = SpaceLimit(measure, 1000, clock=lambda: now)
+    while now < 300:
+        limit.admits(1)
+        now += 1
+    assert measured_at == [0, 210]
+    duration = 0.0
+    while now < 600:
+        limit.admits(1)
+        now += 1
+    assert measured_at[2:] == [420, 481, 542]

@@ -29,7 +29,7 @@ from model.offline.collecting.splits import Split
 from monitoring.quality.labelled import LabelledPrediction, count_labelled, iterate_labelled
 from monitoring.tasks.runs import Task
 from storage.engine import open_blocking_engine
-from storage.images.archive import ImageArchive
+from storage.images.archive import ImageArchive, is_older
 from storage.images.errors import ImageUnreadable
 
 app = typer.Typer(no_args_is_help=True)
@@ -73,11 +73,11 @@ def build(
 
 def _build(settings: Settings, archive: ImageArchive, folder: Path, since: datetime | None) -> dict[str, Any]:
     """Write the data set and return its summary. Raises NoLabelledImages, LedgerUnavailable, ImageStoreUnavailable."""
-    allowed = run_with_engine(settings, lambda engine: UserStore(engine).list_keeping_images())
+    permissions = run_with_engine(settings, lambda engine: UserStore(engine).list_image_permissions())
     collector, skipped, classes = Collector(folder), Counter[str](), dict[str, None]()
     with _open_engine(settings) as engine, progress_bar("Collecting", count_labelled(engine, since)) as advance:
         for number, prediction in enumerate(iterate_labelled(engine, since), start=1):
-            image = _read_image(archive, prediction) if prediction.owner in allowed else Skipped.NOT_KEPT
+            image = _read_image(archive, prediction, permissions.get(prediction.owner))
             if isinstance(image, Skipped):
                 skipped[image] += 1
             else:
@@ -92,8 +92,12 @@ def _build(settings: Settings, archive: ImageArchive, folder: Path, since: datet
     return summary
 
 
-def _read_image(archive: ImageArchive, prediction: LabelledPrediction) -> LabelledImage | Skipped:
+def _read_image(
+    archive: ImageArchive, prediction: LabelledPrediction, allowed_since: datetime | None
+) -> LabelledImage | Skipped:
     """Return the image that the ledger names, or why there is none. Raises ImageStoreUnavailable."""
+    if allowed_since is None or is_older(prediction.id, allowed_since):
+        return Skipped.NOT_KEPT
     try:
         content = archive.read(prediction.owner, prediction.id)
     except ImageUnreadable:

@@ -125,3 +125,19 @@ async def enrol(settings: Settings) -> pyotp.TOTP:
     await codes.confirm(ana, totp.now())
     await engine.dispose()
     return totp
+
+
+def test_a_wrong_store_is_found_before_a_change(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user is neither deleted nor changed while the store of the user's images cannot be opened."""
+    monkeypatch.setenv("IMAGES__URL", "file:///images")
+    for arguments in (("delete", "ana", "--yes"), ("images", "ana", "--keep")):
+        status, _, err = command("users", *arguments)
+        assert (status, "IMAGES__KEY is not set" in err) == (1, True)
+    assert not json.loads(command("users", "list", "--json")[1])[0]["keep_images"]
+
+
+def test_a_withdrawal_without_a_store(command: Command) -> None:
+    """Where no store is set, the command says so: a gateway elsewhere may have one."""
+    status, printed, _ = command("users", "images", "ana", "--no-keep")
+    expected = "ana: images are no longer kept; erased no images (IMAGES__URL is not set).\n"
+    assert (status, printed) == (0, expected)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from base64 import b64encode
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from starlette.testclient import TestClient
+from structlog.testing import capture_logs
 
 from api.app import create_app
 from api.commands.database import run_with_accounts
@@ -122,9 +124,11 @@ def test_a_failing_store_fails_no_prediction(settings: Settings, log_in: Any, sa
         wait_until(has_failed)
 
 
-def make_keeper(archive: ImageArchive, megabytes: float = 1) -> tuple[ImageKeeper, CollectorRegistry]:
+def make_keeper(
+    archive: ImageArchive, megabytes: float = 1, allows: Callable[[str], bool] = lambda _: True, **options: Any
+) -> tuple[ImageKeeper, CollectorRegistry]:
     registry = CollectorRegistry()
-    return ImageKeeper(archive, lambda _: True, int(megabytes * 1e6), Metrics(registry)), registry
+    return ImageKeeper(archive, allows, int(megabytes * 1e6), Metrics(registry), **options), registry
 
 
 def count(registry: CollectorRegistry, reason: str) -> float:
@@ -136,8 +140,8 @@ OWNER, PREDICTION = "0a54f4b8-bc9a-4019-bf0d-15032078e849", "019f0000-bc9a-7019-
 
 def test_a_full_store(archive: ImageArchive) -> None:
     """A full store keeps what it has, and the next image is not kept."""
-    keeper, registry = make_keeper(archive, 0.001)
-    for last, size in ((0, 900), (1, 200)):
+    keeper, registry = make_keeper(archive, 0.005)
+    for last, size in ((0, 900), (1, 4200)):
         keeper.keep_later(OWNER, f"{PREDICTION[:-1]}{last}", bytes(size))
     keeper.close()
     assert archive.read(OWNER, f"{PREDICTION[:-1]}0") == bytes(900)
@@ -152,6 +156,36 @@ def test_a_slow_store(archive: ImageArchive, monkeypatch: pytest.MonkeyPatch) ->
     keeper.close()
     assert count(registry, "backlog") == 1
     assert archive.measure() == 0
+
+
+def test_a_withdrawal_while_an_image_is_written(archive: ImageArchive) -> None:
+    """An image is removed again if its owner withdraws while it is written: the erasure has not seen it."""
+    permissions = iter([True, False])
+    keeper, registry = make_keeper(archive, allows=lambda _: next(permissions))
+    keeper.keep_later(OWNER, PREDICTION, b"image")
+    keeper.close()
+    assert (next(permissions, None), archive.measure()) == (None, 0)
+    assert registry.get_sample_value("atalaya_images_kept_total") == 0
+
+
+def test_a_store_at_its_limit_is_logged_once(archive: ImageArchive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images that are kept and dropped by turns are one line of the log, and one after a minute without a problem."""
+    monkeypatch.setattr("api.services.personal_data.keeper.BACKLOG_BYTES", 1000)
+    now = 0.0
+    keeper, registry = make_keeper(archive, clock=lambda: now)
+
+    def keep(number: int) -> None:
+        keeper.keep_later(OWNER, f"{PREDICTION[:-1]}{number}", b"image")
+        wait_until(lambda: registry.get_sample_value("atalaya_images_kept_total") == number)
+
+    with capture_logs() as logs:
+        for number in (1, 2, 3):
+            keeper.keep_later(OWNER, PREDICTION, bytes(1001))
+            keep(number)
+        now = 60.0
+        keep(4)
+        keeper.close()
+    assert [line["event"] for line in logs] == ["image_not_kept", "images_kept_again"]
 
 
 async def test_permissions_are_read_again_after_a_failure() -> None:

@@ -1,0 +1,44 @@
+"""Slow operations of the store of images, away from the threads that the gateway's other work needs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+from storage.images.archive import ImageArchive
+
+T = TypeVar("T")
+
+
+class StoreThread:
+    """One thread, which works through the operations in their order, however long the store takes to respond."""
+
+    def __init__(self, archive: ImageArchive) -> None:
+        self.archive = archive
+        self._thread = ThreadPoolExecutor(1, "image-store")
+        self._waiting: set[str] = set()
+
+    async def run(self, operation: Callable[[], T]) -> T:
+        """Raises what `operation` raises."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, operation)
+
+    async def erase(self, owner: str) -> int | None:
+        """Erase an owner's images; returns how many, or None if such an erasure waits already.
+
+        Raises ImageStoreUnavailable.
+        """
+        if owner in self._waiting:
+            return None
+        self._waiting.add(owner)
+        return await self.run(partial(self._erase_now, owner))
+
+    def close(self) -> None:
+        """Begin no further operation, and do not wait for the one that runs."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _erase_now(self, owner: str) -> int:
+        self._waiting.discard(owner)  # before listing: images that are kept from now on need another erasure
+        return self.archive.erase(owner)

@@ -1,0 +1,137 @@
+"""Erasing kept images in the background: the order, a store that does not respond, and the hourly upkeep."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+from structlog.testing import capture_logs
+from uuid_utils import uuid7
+
+from api.services.personal_data import erasure
+from api.services.personal_data.erasure import RecordErasure
+from api.services.personal_data.store_thread import StoreThread
+from api.services.personal_data.upkeep import RemovedImages, remove_images
+from api.settings import Settings
+from auth.accounts.store import UserChange, UserStore
+from auth.principal import Role
+from monitoring.audit.store import AuditStore
+from storage.engine import open_engine
+from storage.images.archive import ImageArchive
+from storage.images.opening import open_blobs
+from storage.images.sealing import ImageSeal
+from storage.logins import DatabaseLogin
+from tests.support.polling import wait_until_async
+
+UNKNOWN = "0a54f4b8-bc9a-4019-bf0d-15032078e849"
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> StoreThread:
+    return StoreThread(ImageArchive(open_blobs(f"file://{tmp_path}/images"), ImageSeal([os.urandom(32)])))
+
+
+def keep(store: StoreThread, owner: str, made_at: datetime) -> str:
+    name = str(uuid7(nanoseconds=int(made_at.timestamp() * 1e9)))
+    store.archive.keep(owner, name, b"image")
+    return name
+
+
+@asynccontextmanager
+async def occupied(store: StoreThread) -> AsyncIterator[None]:
+    """Let the store not respond in the context."""
+    released = threading.Event()
+    operation = asyncio.ensure_future(store.run(released.wait))
+    try:
+        yield
+    finally:
+        released.set()
+        await operation
+
+
+async def stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def test_records_are_erased_before_images(
+    settings: Settings, store: StoreThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user's records are erased while the store does not respond; a stop then leaves only the images."""
+    monkeypatch.setattr(erasure, "IN_FLIGHT_S", 0.0)
+    url = settings.database_url.get_secret_value()
+    engine = open_engine(url)
+    erasing = RecordErasure(settings, AuditStore(engine), DatabaseLogin(url), store)
+    with capture_logs() as logs:
+        async with occupied(store):
+            task = asyncio.create_task(erasing.erase(UNKNOWN, "adam"))
+            await wait_until_async(lambda: logs)
+            await stop(task)
+    await engine.dispose()
+    assert [line["event"] for line in logs] == ["user_erased", "images_not_erased"]
+
+
+async def test_a_stop_before_the_records_are_erased(settings: Settings) -> None:
+    """A gateway that stops before it has erased a user logs the command that does it."""
+    url = settings.database_url.get_secret_value()
+    engine = open_engine(url)
+    erasing = RecordErasure(settings, AuditStore(engine), DatabaseLogin(url), None)
+    with capture_logs() as logs:
+        task = asyncio.create_task(erasing.erase(UNKNOWN, "adam"))
+        await asyncio.sleep(0)
+        await stop(task)
+    await engine.dispose()
+    (line,) = logs
+    assert (line["event"], line["retry"]) == ("user_not_erased", f"atalaya users delete {UNKNOWN}")
+
+
+async def test_an_erasure_that_waits_is_not_repeated(store: StoreThread) -> None:
+    """While an erasure waits for the store, further ones of the same user are skipped; a later one is not."""
+    keep(store, UNKNOWN, datetime.now(UTC))
+    async with occupied(store):
+        first = asyncio.ensure_future(store.erase(UNKNOWN))
+        await asyncio.sleep(0)
+        assert await store.erase(UNKNOWN) is None
+    assert await first == 1
+    keep(store, UNKNOWN, datetime.now(UTC))
+    assert await store.erase(UNKNOWN) == 1
+
+
+async def test_upkeep_removes_what_may_not_be_kept(engine: AsyncEngine, store: StoreThread) -> None:
+    """The upkeep removes images older than their owner's permission or the retention, and all without a permission."""
+    users, now = UserStore(engine), datetime.now(UTC)
+    names = ("ana", "bob", "cleo")
+    ana, bob, cleo = [(await users.add(name, Role.CLIENT, "$h")).id for name in names]
+    for user in (ana, bob):
+        await users.change(user, UserChange(keep_images=True))
+    keep(store, ana, now - DAY)  # its erasure has failed; since then she has allowed it again
+    young = keep(store, ana, now + DAY)
+    for owner in (cleo, UNKNOWN):
+        keep(store, owner, now - DAY)
+    assert await remove_images(users, store, now - 7 * DAY) == RemovedImages(disallowed=3, old=0)
+    keep(store, bob, now + DAY)
+    assert await remove_images(users, store, now + 2 * DAY) == RemovedImages(disallowed=0, old=2)
+    assert store.archive.read(ana, young) is None
+
+
+async def test_a_permission_during_the_upkeep(engine: AsyncEngine, store: StoreThread) -> None:
+    """A user who allows it while the upkeep works loses no image that is kept from then on."""
+    users = UserStore(engine)
+    ana = (await users.add("ana", Role.CLIENT, "$h")).id
+    old = keep(store, ana, datetime.now(UTC) - DAY)
+    async with occupied(store):
+        upkeep = asyncio.ensure_future(remove_images(users, store, datetime.now(UTC) - 7 * DAY))
+        await asyncio.sleep(0)
+        await users.change(ana, UserChange(keep_images=True))
+        new = keep(store, ana, datetime.now(UTC) + timedelta(seconds=1))
+    assert await upkeep == RemovedImages(disallowed=1, old=0)
+    assert (store.archive.read(ana, old), store.archive.read(ana, new)) == (None, b"image")
