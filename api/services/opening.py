@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from api.errors import SettingsError
@@ -21,6 +22,9 @@ from model.registry.errors import RegistryError
 if TYPE_CHECKING:
     from model.backends.oip.backend import EngineOptions
 
+# How long a prediction waits for engines at most: always less than MODEL__STUCK_SECONDS, which ends the process.
+_LONGEST_S = 30.0
+
 
 def open_model(settings: Settings) -> Backend:
     """Open the model of MODEL__URL, warmed up. Raises SettingsError, ArtefactError."""
@@ -35,8 +39,12 @@ def open_url(settings: Settings, url: str, threads: int | None = None) -> Backen
 
     Raises BackendURLError, ArtefactError.
     """
-    copies, key = find_copies(settings), settings.artefact_key()
-    engines = open_engine_options(settings) if url.startswith("oip+") else None
+    copies, key, engines = find_copies(settings), settings.artefact_key(), None
+    if url.startswith("oip+"):
+        engines = read_engine_options(settings)
+        if settings.model.fallback is Fallback.LOCAL:
+            local = f"onnx://{settings.model.manifest}"
+            engines = replace(engines, local=open_warm(local, count_local_threads(settings), copies, key))
     with mapping_weights():
         backend = open_warm(url, threads or count_inference_threads(settings), copies, key, engines)
     if settings.model.batch == 1:
@@ -44,21 +52,16 @@ def open_url(settings: Settings, url: str, threads: int | None = None) -> Backen
     return BatchingBackend(backend, settings.model.batch, settings.model.batch_linger_ms / 1000)
 
 
-def open_engine_options(settings: Settings) -> EngineOptions:
-    """Read the certificates for the engines, and open the local model that takes their place if it is wanted.
-
-    Raises SettingsError, ArtefactError.
-    """
+def read_engine_options(settings: Settings) -> EngineOptions:
+    """Read how to use the engines, and their certificates; without a local model. Raises SettingsError."""
     from model.backends.oip.backend import EngineOptions
     from model.backends.oip.connections import Transport
 
-    model, local = settings.model, None
+    model = settings.model
     token = None if model.engine_token is None else model.engine_token.get_secret_value()
     transport = Transport(_open_tls(model) if model.url.startswith("oip+https:") else None, token)
-    if model.fallback is Fallback.LOCAL:
-        url, threads = f"onnx://{model.manifest}", count_local_threads(settings)
-        local = open_warm(url, threads, find_copies(settings), settings.artefact_key())
-    return EngineOptions(model.manifest, transport, model.engine_requests, local)
+    longest_s = min(_LONGEST_S, model.stuck_seconds / 2)
+    return EngineOptions(model.manifest, transport, model.engine_requests, longest_s=longest_s)
 
 
 def _open_tls(model: ModelSettings) -> ssl.SSLContext:

@@ -68,6 +68,8 @@ class Engine:
 
     def __init__(self, artefact: str) -> None:
         self._backend = open_warm(f"onnx://{artefact}")
+        blank = np.zeros((1, *self._backend.info.input_spec.shape), np.uint8)
+        self._channels = self._backend.predict_pooled(blank)[1].shape[1]
 
     @app.get("/v2/health/live")
     async def show_live(self) -> dict[str, bool]:
@@ -85,7 +87,6 @@ class Engine:
     @app.get("/v2/models/{model}/versions/{version}")
     async def describe_model(self, model: str, version: str | None = None) -> dict[str, object]:
         info = self._find_model(model, version)
-        channels = self._backend.predict_pooled(np.zeros((1, *info.input_spec.shape), np.uint8))[1].shape[1]
         return {
             "name": info.name,
             "versions": [info.version],
@@ -93,7 +94,7 @@ class Engine:
             "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": [-1, *info.input_spec.shape]}],
             "outputs": [
                 {"name": "probabilities", "datatype": "FP32", "shape": [-1, len(info.classes)]},
-                {"name": "pooled", "datatype": "FP32", "shape": [-1, channels]},
+                {"name": "pooled", "datatype": "FP32", "shape": [-1, self._channels]},
             ],
             "parameters": {"digest": info.digest},
         }

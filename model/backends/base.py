@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -35,6 +36,12 @@ class ModelInfo:
     def full_name(self) -> str:
         """Name and version in one word, such as "efficientnetb0-v1.1"."""
         return f"{self.name}-v{self.version}"
+
+
+def may_be_one_model(models: Sequence[ModelInfo]) -> bool:
+    """Whether the names, versions and known digests are the same."""
+    digests = {model.digest for model in models} - {""}
+    return len({model.full_name for model in models}) == 1 and len(digests) <= 1
 
 
 class Origin(StrEnum):

@@ -32,8 +32,8 @@ class _Batch:
 class BatchingBackend:
     """Lets `inner` predict up to `largest` images at once.
 
-    The first image of a batch waits at most `linger_s` seconds for others, and only while the back end is busy.
-    Predictions with feature maps are not batched. Needs as many threads that predict as a batch has images.
+    The first image of a batch waits at most `linger_s` seconds for others, and only while another batch is being
+    computed. Predictions with feature maps are not batched. Needs as many threads that predict as a batch has images.
     """
 
     def __init__(self, inner: Backend, largest: int, linger_s: float) -> None:

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from model.backends.base import Backend, ModelInfo, Weights
 from model.backends.call import LOCAL, BackendCall, DigestSource, EngineFacts, current_call
 from model.backends.oip.address import EngineAddress
-from model.backends.oip.checks import EndpointChecks, describe_admission
+from model.backends.oip.checks import EndpointChecks, describe_admission, describe_ejection
 from model.backends.oip.client import EngineClient
 from model.backends.oip.connections import PLAIN, Transport
 from model.backends.oip.endpoints import Endpoints
 from model.backends.oip.errors import EngineUnavailable
 from model.backends.oip.events import EngineEvent, EventKind, OnEvent
 from model.backends.oip.metadata import read_metadata
-from model.errors import ExplanationUnavailable
+from model.errors import DeadlineExceeded, ExplanationUnavailable
 from model.explanation.head import Head, read_head
 from model.registry.artefact import Manifest, read_manifest
 
@@ -30,20 +30,20 @@ Floats = NDArray[np.float32]
 START_LIMIT_S = 30.0
 """How long the gateway waits at its start until an engine is ready."""
 
-_LONGEST_S = 30.0  # for a prediction without a deadline
-
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
     """`folder` holds the manifest of the model, `local` computes what no engine can.
 
-    At most `in_flight` requests go to one engine at once.
+    At most `in_flight` requests go to one engine at once. A prediction waits for engines for at most `longest_s`
+    seconds: half of them for the first engine, if another one works.
     """
 
     folder: Path
     transport: Transport = PLAIN
     in_flight: int = 16
     local: Backend | None = None
+    longest_s: float = 30.0
 
 
 class OipBackend:
@@ -55,12 +55,14 @@ class OipBackend:
     def __init__(self, address: EngineAddress, manifest: Manifest, head: Head | None, options: EngineOptions) -> None:
         self._head = head
         self._local = options.local
+        self._longest_s = options.longest_s
         self._get_info = cache(partial(_describe, address, manifest))
         self.info = self._get_info(None)
         self.weights: Weights | None = None
-        self._endpoints = Endpoints(options.in_flight)
-        self._client = EngineClient(self._endpoints, address.path, len(manifest.classes))
-        read = partial(read_metadata, address=address, manifest=manifest, channels=_count_channels(manifest, head))
+        self._endpoints = Endpoints(options.in_flight, keeps_last=options.local is None)
+        classes, channels = len(manifest.classes), _count_channels(manifest, head)
+        self._client = EngineClient(self._endpoints, address.path, classes, channels, options.longest_s / 2)
+        read = partial(read_metadata, address=address, manifest=manifest, channels=channels)
         self._checks = EndpointChecks(address, options.transport, self._endpoints, read, self._report)
 
     def connect(self, wait_s: float = START_LIMIT_S) -> None:
@@ -76,11 +78,13 @@ class OipBackend:
         self._checks.follow()
 
     def subscribe(self, on_event: OnEvent) -> None:
-        """Report all events from now on, from any thread; first, once more, the endpoints that work."""
+        """Report all events from now on, from any thread; first, once more, the last of each endpoint."""
         self._client.on_event = on_event
         for endpoint in self._endpoints.all:
-            if endpoint.model is not None:
-                on_event(describe_admission(endpoint, endpoint.model))
+            if (model := endpoint.model) is not None:
+                on_event(describe_admission(endpoint, model))
+            elif endpoint.problem:
+                on_event(describe_ejection(endpoint))
 
     @property
     def problem(self) -> str | None:
@@ -135,10 +139,12 @@ class OipBackend:
         """
         call = current_call()
         try:
-            result = self._client.infer(pixels, wanted, min(call.deadline, time.monotonic() + _LONGEST_S))
-        except EngineUnavailable:
-            if self._local is None:
+            result = self._client.infer(pixels, wanted, min(call.deadline, time.monotonic() + self._longest_s))
+        except (EngineUnavailable, DeadlineExceeded) as error:
+            if isinstance(error, DeadlineExceeded) and time.monotonic() >= call.deadline:
                 raise
+            if self._local is None:
+                raise EngineUnavailable from error
             return self._fall_back(self._local, pixels, wanted, call)
         call.model = self._get_info(result.digest)
         source = DigestSource.METADATA if result.digest else None
@@ -151,9 +157,13 @@ class OipBackend:
         self._report(EngineEvent(EventKind.FELL_BACK))
         call.model = local.info
         call.engine = EngineFacts(LOCAL, local.info.version, DigestSource.ARTEFACT)
+        name, predict = "pooled", local.predict_pooled
         if "features" in wanted:
-            return dict(zip(("probabilities", "features"), local.predict_with_features(pixels), strict=True))
-        return dict(zip(("probabilities", "pooled"), local.predict_pooled(pixels), strict=True))
+            name, predict = "features", local.predict_with_features
+        # One image at a time: a batch takes the memory of all its images, and a CPU computes it no faster.
+        rows = [predict(pixels[index : index + 1]) for index in range(len(pixels))]
+        probabilities, others = zip(*rows, strict=True)
+        return {"probabilities": np.concatenate(probabilities), name: np.concatenate(others)}
 
     def _report(self, event: EngineEvent) -> None:
         self._client.on_event(event)

@@ -7,7 +7,9 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from http import HTTPStatus
+from ipaddress import ip_address
 from typing import Any
 
 from model.backends.oip.address import EngineAddress, Host
@@ -45,18 +47,21 @@ class EndpointChecks:
         self._stopped = threading.Event()
         self._resolved_at = 0.0
         self._problem = "no host name can be resolved"
+        self._mismatch: EngineMismatch | None = None
         self._thread = threading.Thread(target=self._run, name="engine_checks", daemon=True)
 
     def start(self, wait_s: float) -> None:
         """Check all endpoints, until one works or `wait_s` seconds have passed.
 
-        Raises EngineMismatch, EngineUnavailable.
+        Raises EngineMismatch if none works and one serves another model, and EngineUnavailable.
         """
         until = time.monotonic() + wait_s
         while True:
-            self._check_due(at_start=True)
+            self._check_due()
             if self._endpoints.models:
                 return
+            if self._mismatch is not None:
+                raise self._mismatch
             if time.monotonic() >= until:
                 raise EngineUnavailable(
                     f"No inference engine is available: {self._problem}. Check MODEL__URL, or start the engine."
@@ -74,39 +79,48 @@ class EndpointChecks:
         while not self._stopped.wait(_CHECK_INTERVAL_S):
             self._check_due()
 
-    def _check_due(self, *, at_start: bool = False) -> None:
+    def _check_due(self) -> None:
+        """Check the endpoints whose time it is, all at once: one that is silent must not delay the others."""
         now = time.monotonic()
         if not self._endpoints.all or now - self._resolved_at >= RESOLVE_INTERVAL_S:
             self._resolved_at = now
             self._resolve()
-        for endpoint in self._endpoints.all:
-            if endpoint.check_at <= now:
-                self._check(endpoint, at_start=at_start)
+        due = [endpoint for endpoint in self._endpoints.all if endpoint.check_at <= now]
+        threads = [threading.Thread(target=self._check, args=(endpoint,), daemon=True) for endpoint in due]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
 
     def _resolve(self) -> None:
-        """Look up all names. While one has no address, the known endpoints stay."""
-        try:
-            found = [endpoint for host in self._address.hosts for endpoint in self._find(host)]
-        except (OSError, UnicodeError) as error:
-            self._problem = f"a host name cannot be resolved ({error})"
-            return
+        """Look up all names. While one cannot be resolved, its known endpoints stay."""
+        found = list[Endpoint]()
+        for host in self._address.hosts:
+            try:
+                found += self._find(host)
+            except (OSError, UnicodeError) as error:
+                self._problem = f"the host name {host.name} cannot be resolved ({error})"
+                found += [endpoint for endpoint in self._endpoints.all if endpoint.host == host]
         for endpoint in self._endpoints.replace(found):
             self._report(EngineEvent(EventKind.REMOVED, endpoint.label))
 
     def _find(self, host: Host) -> Iterator[Endpoint]:
-        """Raises OSError."""
-        for *_, address in socket.getaddrinfo(host.name, host.port, type=socket.SOCK_STREAM):
+        """Raises OSError, UnicodeError."""
+        flags = int(socket.AI_ADDRCONFIG)  # no addresses of a version of IP that this machine does not have
+        with suppress(ValueError):
+            ip_address(host.name)
+            flags = 0
+        for *_, address in socket.getaddrinfo(host.name, host.port, type=socket.SOCK_STREAM, flags=flags):
             ip = str(address[0])
             label = f"[{ip}]:{host.port}" if ":" in ip else f"{ip}:{host.port}"
-            yield Endpoint(label, Connections(host.name, host.port, ip, self._transport))
+            yield Endpoint(label, host, Connections(host.name, host.port, ip, self._transport))
 
-    def _check(self, endpoint: Endpoint, *, at_start: bool) -> None:
-        """Admit the endpoint or eject it, and set the time of its next check. Raises EngineMismatch at the start."""
+    def _check(self, endpoint: Endpoint) -> None:
+        """Admit the endpoint or eject it, and set the time of its next check."""
         try:
             model = self._ask_again_if_closed(endpoint.connections)
         except EngineMismatch as error:
-            if at_start:
-                raise
+            self._mismatch = error
             self._reject(endpoint, f"{error.code}: {error}")
         except EngineFailed as error:
             self._reject(endpoint, error.detail)
@@ -117,9 +131,7 @@ class EndpointChecks:
         except Exception as error:  # whatever an engine sends, its check must not end those of the others
             self._reject(endpoint, f"the check failed ({type(error).__name__})")
         else:
-            is_new = endpoint.model != model
-            self._endpoints.admit(endpoint, model)
-            if is_new:
+            if self._endpoints.admit(endpoint, model):
                 self._report(describe_admission(endpoint, model))
 
     def _ask_again_if_closed(self, connections: Connections) -> EngineModel:
@@ -133,9 +145,8 @@ class EndpointChecks:
 
     def _reject(self, endpoint: Endpoint, detail: str, *, unless_last: bool = False) -> None:
         self._problem = f"{endpoint.label}: {detail}"
-        is_first = not endpoint.failures
-        if self._endpoints.eject(endpoint, unless_last=unless_last) or is_first:
-            self._report(EngineEvent(EventKind.EJECTED, endpoint.label, detail=detail))
+        if self._endpoints.eject(endpoint, detail, unless_last=unless_last):
+            self._report(describe_ejection(endpoint))
 
     def _ask(self, connections: Connections) -> EngineModel:
         """Raises ConnectionLost, DeadlineExceeded, EngineFailed, EngineMismatch."""
@@ -143,6 +154,10 @@ class EndpointChecks:
         _get(connections, f"{self._address.path}/ready", until)
         server, model = (_get_document(connections, path, until) for path in ("/v2", self._address.path))
         return self._read(server, model)
+
+
+def describe_ejection(endpoint: Endpoint) -> EngineEvent:
+    return EngineEvent(EventKind.EJECTED, endpoint.label, detail=endpoint.problem)
 
 
 def describe_admission(endpoint: Endpoint, model: EngineModel) -> EngineEvent:

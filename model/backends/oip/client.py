@@ -43,7 +43,7 @@ class EngineResult(NamedTuple):
 
 
 class _Unprocessed(Exception):
-    """The engine did not process the request, so it may go to another one."""
+    """The engine did not process the request, or is silent, so the request may go to another one."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         super().__init__()
@@ -51,12 +51,17 @@ class _Unprocessed(Exception):
 
 
 class EngineClient:
-    """Sends requests for a model, whose path is `path` on every endpoint and which has so many classes."""
+    """Sends requests for a model, whose path is `path` on every endpoint.
 
-    def __init__(self, endpoints: Endpoints, path: str, classes: int) -> None:
+    It has so many `classes`, and so many `channels` of features; None for any number. While another engine works,
+    none may be silent for longer than `patience_s` seconds.
+    """
+
+    def __init__(self, endpoints: Endpoints, path: str, classes: int, channels: int | None, patience_s: float) -> None:
         self._endpoints = endpoints
         self._path = path
-        self._classes = classes
+        self._shapes = {"probabilities": (2, classes), "pooled": (2, channels), "features": (4, channels)}
+        self._patience_s = patience_s
         self.on_event: OnEvent = ignore
 
     def infer(self, pixels: NDArray[np.uint8], wanted: Sequence[str], until: float) -> EngineResult:
@@ -83,15 +88,20 @@ class EngineClient:
         """Raises _Unprocessed, EngineUnavailable, EngineFailed, DeadlineExceeded."""
         with self._endpoints.use(until, avoided) as (endpoint, model):
             names = ["probabilities", *(name for name in wanted if name in model.outputs)]
-            reply = self._send(endpoint, model, pixels, names, until)
+            may_go_to_another = avoided is None and len(self._endpoints.models) > 1
+            silent_until = min(until, time.monotonic() + self._patience_s) if may_go_to_another else until
             try:
-                response = self._read(endpoint, reply)
+                response = self._read(endpoint, self._send(endpoint, model, pixels, names, silent_until))
                 for name in names:
                     self._check_output(response, name, len(pixels))
             except EngineFailed as error:
                 self.report(EventKind.FAILED, endpoint, detail=error.detail)
                 self._count_error(endpoint, error.detail)
                 raise
+            except DeadlineExceeded:
+                if time.monotonic() >= until:
+                    raise
+                raise _Unprocessed(endpoint) from None
             endpoint.errors = 0
         return EngineResult(response.outputs, endpoint.label, response.version or model.version, model.digest)
 
@@ -117,7 +127,7 @@ class EngineClient:
                 self._eject(endpoint, "the connection failed")
             raise _Unprocessed(endpoint) from error
         except DeadlineExceeded:
-            if time.perf_counter() - started >= _FAIR_S:
+            if time.perf_counter() - started >= min(_FAIR_S, self._patience_s):
                 self._count_error(endpoint, "it does not respond")
             raise
         finally:
@@ -136,11 +146,12 @@ class EngineClient:
     def _check_output(self, response: InferResponse, name: str, count: int) -> None:
         """Raises EngineFailed for an output that is not a row of numbers for each image, or not of probabilities."""
         values = response.outputs.get(name, _NOTHING)
-        is_probabilities = name == "probabilities"
-        if values.shape[:1] != (count,) or (is_probabilities and values.shape[1:] != (self._classes,)):
+        sides, last = self._shapes[name]
+        has_rows = values.ndim == sides and len(values) == count and values.size > 0
+        if not has_rows or last not in (None, values.shape[-1]):
             raise EngineFailed(f"the output {name} has the shape {list(values.shape)}")
         # What is not finite would reach the ledger, whose documents are JSON, and confidences that callers rely on.
-        if not np.isfinite(values).all() or (is_probabilities and not _are_probabilities(values)):
+        if not np.isfinite(values).all() or (name == "probabilities" and not _are_probabilities(values)):
             raise EngineFailed(f"the output {name} has impossible values")
 
     def _count_error(self, endpoint: Endpoint, reason: str) -> None:
@@ -149,7 +160,7 @@ class EngineClient:
             self._eject(endpoint, reason, unless_last=True)
 
     def _eject(self, endpoint: Endpoint, reason: str, *, unless_last: bool = False) -> None:
-        if self._endpoints.eject(endpoint, unless_last=unless_last):
+        if endpoint.model is not None and self._endpoints.eject(endpoint, reason, unless_last=unless_last):
             self.report(EventKind.EJECTED, endpoint, detail=reason)
 
 

@@ -158,7 +158,7 @@ def _exchange(
     _limit(sock, until)
     response = connection.getresponse()
     parts, size = list[bytes](), 0
-    while True:
+    while not response.isclosed():  # closed with its last byte, in newer versions of Python, and its socket with it
         _limit(sock, until)
         part = response.read1(1 << 20)
         if not part:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from model.backends.oip.address import Host
 from model.backends.oip.connections import Connections
 from model.backends.oip.errors import EngineUnavailable
 from model.backends.oip.metadata import EngineModel
@@ -24,25 +25,32 @@ LONGEST_BACKOFF_S = 30.0
 class Endpoint:
     """One engine. Requests go to it while `model` is what its last check has read, and None is not.
 
-    `label` is its address and port. `in_flight` counts requests, `errors` the requests in a row without a usable
-    response, `failures` the ejections in a row. `check_at` is the time of time.monotonic() of its next check.
+    `label` is its address and port, `host` the one whose name has the address. `in_flight` counts requests, `errors`
+    the requests in a row without a usable response, `failures` the ejections in a row, `problem` is the reason of the
+    last one. `check_at` is the time of time.monotonic() of its next check.
     """
 
     label: str
+    host: Host
     connections: Connections
     model: EngineModel | None = None
     in_flight: int = 0
     last_used: int = 0
     errors: int = 0
     failures: int = 0
+    problem: str = ""
     check_at: float = 0.0
 
 
 class Endpoints:
-    """At most `limit` requests are in flight on each endpoint. For any thread."""
+    """At most `limit` requests are in flight on each endpoint. For any thread.
 
-    def __init__(self, limit: int) -> None:
+    With `keeps_last`, the last one that works is not ejected for errors.
+    """
+
+    def __init__(self, limit: int, *, keeps_last: bool) -> None:
         self._limit = limit
+        self._keeps_last = keeps_last
         self._endpoints: dict[str, Endpoint] = {}
         self._freed = threading.Condition()
         self._uses = 0
@@ -72,30 +80,33 @@ class Endpoints:
                 endpoint.in_flight -= 1
                 self._freed.notify_all()  # the one that waits longest may have to avoid this endpoint
 
-    def admit(self, endpoint: Endpoint, model: EngineModel) -> None:
-        """Let requests go to an endpoint whose model has been checked."""
+    def admit(self, endpoint: Endpoint, model: EngineModel) -> bool:
+        """Let requests go to an endpoint whose model has been checked. Returns whether that changes anything."""
         with self._freed:
+            is_new = endpoint.model != model and self._uses_endpoint(endpoint)
             endpoint.model, endpoint.failures, endpoint.errors = model, 0, 0
             endpoint.check_at = time.monotonic() + CHECK_INTERVAL_S
             self._freed.notify_all()
+        return is_new
 
-    def eject(self, endpoint: Endpoint, *, unless_last: bool = False) -> bool:
+    def eject(self, endpoint: Endpoint, reason: str, *, unless_last: bool = False) -> bool:
         """Send no more requests to the endpoint until a check succeeds. Returns whether that changes anything.
 
         The next check comes after FIRST_BACKOFF_S, and after twice as long for each failure in a row.
         """
         with self._freed:
             working = sum(other.model is not None for other in self._endpoints.values())
-            if unless_last and endpoint.model is not None and working == 1:
+            if unless_last and self._keeps_last and endpoint.model is not None and working == 1:
                 endpoint.check_at = time.monotonic() + FIRST_BACKOFF_S
                 return False
-            was_working, endpoint.model = endpoint.model is not None, None
+            changes = self._uses_endpoint(endpoint) and (endpoint.model is not None or not endpoint.failures)
+            endpoint.model, endpoint.problem = None, reason
             backoff_s = min(FIRST_BACKOFF_S * 2**endpoint.failures, LONGEST_BACKOFF_S)
             endpoint.failures = min(endpoint.failures + 1, 10)
             endpoint.check_at = time.monotonic() + backoff_s
             self._freed.notify_all()
         endpoint.connections.drop_idle()
-        return was_working
+        return changes
 
     def replace(self, endpoints: Iterable[Endpoint]) -> list[Endpoint]:
         """Use these endpoints, of which those with known labels keep their state. Returns those no longer used."""
@@ -107,6 +118,10 @@ class Endpoints:
         for endpoint in removed:
             endpoint.connections.close()
         return removed
+
+    def _uses_endpoint(self, endpoint: Endpoint) -> bool:
+        """Whether the host still has the endpoint's address."""
+        return self._endpoints.get(endpoint.label) is endpoint
 
     def _acquire(self, until: float, avoided: Endpoint | None) -> tuple[Endpoint, EngineModel]:
         with self._freed:

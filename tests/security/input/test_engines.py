@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,9 @@ import pytest
 from model.backends.oip import connections
 from model.backends.oip.connections import PLAIN, Transport
 from model.backends.oip.errors import EngineFailed, EngineUnavailable
-from tests.model.backends.oip.scripted_engine import SIDES, ScriptedEngine, connected
+from model.backends.oip.events import EngineEvent, EventKind
+from model.explanation.head import DenseLayer, Head
+from tests.model.backends.oip.scripted_engine import SIDES, ScriptedEngine, connected, describe_model
 from tests.support.certificates import Authority, make_authority
 from tests.support.servers.running import running
 
@@ -71,14 +75,44 @@ def test_a_response_without_probabilities_is_an_error(engine: ScriptedEngine, bo
             backend.predict(GREY)
 
 
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("pooled", [1]),
+        ("pooled", [1, 2]),
+        ("pooled", [1, 3, 1]),
+        ("features", [1, 2, 2, 2]),
+        ("features", [1, 0, 2, 3]),
+    ],
+)
+def test_features_of_other_lengths_are_an_error(engine: ScriptedEngine, name: str, shape: list[int]) -> None:
+    """An engine whose metadata leave the lengths open gets engine_failed for features that the model does not have."""
+    head = Head((DenseLayer(np.eye(3, dtype=np.float32), np.zeros(3, np.float32), relu=False),))
+    outputs = [("probabilities", [-1, 3]), ("pooled", [-1, -1]), ("features", [-1, -1, -1, -1])]
+    engine.script.model = describe_model(
+        outputs=[{"name": output, "datatype": "FP32", "shape": sides} for output, sides in outputs]
+    )
+    document = json.loads(OUTPUT % "[1, 0, 0]")
+    document["outputs"].append({"name": name, "datatype": "FP32", "shape": shape, "data": [0.5] * math.prod(shape)})
+    engine.script.body = json.dumps(document).encode()
+    with connected(engine, head=head) as backend:
+        predict = backend.predict_pooled if name == "pooled" else backend.predict_with_features
+        with pytest.raises(EngineFailed) as caught:
+            predict(GREY)
+    assert caught.value.detail == f"the output {name} has the shape {shape}"
+
+
 def test_a_response_without_an_end_is_an_error(engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The gateway reads no more of a response than its limit."""
+    """The gateway reads no more of a response than its limit, and counts it as a failure of the engine."""
     monkeypatch.setattr(connections, "_MAX_RESPONSE_BYTES", 1 << 20)
     with connected(engine) as backend:
+        events = list[EngineEvent]()
+        backend.subscribe(events.append)
         engine.script.body = b" " * (3 << 20)
         with pytest.raises(EngineFailed) as caught:
             backend.predict(GREY)
-    assert "too long" in caught.value.detail
+        assert "too long" in caught.value.detail
+        assert [event.kind for event in events].count(EventKind.FAILED) == 1
 
 
 def test_both_sides_are_authenticated(tls_engine: ScriptedEngine, authority: Authority) -> None:

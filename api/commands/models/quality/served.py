@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.commands.database import recorded_run, run_with_engine
 from api.commands.output import print_json, print_table, progress_bar
 from api.errors import CommandFailed, SettingsError
+from api.services.opening import read_engine_options
 from api.services.preparation import find_copies
 from api.services.registry import find_model_url
 from api.settings import Settings
@@ -79,7 +80,8 @@ def evaluate_served(settings: Settings, data: Path | None, *, accept_loss: bool)
             raise SettingsError(_NO_DATA)
         _check_memory(NEEDED_BYTES)
         url, copies = find_model_url(settings), find_copies(settings)
-        with closing(open_backend(url, 1, copies, settings.artefact_key())) as backend:
+        engines = read_engine_options(settings) if settings.model.uses_engines else None
+        with closing(open_backend(url, 1, copies, settings.artefact_key(), engines)) as backend:
             info = backend.info
             files = list_images(find_evaluation_folder(folder), info.classes)
             with progress_bar("Evaluating", len(files)) as advance:

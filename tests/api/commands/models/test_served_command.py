@@ -17,7 +17,9 @@ from monitoring.quality.evaluation_store import EvaluationStore
 from monitoring.quality.evaluations import EvaluationRecord
 from monitoring.tasks.runs import Task
 from monitoring.tasks.store import TaskRunStore
+from tests.model.backends.oip.scripted_engine import ScriptedEngine, describe_model
 from tests.model.backends.tiny_onnx import CLASSES, write_tiny_artefact
+from tests.support.servers.running import running
 
 EvaluateServed = Callable[..., tuple[int, str, str]]
 
@@ -53,7 +55,7 @@ def served(
     monkeypatch.setenv("MODEL__PREPARE", "false")
 
     def run_served(model: str, *arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setenv("MODEL__URL", f"onnx://{models[model]}")
+        monkeypatch.setenv("MODEL__URL", model if ":" in model else f"onnx://{models[model]}")
         capsys.readouterr()
         status = run(["evaluate", "--served", *arguments])
         return status, *capsys.readouterr()
@@ -100,6 +102,20 @@ def test_only_the_same_images_are_compared(served: EvaluateServed, tmp_path: Pat
     assert status == 0
     assert "There is no earlier evaluation of these images." in out
     assert [record.n for record in read_evaluations()] == [6, 6, 7]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_model_on_an_engine_is_evaluated_there(
+    served: EvaluateServed, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine of MODEL__URL predicts the images; the record has no digest, because the engine names none."""
+    monkeypatch.setenv("MODEL__MANIFEST", str(models["good"]))
+    with running(ScriptedEngine()) as engine:
+        engine.script.model = describe_model(inputs=[{"name": "x", "datatype": "UINT8", "shape": [-1, 24, 24, 3]}])
+        status, out, _ = served(f"oip+http://{engine.endpoint}/tiny", "--json")
+    result = json.loads(out)
+    assert (status, result["model"], result["accuracy"], result["digest"]) == (0, "tiny", 1.0, "")
+    assert len(engine.script.requests) == 6
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import math
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,10 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from model.backends.base import Backend
 from model.backends.oip.address import parse_address
 from model.backends.oip.backend import EngineOptions, OipBackend
 from model.backends.oip.connections import PLAIN, Transport
 from model.backends.oip.wire import HEADER_LENGTH
+from model.explanation.head import Head
 from model.imaging.input_spec import InputSpec
 from model.registry.artefact import Manifest
 
@@ -37,7 +41,11 @@ def describe_model(**changes: Any) -> dict[str, Any]:
 
 @dataclass
 class Script:
-    """How the engine responds. `status` is that of predictions; `paths` and `headers` are those of all requests."""
+    """How the engine responds. `status` is that of predictions; `paths` and `headers` are those of all requests.
+
+    While `silent` is locked, predictions get no response. With `closes` each response ends its connection. After
+    `fails_after` predictions the engine hangs up.
+    """
 
     server: dict[str, Any] = field(default_factory=lambda: {"name": "triton", "extensions": ["binary_tensor_data"]})
     model: dict[str, Any] = field(default_factory=describe_model)
@@ -45,6 +53,9 @@ class Script:
     body: bytes | None = None
     is_ready: bool = True
     hangs_up: bool = False
+    closes: bool = False
+    fails_after: float = math.inf
+    silent: threading.Lock = field(default_factory=threading.Lock)
     paths: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     requests: list[dict[str, Any]] = field(default_factory=list)
@@ -88,7 +99,9 @@ class _Handler(BaseHTTPRequestHandler):
         tensor = document["inputs"][0]
         rest = self.rfile.read(int(self.headers["Content-Length"]) - length)
         values = np.frombuffer(rest, np.uint8) if rest else np.array(tensor["data"], np.float32)
-        if script.hangs_up:
+        with script.silent:
+            pass
+        if script.hangs_up or len(script.requests) > script.fails_after:
             self.close_connection = True
         elif script.status != 200 or script.body is not None:
             self._respond(script.status, b'{"error": "no"}' if script.body is None else script.body)
@@ -112,6 +125,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _respond(self, status: int, body: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
+        if self.server.script.closes:
+            self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(body)
 
@@ -125,11 +140,15 @@ def connected(
     path: str = "tiny",
     transport: Transport = PLAIN,
     in_flight: int = 16,
+    head: Head | None = None,
+    local: Backend | None = None,
+    longest_s: float = 30.0,
+    hosts: Sequence[str] = (),
 ) -> Iterator[OipBackend]:
-    """A back end in front of engines that serve already."""
-    hosts = ",".join(engine.endpoint for engine in engines)
-    options = EngineOptions(Path(), transport, in_flight)
-    backend = OipBackend(parse_address(f"oip+http://{hosts}/{path}"), MANIFEST, None, options)
+    """A back end in front of engines that serve already, and of those at `hosts`."""
+    every = ",".join((*(engine.endpoint for engine in engines), *hosts))
+    options = EngineOptions(Path(), transport, in_flight, local, longest_s)
+    backend = OipBackend(parse_address(f"oip+http://{every}/{path}"), MANIFEST, head, options)
     try:
         backend.connect(wait_s=0)
         yield backend

@@ -1,0 +1,111 @@
+"""Gateways in front of inference engines."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from api.settings import Settings
+from api.settings.model import Fallback
+from tests.api.conftest import LogIn, MakeClient
+from tests.api.routes.v2.bodies import describe_files, make_body, pack
+from tests.model.backends.oip.scripted_engine import SPEC, ScriptedEngine, describe_model
+from tests.model.backends.tiny_onnx import write_tiny_artefact
+from tests.support.polling import wait_until
+from tests.support.servers.running import running
+
+FILES = 4
+
+
+@pytest.fixture
+def engine() -> Iterator[ScriptedEngine]:
+    with running(ScriptedEngine()) as engine:
+        yield engine
+
+
+@pytest.fixture
+def other() -> Iterator[ScriptedEngine]:
+    with running(ScriptedEngine()) as engine:
+        yield engine
+
+
+@pytest.fixture
+def connect(make_client: MakeClient, settings: Settings, tmp_path: Path) -> Any:
+    """Start a gateway in front of engines."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    write_tiny_artefact(folder, SPEC)
+
+    def start(*engines: ScriptedEngine, **changes: Any) -> TestClient:
+        url = f"oip+http://{','.join(engine.endpoint for engine in engines)}/tiny"
+        model = settings.model.model_copy(update={"url": url, "manifest": folder, **changes})
+        return make_client(model=model)
+
+    return start
+
+
+def make_png() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), (200, 0, 0)).save(file, "PNG")
+    return file.getvalue()
+
+
+def infer(client: TestClient, bearer: dict[str, str]) -> int:
+    """Request predictions of several files at once; returns the status."""
+    header, body = make_body(describe_files(FILES), pack(*[make_png()] * FILES))
+    return client.post("/v2/models/tiny/infer", headers=bearer | header, content=body).status_code
+
+
+def test_a_silent_engine_does_not_stop_the_gateway(
+    connect: Any, log_in: LogIn, engine: ScriptedEngine, other: ScriptedEngine
+) -> None:
+    """While one of two engines is silent, predictions take less time than MODEL__STUCK_SECONDS and succeed."""
+    client = connect(engine, other, stuck_seconds=2)
+    bearer = log_in(client)
+    with engine.script.silent:
+        responses = [client.post("/v1/predictions", headers=bearer, files={"file": make_png()}) for _ in range(6)]
+    assert [(response.status_code, response.json()["label"]) for response in responses] == [(200, "red")] * 6
+    assert len(engine.script.requests) >= 3
+    assert client.get("/readyz").status_code == 200
+
+
+def test_a_request_may_use_engines_of_which_one_names_its_digest(
+    connect: Any, log_in: LogIn, engine: ScriptedEngine, other: ScriptedEngine
+) -> None:
+    """Engines serve one model unless their digests differ; then a request for several images gets model_replaced."""
+    other.script.model = describe_model(parameters={"digest": "ab" * 32})
+    client = connect(engine, other)
+    assert infer(client, log_in(client)) == 200
+    assert min(len(each.script.requests) for each in (engine, other)) > 0
+    engine.script.model = describe_model(parameters={"digest": "cd" * 32})
+    client = connect(engine, other)
+    assert infer(client, log_in(client)) == 503
+
+
+def test_a_request_may_end_with_the_local_model(connect: Any, log_in: LogIn, engine: ScriptedEngine) -> None:
+    """Images of one request are predicted by an engine and, after it fails, by the local model."""
+    client = connect(engine, fallback=Fallback.LOCAL)
+    bearer = log_in(client)
+    engine.script.fails_after = 2
+    assert infer(client, bearer) == 200
+    assert len(engine.script.requests) >= 2
+    assert "atalaya_engine_fallbacks_total 2" in read_metrics(client, log_in)
+
+
+def test_an_engine_that_is_down_at_the_start_is_shown(connect: Any, log_in: LogIn, engine: ScriptedEngine) -> None:
+    """The metrics have 0 for an engine that has not worked since the start of the gateway."""
+    closed = ScriptedEngine()
+    closed.server_close()
+    client = connect(engine, closed)
+    wait_until(lambda: f'atalaya_engine_up{{endpoint="{engine.endpoint}"}} 1.0' in read_metrics(client, log_in))
+    assert f'atalaya_engine_up{{endpoint="{closed.endpoint}"}} 0.0' in read_metrics(client, log_in)
+
+
+def read_metrics(client: TestClient, log_in: LogIn) -> str:
+    return client.get("/metrics", headers=log_in(client, "olga")).text

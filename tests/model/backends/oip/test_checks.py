@@ -1,0 +1,129 @@
+"""Which engines get requests: those whose names can be resolved, and which pass their checks."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from model.backends.oip import checks
+from model.backends.oip.address import Host
+from model.backends.oip.connections import PLAIN, Connections
+from model.backends.oip.endpoints import Endpoint, Endpoints
+from model.backends.oip.events import EngineEvent, EventKind
+from model.backends.oip.metadata import EngineModel
+from tests.model.backends.oip.scripted_engine import ScriptedEngine, connected, describe_model
+from tests.model.backends.oip.test_failures import predict
+from tests.support.polling import wait_until
+from tests.support.servers.running import running
+
+MODEL = EngineModel("image", "UINT8", frozenset({"probabilities"}), None, binary=True, takes_timeout=False, digest=None)
+
+
+@pytest.fixture
+def engine() -> Iterator[ScriptedEngine]:
+    with running(ScriptedEngine()) as engine:
+        yield engine
+
+
+@pytest.fixture
+def other() -> Iterator[ScriptedEngine]:
+    with running(ScriptedEngine()) as engine:
+        yield engine
+
+
+def make_endpoint(label: str) -> Endpoint:
+    return Endpoint(label, Host("localhost", 9), Connections("localhost", 9, "127.0.0.1", PLAIN))
+
+
+def test_responses_with_connection_close_are_complete(engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine may close each connection after its response, also where `read1` closes the socket at its end."""
+    read1 = http.client.HTTPResponse.read1
+
+    def read1_and_close(response: http.client.HTTPResponse, size: int = -1) -> bytes:
+        part = read1(response, size)
+        if response.length == 0:
+            response.close()  # as Python does since 3.12.2
+        return part
+
+    monkeypatch.setattr(http.client.HTTPResponse, "read1", read1_and_close)
+    engine.script.closes = True
+    with connected(engine) as backend:
+        assert [predict(backend) for _ in range(3)] == [[1.0, 0.0, 0.0]] * 3
+
+
+def test_a_name_without_addresses_does_not_disable_the_others(
+    engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine whose name cannot be resolved is left out, and stays in use if it was known before."""
+    addresses = {"127.0.0.1": "127.0.0.1", "known": "127.0.0.1"}
+    unresolved = list[str]()
+    resolve = socket.getaddrinfo
+
+    def look_up(name: str, *arguments: Any, **options: Any) -> Any:
+        if name not in addresses:
+            unresolved.append(name)
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return resolve(addresses[name], *arguments, **options)
+
+    monkeypatch.setattr(checks, "RESOLVE_INTERVAL_S", 0)
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    hosts = [f"{name}:{engine.server_address[1]}" for name in ("unknown", "known")]
+    with connected(hosts=hosts) as backend:
+        assert predict(backend) == [1.0, 0.0, 0.0]
+        events = list[EngineEvent]()
+        backend.subscribe(events.append)
+        del addresses["known"]
+        wait_until(lambda: unresolved.count("known") >= 2)
+        assert predict(backend) == [1.0, 0.0, 0.0]
+        assert EventKind.REMOVED not in {event.kind for event in events}
+
+
+def test_an_engine_that_is_down_at_the_start_is_reported(engine: ScriptedEngine) -> None:
+    """Who subscribes after the start gets the ejection of an engine that does not work, with its reason."""
+    closed = ScriptedEngine()
+    closed.server_close()
+    with connected(engine, closed) as backend:
+        events = list[EngineEvent]()
+        backend.subscribe(events.append)
+    reported = {event.endpoint: (event.kind, event.detail) for event in events}
+    assert reported[closed.endpoint] == (EventKind.EJECTED, "it cannot be reached")
+    assert reported[engine.endpoint][0] is EventKind.ADMITTED
+
+
+def test_an_engine_with_another_model_does_not_end_the_start(engine: ScriptedEngine, other: ScriptedEngine) -> None:
+    """While another engine works, one that serves another model is only ejected."""
+    other.script.model = describe_model(inputs=[])
+    with connected(other, engine) as backend:
+        for _ in range(2):
+            predict(backend)
+    assert not any(path.endswith("/infer") for path in other.script.paths)
+
+
+def test_silent_engines_are_checked_at_the_same_time(engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The start takes no longer with four silent engines than with one."""
+    limit_s = 2.0
+    monkeypatch.setattr(checks, "_CHECK_LIMIT_S", limit_s)
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
+    try:
+        started = time.monotonic()
+        with connected(engine, hosts=[f"127.0.0.1:{each.getsockname()[1]}" for each in listeners]):
+            assert time.monotonic() - started < 2 * limit_s
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+def test_a_removed_endpoint_is_no_longer_reported() -> None:
+    """An ejection or a check that ends after the removal of the endpoint changes nothing."""
+    endpoints, endpoint = Endpoints(1, keeps_last=True), make_endpoint("10.0.0.1:80")
+    endpoints.replace([endpoint])
+    assert endpoints.admit(endpoint, MODEL)
+    assert not endpoints.admit(endpoint, MODEL)
+    endpoints.replace([])
+    assert not endpoints.eject(endpoint, "the connection failed")
+    assert not endpoints.admit(endpoint, MODEL)

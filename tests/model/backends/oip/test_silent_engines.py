@@ -1,0 +1,99 @@
+"""What a gateway does while an engine is silent: it takes the request, and does not respond."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from model.backends.batching import BatchingBackend
+from model.backends.call import calling
+from model.backends.oip.errors import EngineUnavailable
+from model.backends.oip.events import EngineEvent, EventKind
+from model.backends.stub import StubBackend
+from model.errors import DeadlineExceeded
+from tests.model.backends.oip.scripted_engine import SIDES, ScriptedEngine, connected
+from tests.support.servers.running import running
+
+RED = np.zeros((1, *SIDES), np.uint8)
+RED[..., 0] = 200
+LONGEST_S = 1.0
+PATIENCE_S = 60.0
+
+
+class LocalBackend(StubBackend):
+    """Notes how many images each call has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def predict_pooled(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        self.sizes.append(len(pixels))
+        return super().predict_pooled(pixels)
+
+
+@pytest.fixture
+def silent() -> Iterator[ScriptedEngine]:
+    """An engine that passes its checks and responds to no prediction."""
+    with running(ScriptedEngine()) as engine, engine.script.silent:
+        yield engine
+
+
+@pytest.fixture
+def other() -> Iterator[ScriptedEngine]:
+    with running(ScriptedEngine()) as engine:
+        yield engine
+
+
+def test_another_engine_takes_the_requests_of_a_silent_one(silent: ScriptedEngine, other: ScriptedEngine) -> None:
+    """A request to a silent engine goes to the other one before the caller's deadline; after three, none is sent."""
+    silent.script.is_ready = True
+    with connected(silent, other, longest_s=LONGEST_S) as backend:
+        events = list[EngineEvent]()
+        backend.subscribe(events.append)
+        for _ in range(10):
+            with calling(time.monotonic() + PATIENCE_S):
+                assert backend.predict(RED)[0].tolist() == [1.0, 0.0, 0.0]
+    kinds = [event.kind for event in events if event.endpoint == silent.endpoint]
+    assert EventKind.EJECTED in kinds
+    assert kinds.count(EventKind.RETRIED) == kinds.count(EventKind.SENT) >= 3
+
+
+def test_the_wait_for_engines_ends_before_the_deadline(silent: ScriptedEngine) -> None:
+    """If the only engine is silent, a prediction ends with engine_unavailable, also one in a batch."""
+    with connected(silent, longest_s=LONGEST_S) as backend:
+        for predict in (backend.predict_pooled, BatchingBackend(backend, largest=2, linger_s=0).predict_pooled):
+            started = time.monotonic()
+            with calling(started + PATIENCE_S), pytest.raises(EngineUnavailable):
+                predict(RED)
+            assert time.monotonic() - started < PATIENCE_S / 2
+
+
+def test_the_deadline_of_the_caller_ends_the_request(silent: ScriptedEngine) -> None:
+    """At the deadline of the caller, the request ends and does not go to the local model."""
+    with (
+        connected(silent, longest_s=PATIENCE_S, local=LocalBackend()) as backend,
+        calling(time.monotonic() + 0.1),
+        pytest.raises(DeadlineExceeded),
+    ):
+        backend.predict(RED)
+
+
+def test_the_local_model_takes_the_requests_of_a_silent_engine(silent: ScriptedEngine) -> None:
+    """With a local model a silent engine is ejected, even the last; images of a batch are computed one at a time."""
+    local = LocalBackend()
+    with connected(silent, longest_s=0.2, local=local) as backend:
+        events = list[EngineEvent]()
+        backend.subscribe(events.append)
+        rows = np.random.default_rng(0).integers(0, 256, (3, *local.info.input_spec.shape)).astype(np.uint8)
+        for _ in range(4):
+            probabilities, pooled = backend.predict_pooled(rows)
+    expected = StubBackend().predict_pooled(rows)
+    np.testing.assert_allclose(probabilities, expected[0], atol=1e-6)
+    np.testing.assert_allclose(pooled, expected[1], atol=1e-6)
+    assert local.sizes == [1] * 12
+    assert EventKind.EJECTED in {event.kind for event in events}
