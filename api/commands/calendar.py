@@ -31,8 +31,8 @@ _COMMANDS: Mapping[Task, str] = {
     Task.EVALUATE_SERVED: "atalaya evaluate --served",
     Task.DEPENDENCY_UPDATE: "upgrade, then atalaya upkeep --done dependency_update",
     Task.KEY_ROTATION: "atalaya keys rotate",
-    Task.REPORT: "atalaya report",
-    Task.RETRAIN: "atalaya retrain --if-due",
+    Task.REPORT: "atalaya report --quarter QUARTER",
+    Task.RETRAIN: "atalaya retrain --data DATA --if-due",
 }
 
 
@@ -43,6 +43,10 @@ class TaskResult:
     task: Task
     succeeded: bool
     message: str
+
+
+def describe_task_failure(task: Task, error: Exception) -> TaskResult:
+    return TaskResult(task, False, " ".join(describe_error(error)[1]))
 
 
 def read_calendar(settings: Settings) -> Sequence[CalendarEntry]:
@@ -129,7 +133,7 @@ def _run(task: Task, action: Callable[[], str]) -> TaskResult:
     try:
         return TaskResult(task, True, action())
     except Exception as error:
-        return TaskResult(task, False, " ".join(describe_error(error)[1]))
+        return describe_task_failure(task, error)
 
 
 def _evaluate(settings: Settings) -> str:

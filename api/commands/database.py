@@ -125,12 +125,14 @@ def recorded_run(task: Task) -> Iterator[None]:
     try:
         yield
     except Exception:  # not for Ctrl-C, which is no failure of the task
-        _record_run(task, succeeded=False)
+        record_run(task, succeeded=False)
         raise
-    _record_run(task, succeeded=True)
+    record_run(task, succeeded=True)
 
 
-def _record_run(task: Task, *, succeeded: bool) -> None:
+def record_run(task: Task, *, succeeded: bool) -> None:
+    """Record a run, as `recorded_run` does."""
+
     async def record(url: str) -> None:
         engine = open_engine(url)
         try:

@@ -6,7 +6,7 @@ one. It never removes records.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated
@@ -16,6 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.commands.audit import count_older_entries, prune_audit_log
 from api.commands.calendar import (
+    TaskResult,
+    describe_task_failure,
     make_document,
     mark_as_done,
     print_calendar,
@@ -23,7 +25,7 @@ from api.commands.calendar import (
     read_calendar,
     run_due_tasks,
 )
-from api.commands.database import recorded_run, run_with_engine
+from api.commands.database import record_run, run_with_engine
 from api.commands.gateway.log_outputs import find_log_files
 from api.commands.ledger.upkeep import EarlierKeys, count_older_predictions, prune_ledger
 from api.commands.options.confirmation import Yes, confirm
@@ -64,9 +66,9 @@ def upkeep(
 
 
 def _remove_and_run(settings: Settings, earlier_keys: Sequence[str], yes: bool, as_json: bool) -> None:
-    """Raises CommandFailed if a task fails, after all of them."""
-    removed = _remove(settings, earlier_keys, yes)
-    results = run_due_tasks(settings, earlier_keys)
+    """Raises CommandFailed if a removal or a task fails, after all of them."""
+    removed, failed = _remove(settings, earlier_keys, yes)
+    results = [*failed, *run_due_tasks(settings, earlier_keys)]
     entries = read_calendar(settings)
     if as_json:
         print_json({"removed": removed, "ran": [asdict(each) for each in results], "calendar": make_document(entries)})
@@ -81,19 +83,32 @@ def _remove_and_run(settings: Settings, earlier_keys: Sequence[str], yes: bool, 
         raise CommandFailed(" ".join(failures))
 
 
-def _remove(settings: Settings, earlier_keys: Sequence[str], yes: bool) -> Mapping[str, int]:
-    """Remove what has expired, after a confirmation; returns how many of each. Raises CommandFailed, Abort."""
+def _remove(
+    settings: Settings, earlier_keys: Sequence[str], yes: bool
+) -> tuple[Mapping[str, int], Sequence[TaskResult]]:
+    """Remove what has expired, after a confirmation. A removal that fails does not keep the others from being made.
+
+    Returns how many of each were removed, and the failures. Raises CommandFailed, Abort.
+    """
     entries = count_older_entries(settings)
     predictions = count_older_predictions(settings) if settings.ledger.enabled else 0
     question = f"Remove {entries} audit entries and {predictions} predictions beyond their retention permanently?"
     confirm(question, yes=yes, needed=entries + predictions > 0)
-    with recorded_run(Task.UPKEEP):
-        removed = {**run_with_engine(settings, _remove_expired), "audit_events": prune_audit_log(settings)}
-        if settings.ledger.enabled:
-            removed["ledger_entries"] = prune_ledger(settings, earlier_keys)
-        removed |= _remove_images(settings)
-        removed["log_files"] = _remove_log_files(settings)
-    return removed
+    removals: list[Callable[[], Mapping[str, int]]] = [
+        lambda: run_with_engine(settings, _remove_expired),
+        lambda: {"audit_events": prune_audit_log(settings)},
+        lambda: {"ledger_entries": prune_ledger(settings, earlier_keys)} if settings.ledger.enabled else {},
+        lambda: _remove_images(settings),
+        lambda: {"log_files": _remove_log_files(settings)},
+    ]
+    removed, failed = dict[str, int](), list[TaskResult]()
+    for remove in removals:
+        try:
+            removed |= remove()
+        except Exception as error:
+            failed.append(describe_task_failure(Task.UPKEEP, error))
+    record_run(Task.UPKEEP, succeeded=not failed)
+    return removed, failed
 
 
 def _remove_images(settings: Settings) -> dict[str, int]:

@@ -47,7 +47,7 @@ class FindingResponse(_Result):
 
 class DriftResponse(ResponseBody):
     drifting: bool
-    findings: list[FindingResponse] = Field(description="what differs now, the earliest first")
+    findings: list[FindingResponse] = Field(description="at most 1,000: those of all callers together first")
     models: list[ModelDriftResponse] = Field(description="models that have made predictions in the last seven days")
 
     @classmethod

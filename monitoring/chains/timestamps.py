@@ -12,11 +12,14 @@ def format_timestamp(moment: datetime) -> str:
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
-def read_hour(timestamp: str) -> str:
-    """Return the hour of a timestamp, such as 2026-11-03T09.
-
-    Raises ValueError, TypeError, OverflowError for anything that `format_timestamp` does not return.
-    """
-    if format_timestamp(datetime.fromisoformat(timestamp)) != timestamp:
+def parse_timestamp(timestamp: str) -> datetime:
+    """Return the time. Raises ValueError, TypeError, OverflowError for what `format_timestamp` does not return."""
+    moment = datetime.fromisoformat(timestamp)
+    if format_timestamp(moment) != timestamp:
         raise ValueError(f"{timestamp!r} is no timestamp")
+    return moment
+
+
+def get_hour(timestamp: str) -> str:
+    """Return the hour of a timestamp that was checked, such as 2026-11-03T09."""
     return timestamp[:_HOUR_LENGTH]

@@ -39,8 +39,9 @@ def read_resources() -> Reading:
 
 
 class ResourceMeter:
-    """Measures from its creation on. `clock` returns seconds since 1970.
+    """Measures from its creation on. `clock` returns seconds since 1970, which may be corrected at any time.
 
+    `elapsed` returns seconds that only pass: how long something was used does not depend on corrections of the clock.
     All `processes` of the gateway see the same bytes sent, those of the container: each counts its part.
     """
 
@@ -48,29 +49,32 @@ class ResourceMeter:
         self,
         processes: int = 1,
         clock: Callable[[], float] = time.time,
+        elapsed: Callable[[], float] = time.monotonic,
         read: Callable[[], Reading] = read_resources,
     ) -> None:
         self._processes = processes
         self._clock = clock
+        self._elapsed = elapsed
         self._read = read
-        self._at, first = clock(), read()
+        self._last_elapsed, first = elapsed(), read()
         self._last = Reading(0.0, first.memory_bytes, first.sent_bytes)  # the start took processor time, too
 
     def measure(self) -> Sequence[HourResources]:
-        """Return what was used since the last call, spread evenly over the hours in between."""
-        at, now = self._clock(), self._read()
+        """Return what was used since the last call, spread evenly over the time until now."""
+        at, elapsed, now = self._clock(), self._elapsed(), self._read()
+        duration_s = elapsed - self._last_elapsed
         processor_s = now.processor_s - self._last.processor_s
-        memory_gb_s = (now.memory_bytes + self._last.memory_bytes) / 2 / BYTES_IN_GB * max(0.0, at - self._at)
+        memory_gb_s = (now.memory_bytes + self._last.memory_bytes) / 2 / BYTES_IN_GB * duration_s
         sent = max(0, now.sent_bytes - self._last.sent_bytes) / self._processes
-        shares = list(_spread(self._at, at))
-        self._at, self._last = at, now
+        shares = list(_spread(at - duration_s, at))
+        self._last_elapsed, self._last = elapsed, now
         return [
             HourResources(hour, processor_s * share, memory_gb_s * share, round(sent * share)) for hour, share in shares
         ]
 
 
 def _spread(start: float, end: float) -> Iterator[tuple[str, float]]:
-    """Yield each hour between two times, and its share of the time; one hour if the clock was set back."""
+    """Yield each hour between two times, and its share of the time; one hour if no time has passed."""
     last, moment = datetime.fromtimestamp(end, UTC), datetime.fromtimestamp(start, UTC)
     if moment >= last:
         yield last.isoformat()[:_HOUR_LENGTH], 1.0

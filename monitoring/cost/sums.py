@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
-from sqlalchemy import Connection, Engine, Table
+from sqlalchemy import Connection, Table
 
-from monitoring.chains.timestamps import read_hour
-from monitoring.cost.tables import caller_sums, cost_sum_ends, traffic_hours
+from monitoring.cost.tables import caller_sums, traffic_hours
 from monitoring.ledger.entries import sanitize_name
-from monitoring.ledger.payloads import parse_json, read_number
-from monitoring.quality.following import ChainFollower
+from monitoring.ledger.payloads import read_number
+from monitoring.quality.following import RecordedRequest
 from storage.engine import dialect_insert
 
 _BUSY_STAGES = ("decode", "infer", "explain")  # all run in one thread; `queue` only waits
@@ -44,33 +42,33 @@ class CostSums:
     callers: dict[tuple[str, str], _Traffic] = field(default_factory=lambda: defaultdict(_Traffic))
     hours: dict[str, _Hour] = field(default_factory=lambda: defaultdict(_Hour))
 
+    def list_rows(self) -> Iterator[tuple[Table, Mapping[str, str], Mapping[str, int]]]:
+        """Yield table, key and numbers of each row, always in the same order."""
+        for caller, month in sorted(self.callers):
+            yield caller_sums, {"caller": caller, "month": month}, asdict(self.callers[caller, month])
+        for name in sorted(self.hours):
+            yield traffic_hours, {"hour": name}, asdict(self.hours[name])
 
-class CostSumUpdater(ChainFollower[CostSums]):
-    """Adds to the tables `caller_sums` and `traffic_hours`."""
 
-    def __init__(self, engine: Engine) -> None:
-        super().__init__(engine, cost_sum_ends)
+def add_cost_sums(connection: Connection, requests: Sequence[RecordedRequest]) -> None:
+    """Add to the tables `caller_sums` and `traffic_hours`."""
+    for table, key, values in sum_costs(requests).list_rows():
+        add_to_row(connection, table, key, values)
 
-    def sum_up(self, documents: Iterable[str]) -> CostSums:
-        sums = CostSums()
-        for document in documents:
-            request = _read_request(document)
-            if request is None:
-                continue
-            caller, name, count, prediction = request
-            hour = sums.hours[name]
-            hour.requests += count
-            if prediction is not None:
-                hour.count(*prediction)
-                sums.callers[caller, name[:_MONTH_LENGTH]].count(*prediction)
-        return sums
 
-    def add(self, connection: Connection, sums: CostSums) -> None:
-        for caller, month in sorted(sums.callers):
-            traffic = asdict(sums.callers[caller, month])
-            add_to_row(connection, caller_sums, {"caller": caller, "month": month}, traffic)
-        for name in sorted(sums.hours):
-            add_to_row(connection, traffic_hours, {"hour": name}, asdict(sums.hours[name]))
+def sum_costs(requests: Iterable[RecordedRequest]) -> CostSums:
+    sums = CostSums()
+    for request in requests:
+        found = _read_request(request)
+        if found is None:
+            continue
+        caller, count, prediction = found
+        hour = sums.hours[request.hour]
+        hour.requests += count
+        if prediction is not None:
+            hour.count(*prediction)
+            sums.callers[caller, request.hour[:_MONTH_LENGTH]].count(*prediction)
+    return sums
 
 
 def add_to_row(connection: Connection, table: Table, key: Mapping[str, str], values: Mapping[str, float]) -> None:
@@ -80,19 +78,18 @@ def add_to_row(connection: Connection, table: Table, key: Mapping[str, str], val
     connection.execute(added.on_conflict_do_update(index_elements=table.primary_key, set_=totals))
 
 
-def _read_request(document: str) -> tuple[str, str, int, tuple[int, int] | None] | None:
-    """Return caller, hour and number of the requests, and microseconds and bytes of a prediction.
+def _read_request(request: RecordedRequest) -> tuple[str, int, tuple[int, int] | None] | None:
+    """Return caller and number of the requests, and microseconds and bytes of a prediction.
 
     None for an entry that was changed: `atalaya ledger verify` reports it.
     """
+    facts = request.document
     try:
-        facts: Any = parse_json(document)
-        caller, hour = sanitize_name(facts["principal"]), read_hour(facts["at"])
-        count = int(read_number(facts.get("count", 1)))
+        caller, count = sanitize_name(facts["principal"]), int(read_number(facts.get("count", 1)))
         if facts["output"] is None:
-            return caller, hour, count, None
+            return caller, count, None
         timing = facts["timing_us"]
         busy_us = int(sum(read_number(timing.get(stage, 0)) for stage in _BUSY_STAGES))
-        return caller, hour, count, (busy_us, int(read_number(facts["image"]["bytes"])))
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        return caller, count, (busy_us, int(read_number(facts["image"]["bytes"])))
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None

@@ -36,14 +36,6 @@ traffic_hours = Table(
     *_traffic(),
 )
 
-# The last entry of each chain that is part of these sums.
-cost_sum_ends = Table(
-    "cost_sum_ends",
-    metadata,
-    Column("writer", String(36), primary_key=True),
-    Column("seq", BigInteger, nullable=False),
-)
-
 # Measured by all processes of the gateway together.
 resource_hours = Table(
     "resource_hours",

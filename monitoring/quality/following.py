@@ -7,22 +7,42 @@ the same transaction, and only from where it was read, so that several processes
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, func, select, update
+from sqlalchemy import Connection, Engine, func, select, update
 
+from monitoring.chains.timestamps import get_hour, parse_timestamp
 from monitoring.ledger.entries import NO_REQUEST
-from monitoring.ledger.tables import ledger_heads, ledger_payloads
+from monitoring.ledger.payloads import parse_json
+from monitoring.ledger.tables import ledger_heads, ledger_payloads, prediction_sum_ends
 from monitoring.ledger.transactions import exclude_upkeep, ledger_errors
 from storage.engine import dialect_insert
 from storage.transactions import WRITING
 
 CHUNK = 100  # entries in a transaction: while it lasts, SQLite lets no other one write
 
-S = TypeVar("S")
+
+@dataclass(frozen=True, slots=True)
+class RecordedRequest:
+    """The document of an entry, and its time. Anybody may have changed the document, but the time is one.
+
+    `hour` is such as 2026-11-03T09.
+    """
+
+    document: Mapping[str, Any]
+    at: datetime
+    hour: str
+
+
+AddRequests = Callable[[Connection, Sequence[RecordedRequest]], None]
+"""Adds requests to some sums, in the transaction that counts them; must not raise for changed ones.
+
+Rows are changed in one order: otherwise two processes may wait for each other.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,24 +54,17 @@ class _Chunk:
     end: int
 
 
-class ChainFollower(ABC, Generic[S]):
-    """Uses `engine` from one thread at a time. Methods raise LedgerUnavailable.
+class SumUpdater:
+    """Reads and counts each entry once, for all sums. Methods raise LedgerUnavailable.
 
-    `ends` is a table with the last entry (`seq`) of each chain (`writer`) that is part of the sums.
+    Uses `engine` from one thread at a time. `sums` are all the sums of the database: what is not added together with
+    the others is never added.
     """
 
-    def __init__(self, engine: Engine, ends: Table) -> None:
+    def __init__(self, engine: Engine, sums: Sequence[AddRequests]) -> None:
         self._reading = engine
         self._writing = engine.execution_options(**WRITING)
-        self._ends = ends
-
-    @abstractmethod
-    def sum_up(self, documents: Iterable[str]) -> S:
-        """Return the sums over the documents of requests, some of which may have been changed."""
-
-    @abstractmethod
-    def add(self, connection: Connection, sums: S) -> None:
-        """Add to the rows in the database, in one order: otherwise two processes may wait for each other."""
+        self._sums = sums
 
     def update(self) -> Iterator[None]:
         """Add everything that is recorded, in short transactions; yield after each of them."""
@@ -60,17 +73,17 @@ class ChainFollower(ABC, Generic[S]):
             while after < end:
                 with ledger_errors(self._reading.url), self._reading.begin() as connection:
                     chunk = self._read_chunk(connection, writer, after, end)
-                if not self._add(writer, after, chunk, self.sum_up(chunk.documents)):
+                if not self._add(writer, after, chunk, parse_requests(chunk.documents)):
                     break  # another process is adding this chain
                 after = chunk.end
                 yield
 
     def _find_grown(self) -> Sequence[tuple[str, int, int]]:
         """Return the chains that are longer than their part in the sums: writer, end of that part, end of the chain."""
-        heads, ends = ledger_heads.c, self._ends.c
+        heads, ends = ledger_heads.c, prediction_sum_ends.c
         after = func.coalesce(ends.seq, 0)
         joined = select(heads.writer, after, heads.seq).join_from(
-            ledger_heads, self._ends, heads.writer == ends.writer, isouter=True
+            ledger_heads, prediction_sum_ends, heads.writer == ends.writer, isouter=True
         )
         with ledger_errors(self._reading.url), self._reading.begin() as connection:
             return [tuple(row) for row in connection.execute(joined.where(heads.seq > after))]
@@ -85,15 +98,16 @@ class ChainFollower(ABC, Generic[S]):
         documents = [row.document for row in rows if row.status != NO_REQUEST]
         return _Chunk(documents, len(rows), rows[-1].seq if len(rows) == CHUNK else end)
 
-    def _add(self, writer: str, after: int, chunk: _Chunk, sums: S) -> bool:
+    def _add(self, writer: str, after: int, chunk: _Chunk, requests: Sequence[RecordedRequest]) -> bool:
         """Add to the sums, unless another process has moved the end of the chain's part."""
         with ledger_errors(self._writing.url), self._writing.begin() as connection:
             exclude_upkeep(connection)
             if not self._move_end(connection, writer, after, chunk.end):
                 return False
             if not self._is_complete(connection, writer, after, chunk):
-                sums = self.sum_up(self._read_chunk(connection, writer, after, chunk.end).documents)
-            self.add(connection, sums)
+                requests = parse_requests(self._read_chunk(connection, writer, after, chunk.end).documents)
+            for add in self._sums:
+                add(connection, requests)
             return True
 
     def _is_complete(self, connection: Connection, writer: str, after: int, chunk: _Chunk) -> bool:
@@ -104,8 +118,20 @@ class ChainFollower(ABC, Generic[S]):
         return connection.execute(kept).scalar_one() == chunk.payloads
 
     def _move_end(self, connection: Connection, writer: str, after: int, through: int) -> bool:
-        start = dialect_insert(self._ends, connection.dialect).values(writer=writer, seq=0)
+        start = dialect_insert(prediction_sum_ends, connection.dialect).values(writer=writer, seq=0)
         connection.execute(start.on_conflict_do_nothing())
-        ends = self._ends.c
-        moved = update(self._ends).where(ends.writer == writer, ends.seq == after).values(seq=through)
+        ends = prediction_sum_ends.c
+        moved = update(prediction_sum_ends).where(ends.writer == writer, ends.seq == after).values(seq=through)
         return connection.execute(moved).rowcount == 1
+
+
+def parse_requests(documents: Iterable[str]) -> Sequence[RecordedRequest]:
+    """Leave out the documents without a time: `atalaya ledger verify` reports what was changed."""
+    return list(_iterate_requests(documents))
+
+
+def _iterate_requests(documents: Iterable[str]) -> Iterator[RecordedRequest]:
+    for document in documents:
+        with suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            facts = parse_json(document)
+            yield RecordedRequest(facts, parse_timestamp(facts["at"]), get_hour(facts["at"]))

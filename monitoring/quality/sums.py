@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
-from monitoring.chains.timestamps import read_hour
 from monitoring.ledger.entries import sanitize_name
-from monitoring.ledger.payloads import parse_json
-from monitoring.ledger.tables import prediction_sum_ends, prediction_sums
-from monitoring.quality.following import ChainFollower
+from monitoring.ledger.tables import prediction_sums
+from monitoring.quality.following import RecordedRequest
 from storage.engine import dialect_insert
 
 Key = tuple[str, str, str]
 """Model, version and hour."""
-
-Facts = Mapping[str, Any]
-"""The document of an entry; it may have been changed by others."""
-
-AddFacts = Callable[[Connection, Sequence[Facts]], None]
-"""Adds entries to other results, in the transaction that adds them to the sums; must not raise for changed ones."""
 
 
 @dataclass(slots=True)
@@ -35,24 +25,11 @@ class _Sums:
     abstained: int = 0
 
 
-class SumUpdater(ChainFollower[Sequence[Facts]]):
-    """Adds to the table `prediction_sums`.
-
-    `add_facts` gets the entries of each transaction, so that they are read and counted once for everything.
-    """
-
-    def __init__(self, engine: Engine, add_facts: AddFacts = lambda _connection, _facts: None) -> None:
-        super().__init__(engine, prediction_sum_ends)
-        self._add_facts = add_facts
-
-    def sum_up(self, documents: Iterable[str]) -> Sequence[Facts]:
-        return list(_parse_documents(documents))
-
-    def add(self, connection: Connection, sums: Sequence[Facts]) -> None:
-        found = _sum_up(sums)
-        for key in sorted(found):
-            _add_sums(connection, key, found[key])
-        self._add_facts(connection, sums)
+def add_confidence_sums(connection: Connection, requests: Sequence[RecordedRequest]) -> None:
+    """Add to the table `prediction_sums`."""
+    found = _sum_up(requests)
+    for key in sorted(found):
+        _add_sums(connection, key, found[key])
 
 
 def _add_sums(connection: Connection, key: Key, sums: _Sums) -> None:
@@ -64,19 +41,10 @@ def _add_sums(connection: Connection, key: Key, sums: _Sums) -> None:
     connection.execute(added.on_conflict_do_update(index_elements=prediction_sums.primary_key, set_=totals))
 
 
-def _parse_documents(documents: Iterable[str]) -> Iterator[Facts]:
-    """Yield the documents that are JSON objects: `atalaya ledger verify` reports what was changed."""
-    for document in documents:
-        with suppress(ValueError, RecursionError):
-            facts = parse_json(document)
-            if isinstance(facts, dict):
-                yield facts
-
-
-def _sum_up(documents: Iterable[Facts]) -> Mapping[Key, _Sums]:
+def _sum_up(requests: Iterable[RecordedRequest]) -> Mapping[Key, _Sums]:
     found = defaultdict[Key, _Sums](_Sums)
-    for facts in documents:
-        prediction = _read_prediction(facts)
+    for request in requests:
+        prediction = _read_prediction(request)
         if prediction is None:
             continue
         key, confidence, abstained = prediction
@@ -90,13 +58,13 @@ def _sum_up(documents: Iterable[Facts]) -> Mapping[Key, _Sums]:
     return found
 
 
-def _read_prediction(facts: Facts) -> tuple[Key, float, bool] | None:
+def _read_prediction(request: RecordedRequest) -> tuple[Key, float, bool] | None:
     """Return key and confidence of a prediction, and whether the model abstained; None for another or changed entry."""
     try:
-        output, model = facts["output"], facts["model"]
+        output, model = request.document["output"], request.document["model"]
         if output is None or model is None:
             return None
-        key = sanitize_name(model["name"]), sanitize_name(model["version"]), read_hour(facts["at"])
+        key = sanitize_name(model["name"]), sanitize_name(model["version"]), request.hour
         confidence = float(output["confidence"])
         abstained = output.get("abstention", {}).get("reason") is not None  # release 0.1.0 never abstained
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):

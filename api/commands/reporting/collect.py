@@ -16,7 +16,7 @@ from api.commands.reporting.document import Incident, Report, SecurityEvents, Se
 from api.commands.reporting.ledger_facts import QuarterFacts, find_decided_before, find_runtime_before, read_quarter
 from api.commands.reporting.month_cost import compute_costs
 from api.commands.reporting.quarter import Quarter
-from api.services.measuring.drift.tracker import make_sum_updater
+from api.commands.reporting.sums import update_sums
 from api.services.measuring.quality import compute_versions
 from api.settings import Settings
 from auth.accounts.store import UserStore
@@ -24,7 +24,6 @@ from model.canary.judge import Verdict
 from model.quality.results import VersionQuality
 from monitoring.audit.tables import audit_events
 from monitoring.chains.timestamps import format_timestamp
-from monitoring.cost.sums import CostSumUpdater
 from monitoring.errors import ModelNotRecorded
 from monitoring.quality.drift.store import Finding
 from monitoring.quality.drift.tables import drift_findings
@@ -54,9 +53,7 @@ def collect_report(settings: Settings, quarter: Quarter) -> Report:
         runtime = find_runtime_before(connection, quarter)
         decided = find_decided_before(connection, quarter, {model for model, _ in facts.versions})
     with open_migrated_engine(settings) as engine:
-        for updater in (make_sum_updater(settings, engine), CostSumUpdater(engine)):
-            for _ in updater.update():
-                pass
+        update_sums(settings, engine)
         versions = _list_versions(engine, quarter, facts)
         before = _list_versions(engine, quarter.previous, None)
         costs = compute_costs(settings, engine, quarter.months)

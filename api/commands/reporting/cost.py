@@ -13,12 +13,12 @@ import typer
 from api.commands.database import open_migrated_engine, recorded_run, run_with_engine
 from api.commands.output import JsonFlag, print_json, print_table
 from api.commands.reporting.month_cost import compute_costs
+from api.commands.reporting.sums import update_sums
 from api.settings import Settings, load_settings
 from auth.accounts.store import UserStore
 from monitoring.cost.formula import Amounts, Resources
 from monitoring.cost.month import Cost, MonthCost
 from monitoring.cost.scenarios import HOURS_IN_MONTH, Machine
-from monitoring.cost.sums import CostSumUpdater
 from monitoring.tasks.runs import Task
 
 _WIDTH = 80
@@ -54,8 +54,7 @@ def cost(
 def read_month_cost(settings: Settings, month: str) -> MonthCost:
     """Return the costs of a month, with all that is recorded by now. Raises LedgerUnavailable, DatabaseMissing."""
     with open_migrated_engine(settings) as engine:
-        for _ in CostSumUpdater(engine).update():
-            pass
+        update_sums(settings, engine)
         (found,) = compute_costs(settings, engine, [month])
     return found
 

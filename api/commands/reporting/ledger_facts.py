@@ -27,7 +27,7 @@ from api.commands.reporting.quarter import Quarter
 from model.canary import judge
 from model.confidence.abstention import AbstentionReason
 from model.registry.moves import parse_move
-from monitoring.chains.timestamps import format_timestamp, read_hour
+from monitoring.chains.timestamps import format_timestamp, parse_timestamp
 from monitoring.ledger.entries import MODEL_SUBJECT, EntryKind, name_model_subject, sanitize_name
 from monitoring.ledger.payloads import parse_json, read_number
 from monitoring.ledger.tables import ledger_entries, ledger_payloads
@@ -151,7 +151,7 @@ class QuarterFacts:
     def _add_verdict(self, facts: Mapping[str, Any]) -> None:
         details = facts[EntryKind.CANARY_VERDICT]
         model = str(facts["principal"]).removeprefix(MODEL_SUBJECT)
-        read_hour(facts["at"])  # checks it
+        parse_timestamp(facts["at"])  # checks it
         candidate, production = str(details["candidate"]), str(details["production"])
         found = Verdict(facts["at"], model, candidate, production, judge.Verdict(details["verdict"]))
         if found not in self.verdicts:  # an interruption may have recorded it twice

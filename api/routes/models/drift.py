@@ -21,6 +21,7 @@ router = APIRouter(
 async def show_drift(request: Request) -> DriftResponse:
     """Which callers send images, or get predictions, that differ from the reference of the model, how and since when.
 
-    All callers together are compared, and each of them. At most 1,000 findings are returned, the earliest first.
+    All callers together are compared, and each of them. At most 1,000 findings are returned: first
+    those of all callers together, then the earliest.
     """
     return DriftResponse.of(await get_services(request).recording.quality.report_drift())

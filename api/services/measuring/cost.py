@@ -7,32 +7,29 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from math import nan
 
-import structlog
 from sqlalchemy import Engine
 
 from api.services.background import run_in_background
 from api.services.background.activity import Activity
 from api.services.measuring.quality import QualityService
+from api.services.measuring.refreshing import Refreshing
 from api.settings import Settings
 from monitoring.cost.month import NO_COST, Cost, MonthCost, compute_month
 from monitoring.cost.resources import HourResources, ResourceMeter
 from monitoring.cost.store import CostStore
-from monitoring.cost.sums import CostSumUpdater
 from monitoring.errors import LedgerUnavailable
 from monitoring.metrics import Metrics
 
 _FIRST_REFRESH_S, _REFRESH_S = 5.0, 60.0
 
-log = structlog.get_logger("atalaya.cost")
-
 
 class CostService:
-    """Works in the thread of `quality`, with its connection."""
+    """Works in the thread of `quality`, with its connection; `quality` keeps the sums of the requests."""
 
     def __init__(self, settings: Settings, quality: QualityService, metrics: Metrics) -> None:
         self._prices = settings.cost.prices()
         self._is_recorded = settings.ledger.enabled
-        self._call, self._work_through = quality.call, quality.work_through
+        self._call = quality.call
         self._metrics = metrics
         self._meter = ResourceMeter(settings.web_concurrency)
         self._unwritten: list[HourResources] = []
@@ -45,10 +42,9 @@ class CostService:
         found = await self._compute_month(month, caller)
         return next(iter(found.callers.values()), NO_COST)
 
-    async def refresh(self, activity: Activity) -> None:
+    async def refresh(self, _activity: Activity) -> None:
         """Add what was used since the last time, and update the metrics. Raises LedgerUnavailable."""
         await self.record_resources()
-        await self._work_through(await self._call(lambda engine: CostSumUpdater(engine).update()), activity)
         month = await self._compute_month(f"{datetime.now(UTC):%Y-%m}", "")
         amounts = month.whole.amounts
         for resource, amount in (("processor", amounts.processor), ("memory", amounts.memory), ("sent", amounts.sent)):
@@ -66,18 +62,6 @@ class CostService:
         CostStore(engine).add_resources(self._unwritten)
         self._unwritten.clear()
 
-    async def keep_fresh(self, activity: Activity) -> None:
-        pause_s = _FIRST_REFRESH_S
-        while True:
-            await activity.sleep(pause_s)
-            pause_s = _REFRESH_S
-            try:
-                await self.refresh(activity)
-            except LedgerUnavailable:
-                pass  # the ledger reports it
-            except Exception:  # whatever was done to the rows: predictions do not depend on it
-                log.exception("cost_not_refreshed", policy="try again later")
-
     async def _compute_month(self, month: str, caller: str) -> MonthCost:
         def compute(engine: Engine) -> MonthCost:
             return compute_month(
@@ -94,7 +78,7 @@ async def open_cost_service(
     """Measure until the context ends."""
     service = CostService(settings, quality, metrics)
     try:
-        async with run_in_background(service.keep_fresh(activity)):
+        async with run_in_background(Refreshing("cost", service.refresh, _REFRESH_S).run(activity, _FIRST_REFRESH_S)):
             yield service
     finally:
         with suppress(LedgerUnavailable):

@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from math import nan
 from typing import TypeVar
 
-import structlog
 from prometheus_client import Gauge
 from sqlalchemy import Engine
 
@@ -21,11 +20,13 @@ from api.services.measuring.drift.metrics import measure_drift
 from api.services.measuring.drift.references import Detectors
 from api.services.measuring.drift.report import DriftReport, read_report
 from api.services.measuring.drift.tracker import make_sum_updater
+from api.services.measuring.drift.upkeep import remove_old
+from api.services.measuring.refreshing import Refreshing
 from api.settings import Settings
 from model.quality.estimate import ConfidenceSums, estimate_accuracy
 from model.quality.intervals import find_wilson_interval
 from model.quality.results import LabelledPredictions, VersionQuality, compute_quality
-from monitoring.errors import LedgerUnavailable, ModelNotRecorded
+from monitoring.errors import ModelNotRecorded
 from monitoring.ledger.writing.thread import WriterThread
 from monitoring.metrics import Metrics
 from monitoring.quality.reader import PredictionSums, QualityReader
@@ -38,14 +39,13 @@ WINDOW = timedelta(days=30)
 """The metrics are about predictions of this time."""
 
 _REFRESH_S = 15.0
+_REMOVE_S = 3600.0
 _WAIT_S = 5  # for the database
 _PAUSE = 3  # in the background, the updater works a quarter of the time
 _CHUNKS_FOR_REQUEST = 10  # a request need not wait for a whole ledger, after an upgrade, to be added to the sums
 _DONE = object()
 _Version = tuple[str, str]  # model and version
 _Series = tuple[Gauge, tuple[str, ...]]  # and its labels
-
-log = structlog.get_logger("atalaya.quality")
 
 
 def compute_versions(
@@ -75,23 +75,27 @@ def _to_sums(sums: PredictionSums) -> ConfidenceSums:
 
 
 class QualityService:
-    """Works in a thread of its own, which the event loop does not wait for."""
+    """Works in threads of its own, which the event loop does not wait for.
+
+    Reading all labels of a model takes seconds: nothing else waits for that, in a second thread.
+    """
 
     def __init__(self, engine: Engine, metrics: Metrics, settings: Settings) -> None:
         self._engine = engine
-        self._thread = WriterThread("quality")
+        self._thread, self._labels_thread = WriterThread("quality"), WriterThread("quality_labels")
         self._detectors = Detectors(settings)
         self._updater = make_sum_updater(settings, engine, self._detectors)
         self._gauges = (metrics.live_accuracy, metrics.live_accuracy_lower, metrics.estimated_accuracy)
         self._metrics = metrics
         self._shown = set[_Series]()
+        self._keep_days, self._remove_at = settings.ledger.keep_days, 0.0
         self._counted: object = None  # what the counts of labels depend on
         self._label_counts: Mapping[_Version, tuple[int, int]] = {}
 
     async def compute(self, model: str, version: str | None, since: datetime | None) -> Sequence[VersionQuality]:
         """Raises ModelNotRecorded, LedgerUnavailable."""
         await self._update_soon()
-        return await self._thread.call(compute_versions, self._engine, model, version, since)
+        return await self._labels_thread.call(compute_versions, self._engine, model, version, since)
 
     async def report_drift(self) -> DriftReport:
         """Raises LedgerUnavailable."""
@@ -106,7 +110,10 @@ class QualityService:
 
     async def refresh(self, activity: Activity) -> None:
         """Update the sums and the metrics. Raises LedgerUnavailable."""
-        await self.work_through(self._updater.update(), activity)
+        await self._work_through(self._updater.update(), activity)
+        if time.monotonic() >= self._remove_at:
+            await self._thread.call(remove_old, self._engine, self._keep_days)
+            self._remove_at = time.monotonic() + _REMOVE_S
         values = await self._thread.call(self._measure)
         for gauge, labels in self._shown - values.keys():
             gauge.labels(*labels).set(nan)
@@ -146,17 +153,7 @@ class QualityService:
             self._counted = current
         return self._label_counts
 
-    async def keep_fresh(self, activity: Activity) -> None:
-        while True:
-            await activity.sleep(_REFRESH_S)
-            try:
-                await self.refresh(activity)
-            except LedgerUnavailable:
-                pass  # the ledger reports it
-            except Exception:  # whatever was done to the rows: predictions do not depend on it
-                log.exception("quality_not_refreshed", policy="try again later")
-
-    async def work_through(self, chunks: Iterator[None], activity: Activity) -> None:
+    async def _work_through(self, chunks: Iterator[None], activity: Activity) -> None:
         """Take all chunks in the thread, with pauses after them, and none while no requests arrive."""
         started = time.monotonic()
         while await self._thread.call(next, chunks, _DONE) is not _DONE:
@@ -172,7 +169,8 @@ class QualityService:
         await self._thread.call(self._engine.dispose)
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._thread.shutdown)
+        for thread in (self._labels_thread, self._thread):
+            await asyncio.to_thread(thread.shutdown)
         self._engine.dispose()
 
 
@@ -185,7 +183,7 @@ async def open_quality_service(
     service = QualityService(engine, metrics, settings)
     activity.close_when_idle(service.close_connections)
     try:
-        async with run_in_background(service.keep_fresh(activity)):
+        async with run_in_background(Refreshing("quality", service.refresh, _REFRESH_S).run(activity, _REFRESH_S)):
             yield service
     finally:
         await service.close()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, func, select, tuple_, update
+from sqlalchemy import Connection, Select, Table, bindparam, delete, func, select, tuple_, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from monitoring.quality.drift.tables import drift_findings, drift_states
@@ -66,10 +67,6 @@ class DriftStore:
         found = self._connection.execute(select(columns.model, columns.caller).where(_is_one_of(keys)))
         return {(row.model, row.caller) for row in found}
 
-    def count(self) -> int:
-        """Return the number of states."""
-        return self._connection.execute(select(func.count()).select_from(drift_states)).scalar_one()
-
     def lock(self, keys: Collection[Key]) -> Mapping[Key, StoredState]:
         """Return the states of the keys, which are created if there are none; no other process changes them meanwhile.
 
@@ -84,14 +81,12 @@ class DriftStore:
 
     def save(self, states: Sequence[StoredState]) -> None:
         """Update states that are locked."""
-        columns = drift_states.c
-        own = columns.model == bindparam("own_model"), columns.caller == bindparam("own_caller")
         # The other members of a row become the values of the columns with their names.
         rows = []
         for each in states:
             row = asdict(each)
             rows.append({"own_model": row.pop("model"), "own_caller": row.pop("caller"), **row})
-        self._connection.execute(update(drift_states).where(*own), rows)
+        self._connection.execute(update(drift_states).where(*_is_own(drift_states)), rows)
 
     def begin_finding(self, finding: Finding) -> None:
         insertion = dialect_insert(drift_findings, self._connection.dialect).values(asdict(finding))
@@ -123,26 +118,52 @@ class DriftStore:
         return self._connection.execute(select(func.count()).select_from(drift_states).where(*own)).scalar_one()
 
     def list_lasting(self, seen_since: str) -> Sequence[Finding]:
-        """Return the findings that last, of callers seen since then: the earliest 1,000."""
-        findings, states = drift_findings.c, drift_states.c
-        same = (findings.model == states.model) & (findings.caller == states.caller)
-        chosen = select(drift_findings).join_from(drift_findings, drift_states, same)
-        chosen = chosen.where(findings.ended_at.is_(None), states.seen_at >= seen_since)
-        chosen = chosen.order_by(findings.since, findings.caller, findings.metric).limit(_MAX_FINDINGS)
-        return [Finding(*row) for row in self._connection.execute(chosen)]
+        """Return the findings that last, of callers seen since then: those of ALL, and the earliest others; 1,000."""
+        findings = drift_findings.c
+        chosen = _select_lasting(seen_since, *findings)
+        chosen = chosen.order_by(findings.caller != ALL, findings.since, findings.caller, findings.metric)
+        return [Finding(*row) for row in self._connection.execute(chosen.limit(_MAX_FINDINGS))]
+
+    def count_lasting(self, seen_since: str) -> Mapping[tuple[str, str], int]:
+        """Return for each model and metric in how many callers it differs, ALL not among them."""
+        findings = drift_findings.c
+        counted = _select_lasting(seen_since, findings.model, findings.metric, func.count())
+        counted = counted.where(findings.caller != ALL).group_by(findings.model, findings.metric)
+        return {(model, metric): count for model, metric, count in self._connection.execute(counted)}
 
     def forget(self, before: str) -> None:
         """Remove the states of callers that were last seen before; what lasted of them ends."""
-        states, findings = drift_states.c, drift_findings.c
-        forgotten = select(states.model, states.caller).where(states.seen_at < before)
-        lasting = tuple_(findings.model, findings.caller).in_(forgotten), findings.ended_at.is_(None)
-        self._connection.execute(update(drift_findings).where(*lasting).values(ended_at=before))
-        self._connection.execute(delete(drift_states).where(states.seen_at < before))
+        columns = drift_states.c
+        # Locked in the order of `lock`. An update that waits for them finds them gone, and begins anew.
+        old = select(columns.model, columns.caller).where(columns.seen_at < before)
+        old = old.order_by(columns.model, columns.caller).with_for_update()
+        keys = [{"own_model": model, "own_caller": caller} for model, caller in self._connection.execute(old)]
+        if keys:
+            self._connection.execute(delete(drift_states).where(*_is_own(drift_states)), keys)
+            lasting = *_is_own(drift_findings), drift_findings.c.ended_at.is_(None)
+            self._connection.execute(update(drift_findings).where(*lasting).values(ended_at=before), keys)
+
+    def remove_ended(self, before: str) -> None:
+        """Remove the findings that ended before."""
+        self._connection.execute(delete(drift_findings).where(drift_findings.c.ended_at < before))
 
     def _update_lasting(self, model: str, caller: str, metric: str, values: Mapping[str, object]) -> None:
         columns = drift_findings.c
         own = columns.model == model, columns.caller == caller, columns.metric == metric
         self._connection.execute(update(drift_findings).where(*own, columns.ended_at.is_(None)).values(**values))
+
+
+def _select_lasting(seen_since: str, *columns: ColumnElement[Any]) -> Select[Any]:
+    """Return a query of the findings that last, of callers seen since then."""
+    findings, states = drift_findings.c, drift_states.c
+    same = (findings.model == states.model) & (findings.caller == states.caller)
+    chosen = select(*columns).join_from(drift_findings, drift_states, same)
+    return chosen.where(findings.ended_at.is_(None), states.seen_at >= seen_since)
+
+
+def _is_own(table: Table) -> tuple[ColumnElement[bool], ...]:
+    """Return the condition of a row with the key of the parameters `own_model` and `own_caller`."""
+    return table.c.model == bindparam("own_model"), table.c.caller == bindparam("own_caller")
 
 
 def _is_one_of(keys: Collection[Key]) -> ColumnElement[bool]:

@@ -1,4 +1,4 @@
-"""The background work on costs."""
+"""The background work on costs and on the quality of live traffic."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
-from sqlalchemy import event
+from sqlalchemy import Engine, event, text
+from structlog.testing import capture_logs
 
 from api.services.background import run_in_background
 from api.services.background.activity import Activity
-from api.services.measuring.cost import CostService, open_cost_service
+from api.services.measuring.cost import open_cost_service
 from api.services.measuring.quality import QualityService
+from api.services.measuring.refreshing import Refreshing
 from api.settings import Settings
 from monitoring.cost.resources import HourResources
 from monitoring.cost.store import CostStore
@@ -72,9 +74,8 @@ async def test_a_cancelled_measurement_counts_once(
     assert hour.resources.processor_s == 1.0
 
 
-@pytest.mark.parametrize("of_cost", [True, False])
 async def test_an_idle_gateway_leaves_the_database_alone(
-    quality: QualityService, settings: Settings, monkeypatch: pytest.MonkeyPatch, of_cost: bool
+    quality: QualityService, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once the gateway is idle, the sums of a long ledger go on only with the next request."""
     monkeypatch.setattr("api.services.measuring.quality._PAUSE", 0)
@@ -90,10 +91,9 @@ async def test_an_idle_gateway_leaves_the_database_alone(
 
     blocking = await quality.call(lambda engine: engine)
     event.listen(blocking, "before_cursor_execute", lambda *arguments: note(arguments[2]))
-    service = CostService(settings, quality, Metrics(CollectorRegistry())) if of_cost else quality
     async with asyncio.timeout(PATIENCE_S), run_in_background(activity.watch()):
         await idle.wait()
-        refreshing = asyncio.create_task(service.refresh(activity))
+        refreshing = asyncio.create_task(quality.refresh(activity))
         await added.wait()
         await quality.call(lambda _: None)  # the first chunk is finished
         seen = len(statements)
@@ -101,3 +101,49 @@ async def test_an_idle_gateway_leaves_the_database_alone(
         assert (len(statements), refreshing.done()) == (seen, False)
         activity.begin_request()
         await refreshing
+
+
+async def test_a_failure_is_logged_once(quality: QualityService) -> None:
+    """While a table is missing, one warning names the class of the database's error; then the end is logged."""
+
+    async def rename(before: str, after: str) -> None:
+        def execute(engine: Engine) -> None:
+            with engine.begin() as connection:
+                connection.execute(text(f"ALTER TABLE {before} RENAME TO {after}"))
+
+        await quality.call(execute)
+
+    refreshing, activity = Refreshing("quality", quality.refresh, 1), Activity(None)
+    await rename("prediction_sums", "away")
+    with capture_logs() as logs:
+        for _ in range(2):
+            await refreshing.refresh_once(activity)
+        await rename("away", "prediction_sums")
+        await refreshing.refresh_once(activity)
+    assert [(each["event"], each["log_level"]) for each in logs] == [
+        ("quality_not_refreshed", "warning"),
+        ("quality_refreshed", "info"),
+    ]
+    assert logs[0]["reason"] in {"OperationalError", "UndefinedTable"}
+
+
+async def test_reading_labels_delays_nothing_else(quality: QualityService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the results of a model are computed from millions of labels, costs and drift are still read."""
+    began, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def compute_slowly(*_: object) -> list[object]:
+        loop.call_soon_threadsafe(began.set)
+        assert go_on.wait(PATIENCE_S)
+        return []
+
+    monkeypatch.setattr("api.services.measuring.quality.compute_versions", compute_slowly)
+    computing = asyncio.create_task(quality.compute("tiny", None, None))
+    try:
+        async with asyncio.timeout(PATIENCE_S / 2):
+            await began.wait()
+            await quality.call(lambda engine: CostStore(engine).read_month(HOUR[:7]))
+            assert (await quality.report_drift()).models == []
+    finally:
+        go_on.set()
+    assert await computing == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -15,24 +15,18 @@ from monitoring.chains.timestamps import format_timestamp
 from monitoring.cost.formula import Resources, Traffic
 from monitoring.cost.resources import HourResources
 from monitoring.cost.store import CostStore, MonthUse
-from monitoring.cost.sums import CostSums, CostSumUpdater
 from monitoring.ledger.upkeep.erasure import Eraser
-from monitoring.quality.sums import SumUpdater
+from monitoring.quality import following
+from monitoring.quality.following import RecordedRequest, parse_requests
 from storage.transactions import WRITING
 from tests.monitoring.ledger.ledgers import KEY
-from tests.monitoring.quality.entries import AT, REFUSED, append, build_prediction
+from tests.monitoring.quality.entries import AT, REFUSED, append, build_timed, update_sums
 
 NEXT_MONTH = AT + timedelta(days=10)
 
 
-def build_timed(principal: str = "ana") -> dict[str, Any]:
-    timing = {"queue": 90_000, "decode": 2000, "infer": 18_000}
-    return build_prediction(principal=principal) | {"timing_us": timing, "image": {"bytes": 500}, "count": 1}
-
-
 def read(engine: Engine, month: str = "2026-11") -> MonthUse:
-    for _ in CostSumUpdater(engine).update():
-        pass
+    update_sums(engine)
     return CostStore(engine).read_month(month)
 
 
@@ -68,23 +62,19 @@ def test_erasing_a_person_erases_its_sums(url: str, blocking: Engine) -> None:
     assert use.hours[0].traffic.predictions == 2
 
 
-class ErasingUpdater(CostSumUpdater):
-    """Erases what a person's predictions contained, once, after it has read them and before it adds them."""
-
+def test_erasure_while_sums_are_updated(url: str, blocking: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No row of an erased person is written after the erasure, though its predictions were read before it."""
+    append(url, [build_timed(), build_timed("bob"), REFUSED | {"principal": "bob"}])
     erased = 0
 
-    def sum_up(self, documents: Iterable[str]) -> CostSums:
-        sums = super().sum_up(documents)
-        if not self.erased:
-            self.erased = sum(Eraser(self._writing, Signer(KEY), AT).erase("bob"))
-        return sums
+    def erase_and_parse(documents: Iterable[str]) -> Sequence[RecordedRequest]:
+        nonlocal erased
+        requests = parse_requests(documents)
+        if not erased:
+            erased = sum(Eraser(blocking.execution_options(**WRITING), Signer(KEY), AT).erase("bob"))
+        return requests
 
-
-def test_erasure_while_sums_are_updated(url: str, blocking: Engine) -> None:
-    """No row of an erased person is written after the erasure."""
-    append(url, [build_timed(), build_timed("bob"), REFUSED | {"principal": "bob"}])
-    for _ in ErasingUpdater(blocking).update():
-        pass
+    monkeypatch.setattr(following, "parse_requests", erase_and_parse)
     use = read(blocking)
     assert use.callers == {"ana": Traffic(1, 0.02, 500)}
     assert use.hours[0].traffic.predictions == 1
@@ -111,7 +101,5 @@ def test_a_changed_document_is_left_out(url: str, blocking: Engine, change: dict
     with blocking.execution_options(**WRITING).begin() as connection:
         connection.execute(text("UPDATE ledger_payloads SET document = :document"), {"document": json.dumps(facts)})
     append(url, [build_timed()])
-    for _ in SumUpdater(blocking).update():
-        pass
     (hour,) = read(blocking).hours
     assert hour.traffic.busy_s <= 0.04

@@ -14,18 +14,16 @@ from monitoring.machine.network import read_sent_bytes
 HALF_PAST_NINE = datetime(2026, 11, 3, 9, 30, tzinfo=UTC).timestamp()
 
 
-def make_meter(times: list[float], readings: list[Reading], processes: int = 1) -> ResourceMeter:
-    clock: Iterator[float] = iter(times)
+def make_meter(end: float, duration_s: float, readings: tuple[Reading, Reading], processes: int = 1) -> ResourceMeter:
+    """Make a meter that measures once, at `end`, so many seconds after it was made."""
+    elapsed: Iterator[float] = iter((5.0, 5.0 + duration_s))
     values: Iterator[Reading] = iter(readings)
-    return ResourceMeter(processes, lambda: next(clock), lambda: next(values))
+    return ResourceMeter(processes, lambda: end, lambda: next(elapsed), lambda: next(values))
 
 
 def test_use_is_spread_over_the_hours() -> None:
     """Memory is averaged over the time, and what was used in 90 minutes belongs to two hours in proportion."""
-    meter = make_meter(
-        [HALF_PAST_NINE, HALF_PAST_NINE + 5400],
-        [Reading(2.0, 100_000_000, 1000), Reading(11.0, 300_000_000, 4000)],
-    )
+    meter = make_meter(HALF_PAST_NINE + 5400, 5400, (Reading(2.0, 100_000_000, 1000), Reading(11.0, 300_000_000, 4000)))
     first, second = meter.measure()
     assert (first.hour, first.sent_bytes, second.hour, second.sent_bytes) == (
         "2026-11-03T09",
@@ -39,15 +37,16 @@ def test_use_is_spread_over_the_hours() -> None:
 
 def test_processes_divide_what_their_container_sent() -> None:
     """All workers see the bytes of the container, and each counts its part."""
-    meter = make_meter([HALF_PAST_NINE, HALF_PAST_NINE + 60], [Reading(0, 0, 0), Reading(1, 0, 4000)], processes=4)
+    meter = make_meter(HALF_PAST_NINE, 60, (Reading(0, 0, 0), Reading(1, 0, 4000)), processes=4)
     (hour,) = meter.measure()
     assert hour.sent_bytes == 1000
 
 
-def test_a_clock_that_is_set_back() -> None:
-    """Processor time counts in the present hour, and no memory is subtracted."""
-    meter = make_meter([HALF_PAST_NINE, HALF_PAST_NINE - 7200], [Reading(0, 1000, 0), Reading(1.5, 1000, 0)])
-    assert meter.measure() == [HourResources("2026-11-03T07", 1.5, 0.0, 0)]
+@pytest.mark.parametrize(("step_s", "hour"), [(-7200, "2026-11-03T07"), (0, "2026-11-03T09"), (10**9, "2058-07-12T11")])
+def test_a_clock_that_is_set(step_s: int, hour: str) -> None:
+    """What was used in a minute counts in the present hour, and memory for that minute, whatever the clock says."""
+    meter = make_meter(HALF_PAST_NINE + step_s, 60, (Reading(0, 10**9, 0), Reading(1.5, 10**9, 0)))
+    assert meter.measure() == [HourResources(hour, 1.5, 60.0, 0)]
 
 
 def test_this_process() -> None:

@@ -7,12 +7,17 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from sqlalchemy import Engine
+
 from monitoring.chains.ids import MonotonicIds, new_id
 from monitoring.chains.signing import Signer
 from monitoring.chains.timestamps import format_timestamp
+from monitoring.cost.sums import add_cost_sums
 from monitoring.ledger.chain import Chain
 from monitoring.ledger.entries import EntryDraft, EntryKind, build_event
 from monitoring.ledger.writing.store import LedgerStore
+from monitoring.quality.following import SumUpdater
+from monitoring.quality.sums import add_confidence_sums
 from tests.monitoring.ledger.ledgers import KEY, open_database
 
 AT = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
@@ -31,6 +36,11 @@ def build_prediction(
     }
     model = {"name": "tiny", "version": version, "digest": "ab12", "backend": "stub"}
     return {"v": 2, "principal": principal, "status": 200, "code": None, "model": model, "output": output}
+
+
+def build_timed(principal: str = "ana") -> dict[str, Any]:
+    timing = {"queue": 90_000, "decode": 2000, "infer": 18_000}
+    return build_prediction(principal=principal) | {"timing_us": timing, "image": {"bytes": 500}, "count": 1}
 
 
 def build_label(
@@ -82,3 +92,8 @@ def open_store(url: str) -> Iterator[LedgerStore]:
         store = LedgerStore(engine, Signer(KEY), lambda: AT)
         yield store
         store.close()
+
+
+def update_sums(engine: Engine) -> int:
+    """Add what is recorded to the sums of the confidence and of the costs; return the number of transactions."""
+    return sum(1 for _ in SumUpdater(engine, (add_confidence_sums, add_cost_sums)).update())

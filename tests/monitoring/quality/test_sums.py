@@ -11,19 +11,14 @@ from monitoring.chains.signing import Signer
 from monitoring.errors import LedgerUnavailable
 from monitoring.ledger.upkeep.erasure import Eraser
 from monitoring.ledger.upkeep.pruning import Pruner
-from monitoring.quality.following import CHUNK
+from monitoring.quality.following import CHUNK, SumUpdater
 from monitoring.quality.reader import PredictionSums, QualityReader
-from monitoring.quality.sums import SumUpdater
+from monitoring.quality.sums import add_confidence_sums
 from storage.transactions import WRITING
 from tests.monitoring.ledger.ledgers import KEY, open_database
-from tests.monitoring.quality.entries import AT, REFUSED, append, build_label, build_prediction, open_chain
+from tests.monitoring.quality.entries import AT, REFUSED, append, build_label, build_prediction, open_chain, update_sums
 
 NEXT_HOUR = AT + timedelta(hours=1)
-
-
-def update(engine: Engine) -> int:
-    """Update the sums; return the number of transactions."""
-    return sum(1 for _ in SumUpdater(engine).update())
 
 
 def read_sums(engine: Engine, since: datetime | None = None) -> list[PredictionSums]:
@@ -35,7 +30,7 @@ def test_only_predictions_count(url: str, blocking: Engine) -> None:
     abstained = build_prediction(0.5, reason="low_confidence")
     (prediction, *_) = append(url, [build_prediction(0.75), build_prediction(0.9), abstained, REFUSED])
     append(url, [build_label(prediction)])
-    update(blocking)
+    update_sums(blocking)
     (sums,) = read_sums(blocking)
     assert (sums.model, sums.version, sums.predictions, sums.abstained) == ("tiny", "1.0", 2, 1)
     assert (sums.confidence, sums.variance) == pytest.approx((1.65, 0.75 * 0.25 + 0.9 * 0.1))
@@ -45,7 +40,7 @@ def test_versions_and_hours_are_apart(url: str, blocking: Engine) -> None:
     """Each version has its sums, and those since a time leave out the hours before."""
     append(url, [build_prediction(), build_prediction(version="2.0")])
     append(url, [build_prediction(version="2.0")] * 3, NEXT_HOUR)
-    update(blocking)
+    update_sums(blocking)
     assert [(sums.version, sums.predictions) for sums in read_sums(blocking)] == [("1.0", 1), ("2.0", 4)]
     later = read_sums(blocking, NEXT_HOUR.replace(minute=0))
     assert [(sums.version, sums.predictions) for sums in later] == [("2.0", 3)]
@@ -55,11 +50,11 @@ def test_each_entry_is_added_once(url: str, blocking: Engine) -> None:
     """Updates continue where the last one ended, in several chains and over more than one chunk."""
     chain = open_chain(url)
     append(url, [build_prediction()], chain=chain)
-    update(blocking)
+    update_sums(blocking)
     append(url, [build_prediction()] * (CHUNK + 1), chain=chain)
     append(url, [build_prediction()])
-    assert update(blocking) == 3
-    assert update(blocking) == 0
+    assert update_sums(blocking) == 3
+    assert update_sums(blocking) == 0
     (sums,) = read_sums(blocking)
     assert sums.predictions == CHUNK + 3
 
@@ -69,7 +64,7 @@ def test_two_processes_add_each_entry_once(url: str, blocking: Engine) -> None:
     for _ in range(3):
         append(url, [build_prediction()] * 2)
     with open_database(url) as other:
-        first, second = SumUpdater(blocking).update(), SumUpdater(other).update()
+        first, second = (SumUpdater(engine, [add_confidence_sums]).update() for engine in (blocking, other))
         for updates in (first, second, first, second, first, second):
             next(updates, None)
     (sums,) = read_sums(blocking)
@@ -80,12 +75,12 @@ def test_erased_and_pruned_predictions_stay_counted(url: str, blocking: Engine) 
     """The sums hold nothing of a single prediction, and stay when predictions are erased or pruned."""
     append(url, [build_prediction()] * 2)
     append(url, [build_prediction(principal="bob")], NEXT_HOUR)
-    update(blocking)
+    update_sums(blocking)
     writing, signer = blocking.execution_options(**WRITING), Signer(KEY)
     assert sum(Eraser(writing, signer, NEXT_HOUR).erase("bob")) == 1
     assert sum(Pruner(writing, signer, NEXT_HOUR).prune(NEXT_HOUR)) == 2
     append(url, [build_prediction()], NEXT_HOUR)
-    update(blocking)
+    update_sums(blocking)
     (sums,) = read_sums(blocking)
     assert sums.predictions == 4
 
@@ -95,7 +90,7 @@ def test_a_pruned_chain_is_added_from_its_first_entry(url: str, blocking: Engine
     append(url, [build_prediction()] * 3, AT - timedelta(days=9))
     append(url, [build_prediction()] * 2)
     assert sum(Pruner(blocking.execution_options(**WRITING), Signer(KEY), AT).prune(AT - timedelta(days=1))) == 3
-    update(blocking)
+    update_sums(blocking)
     (sums,) = read_sums(blocking)
     assert sums.predictions == 2
 
@@ -107,7 +102,7 @@ def test_a_changed_document_is_left_out(url: str, blocking: Engine, document: st
     with open_database(url) as engine, engine.begin() as connection:
         connection.execute(text("UPDATE ledger_payloads SET document = :document"), {"document": document})
     append(url, [build_prediction()])
-    update(blocking)
+    update_sums(blocking)
     (sums,) = read_sums(blocking)
     assert sums.predictions == 1
 
@@ -118,6 +113,6 @@ def test_an_unavailable_database_is_an_error_of_the_ledger(url: str, blocking: E
         connection.execute(text("ALTER TABLE prediction_sums RENAME TO away"))
     append(url, [build_prediction()], datetime.now(UTC))
     with pytest.raises(LedgerUnavailable):
-        update(blocking)
+        update_sums(blocking)
     with pytest.raises(LedgerUnavailable):
         read_sums(blocking)

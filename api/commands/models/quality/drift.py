@@ -10,10 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.commands.database import open_migrated_engine, recorded_run, run_with_engine
 from api.commands.output import JsonFlag, print_json, print_table
+from api.commands.reporting.sums import update_sums
 from api.schemas.drift import ComparisonResponse, DriftResponse, FindingResponse, ModelDriftResponse
 from api.services.measuring.drift.references import Detectors
 from api.services.measuring.drift.report import read_report
-from api.services.measuring.drift.tracker import make_sum_updater
 from api.settings import load_settings
 from auth.accounts.store import UserStore
 from monitoring.tasks.runs import Task
@@ -30,8 +30,7 @@ def drift(as_json: JsonFlag = False) -> None:
     settings = load_settings()
     detectors = Detectors(settings)
     with recorded_run(Task.DRIFT), open_migrated_engine(settings) as engine:
-        for _ in make_sum_updater(settings, engine, detectors).update():
-            pass
+        update_sums(settings, engine, detectors)
         response = DriftResponse.of(read_report(engine, detectors))
     if as_json:
         print_json(response.model_dump(mode="json"))

@@ -11,8 +11,8 @@ from api.commands.database import open_migrated_engine
 from api.commands.models.quality.quality_tables import print_quality
 from api.commands.options.times import parse_time
 from api.commands.output import JsonFlag, print_json
+from api.commands.reporting.sums import update_sums
 from api.schemas.quality import QualityResponse
-from api.services.measuring.drift.tracker import make_sum_updater
 from api.services.measuring.quality import compute_versions, start_of_hour
 from api.settings import load_settings
 
@@ -30,8 +30,7 @@ def quality(
     start = start_of_hour(since) if since is not None else None
     settings = load_settings()
     with open_migrated_engine(settings) as engine:
-        for _ in make_sum_updater(settings, engine).update():
-            pass
+        update_sums(settings, engine)
         versions = compute_versions(engine, name, version, start)
     if as_json:
         print_json(QualityResponse.of(name, start, versions).model_dump(mode="json"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 
 from prometheus_client import Gauge
@@ -18,11 +17,10 @@ Sample = tuple[tuple[Gauge, tuple[str, ...]], float]
 
 def measure_drift(metrics: Metrics, report: DriftReport) -> Iterator[Sample]:
     """Yield the values of the gauges for each model that has made predictions lately."""
-    callers = Counter((each.model, each.metric) for each in report.findings if each.caller != ALL)
     overall = {(each.model, each.metric) for each in report.findings if each.caller == ALL}
     for each in report.models:
         for metric in Metric:
-            yield (metrics.drift_callers, (each.model, metric)), callers[each.model, metric]
+            yield (metrics.drift_callers, (each.model, metric)), report.drifting_callers.get((each.model, metric), 0)
             yield (metrics.drift_overall, (each.model, metric)), (each.model, metric) in overall
         for measure in each.measures:
             for gauge, value in ((metrics.drift_reference, measure.reference), (metrics.drift_recent, measure.recent)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -44,10 +44,14 @@ class ModelDrift:
 
 @dataclass(frozen=True, slots=True)
 class DriftReport:
-    """`findings` are those that last, the earliest first; ALL is the caller of what all callers have together."""
+    """`findings` last: first those of ALL, then the earliest, 1,000 together. `drifting_callers` counts them all.
+
+    ALL is the caller of what all callers have together. The counts are by model and metric.
+    """
 
     models: Sequence[ModelDrift]
     findings: Sequence[Finding]
+    drifting_callers: Mapping[tuple[str, str], int]
 
 
 def read_report(engine: Engine, detectors: Detectors) -> DriftReport:
@@ -57,9 +61,9 @@ def read_report(engine: Engine, detectors: Detectors) -> DriftReport:
         store = DriftStore(connection)
         states = [state for state in store.list_states(ALL) if state.seen_at >= since]
         counts = [store.count_callers(state.model) for state in states]
-        findings = store.list_lasting(since)
+        findings, drifting_callers = store.list_lasting(since), store.count_lasting(since)
     models = [_describe(detectors, state, callers) for state, callers in zip(states, counts, strict=True)]
-    return DriftReport(models, findings)
+    return DriftReport(models, findings, drifting_callers)
 
 
 def _describe(detectors: Detectors, stored: StoredState, callers: int) -> ModelDrift:

@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,16 @@ from model.drift.detector import Alarm, DriftDetector
 from model.drift.metrics import Observations, measure
 from model.drift.state import DriftState
 from monitoring.chains.timestamps import format_timestamp
+from monitoring.cost.sums import add_cost_sums
 from monitoring.ledger.entries import sanitize_name
+from monitoring.ledger.payloads import read_number
 from monitoring.quality.drift.store import ALL, OTHERS, DriftStore, Finding, Key, StoredState
-from monitoring.quality.sums import SumUpdater
+from monitoring.quality.following import RecordedRequest, SumUpdater
+from monitoring.quality.sums import add_confidence_sums
 
-KEEP = timedelta(days=30)
-"""What is kept of a caller is removed so long after its last prediction."""
+# Bounds for entries that somebody has changed: times that survive rounding, and numbers that float32 can hold.
+_LATEST = datetime(9999, 12, 31, tzinfo=UTC)
+_LARGEST_NUMBER = 1e12
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,24 +43,21 @@ class _Prediction:
 
 
 def make_sum_updater(settings: Settings, engine: Engine, detectors: Detectors | None = None) -> SumUpdater:
-    """Return what adds ledger entries to the sums of the confidence, and to the states of drift at the same time.
-
-    Always use it for the sums: an entry that was added without drift is never added to the states.
-    """
+    """Return what adds ledger entries to all sums: of the confidence, of the costs, and the states of drift."""
     tracker = DriftTracker(detectors or Detectors(settings), settings.monitoring.drift_callers)
-    return SumUpdater(engine, tracker.add)
+    return SumUpdater(engine, (add_confidence_sums, add_cost_sums, tracker.add))
 
 
 class DriftTracker:
-    """Tracks at most `limit` callers, and the others together."""
+    """Tracks at most `limit` callers of each model, and the others together."""
 
     def __init__(self, detectors: Detectors, limit: int) -> None:
         self._detectors = detectors
         self._limit = limit
 
-    def add(self, connection: Connection, documents: Sequence[Mapping[str, Any]]) -> None:
-        """Add the predictions among the ledger's documents, in a transaction that writes."""
-        groups = self._group(documents) if self._limit else {}
+    def add(self, connection: Connection, requests: Sequence[RecordedRequest]) -> None:
+        """Add the predictions among the requests, in a transaction that writes."""
+        groups = self._group(requests) if self._limit else {}
         if not groups:
             return
         store = DriftStore(connection)
@@ -69,11 +70,11 @@ class DriftTracker:
         states = store.lock(merged.keys())
         store.save([self._update(store, states[key], predictions) for key, predictions in merged.items()])
 
-    def _group(self, documents: Sequence[Mapping[str, Any]]) -> Mapping[tuple[str, str, str], list[_Prediction]]:
+    def _group(self, requests: Sequence[RecordedRequest]) -> Mapping[tuple[str, str, str], list[_Prediction]]:
         """Return the predictions of models that have a reference, by model, digest and caller."""
         groups = defaultdict[tuple[str, str, str], list[_Prediction]](list)
-        for document in documents:
-            each = _read_prediction(document)
+        for request in requests:
+            each = _read_prediction(request)
             if each is not None and self._detectors.find(each.model, each.digest) is not None:
                 groups[each.model, each.digest, each.caller].append(each)
         return groups
@@ -97,12 +98,13 @@ class DriftTracker:
         return StoredState(*key, digest, state.predictions, _format(state.seen_at), state.encode())
 
     def _choose_own(self, store: DriftStore, callers: set[Key]) -> set[Key]:
-        """Return which of the callers have a state of their own, or get one."""
+        """Return which of the callers have a state of their own, or get one: of each model at most the limit."""
         own = store.list_known(callers)
-        new = sorted(callers - own)
-        if new:
-            store.forget(format_timestamp(datetime.now(UTC) - KEEP))
-            own |= set(new[: max(0, self._limit - store.count())])
+        new = defaultdict[str, list[Key]](list)
+        for key in sorted(callers - own):
+            new[key[0]].append(key)
+        for model, keys in new.items():
+            own |= set(keys[: max(0, self._limit - store.count_callers(model))])
         return own
 
 
@@ -131,14 +133,15 @@ def _describe_alarm(detector: DriftDetector, state: DriftState, key: Key, alarm:
     return Finding(*key, alarm.metric, _format(alarm.at), _format(alarm.since), alarm.change, reference, recent)
 
 
-def _read_prediction(document: Mapping[str, Any]) -> _Prediction | None:
+def _read_prediction(request: RecordedRequest) -> _Prediction | None:
     """Return None for another or a changed entry. Entries of earlier releases lack some measures."""
+    document = request.document
     try:
         output, model, image = document["output"], document["model"], document["image"]
         if output is None or model is None:
             return None
         return _Prediction(
-            f"{sanitize_name(model['name'])}-v{sanitize_name(model['version'])}",
+            sanitize_name(f"{model['name']}-v{model['version']}"),
             str(model["digest"]),
             sanitize_name(document["principal"]),
             str(output["label"]),
@@ -147,18 +150,23 @@ def _read_prediction(document: Mapping[str, Any]) -> _Prediction | None:
                 gate_score=_read_number(output, "gate_score"),
                 brightness=_read_number(image, "brightness"),
                 sharpness=_read_number(image, "sharpness"),
-                width=int(image["width"]),
-                height=int(image["height"]),
+                width=int(read_number(image["width"])),
+                height=int(read_number(image["height"])),
             ),
-            datetime.fromisoformat(document["at"]).timestamp(),
+            min(request.at, _LATEST).timestamp(),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None  # `atalaya ledger verify` reports what was changed
 
 
 def _read_number(members: Mapping[str, Any], name: str) -> float:
+    """Return NaN for a number that is missing. Raises ValueError for one that is not finite."""
     value = members.get(name)
-    return math.nan if value is None else float(value)
+    if value is None:
+        return math.nan
+    if not abs(float(value)) <= _LARGEST_NUMBER:
+        raise ValueError(f"{name} is out of range")
+    return float(value)
 
 
 def _format(seconds: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -10,24 +11,29 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from prometheus_client import CollectorRegistry
+from sqlalchemy import Engine, select, text
 
 from api.cli import run
+from api.services.measuring.drift.metrics import measure_drift
 from api.services.measuring.drift.references import Detectors
 from api.services.measuring.drift.report import DriftReport, read_report
 from api.services.measuring.drift.tracker import DriftTracker
+from api.services.measuring.drift.upkeep import remove_old
 from api.settings import Settings
 from model.drift.detector import DriftDetector
 from monitoring.chains.signing import Signer
 from monitoring.chains.timestamps import format_timestamp
 from monitoring.ledger.upkeep.erasure import Eraser
-from monitoring.quality.drift.store import ALL, OTHERS, StoredState
-from monitoring.quality.drift.tables import drift_states
-from monitoring.quality.sums import SumUpdater
+from monitoring.metrics import Metrics
+from monitoring.quality.drift.store import ALL, OTHERS, Finding, StoredState
+from monitoring.quality.drift.tables import drift_findings, drift_states
+from monitoring.quality.following import SumUpdater
 from storage.engine import open_blocking_engine
 from storage.transactions import WRITING
 from tests.api.commands.models.drifting import DARK, build_predictions, record
 from tests.monitoring.ledger.ledgers import KEY
+from tests.monitoring.quality.entries import append, open_chain
 
 MODEL = "efficientnetb0-v1.1"
 
@@ -47,7 +53,7 @@ def engine(url: str) -> Iterator[Engine]:
 def update(engine: Engine, settings: Settings, limit: int = 100) -> DriftReport:
     """Add what is recorded, and return what drifts."""
     detectors = Detectors(settings)
-    for _ in SumUpdater(engine, DriftTracker(detectors, limit).add).update():
+    for _ in SumUpdater(engine, [DriftTracker(detectors, limit).add]).update():
         pass
     return read_report(engine, detectors)
 
@@ -111,12 +117,16 @@ def test_updates_continue_in_another_process(url: str, engine: Engine, environme
 
 
 def test_callers_beyond_the_limit_share_a_state(url: str, engine: Engine, environment: Settings) -> None:
-    """With a limit of one caller, a second one counts among the others, and a third one, too."""
+    """With a limit of one caller for each model, a second one counts among the others, and a third one, too."""
+    with engine.execution_options(**WRITING).begin() as connection:
+        row = asdict(StoredState("another-v1", "dora", "ab" * 32, 1, "", ""))
+        connection.execute(drift_states.insert(), [row, row | {"caller": ALL}])
     for name in ("ana", "bob", "cleo"):
         record(url, build_predictions("test", 10, name))
         update(engine, environment, limit=1)
     with engine.begin() as connection:
-        rows = connection.execute(text("SELECT caller, predictions FROM drift_states ORDER BY caller")).all()
+        own = select(drift_states.c.caller, drift_states.c.predictions).where(drift_states.c.model == MODEL)
+        rows = connection.execute(own.order_by(drift_states.c.caller)).all()
     assert [tuple(row) for row in rows] == [(ALL, 30), (OTHERS, 20), ("ana", 10)]
 
 
@@ -132,17 +142,24 @@ def test_what_is_kept_of_a_person_is_erased(url: str, engine: Engine, environmen
 
 
 def test_a_caller_is_forgotten(url: str, engine: Engine, environment: Settings) -> None:
-    """A caller's drift is not reported after seven days without predictions, and its state goes after 30 days."""
+    """A caller's drift is not reported after seven days without predictions, and its state goes after 30 days.
+
+    What was found ends then, and is removed when the ledger's retention has passed.
+    """
     record(url, build_predictions(DARK, 150), minutes_ago=31 * 24 * 60)
-    assert update(engine, environment) == DriftReport([], [])
+    assert update(engine, environment) == DriftReport([], [], {})
     record(url, build_predictions("test", 10, "bob"))
     update(engine, environment)
+    remove_old(engine, 90)
     with engine.begin() as connection:
         callers = connection.execute(text("SELECT caller FROM drift_states ORDER BY caller")).scalars().all()
         ends = connection.execute(text("SELECT ended_at FROM drift_findings WHERE caller = 'ana'")).scalars().all()
     assert callers == [ALL, "bob"]
     assert ends
     assert None not in ends
+    remove_old(engine, 1)
+    with engine.begin() as connection:
+        assert not connection.execute(text("SELECT * FROM drift_findings WHERE caller = 'ana'")).all()
 
 
 @pytest.mark.parametrize("change", [{"digest": "ab" * 32}, {"state": "another shape"}])
@@ -174,6 +191,48 @@ def test_other_and_changed_entries_are_left_out(
     record(url, build_predictions("test", 10))
     report = update(engine, environment)
     assert [model.predictions for model in report.models] == [10]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"at": "9999-12-31T23:59:59.999999-10:00"},
+        {"at": "9999-12-31T23:59:59.999999Z"},
+        {"image": {"width": 1, "height": 1, "brightness": math.inf}},
+        {"image": {"width": 10**150, "height": 1}},
+        {"name": "x" * 400},
+    ],
+)
+def test_a_changed_row_stops_nothing(url: str, engine: Engine, environment: Settings, change: dict[str, Any]) -> None:
+    """Whatever somebody wrote into a row of the ledger, the predictions after it are counted, and the next ones."""
+    chain = open_chain(url)
+    (facts, *_) = drawn = build_predictions("test", 10)
+    append(url, [facts], datetime.now(UTC), chain)
+    name = {"model": facts["model"] | change} if "name" in change else change
+    document = json.dumps({"at": format_timestamp(datetime.now(UTC)), **facts, **name})
+    with engine.execution_options(**WRITING).begin() as connection:
+        connection.execute(text("UPDATE ledger_payloads SET document = :document"), {"document": document})
+    for _ in range(2):
+        append(url, drawn, datetime.now(UTC), chain)
+        report = update(engine, environment)
+    assert sum(each.predictions for each in report.models) >= 20
+
+
+def test_findings_of_many_callers_hide_nothing(engine: Engine, environment: Settings) -> None:
+    """Beyond 1,000 findings, the drift of all callers together is listed, and every caller counts in the metrics."""
+    now, earlier = (format_timestamp(datetime.now(UTC) - timedelta(minutes=minutes)) for minutes in (0, 5))
+    names = [f"{number:04d}" for number in range(1001)]
+    states = [asdict(StoredState(MODEL, name, "ab" * 32, 1, now, "")) for name in [*names, ALL]]
+    findings = [asdict(Finding(MODEL, name, "brightness", now, earlier, "lower", 0.5, 0.3)) for name in names]
+    findings.append(asdict(Finding(MODEL, ALL, "brightness", now, now, "lower", 0.5, 0.3)))
+    with engine.execution_options(**WRITING).begin() as connection:
+        connection.execute(drift_states.insert(), states)
+        connection.execute(drift_findings.insert(), findings)
+    report = read_report(engine, Detectors(environment))
+    assert (report.findings[0].caller, len(report.findings)) == (ALL, 1000)
+    metrics = Metrics(CollectorRegistry())
+    values = {gauge: value for (gauge, _), value in measure_drift(metrics, report) if value}
+    assert (values[metrics.drift_callers], values[metrics.drift_overall]) == (1001, 1)
 
 
 def test_ten_thousand_callers_need_20_megabytes(environment: Settings, engine: Engine) -> None:

@@ -93,6 +93,29 @@ def test_a_failed_verification_fails_the_command(upkeep: Upkeep, environment: Se
     assert runs[Task.UPKEEP].failures == 0
 
 
+def test_a_failed_removal_hides_no_verification(upkeep: Upkeep, environment: Settings) -> None:
+    """When a changed ledger cannot be pruned, the other removals and the verifications run, and both failures count."""
+    record_long_ago(environment, Task.LEDGER_VERIFY, Task.AUDIT_VERIFY)
+
+    async def change(engine: AsyncEngine) -> None:
+        async with writing(engine) as connection:
+            await connection.execute(update(ledger_entries).values(at="2001-01-01T00:00:00.000000Z"))
+
+    run_with_engine(environment, change)
+    status, out, error = upkeep("--yes", "--json")
+    document = json.loads(out)
+    assert status == 1
+    assert [(each["task"], each["succeeded"]) for each in document["ran"]] == [
+        ("upkeep", False),
+        ("ledger_verify", False),
+        ("audit_verify", True),
+    ]
+    assert "upkeep: " in error
+    assert "log_files" in document["removed"]
+    runs = {each.task: each for each in run_with_engine(environment, lambda engine: TaskRunStore(engine).list())}
+    assert (runs[Task.UPKEEP].failures, runs[Task.LEDGER_VERIFY].failures) == (1, 1)
+
+
 def test_tasks_of_a_person_are_marked_as_done(
     upkeep: Upkeep, environment: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:

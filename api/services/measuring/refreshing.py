@@ -1,0 +1,51 @@
+"""Repeating work in the background, whatever happens to the database meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from api.services.background.activity import Activity
+from monitoring.errors import LedgerUnavailable
+
+
+class Refreshing:
+    """Repeats `refresh`, which raises LedgerUnavailable; `name` is what it refreshes."""
+
+    def __init__(self, name: str, refresh: Callable[[Activity], Awaitable[None]], interval_s: float) -> None:
+        self._name = name
+        self._refresh = refresh
+        self._interval_s = interval_s
+        self._is_failing = False
+        self._log = structlog.get_logger(f"atalaya.{name}")
+
+    async def run(self, activity: Activity, first_s: float) -> None:
+        """Refresh `first_s` seconds from now and at each interval, until cancelled."""
+        pause_s = first_s
+        while True:
+            await activity.sleep(pause_s)
+            pause_s = self._interval_s
+            await self.refresh_once(activity)
+
+    async def refresh_once(self, activity: Activity) -> None:
+        """Refresh, and log a failure; while the database cannot be used, only once."""
+        try:
+            await self._refresh(activity)
+        except LedgerUnavailable as error:
+            if not self._is_failing:
+                self._log.warning(f"{self._name}_not_refreshed", reason=_find_cause(error))
+            self._is_failing = True
+        except Exception:  # whatever was done to the rows: predictions do not depend on it
+            self._log.exception(f"{self._name}_not_refreshed", policy="try again later")
+        else:
+            if self._is_failing:
+                self._log.info(f"{self._name}_refreshed")
+            self._is_failing = False
+
+
+def _find_cause(error: BaseException) -> str:
+    """Return the class of the first error, that of the database's driver: it tells a fault of ours from a failure."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return type(error).__name__
