@@ -37,8 +37,8 @@ class MonitoringSettings(SettingsGroup, title="Monitoring"):
         10_000,
         ge=0,
         le=1_000_000,
-        description="How many callers are watched for [drift](quality.md#drift) each on their own; the others are "
-        "watched together. 0 watches nobody.",
+        description="How many callers of each model are watched for [drift](quality.md#drift) on their own; the others "
+        "are watched together. 0 watches nobody.",
     )
 
 
