@@ -12,11 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.commands.database import open_migrated_engine, run_with_engine
 from api.commands.ledger.database import open_snapshot
+from api.commands.models.quality.live_sums import update_sums
 from api.commands.reporting.document import Incident, Report, SecurityEvents, ServedVersion
 from api.commands.reporting.ledger_facts import QuarterFacts, find_decided_before, find_runtime_before, read_quarter
 from api.commands.reporting.month_cost import compute_costs
 from api.commands.reporting.quarter import Quarter
-from api.commands.reporting.sums import update_sums
 from api.services.measuring.quality import compute_versions
 from api.settings import Settings
 from auth.accounts.store import UserStore

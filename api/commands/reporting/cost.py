@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from api.commands.database import open_migrated_engine, recorded_run, run_with_engine
+from api.commands.models.quality.live_sums import update_sums
 from api.commands.output import JsonFlag, print_json, print_table
 from api.commands.reporting.month_cost import compute_costs
-from api.commands.reporting.sums import update_sums
 from api.settings import Settings, load_settings
 from auth.accounts.store import UserStore
 from monitoring.cost.formula import Amounts, Resources

@@ -9,8 +9,8 @@ import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.commands.database import open_migrated_engine, recorded_run, run_with_engine
+from api.commands.models.quality.live_sums import update_sums
 from api.commands.output import JsonFlag, print_json, print_table
-from api.commands.reporting.sums import update_sums
 from api.schemas.drift import ComparisonResponse, DriftResponse, FindingResponse, ModelDriftResponse
 from api.services.measuring.drift.references import Detectors
 from api.services.measuring.drift.report import read_report

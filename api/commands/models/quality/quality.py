@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from api.commands.database import open_migrated_engine
+from api.commands.models.quality.live_sums import update_sums
 from api.commands.models.quality.quality_tables import print_quality
 from api.commands.options.times import parse_time
 from api.commands.output import JsonFlag, print_json
-from api.commands.reporting.sums import update_sums
 from api.schemas.quality import QualityResponse
 from api.services.measuring.quality import compute_versions, start_of_hour
 from api.settings import load_settings
