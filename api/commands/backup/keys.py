@@ -13,25 +13,34 @@ from dotenv import dotenv_values
 from api.commands.backup.files import open_new_file
 from api.commands.secrets import format_signing_key
 from api.settings import Settings
+from monitoring.chains.signing import Signer
 
 _LEDGER_KEY = "LEDGER__SIGNING_KEY"
+_EARLIER_KEYS = "LEDGER__PUBLIC_KEYS"
 
 
 def format_keys(settings: Settings) -> bytes:
-    """Return the lines for the keys that are configured."""
+    """Return the lines for the keys that are configured, public ones of the ledger included."""
     lines = []
     if settings.auth.signing_key or settings.auth.signing_key_file:
+        lines.append(f"AUTH__SIGNING_ALGORITHM={settings.auth.signing_algorithm}")
         lines.append(format_signing_key(settings.signing_keys()))
     if settings.auth.data_key:
         lines.append(f"AUTH__DATA_KEY={settings.auth.data_key.get_secret_value()}")
     if settings.ledger.signing_key:
         lines.append(f"{_LEDGER_KEY}={settings.ledger_key()}")
+    if settings.ledger.public_keys:
+        lines.append(f"{_EARLIER_KEYS}={','.join(settings.ledger.public_keys)}")
+    if settings.images.key:
+        lines.append(f"IMAGES__KEY={settings.images.key.get_secret_value()}")
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def find_ledger_key(keys: bytes) -> str | None:
-    """Return the private key of the ledger among the lines."""
-    return dotenv_values(stream=StringIO(keys.decode())).get(_LEDGER_KEY)
+def find_public_keys(keys: bytes) -> list[str]:
+    """Return the public keys of the ledger among the lines: that of its private key, and the earlier ones."""
+    values = dotenv_values(stream=StringIO(keys.decode()))
+    private, earlier = values.get(_LEDGER_KEY), values.get(_EARLIER_KEYS)
+    return [*([Signer(private).public_key] if private else []), *(earlier.split(",") if earlier else [])]
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from api.commands.backup.keys import find_ledger_key
+from api.commands.backup.keys import find_public_keys
 from api.commands.database import CommandEvent, run_with_engine
 from api.commands.ledger.database import open_snapshot
 from api.errors import CommandFailed
@@ -28,10 +28,9 @@ def verify_restored(settings: Settings, keys: bytes, earlier_keys: Sequence[str]
     )
     if report.problem is not None:
         raise CommandFailed(_DAMAGED.format(record="audit log", problem=report.problem))
-    configured = settings.ledger_key() if settings.ledger.signing_key else None
+    configured = [Signer(settings.ledger_key()).public_key] if settings.ledger.signing_key else []
     # A new gateway may have a key of its own.
-    private_keys = [key for key in (configured, find_ledger_key(keys)) if key]
-    public_keys = [*(Signer(key).public_key for key in private_keys), *earlier_keys]
+    public_keys = [*configured, *settings.ledger.public_keys, *find_public_keys(keys), *earlier_keys]
     if not public_keys:
         return report.entries, None
     with open_snapshot(settings) as connection:

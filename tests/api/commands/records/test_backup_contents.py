@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from api.settings import Settings
 from auth.login.data_keys import new_data_key
 from auth.tokens.jws import generate_signing_key
 from model.registry.files import FileRegistry
-from monitoring.chains.signing import new_private_key
+from monitoring.chains.signing import Signer, new_private_key
 from tests.api.commands.records.databases import lose_database, on_database, read_rows
 from tests.support.paths import ARTEFACT
 
@@ -90,6 +91,24 @@ def test_a_gateway_with_another_key_verifies_the_ledger(
     capsys.readouterr()
     assert run(["restore", "b", passphrase]) == 0
     assert "Ledger: 6 entries, unchanged." in capsys.readouterr().out
+
+
+def test_all_keys_of_the_machine_are_included(
+    environment: Settings, passphrase: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key of kept images and the ledger's earlier public keys return, and verify what they have signed."""
+    earlier = Signer(environment.ledger_key()).public_key
+    images = base64.b64encode(bytes(32)).decode()
+    monkeypatch.setenv("LEDGER__SIGNING_KEY", new_private_key())
+    monkeypatch.setenv("LEDGER__PUBLIC_KEYS", earlier)
+    monkeypatch.setenv("IMAGES__KEY", images)
+    assert run(["backup", "b", "--with-keys", passphrase]) == 0
+    monkeypatch.delenv("LEDGER__PUBLIC_KEYS")
+    lose_database(environment)
+    capsys.readouterr()
+    assert run(["restore", "b", passphrase, "--keys-to", "keys.env"]) == 0
+    assert "Ledger: 6 entries, unchanged." in capsys.readouterr().out
+    assert {f"LEDGER__PUBLIC_KEYS={earlier}", f"IMAGES__KEY={images}"} <= set(Path("keys.env").read_text().splitlines())
 
 
 @pytest.mark.parametrize(("announced", "problem"), [(True, "has keys but no passphrase"), (False, "'keys.env'")])
