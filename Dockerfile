@@ -11,10 +11,16 @@ FROM ${BUILDER_IMAGE} AS builder
 USER 0
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /app
+# The stores of secrets whose libraries are installed: aws, vault, or both with a space between them.
+ARG EXTRAS=""
 COPY requirements/build.txt requirements/run.txt requirements/
+COPY requirements/secrets/ requirements/secrets/
 RUN python3 -m venv /opt/venv \
     && /opt/venv/bin/pip install --require-hashes --only-binary :all: -r requirements/build.txt \
-    && /opt/venv/bin/pip install --require-hashes --only-binary :all: -r requirements/run.txt
+    && /opt/venv/bin/pip install --require-hashes --only-binary :all: -r requirements/run.txt \
+    && for store in ${EXTRAS}; do \
+         /opt/venv/bin/pip install --require-hashes --only-binary :all: -r "requirements/secrets/$store.txt" || exit 1; \
+       done
 COPY pyproject.toml README.md ./
 COPY api/ api/
 COPY auth/ auth/

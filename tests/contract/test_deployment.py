@@ -158,6 +158,15 @@ def test_secrets_are_files() -> None:
     assert not [name for service in services().values() for name in service.get("environment", {}) if name in secrets]
 
 
+def test_env_file_overrides_what_the_guide_does_not_list() -> None:
+    """Compose takes each setting of the gateway from `.env` if it is there, except those that the guide names."""
+    environment = services()["gateway"]["environment"]
+    fixed = {name for name, value in environment.items() if f"${{{name}:-" not in value}
+    guide = (ROOT / "docs/deploy/compose.md").read_text()
+    (sentence,) = re.findall(r"`\.env` cannot change (.+?)\. ", guide)
+    assert fixed == set(re.findall(r"`([A-Z_]{4,})`", sentence))
+
+
 def test_dockerfile_lints() -> None:
     """hadolint finds no fault in the Dockerfile."""
     assert run(BIN / "hadolint", "Dockerfile") == ""

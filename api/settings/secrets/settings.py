@@ -52,7 +52,8 @@ class SecretSettings(SettingsGroup, title="Secrets"):
         ge=1,
         le=3600,
         description="How many seconds pass between two reads of AWS or Vault; files and `.env` are looked at every "
-        "second. A new signing key signs when it is twice as old, and at least ten seconds.",
+        "second. A new signing key is used after twice this time, and at least ten seconds; with `env://` after ten "
+        "seconds.",
     )
     vault_auth: VaultAuth = Field(VaultAuth.TOKEN, description="How the gateway logs in to Vault.")
     vault_role: str | None = Field(None, description="The role id (`approle`), or the name of the role (`kubernetes`).")

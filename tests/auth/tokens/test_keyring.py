@@ -62,6 +62,17 @@ def test_the_delay_of_a_key_that_is_stored_late_begins_with_its_arrival() -> Non
     assert restarted.signing.kid != old_kid
 
 
+def test_a_key_can_wait_for_the_end_of_a_roll_out() -> None:
+    """A key that was created in the future verifies at once and signs only then, also in a gateway that starts."""
+    now, old = datetime.now(UTC), generate_signing_key("ES256")
+    _, _, keys = rotate_bundle("ES256", old).partition("\n")
+    bundle = f"Created: {(now + timedelta(hours=1)).isoformat()}\n{keys}"
+    old_kid = Keyring("ES256", old).signing.kid
+    during = Keyring("ES256", bundle, (now + timedelta(minutes=59)).timestamp)
+    assert (during.signing.kid, len(during.public_jwks()["keys"])) == (old_kid, 2)
+    assert Keyring("ES256", bundle, (now + timedelta(minutes=61)).timestamp).signing.kid != old_kid
+
+
 def test_rotating_removes_keys_without_valid_tokens() -> None:
     """A key is removed once its successor has signed for longer than any token is valid."""
     oldest, old = generate_signing_key("ES256"), generate_signing_key("ES256")
