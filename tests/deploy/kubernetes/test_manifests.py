@@ -30,15 +30,15 @@ VERSIONS = ("1.30", "1.37")
 
 
 @cache
-def render(overlay: str) -> str:
-    command: list[str | Path] = [BIN / "kubectl", "kustomize", FOLDER / "overlays" / overlay]
+def render(folder: Path) -> str:
+    command: list[str | Path] = [BIN / "kubectl", "kustomize", folder]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 @cache
 def read(overlay: str) -> dict[str, Any]:
     """The objects of an overlay by kind; the Deployment's and the CronJob's are the only pods."""
-    return {each["kind"]: each for each in yaml.safe_load_all(render(overlay))}
+    return {each["kind"]: each for each in yaml.safe_load_all(render(FOLDER / "overlays" / overlay))}
 
 
 def gateway(overlay: str) -> Any:
@@ -161,16 +161,28 @@ def test_production_keeps_replicas_available() -> None:
 
 
 def test_many_pods_share_one_registry() -> None:
-    """In the overlay `scale`, each pod of the gateway has the volume whose folder MODEL__REGISTRY names."""
+    """In the overlay `scale`, each pod, also that of upkeep, has the volume whose folder MODEL__REGISTRY names."""
     objects = read("scale")
     claim = objects["PersistentVolumeClaim"]
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
-    pod = objects["Deployment"]["spec"]["template"]["spec"]
-    (volume,) = [volume for volume in pod["volumes"] if "persistentVolumeClaim" in volume]
-    assert volume["persistentVolumeClaim"] == {"claimName": claim["metadata"]["name"]}
-    (mount,) = [mount for mount in gateway("scale")["volumeMounts"] if mount["name"] == volume["name"]]
-    assert objects["ConfigMap"]["data"]["MODEL__REGISTRY"] == f"file://{mount['mountPath']}"
+    for pod in pods("scale"):
+        (volume,) = [volume for volume in pod["volumes"] if "persistentVolumeClaim" in volume]
+        assert volume["persistentVolumeClaim"] == {"claimName": claim["metadata"]["name"]}
+        (container,) = pod["containers"]
+        (mount,) = [mount for mount in container["volumeMounts"] if mount["name"] == volume["name"]]
+        assert objects["ConfigMap"]["data"]["MODEL__REGISTRY"] == f"file://{mount['mountPath']}"
     assert objects["HorizontalPodAutoscaler"]["spec"]["minReplicas"] >= 3
+
+
+def test_the_documented_overlay_opens_the_port_of_engines(tmp_path: Path) -> None:
+    """The overlay in docs/scale.md renders, and adds the port of the engines to those that pods may reach."""
+    ((_, block),) = read_blocks(ROOT / "docs" / "scale.md", "### A port for engines in Kubernetes")
+    overlays = os.path.relpath(FOLDER / "overlays", tmp_path)
+    (tmp_path / "kustomization.yaml").write_text(block.replace("../", f"{overlays}/"))
+    objects = {each["kind"]: each for each in yaml.safe_load_all(render(tmp_path))}
+    *before, added = objects["NetworkPolicy"]["spec"]["egress"]
+    assert before == read("scale")["NetworkPolicy"]["spec"]["egress"]
+    assert added == {"ports": [{"port": 8000}]}
 
 
 def test_monitor_selects_the_service() -> None:
