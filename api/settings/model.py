@@ -137,7 +137,8 @@ class ModelSettings(SettingsGroup, title="Model"):
         ge=1,
         le=600,
         description="How long decoding and inference of one image may take, in seconds. Beyond that the gateway "
-        "[replaces the process](runbooks/availability.md#atalayaworkerstuck).",
+        "[replaces the process](runbooks/availability.md#atalayaworkerstuck). A prediction waits for inference engines "
+        "for at most half as long.",
     )
     abstain: AbstentionPolicy = Field(
         AbstentionPolicy.MARK,

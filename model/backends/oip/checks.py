@@ -93,14 +93,14 @@ class EndpointChecks:
             thread.join()
 
     def _resolve(self) -> None:
-        """Look up all names. While one cannot be resolved, its known endpoints stay."""
+        """Look up all names. One that cannot be resolved keeps its endpoints, or is one itself that does not work."""
         found = list[Endpoint]()
         for host in self._address.hosts:
             try:
                 found += self._find(host)
-            except (OSError, UnicodeError) as error:
-                self._problem = f"the host name {host.name} cannot be resolved ({error})"
-                found += [endpoint for endpoint in self._endpoints.all if endpoint.host == host]
+            except (OSError, UnicodeError):
+                known = [endpoint for endpoint in self._endpoints.all if endpoint.host == host]
+                found += known or [self._make_endpoint(host, host.name)]
         for endpoint in self._endpoints.replace(found):
             self._report(EngineEvent(EventKind.REMOVED, endpoint.label))
 
@@ -111,9 +111,11 @@ class EndpointChecks:
             ip_address(host.name)
             flags = 0
         for *_, address in socket.getaddrinfo(host.name, host.port, type=socket.SOCK_STREAM, flags=flags):
-            ip = str(address[0])
-            label = f"[{ip}]:{host.port}" if ":" in ip else f"{ip}:{host.port}"
-            yield Endpoint(label, host, Connections(host.name, host.port, ip, self._transport))
+            yield self._make_endpoint(host, str(address[0]))
+
+    def _make_endpoint(self, host: Host, ip: str) -> Endpoint:
+        label = f"[{ip}]:{host.port}" if ":" in ip else f"{ip}:{host.port}"
+        return Endpoint(label, host, Connections(host.name, host.port, ip, self._transport))
 
     def _check(self, endpoint: Endpoint) -> None:
         """Admit the endpoint or eject it, and set the time of its next check."""
@@ -124,8 +126,9 @@ class EndpointChecks:
             self._reject(endpoint, f"{error.code}: {error}")
         except EngineFailed as error:
             self._reject(endpoint, error.detail)
-        except ConnectionLost:
-            self._reject(endpoint, "it cannot be reached")
+        except ConnectionLost as error:
+            is_unknown = isinstance(error.__cause__, socket.gaierror)
+            self._reject(endpoint, "its name cannot be resolved" if is_unknown else "it cannot be reached")
         except DeadlineExceeded:
             self._reject(endpoint, "it does not respond", unless_last=True)
         except Exception as error:  # whatever an engine sends, its check must not end those of the others

@@ -59,7 +59,7 @@ def test_responses_with_connection_close_are_complete(engine: ScriptedEngine, mo
 def test_a_name_without_addresses_does_not_disable_the_others(
     engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An engine whose name cannot be resolved is left out, and stays in use if it was known before."""
+    """An engine whose name cannot be resolved is reported as ejected, and stays in use if it was known before."""
     addresses = {"127.0.0.1": "127.0.0.1", "known": "127.0.0.1"}
     unresolved = list[str]()
     resolve = socket.getaddrinfo
@@ -77,10 +77,14 @@ def test_a_name_without_addresses_does_not_disable_the_others(
         assert predict(backend) == [1.0, 0.0, 0.0]
         events = list[EngineEvent]()
         backend.subscribe(events.append)
+        (ejected,) = [event for event in events if event.kind is EventKind.EJECTED]
+        assert (ejected.endpoint, ejected.detail) == (hosts[0], "its name cannot be resolved")
         del addresses["known"]
         wait_until(lambda: unresolved.count("known") >= 2)
         assert predict(backend) == [1.0, 0.0, 0.0]
         assert EventKind.REMOVED not in {event.kind for event in events}
+        addresses["unknown"] = "127.0.0.1"
+        wait_until(lambda: hosts[0] in [event.endpoint for event in events if event.kind is EventKind.REMOVED])
 
 
 def test_an_engine_that_is_down_at_the_start_is_reported(engine: ScriptedEngine) -> None:
