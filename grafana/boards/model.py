@@ -185,19 +185,19 @@ def accuracy_panels() -> Iterable[Builder[Panel]]:
 def drift_panels() -> Iterable[Builder[Panel]]:
     yield graph(
         "Callers that differ",
-        "Callers whose images or predictions differ from those that the model was measured on, by metric. "
+        "Callers whose images or predictions differ from those that a model was measured on, by metric. "
         "`atalaya drift` says who, how and since when.",
         "short",
-        query(f"max by (metric) ({select('atalaya_drift_callers', MODEL)})", "{{metric}}"),
+        query(f"max by (model, metric) ({select('atalaya_drift_callers', MODEL)})", "{{model}} {{metric}}"),
     )
     yield graph(
         "Recent predictions compared with the reference",
         "Mean of about the last 100 predictions of all callers, divided by that of the reference: 1 is no difference.",
         "short",
         query(
-            f"max by (metric) ({select('atalaya_drift_recent', MODEL)}) "
-            f"/ max by (metric) ({select('atalaya_drift_reference', MODEL)})",
-            "{{metric}}",
+            f"max by (model, metric) ({select('atalaya_drift_recent', MODEL)}) "
+            f"/ max by (model, metric) ({select('atalaya_drift_reference', MODEL)})",
+            "{{model}} {{metric}}",
         ),
     )
 

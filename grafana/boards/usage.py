@@ -35,7 +35,7 @@ def caller_panels() -> Iterable[Builder[Panel]]:
 
 def cost_panels() -> Iterable[Builder[Panel]]:
     by_resource = f"max by (resource) ({select('atalaya_cost_month')})"
-    predictions = f"clamp_min(max({select('atalaya_cost_month_predictions')}), 1)"
+    predictions = f"(max({select('atalaya_cost_month_predictions')}) > 0)"
     yield stacked(
         graph(
             "Cost of the month",

@@ -111,7 +111,8 @@ class QuarterFacts:
             self.unreadable += 1
 
     def _add_request(self, facts: Mapping[str, Any]) -> None:
-        at, status, count = str(facts["at"]), int(facts["status"]), int(read_number(facts.get("count", 1)))
+        parse_timestamp(facts["at"])  # checks it
+        at, status, count = facts["at"], int(facts["status"]), int(read_number(facts.get("count", 1)))
         periods = self._months[at[:_MONTH_LENGTH]], self._weeks[_find_monday(at[:_DAY_LENGTH])]
         day = self._days[at[:_DAY_LENGTH]]
         day["requests"] += count

@@ -20,8 +20,8 @@ from monitoring.tasks.runs import Task
 
 _WIDTH = 80
 _NOTE = (
-    "Recent: the mean of about the last 100 predictions. A caller that is as the reference is reported within 5,000 "
-    "predictions with a probability of at most 1 %."
+    "Recent: the mean of about the last 100 predictions. A caller whose images match the reference has at most a 1 % "
+    "chance of being reported within 5,000 predictions."
 )
 
 

@@ -42,6 +42,7 @@ def build(kind: EntryKind, details: Mapping[str, Any], at: object = REQUEST["at"
     [
         [1],
         REQUEST | {"at": "2024-02-01T09:30:00.000000Z"},
+        REQUEST | {"at": "2025-02-01Tzz"},
         REQUEST | {"status": float("inf")},
         REQUEST | {"count": 10**400},
         REQUEST | {"image": {"brightness": float("nan")}},

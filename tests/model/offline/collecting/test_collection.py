@@ -77,7 +77,7 @@ def test_images_keep_their_split(tmp_path: Path) -> None:
 
 
 def test_similar_images_share_a_split(tmp_path: Path) -> None:
-    """Near duplicates are in the split of the oldest one, so that no test image was seen in training."""
+    """Near duplicates go into the split of the oldest of them, so that no test image was seen in training."""
     scene = Image.open(SCENES[0])
     copies = [("forest", encode(scene, quality=quality)) for quality in range(40, 60)]
     dataset = collect(tmp_path / "data", *copies)
