@@ -31,9 +31,11 @@ from api.commands.ledger.upkeep import EarlierKeys, count_older_predictions, pru
 from api.commands.options.confirmation import Yes, confirm
 from api.commands.output import JsonFlag, print_json, print_table
 from api.errors import CommandFailed
-from api.services.personal_data.archive import open_image_archive
+from api.services.personal_data.archive import find_end_of_retention, open_image_archive
+from api.services.personal_data.store_thread import StoreThread
 from api.services.personal_data.upkeep import remove_images
 from api.settings import Settings, load_settings
+from auth.accounts.store import UserStore
 from auth.login.upkeep import remove_expired
 from monitoring.tasks.runs import Task
 
@@ -116,7 +118,13 @@ def _remove_images(settings: Settings) -> dict[str, int]:
     archive = open_image_archive(settings)
     if archive is None:
         return {}
-    removed = run_with_engine(settings, lambda engine: remove_images(settings, engine, archive))
+    store = StoreThread(archive)
+    try:
+        removed = run_with_engine(
+            settings, lambda engine: remove_images(UserStore(engine), store, find_end_of_retention(settings))
+        )
+    finally:
+        store.close()
     return {"images_disallowed": removed.disallowed, "images_old": removed.old}
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from base64 import b64encode
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from sqlalchemy import update
@@ -12,7 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.cli import run
 from api.commands.database import run_with_engine
-from api.settings import Settings
+from api.services.personal_data.archive import open_image_archive
+from api.settings import Settings, load_settings
+from monitoring.chains.ids import new_id
 from monitoring.ledger.tables import ledger_entries
 from monitoring.tasks.runs import Task
 from monitoring.tasks.store import TaskRunStore
@@ -91,6 +95,18 @@ def test_a_failed_verification_fails_the_command(upkeep: Upkeep, environment: Se
     runs = {each.task: each for each in run_with_engine(environment, lambda engine: TaskRunStore(engine).list())}
     assert runs[Task.LEDGER_VERIFY].failures == 1
     assert runs[Task.UPKEEP].failures == 0
+
+
+def test_kept_images_are_removed(upkeep: Upkeep, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With a store of images, upkeep removes what nobody allows any more from it."""
+    monkeypatch.setenv("IMAGES__URL", f"file://{tmp_path}/images")
+    monkeypatch.setenv("IMAGES__KEY", b64encode(bytes(32)).decode())
+    archive = open_image_archive(load_settings())
+    assert archive is not None
+    archive.keep(new_id(), new_id(), b"image")
+    status, out, error = upkeep("--yes", "--json")
+    assert (status, error) == (0, "")
+    assert json.loads(out)["removed"]["images_disallowed"] == 1
 
 
 def test_a_failed_removal_hides_no_verification(upkeep: Upkeep, environment: Settings) -> None:
