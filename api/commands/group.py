@@ -69,6 +69,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 JSON_PRINTED = ContextVar("json_printed", default=False)
 """Whether the running command's JSON document is already on standard output."""
 
+_SERVING = ("serve", "demo")  # these configure the log themselves
 _HELP = {"help_option_names": ["-h", "--help"]}
 _BROKEN_PIPE = 141  # as shells report a process that SIGPIPE has ended
 
@@ -86,7 +87,12 @@ class _LazyCommand(TyperCommand):
         # From here on Ctrl-C lets the command clean up; until here it ends the process at once.
         if signal.getsignal(signal.SIGINT) not in (signal.default_int_handler, signal.SIG_IGN):
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        return command.make_context(info_name, args, parent, **extra)
+        context = command.make_context(info_name, args, parent, **extra)
+        if self.name not in _SERVING:
+            from monitoring.logs.commands import warnings_on_stderr
+
+            context.with_resource(warnings_on_stderr())
+        return context
 
     def _load(self) -> Any:
         module, _, attribute = self._target.partition(":")

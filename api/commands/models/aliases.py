@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from api.commands.database import CommandEvent, command_actor, migrate_database, record_event, run_with_engine
-from api.commands.output import JsonFlag, print_json, to_printable, warnings_on_stderr
+from api.commands.output import JsonFlag, print_json, to_printable
 from api.services.aliases.moves import describe_move
 from api.services.recording import open_event_writer
 from api.services.registry import open_registry
@@ -90,7 +90,7 @@ def open_mover(settings: Settings) -> Iterator[AliasMover]:
     """
     registry = open_registry(settings)
     migrate_database(settings)
-    with warnings_on_stderr(), open_event_writer(settings) as writer:
+    with open_event_writer(settings) as writer:
 
         def record(model: str, move: AliasMove) -> None:
             if settings.ledger.enabled:

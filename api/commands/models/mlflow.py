@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from api.commands.output import JsonFlag, print_json, warnings_on_stderr
+from api.commands.output import JsonFlag, print_json
 from api.errors import CommandFailed
 from api.services.mirror.opening import open_mirror, open_server
 from api.settings import load_settings
@@ -48,7 +48,7 @@ def pull(as_json: JsonFlag = False) -> int:
 
     A gateway does this by itself, every two seconds.
     """
-    with warnings_on_stderr(), open_mirror(load_settings()) as mirror:
+    with open_mirror(load_settings()) as mirror:
         found = mirror.pull()
     if as_json:
         refused = {alias: {"code": error.code, "detail": str(error)} for alias, error in found.refused.items()}

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import structlog
 import tifffile
 from PIL import Image
 
 from api.cli import run
+from api.commands import group
 from api.production import find_start_problems
 from api.settings import load_settings
 from auth.tokens.jws import generate_signing_key
@@ -72,6 +74,25 @@ def test_usage_error(command: Command, capsys: pytest.CaptureFixture[str], argum
     assert output.out == ""
     assert output.err.startswith("error: ")
     assert output.err.count("\n") == 1
+
+
+def log_and_print() -> None:
+    """A command that logs and prints its result."""
+    log = structlog.get_logger("atalaya.test")
+    log.info("not_shown")
+    log.warning("shown")
+    print("{}")
+
+
+def test_logs_do_not_mix_with_the_result(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Standard output has the result alone; standard error has what is logged from warnings on."""
+    monkeypatch.setattr(group, "COMMANDS", {"noisy": (f"{__name__}:log_and_print", "Log and print.")})
+    before = structlog.get_config()
+    assert run(["noisy"]) == 0
+    output, errors = capsys.readouterr()
+    assert output == "{}\n"
+    assert ("not_shown" in errors, "shown" in errors) == (False, True)
+    assert structlog.get_config() == before
 
 
 def test_user_life_cycle(command: Command, capsys: pytest.CaptureFixture[str]) -> None:

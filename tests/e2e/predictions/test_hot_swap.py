@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
+from typing import NamedTuple
 
 import httpx
 import pytest
@@ -61,16 +63,24 @@ def promote(gateway: Gateway, registry: ModelRegistry, version: str) -> None:
         wait_until(lambda: count_switches(gateway) == switched + WORKERS, message=gateway.log)
 
 
+class Sent(NamedTuple):
+    """A request: when it was sent, in seconds of time.monotonic(), and its response."""
+
+    started: float
+    response: httpx.Response
+
+
 @contextmanager
-def load(gateway: Gateway) -> Iterator[list[httpx.Response]]:
+def load(gateway: Gateway) -> Iterator[list[Sent]]:
     """Send predictions without pause for the block, each on a connection of its own so that both workers serve."""
     headers = {"Authorization": f"Bearer {gateway.token()}", "Content-Type": "image/jpeg"}
-    image, ended, responses = FOREST.read_bytes(), threading.Event(), list[httpx.Response]()
+    image, ended, responses = FOREST.read_bytes(), threading.Event(), list[Sent]()
 
     def send() -> None:
         while not ended.is_set():
             url = f"{gateway.base_url}/v1/predictions"
-            responses.append(httpx.post(url, content=image, headers=headers, timeout=TIMEOUT_S))
+            started = time.monotonic()
+            responses.append(Sent(started, httpx.post(url, content=image, headers=headers, timeout=TIMEOUT_S)))
 
     threads = [threading.Thread(target=send) for _ in range(CONNECTIONS)]
     for thread in threads:
@@ -83,6 +93,13 @@ def load(gateway: Gateway) -> Iterator[list[httpx.Response]]:
             thread.join()
 
 
+def wait_for_later(responses: list[Sent]) -> Callable[[], set[str]]:
+    """Wait for responses to requests that are sent from now on; return what lists the versions that served them."""
+    now = time.monotonic()
+    wait_until(lambda: sum(sent.started > now for sent in list(responses)) > 10)
+    return lambda: {sent.response.json()["model"]["version"] for sent in responses if sent.started > now}
+
+
 def test_both_workers_follow_each_promotion_and_no_request_notices(gateway: Gateway, registry: ModelRegistry) -> None:
     """Under load no request fails, each response is of one version, and after a move both workers serve the new one."""
     promote(gateway, registry, "2.0")
@@ -90,14 +107,13 @@ def test_both_workers_follow_each_promotion_and_no_request_notices(gateway: Gate
     with load(gateway) as responses:
         for version in ("2.1", "2.0", "2.1"):
             promote(gateway, registry, version)
-        later = len(responses) + CONNECTIONS  # those in progress may have started before
-        wait_until(lambda: len(responses) > later + 10)
-    assert [response.text for response in responses if response.status_code != HTTPStatus.OK] == []
-    bodies = [response.json() for response in responses]
+        later = wait_for_later(responses)
+    assert [sent.response.text for sent in responses if sent.response.status_code != HTTPStatus.OK] == []
+    bodies = [sent.response.json() for sent in responses]
     entries = read_entries(gateway.database_path)
     assert [problem for body in bodies if (problem := find_mixture(body, entries[body["id"]]))] == []
     assert {body["model"]["version"] for body in bodies} == {"2.0", "2.1"}
-    assert {body["model"]["version"] for body in bodies[later:]} == {"2.1"}
+    assert later() == {"2.1"}
     assert gateway.metric('atalaya_model_loads_total{outcome="switched"}') == count_switches(gateway)
     assert gateway.metric(FAILED) == failed
 
@@ -112,8 +128,8 @@ def test_a_version_that_cannot_be_loaded_leaves_the_previous_one_in_service(
     with load(gateway) as responses:
         wait_until(lambda: len(responses) > 8)
         health = gateway.get("/readyz")
-    assert {response.status_code for response in responses} == {200}
-    assert {response.json()["model"]["version"] for response in responses} == {"2.0"}
+    assert {sent.response.status_code for sent in responses} == {200}
+    assert {sent.response.json()["model"]["version"] for sent in responses} == {"2.0"}
     assert (health.status_code, health.json()["checks"]["model"]) == (200, "digest_mismatch")
     assert gateway.metric(FAILED) == WORKERS
     assert "model.onnx differs from its manifest" in gateway.log()
@@ -154,10 +170,8 @@ def test_the_shipped_file_is_imported_and_promoted_over_itself(gateway: Gateway,
         promoted = gateway.run("models", "promote", NAME, "3.0", "--why", "imported again", "--expect", "2.0")
         assert promoted.returncode == 0, promoted.stderr
         wait_until(lambda: count_switches(gateway) == switched + WORKERS, message=gateway.log)
-        later = len(responses) + CONNECTIONS
-        wait_until(lambda: len(responses) > later + 10)
-    assert [response.text for response in responses if response.status_code != HTTPStatus.OK] == []
-    bodies = [response.json() for response in responses]
-    assert {body["model"]["version"] for body in bodies[later:]} == {"3.0"}
-    assert {body["label"] for body in bodies} == {"forest"}
+        later = wait_for_later(responses)
+    assert [sent.response.text for sent in responses if sent.response.status_code != HTTPStatus.OK] == []
+    assert later() == {"3.0"}
+    assert {sent.response.json()["label"] for sent in responses} == {"forest"}
     promote(gateway, registry, "2.0")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from sqlalchemy import Engine
 
-from api.commands.output import warnings_on_stderr
 from api.services.measuring.drift.references import Detectors
 from api.services.measuring.drift.tracker import make_sum_updater
 from api.settings import Settings
@@ -12,6 +11,5 @@ from api.settings import Settings
 
 def update_sums(settings: Settings, engine: Engine, detectors: Detectors | None = None) -> None:
     """Add everything that is recorded. Raises LedgerUnavailable."""
-    with warnings_on_stderr():  # that a model has no reference is no news for somebody who asks for costs
-        for _ in make_sum_updater(settings, engine, detectors).update():
-            pass
+    for _ in make_sum_updater(settings, engine, detectors).update():
+        pass
