@@ -15,7 +15,7 @@ class EventKind(StrEnum):
     FAILED = "failed"
     """The engine responded with an error, which `detail` repeats."""
     RETRIED = "retried"
-    """A request that the endpoint did not process goes to another one."""
+    """A request that the endpoint did not process, or to which it is silent, goes to another one."""
     EJECTED = "ejected"
     """No request goes to the endpoint, because of `detail`, until a check succeeds."""
     ADMITTED = "admitted"

@@ -86,7 +86,7 @@ class EngineMetrics(MetricGroup):
         )
         self.engine_retries = Counter(
             "atalaya_engine_retries_total",
-            "Requests that were sent to another inference engine because one did not process them.",
+            "Requests that were sent to another inference engine because one did not process them, or was silent.",
             registry=registry,
         )
         self.engine_fallbacks = Counter(

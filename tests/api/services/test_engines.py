@@ -66,7 +66,7 @@ def test_a_silent_engine_does_not_stop_the_gateway(
     connect: Any, log_in: LogIn, engine: ScriptedEngine, other: ScriptedEngine
 ) -> None:
     """While one of two engines is silent, predictions take less time than MODEL__STUCK_SECONDS and succeed."""
-    client = connect(engine, other, stuck_seconds=2)
+    client = connect(engine, other, stuck_seconds=4)
     bearer = log_in(client)
     with engine.script.silent:
         responses = [client.post("/v1/predictions", headers=bearer, files={"file": make_png()}) for _ in range(6)]
