@@ -9,10 +9,10 @@ import time
 
 import numpy as np
 
-from api.commands.output import warnings_on_stderr
 from bench.gateways import measured_gateway
 from bench.targets import Target, format_targets
 from model.imaging.statistics import measure_pixels
+from monitoring.logs.commands import warnings_on_stderr
 from tests.api.commands.models.drifting import build_predictions, record
 from tests.support.gateway import Gateway
 from tests.support.linux.processes import cpu_seconds
