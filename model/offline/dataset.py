@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,6 +112,16 @@ def split_by_class(files: LabelledFiles, fraction: float, seed: int) -> tuple[La
         validation.update(generator.permutation(members)[: round(len(members) * fraction)].tolist())
     training = [index for index in range(len(files)) if index not in validation]
     return _select(files, training), _select(files, sorted(validation))
+
+
+def compute_list_digest(splits: Mapping[str, LabelledFiles]) -> str:
+    """Return a SHA-256, in hex, of the split, class, name and size of each file: other data have another one."""
+    lines = sorted(
+        f"{split}/{files.classes[label]}/{path.name} {path.stat().st_size}"
+        for split, files in splits.items()
+        for path, label in zip(files.paths, files.labels, strict=True)
+    )
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def read_image(path: Path, spec: InputSpec) -> DecodedImage:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from model.errors import DatasetError
 from model.imaging.decode import sniff_format
 from model.offline.collecting.similarity import compute_difference_hash, group_similar
-from model.offline.collecting.splits import Split, choose_split
+from model.offline.collecting.splits import Split, choose_split_of_group
 
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif"}
 
@@ -41,7 +42,7 @@ class _Collected:
 
 @dataclass(frozen=True, slots=True)
 class DatasetImage:
-    """An image of the data set. `group` is the SHA-256 of the oldest of its near duplicates, which chose the split."""
+    """An image of the data set. `group` is the SHA-256 of the oldest of its near duplicates, which have one split."""
 
     path: str
     label: str
@@ -78,10 +79,14 @@ class Dataset:
 
 
 class Collector:
-    """Writes the images to `folder`, which only its owner can read. Methods raise OSError."""
+    """Writes the images to `folder`, which only its owner can read. Methods raise OSError.
 
-    def __init__(self, folder: Path) -> None:
+    `known` has the splits of images by their SHA-256, in hex, from earlier data sets.
+    """
+
+    def __init__(self, folder: Path, known: Mapping[str, Split] = MappingProxyType({})) -> None:
         self._folder = folder
+        self._known = known
         self._incoming = folder / ".incoming"
         self._images: dict[str, _Collected] = {}
         self._incoming.mkdir(mode=0o700, parents=True)
@@ -105,7 +110,10 @@ class Collector:
             (self._folder / Split.TRAIN / name).mkdir(parents=True, exist_ok=True)
         clear = [image for image in self._images.values() if len(image.labels) == 1]
         groups = group_similar([image.difference_hash for image in clear])
-        images = [self._move(image, clear[first].sha256) for image, first in zip(clear, groups, strict=True)]
+        splits = self._choose_splits(clear, groups)
+        images = [
+            self._move(image, clear[first].sha256, splits[first]) for image, first in zip(clear, groups, strict=True)
+        ]
         shutil.rmtree(self._incoming)
         return Dataset(
             images=images,
@@ -114,8 +122,16 @@ class Collector:
             duplicates=sum(len(image.predictions) - 1 for image in self._images.values()),
         )
 
-    def _move(self, image: _Collected, group: str) -> DatasetImage:
-        (label,), split = image.labels, choose_split(group)
+    def _choose_splits(self, images: Sequence[_Collected], groups: Sequence[int]) -> Mapping[int, Split]:
+        """Return the split of each group by its first image."""
+        known: dict[int, set[Split]] = {first: set() for first in groups}
+        for image, first in zip(images, groups, strict=True):
+            if image.sha256 in self._known:
+                known[first].add(self._known[image.sha256])
+        return {first: choose_split_of_group(images[first].sha256, splits) for first, splits in known.items()}
+
+    def _move(self, image: _Collected, group: str, split: Split) -> DatasetImage:
+        (label,) = image.labels
         path = self._folder / split / label / f"{image.sha256}{image.suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
         self._locate(image).rename(path)

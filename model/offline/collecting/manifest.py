@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from model.errors import DatasetError
 from model.offline.collecting.collection import Dataset
-from model.offline.collecting.splits import Split
+from model.offline.collecting.splits import Split, choose_split_of_group
 
 NAME = "manifest.json"
 _FORMAT = 1
@@ -42,3 +43,18 @@ def write_manifest(
         "images": [asdict(image) for image in dataset.images],
     }
     (folder / NAME).write_text(json.dumps(document, indent=1) + "\n")
+
+
+def read_splits(manifests: Iterable[Path]) -> Mapping[str, Split]:
+    """Return the splits of the images of earlier data sets, by SHA-256, in hex; see choose_split_of_group for several.
+
+    Raises DatasetError.
+    """
+    found: dict[str, set[Split]] = {}
+    for path in manifests:
+        try:
+            for image in json.loads(path.read_text())["images"]:
+                found.setdefault(image["sha256"], set()).add(Split(image["split"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            raise DatasetError(f"{path} is not the manifest.json of a data set of `atalaya dataset build`.") from None
+    return {sha256: choose_split_of_group(sha256, splits) for sha256, splits in found.items()}

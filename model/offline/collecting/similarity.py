@@ -29,6 +29,16 @@ def group_similar(hashes: Sequence[int]) -> list[int]:
 
     Images whose hashes differ in at most MAX_DIFFERENT_BITS are in one group, and so are those that a third connects.
     """
+    earliest: dict[int, int] = {}
+    for index, value in enumerate(hashes):
+        earliest.setdefault(value, index)  # equal hashes are many where images are of one colour
+    distinct = _group_distinct(list(earliest))
+    images = list(earliest.values())
+    group = {value: images[first] for value, first in zip(earliest, distinct, strict=True)}
+    return [group[value] for value in hashes]
+
+
+def _group_distinct(hashes: Sequence[int]) -> list[int]:
     values = np.asarray(hashes, np.uint64)
     first = list(range(len(values)))
     for index in range(1, len(values)):

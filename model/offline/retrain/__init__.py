@@ -22,8 +22,8 @@ class RetrainOptions:
     """Defines a run. `data` has train/ and test/, `start` is a `.keras` file, `out` the folder of the run.
 
     `budget_minutes` is wall-clock time for everything up to the import, over all processes of the run. `trials` limits
-    the search further. The validation images are cut from the training images with `seed` and `validation_fraction`;
-    the defaults are those of `atalaya train`, so that its validation images stay the same.
+    the search further. Without `data`/validation, the validation images are cut from the training images with `seed`
+    and `validation_fraction`; the defaults are those of `atalaya train`, so that its validation images stay the same.
     """
 
     data: str

@@ -1,11 +1,15 @@
 """One archive for another machine: the code, the data and the start model. It holds no settings and no secrets.
 
+The images may be of persons: only its owner can read the archive, and what it unpacks is removed after the retraining.
+
 The archive is a zipapp (PEP 441): `python FILE.pyz FOLDER` retrains there, and leaves the result in FOLDER.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -34,12 +38,16 @@ def write_archive(path: Path, options: RetrainOptions) -> None:
     temporary = path.with_name(f".{path.name}.new")
     packed = replace(options, data=_DATA, start=f"{_START}/{MODEL}", out="")
     try:
-        with ZipFile(temporary, "w", strict_timestamps=False) as archive:  # files may have times before 1980
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with (
+            os.fdopen(descriptor, "wb") as file,
+            ZipFile(file, "w", strict_timestamps=False) as archive,  # files may have times before 1980
+        ):
             archive.writestr("__main__.py", _MAIN)
             archive.writestr(_OPTIONS, json.dumps(asdict(packed)))
-            for file, name in _list_files(options):
-                compression = ZIP_DEFLATED if file.suffix == ".py" else ZIP_STORED  # images and models are compressed
-                archive.write(file, name, compression)
+            for source, name in _list_files(options):
+                compression = ZIP_DEFLATED if source.suffix == ".py" else ZIP_STORED  # images and models are compressed
+                archive.write(source, name, compression)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -61,10 +69,12 @@ def _retrain(archive: Path, out: Path) -> None:
     if not unpacked.exists():
         with tempfile.TemporaryDirectory(dir=out) as scratch, ZipFile(archive) as source:
             names = [name for name in source.namelist() if name.startswith((f"{_DATA}/", f"{_START}/", _OPTIONS))]
+            (Path(scratch) / "input").mkdir(mode=0o700)
             source.extractall(Path(scratch) / "input", names)
             (Path(scratch) / "input").rename(unpacked)
     options = RetrainOptions(**json.loads((unpacked / _OPTIONS).read_text()))
     run_retraining(replace(options, data=str(unpacked / _DATA), start=str(unpacked / options.start), out=str(out)))
+    shutil.rmtree(unpacked)
     print(f"Import {out / MODEL} with `atalaya models import`; {METRICS} and {CARD} belong beside it.")
 
 

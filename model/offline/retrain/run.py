@@ -16,7 +16,9 @@ from model.imaging.input_spec import InputSpec
 from model.offline.dataset import (
     LabelledFiles,
     LabelledImages,
+    compute_list_digest,
     find_test_folder,
+    find_validation_folder,
     list_images,
     read_images,
     split_training_data,
@@ -48,13 +50,16 @@ def retrain(options: RetrainOptions) -> None:
     An interrupted run continues: with the next features, trial or epoch. Raises DatasetError.
     """
     out = Path(options.out)
-    _start_or_resume(out, options)
+    images = _Images.find(options)
+    _start_or_resume(out, options, images)
     if (out / MODEL).exists():
         return
     budget = Budget(out / "budget.json", options.budget_minutes * 60)
     print(f"Retraining on {describe_device()}; {budget} are spent.", flush=True)
-    images = _Images.find(options)
-    spec = read_start(Path(options.start), images.training.classes)
+    start = read_start(Path(options.start), images.training.classes)
+    if find_validation_folder(Path(options.data)) is None:
+        start.check_split(len(images.training) + len(images.validation))
+    spec = start.input_spec
     network = build_network(len(images.training.classes), options.start, spec)
     training = TailTraining(network, _compute_features(network, images, options, spec, budget), options, spec)
     found = _search(out, training, options, budget)
@@ -94,6 +99,9 @@ class _Images:
         training, validation = split_training_data(Path(options.data), fraction, seed)
         return cls(training, validation, list_images(test, training.classes))
 
+    def compute_digest(self) -> str:
+        return compute_list_digest({"train": self.training, "validation": self.validation, "test": self.test})
+
     def count(self) -> dict[str, int]:
         return {
             "training": len(self.training),
@@ -103,12 +111,15 @@ class _Images:
         }
 
 
-def _start_or_resume(out: Path, options: RetrainOptions) -> None:
-    """Raise DatasetError when `out` contains a run with other options."""
+def _start_or_resume(out: Path, options: RetrainOptions, images: _Images) -> None:
+    """Raise DatasetError when `out` contains a run with other options or images, whose features would not match."""
     out.mkdir(parents=True, exist_ok=True)
-    path, described = out / "options.json", asdict(options)
+    path, described = out / "options.json", {**asdict(options), "images": images.compute_digest()}
     if path.exists() and json.loads(path.read_text()) != described:
-        raise DatasetError(f"{out} contains a run with other options. Use the same options, or choose another --out.")
+        raise DatasetError(
+            f"{out} contains a run with other options or images. Use the same ones, or begin another run: without "
+            "--resume, or in another --out."
+        )
     path.write_text(json.dumps(described, indent=1) + "\n")
 
 

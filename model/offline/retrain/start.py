@@ -1,9 +1,11 @@
-"""What is known about a start model: its classes and its input."""
+"""What is known about a start model: its classes, its input, and how many images it was trained on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from model.errors import DatasetError
 from model.imaging.input_spec import InputSpec
@@ -11,21 +13,43 @@ from model.offline.export.record import read_record
 from model.registry.artefact import MANIFEST, read_manifest
 
 
-def read_start(model: Path, classes: Sequence[str]) -> InputSpec:
-    """Return the input of the `.keras` file `model`, from the manifest or the metrics.json next to it.
+@dataclass(frozen=True, slots=True)
+class StartRecord:
+    """The record of a model's training; `data` is empty for a model from elsewhere."""
+
+    input_spec: InputSpec
+    data: Mapping[str, Any]
+
+    def check_split(self, images: int) -> None:
+        """Check that cutting the validation images from so many images gives those of the model's own training.
+
+        A cut from others would take images that the model has learned. Raises DatasetError.
+        """
+        counts = self.data.get("images", {})
+        known = counts.get("training", 0) + counts.get("validation", 0)
+        if known not in {0, images}:
+            raise DatasetError(
+                f"The data has {images} training images, and the start model was trained with {known}: validation "
+                "images that are cut from the data would include some that it has learned. Put images that it has not "
+                "seen into validation/, as `atalaya dataset build` does."
+            )
+
+
+def read_start(model: Path, classes: Sequence[str]) -> StartRecord:
+    """Return the record of the `.keras` file `model`, from the manifest or the metrics.json next to it.
 
     Raises DatasetError when the model does not have exactly these classes, and ArtefactError, ExportRefused.
     """
     if model.with_name(MANIFEST).exists():
         manifest = read_manifest(model.parent)
-        known, spec = manifest.classes, manifest.input_spec
+        known, record = manifest.classes, StartRecord(manifest.input_spec, manifest.data)
     else:
-        record = read_record(model, len(classes))
-        known, spec = record.classes, record.input_spec
+        training = read_record(model, len(classes))
+        known, record = training.classes, StartRecord(training.input_spec, training.data)
     if tuple(known) != tuple(classes):
         different = ", ".join(sorted(set(known) ^ set(classes))) or "their order"
         raise DatasetError(
             f"The classes of the data and of {model} differ: {different}. "
             "Give each class of the model a folder, or start a new model with `atalaya train`."
         )
-    return spec
+    return record

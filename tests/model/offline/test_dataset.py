@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 from model.errors import DatasetError
 from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
 from model.offline.dataset import (
+    compute_list_digest,
     find_evaluation_folder,
     find_test_folder,
     find_training_folder,
@@ -117,6 +119,21 @@ def test_split_depends_only_on_the_seed(tmp_path: Path) -> None:
     assert split_by_class(files, 0.25, seed=5) != split_by_class(files, 0.25, seed=6)
     validation = split_by_class(files, 0.25, seed=20260101)[1]
     assert [int(path.stem[-2:]) for path in validation.paths] == [3, 7, 11, 12, 13, 1, 16, 17, 18, 19]
+
+
+def test_digest_of_a_list_of_images(tmp_path: Path) -> None:
+    """Another size, class or split of a file changes the digest of a list; the order of the splits does not."""
+    files = list_images(make_data_set(tmp_path, beach=2, forest=2))
+    first, second = split_by_class(files, 0.5, seed=1)
+    digests = [
+        compute_list_digest({"train": first, "test": second}),
+        compute_list_digest({"train": second, "test": first}),
+        compute_list_digest({"train": replace(first, labels=first.labels[::-1]), "test": second}),
+    ]
+    assert compute_list_digest({"test": second, "train": first}) == digests[0]
+    first.paths[0].write_bytes(b"shorter")
+    digests.append(compute_list_digest({"train": first, "test": second}))
+    assert len(set(digests)) == 4
 
 
 def test_images_keep_the_order_of_the_files_and_progress_counts_them(tmp_path: Path) -> None:

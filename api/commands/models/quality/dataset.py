@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import shutil
+import signal
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +27,7 @@ from api.services.personal_data.archive import open_image_archive
 from api.settings import Settings, load_settings
 from auth.accounts.store import UserStore
 from model.offline.collecting.collection import Collector, LabelledImage
-from model.offline.collecting.manifest import summarise, write_manifest
+from model.offline.collecting.manifest import read_splits, summarise, write_manifest
 from model.offline.collecting.splits import Split
 from monitoring.quality.labelled import LabelledPrediction, count_labelled, iterate_labelled
 from monitoring.tasks.runs import Task
@@ -34,6 +37,7 @@ from storage.images.errors import ImageUnreadable
 
 app = typer.Typer(no_args_is_help=True)
 _LOCK_TIMEOUT_S = 60
+_INCOMPLETE = ".incomplete"
 
 
 class Skipped(StrEnum):
@@ -56,6 +60,10 @@ def build(
         datetime | None,
         typer.Option(parser=parse_time, metavar="TIME", help="Only predictions from this time on (UTC)."),
     ] = None,
+    previous: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="MANIFEST.json", help="Keep the splits of that earlier data set. Can be repeated."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Collect the labelled predictions whose images were kept: without duplicates, and split for training."""
@@ -64,17 +72,20 @@ def build(
     if archive is None:
         raise SettingsError("IMAGES__URL is not set. Name the store of kept images, of which a data set is made.")
     _check_free(out)
-    with recorded_run(Task.DATASET), _new_folder(out) as folder:
-        summary = _build(settings, archive, folder, since)
+    known = read_splits(previous or ())
+    with recorded_run(Task.DATASET), new_folder(out) as folder:
+        summary = _build(settings, archive, folder, known, since)
         event = CommandEvent("dataset", "built", detail={"images": str(summary["images"])})
         run_with_engine(settings, _do_nothing, lambda _: event)
     print_json({"out": str(out), **summary}) if as_json else _print_summary(out, summary)
 
 
-def _build(settings: Settings, archive: ImageArchive, folder: Path, since: datetime | None) -> dict[str, Any]:
+def _build(
+    settings: Settings, archive: ImageArchive, folder: Path, known: Mapping[str, Split], since: datetime | None
+) -> dict[str, Any]:
     """Write the data set and return its summary. Raises NoLabelledImages, LedgerUnavailable, ImageStoreUnavailable."""
     permissions = run_with_engine(settings, lambda engine: UserStore(engine).list_image_permissions())
-    collector, skipped, classes = Collector(folder), Counter[str](), dict[str, None]()
+    collector, skipped, classes = Collector(folder, known), Counter[str](), dict[str, None]()
     with _open_engine(settings) as engine, progress_bar("Collecting", count_labelled(engine, since)) as advance:
         for number, prediction in enumerate(iterate_labelled(engine, since), start=1):
             image = _read_image(archive, prediction, permissions.get(prediction.owner))
@@ -130,14 +141,22 @@ def _check_free(out: Path) -> None:
 
 
 @contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """Yield a folder that only its owner can read, and that becomes `out` unless the block fails."""
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.absolute().parent))
+def new_folder(out: Path) -> Iterator[Path]:
+    """Yield a folder that only its owner can read, and that becomes `out` unless the block fails or is terminated.
+
+    Its images are not encrypted, so what a killed process has left is removed first.
+    """
+    parent, prefix = out.absolute().parent, f".{out.name}."
+    for left in parent.glob(f"{glob.escape(prefix)}*{_INCOMPLETE}"):
+        shutil.rmtree(left, ignore_errors=True)
+    earlier = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    folder = Path(tempfile.mkdtemp(_INCOMPLETE, prefix, parent))
     try:
         yield folder
         folder.rename(out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        signal.signal(signal.SIGTERM, earlier)
 
 
 def _print_summary(out: Path, summary: Mapping[str, Any]) -> None:

@@ -13,14 +13,15 @@ import typer
 from api.commands.database import command_actor, recorded_run
 from api.commands.models.aliases import auditing_move, open_mover
 from api.commands.models.importing import add_to_registry, check_version_is_new, import_signed
-from api.commands.models.retraining.due import find_due_reasons
+from api.commands.models.retraining.due import find_due_reasons, find_waiting_candidate
+from api.commands.models.retraining.folders import choose_folder, read_comparison
 from api.commands.models.retraining.start import StartModel, choose_version, find_start
 from api.commands.models.retraining.tracking import open_tracking
 from api.commands.models.signing import read_key_file
 from api.commands.options.gate import PhotosOption, ScenesOption
 from api.commands.options.model import find_keras_python
 from api.commands.output import JsonFlag, PasswordStdin, print_json
-from api.errors import CandidateWorse, CommandFailed
+from api.errors import CandidateWorse
 from api.settings import Settings, load_settings
 from api.settings.home import home_folder
 from model.importing.importer import ImportOptions
@@ -32,7 +33,6 @@ from model.signing.keys import PrivateKey
 from monitoring.tasks.runs import Task
 
 _STDERR = 2
-_OPTIONS = "options.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,8 @@ def retrain(  # noqa: PLR0913, PLR0917  (one argument for each option)
     ] = None,
     budget: Annotated[float, typer.Option(min=0.1, metavar="MINUTES", help="Time for the search and the fit.")] = 20.0,
     trials: Annotated[int | None, typer.Option(min=1, help="End the search after so many trials.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; var/retrain/NAME-vVERSION if absent.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in that folder.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; a new one in var/retrain/ if absent.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run, if there is one.")] = False,
     name: Annotated[str | None, typer.Option(help="The name of the model; that of the start model if absent.")] = None,
     version: Annotated[str | None, typer.Option(help="The new version; the next free one if absent.")] = None,
     key: Annotated[
@@ -94,21 +94,19 @@ def retrain(  # noqa: PLR0913, PLR0917  (one argument for each option)
         chosen_name = name or model.name
         chosen_version = version or choose_version(settings, model, chosen_name)
         target = _Target(chosen_name, chosen_version, private_key, photos, scenes)
-        folder = out or home_folder() / "var" / "retrain" / target.full_name
-        _check_before(settings, target, folder, resume=resume)
+        folder = choose_folder(out, home_folder() / "var" / "retrain" / target.full_name, resume=resume)
+        _check_before(settings, target)
         options = RetrainOptions(str(data.resolve()), str(model.file), str(folder), budget, trials)
         comparison = _train(settings, options, target, tracking)
         golden = _import(settings, options, target, model, comparison)
     _report(target, comparison, golden, as_json)
 
 
-def _check_before(settings: Settings, target: _Target, folder: Path, *, resume: bool) -> None:
+def _check_before(settings: Settings, target: _Target) -> None:
     """Find what would fail after the training: a version that exists, or that no alias could name."""
     check_version_is_new(settings, target.name, target.version, signed=target.key is not None)
     with open_mover(settings):
         pass
-    if not resume and (folder / _OPTIONS).exists():
-        raise CommandFailed(f"{folder} contains a run. Continue it with --resume, or choose another --out.")
 
 
 def _train(settings: Settings, options: RetrainOptions, target: _Target, tracking: str | None) -> Comparison:
@@ -116,20 +114,20 @@ def _train(settings: Settings, options: RetrainOptions, target: _Target, trackin
     folder = Path(options.out)
     with open_tracking(settings, tracking) as track:
         run_in_keras("model.offline.retrain", asdict(options), find_keras_python(), stdout=_STDERR)
-        metrics = json.loads((folder / METRICS).read_text())
-        track(target.full_name, metrics)
-    comparison = Comparison(**metrics["comparison"])
+        track(target.full_name, json.loads((folder / METRICS).read_text()))
+    comparison = read_comparison(folder)
     _check_candidate(comparison, folder)
     return comparison
 
 
 def _report_due(settings: Settings, as_json: bool) -> bool:
-    """Say why a retraining is due, or that none is; returns whether it is."""
-    reasons = find_due_reasons(settings)
+    """Say why a retraining is due, or that none is; returns whether it is. None is while a candidate waits."""
+    candidate = find_waiting_candidate(settings)
+    reasons = [] if candidate else find_due_reasons(settings)
     if not reasons and as_json:
-        print_json({"due": []})
+        print_json({"due": [], "candidate": candidate})
     elif not reasons:
-        typer.echo("No retraining is due.")
+        typer.echo(f"{candidate} waits for its verdict." if candidate else "No retraining is due.")
     for reason in reasons:
         typer.echo(f"A retraining is due: {reason}", err=True)
     return bool(reasons)
@@ -141,7 +139,7 @@ def _check_candidate(comparison: Comparison, folder: Path) -> None:
         raise CandidateWorse(
             f"The candidate recognises {comparison.candidate_correct} of {comparison.images} test images, and the "
             f"start model {comparison.start_correct}. It was not imported. {folder} has its model card. Retrain with "
-            "more data or a larger --budget, in another --out."
+            "more data or a larger --budget."
         )
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 from api.commands.database import open_migrated_engine, run_with_engine
 from api.services.measuring.drift.references import Detectors
 from api.services.measuring.drift.report import read_report
-from api.services.registry import open_registry
+from api.services.registry import find_model_url, open_registry
 from api.settings import Settings
+from model.canary.contest import find_contest
+from model.registry.artefact import MANIFEST, read_manifest
 from model.registry.errors import UnknownAlias, UnknownModel
 from monitoring.quality.drift.store import ALL
 from monitoring.quality.evaluation_store import EvaluationStore
@@ -25,6 +28,22 @@ def find_due_reasons(settings: Settings, now: datetime | None = None) -> list[st
     """
     moment = now or datetime.now(UTC)
     return [reason for check in _CHECKS if (reason := check(settings, moment)) is not None]
+
+
+def find_waiting_candidate(settings: Settings) -> str | None:
+    """Return the name and version of the candidate that is tried beside the version which MODEL__URL names.
+
+    None if there is none. Raises RegistryError.
+    """
+    reference = settings.model.reference
+    if reference is None:
+        return None
+    try:
+        state = open_registry(settings).read(reference.model)
+        contest = find_contest(reference.model, state, production=reference.alias, candidate=settings.canary.alias)
+    except (UnknownModel, UnknownAlias):
+        return None
+    return None if contest is None else f"{contest.model} {contest.candidate}"
 
 
 def check_age(settings: Settings, now: datetime) -> str | None:
@@ -54,14 +73,23 @@ def check_accuracy(settings: Settings, _now: datetime) -> str | None:
 def check_drift(settings: Settings, _now: datetime) -> str | None:
     """Whether all callers together drift, as far as `atalaya drift` or a gateway has read the predictions.
 
-    A single caller with other images is no reason for another model.
+    A single caller with other images is no reason for another model, and neither is what an earlier model has found.
     """
+    served = _find_served(settings)
     with open_migrated_engine(settings) as engine:
-        findings = [each for each in read_report(engine, Detectors(settings)).findings if each.caller == ALL]
+        report = read_report(engine, Detectors(settings))
+    findings = [each for each in report.findings if (each.model, each.caller) == (served, ALL)]
     if not findings:
         return None
     metrics = ", ".join(sorted({each.metric for each in findings}))
     return f"The predictions for all callers drift ({metrics}): see `atalaya drift`."
+
+
+def _find_served(settings: Settings) -> str | None:
+    """Return the full name of the model that MODEL__URL names; None if it is in no folder of this machine."""
+    scheme, _, folder = find_model_url(settings).partition("://")
+    is_here = scheme.partition("+")[0] == "onnx" and (Path(folder) / MANIFEST).exists()
+    return read_manifest(Path(folder)).full_name if is_here else None
 
 
 _CHECKS: tuple[DueCheck, ...] = (check_age, check_accuracy, check_drift)

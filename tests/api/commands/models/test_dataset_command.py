@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sqlite3
 from base64 import b64encode
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from api.commands.models.quality.dataset import new_folder
 from tests.support.gateway import Gateway, make_gateway
 from tests.support.paths import SAMPLES
 from tests.support.polling import wait_until
@@ -147,3 +149,22 @@ def test_the_table_shows_the_balance(gateway: Gateway, tmp_path: Path) -> None:
     assert [row[0] for row in rows if row and row[-1] == "1"] == ["forest", "river"]
     assert ["harbor", "0", "0", "0", "0"] in rows
     assert "2 further predictions of the same images." in done.stdout
+
+
+def test_an_end_leaves_no_images(tmp_path: Path) -> None:
+    """A build that is terminated removes its images, and the next one those of a build that was killed."""
+    killed, out = tmp_path / ".data.0.incomplete", tmp_path / "data"
+    killed.mkdir()
+    found = []
+
+    def build_until_the_end() -> None:
+        with new_folder(out):
+            found.extend(tmp_path.iterdir())
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(SystemExit):
+        build_until_the_end()
+    assert len(found) == 1
+    assert killed not in found
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -14,7 +14,9 @@ import pytest
 from api.cli import run
 from api.commands.database import open_migrated_engine, run_with_engine
 from api.commands.models.retraining.due import find_due_reasons
+from api.commands.models.retraining.folders import choose_folder
 from api.commands.models.retraining.start import next_version
+from api.errors import CommandFailed
 from api.settings import load_settings
 from model.registry.files import FileRegistry
 from monitoring.chains.signing import new_private_key
@@ -127,11 +129,39 @@ def test_start_model_passes_the_gate_of_imports(tmp_path: Path, capsys: pytest.C
 def test_run_is_continued_only_on_request(finish: Finish, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A folder with a run is an error that names --resume; with it, the run goes on."""
     finish(204, 204)
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "options.json").write_text("{}")
+    write_run(tmp_path / "run")
     assert retrain(tmp_path) == 1
     assert "Continue it with --resume" in capsys.readouterr().err
     assert retrain(tmp_path, "--resume") == 0
+
+
+def write_run(folder: Path, *, recognised: int | None = None) -> None:
+    """Write what an interrupted run leaves; or one that has ended with a candidate, beside a start model with 204."""
+    folder.mkdir()
+    (folder / "options.json").write_text("{}")
+    if recognised is not None:
+        counts = {"images": 210, "start_correct": 204, "candidate_correct": recognised}
+        metrics = {"comparison": {**counts, "only_start": 0, "only_candidate": 0}}
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+        (folder / "model.keras").touch()
+
+
+def test_each_run_has_a_folder(tmp_path: Path) -> None:
+    """A run begins in a new folder; with --resume it goes on in the last one, unless that has a worse candidate."""
+    first, second = tmp_path / "m-v1.2", tmp_path / "m-v1.2-2"
+
+    def choose() -> list[Path]:
+        return [choose_folder(None, first, resume=resume) for resume in (False, True)]
+
+    assert choose() == [first, first]
+    write_run(first)
+    assert choose() == [second, first]
+    write_run(second, recognised=204)  # whose import was interrupted
+    assert choose() == [tmp_path / "m-v1.2-3", second]
+    write_run(tmp_path / "m-v1.2-3", recognised=203)
+    assert choose() == [tmp_path / "m-v1.2-4"] * 2
+    with pytest.raises(CommandFailed, match="whose candidate was worse"):
+        choose_folder(tmp_path / "m-v1.2-3", first, resume=True)
 
 
 def test_nothing_is_due_for_a_young_version(
@@ -141,6 +171,21 @@ def test_nothing_is_due_for_a_young_version(
     assert retrain(tmp_path, "--if-due") == 0
     assert capsys.readouterr().out == "No retraining is due.\n"
     assert list(registry.read(MODEL).versions) == ["1.1"]
+
+
+def test_nothing_is_due_while_a_candidate_waits(
+    registry: FileRegistry, finish: Finish, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --if-due, nothing is trained while `candidate` names another version than production, whatever is due."""
+    finish(204, 204)
+    assert retrain(tmp_path) == 0
+    loss = make_evaluation(model=MODEL, version="1.1", accuracy=0.9, is_loss=True)
+    run_with_engine(load_settings(), lambda engine: EvaluationStore(engine).add(loss))
+    capsys.readouterr()
+    assert retrain(tmp_path, "--if-due") == 0
+    assert capsys.readouterr().out == f"{MODEL} 1.2 waits for its verdict.\n"
+    registry.move_aliases(MODEL, {"candidate": None}, who="a test", why="taken back")
+    assert len(find_due_reasons(load_settings())) == 1
 
 
 @pytest.mark.usefixtures("registry")
@@ -171,15 +216,17 @@ def test_lost_accuracy_is_a_reason() -> None:
 
 
 @pytest.mark.usefixtures("registry")
-@pytest.mark.parametrize(("caller", "is_due"), [(ALL, True), ("ana", False)])
-def test_drift_of_all_callers_is_a_reason(caller: str, is_due: bool) -> None:
-    """A retraining is due while the predictions for all callers drift; other images of one caller are no reason."""
+@pytest.mark.parametrize(
+    ("version", "caller", "is_due"), [("1.1", ALL, True), ("1.1", "ana", False), ("1.0", ALL, False)]
+)
+def test_drift_of_all_callers_is_a_reason(version: str, caller: str, is_due: bool) -> None:
+    """A retraining is due while the served model's predictions for all callers drift; those of others do not count."""
     settings, now = load_settings(), format_timestamp(datetime.now(UTC))
     with open_migrated_engine(settings) as engine, engine.begin() as connection:
         store = DriftStore(connection)
-        (state,) = store.lock([(MODEL, caller)]).values()
+        (state,) = store.lock([(f"{MODEL}-v{version}", caller)]).values()
         store.save([replace(state, seen_at=now)])
-        store.begin_finding(Finding(MODEL, caller, "brightness", now, now, "lower", 0.5, 0.3))
+        store.begin_finding(Finding(f"{MODEL}-v{version}", caller, "brightness", now, now, "lower", 0.5, 0.3))
     assert bool(find_due_reasons(settings)) == is_due
 
 

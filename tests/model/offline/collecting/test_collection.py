@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from PIL import Image
 
 from model.errors import DatasetError
 from model.offline.collecting.collection import Collector, Dataset, LabelledImage
+from model.offline.collecting.manifest import read_splits, write_manifest
 from model.offline.collecting.similarity import compute_difference_hash, group_similar
 from model.offline.collecting.splits import Split, choose_split
 from model.offline.dataset import find_evaluation_folder, list_images, split_training_data
@@ -33,9 +38,9 @@ def draw(seed: int) -> bytes:
     return encode(noise.resize((90, 80), Image.Resampling.NEAREST), "PNG")
 
 
-def collect(folder: Path, *images: tuple[str, bytes]) -> Dataset:
+def collect(folder: Path, *images: tuple[str, bytes], known: Mapping[str, Split] = MappingProxyType({})) -> Dataset:
     """Collect images with their labels, the oldest first."""
-    collector = Collector(folder)
+    collector = Collector(folder, known)
     for number, (label, content) in enumerate(images):
         sha256 = hashlib.sha256(content).hexdigest()
         collector.add(LabelledImage(f"prediction-{number}", "stub-v1.0", label, sha256, content))
@@ -58,6 +63,11 @@ def test_a_third_image_connects_two() -> None:
     """Images that are similar to the same third image are in one group, with the oldest as the first."""
     assert group_similar([0b0, 0b1111_1111, 2**63 - 1, 0b1111]) == [0, 0, 2, 0]
     assert group_similar([]) == []
+
+
+def test_many_equal_hashes_are_one_group() -> None:
+    """Images of one colour have equal hashes; a group of 100,000 of them is found without comparing them in pairs."""
+    assert group_similar([2**63 - 1, *[0] * 100_000, 1]) == [0, *[1] * 100_001]
 
 
 def test_splits_have_their_shares() -> None:
@@ -84,6 +94,34 @@ def test_similar_images_share_a_split(tmp_path: Path) -> None:
     assert len(dataset.images) == len(copies)
     assert {image.split for image in dataset.images} == {choose_split(dataset.images[0].sha256)}
     assert {image.group for image in dataset.images} == {dataset.images[0].sha256}
+
+
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [((Split.TEST,), Split.TEST), ((Split.TEST, Split.VALIDATION, Split.TRAIN), Split.TRAIN)],
+)
+def test_known_images_choose_the_split(tmp_path: Path, known: Sequence[Split], expected: Split) -> None:
+    """Near duplicates take the split of those that an earlier data set had; training wins over the others."""
+    scene = Image.open(SCENES[0])
+    copies = [("forest", encode(scene, quality=quality)) for quality in range(40, 44)]
+    before = collect(tmp_path / "before", *copies)
+    last = [image.sha256 for image in before.images][-len(known) :]
+    after = collect(tmp_path / "after", *copies, known=dict(zip(last, known, strict=True)))
+    assert {image.split for image in after.images} == {expected}
+
+
+def test_splits_of_earlier_manifests(tmp_path: Path) -> None:
+    """Manifests give the splits of their images, and training wins; another file is an error."""
+    dataset = collect(tmp_path / "data", *(("forest", draw(seed)) for seed in range(30)))
+    write_manifest(tmp_path / "data", dataset, {}, datetime.now(UTC), None)
+    moved = next(image for image in dataset.images if image.split is Split.TEST)
+    later = tmp_path / "later.json"
+    later.write_text(json.dumps({"images": [{"sha256": moved.sha256, "split": "train"}]}))
+    splits = read_splits([tmp_path / "data" / "manifest.json", later])
+    assert splits == {image.sha256: image.split for image in dataset.images} | {moved.sha256: Split.TRAIN}
+    later.write_text("[]")
+    with pytest.raises(DatasetError, match=r"later\.json is not the manifest"):
+        read_splits([later])
 
 
 def test_equal_images(tmp_path: Path) -> None:

@@ -31,11 +31,12 @@ def start(tmp_path: Path) -> Path:
 
 
 def test_a_class_without_images_is_kept(data: Path, start: Path, tmp_path: Path) -> None:
-    """The unpacked data has the folders of all classes, and files from before 1980 are no error."""
+    """The unpacked data has the folders of all classes; files from before 1980 are no error. The archive is private."""
     os.utime(data / "train" / "field" / "0.png", (0, 0))
     write_archive(tmp_path / "retrain.pyz", RetrainOptions(str(data), str(start), ""))
     with ZipFile(tmp_path / "retrain.pyz") as archive:
         archive.extractall(tmp_path / "there")
+    assert (tmp_path / "retrain.pyz").stat().st_mode & 0o777 == 0o600
     for split in ("train", "test"):
         assert list_images(tmp_path / "there" / "data" / split).classes == ("field", "lake")
 

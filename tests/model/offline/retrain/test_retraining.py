@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -14,7 +15,7 @@ from model.offline.retrain import RetrainOptions
 from model.offline.retrain.run import retrain
 from model.offline.retrain.start import read_start
 from tests.model.offline.retrain.conftest import Retrained
-from tests.model.offline.train.toy_run import COUNTS, read_json
+from tests.model.offline.train.toy_run import COUNTS, read_json, write_data
 
 pytestmark = [
     pytest.mark.keras,
@@ -60,8 +61,8 @@ def test_layers_below_the_trained_ones_keep_their_weights(retrained: Retrained, 
 
 
 def test_finished_run_holds_the_result_alone(retrained: Retrained) -> None:
-    """What only resuming needs is removed, and running again changes nothing."""
-    assert not {path.name for path in retrained.out.iterdir()} & {"features", "trials", "fit"}
+    """What only resuming needs is removed, and so are the unpacked images."""
+    assert not {path.name for path in retrained.out.iterdir()} & {"features", "trials", "fit", "input"}
     assert len([line for line in retrained.last if line.startswith("Import ")]) == 1
 
 
@@ -75,11 +76,12 @@ def test_archive_holds_code_data_and_start_model_alone(retrained: Retrained) -> 
     assert all(name.endswith(".py") for name in names if name.startswith("model/"))
 
 
-def test_other_options_do_not_resume_a_run(retrained: Retrained) -> None:
-    """A run is not continued with another budget: its table would not be true."""
-    options = RetrainOptions(**read_json(retrained.out / "options.json"))
-    with pytest.raises(DatasetError, match="other options"):
-        retrain(replace(options, budget_minutes=1))
+def test_other_images_do_not_resume_a_run(start: Path, tmp_path: Path) -> None:
+    """A run is not continued with other images: its features would not match their labels."""
+    options = RetrainOptions(str(write_data(tmp_path / "data")), str(start), str(tmp_path))
+    (tmp_path / "options.json").write_text(json.dumps({**asdict(options), "images": "0" * 64}))
+    with pytest.raises(DatasetError, match="other options or images"):
+        retrain(options)
 
 
 def test_data_without_test_images_is_rejected(tmp_path: Path, start: Path) -> None:

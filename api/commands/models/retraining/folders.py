@@ -1,0 +1,48 @@
+"""The folder of a retraining."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from api.errors import CommandFailed
+from model.offline.retrain import METRICS, MODEL
+from model.offline.retrain.comparison import Comparison
+
+_OPTIONS = "options.json"
+
+
+def choose_folder(chosen: Path | None, default: Path, *, resume: bool) -> Path:
+    """Return the folder for a run. Without a chosen one, it is `default`, `default`-2 and so on: the first without a
+    run; to resume, the last one with a run, unless that has ended with a worse candidate.
+
+    Raises CommandFailed when a chosen folder contains a run that cannot go on, or shall not.
+    """
+    if chosen is not None:
+        _check_chosen(chosen, resume=resume)
+        return chosen
+    folders = [default]
+    while _has_run(folders[-1]):
+        folders.append(default.with_name(f"{default.name}-{len(folders) + 1}"))
+    can_resume = len(folders) > 1 and not _has_ended_worse(folders[-2])
+    return folders[-2] if resume and can_resume else folders[-1]
+
+
+def read_comparison(folder: Path) -> Comparison:
+    """Return the comparison of a finished run."""
+    return Comparison(**json.loads((folder / METRICS).read_text())["comparison"])
+
+
+def _check_chosen(folder: Path, *, resume: bool) -> None:
+    if not resume and _has_run(folder):
+        raise CommandFailed(f"{folder} contains a run. Continue it with --resume, or choose another --out.")
+    if _has_ended_worse(folder):
+        raise CommandFailed(f"{folder} contains a finished run, whose candidate was worse. Choose another --out.")
+
+
+def _has_run(folder: Path) -> bool:
+    return (folder / _OPTIONS).exists()
+
+
+def _has_ended_worse(folder: Path) -> bool:
+    return (folder / MODEL).exists() and read_comparison(folder).is_worse
