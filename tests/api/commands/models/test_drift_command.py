@@ -18,22 +18,24 @@ from api.cli import run
 from api.services.measuring.drift.metrics import measure_drift
 from api.services.measuring.drift.references import Detectors
 from api.services.measuring.drift.report import DriftReport, read_report
-from api.services.measuring.drift.tracker import DriftTracker
+from api.services.measuring.drift.tracker import DriftTracker, make_sum_updater
 from api.services.measuring.drift.upkeep import remove_old
-from api.settings import Settings
+from api.settings import Settings, load_settings
 from model.drift.detector import DriftDetector
 from monitoring.chains.signing import Signer
 from monitoring.chains.timestamps import format_timestamp
+from monitoring.cost.store import CostStore
 from monitoring.ledger.upkeep.erasure import Eraser
 from monitoring.metrics import Metrics
 from monitoring.quality.drift.store import ALL, OTHERS, Finding, StoredState
 from monitoring.quality.drift.tables import drift_findings, drift_states
 from monitoring.quality.following import SumUpdater
+from monitoring.quality.reader import QualityReader
 from storage.engine import open_blocking_engine
 from storage.transactions import WRITING
 from tests.api.commands.models.drifting import DARK, build_predictions, record
 from tests.monitoring.ledger.ledgers import KEY
-from tests.monitoring.quality.entries import append, open_chain
+from tests.monitoring.quality.entries import append, build_timed, open_chain
 
 MODEL = "efficientnetb0-v1.1"
 
@@ -216,6 +218,16 @@ def test_a_changed_row_stops_nothing(url: str, engine: Engine, environment: Sett
         append(url, drawn, datetime.now(UTC), chain)
         report = update(engine, environment)
     assert sum(each.predictions for each in report.models) >= 20
+
+
+def test_costs_need_no_drift(url: str, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With MONITORING__DRIFT_CALLERS=0 nobody is watched, and costs and confidence are summed all the same."""
+    monkeypatch.setenv("MONITORING__DRIFT_CALLERS", "0")
+    append(url, [build_timed()])
+    for _ in make_sum_updater(load_settings(), engine).update():
+        pass
+    assert CostStore(engine).read_month("2026-11").callers["ana"].predictions == 1
+    assert [sums.predictions for sums in QualityReader(engine).list_sums(None)] == [1]
 
 
 def test_findings_of_many_callers_hide_nothing(engine: Engine, environment: Settings) -> None:
