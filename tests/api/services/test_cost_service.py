@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -21,6 +22,8 @@ from api.settings import Settings
 from monitoring.cost.resources import HourResources
 from monitoring.cost.store import CostStore
 from monitoring.metrics import Metrics
+from monitoring.quality.drift.store import Finding
+from monitoring.quality.drift.tables import drift_findings
 from monitoring.quality.following import CHUNK
 from storage.engine import open_blocking_engine
 from tests.monitoring.quality.entries import REFUSED, append
@@ -147,3 +150,22 @@ async def test_reading_labels_delays_nothing_else(quality: QualityService, monke
     finally:
         go_on.set()
     assert await computing == []
+
+
+async def test_refreshing_removes_old_findings(quality: QualityService) -> None:
+    """What differed from the reference before the retention is removed by a running gateway."""
+    at = "2001-01-01T00:00:00.000000Z"
+    ended = Finding("tiny-v1.0", "ana", "brightness", at, at, "lower", 0.5, 0.3, ended_at=at)
+
+    def insert(engine: Engine) -> None:
+        with engine.begin() as connection:
+            connection.execute(drift_findings.insert(), asdict(ended))
+
+    def count(engine: Engine) -> int:
+        with engine.begin() as connection:
+            return len(connection.execute(drift_findings.select()).all())
+
+    await quality.call(insert)
+    assert await quality.call(count) == 1
+    await quality.refresh(Activity(None))
+    assert await quality.call(count) == 0
