@@ -155,7 +155,7 @@ def test_an_end_leaves_no_images(tmp_path: Path) -> None:
     """A build that is terminated removes its images, and the next one those of a build that was killed."""
     killed, out = tmp_path / ".data.0.incomplete", tmp_path / "data"
     killed.mkdir()
-    found = []
+    found = list[Path]()
 
     def build_until_the_end() -> None:
         with new_folder(out):
