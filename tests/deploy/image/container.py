@@ -50,6 +50,11 @@ class Container(Gateway):
         os.kill(self.main_pid, signal.SIGTERM)
         return self.process.wait(PATIENCE_S)
 
+    def kill(self) -> None:
+        """End the gateway with SIGKILL, and with it all processes of its namespace."""
+        os.kill(self.main_pid, signal.SIGKILL)
+        self.process.wait(PATIENCE_S)
+
     def run(self, *arguments: str, stdin: str = "", limit_s: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
         """Run one `atalaya` command inside."""
         return self.execute(["atalaya", *arguments], stdin, limit_s)
