@@ -1,6 +1,6 @@
 """The `atalaya` command. Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted; an error is one line on stderr.
 
-This module imports only what every Python process has loaded, so that Ctrl-C ends a command quietly from the start.
+This module imports only what is loaded already, so that Ctrl-C ends a command quietly from the start.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import sys
 
-_SERVING = ("serve", "demo")
+from api import SERVING_COMMANDS
+
 _INTERRUPTED = 130  # EXIT_INTERRUPTED in api/errors.py, which takes time to import
 
 
@@ -21,7 +22,7 @@ def main() -> None:
         signal.signal(signal.SIGINT, _exit_now)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         sys.unraisablehook = _report_unraisable
-        if next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "") not in _SERVING:
+        if next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "") not in SERVING_COMMANDS:
             _prefer_to_be_killed()
         status = run(sys.argv[1:])
         signal.signal(signal.SIGINT, _exit_now)

@@ -100,6 +100,13 @@ def dialect_insert(table: Table, dialect: Dialect) -> Any:
     return import_module(f"sqlalchemy.dialects.{dialect.name}").insert(table)
 
 
+def add_to_row(connection: Connection, table: Table, key: Mapping[str, str], values: Mapping[str, float]) -> None:
+    """Add to the numbers of a row, which may not exist yet; `key` has the table's primary key."""
+    added = dialect_insert(table, connection.dialect).values(**key, **values)
+    totals = {name: table.c[name] + added.excluded[name] for name in values}
+    connection.execute(added.on_conflict_do_update(index_elements=table.primary_key, set_=totals))
+
+
 def _parse(url: str) -> tuple[URL, str | None]:
     """Return the URL for SQLAlchemy, and PostgreSQL's schema if it names one. Raises DatabaseUnavailable."""
     database = read_database_url(url)

@@ -22,6 +22,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from api import SERVING_COMMANDS
 from api.errors import EXIT_INTERRUPTED, CommandFailed
 from api.server.exit_status import DEBUG_OPTION, describe_error, print_error
 
@@ -69,7 +70,6 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 JSON_PRINTED = ContextVar("json_printed", default=False)
 """Whether the running command's JSON document is already on standard output."""
 
-_SERVING = ("serve", "demo")  # these configure the log themselves
 _HELP = {"help_option_names": ["-h", "--help"]}
 _BROKEN_PIPE = 141  # as shells report a process that SIGPIPE has ended
 
@@ -88,7 +88,7 @@ class _LazyCommand(TyperCommand):
         if signal.getsignal(signal.SIGINT) not in (signal.default_int_handler, signal.SIG_IGN):
             signal.signal(signal.SIGINT, signal.default_int_handler)
         context = command.make_context(info_name, args, parent, **extra)
-        if self.name not in _SERVING:
+        if self.name not in SERVING_COMMANDS:  # those configure the log themselves
             from monitoring.logs.commands import warnings_on_stderr
 
             context.with_resource(warnings_on_stderr())

@@ -38,7 +38,7 @@ class MonitoringSettings(SettingsGroup, title="Monitoring"):
         ge=0,
         le=1_000_000,
         description="How many callers of each model are watched for [drift](quality.md#drift) on their own; the others "
-        "are watched together. 0 watches nobody.",
+        "are watched together. 0 turns this off.",
     )
 
 

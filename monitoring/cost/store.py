@@ -10,10 +10,10 @@ from sqlalchemy import Engine, select
 
 from monitoring.cost.formula import MICROSECONDS, Hour, Resources, Traffic
 from monitoring.cost.resources import HourResources
-from monitoring.cost.sums import add_to_row
 from monitoring.cost.tables import caller_sums, resource_hours, traffic_hours
 from monitoring.ledger.entries import sanitize_name
 from monitoring.ledger.transactions import ledger_errors
+from storage.engine import add_to_row
 from storage.transactions import WRITING
 
 

@@ -12,7 +12,7 @@ from monitoring.cost.tables import caller_sums, traffic_hours
 from monitoring.ledger.entries import sanitize_name
 from monitoring.ledger.payloads import read_number
 from monitoring.quality.following import RecordedRequest
-from storage.engine import dialect_insert
+from storage.engine import add_to_row
 
 _BUSY_STAGES = ("decode", "infer", "explain")  # all run in one thread; `queue` only waits
 _MONTH_LENGTH = len("2026-11")
@@ -69,13 +69,6 @@ def sum_costs(requests: Iterable[RecordedRequest]) -> CostSums:
             hour.count(*prediction)
             sums.callers[caller, request.hour[:_MONTH_LENGTH]].count(*prediction)
     return sums
-
-
-def add_to_row(connection: Connection, table: Table, key: Mapping[str, str], values: Mapping[str, float]) -> None:
-    """Add to the numbers of a row, which may not exist yet."""
-    added = dialect_insert(table, connection.dialect).values(**key, **values)
-    totals = {name: table.c[name] + added.excluded[name] for name in values}
-    connection.execute(added.on_conflict_do_update(index_elements=table.primary_key, set_=totals))
 
 
 def _read_request(request: RecordedRequest) -> tuple[str, int, tuple[int, int] | None] | None:

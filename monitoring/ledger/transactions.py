@@ -15,8 +15,8 @@ from storage.transactions import database_errors
 
 _UPKEEP_LOCK = 0x6C656470  # PostgreSQL's advisory lock; any number that all our processes share
 _CHECKPOINT_RETRY_S = 0.02
-# SQLite gives its lock to whoever asks first, and a waiting process asks every 0.1 s: without a pause, many short
-# transactions in a row can keep the lock from a gateway for longer than its ledger waits.
+# SQLite gives its lock to the first process that asks, and a waiting process asks every 0.1 s: without a pause, many
+# short transactions in a row can keep the lock from a gateway for longer than its ledger waits.
 SQLITE_PAUSE_S = 0.1
 
 

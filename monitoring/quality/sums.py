@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from sqlalchemy import Connection
 
 from monitoring.ledger.entries import sanitize_name
 from monitoring.ledger.tables import prediction_sums
 from monitoring.quality.following import RecordedRequest
-from storage.engine import dialect_insert
+from storage.engine import add_to_row
 
 Key = tuple[str, str, str]
 """Model, version and hour."""
@@ -29,16 +29,9 @@ def add_confidence_sums(connection: Connection, requests: Sequence[RecordedReque
     """Add to the table `prediction_sums`."""
     found = _sum_up(requests)
     for key in sorted(found):
-        _add_sums(connection, key, found[key])
-
-
-def _add_sums(connection: Connection, key: Key, sums: _Sums) -> None:
-    values = {name: getattr(sums, name) for name in _Sums.__slots__}
-    added = dialect_insert(prediction_sums, connection.dialect).values(
-        model=key[0], version=key[1], hour=key[2], **values
-    )
-    totals = {name: prediction_sums.c[name] + added.excluded[name] for name in values}
-    connection.execute(added.on_conflict_do_update(index_elements=prediction_sums.primary_key, set_=totals))
+        model, version, hour = key
+        row = {"model": model, "version": version, "hour": hour}
+        add_to_row(connection, prediction_sums, row, asdict(found[key]))
 
 
 def _sum_up(requests: Iterable[RecordedRequest]) -> Mapping[Key, _Sums]:

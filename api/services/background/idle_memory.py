@@ -1,4 +1,4 @@
-"""Returning memory that only predictions need, while nobody asks for one (ADR 0071)."""
+"""Returning memory that only predictions need, while no request is in progress (ADR 0071)."""
 
 from __future__ import annotations
 

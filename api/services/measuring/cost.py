@@ -42,7 +42,7 @@ class CostService:
         found = await self._compute_month(month, caller)
         return next(iter(found.callers.values()), NO_COST)
 
-    async def refresh(self, _activity: Activity) -> None:
+    async def refresh(self) -> None:
         """Add what was used since the last time, and update the metrics. Raises LedgerUnavailable."""
         await self.record_resources()
         month = await self._compute_month(f"{datetime.now(UTC):%Y-%m}", "")

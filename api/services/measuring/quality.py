@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from math import nan
 from typing import TypeVar
 
@@ -183,7 +184,9 @@ async def open_quality_service(
     service = QualityService(engine, metrics, settings)
     activity.close_when_idle(service.close_connections)
     try:
-        async with run_in_background(Refreshing("quality", service.refresh, _REFRESH_S).run(activity, _REFRESH_S)):
+        async with run_in_background(
+            Refreshing("quality", partial(service.refresh, activity), _REFRESH_S).run(activity, _REFRESH_S)
+        ):
             yield service
     finally:
         await service.close()

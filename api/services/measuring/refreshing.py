@@ -13,7 +13,7 @@ from monitoring.errors import LedgerUnavailable
 class Refreshing:
     """Repeats `refresh`, which raises LedgerUnavailable; `name` is what it refreshes."""
 
-    def __init__(self, name: str, refresh: Callable[[Activity], Awaitable[None]], interval_s: float) -> None:
+    def __init__(self, name: str, refresh: Callable[[], Awaitable[None]], interval_s: float) -> None:
         self._name = name
         self._refresh = refresh
         self._interval_s = interval_s
@@ -26,12 +26,12 @@ class Refreshing:
         while True:
             await activity.sleep(pause_s)
             pause_s = self._interval_s
-            await self.refresh_once(activity)
+            await self.refresh_once()
 
-    async def refresh_once(self, activity: Activity) -> None:
+    async def refresh_once(self) -> None:
         """Refresh, and log a failure; while the database cannot be used, only once."""
         try:
-            await self._refresh(activity)
+            await self._refresh()
         except LedgerUnavailable as error:
             if not self._is_failing:
                 self._log.warning(f"{self._name}_not_refreshed", reason=_find_cause(error))

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import sqlalchemy as sa
 from alembic import op
 
-from monitoring.cost.sums import add_to_row, sum_costs
+from monitoring.cost.sums import sum_costs
 from monitoring.ledger.entries import NO_REQUEST
 from monitoring.quality.following import parse_requests
+from storage.engine import add_to_row
 
 revision = "0011"
 down_revision = "0010"

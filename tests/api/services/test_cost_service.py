@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import pytest
@@ -116,13 +117,13 @@ async def test_a_failure_is_logged_once(quality: QualityService) -> None:
 
         await quality.call(execute)
 
-    refreshing, activity = Refreshing("quality", quality.refresh, 1), Activity(None)
+    refreshing = Refreshing("quality", partial(quality.refresh, Activity(None)), 1)
     await rename("prediction_sums", "away")
     with capture_logs() as logs:
         for _ in range(2):
-            await refreshing.refresh_once(activity)
+            await refreshing.refresh_once()
         await rename("away", "prediction_sums")
-        await refreshing.refresh_once(activity)
+        await refreshing.refresh_once()
     assert [(each["event"], each["log_level"]) for each in logs] == [
         ("quality_not_refreshed", "warning"),
         ("quality_refreshed", "info"),

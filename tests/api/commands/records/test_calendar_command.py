@@ -79,15 +79,21 @@ def test_due_verifications_are_run(upkeep: Upkeep, environment: Settings) -> Non
     assert "ledger_verify:" not in out
 
 
+def change_times(settings: Settings, at: str) -> None:
+    """Change the time of all entries of the ledger, as somebody who owns the database could."""
+
+    async def change(engine: AsyncEngine) -> None:
+        async with writing(engine) as connection:
+            await connection.execute(update(ledger_entries).values(at=at))
+
+    run_with_engine(settings, change)
+
+
 def test_a_failed_verification_fails_the_command(upkeep: Upkeep, environment: Settings) -> None:
     """When the ledger was changed, the other tasks run, the failure is recorded, and the exit status is 1."""
     record_long_ago(environment, Task.LEDGER_VERIFY, Task.AUDIT_VERIFY)
 
-    async def change(engine: AsyncEngine) -> None:
-        async with writing(engine) as connection:
-            await connection.execute(update(ledger_entries).values(at="2026-01-01T00:00:00.000000Z"))
-
-    run_with_engine(environment, change)
+    change_times(environment, "2026-01-01T00:00:00.000000Z")
     status, out, error = upkeep("--yes")
     assert status == 1
     assert error.startswith("error: ledger_verify: ")
@@ -98,7 +104,7 @@ def test_a_failed_verification_fails_the_command(upkeep: Upkeep, environment: Se
 
 
 def test_kept_images_are_removed(upkeep: Upkeep, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With a store of images, upkeep removes what nobody allows any more from it."""
+    """Upkeep removes kept images that their owners do not allow."""
     monkeypatch.setenv("IMAGES__URL", f"file://{tmp_path}/images")
     monkeypatch.setenv("IMAGES__KEY", b64encode(bytes(32)).decode())
     archive = open_image_archive(load_settings())
@@ -113,11 +119,7 @@ def test_a_failed_removal_hides_no_verification(upkeep: Upkeep, environment: Set
     """When a changed ledger cannot be pruned, the other removals and the verifications run, and both failures count."""
     record_long_ago(environment, Task.LEDGER_VERIFY, Task.AUDIT_VERIFY)
 
-    async def change(engine: AsyncEngine) -> None:
-        async with writing(engine) as connection:
-            await connection.execute(update(ledger_entries).values(at="2001-01-01T00:00:00.000000Z"))
-
-    run_with_engine(environment, change)
+    change_times(environment, "2001-01-01T00:00:00.000000Z")
     status, out, error = upkeep("--yes", "--json")
     document = json.loads(out)
     assert status == 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import socket
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,21 +18,8 @@ from model.backends.oip.metadata import EngineModel
 from tests.model.backends.oip.scripted_engine import ScriptedEngine, connected, describe_model
 from tests.model.backends.oip.test_failures import predict
 from tests.support.polling import wait_until
-from tests.support.servers.running import running
 
 MODEL = EngineModel("image", "UINT8", frozenset({"probabilities"}), None, binary=True, takes_timeout=False, digest=None)
-
-
-@pytest.fixture
-def engine() -> Iterator[ScriptedEngine]:
-    with running(ScriptedEngine()) as engine:
-        yield engine
-
-
-@pytest.fixture
-def other() -> Iterator[ScriptedEngine]:
-    with running(ScriptedEngine()) as engine:
-        yield engine
 
 
 def make_endpoint(label: str) -> Endpoint:

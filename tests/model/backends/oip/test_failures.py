@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
@@ -22,22 +21,9 @@ from model.backends.oip.events import EngineEvent, EventKind
 from model.errors import DeadlineExceeded
 from tests.model.backends.oip.scripted_engine import SIDES, Script, ScriptedEngine, connected, describe_model
 from tests.support.polling import wait_until
-from tests.support.servers.running import running
 
 RED = np.zeros((1, *SIDES), np.uint8)
 RED[..., 0] = 200
-
-
-@pytest.fixture
-def engine() -> Iterator[ScriptedEngine]:
-    with running(ScriptedEngine()) as engine:
-        yield engine
-
-
-@pytest.fixture
-def other() -> Iterator[ScriptedEngine]:
-    with running(ScriptedEngine()) as engine:
-        yield engine
 
 
 def observe(backend: OipBackend) -> list[EngineEvent]:

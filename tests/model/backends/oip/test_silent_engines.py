@@ -43,12 +43,6 @@ def silent() -> Iterator[ScriptedEngine]:
         yield engine
 
 
-@pytest.fixture
-def other() -> Iterator[ScriptedEngine]:
-    with running(ScriptedEngine()) as engine:
-        yield engine
-
-
 def test_another_engine_takes_the_requests_of_a_silent_one(silent: ScriptedEngine, other: ScriptedEngine) -> None:
     """A request to a silent engine goes to the other one before the caller's deadline; after three, none is sent."""
     silent.script.is_ready = True
