@@ -25,6 +25,8 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     gateway.add_user("dora")
     gateway.add_user("eva")
     gateway.start()
+    # The first upkeep also removes images of deleted users, which would change what `users delete` reports.
+    wait_until(lambda: "images_removed" in gateway.log(), message=gateway.log)
     yield gateway
     assert gateway.stop() == 0, gateway.log()
 
