@@ -3,8 +3,11 @@
     python -m bench.compare [REFERENCE] [--pairs 9] [--seconds 1.5]
 
 REFERENCE is a git reference; the default is the newest release in the change log. Both gateways serve their own model
-with their default settings. Exit status 0 when this tree is not clearly slower; 1 when the whole confidence interval of
-the median ratio is below 0.95 for a number of connections; 2 when the comparison cannot be made.
+with their default settings. Both restart before each pair of measurements: the speed of one commit differs by several
+percent between two of its processes, and the interval assumes that the pairs are independent.
+
+Exit status 0 when this tree is not clearly slower; 1 when the whole confidence interval of the median ratio is below
+0.95 for a number of connections; 2 when the comparison cannot be made.
 """
 
 from __future__ import annotations
@@ -16,11 +19,13 @@ from collections.abc import Iterable
 from bench.gateways import measure_gateway
 from bench.intervals import Interval, median_interval
 from bench.releases import ComparisonError, checked_out, find_environment, find_previous_release, running_gateway_of
-from bench.rounds import CONNECTIONS, Rounds, rate, run_rounds
+from bench.rounds import CONNECTIONS, Measure, Rounds, rate, run_rounds
+from tests.support.gateway import Gateway
 from tests.support.paths import ROOT
 
 THIS, REFERENCE = "this tree", "reference"
 LEAST_RATIO, CONFIDENCE, LEAST_PAIRS = 0.95, 0.95, 7
+WARM_UP_S = 1.0
 
 
 def is_slower(interval: Interval) -> bool:
@@ -47,14 +52,21 @@ def find_slower(results: Rounds, connections: Iterable[int] = CONNECTIONS) -> li
 
 
 def measure(reference: str, pairs: int, seconds: float, connections: Iterable[int] = CONNECTIONS) -> Rounds:
-    """Measure both in alternating order, after a warm-up. Raises ComparisonError."""
+    """Measure both in alternating order. Raises ComparisonError."""
     with checked_out(reference) as folder:
         trees = find_environment(ROOT), find_environment(folder)
         with running_gateway_of(trees[0]) as this, running_gateway_of(trees[1]) as other:
             servers = {THIS: measure_gateway(this), REFERENCE: measure_gateway(other)}
-            for measure_one in servers.values():
-                measure_one(4, 1.0)
-            return run_rounds(servers, connections, pairs, seconds)
+            return run_rounds(servers, connections, pairs, seconds, lambda: restart((this, other), servers.values()))
+
+
+def restart(gateways: Iterable[Gateway], measures: Iterable[Measure]) -> None:
+    """Start new processes and warm them up."""
+    for gateway in gateways:
+        gateway.stop()
+        gateway.start()
+    for measure_one in measures:
+        measure_one(4, WARM_UP_S)
 
 
 def main() -> int:

@@ -63,10 +63,20 @@ class Rounds:
         )
 
 
-def run_rounds(servers: Mapping[str, Measure], connections: Iterable[int], rounds: int, seconds: float) -> Rounds:
-    """Measure all servers in each round, in alternating order: what follows a server does not always follow it."""
+def run_rounds(
+    servers: Mapping[str, Measure],
+    connections: Iterable[int],
+    rounds: int,
+    seconds: float,
+    prepare: Callable[[], object] = lambda: None,
+) -> Rounds:
+    """Measure all servers in each round, in alternating order: what follows a server does not always follow it.
+
+    `prepare` is called before each round.
+    """
     results, connections, names = Rounds(), tuple(connections), list(servers)
     for number in range(rounds):
+        prepare()
         for count in connections:
             for name in names if number % 2 == 0 else reversed(names):
                 results.samples[name, count].append(servers[name](count, seconds))
