@@ -71,7 +71,7 @@ class SessionStore:
         """
         now = datetime.now(UTC)
         async with writing(self._engine) as connection:
-            # The lock makes a concurrent change of the user wait, so that it finds and ends this session.
+            # Because of the lock, a change of the user that is made after this point finds and ends this session.
             enabled = select(users).where(users.c.id == user_id, users.c.disabled_at.is_(None))
             user = (await connection.execute(enabled.with_for_update(read=True))).one_or_none()
             if user is None:

@@ -23,6 +23,8 @@ from auth.errors import HashingBusy, PasswordRefused
 MIN_LENGTH = 12
 MAX_LENGTH = 1024
 _MAX_TYPED_LENGTH = 4 * MAX_LENGTH  # no character is composed of more than four
+# Normalising a run of combining marks takes quadratic time. No language needs more (UAX #15, Stream-Safe Text Format).
+_MAX_MARKS = 30
 
 COMMON_PASSWORDS_FILE = Path(__file__).with_name("common_passwords.txt")
 _RUNS = (
@@ -44,16 +46,39 @@ def check_password_policy(password: str, name: str) -> None:
 
     Raises PasswordRefused.
     """
+    _check_typed(password)
     password = normalise_password(password)
     if len(password) < MIN_LENGTH:
         raise PasswordRefused(f"The password is too short. Use at least {MIN_LENGTH} characters.")
-    if len(password) > MAX_LENGTH:
-        raise PasswordRefused(f"The password is too long. Use at most {MAX_LENGTH} characters.")
+    _check_length(password, MAX_LENGTH)
     folded = password.casefold()
     if folded == name.casefold() or folded in _common_passwords() or is_pattern(folded):
         raise PasswordRefused(
             "The password is easy to guess. Choose several unrelated words, or generate one with a password manager."
         )
+
+
+def _check_typed(password: str) -> None:
+    """Check what must hold before a password is normalised. Raises PasswordRefused."""
+    _check_length(password, _MAX_TYPED_LENGTH)
+    if _has_too_many_marks(password):
+        raise PasswordRefused(f"The password has more than {_MAX_MARKS} combining marks in a row. Use fewer.")
+
+
+def _check_length(password: str, maximum: int) -> None:
+    if len(password) > maximum:
+        raise PasswordRefused(f"The password is too long. Use at most {MAX_LENGTH} characters.")
+
+
+def _has_too_many_marks(password: str) -> bool:
+    """Return whether more than 30 characters in a row are combining marks or decompose into such marks."""
+    marks = 0
+    for character in password:
+        first = unicodedata.normalize("NFKD", character)[0]  # U+0F73 is no combining mark itself, but consists of two
+        marks = marks + 1 if unicodedata.combining(first) else 0
+        if marks > _MAX_MARKS:
+            return True
+    return False
 
 
 def normalise_password(password: str) -> str:
@@ -67,8 +92,13 @@ def normalise_password(password: str) -> str:
 def _list_forms(password: str) -> list[str]:
     """Return the normalised password and, if it is ambiguous, the form that release 0.1.0 may have hashed.
 
-    That release hashed what was typed: here the password as typed, or else with its characters decomposed.
+    That release hashed what was typed: here the password as typed, or else with its characters decomposed. The policy
+    allows no password without a form.
     """
+    try:
+        _check_typed(password)
+    except PasswordRefused:
+        return []
     normalised = normalise_password(password)
     earlier = password if password != normalised else unicodedata.normalize("NFD", password)
     return [form for form in dict.fromkeys((normalised, earlier)) if len(form) <= MAX_LENGTH]
@@ -130,8 +160,8 @@ class PasswordHasher:
 
         A password that can be encoded in several ways takes up to twice as long, whether it matches or not.
         """
-        forms = _list_forms(password) if len(password) <= _MAX_TYPED_LENGTH else []
-        if not forms:  # the policy allows no such password
+        forms = _list_forms(password)
+        if not forms:
             forms, password_hash = [""], None
         return await self._run(lambda: self._compare(forms, password_hash))
 

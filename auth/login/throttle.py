@@ -5,7 +5,8 @@ without a failure the counters are reset. Attempts that come too early are rejec
 
 Attackers must not lock users out: in a network from which the user has recently logged in, the right password is
 accepted during the wait too. All other early attempts, for whatever name, end with the same error after the same work,
-so that they do not reveal who has logged in from the network. Up to three of them are checked, and counted apart.
+so that they do not reveal who has logged in from the network. Up to three early attempts are checked; they have a
+counter of their own.
 """
 
 from __future__ import annotations

@@ -1,0 +1,30 @@
+"""Threat T69: text that takes long to normalise is no password, and delays no other request."""
+
+from __future__ import annotations
+
+import time
+import unicodedata
+
+from tests.support.gateway import PASSWORD, Gateway
+
+COSTLY = "a" + "\u0344" * 12_000 + "\u0323" * 12_000
+
+
+def test_a_costly_password_is_refused_before_it_is_normalised(gateway: Gateway) -> None:
+    """T69: a new password of combining marks is refused in a quarter of the time that normalising it takes."""
+    body = {"current_password": PASSWORD, "new_password": COSTLY}
+    headers = {"Authorization": f"Bearer {gateway.token()}"}
+    started = time.perf_counter()
+    unicodedata.normalize("NFKC", COSTLY)
+    normalised = time.perf_counter()
+    response = gateway.post("/v1/me/password", json=body, headers=headers)
+    assert (response.status_code, response.json()["code"]) == (422, "password_refused")
+    assert time.perf_counter() - normalised < (normalised - started) / 4
+
+
+def test_a_costly_password_at_a_log_in_is_a_wrong_one(gateway: Gateway) -> None:
+    """T69: a log-in with combining marks gets the response to any wrong password."""
+    form = {"grant_type": "password", "username": "nobody"}
+    wrong, costly = (gateway.post("/auth/token", data={**form, "password": text}) for text in ("x", COSTLY[-2500:]))
+    assert (costly.status_code, costly.json()) == (wrong.status_code, wrong.json())
+    assert costly.json()["error"] == "invalid_grant"
