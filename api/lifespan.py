@@ -40,6 +40,8 @@ from monitoring.reporting.telemetry import Telemetry
 from storage.engine import open_engine
 from storage.logins import DatabaseLogin
 
+DATABASE_WAIT_S = 5
+
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[AppState]]
 
 
@@ -64,7 +66,7 @@ def make_lifespan(
             stack.push_async_callback(asyncio.to_thread, telemetry.close)
             stack.enter_context(reporting_logged_errors(telemetry.reporter))
             url = settings.database_url.get_secret_value()
-            engine = open_engine(url, login := DatabaseLogin(url))
+            engine = open_engine(url, login := DatabaseLogin(url), DATABASE_WAIT_S)
             stack.push_async_callback(engine.dispose)
             activity.close_when_idle(engine.dispose)
             activity.close_when_idle(limits.close_connections)

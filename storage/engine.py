@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -28,23 +29,24 @@ _POSTGRES_ARGUMENTS: Mapping[str, Any] = {"prepare_threshold": None, "client_enc
 _PRAGMAS = ("synchronous = FULL", "secure_delete = ON")
 
 
-def open_engine(url: str, login: DatabaseLogin | None = None) -> AsyncEngine:
+def open_engine(url: str, login: DatabaseLogin | None = None, wait_s: int | None = None) -> AsyncEngine:
     """Create an asynchronous engine without connecting; creates an SQLite file and its directory.
 
-    Connections to PostgreSQL are made with the present user and password of `login`, if given. Raises
-    DatabaseUnavailable.
+    With `wait_s`, no statement waits longer than so many seconds for a lock, or much longer for PostgreSQL: migrations
+    need an engine without it. Connections to PostgreSQL are made with the present user and password of `login`, if
+    given. Raises DatabaseUnavailable.
     """
     parsed, schema = _parse(url)
     # Errors would otherwise quote the parameters, password hashes among them.
     if parsed.get_backend_name() == "postgresql":
-        arguments = {**_POSTGRES_ARGUMENTS, "connect_timeout": 5}
         engine = create_async_engine(
-            parsed, hide_parameters=True, pool_pre_ping=True, pool_timeout=5, connect_args=arguments
+            parsed,
+            hide_parameters=True,
+            pool_pre_ping=True,
+            pool_timeout=5,
+            connect_args={**_limit_connections(wait_s), "connect_timeout": 5},
         )
-        if schema:
-            _set_in_transactions(engine.sync_engine, _search_path(schema))
-        if login is not None:
-            login.follow(engine.sync_engine)
+        _prepare_postgres(engine.sync_engine, wait_s, schema, login)
         return engine
     engine = create_async_engine(parsed, hide_parameters=True)
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
@@ -62,10 +64,7 @@ def open_blocking_engine(url: str, wait_s: int = 5, login: DatabaseLogin | None 
     if parsed.get_backend_name() == "postgresql":
         arguments = {**_POSTGRES_ARGUMENTS, "connect_timeout": max(2, wait_s), "tcp_user_timeout": wait_s * 1000}
         engine = create_engine(parsed, hide_parameters=True, connect_args=arguments)
-        limits = {"lock_timeout": f"{wait_s}s", "statement_timeout": f"{wait_s}s"}
-        _set_in_transactions(engine, {**limits, **_search_path(schema)})
-        if login is not None:
-            login.follow(engine)
+        _prepare_postgres(engine, wait_s, schema, login)
         return engine
     engine = create_engine(
         parsed.set(drivername="sqlite"),
@@ -129,9 +128,26 @@ def _make_folder(folder: Path) -> None:
         raise DatabaseUnavailable("The database cannot be opened. Check DATABASE_URL.", reason=reason) from error
 
 
-def _search_path(schema: str | None) -> dict[str, str]:
-    quoted = (schema or "").replace('"', '""')
-    return {"search_path": f'"{quoted}"'} if schema else {}
+def _limit_connections(wait_s: int | None) -> dict[str, Any]:
+    """Return the driver's arguments; PostgreSQL's own limits are to end a statement before the connection's limit."""
+    if wait_s is None:
+        return dict(_POSTGRES_ARGUMENTS)
+    from storage.limited import LimitedConnection  # psycopg takes memory that SQLite does not need
+
+    open_limited = partial(LimitedConnection.open, wait_s + 1)
+    return {**_POSTGRES_ARGUMENTS, "tcp_user_timeout": wait_s * 1000, "async_creator_fn": open_limited}
+
+
+def _prepare_postgres(engine: Engine, wait_s: int | None, schema: str | None, login: DatabaseLogin | None) -> None:
+    settings = {}
+    if wait_s is not None:
+        settings = {"lock_timeout": f"{wait_s}s", "statement_timeout": f"{wait_s}s"}
+    if schema:
+        settings["search_path"] = '"' + schema.replace('"', '""') + '"'
+    if settings:
+        _set_in_transactions(engine, settings)
+    if login is not None:
+        login.follow(engine)
 
 
 def _set_in_transactions(engine: Engine, settings: Mapping[str, str]) -> None:

@@ -19,6 +19,7 @@ from monitoring.chains.refusals import RefusalAggregator
 from monitoring.errors import AuditUnavailable
 
 FLUSH_S = 0.5
+WRITE_LIMIT_S = 6.0  # a second more than an entry waits for the other processes' entries
 
 log = structlog.get_logger("atalaya.audit")
 
@@ -79,7 +80,7 @@ class AuditTrail:
 
     async def _append(self, events: Sequence[AuditEvent]) -> None:
         try:
-            async with self._write_lock:
+            async with _limit_wait(), self._write_lock:
                 await self.store.append(events)
         except AuditUnavailable:
             self._on_failure()
@@ -88,6 +89,16 @@ class AuditTrail:
             self._writable = False
             raise
         self._writable = True
+
+
+@asynccontextmanager
+async def _limit_wait() -> AsyncIterator[None]:
+    """Raises AuditUnavailable."""
+    try:
+        async with asyncio.timeout(WRITE_LIMIT_S):
+            yield
+    except TimeoutError:
+        raise AuditUnavailable from None
 
 
 def _without_details(event: AuditEvent) -> tuple[tuple[str, ...], AuditEvent]:

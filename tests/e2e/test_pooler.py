@@ -40,14 +40,17 @@ def test_gateway_runs_behind_a_pooler(pooler_url: str, new_gateway: Callable[...
     assert "ledger_spooling" not in gateway.log()
 
 
-def test_limits_do_not_leak_to_other_clients(pooler_url: str) -> None:
+async def test_limits_do_not_leak_to_other_clients(pooler_url: str) -> None:
     """The time limits of a transaction apply in it, and not to the next client of the same server connection."""
-    engine = open_blocking_engine(pooler_url, wait_s=7)
+    blocking, engine = open_blocking_engine(pooler_url, wait_s=7), open_engine(pooler_url, wait_s=8)
     for _ in range(3):
-        with engine.begin() as connection:
+        with blocking.begin() as connection:
             assert connection.exec_driver_sql("SHOW statement_timeout").scalar_one() == "7s"
             assert connection.exec_driver_sql("SHOW lock_timeout").scalar_one() == "7s"
-    engine.dispose()
+        async with engine.begin() as other_connection:
+            assert (await other_connection.exec_driver_sql("SHOW statement_timeout")).scalar_one() == "8s"
+    blocking.dispose()
+    await engine.dispose()
     with psycopg.connect(pooler_url, prepare_threshold=None) as other:
         assert other.execute("SHOW statement_timeout").fetchone() == ("0",)
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from monitoring.audit.events import AuditEntry, new_event
 from monitoring.audit.store import AuditStore
-from monitoring.audit.trail import AuditTrail
+from monitoring.audit.tables import audit_head
+from monitoring.audit.trail import WRITE_LIMIT_S, AuditTrail
 from monitoring.chains.refusals import BURST
 from monitoring.errors import AuditUnavailable
+from storage.transactions import writing
 from tests.monitoring.audit.events import build_login, read_all
 
 
@@ -83,4 +85,19 @@ async def test_an_unwritable_log_rejects_events_and_keeps_refusals(engine: Async
     await trail.flush()
     await trail.write(build_login())
     assert [(entry.outcome, entry.count) for entry in await read_all(store)] == [("missing", 3), ("issued", 1)]
+    assert (await store.verify()).problem is None
+
+
+async def test_events_do_not_wait_for_each_other_without_a_limit(engine: AsyncEngine, store: AuditStore) -> None:
+    """While another transaction locks the log, all waiting events fail within the limit of one, and not in turn."""
+    failures = Failures()
+    trail = AuditTrail(store, failures)
+    async with writing(engine) as connection:
+        await connection.execute(update(audit_head).values(seq=audit_head.c.seq))
+        began = asyncio.get_running_loop().time()
+        results = await asyncio.gather(*(trail.write(build_login()) for _ in range(8)), return_exceptions=True)
+        assert asyncio.get_running_loop().time() - began < 3 * WRITE_LIMIT_S
+    assert [type(result) for result in results] == [AuditUnavailable] * 8
+    assert failures.count == 8
+    await trail.write(build_login())
     assert (await store.verify()).problem is None
