@@ -41,7 +41,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _prefer_to_be_killed() -> None:
-    """Let the kernel end this command, and not the gateway beside it, if their container runs out of memory."""
+    """Make the kernel kill this command, not the gateway in the same container, if memory runs out."""
     try:
         with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
             file.write("1000")

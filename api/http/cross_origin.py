@@ -53,7 +53,7 @@ class CrossOrigin:
         await self._app(scope, receive, send)
 
     def _describe_origin(self, origin: str | None) -> Pairs:
-        """Return the headers that allow the origin, or only that a cache must tell origins apart."""
+        """Return the headers that allow the origin, or only the one that makes caches separate origins."""
         if self._any:
             return ((_ALLOW_ORIGIN, "*"),)
         return (_VARY, (_ALLOW_ORIGIN, origin)) if origin in self._origins and origin is not None else (_VARY,)

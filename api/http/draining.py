@@ -23,7 +23,7 @@ class Draining:
         self.begun = True
 
     def count_stuck_job(self) -> None:
-        """Have the process replaced, because one of its threads will hardly finish its job."""
+        """Request the replacement of the process, because one of its threads will probably never finish its job."""
         self.stuck_jobs += 1
         self.replacement_due = True
         self.begin()

@@ -161,7 +161,7 @@ def _request_id(offered: str | None) -> str:
 
 
 def _find_error_type(status: int, code: str) -> str:
-    """Return OpenTelemetry's error.type: the code of an error of the gateway, and nothing for one of the caller."""
+    """Return OpenTelemetry's error.type: the code of a server error, and nothing for an error of the caller."""
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return code or str(status)
     return code if code == _INTERNAL_ERROR else ""  # a response that broke off after its status

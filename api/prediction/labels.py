@@ -78,8 +78,8 @@ def describe_label(
 ) -> dict[str, Any]:
     """The facts of a label, ready for JSON.
 
-    The event is about the caller who got the prediction, so that erasing that caller's data erases it, whoever has sent
-    the label. `by` is who has sent it.
+    The event is about the caller who got the prediction, so that erasing that caller's data erases it, regardless of
+    who sent the label. `by` says who sent it.
     """
     output, model = facts["output"], facts["model"]
     details = {
@@ -104,7 +104,7 @@ async def _find_prediction(history: LedgerReader, prediction_id: str, owner: Req
     except PredictionNotFound:
         if await history.is_pruned(prediction_id):
             raise PredictionPruned from None
-        # Only who may label everyone's predictions learns that an id is that of an erased one.
+        # Only callers who may label any prediction may see that the prediction with an id was erased.
         if owner is None and await history.is_erased(prediction_id):
             raise PredictionErased from None
         raise

@@ -55,7 +55,7 @@ Process = Callable[..., Coroutine[Any, Any, T]]
 # Maps an error to the HTTP status and the stable code that the ledger records.
 ClassifyError = Callable[[Exception], tuple[int, str]]
 
-# More would share a commit whose cost is small by then, and would wait longer.
+# With more, each would wait longer, and its share of the commit's cost would hardly fall.
 _MAX_LINGER_FOR = 3
 _SHED_REASONS: dict[type[Exception], str] = {
     Overloaded: "queue_full",

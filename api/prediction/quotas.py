@@ -42,7 +42,7 @@ def decode_charge(charge: Charge) -> QuotaCharge:
 
 @dataclass(frozen=True, slots=True)
 class CostEstimate:
-    """The cost of one request in pixels; `remaining` is the smaller rest of the account's and the API key's quotas."""
+    """The cost of one request in pixels; `remaining` is the lower of what the account and the API key have left."""
 
     pixels: int
     remaining: Limits

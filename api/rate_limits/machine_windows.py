@@ -81,7 +81,7 @@ class MachineWindows:
         return LimitResult(item, counted == 1, max(0, item.amount - used), reset_at or now + window_s)
 
     async def close_connections(self) -> None:
-        """There is none over a network."""
+        """Does nothing: the store uses no network connection."""
 
     async def close(self) -> None:
         if self._connection is not None:

@@ -96,7 +96,7 @@ class LocalWindows:
         return LimitResult(item, allowed, item.amount - used - allowed, reset_at)
 
     async def close_connections(self) -> None:
-        """There is none."""
+        """Does nothing: there are no connections."""
 
     async def close(self) -> None:
         """Does nothing."""

@@ -57,7 +57,7 @@ def auth_router(limits: CallerLimits, rate: str) -> APIRouter:
         """Exchange a user's password, a refresh token or a client's secret for an access token."""
         try:
             form = await read_form(request, "grant_type")
-            await auth.changes.ensure_current()  # after a pause, the signing key may be another one
+            await auth.changes.ensure_current()  # the signing key may have changed while the gateway was idle
             client = await authenticate_client(auth.clients, request, form)
             grant = _find_grant(form["grant_type"], settings)
             issued = await grant(request, auth, form, client)

@@ -93,6 +93,6 @@ async def _compare_candidate(canary: CanaryServices, label: RecordedLabel) -> No
 
 
 def _check_id(prediction_id: str) -> None:
-    """Raises PredictionNotFound for what cannot be an id."""
+    """Raises PredictionNotFound for a malformed id."""
     if not re.fullmatch(ENTRY_ID, prediction_id):
         raise PredictionNotFound

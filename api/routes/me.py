@@ -58,7 +58,7 @@ async def _outcome_recorded(request: Request, event: str, outcome: str) -> Async
 
 
 def me_router(limits: CallerLimits, rate: str) -> APIRouter:
-    """The routes of the own account. A user may send `rate` requests to those that check a password or a code."""
+    """The routes of the caller's account. A user may send `rate` requests to those that check a password or a code."""
     router = APIRouter(tags=["account"], route_class=GuardedRoute)
     limited = limits.per_principal(rate, PASSWORD_LIMIT)
     router.get("/v1/me")(me)

@@ -86,8 +86,8 @@ def predictions_router(limits: CallerLimits, rate: str) -> APIRouter:
         """Classify the land use in an aerial image.
 
         The response lists the `top_k` most probable labels. With `coverage` it adds a prediction set, with `explain` a
-        map of what speaks for the label. With `Accept: image/png` it is that map, drawn over the image. With `dry_run`
-        it only says what the request would cost.
+        map of the parts of the image that support the label. With `Accept: image/png` it is that map, drawn over the
+        image. With `dry_run` it only returns what the request would cost.
         """
         as_picture = choose_media_type(request.headers.get("accept", ""), (_JSON, _PNG)) == _PNG and not dry_run
         with recorded_by_pipeline():

@@ -38,8 +38,8 @@ class TrialResponse(ResponseBody):
     share_of_traffic: float
     policy: VerdictPolicy = Field(description="whether the gateway acts on a verdict")
     started_at: str | None = Field(description="UTC; null before the first process has loaded the candidate")
-    judged_at: str | None = Field(description="UTC; null until a verdict has fallen")
-    verdict: Verdict = Field(description="`hold` until a verdict has fallen")
+    judged_at: str | None = Field(description="UTC; null until there is a verdict")
+    verdict: Verdict = Field(description="`hold` until there is a verdict")
     reasons: list[str] = Field(description="why the verdict fell, or what is missing for one")
     evidence: list[MetricEvidence]
 

@@ -32,7 +32,7 @@ def limit_memory_use() -> None:
 
 @contextmanager
 def mapping_weights() -> Iterator[None]:
-    """Map blocks over 64 KiB directly that are allocated in the context, which are the weights of a model.
+    """Map blocks over 64 KiB directly while the context is open: use it to load the weights of a model.
 
     Between the small blocks of requests, their memory could not be returned when the model is closed.
     """

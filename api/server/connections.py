@@ -228,7 +228,7 @@ class BoundedProtocol(CertificateProtocol):
             self._respond_and_close(error)
 
     def _log_refusal(self, error: ApiError | MemoryFull, *, in_application: bool) -> None:
-        """Log it with the request that the application handles, which has a line then, or on a line of its own."""
+        """Log the error on the line of the request that the application handles, or on a separate line."""
         if in_application:
             self.cycle.scope["state"]["problem_code"] = error.code
         else:

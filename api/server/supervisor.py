@@ -23,7 +23,7 @@ from api.server.stop_signals import STOP_SIGNALS
 from api.server.worker_process import WorkerSlot, fork, signal_pipe
 
 READY_LIMIT_S = 60.0
-STABLE_S = 10.0  # a worker that has served for so long did not die of a failed start
+STABLE_S = 10.0  # a worker that has served for this long did not fail at the start
 FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.25, 30.0
 MAX_FAILED_STARTS = 5
 

@@ -73,13 +73,13 @@ class Settings(BaseModel):
         ge=1,
         le=3600,
         description="Seconds after which an idle connection is closed. Must be longer than the idle time-out of the "
-        "load balancer in front, which is often 60; it would otherwise reuse a closed connection.",
+        "load balancer in front, which is often 60; otherwise the load balancer would reuse a closed connection.",
     )
     idle_seconds: float = Field(
         60,
         ge=0,
         description="Seconds without a request after which the gateway closes its connections to databases and pauses "
-        "what uses the network, so that a platform can let it sleep. 0, and METRICS_PORT: never.",
+        "what uses the network, so that a platform can let it sleep. Never if this is 0 or METRICS_PORT is set.",
     )
     drain_seconds: float = Field(
         2.0,
@@ -136,7 +136,7 @@ class Settings(BaseModel):
         1.0,
         ge=0,
         le=1,
-        description="The share of the errors that is reported; no more than 30 a minute and process are.",
+        description="The share of errors that the gateway reports, at most 30 per minute and process.",
     )
     git_commit_sha: str | None = Field(
         None, description="The commit that is running, for the name of the release in error reports."
@@ -157,12 +157,12 @@ class Settings(BaseModel):
         0.01, ge=0, le=1, description="The share of requests without a parent that are traced."
     )
     railway_public_domain: str | None = Field(
-        None, description="Set by Railway: the public host name, which becomes an allowed one and the issuer's."
+        None, description="Set by Railway: the public host name, which is allowed and used in the issuer."
     )
     railway_private_domain: str | None = Field(
         None, description="Set by Railway: the private host name, which becomes an allowed one."
     )
-    railway_environment_id: str | None = Field(None, description="Set by Railway: the gateway runs there.")
+    railway_environment_id: str | None = Field(None, description="Set by Railway: shows that the gateway runs there.")
     railway_volume_mount_path: str | None = Field(
         None, description="Set by Railway: where a volume is mounted. An SQLite database elsewhere causes a warning."
     )

@@ -65,7 +65,7 @@ class LimitSettings(SettingsGroup, title="Limits"):
     token: Rate = Field("30/minute", description="Requests to `/auth/token` from one address.")
     password: Rate = Field(
         "10/minute",
-        description="One user's requests that check the own password or one-time code (`/v1/me/password`, "
+        description="Requests of one user that check that user's own password or one-time code (`/v1/me/password`, "
         "`/v1/me/totp…`).",
     )
     trusted_proxies: tuple[Proxy, ...] = Field(

@@ -87,7 +87,7 @@ def _with_stored_secrets(variables: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _select_secrets(stored: Mapping[str, str]) -> dict[str, str]:
-    """Return the values of secret settings; whoever may write the secrets decides nothing else."""
+    """Return only the values of secret settings: write access to the secrets must not change other settings."""
     values = clean_variables(stored)
     return {name: values[name] for name in list_secret_names() if name in values}
 

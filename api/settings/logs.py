@@ -32,7 +32,7 @@ class LogSettings(SettingsGroup, title="Logs"):
     )
     keep_days: int = Field(14, ge=1, le=3650, description="How many days these files are kept.")
     keep_megabytes: int = Field(
-        1024, ge=1, le=1_000_000, description="The oldest files are removed while all are larger than this."
+        1024, ge=1, le=1_000_000, description="The oldest files are removed while the total size is larger than this."
     )
     send_url: SecretStr | None = Field(
         None,

@@ -117,7 +117,7 @@ class ImageSettings(SettingsGroup, title="Images"):
         description="32 random bytes in base64, which encrypt the images; `openssl rand -base64 32` prints some. "
         "Several, separated by commas: the first encrypts, all decrypt. Without its key an image is lost.",
     )
-    keep_days: int = Field(365, ge=1, le=36_500, description="How many days an image is kept. Removed every hour.")
+    keep_days: int = Field(365, ge=1, le=36_500, description="How many days an image is kept; checked every hour.")
     megabytes: int = Field(
         1000, ge=1, le=100_000_000, description="How much the images may take. While the store is full, none is added."
     )

@@ -113,7 +113,7 @@ class AliasFollower:
             self._observer.on_failure(version, error)
 
     async def _find(self) -> str | None:
-        """Return the version that the alias names, or None while the registry cannot say."""
+        """Return the version that the alias names, or None while the registry is unavailable."""
         try:
             version = await self._run(self._versions.find)
         except ModelError as error:
@@ -127,7 +127,7 @@ class AliasFollower:
     async def _load(self, version: str) -> None:
         async with self._versions.reserve_memory(version):
             backend = await self._run(lambda: self._versions.open(version))
-            if await self._find() != version:  # moved meanwhile: the next look loads the version of now
+            if await self._find() != version:  # the alias has moved meanwhile: the next check loads the current version
                 await self._run(lambda: self._versions.release(backend))
                 return
             before = self._predictions.model

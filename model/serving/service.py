@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 # Called with the image's number of pixels before it is decoded. An exception ends the prediction.
 Admit = Callable[[int], Awaitable[None]]
-# Called with the stage and the caller of a job that will hardly end.
+# Called with the stage and the caller of a job that will probably never end.
 OnStuck = Callable[[str, str], object]
 # Makes a job for the image of a request from its work.
 _MakeJob = Callable[..., Job[Any]]

@@ -1,4 +1,4 @@
-"""Finds jobs that have run for so long that their thread will hardly ever be free again (ADR 0017)."""
+"""Finds jobs that have run for so long that their thread will probably never be free again (ADR 0017)."""
 
 from __future__ import annotations
 

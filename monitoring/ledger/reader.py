@@ -82,9 +82,8 @@ class LedgerReader:
             return (await connection.execute(statement.where(entries.id == entry_id))).first() is not None
 
     async def is_pruned(self, entry_id: str) -> bool:
-        """Whether entries were pruned, and the id, which begins with its time, is older than all that are left.
-
-        That follows from the id alone: it reveals to nobody whether such an entry has existed.
+        """Whether entries were pruned, and the id, which begins with its time, is older than all entries that are left.
+        The result depends on the id alone, so it does not reveal whether such an entry existed.
         """
         async with _reading(self._engine) as connection:
             if (await connection.execute(select(ledger_stumps.c.writer).limit(1))).first() is None:

@@ -25,7 +25,7 @@ def set_images(
 ) -> None:
     """Allow a user's images to be kept for training, where the gateway has a store for them, or withdraw that."""
     settings = load_settings()
-    archive = open_image_archive(settings)  # before the change: what is wrong with it is an error without effect
+    archive = open_image_archive(settings)  # first: an invalid store must fail before the change
 
     async def change(accounts: AccountService) -> User:
         user = await accounts.get_by_name(name)

@@ -125,7 +125,7 @@ def delete(
 ) -> None:
     """Delete a user, and erase the user's images and what the ledger and the audit log hold of the user."""
     settings = load_settings()
-    archive = open_image_archive(settings)  # before the deletion: what is wrong with it is an error without effect
+    archive = open_image_archive(settings)  # first: an invalid store must fail before the deletion
     user = run_with_accounts(settings, lambda accounts: _find_unless_deleted(accounts, name))
     user_id = user.id if user else name
     has_ledger = settings.ledger.enabled or settings.ledger.signing_key is not None

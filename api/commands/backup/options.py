@@ -43,7 +43,7 @@ def _decode(text: bytes) -> str:
 
 
 def check_passphrase(passphrase: str) -> None:
-    """Apply the password policy, because whoever has the file can try passphrases without a limit.
+    """Apply the password policy, because anyone with the file can try passphrases without a limit.
 
     Raises CommandFailed.
     """

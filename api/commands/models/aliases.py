@@ -46,7 +46,7 @@ def promote(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Let an alias name a version; every gateway that follows it serves that version within two seconds.
+    """Move an alias to a version; every gateway that follows the alias serves that version within two seconds.
 
     The version is verified first. `previous` then names the version that production named before (for another alias it
     is ALIAS-previous). The decision is recorded in the ledger and in the audit log.
@@ -57,7 +57,7 @@ def promote(
 
 
 def roll_back(name: NameArgument, why: WhyOption, alias: AliasOption = PRODUCTION, as_json: JsonFlag = False) -> None:
-    """Let an alias name again what it named before the last promotion; `previous` then names the present version."""
+    """Move an alias back to the version before the last promotion; `previous` then names the present version."""
     with open_mover(load_settings()) as mover, auditing_move("rolled_back", name, alias, why) as moved:
         moved.update(mover.roll_back(name, who=command_actor(), why=why, alias=alias))
     _print(name, moved, as_json)
@@ -84,7 +84,7 @@ def tag(
 
 @contextmanager
 def open_mover(settings: Settings) -> Iterator[AliasMover]:
-    """Open what moves aliases and records that in the ledger, unless LEDGER__ENABLED is false.
+    """Yield a mover that records each move of an alias in the ledger, unless LEDGER__ENABLED is false.
 
     Raises SettingsError, DatabaseUnavailable, DatabaseMissing, BadLedgerKey.
     """

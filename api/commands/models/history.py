@@ -68,7 +68,7 @@ def history(
     public_key: PublicKeys = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say what an alias named at which time, who decided it and why.
+    """Show which version an alias named at a given time, who decided it and why.
 
     It is reconstructed from the ledger, which is verified as a whole: if anything in it was changed or is missing, the
     command says what, and fails.
@@ -93,7 +93,7 @@ def history(
 
 
 def _compare_with_registry(settings: Settings, name: str, found: AliasHistory) -> list[str]:
-    """Note moves that the registry knows and the ledger does not; without a registry the ledger says all there is."""
+    """Describe how the registry differs from the ledger; without a registry there is nothing to compare."""
     if settings.model.registry is None:
         return []
     try:

@@ -37,7 +37,7 @@ class Chart:
 
 @dataclass(slots=True)
 class Section:
-    """`missing` says which data there is none of; `notes` explain the tables."""
+    """`missing` names the data that does not exist; `notes` explain the tables."""
 
     id: str
     title: str

@@ -31,7 +31,7 @@ def read_texts(language: Language) -> Mapping[str, str]:
 def render_report(report: Report, prices: Prices, language: Language) -> str:
     """Return the HTML document. Names that callers or administrators have chosen are escaped.
 
-    What UTF-8 has no bytes for, lone surrogates in such names, is replaced by "?".
+    Lone surrogates in such names, which UTF-8 cannot encode, are replaced by "?".
     """
     texts = read_texts(language)
 

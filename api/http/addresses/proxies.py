@@ -55,7 +55,7 @@ class TrustedProxies:
         scheme = headers.get("x-forwarded-proto", "").rpartition(",")[2].strip().lower()
         if scheme in ("http", "https"):
             scope["scheme"] = scheme
-        # Replaces the proxy's own certificate. Of two headers a client has forged one, so that neither parses.
+        # Replaces the proxy's own certificate. Two headers mean that a client forged one: joined, they do not parse.
         trusted = _is_in(peer, self._certificate_networks)
         chain = _parse_certificate(",".join(headers.getlist("client-cert"))) if trusted else []
         scope["extensions"] = {**scope.get("extensions", {}), "tls": {"client_cert_chain": chain}}

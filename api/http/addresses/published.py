@@ -64,7 +64,7 @@ def _parse_aws(text: str) -> Sequence[Network]:
 
 
 def _parse_networks(texts: Iterable[str]) -> Sequence[Network]:
-    """Raises ValueError for no network at all, and for one that no single operator has."""
+    """Raises ValueError for an empty list, and for a network that is too large for one operator, or not public."""
     networks = tuple(ip_network(text) for text in dict.fromkeys(texts))
     if not networks:
         raise ValueError("no networks in it")

@@ -100,7 +100,7 @@ async def _infer(received: _ReceivedRequest, model: str, version: str | None = N
         pipeline = get_pipeline(received.request)
         results = await pipeline.run_batch(received.describe(joins_trial=version is None))
         info = results[0].prediction.model
-        check_model(info, model, version)  # another one may have taken over while the body arrived
+        check_model(info, model, version)  # the model may have been replaced while the body arrived
         tensors = [(choice.build(results), choice.is_binary) for choice in received.outputs]
         body, headers = write_response(info.name, info.version, received.id, tensors)
         return Response(body, headers=headers)

@@ -49,7 +49,7 @@ OUTPUTS = {
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A requested output. With `best`, the so many most probable classes take the place of the probabilities."""
+    """A requested output. With `best`, that many of the most probable classes replace the probabilities."""
 
     name: str
     is_binary: bool

@@ -99,7 +99,7 @@ def read_bytes_of_pixels(tensor: InferInput, binary: memoryview) -> bytes:
 
 
 def _convert_json_pixels(data: Any, size: int) -> bytes:
-    # Not by NumPy: an array of texts takes the length of the longest of them for each.
+    # Not with NumPy: an array of strings reserves the length of the longest string for each of them.
     values = _flatten(data)
     is_valid = len(values) == size > 0 and all(type(value) is int and 0 <= value <= _LARGEST_BYTE for value in values)
     if not is_valid:

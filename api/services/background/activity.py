@@ -103,5 +103,5 @@ class Activity:
                 return
             try:
                 await close()
-            except Exception:  # whatever cannot be closed: the next request needs it anyway
+            except Exception:  # any error: a connection that stays open is used by the next request
                 log.exception("connections_not_closed")

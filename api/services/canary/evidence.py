@@ -12,14 +12,14 @@ from model.canary.judge import Judgement, JudgeRules, Verdict, judge
 from model.canary.trial import Findings
 from monitoring.canary.store import Counts, PairedLabels, TrialNames, TrialRecord, TrialStore
 
-# How often a process without findings of its own looks whether a verdict has fallen.
+# How often a process without new evidence checks whether there is a verdict.
 _POLL_S = 2.0
 
 
 class SharedEvidence:
     """Adds what this process finds to the counts of all processes, and judges the sum.
 
-    `act` is called in the process in which a verdict falls, or in another one if that does not finish.
+    `act` is called in the process that reaches a verdict, or in another one if that process does not finish.
     """
 
     def __init__(

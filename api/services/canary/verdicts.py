@@ -1,4 +1,4 @@
-"""What happens when a verdict falls: the aliases move if the gateway may act, and the verdict is recorded."""
+"""Acting on a verdict: the aliases move if the gateway may act, and the verdict is recorded."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Refreshing:
             if not self._is_failing:
                 self._log.warning(f"{self._name}_not_refreshed", reason=_find_cause(error))
             self._is_failing = True
-        except Exception:  # whatever was done to the rows: predictions do not depend on it
+        except Exception:  # any error, such as from changed rows: predictions do not depend on it
             self._log.exception(f"{self._name}_not_refreshed", policy="try again later")
         else:
             if self._is_failing:
@@ -45,7 +45,7 @@ class Refreshing:
 
 
 def _find_cause(error: BaseException) -> str:
-    """Return the class of the first error, that of the database's driver: it tells a fault of ours from a failure."""
+    """Return the class of the first error, that of the database's driver: it distinguishes a bug from an outage."""
     while error.__cause__ is not None:
         error = error.__cause__
     return type(error).__name__

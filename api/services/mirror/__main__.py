@@ -26,7 +26,7 @@ LOOK_S = 2.0
 
 def main() -> int:
     settings, output = reload_settings(), sys.stdout
-    # What else is printed, such as a log line, is no part of what the gateway reads.
+    # Other output, such as log lines, must not mix with the lines that the gateway reads.
     with redirect_stdout(sys.stderr), open_mirror(settings) as mirror:
         while True:
             moved, problem = pull(mirror)

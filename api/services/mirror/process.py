@@ -145,7 +145,7 @@ async def _read_lines(stream: asyncio.StreamReader, on_line: Callable[[str], obj
 
 
 class Reports:
-    """Counts what each look at the MLflow server brought, and logs what has changed.
+    """Counts the outcome of each poll of the MLflow server, and logs changes.
 
     It also logs what the process writes to standard error, at most _LINES_PER_MINUTE.
     """

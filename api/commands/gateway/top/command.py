@@ -74,7 +74,7 @@ class _Reader:
 
 
 def _draw(reader: _Reader) -> None:
-    """Draw over the whole terminal until Ctrl-C, which is the usual way to end it; a gateway may be away meanwhile."""
+    """Draw over the whole terminal until Ctrl-C, which usually ends it; the gateway may be unreachable meanwhile."""
     waiting = Text("Reading the metrics twice …")
     with suppress(KeyboardInterrupt), Live(waiting, console=Console(), screen=True, auto_refresh=False) as live:
         while True:

@@ -73,7 +73,7 @@ def check_accuracy(settings: Settings, _now: datetime) -> str | None:
 def check_drift(settings: Settings, _now: datetime) -> str | None:
     """Whether all callers together drift, as far as `atalaya drift` or a gateway has read the predictions.
 
-    A single caller with other images is no reason for another model, and neither is what an earlier model has found.
+    Drift of a single caller, and findings about an earlier model, are no reason to retrain.
     """
     served = _find_served(settings)
     with open_migrated_engine(settings) as engine:

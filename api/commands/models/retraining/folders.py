@@ -16,7 +16,7 @@ def choose_folder(chosen: Path | None, default: Path, *, resume: bool) -> Path:
     """Return the folder for a run. Without a chosen one, it is `default`, `default`-2 and so on: the first without a
     run; to resume, the last one with a run, unless that has ended with a worse candidate.
 
-    Raises CommandFailed when a chosen folder contains a run that cannot go on, or shall not.
+    Raises CommandFailed when a chosen folder contains a run that cannot or must not continue.
     """
     if chosen is not None:
         _check_chosen(chosen, resume=resume)

@@ -22,9 +22,9 @@ Track = Callable[[str, dict[str, Any]], None]
 
 @contextmanager
 def open_tracking(settings: Settings, url: str | None) -> Iterator[Track]:
-    """Yield what logs the metrics.json of a run under a name; without a URL it logs nothing.
+    """Yield a function that logs the metrics.json of a run under a name; without a URL it logs nothing.
 
-    A server that cannot be used is an error before the retraining. After it, the result matters more: it is a warning.
+    Before the retraining, an unavailable server is an error. Afterwards it is only a warning: the result matters more.
     Raises RegistryUnavailable, RegistryAccessDenied.
     """
     if url is None:
