@@ -25,6 +25,6 @@ def find_reference(files: Iterable[Path], digest: str) -> Reference | None:
             document = json.loads(path.read_bytes())
             if document["schema"] == SCHEMA and document["digest"] == digest:
                 return Reference.from_document(document)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             raise ArtefactError(f"{path} is not a reference for drift of schema {SCHEMA}: {error}") from error
     return None

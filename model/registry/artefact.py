@@ -119,7 +119,7 @@ def read_manifest(folder: Path, signed: Mapping[str, str] | None = None) -> Mani
         return _parse(json.loads(data))
     except OSError as error:
         raise ArtefactError(f"{path} is missing or unreadable. Give the folder of an exported model.") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise ArtefactError(f"{path} is not a manifest of schema {SCHEMA}: {error}. Export the model again.") from error
 
 

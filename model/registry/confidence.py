@@ -36,7 +36,7 @@ def describe_confidence(confidence: ConfidenceModel) -> dict[str, Any]:
 
 
 def parse_confidence(document: Mapping[str, Any]) -> ConfidenceModel:
-    """Read the members of a manifest. Raises ValueError, TypeError, KeyError."""
+    """Read the members of a manifest. Raises ValueError, TypeError, KeyError, OverflowError."""
     temperature = _parse_number(document.get("calibration", {}).get("temperature", 1.0))
     if temperature <= 0:
         raise ValueError(f"its temperature is {temperature}")

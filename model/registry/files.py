@@ -5,8 +5,9 @@
     ROOT/NAME/.lock                      held by the process that changes the state
 
 A reader needs no lock: each file appears complete or not at all. A writer that crashes leaves at most a folder that no
-state lists, which the next one removes, and a move that the ledger may lack. The state holds such moves, because the
-ledger is elsewhere and no change covers both: who moves an alias then lets `record_moves` record it.
+state lists, which the next `add` removes or replaces, and a move that the ledger may lack. The state holds such moves,
+because the ledger is elsewhere and no change covers both: who moves an alias then lets `record_moves` record it. Other
+files and folders are ignored.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from model.errors import ArtefactError, DigestMismatch
 from model.registry.artefact import MANIFEST, SIGNATURE, Manifest, list_present, read_manifest, read_verified
 from model.registry.errors import AliasMoved, RegistryUnavailable, UnknownModel, VersionExists
 from model.registry.moves import AliasMove
-from model.registry.state import ModelState, Version, check_name, parse_state, serialise_state
+from model.registry.state import ModelState, Version, check_name, is_name, parse_state, serialise_state
 from model.signing.required import verify_required
-from storage.folders import lock_folder, sync_folder
+from storage.folders import lock_folder, share_as, sync_folder
 
 if TYPE_CHECKING:
     from model.signing.keys import PublicKey
@@ -39,6 +40,7 @@ StateStamp = tuple[int, int, int]
 STATE = "state.json"
 VERSIONS = "versions"
 _INCOMING = ".incoming-"
+_FILE_MODE = 0o664
 
 
 class FileRegistry:
@@ -56,7 +58,8 @@ class FileRegistry:
         with _reporting_os_errors(self.root):
             if not self.root.is_dir():
                 return []
-            return sorted(path.parent.name for path in self.root.glob(f"*/{STATE}"))
+            names = (path.parent.name for path in self.root.glob(f"*/{STATE}"))
+            return sorted(name for name in names if is_name(name))
 
     def read(self, model: str) -> ModelState:
         """Return the model's versions, aliases and tags. Raises UnknownModel."""
@@ -109,6 +112,7 @@ class FileRegistry:
         def store(state: ModelState, home: Path) -> ModelState:
             if name in state.versions:
                 raise VersionExists(f"{model} {name} exists already. A version never changes: choose another one.")
+            _remove_incomplete(home / VERSIONS)
             digest = _store_artefact(folder, manifest, home / VERSIONS / name)
             return state.add(Version(name, digest, datetime.now(UTC).isoformat(timespec="seconds")))
 
@@ -163,12 +167,13 @@ class FileRegistry:
         home = self.root / check_name(model)
         with _reporting_os_errors(self.root):
             if create:
-                (home / VERSIONS).mkdir(parents=True, exist_ok=True)
+                self.root.mkdir(parents=True, exist_ok=True)
+                for folder in (home, home / VERSIONS):
+                    _make_folder(folder)
             elif not home.is_dir():
                 self.read(model)
             with lock_folder(home):
                 state = ModelState() if create and not (home / STATE).exists() else self.read(model)
-                _remove_incomplete(home / VERSIONS, state)
                 changed = change(state, home)
                 replace_file(home / STATE, serialise_state(changed))
                 return changed
@@ -190,18 +195,21 @@ def _unknown(model: str) -> UnknownModel:
 def _store_artefact(source: Path, manifest: Manifest, target: Path) -> str:
     """Copy the files that the manifest lists, and the signature, into `target`; return the manifest's SHA-256."""
     incoming = Path(mkdtemp(prefix=_INCOMING, dir=target.parent))
-    incoming.chmod(0o755)
     try:
+        _share_as_parent(incoming)
+        like = incoming.stat()
         for filename in list_present(source, manifest):
-            _write_durably(incoming / filename, read_verified(source, manifest, filename))
+            _write_durably(incoming / filename, read_verified(source, manifest, filename), like)
         document = (source / MANIFEST).read_bytes()
-        _write_durably(incoming / MANIFEST, document)
+        _write_durably(incoming / MANIFEST, document, like)
         if (source / SIGNATURE).exists():
-            _write_durably(incoming / SIGNATURE, (source / SIGNATURE).read_bytes())
+            _write_durably(incoming / SIGNATURE, (source / SIGNATURE).read_bytes(), like)
         copied = read_manifest(incoming)
         if (copied.full_name, copied.files) != (manifest.full_name, manifest.files):
             raise ArtefactError(f"{source / MANIFEST} changes while it is read. Import it again.")
         sync_folder(incoming)
+        if target.is_dir():  # by a writer that crashed before the state listed it
+            shutil.rmtree(target)
         incoming.rename(target)
     except BaseException:
         shutil.rmtree(incoming, ignore_errors=True)
@@ -217,23 +225,40 @@ def _hash_manifest(folder: Path) -> str:
         raise ArtefactError(f"{folder / MANIFEST} cannot be read. Restore it from a backup.") from error
 
 
-def _remove_incomplete(versions: Path, state: ModelState) -> None:
-    """Remove what a writer left that crashed before the state listed it."""
-    for folder in versions.iterdir():
-        if folder.name not in state.versions:
-            shutil.rmtree(folder)
+def _remove_incomplete(versions: Path) -> None:
+    """Remove what a writer left that crashed while it copied an artefact."""
+    for folder in versions.glob(f"{_INCOMING}*"):
+        shutil.rmtree(folder)
+
+
+def _make_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        folder.mkdir()
+        _share_as_parent(folder)
+
+
+def _share_as_parent(folder: Path) -> None:
+    """Let those use the folder who can use its parent, whatever the umask of this process is."""
+    like = folder.parent.stat()
+    share_as(folder, like, stat.S_IMODE(like.st_mode) & ~stat.S_IWOTH)
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Replace the file atomically and durably. Raises OSError."""
+    """Replace the file atomically and durably; the new one has the same mode, and the same group if permitted.
+
+    Raises OSError.
+    """
     temporary = path.with_name(f".{path.name}.new")  # only the holder of the lock writes it
-    _write_durably(temporary, data)
+    temporary.unlink(missing_ok=True)
+    _write_durably(temporary, data, (path if path.exists() else path.parent).stat())
     temporary.replace(path)
     sync_folder(path.parent)
 
 
-def _write_durably(path: Path, data: bytes) -> None:
+def _write_durably(path: Path, data: bytes, like: os.stat_result) -> None:
+    """Write a file for those who can use another file or a folder."""
     with path.open("wb") as file:
+        share_as(file.fileno(), like, stat.S_IMODE(like.st_mode) & _FILE_MODE)
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

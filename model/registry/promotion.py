@@ -13,6 +13,7 @@ from model.registry.errors import AliasesElsewhere, AliasMoved, AliasUnchanged, 
 from model.registry.files import FileRegistry
 from model.registry.moves import AliasMove, Change
 from model.registry.reference import PRODUCTION
+from model.registry.state import check_name
 from model.registry.verification import verify_artefact
 
 if TYPE_CHECKING:
@@ -46,27 +47,29 @@ class AliasMover:
         Refuses if the alias does not name `expected`. Returns what each alias named before and after. Raises
         AliasMoved, AliasUnchanged, and ArtefactError for a version that is damaged or not signed as required.
         """
-        state = self.registry.read(model)
+        previous, state = name_previous(alias), self.registry.read(model)
         before, after = state.aliases.get(alias), state.find(version).version
         if expected is not None and before != expected:
             raise AliasMoved(alias, before, expected)
         if before == after:
             raise AliasUnchanged(f"{alias!r} names {model} {after} already. Nothing was changed.")
         verify_artefact(self.registry.find_folder(model, after), self._key)
-        targets = {alias: after} if before is None else {alias: after, name_previous(alias): before}
+        targets = {alias: after} if before is None else {alias: after, previous: before}
         return self.move(model, targets, who=who, why=why, expected={alias: before})
 
-    def roll_back(self, model: str, *, who: str, why: str, alias: str = PRODUCTION) -> Mapping[str, Change]:
+    def roll_back(
+        self, model: str, *, who: str, why: str, alias: str = PRODUCTION, expected: str | None = None
+    ) -> Mapping[str, Change]:
         """Let the alias name the version that it named before the last promotion, and `previous` the present one.
 
-        Raises and returns what `promote` does.
+        Refuses, raises and returns what `promote` does: with `expected`, a second roll-back does not undo the first.
         """
         previous = self.registry.read(model).aliases.get(name_previous(alias))
         if previous is None:
             raise AliasUnchanged(
                 f"{model} has no alias {name_previous(alias)!r}, so there is no version to go back to. Promote one."
             )
-        return self.promote(model, previous, who=who, why=why, alias=alias)
+        return self.promote(model, previous, who=who, why=why, alias=alias, expected=expected)
 
     def remove(
         self, model: str, alias: str, *, who: str, why: str, expected: str | None = None
@@ -107,5 +110,5 @@ class AliasMover:
 
 
 def name_previous(alias: str) -> str:
-    """Return the alias that keeps what `alias` named before."""
-    return "previous" if alias == PRODUCTION else f"{alias}-previous"
+    """Return the alias that keeps what `alias` named before. Raises InvalidName for an alias that is too long."""
+    return "previous" if alias == PRODUCTION else check_name(f"{check_name(alias)}-previous")

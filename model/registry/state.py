@@ -95,12 +95,17 @@ class ModelState:
 
 def check_name(name: str) -> str:
     """Return the name of a model, version, alias or tag, which is also the name of a folder. Raises InvalidName."""
-    if re.fullmatch(NAME_PATTERN, name) is None:
+    if not is_name(name):
         raise InvalidName(
             f"{name[:80]!r} is not a name. Use 1 to 64 letters, digits, dots, hyphens, underscores and plus signs, "
             "beginning with a letter or digit."
         )
     return name
+
+
+def is_name(name: str) -> bool:
+    """Whether `check_name` accepts it."""
+    return re.fullmatch(NAME_PATTERN, name) is not None
 
 
 def serialise_state(state: ModelState) -> bytes:
@@ -137,7 +142,7 @@ def parse_state(data: bytes) -> ModelState:
             raise ValueError("an alias names no version")
         unrecorded = tuple(map(parse_move, document.get("unrecorded", ())))
         return ModelState(by_name, aliases, int(document["generation"]), unrecorded)
-    except (ValueError, TypeError, KeyError, AttributeError, RegistryError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, RegistryError) as error:
         raise RegistryUnavailable(
             f"The state of the registry is damaged: {error}. Restore it from a backup, or import the models again."
         ) from error

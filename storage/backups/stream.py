@@ -125,7 +125,7 @@ def _read_salt(header: bytes) -> bytes | None:
         document = json.loads(header)
         written, salt = document[_NAME], document["salt"]
         decoded = None if salt is None else bytes.fromhex(salt)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise BackupDamaged(_NO_BACKUP) from None
     if not isinstance(written, int) or (decoded is not None and len(decoded) != SALT_BYTES):
         raise BackupDamaged(_NO_BACKUP)

@@ -107,5 +107,5 @@ def _read_members(frames: BackupReader) -> Iterator[tuple[str, BinaryIO]]:
 def _reporting_damage() -> Iterator[None]:
     try:
         yield
-    except (tarfile.TarError, BadGzipFile, EOFError, zlib.error, ValueError, TypeError) as error:
+    except (tarfile.TarError, BadGzipFile, EOFError, zlib.error, ValueError, TypeError, RecursionError) as error:
         raise BackupDamaged(_UNREADABLE) from error

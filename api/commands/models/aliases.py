@@ -36,14 +36,17 @@ WhyOption = Annotated[
 ]
 
 
+ExpectOption = Annotated[
+    str | None, typer.Option(metavar="VERSION", help="Refuse unless the alias names this version now.")
+]
+
+
 def promote(
     name: NameArgument,
     version: Annotated[str, typer.Argument(metavar="VERSION", help="A version, or @ALIAS for the one it names.")],
     why: WhyOption,
     alias: AliasOption = PRODUCTION,
-    expect: Annotated[
-        str | None, typer.Option(metavar="VERSION", help="Refuse unless the alias names this version now.")
-    ] = None,
+    expect: ExpectOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Move an alias to a version; every gateway that follows the alias serves that version within two seconds.
@@ -56,10 +59,16 @@ def promote(
     _print(name, moved, as_json)
 
 
-def roll_back(name: NameArgument, why: WhyOption, alias: AliasOption = PRODUCTION, as_json: JsonFlag = False) -> None:
+def roll_back(
+    name: NameArgument,
+    why: WhyOption,
+    alias: AliasOption = PRODUCTION,
+    expect: ExpectOption = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Move an alias back to the version before the last promotion; `previous` then names the present version."""
     with open_mover(load_settings()) as mover, auditing_move("rolled_back", name, alias, why) as moved:
-        moved.update(mover.roll_back(name, who=command_actor(), why=why, alias=alias))
+        moved.update(mover.roll_back(name, who=command_actor(), why=why, alias=alias, expected=expect))
     _print(name, moved, as_json)
 
 

@@ -46,7 +46,7 @@ def publish(
 def pull(as_json: JsonFlag = False) -> int:
     """Copy the versions that aliases name in MODEL__REGISTRY, an MLflow server, to MODEL__MIRROR_FOLDER.
 
-    A gateway does this by itself, every two seconds.
+    A running gateway does this every two seconds.
     """
     with open_mirror(load_settings()) as mirror:
         found = mirror.pull()

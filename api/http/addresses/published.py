@@ -58,7 +58,7 @@ def _parse_aws(text: str) -> Sequence[Network]:
         document = json.loads(text)
         entries = [(entry["service"], entry["ip_prefix"]) for entry in document["prefixes"]]
         entries += [(entry["service"], entry["ipv6_prefix"]) for entry in document["ipv6_prefixes"]]
-    except (ValueError, TypeError, LookupError):
+    except (ValueError, TypeError, LookupError, RecursionError):
         raise ValueError("not AWS's ip-ranges.json") from None
     return _parse_networks(network for service, network in entries if service == _CLOUDFRONT)
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import select
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import redirect_stdout
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from api.server.exit_status import describe_error, run_to_exit_status
-from api.services.mirror.opening import open_mirror
+from api.services.mirror.opening import list_served, open_mirror
 from api.services.mirror.problem import write_problem
 from api.settings import reload_settings
 from model.errors import ModelError
@@ -26,24 +26,31 @@ LOOK_S = 2.0
 
 def main() -> int:
     settings, output = reload_settings(), sys.stdout
+    served = list_served(settings)
     # Other output, such as log lines, must not mix with the lines that the gateway reads.
     with redirect_stdout(sys.stderr), open_mirror(settings) as mirror:
         while True:
-            moved, problem = pull(mirror)
-            write_problem(settings, problem.get("code"))
-            print(json.dumps({"moved": moved, **problem}), file=output, flush=True)
+            look = pull(mirror, served)
+            write_problem(settings, look.get("code"))
+            print(json.dumps(look), file=output, flush=True)
             closed, _, _ = select.select([sys.stdin], [], [], LOOK_S)
             if closed:
                 return 0
 
 
-def pull(mirror: Mirror) -> tuple[Mapping[str, str | None], dict[str, str]]:
-    """Return the aliases that moved, and the code and the reason of the first failure if there is one."""
+def pull(mirror: Mirror, served: Sequence[str]) -> dict[str, Any]:
+    """Return the aliases that moved, and why others were refused.
+
+    `code` and `reason` are there if MLflow could not be read, or one of the `served` aliases could not be followed.
+    """
     try:
         found = mirror.pull()
     except ModelError as error:
-        return {}, _describe(error)
-    return found.moved, _describe(next(iter(found.refused.values()))) if found.refused else {}
+        return {"moved": {}, "refused": {}, **_describe(error)}
+    refused = {alias: _describe(error) for alias, error in found.refused.items()}
+    problem = next((refused[alias] for alias in served if alias in refused), {})
+    others = {alias: each for alias, each in refused.items() if alias not in served}
+    return {"moved": found.moved, "refused": others, **problem}
 
 
 def _describe(error: ModelError) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -13,6 +12,7 @@ from api.errors import SettingsError
 from api.services.aliases.moves import record_moves
 from api.services.registry import open_registry
 from api.settings import Settings, sqlite_file
+from model.canary.assignment import Mode
 from model.registry.errors import UnknownModel
 from model.registry.files import FileRegistry
 from monitoring.errors import MonitoringError
@@ -58,11 +58,23 @@ def open_mirror(settings: Settings) -> Iterator[Mirror]:
             settings.model.mirror_folder,
             model=reference.model,
             key=settings.artefact_key(),
-            move=partial(
-                registry.move_aliases, reference.model, who="mlflow", why="The alias was moved on the MLflow server."
+            move=lambda targets, expected: registry.move_aliases(
+                reference.model,
+                targets,
+                who="mlflow",
+                why="The alias was moved on the MLflow server.",
+                expected=expected,
             ),
+            served=list_served(settings),
             record_moves=MoveRecorder(settings, registry, reference.model).record,
         )
+
+
+def list_served(settings: Settings) -> list[str]:
+    """Return the aliases whose versions the gateway loads, that of MODEL__URL first."""
+    reference, canary = settings.model.reference, settings.canary
+    served = [] if reference is None else [reference.alias]
+    return served if canary.mode is Mode.OFF else [*served, canary.alias]
 
 
 class MoveRecorder:

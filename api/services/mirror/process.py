@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import structlog
 
@@ -153,6 +154,7 @@ class Reports:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._problem: str | None = None
+        self._refused: dict[str, str] = {}
         self._minute, self._lines = 0, 0
 
     def on_error_line(self, text: str) -> None:
@@ -163,10 +165,11 @@ class Reports:
         if self._lines <= _LINES_PER_MINUTE:
             log.warning("registry_puller_output", text=text)
 
-    def on_look(self, look: dict[str, object]) -> None:
+    def on_look(self, look: dict[str, Any]) -> None:
         problem, moved = look.get("code"), look.get("moved")
         if moved:
             log.info("registry_pulled", moved=moved)
+        self._log_refusals(look.get("refused", {}))
         if problem and problem != self._problem:
             log.warning("registry_not_pulled", code=problem, reason=look["reason"], policy=_POLICY)
         elif self._problem and not problem:
@@ -174,3 +177,10 @@ class Reports:
         self._problem = str(problem) if problem else None
         outcome = "failed" if problem else "moved" if moved else "unchanged"
         self._metrics.registry_pulls.labels(outcome).inc()
+
+    def _log_refusals(self, refused: dict[str, dict[str, str]]) -> None:
+        """Log once why an alias that the gateway does not serve cannot be followed."""
+        for alias, each in refused.items():
+            if self._refused.get(alias) != each["code"]:
+                log.warning("registry_alias_not_pulled", alias=alias, code=each["code"], reason=each["reason"])
+        self._refused = {alias: each["code"] for alias, each in refused.items()}

@@ -43,7 +43,7 @@ def parse_object(text: str) -> Mapping[str, str]:
     """Read a JSON object of strings. Raises SecretsUnavailable."""
     try:
         values = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         values = None
     if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
         raise SecretsUnavailable('The secret must be a JSON object of strings, such as {"AUTH__SIGNING_KEY": "…"}.')

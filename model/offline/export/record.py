@@ -98,7 +98,7 @@ def _read_keras_version(model: Path) -> str:
 def _read_object(path: Path) -> dict[str, Any]:
     try:
         metrics = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ExportRefused(f"{path} is not valid JSON: {error}.") from error
     if not isinstance(metrics, dict):
         raise ExportRefused(f'{path} must contain a JSON object with "classes".')

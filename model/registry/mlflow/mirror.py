@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -13,10 +13,16 @@ from tempfile import mkdtemp
 
 from model.errors import ArtefactError, ModelError
 from model.registry.artefact import MANIFEST, SIGNATURE, Manifest, read_manifest
-from model.registry.errors import RegistryAccessDenied, RegistryUnavailable, UnknownModel, VersionExists
+from model.registry.errors import (
+    AliasMoved,
+    RegistryAccessDenied,
+    RegistryUnavailable,
+    UnknownModel,
+    VersionExists,
+)
 from model.registry.files import FileRegistry
 from model.registry.mlflow.server import MlflowServer, NotFound, RegisteredModel
-from model.registry.state import ModelState, check_name
+from model.registry.state import ModelState, check_name, is_name
 from model.signing.folder import verify_folder
 from model.signing.keys import PublicKey
 from storage.folders import lock_folder
@@ -28,7 +34,8 @@ _DOWNLOAD = ".download-"
 _MAX_DOCUMENT_BYTES = 8 << 20  # a manifest or a signature
 _MAX_BYTES = 2 << 30  # more than any artefact that the gateway serves
 
-MoveAliases = Callable[[Mapping[str, str | None]], object]
+# Gets the version that each alias is to name, and the one that it names now; None for none. Raises AliasMoved.
+MoveAliases = Callable[[Mapping[str, str | None], Mapping[str, str | None]], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +51,11 @@ class Mirror:
     """Lets the aliases of `model` in the FileRegistry in `folder` follow those in MLflow.
 
     With `key`, each version must be signed. `move` makes a move of aliases; `record_moves` records those that are not
-    recorded yet, and is called at each look. Several processes may use the same folder.
+    recorded yet, and is called at each look. The versions of the `served` aliases are copied first. Several processes
+    may use the same folder.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (what it depends on)
         self,
         server: MlflowServer,
         folder: Path,
@@ -56,6 +64,7 @@ class Mirror:
         key: PublicKey | None,
         move: MoveAliases,
         record_moves: Callable[[], object] = lambda: None,
+        served: Sequence[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._server = server
@@ -65,28 +74,56 @@ class Mirror:
         self._key = key
         self._move = move
         self._record_moves = record_moves
+        self._served = served
         self._clock = clock
         self._refused: dict[str, tuple[float, ModelError]] = {}
 
     def pull(self) -> Pull:
-        """Copy new versions and move the aliases. Raises RegistryUnavailable, RegistryAccessDenied, UnknownModel."""
-        registered = self._server.read_model(self._model)
-        targets: dict[str, str | None] = {}
+        """Move the aliases, and copy the versions that are missing. Raises RegistryUnavailable, RegistryAccessDenied,
+        UnknownModel.
+
+        MLflow's aliases are read again before each version is copied, so that a copy delays no move to another one.
+        """
+        moved: dict[str, str | None] = {}
         refused: dict[str, ModelError] = {}
-        for alias, number in registered.aliases.items():
+        while True:
+            registered = self._server.read_model(self._model)
+            moved |= self._move_aliases(registered)
+            alias = next((alias for alias in self._list_missing(registered) if alias not in refused), None)
+            if alias is None:
+                return Pull(moved, {alias: error for alias, error in refused.items() if alias not in moved})
             try:
-                targets[check_name(alias)] = self._find_version(registered, number)
-            except (RegistryUnavailable, RegistryAccessDenied):
-                raise
-            except ModelError as error:
+                self._add_version(registered, check_name(alias), registered.aliases[alias])
+            except ModelError as error:  # another alias may still be followed
                 refused[alias] = error
-        before = self._read_state().aliases
-        targets |= {alias: None for alias in before if alias not in registered.aliases}
-        moved = {alias: version for alias, version in targets.items() if before.get(alias) != version}
-        if moved:
-            self._move(moved)
+
+    def _move_aliases(self, registered: RegisteredModel) -> Mapping[str, str | None]:
+        """Let each alias whose version is mirrored name it, and remove those that MLflow lacks; return what moved."""
+        state = self._read_state()
+        targets: dict[str, str | None] = {alias: None for alias in state.aliases if alias not in registered.aliases}
+        for alias, number in registered.aliases.items():
+            version = _find_mirrored(state, registered, number)
+            if version is not None and is_name(alias):
+                targets[alias] = version
+        moved = {alias: version for alias, version in targets.items() if state.aliases.get(alias) != version}
+        try:
+            if moved:
+                self._move(moved, {alias: state.aliases.get(alias) for alias in moved})
+        except AliasMoved:  # by another process, which may have read MLflow later
+            moved = {}
         self._record_moves()
-        return Pull(moved, refused)
+        return moved
+
+    def _list_missing(self, registered: RegisteredModel) -> list[str]:
+        """Return the aliases whose versions are not mirrored, those that the gateway serves first."""
+        state = self._read_state()
+        missing = [
+            alias
+            for alias, number in registered.aliases.items()
+            if not is_name(alias) or _find_mirrored(state, registered, number) is None
+        ]
+        served = [alias for alias in self._served if alias in missing]
+        return served + [alias for alias in missing if alias not in served]
 
     def _read_state(self) -> ModelState:
         try:
@@ -94,24 +131,20 @@ class Mirror:
         except UnknownModel:
             return ModelState()
 
-    def _find_version(self, registered: RegisteredModel, number: str) -> str:
-        """Return the mirrored version that MLflow knows by `number`, after copying it if need be."""
-        tag, created = f"mlflow.{number}", str(registered.created)
-        for version in self._read_state().versions.values():
-            if version.tags.get(tag) == created:
-                return version.version
+    def _add_version(self, registered: RegisteredModel, alias: str, number: str) -> None:
+        """Copy the version that MLflow knows by `number`, unless it was refused a short time ago."""
+        tag, created = _tag(registered, number)
         retry_at, refusal = self._refused.get(f"{tag} {created}", (0.0, None))
         if refusal is not None and self._clock() < retry_at:
             raise refusal
         try:
             version_name = self._copy(number)
-        except (RegistryUnavailable, RegistryAccessDenied):
-            raise  # says nothing about the version
         except ModelError as error:
-            self._refused[f"{tag} {created}"] = self._clock() + RETRY_S, error.with_traceback(None)
+            # An outage says nothing about the version: that of a served alias is tried again at the next look.
+            if alias not in self._served or not isinstance(error, RegistryUnavailable | RegistryAccessDenied):
+                self._refused[f"{tag} {created}"] = self._clock() + RETRY_S, error.with_traceback(None)
             raise
         self._registry.tag(self._model, version_name, {tag: created})
-        return version_name
 
     def _copy(self, number: str) -> str:
         """Copy a version into the registry, unless it is there already; return its name."""
@@ -162,3 +195,14 @@ class Mirror:
                     "before. A version never changes: publish it under another one."
                 ) from None
             return manifest.version
+
+
+def _tag(registered: RegisteredModel, number: str) -> tuple[str, str]:
+    """Return the name and the value of the tag by which a mirrored version is found."""
+    return f"mlflow.{number}", str(registered.created)
+
+
+def _find_mirrored(state: ModelState, registered: RegisteredModel, number: str) -> str | None:
+    """Return the mirrored version that MLflow knows by `number`; None if it is to be copied."""
+    tag, created = _tag(registered, number)
+    return next((version.version for version in state.versions.values() if version.tags.get(tag) == created), None)

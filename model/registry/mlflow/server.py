@@ -72,7 +72,7 @@ class MlflowServer:
             return RegisteredModel(name, int(found["creation_timestamp"]), aliases)
         except NotFound:
             raise UnknownModel(f"{self._url} has no registered model {name!r}. Publish one of its versions.") from None
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise self._misunderstood(error) from error
 
     def find_artifacts(self, name: str, number: str) -> str:
@@ -120,7 +120,7 @@ class MlflowServer:
         self._check(response)
         try:
             document = response.json()
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self._misunderstood(error) from error
         if not isinstance(document, dict):
             raise self._misunderstood(TypeError(f"a {type(document).__name__} is no object"))
@@ -155,7 +155,7 @@ class MlflowServer:
 def _read_message(response: httpx.Response) -> str:
     """Return MLflow's description of an error, or the text of another server, as one short line without a full stop."""
     text = response.read().decode(errors="replace")
-    with suppress(ValueError, TypeError, KeyError):
+    with suppress(ValueError, TypeError, KeyError, RecursionError):
         text = str(json.loads(text)["message"])
     line = "".join(filter(str.isprintable, text))[:_SHOWN_CHARACTERS].strip()
     return line.rstrip(".") or response.reason_phrase

@@ -54,8 +54,13 @@ def read_inline(page: Path) -> list[str]:
 
 def read_command_lines(page: Path) -> Iterator[str]:
     """Yield every command of a page, in console blocks, in sh blocks and between back quotes."""
+    yield from read_typed_lines(page)
+    yield from read_inline(page)
+
+
+def read_typed_lines(page: Path) -> Iterator[str]:
+    """Yield the commands in console blocks and in sh blocks."""
     yield from (step.command for step in read_steps(page))
     for language, text in read_blocks(page):
         if language == "sh":
             yield from text.replace("\\\n", "").splitlines()
-    yield from read_inline(page)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+import shlex
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from api.commands.group import run_command
-from tests.contract.documents.markdown import PAGES, read_command_lines
+from api.commands.group import COMMANDS, _LazyCommand, run_command
+from tests.contract.documents.markdown import PAGES, read_command_lines, read_inline, read_typed_lines
 from tests.support.paths import ROOT
 
 COMMAND = re.compile(r"(?<!-u )(?<!DATABASE )(?<![\w/.@:=-])atalaya(?: ([^|;&)>]*))?")
+SUBSTITUTION = re.compile(r"\$\((?![^()]*atalaya)[^()]*\)")
 IN_CONTAINER = re.compile(r"docker compose exec((?: -\w+)*) (\S+) (\S+)")
 OPTION = re.compile(r"--[a-z][\w-]*")
 EXECUTABLES = {
@@ -39,12 +42,20 @@ def print_help(capsys: pytest.CaptureFixture[str]) -> PrintHelp:
     return run
 
 
-def find_commands(page: Path) -> Iterator[list[str]]:
-    """Yield the arguments of each `atalaya` command on a page."""
-    for line in read_command_lines(page):
-        for arguments in COMMAND.findall(line):
+def find_commands(lines: Iterable[str]) -> Iterator[list[str]]:
+    """Yield the arguments of each `atalaya` command in the lines."""
+    for line in lines:
+        for arguments in COMMAND.findall(SUBSTITUTION.sub("VALUE", line)):
             if arguments and not arguments.startswith(("-", "<")):
-                yield re.sub(r"[\[\]…]|\\", " ", arguments).split()
+                yield split_arguments(re.sub(r"[\[\]\\]|(?<!\")…|<.*", " ", arguments))
+
+
+def split_arguments(text: str) -> list[str]:
+    """Split as a shell does, or at spaces where the text ends inside of quotes."""
+    try:
+        return shlex.split(text, comments=True)
+    except ValueError:
+        return text.split()
 
 
 def find_problem(arguments: list[str], print_help: PrintHelp) -> str:
@@ -62,7 +73,40 @@ def find_problem(arguments: list[str], print_help: PrintHelp) -> str:
 @pytest.mark.parametrize("page", PAGES_WITH_COMMANDS, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_exist(page: Path, print_help: PrintHelp) -> None:
     """Each `atalaya` command on a page is one that the program has, with options that it has."""
-    problems = {" ".join(command): find_problem(command, print_help) for command in find_commands(page)}
+    problems = {
+        " ".join(command): find_problem(command, print_help) for command in find_commands(read_command_lines(page))
+    }
+    assert {command: problem for command, problem in problems.items() if problem} == {}
+
+
+def find_command(arguments: list[str]) -> tuple[Any, list[str]]:
+    """Return the command that the arguments name, and the rest of them."""
+    command: Any = _LazyCommand(arguments[0], *COMMANDS[arguments[0]])._load()
+    rest = [each for each in arguments[1:] if each != "--debug"]
+    while rest and rest[0] in getattr(command, "commands", {}):
+        command = command.commands[rest.pop(0)]
+    return command, rest
+
+
+def find_missing(arguments: list[str]) -> list[str]:
+    """Return the names of the arguments and options that the command requires and does not get."""
+    command, rest = find_command(arguments)
+    context = command.context_class(command, **command.context_settings)
+    given, _, _ = command.make_parser(context).parse_args(rest)
+    return [
+        each.name
+        for each in command.params
+        if each.required and not isinstance(given.get(each.name), str | list | tuple)
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES_WITH_COMMANDS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_are_complete(page: Path) -> None:
+    """Commands in code blocks, and those with arguments in runbooks, have everything that the command requires."""
+    commands = list(find_commands(read_typed_lines(page)))
+    if page.parent.name == "runbooks":
+        commands += [command for command in find_commands(read_inline(page)) if command and find_command(command)[1]]
+    problems = {" ".join(command): find_missing(command) for command in commands if "--help" not in command}
     assert {command: problem for command, problem in problems.items() if problem} == {}
 
 
@@ -78,6 +122,20 @@ def test_commands_exist(page: Path, print_help: PrintHelp) -> None:
 def test_wrong_commands_are_found(command: str, problem: str, print_help: PrintHelp) -> None:
     """A misspelt command and an option that the command does not have are found."""
     assert find_problem(command.split(), print_help) == problem
+
+
+@pytest.mark.parametrize(
+    ("command", "missing"),
+    [
+        ("models rollback NAME", ["why"]),
+        ("models rollback --why x", ["name"]),
+        ("models rollback NAME --expect 1.1 --why x", []),
+        ("upkeep", []),
+    ],
+)
+def test_incomplete_commands_are_found(command: str, missing: list[str]) -> None:
+    """An option or an argument that a command requires is missed."""
+    assert find_missing(command.split()) == missing
 
 
 def test_commands_in_containers_exist() -> None:

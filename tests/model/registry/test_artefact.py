@@ -147,7 +147,7 @@ def test_a_folder_without_a_manifest_is_an_error(tmp_path: Path) -> None:
         read_manifest(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b'"manifest"', b"{}", b"\xff\xfe"])
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b'"manifest"', b"{}", b"\xff\xfe", b"[" * 100_000])
 def test_an_invalid_manifest_is_an_error(tmp_path: Path, text: bytes) -> None:
     """Invalid JSON and JSON of another shape raise ArtefactError."""
     (tmp_path / "manifest.json").write_bytes(text)
@@ -159,6 +159,7 @@ def test_an_invalid_manifest_is_an_error(tmp_path: Path, text: bytes) -> None:
     "members",
     [
         {"schema": 2},
+        {"calibration": {"temperature": 10**400}},
         {"name": None},
         {"name": ""},
         {"version": 1.0},

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import stat
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -148,6 +151,8 @@ def test_a_damaged_state_is_reported(
         b"",
         b"[]",
         b'{"schema": 2}',
+        b"[" * 100_000,
+        b'{"schema":1,"generation":1e999,"versions":[],"aliases":{}}',
         state.read_bytes()[:-20],
         b'{"schema":1,"versions":[{}],"aliases":{}}',
     ):
@@ -203,6 +208,51 @@ def test_a_crash_at_any_step_leaves_the_old_or_the_new_state(
     assert (-9, ["1.0"]) in outcomes
     assert (-9, ["1.0", "1.1"]) in outcomes
     assert outcomes[-1] == (0, ["1.0", "1.1"])
+
+
+def test_what_others_put_into_a_registry_stays(registry: FileRegistry, make_artefact: Callable[..., Path]) -> None:
+    """Other files and folders beside the versions stay, and only a folder with a valid name is a model."""
+    registry.add(make_artefact("1.0"))
+    versions = registry.root / MODEL / "versions"
+    (versions / ".DS_Store").write_text("a note")
+    shutil.copytree(versions / "1.0", versions / "copy")
+    shutil.copytree(registry.root / MODEL, registry.root / "old models")
+    registry.move_aliases(MODEL, {"production": "1.0"}, **DECISION)
+    registry.add(make_artefact("1.1"))
+    assert {path.name for path in versions.iterdir()} == {".DS_Store", "1.0", "1.1", "copy"}
+    assert registry.list_models() == [MODEL]
+
+
+def test_a_registry_stays_readable_for_those_who_could_read_it(
+    registry: FileRegistry, make_artefact: Callable[..., Path]
+) -> None:
+    """Whatever umask and user a writer has, new files have the modes, and the group, of those that they belong to."""
+    registry.root.mkdir()
+    registry.root.chmod(0o2775)
+    group = registry.root.stat().st_gid
+    if os.geteuid() == 0:
+        group = 4321
+        os.chown(registry.root, 1234, group)
+    umask = os.umask(0o077)
+    try:
+        registry.add(make_artefact("1.0"))
+        registry.move_aliases(MODEL, {"production": "1.0"}, **DECISION)
+        (registry.root / MODEL / "state.json").chmod(0o640)
+        registry.move_aliases(MODEL, {"production": None}, **DECISION)
+    finally:
+        os.umask(umask)
+    home = registry.root / MODEL
+    found = {path: path.stat() for path in home.rglob("*")}
+    modes = {path.name: stat.S_IMODE(each.st_mode) & 0o777 for path, each in found.items()}
+    assert {each.st_gid for each in found.values()} == {group}
+    assert modes == {
+        "versions": 0o775,
+        "1.0": 0o775,
+        "model.onnx": 0o664,
+        "manifest.json": 0o664,
+        "state.json": 0o640,
+        ".lock": 0o660,
+    }
 
 
 def test_a_version_keeps_its_signature(registry: FileRegistry, make_artefact: Callable[..., Path]) -> None:

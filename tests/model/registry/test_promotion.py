@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from model.errors import DigestMismatch
-from model.registry.errors import AliasMoved, AliasUnchanged, MoveUnrecorded, UnknownAlias, UnknownVersion
+from model.registry.errors import AliasMoved, AliasUnchanged, InvalidName, MoveUnrecorded, UnknownAlias, UnknownVersion
 from model.registry.files import FileRegistry
 from model.registry.history import AliasHistory
 from model.registry.moves import AliasMove, Change, parse_move
@@ -80,6 +80,23 @@ def test_a_roll_back_goes_to_the_previous_version_and_can_be_undone(mover: Alias
     for production, previous in (("1.0", "1.1"), ("1.1", "1.0")):
         mover.roll_back(MODEL, who=WHO, why="worse")
         assert mover.registry.read(MODEL).aliases == {"production": production, "previous": previous}
+
+
+def test_a_second_roll_back_of_one_version_is_refused(mover: AliasMover) -> None:
+    """Of two operators who roll back the same version at once, the second one does not bring it back."""
+    for version in ("1.0", "1.1"):
+        mover.promote(MODEL, version, who=WHO, why="a test")
+    mover.roll_back(MODEL, who=WHO, why="worse", expected="1.1")
+    with pytest.raises(AliasMoved):
+        mover.roll_back(MODEL, who="cli:olga", why="worse", expected="1.1")
+    assert mover.registry.read(MODEL).aliases["production"] == "1.0"
+
+
+def test_an_alias_leaves_space_for_the_name_of_its_previous_version(mover: AliasMover) -> None:
+    """An alias that is too long to be moved a second time is refused at once."""
+    mover.promote(MODEL, "1.0", who=WHO, why="a test", alias="x" * 55)
+    with pytest.raises(InvalidName):
+        mover.promote(MODEL, "1.0", who=WHO, why="a test", alias="x" * 56)
 
 
 def test_other_aliases_have_a_previous_of_their_own(mover: AliasMover) -> None:

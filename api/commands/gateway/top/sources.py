@@ -69,7 +69,7 @@ def read_alerts(client: httpx.Client, url: str) -> list[dict[str, Any]]:
         if response.is_success:
             try:
                 return _parse_alerts(response.json())
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 break
     raise CommandFailed(f"{url} is neither a Prometheus nor an Alertmanager: it has no list of alerts.")
 

@@ -83,7 +83,8 @@ def test_the_story_from_a_version_to_production_and_back(atalaya: Atalaya, datab
         ["production of tiny names 1.1 now (before: 1.0).", "previous of tiny names 1.0 now."],
     )
     between = datetime.now(UTC)
-    assert atalaya("models", "rollback", MODEL, "--why", "it confuses beaches")[0] == 0
+    roll_back = ("models", "rollback", MODEL, "--expect", "1.1", "--why", "it confuses beaches")
+    assert [atalaya(*roll_back)[0] for _ in range(2)] == [0, 1]
     document = run_json(atalaya, "models", "history", MODEL)
     rows = [(period["version"], period["who"], period["why"]) for period in document["periods"]]
     who = command_actor()

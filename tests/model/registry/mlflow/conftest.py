@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -41,16 +42,15 @@ def name() -> str:
 def make_mirror(server: MlflowServer, name: str, tmp_path: Path) -> MakeMirror:
     """A function that opens the mirror of the model in `tmp_path`, with a key or without."""
 
-    def make(key: PublicKey | None = None, **options: Callable[[], float]) -> Mirror:
+    def make(key: PublicKey | None = None, **options: Any) -> Mirror:
         folder = tmp_path / "mirror"
         registry = FileRegistry(folder)
-        return Mirror(
-            server,
-            folder,
-            model=name,
-            key=key,
-            move=lambda targets: registry.move_aliases(name, targets, who="mlflow", why="a test"),
-            **options,
-        )
+        defaults = {
+            "move": lambda targets, expected: registry.move_aliases(
+                name, targets, who="mlflow", why="a test", expected=expected
+            ),
+            "served": ["production"],
+        }
+        return Mirror(server, folder, model=name, key=key, **{**defaults, **options})
 
     return make

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from model.errors import ArtefactError, DigestMismatch
 from model.registry.artefact import MANIFEST
-from model.registry.errors import UnknownModel, VersionExists
+from model.registry.errors import RegistryAccessDenied, UnknownModel, VersionExists
 from model.registry.files import FileRegistry
 from model.registry.mlflow.mirror import RETRY_S
 from model.registry.mlflow.publishing import publish
@@ -60,6 +61,56 @@ def test_aliases_follow_moves_and_removals(
     mlflow.delete("registered-models/alias", name=name, alias="candidate")
     assert mirror.pull().moved == {"production": "1.0", "candidate": None}
     assert FileRegistry(tmp_path / "mirror").read(name).aliases == {"production": "1.0"}
+
+
+def test_files_that_cannot_be_downloaded_delay_no_roll_back(
+    server: MlflowServer, name: str, make_mirror: MakeMirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the files of one version cannot be downloaded, other aliases move."""
+    mirror, download = make_mirror(), server.download
+    for version in ("1.0", "1.1"):
+        publish(server, write_artefact(tmp_path / version, version, name), None, "production")
+        mirror.pull()
+    publish(server, write_artefact(tmp_path / "1.2", "1.2", name), None, "candidate")
+
+    def fail_for_candidate(path: str, target: Path, max_bytes: int) -> None:
+        if "-v1.2/" in path:
+            raise RegistryAccessDenied("The server responds with 403.")
+        download(path, target, max_bytes)
+
+    monkeypatch.setattr(server, "download", fail_for_candidate)
+    server.post("registered-models/alias", name=name, alias="production", version="1")
+    found = mirror.pull()
+    assert (found.moved, list(found.refused)) == ({"production": "1.0"}, ["candidate"])
+    assert isinstance(found.refused["candidate"], RegistryAccessDenied)
+
+
+def test_the_served_version_is_copied_first(
+    server: MlflowServer, name: str, make_mirror: MakeMirror, tmp_path: Path
+) -> None:
+    """An alias with a mirrored version moves first, then the served one, and each one as soon as it is copied."""
+    mirror = make_mirror()
+    publish(server, write_artefact(tmp_path / "1.0", "1.0", name), None, "production")
+    mirror.pull()
+    publish(server, write_artefact(tmp_path / "1.1", "1.1", name), None, "candidate")
+    publish(server, write_artefact(tmp_path / "1.2", "1.2", name), None, "production")
+    server.post("registered-models/alias", name=name, alias="stable", version="1")
+    assert list(mirror.pull().moved) == ["stable", "production", "candidate"]
+
+
+def test_a_move_by_another_process_is_not_undone(
+    server: MlflowServer, name: str, make_mirror: MakeMirror, tmp_path: Path
+) -> None:
+    """A look that finds its aliases moved meanwhile leaves them to the next look."""
+    registry = FileRegistry(tmp_path / "mirror")
+
+    def lose_race(targets: Mapping[str, str | None], expected: Mapping[str, str | None]) -> None:
+        registry.move_aliases(name, targets, who="another", why="a test")
+        registry.move_aliases(name, targets, who="mlflow", why="a test", expected=expected)
+
+    publish(server, write_artefact(tmp_path / "1.0", "1.0", name), None, "production")
+    assert make_mirror(move=lose_race).pull().moved == {}
+    assert [move.who for move in registry.read(name).unrecorded] == ["another"]
 
 
 def test_version_that_mlflow_s_client_registered_is_copied(
