@@ -74,7 +74,7 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 _BROKEN_PIPE = 141  # as shells report a process that SIGPIPE has ended
 
 
-class _LazyCommand(TyperCommand):
+class LazyCommand(TyperCommand):
     """Stands in the list of commands, and imports the real command once it is chosen."""
 
     def __init__(self, name: str, target: str, help_line: str) -> None:
@@ -83,7 +83,7 @@ class _LazyCommand(TyperCommand):
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any | None = None, **extra: Any) -> Any:
         """Make the context of the real command: the group then invokes that context's command."""
-        command = self._load()
+        command = self.load()
         # From here on Ctrl-C lets the command clean up; until here it ends the process at once.
         if signal.getsignal(signal.SIGINT) not in (signal.default_int_handler, signal.SIG_IGN):
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -94,7 +94,8 @@ class _LazyCommand(TyperCommand):
             context.with_resource(warnings_on_stderr())
         return context
 
-    def _load(self) -> Any:
+    def load(self) -> Any:
+        """Import the real command, and return it."""
         module, _, attribute = self._target.partition(":")
         gc.disable()  # hardly anything of what an import makes is garbage, and looking for it takes a tenth of the time
         try:
@@ -150,7 +151,7 @@ def _root_group() -> TyperGroup:
     )
     app.callback()(_read_common_options)
     group = typer.main.get_group(app)
-    group.commands.update({name: _LazyCommand(name, *entry) for name, entry in COMMANDS.items()})
+    group.commands.update({name: LazyCommand(name, *entry) for name, entry in COMMANDS.items()})
     return group
 
 

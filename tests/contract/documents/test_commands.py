@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from api.commands.group import COMMANDS, _LazyCommand, run_command
+from api.commands.group import COMMANDS, LazyCommand, run_command
 from tests.contract.documents.markdown import PAGES, read_command_lines, read_inline, read_typed_lines
 from tests.support.paths import ROOT
 
@@ -81,7 +81,7 @@ def test_commands_exist(page: Path, print_help: PrintHelp) -> None:
 
 def find_command(arguments: list[str]) -> tuple[Any, list[str]]:
     """Return the command that the arguments name, and the rest of them."""
-    command: Any = _LazyCommand(arguments[0], *COMMANDS[arguments[0]])._load()
+    command: Any = LazyCommand(arguments[0], *COMMANDS[arguments[0]]).load()
     rest = [each for each in arguments[1:] if each != "--debug"]
     while rest and rest[0] in getattr(command, "commands", {}):
         command = command.commands[rest.pop(0)]
