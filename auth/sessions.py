@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, exists, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from auth.accounts.credentials import credentials_version
 from auth.changes import announce
 from auth.errors import BadCredentials, InvalidGrant, RefreshTokenReused
 from auth.principal import ROLE_SCOPES, Role, Scope, format_scopes, parse_scopes, select_scopes
@@ -22,6 +22,7 @@ from storage.transactions import reading, writing
 REFRESH_PREFIX = "atr_"
 # No access token lives longer, so a revocation can be forgotten after this time.
 MAX_ACCESS_TOKEN_LIFETIME = timedelta(hours=1, minutes=5)
+MAX_SESSIONS = 1000  # of one user
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class RefreshToken:
-    """A refresh token that can be used now."""
+    """A refresh token of a session that has not ended."""
 
     session_id: str
     user_id: str
@@ -64,18 +65,24 @@ class SessionStore:
         self._engine = engine
         self._lifetime = timedelta(seconds=lifetime_s)
 
-    async def begin(self, user_id: str, scopes: frozenset[Scope], client_id: str | None = None) -> Session:
+    async def begin(
+        self, user_id: str, checked_version: str, scopes: frozenset[Scope], client_id: str | None = None
+    ) -> Session:
         """Start a session for a user who has logged in, through the client if one is given.
 
-        Raises BadCredentials if the user was disabled in the meantime.
+        `checked_version` is the version of the credentials that the log-in has checked. If the user has MAX_SESSIONS,
+        the one that was not refreshed for the longest time ends.
+
+        Raises BadCredentials if the user was disabled or the credentials changed in the meantime.
         """
         now = datetime.now(UTC)
         async with writing(self._engine) as connection:
             # Because of the lock, a change of the user that is made after this point finds and ends this session.
             enabled = select(users).where(users.c.id == user_id, users.c.disabled_at.is_(None))
-            user = (await connection.execute(enabled.with_for_update(read=True))).one_or_none()
-            if user is None:
+            user = (await connection.execute(enabled.with_for_update(key_share=True))).one_or_none()
+            if user is None or credentials_version(user.password_hash, user.totp_confirmed_at) != checked_version:
                 raise BadCredentials
+            await _end_surplus(connection, user_id, now)
             session = Session(
                 str(uuid4()),
                 user_id,
@@ -101,7 +108,7 @@ class SessionStore:
         """
         now = datetime.now(UTC)
         async with writing(self._engine) as connection:
-            row = await _find(connection, refresh_token)
+            row = await _find(connection, refresh_token, lock=True)
             if row is None or _is_over(row, now) or row.client_id != client_id:
                 raise InvalidGrant
             session = _renew(row)
@@ -118,11 +125,14 @@ class SessionStore:
             raise RefreshTokenReused(row.id, row.user_id)
         return session
 
-    async def find(self, refresh_token: str) -> RefreshToken | None:
-        """Return a refresh token that could be exchanged now, or None."""
+    async def find(self, refresh_token: str, *, even_used: bool = False) -> RefreshToken | None:
+        """Return a refresh token that could be exchanged now, or None.
+
+        With `even_used`, also return one that was exchanged before, if its session has not ended.
+        """
         async with reading(self._engine) as connection:
             row = await _find(connection, refresh_token)
-        if row is None or row.used_at or _is_over(row, datetime.now(UTC)):
+        if row is None or (row.used_at and not even_used) or _is_over(row, datetime.now(UTC)):
             return None
         return RefreshToken(row.id, row.user_id, row.client_id, parse_scopes(row.scopes), row.issued_at, row.expires_at)
 
@@ -139,18 +149,42 @@ class SessionStore:
             )
 
 
-async def end_sessions(connection: AsyncConnection, *conditions: Any) -> Sequence[str]:
-    """End the sessions that the conditions select, in the caller's transaction; return their ids."""
+async def end_sessions(connection: AsyncConnection, *conditions: Any) -> None:
+    """End the sessions that the conditions select, in the caller's transaction.
+
+    Only those that can have valid access tokens are announced: each of these was issued with a new refresh token.
+    """
     now = datetime.now(UTC)
     statement = update(sessions).where(*conditions, sessions.c.revoked_at.is_(None)).values(revoked_at=now)
-    ended = (await connection.execute(statement.returning(sessions.c.id, sessions.c.expires_at))).all()
-    targets = [f"sid:{row.id}" for row in ended]
+    if (await connection.execute(statement)).rowcount == 0:
+        return
+    # The update waits for exchanges in progress, whose refresh tokens only a later statement sees.
+    recent = refresh_tokens.c.created_at > now - MAX_ACCESS_TOKEN_LIFETIME
+    issued = exists().where(refresh_tokens.c.session_id == sessions.c.id, recent)
+    ended = await connection.execute(select(sessions.c.id).where(sessions.c.revoked_at == now, issued))
+    targets = [f"sid:{session_id}" for session_id in ended.scalars()]
     await announce(connection, *targets, revoked=True, expires_at=now + MAX_ACCESS_TOKEN_LIFETIME)
-    return [row.id for row in ended]
 
 
-async def _find(connection: AsyncConnection, refresh_token: str) -> Row[Any] | None:
-    """Return the session's row with columns of the token and the user.
+async def _end_surplus(connection: AsyncConnection, user_id: str, now: datetime) -> None:
+    """End sessions of the user, so that one more makes at most MAX_SESSIONS. The user's row must be locked."""
+    live = sessions.c.user_id == user_id, sessions.c.revoked_at.is_(None), sessions.c.expires_at > now
+    count = (await connection.execute(select(func.count()).select_from(sessions).where(*live))).scalar_one()
+    if count < MAX_SESSIONS:
+        return
+    longest_unused = (
+        select(refresh_tokens.c.session_id)
+        .join(sessions)
+        .where(*live, refresh_tokens.c.used_at.is_(None))
+        .order_by(refresh_tokens.c.created_at)
+        .limit(count - MAX_SESSIONS + 1)
+        .correlate(None)
+    )
+    await end_sessions(connection, sessions.c.id.in_(longest_unused))
+
+
+async def _find(connection: AsyncConnection, refresh_token: str, *, lock: bool = False) -> Row[Any] | None:
+    """Return the session's row, locked until the transaction ends if wanted, with columns of the token and the user.
 
     Looking up a digest leaks no characters of the token.
     """
@@ -162,6 +196,8 @@ async def _find(connection: AsyncConnection, refresh_token: str) -> Row[Any] | N
         .join(users, sessions.c.user_id == users.c.id)
         .where(token.digest == _digest(refresh_token))
     )
+    if lock:
+        statement = statement.with_for_update(key_share=True, of=sessions)
     return (await connection.execute(statement)).one_or_none()
 
 

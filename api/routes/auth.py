@@ -93,7 +93,8 @@ async def _grant_for_password(
 
     name, password, code = form["username"], form["password"], form.get("totp", "")
     user = await auth.logins.log_in(name, password, code, caller_address(request), accept=choose_scopes)
-    session = await auth.sessions.begin(user.id, choose_scopes(user), client.id if client else None)
+    client_id = client.id if client else None
+    session = await auth.sessions.begin(user.id, user.credentials_version, choose_scopes(user), client_id)
     return await _issue_for_session(request, auth, session, "password")
 
 

@@ -60,7 +60,8 @@ async def revoke(request: Request, auth: Auth) -> Response:
     try:
         form = await read_form(request, "token")
         inquirer = await _authenticate_inquirer(request, auth, form, public=True)
-        token = await _find_token(auth, form["token"])
+        # Whoever has exchanged a stolen refresh token must not keep the session.
+        token = await _find_token(auth, form["token"], even_used=True)
         if token is not None:
             await _revoke(request, auth, inquirer, token)
     except tuple(OAUTH_ERRORS) as error:
@@ -69,7 +70,7 @@ async def revoke(request: Request, auth: Auth) -> Response:
 
 
 async def introspect(request: Request, auth: Auth, settings: SettingsDep) -> Response:
-    """Describe a token. Clients may inspect any token, users only their own."""
+    """Describe a token. Clients and users with `users:admin` may inspect any token, other users only their own."""
     try:
         form = await read_form(request, "token")
         inquirer = await _authenticate_inquirer(request, auth, form)
@@ -134,10 +135,10 @@ async def _authenticate_inquirer(
     raise InvalidClient
 
 
-async def _find_token(auth: AuthServices, token: str) -> Principal | RefreshToken | None:
-    """None for a token that is unknown, expired or revoked."""
+async def _find_token(auth: AuthServices, token: str, *, even_used: bool = False) -> Principal | RefreshToken | None:
+    """None for a token that is unknown, expired or revoked, and for a used refresh token unless `even_used`."""
     if token.startswith(REFRESH_PREFIX):
-        return await auth.sessions.find(token)
+        return await auth.sessions.find(token, even_used=even_used)
     await auth.changes.ensure_current()
     try:
         principal = auth.tokens.verify(token)

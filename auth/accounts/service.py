@@ -43,9 +43,10 @@ class AccountService:
         verification = await self._hasher.verify(password, password_hash)
         if not verification.matches:
             raise BadCredentials
-        if password_hash is not None and verification.replacement is not None:
-            await self._store.replace_hash(user.id, password_hash, verification.replacement)
-        return user
+        if password_hash is None or verification.replacement is None:
+            return user
+        updated = await self._store.replace_hash(user.id, password_hash, verification.replacement)
+        return updated or await self.authenticate(name, password)  # again, if another log-in has replaced the hash
 
     async def get(self, user_id: str) -> User:
         """Raises UserNotFound."""

@@ -12,6 +12,7 @@ from sqlalchemy import Row, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from auth.accounts.credentials import credentials_version
 from auth.changes import announce
 from auth.errors import LastAdmin, UserExists, UserNotFound
 from auth.principal import Role
@@ -25,7 +26,8 @@ class User:
     """A user as stored, without the secrets.
 
     Times are UTC; a user with `disabled_at` cannot log in. With `totp`, logging in requires a one-time code. The
-    quotas are per month; None means unlimited. Images sent before `images_allowed_since` may not be kept.
+    quotas are per month; None means unlimited. Images sent before `images_allowed_since` may not be kept. A log-in that
+    has checked the credentials passes their version on, so that it fails if they have changed meanwhile.
     """
 
     id: str
@@ -37,6 +39,7 @@ class User:
     monthly_requests: int | None = None
     monthly_megapixels: int | None = None
     images_allowed_since: datetime | None = None
+    credentials_version: str = field(default="", repr=False, compare=False)
 
     @property
     def keep_images(self) -> bool:
@@ -77,7 +80,8 @@ class UserStore:
 
     async def add(self, name: str, role: Role, password_hash: str, quotas: Quotas = NO_QUOTAS) -> User:
         """Raises UserExists."""
-        user = User(str(uuid4()), name, role, datetime.now(UTC), None, **quotas)
+        version = credentials_version(password_hash, None)
+        user = User(str(uuid4()), name, role, datetime.now(UTC), None, credentials_version=version, **quotas)
         row = {"id": user.id, "name": name, "role": role.value, "created_at": user.created_at}
         try:
             async with writing(self._engine) as connection:
@@ -132,11 +136,16 @@ class UserStore:
             await _announce(connection, user_id)
             return _user(await _get_row(connection, user_id))
 
-    async def replace_hash(self, user_id: str, outdated: str, current: str) -> None:
-        """Store another hash of the same password, unless the password was changed meanwhile. Sessions continue."""
+    async def replace_hash(self, user_id: str, outdated: str, current: str) -> User | None:
+        """Store another hash of the same password and return the user. Sessions continue.
+
+        If the stored hash is no longer the outdated one, this changes nothing and returns None.
+        """
         unchanged = users.c.id == user_id, users.c.password_hash == outdated
+        statement = update(users).where(*unchanged).values(password_hash=current).returning(users)
         async with writing(self._engine) as connection:
-            await connection.execute(update(users).where(*unchanged).values(password_hash=current))
+            row = (await connection.execute(statement)).one_or_none()
+        return _user(row) if row else None
 
     async def list_image_permissions(self) -> Mapping[str, datetime]:
         """Return the ids of the users whose images may be kept, and since when."""
@@ -245,4 +254,5 @@ def _user(row: Row[Any]) -> User:
         row.monthly_requests,
         row.monthly_megapixels,
         row.images_allowed_since,
+        credentials_version(row.password_hash, row.totp_confirmed_at),
     )

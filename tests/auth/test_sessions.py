@@ -30,7 +30,7 @@ async def user(engine: AsyncEngine) -> User:
 
 @pytest.fixture
 async def session(store: SessionStore, user: User) -> Session:
-    return await store.begin(user.id, SCOPES)
+    return await store.begin(user.id, user.credentials_version, SCOPES)
 
 
 async def test_a_refresh_token_is_exchanged_for_the_next(store: SessionStore, session: Session) -> None:
@@ -104,7 +104,7 @@ async def test_an_unknown_token_is_rejected(store: SessionStore, token: str) -> 
 async def test_an_expired_session_cannot_be_refreshed(engine: AsyncEngine, user: User) -> None:
     """A session ends after its lifetime."""
     store = SessionStore(engine, lifetime_s=0)
-    session = await store.begin(user.id, SCOPES)
+    session = await store.begin(user.id, user.credentials_version, SCOPES)
     with pytest.raises(InvalidGrant):
         await store.rotate(session.refresh_token)
     assert await store.find(session.refresh_token) is None
@@ -112,7 +112,7 @@ async def test_an_expired_session_cannot_be_refreshed(engine: AsyncEngine, user:
 
 async def test_a_client_s_refresh_token_works_for_that_client_only(store: SessionStore, user: User) -> None:
     """A client's refresh token is rejected from other clients, which does not invalidate it."""
-    session = await store.begin(user.id, SCOPES, client_id="client-1")
+    session = await store.begin(user.id, user.credentials_version, SCOPES, client_id="client-1")
     for other in (None, "client-2"):
         with pytest.raises(InvalidGrant):
             await store.rotate(session.refresh_token, other)
@@ -123,7 +123,7 @@ async def test_a_disabled_user_cannot_start_a_session(engine: AsyncEngine, store
     """A user who is disabled between the password check and the start of the session gets none."""
     await UserStore(engine).change(user.id, UserChange(disabled=True))
     with pytest.raises(BadCredentials):
-        await store.begin(user.id, SCOPES)
+        await store.begin(user.id, user.credentials_version, SCOPES)
 
 
 async def test_disabling_a_user_ends_the_sessions(
@@ -142,7 +142,7 @@ async def test_a_new_password_ends_the_other_sessions(
     engine: AsyncEngine, store: SessionStore, user: User, session: Session
 ) -> None:
     """A password change ends all sessions but the one that made it."""
-    other = await store.begin(user.id, SCOPES)
+    other = await store.begin(user.id, user.credentials_version, SCOPES)
     await UserStore(engine).change(user.id, UserChange(password_hash="other hash"), keep_session=session.id)
     assert (await store.rotate(session.refresh_token)).id == session.id
     with pytest.raises(InvalidGrant):

@@ -41,7 +41,7 @@ async def issue_credentials(engine: AsyncEngine) -> list[str]:
     user = await UserStore(engine).add("ana", Role.CLIENT, "hash")
     terms = KeyTerms("maps", SCOPES, datetime.now(UTC) + timedelta(days=1))
     _, key = await KeyStore(engine).create(user.id, terms)
-    session = await SessionStore(engine, 3600).begin(user.id, SCOPES)
+    session = await SessionStore(engine, 3600).begin(user.id, user.credentials_version, SCOPES)
     _, secret = await ClientStore(engine).add("maps", SCOPES)
     return [key, session.refresh_token, secret]
 

@@ -176,11 +176,12 @@ def token(
                 account = await AccountService(UserStore(engine), hasher).authenticate(user, password)
             if account.totp:
                 await one_time_codes(engine, settings).check(account, totp)
+            scopes = select_scopes(ROLE_SCOPES[account.role], scope)
+            sessions = SessionStore(engine, settings.auth.session_seconds)
+            return account, await sessions.begin(account.id, account.credentials_version, scopes)
         except (BadCredentials, BadCode) as error:
             await record_event(engine, CommandEvent("token", "refused", detail={"code": error.code}))
             raise
-        scopes = select_scopes(ROLE_SCOPES[account.role], scope)
-        return account, await SessionStore(engine, settings.auth.session_seconds).begin(account.id, scopes)
 
     account, session = run_with_engine(
         settings, log_in, lambda result: CommandEvent("token", "issued", f"user:{result[0].id}")

@@ -120,6 +120,17 @@ def test_revoking_the_refresh_token_logs_out(client: TestClient, log_in_form: di
     assert post(client, "/auth/token", again).json()["error"] == "invalid_grant"
 
 
+def test_revoking_a_used_refresh_token_logs_out(client: TestClient, log_in_form: dict[str, str]) -> None:
+    """Whoever has exchanged a stolen refresh token loses the session when its owner logs out with the stolen one."""
+    own = post(client, "/auth/token", log_in_form).json()["refresh_token"]
+    stolen = post(client, "/auth/token", {"grant_type": "refresh_token", "refresh_token": own}).json()
+    form = {"token": own, "client_id": "atalaya-first-party"}
+    assert [post(client, "/auth/revoke", form).status_code for _ in range(2)] == [200, 200]
+    assert client.get("/v1/me", headers=bearer(stolen["access_token"])).status_code == 401
+    again = {"grant_type": "refresh_token", "refresh_token": stolen["refresh_token"]}
+    assert post(client, "/auth/token", again).json()["error"] == "invalid_grant"
+
+
 @pytest.mark.parametrize("token", ["unknown", "atr_unknown", "a.b.c"])
 def test_revoking_an_unknown_token_is_no_error(client: TestClient, service: tuple[str, str], token: str) -> None:
     """Revoking an unknown token returns 200, as RFC 7009 requires."""

@@ -121,7 +121,7 @@ async def test_a_new_hash_does_not_undo_a_new_password(accounts: AccountService,
     before = await store.find("ada")
     assert before is not None
     await accounts.change(ada.id, password=OTHER)
-    await store.replace_hash(ada.id, before[1], before[1])
+    assert await store.replace_hash(ada.id, before[1], before[1]) is None
     assert await accounts.authenticate("ada", OTHER) == ada
 
 

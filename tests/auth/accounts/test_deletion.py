@@ -28,7 +28,7 @@ async def add_user_with_everything(engine: AsyncEngine, name: str, role: Role = 
     """A user with two sessions, an API key, a known network and usage."""
     user = await UserStore(engine).add(name, role, "$h")
     for _ in range(2):
-        await SessionStore(engine, 3600).begin(user.id, frozenset({Scope.PREDICT}))
+        await SessionStore(engine, 3600).begin(user.id, user.credentials_version, frozenset({Scope.PREDICT}))
     terms = KeyTerms(name="camera", scopes=frozenset({Scope.PREDICT}), expires_at=datetime(2030, 1, 1, tzinfo=UTC))
     key, _ = await KeyStore(engine).create(user.id, terms)
     throttle = LoginThrottle(engine)

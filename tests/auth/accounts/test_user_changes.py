@@ -45,8 +45,12 @@ async def feed(engine: AsyncEngine) -> ChangeFeed:
 
 
 @pytest.fixture
-def start_session(sessions: SessionStore) -> StartSession:
-    return lambda user: sessions.begin(user.id, frozenset({Scope.PREDICT}))
+def start_session(store: UserStore, sessions: SessionStore) -> StartSession:
+    async def start(user: User) -> Session:
+        version = (await store.get(user.id)).credentials_version
+        return await sessions.begin(user.id, version, frozenset({Scope.PREDICT}))
+
+    return start
 
 
 async def _is_open(sessions: SessionStore, session: Session) -> bool:

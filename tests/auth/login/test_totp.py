@@ -175,7 +175,7 @@ async def test_confirming_ends_the_other_sessions(
 ) -> None:
     """Confirming ends the sessions that began without a code, except the one that confirms."""
     sessions = SessionStore(engine, 3600)
-    mine, other = [await sessions.begin(ada.id, frozenset({Scope.PREDICT})) for _ in range(2)]
+    mine, other = [await sessions.begin(ada.id, ada.credentials_version, frozenset({Scope.PREDICT})) for _ in range(2)]
     await codes.confirm(ada, clock.code(await codes.begin(ada)), mine.id)
     assert (await sessions.rotate(mine.refresh_token)).id == mine.id
     with pytest.raises(InvalidGrant):

@@ -1,0 +1,44 @@
+"""Threat T68: how many sessions a user has is limited, and so is what ending them costs every process."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+from sqlalchemy import func, insert, select
+
+from auth.sessions import MAX_SESSIONS
+from auth.tables import changes, refresh_tokens, sessions, users
+from storage.engine import open_blocking_engine
+from storage.transactions import WRITING
+from tests.support.gateway import Gateway
+from tests.support.polling import wait_until
+
+
+def test_sessions_of_a_user_are_limited(gateway: Gateway) -> None:
+    """T68: beyond 1000 sessions a log-in ends the least recently refreshed, and only usable ones are announced."""
+    gateway.add_user("sam")
+    engine = open_blocking_engine(gateway.environment["DATABASE_URL"])
+    sam = select(users.c.id).where(users.c.name == "sam").scalar_subquery()
+    live = select(func.count()).where(sessions.c.user_id == sam, sessions.c.revoked_at.is_(None))
+    announced = select(func.count()).select_from(changes)
+    before = datetime.now(UTC) - timedelta(hours=2)
+    ids = [str(uuid4()) for _ in range(MAX_SESSIONS)]
+    with engine.execution_options(**WRITING).begin() as connection:
+        row = {"scopes": "predict", "created_at": before, "expires_at": before + timedelta(days=30)}
+        row["user_id"] = connection.execute(select(sam)).scalar_one()
+        connection.execute(insert(sessions), [{"id": each, **row} for each in ids])
+        tokens = [{"digest": uuid4().hex, "session_id": each, "created_at": before} for each in ids]
+        connection.execute(insert(refresh_tokens), tokens)
+    client = gateway.client("sam")
+    with engine.connect() as connection:
+        assert connection.execute(live).scalar_one() == MAX_SESSIONS
+        announced_before = connection.execute(announced).scalar_one()
+    assert client.get("/v1/me").is_success
+    assert gateway.run("users", "disable", "sam").returncode == 0
+    with engine.connect() as connection:
+        assert connection.execute(live).scalar_one() == 0
+        # The session of the client, and the user.
+        assert connection.execute(announced).scalar_one() == announced_before + 2
+    engine.dispose()
+    wait_until(lambda: client.get("/v1/me").status_code == 401)
