@@ -22,6 +22,8 @@ BODY_BYTES_A_SECOND = 64 * 1024
 _DOCUMENT_COPIES = 2
 # All documents count as those of one caller: their senders may be unknown. So they share a part of the memory.
 _DOCUMENTS = "documents"
+# More digits, without zeros before them, are more than any limit. int() raises ValueError for more than 4,300.
+_MAX_DIGITS = 19
 
 
 class BodyLimit:
@@ -70,8 +72,7 @@ class BodyLimit:
         """The most bytes that the document will have: none without a body."""
         if "transfer-encoding" in headers:
             return self._max_document_bytes
-        announced = headers.get("content-length", "0")
-        return min(int(announced), self._max_document_bytes) if announced.isdecimal() else 0
+        return min(parse_length(headers.get("content-length", "0")) or 0, self._max_document_bytes)
 
 
 def _reserve_first(
@@ -131,8 +132,16 @@ def _check_announcement(headers: Headers, max_bytes: int) -> None:
 
 def announces_more(headers: Headers, max_bytes: int) -> bool:
     """Whether Content-Length is present and exceeds `max_bytes`, or is not a number."""
-    announced = headers.get("content-length", "0")
-    return not announced.isdecimal() or int(announced) > max_bytes
+    length = parse_length(headers.get("content-length", "0"))
+    return length is None or length > max_bytes
+
+
+def parse_length(text: str) -> int | None:
+    """Return the bytes that a header declares, at most 10**19; None if the text is not a sequence of ASCII digits."""
+    if not (text.isascii() and text.isdecimal()):
+        return None
+    digits = text.lstrip("0") or "0"
+    return int(digits) if len(digits) <= _MAX_DIGITS else 10**_MAX_DIGITS
 
 
 def body_too_large(max_bytes: int) -> BodyTooLarge:

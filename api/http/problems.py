@@ -14,6 +14,8 @@ from starlette.responses import Response
 from api.schemas.problems import Problem
 
 _MEDIA_TYPE = "application/problem+json"
+# Characters. A longer detail may hold text of the client, which must not stay in memory.
+_LONGEST_KEPT_DETAIL = 500
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 Responses = dict[int | str, dict[str, Any]]
@@ -23,15 +25,18 @@ def problem(
     status: HTTPStatus, code: str, detail: str, request_id: str, headers: Mapping[str, str] | None = None, **more: Any
 ) -> Response:
     """Make a response with a problem document; `more` are further members."""
-    fixed = _render_fixed_members(status, code, detail)
+    render = _render_often if len(detail) <= _LONGEST_KEPT_DETAIL else _render_fixed_members
+    fixed = render(status, code, detail)
     own = _encode({"request_id": request_id, **more})
     return Response(f"{fixed[:-1]},{own[1:]}", status.value, headers, _MEDIA_TYPE)
 
 
-@lru_cache(maxsize=256)
 def _render_fixed_members(status: HTTPStatus, code: str, detail: str) -> str:
     """The part of a problem document that all requests with the same problem share, as a JSON object."""
     return _encode(build_problem(status, code, detail))
+
+
+_render_often = lru_cache(maxsize=256)(_render_fixed_members)
 
 
 def build_problem(status: HTTPStatus, code: str, detail: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from starlette.requests import ClientDisconnect, Request
 
 from api.errors import UnsupportedBody
-from api.http.body_limits import announces_more, body_too_large
+from api.http.body_limits import announces_more, body_too_large, parse_length
 from api.http.multipart import read_part
 from api.prediction.admission import MAX_BODY_BYTES
 from api.prediction.errors import ClientDisconnected
@@ -50,8 +50,7 @@ def check_declared_length(request: Request) -> None:
 
 def get_declared_length(request: Request) -> int | None:
     """The Content-Length in bytes, None if the client sent none."""
-    declared = request.headers.get("content-length", "")
-    return int(declared) if declared.isdecimal() else None
+    return parse_length(request.headers.get("content-length", ""))
 
 
 async def read_multipart(request: Request) -> bytes:

@@ -23,15 +23,16 @@ def compute_deadline(timeout_s: float | None, longest_s: float) -> float:
     return time.monotonic() + min(timeout_s or longest_s, longest_s)
 
 
-def estimate_body_bytes(content_length: int | None, largest: int) -> int:
-    """The memory in bytes that reading a body takes.
+def estimate_body_bytes(content_length: int | None, parsing_bytes: int, largest: int) -> int:
+    """The memory in bytes that reading a body takes, and parsing it, which takes at most `parsing_bytes`.
 
     A body of unknown length counts as the longest, but never as more than `largest`, the most that one request can
-    reserve: it is not refused for a size that it may not have.
+    reserve: it is not refused for a size that it may not have. Nor is it for what parsing may take.
     """
-    if content_length is not None:
-        return estimate_reading_bytes(content_length)
-    return min(estimate_reading_bytes(MAX_BODY_BYTES), largest)
+    if content_length is None:
+        return min(estimate_reading_bytes(MAX_BODY_BYTES) + parsing_bytes, largest)
+    reading_bytes = estimate_reading_bytes(content_length)
+    return max(reading_bytes, min(reading_bytes + parsing_bytes, largest))
 
 
 async def finish_while_connected(work: Coroutine[Any, Any, T], wait_for_disconnect: WaitForDisconnect) -> T:

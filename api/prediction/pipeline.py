@@ -219,7 +219,7 @@ class PredictionPipeline:
         return await work
 
     def _reserve_memory(self, request: PredictionRequest[Any]) -> AbstractAsyncContextManager[Reservation]:
-        amount = estimate_body_bytes(request.content_length, self._memory.largest)
+        amount = estimate_body_bytes(request.content_length, request.parsing_bytes, self._memory.largest)
         deadline = compute_deadline(request.timeout_s, self._longest_s)
         return self._memory.reserve(amount, request.origin.principal.subject, deadline)
 

@@ -43,10 +43,11 @@ class PredictionRequest(Generic[B]):
 
     `read_body` returns it; it raises ClientDisconnected when the client leaves meanwhile.
     `content_length` is the declared length of the body in bytes, None if the client declared none.
+    `parsing_bytes` is the most memory in bytes that `read_body` takes to parse it.
     `timeout_s` is the caller's own limit in seconds; None for the longest that the gateway allows.
     `with_set` asks for a prediction set, `explanation` for an explanation: a request that the model cannot serve is
     refused before its body is read.
-    Without `joins_trial` the model in service predicts, also while a candidate is tried.
+    With `joins_trial=False`, the model in service predicts even while a candidate is on trial.
     `wait_for_disconnect` returns once the client has left; without it the pipeline finishes every request.
     `on_stage` is called, from any thread, with each stage that ends and its seconds.
     """
@@ -54,6 +55,7 @@ class PredictionRequest(Generic[B]):
     origin: RequestOrigin
     read_body: Callable[[], Awaitable[B]]
     content_length: int | None = None
+    parsing_bytes: int = 0
     timeout_s: float | None = None
     with_set: bool = False
     explanation: ExplanationRequest | None = None

@@ -7,12 +7,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from api.schemas.base import ResponseBody
 
 _Name = Annotated[str, Field(max_length=200)]
-_Parameters = dict[str, bool | int | float | str]
+
+
+def _check_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Not by a union of types: that makes four errors of each wrong value, in any number of them."""
+    if not all(isinstance(value, bool | int | float | str) for value in parameters.values()):
+        raise ValueError("a parameter must be a boolean, a number or a string")
+    return parameters
+
+
+_Parameters = Annotated[dict[str, Any], AfterValidator(_check_parameters)]
 _Side = Annotated[int, Field(ge=0, le=1 << 31)]
 
 

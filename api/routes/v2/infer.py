@@ -20,7 +20,7 @@ from api.routes.recorded.recorded_route import RecordedRoute, describe_origin, r
 from api.routes.v2.inputs import parse_images
 from api.routes.v2.outputs import choose_outputs
 from api.routes.v2.served import Name, check_model, find_model
-from api.routes.v2.wire import LENGTH_HEADER, write_response
+from api.routes.v2.wire import LENGTH_HEADER, estimate_parsing_bytes, write_response
 from api.schemas.inference import INFER_REQUEST_SCHEMA, InferResponse
 from auth.principal import Principal
 from monitoring.tracing.tracer import RequestTrace
@@ -76,10 +76,12 @@ class _ReceivedRequest:
 
     def describe(self, *, joins_trial: bool) -> PredictionRequest[ImageBatch]:
         trace: RequestTrace | None = self.request.scope["state"].get("trace")
+        content_length = get_declared_length(self.request)
         return PredictionRequest(
             origin=describe_origin(self.request, self._principal),
             read_body=self._read,
-            content_length=get_declared_length(self.request),
+            content_length=content_length,
+            parsing_bytes=estimate_parsing_bytes(self.request.headers.get(LENGTH_HEADER), content_length),
             joins_trial=joins_trial,
             wait_for_disconnect=partial(wait_for_disconnect, self.request),
             on_stage=trace.add_stage if trace else None,

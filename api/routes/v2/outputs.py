@@ -76,7 +76,7 @@ def _choose(output: InferOutput, is_binary: bool) -> Choice:
     return Choice(output.name, _read_flag(output.parameters.get("binary_data", is_binary), "binary_data"), best)
 
 
-def _read_flag(value: bool | int | float | str, name: str) -> bool:
+def _read_flag(value: object, name: str) -> bool:
     if type(value) is not bool:
         raise BadInferRequest(f"The parameter {name} must be true or false.")
     return value

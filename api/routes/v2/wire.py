@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -12,15 +13,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from api.errors import BadInferRequest
+from api.http.body_limits import parse_length
 from api.schemas.inference import InferInput, InferRequest
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
-# A decoded image of 256x256 pixels as text, with spaces and brackets. Lists take many times as much memory as text.
+# A decoded image of 256x256 pixels as text, with spaces and brackets: 65,794 lists.
 MAX_DOCUMENT_BYTES = 1_250_000
-_LARGEST_BYTE = 255
+# Lists and objects take most of the memory, and of the time on the event loop: parsing in a thread would block it too.
+_MAX_LISTS, _MAX_OBJECTS = 67_000, 1_000
+# Per byte of a document, the memory to parse it.
+_PARSED_BYTES = 30
 _MAX_DEPTH = 4  # [n, height, width, 3]
 _LENGTH = struct.Struct("<I")
 
@@ -57,21 +62,38 @@ def parse_request(header: str | None, body: bytes) -> tuple[InferRequest, memory
             f"The JSON document may have {MAX_DOCUMENT_BYTES} bytes. Send the values as binary data after it, with "
             f"{LENGTH_HEADER}."
         )
+    return _parse_document(body[:length]), memoryview(body)[length:]
+
+
+def estimate_parsing_bytes(header: str | None, content_length: int | None) -> int:
+    """The memory in bytes to parse the document of a body. The arguments are what the request's headers say."""
+    length = content_length if header is None else parse_length(header)
+    return _PARSED_BYTES * min(MAX_DOCUMENT_BYTES if length is None else length, MAX_DOCUMENT_BYTES)
+
+
+def _parse_length(header: str, body_bytes: int) -> int:
+    length = parse_length(header)
+    if length is None or length > body_bytes:
+        raise BadInferRequest(
+            f"{LENGTH_HEADER} must be the bytes of the JSON document, at most those of the body ({body_bytes})."
+        )
+    return length
+
+
+def _parse_document(text: bytes) -> InferRequest:
+    if text.count(b"[") > _MAX_LISTS or text.count(b"{") > _MAX_OBJECTS:
+        raise BadInferRequest(
+            f"The JSON document may have {_MAX_LISTS} lists and {_MAX_OBJECTS} objects. Send the values as one list, "
+            "or as binary data."
+        )
     try:
-        document = InferRequest.model_validate_json(body[:length])
+        return InferRequest.model_validate(from_json(text))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise BadInferRequest(f"{where or 'The body'}: {first['msg']}.") from None
-    return document, memoryview(body)[length:]
-
-
-def _parse_length(header: str, body_bytes: int) -> int:
-    if not (header.isascii() and header.isdecimal()) or len(header) > len(str(body_bytes)) or int(header) > body_bytes:
-        raise BadInferRequest(
-            f"{LENGTH_HEADER} must be the bytes of the JSON document, at most those of the body ({body_bytes})."
-        )
-    return int(header)
+    except ValueError as error:
+        raise BadInferRequest(f"The body is no JSON: {error}.") from None
 
 
 def take_binary(tensor: InferInput, binary: memoryview) -> memoryview | None:
@@ -101,10 +123,10 @@ def read_bytes_of_pixels(tensor: InferInput, binary: memoryview) -> bytes:
 def _convert_json_pixels(data: Any, size: int) -> bytes:
     # Not with NumPy: an array of strings reserves the length of the longest string for each of them.
     values = _flatten(data)
-    is_valid = len(values) == size > 0 and all(type(value) is int and 0 <= value <= _LARGEST_BYTE for value in values)
-    if not is_valid:
-        raise BadInferRequest(f"`data` must be {size} integers from 0 to 255, as one list or nested like the shape.")
-    return bytes(values)
+    if len(values) == size and set(map(type, values)) == {int}:
+        with suppress(ValueError, OverflowError):  # not from 0 to 255
+            return bytes(values)
+    raise BadInferRequest(f"`data` must be {size} integers from 0 to 255, as one list or nested like the shape.")
 
 
 def _flatten(data: Any) -> list[Any]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from http import HTTPStatus
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
+from api.http.problems import problem
 from api.prediction.admission import MAX_BODY_BYTES
 from api.settings import Environment
 from tests.support.servers.sentry import KeepingReporter
@@ -65,6 +68,25 @@ def test_announced_body_over_the_limit(client: TestClient, bearer: dict[str, str
     response = client.post("/v1/predictions", headers=headers, content=b"x")
     assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
     assert response.headers["X-Request-ID"] == response.json()["request_id"]
+
+
+@pytest.mark.parametrize("path", ["/v1/predictions", "/v1/keys", "/v2/models/stub/infer"])
+def test_a_content_length_of_thousands_of_digits(client: TestClient, bearer: dict[str, str], path: str) -> None:
+    """Zeros before a Content-Length mean nothing; one that int() cannot read is over the limit."""
+    for length, statuses in (("0" * 4_400 + "5", {400, 415, 422}), ("9" * 4_400, {413})):
+        headers = {**bearer, "Content-Type": "application/octet-stream", "Content-Length": length}
+        assert client.post(path, headers=headers, content=b"12345").status_code in statuses
+
+
+def test_a_long_detail_is_not_kept() -> None:
+    """A problem document whose detail may hold a long text of the client leaves nothing in memory."""
+    tracemalloc.start()
+    try:
+        for number in range(5):
+            problem(HTTPStatus.BAD_REQUEST, "bad_request", str(number) * 1_000_000, "request-1")
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_streamed_body_over_the_limit(client: TestClient, bearer: dict[str, str]) -> None:

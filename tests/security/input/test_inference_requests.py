@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from api.errors import BadInferRequest
 from api.routes.v2.inputs import MAX_IMAGES, parse_images
 from api.routes.v2.outputs import choose_outputs
+from api.routes.v2.wire import MAX_DOCUMENT_BYTES, estimate_parsing_bytes
 from tests.api.routes.v2.bodies import describe_pixels, make_body, make_pixels
 from tests.support.gateway import Gateway
 
@@ -125,3 +126,72 @@ def test_an_endless_timeout_is_no_timeout() -> None:
     _, batch = parse_images(None, json.dumps(document).encode())
     assert batch.timeout_s is not None
     assert batch.timeout_s > 86_400
+
+
+REPEATED = [
+    pytest.param(b"[]", id="lists"),
+    pytest.param(b"[[[]]]", id="nested lists"),
+    pytest.param(b'{"a":0}', id="objects"),
+    pytest.param(b"0", id="digits"),
+    pytest.param(b"999", id="numbers"),
+    pytest.param(b"1.5", id="fractions"),
+    pytest.param(b'"ab"', id="short texts"),
+    pytest.param('"\U0001f600"'.encode(), id="wide texts"),
+]
+
+
+@pytest.mark.parametrize("value", REPEATED)
+@pytest.mark.parametrize("length", [180_000, MAX_DOCUMENT_BYTES])
+def test_parsing_takes_at_most_the_memory_that_is_reserved(value: bytes, length: int) -> None:
+    """Whatever a document repeats, to parse it takes no more than 30 times its length."""
+    head = b'{"inputs":[{"name":"image","shape":[1,256,256,3],"datatype":"UINT8","data":['
+    tail = b"]}]}"
+    count = (length - len(head) - len(tail)) // (len(value) + 1)
+    body = head + b",".join([value] * count) + tail
+    assert_bad_and_small(body)
+
+
+@pytest.mark.parametrize(
+    "member", [b'"inputs":[{"name":"image","shape":[1],"datatype":"BYTES","parameters"', b'"parameters"']
+)
+def test_many_wrong_parameters_are_one_error(member: bytes) -> None:
+    """Any number of parameters of a wrong type are rejected in the memory of a document, with one message."""
+    body = b"{" + member + b":{" + b",".join(b'"%x":null' % index for index in range(90_000)) + b"}}"
+    body += b"]}" if b"inputs" in member else b""
+    assert_bad_and_small(body)
+
+
+def test_a_long_name_is_not_echoed() -> None:
+    """The message about a parameter does not hold its name, whatever its length."""
+    body = b'{"inputs":[],"parameters":{"' + b"x" * 1_000_000 + b'":[]}}'
+    assert_bad_and_small(body)
+
+
+def assert_bad_and_small(body: bytes) -> None:
+    reserved = estimate_parsing_bytes(None, len(body))
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadInferRequest) as rejection:
+            parse_images(None, body)
+        assert tracemalloc.get_traced_memory()[1] < reserved
+    finally:
+        tracemalloc.stop()
+    assert len(str(rejection.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("header", "content_length", "expected"),
+    [
+        (None, 1_000, 30_000),
+        (None, 20_000_000, 30 * MAX_DOCUMENT_BYTES),
+        (None, None, 30 * MAX_DOCUMENT_BYTES),
+        ("100", 20_000_000, 3_000),
+        ("9" * 5_000, 1_000, 30 * MAX_DOCUMENT_BYTES),
+        ("-1", 1_000, 30 * MAX_DOCUMENT_BYTES),
+    ],
+)
+def test_memory_is_reserved_for_the_document_alone(
+    header: str | None, content_length: int | None, expected: int
+) -> None:
+    """The JSON document counts, whose length a header says if binary values follow it."""
+    assert estimate_parsing_bytes(header, content_length) == expected

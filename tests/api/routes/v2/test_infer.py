@@ -182,7 +182,7 @@ def test_the_caller_is_authenticated_before_the_body_is_read(client: TestClient,
 
 
 def test_the_timeout_of_the_request_is_its_deadline(make_client: MakeClient, settings: Settings, log_in: LogIn) -> None:
-    """Triton's parameter `timeout`, in microseconds, bounds the whole request."""
+    """Triton's parameter `timeout`, in microseconds, bounds the inference of all images."""
     client = make_client(model=settings.model.model_copy(update={"url": "stub://?latency_ms=200"}))
     response = send_pixels(client, log_in(client), 2, parameters={"timeout": 250_000})
     assert (response.status_code, response.json()["code"]) == (504, "deadline_exceeded")
