@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 from model.errors import ImageTooLargeHere, MemoryFull
@@ -61,9 +60,38 @@ class Reservation:
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
+    """`granted` is cancelled when the request stops waiting by itself."""
+
     reservation: Reservation
     amount: int
+    is_small: bool
     granted: asyncio.Future[bool]
+
+
+class _Waiters:
+    """In the order of arrival; `large` of them are not small."""
+
+    def __init__(self) -> None:
+        self._waiters: dict[_Waiter, None] = {}
+        self.large = 0
+
+    def __len__(self) -> int:
+        return len(self._waiters)
+
+    def __iter__(self) -> Iterator[_Waiter]:
+        return iter(self._waiters)
+
+    def add(self, waiter: _Waiter) -> None:
+        self._waiters[waiter] = None
+        self.large += not waiter.is_small
+
+    def remove(self, waiter: _Waiter) -> bool:
+        """Returns whether it was still there."""
+        if waiter not in self._waiters:
+            return False
+        del self._waiters[waiter]
+        self.large -= not waiter.is_small
+        return True
 
 
 class MemoryBudget:
@@ -79,8 +107,8 @@ class MemoryBudget:
         self._usage = MemoryUsage(total)
         self._wait_s = wait_s
         self._on_change = on_change
-        self._decode_waiters: list[_Waiter] = []
-        self._read_waiters: list[_Waiter] = []
+        self._decode_waiters = _Waiters()
+        self._read_waiters = _Waiters()
         self._mean_hold_s = 0.0
 
     @property
@@ -109,7 +137,7 @@ class MemoryBudget:
         """
         reservation = Reservation(self, caller, deadline)
         try:
-            await self._obtain(reservation, amount, self._read_waiters)
+            await self._obtain(reservation, amount)
             yield reservation
         finally:
             reservation.release()
@@ -121,17 +149,19 @@ class MemoryBudget:
             self._set_amount(reservation, amount)
         else:
             self._set_amount(reservation, min(while_waiting, reservation.amount))
-            await self._obtain(reservation, amount, self._decode_waiters)
+            await self._obtain(reservation, amount)
         self._wake_waiters()
 
     def free(self, reservation: Reservation) -> None:
         """Implement the last `Reservation.release`."""
         self._mean_hold_s += _EWMA_WEIGHT * (time.monotonic() - reservation.started_at - self._mean_hold_s)
+        held = reservation.amount
         self._set_amount(reservation, 0)
-        self._wake_waiters()
+        if held:
+            self._wake_waiters()
 
-    async def _obtain(self, reservation: Reservation, amount: int, waiters: list[_Waiter]) -> None:
-        """Set the amount at once, or append to `waiters` and wait for it."""
+    async def _obtain(self, reservation: Reservation, amount: int) -> None:
+        """Set the amount at once, or wait for it."""
         if amount > self.largest:
             raise ImageTooLargeHere(
                 f"Decoding the image takes {_to_megabytes(amount)} MB of memory; the limit is "
@@ -140,82 +170,91 @@ class MemoryBudget:
         if self._may_proceed(reservation, amount):
             self._set_amount(reservation, amount)
             return
-        waiter = _Waiter(reservation, amount, asyncio.get_running_loop().create_future())
-        waiters.append(waiter)
-        self._wake_waiters()
-        try:
-            async with asyncio.timeout(min(self._wait_s, reservation.deadline - time.monotonic())):
-                granted = await waiter.granted
-        except TimeoutError:
-            granted = False
-        finally:
-            waiters.remove(waiter)
-        if not granted:
+        is_small, granted = self._usage.is_small(amount), asyncio.get_running_loop().create_future()
+        if not await self._wait(_Waiter(reservation, amount, is_small, granted)):
             retry_after_s = max(1, math.ceil(self._mean_hold_s))
             raise MemoryFull("The memory for images is in use. Try again later.", retry_after_s=retry_after_s)
 
+    async def _wait(self, waiter: _Waiter) -> bool:
+        """Wait for the amount. Returns whether it was granted."""
+        waiters = self._find_waiters(waiter.reservation)
+        waiters.add(waiter)
+        if not waiter.reservation.allocation.is_reading:  # else it changes nothing for others
+            self._wake_waiters()
+        try:
+            async with asyncio.timeout(min(self._wait_s, waiter.reservation.deadline - time.monotonic())):
+                return await waiter.granted
+        except TimeoutError:
+            return False
+        finally:
+            if waiters.remove(waiter) and not waiter.is_small:
+                self._wake_waiters()  # those behind it, and small ones, need not wait for it any longer
+
+    def _find_waiters(self, reservation: Reservation) -> _Waiters:
+        return self._read_waiters if reservation.allocation.is_reading else self._decode_waiters
+
     def _may_proceed(self, reservation: Reservation, amount: int) -> bool:
-        """Whether the amount fits and, unless it is small, no earlier request waits for memory."""
+        """Whether the amount fits and, unless it is small, no other large request is to be served before it."""
         is_reading = reservation.allocation.is_reading
-        others_wait = bool(self._decode_waiters) or (is_reading and bool(self._read_waiters))
-        return self._fits(reservation, amount) and (self._usage.is_small(amount) or not others_wait)
+        earlier = self._decode_waiters.large + (self._read_waiters.large if is_reading else 0)
+        return self._fits(reservation, amount) and (self._usage.is_small(amount) or not earlier)
 
     def _fits(self, reservation: Reservation, amount: int, without: Sequence[_Waiter] = ()) -> bool:
         return self._usage.fits(
             reservation.allocation,
             amount,
-            large_waits=self._is_large_waiting(),
+            large_waits=self._is_large_waiting,
             without=[waiter.reservation.allocation for waiter in without],
         )
 
+    @property
     def _is_large_waiting(self) -> bool:
-        if not self._decode_waiters and not self._read_waiters:
-            return False
-        waiters = chain(self._decode_waiters, self._read_waiters)
-        return any(not waiter.granted.done() and not self._usage.is_small(waiter.amount) for waiter in waiters)
+        return bool(self._decode_waiters.large or self._read_waiters.large)
 
     def _set_amount(self, reservation: Reservation, amount: int) -> None:
         self._usage.resize(reservation.allocation, amount)
         self._on_change(self.reserved)
 
     def _wake_waiters(self) -> None:
-        if not self._decode_waiters and not self._read_waiters:
+        if not self.is_contended:
             return
-        while self._grant_waiters():  # granting a large request may lift the limit on small ones
-            pass
+        large_waited = self._is_large_waiting
+        self._grant_waiters()
+        if large_waited and not self._is_large_waiting:  # that lifts the limit on small ones
+            self._grant_waiters()
         self._evict_waiters()
 
-    def _grant_waiters(self) -> bool:
-        """Grant all small requests that fit, and large ones until the first that does not. Returns whether any was."""
-        large_blocked = any_granted = False
+    def _grant_waiters(self) -> None:
+        """Grant all small requests that fit, and large ones until the first that does not."""
+        large_blocked = False
         for waiter in [*self._decode_waiters, *self._read_waiters]:
-            is_small = self._usage.is_small(waiter.amount)
-            if waiter.granted.done() or (large_blocked and not is_small):
+            if waiter.granted.done() or (large_blocked and not waiter.is_small):
                 continue
             if self._fits(waiter.reservation, waiter.amount):
                 self._set_amount(waiter.reservation, waiter.amount)
-                waiter.granted.set_result(True)
-                any_granted = True
-            elif not is_small:
+                self._end_wait(waiter, granted=True)
+            elif not waiter.is_small:
                 large_blocked = True
-        return any_granted
+
+    def _end_wait(self, waiter: _Waiter, *, granted: bool) -> None:
+        self._find_waiters(waiter.reservation).remove(waiter)
+        waiter.granted.set_result(granted)
 
     def _evict_waiters(self) -> None:
         """Evict the latest requests if the bodies they hold are all that keeps the first image from being decoded.
 
         Otherwise requests that hold bodies and wait for each other would all time out.
         """
-        large = [
-            waiter
-            for waiter in self._decode_waiters
-            if not waiter.granted.done() and not self._usage.is_small(waiter.amount)
-        ]
+        if self._decode_waiters.large < 2:
+            return
+        large = [waiter for waiter in self._decode_waiters if not waiter.granted.done() and not waiter.is_small]
+        if not large or not self._fits(large[0].reservation, large[0].amount, large[1:]):
+            return
         evicted: list[_Waiter] = []
-        while len(large) > 1 and not self._fits(large[0].reservation, large[0].amount, evicted):
+        while not self._fits(large[0].reservation, large[0].amount, evicted):
             evicted.append(large.pop())
-        if evicted and self._fits(large[0].reservation, large[0].amount, evicted):
-            for waiter in evicted:
-                waiter.granted.set_result(False)
+        for waiter in evicted:
+            self._end_wait(waiter, granted=False)
 
 
 def _to_megabytes(amount: int) -> int:

@@ -7,11 +7,13 @@ import random
 import time
 from concurrent.futures import Future
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
 from model.errors import ImageTooLargeHere, MemoryFull
 from model.serving.memory_budget import MemoryBudget
+from model.serving.memory_usage import MemoryUsage
 from tests.model.serving.budget_callers import Callers, run_tasks
 from tests.model.serving.gated import until
 
@@ -181,3 +183,27 @@ async def test_the_total_is_never_exceeded(seed: int) -> None:
     assert peak <= 1_000
     assert budget.reserved == 0
     assert served > 40
+
+
+async def test_the_work_grows_with_the_number_of_waiters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four times as many requests that wait in vain take about four times as many checks of what fits."""
+    checks, fits = 0, MemoryUsage.fits
+
+    def count(*arguments: Any, **keywords: Any) -> bool:
+        nonlocal checks
+        checks += 1
+        return fits(*arguments, **keywords)
+
+    async def count_checks(waiters: int) -> int:
+        nonlocal checks
+        checks, budget = 0, MemoryBudget(1_000, wait_s=0.2)
+        async with AsyncExitStack() as stack:
+            while budget.reserved < 240:  # one caller's small bodies hold at most a quarter while they are read
+                await stack.enter_async_context(budget.reserve(30))
+            requests = (stack.enter_async_context(budget.reserve(30)) for _ in range(waiters))
+            results = await asyncio.gather(*requests, return_exceptions=True)
+        assert all(isinstance(result, MemoryFull) for result in results)
+        return checks
+
+    monkeypatch.setattr(MemoryUsage, "fits", count)
+    assert await count_checks(400) < 8 * await count_checks(100)
