@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from api.server.allocator import return_free_memory
 from model.backends.base import Backend
 from model.serving.service import PredictionService
 
@@ -20,4 +21,5 @@ async def release_idle_memory(predictions: PredictionService) -> None:
         elif predictions.backend is not released:
             released = predictions.backend
             await predictions.release_memory()
+            await asyncio.to_thread(return_free_memory)  # also the pages that requests have freed
         await asyncio.sleep(_CHECK_S)

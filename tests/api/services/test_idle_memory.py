@@ -13,9 +13,10 @@ from tests.model.serving.gated import FakeClock, GatedBackend, png, until
 
 
 class ReleasingBackend(GatedBackend):
-    """Counts how often its memory was released."""
+    """Counts how often its memory was released, and how often free memory was returned after that."""
 
     released = 0
+    returned = 0
 
     def release_memory(self) -> None:
         self.released += 1
@@ -33,6 +34,12 @@ async def service(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
     service = PredictionService(
         ReleasingBackend(), workers=1, limits=QueueLimits(2, 2.0), on_stage=lambda *_: None, clock=clock
     )
+
+    def count_return() -> None:
+        backend = get_backend(service)
+        backend.returned = backend.released
+
+    monkeypatch.setattr(idle_memory, "return_free_memory", count_return)
     async with run_in_background(idle_memory.release_idle_memory(service)):
         yield service
     service.close()
@@ -46,14 +53,14 @@ def get_backend(service: PredictionService) -> ReleasingBackend:
 async def test_memory_is_released_once_while_idle(service: PredictionService, clock: FakeClock) -> None:
     """It is released at the start, and after each time without requests; never beside a request."""
     backend = get_backend(service)
-    await until(lambda: backend.released == 1)
+    await until(lambda: backend.returned == 1)
     backend.gate.set()
     await service.predict(png(1))
     clock.now += idle_memory.IDLE_S - 1
     await until_checked()
     assert backend.released == 1
     clock.now += 1
-    await until(lambda: backend.released == 2)
+    await until(lambda: backend.returned == 2)
     clock.now += 1000
     await until_checked()
     assert backend.released == 2
