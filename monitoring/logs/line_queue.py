@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 OnDrop = Callable[[int], object]
 
+_RECHECK_S = 5.0  # a line that the thread itself has put, in a finalizer, may not have notified it
+
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
@@ -48,7 +50,8 @@ class LineQueue(ABC):
 
     def reset(self) -> None:
         """Forget everything: a forked child has neither the thread nor the lines of its parent."""
-        self._lock = threading.Lock()
+        # The garbage collector may run in `put`, and a finalizer may log: the same thread then calls `put` again.
+        self._lock = threading.RLock()
         self._filled = threading.Condition(self._lock)
         self._written = threading.Condition(self._lock)
         self._draining = threading.Event()
@@ -60,15 +63,15 @@ class LineQueue(ABC):
 
     def put(self, line: bytes) -> None:
         """Queue a line, or drop it; never blocks."""
-        limits = self._limits
+        limits, size = self._limits, len(line)
         with self._lock:
-            full = len(self._lines) >= limits.lines or self._bytes + len(line) > limits.bytes
+            full = len(self._lines) >= limits.lines or self._bytes + size > limits.bytes
             dropped = full or self._dropped > 0
             if dropped:
                 self._dropped += 1
             else:
                 self._lines.append(line)
-                self._bytes += len(line)
+                self._bytes += size  # without a call, after which the garbage collector could run
             self._idle = False
             if not self._has_thread:
                 self._has_thread = True
@@ -86,7 +89,7 @@ class LineQueue(ABC):
         self.start_draining()
         try:
             with self._lock:
-                return self._written.wait_for(lambda: self._idle, limit_s)
+                return self._written.wait_for(lambda: self._idle and not self._lines and not self._dropped, limit_s)
         finally:
             self._draining.clear()
 
@@ -123,7 +126,7 @@ class LineQueue(ABC):
             while not self._lines and not self._dropped:
                 self._idle = True
                 self._written.notify_all()
-                self._filled.wait()
+                self._filled.wait(_RECHECK_S)
             batch: list[bytes] = []
             size = 0
             while self._lines and size < self._limits.batch_bytes and len(batch) < self._limits.batch_lines:
