@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from enum import StrEnum
 
 import pytest
 
 from api.commands.gateway.top.samples import Interval, Scrape, estimate_quantile
 from api.commands.gateway.top.summary import summarize
 from api.commands.gateway.top.view import render
+from model.serving.overload_policy import LoadState
+from monitoring.ledger.ledger import LedgerState
 
 BEFORE = """
 # TYPE atalaya_predictions_total counter
@@ -64,3 +67,15 @@ def test_the_view_obeys_no_label() -> None:
     text = render({"gateway": "g", "at": "now", **summarize(interval("", after)), "alerts": []})
     assert "\x1b" not in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("metric", "states", "section", "name"),
+    [("atalaya_queue_state", LoadState, "queue", "state"), ("atalaya_ledger_state", LedgerState, "records", "ledger")],
+)
+def test_the_worst_state_of_the_workers_is_shown(metric: str, states: type[StrEnum], section: str, name: str) -> None:
+    """Of the states of several workers the worst is shown, whichever comes first in the scrape."""
+    for worst in range(1, len(states) + 1):
+        lines = [f'{metric}{{state="{state}"}} {int(n < worst)}\n' for n, state in enumerate(states)]
+        for after in ("".join(lines), "".join(reversed(lines))):
+            assert summarize(interval("", after))[section][name] == list(states)[worst - 1]

@@ -38,9 +38,10 @@ class Scrape:
         values = [value for _, value in self.select(name, **labels)]
         return sum(values) if values else None
 
-    def find_label(self, name: str, label: str) -> str | None:
-        """Return the label of the sample with the value 1, as of a state that has one sample for each of its values."""
-        return next((found[label] for found, value in self.select(name) if value == 1 and label in found), None)
+    def find_state(self, name: str, states: Sequence[str]) -> str | None:
+        """Return the last of `states` whose sample is 1: with workers in different states, several are."""
+        current = {found.get("state") for found, value in self.select(name) if value == 1}
+        return next((state for state in reversed(states) if state in current), None)
 
 
 @dataclass(frozen=True, slots=True)

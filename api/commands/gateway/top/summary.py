@@ -9,6 +9,9 @@ from api.commands.gateway.top.samples import Interval
 
 # Probes and scrapes are no work of the gateway.
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})
+# From best to worst. Importing them from the gateway's packages would make the command start slowly.
+QUEUE_STATES = ("normal", "shedding", "overload")
+LEDGER_STATES = ("writing", "spooling", "full")
 _DURATION = "http_server_request_duration_seconds"
 _STAGES = ("decode", "queue", "infer", "commit")
 _MOST_CLASSES = 5
@@ -30,7 +33,7 @@ def summarize(interval: Interval) -> dict[str, Any]:
             "store_up": interval.after.total("atalaya_limit_store_up"),
         },
         "records": {
-            "ledger": interval.after.find_label("atalaya_ledger_state", "state"),
+            "ledger": interval.after.find_state("atalaya_ledger_state", LEDGER_STATES),
             "spooled": interval.after.total("atalaya_ledger_spooled_entries"),
             "audit_failures": interval.after.total("atalaya_audit_failures_total"),
             "log_lines_dropped": interval.after.total("atalaya_log_lines_dropped_total"),
@@ -92,5 +95,5 @@ def _summarize_queue(interval: Interval) -> dict[str, Any]:
     return {
         "length": interval.after.total("atalaya_queue_length"),
         "capacity": interval.after.total("atalaya_queue_capacity"),
-        "state": interval.after.find_label("atalaya_queue_state", "state"),
+        "state": interval.after.find_state("atalaya_queue_state", QUEUE_STATES),
     }
