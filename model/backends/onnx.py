@@ -52,6 +52,7 @@ class OnnxBackend:
         self._dtype = np.dtype(dtype)
         channels = next(output.shape[-1] for output in sessions[0].get_outputs() if output.name == "features")
         self.head = read_head(folder, manifest, channels)
+        _check_gate(manifest, channels, folder)
         # Last in, first out: the session that was used last has the most memory in the cache.
         self._free: LifoQueue[Any] = LifoQueue()
         for session in sessions:
@@ -140,6 +141,15 @@ def _open_prepared(copy: PreparedCopy, count: int) -> tuple[list[Any], Weights, 
     except Exception as error:  # ONNX Runtime's errors have no common base class
         raise PreparedCopyRejected(f"ONNX Runtime cannot open it: {error}") from error
     return sessions, Weights(Origin.PREPARED, shared_bytes=len(copy.weights)), copy.weights
+
+
+def _check_gate(manifest: Manifest, channels: object, folder: Path) -> None:
+    gate = manifest.confidence.abstention.gate
+    if gate is not None and len(gate.weights) != channels:
+        raise ArtefactError(
+            f"The gate in the manifest of {folder} has {len(gate.weights)} weights, but the graph has {channels} "
+            "feature maps. Export the model again."
+        )
 
 
 def _check_graph(session: Any, manifest: Manifest, folder: Path) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from model.backends.engines import SCHEMES as ONNX_SCHEMES
 from model.backends.oip.address import SCHEMES as ENGINE_SCHEMES
 from model.backends.oip.address import parse_address
 from model.backends.prepared.copies import PreparedCopies
-from model.errors import BackendURLError
+from model.errors import ArtefactError, BackendURLError
 from model.signing.required import verify_required
 
 if TYPE_CHECKING:
@@ -74,12 +74,19 @@ def open_warm(
 ) -> Backend:
     """Open as `open_backend` does, and predict once on each of `at_once` threads, unless engines compute.
 
-    The first predictions allocate memory. Doing so here keeps the first requests fast.
+    The first predictions allocate memory. Doing so here keeps the first requests fast. Raises ArtefactError for outputs
+    of which no prediction can be made.
     """
     backend = open_backend(url, at_once, copies, key, engines)
     if backend.info.backend in ENGINE_SCHEMES:
         return backend
     blank = np.zeros((1, *backend.info.input_spec.shape), np.uint8)
     with ThreadPoolExecutor(at_once) as threads:
-        list(threads.map(backend.predict_pooled, [blank] * at_once))
+        outputs = list(threads.map(backend.predict_pooled, [blank] * at_once))
+    for probabilities, pooled in outputs:
+        try:
+            backend.info.confidence.check(probabilities[0], pooled[0])
+        except (ArithmeticError, ValueError) as error:
+            backend.close()
+            raise ArtefactError(f"{backend.info.full_name} cannot predict: {error}. Export the model again.") from error
     return backend

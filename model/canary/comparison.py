@@ -144,9 +144,9 @@ class Comparison:
 
     def _try_candidate(self, pixels: NDArray[np.uint8]) -> ModelOutputs | None:
         try:
-            outputs, outcome = _run_timed(self._backends[Arm.CANDIDATE].backend, pixels, self._with_features)
-            if not np.isfinite(outputs.probabilities).all():
-                raise ArithmeticError("the probabilities are not finite")
+            backend = self._backends[Arm.CANDIDATE].backend
+            outputs, outcome = _run_timed(backend, pixels, self._with_features)
+            backend.info.confidence.check(outputs.probabilities, outputs.pooled)
         except Exception as error:  # whatever is wrong with the candidate, the caller gets a response
             self._outcomes[Arm.CANDIDATE] = _FAILED
             self._results.report_error(error)

@@ -59,10 +59,12 @@ def _to_list(array: NDArray[np.float32]) -> list[float]:
 
 
 def _parse_array(values: Sequence[float]) -> NDArray[np.float32]:
-    array = np.asarray([_parse_number(value) for value in values], np.float32)
+    array = np.asarray([_parse_number(value) for value in values])
     if not array.size:
         raise ValueError("a list of numbers is empty")
-    return array
+    if np.abs(array).max() > np.finfo(np.float32).max:
+        raise ValueError("a number is too large for float32")
+    return array.astype(np.float32)
 
 
 def _parse_number(value: object) -> float:

@@ -16,9 +16,10 @@ import onnxruntime
 import pytest
 
 from model.backends.engines import SCHEMES, find_runtime_version
-from model.backends.open import open_backend
+from model.backends.open import open_backend, open_warm
 from model.backends.stub import StubBackend
-from model.confidence.abstention import AbstentionReason
+from model.confidence.abstention import AbstentionReason, AbstentionRules, AerialGate
+from model.confidence.model import ConfidenceModel
 from model.errors import ArtefactError, BackendURLError, DigestMismatch, EngineMissing, KerasMissing
 from model.imaging.decode import decode_image
 from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
@@ -127,6 +128,23 @@ def test_a_graph_with_another_input_is_an_artefact_error(artefact_copy: Path) ->
     rewrite_manifest(artefact_copy, input_spec=InputSpec(192, 192))
     with pytest.raises(ArtefactError, match="inputs or outputs"):
         open_backend(f"onnx://{artefact_copy}")
+
+
+def test_a_gate_for_another_graph_is_an_artefact_error(artefact_copy: Path) -> None:
+    """A gate that has not one weight for each feature map of the graph raises ArtefactError."""
+    gate = AerialGate(np.ones(3, np.float32), 0.0)
+    rewrite_manifest(artefact_copy, confidence=ConfidenceModel(abstention=AbstentionRules(gate)))
+    with pytest.raises(ArtefactError, match="3 weights, but the graph has 1280 feature maps"):
+        open_backend(f"onnx://{artefact_copy}")
+
+
+def test_a_version_that_predicts_no_finite_numbers_does_not_open(tmp_path: Path) -> None:
+    """The first prediction of a back end must have finite probabilities and a finite score of the gate."""
+    write_tiny_artefact(tmp_path, InputSpec(12, 8))
+    document = json.loads((tmp_path / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps({**document, "calibration": {"temperature": 1e-320}}))
+    with pytest.raises(ArtefactError, match="not finite"):
+        open_warm(f"onnx://{tmp_path}")
 
 
 def test_results_do_not_keep_the_memory_of_the_session(artefact_folder: Path) -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from model.backends.stub import StubBackend
 from model.canary.evidence import Evidence, Metric, Tally
 from model.canary.pairing import Arm
 from model.canary.trial import ShadowOutcome
+from model.confidence.abstention import AbstentionRules, AerialGate
+from model.confidence.model import ConfidenceModel
 from model.errors import DeadlineExceeded
 from model.serving.prediction import Prediction
 from model.serving.service import PredictionService
@@ -19,6 +23,7 @@ from tests.model.canary.trials import (
     Outputs,
     fail,
     return_nothing_finite,
+    return_wrong_features,
     reverse_classes,
     start_trial,
 )
@@ -76,12 +81,15 @@ async def test_the_same_model_agrees_with_itself(service: PredictionService) -> 
     }
 
 
-@pytest.mark.parametrize("change", [fail, return_nothing_finite])
+@pytest.mark.parametrize("change", [fail, return_nothing_finite, return_wrong_features])
 async def test_a_caller_of_a_failing_candidate_gets_the_response_of_production(
     service: PredictionService, change: Callable[[Outputs], Outputs]
 ) -> None:
-    """An error of the candidate, and probabilities that are no numbers, are counted and never reach the caller."""
-    _, reports = start_trial(service, Candidate(change), arm=Arm.CANDIDATE, serves_callers=True)
+    """Errors of the candidate, probabilities that are no numbers and features that do not fit its gate are counted."""
+    candidate = Candidate(change)
+    gate = AerialGate(np.zeros(3, np.float32), 1.0)
+    candidate.info = replace(candidate.info, confidence=ConfidenceModel(abstention=AbstentionRules(gate)))
+    _, reports = start_trial(service, candidate, arm=Arm.CANDIDATE, serves_callers=True)
     for value in range(2):
         assert (await respond(service, value)).model.version == "1.0"
     await wait_until_async(lambda: reports.evidence.get(Metric.ERROR_RATE).comparisons == 2)

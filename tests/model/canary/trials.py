@@ -51,6 +51,10 @@ def return_nothing_finite(outputs: Outputs) -> Outputs:
     return np.full_like(outputs[0], np.nan), outputs[1]
 
 
+def return_wrong_features(outputs: Outputs) -> Outputs:
+    return outputs[0], outputs[1][:, 1:]
+
+
 class TrialReports:
     """What the observer of a trial was called with."""
 

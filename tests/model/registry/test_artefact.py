@@ -160,6 +160,7 @@ def test_an_invalid_manifest_is_an_error(tmp_path: Path, text: bytes) -> None:
     [
         {"schema": 2},
         {"calibration": {"temperature": 10**400}},
+        {"prediction_sets": {"scores": [1e39]}},
         {"name": None},
         {"name": ""},
         {"version": 1.0},
