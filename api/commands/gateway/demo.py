@@ -172,7 +172,8 @@ def _get_token(settings: Settings) -> tuple[_Account, str]:
 
     async def begin_session(engine: AsyncEngine) -> Session:
         scopes = ROLE_SCOPES[account.user.role] & ROLE_SCOPES[Role.CLIENT]
-        return await SessionStore(engine, settings.auth.session_seconds).begin(account.user.id, scopes)
+        sessions = SessionStore(engine, settings.auth.session_seconds)
+        return await sessions.begin(account.user.id, account.user.credentials_version, scopes)
 
     event = CommandEvent("token", "issued", f"user:{account.user.id}")
     session = run_with_engine(settings, begin_session, lambda _: event)
