@@ -21,7 +21,7 @@ from auth.errors import ClientExists, ClientNotFound, InvalidClient
 from auth.principal import Scope, format_scopes, parse_scopes
 from auth.sessions import MAX_ACCESS_TOKEN_LIFETIME
 from auth.tables import clients
-from storage.transactions import reading, writing
+from storage.transactions import Record, reading, record_nothing, writing
 
 SECRET_PREFIX = "ats_"  # noqa: S105  (how each secret begins)
 
@@ -41,12 +41,17 @@ class Client:
 
 
 class ClientStore:
-    """Every method raises DatabaseUnavailable."""
+    """Every method raises DatabaseUnavailable.
+
+    Those that change something have `record` write it down in the same transaction.
+    """
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def add(self, name: str, scopes: Iterable[Scope]) -> tuple[Client, str]:
+    async def add(
+        self, name: str, scopes: Iterable[Scope], *, record: Record[Client] = record_nothing
+    ) -> tuple[Client, str]:
         """Return the new client and its secret, which is not stored. Raises ClientExists."""
         client = Client(str(uuid4()), name, frozenset(scopes), datetime.now(UTC), None)
         secret = _generate_secret()
@@ -54,6 +59,7 @@ class ClientStore:
         try:
             async with writing(self._engine) as connection:
                 await connection.execute(insert(clients).values(**row, secret_digest=_digest(secret)))
+                await record(connection, client)
         except IntegrityError:
             raise ClientExists(f"There is already a client {name}. Choose another name.") from None
         return client, secret
@@ -75,32 +81,34 @@ class ClientStore:
         async with reading(self._engine) as connection:
             return (await connection.execute(select(clients).where(clients.c.id == client_id))).one_or_none()
 
-    async def disable(self, name: str) -> Client:
+    async def disable(self, name: str, *, record: Record[Client] = record_nothing) -> Client:
         """Disable the client and revoke its tokens. Raises ClientNotFound."""
-        return await self._update(name, disabled_at=func.coalesce(clients.c.disabled_at, datetime.now(UTC)))
+        return await self._update(name, record, disabled_at=func.coalesce(clients.c.disabled_at, datetime.now(UTC)))
 
-    async def enable(self, name: str) -> Client:
+    async def enable(self, name: str, *, record: Record[Client] = record_nothing) -> Client:
         """Let a disabled client log in again; tokens that it still holds are valid again. Raises ClientNotFound."""
-        return await self._update(name, disabled_at=None)
+        return await self._update(name, record, disabled_at=None)
 
-    async def rotate_secret(self, name: str) -> tuple[Client, str]:
+    async def rotate_secret(self, name: str, *, record: Record[Client] = record_nothing) -> tuple[Client, str]:
         """Replace the secret, and return it. Tokens that the client holds stay valid. Raises ClientNotFound."""
         secret = _generate_secret()
-        return await self._update(name, secret_digest=_digest(secret)), secret
+        return await self._update(name, record, secret_digest=_digest(secret)), secret
 
-    async def delete(self, name: str) -> Client:
+    async def delete(self, name: str, *, record: Record[Client] = record_nothing) -> Client:
         """Remove the client and revoke its tokens. Raises ClientNotFound."""
         async with writing(self._engine) as connection:
             statement = delete(clients).where(clients.c.name == name).returning(clients)
             client = _client((await connection.execute(statement)).one_or_none(), name)
             await _announce(connection, client, revoked=True)
+            await record(connection, client)
         return client
 
-    async def _update(self, name: str, **values: Any) -> Client:
+    async def _update(self, name: str, record: Record[Client], **values: Any) -> Client:
         async with writing(self._engine) as connection:
             statement = update(clients).where(clients.c.name == name).values(**values).returning(clients)
             client = _client((await connection.execute(statement)).one_or_none(), name)
             await _announce(connection, client, revoked=client.disabled_at is not None)
+            await record(connection, client)
         return client
 
 

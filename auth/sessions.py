@@ -17,7 +17,7 @@ from auth.changes import announce
 from auth.errors import BadCredentials, InvalidGrant, RefreshTokenReused
 from auth.principal import ROLE_SCOPES, Role, Scope, format_scopes, parse_scopes, select_scopes
 from auth.tables import refresh_tokens, sessions, users
-from storage.transactions import reading, writing
+from storage.transactions import Record, reading, record_nothing, writing
 
 REFRESH_PREFIX = "atr_"
 # No access token lives longer, so a revocation can be forgotten after this time.
@@ -59,14 +59,23 @@ class RefreshToken:
 
 
 class SessionStore:
-    """Every method raises DatabaseUnavailable."""
+    """Every method raises DatabaseUnavailable.
+
+    Those that change something have `record` write it down in the same transaction.
+    """
 
     def __init__(self, engine: AsyncEngine, lifetime_s: int) -> None:
         self._engine = engine
         self._lifetime = timedelta(seconds=lifetime_s)
 
     async def begin(
-        self, user_id: str, checked_version: str, scopes: frozenset[Scope], client_id: str | None = None
+        self,
+        user_id: str,
+        checked_version: str,
+        scopes: frozenset[Scope],
+        client_id: str | None = None,
+        *,
+        record: Record[Session] = record_nothing,
     ) -> Session:
         """Start a session for a user who has logged in, through the client if one is given.
 
@@ -97,14 +106,24 @@ class SessionStore:
             times = {"created_at": now, "expires_at": session.expires_at}
             await connection.execute(insert(sessions).values(**row, **times))
             await _add_token(connection, session.refresh_token, session.id, now)
+            await record(connection, session)
         return session
 
-    async def rotate(self, refresh_token: str, client_id: str | None = None, requested_scope: str = "") -> Session:
+    async def rotate(
+        self,
+        refresh_token: str,
+        client_id: str | None = None,
+        requested_scope: str = "",
+        *,
+        record: Record[Session] = record_nothing,
+        record_reuse: Record[Session] = record_nothing,
+    ) -> Session:
         """Exchange a refresh token for its successor, to issue an access token with the requested scopes.
 
         Raises InvalidGrant for a token that is unknown, expired, revoked or another client's, or whose user is
         disabled. Raises UnknownScope, after which the token can still be exchanged. A token that was exchanged before
-        indicates a stolen copy: the whole session ends, and RefreshTokenReused is raised.
+        indicates a stolen copy: the whole session ends, which `record_reuse` writes down, and RefreshTokenReused is
+        raised.
         """
         now = datetime.now(UTC)
         async with writing(self._engine) as connection:
@@ -119,8 +138,10 @@ class SessionStore:
             reused = used.rowcount == 0
             if reused:
                 await end_sessions(connection, sessions.c.id == row.id)
+                await record_reuse(connection, session)
             else:
                 await _add_token(connection, session.refresh_token, row.id, now)
+                await record(connection, session)
         if reused:
             raise RefreshTokenReused(row.id, row.user_id)
         return session
@@ -136,17 +157,19 @@ class SessionStore:
             return None
         return RefreshToken(row.id, row.user_id, row.client_id, parse_scopes(row.scopes), row.issued_at, row.expires_at)
 
-    async def end(self, session_id: str) -> None:
+    async def end(self, session_id: str, *, record: Record[None] = record_nothing) -> None:
         """End a session: its refresh token and its access tokens become invalid."""
         async with writing(self._engine) as connection:
             await end_sessions(connection, sessions.c.id == session_id)
+            await record(connection, None)
 
-    async def revoke_access_token(self, token_id: str) -> None:
+    async def revoke_access_token(self, token_id: str, *, record: Record[None] = record_nothing) -> None:
         """Revoke one access token, by its `jti`."""
         async with writing(self._engine) as connection:
             await announce(
                 connection, f"jti:{token_id}", revoked=True, expires_at=datetime.now(UTC) + MAX_ACCESS_TOKEN_LIFETIME
             )
+            await record(connection, None)
 
 
 async def end_sessions(connection: AsyncConnection, *conditions: Any) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import TypeVar
 
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import URL
@@ -21,10 +22,18 @@ BEGIN_OPTION = "sqlite_begin"
 WRITING = {BEGIN_OPTION: "BEGIN IMMEDIATE"}
 SETTINGS_OPTION = "postgresql_settings"  # the query that applies settings to a transaction
 
+T = TypeVar("T")
+Record = Callable[[AsyncConnection, T], Awaitable[None]]
+"""Writes what a transaction has changed to a record, as its last statements; an error undoes the change."""
+
 _UNREACHABLE = "The database cannot be reached. Check DATABASE_URL, or try again later."
 _UNUSABLE = "The database cannot be used now. Try again later."
 # No such schema, missing privileges, a read-only server: PostgreSQL's codes of class 3F, 42 and 25.
 _OPERATOR_STATES = frozenset({"3F000", "42501", "25006"})
+
+
+async def record_nothing(_connection: AsyncConnection, _result: object) -> None:
+    """A Record for changes that nobody has to know of."""
 
 
 @asynccontextmanager

@@ -22,13 +22,14 @@ from api.settings import Settings, reload_settings, sqlite_file
 from auth.accounts.passwords import PasswordHasher
 from auth.accounts.service import AccountService
 from auth.accounts.store import UserStore
-from monitoring.audit.events import new_event
-from monitoring.audit.store import AuditStore
+from monitoring.audit.events import AuditEvent, new_event
+from monitoring.audit.store import AuditStore, append_within
 from monitoring.tasks.runs import Task
 from monitoring.tasks.store import TaskRunStore
 from storage.engine import check_sqlite_file, open_blocking_engine, open_engine
 from storage.errors import DatabaseUnavailable
 from storage.migrations import has_tables, migrate
+from storage.transactions import Record
 
 T = TypeVar("T")
 
@@ -44,7 +45,7 @@ class CommandEvent(NamedTuple):
     detail: Mapping[str, str] = MappingProxyType({})
 
 
-DescribeEvent = Callable[[T], CommandEvent | None]
+DescribeEvent = Callable[[T], CommandEvent]
 
 
 def run_with_engine(
@@ -56,8 +57,9 @@ def run_with_engine(
 ) -> T:
     """Run `action` on the database, after the migrations, in an event loop of its own.
 
-    The event that `describe_event` makes of the result is written to the audit log. Raises DatabaseUnavailable,
-    AuditUnavailable, and DatabaseMissing unless a missing database may be created.
+    The event that `describe_event` makes of the result is written to the audit log afterwards: for actions outside of
+    the database. Those that change it take a Record; see `recording`. Raises DatabaseUnavailable, AuditUnavailable, and
+    DatabaseMissing unless a missing database may be created.
     """
     url = settings.database_url.get_secret_value()
     if not create:
@@ -71,9 +73,8 @@ def run_with_engine(
                 raise DatabaseMissing(describe_database(url))
             await migrate(engine, auth.MIGRATIONS, monitoring.MIGRATIONS)
             result = await action(engine)
-            event = describe_event(result) if describe_event else None
-            if event is not None:
-                await record_event(engine, event)
+            if describe_event is not None:
+                await record_event(engine, describe_event(result))
             return result
         finally:
             await engine.dispose()
@@ -103,7 +104,6 @@ def open_migrated_engine(settings: Settings) -> Iterator[Engine]:
 def run_with_accounts(
     settings: Settings,
     action: Callable[[AccountService], Awaitable[T]],
-    describe_event: DescribeEvent[T] | None = None,
     *,
     create: bool = False,
 ) -> T:
@@ -113,7 +113,7 @@ def run_with_accounts(
         with closing(PasswordHasher()) as hasher:
             return await action(AccountService(UserStore(engine), hasher))
 
-    return run_with_engine(settings, run, describe_event, create=create)
+    return run_with_engine(settings, run, create=create)
 
 
 @contextmanager
@@ -162,8 +162,16 @@ def describe_database(url: str) -> str:
 
 async def record_event(engine: AsyncEngine, event: CommandEvent) -> None:
     """Write an event of the operating system's user to the audit log. Raises AuditUnavailable."""
-    entry = new_event(event.event, event.outcome, actor=command_actor(), target=event.target, detail=event.detail)
-    await AuditStore(engine).append([entry])
+    await AuditStore(engine).append([_build_event(event)])
+
+
+def recording(describe_event: DescribeEvent[T]) -> Record[T]:
+    """Return what writes the event to the audit log in the transaction of the change that it describes."""
+    return lambda connection, result: append_within(connection, [_build_event(describe_event(result))])
+
+
+def _build_event(event: CommandEvent) -> AuditEvent:
+    return new_event(event.event, event.outcome, actor=command_actor(), target=event.target, detail=event.detail)
 
 
 def command_actor() -> str:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import Request
 
 from api.rate_limits.callers import caller_address
 
 
 async def record_event(
-    request: Request, event: str, outcome: str, *, actor: str | None = None, target: str = "", **detail: str
+    request: Request,
+    event: str,
+    outcome: str,
+    *,
+    actor: str | None = None,
+    target: str = "",
+    within: AsyncConnection | None = None,
+    **detail: str,
 ) -> None:
     """Count and record what the request did, or tried to do: see AuditRecorder.record. Raises AuditUnavailable."""
     state = request.state
@@ -20,5 +28,6 @@ async def record_event(
         request_id=state.request_id,
         actor=actor,
         target=target,
+        within=within,
         **detail,
     )

@@ -31,6 +31,7 @@ from auth.errors import InvalidClient, RefreshTokenReused
 from auth.principal import ROLE_SCOPES, Scope, format_scopes, select_scopes
 from auth.sessions import Session
 from auth.tokens.access import FIRST_PARTY, IssuedToken
+from storage.transactions import Record
 
 _FORM_BODY = describe_form(
     ["grant_type"],
@@ -93,9 +94,14 @@ async def _grant_for_password(
 
     name, password, code = form["username"], form["password"], form.get("totp", "")
     user = await auth.logins.log_in(name, password, code, caller_address(request), accept=choose_scopes)
-    client_id = client.id if client else None
-    session = await auth.sessions.begin(user.id, user.credentials_version, choose_scopes(user), client_id)
-    return await _issue_for_session(request, auth, session, "password")
+    session = await auth.sessions.begin(
+        user.id,
+        user.credentials_version,
+        choose_scopes(user),
+        client.id if client else None,
+        record=_recording(request, "issued", grant="password"),
+    )
+    return _issue_for_session(auth, session)
 
 
 async def _grant_for_refresh_token(
@@ -105,17 +111,26 @@ async def _grant_for_refresh_token(
     require_fields(form, "refresh_token")
     scope = form.get("scope", "")
     try:
-        session = await auth.sessions.rotate(form["refresh_token"], client.id if client else None, scope)
-    except RefreshTokenReused as error:
+        session = await auth.sessions.rotate(
+            form["refresh_token"],
+            client.id if client else None,
+            scope,
+            record=_recording(request, "issued", grant="refresh_token"),
+            record_reuse=_recording(request, "reused"),
+        )
+    except RefreshTokenReused:
         await auth.changes.catch_up()
-        await record_event(request, "token", "reused", actor=error.user_id, session=error.session_id)
         raise
-    return await _issue_for_session(request, auth, session, "refresh_token", scope)
+    return _issue_for_session(auth, session, scope)
 
 
-async def _issue_for_session(
-    request: Request, auth: AuthServices, session: Session, grant: str, requested_scope: str = ""
-) -> Token:
+def _recording(request: Request, outcome: str, **detail: str) -> Record[Session]:
+    return lambda transaction, session: record_event(
+        request, "token", outcome, within=transaction, actor=session.user_id, session=session.id, **detail
+    )
+
+
+def _issue_for_session(auth: AuthServices, session: Session, requested_scope: str = "") -> Token:
     """Issue at most the session's scopes, and at most those that the user's role grants now."""
     issued = auth.tokens.issue(
         subject=session.user_id,
@@ -125,7 +140,6 @@ async def _issue_for_session(
         session_id=session.id,
         client_id=session.client_id or FIRST_PARTY,
     )
-    await record_event(request, "token", "issued", actor=session.user_id, grant=grant, session=session.id)
     return _describe_token(issued, session.refresh_token)
 
 

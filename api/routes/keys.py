@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
+from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -17,6 +19,7 @@ from auth.api_keys.rules import can_see, check_rotation, restrict_terms
 from auth.api_keys.store import ApiKey, KeyStore
 from auth.errors import InsufficientScope, KeyBound, KeyNotFound
 from auth.principal import Principal, Scope
+from storage.transactions import Record
 
 router = APIRouter(
     prefix="/v1/keys",
@@ -37,8 +40,7 @@ async def create(request: Request, keys: Keys, principal: KeyUser, body: NewKey)
     except (InsufficientScope, KeyBound) as error:
         await record_event(request, "key", "refused", code=error.code)
         raise
-    key, text = await keys.create(principal.subject, terms, principal.key_id)
-    await record_event(request, "key", "created", target=f"key:{key.id}")
+    key, text = await keys.create(principal.subject, terms, principal.key_id, record=_recording(request, "created"))
     return KeyWithSecret.of_secret(key, text)
 
 
@@ -85,9 +87,9 @@ async def rotate(
     except (InsufficientScope, KeyBound) as error:
         await record_event(request, "key", "refused", target=f"key:{key.id}", code=error.code)
         raise
-    key, text = await keys.rotate(key.id, body.overlap, body.expires_at)
+    record = _recording(request, "rotated")
+    key, text = await keys.rotate(key.id, body.overlap, body.expires_at, record=record)
     await changes.catch_up()
-    await record_event(request, "key", "rotated", target=f"key:{key.id}")
     return KeyWithSecret.of_secret(key, text)
 
 
@@ -105,10 +107,18 @@ async def revoke(
     With `cascade` or `leaked`, the keys that were created with it are revoked, too, and those created with them.
     """
     key = await _find_visible(request, keys, principal, key_id)
-    revoked = await keys.revoke(key.id, cascade=scope.includes_descendants)
+
+    async def record(transaction: AsyncConnection, revoked: Sequence[ApiKey]) -> None:
+        for each in revoked:
+            detail = scope.describe(key, each)
+            await record_event(request, "key", "revoked", within=transaction, target=f"key:{each.id}", **detail)
+
+    await keys.revoke(key.id, cascade=scope.includes_descendants, record=record)
     await changes.catch_up()
-    for each in revoked:
-        await record_event(request, "key", "revoked", target=f"key:{each.id}", **scope.describe(key, each))
+
+
+def _recording(request: Request, outcome: str) -> Record[ApiKey]:
+    return lambda transaction, key: record_event(request, "key", outcome, within=transaction, target=f"key:{key.id}")
 
 
 async def _check_credential(request: Request, principal: Principal) -> None:

@@ -29,6 +29,7 @@ from api.settings import Settings
 from auth.accounts.passwords import check_password_policy
 from auth.accounts.store import User, UserChange
 from auth.errors import AuthError, NoAccount, UserNotFound
+from storage.transactions import Record
 
 _PROBLEMS = document_problems(401, 403, 409, 422, 429)
 
@@ -47,14 +48,17 @@ OwnAccount = Annotated[User, Depends(_get_own_account)]
 
 
 @asynccontextmanager
-async def _outcome_recorded(request: Request, event: str, outcome: str) -> AsyncIterator[None]:
-    """Record `outcome` in the audit log, or "refused" when an AuthError ends the context."""
+async def _refusals_recorded(request: Request, event: str) -> AsyncIterator[None]:
+    """Record in the audit log when an AuthError ends the context."""
     try:
         yield
     except AuthError as error:
         await record_event(request, event, "refused", code=error.code)
         raise
-    await record_event(request, event, outcome)
+
+
+def _recording(request: Request, event: str, outcome: str, target: str = "") -> Record[object]:
+    return lambda transaction, _: record_event(request, event, outcome, within=transaction, target=target)
 
 
 def me_router(limits: CallerLimits, rate: str) -> APIRouter:
@@ -97,9 +101,9 @@ async def allow_images(
     body: ImagePermission,
 ) -> ImageKeeping:
     """Allow the gateway to keep the caller's images for training, or withdraw that, which erases those it has kept."""
-    changed = await users.change(user.id, UserChange(keep_images=body.keep))
+    record = _recording(request, "images", "allowed" if body.keep else "withdrawn", f"user:{user.id}")
+    changed = await users.change(user.id, UserChange(keep_images=body.keep), record=record)
     await changes.catch_up()
-    await record_event(request, "images", "allowed" if body.keep else "withdrawn", target=f"user:{user.id}")
     if not body.keep:
         schedule_erasure(user.id)
     return _describe_keeping(settings, changed)
@@ -120,11 +124,12 @@ async def change_password(
     body: PasswordChange,
 ) -> None:
     """Set a new password. The caller's other sessions end; this one continues."""
-    async with _outcome_recorded(request, "password", "changed"):
+    async with _refusals_recorded(request, "password"):
         new = body.new_password.get_secret_value()
         check_password_policy(new, user.name)  # before the current one is hashed, which takes long
         await logins.check_password(user, body.current_password.get_secret_value(), caller_address(request))
-        await users.change(user.id, password=new, keep_session=principal.session_id)
+        record = _recording(request, "password", "changed")
+        await users.change(user.id, password=new, keep_session=principal.session_id, record=record)
         await changes.catch_up()
 
 
@@ -132,9 +137,9 @@ async def begin_totp(
     request: Request, logins: Logins, codes: Codes, user: OwnAccount, body: TotpEnrolment
 ) -> TotpSecret:
     """Create a secret for an authenticator app (RFC 6238). Log-ins need no code until one code confirms the secret."""
-    async with _outcome_recorded(request, "totp", "begun"):
+    async with _refusals_recorded(request, "totp"):
         await logins.check_password(user, body.current_password.get_secret_value(), caller_address(request))
-        enrolment = await codes.begin(user)
+        enrolment = await codes.begin(user, record=_recording(request, "totp", "begun"))
     return TotpSecret(secret=enrolment.secret, uri=enrolment.uri)
 
 
@@ -147,12 +152,15 @@ async def confirm_totp(
     body: TotpCode,
 ) -> None:
     """Require a code for every log-in from now on. The caller's other sessions end; this one continues."""
-    async with _outcome_recorded(request, "totp", "confirmed"):
-        await logins.confirm_codes(user, body.code.get_secret_value(), caller_address(request), principal.session_id)
+    record = _recording(request, "totp", "confirmed")
+    async with _refusals_recorded(request, "totp"):
+        code, address = body.code.get_secret_value(), caller_address(request)
+        await logins.confirm_codes(user, code, address, principal.session_id, record=record)
         await changes.catch_up()
 
 
 async def remove_totp(request: Request, logins: Logins, user: OwnAccount, body: TotpCode) -> None:
     """Stop requiring codes for log-ins; this takes a current code."""
-    async with _outcome_recorded(request, "totp", "removed"):
-        await logins.remove_codes(user, body.code.get_secret_value(), caller_address(request))
+    record = _recording(request, "totp", "removed")
+    async with _refusals_recorded(request, "totp"):
+        await logins.remove_codes(user, body.code.get_secret_value(), caller_address(request), record=record)

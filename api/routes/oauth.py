@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from fastapi import APIRouter
+from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -151,14 +152,16 @@ async def _revoke(request: Request, auth: AuthServices, inquirer: _Inquirer, tok
     """Raises UnauthorizedClient."""
     if not inquirer.owns(token):
         raise UnauthorizedClient("The token was issued to another client. Only its owner can revoke it.")
+    target = f"sid:{token.session_id}" if isinstance(token, RefreshToken) else f"jti:{token.token_id}"
+
+    async def record(transaction: AsyncConnection, _: None) -> None:
+        await record_event(request, "token", "revoked", within=transaction, actor=inquirer.subject, target=target)
+
     if isinstance(token, RefreshToken):
-        await auth.sessions.end(token.session_id)
-        target = f"sid:{token.session_id}"
+        await auth.sessions.end(token.session_id, record=record)
     else:
-        await auth.sessions.revoke_access_token(str(token.token_id))
-        target = f"jti:{token.token_id}"
+        await auth.sessions.revoke_access_token(str(token.token_id), record=record)
     await auth.changes.catch_up()
-    await record_event(request, "token", "revoked", actor=inquirer.subject, target=target)
 
 
 def _describe_token(token: Principal | RefreshToken, issuer: str, audience: str) -> Introspection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
+from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response
@@ -24,7 +25,7 @@ from api.http.audit import record_event
 from api.http.paging import MAX_PAGE, PageLimit, cut_page
 from api.http.problems import document_problems
 from api.schemas.users import NewUser, UserPatch, UserResponse
-from auth.accounts.store import UserChange
+from auth.accounts.store import User, UserChange
 from auth.errors import AuthError
 from auth.principal import Scope
 
@@ -53,12 +54,15 @@ async def list_users(
 @router.post("", status_code=201, dependencies=[Depends(require_login)])
 async def create(request: Request, users: Users, body: NewUser) -> UserResponse:
     """Create a user."""
+
+    async def record(transaction: AsyncConnection, user: User) -> None:
+        await record_event(request, "user", "created", within=transaction, target=f"user:{user.id}", role=user.role)
+
     try:
-        user = await users.add(body.name, body.role, body.password.get_secret_value(), body.quotas())
+        user = await users.add(body.name, body.role, body.password.get_secret_value(), body.quotas(), record=record)
     except AuthError as error:
         await record_event(request, "user", "refused", code=error.code)
         raise
-    await record_event(request, "user", "created", target=f"user:{user.id}", role=user.role)
     return UserResponse.of(user)
 
 
@@ -86,13 +90,17 @@ async def change(
         await require_login(request, principal)
     password = body.password.get_secret_value() if body.password is not None else None
     user_change = UserChange(role=body.role, disabled=body.disabled, quotas=body.quotas(), keep_images=body.keep_images)
+
+    async def record(transaction: AsyncConnection, _: User) -> None:
+        outcome, target = _name_outcome(body), f"user:{user_id}"
+        await record_event(request, "user", outcome, within=transaction, target=target, **body.describe())
+
     try:
-        user = await users.change(user_id, user_change, password=password)
+        user = await users.change(user_id, user_change, password=password, record=record)
     except AuthError as error:
         await record_event(request, "user", "refused", target=f"user:{user_id}", code=error.code)
         raise
     await changes.catch_up()
-    await record_event(request, "user", _name_outcome(body), target=f"user:{user.id}", **body.describe())
     if body.keep_images is False:
         schedule_erasure(user.id)
     return UserResponse.of(user)
@@ -111,13 +119,16 @@ async def delete(
 
     Afterwards the user's images, and what the ledger and the audit log hold of the user, are erased in the background.
     """
+
+    async def record(transaction: AsyncConnection, user: User) -> None:
+        await record_event(request, "user", "deleted", within=transaction, target=f"user:{user.id}", role=user.role)
+
     try:
-        user = await deletion.delete(user_id)
+        user = await deletion.delete(user_id, record=record)
     except AuthError as error:
         await record_event(request, "user", "refused", target=f"user:{user_id}", code=error.code)
         raise
     await changes.catch_up()
-    await record_event(request, "user", "deleted", target=f"user:{user.id}", role=user.role)
     return Response(status_code=204, background=BackgroundTask(erasure.erase, user.id, principal.subject))
 
 

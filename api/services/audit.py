@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prometheus_client import Counter
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from auth.principal import Principal
 from monitoring.audit.events import new_event
@@ -20,7 +21,7 @@ class AuditRecorder:
         self._trail = trail
         self._counter = counter
 
-    async def record(
+    async def record(  # noqa: PLR0913  (each is a part of the entry)
         self,
         event: str,
         outcome: str,
@@ -30,12 +31,14 @@ class AuditRecorder:
         request_id: str,
         actor: str | None = None,
         target: str = "",
+        within: AsyncConnection | None = None,
         **detail: str,
     ) -> None:
         """Record that `actor` (a subject; by default the principal's) did `event` to `target`, with this outcome.
 
         `event` and `outcome` come from a fixed set, because they label the metric. `detail` may hold no secrets.
-        Raises AuditUnavailable when an outcome that must be durable cannot be written.
+        With `within`, an outcome that must be durable is written in the transaction of that connection, right before
+        the commit; see storage.transactions.Record. Raises AuditUnavailable when it cannot be written.
         """
         self._counter.labels(event, outcome).inc()
         if actor is None:
@@ -47,5 +50,7 @@ class AuditRecorder:
         )
         if outcome in BACKGROUND_OUTCOMES:
             self._trail.record_refusal(recorded)
+        elif within is not None:
+            await self._trail.write_within(within, recorded)
         else:
             await self._trail.write(recorded)

@@ -15,7 +15,7 @@ from auth.login.throttle import list_counter_keys
 from auth.quotas.tallies import key_owner, user_owner
 from auth.sessions import MAX_ACCESS_TOKEN_LIFETIME, end_sessions
 from auth.tables import api_keys, known_addresses, login_failures, refresh_tokens, sessions, usage, users
-from storage.transactions import writing
+from storage.transactions import Record, record_nothing, writing
 
 
 class AccountDeletion:
@@ -24,7 +24,9 @@ class AccountDeletion:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def delete(self, user_id: str, *, allow_last_admin: bool = False) -> User:
+    async def delete(
+        self, user_id: str, *, allow_last_admin: bool = False, record: Record[User] = record_nothing
+    ) -> User:
         """Delete a user with sessions, refresh tokens, API keys, one-time codes, failed log-ins and usage.
 
         Every process rejects the user's credentials within a second. A user who gets the same name later has another
@@ -38,6 +40,7 @@ class AccountDeletion:
             await self._announce(connection, user_id, key_ids)
             for statement in await _build_statements(connection, user, key_ids):
                 await connection.execute(statement)
+            await record(connection, user)
         return user
 
     async def _announce(self, connection: AsyncConnection, user_id: str, key_ids: Sequence[str]) -> None:

@@ -11,23 +11,35 @@ from auth.accounts.passwords import PasswordHasher, check_password_policy
 from auth.accounts.store import NO_CHANGE, NO_QUOTAS, Quotas, User, UserChange, UserStore
 from auth.errors import BadCredentials, BadUserName, UserExists, UserNotFound
 from auth.principal import Role
+from storage.transactions import Record, record_nothing
 
 _NAME = re.compile(r"[a-z0-9._@-]{1,64}")
 _FIRST_ADMIN = "admin"
 
 
 class AccountService:
-    """Every method raises DatabaseUnavailable; those that take a password also raise HashingBusy."""
+    """Every method raises DatabaseUnavailable; those that take a password also raise HashingBusy.
+
+    Those that change something have `record` write it down in the same transaction.
+    """
 
     def __init__(self, store: UserStore, hasher: PasswordHasher) -> None:
         self._store = store
         self._hasher = hasher
 
-    async def add(self, name: str, role: Role, password: str, quotas: Quotas = NO_QUOTAS) -> User:
+    async def add(
+        self,
+        name: str,
+        role: Role,
+        password: str,
+        quotas: Quotas = NO_QUOTAS,
+        *,
+        record: Record[User] = record_nothing,
+    ) -> User:
         """Raises BadUserName, PasswordRefused, UserExists."""
         _check_name(name)
         check_password_policy(password, name)
-        return await self._store.add(name, role, await self._hasher.hash(password), quotas)
+        return await self._store.add(name, role, await self._hasher.hash(password), quotas, record=record)
 
     async def authenticate(self, name: str, password: str, *, refuse: bool = False) -> User:
         """Raises BadCredentials, with the same message and after the same work for every reason.
@@ -68,6 +80,7 @@ class AccountService:
         password: str | None = None,
         keep_session: str | None = None,
         allow_last_admin: bool = False,
+        record: Record[User] = record_nothing,
     ) -> User:
         """Change a user, including the password if one is given; see UserStore.change.
 
@@ -76,13 +89,15 @@ class AccountService:
         if password is not None:
             check_password_policy(password, (await self._store.get(user_id)).name)
             change = replace(change, password_hash=await self._hasher.hash(password))
-        return await self._store.change(user_id, change, keep_session=keep_session, allow_last_admin=allow_last_admin)
+        return await self._store.change(
+            user_id, change, keep_session=keep_session, allow_last_admin=allow_last_admin, record=record
+        )
 
     async def list(self, limit: int | None = None, after: str = "") -> Sequence[User]:
         """Return the users with a name greater than `after`, by name, and at most `limit` if it is given."""
         return await self._store.list(limit, after)
 
-    async def bootstrap_admin(self) -> str | None:
+    async def bootstrap_admin(self, record: Record[User] = record_nothing) -> str | None:
         """Create the user `admin` if there are no users, and return its random password, which is not stored.
 
         If several processes start at once, one of them returns a password and the others return None.
@@ -91,7 +106,7 @@ class AccountService:
             return None
         password = secrets.token_urlsafe(24)
         try:
-            await self.add(_FIRST_ADMIN, Role.ADMIN, password)
+            await self.add(_FIRST_ADMIN, Role.ADMIN, password, record=record)
         except UserExists:
             return None
         return password

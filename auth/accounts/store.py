@@ -18,7 +18,7 @@ from auth.errors import LastAdmin, UserExists, UserNotFound
 from auth.principal import Role
 from auth.sessions import MAX_ACCESS_TOKEN_LIFETIME, end_sessions
 from auth.tables import sessions, users
-from storage.transactions import reading, writing
+from storage.transactions import Record, reading, record_nothing, writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,15 @@ class UserStore:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def add(self, name: str, role: Role, password_hash: str, quotas: Quotas = NO_QUOTAS) -> User:
+    async def add(
+        self,
+        name: str,
+        role: Role,
+        password_hash: str,
+        quotas: Quotas = NO_QUOTAS,
+        *,
+        record: Record[User] = record_nothing,
+    ) -> User:
         """Raises UserExists."""
         version = credentials_version(password_hash, None)
         user = User(str(uuid4()), name, role, datetime.now(UTC), None, credentials_version=version, **quotas)
@@ -86,6 +94,7 @@ class UserStore:
         try:
             async with writing(self._engine) as connection:
                 await connection.execute(insert(users).values(**row, **quotas, password_hash=password_hash))
+                await record(connection, user)
         except IntegrityError:
             raise UserExists(f"There is already a user {name}. Choose another name.") from None
         return user
@@ -114,6 +123,7 @@ class UserStore:
         *,
         keep_session: str | None = None,
         allow_last_admin: bool = False,
+        record: Record[User] = record_nothing,
     ) -> User:
         """Change a user in one transaction and return the result.
 
@@ -128,13 +138,14 @@ class UserStore:
             values = _changed_columns(row, change)
             if values.keys() & {"role", "disabled_at"} and not allow_last_admin:
                 _check_admin_remains(admins, user_id)
-            if not values:
-                return _user(row)
-            await connection.execute(update(users).where(users.c.id == user_id).values(**values))
-            if _ends_sessions(row, values):
-                await end_sessions(connection, sessions.c.user_id == user_id, sessions.c.id != (keep_session or ""))
-            await _announce(connection, user_id)
-            return _user(await _get_row(connection, user_id))
+            if values:
+                await connection.execute(update(users).where(users.c.id == user_id).values(**values))
+                if _ends_sessions(row, values):
+                    await end_sessions(connection, sessions.c.user_id == user_id, sessions.c.id != (keep_session or ""))
+                await _announce(connection, user_id)
+            user = _user(await _get_row(connection, user_id))
+            await record(connection, user)
+        return user
 
     async def replace_hash(self, user_id: str, outdated: str, current: str) -> User | None:
         """Store another hash of the same password and return the user. Sessions continue.

@@ -7,7 +7,6 @@ import hmac
 import re
 import secrets
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,6 +16,7 @@ from typing import Any
 from sqlalchemy import Row, Select, and_, func, insert, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from auth.api_keys.families import find_unrevoked_descendants
 from auth.authenticator import VerifiedCredential
 from auth.changes import announce
 from auth.errors import InvalidToken, KeyEnded, KeyNotFound, NoAccount, TooManyKeys
@@ -24,7 +24,7 @@ from auth.networks import Network
 from auth.principal import ROLE_SCOPES, Principal, Role, Scope, format_scopes, parse_scopes
 from auth.sessions import MAX_ACCESS_TOKEN_LIFETIME
 from auth.tables import api_keys, users
-from storage.transactions import reading, writing
+from storage.transactions import Record, reading, record_nothing, writing
 
 KEY_PREFIX = "atl_"
 MAX_KEYS = 100
@@ -73,7 +73,10 @@ class ApiKey:
 
 
 class KeyStore:
-    """Every method raises DatabaseUnavailable; `clock` returns seconds since 1970."""
+    """Every method raises DatabaseUnavailable; `clock` returns seconds since 1970.
+
+    Those that change something have `record` write it down in the same transaction.
+    """
 
     def __init__(self, engine: AsyncEngine, clock: Callable[[], float] = time.time) -> None:
         self._engine = engine
@@ -82,7 +85,9 @@ class KeyStore:
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)
 
-    async def create(self, user_id: str, terms: KeyTerms, parent_id: str | None = None) -> tuple[ApiKey, str]:
+    async def create(
+        self, user_id: str, terms: KeyTerms, parent_id: str | None = None, *, record: Record[ApiKey] = record_nothing
+    ) -> tuple[ApiKey, str]:
         """Return the new key and its text, which is not stored. `parent_id` is the key that creates it, if one does.
 
         Raises NoAccount, TooManyKeys, and InvalidToken if the parent was revoked in the meantime.
@@ -108,6 +113,7 @@ class KeyStore:
                 raise InvalidToken("The credential was revoked. Log in again.")
             await connection.execute(insert(api_keys).values(**row))
             key = await _get(connection, key_id)
+            await record(connection, key)
         return key, _format_key(key_id, secret)
 
     async def get(self, key_id: str) -> ApiKey:
@@ -136,7 +142,14 @@ class KeyStore:
                 statement = statement.where(tuple_(*order) > tuple_(last.created_at, last.id))
             return [_key(row) for row in await connection.execute(statement)]
 
-    async def rotate(self, key_id: str, overlap: timedelta, expires_at: datetime | None = None) -> tuple[ApiKey, str]:
+    async def rotate(
+        self,
+        key_id: str,
+        overlap: timedelta,
+        expires_at: datetime | None = None,
+        *,
+        record: Record[ApiKey] = record_nothing,
+    ) -> tuple[ApiKey, str]:
         """Replace the secret, and return the key and its new text.
 
         The previous secret is accepted for the time of `overlap`, older ones no longer. The key expires at
@@ -159,9 +172,12 @@ class KeyStore:
                 raise KeyEnded("The key was revoked or has expired. Create another one.")
             await announce(connection, f"key:{key_id}", revoked=False, expires_at=now + MAX_ACCESS_TOKEN_LIFETIME)
             key = await _get(connection, key_id)
+            await record(connection, key)
         return key, _format_key(key_id, secret)
 
-    async def revoke(self, key_id: str, *, cascade: bool = False) -> Sequence[ApiKey]:
+    async def revoke(
+        self, key_id: str, *, cascade: bool = False, record: Record[Sequence[ApiKey]] = record_nothing
+    ) -> Sequence[ApiKey]:
         """Revoke the key permanently, and with `cascade` also the keys created with it, those created with them, …
 
         Returns the key, followed by the descendants that were not revoked before. Repeated calls keep the first time.
@@ -172,13 +188,15 @@ class KeyStore:
             key = await _get(connection, key_id)
             # The lock makes a concurrent creation wait, so that its key is either revoked here or refused.
             await connection.execute(select(users.c.id).where(users.c.id == key.user_id).with_for_update())
-            descendants = await _find_unrevoked_descendants(connection, key) if cascade else []
-            revoked = [key_id, *descendants]
+            descendants = await find_unrevoked_descendants(connection, key.id, key.user_id) if cascade else []
+            ids = [key_id, *descendants]
             revoked_at = func.coalesce(api_keys.c.revoked_at, now)
-            await connection.execute(update(api_keys).where(api_keys.c.id.in_(revoked)).values(revoked_at=revoked_at))
-            targets = [f"key:{each}" for each in revoked]
+            await connection.execute(update(api_keys).where(api_keys.c.id.in_(ids)).values(revoked_at=revoked_at))
+            targets = [f"key:{each}" for each in ids]
             await announce(connection, *targets, revoked=True, expires_at=now + MAX_ACCESS_TOKEN_LIFETIME)
-            return [await _get(connection, each) for each in revoked]
+            revoked = [await _get(connection, each) for each in ids]
+            await record(connection, revoked)
+        return revoked
 
     async def verify(self, credential: str) -> VerifiedCredential:
         """Verify an API key. Raises InvalidToken, with the same message for every reason."""
@@ -232,21 +250,6 @@ async def _check_owner(connection: AsyncConnection, user_id: str, now: datetime)
     statement = select(func.count()).select_from(api_keys).where(api_keys.c.user_id == user_id, counted)
     if (await connection.execute(statement)).scalar_one() >= MAX_KEYS:
         raise TooManyKeys(f"A user can have {MAX_KEYS} API keys, and create as many in a day. Revoke some.")
-
-
-async def _find_unrevoked_descendants(connection: AsyncConnection, key: ApiKey) -> Sequence[str]:
-    """Return the ids of the keys that were created with the key, directly or through others (also revoked ones)."""
-    # A key has its parent's owner.
-    statement = select(api_keys.c.id, api_keys.c.parent_id, api_keys.c.revoked_at)
-    children, unrevoked = defaultdict[str | None, list[str]](list), set[str]()
-    for row in await connection.execute(statement.where(api_keys.c.user_id == key.user_id)):
-        children[row.parent_id].append(row.id)
-        if row.revoked_at is None:
-            unrevoked.add(row.id)
-    descendants = list(children[key.id])
-    for descendant in descendants:  # the list grows meanwhile
-        descendants += children[descendant]
-    return [descendant for descendant in descendants if descendant in unrevoked]
 
 
 def _select_keys() -> Select[Any]:

@@ -13,6 +13,7 @@ from auth.errors import AuthError, BadCode, BadCredentials, MissingCode
 from auth.login.throttle import Attempt, Factor, LoginThrottle
 from auth.login.totp import OneTimeCodes
 from auth.networks import client_network
+from storage.transactions import Record, record_nothing
 
 # Enough to keep two hashing threads busy; more would only take database connections from predictions.
 MAX_CONCURRENT = 4
@@ -60,15 +61,23 @@ class LoginService:
                 await self._accounts.authenticate(user.name, password, refuse=attempt.refused)
             await self._throttle.record_success(attempt)
 
-    async def confirm_codes(self, user: User, code: str, address: str, keep_session: str | None) -> None:
+    async def confirm_codes(
+        self,
+        user: User,
+        code: str,
+        address: str,
+        keep_session: str | None,
+        *,
+        record: Record[None] = record_nothing,
+    ) -> None:
         """Enable the user's one-time codes, if `code` is right; see OneTimeCodes. Raises BadCode, TotpConflict."""
         async with self._account_slots.acquire(user.id), self._code_attempt(user, address):
-            await self._codes.confirm(user, code, keep_session)
+            await self._codes.confirm(user, code, keep_session, record=record)
 
-    async def remove_codes(self, user: User, code: str, address: str) -> None:
+    async def remove_codes(self, user: User, code: str, address: str, *, record: Record[None] = record_nothing) -> None:
         """Disable the user's one-time codes, if `code` is right. Raises BadCode, TotpConflict."""
         async with self._account_slots.acquire(user.id), self._code_attempt(user, address):
-            await self._codes.remove(user, code)
+            await self._codes.remove(user, code, record=record)
 
     async def _check_code(self, user: User, code: str, address: str, before_use: Callable[[], object]) -> None:
         if not code:

@@ -20,7 +20,7 @@ from auth.accounts.store import User
 from auth.errors import BadCode, TotpConflict
 from auth.sessions import end_sessions
 from auth.tables import sessions, users
-from storage.transactions import reading, writing
+from storage.transactions import Record, reading, record_nothing, writing
 
 STEP_S = 30
 _DRIFT_STEPS = (0, -1, 1)  # clocks may differ by half a minute
@@ -40,7 +40,8 @@ class Enrolment:
 class OneTimeCodes:
     """Every method raises DatabaseUnavailable. `data_key` encrypts the secrets; without it users cannot enrol.
 
-    `clock` returns seconds since 1970.
+    `clock` returns seconds since 1970. Methods that change whether codes are required have `record` write it down in
+    the same transaction.
     """
 
     def __init__(self, engine: AsyncEngine, data_key: str | None, clock: Callable[[], float] = time.time) -> None:
@@ -48,7 +49,7 @@ class OneTimeCodes:
         self._cipher = Fernet(data_key) if data_key is not None else None
         self._clock = clock
 
-    async def begin(self, user: User) -> Enrolment:
+    async def begin(self, user: User, *, record: Record[None] = record_nothing) -> Enrolment:
         """Generate a secret, which has no effect until it is confirmed. Raises TotpConflict."""
         if self._cipher is None:
             raise TotpConflict("The gateway has no key to encrypt the secret with. Set AUTH__DATA_KEY.")
@@ -59,15 +60,18 @@ class OneTimeCodes:
         async with writing(self._engine) as connection:
             if (await connection.execute(statement)).rowcount == 0:
                 raise TotpConflict("One-time codes are already enabled. Remove them first.")
+            await record(connection, None)
         return Enrolment(secret, pyotp.TOTP(secret).provisioning_uri(name=user.name, issuer_name="Atalaya"))
 
-    async def confirm(self, user: User, code: str, keep_session: str | None = None) -> None:
+    async def confirm(
+        self, user: User, code: str, keep_session: str | None = None, *, record: Record[None] = record_nothing
+    ) -> None:
         """Enable the codes, and end the user's other sessions, which need no code. Raises BadCode, TotpConflict."""
         if user.totp:
             raise TotpConflict("One-time codes are already enabled. There is nothing to confirm.")
         now = datetime.now(UTC)
         others = sessions.c.user_id == user.id, sessions.c.id != (keep_session or "")
-        await self._use_code(user, code, others, totp_confirmed_at=now)
+        await self._use_code(user, code, others, record=record, totp_confirmed_at=now)
 
     async def check(self, user: User, code: str, before_use: Callable[[], object] = lambda: None) -> None:
         """Accept a code and mark it as used, unless `before_use` raises an error. Raises BadCode."""
@@ -76,9 +80,9 @@ class OneTimeCodes:
         except TotpConflict:  # the codes were removed after the user was read
             raise BadCode from None
 
-    async def remove(self, user: User, code: str) -> None:
+    async def remove(self, user: User, code: str, *, record: Record[None] = record_nothing) -> None:
         """Disable the codes, if `code` is right. Raises BadCode, TotpConflict."""
-        await self._use_code(user, code, totp_secret=None, totp_confirmed_at=None)
+        await self._use_code(user, code, record=record, totp_secret=None, totp_confirmed_at=None)
 
     async def _use_code(
         self,
@@ -86,6 +90,7 @@ class OneTimeCodes:
         code: str,
         ended: tuple[Any, ...] = (),
         before_use: Callable[[], object] = lambda: None,
+        record: Record[None] = record_nothing,
         **values: Any,
     ) -> None:
         """Store the step of the code, so that it cannot be used again, and change the user's columns with it.
@@ -107,6 +112,7 @@ class OneTimeCodes:
                 raise BadCode
             if ended:
                 await end_sessions(connection, *ended)
+            await record(connection, None)
 
     def _decrypt(self, encrypted: str) -> str:
         """Raises BadCode if the data key was lost: that must not disable the second factor."""

@@ -15,7 +15,7 @@ from auth.changes import announce
 from auth.errors import SubjectNotBarred
 from auth.tables import barred_subjects, changes
 from storage.engine import dialect_insert
-from storage.transactions import reading, writing
+from storage.transactions import Record, reading, record_nothing, writing
 
 # Every process knows the barred subjects from the feed of changes, which keeps a change until it expires.
 _FOR_EVER = datetime(9999, 1, 1, tzinfo=UTC)
@@ -33,21 +33,26 @@ class BarredSubject:
 
 
 class BarredSubjects:
-    """Every method raises DatabaseUnavailable."""
+    """Every method raises DatabaseUnavailable.
+
+    Those that change something have `record` write it down in the same transaction.
+    """
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def bar(self, issuer: str, subject: str) -> BarredSubject:
+    async def bar(self, issuer: str, subject: str, *, record: Record[BarredSubject] = record_nothing) -> BarredSubject:
         """Bar a user; every process rejects the user's tokens within a second. Repeated calls keep the first time."""
         values = {"issuer": issuer, "subject": subject, "barred_at": datetime.now(UTC)}
         async with writing(self._engine) as connection:
             insert = dialect_insert(barred_subjects, connection.dialect).values(**values).on_conflict_do_nothing()
             if (await connection.execute(insert)).rowcount:
                 await announce(connection, subject_target(issuer, subject), revoked=True, expires_at=_FOR_EVER)
-            return _barred((await connection.execute(select(barred_subjects).where(*_match(issuer, subject)))).one())
+            row = (await connection.execute(select(barred_subjects).where(*_match(issuer, subject)))).one()
+            await record(connection, _barred(row))
+        return _barred(row)
 
-    async def unbar(self, issuer: str, subject: str) -> None:
+    async def unbar(self, issuer: str, subject: str, *, record: Record[None] = record_nothing) -> None:
         """Let a barred user in again. Raises SubjectNotBarred."""
         target = subject_target(issuer, subject)
         async with writing(self._engine) as connection:
@@ -56,6 +61,7 @@ class BarredSubjects:
                 raise SubjectNotBarred("This user is not barred. `atalaya users barred` lists who is.")
             await connection.execute(delete(changes).where(changes.c.target == target))
             await announce(connection, target, revoked=False, expires_at=datetime.now(UTC) + _ANNOUNCED)
+            await record(connection, None)
 
     async def list(self) -> Sequence[BarredSubject]:
         """Return the barred users, by issuer and subject."""

@@ -30,7 +30,7 @@ from monitoring.chains.reports import VerificationReport
 from monitoring.chains.timestamps import format_timestamp
 from monitoring.errors import AuditUnavailable
 from storage.errors import DatabaseUnavailable
-from storage.transactions import reading, writing
+from storage.transactions import database_errors, reading, writing
 
 _CHUNK = 500
 _HEAD = audit_head.c.id == 1
@@ -139,6 +139,18 @@ class AuditStore:
             await _append(connection, [new_event(*PRUNED, actor=actor, detail=build_pruned_detail(last, digest))], head)
             removed: int = last - head.pruned_seq
             return removed
+
+
+async def append_within(connection: AsyncConnection, events: Sequence[AuditEvent]) -> None:
+    """Add entries as the last statements of a transaction of any store, since all other writers wait for its end.
+
+    Its commit makes them durable. Raises AuditUnavailable, which must undo the transaction.
+    """
+    try:
+        with database_errors(connection.engine.url, strict=True):
+            await _append(connection, events, await _lock_head(connection))
+    except DatabaseUnavailable as error:
+        raise AuditUnavailable from error
 
 
 async def _erase_chunk(connection: AsyncConnection, subject: str, actor: str, after: int) -> Sequence[AuditEntry]:

@@ -1,4 +1,4 @@
-"""Writing to the audit log: durably, before an action is acknowledged, or in the background for refused requests.
+"""Writing to the audit log: with the action or before it is acknowledged, or in the background for refused requests.
 
 A flood of refused requests can neither block the service nor fill the disk: they are aggregated, and written twice a
 second. When the budget of the aggregator is spent, new ones are counted by event and outcome alone.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from monitoring.audit.events import AuditEvent
-from monitoring.audit.store import AuditStore
+from monitoring.audit.store import AuditStore, append_within
 from monitoring.chains.refusals import RefusalAggregator
 from monitoring.errors import AuditUnavailable
 
@@ -41,6 +42,14 @@ class AuditTrail:
     async def write(self, event: AuditEvent) -> None:
         """Return once the event is durable. Raises AuditUnavailable."""
         await self._append([event])
+
+    async def write_within(self, connection: AsyncConnection, event: AuditEvent) -> None:
+        """Write the event as the last statements of a transaction, whose commit makes it durable.
+
+        It does not wait for `write` and `flush`, which may wait for that transaction. Raises AuditUnavailable.
+        """
+        with self._failures_reported():
+            await append_within(connection, [event])
 
     def record_refusal(self, event: AuditEvent) -> None:
         """Queue a refused request to be written within a second; never waits and never raises."""
@@ -79,9 +88,14 @@ class AuditTrail:
             log.error("audit_lost", refusals=sum(event.count for event in lost))
 
     async def _append(self, events: Sequence[AuditEvent]) -> None:
-        try:
+        with self._failures_reported():
             async with _limit_wait(), self._write_lock:
                 await self.store.append(events)
+
+    @contextmanager
+    def _failures_reported(self) -> Iterator[None]:
+        try:
+            yield
         except AuditUnavailable:
             self._on_failure()
             if self._writable:

@@ -7,12 +7,13 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from api.commands.database import CommandEvent, DescribeEvent, run_with_engine
+from api.commands.database import CommandEvent, recording, run_with_engine
 from api.commands.options.confirmation import Yes, confirm
 from api.commands.output import JsonFlag, format_time, print_json, print_table
 from api.settings import load_settings
 from auth.clients import Client, ClientStore
 from auth.principal import Scope, format_scopes, select_scopes
+from storage.transactions import Record
 
 app = typer.Typer(no_args_is_help=True)
 T = TypeVar("T")
@@ -26,9 +27,7 @@ def add(
 ) -> None:
     """Add a client; print its id and its secret, which is shown only once."""
     scopes = select_scopes(frozenset(Scope), scope)
-    client, secret = _run_with_clients(
-        lambda clients: clients.add(name, scopes), lambda added: _describe_event(added[0], "created")
-    )
+    client, secret = _run_with_clients(lambda clients: clients.add(name, scopes, record=_recording("created")))
     _print_secret(client, secret, as_json)
 
 
@@ -46,14 +45,14 @@ def list_clients(as_json: JsonFlag = False) -> None:
 @app.command("disable")
 def disable(name: str) -> None:
     """Reject a client and every token it holds."""
-    _run_with_clients(lambda clients: clients.disable(name), lambda client: _describe_event(client, "disabled"))
+    _run_with_clients(lambda clients: clients.disable(name, record=_recording("disabled")))
     typer.echo(f"{name}: disabled.")
 
 
 @app.command("enable")
 def enable(name: str) -> None:
     """Let a disabled client log in again; tokens that have not expired are valid again, too."""
-    _run_with_clients(lambda clients: clients.enable(name), lambda client: _describe_event(client, "enabled"))
+    _run_with_clients(lambda clients: clients.enable(name, record=_recording("enabled")))
     typer.echo(f"{name}: enabled.")
 
 
@@ -61,7 +60,7 @@ def enable(name: str) -> None:
 def delete(name: str, yes: Yes = False) -> None:
     """Remove a client, and reject every token it holds."""
     confirm(f"Delete the client {name}? Its name can be used again, its id and secret cannot.", yes=yes)
-    _run_with_clients(lambda clients: clients.delete(name), lambda client: _describe_event(client, "deleted"))
+    _run_with_clients(lambda clients: clients.delete(name, record=_recording("deleted")))
     typer.echo(f"{name}: deleted.")
 
 
@@ -71,20 +70,16 @@ def rotate_secret(name: str, as_json: JsonFlag = False) -> None:
 
     Tokens that the client holds stay valid until they expire. To end them as well, disable the client first.
     """
-    client, secret = _run_with_clients(
-        lambda clients: clients.rotate_secret(name), lambda rotated: _describe_event(rotated[0], "secret_rotated")
-    )
+    client, secret = _run_with_clients(lambda clients: clients.rotate_secret(name, record=_recording("secret_rotated")))
     _print_secret(client, secret, as_json)
 
 
-def _run_with_clients(
-    action: Callable[[ClientStore], Awaitable[T]], describe_event: DescribeEvent[T] | None = None
-) -> T:
-    return run_with_engine(load_settings(), lambda engine: action(ClientStore(engine)), describe_event)
+def _run_with_clients(action: Callable[[ClientStore], Awaitable[T]]) -> T:
+    return run_with_engine(load_settings(), lambda engine: action(ClientStore(engine)))
 
 
-def _describe_event(client: Client, outcome: str) -> CommandEvent:
-    return CommandEvent("client", outcome, f"client:{client.id}")
+def _recording(outcome: str) -> Record[Client]:
+    return recording(lambda client: CommandEvent("client", outcome, f"client:{client.id}"))
 
 
 def _print_secret(client: Client, secret: str, as_json: bool) -> None:

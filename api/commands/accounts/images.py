@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from api.commands.database import CommandEvent, run_with_accounts
+from api.commands.database import CommandEvent, recording, run_with_accounts
 from api.commands.output import JsonFlag, print_json
 from api.services.personal_data.archive import describe_erased_images, open_image_archive
 from api.services.personal_data.erasure import IN_FLIGHT_S
 from api.settings import load_settings
 from auth.accounts.service import AccountService
 from auth.accounts.store import User, UserChange
+from storage.transactions import Record
 
 
 def set_images(
@@ -27,12 +28,14 @@ def set_images(
     settings = load_settings()
     archive = open_image_archive(settings)  # first: an invalid store must fail before the change
 
+    outcome = "allowed" if keep else "withdrawn"
+    record: Record[User] = recording(lambda user: CommandEvent("images", outcome, f"user:{user.id}"))
+
     async def change(accounts: AccountService) -> User:
         user = await accounts.get_by_name(name)
-        return await accounts.change(user.id, UserChange(keep_images=keep))
+        return await accounts.change(user.id, UserChange(keep_images=keep), record=record)
 
-    outcome = "allowed" if keep else "withdrawn"
-    user = run_with_accounts(settings, change, lambda user: CommandEvent("images", outcome, f"user:{user.id}"))
+    user = run_with_accounts(settings, change)
     erased = None
     if not keep and archive is not None:
         time.sleep(IN_FLIGHT_S)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
 import typer
 from pydantic import BaseModel, ValidationError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from api.commands.database import CommandEvent, DescribeEvent, record_event, run_with_engine
+from api.commands.database import CommandEvent, DescribeEvent, recording, run_with_engine
 from api.commands.output import JsonFlag, print_json, print_table
 from api.commands.secrets import make_rotated_keys, rotate_signing_key
 from api.schemas.keys import (
@@ -30,7 +30,6 @@ from auth.errors import UserNotFound
 from auth.principal import ROLE_SCOPES, Scope, select_scopes
 
 app = typer.Typer(no_args_is_help=True)
-T = TypeVar("T")
 Body = TypeVar("Body", bound=BaseModel)
 Days = typer.Option(help=f"Days until it expires, {MAX_DAYS} at most.")
 
@@ -62,10 +61,9 @@ def create(  # noqa: PLR0913  (each is an option)
             monthly_requests=monthly_requests,
             monthly_megapixels=monthly_megapixels,
         )
-        return await KeyStore(engine).create(owner.id, body.terms())
+        return await KeyStore(engine).create(owner.id, body.terms(), record=recording(_describe_event("created")))
 
-    created = run_with_engine(load_settings(), create_key, lambda created: _describe_event(created[0], "created"))
-    _print_secret(*created, as_json)
+    _print_secret(*run_with_engine(load_settings(), create_key), as_json)
 
 
 @app.command("list")
@@ -115,9 +113,9 @@ def rotate(
         print_json({"done": next_step}) if as_json else typer.echo(next_step)
         return
     body = _validate(Rotation, overlap_hours=overlap_hours, expires_days=expires_days)
-    rotated = _run_with_keys(
-        lambda keys: keys.rotate(key_id, body.overlap, body.expires_at),
-        lambda rotated: _describe_event(rotated[0], "rotated"),
+    record = recording(_describe_event("rotated"))
+    rotated = run_with_engine(
+        settings, lambda engine: KeyStore(engine).rotate(key_id, body.overlap, body.expires_at, record=record)
     )
     _print_secret(*rotated, as_json)
 
@@ -134,14 +132,15 @@ def revoke(
     """Revoke an API key for ever; running gateways reject it within a second."""
     scope = Revocation(leaked=leaked, cascade=cascade)
 
-    async def revoke_keys(engine: AsyncEngine) -> Sequence[ApiKey]:
-        revoked = await KeyStore(engine).revoke(key_id, cascade=scope.includes_descendants)
+    async def record(connection: AsyncConnection, revoked: Sequence[ApiKey]) -> None:
         for each in revoked:
             detail = scope.describe(revoked[0], each)
-            await record_event(engine, CommandEvent("key", "revoked", f"key:{each.id}", detail))
-        return revoked
+            await recording(_describe_event("revoked", **detail))(connection, each)
 
-    key, *others = run_with_engine(load_settings(), revoke_keys)
+    key, *others = run_with_engine(
+        load_settings(),
+        lambda engine: KeyStore(engine).revoke(key_id, cascade=scope.includes_descendants, record=record),
+    )
     if as_json:
         also = [each.id for each in others]
         print_json({**KeyResponse.of(key).model_dump(mode="json"), "also_revoked": also})
@@ -150,12 +149,8 @@ def revoke(
         typer.echo(f"{each.id} ({each.terms.name}): revoked.")
 
 
-def _run_with_keys(action: Callable[[KeyStore], Awaitable[T]], describe_event: DescribeEvent[T]) -> T:
-    return run_with_engine(load_settings(), lambda engine: action(KeyStore(engine)), describe_event)
-
-
-def _describe_event(key: ApiKey, outcome: str) -> CommandEvent:
-    return CommandEvent("key", outcome, f"key:{key.id}")
+def _describe_event(outcome: str, **detail: str) -> DescribeEvent[ApiKey]:
+    return lambda key: CommandEvent("key", outcome, f"key:{key.id}", detail)
 
 
 async def _find_user(engine: AsyncEngine, name: str) -> User:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from api.commands.database import CommandEvent, run_with_engine
+from api.commands.database import CommandEvent, recording, run_with_engine
 from api.commands.output import JsonFlag, print_json, print_table
 from api.settings import load_settings
 from auth.tokens.barred_subjects import BarredSubject, BarredSubjects
@@ -23,22 +23,16 @@ def bar(issuer: Issuer, subject: Subject, as_json: JsonFlag = False) -> None:
     if issuer not in known:
         raise typer.BadParameter(f"AUTH__ISSUERS does not list {issuer}. It lists: {', '.join(known) or 'none'}.")
     target = _name_subject(issuer, subject)
-    barred = run_with_engine(
-        settings,
-        lambda engine: BarredSubjects(engine).bar(issuer, subject),
-        lambda _: CommandEvent("subject", "barred", target),
-    )
+    record = recording(lambda _: CommandEvent("subject", "barred", target))
+    barred = run_with_engine(settings, lambda engine: BarredSubjects(engine).bar(issuer, subject, record=record))
     print_json(_describe_barred(barred)) if as_json else typer.echo(f"{subject} of {issuer}: barred.")
 
 
 def unbar(issuer: Issuer, subject: Subject) -> None:
     """Let a barred user of an external issuer in again."""
     target = _name_subject(issuer, subject)
-    run_with_engine(
-        load_settings(),
-        lambda engine: BarredSubjects(engine).unbar(issuer, subject),
-        lambda _: CommandEvent("subject", "unbarred", target),
-    )
+    record = recording(lambda _: CommandEvent("subject", "unbarred", target))
+    run_with_engine(load_settings(), lambda engine: BarredSubjects(engine).unbar(issuer, subject, record=record))
     typer.echo(f"{subject} of {issuer}: no longer barred.")
 
 

@@ -17,6 +17,7 @@ from api.commands.database import (
     DescribeEvent,
     command_actor,
     record_event,
+    recording,
     run_with_accounts,
     run_with_engine,
 )
@@ -59,9 +60,8 @@ def add(
 ) -> None:
     """Add a user."""
     password = read_password(password_stdin)
-    user = run_with_accounts(
-        load_settings(), lambda accounts: accounts.add(name, role, password), describe_user_event("created", role=role)
-    )
+    record = recording(describe_user_event("created", role=role))
+    user = run_with_accounts(load_settings(), lambda accounts: accounts.add(name, role, password, record=record))
     _print_user(user, "added", as_json)
 
 
@@ -178,14 +178,13 @@ def token(
                 await one_time_codes(engine, settings).check(account, totp)
             scopes = select_scopes(ROLE_SCOPES[account.role], scope)
             sessions = SessionStore(engine, settings.auth.session_seconds)
-            return account, await sessions.begin(account.id, account.credentials_version, scopes)
+            record = recording(describe_issued_token)
+            return account, await sessions.begin(account.id, account.credentials_version, scopes, record=record)
         except (BadCredentials, BadCode) as error:
             await record_event(engine, CommandEvent("token", "refused", detail={"code": error.code}))
             raise
 
-    account, session = run_with_engine(
-        settings, log_in, lambda result: CommandEvent("token", "issued", f"user:{result[0].id}")
-    )
+    account, session = run_with_engine(settings, log_in)
     typer.echo(issue_token(TokenAuthority(keyring, policy), account, session))
 
 
@@ -202,6 +201,11 @@ def describe_user_event(outcome: str, **detail: str) -> DescribeEvent[User]:
     return lambda user: CommandEvent("user", outcome, f"user:{user.id}", detail)
 
 
+def describe_issued_token(session: Session) -> CommandEvent:
+    """Make the audit log's event for the token that begins a session."""
+    return CommandEvent("token", "issued", f"user:{session.user_id}")
+
+
 async def _find_unless_deleted(accounts: AccountService, name: str) -> User | None:
     """Return the user with that name, or None for the id of a user who is gone. Raises BadUserName, UserNotFound."""
     try:
@@ -213,13 +217,15 @@ async def _find_unless_deleted(accounts: AccountService, name: str) -> User | No
 
 
 def _delete_account(settings: Settings, user: User, *, force: bool) -> None:
+    record = recording(describe_user_event("deleted", role=user.role))
+
     async def delete_account(engine: AsyncEngine) -> User:
         try:
-            return await AccountDeletion(engine).delete(user.id, allow_last_admin=force)
+            return await AccountDeletion(engine).delete(user.id, allow_last_admin=force, record=record)
         except LastAdmin as error:
             raise LastAdmin(f"{error} Use --force to proceed anyway.") from None
 
-    run_with_engine(settings, delete_account, describe_user_event("deleted", role=user.role))
+    run_with_engine(settings, delete_account)
 
 
 def _change_user(
@@ -233,11 +239,13 @@ def _change_user(
     async def change_user(accounts: AccountService) -> User:
         user = await accounts.get_by_name(name)
         try:
-            return await accounts.change(user.id, change, password=password, allow_last_admin=force)
+            return await accounts.change(
+                user.id, change, password=password, allow_last_admin=force, record=recording(describe_event)
+            )
         except LastAdmin as error:
             raise LastAdmin(f"{error} Use --force to proceed anyway.") from None
 
-    return run_with_accounts(load_settings(), change_user, describe_event)
+    return run_with_accounts(load_settings(), change_user)
 
 
 def _print_user(user: User, change: str, as_json: bool) -> None:

@@ -18,8 +18,8 @@ import httpx
 import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.commands.accounts.users import issue_token
-from api.commands.database import CommandEvent, run_with_accounts, run_with_engine
+from api.commands.accounts.users import describe_issued_token, describe_user_event, issue_token
+from api.commands.database import recording, run_with_accounts, run_with_engine
 from api.commands.gateway.processes import Listeners, open_listeners
 from api.commands.gateway.serve import describe_serving, serve_on
 from api.commands.secrets import add_secrets, find_missing_secrets
@@ -162,28 +162,26 @@ def _wait_until_ready(url: str, server: _Server) -> None:
 def _get_token(settings: Settings) -> tuple[_Account, str]:
     """Begin a session of the demo's user, and add the user if necessary; an existing one keeps its password."""
     password = secrets.token_urlsafe(16)
-    account = run_with_accounts(
-        settings,
-        lambda accounts: _find_or_add_user(accounts, password),
-        lambda account: CommandEvent("user", "created", f"user:{account.user.id}") if account.password else None,
-    )
+    account = run_with_accounts(settings, lambda accounts: _find_or_add_user(accounts, password))
     if account.user.disabled_at is not None:
         raise CommandFailed(f"The user {_USER} is disabled. Run `atalaya users enable {_USER}`.")
 
     async def begin_session(engine: AsyncEngine) -> Session:
         scopes = ROLE_SCOPES[account.user.role] & ROLE_SCOPES[Role.CLIENT]
         sessions = SessionStore(engine, settings.auth.session_seconds)
-        return await sessions.begin(account.user.id, account.user.credentials_version, scopes)
+        return await sessions.begin(
+            account.user.id, account.user.credentials_version, scopes, record=recording(describe_issued_token)
+        )
 
-    event = CommandEvent("token", "issued", f"user:{account.user.id}")
-    session = run_with_engine(settings, begin_session, lambda _: event)
+    session = run_with_engine(settings, begin_session)
     authority = TokenAuthority(open_keyring(settings), token_policy(settings))
     return account, issue_token(authority, account.user, session)
 
 
 async def _find_or_add_user(accounts: AccountService, password: str) -> _Account:
     try:
-        return _Account(await accounts.add(_USER, Role.CLIENT, password), password)
+        record = recording(describe_user_event("created"))
+        return _Account(await accounts.add(_USER, Role.CLIENT, password, record=record), password)
     except UserExists:
         return _Account(await accounts.get_by_name(_USER), None)
 

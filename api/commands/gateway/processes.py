@@ -177,12 +177,11 @@ def _close_in_time(reporter: ErrorReporter, signalled_at: float | None, limit_s:
 
 def _prepare_database(settings: Settings) -> None:
     """Apply the migrations; on the first start, create the user `admin` and hand over its password once."""
-    from api.commands.database import CommandEvent, run_with_accounts
+    from api.commands.database import CommandEvent, recording, run_with_accounts
 
     password = run_with_accounts(
         settings,
-        lambda accounts: accounts.bootstrap_admin(),
-        lambda created: CommandEvent("user", "created") if created else None,
+        lambda accounts: accounts.bootstrap_admin(recording(lambda _: CommandEvent("user", "created"))),
         create=True,
     )
     if password is not None:

@@ -124,7 +124,8 @@ async def move_alias(
         raise
     moved = changes[alias]
     detail = {"alias": alias, "from": moved.before or "", "to": moved.after or "", "why": body.why}
-    await record_event(request, "model", "promoted", target=target, **detail)
+    # In no transaction: the registry is not in the database, and the ledger has recorded the move.
+    await record_event(request, "model", "promoted", target=target, within=None, **detail)
     return MovedAliases.of(name, changes)
 
 

@@ -20,6 +20,7 @@ from api.services.personal_data.erasure import RecordErasure
 from api.services.personal_data.store_thread import StoreThread
 from api.services.personal_data.upkeep import RemovedImages, remove_images
 from api.settings import Settings
+from auth.accounts.erasures import PendingErasures
 from auth.accounts.store import UserChange, UserStore
 from auth.principal import Role
 from monitoring.audit.store import AuditStore
@@ -70,7 +71,7 @@ async def test_records_are_erased_before_images(
     monkeypatch.setattr(erasure, "IN_FLIGHT_S", 0.0)
     url = settings.database_url.get_secret_value()
     engine = open_engine(url)
-    erasing = RecordErasure(settings, AuditStore(engine), DatabaseLogin(url), store)
+    erasing = RecordErasure(settings, AuditStore(engine), PendingErasures(engine), DatabaseLogin(url), store)
     with capture_logs() as logs:
         async with occupied(store):
             task = asyncio.create_task(erasing.erase(UNKNOWN, "adam"))
@@ -84,7 +85,7 @@ async def test_a_stop_before_the_records_are_erased(settings: Settings) -> None:
     """A gateway that stops before it has erased a user logs the command that does it."""
     url = settings.database_url.get_secret_value()
     engine = open_engine(url)
-    erasing = RecordErasure(settings, AuditStore(engine), DatabaseLogin(url), None)
+    erasing = RecordErasure(settings, AuditStore(engine), PendingErasures(engine), DatabaseLogin(url), None)
     with capture_logs() as logs:
         task = asyncio.create_task(erasing.erase(UNKNOWN, "adam"))
         await asyncio.sleep(0)

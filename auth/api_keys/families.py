@@ -1,0 +1,29 @@
+"""Which API keys were created with which."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from auth.tables import api_keys
+
+
+async def find_unrevoked_descendants(connection: AsyncConnection, key_id: str, user_id: str) -> Sequence[str]:
+    """Return the ids of the user's unrevoked keys that were created with a key, directly or through others.
+
+    The others may be revoked.
+    """
+    # A key has its parent's owner.
+    statement = select(api_keys.c.id, api_keys.c.parent_id, api_keys.c.revoked_at)
+    children, unrevoked = defaultdict[str | None, list[str]](list), set[str]()
+    for row in await connection.execute(statement.where(api_keys.c.user_id == user_id)):
+        children[row.parent_id].append(row.id)
+        if row.revoked_at is None:
+            unrevoked.add(row.id)
+    descendants = list(children[key_id])
+    for descendant in descendants:  # the list grows meanwhile
+        descendants += children[descendant]
+    return [descendant for descendant in descendants if descendant in unrevoked]
