@@ -153,6 +153,15 @@ known_addresses = Table(
     Column("last_at", UTCDateTime, nullable=False, index=True),
 )
 
+# Deleted users whose records have not been erased yet, and when the next attempt is due.
+pending_erasures = Table(
+    "pending_erasures",
+    metadata,
+    Column("user_id", String(36), primary_key=True),
+    Column("actor", String(320), nullable=False),
+    Column("due_at", UTCDateTime, nullable=False),
+)
+
 # Users of external issuers, by the claims of their tokens, who are barred from this gateway.
 barred_subjects = Table(
     "barred_subjects",

@@ -124,7 +124,7 @@ async def delete(
         await record_event(request, "user", "deleted", within=transaction, target=f"user:{user.id}", role=user.role)
 
     try:
-        user = await deletion.delete(user_id, record=record)
+        user = await deletion.delete(user_id, principal.subject, record=record)
     except AuthError as error:
         await record_event(request, "user", "refused", target=f"user:{user_id}", code=error.code)
         raise

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.services.audit import AuditRecorder
+from api.services.background import run_in_background
 from api.services.background.activity import Activity
 from api.services.measuring.cost import CostService, open_cost_service
 from api.services.measuring.quality import QualityService, open_quality_service
 from api.services.personal_data.erasure import RecordErasure
 from api.services.personal_data.opening import ImageServices, open_image_services
+from api.services.personal_data.upkeep import follow_erasures
 from api.settings import Settings
+from auth.accounts.erasures import PendingErasures
 from monitoring.audit.store import AuditStore
 from monitoring.audit.trail import AuditTrail
 from monitoring.chains.signing import Signer
@@ -90,7 +93,9 @@ async def open_recording_services(
         audit = AuditRecorder(trail, metrics.auth_events)
         quality = await stack.enter_async_context(open_quality_service(settings, metrics, login, activity))
         images = await stack.enter_async_context(open_image_services(settings, engine, metrics, activity))
-        erasure = RecordErasure(settings, audit_log, login, images.store if images else None)
+        pending = PendingErasures(engine)
+        erasure = RecordErasure(settings, audit_log, pending, login, images.store if images else None)
+        await stack.enter_async_context(run_in_background(follow_erasures(erasure, pending, activity.sleep)))
         cost = await stack.enter_async_context(open_cost_service(settings, quality, metrics, activity))
         yield RecordingServices(audit, audit_log, ledger, LedgerReader(engine), erasure, quality, images, cost)
 

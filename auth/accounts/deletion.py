@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Delete, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from auth.accounts.erasures import add_pending_erasure
 from auth.accounts.store import User, lock_for_deletion
 from auth.changes import announce
 from auth.login.throttle import list_counter_keys
@@ -25,12 +26,18 @@ class AccountDeletion:
         self._engine = engine
 
     async def delete(
-        self, user_id: str, *, allow_last_admin: bool = False, record: Record[User] = record_nothing
+        self,
+        user_id: str,
+        actor: str = "",
+        *,
+        allow_last_admin: bool = False,
+        record: Record[User] = record_nothing,
     ) -> User:
         """Delete a user with sessions, refresh tokens, API keys, one-time codes, failed log-ins and usage.
 
         Every process rejects the user's credentials within a second. A user who gets the same name later has another
-        id, and inherits nothing. Raises UserNotFound, and LastAdmin unless `allow_last_admin`.
+        id, and inherits nothing. The caller has to erase the user's records, on behalf of `actor`: until then the
+        erasure is pending. Raises UserNotFound, and LastAdmin unless `allow_last_admin`.
         """
         async with writing(self._engine) as connection:
             user = await lock_for_deletion(connection, user_id, allow_last_admin=allow_last_admin)
@@ -40,6 +47,7 @@ class AccountDeletion:
             await self._announce(connection, user_id, key_ids)
             for statement in await _build_statements(connection, user, key_ids):
                 await connection.execute(statement)
+            await add_pending_erasure(connection, user_id, actor, datetime.now(UTC))
             await record(connection, user)
         return user
 

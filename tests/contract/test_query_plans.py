@@ -36,9 +36,9 @@ from tests.support.paths import FOREST
 ROWS = 20_000
 UNKNOWN = "ffffffff-bc9a-7019-bf0d-15032078e849"
 FUTURE = datetime(2100, 1, 1, tzinfo=UTC)
-# These have a row for each process, key or candidate, or one row alone.
+# These have a row for each process, key, candidate or unfinished erasure, or one row alone.
 SMALL = {"change_counter", "upkeep", "audit_head", "ledger_heads", "ledger_stumps", "ledger_checkpoints"}
-SMALL |= {"prediction_sum_ends", "canary_trials", "canary_counts"}
+SMALL |= {"prediction_sum_ends", "canary_trials", "canary_counts", "pending_erasures"}
 TABLES = [
     table
     for metadata in (auth_tables, audit_tables, ledger_tables, canary_tables)

@@ -32,6 +32,7 @@ from api.services.personal_data.erasure import IN_FLIGHT_S
 from api.services.secrets.signing_keys import open_keyring
 from api.settings import Settings, load_settings
 from auth.accounts.deletion import AccountDeletion
+from auth.accounts.erasures import PendingErasures
 from auth.accounts.passwords import PasswordHasher
 from auth.accounts.service import AccountService
 from auth.accounts.store import NO_CHANGE, User, UserChange, UserStore, is_user_id
@@ -137,6 +138,7 @@ def delete(
     try:
         entries = run_with_engine(settings, lambda engine: AuditStore(engine).erase(user_id, command_actor()))
         predictions = erase_predictions(settings, user_id) if has_ledger else 0
+        run_with_engine(settings, lambda engine: PendingErasures(engine).complete(user_id))
         images = erase_images(archive, user_id)
     except (MonitoringError, ImageStoreError) as error:
         retry = f"Then run `atalaya users delete {user_id}` to erase the rest."
@@ -221,7 +223,7 @@ def _delete_account(settings: Settings, user: User, *, force: bool) -> None:
 
     async def delete_account(engine: AsyncEngine) -> User:
         try:
-            return await AccountDeletion(engine).delete(user.id, allow_last_admin=force, record=record)
+            return await AccountDeletion(engine).delete(user.id, command_actor(), allow_last_admin=force, record=record)
         except LastAdmin as error:
             raise LastAdmin(f"{error} Use --force to proceed anyway.") from None
 

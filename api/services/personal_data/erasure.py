@@ -9,11 +9,13 @@ import structlog
 
 from api.services.personal_data.store_thread import StoreThread
 from api.settings import Settings
+from auth.accounts.erasures import PendingErasures
 from monitoring.audit.store import AuditStore
 from monitoring.chains.signing import Signer
 from monitoring.errors import MonitoringError
 from monitoring.ledger.upkeep.erasure import Eraser
 from storage.engine import open_blocking_engine
+from storage.errors import StorageError
 from storage.images.errors import ImageStoreError
 from storage.logins import DatabaseLogin
 from storage.transactions import WRITING
@@ -31,11 +33,17 @@ class RecordErasure:
     """Erases in short transactions, beside the requests."""
 
     def __init__(
-        self, settings: Settings, audit_log: AuditStore, login: DatabaseLogin, images: StoreThread | None
+        self,
+        settings: Settings,
+        audit_log: AuditStore,
+        pending: PendingErasures,
+        login: DatabaseLogin,
+        images: StoreThread | None,
     ) -> None:
         self._url = settings.database_url.get_secret_value()
         self._login = login
         self._audit_log = audit_log
+        self._pending = pending
         self._images = images
         self._signer = Signer(settings.ledger_key()) if settings.ledger.signing_key is not None else None
 
@@ -43,24 +51,34 @@ class RecordErasure:
         self._signer = signer
 
     async def erase(self, user_id: str, actor: str) -> None:
-        """Erase the records of a user who was just deleted.
+        """Erase the records and the images of a user who was just deleted.
 
-        A failure, or the gateway's end, is logged with the command that repeats it. Images are last: no later work
-        erases the other records, and a store may be slow.
+        Images are last, because a store may be slow. What fails or is interrupted is repeated: see follow_erasures for
+        the records, and follow_image_upkeep.
+        """
+        await self.erase_records(user_id, actor)
+        await self._erase_images(user_id)
+
+    async def erase_records(self, user_id: str, actor: str) -> None:
+        """Erase what the ledger and the audit log hold of a deleted user, which then is no longer pending.
+
+        A failure, or the gateway's end, is logged with the command that repeats it.
         """
         retry = f"atalaya users delete {user_id}"
         try:
             await asyncio.sleep(IN_FLIGHT_S)
             predictions = await asyncio.to_thread(self._erase_predictions, user_id)
             entries = await self._audit_log.erase(user_id, actor)
-        except MonitoringError as error:
+            await self._pending.complete(user_id)
+        except (MonitoringError, StorageError) as error:
             log.error("user_not_erased", user=user_id, code=error.code, retry=retry)
         except asyncio.CancelledError:
             log.error("user_not_erased", user=user_id, reason="the gateway stops", retry=retry)
             raise
+        except Exception:  # whatever a library raises
+            log.exception("user_not_erased", user=user_id, retry=retry)
         else:
             log.info("user_erased", user=user_id, predictions=predictions, audit_entries=entries)
-        await self._erase_images(user_id)
 
     async def erase_images(self, user_id: str) -> None:
         """Erase the images of a user who no longer allows them to be kept, once every process knows that.

@@ -1,4 +1,4 @@
-"""Removing images that may not be kept any more: their owner has withdrawn or is gone, or their retention has ended."""
+"""Erasing what no request erases: records whose erasure was interrupted, and images that may not be kept any more."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.services.personal_data.archive import find_end_of_retention
+from api.services.personal_data.erasure import RecordErasure
 from api.services.personal_data.store_thread import StoreThread
 from api.settings import Settings
+from auth.accounts.erasures import PendingErasures
 from auth.accounts.store import UserStore
 from auth.login.upkeep import CHECK_EVERY_S, FIRST_CHECK_S, Duty, claim_upkeep
 from storage.errors import StorageError
@@ -42,6 +44,22 @@ async def follow_image_upkeep(
             log.warning("image_upkeep_postponed", code=error.code)
         except Exception:  # a bug must not end the upkeep for ever
             log.exception("image_upkeep_failed")
+        await sleep(CHECK_EVERY_S)
+
+
+async def follow_erasures(
+    erasure: RecordErasure, pending: PendingErasures, sleep: Callable[[float], Awaitable[None]]
+) -> None:
+    """Erase the records of deleted users whose erasure has failed or was interrupted, until cancelled."""
+    await sleep(FIRST_CHECK_S)
+    while True:
+        try:
+            for user in await pending.take_due(datetime.now(UTC)):
+                await erasure.erase_records(user.user_id, user.actor)
+        except StorageError as error:
+            log.warning("erasures_postponed", code=error.code)
+        except Exception:  # a bug must not end the upkeep for ever
+            log.exception("erasures_failed")
         await sleep(CHECK_EVERY_S)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from auth.accounts.deletion import AccountDeletion
+from auth.accounts.erasures import PendingErasure, PendingErasures
 from auth.accounts.store import User, UserStore
 from auth.api_keys.store import KeyStore, KeyTerms
 from auth.changes import ChangeFeed
@@ -56,6 +57,20 @@ async def test_everything_of_the_user_goes(engine: AsyncEngine) -> None:
     assert await count_rows(engine) == before
     with pytest.raises(UserNotFound):
         await AccountDeletion(engine).delete(ana.id)
+
+
+async def test_an_erasure_is_pending_until_it_is_done(engine: AsyncEngine) -> None:
+    """A deletion leaves an erasure, which is due after a minute, then every hour, for one process, until it is done."""
+    pending, began_at = PendingErasures(engine), datetime.now(UTC)
+    user = await UserStore(engine).add("ana", Role.CLIENT, "$h")
+    await AccountDeletion(engine).delete(user.id, "adam")
+    assert await pending.take_due(began_at + timedelta(seconds=59)) == []
+    due_at = datetime.now(UTC) + timedelta(minutes=1)
+    assert await pending.take_due(due_at) == [PendingErasure(user.id, "adam")]
+    assert await pending.take_due(due_at + timedelta(minutes=59)) == []
+    assert await pending.take_due(due_at + timedelta(hours=1)) == [PendingErasure(user.id, "adam")]
+    await pending.complete(user.id)
+    assert await pending.take_due(due_at + timedelta(days=1)) == []
 
 
 async def test_credentials_are_revoked_in_every_process(engine: AsyncEngine) -> None:

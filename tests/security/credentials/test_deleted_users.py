@@ -1,4 +1,7 @@
-"""Threat T49: after a user was deleted, no credential works, no record reveals the person, and nothing is inherited."""
+"""Threats T49 and T70: what remains of deleted users.
+
+No credential works, no record reveals the person, and nothing is inherited, whatever interrupts the erasure.
+"""
 
 from __future__ import annotations
 
@@ -129,6 +132,24 @@ def test_an_administrator_deletes_a_user_over_http(gateway: Gateway) -> None:
     check_records(gateway, person, 1)
     outcomes = {(entry["event"], entry["outcome"]) for entry in admin.get("/v1/audit").json()["entries"]}
     assert {("user", "deleted"), ("audit", "erased")} <= outcomes
+
+
+def test_a_killed_gateway_erases_after_its_next_start(new_gateway: Callable[..., Gateway]) -> None:
+    """T70: records of a user whose deletion was acknowledged right before SIGKILL are erased once a gateway runs."""
+    gateway = new_gateway(MODEL__URL="stub://", LIMITS__TRUSTED_PROXIES="127.0.0.1")
+    gateway.add_user("adam", "admin")
+    person, admin = Person(gateway), gateway.client("adam")
+    person.predict()
+    assert admin.delete(f"/v1/users/{person.id}").status_code == 204
+    gateway.kill()
+    assert "user_erased" not in gateway.log()
+    with closing(sqlite3.connect(gateway.database_path)) as connection, connection:
+        due = connection.execute("SELECT user_id FROM pending_erasures").fetchall()
+        connection.execute("UPDATE pending_erasures SET due_at = '2026-01-01 00:00:00'")  # a minute has passed
+    assert due == [(person.id,)]
+    gateway.start()
+    wait_until(lambda: '"user_erased"' in gateway.log(), message=gateway.log)
+    check_records(gateway, person, 1)
 
 
 def test_a_deletion_is_confirmed_on_a_terminal(gateway: Gateway) -> None:

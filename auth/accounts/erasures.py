@@ -1,0 +1,50 @@
+"""Erasures that the deletion of a user has promised: each stays in the database until it is done, whatever happens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete, insert, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from auth.tables import pending_erasures
+from storage.transactions import writing
+
+FIRST_RETRY_AFTER = timedelta(minutes=1)
+RETRY_AFTER = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class PendingErasure:
+    """A deleted user whose records must be erased, and the subject who deleted the user."""
+
+    user_id: str
+    actor: str
+
+
+class PendingErasures:
+    """Every method raises DatabaseUnavailable."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def take_due(self, now: datetime) -> Sequence[PendingErasure]:
+        """Return the erasures that whoever began them has not completed; no other process gets them for an hour."""
+        columns = pending_erasures.c
+        taken = update(pending_erasures).where(columns.due_at <= now).values(due_at=now + RETRY_AFTER)
+        async with writing(self._engine) as connection:
+            rows = (await connection.execute(taken.returning(columns.user_id, columns.actor))).all()
+        return [PendingErasure(row.user_id, row.actor) for row in rows]
+
+    async def complete(self, user_id: str) -> None:
+        """Forget an erasure, which is done."""
+        async with writing(self._engine) as connection:
+            await connection.execute(delete(pending_erasures).where(pending_erasures.c.user_id == user_id))
+
+
+async def add_pending_erasure(connection: AsyncConnection, user_id: str, actor: str, now: datetime) -> None:
+    """Promise an erasure, in the transaction that deletes the user. The caller begins it before it is due."""
+    row = {"user_id": user_id, "actor": actor, "due_at": now + FIRST_RETRY_AFTER}
+    await connection.execute(insert(pending_erasures).values(**row))
