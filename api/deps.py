@@ -122,8 +122,9 @@ class Caller(OAuth2PasswordBearer):
     """A dependency that returns the principal, after checking that it holds `scope` if one is given.
 
     One dependency does both, because FastAPI needs more time for a dependency than this does to check a known token.
-    The principal is authenticated once per request, however many dependencies ask for it, and the request counts
-    towards the principal's rate of LIMITS__REQUESTS, unless the route has `own_limit`.
+    Each dependency authenticates the principal, because the body may have arrived after a revocation; the cache of the
+    authenticator makes that cheap. The request counts once towards the principal's rate of LIMITS__REQUESTS, unless the
+    route has `own_limit`.
     """
 
     def __init__(self, scope: Scope | None = None, *, own_limit: bool = False) -> None:
@@ -136,11 +137,10 @@ class Caller(OAuth2PasswordBearer):
 
         Also raises RateLimitExceeded.
         """
-        principal: Principal | None = request.scope["state"].get("principal")
-        if principal is None:
-            principal = await _authenticate(request)
-            if not self._own_limit:
-                await get_services(request).runtime.limits.check_request(request)
+        known = "principal" in request.scope["state"]
+        principal = await _authenticate(request)
+        if not known and not self._own_limit:
+            await get_services(request).runtime.limits.check_request(request)
         if self._scope is not None:
             try:
                 principal.require(self._scope)

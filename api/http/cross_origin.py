@@ -14,11 +14,11 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-_METHODS = "DELETE, GET, HEAD, PATCH, POST"
+_METHODS = "DELETE, GET, HEAD, PATCH, POST, PUT"
 _REQUEST_HEADERS = (
     "Accept, Accept-Language, Authorization, Content-Type, Traceparent, X-API-Key, X-Request-ID, X-Request-Timeout"
 )
-_READABLE_HEADERS = "RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate, X-Request-ID"
+_READABLE_HEADERS = "Link, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate, X-Request-ID"
 _PREFLIGHT_SECONDS = "600"
 _ALLOW_ORIGIN = "Access-Control-Allow-Origin"
 _VARY = ("Vary", "Origin")

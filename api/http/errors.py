@@ -32,10 +32,8 @@ from api.errors import (
     RequestTooSlow,
     SecretsUnavailable,
     SettingsError,
-    UnauthorizedClient,
     UnsupportedBody,
     UnsupportedEncoding,
-    UnsupportedGrant,
     VersionRejected,
 )
 from api.http.problems import respond_with_problem
@@ -175,30 +173,10 @@ NEVER_OVER_HTTP: frozenset[type[Exception]] = frozenset(
         model.ReplayImpossible,
     }
 )
-# What the OAuth endpoints send as `error` (RFC 6749, section 5.2).
-OAUTH_ERRORS: Mapping[type[Exception], str] = {
-    auth.BadCredentials: "invalid_grant",
-    auth.BadCode: "invalid_grant",
-    auth.UnknownScope: "invalid_scope",
-    auth.InvalidGrant: "invalid_grant",
-    auth.InvalidClient: "invalid_client",
-    UnauthorizedClient: "unauthorized_client",
-    auth.InvalidToken: "invalid_token",
-    auth.SubjectBarred: "access_denied",
-    BadForm: "invalid_request",
-    RequestTooSlow: "invalid_request",
-    UnsupportedEncoding: "invalid_request",
-    UnsupportedGrant: "unsupported_grant_type",
-    auth.HashingBusy: "temporarily_unavailable",
-    auth.LoginThrottled: "temporarily_unavailable",
-    storage.DatabaseUnavailable: "temporarily_unavailable",
-    auth.IssuerUnavailable: "temporarily_unavailable",
-    monitoring.AuditUnavailable: "temporarily_unavailable",
-    model.MemoryFull: "temporarily_unavailable",
-}
 
 _PHRASE_CODES = {HTTPStatus.NOT_FOUND: "not_found", HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed"}
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+_MAX_REPORTED = 10  # problems of one document
 _BEARER = 'Bearer realm="atalaya"'
 
 
@@ -224,8 +202,11 @@ async def _handle_error(request: Request, error: Exception) -> Response:
 
 async def _handle_invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
-    fields = [{"field": ".".join(map(str, item["loc"])), "problem": item["msg"]} for item in error.errors()]
+    found = error.errors()
+    fields = [{"field": ".".join(map(str, item["loc"])), "problem": item["msg"]} for item in found[:_MAX_REPORTED]]
     detail = f"{fields[0]['field']}: {fields[0]['problem']}."
+    if len(found) > _MAX_REPORTED:
+        detail += f" There are {len(found)} problems; `errors` has the first {_MAX_REPORTED}."
     return respond_with_problem(request, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", detail, errors=fields)
 
 

@@ -11,11 +11,21 @@ from urllib.parse import parse_qsl, unquote_plus
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from api.errors import BadForm
-from api.http.errors import OAUTH_ERRORS, build_error_headers, find_status
+import auth.errors as auth
+import model.errors as model
+import monitoring.errors as monitoring
+import storage.errors as storage
+from api.errors import (
+    BadForm,
+    BodyTooLarge,
+    RequestTooSlow,
+    UnauthorizedClient,
+    UnsupportedEncoding,
+    UnsupportedGrant,
+)
+from api.http.errors import build_error_headers, find_status
 from api.schemas.problems import OAuthProblem
 from auth.clients import Client, ClientStore
-from auth.errors import InvalidClient
 from auth.tokens.access import FIRST_PARTY
 
 FORM_PATHS = ("/auth/token", "/auth/revoke", "/auth/introspect")  # read_form limits the size of their bodies
@@ -24,7 +34,29 @@ _MAX_FIELDS = 16
 
 # The `responses` of the OAuth endpoints: their errors have OAuth's own form.
 OAUTH_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": OAuthProblem} for status in (400, 401, 403, 408, 415, 429, 503)
+    status: {"model": OAuthProblem} for status in (400, 401, 403, 408, 413, 415, 429, 503)
+}
+# What the OAuth endpoints send as `error` (RFC 6749, section 5.2).
+OAUTH_ERRORS: Mapping[type[Exception], str] = {
+    auth.BadCredentials: "invalid_grant",
+    auth.BadCode: "invalid_grant",
+    auth.UnknownScope: "invalid_scope",
+    auth.InvalidGrant: "invalid_grant",
+    auth.InvalidClient: "invalid_client",
+    UnauthorizedClient: "unauthorized_client",
+    auth.InvalidToken: "invalid_token",
+    auth.SubjectBarred: "access_denied",
+    BadForm: "invalid_request",
+    BodyTooLarge: "invalid_request",
+    RequestTooSlow: "invalid_request",
+    UnsupportedEncoding: "invalid_request",
+    UnsupportedGrant: "unsupported_grant_type",
+    auth.HashingBusy: "temporarily_unavailable",
+    auth.LoginThrottled: "temporarily_unavailable",
+    storage.DatabaseUnavailable: "temporarily_unavailable",
+    auth.IssuerUnavailable: "temporarily_unavailable",
+    monitoring.AuditUnavailable: "temporarily_unavailable",
+    model.MemoryFull: "temporarily_unavailable",
 }
 _CLIENT_FIELDS = {"client_id": {"type": "string"}, "client_secret": {"type": "string", "format": "password"}}
 
@@ -94,9 +126,9 @@ def _decode_basic(encoded: str) -> tuple[str, str]:
     try:
         client_id, separator, secret = base64.b64decode(encoded, validate=True).decode().partition(":")
     except ValueError:  # invalid base64, or invalid UTF-8 in it
-        raise InvalidClient from None
+        raise auth.InvalidClient from None
     if not separator:
-        raise InvalidClient
+        raise auth.InvalidClient
     return unquote_plus(client_id), unquote_plus(secret)
 
 

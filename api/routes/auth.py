@@ -11,8 +11,8 @@ from starlette.responses import JSONResponse, Response
 from api.deps import Auth, SettingsDep
 from api.errors import UnsupportedGrant
 from api.http.audit import record_event
-from api.http.errors import OAUTH_ERRORS
 from api.http.oauth_forms import (
+    OAUTH_ERRORS,
     OAUTH_PROBLEMS,
     authenticate_client,
     build_oauth_error,

@@ -13,8 +13,14 @@ from starlette.responses import JSONResponse, Response
 from api.deps import Auth, SettingsDep, SigningKeys, Tokens, authenticate_credential, get_bearer_token
 from api.errors import UnauthorizedClient
 from api.http.audit import record_event
-from api.http.errors import OAUTH_ERRORS
-from api.http.oauth_forms import OAUTH_PROBLEMS, authenticate_client, build_oauth_error, describe_form, read_form
+from api.http.oauth_forms import (
+    OAUTH_ERRORS,
+    OAUTH_PROBLEMS,
+    authenticate_client,
+    build_oauth_error,
+    describe_form,
+    read_form,
+)
 from api.rate_limits.limiter import OAUTH_LIMIT, CallerLimits
 from api.routes.auth import list_grant_types
 from api.schemas.oauth import Introspection
@@ -24,8 +30,11 @@ from auth.errors import InvalidClient, InvalidToken
 from auth.principal import Principal, Scope, format_scopes
 from auth.sessions import REFRESH_PREFIX, RefreshToken
 from auth.tokens.access import FIRST_PARTY
+from auth.tokens.keyring import ACTIVATION_DELAY
 
-_PUBLIC = {"Cache-Control": "public, max-age=300"}
+_METADATA_CACHE = {"Cache-Control": "public, max-age=300"}
+# Resource servers must have a new key before it signs. The other half of the delay is for a process that reads it late.
+_KEYS_CACHE = {"Cache-Control": f"public, max-age={ACTIVATION_DELAY.seconds // 2}"}
 _FORM_BODY = describe_form(["token"], {"token": {"type": "string"}, "token_type_hint": {"type": "string"}})
 
 
@@ -87,7 +96,7 @@ async def introspect(request: Request, auth: Auth, settings: SettingsDep) -> Res
 
 async def jwks(keys: SigningKeys) -> Response:
     """The public keys that verify this gateway's tokens."""
-    return JSONResponse(keys.public_jwks(), headers=_PUBLIC)
+    return JSONResponse(keys.public_jwks(), headers=_KEYS_CACHE)
 
 
 async def metadata(tokens: Tokens, settings: SettingsDep) -> Response:
@@ -107,7 +116,7 @@ async def metadata(tokens: Tokens, settings: SettingsDep) -> Response:
         "revocation_endpoint_auth_methods_supported": [*methods, "none"],
         "introspection_endpoint_auth_methods_supported": methods,
     }
-    return JSONResponse(document, headers=_PUBLIC)
+    return JSONResponse(document, headers=_METADATA_CACHE)
 
 
 async def _refuse(request: Request, event: str, error: Exception) -> Response:

@@ -14,7 +14,7 @@ from api.settings.fields import SettingsGroup, split_commas
 from api.settings.home import published_networks_folder
 from auth.networks import Network
 
-_RATE = re.compile(r"\d+/(\d+ ?)?(second|minute|hour|day)s?")
+_RATE = re.compile(r"\d+/([1-9]\d* ?)?(second|minute|hour|day)s?")
 
 
 def _check_rate(value: str) -> str:

@@ -11,6 +11,7 @@ from api.settings import Settings
 from tests.api.conftest import MakeClient
 
 APP = "https://app.example.org"
+METHODS = ("get", "post", "put", "patch", "delete")
 PREFLIGHT = {"Origin": APP, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-api-key"}
 
 
@@ -39,6 +40,14 @@ def test_preflight_needs_no_credentials(client: TestClient) -> None:
     assert response.headers["x-request-id"]
 
 
+def test_preflight_allows_the_methods_of_all_routes(client: TestClient) -> None:
+    """A page may send every method that a route has."""
+    operations = client.get("/openapi.json").json()["paths"].values()
+    methods = {method.upper() for path in operations for method in path if method in METHODS}
+    allowed = client.options("/v1/me", headers=PREFLIGHT).headers["access-control-allow-methods"]
+    assert set(allowed.split(", ")) == methods | {"HEAD"}
+
+
 @pytest.mark.parametrize("origin", ["https://evil.example", "https://app.example.org.evil.example", "null"])
 def test_other_origins_are_not_allowed(client: TestClient, origin: str) -> None:
     """An origin that is not in the list gets neither a preflight permission nor a readable response."""
@@ -57,7 +66,7 @@ def test_responses_are_readable(client: TestClient, path: str, status: int) -> N
     response = client.get(path, headers={"Origin": APP})
     assert response.status_code == status
     assert response.headers["access-control-allow-origin"] == APP
-    assert "Retry-After" in response.headers["access-control-expose-headers"].split(", ")
+    assert {"Link", "Retry-After"} <= set(response.headers["access-control-expose-headers"].split(", "))
     assert "Origin" in response.headers["vary"].split(", ")
 
 

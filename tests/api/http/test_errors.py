@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from api.errors import ApiError
-from api.http.errors import NEVER_OVER_HTTP, OAUTH_ERRORS, STATUS_BY_ERROR
+from api.http.errors import NEVER_OVER_HTTP, STATUS_BY_ERROR
+from api.http.oauth_forms import OAUTH_ERRORS
 from auth.errors import AuthError
 from model.errors import ModelError
 from monitoring.errors import MonitoringError

@@ -177,3 +177,12 @@ def test_no_documentation_in_production(make_client: Any) -> None:
     """In production the documentation pages do not exist."""
     client = make_client(environment=Environment.PRODUCTION)
     assert [client.get(path).status_code for path in ("/docs", "/openapi.json")] == [404, 404]
+
+
+def test_a_problem_document_lists_the_first_ten_problems(client: TestClient, bearer: dict[str, str]) -> None:
+    """A document with thousands of unknown fields gets ten of them back, and the number of all."""
+    body = {"name": "tiles", **{f"x{number}": 1 for number in range(5000)}}
+    response = client.post("/v1/keys", json=body, headers=bearer)
+    document = response.json()
+    assert (response.status_code, document["code"], len(document["errors"])) == (422, "invalid_request", 10)
+    assert "There are 5000 problems" in document["detail"]

@@ -50,6 +50,13 @@ def test_refusals(client: TestClient, password: str, changes: dict[str, Any], er
     assert set(response.json()) == {"error", "error_description"}
 
 
+def test_an_oversized_form_is_an_invalid_request(client: TestClient) -> None:
+    """A form that announces more bytes than any body may have is a 413 in the form of RFC 6749."""
+    headers = {"Content-Type": "application/x-www-form-urlencoded", "Content-Length": str(10**9)}
+    response = client.post("/auth/token", content=b"grant_type=password", headers=headers)
+    assert (response.status_code, response.json()["error"]) == (413, "invalid_request")
+
+
 def test_unknown_user_and_wrong_password_look_alike(client: TestClient) -> None:
     """The response does not reveal which users exist."""
     unknown = client.post("/auth/token", data={**FORM, "username": "nobody", "password": "wrong horse battery"})

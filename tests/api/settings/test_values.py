@@ -36,6 +36,7 @@ from api.settings.names import list_names
         ("LOG_LEVEL", "loud", "must be debug, info, warning or error"),
         ("DOCS", "maybe", "must be true or false"),
         ("LIMITS__PREDICT", "fast", "must be N/second, N/minute, N/hour or N/day, such as 100/minute"),
+        ("LIMITS__PREDICT", "10/0 minute", "must be N/second, N/minute, N/hour or N/day, such as 100/minute"),
         (
             "LIMITS__TRUSTED_PROXIES",
             "proxy",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -11,10 +12,12 @@ import pytest
 from auth.tokens.jws import generate_signing_key, read_header
 from tests.support.gateway import PASSWORD, Gateway
 from tests.support.polling import wait_until
+from tests.support.wire import Wire
 
 # The gateway promises one second, of which a slow and busy machine may need some more. Without the feed of revocations
 # a token that was accepted before stays valid until it expires, after fifteen minutes.
 REVOKED_WITHIN_S = 5.0
+EXPECT = ("Expect: 100-continue", "Connection: close")
 
 
 def refresh(gateway: Gateway, token: str) -> httpx.Response:
@@ -65,6 +68,20 @@ def test_a_refresh_token_is_no_access_token(gateway: Gateway) -> None:
     pair = gateway.log_in().json()
     assert get_me(gateway, pair["refresh_token"]).status_code == 401
     assert refresh(gateway, pair["access_token"]).status_code == 400
+
+
+def test_a_body_that_is_held_back_does_not_outlive_a_revocation(gateway: Gateway) -> None:
+    """T9: a token that is revoked while the gateway waits for the body changes nothing when the body arrives."""
+    token, body = gateway.fresh_token(), b'{"name": "late"}'
+    wire, bearer = Wire(gateway.port, token), {"Authorization": f"Bearer {token.value}"}
+    head = wire.head("POST", "/v1/keys", "Content-Type: application/json", f"Content-Length: {len(body)}", *EXPECT)
+    with closing(wire.connect()) as connection:
+        connection.sendall(head)
+        # The gateway asks for the body once it has authenticated the caller.
+        assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
+        assert gateway.post("/auth/revoke", data={"token": token.value}, headers=bearer).is_success
+        status, document = wire.exchange_on(connection, [body])
+    assert (status, document["code"]) == (401, "invalid_token")
 
 
 def test_tokens_in_queries_are_ignored_and_token_responses_are_not_stored(gateway: Gateway) -> None:
