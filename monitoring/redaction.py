@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -12,9 +13,11 @@ REDACTED = "[redacted]"
 _MAX_DEPTH = 10
 _SENSITIVE_NAMES = (
     r"passw(?:or)?d|passphrase|pwd|secret|token|jwt|authorization|cookie|credential"
-    r"|(?:api|private|signing|access)[-_]?key"
+    r"|(?:api|private|signing|access|data)[-_]?key|__key"
 )
-_SECRET_NAME = re.compile(_SENSITIVE_NAMES)
+# Settings whose values contain credentials. Messages begin with their names and a colon.
+_SENSITIVE_SETTINGS = r"(?:database|redis|send)_url|sentry_dsn|(?:otlp|send)_headers"
+_SECRET_NAME = re.compile(f"{_SENSITIVE_NAMES}|{_SENSITIVE_SETTINGS}")
 
 
 # How the gateway's opaque credentials begin: API keys, refresh tokens and clients' secrets. This package cannot import
@@ -27,6 +30,26 @@ def _redact_jwt(run: re.Match[str]) -> str:
     return REDACTED if "." in run[0].partition("eyJ")[2] else run[0]
 
 
+def _redact_basic(found: re.Match[str]) -> str:
+    """Redact the user and password of basic authentication: a colon separates them in base64."""
+    encoded = found[2].replace("-", "+").replace("_", "/")
+    decoded = base64.b64decode(encoded + "A" * (-len(encoded) % 4))
+    return found[1] + REDACTED if b":" in decoded else found[0]
+
+
+def _redact_urls(run: re.Match[str]) -> str:
+    """Redact the passwords in a run of characters with URLs. Those may contain slashes and at signs."""
+    first, *rests = run[0].split("://")
+    return "://".join((first, *map(_redact_password, rests)))
+
+
+def _redact_password(address: str) -> str:
+    """Redact the password of USER:PASSWORD@HOST."""
+    user, _, rest = address.partition(":")
+    password, _, host = rest.rpartition("@")
+    return f"{user}:{REDACTED}@{host}" if password and "/" not in user else address
+
+
 # A marker in lower case without which the pattern cannot match, the pattern, and its replacement. Most texts contain no
 # marker, which is fast to check. Every pattern takes linear time, since texts may be hostile.
 _RULES: tuple[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
@@ -35,14 +58,16 @@ _RULES: tuple[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]], str]],
         re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL),
         REDACTED,
     ),
-    ("://", re.compile(r"(://[^\s/:@]*:)[^\s/@]+(?=@)"), rf"\1{REDACTED}"),
+    ("://", re.compile(r"\S+"), _redact_urls),
     ("eyj", re.compile(r"[\w.-]+"), _redact_jwt),
     *((prefix, re.compile(rf"{prefix}[\w-]+"), REDACTED) for prefix in TOKEN_PREFIXES),
     ("bearer", re.compile(r"\b(bearer(?:\s|%20)+)[^\s\"',;]+", re.IGNORECASE), rf"\1{REDACTED}"),
+    ("basic", re.compile(r"\b(basic(?:\s|%20)+)([A-Za-z0-9+/_-]{4,})=*", re.IGNORECASE), _redact_basic),
     ("$argon2", re.compile(r"\$argon2[^\s\"';]+"), REDACTED),
 )
 _PAIR = re.compile(
-    rf"((?:{_SENSITIVE_NAMES})[\w-]{{0,32}}\\?[\"']?\s{{0,3}}[=:]\s{{0,3}})"
+    rf"((?:(?:{_SENSITIVE_NAMES})[\w-]{{0,32}}\\?[\"']?\s{{0,3}}[=:]"
+    rf"|(?:{_SENSITIVE_SETTINGS})(?:\\?[\"']\s{{0,3}}[=:]|\s{{0,3}}=))\s{{0,3}})"
     r"(?:(?:bearer|basic)\s)?"
     r"(?:\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|[^\s,;&]+)",
     re.IGNORECASE | re.DOTALL,
@@ -63,8 +88,8 @@ def is_secret_name(key: str) -> bool:
 def redact(text: str) -> str:
     """Replace credentials by "[redacted]"; redacting twice changes nothing more.
 
-    Recognises JSON Web Tokens, the gateway's opaque credentials (TOKEN_PREFIXES), `Bearer x`, `password=x` and similar
-    pairs (also in JSON and Python dicts), passwords in URLs, Argon2 hashes and private keys in PEM.
+    Recognises JSON Web Tokens, the gateway's opaque credentials (TOKEN_PREFIXES), `Bearer x`, `Basic x`, `password=x`
+    and similar pairs (also in JSON and Python dicts), passwords in URLs, Argon2 hashes and private keys in PEM.
     """
     if _MARKERS.search(text) is None:
         return text

@@ -1,4 +1,4 @@
-"""Every kind of opaque credential that `auth` issues is recognised and redacted by `monitoring`."""
+"""`monitoring` redacts every kind of opaque credential that `auth` issues, and the value of every secret setting."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 import auth
+from api.settings.names import list_secret_names
 from auth.accounts.store import UserStore
 from auth.api_keys.store import KeyStore, KeyTerms
 from auth.clients import ClientStore
 from auth.principal import Role, Scope
 from auth.sessions import SessionStore
-from monitoring.redaction import REDACTED, TOKEN_PREFIXES, redact
+from monitoring.redaction import REDACTED, TOKEN_PREFIXES, redact, redact_tree
 from storage.engine import open_engine
 from storage.migrations import migrate
 from tests.support.paths import ROOT
@@ -34,6 +35,13 @@ def find_prefixes() -> set[str]:
 def test_every_prefix_has_a_rule() -> None:
     """The prefixes in the source of auth are exactly those that the redaction knows."""
     assert find_prefixes() == set(TOKEN_PREFIXES)
+
+
+@pytest.mark.parametrize("name", [*list_secret_names(), "SECRETS__VAULT_CREDENTIAL"])
+def test_secret_settings_are_redacted(name: str) -> None:
+    """The value of a secret setting is redacted in a text, and in a field of a log line."""
+    assert redact(f"{name}=hush next") == f"{name}={REDACTED} next"
+    assert redact_tree({name: "hush"}) == {name: REDACTED}
 
 
 async def issue_credentials(engine: AsyncEngine) -> list[str]:

@@ -7,6 +7,7 @@ import json
 import math
 import secrets
 import time
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -55,7 +56,15 @@ def test_unsigned_and_truncated_jwts() -> None:
         "{{'refresh_token': '{}'}}",
         "X-API-Key: {}",
         "AUTH__SIGNING_KEY={}",
+        "AUTH__DATA_KEY={}",
+        "IMAGES__KEY: '{}'",
+        "SENTRY_DSN=https://{}@sentry.example/1",
+        '{{"OTEL_EXPORTER_OTLP_HEADERS": "x-honeycomb={}"}}',
         "postgresql://atalaya:{}@db.internal:5432/atalaya",
+        "postgresql://atalaya:pa/ss{}/@db.internal:5432/atalaya",
+        "postgresql://atalaya:pa@ss{}@@db.internal/atalaya",
+        "postgresql://ana@corp:{}@db.internal/atalaya",
+        "from redis://:{}@cache/0,redis://:pa/ss@cache/1",
         "stored hash $argon2id$v=19$m=19456,t=2,p=1${}",
         "key -----BEGIN EC PRIVATE KEY-----\n{}\n-----END EC PRIVATE KEY----- end",
         "PEM cut off: -----BEGIN PRIVATE KEY-----\\n{}",
@@ -67,6 +76,14 @@ def test_credential_forms(template: str) -> None:
     cleaned = redact(template.format(secret))
     assert secret not in cleaned
     assert REDACTED in cleaned
+
+
+@pytest.mark.parametrize("password", ["x", "correct horse", secrets.token_urlsafe(24), "pässword", "?>~?>~"])
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+def test_basic_authentication(password: str, encode: Callable[[bytes], bytes]) -> None:
+    """The user and password of basic authentication are redacted, without any name before them."""
+    encoded = encode(f"ana:{password}".encode()).decode()
+    assert redact(f"got 'Basic {encoded}' from a proxy") == f"got 'Basic {REDACTED}' from a proxy"
 
 
 def test_password_with_spaces_in_quotes() -> None:
@@ -83,6 +100,10 @@ def test_password_with_spaces_in_quotes() -> None:
         "The token is not valid. Ask for a new one at /auth/token.",
         "Model efficientnetb0-v1.1 opened; sha256 9f86d081884c7d659a2feaa0c55ad015",
         "https://gateway.example/v1/predictions?top_k=3",
+        "https://gateway.example:8443/v1/me and ana@gateway.example",
+        "https://gateway.example/@ana:maps@latest",
+        "Basic authentication is a basic precaution",
+        "DATABASE_URL: the file is damaged, or is no SQLite database.",
     ],
 )
 def test_plain_text_is_unchanged(text: str) -> None:
@@ -97,7 +118,22 @@ def test_redaction_is_idempotent(text: str) -> None:
     assert redact(once) == once
 
 
-@pytest.mark.parametrize("unit", ["eyJ", "eyJ.", "password=", "atl_", "://a:", "bearer ", "-----BEGIN ", 'token="\\'])
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "eyJ",
+        "eyJ.",
+        "password=",
+        "atl_",
+        "://a:",
+        "://a:/@",
+        "basic ",
+        "basic aaaa",
+        "bearer ",
+        "-----BEGIN ",
+        'token="\\',
+    ],
+)
 def test_hostile_text_takes_linear_time(unit: str) -> None:
     """A megabyte of incomplete credentials takes about a second; a quadratic pattern would take minutes."""
     started = time.monotonic()
@@ -106,7 +142,18 @@ def test_hostile_text_takes_linear_time(unit: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["password", "Password", "X-API-Key", "authorization", "Set-Cookie", "refresh_token", "signing-key", "jwt"]
+    "name",
+    [
+        "password",
+        "Password",
+        "X-API-Key",
+        "authorization",
+        "Set-Cookie",
+        "refresh_token",
+        "signing-key",
+        "data_key",
+        "jwt",
+    ],
 )
 def test_secret_names(name: str) -> None:
     """Names of credentials are recognised in any case and with dashes or underscores."""
