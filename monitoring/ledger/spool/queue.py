@@ -37,6 +37,7 @@ class Spool:
         self._open()
 
     def _open(self) -> None:
+        self._is_open = False
         path = self.path
         create_sqlite_file(path)
         self._connection = self._connect(path, timeout=0, isolation_level=None, check_same_thread=False)
@@ -57,9 +58,12 @@ class Spool:
             raise OSError(f"{path} cannot be used: {error}") from error
         (self.waiting,) = self._connection.execute("SELECT count(*) FROM waiting").fetchone()
         self._undeleted = 0  # how many of the oldest texts were removed from the queue but could not be deleted
+        self._is_open = True
 
     def append(self, texts: Sequence[str]) -> None:
         """Store the texts in one transaction. Raises SpoolFull."""
+        if not self._is_open:
+            self._replace_file()
         try:
             with _transaction(self._connection):
                 self._connection.executemany("INSERT INTO waiting (text) VALUES (?)", [(text,) for text in texts])
@@ -69,6 +73,8 @@ class Spool:
 
     def has_capacity(self) -> bool:
         """Whether some dozens of entries would fit. Tries it, since a full disk may still take a few bytes."""
+        if not self._is_open:
+            self._replace_file()
         try:
             with _transaction(self._connection):
                 self._connection.execute("INSERT OR REPLACE INTO room VALUES (1, ?)", ("x" * _PROBE_BYTES,))
@@ -103,8 +109,11 @@ class Spool:
                 self._replace_file()
 
     def _replace_file(self) -> None:
-        """Start a new file: a full disk allows no deletion inside of the old one, but allows deleting it."""
-        with lock_folder(self.path.parent), suppress(OSError):
+        """Start a new file: a full disk allows no deletion inside of the old one, but allows deleting it.
+
+        If it cannot be opened, `append` and `has_capacity` fail, and each tries again.
+        """
+        with suppress(OSError, SpoolInUse, sqlite3.Error), lock_folder(self.path.parent):
             self.close()
             self._open()
 

@@ -62,10 +62,13 @@ class FaultySpool(Spool):
         self.connections: list[sqlite3.Connection] = []
         self.disk_full = False
         self.append_fails = False
+        self.cannot_connect = False
         self.probes = 0
         super().__init__(path, limit_bytes, self._connect_recorded)
 
     def _connect_recorded(self, path: Path, **options: Any) -> sqlite3.Connection:
+        if self.cannot_connect:
+            raise sqlite3.OperationalError("unable to open database file")
         self.connections.append(sqlite3.connect(path, **options))
         return self.connections[-1]
 

@@ -99,6 +99,22 @@ def test_an_empty_spool_replaces_its_file(spool: FaultySpool) -> None:
     spool.remove_first(1)
 
 
+def test_a_file_that_cannot_be_opened_is_opened_later(spool: FaultySpool) -> None:
+    """A spool whose new file cannot be opened is full until one can, and then takes texts again."""
+    spool.append(["a"])
+    spool.execute(f"CREATE TEMP {REFUSE_DELETION}")
+    spool.cannot_connect = True
+    spool.remove_first(1)
+    assert not spool.has_capacity()
+    with pytest.raises(SpoolFull):
+        spool.append(["b"])
+    spool.cannot_connect = False
+    assert spool.has_capacity()
+    spool.append(["c"])
+    assert (spool.read_first(10), spool.waiting) == (["c"], 1)
+    spool.remove_first(1)
+
+
 def test_removed_texts_are_not_in_the_files(spool: Spool) -> None:
     """The files of an emptied spool contain none of its texts, and only their owner can read them."""
     spool.append([f"zebedee {index}" for index in range(500)])
