@@ -76,6 +76,12 @@ def instances(expression: str, most: int = MOST_SERIES) -> str:
     return largest(expression, "instance", "process_resident_memory_bytes", most)
 
 
+def memory_share() -> str:
+    """The share of its memory limit that an instance uses, as in the alert AtalayaMemoryNearLimit."""
+    used = f"({select('atalaya_container_memory_working_set_bytes')} or {select('process_resident_memory_bytes')})"
+    return f"{used} / on (job, instance) {select('atalaya_memory_limit_bytes')}"
+
+
 def share(part: str, whole: str) -> str:
     """The share, 0 to 1, of a sum in another with the same labels; 0 where only the part has no series."""
     return f"({part} or 0 * {whole}) / {whole}"

@@ -13,6 +13,7 @@ from promql import (
     increase,
     instances,
     largest,
+    memory_share,
     or_zero,
     quantile,
     query,
@@ -116,10 +117,7 @@ def number_panels() -> Iterable[Builder[Panel]]:
         "Memory used",
         "The largest share of the memory limit that an instance uses.",
         "percentunit",
-        query(
-            f"max({select('process_resident_memory_bytes')} / {select('atalaya_memory_limit_bytes')})",
-            "memory",
-        ),
+        query(f"max({memory_share()})", "memory"),
         steps=[(0, "green"), (0.8, "orange"), (0.9, "red")],
     )
 

@@ -9,7 +9,7 @@ from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models import common as options
 from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 from panels import BUDGET_LINE, LIMIT_LINE, build_dashboard, graph, with_threshold_lines
-from promql import increase, instances, largest, or_zero, quantile, query, rate, select
+from promql import increase, instances, largest, memory_share, or_zero, quantile, query, rate, select
 
 RESIDENT = select("process_resident_memory_bytes")
 LIMIT = select("atalaya_memory_limit_bytes")
@@ -50,9 +50,10 @@ def processor_and_memory_panels() -> Iterable[Builder[Panel]]:
     yield with_threshold_lines(
         graph(
             "Share of the memory limit",
-            "Resident memory as a share of the limit. The alert fires above 90 % for five minutes.",
+            "The container's working set, or without one the resident memory, as a share of the limit. "
+            "The alert fires above 90 % for five minutes.",
             "percentunit",
-            query(instances(f"{RESIDENT} / {LIMIT}"), "{{instance}}"),
+            query(instances(memory_share()), "{{instance}}"),
         ).max(1),
         (0.9, "red"),
     )
