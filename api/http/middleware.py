@@ -133,7 +133,7 @@ class Observe:
         error_type = _find_error_type(status, code)
         trace = scope["state"].get("trace")
         # Where several processes share their metrics, they have no exemplars.
-        exemplar = {"trace_id": trace.context.trace_id} if trace is not None else None
+        exemplar = {"trace_id": trace.context.trace_id} if trace is not None and trace.context.sampled else None
         self._get_duration(method, route, str(status), scope["scheme"], error_type).observe(seconds, exemplar)
         if trace is not None:
             request_id = scope["state"]["request_id"]

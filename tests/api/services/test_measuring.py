@@ -219,8 +219,14 @@ class CollectedSpans:
         pass
 
 
-@pytest.mark.parametrize(("share", "traces"), [(1.0, 1), (0.0, 0)])
-async def test_recorded_traces_are_exemplars(share: float, traces: int) -> None:
+PARENT = f"00-{'a' * 32}-{'b' * 16}"
+
+
+@pytest.mark.parametrize(
+    ("share", "traceparent", "traces"),
+    [(1.0, None, 1), (0.0, None, 0), (0.0, f"{PARENT}-01", 1), (1.0, f"{PARENT}-00", 0)],
+)
+async def test_recorded_traces_are_exemplars(share: float, traceparent: str | None, traces: int) -> None:
     """The bucket of a request whose trace is recorded has the id of the trace; that of any other request has none."""
 
     async def app(_: Scope, receive: Receive, send: Send) -> None:
@@ -234,7 +240,8 @@ async def test_recorded_traces_are_exemplars(share: float, traces: int) -> None:
     telemetry = Telemetry(Metrics(registry), ReplaceableReporter(NullReporter()), Tracer(spans, share))
     state: dict[str, Any] = {"draining": Draining(), "activity": Activity(None)}
     observe = Observe(app, telemetry=telemetry, **state, extra_headers=lambda _: (), https=False)
-    await observe({"type": "http", "method": "GET", "scheme": "http", "headers": []}, exchange, exchange)
+    headers = [] if traceparent is None else [(b"traceparent", traceparent.encode())]
+    await observe({"type": "http", "method": "GET", "scheme": "http", "headers": headers}, exchange, exchange)
     exemplars = [
         sample.exemplar.labels
         for family in registry.collect()
