@@ -33,7 +33,7 @@ class _ErasedChunk:
 
 
 class Eraser:
-    """Erases payloads in many short transactions, and what is kept of the person's predictions for drift.
+    """Erases payloads, and the drift state kept of the person's predictions, in many short transactions.
 
     It can be interrupted at any time and run again.
 
