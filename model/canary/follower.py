@@ -22,7 +22,7 @@ from model.serving.workers import lower_priority, wait_for_result
 T = TypeVar("T")
 
 POLL_S = 0.5
-# A process that should have acted on a verdict may have ended: others look again.
+# The database may have been restored since the verdict fell.
 DECIDED_POLL_S = 60.0
 # A candidate that hangs is never released. The follower does not wait for it longer than this.
 RELEASE_LIMIT_S = 10.0
@@ -113,7 +113,10 @@ class CandidateFollower:
         try:
             while True:
                 await sleep(POLL_S)
-                await self.catch_up()
+                try:
+                    await self.catch_up()
+                except Exception as error:  # whatever it is, the next look can begin another trial
+                    await self._give_up(error)
         finally:
             await self.close()
 
@@ -195,6 +198,14 @@ class CandidateFollower:
         if not is_undecided:
             self._note_verdict(self._contest)
             await self._end()
+
+    async def _give_up(self, error: Exception) -> None:
+        """End the trial after an error that nobody expects. Raises it if there is no trial."""
+        if self._contest is None:
+            raise error
+        self._retries.record(self._contest.id, error)
+        self._observer.on_failure(self._contest, error)
+        await self._end()
 
     def _note_verdict(self, contest: Contest) -> None:
         self._decided, self._look_again_at = contest, self._clock() + DECIDED_POLL_S

@@ -83,15 +83,18 @@ class TrialStore:
 
     async def add(
         self, trial: str, counts: Counts, pairs: Iterable[PairedLabels], judge: Judge
-    ) -> tuple[TrialRecord, bool]:
+    ) -> tuple[TrialRecord | None, bool]:
         """Add counts, and return the trial as it is then, and whether its verdict has fallen with this call.
 
-        Nothing is added once a verdict has fallen. The trial must have begun.
+        Nothing is added once a verdict has fallen, and to a trial that the database does not have, which is None.
         """
         async with writing(self._engine) as connection:
             # Processes that add to the same trial follow each other.
             locked = select(canary_trials.c.verdict).where(canary_trials.c.id == trial).with_for_update()
-            is_undecided = (await connection.execute(locked)).scalar_one() is None
+            row = (await connection.execute(locked)).one_or_none()
+            if row is None:  # the database was restored from a backup
+                return None, False
+            is_undecided = row.verdict is None
             if is_undecided:
                 await _add_counts(connection, trial, counts)
                 await _insert_pairs(connection, pairs)
@@ -106,17 +109,20 @@ class TrialStore:
             await connection.execute(delete(canary_pairs).where(canary_pairs.c.trial == trial))
             return replace(record, verdict=verdict, judged_at=now), True
 
-    async def take_over(self, trial: str) -> bool:
-        """Return whether to act on the verdict, because the process that should have has not finished in time."""
+    async def take_over(self, model: str) -> list[TrialRecord]:
+        """Return the trials whose verdicts to act on, because the process that should have has not finished in time."""
         long_ago = format_timestamp(self._clock() - timedelta(seconds=CLAIM_S))
         columns = canary_trials.c
-        statement = (
-            update(canary_trials)
-            .where(columns.id == trial, columns.is_finished.is_(False), columns.claimed_at < long_ago)
-            .values(claimed_at=self._now())
-        )
-        async with writing(self._engine) as connection:
-            return (await connection.execute(statement)).rowcount == 1
+        is_left = columns.is_finished.is_(False) & (columns.claimed_at < long_ago)
+        async with reading(self._engine) as connection:
+            left = (await connection.execute(select(columns.id).where(columns.model == model, is_left))).scalars().all()
+        taken = []
+        for trial in left:
+            async with writing(self._engine) as connection:
+                claim = update(canary_trials).where(columns.id == trial, is_left).values(claimed_at=self._now())
+                if (await connection.execute(claim)).rowcount == 1 and (record := await _read(connection, trial)):
+                    taken.append(record)
+        return taken
 
     async def finish(self, trial: str) -> None:
         """Record that the verdict was acted on."""

@@ -253,5 +253,5 @@ async def run_trial(store: TrialStore) -> None:
     await store.add(names.id, {"error": (0, 1, 0)}, [pair], lambda _: None)
     assert await store.take_pair("p") == pair
     await store.add(names.id, {}, [], lambda _: "promote")
-    await store.take_over(names.id)
+    await store.take_over(names.model)
     await store.finish(names.id)

@@ -19,7 +19,7 @@ _POLL_S = 2.0
 class SharedEvidence:
     """Adds what this process finds to the counts of all processes, and judges the sum.
 
-    `act` is called in the process that reaches a verdict, or in another one if that process does not finish.
+    `act` is called in the process that reaches a verdict, and by `finish_verdicts` if that process does not finish.
     """
 
     def __init__(
@@ -37,12 +37,15 @@ class SharedEvidence:
 
     async def begin(self, contest: Contest) -> bool:
         names = TrialNames(contest.id, contest.model, contest.candidate, contest.production)
-        record = await self._store.begin(names)
-        if record.verdict is None:
-            return True
-        if not record.is_finished and await self._store.take_over(contest.id):
+        return (await self._store.begin(names)).verdict is None
+
+    async def finish_verdicts(self, model: str) -> None:
+        """Act on the verdicts on candidates for the model whose process has not finished in time.
+
+        The aliases may name other versions by now. Raises DatabaseUnavailable.
+        """
+        for record in await self._store.take_over(model):
             await self._act(record)
-        return False
 
     async def write(self, contest: Contest, findings: Findings) -> bool:
         now = time.monotonic()
@@ -71,6 +74,8 @@ class SharedEvidence:
     async def _add(self, trial: str, evidence: Evidence, pairs: list[PairedLabels]) -> bool:
         """Return whether the trial is still undecided."""
         record, has_fallen = await self._store.add(trial, count(evidence), pairs, self._judge)
+        if record is None:
+            return False
         self._on_judgement(judge(read_counts(record.counts), self._rules))
         if has_fallen:
             await self._act(record)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -20,7 +20,7 @@ from api.settings import Settings
 from model.canary.assignment import Mode
 from model.canary.follower import CandidateFollower
 from model.registry.promotion import AliasMover
-from monitoring.canary.store import TrialStore
+from monitoring.canary.store import CLAIM_S, TrialStore
 from monitoring.metrics import Metrics
 from storage.errors import StorageError
 
@@ -63,5 +63,14 @@ async def try_candidates(
     evidence = SharedEvidence(store, settings.canary.rules, reports.on_judgement, actions.act)
     candidates = await asyncio.to_thread(RegistryCandidates, settings, reference, serving, reports)
     follower = CandidateFollower(serving.predictions, candidates, evidence, reports, (StorageError,))
-    async with run_in_background(follower.follow(activity.sleep)):
+    finishing = _finish_verdicts(evidence, reference.model, activity)
+    async with run_in_background(follower.follow(activity.sleep)), run_in_background(finishing):
         yield CanaryServices(store, follower, evidence, reports)
+
+
+async def _finish_verdicts(evidence: SharedEvidence, model: str, activity: Activity) -> None:
+    """Act once a minute on verdicts whose process ended before it had finished."""
+    while True:
+        with suppress(StorageError):  # the next look tries again
+            await evidence.finish_verdicts(model)
+        await activity.sleep(CLAIM_S)

@@ -48,6 +48,7 @@ async def test_counts_of_several_processes_add_up(store: TrialStore) -> None:
         *(store.add(TRIAL.id, {"error_rate": (1, 2, 0), "latency": (0, 1, 0)}, [], hold) for _ in range(8))
     )
     record, has_fallen = await store.add(TRIAL.id, {"error_rate": (0, 0, 3)}, [], hold)
+    assert record is not None
     assert (record.counts, has_fallen) == ({"error_rate": (8, 16, 3), "latency": (0, 8, 0)}, False)
 
 
@@ -76,12 +77,19 @@ async def test_an_unfinished_verdict_is_taken_over_by_one_process(store: TrialSt
     """When the process that should act has not finished in time, exactly one other takes over."""
     await store.begin(TRIAL)
     await store.add(TRIAL.id, {"error_rate": (10, 0, 0)}, [], take_back_at_ten)
-    assert not await store.take_over(TRIAL.id)
+    assert await store.take_over(TRIAL.model) == []
     clock.now += timedelta(seconds=CLAIM_S + 1)
-    assert sum(await asyncio.gather(*(store.take_over(TRIAL.id) for _ in range(4)))) == 1
+    taken = await asyncio.gather(*(store.take_over(TRIAL.model) for _ in range(4)))
+    assert [record.names for records in taken for record in records] == [TRIAL]
     await store.finish(TRIAL.id)
     clock.now += timedelta(seconds=CLAIM_S + 1)
-    assert not await store.take_over(TRIAL.id)
+    assert await store.take_over(TRIAL.model) == []
+
+
+async def test_nothing_is_added_to_a_trial_that_the_database_lacks(store: TrialStore) -> None:
+    """A database that was restored from a backup may lack a trial that goes on."""
+    assert await store.add(TRIAL.id, {"error_rate": (1, 0, 0)}, [PAIR], hold) == (None, False)
+    assert await store.take_pair(PAIR.prediction) is None
 
 
 async def test_labels_of_a_prediction_are_taken_once(store: TrialStore) -> None:

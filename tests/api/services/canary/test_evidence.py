@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 import monitoring
 from api.services.canary.evidence import SharedEvidence
@@ -13,7 +15,7 @@ from model.canary.contest import Contest
 from model.canary.evidence import Evidence, Metric, Tally
 from model.canary.judge import Judgement, JudgeRules
 from model.canary.trial import Findings, LabelPair
-from monitoring.canary.store import TrialRecord, TrialStore
+from monitoring.canary.store import CLAIM_S, TrialNames, TrialRecord, TrialStore
 from storage.engine import open_engine
 from storage.migrations import migrate
 
@@ -38,11 +40,16 @@ def acts() -> Acts:
 
 
 @pytest.fixture
-async def evidence(tmp_path: Path, acts: Acts) -> AsyncIterator[SharedEvidence]:
+async def engine(tmp_path: Path) -> AsyncIterator[AsyncEngine]:
     engine = open_engine(f"sqlite:///{tmp_path}/records.db")
     await migrate(engine, monitoring.MIGRATIONS)
-    yield SharedEvidence(TrialStore(engine), JudgeRules(), acts.judgements.append, acts.act)
+    yield engine
     await engine.dispose()
+
+
+@pytest.fixture
+def evidence(engine: AsyncEngine, acts: Acts) -> SharedEvidence:
+    return SharedEvidence(TrialStore(engine), JudgeRules(), acts.judgements.append, acts.act)
 
 
 async def test_a_label_counts_once_for_an_image_that_both_models_saw(evidence: SharedEvidence, acts: Acts) -> None:
@@ -66,3 +73,14 @@ async def test_labels_can_bring_a_verdict(evidence: SharedEvidence, acts: Acts) 
         await evidence.record_label(f"id-{number}", "forest")
     assert [record.verdict for record in acts.records] == ["take_back"]
     assert not await evidence.begin(CONTEST)
+
+
+async def test_a_verdict_is_acted_on_after_the_trial(engine: AsyncEngine, evidence: SharedEvidence, acts: Acts) -> None:
+    """A verdict that no process finished to act on is acted on again, although the aliases name no candidate."""
+    names = TrialNames(CONTEST.id, CONTEST.model, CONTEST.candidate, CONTEST.production)
+    long_ago = TrialStore(engine, lambda: datetime.now(UTC) - timedelta(seconds=CLAIM_S + 1))
+    await long_ago.begin(names)
+    await long_ago.add(CONTEST.id, {}, [], lambda _: "promote")
+    for _ in range(2):
+        await evidence.finish_verdicts("tiny")
+    assert [(record.names, record.verdict) for record in acts.records] == [(names, "promote")]
