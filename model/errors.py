@@ -183,7 +183,7 @@ class DeadlineExceeded(ModelError):
 
 
 class ModelReplaced(ModelError):
-    """Another model took over between two images of one request."""
+    """Another model took over during one request."""
 
     code = "model_replaced"
     retry_after_s = 1

@@ -135,6 +135,7 @@ class PredictionPipeline:
     async def run_batch(self, request: PredictionRequest[ImageBatch]) -> list[RecordedPrediction]:
         """Classify the images one after the other, all with the same model; record and charge each like `run` does.
 
+        More than one take no part in a trial: an image on which the candidate failed would have another model.
         The first image that gets no prediction ends the request. Those before it stay recorded and charged. Raises
         ModelReplaced, and what `run` raises.
         """
@@ -144,6 +145,7 @@ class PredictionPipeline:
                 self._predictions.check_capacity(request.origin.principal.subject)
                 reservation = await memory.enter_async_context(self._reserve_memory(request))
                 batch = await request.read_body()
+            request = replace(request, joins_trial=request.joins_trial and len(batch.images) == 1)
             reservation.deadline = compute_deadline(batch.timeout_s or request.timeout_s, self._longest_s)
             total_bytes, predict = sum(map(len, batch.images)), partial(self._predict, request)
             for image in batch.images:

@@ -63,14 +63,14 @@ class FallbackWindows:
             except (StoreUnavailable, TimeoutError) as error:
                 self._start_recovery(error)
 
-    async def hit(self, item: RateLimitItem, name: str, caller: str) -> LimitResult:
+    async def hit(self, item: RateLimitItem, name: str, caller: str, number: int = 1) -> LimitResult:
         if self._recovery is None:
             try:
-                return await self._windows.hit(item, name, caller)
+                return await self._windows.hit(item, name, caller, number)
             except StoreUnavailable as error:
                 self._start_recovery(error)
         self._on_fallback()
-        return await self._fallback.hit(_halve(item), name, caller)
+        return await self._fallback.hit(_halve(item), name, caller, number)
 
     async def close_connections(self) -> None:
         await self._windows.close_connections()

@@ -85,10 +85,13 @@ class CallerLimits(Limiter):
         return self._limit(rate, name, caller_subject, self._check_key_rate)
 
     async def count_more(self, request: Request, rate: str, name: str, more: int) -> None:
-        """Count `more` requests in addition to the one that `per_principal` has counted. Raises RateLimitExceeded."""
-        for _ in range(more):
-            await self._check_key_rate(request)
-            await self._check(request, parse(rate), name, caller_subject)
+        """Count `more` requests, all or none, in addition to the one that `per_principal` has counted.
+
+        Raises RateLimitExceeded.
+        """
+        if more:
+            await self._check_key_rate(request, more)
+            await self._check(request, parse(rate), name, caller_subject, more)
 
     def per_address(self, rate: str, name: str) -> Decorator:
         """Limit each client address, or IPv6 network, to `rate` over all routes that share `name`."""
@@ -110,16 +113,18 @@ class CallerLimits(Limiter):
 
         return decorate
 
-    async def _check_key_rate(self, request: Request) -> None:
+    async def _check_key_rate(self, request: Request, number: int = 1) -> None:
         """Apply the rate of the API key that authenticated the request. Raises RateLimitExceeded."""
         rate = request.state.principal.rate
         if rate is not None:
-            await self._check(request, parse(rate), KEY_LIMIT, caller_key_id)
+            await self._check(request, parse(rate), KEY_LIMIT, caller_key_id, number)
 
-    async def _check(self, request: Request, item: RateLimitItem, name: str, find_caller: FindCaller) -> None:
-        """Count the request. Raises RateLimitExceeded."""
+    async def _check(
+        self, request: Request, item: RateLimitItem, name: str, find_caller: FindCaller, number: int = 1
+    ) -> None:
+        """Count the request, or `number` of them. Raises RateLimitExceeded."""
         caller = find_caller(request)
-        result = await self._windows.hit(item, name, caller)
+        result = await self._windows.hit(item, name, caller, number)
         earlier = request.scope["state"].get("limit_results", [])
         request.scope["state"]["limit_results"] = [(name, result), *(each for each in earlier if each[0] != name)]
         request.state.view_rate_limit = result.item, [caller, name]  # where slowapi stores it

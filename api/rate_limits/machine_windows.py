@@ -16,12 +16,12 @@ from api.rate_limits.windows import PROBE, SLICES, LimitResult, StoreUnavailable
 
 LOCK_LIMIT_S = 0.3  # how long a request waits for the file before the store counts as unavailable
 
-# One statement checks the limit and counts the request, so that no other request comes in between.
+# One statement checks the limit and counts the requests, so that no other request comes in between.
 _HIT = """
 INSERT INTO slices (key, number, count, ends_at)
-SELECT :key, :number, 1, :now + :window_s
-WHERE (SELECT coalesce(sum(count), 0) FROM slices WHERE key = :key AND ends_at > :now) < :amount
-ON CONFLICT (key, number) DO UPDATE SET count = count + 1, ends_at = max(ends_at, excluded.ends_at)
+SELECT :key, :slice, :number, :now + :window_s
+WHERE (SELECT coalesce(sum(count), 0) FROM slices WHERE key = :key AND ends_at > :now) + :number <= :amount
+ON CONFLICT (key, number) DO UPDATE SET count = count + excluded.count, ends_at = max(ends_at, excluded.ends_at)
 """
 _USED = """
 SELECT coalesce(sum(count), 0), min(ends_at), (SELECT min(ends_at) FROM slices)
@@ -60,11 +60,12 @@ class MachineWindows:
     async def open(self) -> None:
         await self.hit(*PROBE)
 
-    async def hit(self, item: RateLimitItem, name: str, caller: str) -> LimitResult:
+    async def hit(self, item: RateLimitItem, name: str, caller: str, number: int = 1) -> LimitResult:
         now, window_s = self._clock(), item.get_expiry()
         parameters = {
             "key": item.key_for(name, caller),
-            "number": int(now * SLICES / window_s),
+            "slice": int(now * SLICES / window_s),
+            "number": number,
             "now": now,
             "window_s": window_s,
             "amount": item.amount,

@@ -21,6 +21,7 @@ _CONNECTIONS = 8
 # one, and one or two others.
 _SCRIPT = """
 local key, amount, window, slices = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local requests = tonumber(ARGV[4])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local current = math.floor(now * slices / window)
@@ -41,19 +42,19 @@ while oldest < current do
 end
 local count, ends = read(oldest)
 if ends > now then first = ends end
-local allowed = 0
-if used < amount then
-  allowed = 1
+local counted = 0
+if used + requests <= amount then
+  counted = requests
   local last = now + window + 1
   if oldest < current then count = read(current) end
-  local slice = text(count + 1) .. ':' .. text(last)
-  redis.call('HSET', key, 'used', text(used + 1), 'oldest', text(oldest), text(current), slice)
+  local slice = text(count + requests) .. ':' .. text(last)
+  redis.call('HSET', key, 'used', text(used + requests), 'oldest', text(oldest), text(current), slice)
   redis.call('PEXPIREAT', key, last)
 elseif #expired > 0 then
   redis.call('HSET', key, 'used', text(used), 'oldest', text(oldest))
 end
 if #expired > 0 then redis.call('HDEL', key, unpack(expired)) end
-return {allowed, amount - used - allowed, first - now}
+return {counted, amount - used - counted, first - now}
 """
 
 
@@ -78,19 +79,20 @@ class RedisWindows:
         self._unavailable = False
         await self.hit(*PROBE)
 
-    async def hit(self, item: RateLimitItem, name: str, caller: str) -> LimitResult:
+    async def hit(self, item: RateLimitItem, name: str, caller: str, number: int = 1) -> LimitResult:
         key, window_ms = f"atalaya:windows:{item.key_for(name, caller)}", item.get_expiry() * 1000
         async with self._connection_slots:
             if self._unavailable:  # another request has found out while this one waited for a slot
                 raise StoreUnavailable("lost")
             try:
                 async with asyncio.timeout(REPLY_LIMIT_S):
-                    allowed, remaining, reset_ms = await self._script([key], [item.amount, window_ms, SLICES])
+                    arguments = [item.amount, window_ms, SLICES, number]
+                    counted, remaining, reset_ms = await self._script([key], arguments)
             except self._errors as error:
                 self._unavailable = True
                 raise StoreUnavailable(type(error).__name__) from None
         # Without the extra millisecond: callers see whole seconds, and never more than the window.
-        return LimitResult(item, bool(allowed), remaining, time.monotonic() + min(reset_ms, window_ms) / 1000)
+        return LimitResult(item, bool(counted), remaining, time.monotonic() + min(reset_ms, window_ms) / 1000)
 
     async def close_connections(self) -> None:
         await self._redis.connection_pool.disconnect(inuse_connections=False)

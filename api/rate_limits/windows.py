@@ -48,8 +48,11 @@ class Windows(Protocol):
     async def open(self) -> None:
         """Check that the store can count requests; may be called again. Raises StoreUnavailable."""
 
-    async def hit(self, item: RateLimitItem, name: str, caller: str) -> LimitResult:
-        """Count a request of `caller` under the limit called `name`, if it is allowed. Raises StoreUnavailable."""
+    async def hit(self, item: RateLimitItem, name: str, caller: str, number: int = 1) -> LimitResult:
+        """Count `number` requests of `caller` under the limit called `name`, if all are allowed.
+
+        Raises StoreUnavailable.
+        """
 
     async def close_connections(self) -> None:
         """Close those that are not in use; the next request opens new ones."""
@@ -81,19 +84,19 @@ class LocalWindows:
     async def open(self) -> None:
         """Does nothing: the process's memory is always available."""
 
-    async def hit(self, item: RateLimitItem, name: str, caller: str) -> LimitResult:
+    async def hit(self, item: RateLimitItem, name: str, caller: str, number: int = 1) -> LimitResult:
         now, window_s = self._clock(), item.get_expiry()
         slices = self._find_slices(window_s, item.key_for(name, caller), now)
         used = sum(entry.count for entry in slices)
-        allowed = used < item.amount
+        allowed = used + number <= item.amount
         if allowed:
-            number = int(now * SLICES / window_s)
-            if not slices or slices[-1].number != number:
-                slices.append(_Slice(number, 0, now))
-            slices[-1].count += 1
+            current = int(now * SLICES / window_s)
+            if not slices or slices[-1].number != current:
+                slices.append(_Slice(current, 0, now))
+            slices[-1].count += number
             slices[-1].ends_at = now + window_s
         reset_at = slices[0].ends_at if slices else now + window_s
-        return LimitResult(item, allowed, item.amount - used - allowed, reset_at)
+        return LimitResult(item, allowed, item.amount - used - number * allowed, reset_at)
 
     async def close_connections(self) -> None:
         """Does nothing: there are no connections."""

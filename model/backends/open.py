@@ -37,7 +37,7 @@ def open_backend(
 
     FOLDER is an artefact folder, absolute or relative to the working directory. With `onnx`, `at_once` threads can
     predict without waiting for each other. ENGINE is `cuda` or `openvino`; without it the CPU computes, and the model's
-    prepared copy in `copies` takes the artefact's part.
+    prepared copy in `copies` is used instead of the artefact.
     `open_stub` has the options of `stub://`. With `key`, the folder must be signed, and its
     signature is verified before any other file is opened.
     Raises BackendURLError, ArtefactError, KerasMissing, EngineMissing, EngineMismatch, EngineUnavailable.

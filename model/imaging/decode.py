@@ -158,6 +158,11 @@ def _reduce_file(data: bytes, name: str, max_pixels: int) -> ReducedFile:
     except CorruptImage:
         _check_layout(data, name)
         raise
+    except (ImageRejected, MemoryError):
+        raise
+    except Exception as error:  # of a check that hostile bytes get around
+        _check_layout(data, name)
+        raise _describe_corrupt(name) from error
 
 
 @contextmanager
@@ -179,7 +184,11 @@ def _open_image(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the operating system's error, such as too many open files during a lazy import
         _check_layout(data, name)
-        raise CorruptImage(f"The {name} data cannot be decoded. Check that the file is complete.") from error
+        raise _describe_corrupt(name) from error
+
+
+def _describe_corrupt(name: str) -> CorruptImage:
+    return CorruptImage(f"The {name} data cannot be decoded. Check that the file is complete.")
 
 
 def _check_layout(data: bytes, name: str) -> None:

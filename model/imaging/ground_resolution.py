@@ -109,5 +109,5 @@ def _read_keys(metadata: Metadata) -> Iterator[tuple[int, float]]:
         key, location, _, value = directory[start : start + 4]
         if location == 0:
             yield key, value
-        elif location == MetadataTag.GEO_DOUBLES and value < len(doubles):
+        elif location == MetadataTag.GEO_DOUBLES and 0 <= value < len(doubles):
             yield key, doubles[value]

@@ -52,6 +52,7 @@ class WorkerThreads:
             self._queue.finish(job)
             if deliver is not None:
                 deliver()
+            del job, deliver  # their memory is no longer reserved, and the next job may be long in coming
 
 
 async def wait_for_result(result: Future[T]) -> T:

@@ -19,10 +19,11 @@ from api.routes.predictions import Predictor
 from api.routes.recorded.recorded_route import RecordedRoute, describe_origin, recorded_by_pipeline
 from api.routes.v2.inputs import parse_images
 from api.routes.v2.outputs import choose_outputs
-from api.routes.v2.served import Name, check_model, find_model
+from api.routes.v2.served import Name, find_model
 from api.routes.v2.wire import LENGTH_HEADER, estimate_parsing_bytes, write_response
 from api.schemas.inference import INFER_REQUEST_SCHEMA, InferResponse
 from auth.principal import Principal
+from model.errors import ModelReplaced
 from monitoring.tracing.tracer import RequestTrace
 
 _BINARY = "application/octet-stream"
@@ -53,15 +54,15 @@ def infer_router(limits: CallerLimits, rate: str) -> APIRouter:
     @limits.per_principal(rate, PREDICT_LIMIT)
     async def infer(request: Request, principal: Predictor, model: Name) -> Response:
         """Classify up to 8 images, decoded or encoded, with the model in service."""
-        received = _ReceivedRequest(request, principal, partial(limits.count_more, request, rate, PREDICT_LIMIT))
-        return await _infer(received, model)
+        count_more = partial(limits.count_more, request, rate, PREDICT_LIMIT)
+        return await _infer(_ReceivedRequest(request, principal, count_more, model))
 
     @router.post("/v2/models/{model}/versions/{version}/infer", openapi_extra=_BODY, response_model=InferResponse)
     @limits.per_principal(rate, PREDICT_LIMIT)
     async def infer_version(request: Request, principal: Predictor, model: Name, version: Name) -> Response:
         """Classify up to 8 images with this version, also while a candidate is tried on other requests."""
-        received = _ReceivedRequest(request, principal, partial(limits.count_more, request, rate, PREDICT_LIMIT))
-        return await _infer(received, model, version)
+        count_more = partial(limits.count_more, request, rate, PREDICT_LIMIT)
+        return await _infer(_ReceivedRequest(request, principal, count_more, model, version))
 
     return router
 
@@ -69,12 +70,16 @@ def infer_router(limits: CallerLimits, rate: str) -> APIRouter:
 class _ReceivedRequest:
     """Reads a request for the pipeline, and keeps what the response depends on."""
 
-    def __init__(self, request: Request, principal: Principal, count_more: CountMore) -> None:
+    def __init__(
+        self, request: Request, principal: Principal, count_more: CountMore, model: str, version: str | None = None
+    ) -> None:
         self.request = request
+        self.model = model
+        self.version = version
         self._principal = principal
         self._count_more = count_more
 
-    def describe(self, *, joins_trial: bool) -> PredictionRequest[ImageBatch]:
+    def describe(self) -> PredictionRequest[ImageBatch]:
         trace: RequestTrace | None = self.request.scope["state"].get("trace")
         content_length = get_declared_length(self.request)
         return PredictionRequest(
@@ -82,27 +87,29 @@ class _ReceivedRequest:
             read_body=self._read,
             content_length=content_length,
             parsing_bytes=estimate_parsing_bytes(self.request.headers.get(LENGTH_HEADER), content_length),
-            joins_trial=joins_trial,
+            joins_trial=self.version is None,
             wait_for_disconnect=partial(wait_for_disconnect, self.request),
             on_stage=trace.add_stage if trace else None,
         )
 
     async def _read(self) -> ImageBatch:
-        """Raises BadInferRequest, RateLimitExceeded, and what `read_body` raises."""
+        """Raises BadInferRequest, RateLimitExceeded, ModelNotServed, and what `read_body` raises."""
         body = await read_body(self.request)
         document, batch = parse_images(self.request.headers.get(LENGTH_HEADER), body)
         self.id, self.outputs = document.id, choose_outputs(document)
+        find_model(self.request, self.model, self.version)  # the model may have been replaced meanwhile
         await self._count_more(len(batch.images) - 1)
         return batch
 
 
-async def _infer(received: _ReceivedRequest, model: str, version: str | None = None) -> Response:
-    find_model(received.request, model, version)
+async def _infer(received: _ReceivedRequest) -> Response:
+    find_model(received.request, received.model, received.version)
     with recorded_by_pipeline():
         pipeline = get_pipeline(received.request)
-        results = await pipeline.run_batch(received.describe(joins_trial=version is None))
+        results = await pipeline.run_batch(received.describe())
         info = results[0].prediction.model
-        check_model(info, model, version)  # the model may have been replaced while the body arrived
+        if info.name != received.model or received.version not in (None, info.version):
+            raise ModelReplaced
         tensors = [(choice.build(results), choice.is_binary) for choice in received.outputs]
         body, headers = write_response(info.name, info.version, received.id, tensors)
         return Response(body, headers=headers)

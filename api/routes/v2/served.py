@@ -17,11 +17,6 @@ Name = Annotated[str, Path(max_length=320)]
 def find_model(request: Request, name: str, version: str | None = None) -> ModelInfo:
     """Return the model in service if it has this name and, if one is given, this version. Raises ModelNotServed."""
     info = get_services(request).serving.predictions.model
-    check_model(info, name, version)
-    return info
-
-
-def check_model(info: ModelInfo, name: str, version: str | None) -> None:
-    """Raises ModelNotServed."""
     if info.name != name or version not in (None, info.version):
         raise ModelNotServed(info.name, info.version)
+    return info

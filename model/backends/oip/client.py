@@ -53,8 +53,8 @@ class _Unprocessed(Exception):
 class EngineClient:
     """Sends requests for a model, whose path is `path` on every endpoint.
 
-    It has so many `classes`, and so many `channels` of features; None for any number. While another engine works,
-    none may be silent for longer than `patience_s` seconds.
+    `classes` and `channels` are the model's numbers of classes and of feature maps; `channels` is None if any number
+    fits. While another engine works, none may be silent for longer than `patience_s` seconds.
     """
 
     def __init__(self, endpoints: Endpoints, path: str, classes: int, channels: int | None, patience_s: float) -> None:

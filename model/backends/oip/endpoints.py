@@ -23,7 +23,7 @@ LONGEST_BACKOFF_S = 30.0
 
 @dataclass(slots=True, eq=False)
 class Endpoint:
-    """One engine. Requests go to it while `model` is what its last check has read, and None is not.
+    """One engine. `model` is what the last check has read. While it is None, no requests go to it.
 
     `label` is its address and port, `host` the one whose name has the address. `in_flight` counts requests, `errors`
     the requests in a row without a usable response, `failures` the ejections in a row, `problem` is the reason of the

@@ -17,6 +17,8 @@ from model.imaging.containers.tiff_directory import MAX_BLOCKS, Tag, Values, rea
 _UNCOMPRESSED, _JPEG = 1, 7
 _PLANES_APART = 2
 _BLACK_IS_ZERO, _YCBCR = 1, 6
+# Of a pixel, and of a sample: more than any file that is read has.
+_MAX_SAMPLES, _MAX_BITS = 4_096, 64
 # Strips of eight rows cover the highest image. Each takes 20 microseconds to check, and a microsecond for each segment.
 _MAX_JPEG_BLOCKS, _MAX_JPEG_SEGMENTS = 8_192, 16
 _JPEG_GROUP = 16  # JPEG codes groups of 8x8 or 16x16 pixels
@@ -91,15 +93,17 @@ def _describe_blocks(tags: Values, width: int, height: int, size: int) -> _Block
     rows = _first(tags, Tag.TILE_HEIGHT, 0) if tiled else min(height, _first(tags, Tag.ROWS_PER_STRIP, height))
     if min(columns, rows) < 1:
         raise CorruptImage("The TIFF has strips or tiles without a size. Check that the file is complete.")
-    samples = max(1, _first(tags, Tag.SAMPLES, 1))
+    samples, bits_per_sample = max(1, _first(tags, Tag.SAMPLES, 1)), max(1, *tags.get(Tag.BITS, (1,)))
     planes = samples if _first(tags, Tag.PLANAR, 1) == _PLANES_APART else 1
-    bits = max(1, *tags.get(Tag.BITS, (1,))) * samples // planes
+    bits = bits_per_sample * samples // planes
     blocks = _Blocks(tiled, columns, rows, ceil(width / columns), ceil(height / rows), planes, bits)
     raw_tiles = tiled and _first(tags, Tag.COMPRESSION, _UNCOMPRESSED) == _UNCOMPRESSED
     smallest = _SMALL_RAW_TILE_BYTES if raw_tiles else _SMALL_BLOCK_BYTES
     most = min(MAX_BLOCKS, _MOST_SMALL_BLOCKS + size // smallest)
     if blocks.count > most:
         raise UnsupportedImage(f"The TIFF has more than {most} strips or tiles. Save it with larger ones.")
+    if samples > _MAX_SAMPLES or bits_per_sample > _MAX_BITS:
+        raise CorruptImage("The TIFF declares impossible samples. Check that the file is complete.")
     padding = _JPEG_GROUP if _first(tags, Tag.COMPRESSION, _UNCOMPRESSED) == _JPEG else 1
     padded = ceil(columns / padding) * ceil(rows / padding) * padding**2 * blocks.across * blocks.down
     if padded > _MAX_PADDED_PIXELS:

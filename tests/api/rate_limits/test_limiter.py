@@ -77,6 +77,14 @@ async def test_rejected_caller_is_allowed_at_the_reset_time(windows: Windows, cl
     assert (await windows.hit(item, "predict", "ana")).allowed
 
 
+async def test_several_requests_are_counted_together_or_not_at_all(windows: Windows) -> None:
+    """More requests than the window still allows are refused without being counted."""
+    item = parse("5/minute")
+    results = [await windows.hit(item, "predict", "ana", number) for number in (2, 4, 3, 1)]
+    assert [result.allowed for result in results] == [True, False, True, False]
+    assert [result.remaining for result in results] == [3, 3, 0, 0]
+
+
 async def test_callers_and_limits_are_counted_separately(windows: Windows) -> None:
     """Each caller is counted separately under each limit, and a limit of zero allows nothing."""
     item = parse("1/minute")

@@ -88,6 +88,14 @@ async def test_rejected_caller_is_allowed_at_the_reset_time(redis_server: Any) -
     await windows.close()
 
 
+async def test_several_requests_are_counted_together_or_not_at_all(redis_server: Any) -> None:
+    """More requests than the window still allows are refused without being counted."""
+    async with open_windows(redis_server.url) as windows:
+        results = [await windows.hit(parse("5/hour"), "predict", "ana", number) for number in (2, 4, 3, 1)]
+    assert [result.allowed for result in results] == [True, False, True, False]
+    assert [result.remaining for result in results] == [3, 3, 0, 0]
+
+
 async def test_caller_takes_one_small_key(redis_server: Any) -> None:
     """A caller takes one key with at most the slices of a window, which expires with the window."""
     async with open_windows(redis_server.url) as windows:

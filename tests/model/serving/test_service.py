@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from model.backends.stub import StubBackend
 from model.errors import CorruptImage, DeadlineExceeded, Overloaded
-from model.imaging.decode import decode_image
+from model.imaging.decode import ImageNeeds, decode_image
 from model.imaging.input_spec import DEFAULT_INPUT
 from model.serving.overload_policy import QueueLimits
 from model.serving.prediction import Prediction
+from model.serving.queue import Job
 from model.serving.service import PredictionService
 from tests.model.serving.gated import FakeClock, GatedBackend, MakeService, StageReports, png, until
 from tests.support.requirements import missing
@@ -217,3 +218,12 @@ async def test_a_job_past_its_deadline_is_not_decoded(
     with pytest.raises(DeadlineExceeded):
         await late
     assert [stage for stage, _, _ in reports] == ["queue", "decode", "infer", "queue"]
+
+
+async def test_an_idle_worker_keeps_no_file(backend: GatedBackend, make_service: MakeService) -> None:
+    """Once a file is measured, or classified, the worker thread holds neither the job nor its result."""
+    backend.gate.set()
+    service = make_service(workers=1)
+    await service.measure(png(10))
+    await service.predict(png(10))
+    await until(lambda: not any(isinstance(each, Job | ImageNeeds) for each in gc.get_objects()))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from base64 import b64encode
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -186,3 +188,30 @@ def test_the_timeout_of_the_request_is_its_deadline(make_client: MakeClient, set
     client = make_client(model=settings.model.model_copy(update={"url": "stub://?latency_ms=200"}))
     response = send_pixels(client, log_in(client), 2, parameters={"timeout": 250_000})
     assert (response.status_code, response.json()["code"]) == (504, "deadline_exceeded")
+
+
+def test_a_version_that_is_replaced_while_the_body_arrives_classifies_nothing(
+    client: TestClient, bearer: Bearer
+) -> None:
+    """A request for a version that is no longer in service when its body is complete is a 404 that costs nothing."""
+    pixels, successor = make_pixels(), StubBackend()
+    successor.info = replace(successor.info, version="2.0")
+    header, body = make_body(describe_pixels(pixels), pixels.tobytes())
+
+    def send_body() -> Iterator[bytes]:
+        yield body[:100]
+        client.app_state["services"].serving.predictions.replace_backend(successor)
+        yield body[100:]
+
+    path = "/v2/models/stub/versions/1.0/infer"
+    response = client.post(path, headers=bearer | header, content=send_body())
+    assert (response.status_code, response.json()["code"]) == (404, "model_not_served")
+    assert client.get("/v1/usage", headers=bearer).json()["requests"] == 0
+    assert send_pixels(client, bearer).json()["model_version"] == "2.0"
+
+
+def test_images_over_the_rate_are_not_counted(make_client: MakeClient, settings: Settings, log_in: LogIn) -> None:
+    """Of a request that exceeds the rate only the request itself is counted, so one with fewer images may follow."""
+    client = make_client(limits=settings.limits.model_copy(update={"predict": "4/day"}))
+    bearer = log_in(client)
+    assert [send_pixels(client, bearer, count).status_code for count in (5, 3, 1)] == [429, 200, 429]

@@ -18,6 +18,7 @@ from api.settings.quality.canary import CanarySettings
 from model.imaging.input_spec import InputSpec
 from model.registry.files import FileRegistry
 from tests.api.conftest import LogIn, MakeClient
+from tests.api.routes.v2.bodies import describe_files, make_body, pack
 from tests.model.backends.tiny_onnx import write_tiny_artefact
 from tests.model.serving.gated import png
 from tests.support.polling import wait_until
@@ -177,3 +178,15 @@ def test_the_metrics_of_a_trial_exist_from_its_start(try_candidate: Callable[...
     assert 'atalaya_canary_shadow_total{outcome="dropped"} 0.0' in text
     assert 'metric="disagreement",result="better"' not in text
     trial.send_until(lambda: 'atalaya_canary_log_e{direction="take_back",metric="disagreement"}' in read())
+
+
+def test_a_request_for_several_images_takes_no_part_in_a_trial(try_candidate: Callable[..., TrialGateway]) -> None:
+    """The candidate classifies an image that comes alone; production classifies images that come together."""
+    trial = try_candidate(EQUAL, mode="canary")
+    trial.send_until(lambda: trial.served[EQUAL])
+    versions = []
+    for images in (IMAGES[:1], IMAGES):
+        header, body = make_body(describe_files(len(images)), pack(*images))
+        response = trial.client.post(f"/v2/models/{NAME}/infer", headers=trial.token | header, content=body)
+        versions.append(response.json()["model_version"])
+    assert versions == [EQUAL, PRODUCTION]

@@ -92,6 +92,19 @@ def test_blocks_outside_the_file_are_corrupt(tags: dict[int, Any]) -> None:
         decode_image(make_strips(LZW, [8, 8], [10, 10], bytes(64), tags=tags), DEFAULT_INPUT)
 
 
+@pytest.mark.parametrize(("bits", "samples"), [(2**32 - 1, 2**32 - 1), (8, 4_097), (65, 1)])
+@pytest.mark.parametrize("compression", [RAW, LZW])
+def test_impossible_samples_are_rejected(bits: int, samples: int, compression: int) -> None:
+    """More than 4,096 samples of a pixel, or 64 bits of a sample, are rejected, also where no number can hold them."""
+    tags = {258: (tiffs.LONG, [bits]), 277: (tiffs.LONG, [samples])}
+    data = make_strips(compression, [8], [64], bytes(64), tags=tags)
+    with pytest.raises(CorruptImage):
+        reduce_tiff(data, MAX_PIXELS)
+    for read in (measure_image, decode_image):
+        with pytest.raises(ImageRejected):
+            read(data, DEFAULT_INPUT)
+
+
 def test_arrays_outside_the_file_are_corrupt() -> None:
     """Offsets that are stored after the end of the file are corrupt."""
     data = make_strips(LZW, [8] * 4, [8] * 4, bytes(64))

@@ -37,6 +37,8 @@ from tests.support.images.geotiffs import (
 
 METRES = {MODEL_TYPE: PROJECTED, LINEAR_UNITS: 9001}
 DEGREES = {MODEL_TYPE: GEOGRAPHIC, ANGULAR_UNITS: 9102}
+# A unit whose size in metres is one of the doubles; the keys are signed, as indices below zero need.
+SIGNED_SHORT, UNIT = 8, (LINEAR_UNITS, 0, 1, 32767, LINEAR_UNIT_SIZE, geotiffs.GEO_DOUBLES - 65_536, 1)
 TURNED = (0.3, 0.4, 0, 5e5, 0.4, -0.3, 0, 5e6, 0, 0, 0, 0, 0, 0, 0, 1)
 
 
@@ -105,8 +107,16 @@ def test_impossible_sides_are_ignored(side: float, system: dict[int, int]) -> No
         [georeference(0.3)[0], make_tag(TIEPOINTS, DOUBLE, (0.0,)), *describe_system(METRES)],
         [*georeference(0.3), make_tag(GEO_KEYS, SHORT, (1, 1, 0, 65_535, MODEL_TYPE))],
         [*georeference(0.3), make_tag(GEO_KEYS, SHORT, (1, 1, 0, 1, MODEL_TYPE, geotiffs.GEO_DOUBLES, 1, 65_535))],
+        *(
+            [
+                *georeference(0.3),
+                make_tag(GEO_KEYS, SIGNED_SHORT, (1, 1, 0, 1, MODEL_TYPE, 0, 1, PROJECTED, *UNIT, index)),
+                make_tag(geotiffs.GEO_DOUBLES, DOUBLE, (0.5,)),
+            ]
+            for index in (-1, -2)
+        ),
     ],
-    ids=["latitude", "northing", "negative", "nan", "scale", "tiepoint", "truncated", "outside"],
+    ids=["latitude", "northing", "negative", "nan", "scale", "tiepoint", "truncated", "outside", "last", "before"],
 )
 def test_damaged_georeferences_are_ignored(tags: list[ExtraTag]) -> None:
     """Tags that are truncated, refer to missing numbers or contradict each other give no resolution, and no error."""
