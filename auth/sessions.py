@@ -181,10 +181,11 @@ async def end_sessions(connection: AsyncConnection, *conditions: Any) -> None:
     statement = update(sessions).where(*conditions, sessions.c.revoked_at.is_(None)).values(revoked_at=now)
     if (await connection.execute(statement)).rowcount == 0:
         return
-    # The update waits for exchanges in progress, whose refresh tokens only a later statement sees.
+    # The update waits for exchanges in progress, whose refresh tokens only a later statement sees. It may also find
+    # sessions that others end at the same time: they are announced twice.
     recent = refresh_tokens.c.created_at > now - MAX_ACCESS_TOKEN_LIFETIME
     issued = exists().where(refresh_tokens.c.session_id == sessions.c.id, recent)
-    ended = await connection.execute(select(sessions.c.id).where(sessions.c.revoked_at == now, issued))
+    ended = await connection.execute(select(sessions.c.id).where(sessions.c.revoked_at >= now, issued))
     targets = [f"sid:{session_id}" for session_id in ended.scalars()]
     await announce(connection, *targets, revoked=True, expires_at=now + MAX_ACCESS_TOKEN_LIFETIME)
 

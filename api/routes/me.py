@@ -127,9 +127,10 @@ async def change_password(
     async with _refusals_recorded(request, "password"):
         new = body.new_password.get_secret_value()
         check_password_policy(new, user.name)  # before the current one is hashed, which takes long
-        await logins.check_password(user, body.current_password.get_secret_value(), caller_address(request))
+        checked = await logins.check_password(user, body.current_password.get_secret_value(), caller_address(request))
+        change = UserChange(checked_version=checked.credentials_version)
         record = _recording(request, "password", "changed")
-        await users.change(user.id, password=new, keep_session=principal.session_id, record=record)
+        await users.change(user.id, change, password=new, keep_session=principal.session_id, record=record)
         await changes.catch_up()
 
 

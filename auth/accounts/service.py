@@ -84,7 +84,7 @@ class AccountService:
     ) -> User:
         """Change a user, including the password if one is given; see UserStore.change.
 
-        Raises PasswordRefused, UserNotFound, and LastAdmin unless `allow_last_admin`.
+        Raises PasswordRefused, UserNotFound, BadCredentials, and LastAdmin unless `allow_last_admin`.
         """
         if password is not None:
             check_password_policy(password, (await self._store.get(user_id)).name)

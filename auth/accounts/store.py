@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from auth.accounts.credentials import credentials_version
 from auth.changes import announce
-from auth.errors import LastAdmin, UserExists, UserNotFound
+from auth.errors import BadCredentials, LastAdmin, UserExists, UserNotFound
 from auth.principal import Role
 from auth.sessions import MAX_ACCESS_TOKEN_LIFETIME, end_sessions
 from auth.tables import sessions, users
@@ -59,7 +59,10 @@ NO_QUOTAS = Quotas()
 
 @dataclass(frozen=True, slots=True)
 class UserChange:
-    """The fields of a user to change; the defaults change nothing."""
+    """The fields of a user to change; the defaults change nothing.
+
+    `checked_version` is the version of the credentials that the user has confirmed; another version ends the change.
+    """
 
     role: Role | None = None
     disabled: bool | None = None
@@ -67,6 +70,7 @@ class UserChange:
     reset_totp: bool = False
     keep_images: bool | None = None
     quotas: Quotas = field(default_factory=Quotas)
+    checked_version: str | None = None
 
 
 NO_CHANGE = UserChange()
@@ -130,11 +134,14 @@ class UserStore:
         Another role, disabling, a new password and removing confirmed one-time codes end the user's sessions, except
         `keep_session`. Fields that already have the requested value change nothing and end no session.
 
-        Raises UserNotFound, and LastAdmin if no enabled administrator would be left, unless `allow_last_admin`.
+        Raises UserNotFound, BadCredentials if the credentials have another version than the one that was checked, and
+        LastAdmin if no enabled administrator would be left, unless `allow_last_admin`.
         """
         async with writing(self._engine) as connection:
             admins = await _lock_enabled_admins(connection) if _may_remove_admin(change) else []
             row = await _get_row(connection, user_id, lock=True)
+            if change.checked_version not in (None, _user(row).credentials_version):
+                raise BadCredentials
             values = _changed_columns(row, change)
             if values.keys() & {"role", "disabled_at"} and not allow_last_admin:
                 _check_admin_remains(admins, user_id)

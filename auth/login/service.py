@@ -54,12 +54,13 @@ class LoginService:
             await self._throttle.record_success(attempt, user.id)
         return user
 
-    async def check_password(self, user: User, password: str, address: str) -> None:
-        """Confirm the identity of a user who has already logged in. Raises BadCredentials."""
+    async def check_password(self, user: User, password: str, address: str) -> User:
+        """Confirm the identity of a user who has already logged in, and return the user. Raises BadCredentials."""
         async with self._account_slots.acquire(user.id):
             async with self._throttled(Factor.PASSWORD, user.name, address) as attempt:
-                await self._accounts.authenticate(user.name, password, refuse=attempt.refused)
+                checked = await self._accounts.authenticate(user.name, password, refuse=attempt.refused)
             await self._throttle.record_success(attempt)
+        return checked
 
     async def confirm_codes(
         self,

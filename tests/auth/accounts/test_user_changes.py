@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from auth.accounts.store import NO_CHANGE, Quotas, User, UserChange, UserStore
 from auth.changes import ChangeFeed
-from auth.errors import LastAdmin, TotpConflict, UserNotFound
+from auth.errors import BadCredentials, LastAdmin, TotpConflict, UserNotFound
 from auth.login.data_keys import new_data_key
 from auth.login.totp import OneTimeCodes
 from auth.principal import Role, Scope
@@ -67,6 +67,17 @@ async def _has_announced(feed: ChangeFeed) -> bool:
 async def _enable_codes(engine: AsyncEngine, user: User, session: Session) -> None:
     codes = OneTimeCodes(engine, new_data_key())
     await codes.confirm(user, pyotp.TOTP((await codes.begin(user)).secret).now(), session.id)
+
+
+async def test_a_change_overtakes_another_one(store: UserStore, ada: User) -> None:
+    """A change whose author has confirmed an old password changes nothing after the password was replaced."""
+    first, second = (UserChange(password_hash=new, checked_version=ada.credentials_version) for new in ("$n", "$m"))
+    await store.change(ada.id, first)
+    with pytest.raises(BadCredentials):
+        await store.change(ada.id, second)
+    found = await store.find("ada")
+    assert found is not None
+    assert found[1] == "$n"
 
 
 async def test_disabling_again_keeps_the_first_time(store: UserStore, ada: User) -> None:
