@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -63,6 +65,21 @@ def test_role_is_set(command: Command) -> None:
     assert request_token(command, "--scope", "predict") == 1
     assert command("users", "role", "ana", "--role", "king")[0] == 2
     assert command("users", "role", "nobody", "--role", "client")[0] == 1
+
+
+def test_an_unrecorded_command_changes_nothing(command: Command) -> None:
+    """A command whose entry in the audit log cannot be written fails without an effect, and can be repeated."""
+    with closing(sqlite3.connect("users.db")) as database:
+        database.execute("ALTER TABLE audit_events RENAME TO elsewhere")
+        status, _, error = command("users", "role", "ana", "--role", "auditor")
+        assert (status, "audit log" in error) == (1, True)
+        assert command("keys", "create", "--user", "ana", "--name", "camera")[0] == 1
+        assert command("clients", "add", "maps")[0] == 1
+        database.execute("ALTER TABLE elsewhere RENAME TO audit_events")
+    assert json.loads(command("users", "list", "--json")[1])[0]["role"] == "client"
+    assert json.loads(command("keys", "list", "--json")[1]) == []
+    assert command("clients", "add", "maps")[0] == 0
+    assert command("users", "role", "ana", "--role", "auditor")[0] == 0
 
 
 def test_one_time_codes_are_required_and_reset(command: Command) -> None:

@@ -11,18 +11,22 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 from uuid_utils import uuid7
 
+from api.services.background import run_in_background
 from api.services.personal_data import erasure
 from api.services.personal_data.erasure import RecordErasure
 from api.services.personal_data.store_thread import StoreThread
-from api.services.personal_data.upkeep import RemovedImages, remove_images
+from api.services.personal_data.upkeep import RemovedImages, follow_erasures, remove_images
 from api.settings import Settings
+from auth.accounts.deletion import AccountDeletion
 from auth.accounts.erasures import PendingErasures
 from auth.accounts.store import UserChange, UserStore
 from auth.principal import Role
+from auth.tables import pending_erasures
 from monitoring.audit.store import AuditStore
 from storage.engine import open_engine
 from storage.images.archive import ImageArchive
@@ -93,6 +97,44 @@ async def test_a_stop_before_the_records_are_erased(settings: Settings) -> None:
     await engine.dispose()
     (line,) = logs
     assert (line["event"], line["retry"]) == ("user_not_erased", f"atalaya users delete {UNKNOWN}")
+
+
+class _FaultyLog(AuditStore):
+    """Erases, and then fails once as a defect of a library would."""
+
+    failures = 1
+
+    async def erase(self, subject: str, actor: str) -> int:
+        erased = await super().erase(subject, actor)
+        if self.failures:
+            self.failures -= 1
+            raise ZeroDivisionError
+        return erased
+
+
+async def test_an_interrupted_erasure_is_completed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever error ends an erasure is logged with the command that repeats it, and the upkeep completes it."""
+    monkeypatch.setattr(erasure, "IN_FLIGHT_S", 0.0)
+    url = settings.database_url.get_secret_value()
+    engine = open_engine(url)
+    pending = PendingErasures(engine)
+    erasing = RecordErasure(settings, _FaultyLog(engine), pending, DatabaseLogin(url), None)
+    ana = next(user for user in await UserStore(engine).list() if user.name == "ana")
+    await AccountDeletion(engine).delete(ana.id, "adam")
+    with capture_logs() as logs:
+        await erasing.erase(ana.id, "adam")
+        async with engine.begin() as connection:
+            await connection.execute(update(pending_erasures).values(due_at=datetime.now(UTC)))
+        async with run_in_background(follow_erasures(erasing, pending, _sleep_briefly)):
+            await wait_until_async(lambda: len(logs) == 2)
+    assert await pending.take_due(datetime.now(UTC) + DAY) == []
+    await engine.dispose()
+    assert [line["event"] for line in logs] == ["user_not_erased", "user_erased"]
+    assert logs[0]["retry"] == f"atalaya users delete {ana.id}"
+
+
+async def _sleep_briefly(_seconds: float) -> None:
+    await asyncio.sleep(0.01)
 
 
 async def test_an_erasure_that_waits_is_not_repeated(store: StoreThread) -> None:
