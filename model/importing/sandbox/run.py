@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from glob import glob
 from pathlib import Path
 
 from model.errors import ImportLimitExceeded
@@ -73,7 +74,7 @@ def _watch(process: subprocess.Popen[bytes], folder: Path, limits: Limits, clock
                 raise ImportLimitExceeded(
                     f"The import did not end within {limits.wall_seconds} s. Import a smaller model, or fewer images."
                 ) from None
-        if _measure_folder(folder) > limits.folder_bytes:
+        if _measure_folder(folder) + _measure_unlinked(process.pid) > limits.folder_bytes:
             raise ImportLimitExceeded(
                 f"The import wrote more than {limits.folder_bytes >> 20} MiB. Import a smaller model."
             )
@@ -91,6 +92,22 @@ def _measure_folder(folder: Path) -> int:
             except FileNotFoundError:
                 continue
     return total
+
+
+def _measure_unlinked(pid: int) -> int:
+    """Return the bytes of the files that the process has open and that no folder names any more.
+
+    Each thread may have descriptors of its own.
+    """
+    sizes = {}
+    for descriptor in glob(f"/proc/{pid}/task/*/fd/*"):
+        try:
+            found = os.stat(descriptor)
+        except OSError:  # closed meanwhile
+            continue
+        if found.st_nlink == 0:
+            sizes[found.st_dev, found.st_ino] = found.st_size
+    return sum(sizes.values())
 
 
 def _build_environment(packages: Path, writable: Path) -> dict[str, str]:

@@ -22,10 +22,11 @@ _LOAD, _EQUAL, _GREATER_OR_EQUAL, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # offsets in seccomp_data
 _X32 = 0x40000000  # calls of the x32 interface have this bit on x86-64
 _CLONE_THREAD = 0x00010000
+_SET_DUMPABLE = 4
 _MAX_JUMP = 255
 
-_X86_64: Mapping[str, int] = {"clone": 56, "clone3": 435, "tgkill": 234, "prlimit64": 302}
-_ARM64: Mapping[str, int] = {"clone": 220, "clone3": 435, "tgkill": 131, "prlimit64": 261}
+_X86_64: Mapping[str, int] = {"clone": 56, "clone3": 435, "tgkill": 234, "prctl": 157, "prlimit64": 302}
+_ARM64: Mapping[str, int] = {"clone": 220, "clone3": 435, "tgkill": 131, "prctl": 167, "prlimit64": 261}
 # For each call that always fails: its numbers on x86-64 and ARM64.
 _DENIED: Mapping[str, tuple[int | None, int | None]] = {
     # The network, and an interface that makes calls past this filter.
@@ -53,6 +54,9 @@ _DENIED: Mapping[str, tuple[int | None, int | None]] = {
     "setpriority": (141, 140),
     "unshare": (272, 97),
     "setns": (308, 268),
+    # Files in memory, which count for no limit but that of memory.
+    "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
     # Owners, modes, times and attributes of files, which Landlock does not cover; and opening files without a path.
     "chmod": (90, None),
     "fchmod": (91, 52),
@@ -160,6 +164,9 @@ def _build_filter(machine: str) -> bytes:
     code += _on_call(special["clone"], is_thread + _return(_ERROR | errno.EPERM) + _return(_ALLOW))
     to_itself = _load(_ARGUMENTS) + _instruction(_EQUAL, os.getpid(), 1, 0)
     code += _on_call(special["tgkill"], to_itself + _return(_ERROR | errno.EPERM) + _return(_ALLOW))
+    # The process that watches this one could no longer see its open files.
+    hides_itself = _load(_ARGUMENTS) + _instruction(_EQUAL, _SET_DUMPABLE, 0, 1)
+    code += _on_call(special["prctl"], hides_itself + _return(_ERROR | errno.EPERM) + _return(_ALLOW))
     # The third argument of prlimit64 points to a new limit.
     low, high = _load(_ARGUMENTS + 16), _load(_ARGUMENTS + 20)
     only_reads = low + _instruction(_EQUAL, 0, 0, 2) + high + _instruction(_EQUAL, 0, 1, 0)

@@ -36,6 +36,15 @@ def write_many_files(count: str) -> None:
         Path(f"file{index}").write_bytes(bytes(1 << 20))
 
 
+def write_unlinked_files(count: str) -> None:
+    """Write files that no folder names any more, and wait to be ended."""
+    for _ in range(int(count)):
+        descriptor = os.open("unlinked", os.O_WRONLY | os.O_CREAT)
+        os.unlink("unlinked")
+        os.write(descriptor, bytes(15 << 20))
+    threading.Event().wait()
+
+
 def open_many_files(count: str) -> None:
     for _ in range(int(count)):
         os.open("/dev/null", os.O_RDONLY)
@@ -117,6 +126,16 @@ def make_io_uring(_: str) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.syscall(425, 8, (ctypes.c_uint32 * 30)()) < 0:
         raise OSError(ctypes.get_errno(), "io_uring_setup")
+
+
+def make_memory_file(_: str) -> None:
+    os.memfd_create("file")
+
+
+def hide_descriptors(_: str) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(4, 0, 0, 0, 0) < 0:
+        raise OSError(ctypes.get_errno(), "prctl")
 
 
 def check_environment(secret: str) -> None:

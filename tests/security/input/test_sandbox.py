@@ -56,6 +56,8 @@ def outcomes(precious: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
                 "replace_program": "",
                 "raise_limit": "",
                 "make_io_uring": "",
+                "make_memory_file": "",
+                "hide_descriptors": "",
                 "connect": str(server.getsockname()[1]),
                 "open_unix_socket": str(precious.with_name("socket")),
                 "read of the system": "/etc/passwd",
@@ -133,6 +135,18 @@ def test_each_limit_ends_the_process(name: str, value: object, tmp_path: Path) -
     """Too much memory, processor time, a large file, too many bytes of files or open files end the import."""
     with pytest.raises(ImportLimitExceeded):
         run_payload(tmp_path / "own", name, value)
+
+
+def test_open_files_count_once_they_are_unlinked(tmp_path: Path) -> None:
+    """Files that the process has removed and still writes to count like those in its folder."""
+    with pytest.raises(ImportLimitExceeded, match="wrote more than"):
+        run_payload(tmp_path / "own", "write_unlinked_files", 3)
+
+
+@pytest.mark.parametrize("name", ["make_memory_file", "hide_descriptors"])
+def test_no_file_is_hidden_from_the_limit(name: str, outcomes: dict[str, str]) -> None:
+    """Files in memory, and hiding the open files from the process that watches, are denied."""
+    assert outcomes[name] == "PermissionError"
 
 
 def test_process_that_does_not_end_is_killed(tmp_path: Path) -> None:
