@@ -78,7 +78,7 @@ def test_credential_forms(template: str) -> None:
     assert REDACTED in cleaned
 
 
-@pytest.mark.parametrize("password", ["x", "correct horse", secrets.token_urlsafe(24), "pässword", "?>~?>~"])
+@pytest.mark.parametrize("password", ["x", "correct horse", "kCGu4mpei_et0WxXNmcR9Uh2AYikIagb", "pässword", "?>~?>~"])
 @pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
 def test_basic_authentication(password: str, encode: Callable[[bytes], bytes]) -> None:
     """The user and password of basic authentication are redacted, without any name before them."""
