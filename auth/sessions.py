@@ -191,7 +191,10 @@ async def end_sessions(connection: AsyncConnection, *conditions: Any) -> None:
 
 
 async def _end_surplus(connection: AsyncConnection, user_id: str, now: datetime) -> None:
-    """End sessions of the user, so that one more makes at most MAX_SESSIONS. The user's row must be locked."""
+    """End sessions of the user, so that one more makes at most MAX_SESSIONS. The user's row must be locked.
+
+    Of thousands that an earlier release has allowed, each log-in ends some: all at once could exceed the time limit.
+    """
     live = sessions.c.user_id == user_id, sessions.c.revoked_at.is_(None), sessions.c.expires_at > now
     count = (await connection.execute(select(func.count()).select_from(sessions).where(*live))).scalar_one()
     if count < MAX_SESSIONS:
@@ -201,7 +204,7 @@ async def _end_surplus(connection: AsyncConnection, user_id: str, now: datetime)
         .join(sessions)
         .where(*live, refresh_tokens.c.used_at.is_(None))
         .order_by(refresh_tokens.c.created_at)
-        .limit(count - MAX_SESSIONS + 1)
+        .limit(min(count - MAX_SESSIONS + 1, MAX_SESSIONS))
         .correlate(None)
     )
     await end_sessions(connection, sessions.c.id.in_(longest_unused))

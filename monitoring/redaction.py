@@ -25,6 +25,9 @@ _SECRET_NAME = re.compile(f"{_SENSITIVE_NAMES}|{_SENSITIVE_SETTINGS}")
 TOKEN_PREFIXES = ("atl_", "atr_", "ats_")
 
 
+_PORT = re.compile(r"\d{1,5}(?:[/?#]|$)")
+
+
 def _redact_jwt(run: re.Match[str]) -> str:
     """Redact a run of characters with a JWT: its header `{"…` is `eyJ…` in base64url, and is followed by a dot."""
     return REDACTED if "." in run[0].partition("eyJ")[2] else run[0]
@@ -44,10 +47,12 @@ def _redact_urls(run: re.Match[str]) -> str:
 
 
 def _redact_password(address: str) -> str:
-    """Redact the password of USER:PASSWORD@HOST."""
+    """Redact the password of USER:PASSWORD@HOST, but nothing after HOST:PORT."""
     user, _, rest = address.partition(":")
     password, _, host = rest.rpartition("@")
-    return f"{user}:{REDACTED}@{host}" if password and "/" not in user else address
+    if not password or "/" in user or _PORT.match(rest):
+        return address
+    return f"{user}:{REDACTED}@{host}"
 
 
 # A marker in lower case without which the pattern cannot match, the pattern, and its replacement. Most texts contain no
@@ -58,7 +63,7 @@ _RULES: tuple[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]], str]],
         re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL),
         REDACTED,
     ),
-    ("://", re.compile(r"\S+"), _redact_urls),
+    ("://", re.compile(r"[^\s\"<>|]+"), _redact_urls),
     ("eyj", re.compile(r"[\w.-]+"), _redact_jwt),
     *((prefix, re.compile(rf"{prefix}[\w-]+"), REDACTED) for prefix in TOKEN_PREFIXES),
     ("bearer", re.compile(r"\b(bearer(?:\s|%20)+)[^\s\"',;]+", re.IGNORECASE), rf"\1{REDACTED}"),

@@ -85,9 +85,9 @@ class CallerLimits(Limiter):
         return self._limit(rate, name, caller_subject, self._check_key_rate)
 
     async def count_more(self, request: Request, rate: str, name: str, more: int) -> None:
-        """Count `more` requests, all or none, in addition to the one that `per_principal` has counted.
+        """Count `more` requests in addition to the one that `per_principal` has counted: in each window all or none.
 
-        Raises RateLimitExceeded.
+        Raises RateLimitExceeded, also when only the window of the API key has counted them.
         """
         if more:
             await self._check_key_rate(request, more)

@@ -40,7 +40,6 @@ class AuditRecorder:
         With `within`, an outcome that must be durable is written in the transaction of that connection, right before
         the commit; see storage.transactions.Record. Raises AuditUnavailable when it cannot be written.
         """
-        self._counter.labels(event, outcome).inc()
         if actor is None:
             actor = principal.subject if principal else ""
         if principal and principal.key_id and principal.subject == actor:
@@ -54,3 +53,4 @@ class AuditRecorder:
             await self._trail.write_within(within, recorded)
         else:
             await self._trail.write(recorded)
+        self._counter.labels(event, outcome).inc()

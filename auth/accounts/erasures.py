@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, insert, update
+from sqlalchemy import delete, insert, or_, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from auth.tables import pending_erasures
@@ -33,7 +33,8 @@ class PendingErasures:
     async def take_due(self, now: datetime) -> Sequence[PendingErasure]:
         """Return the erasures that whoever began them has not completed; no other process gets them for an hour."""
         columns = pending_erasures.c
-        taken = update(pending_erasures).where(columns.due_at <= now).values(due_at=now + RETRY_AFTER)
+        due = or_(columns.due_at <= now, columns.due_at > now + RETRY_AFTER)  # the second if a clock was set back
+        taken = update(pending_erasures).where(due).values(due_at=now + RETRY_AFTER)
         async with writing(self._engine) as connection:
             rows = (await connection.execute(taken.returning(columns.user_id, columns.actor))).all()
         return [PendingErasure(row.user_id, row.actor) for row in rows]

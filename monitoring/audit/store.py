@@ -33,6 +33,7 @@ from storage.errors import DatabaseUnavailable
 from storage.transactions import database_errors, reading, writing
 
 _CHUNK = 500
+_PRUNED_AT_ONCE = 5000
 _HEAD = audit_head.c.id == 1
 
 
@@ -103,11 +104,8 @@ class AuditStore:
 
     async def count_older(self, before: datetime) -> int:
         """Return how many entries `prune` would remove."""
-        async with _audit_errors(reading(self._engine, strict=True)) as connection:
-            head = (await connection.execute(select(audit_head).where(_HEAD))).one_or_none()
-            if head is None:
-                raise AuditUnavailable
-            return max(0, await _find_last_older(connection, head, before) - int(head.pruned_seq))
+        pruned, last = await self._find_older(before)
+        return max(0, last - pruned)
 
     async def erase(self, subject: str, actor: str) -> int:
         """Erase addresses, request ids and details of what a person did; return of how many entries.
@@ -125,12 +123,28 @@ class AuditStore:
     async def prune(self, before: datetime, actor: str) -> int:
         """Remove the oldest entries, up to the first that is not older than `before`; return how many.
 
-        The head keeps the hash of the last one removed, and an entry records the removal: the rest still verifies.
+        The head keeps the hash of the last one removed, and entries record the removal: the rest still verifies.
         """
+        _, last = await self._find_older(before)
+        total = 0
+        while removed := await self._prune_chunk(last, actor):
+            total += removed
+        return total
+
+    async def _find_older(self, before: datetime) -> tuple[int, int]:
+        """Return the last entry that was removed, and the last one older than `before`."""
+        async with _audit_errors(reading(self._engine, strict=True)) as connection:
+            head = (await connection.execute(select(audit_head).where(_HEAD))).one_or_none()
+            if head is None:
+                raise AuditUnavailable
+            return int(head.pruned_seq), await _find_last_older(connection, head, before)
+
+    async def _prune_chunk(self, last: int, actor: str) -> int:
+        """Remove some entries up to `last` in one transaction, which all who write entries have to wait for."""
         columns = audit_events.c
         async with _audit_errors(writing(self._engine, strict=True)) as connection:
             head = await _lock_head(connection)
-            last = await _find_last_older(connection, head, before)
+            last = min(last, head.pruned_seq + _PRUNED_AT_ONCE)
             if last <= head.pruned_seq:
                 return 0
             digest = (await connection.execute(select(columns.hash).where(columns.seq == last))).scalar_one()

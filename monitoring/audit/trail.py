@@ -20,7 +20,7 @@ from monitoring.chains.refusals import RefusalAggregator
 from monitoring.errors import AuditUnavailable
 
 FLUSH_S = 0.5
-WRITE_LIMIT_S = 6.0  # a second more than an entry waits for the other processes' entries
+LOCK_LIMIT_S = 6.0  # a second more than an entry waits for the other processes' entries
 
 log = structlog.get_logger("atalaya.audit")
 
@@ -89,8 +89,21 @@ class AuditTrail:
 
     async def _append(self, events: Sequence[AuditEvent]) -> None:
         with self._failures_reported():
-            async with _limit_wait(), self._write_lock:
+            async with self._locked():
                 await self.store.append(events)
+
+    @asynccontextmanager
+    async def _locked(self) -> AsyncIterator[None]:
+        """Wait for earlier entries of this process, but not for ever. Raises AuditUnavailable."""
+        try:
+            async with asyncio.timeout(LOCK_LIMIT_S):
+                await self._write_lock.acquire()
+        except TimeoutError:
+            raise AuditUnavailable from None
+        try:
+            yield
+        finally:
+            self._write_lock.release()
 
     @contextmanager
     def _failures_reported(self) -> Iterator[None]:
@@ -103,16 +116,6 @@ class AuditTrail:
             self._writable = False
             raise
         self._writable = True
-
-
-@asynccontextmanager
-async def _limit_wait() -> AsyncIterator[None]:
-    """Raises AuditUnavailable."""
-    try:
-        async with asyncio.timeout(WRITE_LIMIT_S):
-            yield
-    except TimeoutError:
-        raise AuditUnavailable from None
 
 
 def _without_details(event: AuditEvent) -> tuple[tuple[str, ...], AuditEvent]:

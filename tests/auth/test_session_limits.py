@@ -73,6 +73,20 @@ async def test_a_user_has_a_limited_number_of_sessions(engine: AsyncEngine, stor
         assert (await connection.execute(live)).scalar_one() == MAX_SESSIONS
 
 
+async def test_each_log_in_ends_some_of_very_many_sessions(
+    engine: AsyncEngine, store: SessionStore, user: User
+) -> None:
+    """A user who has thousands of sessions from an earlier release logs in, and has fewer after each log-in."""
+    await add_sessions(engine, user, 3 * MAX_SESSIONS, NOW - timedelta(hours=2))
+    live = select(func.count()).where(sessions.c.user_id == user.id, sessions.c.revoked_at.is_(None))
+    counts = []
+    for _ in range(3):
+        await begin(store, user)
+        async with engine.connect() as connection:
+            counts.append((await connection.execute(live)).scalar_one())
+    assert counts == [2 * MAX_SESSIONS + 1, MAX_SESSIONS + 2, MAX_SESSIONS]
+
+
 async def test_only_sessions_with_access_tokens_are_announced(
     engine: AsyncEngine, store: SessionStore, user: User
 ) -> None:

@@ -69,6 +69,8 @@ async def test_an_erasure_is_pending_until_it_is_done(engine: AsyncEngine) -> No
     assert await pending.take_due(due_at) == [PendingErasure(user.id, "adam")]
     assert await pending.take_due(due_at + timedelta(minutes=59)) == []
     assert await pending.take_due(due_at + timedelta(hours=1)) == [PendingErasure(user.id, "adam")]
+    clock_set_back = due_at - timedelta(days=30)
+    assert await pending.take_due(clock_set_back) == [PendingErasure(user.id, "adam")]
     await pending.complete(user.id)
     assert await pending.take_due(due_at + timedelta(days=1)) == []
 

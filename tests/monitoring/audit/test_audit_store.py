@@ -18,6 +18,7 @@ from sqlalchemy import Connection, delete, inspect
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from monitoring import MIGRATIONS
+from monitoring.audit import store as audit_store
 from monitoring.audit.events import new_event, sanitize
 from monitoring.audit.store import AuditFilter, AuditStore
 from monitoring.audit.tables import audit_head, metadata
@@ -159,6 +160,20 @@ async def test_the_rest_verifies_after_pruning(store: AuditStore) -> None:
     assert (report.entries, report.problem) == (3, None)
     assert await store.prune(limit, "cli:root") == 0
     assert len(await read_all(store)) == 3
+
+
+async def test_pruning_takes_several_transactions(store: AuditStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each transaction removes a limited number of entries and records that, and the rest verifies."""
+    monkeypatch.setattr(audit_store, "_PRUNED_AT_ONCE", 2)
+    old = datetime.now(UTC) - timedelta(days=400)
+    await store.append([replace(build_login(), at=old) for _ in range(5)])
+    assert await store.prune(datetime.now(UTC) - timedelta(days=365), "cli:root") == 5
+    assert [(entry.seq, entry.outcome) for entry in await read_all(store)] == [
+        (6, "pruned"),
+        (7, "pruned"),
+        (8, "pruned"),
+    ]
+    assert (await store.verify()).problem is None
 
 
 async def test_pruning_can_be_repeated(store: AuditStore) -> None:
