@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import structlog
@@ -14,16 +14,13 @@ from api.settings import Settings
 from api.settings.quality.canary import VerdictPolicy
 from model.canary.judge import Verdict, judge
 from model.canary.report import explain
-from model.errors import ModelError
-from model.registry.errors import AliasesElsewhere, AliasMoved, MoveUnrecorded
+from model.registry.errors import AliasesElsewhere, MoveUnrecorded, RegistryError
 from model.registry.moves import MAX_REASON_LENGTH
 from model.registry.promotion import AliasMover, name_previous
 from model.registry.reference import ModelReference
 from monitoring.canary.store import TrialRecord, TrialStore
-from monitoring.errors import MonitoringError
 from monitoring.ledger.entries import EntryKind, build_event, name_model_subject
 from monitoring.metrics import Metrics
-from storage.errors import StorageError
 
 # Returns once the entry with these facts is durable in the ledger.
 RecordEntry = Callable[[dict[str, Any]], Awaitable[object]]
@@ -51,13 +48,14 @@ class VerdictActions:
         self._metrics = metrics
 
     async def act(self, record: TrialRecord) -> None:
-        reasons = explain(judge(read_counts(record.counts), self._settings.canary.rules))
+        """Act on the verdict of a trial. An error is logged and not raised: other verdicts do not depend on it."""
         names = record.names
         try:
+            reasons = explain(judge(read_counts(record.counts), self._settings.canary.rules))
             moved = await asyncio.to_thread(self._move_aliases, record, reasons)
             await self._record_entry(_describe(record, moved, reasons))
             await self._store.finish(names.id)
-        except (ModelError, MonitoringError, StorageError) as error:
+        except Exception as error:  # whatever is wrong with one record, such as counts of a later release
             code, (reason, *_) = describe_error(error)
             log.error("canary_verdict_not_recorded", code=code, reason=reason, policy="it is tried again")
             return
@@ -80,19 +78,27 @@ class VerdictActions:
         production = self._reference.alias
         targets: dict[str, str | None] = {canary.alias: None}
         if record.verdict == Verdict.PROMOTE:
-            targets = {production: names.candidate, name_previous(production): names.production}
+            # The alias of the candidate goes in the same move, so that no repeated step undoes a roll-back after it.
+            targets |= {production: names.candidate, name_previous(production): names.production}
         expected = {canary.alias: names.candidate, production: names.production}
         why = " ".join(reasons)[:MAX_REASON_LENGTH]
         try:
             self._mover.move(names.model, targets, who="canary", why=why, expected=expected)
         except AliasesElsewhere:
             return False
-        except AliasMoved:  # by an earlier call that did not finish, or by somebody who has decided otherwise
-            aliases = self._mover.registry.read(names.model).aliases
-            return all(aliases.get(alias) == version for alias, version in targets.items())
         except MoveUnrecorded as error:
             log.error("alias_moves_unrecorded", reason=str(error), policy="the next move or start records them")
+        except RegistryError:
+            aliases = self._mover.registry.read(names.model).aliases
+            if _are_named(aliases, expected):
+                raise
+            # They were moved by an earlier call that did not finish, or by somebody who has decided otherwise.
+            return _are_named(aliases, targets)
         return True
+
+
+def _are_named(aliases: Mapping[str, str], versions: Mapping[str, str | None]) -> bool:
+    return all(aliases.get(alias) == version for alias, version in versions.items())
 
 
 def _describe(record: TrialRecord, moved: bool, reasons: tuple[str, ...]) -> dict[str, Any]:

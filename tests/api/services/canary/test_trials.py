@@ -119,11 +119,11 @@ def test_a_bad_candidate_is_taken_back(try_candidate: Callable[..., TrialGateway
 
 
 def test_an_equal_candidate_is_promoted(try_candidate: Callable[..., TrialGateway]) -> None:
-    """The gateway moves production to the candidate, previous to the version before, and then serves the new one."""
+    """The gateway moves production to the candidate, removes its alias, and then serves the new version."""
     trial = try_candidate(EQUAL, verdict="act", mode="canary")
     trial.send_until(lambda: trial.aliases()["production"] == EQUAL)
     wait_until(lambda: trial.verdicts() == [("promote", True)], message=trial.verdicts)
-    assert trial.aliases()["previous"] == PRODUCTION
+    assert trial.aliases() == {"production": EQUAL, "previous": PRODUCTION}
     wait_until(lambda: trial.send() == EQUAL)
     assert trial.served[EQUAL] > trial.served[PRODUCTION]
     assert len(trial.entries()) == 1

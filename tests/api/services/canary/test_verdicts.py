@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -19,10 +21,16 @@ from model.registry.reference import ModelReference
 from monitoring.canary.store import TrialNames, TrialRecord, TrialStore
 from monitoring.metrics import Metrics
 from storage.engine import open_engine
+from storage.errors import DatabaseUnavailable
 from storage.migrations import migrate
 from tests.model.registry.versions import MODEL, write_version
 
 RECORD = TrialRecord(TrialNames("a" * 64, MODEL, "1.1", "1.0"), "", {"error_rate": (0, 60, 0)}, "promote")
+
+
+def refuse(folder: Path) -> NoReturn:
+    """Fail as the lock of a folder that belongs to somebody else. Root may write to any."""
+    raise PermissionError(errno.EACCES, "Permission denied", str(folder))
 
 
 class Surroundings:
@@ -35,14 +43,17 @@ class Surroundings:
         self.move(production="1.0", candidate="1.1")
         self.entries: list[dict[str, Any]] = []
         settings = Settings(canary=CanarySettings(verdict="act"))
-        mover = AliasMover(self.registry, lambda *_: None)
+        self.failures: list[Exception] = []
+        self.mover = AliasMover(self.registry, lambda *_: None)
         reference, metrics = ModelReference(MODEL, "production"), Metrics(CollectorRegistry())
-        self.actions = VerdictActions(settings, reference, mover, store, self.record, metrics)
+        self.actions = VerdictActions(settings, reference, self.mover, store, self.record, metrics)
 
     def move(self, **targets: str | None) -> None:
         self.registry.move_aliases(MODEL, targets, who="cli:olga", why="a test")
 
     async def record(self, entry: dict[str, Any]) -> None:
+        if self.failures:
+            raise self.failures.pop()
         self.entries.append(entry["canary_verdict"])
 
     @property
@@ -61,7 +72,7 @@ async def surroundings(tmp_path: Path) -> AsyncIterator[Surroundings]:
 async def test_acting_again_changes_nothing(surroundings: Surroundings) -> None:
     """A process that takes over after the aliases were moved leaves them, and records that they are as they should."""
     await surroundings.actions.act(RECORD)
-    promoted = {"production": "1.1", "previous": "1.0", "candidate": "1.1"}
+    promoted = {"production": "1.1", "previous": "1.0"}
     assert surroundings.aliases == promoted
     await surroundings.actions.act(RECORD)
     assert surroundings.aliases == promoted
@@ -74,3 +85,36 @@ async def test_a_decision_of_somebody_else_stands(surroundings: Surroundings) ->
     await surroundings.actions.act(RECORD)
     assert surroundings.aliases == {"production": "1.0"}
     assert [entry["moved"] for entry in surroundings.entries] == [False]
+
+
+async def test_a_roll_back_stands_when_another_process_takes_over(surroundings: Surroundings) -> None:
+    """A promotion that was not finished before an operator rolled it back is not repeated."""
+    surroundings.failures.append(DatabaseUnavailable("The database is down."))
+    await surroundings.actions.act(RECORD)
+    assert surroundings.aliases == {"production": "1.1", "previous": "1.0"}
+    assert surroundings.entries == []
+    surroundings.mover.roll_back(MODEL, who="cli:olga", why="a test")
+    await surroundings.actions.act(RECORD)
+    assert surroundings.aliases == {"production": "1.0", "previous": "1.1"}
+    assert [entry["moved"] for entry in surroundings.entries] == [False]
+
+
+async def test_a_verdict_on_a_removed_candidate_is_recorded_without_the_right_to_write(
+    surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the registry cannot be written, a verdict waits for as long as both aliases are as they were."""
+    with monkeypatch.context() as patch:
+        patch.setattr("model.registry.files.lock_folder", refuse)
+        await surroundings.actions.act(RECORD)
+    assert surroundings.entries == []
+    surroundings.move(candidate=None)
+    monkeypatch.setattr("model.registry.files.lock_folder", refuse)
+    await surroundings.actions.act(RECORD)
+    assert [entry["moved"] for entry in surroundings.entries] == [False]
+
+
+async def test_a_record_that_cannot_be_read_is_left(surroundings: Surroundings) -> None:
+    """Counts of a metric that this release does not know move no alias and raise nothing."""
+    await surroundings.actions.act(replace(RECORD, counts={"beauty": (0, 60, 0)}))
+    assert surroundings.aliases == {"production": "1.0", "candidate": "1.1"}
+    assert surroundings.entries == []
