@@ -5,9 +5,9 @@
     ROOT/NAME/.lock                      held by the process that changes the state
 
 A reader needs no lock: each file appears complete or not at all. A writer that crashes leaves at most a folder that no
-state lists, which the next `add` removes or replaces, and a move that the ledger may lack. The state holds such moves,
-because the ledger is elsewhere and no change covers both: who moves an alias then lets `record_moves` record it. Other
-files and folders are ignored.
+state lists, which the next `add` removes or sets aside, and a move that the ledger may lack. The state holds such
+moves, because the ledger is elsewhere and no change covers both: who moves an alias then lets `record_moves` record it.
+Other files and folders are ignored.
 """
 
 from __future__ import annotations
@@ -208,14 +208,19 @@ def _store_artefact(source: Path, manifest: Manifest, target: Path) -> str:
         if (copied.full_name, copied.files) != (manifest.full_name, manifest.files):
             raise ArtefactError(f"{source / MANIFEST} changes while it is read. Import it again.")
         sync_folder(incoming)
-        if target.is_dir():  # by a writer that crashed before the state listed it
-            shutil.rmtree(target)
+        _set_aside(target)
         incoming.rename(target)
     except BaseException:
         shutil.rmtree(incoming, ignore_errors=True)
         raise
     sync_folder(target.parent)
     return hashlib.sha256(document).hexdigest()
+
+
+def _set_aside(target: Path) -> None:
+    """Leave what a writer that crashed, or somebody else, put in the way of a version to the next `add` to remove."""
+    if os.path.lexists(target):
+        target.rename(Path(mkdtemp(prefix=_INCOMING, dir=target.parent)) / target.name)
 
 
 def _hash_manifest(folder: Path) -> str:
@@ -226,15 +231,17 @@ def _hash_manifest(folder: Path) -> str:
 
 
 def _remove_incomplete(versions: Path) -> None:
-    """Remove what a writer left that crashed while it copied an artefact."""
+    """Remove what a writer left that crashed while it copied an artefact, and what was in the way of a version."""
     for folder in versions.glob(f"{_INCOMING}*"):
         shutil.rmtree(folder)
 
 
 def _make_folder(folder: Path) -> None:
-    if not folder.is_dir():
+    try:
         folder.mkdir()
-        _share_as_parent(folder)
+    except FileExistsError:  # also if another writer has made it meanwhile
+        return
+    _share_as_parent(folder)
 
 
 def _share_as_parent(folder: Path) -> None:
@@ -270,5 +277,5 @@ def _reporting_os_errors(root: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RegistryUnavailable(
-            f"The registry in {root} cannot be used: {error.strerror}. Check the folder and its permissions."
+            f"The registry in {root} cannot be used: {error.strerror or error}. Check the folder and its permissions."
         ) from error

@@ -190,7 +190,7 @@ def test_a_crash_at_any_step_leaves_the_old_or_the_new_state(
     make_artefact: Callable[..., Path], tmp_path: Path
 ) -> None:
     """The next writer repeats the change, whatever the crashed one left behind."""
-    first, second = make_artefact("1.0"), make_artefact("1.1")
+    first, second, third = (make_artefact(version) for version in ("1.0", "1.1", "1.2"))
     outcomes = []
     for step in range(40):
         root = tmp_path / f"registry-{step}"
@@ -203,8 +203,9 @@ def test_a_crash_at_any_step_leaves_the_old_or_the_new_state(
         assert state.aliases == {"production": "1.0"}
         if "1.1" not in state.versions:
             registry.add(second)
+        registry.add(third)
         assert (registry.find_folder(MODEL, "1.1") / "model.onnx").read_bytes() == b"a graph"
-        assert sorted(path.name for path in (root / MODEL / "versions").iterdir()) == ["1.0", "1.1"]
+        assert sorted(path.name for path in (root / MODEL / "versions").iterdir()) == ["1.0", "1.1", "1.2"]
     assert (-9, ["1.0"]) in outcomes
     assert (-9, ["1.0", "1.1"]) in outcomes
     assert outcomes[-1] == (0, ["1.0", "1.1"])
