@@ -50,7 +50,7 @@ class OnnxBackend:
         sessions, self.weights, self._mapping = _open(folder, manifest, at_once, prepared, engine)
         self._input, dtype = _check_graph(sessions[0], manifest, folder)
         self._dtype = np.dtype(dtype)
-        channels = next(output.shape[-1] for output in sessions[0].get_outputs() if output.name == "features")
+        channels = _count_channels(sessions[0])
         self.head = read_head(folder, manifest, channels)
         _check_gate(manifest, channels, folder)
         # Last in, first out: the session that was used last has the most memory in the cache.
@@ -143,9 +143,15 @@ def _open_prepared(copy: PreparedCopy, count: int) -> tuple[list[Any], Weights, 
     return sessions, Weights(Origin.PREPARED, shared_bytes=len(copy.weights)), copy.weights
 
 
-def _check_gate(manifest: Manifest, channels: object, folder: Path) -> None:
+def _count_channels(session: Any) -> int | None:
+    """Return the number of feature maps; None if the graph leaves it open, which gives the axis a name or nothing."""
+    channels = next(output.shape[-1] for output in session.get_outputs() if output.name == "features")
+    return channels if isinstance(channels, int) else None
+
+
+def _check_gate(manifest: Manifest, channels: int | None, folder: Path) -> None:
     gate = manifest.confidence.abstention.gate
-    if gate is not None and len(gate.weights) != channels:
+    if gate is not None and channels is not None and len(gate.weights) != channels:
         raise ArtefactError(
             f"The gate in the manifest of {folder} has {len(gate.weights)} weights, but the graph has {channels} "
             "feature maps. Export the model again."

@@ -161,6 +161,8 @@ def _reduce_file(data: bytes, name: str, max_pixels: int) -> ReducedFile:
     except (ImageRejected, MemoryError):
         raise
     except Exception as error:  # of a check that hostile bytes get around
+        if _is_of_system(error):
+            raise
         _check_layout(data, name)
         raise _describe_corrupt(name) from error
 
@@ -181,10 +183,15 @@ def _open_image(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image
             f"The image has more than {min(max_pixels, MAX_PIXELS)} pixels, which is the limit. Scale it down."
         ) from error
     except Exception as error:  # Pillow's decoders raise nearly any class on hostile bytes
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # the operating system's error, such as too many open files during a lazy import
+        if _is_of_system(error):
+            raise
         _check_layout(data, name)
         raise _describe_corrupt(name) from error
+
+
+def _is_of_system(error: Exception) -> bool:
+    """Return whether the operating system refused, for example because of too many open files in a lazy import."""
+    return isinstance(error, OSError) and error.errno is not None
 
 
 def _describe_corrupt(name: str) -> CorruptImage:

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +25,7 @@ from model.errors import ArtefactError, BackendURLError, DigestMismatch, EngineM
 from model.imaging.decode import decode_image
 from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
 from model.registry.artefact import write_manifest
-from tests.model.backends.tiny_onnx import write_tiny_artefact
+from tests.model.backends.tiny_onnx import encode_graph, write_tiny_artefact
 from tests.support.requirements import missing
 
 GREY = np.full((1, 256, 256, 3), 128, np.uint8)
@@ -42,7 +43,8 @@ def rewrite_manifest(folder: Path, **members: Any) -> None:
     """Write a manifest that matches the files, except for `members`."""
     document = json.loads((folder / "manifest.json").read_text())
     unchanged = {name: document[name] for name in ("name", "version", "classes", "outputs", "data", "tools")}
-    write_manifest(folder, filenames=("model.onnx",), results=document["figures"], **unchanged | members)
+    unchanged |= {"filenames": ("model.onnx",), "results": document["figures"]}
+    write_manifest(folder, **unchanged | members)
 
 
 @pytest.mark.parametrize("url", ["", "onnx", "onnx://", "keras://", "tensorflow://x", "/models/a", "ONNX://models/a"])
@@ -136,6 +138,19 @@ def test_a_gate_for_another_graph_is_an_artefact_error(artefact_copy: Path) -> N
     rewrite_manifest(artefact_copy, confidence=ConfidenceModel(abstention=AbstentionRules(gate)))
     with pytest.raises(ArtefactError, match="3 weights, but the graph has 1280 feature maps"):
         open_backend(f"onnx://{artefact_copy}")
+
+
+@pytest.mark.parametrize(("weights", "opens"), [(3, True), (2, False)])
+def test_a_gate_fits_a_graph_that_leaves_the_feature_maps_open(tmp_path: Path, weights: int, opens: bool) -> None:
+    """Where the graph leaves the number of feature maps open, the first prediction shows whether the gate has it."""
+    spec = InputSpec(12, 8)
+    write_tiny_artefact(tmp_path, spec, with_head=True)
+    (tmp_path / "model.onnx").write_bytes(encode_graph(spec, leaves_channels_open=True))
+    rules = AbstentionRules(AerialGate(np.ones(weights, np.float32), 0.0))
+    filenames = ("model.onnx", "head.npz")
+    rewrite_manifest(tmp_path, confidence=ConfidenceModel(abstention=rules), input_spec=spec, filenames=filenames)
+    with nullcontext() if opens else pytest.raises(ArtefactError, match="cannot predict"):
+        assert open_warm(f"onnx://{tmp_path}").head is not None
 
 
 def test_a_version_that_predicts_no_finite_numbers_does_not_open(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from model.imaging.input_spec import InputSpec
 from model.registry.artefact import write_manifest
 
 CLASSES = ("red", "green", "blue")
-_FLOAT, _INT, _INTS = 1, 2, 7
+_FLOAT, _INT, _INTS, _BOOL = 1, 2, 7, 9
 _TENSOR_TYPES = {"float32": _FLOAT, "uint8": 2}
 
 
@@ -45,20 +45,31 @@ def write_tiny_artefact(
     return folder
 
 
-def encode_graph(spec: InputSpec, *, inverted: bool = False) -> bytes:
+def encode_graph(spec: InputSpec, *, inverted: bool = False, leaves_channels_open: bool = False) -> bytes:
+    """Return the graph. Only a prediction tells how many feature maps it has if it `leaves_channels_open`."""
     graph = [
         _message(1, _node("Cast", "image", "values", _integer("to", _FLOAT))),
         _message(1, _node("ReduceMean", "values", "means", _integers("axes", 1, 2), _integer("keepdims", 0))),
         _message(1, _node("Neg" if inverted else "Identity", "means", "logits")),
         _message(1, _node("Softmax", "logits", "probabilities", _integer("axis", 1))),
-        _message(1, _node("Identity", "values", "features")),
+        *(_select_channels() if leaves_channels_open else [_message(1, _node("Identity", "values", "features"))]),
         _text(2, "tiny"),
         _message(11, _tensor("image", *spec.shape, kind=_TENSOR_TYPES[spec.dtype])),
         _message(12, _tensor("probabilities", len(CLASSES))),
-        _message(12, _tensor("features", *spec.shape)),
+        _message(12, _tensor("features", spec.height, spec.width, "c" if leaves_channels_open else 3)),
     ]
     opset = _number(2, 13)
     return _number(1, 8) + _message(7, b"".join(graph)) + _message(8, opset)
+
+
+def _select_channels() -> list[bytes]:
+    """Nodes that keep the channels whose mean has an exponential other than 0, which are all of them."""
+    return [
+        _message(1, _node("ReduceMean", "values", "brightness", _integers("axes", 0, 1, 2), _integer("keepdims", 0))),
+        _message(1, _node("Exp", "brightness", "positive")),
+        _message(1, _node("Cast", "positive", "kept", _integer("to", _BOOL))),
+        _message(1, _text(1, "values") + _node("Compress", "kept", "features", _integer("axis", 3))),
+    ]
 
 
 def _node(operator: str, source: str, target: str, *attributes: bytes) -> bytes:
@@ -73,9 +84,9 @@ def _integers(name: str, *values: int) -> bytes:
     return _text(1, name) + b"".join(_number(8, value) for value in values) + _number(20, _INTS)
 
 
-def _tensor(name: str, *shape: int, kind: int = _FLOAT) -> bytes:
+def _tensor(name: str, *shape: int | str, kind: int = _FLOAT) -> bytes:
     """A named tensor of [n, *shape], float32 unless `kind` says otherwise."""
-    dimensions = [_text(2, "n"), *(_number(1, side) for side in shape)]
+    dimensions = [_text(2, side) if isinstance(side, str) else _number(1, side) for side in ("n", *shape)]
     tensor = _number(1, kind) + _message(2, b"".join(_message(1, one) for one in dimensions))
     return _text(1, name) + _message(2, _message(1, tensor))
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from model import errors
 from model.imaging.decode import decode_image
@@ -116,13 +115,16 @@ def test_every_rejection_has_its_own_code() -> None:
     assert len(codes) == len(classes)
 
 
+@pytest.mark.parametrize("step", ["PIL.Image.open", "model.imaging.containers.png.ReducedFile"])
 @pytest.mark.parametrize("error", [MemoryError(), OSError(24, "Too many open files")])
-def test_errors_of_the_machine_are_not_blamed_on_the_image(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_errors_of_the_machine_are_not_blamed_on_the_image(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, step: str
+) -> None:
     """Running out of memory or file descriptors raises the original error, not CorruptImage."""
 
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(Image, "open", fail)
+    monkeypatch.setattr(step, fail)
     with pytest.raises(type(error)):
         decode_image(make_small("PNG"), DEFAULT_INPUT)
