@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from model.registry.mlflow.mirror import Mirror
 
 LOOK_S = 2.0
+_MAX_REFUSALS = 20
+_MAX_REASON_LENGTH = 300
 
 
 def main() -> int:
@@ -39,7 +41,7 @@ def main() -> int:
 
 
 def pull(mirror: Mirror, served: Sequence[str]) -> dict[str, Any]:
-    """Return the aliases that moved, and why others were refused.
+    """Return the aliases that moved, and why others were refused: at most _MAX_REFUSALS, the first by name.
 
     `code` and `reason` are there if MLflow could not be read, or one of the `served` aliases could not be followed.
     """
@@ -49,7 +51,10 @@ def pull(mirror: Mirror, served: Sequence[str]) -> dict[str, Any]:
         return {"moved": {}, "refused": {}, **_describe(error)}
     refused = {alias: _describe(error) for alias, error in found.refused.items()}
     problem = next((refused[alias] for alias in served if alias in refused), {})
-    others = {alias: each for alias, each in refused.items() if alias not in served}
+    others = {
+        alias: {**refused[alias], "reason": refused[alias]["reason"][:_MAX_REASON_LENGTH]}
+        for alias in sorted(refused.keys() - set(served))[:_MAX_REFUSALS]
+    }
     return {"moved": found.moved, "refused": others, **problem}
 
 

@@ -30,6 +30,7 @@ PULLER_BYTES = 80 << 20
 """What the process takes. Measured: 90 MB, of which 25 MB are pages of libraries."""
 
 FIRST_PULL_LIMIT_S = 600.0
+_LOOK_BYTES = 1 << 20  # of a line of JSON, enough for thousands of aliases that move at once
 _MAX_LINE_LENGTH = 500
 _LINES_PER_MINUTE = 20
 _OUTCOMES = ("unchanged", "moved", "failed")
@@ -51,9 +52,9 @@ def pull_first(settings: Settings) -> None:
         done = subprocess.run(
             _COMMAND, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=FIRST_PULL_LIMIT_S
         )
-    except subprocess.TimeoutExpired:
-        raise SettingsError(f"MODEL__REGISTRY: nothing was pulled within {FIRST_PULL_LIMIT_S:.0f} s.") from None
-    problem = json.loads(done.stdout).get("reason") if done.returncode == 0 else done.stderr.strip()
+        problem = json.loads(done.stdout).get("reason") if done.returncode == 0 else done.stderr.strip()
+    except subprocess.TimeoutExpired:  # perhaps while it copied the version of another alias
+        problem = f"nothing was pulled within {FIRST_PULL_LIMIT_S:.0f} s."
     if problem and not _is_mirrored(settings):
         raise SettingsError(f"MODEL__REGISTRY: {problem.removeprefix('error: ')}")
 
@@ -99,12 +100,20 @@ async def _keep_running(settings: Settings, reports: Reports) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             with try_lock_folder(folder, ".puller") as held:
                 if held:
-                    ended = await run_puller(reports)
-                    reports.on_look({"code": RegistryUnavailable.code, "reason": ended})
-                    write_problem(settings, RegistryUnavailable.code)
+                    await _run_and_report(settings, reports)
         except OSError as error:
             reports.on_look({"code": RegistryUnavailable.code, "reason": f"{folder}: {error.strerror}"})
         await asyncio.sleep(RESTART_S)
+
+
+async def _run_and_report(settings: Settings, reports: Reports) -> None:
+    """Run the process until it ends, and report that as a problem."""
+    try:
+        ended = await run_puller(reports)
+    except Exception as error:  # whatever its output causes: the process must be started again
+        ended = f"its output cannot be used: {error!r}"[:_MAX_LINE_LENGTH]
+    reports.on_look({"code": RegistryUnavailable.code, "reason": ended})
+    write_problem(settings, RegistryUnavailable.code)
 
 
 async def run_puller(reports: Reports, command: Sequence[str] = _COMMAND) -> str:
@@ -114,7 +123,7 @@ async def run_puller(reports: Reports, command: Sequence[str] = _COMMAND) -> str
     """
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
-        *command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
+        *command, stdin=pipe, stdout=pipe, stderr=pipe, limit=_LOOK_BYTES, start_new_session=True
     )
     assert process.stdout is not None and process.stderr is not None  # noqa: S101, PT018  (pipes)
     try:

@@ -15,6 +15,7 @@ from model.errors import ArtefactError, ModelError
 from model.registry.artefact import MANIFEST, SIGNATURE, Manifest, read_manifest
 from model.registry.errors import (
     AliasMoved,
+    InvalidName,
     RegistryAccessDenied,
     RegistryUnavailable,
     UnknownModel,
@@ -76,26 +77,31 @@ class Mirror:
         self._record_moves = record_moves
         self._served = served
         self._clock = clock
-        self._refused: dict[str, tuple[float, ModelError]] = {}
+        self._refused: dict[tuple[str, str], tuple[float, ModelError]] = {}
 
     def pull(self) -> Pull:
         """Move the aliases, and copy the versions that are missing. Raises RegistryUnavailable, RegistryAccessDenied,
         UnknownModel.
 
-        MLflow's aliases are read again before each version is copied, so that a copy delays no move to another one.
+        MLflow's aliases are read again after each attempt to copy a version, so that a copy delays no move to another
+        one.
         """
         moved: dict[str, str | None] = {}
-        refused: dict[str, ModelError] = {}
+        refused: dict[tuple[str, str], ModelError] = {}
         while True:
             registered = self._server.read_model(self._model)
             moved |= self._move_aliases(registered)
-            alias = next((alias for alias in self._list_missing(registered) if alias not in refused), None)
-            if alias is None:
-                return Pull(moved, {alias: error for alias, error in refused.items() if alias not in moved})
+            missing = self._list_missing(registered)
+            for alias, number in missing:
+                if refusal := self._find_refusal(registered, alias, number):
+                    refused[alias, number] = refusal
+            wanted = next((each for each in missing if each not in refused), None)
+            if wanted is None:
+                return Pull(moved, {alias: refused[alias, number] for alias, number in missing})
             try:
-                self._add_version(registered, check_name(alias), registered.aliases[alias])
+                self._add_version(registered, *wanted)
             except ModelError as error:  # another alias may still be followed
-                refused[alias] = error
+                refused[wanted] = error
 
     def _move_aliases(self, registered: RegisteredModel) -> Mapping[str, str | None]:
         """Let each alias whose version is mirrored name it, and remove those that MLflow lacks; return what moved."""
@@ -114,16 +120,32 @@ class Mirror:
         self._record_moves()
         return moved
 
-    def _list_missing(self, registered: RegisteredModel) -> list[str]:
-        """Return the aliases whose versions are not mirrored, those that the gateway serves first."""
+    def _list_missing(self, registered: RegisteredModel) -> list[tuple[str, str]]:
+        """Return the aliases whose versions are not mirrored, and MLflow's numbers of these; those that the gateway
+        serves first."""
         state = self._read_state()
-        missing = [
-            alias
-            for alias, number in registered.aliases.items()
-            if not is_name(alias) or _find_mirrored(state, registered, number) is None
+        served = [alias for alias in self._served if alias in registered.aliases]
+        others = [alias for alias in registered.aliases if alias not in served]
+        return [
+            (alias, registered.aliases[alias])
+            for alias in served + others
+            if not is_name(alias) or _find_mirrored(state, registered, registered.aliases[alias]) is None
         ]
-        served = [alias for alias in self._served if alias in missing]
-        return served + [alias for alias in missing if alias not in served]
+
+    def _find_refusal(self, registered: RegisteredModel, alias: str, number: str) -> ModelError | None:
+        """Return why an alias cannot be followed now: it is no name, or the version was refused a short time ago."""
+        try:
+            check_name(alias)
+        except InvalidName as error:
+            return error
+        retry_at, refusal = self._refused.get(_tag(registered, number), (0.0, None))
+        recent = refusal is not None and self._clock() < retry_at and self._is_remembered(alias, refusal)
+        return refusal if recent else None
+
+    def _is_remembered(self, alias: str, error: ModelError) -> bool:
+        """Whether the version waits for RETRY_S after the error. An outage says nothing about the version: that of a
+        served alias is tried again at the next look."""
+        return alias not in self._served or not isinstance(error, RegistryUnavailable | RegistryAccessDenied)
 
     def _read_state(self) -> ModelState:
         try:
@@ -132,17 +154,13 @@ class Mirror:
             return ModelState()
 
     def _add_version(self, registered: RegisteredModel, alias: str, number: str) -> None:
-        """Copy the version that MLflow knows by `number`, unless it was refused a short time ago."""
+        """Copy the version that MLflow knows by `number`."""
         tag, created = _tag(registered, number)
-        retry_at, refusal = self._refused.get(f"{tag} {created}", (0.0, None))
-        if refusal is not None and self._clock() < retry_at:
-            raise refusal
         try:
             version_name = self._copy(number)
         except ModelError as error:
-            # An outage says nothing about the version: that of a served alias is tried again at the next look.
-            if alias not in self._served or not isinstance(error, RegistryUnavailable | RegistryAccessDenied):
-                self._refused[f"{tag} {created}"] = self._clock() + RETRY_S, error.with_traceback(None)
+            if self._is_remembered(alias, error):
+                self._refused[tag, created] = self._clock() + RETRY_S, error.with_traceback(None)
             raise
         self._registry.tag(self._model, version_name, {tag: created})
 

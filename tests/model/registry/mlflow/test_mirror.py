@@ -6,12 +6,13 @@ import json
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from model.errors import ArtefactError, DigestMismatch
 from model.registry.artefact import MANIFEST
-from model.registry.errors import RegistryAccessDenied, UnknownModel, VersionExists
+from model.registry.errors import RegistryAccessDenied, RegistryUnavailable, UnknownModel, VersionExists
 from model.registry.files import FileRegistry
 from model.registry.mlflow.mirror import RETRY_S
 from model.registry.mlflow.publishing import publish
@@ -83,6 +84,64 @@ def test_files_that_cannot_be_downloaded_delay_no_roll_back(
     found = mirror.pull()
     assert (found.moved, list(found.refused)) == ({"production": "1.0"}, ["candidate"])
     assert isinstance(found.refused["candidate"], RegistryAccessDenied)
+
+
+def test_an_outage_of_another_alias_s_download_delays_no_served_alias(
+    server: MlflowServer, name: str, make_mirror: MakeMirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A version that could not be downloaded is downloaded at once when a served alias names it."""
+    mirror = make_mirror()
+    publish(server, write_artefact(tmp_path / "1.0", "1.0", name), None, "staging")
+
+    def fail(*_: object) -> None:
+        raise RegistryUnavailable("The server responds with 503.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server, "download", fail)
+        assert list(mirror.pull().refused) == ["staging"]
+    assert list(mirror.pull().refused) == ["staging"]
+    server.post("registered-models/alias", name=name, alias="production", version="1")
+    assert mirror.pull().moved == {"staging": "1.0", "production": "1.0"}
+
+
+def test_an_alias_that_moves_after_a_refusal_is_followed_at_once(
+    server: MlflowServer, name: str, make_mirror: MakeMirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An alias that moves to another version while its version is refused names that one after the same look."""
+    download = server.download
+    for version in ("1.0", "1.1"):
+        publish(server, write_artefact(tmp_path / version, version, name), None, "production")
+    server.post("registered-models/alias", name=name, alias="production", version="1")
+
+    def move_meanwhile(path: str, target: Path, max_bytes: int) -> None:
+        if "-v1.0/" in path:
+            server.post("registered-models/alias", name=name, alias="production", version="2")
+            raise ArtefactError("It is refused.")
+        download(path, target, max_bytes)
+
+    monkeypatch.setattr(server, "download", move_meanwhile)
+    found = make_mirror().pull()
+    assert (found.moved, found.refused) == ({"production": "1.1"}, {})
+
+
+def test_refused_aliases_take_no_requests(
+    server: MlflowServer, name: str, make_mirror: MakeMirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look reads MLflow once while every missing version was refused a short time ago, or its alias is no name."""
+    mirror, get, calls = make_mirror(), server.get, list[str]()
+    publish(server, write_artefact(tmp_path / "1.0", "1.0", name), None)
+    first = read_first_version(server, name)
+    for alias in ("empty", "_no_name", "missing"):
+        register(server, name, first, alias, source=f"{first['source']}/nothing")
+    refused = mirror.pull().refused.keys()
+
+    def count(call: str, **parameters: str) -> Mapping[str, Any]:
+        calls.append(call)
+        return get(call, **parameters)
+
+    monkeypatch.setattr(server, "get", count)
+    assert mirror.pull().refused.keys() == refused == {"empty", "_no_name", "missing"}
+    assert calls == ["registered-models/get"]
 
 
 def test_the_served_version_is_copied_first(
