@@ -54,16 +54,19 @@ def open_engine(url: str, login: DatabaseLogin | None = None, wait_s: int | None
     return engine
 
 
-def open_blocking_engine(url: str, wait_s: int = 5, login: DatabaseLogin | None = None) -> Engine:
+def open_blocking_engine(
+    url: str, wait_s: int = 5, login: DatabaseLogin | None = None, *, pre_ping: bool = False
+) -> Engine:
     """Create an engine for threads and for commands that stream.
 
     No statement waits longer than `wait_s` seconds for a lock, or for PostgreSQL. Connections to PostgreSQL are made
-    with the present user and password of `login`, if given. Raises DatabaseUnavailable.
+    with the present user and password of `login`, if given. With `pre_ping`, each is checked before it is used again:
+    otherwise the first transaction after a restart of PostgreSQL fails. Raises DatabaseUnavailable.
     """
     parsed, schema = _parse(url)
     if parsed.get_backend_name() == "postgresql":
         arguments = {**_POSTGRES_ARGUMENTS, "connect_timeout": max(2, wait_s), "tcp_user_timeout": wait_s * 1000}
-        engine = create_engine(parsed, hide_parameters=True, connect_args=arguments)
+        engine = create_engine(parsed, hide_parameters=True, pool_pre_ping=pre_ping, connect_args=arguments)
         _prepare_postgres(engine, wait_s, schema, login)
         return engine
     engine = create_engine(

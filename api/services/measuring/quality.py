@@ -180,7 +180,7 @@ async def open_quality_service(
     settings: Settings, metrics: Metrics, login: DatabaseLogin, activity: Activity
 ) -> AsyncIterator[QualityService]:
     """Keep the sums and the metrics up to date until the context ends."""
-    engine = open_blocking_engine(settings.database_url.get_secret_value(), _WAIT_S, login)
+    engine = open_blocking_engine(settings.database_url.get_secret_value(), _WAIT_S, login, pre_ping=True)
     service = QualityService(engine, metrics, settings)
     activity.close_when_idle(service.close_connections)
     try:
