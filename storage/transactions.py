@@ -33,7 +33,7 @@ _OPERATOR_STATES = frozenset({"3F000", "42501", "25006"})
 
 
 async def record_nothing(_connection: AsyncConnection, _result: object) -> None:
-    """A Record for changes that nobody has to know of."""
+    """A Record that writes nothing."""
 
 
 @asynccontextmanager

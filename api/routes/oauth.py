@@ -70,7 +70,7 @@ async def revoke(request: Request, auth: Auth) -> Response:
     try:
         form = await read_form(request, "token")
         inquirer = await _authenticate_inquirer(request, auth, form, public=True)
-        # Whoever has exchanged a stolen refresh token must not keep the session.
+        # A thief who has exchanged a stolen refresh token must not keep the session.
         token = await _find_token(auth, form["token"], even_used=True)
         if token is not None:
             await _revoke(request, auth, inquirer, token)

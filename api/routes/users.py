@@ -28,6 +28,7 @@ from api.schemas.users import NewUser, UserPatch, UserResponse
 from auth.accounts.store import User, UserChange
 from auth.errors import AuthError
 from auth.principal import Scope
+from storage.transactions import Record
 
 router = APIRouter(
     prefix="/v1/users",
@@ -54,10 +55,7 @@ async def list_users(
 @router.post("", status_code=201, dependencies=[Depends(require_login)])
 async def create(request: Request, users: Users, body: NewUser) -> UserResponse:
     """Create a user."""
-
-    async def record(transaction: AsyncConnection, user: User) -> None:
-        await record_event(request, "user", "created", within=transaction, target=f"user:{user.id}", role=user.role)
-
+    record = _recording(request, "created", role=body.role)
     try:
         user = await users.add(body.name, body.role, body.password.get_secret_value(), body.quotas(), record=record)
     except AuthError as error:
@@ -90,11 +88,7 @@ async def change(
         await require_login(request, principal)
     password = body.password.get_secret_value() if body.password is not None else None
     user_change = UserChange(role=body.role, disabled=body.disabled, quotas=body.quotas(), keep_images=body.keep_images)
-
-    async def record(transaction: AsyncConnection, _: User) -> None:
-        outcome, target = _name_outcome(body), f"user:{user_id}"
-        await record_event(request, "user", outcome, within=transaction, target=target, **body.describe())
-
+    record = _recording(request, _name_outcome(body), **body.describe())
     try:
         user = await users.change(user_id, user_change, password=password, record=record)
     except AuthError as error:
@@ -120,8 +114,8 @@ async def delete(
     Afterwards the user's images, and what the ledger and the audit log hold of the user, are erased in the background.
     """
 
-    async def record(transaction: AsyncConnection, user: User) -> None:
-        await record_event(request, "user", "deleted", within=transaction, target=f"user:{user.id}", role=user.role)
+    async def record(transaction: AsyncConnection, deleted: User) -> None:
+        await _recording(request, "deleted", role=deleted.role)(transaction, deleted)
 
     try:
         user = await deletion.delete(user_id, principal.subject, record=record)
@@ -130,6 +124,12 @@ async def delete(
         raise
     await changes.catch_up()
     return Response(status_code=204, background=BackgroundTask(erasure.erase, user.id, principal.subject))
+
+
+def _recording(request: Request, outcome: str, **detail: str) -> Record[User]:
+    return lambda transaction, user: record_event(
+        request, "user", outcome, within=transaction, target=f"user:{user.id}", **detail
+    )
 
 
 def _name_outcome(body: UserPatch) -> str:

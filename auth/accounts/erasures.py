@@ -31,7 +31,7 @@ class PendingErasures:
         self._engine = engine
 
     async def take_due(self, now: datetime) -> Sequence[PendingErasure]:
-        """Return the erasures that whoever began them has not completed; no other process gets them for an hour."""
+        """Return the erasures that were not completed in time; no other process gets them for an hour."""
         columns = pending_erasures.c
         due = or_(columns.due_at <= now, columns.due_at > now + RETRY_AFTER)  # the second if a clock was set back
         taken = update(pending_erasures).where(due).values(due_at=now + RETRY_AFTER)
@@ -40,7 +40,7 @@ class PendingErasures:
         return [PendingErasure(row.user_id, row.actor) for row in rows]
 
     async def complete(self, user_id: str) -> None:
-        """Forget an erasure, which is done."""
+        """Remove an erasure that is done."""
         async with writing(self._engine) as connection:
             await connection.execute(delete(pending_erasures).where(pending_erasures.c.user_id == user_id))
 

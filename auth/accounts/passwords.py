@@ -74,7 +74,7 @@ def _has_too_many_marks(password: str) -> bool:
     """Return whether more than 30 characters in a row are combining marks or decompose into such marks."""
     marks = 0
     for character in password:
-        first = unicodedata.normalize("NFKD", character)[0]  # U+0F73 is no combining mark itself, but consists of two
+        first = unicodedata.normalize("NFKD", character)[0]  # U+0F73 has no combining class, but consists of two marks
         marks = marks + 1 if unicodedata.combining(first) else 0
         if marks > _MAX_MARKS:
             return True

@@ -245,7 +245,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _share_as_parent(folder: Path) -> None:
-    """Let those use the folder who can use its parent, whatever the umask of this process is."""
+    """Give the folder the permissions of its parent, whatever the umask of this process is."""
     like = folder.parent.stat()
     share_as(folder, like, stat.S_IMODE(like.st_mode) & ~stat.S_IWOTH)
 
@@ -263,7 +263,7 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def _write_durably(path: Path, data: bytes, like: os.stat_result) -> None:
-    """Write a file for those who can use another file or a folder."""
+    """Write a file with the owner, group and mode of another file or of a folder, as far as permitted."""
     with path.open("wb") as file:
         share_as(file.fileno(), like, stat.S_IMODE(like.st_mode) & _FILE_MODE)
         file.write(data)

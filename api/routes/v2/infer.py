@@ -19,7 +19,7 @@ from api.routes.predictions import Predictor
 from api.routes.recorded.recorded_route import RecordedRoute, describe_origin, recorded_by_pipeline
 from api.routes.v2.inputs import parse_images
 from api.routes.v2.outputs import choose_outputs
-from api.routes.v2.served import Name, find_model
+from api.routes.v2.served import Name, find_model, is_model
 from api.routes.v2.wire import LENGTH_HEADER, estimate_parsing_bytes, write_response
 from api.schemas.inference import INFER_REQUEST_SCHEMA, InferResponse
 from auth.principal import Principal
@@ -108,7 +108,7 @@ async def _infer(received: _ReceivedRequest) -> Response:
         pipeline = get_pipeline(received.request)
         results = await pipeline.run_batch(received.describe())
         info = results[0].prediction.model
-        if info.name != received.model or received.version not in (None, info.version):
+        if not is_model(info, received.model, received.version):
             raise ModelReplaced
         tensors = [(choice.build(results), choice.is_binary) for choice in received.outputs]
         body, headers = write_response(info.name, info.version, received.id, tensors)

@@ -16,7 +16,7 @@ MAX_IMAGES = 8
 INPUT = "image"
 _CHANNELS = 3
 _MICROSECONDS = 1_000_000
-_LONGEST_TIMEOUT = 10**12  # a longer time-out is no limit, and may overflow a float
+_LONGEST_TIMEOUT = 10**12  # a longer timeout has no effect, and may overflow a float
 
 
 def parse_images(header: str | None, body: bytes) -> tuple[InferRequest, ImageBatch]:

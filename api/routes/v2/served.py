@@ -17,6 +17,11 @@ Name = Annotated[str, Path(max_length=320)]
 def find_model(request: Request, name: str, version: str | None = None) -> ModelInfo:
     """Return the model in service if it has this name and, if one is given, this version. Raises ModelNotServed."""
     info = get_services(request).serving.predictions.model
-    if info.name != name or version not in (None, info.version):
+    if not is_model(info, name, version):
         raise ModelNotServed(info.name, info.version)
     return info
+
+
+def is_model(info: ModelInfo, name: str, version: str | None) -> bool:
+    """Whether the model has this name and, if one is given, this version."""
+    return info.name == name and version in (None, info.version)

@@ -60,7 +60,7 @@ class RecordErasure:
         await self._erase_images(user_id)
 
     async def erase_records(self, user_id: str, actor: str) -> None:
-        """Erase what the ledger and the audit log hold of a deleted user, which then is no longer pending.
+        """Erase what the ledger and the audit log hold of a deleted user, and remove the pending erasure.
 
         A failure, or the gateway's end, is logged with the command that repeats it.
         """

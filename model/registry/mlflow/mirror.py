@@ -90,8 +90,9 @@ class Mirror:
         refused: dict[tuple[str, str], ModelError] = {}
         while True:
             registered = self._server.read_model(self._model)
-            moved |= self._move_aliases(registered)
-            missing = self._list_missing(registered)
+            state = self._read_state()
+            moved |= self._move_aliases(registered, state)
+            missing = self._list_missing(registered, state)
             for alias, number in missing:
                 if refusal := self._find_refusal(registered, alias, number):
                     refused[alias, number] = refusal
@@ -103,9 +104,8 @@ class Mirror:
             except ModelError as error:  # another alias may still be followed
                 refused[wanted] = error
 
-    def _move_aliases(self, registered: RegisteredModel) -> Mapping[str, str | None]:
+    def _move_aliases(self, registered: RegisteredModel, state: ModelState) -> Mapping[str, str | None]:
         """Let each alias whose version is mirrored name it, and remove those that MLflow lacks; return what moved."""
-        state = self._read_state()
         targets: dict[str, str | None] = {alias: None for alias in state.aliases if alias not in registered.aliases}
         for alias, number in registered.aliases.items():
             version = _find_mirrored(state, registered, number)
@@ -120,10 +120,9 @@ class Mirror:
         self._record_moves()
         return moved
 
-    def _list_missing(self, registered: RegisteredModel) -> list[tuple[str, str]]:
+    def _list_missing(self, registered: RegisteredModel, state: ModelState) -> list[tuple[str, str]]:
         """Return the aliases whose versions are not mirrored, and MLflow's numbers of these; those that the gateway
         serves first."""
-        state = self._read_state()
         served = [alias for alias in self._served if alias in registered.aliases]
         others = [alias for alias in registered.aliases if alias not in served]
         return [
