@@ -50,7 +50,7 @@ class ModelSettings(SettingsGroup, title="Model"):
         None,
         description="`file://FOLDER` of a [registry of models](models.md#serve-from-a-registry), or "
         "`mlflow+http://HOST[:PORT]` or `mlflow+https://HOST[:PORT]` of an "
-        "[MLflow server](models.md#serve-from-mlflow). `MODEL__URL` can then name a version in it by an alias.",
+        "[MLflow server](models/mlflow.md). `MODEL__URL` can then name a version in it by an alias.",
     )
     mirror_folder: HomePath = Field(
         Path("var/mirror"),
@@ -63,12 +63,12 @@ class ModelSettings(SettingsGroup, title="Model"):
         "[another engine](performance.md#other-engines), `registry://NAME@ALIAS` (the gateway "
         "[follows the alias](models.md#serve-from-a-registry); `@production` may be left out), "
         "`oip+http://HOST[:PORT][,HOST…]/MODEL[/VERSION]` or `oip+https://…` for [inference "
-        "engines](scale.md#put-an-engine-behind-the-gateway), `keras://FOLDER` "
+        "engines](deploy/scale.md#put-an-engine-behind-the-gateway), `keras://FOLDER` "
         "(development) or `stub://` (no model, for [testing clients](#a-gateway-without-a-model)).",
     )
     verify_key: Annotated[str, AfterValidator(_check_verify_key)] | None = Field(
         None,
-        description="The public key that must have [signed the artefact](models.md#sign-an-artefact): in PEM, or the "
+        description="The public key that must have [signed the artefact](models/sign.md): in PEM, or the "
         "line that `atalaya models sign` prints. When empty: in production the key of the shipped artefacts, in "
         "development none.",
     )

@@ -105,7 +105,7 @@ class LedgerSettings(SettingsGroup, title="Ledger"):
 
 
 class ImageSettings(SettingsGroup, title="Images"):
-    """The store of images whose owners [allow it](quality.md#labels-and-fresh-data), for training. Off by default."""
+    """The store of images whose owners [allow it](quality/data-sets.md), for training. Off by default."""
 
     url: Annotated[str, AfterValidator(resolve_image_store_url)] | None = Field(
         None,

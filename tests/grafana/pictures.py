@@ -1,7 +1,7 @@
 """Draw the pictures of the documentation: `python -m tests.grafana.pictures [FOLDER] [--minutes 5]`.
 
 Starts a gateway and a Prometheus, and sends what a busy day brings: predictions of several callers, faulty images,
-password guessing, an overload, and a stop. Writes dashboard-NAME.png to FOLDER, by default docs/images.
+password guessing, an overload, and a stop. Writes dashboard-NAME.png to FOLDER, by default docs/generated/images.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def live_through(gateway: Gateway, minutes: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "docs" / "images")
+    parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "docs" / "generated" / "images")
     parser.add_argument("--minutes", type=float, default=5)
     options = parser.parse_args()
     with (

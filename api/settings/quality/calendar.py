@@ -16,7 +16,7 @@ def _days(default: int, description: str) -> int:
 
 
 class CalendarSettings(SettingsGroup, title="Calendar"):
-    """After how many days each task is due again, in the [maintenance calendar](quality.md#calendar). 0: never."""
+    """After how many days each task is due again, in the [maintenance calendar](quality/calendar.md). 0: never."""
 
     verification_days: int = _days(1, "`atalaya ledger verify` and `atalaya audit verify`; `atalaya upkeep` runs both.")
     pruning_days: int = _days(1, "`atalaya upkeep`.")

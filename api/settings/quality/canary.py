@@ -31,7 +31,7 @@ def _check_alias(value: str) -> str:
 
 
 class CanarySettings(SettingsGroup, title="Candidates"):
-    """For a model of a registry: [trying a candidate](models.md#try-a-candidate)."""
+    """For a model of a registry: [trying a candidate](models/candidate.md)."""
 
     mode: Mode = Field(
         Mode.SHADOW,
@@ -54,7 +54,7 @@ class CanarySettings(SettingsGroup, title="Candidates"):
     )
     limits: Mapping[Metric, tuple[float, float]] = Field(
         default_factory=dict,
-        description="[Limits of the verdict](models.md#try-a-candidate) that differ from the defaults: "
+        description="[Limits of the verdict](models/candidate.md) that differ from the defaults: "
         '`{"disagreement": [TOLERATED, MARGIN]}`, also `error_rate`, `latency` and `accuracy`.',
     )
 

@@ -175,8 +175,8 @@ def test_many_pods_share_one_registry() -> None:
 
 
 def test_the_documented_overlay_opens_the_port_of_engines(tmp_path: Path) -> None:
-    """The overlay in docs/scale.md renders, and adds the port of the engines to those that pods may reach."""
-    ((_, block),) = read_blocks(ROOT / "docs" / "scale.md", "### A port for engines in Kubernetes")
+    """The overlay in docs/deploy/scale.md renders, and adds the port of the engines to those that pods may reach."""
+    ((_, block),) = read_blocks(ROOT / "docs" / "deploy" / "scale.md", "### A port for engines in Kubernetes")
     overlays = os.path.relpath(FOLDER / "overlays", tmp_path)
     (tmp_path / "kustomization.yaml").write_text(block.replace("../", f"{overlays}/"))
     objects = {each["kind"]: each for each in yaml.safe_load_all(render(tmp_path))}

@@ -52,7 +52,7 @@ def test_the_guide_s_commands_sign_and_verify(
 ) -> None:
     """The guide's openssl lines make keys that sign an artefact, and the printed setting verifies it."""
     find_program("openssl")
-    guide = (ROOT / "docs" / "models.md").read_text()
+    guide = (ROOT / "docs" / "models" / "sign.md").read_text()
     lines = re.findall(r"^openssl .+$", guide, re.MULTILINE)
     assert len(lines) == 2
     for line in lines:
