@@ -142,7 +142,7 @@ class KeyBound(AuthError):
 
 
 class LoginRequired(AuthError):
-    """A client's token or a certificate was used for a change of credentials or roles, which requires a log-in."""
+    """A client's token or a certificate was used for a change of credentials or roles, which requires a login."""
 
     code = "login_required"
 
@@ -197,16 +197,16 @@ class HashingBusy(AuthError):
     retry_after_s = 1
 
     def __init__(self) -> None:
-        super().__init__("Too many log-ins are in progress. Try again in a second.")
+        super().__init__("Too many logins are in progress. Try again in a second.")
 
 
 class LoginThrottled(AuthError):
-    """Earlier log-ins failed, so the next one is delayed. `retry_after_s` is a whole number of seconds, at least 1."""
+    """Earlier logins failed, so the next one is delayed. `retry_after_s` is a whole number of seconds, at least 1."""
 
     code = "too_many_guesses"
 
     def __init__(self, *, retry_after_s: int) -> None:
-        super().__init__("Log-ins have failed for this user or from this address. Wait before the next one.")
+        super().__init__("Logins have failed for this user or from this address. Wait before the next one.")
         self.retry_after_s = retry_after_s
 
 

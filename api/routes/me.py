@@ -137,7 +137,7 @@ async def change_password(
 async def begin_totp(
     request: Request, logins: Logins, codes: Codes, user: OwnAccount, body: TotpEnrolment
 ) -> TotpSecret:
-    """Create a secret for an authenticator app (RFC 6238). Log-ins need no code until one code confirms the secret."""
+    """Create a secret for an authenticator app (RFC 6238). Logins need no code until one code confirms the secret."""
     async with _refusals_recorded(request, "totp"):
         await logins.check_password(user, body.current_password.get_secret_value(), caller_address(request))
         enrolment = await codes.begin(user, record=_recording(request, "totp", "begun"))
@@ -152,7 +152,7 @@ async def confirm_totp(
     user: OwnAccount,
     body: TotpCode,
 ) -> None:
-    """Require a code for every log-in from now on. The caller's other sessions end; this one continues."""
+    """Require a code for every login from now on. The caller's other sessions end; this one continues."""
     record = _recording(request, "totp", "confirmed")
     async with _refusals_recorded(request, "totp"):
         code, address = body.code.get_secret_value(), caller_address(request)
@@ -161,7 +161,7 @@ async def confirm_totp(
 
 
 async def remove_totp(request: Request, logins: Logins, user: OwnAccount, body: TotpCode) -> None:
-    """Stop requiring codes for log-ins; this takes a current code."""
+    """Stop requiring codes for logins; this takes a current code."""
     record = _recording(request, "totp", "removed")
     async with _refusals_recorded(request, "totp"):
         await logins.remove_codes(user, body.code.get_secret_value(), caller_address(request), record=record)

@@ -117,7 +117,7 @@ class KeyResponse(ResponseBody):
     previous_until: datetime | None = Field(description="until when the secret before the last rotation is valid")
     revoked_at: datetime | None
     last_used_at: datetime | None
-    parent_id: str | None = Field(description="the key that created this one; null if its owner did after a log-in")
+    parent_id: str | None = Field(description="the key that created this one; null if its owner did after a login")
 
     @classmethod
     def of(cls, key: ApiKey) -> KeyResponse:

@@ -24,7 +24,7 @@ VersionReference = Annotated[str, Field(pattern=f"^@?{NAME_PATTERN}$", descripti
 class ModelSummary(ResponseBody):
     name: str
     versions: int
-    aliases: dict[str, str] = Field(description="the version that each alias names")
+    aliases: dict[str, str] = Field(description="the version that each alias points to")
 
     @classmethod
     def of(cls, name: str, state: ModelState) -> ModelSummary:
@@ -35,7 +35,7 @@ class VersionSummary(ResponseBody):
     version: str
     added_at: str = Field(description="UTC")
     manifest_sha256: str = Field(description="covers all files of the version")
-    aliases: list[str] = Field(description="the aliases that name the version")
+    aliases: list[str] = Field(description="the aliases that point to the version")
     tags: dict[str, str]
 
     @classmethod
@@ -47,7 +47,7 @@ class ModelDetails(ResponseBody):
     """A model. Its versions are in the order in which they were added."""
 
     name: str
-    aliases: dict[str, str] = Field(description="the version that each alias names")
+    aliases: dict[str, str] = Field(description="the version that each alias points to")
     versions: list[VersionSummary]
 
     @classmethod
@@ -87,7 +87,7 @@ class AliasTarget(BaseModel):
     version: VersionReference
     why: str = Field(min_length=1, max_length=MAX_REASON_LENGTH, description="for the record")
     expect: Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")] | SkipJsonSchema[None] = Field(
-        None, description="the version that the alias must name now"
+        None, description="the version that the alias must point to now"
     )
 
 

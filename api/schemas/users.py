@@ -94,7 +94,7 @@ class UserResponse(ResponseBody):
     role: Role
     created_at: datetime
     disabled_at: datetime | None
-    totp: bool = Field(description="whether a log-in needs a one-time code")
+    totp: bool = Field(description="whether a login needs a one-time code")
     monthly_requests: int | None
     monthly_megapixels: int | None
     keep_images: bool = Field(description="whether the user's images may be kept for training")

@@ -72,7 +72,7 @@ class Settings(BaseModel):
         75,
         ge=1,
         le=3600,
-        description="Seconds after which an idle connection is closed. Must be longer than the idle time-out of the "
+        description="Seconds after which an idle connection is closed. Must be longer than the idle timeout of the "
         "load balancer in front, which is often 60; otherwise the load balancer would reuse a closed connection.",
     )
     idle_seconds: float = Field(

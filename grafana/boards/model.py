@@ -62,7 +62,7 @@ def version_panels() -> Iterable[Builder[Panel]]:
     loads = "atalaya_model_loads_total"
     yield graph(
         "Versions loaded, last hour",
-        "Versions that an alias named: switched, or failed, so that the previous version still serves.",
+        "Versions that an alias pointed to: switched, or failed, so that the previous version still serves.",
         "short",
         query(or_none(increase(loads, "1h", "outcome"), "outcome"), "{{outcome}}"),
         width=8,
@@ -83,7 +83,7 @@ def version_panels() -> Iterable[Builder[Panel]]:
     )
     yield rows_of(
         "Aliases",
-        "The version that each alias of the model in the registry names.",
+        "The version that each alias of the model in the registry points to.",
         table_query(f"topk(12, max by (model, alias, version) ({select('atalaya_model_alias')}) == 1)"),
         ("model", "alias", "version"),
         width=12,

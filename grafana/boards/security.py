@@ -19,7 +19,7 @@ def build_security() -> Dashboard:
         "security",
         "Who is rejected and why, and whether someone tries to get in.",
         [
-            ("Log-ins and credentials", credential_panels()),
+            ("Logins and credentials", credential_panels()),
             ("Limits", limit_panels()),
             ("Audit", audit_panels()),
         ],
@@ -29,7 +29,7 @@ def build_security() -> Dashboard:
 def credential_panels() -> Iterable[Builder[Panel]]:
     yield with_threshold_lines(
         graph(
-            "Refused and throttled log-ins, last 5 minutes",
+            "Refused and throttled logins, last 5 minutes",
             "Refused: a wrong password, an unknown user, or too many attempts. Throttled: 429 before the password is "
             "checked. Above 100 refused for five minutes an alert fires.",
             "short",
@@ -48,7 +48,7 @@ def credential_panels() -> Iterable[Builder[Panel]]:
         ),
     )
     yield graph(
-        "Events of log-ins and credentials",
+        "Events of logins and credentials",
         "The most frequent events. Many refused checks indicate password guessing or an expired key of a client.",
         "ops",
         query(
@@ -102,7 +102,7 @@ def audit_panels() -> Iterable[Builder[Panel]]:
     yield with_threshold_lines(
         graph(
             "Audit entries that could not be written, last 5 minutes",
-            "Above 0 log-ins and changes to users and keys are rejected, because they cannot be recorded.",
+            "Above 0 logins and changes to users and keys are rejected, because they cannot be recorded.",
             "short",
             query(or_zero(increase("atalaya_audit_failures_total", "5m")), "not written"),
         ),

@@ -55,13 +55,13 @@ class AliasMoved(RegistryError):
 
     def __init__(self, alias: str, found: str | None, expected: str | None) -> None:
         super().__init__(
-            f"{alias!r} names {found or 'no version'}, and not {expected or 'no version'} as expected. "
+            f"{alias!r} points to {found or 'no version'}, and not {expected or 'no version'} as expected. "
             "Look at the current versions, and decide again."
         )
 
 
 class AliasUnchanged(RegistryError):
-    """The alias names that version already, or there is no version to go back to."""
+    """The alias points to that version already, or there is no version to go back to."""
 
     code = "alias_unchanged"
 

@@ -53,7 +53,7 @@ class AliasHistory:
         recorded = self.periods[-1].version if self.periods else None
         if version != recorded:
             self.gaps.append(
-                f"{self.alias} names {version or 'no version'} now, but the record ends with "
+                f"{self.alias} points to {version or 'no version'} now, but the record ends with "
                 f"{recorded or 'no version'}: a later move has no record here."
             )
 

@@ -52,7 +52,7 @@ class AliasMover:
         if expected is not None and before != expected:
             raise AliasMoved(alias, before, expected)
         if before == after:
-            raise AliasUnchanged(f"{alias!r} names {model} {after} already. Nothing was changed.")
+            raise AliasUnchanged(f"{alias!r} points to {model} {after} already. Nothing was changed.")
         verify_artefact(self.registry.find_folder(model, after), self._key)
         targets = {alias: after} if before is None else {alias: after, previous: before}
         return self.move(model, targets, who=who, why=why, expected={alias: before})

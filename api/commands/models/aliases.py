@@ -37,7 +37,7 @@ WhyOption = Annotated[
 
 
 ExpectOption = Annotated[
-    str | None, typer.Option(metavar="VERSION", help="Refuse unless the alias names this version now.")
+    str | None, typer.Option(metavar="VERSION", help="Refuse unless the alias points to this version now.")
 ]
 
 
@@ -51,7 +51,7 @@ def promote(
 ) -> None:
     """Move an alias to a version; every gateway that follows the alias serves that version within two seconds.
 
-    The version is verified first. `previous` then names the version that production named before (for another alias it
+    The version is verified first. `previous` then points to the version before it (for another alias it
     is ALIAS-previous). The decision is recorded in the ledger and in the audit log.
     """
     with open_mover(load_settings()) as mover, auditing_move("promoted", name, alias, why) as moved:
@@ -66,7 +66,7 @@ def roll_back(
     expect: ExpectOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Move an alias back to the version before the last promotion; `previous` then names the present version."""
+    """Move an alias back to the version before the last promotion; `previous` then points to the present version."""
     with open_mover(load_settings()) as mover, auditing_move("rolled_back", name, alias, why) as moved:
         moved.update(mover.roll_back(name, who=command_actor(), why=why, alias=alias, expected=expect))
     _print(name, moved, as_json)
@@ -135,7 +135,7 @@ def _print(name: str, changes: Mapping[str, Change], as_json: bool) -> None:
         return
     for each, change in changes.items():
         before = f" (before: {change.before})" if change.before else ""
-        typer.echo(f"{each} of {name} names {change.after} now{before}.")
+        typer.echo(f"{each} of {name} points to {change.after} now{before}.")
 
 
 def _parse_tag(text: str) -> tuple[str, str | None]:

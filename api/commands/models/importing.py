@@ -46,8 +46,8 @@ def import_file(  # noqa: PLR0913, PLR0917  (one argument for each option)
     """Import a model file that need not be trusted; takes a minute.
 
     The file is checked against an allow-list, and converted in a sandbox without network, secrets and other files. The
-    result becomes a version in MODEL__REGISTRY, which no alias names yet, or with --out an artefact folder. Fails with
-    the reason, and writes nothing, if the file is not allowed, exceeds a limit or cannot be served.
+    result becomes a version in MODEL__REGISTRY without an alias, or with --out an artefact folder. Fails with the
+    reason, and writes nothing, if the file is not allowed, exceeds a limit or cannot be served.
     """
     private_key = None if key is None else read_key_file(key, password_stdin)
     settings = load_settings()
@@ -77,7 +77,7 @@ def add(folder: FolderArgument, as_json: JsonFlag = False) -> None:
     if as_json:
         print_json({"model": manifest.full_name, "folder": str(target), "absent": absent})
     else:
-        typer.echo(f"Added {manifest.full_name} to {target}. No alias names it yet.{describe_absent(absent)}")
+        typer.echo(f"Added {manifest.full_name} to {target}. No alias points to it yet.{describe_absent(absent)}")
 
 
 def import_signed(options: ImportOptions, key: PrivateKey | None) -> Manifest:

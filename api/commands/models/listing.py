@@ -15,7 +15,7 @@ from model.registry.artefact import read_manifest
 
 
 def list_models(as_json: JsonFlag = False) -> None:
-    """List the models of the registry, and what their aliases name."""
+    """List the models of the registry, and what their aliases point to."""
     registry = open_registry(load_settings())
     models = [ModelSummary.of(name, registry.read(name)) for name in registry.list_models()]
     if as_json:

@@ -20,7 +20,7 @@ def publish(
         str | None, typer.Option(metavar="URL", help="mlflow+http://HOST:PORT; MODEL__REGISTRY if absent.")
     ] = None,
     alias: Annotated[
-        str | None, typer.Option(help="Let this alias name the new version, for example production.")
+        str | None, typer.Option(help="Point this alias to the new version, for example production.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -39,12 +39,12 @@ def publish(
     if as_json:
         print_json({"model": published.model, "version": published.version, "mlflow_version": published.number})
         return
-    named = f" {alias!r} names it now." if alias else ""
+    named = f" {alias!r} points to it now." if alias else ""
     typer.echo(f"{published.model} {published.version} is version {published.number} in MLflow.{named}")
 
 
 def pull(as_json: JsonFlag = False) -> int:
-    """Copy the versions that aliases name in MODEL__REGISTRY, an MLflow server, to MODEL__MIRROR_FOLDER.
+    """Copy the versions that have an alias in MODEL__REGISTRY, an MLflow server, to MODEL__MIRROR_FOLDER.
 
     A running gateway does this every two seconds.
     """
@@ -55,7 +55,7 @@ def pull(as_json: JsonFlag = False) -> int:
         print_json({"moved": found.moved, "refused": refused})
     else:
         for alias, version in found.moved.items():
-            typer.echo(f"{alias} now names {version}." if version else f"{alias} was removed.")
+            typer.echo(f"{alias} now points to {version}." if version else f"{alias} was removed.")
         for alias, error in found.refused.items():
             typer.echo(f"{alias} stays: {error}", err=True)
     return 1 if found.refused else 0

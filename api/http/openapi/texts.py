@@ -84,7 +84,7 @@ SUMMARIES = {
     "GET /v1/models/{name}/versions/{version}": "Show a version of a model",
     "GET /v1/models/{name}/status": "Show the candidate for a model, and what is known of it",
     "GET /v1/models/{name}/history": "Read who moved the aliases of a model, when and why",
-    "POST /v1/models/{name}/aliases/{alias}": "Promote a version: let an alias name it",
+    "POST /v1/models/{name}/aliases/{alias}": "Promote a version: point an alias to it",
     "GET /v1/audit": "Read the audit log",
     "GET /metrics": "Get the metrics for Prometheus",
     "GET /livez": "Check that the process responds",

@@ -54,14 +54,14 @@ router = APIRouter(
 
 @router.get("", dependencies=[_READER])
 async def list_models(mover: Mover) -> list[ModelSummary]:
-    """The models of the registry, by name, and the versions that their aliases name."""
+    """The models of the registry, by name, and the versions that their aliases point to."""
     registry = mover.registry
     return await _run(lambda: [ModelSummary.of(name, registry.read(name)) for name in registry.list_models()])
 
 
 @router.get("/{name}", dependencies=[_READER])
 async def show(mover: Mover, name: Name) -> ModelDetails:
-    """A model, its versions, and the aliases and tags that name them."""
+    """A model and its versions, with the aliases that point to them and their tags."""
     return ModelDetails.of(name, await _run(lambda: mover.registry.read(name)))
 
 
@@ -105,7 +105,7 @@ async def history(
 async def move_alias(
     request: Request, mover: Mover, principal: CurrentPrincipal, name: Name, alias: Name, body: AliasTarget
 ) -> MovedAliases:
-    """Let an alias name another version, and its `previous` the version that it named before.
+    """Point an alias to another version, and its `previous` to the version before.
 
     All processes follow an alias of the model in service within two seconds.
     """

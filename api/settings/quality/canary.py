@@ -39,7 +39,7 @@ class CanarySettings(SettingsGroup, title="Candidates"):
         "capacity; `canary` the requests of some callers, who get its responses; `off` nothing.",
     )
     alias: Annotated[str, AfterValidator(_check_alias)] = Field(
-        "candidate", description="The alias that names the candidate."
+        "candidate", description="The alias that points to the candidate."
     )
     share: float = Field(
         0.1,

@@ -61,7 +61,7 @@ class SecretSettings(SettingsGroup, title="Secrets"):
         None, description="The token, or the secret id of AppRole. With Kubernetes: by default the pod's own token."
     )
     vault_credential_file: HomePath | None = Field(
-        None, description="A file that contains it; it is read again for each log-in."
+        None, description="A file that contains it; it is read again for each login."
     )
 
     @property

@@ -25,7 +25,7 @@ class ModelMetrics(MetricGroup):
         self.model_alias = ScrapedMetric(
             GaugeMetricFamily,
             "atalaya_model_alias",
-            "1 for the version that each alias of the model in the registry names. Absent without a registry.",
+            "1 for the version that each alias of the model in the registry points to. Absent without a registry.",
             ["model", "alias", "version"],
             registry=shown,
             read=lambda: self.aliases,

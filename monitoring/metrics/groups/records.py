@@ -11,7 +11,7 @@ class RecordMetrics(MetricGroup):
     def __init__(self, registry: CollectorRegistry, shown: CollectorRegistry) -> None:
         super().__init__(registry, shown)
         self.auth_events = Counter(
-            "atalaya_auth_events_total", "Log-ins and credential checks.", ["event", "outcome"], registry=registry
+            "atalaya_auth_events_total", "Logins and credential checks.", ["event", "outcome"], registry=registry
         )
         self.audit_failures = Counter(
             "atalaya_audit_failures_total", "Failed attempts to write the audit log.", registry=registry

@@ -91,7 +91,7 @@ def test_an_alias_that_moved_meanwhile_is_not_moved(registry: FileRegistry, make
     registry.add(make_artefact("1.0"))
     registry.move_aliases(MODEL, {"production": "1.0"}, **DECISION, expected={"production": None})
     before = registry.read(MODEL)
-    with pytest.raises(AliasMoved, match=r"'production' names 1\.0, and not no version"):
+    with pytest.raises(AliasMoved, match=r"'production' points to 1\.0, and not no version"):
         registry.move_aliases(MODEL, {"production": "1.0", "other": "1.0"}, **DECISION, expected={"production": None})
     assert registry.read(MODEL) == before
 

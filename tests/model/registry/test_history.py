@@ -57,4 +57,4 @@ def test_missing_moves_are_named() -> None:
     assert len(history.gaps) == 1
     assert "moved from 1.0 to 1.1, and that move has no record here" in history.gaps[0]
     history.check_present("1.0")
-    assert "names 1.0 now, but the record ends with 1.2" in history.gaps[1]
+    assert "points to 1.0 now, but the record ends with 1.2" in history.gaps[1]

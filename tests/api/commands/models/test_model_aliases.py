@@ -80,7 +80,7 @@ def test_the_story_from_a_version_to_production_and_back(atalaya: Atalaya, datab
     status, out, _ = atalaya("models", "promote", MODEL, "1.1", "--why", "better", "--expect", "1.0")
     assert (status, out.splitlines()) == (
         0,
-        ["production of tiny names 1.1 now (before: 1.0).", "previous of tiny names 1.0 now."],
+        ["production of tiny points to 1.1 now (before: 1.0).", "previous of tiny points to 1.0 now."],
     )
     between = datetime.now(UTC)
     roll_back = ("models", "rollback", MODEL, "--expect", "1.1", "--why", "it confuses beaches")
@@ -129,7 +129,10 @@ def test_list_and_show(atalaya: Atalaya, registry: FileRegistry) -> None:
     ("arguments", "problem"),
     [
         (("promote", MODEL, "1.0", "--why", "again"), "'production' names tiny 1.0 already"),
-        (("promote", MODEL, "1.1", "--why", "x", "--expect", "1.2"), "'production' names 1.0, and not 1.2 as expected"),
+        (
+            ("promote", MODEL, "1.1", "--why", "x", "--expect", "1.2"),
+            "'production' points to 1.0, and not 1.2 as expected",
+        ),
         (("promote", MODEL, "9.9", "--why", "x"), "There is no version '9.9'. These exist: 1.0, 1.1, 1.2."),
         (("promote", "other", "1.0", "--why", "x"), "There is no model 'other'"),
         (("promote", MODEL, "../1", "--why", "x"), "There is no version '../1'"),
@@ -215,7 +218,7 @@ def test_moves_past_the_ledger_are_noted(atalaya: Atalaya, registry: FileRegistr
     state = tmp_path / "registry" / MODEL / "state.json"
     state.write_text(state.read_text().replace('"production": "1.2"', '"production": "1.0"'))
     (note,) = run_json(atalaya, "models", "history", MODEL)["notes"]
-    assert "names 1.0 now, but the record ends with 1.2" in note
+    assert "points to 1.0 now, but the record ends with 1.2" in note
 
 
 def test_a_move_that_the_ledger_cannot_record_is_in_the_audit_log(atalaya: Atalaya, database_url: str) -> None:

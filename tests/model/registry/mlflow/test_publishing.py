@@ -57,9 +57,9 @@ def test_commands_publish_and_pull(
     monkeypatch.setenv("MODEL__URL", f"registry://{name}@production")
     folder = write_artefact(tmp_path / "artefact", "1.0", name)
     assert run(["models", "publish", str(folder), "--alias", "production"]) == 0
-    assert capsys.readouterr().out == f"{name} 1.0 is version 1 in MLflow. 'production' names it now.\n"
+    assert capsys.readouterr().out == f"{name} 1.0 is version 1 in MLflow. 'production' points to it now.\n"
     assert run(["models", "pull"]) == 0
-    assert capsys.readouterr().out == "production now names 1.0.\n"
+    assert capsys.readouterr().out == "production now points to 1.0.\n"
     assert (tmp_path / "var/mirror" / name / "versions/1.0/model.onnx").read_bytes() == b"graph"
     second = write_artefact(tmp_path / "second", "1.1", name)
     assert run(["models", "publish", str(second), "--to", f"mlflow+{mlflow.url}/", "--json"]) == 0
