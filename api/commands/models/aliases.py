@@ -43,7 +43,7 @@ ExpectOption = Annotated[
 
 def promote(
     name: NameArgument,
-    version: Annotated[str, typer.Argument(metavar="VERSION", help="A version, or @ALIAS for the one it names.")],
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="A version, or @ALIAS for the one it points to.")],
     why: WhyOption,
     alias: AliasOption = PRODUCTION,
     expect: ExpectOption = None,
@@ -74,7 +74,7 @@ def roll_back(
 
 def tag(
     name: NameArgument,
-    version: Annotated[str, typer.Argument(metavar="VERSION", help="A version, or @ALIAS for the one it names.")],
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="A version, or @ALIAS for the one it points to.")],
     tags: Annotated[list[str], typer.Argument(metavar="KEY=VALUE…", help="KEY= removes the tag.")],
     as_json: JsonFlag = False,
 ) -> None:

@@ -128,7 +128,7 @@ def test_list_and_show(atalaya: Atalaya, registry: FileRegistry) -> None:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (("promote", MODEL, "1.0", "--why", "again"), "'production' names tiny 1.0 already"),
+        (("promote", MODEL, "1.0", "--why", "again"), "'production' points to tiny 1.0 already"),
         (
             ("promote", MODEL, "1.1", "--why", "x", "--expect", "1.2"),
             "'production' points to 1.0, and not 1.2 as expected",
