@@ -150,8 +150,8 @@ class ModelSettings(SettingsGroup, title="Model"):
         None,
         ge=1,
         le=1_000_000,
-        description="Memory for images in progress. When empty: what remains of the container's limit after the process "
-        "itself, less 80 MB with an MLflow server.",
+        description="Memory for images in progress. When empty: what remains of the container's limit after the "
+        "process itself, less 80 MB with an MLflow server.",
     )
     keras_python: Annotated[str, AfterValidator(resolve_program)] | None = Field(
         None,
