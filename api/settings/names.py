@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
+from functools import cache
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -20,11 +21,11 @@ def list_names() -> Iterator[str]:
         yield name
 
 
-def list_secret_names() -> Iterator[str]:
-    """Yield the names of the settings that a secret provider may set: without the credential for the provider."""
-    for name, field in _list_fields(Settings):
-        if "SecretStr" in repr(field.annotation) and not name.startswith("SECRETS__"):
-            yield name
+@cache
+def list_secret_names() -> Sequence[str]:
+    """Return the names of the settings that a secret provider may set: without the credential for the provider."""
+    fields = [(name, repr(field.annotation)) for name, field in _list_fields(Settings)]
+    return [name for name, type_name in fields if "SecretStr" in type_name and not name.startswith("SECRETS__")]
 
 
 def find_changed_secrets(old: Settings, new: Settings) -> list[str]:

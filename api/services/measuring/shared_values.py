@@ -21,6 +21,7 @@ from monitoring.tasks.store import TaskRunStore
 from storage.errors import DatabaseUnavailable
 
 INTERVAL_S = 5.0
+_COMMANDS_INTERVAL_S = 15.0
 _QUOTA_INTERVAL_S = 60.0
 
 
@@ -33,7 +34,7 @@ async def follow_commands(settings: Settings, engine: AsyncEngine, metrics: Metr
             metrics.calendar = await runs.read_calendar(days)
             metrics.evaluation = await evaluations.find_latest()
             metrics.has_evaluation_loss = await evaluations.find_loss() is not None
-        await activity.sleep(INTERVAL_S)
+        await activity.sleep(_COMMANDS_INTERVAL_S)
 
 
 async def follow_quotas(meter: UsageMeter, metrics: Metrics, activity: Activity) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from math import ceil
+from typing import NamedTuple
 
 from model.errors import CorruptImage, UnsupportedImage
 
@@ -23,16 +22,14 @@ _APP0, _APP14, _APP15, _COMMENT = 0xE0, 0xEE, 0xEF, 0xFE
 _MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
 
 
-@dataclass(frozen=True, slots=True)
-class Component:
+class Component(NamedTuple):
     """A colour component: its identifier and its 8x8 blocks, padded to whole groups of its sampling factors."""
 
     identifier: int
     blocks: int
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """A frame header. `marker` names the coding process."""
 
     marker: int
@@ -46,16 +43,14 @@ class Frame:
         return sum(component.blocks for component in self.components)
 
 
-@dataclass(frozen=True, slots=True)
-class Scan:
+class Scan(NamedTuple):
     """A scan header: the identifiers of its components, and how many of the 64 coefficients it codes."""
 
     components: tuple[int, ...]
     coefficients: int
 
 
-@dataclass(frozen=True, slots=True)
-class JpegStructure:
+class JpegStructure(NamedTuple):
     """The frame, its scans, and the segments of tables and colour information that precede the first scan.
 
     `segments` are ranges of bytes; `first_scan` is the offset of the first scan's marker.
@@ -93,25 +88,25 @@ def read_jpeg(data: bytes, most_segments: int = MAX_SEGMENTS) -> JpegStructure:
     segments: list[slice] = []
     first_scan = 0
     for marker, part in read_segments(data, most_segments):
-        body = data[part.start + 4 : part.stop]
+        body_start = part.start + 4
         if marker in _FRAMES:
             if frame is not None:  # libjpeg decodes nothing that follows
                 break
-            frame = _read_frame(marker, body)
+            frame = _read_frame(marker, data[body_start : part.stop])
         if marker == START_OF_SCAN:
             first_scan = first_scan or part.start
-            scans.append(_read_scan(body))
-        elif not scans and not _is_metadata(marker, body):
+            scans.append(_read_scan(data[body_start : part.stop]))
+        elif not scans and not _is_metadata(marker, data, body_start, part.stop):
             segments.append(part)
     if frame is None or not scans:
         raise CorruptImage("The JPEG data has no frame or no scan. Check that the file is complete.")
     return JpegStructure(frame, tuple(scans), tuple(segments), first_scan)
 
 
-def _is_metadata(marker: int, body: bytes) -> bool:
+def _is_metadata(marker: int, data: bytes, start: int, stop: int) -> bool:
     """Whether the segment has no influence on pixels. JFIF and Adobe segments determine the colour space."""
     if marker in (_APP0, _APP14):
-        return not body.startswith((b"JFIF", b"Adobe"))
+        return not data.startswith((b"JFIF", b"Adobe"), start, stop)
     return _APP0 <= marker <= _APP15 or marker == _COMMENT
 
 
@@ -121,21 +116,20 @@ def _read_frame(marker: int, body: bytes) -> Frame:
         raise CorruptImage("The JPEG's frame header is incomplete. Check that the file is complete.")
     height, width = int.from_bytes(body[1:3]), int.from_bytes(body[3:5])
     samplings = [(body[at], body[at + 1] >> 4, body[at + 1] & 15) for at in range(6, 6 + 3 * count, 3)]
-    widest, highest = (max(1, *(sampling[axis] for sampling in samplings)) for axis in (1, 2))
-    components = tuple(
-        Component(
-            identifier,
-            _count_blocks(width, horizontal, widest) * _count_blocks(height, vertical, highest),
-        )
+    widest = max(1, *[horizontal for _, horizontal, _ in samplings])
+    highest = max(1, *[vertical for _, _, vertical in samplings])
+    components = [
+        Component(identifier, _count_blocks(width, horizontal, widest) * _count_blocks(height, vertical, highest))
         for identifier, horizontal, vertical in samplings
-    )
-    return Frame(marker, body[0], width, height, components)
+    ]
+    return Frame(marker, body[0], width, height, tuple(components))
 
 
 def _count_blocks(pixels: int, sampling: int, largest: int) -> int:
     """Blocks on one side, padded to whole groups."""
     sampling = max(1, sampling)
-    return ceil(ceil(pixels * sampling / (8 * largest)) / sampling) * sampling
+    blocks = -(-pixels * sampling // (8 * largest))  # rounded up, like the groups
+    return -(-blocks // sampling) * sampling
 
 
 def _read_scan(body: bytes) -> Scan:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from itertools import zip_longest
+from typing import Any, TypeGuard
 
 import numpy as np
 from sqlalchemy import Connection, Engine
 
 from api.services.measuring.drift.references import Detectors
 from api.settings import Settings
-from model.drift.detector import Alarm, DriftDetector
+from model.drift.detector import Alarm, AllClear, DriftDetector
 from model.drift.metrics import Observations, measure
 from model.drift.state import DriftState
 from monitoring.chains.timestamps import format_timestamp
@@ -89,7 +90,7 @@ class DriftTracker:
         if state is None:
             state = detector.begin()
             store.end_findings(key, _format(predictions[0].at))  # their metrics are in no state
-        for event in detector.update(state, _observe(detector, predictions)):
+        for event in drop_repeats(detector.update(state, _observe(detector, predictions))):
             if isinstance(event, Alarm):
                 finding = _describe_alarm(detector, state, key, event)
                 (store.begin_finding if event.is_new else store.repeat_finding)(finding)
@@ -126,6 +127,18 @@ def _observe(detector: DriftDetector, predictions: Sequence[_Prediction]) -> Obs
         np.array([each.measures for each in predictions]),
         np.array([each.at for each in predictions]),
     )
+
+
+def drop_repeats(events: Sequence[Alarm | AllClear]) -> Iterator[Alarm | AllClear]:
+    """Leave out what the next event replaces: the repeated alarm of a metric, by another one of the same metric."""
+    for event, following in zip_longest(events, events[1:]):
+        is_replaced = _is_repeat(event) and _is_repeat(following) and event.metric == following.metric
+        if not is_replaced:
+            yield event
+
+
+def _is_repeat(event: Alarm | AllClear | None) -> TypeGuard[Alarm]:
+    return isinstance(event, Alarm) and not event.is_new
 
 
 def _describe_alarm(detector: DriftDetector, state: DriftState, key: Key, alarm: Alarm) -> Finding:
