@@ -130,7 +130,7 @@ def window_failures(window: str) -> str:
 def objective_panels() -> Iterable[Builder[Panel]]:
     for objective, meaning in (
         ("availability", "requests that the gateway failed to serve"),
-        ("latency", "predictions that took more than a second"),
+        ("latency", "prediction requests that took more than a second (2.5 s on /v2)"),
     ):
         slo = f'slo="{objective}"'
         yield number(

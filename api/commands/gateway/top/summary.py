@@ -8,7 +8,7 @@ from typing import Any
 from api.commands.gateway.top.samples import Interval
 
 # Probes and scrapes are no work of the gateway.
-PROBES = frozenset({"/livez", "/readyz", "/metrics"})
+PROBES = frozenset({"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 # From best to worst. Importing them from the gateway's packages would make the command start slowly.
 QUEUE_STATES = ("normal", "shedding", "overload")
 LEDGER_STATES = ("writing", "spooling", "full")
