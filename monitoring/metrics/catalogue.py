@@ -33,8 +33,9 @@ same without credentials, for a private network ([settings](../configure.md)).
   histograms go on when a worker is replaced; gauges are those of the workers that live. Some values are the same
   whichever worker is asked.
 - **Number of series:** no label has a value that callers choose. Methods, routes, statuses and codes come from fixed
-  sets. Callers and models have limits, beyond which they are counted as `other`. Versions and aliases grow only with
-  what operators do. Whatever callers send, a gateway with one model has at most 3000 series; tests check that.
+  sets. Callers, models and engines have limits, beyond which they are counted as `other`. Versions and aliases grow
+  only with what operators do. Whatever callers send, a gateway with one model has at most 3000 series; tests check
+  that.
 - **Absent is not 0:** what the gateway cannot know is not shown, such as the state of a GPU where there is none.
 - **Trace ids:** with one process, `http_server_request_duration_seconds` has exemplars with the `trace_id` of requests
   whose trace is recorded. Prometheus asks for OpenMetrics, the format that carries them, and keeps them with

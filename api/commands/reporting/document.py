@@ -136,10 +136,10 @@ class SecurityEvents:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """A rule that applied, and the numbers that triggered it, for the sentence of that rule."""
+    """A rule that applied, and the numbers that triggered it, for the sentence of that rule. A tuple has metrics."""
 
     rule: str
-    values: Mapping[str, str | int | float]
+    values: Mapping[str, str | int | float | tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,9 +31,10 @@ def build_cost(report: Report, prices: Prices, charts: Charts, t: Translate) -> 
     section.add_chart(t("cost.chart", currency=currency), charts.draw_stack([each.month for each in measured], series))
     heads = ("month", *parts, "total", "per_thousand")
     rows = [_format_month(month) for month in measured]
-    section.tables.append(Table(t("cost.table"), [t(head) for head in heads], rows))
-    section.add_table(Table(t("cost.callers"), [t("caller"), t("total")], _list_callers(measured, report.names)))
-    section.tables.append(_compare_machines(measured[-1], t))
+    section.tables.append(Table(t("cost.table", currency=currency), [t(head) for head in heads], rows))
+    callers = _list_callers(measured, report.names)
+    section.add_table(Table(t("cost.callers", currency=currency), [t("caller"), t("total")], callers))
+    section.tables.append(_compare_machines(measured[-1], currency, t))
     for month in measured:
         if month.measured_share < 1:
             percent = f"{100 * month.measured_share:.1f}"
@@ -64,7 +65,7 @@ def _list_callers(months: Sequence[MonthCost], names: Mapping[str, str]) -> list
     return [(names.get(caller, caller), f"{total:.2f}") for caller, total in ordered]
 
 
-def _compare_machines(month: MonthCost, t: Translate) -> Table:
+def _compare_machines(month: MonthCost, currency: str, t: Translate) -> Table:
     rows = [
         (
             f"{each.machine.vcpus:g} vCPU, {each.machine.memory_gb:.2f} GB",
@@ -75,4 +76,5 @@ def _compare_machines(month: MonthCost, t: Translate) -> Table:
         )
         for each in month.machines
     ]
-    return Table(t("cost.machines", month=month.month), [t(head) for head in _MACHINE_HEADS], rows)
+    heads = [t(head, currency=currency) for head in _MACHINE_HEADS]
+    return Table(t("cost.machines", month=month.month), heads, rows)

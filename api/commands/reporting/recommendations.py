@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from api.commands.reporting.document import Recommendation, Report, ServedVersion
 from api.commands.reporting.ledger_facts import INCIDENT_SHARE
+from monitoring.chains.timestamps import format_timestamp
 from monitoring.quality.drift.store import ALL, OTHERS, Finding
 from monitoring.tasks.runs import Task
 
@@ -102,16 +103,18 @@ def _find_photographs(report: Report) -> Iterator[Recommendation]:
 
 
 def _find_drift(report: Report) -> Iterator[Recommendation]:
-    """Name each caller that differs from the reference on its own, with the metric that differed first."""
+    """Name each caller that differs from the reference on its own at the end of the quarter, and since when."""
+    end = format_timestamp(report.quarter.end)
+    lasting = [each for each in report.drift if each.ended_at is None or each.ended_at >= end]
     first = dict[str, Finding]()
-    for each in report.drift:
+    for each in lasting:
         if each.caller not in (ALL, OTHERS):
             first.setdefault(each.caller, each)
     for caller, finding in list(first.items())[:_MAX_DRIFTING]:
-        metrics = sorted({each.metric for each in report.drift if each.caller == caller})
+        metrics = tuple(sorted({each.metric for each in lasting if each.caller == caller}))
         yield Recommendation(
             "drift",
-            {"caller": report.names.get(caller, caller), "day": finding.since[:10], "metrics": ", ".join(metrics)},
+            {"caller": report.names.get(caller, caller), "day": finding.since[:10], "metrics": metrics},
         )
 
 
@@ -147,8 +150,10 @@ def _find_runtime_changes(report: Report) -> Iterator[Recommendation]:
 
 
 def _find_failed_tasks(report: Report) -> Iterator[Recommendation]:
+    """Name each task that failed in the quarter and has not succeeded since."""
+    recovered = {runs.task for runs in report.tasks if (runs.succeeded_at or 0) > (runs.failed_at or 0)}
     for each in report.incidents:
-        if each.kind == "task_failed":
+        if each.kind == "task_failed" and each.subject not in recovered:
             yield Recommendation("task_failed", {"task": each.subject, "day": each.day})
 
 

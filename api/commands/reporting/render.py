@@ -10,7 +10,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from api.commands.reporting.document import Report
+from api.commands.reporting.document import Recommendation, Report
+from api.commands.reporting.layout import Translate
 from api.commands.reporting.sections import build_sections
 from monitoring.cost.formula import Prices
 
@@ -48,12 +49,20 @@ def render_report(report: Report, prices: Prices, language: Language) -> str:
         end=f"{report.quarter.last_day:%Y-%m-%d}",
         written_at=f"{report.generated_at:%Y-%m-%d}",
         recommendations=[
-            {part: translate(f"{each.rule}.{part}", **each.values) for part in ("action", "reason")}
+            {part: translate(f"{each.rule}.{part}", **_name_metrics(each, translate)) for part in ("action", "reason")}
             for each in report.recommendations
         ],
         sections=build_sections(report, prices, translate),
     )
     return page.encode(errors="replace").decode()
+
+
+def _name_metrics(recommendation: Recommendation, t: Translate) -> Mapping[str, object]:
+    """Return the values of a recommendation with the names of its metrics in the language of the report."""
+    return {
+        name: ", ".join(t(f"metric.{metric}") for metric in value) if isinstance(value, tuple) else value
+        for name, value in recommendation.values.items()
+    }
 
 
 def _mark_code(text: str) -> Markup:

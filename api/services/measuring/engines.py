@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import structlog
@@ -47,6 +49,8 @@ class EngineReports:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self._lock = threading.Lock()
+        self._up = defaultdict[str, dict[str, int]](dict)
 
     def report(self, event: EngineEvent) -> None:
         metrics, endpoint = self._metrics, self._metrics.engine_endpoints.find(event.endpoint)
@@ -64,13 +68,22 @@ class EngineReports:
                 metrics.engine_failures.labels(endpoint).inc()
                 log.error("engine_failed", endpoint=event.endpoint, reason=event.detail)
             case EventKind.EJECTED:
-                metrics.engine_up.labels(endpoint).set(0)
+                self._set_up(endpoint, event.endpoint, 0)
                 metrics.engine_ejections.labels(endpoint).inc()
                 log.warning("engine_ejected", endpoint=event.endpoint, reason=event.detail)
             case EventKind.REMOVED:
-                metrics.engine_up.labels(endpoint).set(math.nan)
+                self._set_up(endpoint, event.endpoint, None)
                 log.info("engine_removed", endpoint=event.endpoint)
             case EventKind.ADMITTED:
-                metrics.engine_up.labels(endpoint).set(1)
+                self._set_up(endpoint, event.endpoint, 1)
                 metrics.engine_ejections.labels(endpoint)
                 log.info("engine_admitted", endpoint=event.endpoint, missing_outputs=event.detail or None)
+
+    def _set_up(self, label: str, endpoint: str, value: int | None) -> None:
+        """Show the lowest value of the endpoints that share a label; None if the endpoint is no longer used."""
+        with self._lock:
+            values = self._up[label]
+            values.pop(endpoint, None)
+            if value is not None:
+                values[endpoint] = value
+            self._metrics.engine_up.labels(label).set(min(values.values(), default=math.nan))

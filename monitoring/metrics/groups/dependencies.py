@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from monitoring.metrics.bounded import NameLimit
 from monitoring.metrics.groups.base import MetricGroup
 
-_MAX_ENDPOINTS = 64
+MAX_ENDPOINTS = 64
 _BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 
 
@@ -50,7 +50,7 @@ class EngineMetrics(MetricGroup):
 
     def __init__(self, registry: CollectorRegistry, shown: CollectorRegistry) -> None:
         super().__init__(registry, shown)
-        self.engine_endpoints = NameLimit(_MAX_ENDPOINTS)
+        self.engine_endpoints = NameLimit(MAX_ENDPOINTS)
         self.engine_in_flight = Gauge(
             "atalaya_engine_requests_in_flight",
             "Requests to an inference engine that have not ended.",
@@ -67,7 +67,8 @@ class EngineMetrics(MetricGroup):
         )
         self.engine_up = Gauge(
             "atalaya_engine_up",
-            "1 for an inference engine that gets requests, 0 for an ejected one, NaN for one that is no longer used.",
+            "1 for an inference engine that gets requests, 0 for an ejected one, NaN for one that is no longer used. "
+            f"Endpoints after the first {MAX_ENDPOINTS} since the start share `other`: 0 while any of them is ejected.",
             ["endpoint"],
             registry=registry,
             multiprocess_mode="livemin",

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
+from api.services.measuring.engines import EngineReports
 from api.settings import Settings
 from api.settings.model import Fallback
+from model.backends.oip.events import EngineEvent, EventKind
+from monitoring.metrics import Metrics
+from monitoring.metrics.groups.dependencies import MAX_ENDPOINTS
 from tests.api.conftest import LogIn, MakeClient
 from tests.api.routes.v2.bodies import describe_files, make_body, pack
 from tests.model.backends.oip.scripted_engine import SPEC, ScriptedEngine, describe_model
@@ -105,6 +111,26 @@ def test_an_engine_that_is_down_at_the_start_is_shown(connect: Any, log_in: LogI
     client = connect(engine, closed)
     wait_until(lambda: f'atalaya_engine_up{{endpoint="{engine.endpoint}"}} 1.0' in read_metrics(client, log_in))
     assert f'atalaya_engine_up{{endpoint="{closed.endpoint}"}} 0.0' in read_metrics(client, log_in)
+
+
+def test_engines_that_share_a_series_are_all_up() -> None:
+    """The engines after the first 64 share a series, which is 0 while any of them gets no requests."""
+    registry = CollectorRegistry()
+    reports = EngineReports(Metrics(registry))
+
+    def report(kind: EventKind, endpoint: str) -> float | None:
+        reports.report(EngineEvent(kind, endpoint))
+        return registry.get_sample_value("atalaya_engine_up", {"endpoint": "other"})
+
+    for number in range(MAX_ENDPOINTS):
+        assert report(EventKind.ADMITTED, f"10.0.0.{number}:8000") is None
+    assert [report(EventKind.ADMITTED, "a:1"), report(EventKind.EJECTED, "b:1"), report(EventKind.ADMITTED, "c:1")] == [
+        1,
+        0,
+        0,
+    ]
+    assert [report(EventKind.REMOVED, "c:1"), report(EventKind.REMOVED, "b:1")] == [0, 1]
+    assert math.isnan(report(EventKind.REMOVED, "a:1") or 0)
 
 
 def read_metrics(client: TestClient, log_in: LogIn) -> str:

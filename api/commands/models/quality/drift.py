@@ -26,7 +26,10 @@ _NOTE = (
 
 
 def drift(as_json: JsonFlag = False) -> None:
-    """Show which callers' images or predictions differ from the reference of the model; exit status 1 if any do."""
+    """Show which callers' images or predictions differ from the reference of the model; exit status 1 if any do.
+
+    The predictions are those of all gateways that use the same database.
+    """
     settings = load_settings()
     detectors = Detectors(settings)
     with recorded_run(Task.DRIFT), open_migrated_engine(settings) as engine:
@@ -58,11 +61,13 @@ def _print(response: DriftResponse, names: Mapping[str, str]) -> None:
         )
     elif response.models:
         typer.echo("No drift.")
-    typer.echo(fill(_NOTE, _WIDTH))
+    if response.models:
+        typer.echo(fill(_NOTE, _WIDTH))
 
 
 def _print_model(model: ModelDriftResponse) -> None:
-    typer.echo(f"{model.model}: {model.predictions} predictions, {model.callers} callers watched")
+    callers = "1 caller" if model.callers == 1 else f"{model.callers} callers"
+    typer.echo(f"{model.model}: {model.predictions} predictions, {callers} watched")
     print_table(("measure", "reference", "recent"), [_format_comparison(each) for each in model.measures])
 
 

@@ -87,7 +87,7 @@ def test_the_table_fits_a_terminal(url: str, capsys: pytest.CaptureFixture[str])
     record(url, build_predictions(DARK, 200))
     status, out = run_drift(capsys)
     assert status == 1
-    assert f"{MODEL}: 200 predictions, 1 callers watched" in out
+    assert f"{MODEL}: 200 predictions, 1 caller watched" in out
     assert "all callers   brightness   lower" in out
     assert max(map(len, out.splitlines())) <= 80
 
@@ -106,7 +106,7 @@ def test_an_empty_ledger_is_no_drift(capsys: pytest.CaptureFixture[str]) -> None
     """Without predictions the command says so."""
     status, out = run_drift(capsys)
     assert status == 0
-    assert out.startswith("No predictions of a model with a reference in the last seven days.")
+    assert out == "No predictions of a model with a reference in the last seven days.\n"
 
 
 def test_updates_continue_in_another_process(url: str, engine: Engine, environment: Settings) -> None:

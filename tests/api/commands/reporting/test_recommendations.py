@@ -30,6 +30,7 @@ from monitoring.tasks.runs import Task, TaskRuns
 QUARTER = Quarter(2026, 3)
 END = round(QUARTER.end.timestamp())
 BACKUP = TaskRuns(Task.BACKUP, END - 3600, None, 0)
+FAILURE = Incident("2026-08-01", "task_failed", "backup", 2, 0)
 GOOD = Interval(0.97, 0.95, 0.98)
 MONTH = PeriodTraffic("2026-07", 1000, 1000, 0, 0, 0, {50: 20.0, 95: 30.0, 99: 40.0}, 120.0)
 VERSION = ServedVersion("tiny", "1.0", "2026-07-01T07", "2026-09-30T18", 1000, 0, 200, GOOD, 0.01, GOOD)
@@ -94,7 +95,11 @@ def test_nothing_is_recommended_without_a_reason() -> None:
     [
         ({"months": [replace(MONTH, server_errors=5)]}, "server_errors", ("percent", 0.5)),
         ({"incidents": [Incident("2026-08-01", "server_errors", "", 9, 90)]}, "incident_days", ("percent", 10.0)),
-        ({"incidents": [Incident("2026-08-01", "task_failed", "backup", 2, 0)]}, "task_failed", ("task", "backup")),
+        (
+            {"incidents": [FAILURE], "tasks": [replace(BACKUP, failed_at=END - 60, failures=2)]},
+            "task_failed",
+            ("task", "backup"),
+        ),
         ({"versions": [replace(VERSION, accuracy=Interval(0.9, 0.88, 0.92))]}, "accuracy_fell", ("now", 90.0)),
         (
             {"versions": [replace(VERSION, accuracy=Interval(0.9, 0.88, 0.92))], "before": []},
@@ -142,6 +147,26 @@ def test_a_decision_before_the_quarter_counts() -> None:
     """A version that was promoted on the last day of a quarter, and first predicted in the next one, is decided."""
     versions = [VERSION, replace(VERSION, version="2.0")]
     assert find_rules(versions=versions, decided_before={"tiny-v2.0"}) == {}
+
+
+def test_a_task_that_has_succeeded_since_need_not_run_again() -> None:
+    """A failure is an incident of the quarter, but calls for a run only until one has succeeded."""
+    assert find_rules(incidents=[FAILURE], tasks=[replace(BACKUP, failed_at=END - 7200, failures=2)]) == {}
+
+
+def test_a_drift_that_has_ended_calls_for_nothing() -> None:
+    """A drift is recommended to look at if it lasts until the end of the quarter, with the metrics that do."""
+    assert find_rules(drift=[replace(DRIFT, ended_at="2026-09-01T08:00:00Z")]) == {}
+    later = replace(DRIFT, metric="brightness", since="2026-08-20T09", ended_at="2026-10-01T08:00:00Z")
+    rules = find_rules(drift=[replace(DRIFT, ended_at="2026-09-01T08:00:00Z"), later])
+    assert rules["drift"] == {"caller": "drone", "day": "2026-08-20", "metrics": ("brightness",)}
+
+
+def test_metrics_are_named_in_the_language_of_the_report() -> None:
+    """A recommendation about drift names the metrics as the table of the drift does."""
+    report = with_recommendations(replace(BEST, drift=[DRIFT]))
+    assert "differ from the reference of the model (sharpness)" in render_report(report, RAILWAY, Language.ENGLISH)
+    assert "difieren de la referencia del modelo (nitidez)" in render_report(report, RAILWAY, Language.SPANISH)
 
 
 def test_backups_of_another_program() -> None:

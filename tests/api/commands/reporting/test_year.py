@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import time_machine
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from api.cli import run
@@ -22,6 +23,7 @@ from api.commands.database import command_actor, open_migrated_engine, run_with_
 from api.settings import Settings, load_settings
 from auth.accounts.service import AccountService
 from auth.principal import Role
+from model.imaging.input_spec import InputSpec
 from model.registry.files import FileRegistry
 from monitoring.chains.signing import new_private_key
 from tests.api.commands.reporting.year import (
@@ -33,7 +35,8 @@ from tests.api.commands.reporting.year import (
     Year,
     build_year_reference,
 )
-from tests.model.registry.versions import MODEL, write_version
+from tests.model.backends.tiny_onnx import CLASSES, write_tiny_artefact
+from tests.model.registry.versions import MODEL
 from tests.support.requirements import find_program, install_npm_packages
 
 AXE = Path(__file__).parent / "axe"
@@ -62,12 +65,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def settings(folder: Path) -> Iterator[Settings]:
-    """An empty SQLite database, and a registry with two versions of a model."""
+    """An empty SQLite database, a registry with two versions of a model, and images to evaluate it on."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ATALAYA_HOME", str(folder))
         patch.setenv("DATABASE_URL", f"sqlite:///{folder}/year.db")
         patch.setenv("LEDGER__SIGNING_KEY", new_private_key())
         patch.setenv("MODEL__REGISTRY", f"file://{folder}/registry")
+        patch.setenv("MODEL__URL", f"registry://{MODEL}@production")
+        patch.setenv("MODEL__PREPARE", "false")
+        patch.setenv("MODEL__VALIDATION_DATA", str(_write_images(folder / "validation")))
         patch.setenv("COST__VCPUS", "1")
         patch.setenv("COST__MEMORY_GB", "0.5")
         references = folder / "artifacts" / "references"
@@ -75,7 +81,9 @@ def settings(folder: Path) -> Iterator[Settings]:
         (references / "tiny.json").write_text(json.dumps(build_year_reference()))
         registry = FileRegistry(folder / "registry")
         for version in ("1.0", "1.1"):
-            registry.add(write_version(folder, version))
+            artefact = folder / f"artefact-{version}"
+            artefact.mkdir()
+            registry.add(write_tiny_artefact(artefact, InputSpec(24, 24), version=version))
         yield load_settings()
 
 
@@ -85,18 +93,33 @@ def reports(settings: Settings, folder: Path) -> Mapping[str, Written]:
     with time_machine.travel(datetime(YEAR, 1, 1, 1, tzinfo=UTC)):
         callers = run_with_accounts(settings, _add_callers, create=True)
         _run("models", "promote", MODEL, "1.0", "--why", "the first model")
+        _run("evaluate", "--served")
     written = {}
     with open_migrated_engine(settings) as engine, closing(Year(settings, engine, callers)) as year:
         for quarter, end in QUARTER_ENDS.items():
             if quarter == "2025Q3":
+                with time_machine.travel(datetime(YEAR, 7, 2, 6, tzinfo=UTC)):
+                    _run("evaluate", "--served")  # as the second report recommends
                 year.play(SECOND_MODEL_FROM)
                 with time_machine.travel(datetime.combine(SECOND_MODEL_FROM, time(6), UTC)):
                     _run("models", "promote", MODEL, "1.1", "--why", "retrained on summer images")
+                    _run("evaluate", "--served")
             year.play(end)
             with time_machine.travel(datetime.combine(end, time(6), UTC)):
                 assert run(["drift"]) == 1  # images of winter and summer differ from those of the whole year
                 written[quarter] = _write_report(folder, quarter)
     return written
+
+
+def _write_images(folder: Path) -> Path:
+    """Write twelve images of the classes of the model, of which the label of one is wrong."""
+    for position, name in enumerate(CLASSES):
+        (folder / name).mkdir(parents=True)
+        for number in range(4):
+            seen = 2 if (position, number) == (0, 3) else position
+            colour = tuple(100 + 3 * (channel == seen) + number for channel in range(3))
+            Image.new("RGB", (24, 24), colour).save(folder / name / f"{number}.png")
+    return folder
 
 
 async def _add_callers(accounts: AccountService) -> Callers:
@@ -152,7 +175,7 @@ def test_third_quarter_had_a_new_model_and_a_new_sensor(reports: Mapping[str, Wr
         row = re.search(rf"{MODEL}-v{version} \d+ \d+ \S+ \((\S+)-(\S+)\)", report.text)
         assert row is not None
         assert float(row[1]) < truth < float(row[2])
-    assert {"image_size", "sharpness"} <= set(report.drifting["drone"]["metrics"].split(", "))
+    assert {"image_size", "sharpness"} <= set(report.drifting["drone"]["metrics"])
     assert 0 <= (date.fromisoformat(report.drifting["drone"]["day"]) - SENSOR_FROM).days <= 7
     assert report.rules.keys().isdisjoint({"runtime_changed", "undecided_version"})
 
@@ -162,9 +185,20 @@ def test_fourth_quarter_had_photographs(reports: Mapping[str, Written]) -> None:
     report = reports["2025Q4"]
     assert report.rules["not_aerial"] == {"caller": "press", "percent": 100.0, "images": 1104}
     assert report.rules["brightness"]["dark_month"] == "2025-12"
-    assert {"gate_score", "image_size"} <= set(report.drifting["press"]["metrics"].split(", "))
+    assert {"gate_score", "image_size"} <= set(report.drifting["press"]["metrics"])
     assert 0 <= (date.fromisoformat(report.drifting["press"]["day"]) - PHOTOGRAPHS_FROM).days <= 7
     assert "press 1104 100.0 0.0" in report.text
+
+
+def test_evaluations_of_the_served_model(reports: Mapping[str, Written]) -> None:
+    """The report has each evaluation with its interval and what has changed, and says when there was none."""
+    first, second, third, fourth = (reports[quarter].text for quarter in QUARTER_ENDS)
+    result = "12 91.7 (64.6-98.5)"
+    assert re.search(rf"2025-01-01 {MODEL}-v1\.0 {re.escape(result)} \S+ \S+ - no", first)
+    for day, version in (("2025-07-02", "1.0"), ("2025-08-15", "1.1")):
+        assert re.search(rf"{day} {MODEL}-v{version} {re.escape(result)} \S+ \S+ -0 \+0 \(p = 1\) no", third)
+    for text in (second, fourth):
+        assert "The served model was not evaluated in this quarter" in text
 
 
 def test_every_quarter_has_its_cost(reports: Mapping[str, Written]) -> None:

@@ -13,6 +13,7 @@ from api.settings import Settings
 from monitoring.metrics import Metrics
 from storage.engine import open_blocking_engine
 from tests.api.commands.models.drifting import DARK, build_predictions, record
+from tests.api.conftest import MakeClient
 
 MODEL = "efficientnetb0-v1.1"
 Bearer = dict[str, str]
@@ -33,6 +34,21 @@ def test_the_route_reports_what_was_recorded(
     assert (model["model"], model["predictions"], model["callers"]) == (MODEL, 150, 1)
     (brightness,) = (each for each in model["measures"] if each["name"] == "brightness")
     assert brightness["recent"] < 0.7 * brightness["reference"]
+
+
+def test_each_gateway_shows_the_predictions_of_all(
+    make_client: MakeClient, log_in: Callable[..., Bearer], settings: Settings
+) -> None:
+    """A shift is found although each of two gateways with one database saw half of it; both report the same."""
+    url, gateways = settings.database_url.get_secret_value(), (make_client(), make_client())
+    predictions = build_predictions(DARK, 120)
+    for number, gateway in enumerate(gateways):
+        record(url, predictions[60 * number : 60 * (number + 1)])
+        assert gateway.get("/v1/drift", headers=log_in(gateway, "olga")).status_code == 200
+    first, second = (each.get("/v1/drift", headers=log_in(each, "olga")).json() for each in gateways)
+    assert first == second
+    assert first["models"][0]["predictions"] == 120
+    assert (first["findings"][0]["caller"], first["drifting"]) == (None, True)
 
 
 def test_a_model_without_a_reference_is_not_watched(
