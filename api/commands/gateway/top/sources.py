@@ -34,6 +34,11 @@ class MetricsSource:
     def scrape(self, client: httpx.Client) -> Scrape:
         """Raises CommandFailed."""
         response = _get(client, self.url, self.headers)
+        if response.status_code == 401 and not self.headers:
+            raise CommandFailed(
+                f"{self.name} shows its metrics to known callers only. Add --key or --token with a credential that has"
+                " the scope metrics:read, or set METRICS_PORT on this machine."
+            )
         if response.status_code in (401, 403):
             raise CommandFailed(f"{self.name} rejected the credential. Use one with the scope metrics:read.")
         try:
