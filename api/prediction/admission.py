@@ -8,9 +8,10 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from api.prediction.errors import ClientDisconnected
-from api.prediction.request import WaitForDisconnect
+from api.prediction.request import BatchBody, ImageBatch, PredictionRequest, WaitForDisconnect
 from model.imaging.bounds import MAX_BYTES
 from model.imaging.memory import estimate_reading_bytes
+from model.serving.memory_budget import Reservation
 
 T = TypeVar("T")
 
@@ -23,16 +24,31 @@ def compute_deadline(timeout_s: float | None, longest_s: float) -> float:
     return time.monotonic() + min(timeout_s or longest_s, longest_s)
 
 
-def estimate_body_bytes(content_length: int | None, parsing_bytes: int, largest: int) -> int:
-    """The memory in bytes that reading a body takes, and parsing it, which takes at most `parsing_bytes`.
+def estimate_body_bytes(content_length: int | None, largest: int) -> int:
+    """The memory in bytes that reading a body takes.
 
     A body of unknown length counts as the longest, but never as more than `largest`, the most that one request can
-    reserve: it is not refused for a size that it may not have. Nor is it for what parsing may take.
+    reserve: it is not refused for a size that it may not have.
     """
     if content_length is None:
-        return min(estimate_reading_bytes(MAX_BODY_BYTES) + parsing_bytes, largest)
-    reading_bytes = estimate_reading_bytes(content_length)
-    return max(reading_bytes, min(reading_bytes + parsing_bytes, largest))
+        return min(estimate_reading_bytes(MAX_BODY_BYTES), largest)
+    return estimate_reading_bytes(content_length)
+
+
+async def read_batch(
+    request: PredictionRequest[BatchBody], reservation: Reservation, largest: int, longest_s: float
+) -> ImageBatch:
+    """Read the body; then reserve the memory to parse it, which no slow upload holds, and parse it.
+
+    A body is not refused for what parsing may take. Its own time limit counts from here, like the caller's.
+    """
+    body = await request.read_body()
+    reservation.deadline = compute_deadline(request.timeout_s, longest_s)
+    needed = min(estimate_reading_bytes(body.length) + body.parsing_bytes, largest)
+    await reservation.resize(needed, while_waiting=body.length)
+    batch = await body.parse()
+    reservation.deadline = min(reservation.deadline, compute_deadline(batch.timeout_s, longest_s))
+    return batch
 
 
 async def finish_while_connected(work: Coroutine[Any, Any, T], wait_for_disconnect: WaitForDisconnect) -> T:

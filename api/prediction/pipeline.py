@@ -17,11 +17,12 @@ from api.prediction.admission import (
     compute_deadline,
     estimate_body_bytes,
     finish_while_connected,
+    read_batch,
 )
 from api.prediction.errors import ClientDisconnected
 from api.prediction.quotas import CostEstimate, encode_charge, estimate_cost
 from api.prediction.recording import describe_prediction, describe_refusal
-from api.prediction.request import ImageBatch, PredictionRequest, RecordedPrediction, RequestOrigin
+from api.prediction.request import BatchBody, PredictionRequest, RecordedPrediction, RequestOrigin
 from api.services.recording import RecordingServices
 from api.services.serving import ServingServices
 from auth.errors import QuotaExceeded
@@ -132,7 +133,7 @@ class PredictionPipeline:
         async with self._refusals_counted(request.origin):
             return await self._record(request, await self._with_image(request, partial(self._predict, request)))
 
-    async def run_batch(self, request: PredictionRequest[ImageBatch]) -> list[RecordedPrediction]:
+    async def run_batch(self, request: PredictionRequest[BatchBody]) -> list[RecordedPrediction]:
         """Classify the images one after the other, all with the same model; record and charge each like `run` does.
 
         More than one take no part in a trial: an image on which the candidate failed would have another model.
@@ -144,9 +145,8 @@ class PredictionPipeline:
             with self._refusals_recorded(request.origin):
                 self._predictions.check_capacity(request.origin.principal.subject)
                 reservation = await memory.enter_async_context(self._reserve_memory(request))
-                batch = await request.read_body()
+                batch = await read_batch(request, reservation, self._memory.largest, self._longest_s)
             request = replace(request, joins_trial=request.joins_trial and len(batch.images) == 1)
-            reservation.deadline = compute_deadline(batch.timeout_s or request.timeout_s, self._longest_s)
             total_bytes, predict = sum(map(len, batch.images)), partial(self._predict, request)
             for image in batch.images:
                 reservation.held = total_bytes - len(image)
@@ -221,7 +221,7 @@ class PredictionPipeline:
         return await work
 
     def _reserve_memory(self, request: PredictionRequest[Any]) -> AbstractAsyncContextManager[Reservation]:
-        amount = estimate_body_bytes(request.content_length, request.parsing_bytes, self._memory.largest)
+        amount = estimate_body_bytes(request.content_length, self._memory.largest)
         deadline = compute_deadline(request.timeout_s, self._longest_s)
         return self._memory.reserve(amount, request.origin.principal.subject, deadline)
 

@@ -38,12 +38,20 @@ class ImageBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchBody:
+    """A body of `length` bytes with images. To `parse` it takes at most `parsing_bytes` of memory more."""
+
+    length: int
+    parsing_bytes: int
+    parse: Callable[[], Awaitable[ImageBatch]]
+
+
+@dataclass(frozen=True, slots=True)
 class PredictionRequest(Generic[B]):
-    """A body to classify: an encoded image as bytes, or an ImageBatch.
+    """A body to classify: an encoded image as bytes, or a BatchBody.
 
     `read_body` returns it; it raises ClientDisconnected when the client leaves meanwhile.
     `content_length` is the declared length of the body in bytes, None if the client declared none.
-    `parsing_bytes` is the most memory in bytes that `read_body` takes to parse it.
     `timeout_s` is the caller's own limit in seconds; None for the longest that the gateway allows.
     `with_set` asks for a prediction set, `explanation` for an explanation: a request that the model cannot serve is
     refused before its body is read.
@@ -55,7 +63,6 @@ class PredictionRequest(Generic[B]):
     origin: RequestOrigin
     read_body: Callable[[], Awaitable[B]]
     content_length: int | None = None
-    parsing_bytes: int = 0
     timeout_s: float | None = None
     with_set: bool = False
     explanation: ExplanationRequest | None = None

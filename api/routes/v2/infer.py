@@ -13,7 +13,7 @@ from starlette.responses import Response
 from api.deps import get_pipeline
 from api.http.problems import document_problems
 from api.http.uploads import get_declared_length, read_body, wait_for_disconnect
-from api.prediction.request import ImageBatch, PredictionRequest
+from api.prediction.request import BatchBody, ImageBatch, PredictionRequest
 from api.rate_limits.limiter import PREDICT_LIMIT, CallerLimits
 from api.routes.predictions import Predictor
 from api.routes.recorded.recorded_route import RecordedRoute, describe_origin, recorded_by_pipeline
@@ -79,23 +79,24 @@ class _ReceivedRequest:
         self._principal = principal
         self._count_more = count_more
 
-    def describe(self) -> PredictionRequest[ImageBatch]:
+    def describe(self) -> PredictionRequest[BatchBody]:
         trace: RequestTrace | None = self.request.scope["state"].get("trace")
-        content_length = get_declared_length(self.request)
         return PredictionRequest(
             origin=describe_origin(self.request, self._principal),
             read_body=self._read,
-            content_length=content_length,
-            parsing_bytes=estimate_parsing_bytes(self.request.headers.get(LENGTH_HEADER), content_length),
+            content_length=get_declared_length(self.request),
             joins_trial=self.version is None,
             wait_for_disconnect=partial(wait_for_disconnect, self.request),
             on_stage=trace.add_stage if trace else None,
         )
 
-    async def _read(self) -> ImageBatch:
-        """Raises BadInferRequest, RateLimitExceeded, ModelNotServed, and what `read_body` raises."""
-        body = await read_body(self.request)
-        document, batch = parse_images(self.request.headers.get(LENGTH_HEADER), body)
+    async def _read(self) -> BatchBody:
+        body, header = await read_body(self.request), self.request.headers.get(LENGTH_HEADER)
+        return BatchBody(len(body), estimate_parsing_bytes(header, len(body)), partial(self._parse, header, body))
+
+    async def _parse(self, header: str | None, body: bytes) -> ImageBatch:
+        """Raises BadInferRequest, RateLimitExceeded, ModelNotServed."""
+        document, batch = parse_images(header, body)
         self.id, self.outputs = document.id, choose_outputs(document)
         find_model(self.request, self.model, self.version)  # the model may have been replaced meanwhile
         await self._count_more(len(batch.images) - 1)

@@ -65,10 +65,10 @@ def parse_request(header: str | None, body: bytes) -> tuple[InferRequest, memory
     return _parse_document(body[:length]), memoryview(body)[length:]
 
 
-def estimate_parsing_bytes(header: str | None, content_length: int | None) -> int:
-    """The memory in bytes to parse the document of a body. The arguments are what the request's headers say."""
-    length = content_length if header is None else parse_length(header)
-    return _PARSED_BYTES * min(MAX_DOCUMENT_BYTES if length is None else length, MAX_DOCUMENT_BYTES)
+def estimate_parsing_bytes(header: str | None, body_bytes: int) -> int:
+    """The memory in bytes to parse the document of a body. A length that is no number is rejected before that."""
+    length = body_bytes if header is None else parse_length(header) or 0
+    return _PARSED_BYTES * min(length, body_bytes, MAX_DOCUMENT_BYTES)
 
 
 def _parse_length(header: str, body_bytes: int) -> int:
