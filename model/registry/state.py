@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from model.registry.errors import InvalidName, RegistryError, RegistryUnavailable, UnknownAlias, UnknownVersion
@@ -30,13 +31,15 @@ class ModelState:
     """The versions of a model in the order in which they were added, and the version that each alias names.
 
     `generation` grows with every change. Each change returns a new state. `unrecorded` are moves of aliases, in order,
-    that the ledger may not have recorded yet.
+    that the ledger may not have recorded yet. `moved_at` is when each alias was last moved, if this or a later
+    release moved it.
     """
 
     versions: Mapping[str, Version] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
     generation: int = 0
     unrecorded: tuple[AliasMove, ...] = ()
+    moved_at: Mapping[str, datetime] = field(default_factory=dict)
 
     def find(self, reference: str) -> Version:
         """Return the version that `reference` names: a version, or an alias after "@".
@@ -66,15 +69,18 @@ class ModelState:
             check_name(alias)
             if version is not None:
                 self.find(version)
-        moved = {**self.aliases, **targets}
         changes = {
             alias: Change(self.aliases.get(alias), version)
             for alias, version in targets.items()
             if version != self.aliases.get(alias)
         }
+        if not changes:
+            return self._change()
+        aliases = {**self.aliases, **targets}
         return self._change(
-            aliases={alias: version for alias, version in moved.items() if version is not None},
-            unrecorded=(*self.unrecorded, new_move(who, why, changes)) if changes else self.unrecorded,
+            aliases={alias: version for alias, version in aliases.items() if version is not None},
+            unrecorded=(*self.unrecorded, new_move(who, why, changes)),
+            moved_at={**self.moved_at, **dict.fromkeys(changes, datetime.now(UTC))},
         )
 
     def without_unrecorded(self) -> ModelState:
@@ -125,6 +131,7 @@ def serialise_state(state: ModelState) -> bytes:
         "versions": versions,
         "aliases": dict(state.aliases),
         "unrecorded": [move.as_dict() for move in state.unrecorded],
+        "moved_at": {alias: at.isoformat() for alias, at in state.moved_at.items()},
     }
     return json.dumps(document, indent=1).encode() + b"\n"
 
@@ -141,7 +148,9 @@ def parse_state(data: bytes) -> ModelState:
         if not set(aliases.values()) <= set(by_name):
             raise ValueError("an alias names no version")
         unrecorded = tuple(map(parse_move, document.get("unrecorded", ())))
-        return ModelState(by_name, aliases, int(document["generation"]), unrecorded)
+        times = document.get("moved_at", {}).items()
+        moved_at = {alias: datetime.fromisoformat(at).astimezone(UTC) for alias, at in times}
+        return ModelState(by_name, aliases, int(document["generation"]), unrecorded, moved_at)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, RegistryError) as error:
         raise RegistryUnavailable(
             f"The state of the registry is damaged: {error}. Restore it from a backup, or import the models again."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,13 +20,14 @@ from model.registry.files import FileRegistry
 from model.registry.promotion import AliasMover
 from model.registry.reference import ModelReference
 from monitoring.canary.store import TrialNames, TrialRecord, TrialStore
+from monitoring.chains.timestamps import format_timestamp
 from monitoring.metrics import Metrics
 from storage.engine import open_engine
 from storage.errors import DatabaseUnavailable
 from storage.migrations import migrate
 from tests.model.registry.versions import MODEL, write_version
 
-RECORD = TrialRecord(TrialNames("a" * 64, MODEL, "1.1", "1.0"), "", {"error_rate": (0, 60, 0)}, "promote")
+NAMES, COUNTS = TrialNames("a" * 64, MODEL, "1.1", "1.0"), {"error_rate": (0, 60, 0)}
 
 
 def refuse(folder: Path) -> NoReturn:
@@ -41,6 +43,7 @@ class Surroundings:
         for version in ("1.0", "1.1"):
             self.registry.add(write_version(folder, version))
         self.move(production="1.0", candidate="1.1")
+        self.verdict = TrialRecord(NAMES, "", COUNTS, "promote", format_timestamp(datetime.now(UTC)))
         self.entries: list[dict[str, Any]] = []
         settings = Settings(canary=CanarySettings(verdict="act"))
         self.failures: list[Exception] = []
@@ -71,10 +74,10 @@ async def surroundings(tmp_path: Path) -> AsyncIterator[Surroundings]:
 
 async def test_acting_again_changes_nothing(surroundings: Surroundings) -> None:
     """A process that takes over after the aliases were moved leaves them, and records that they are as they should."""
-    await surroundings.actions.act(RECORD)
+    await surroundings.actions.act(surroundings.verdict)
     promoted = {"production": "1.1", "previous": "1.0"}
     assert surroundings.aliases == promoted
-    await surroundings.actions.act(RECORD)
+    await surroundings.actions.act(surroundings.verdict)
     assert surroundings.aliases == promoted
     assert [entry["moved"] for entry in surroundings.entries] == [True, True]
 
@@ -82,7 +85,7 @@ async def test_acting_again_changes_nothing(surroundings: Surroundings) -> None:
 async def test_a_decision_of_somebody_else_stands(surroundings: Surroundings) -> None:
     """When an alias was moved after the verdict fell, the gateway moves none."""
     surroundings.move(candidate=None)
-    await surroundings.actions.act(RECORD)
+    await surroundings.actions.act(surroundings.verdict)
     assert surroundings.aliases == {"production": "1.0"}
     assert [entry["moved"] for entry in surroundings.entries] == [False]
 
@@ -90,12 +93,23 @@ async def test_a_decision_of_somebody_else_stands(surroundings: Surroundings) ->
 async def test_a_roll_back_stands_when_another_process_takes_over(surroundings: Surroundings) -> None:
     """A promotion that was not finished before an operator rolled it back is not repeated."""
     surroundings.failures.append(DatabaseUnavailable("The database is down."))
-    await surroundings.actions.act(RECORD)
+    await surroundings.actions.act(surroundings.verdict)
     assert surroundings.aliases == {"production": "1.1", "previous": "1.0"}
     assert surroundings.entries == []
     surroundings.mover.roll_back(MODEL, who="cli:olga", why="a test")
-    await surroundings.actions.act(RECORD)
+    await surroundings.actions.act(surroundings.verdict)
     assert surroundings.aliases == {"production": "1.0", "previous": "1.1"}
+    assert [entry["moved"] for entry in surroundings.entries] == [False]
+
+
+async def test_a_verdict_promotes_no_candidate_that_was_named_again(surroundings: Surroundings) -> None:
+    """After a promotion that was not finished is rolled back, naming the same candidate again does not repeat it."""
+    surroundings.failures.append(DatabaseUnavailable("The database is down."))
+    await surroundings.actions.act(surroundings.verdict)
+    surroundings.mover.roll_back(MODEL, who="cli:olga", why="a test")
+    surroundings.move(candidate="1.1")
+    await surroundings.actions.act(surroundings.verdict)
+    assert surroundings.aliases == {"production": "1.0", "previous": "1.1", "candidate": "1.1"}
     assert [entry["moved"] for entry in surroundings.entries] == [False]
 
 
@@ -105,16 +119,16 @@ async def test_a_verdict_on_a_removed_candidate_is_recorded_without_the_right_to
     """While the registry cannot be written, a verdict waits for as long as both aliases are as they were."""
     with monkeypatch.context() as patch:
         patch.setattr("model.registry.files.lock_folder", refuse)
-        await surroundings.actions.act(RECORD)
+        await surroundings.actions.act(surroundings.verdict)
     assert surroundings.entries == []
     surroundings.move(candidate=None)
     monkeypatch.setattr("model.registry.files.lock_folder", refuse)
-    await surroundings.actions.act(RECORD)
+    await surroundings.actions.act(surroundings.verdict)
     assert [entry["moved"] for entry in surroundings.entries] == [False]
 
 
 async def test_a_record_that_cannot_be_read_is_left(surroundings: Surroundings) -> None:
     """Counts of a metric that this release does not know move no alias and raise nothing."""
-    await surroundings.actions.act(replace(RECORD, counts={"beauty": (0, 60, 0)}))
+    await surroundings.actions.act(replace(surroundings.verdict, counts={"beauty": (0, 60, 0)}))
     assert surroundings.aliases == {"production": "1.0", "candidate": "1.1"}
     assert surroundings.entries == []
