@@ -97,9 +97,10 @@ class AuditStore:
 
     async def verify(self, anchor: Anchor | None = None) -> VerificationReport:
         """Verify the whole chain, and that it contains the anchor."""
-        async with _audit_errors(reading(self._engine, strict=True)) as connection:
-            if connection.dialect.name == "postgresql":
-                await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+        engine = self._engine
+        if engine.dialect.name == "postgresql":  # SQLite's transactions always see one snapshot
+            engine = engine.execution_options(isolation_level="REPEATABLE READ")
+        async with _audit_errors(reading(engine, strict=True)) as connection:
             return await verify_chain(connection, anchor)
 
     async def count_older(self, before: datetime) -> int:

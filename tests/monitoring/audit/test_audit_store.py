@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Connection, delete, inspect
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.schema import CreateSchema
 
 from monitoring import MIGRATIONS
 from monitoring.audit import store as audit_store
@@ -203,3 +204,17 @@ async def test_an_unavailable_database_is_reported(unused_tcp_port: int) -> None
                 await attempt
     finally:
         await engine.dispose()
+
+
+async def test_a_log_in_a_schema_is_verified(postgres_url: str) -> None:
+    """The log is verified in one snapshot also where every transaction begins with the choice of a schema."""
+    plain, engine = open_engine(postgres_url), open_engine(f"{postgres_url}?schema=land")
+    async with plain.begin() as connection:
+        await connection.execute(CreateSchema("land"))
+    await migrate(engine, MIGRATIONS)
+    store = AuditStore(engine)
+    await store.append([build_login()])
+    report = await store.verify()
+    await engine.dispose()
+    await plain.dispose()
+    assert (report.problem, report.entries) == (None, 1)
