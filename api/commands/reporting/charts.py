@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from model.quality.intervals import Interval
 sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, pygal.PluginImportFixer)]
 
 _COLORS = ("#1f5fa8", "#b3541e", "#3b7d3c", "#7a4a9a")
+_MAX_STEPS = 5
 _MAX_LEVEL_LABELS, _ROTATION = 6, 30  # more labels are rotated, by so many degrees
 _STYLE = Style(
     background="transparent",
@@ -40,15 +42,18 @@ class Charts:
 
     def draw_lines(self, labels: Sequence[str], series: Mapping[str, Sequence[float | None]]) -> str:
         """Draw a line for each series. None leaves a gap."""
-        return self._draw(pygal.Line(**self._options(), stroke_style={"width": 2}), labels, series)
+        top = max((value for values in series.values() for value in values if value is not None), default=0)
+        chart = pygal.Line(**self._options(), **_find_levels(top), stroke_style={"width": 2})
+        return self._draw(chart, labels, series)
 
     def draw_stack(self, labels: Sequence[str], series: Mapping[str, Sequence[float | None]]) -> str:
         """Draw a bar for each label, made of the values of all series."""
-        return self._draw(pygal.StackedBar(**self._options()), labels, series)
+        top = max((sum(value or 0 for value in values) for values in zip(*series.values(), strict=True)), default=0)
+        return self._draw(pygal.StackedBar(**self._options(), **_find_levels(top)), labels, series)
 
     def draw_intervals(self, labels: Sequence[str], series: Mapping[str, Sequence[Interval | None]]) -> str:
         """Draw shares as bars in percent with their intervals."""
-        chart = pygal.Bar(**self._options(), range=(0, 100), y_labels=(0, 20, 40, 60, 80, 100))
+        chart = pygal.Bar(**self._options(), **_find_levels(100))
         values = {name: [_to_bar(each) for each in intervals] for name, intervals in series.items()}
         return self._draw(chart, labels, values)
 
@@ -65,8 +70,6 @@ class Charts:
             "show_dots": True,
             "dots_size": 2.5,
             "include_x_axis": True,
-            "show_minor_y_labels": False,
-            "y_labels_major_count": 5,
         }
 
     def _draw(self, chart: Any, labels: Sequence[str], series: Mapping[str, Sequence[Any]]) -> str:
@@ -77,6 +80,14 @@ class Charts:
         for name, values in series.items():
             chart.add(name, values)
         return _serialise(chart.render_tree())
+
+
+def _find_levels(top: float) -> dict[str, Any]:
+    """Return the options of an axis from 0 to at least `top`, with a label at every 1, 2 or 5 times a power of ten."""
+    power: float = 10.0 ** math.floor(math.log10(top / _MAX_STEPS)) if top > 0 else 1.0
+    step = next((power * factor for factor in (1, 2, 5) if power * factor * _MAX_STEPS >= top), 10 * power)
+    levels = [round(number * step, 10) for number in range(max(1, math.ceil(round(top / step, 6))) + 1)]
+    return {"range": (0, levels[-1]), "y_labels": levels}
 
 
 def _serialise(tree: Any) -> str:

@@ -55,6 +55,7 @@ def collect_report(settings: Settings, quarter: Quarter) -> Report:
     with open_migrated_engine(settings) as engine:
         update_sums(settings, engine)
         versions = _list_versions(engine, quarter, facts)
+        served = {version.full_name for version in versions}
         before = _list_versions(engine, quarter.previous, None)
         costs = compute_costs(settings, engine, quarter.months)
     stored = run_with_engine(settings, lambda engine: _read_stored(engine, quarter))
@@ -73,7 +74,7 @@ def collect_report(settings: Settings, quarter: Quarter) -> Report:
         decided,
         sorted(facts.verdicts, key=lambda verdict: verdict.at),
         stored.validations,
-        stored.drift,
+        [each for each in stored.drift if each.model in served],
         facts.list_runtime_changes(runtime),
         stored.tasks,
         stored.security,

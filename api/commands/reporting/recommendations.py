@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from api.commands.reporting.document import Recommendation, Report, ServedVersion
+from api.commands.reporting.document import CallerTraffic, Recommendation, Report, ServedVersion
 from api.commands.reporting.ledger_facts import INCIDENT_SHARE
 from monitoring.chains.timestamps import format_timestamp
 from monitoring.quality.drift.store import ALL, OTHERS, Finding
@@ -97,25 +97,31 @@ def _find_missing_labels(report: Report) -> Iterator[Recommendation]:
 
 def _find_photographs(report: Report) -> Iterator[Recommendation]:
     for caller in report.callers:
-        if caller.predictions >= MIN_CALLER_PREDICTIONS and caller.not_aerial > MAX_NOT_AERIAL * caller.predictions:
+        if _sends_photographs(caller):
             percent = _percent(caller.not_aerial, caller.predictions)
             yield Recommendation("not_aerial", {"caller": caller.name, "percent": percent, "images": caller.not_aerial})
 
 
+def _sends_photographs(caller: CallerTraffic) -> bool:
+    return caller.predictions >= MIN_CALLER_PREDICTIONS and caller.not_aerial > MAX_NOT_AERIAL * caller.predictions
+
+
 def _find_drift(report: Report) -> Iterator[Recommendation]:
-    """Name each caller that differs from the reference on its own at the end of the quarter, and since when."""
+    """Name each caller that differs from the reference on its own at the end of the quarter, and since when.
+
+    Who sends photographs is to be asked for others, not for their labels.
+    """
+    excluded = {ALL, OTHERS, *(caller.name for caller in report.callers if _sends_photographs(caller))}
     end = format_timestamp(report.quarter.end)
     lasting = [each for each in report.drift if each.ended_at is None or each.ended_at >= end]
     first = dict[str, Finding]()
     for each in lasting:
-        if each.caller not in (ALL, OTHERS):
-            first.setdefault(each.caller, each)
-    for caller, finding in list(first.items())[:_MAX_DRIFTING]:
-        metrics = tuple(sorted({each.metric for each in lasting if each.caller == caller}))
-        yield Recommendation(
-            "drift",
-            {"caller": report.names.get(caller, caller), "day": finding.since[:10], "metrics": metrics},
-        )
+        name = report.names.get(each.caller, each.caller)
+        if name not in excluded:
+            first.setdefault(name, each)
+    for name, finding in list(first.items())[:_MAX_DRIFTING]:
+        metrics = tuple(sorted({each.metric for each in lasting if each.caller == finding.caller}))
+        yield Recommendation("drift", {"caller": name, "day": finding.since[:10], "metrics": metrics})
 
 
 def _find_brightness(report: Report) -> Iterator[Recommendation]:

@@ -19,14 +19,16 @@ from api.commands.reporting.layout import (
 )
 from api.commands.reporting.money import build_cost
 from api.commands.reporting.operation import build_changes, build_errors, build_security, build_tasks
+from api.services.measuring.drift.report import CURRENT
 from model.quality.intervals import Interval
+from monitoring.chains.timestamps import format_timestamp
 from monitoring.cost.formula import Prices
 from monitoring.quality.evaluations import EvaluationRecord
 
 _MAX_CALLERS = 20
 _MONTH_HEADS = ("month", "requests", "predictions", "abstained", "client_errors", "server_errors")
 _VALIDATION_HEADS = ("day", "version", "images_count", "accuracy_percent", "macro_f1", "ece", "compared", "loss")
-_DRIFT_HEADS = ("caller", "what_differs", "how", "since", "until", "reference", "recent")
+_DRIFT_HEADS = ("caller", "version", "what_differs", "how", "since", "until", "reference", "recent")
 _CALLER_HEADS = ("caller", "predictions", "not_aerial", "low_confidence", "brightness")
 
 
@@ -109,19 +111,23 @@ def _format_validation(record: EvaluationRecord, t: Translate) -> Sequence[str]:
 
 def _build_drift(report: Report, _: Charts, t: Translate) -> Section:
     section = Section("drift", t("drift"), [t("drift.text")])
+    # A drift of a version that has been replaced does not end by itself.
+    still = format_timestamp(min(report.generated_at, report.quarter.end) - CURRENT)
+    stopped = {each.full_name: each.last_at for each in report.versions if "" < each.last_at < still}
     rows = [
         (
             name_drifting(each, report.names) or t("drift.everyone"),
+            each.model,
             t(f"metric.{each.metric}"),
             describe_change(each, t),
             format_second(each.since),
-            format_second(each.ended_at) if each.ended_at else t("drift.lasts"),
+            format_second(end) if (end := each.ended_at or stopped.get(each.model)) else t("drift.lasts"),
             NOTHING if each.reference is None else f"{each.reference:.2f}",
             NOTHING if each.recent is None else f"{each.recent:.2f}",
         )
         for each in report.drift
     ]
-    section.add_table(Table(t("drift.table"), [t(head) for head in _DRIFT_HEADS], rows, 5))
+    section.add_table(Table(t("drift.table"), [t(head) for head in _DRIFT_HEADS], rows, 6))
     if not rows:
         section.missing.append(t("drift.missing"))
     return section

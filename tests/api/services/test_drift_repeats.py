@@ -20,7 +20,7 @@ def test_only_the_last_of_several_repeated_alarms_remains() -> None:
 
 def test_beginnings_and_ends_remain() -> None:
     """A new alarm begins a finding and an all-clear ends one: neither is left out."""
-    events = [
+    events: list[Alarm | AllClear] = [
         make_alarm(Metric.BRIGHTNESS, 1.0, is_new=True),
         make_alarm(Metric.BRIGHTNESS, 2.0),
         AllClear(Metric.BRIGHTNESS, 3.0),

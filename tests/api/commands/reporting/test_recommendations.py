@@ -162,6 +162,15 @@ def test_a_drift_that_has_ended_calls_for_nothing() -> None:
     assert rules["drift"] == {"caller": "drone", "day": "2026-08-20", "metrics": ("brightness",)}
 
 
+@pytest.mark.parametrize(("last_at", "end"), [("2026-08-04T18", "lasts"), ("2026-07-20T18", "2026-07-20 18")])
+def test_a_drift_ends_with_its_version(last_at: str, end: str) -> None:
+    """A drift lasts as long as its version predicts; in the middle of a quarter this is said of the present."""
+    versions = [replace(VERSION, last_at=last_at)]
+    report = replace(BEST, generated_at=datetime(2026, 8, 5, tzinfo=UTC), versions=versions, drift=[DRIFT])
+    (row,) = re.findall(r"<tr><th scope=\"row\">drone</th>.*</tr>", render_report(report, RAILWAY, Language.ENGLISH))
+    assert f"<td>{end}</td>" in row
+
+
 def test_metrics_are_named_in_the_language_of_the_report() -> None:
     """A recommendation about drift names the metrics as the table of the drift does."""
     report = with_recommendations(replace(BEST, drift=[DRIFT]))
