@@ -13,7 +13,9 @@ UNCHANGED := tests/model/importing/test_check.py tests/model/test_shipped_model.
 	tests/contract/test_oauth_clients.py tests/contract/upgrade tests/api/http/test_openapi.py
 FAULTS := ledger memory hot_swap overload limits logins fuzz_images hostile_images blocked_logs
 COVER := $(if $(COVERAGE),--cov --cov-report=)
-UNDISTURBED := tests/e2e tests/experiments tests/security/limits
+# Tests that load the machine themselves or measure what a gateway uses.
+UNDISTURBED := $(addprefix tests/e2e/,test_gateway.py test_http_clients.py test_queue.py test_workers.py ledger/test_ledger_storage.py \
+	predictions/test_candidates.py predictions/test_engines.py predictions/test_hot_swap.py proxies rotation usage/test_costs.py) tests/experiments tests/security/limits
 .DEFAULT_GOAL := help
 .PHONY: help run demo port test bench peers compare faults lint format lock check-update audit sbom keras mlflow engines dashboards metrics settings swagger-ui clean
 
@@ -29,9 +31,9 @@ demo: port $(VENV)/.run ## like run, but stop after the prediction
 test: lint $(KERAS)/.dev $(MLFLOW)/.server engines ## run lint, type checks, import rules and all tests; COVERAGE=1 measures their coverage, and takes longer
 	@echo "== tests in the Keras environment"
 	@rm -f .coverage .coverage.*
-	@COVERAGE_FILE=.coverage.keras $(KERAS)/bin/python -m pytest -q -m keras $(COVER)
+	@COVERAGE_FILE=.coverage.keras $(KERAS)/bin/python -m pytest -q -m keras tests/model $(COVER)
 	@echo "== tests"
-	@COVERAGE_FILE=.coverage.gateway $(BIN)/python -m pytest -q -m "not keras" $(addprefix --ignore=,$(UNDISTURBED)) --numprocesses 2 --dist loadfile $(COVER)
+	@COVERAGE_FILE=.coverage.gateway $(BIN)/python -m pytest -q -m "not keras" $(addprefix --ignore=,$(UNDISTURBED)) --numprocesses 3 --dist loadfile --no-loadscope-reorder $(COVER)
 	@echo "== tests that load the machine themselves, one at a time"
 	@COVERAGE_FILE=.coverage.undisturbed $(BIN)/python -m pytest -q $(UNDISTURBED) $(COVER)
 	@$(if $(COVERAGE),$(BIN)/coverage combine --quiet && $(BIN)/coverage report)

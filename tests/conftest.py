@@ -21,6 +21,12 @@ from tests.support.servers.identity_provider import IdentityProvider
 from tests.support.servers.running import running
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the long files first, in the random order that pytest-randomly has given them."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 @pytest.fixture(autouse=True)
 def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The home of the commands and settings that this test uses: without it they would find the checkout's .env."""

@@ -19,6 +19,7 @@ from tests.model.registry.versions import write_version
 from tests.support.gateway import TIMEOUT_S, Gateway
 from tests.support.paths import ROOT
 
+pytestmark = pytest.mark.long
 HERE = ROOT / "tests" / "contract"
 # schemathesis uses one token from start to end, which on a slow machine may take longer than fifteen minutes.
 TOKEN_LIFETIME_S = 3600

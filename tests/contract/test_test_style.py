@@ -45,6 +45,13 @@ def test_tests_use_public_interfaces_and_one_way_to_skip(path: Path) -> None:
     assert faults == []
 
 
+def test_keras_tests_are_where_make_looks_for_them() -> None:
+    """`make test` collects tests that need Keras from tests/model only: elsewhere are none."""
+    marked = [path for path in TESTS.rglob("test_*.py") if path != Path(__file__) and "mark.keras" in path.read_text()]
+    assert marked
+    assert [path for path in marked if not path.is_relative_to(TESTS / "model")] == []
+
+
 def test_the_rules_find_faults() -> None:
     """The rules find a private attribute, an object made with `__new__`, and a skip."""
     tree = ast.parse("engine._pool\nself._own\nThing.__new__(Thing)\npytest.mark.skipif(True)\npytest.skip('x')")

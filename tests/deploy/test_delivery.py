@@ -16,6 +16,8 @@ from tests.support.postgres import Postgres
 from tests.support.requirements import missing
 from tests.support.servers.running import running
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def postgres() -> Iterator[Postgres]:

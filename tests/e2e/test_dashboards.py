@@ -22,6 +22,7 @@ from tests.support.paths import FOREST, NVML
 from tests.support.polling import wait_until
 from tests.support.requirements import missing
 
+pytestmark = pytest.mark.long
 PATIENCE_S = 180
 RATE_INTERVAL_S = 10
 MOST_SERIES = 12

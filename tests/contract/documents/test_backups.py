@@ -20,6 +20,7 @@ from tests.contract.documents.markdown import read_blocks
 from tests.support.gateway import Gateway, make_gateway
 from tests.support.paths import BIN, FOREST, ROOT
 
+pytestmark = pytest.mark.long
 PAGE = ROOT / "docs" / "deploy" / "backup.md"
 # In place of Docker: runs the commands of both services here, and stops the gateway by its process id.
 DOCKER = """#!/bin/sh

@@ -13,6 +13,7 @@ from tests.contract.documents.markdown import Step, read_steps
 from tests.support.gateway import Gateway
 from tests.support.paths import ROOT
 
+pytestmark = pytest.mark.long
 # In place of an authenticator: each call returns the code of the next half minute, so that none is used twice.
 OATHTOOL = """#!/usr/bin/env python3
 import base64, hmac, pathlib, sys, time

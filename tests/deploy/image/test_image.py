@@ -15,6 +15,7 @@ from tests.deploy.image.container import Container, make_container
 from tests.deploy.supply_chain.pins import read_pins
 from tests.support.paths import FOREST, ROOT
 
+pytestmark = pytest.mark.long
 SHIPPED = "artifacts/efficientnetb0-v1.1"
 MAX_BYTES_OVER_BASE = 400_000_000
 # What an attacker could use to add programs, and what only training needs.

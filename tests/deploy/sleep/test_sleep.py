@@ -7,8 +7,12 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.support.paths import ROOT
 from tests.support.requirements import find_program, missing
+
+pytestmark = pytest.mark.long
 
 
 def test_an_idle_gateway_sends_no_packet() -> None:

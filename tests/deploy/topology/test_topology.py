@@ -16,6 +16,8 @@ from tests.support.paths import FOREST
 from tests.support.polling import PATIENCE_S, wait_until
 from tests.support.requirements import missing
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:

@@ -19,6 +19,7 @@ from tests.support.linux import processes
 from tests.support.paths import FOREST
 from tests.support.polling import wait_until
 
+pytestmark = pytest.mark.long
 WORKERS = 2
 FAILED = 'atalaya_registry_pulls_total{outcome="failed"}'
 

@@ -17,6 +17,7 @@ from tests.support.images.pngs import make_white_png
 from tests.support.paths import FOREST
 from tests.support.polling import wait_until
 
+pytestmark = pytest.mark.long
 IMAGE = FOREST.read_bytes()
 JPEG = {"Content-Type": "image/jpeg"}
 STUCK = "atalaya_stuck_jobs_total"

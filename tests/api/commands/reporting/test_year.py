@@ -39,6 +39,7 @@ from tests.model.backends.tiny_onnx import CLASSES, write_tiny_artefact
 from tests.model.registry.versions import MODEL
 from tests.support.requirements import find_program, install_npm_packages
 
+pytestmark = pytest.mark.long
 AXE = Path(__file__).parent / "axe"
 QUARTER_ENDS = {
     "2025Q1": date(YEAR, 4, 1),
