@@ -149,13 +149,13 @@ def _build_versions(report: Report, _: Charts, t: Translate) -> Section:
         )
         for each in report.aliases
     ]
-    heads = [t("at"), "model", t("alias"), t("from"), t("to"), t("who"), t("why")]
+    heads = [t("at"), t("model"), t("alias"), t("from"), t("to"), t("who"), t("why")]
     section.add_table(Table(t("versions.moves"), heads, moves, len(heads)))
     verdicts = [
         (format_second(each.at), each.model, each.candidate, each.production, t(f"verdict.{each.verdict}"))
         for each in report.verdicts
     ]
-    heads = [t("at"), "model", t("candidate"), t("production"), t("verdict")]
+    heads = [t("at"), t("model"), t("candidate"), t("production"), t("verdict")]
     section.add_table(Table(t("versions.verdicts"), heads, verdicts, len(heads)))
     if not report.aliases:
         section.missing.append(t("versions.missing"))
