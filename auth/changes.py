@@ -88,6 +88,16 @@ class ChangeFeed:
         """Read the new changes. Raises DatabaseUnavailable."""
         await self._read(self._pauses)
 
+    async def catch_up_after_commit(self) -> None:
+        """Read a change that this process has just committed, so that its next request is subject to it.
+
+        If the database has become unavailable, `follow` reads it later: the change is made, so nobody should repeat it.
+        """
+        try:
+            await self.catch_up()
+        except DatabaseUnavailable as error:
+            self._report(error)
+
     async def _read(self, pauses: int) -> None:
         """Read the new changes, which ends the first `pauses` pauses, but none that has begun since."""
         while await self._read_batch() == _BATCH:

@@ -119,7 +119,7 @@ async def _grant_for_refresh_token(
             record_reuse=_recording(request, "reused"),
         )
     except RefreshTokenReused:
-        await auth.changes.catch_up()
+        await auth.changes.catch_up_after_commit()
         raise
     return _issue_for_session(auth, session, scope)
 

@@ -89,7 +89,7 @@ async def rotate(
         raise
     record = _recording(request, "rotated")
     key, text = await keys.rotate(key.id, body.overlap, body.expires_at, record=record)
-    await changes.catch_up()
+    await changes.catch_up_after_commit()
     return KeyWithSecret.of_secret(key, text)
 
 
@@ -114,7 +114,7 @@ async def revoke(
             await record_event(request, "key", "revoked", within=transaction, target=f"key:{each.id}", **detail)
 
     await keys.revoke(key.id, cascade=scope.includes_descendants, record=record)
-    await changes.catch_up()
+    await changes.catch_up_after_commit()
 
 
 def _recording(request: Request, outcome: str) -> Record[ApiKey]:

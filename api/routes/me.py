@@ -103,7 +103,7 @@ async def allow_images(
     """Allow the gateway to keep the caller's images for training, or withdraw that, which erases those it has kept."""
     record = _recording(request, "images", "allowed" if body.keep else "withdrawn", f"user:{user.id}")
     changed = await users.change(user.id, UserChange(keep_images=body.keep), record=record)
-    await changes.catch_up()
+    await changes.catch_up_after_commit()
     if not body.keep:
         schedule_erasure(user.id)
     return _describe_keeping(settings, changed)
@@ -131,7 +131,7 @@ async def change_password(
         change = UserChange(checked_version=checked.credentials_version)
         record = _recording(request, "password", "changed")
         await users.change(user.id, change, password=new, keep_session=principal.session_id, record=record)
-        await changes.catch_up()
+        await changes.catch_up_after_commit()
 
 
 async def begin_totp(
@@ -157,7 +157,7 @@ async def confirm_totp(
     async with _refusals_recorded(request, "totp"):
         code, address = body.code.get_secret_value(), caller_address(request)
         await logins.confirm_codes(user, code, address, principal.session_id, record=record)
-        await changes.catch_up()
+        await changes.catch_up_after_commit()
 
 
 async def remove_totp(request: Request, logins: Logins, user: OwnAccount, body: TotpCode) -> None:

@@ -170,7 +170,7 @@ async def _revoke(request: Request, auth: AuthServices, inquirer: _Inquirer, tok
         await auth.sessions.end(token.session_id, record=record)
     else:
         await auth.sessions.revoke_access_token(str(token.token_id), record=record)
-    await auth.changes.catch_up()
+    await auth.changes.catch_up_after_commit()
 
 
 def _describe_token(token: Principal | RefreshToken, issuer: str, audience: str) -> Introspection:

@@ -94,7 +94,7 @@ async def change(
     except AuthError as error:
         await record_event(request, "user", "refused", target=f"user:{user_id}", code=error.code)
         raise
-    await changes.catch_up()
+    await changes.catch_up_after_commit()
     if body.keep_images is False:
         schedule_erasure(user.id)
     return UserResponse.of(user)
@@ -122,7 +122,7 @@ async def delete(
     except AuthError as error:
         await record_event(request, "user", "refused", target=f"user:{user_id}", code=error.code)
         raise
-    await changes.catch_up()
+    await changes.catch_up_after_commit()
     return Response(status_code=204, background=BackgroundTask(erasure.erase, user.id, principal.subject))
 
 

@@ -133,6 +133,15 @@ async def test_the_feed_keeps_trying_without_a_database() -> None:
     assert feed.age_s > 0
 
 
+async def test_a_committed_change_stands_without_the_database() -> None:
+    """Once a change is made, the feed logs that it cannot be read and raises nothing."""
+    engine = open_engine("postgresql://127.0.0.1:1/nowhere")
+    with capture_logs() as logs:
+        await ChangeFeed(engine).catch_up_after_commit()
+    await engine.dispose()
+    assert [entry["event"] for entry in logs] == ["revocations_unreachable"]
+
+
 async def test_a_paused_feed_is_read_before_it_is_used(engine: AsyncEngine) -> None:
     """After a pause, what was revoked meanwhile is read once, before anyone can rely on the feed."""
     feed = ChangeFeed(engine)

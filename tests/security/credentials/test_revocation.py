@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
@@ -108,6 +109,39 @@ def test_a_revocation_holds_in_every_process(gateway: Gateway, second_gateway: G
     assert get_me(gateway, token).status_code == 401
     wait_until(lambda: get_me(second_gateway, token).status_code == 401, within_s=REVOKED_WITHIN_S)
     assert gateway.post("/auth/revoke", data={**form, "token": "atr_unknown"}).status_code == 200
+
+
+@contextmanager
+def unreadable_changes(gateway: Gateway) -> Iterator[None]:
+    """Let the database accept changes of credentials in the block, and fail when they are read."""
+    with closing(sqlite3.connect(gateway.database_path)) as database:
+        database.executescript("""
+            BEGIN IMMEDIATE;
+            ALTER TABLE changes RENAME TO kept_changes;
+            CREATE VIEW changes AS SELECT * FROM kept_changes WHERE json(target || ' is no JSON');
+            CREATE TRIGGER keep INSTEAD OF INSERT ON changes
+            BEGIN INSERT INTO kept_changes VALUES (NEW.seq, NEW.target, NEW.revoked, NEW.expires_at); END;
+            COMMIT;
+        """)
+        try:
+            yield
+        finally:
+            database.executescript(
+                "BEGIN IMMEDIATE; DROP VIEW changes; ALTER TABLE kept_changes RENAME TO changes; COMMIT"
+            )
+
+
+def test_a_change_that_cannot_be_read_at_once_is_a_success(gateway: Gateway) -> None:
+    """A caller gets the new secret of a key, although the database fails after the commit, and need not repeat that."""
+    client = gateway.client()
+    key = client.post("/v1/keys", json={"name": "rotated"}).json()
+    assert gateway.get("/v1/me", headers={"X-API-Key": key["key"]}).status_code == 200
+    with unreadable_changes(gateway):
+        rotated = client.post(f"/v1/keys/{key['id']}/rotate", json={"overlap_hours": 0})
+        assert rotated.status_code == 200, rotated.text
+        wait_until(lambda: "revocations_unreachable" in gateway.log())
+    wait_until(lambda: gateway.get("/v1/me", headers={"X-API-Key": key["key"]}).status_code == 401)
+    assert gateway.get("/v1/me", headers={"X-API-Key": rotated.json()["key"]}).status_code == 200
 
 
 def test_introspection_needs_credentials(gateway: Gateway) -> None:
