@@ -87,7 +87,8 @@ class CallerLimits(Limiter):
     async def count_more(self, request: Request, rate: str, name: str, more: int) -> None:
         """Count `more` requests in addition to the one that `per_principal` has counted: in each window all or none.
 
-        Raises RateLimitExceeded, also when only the window of the API key has counted them.
+        The window of the API key is the first: when the principal's refuses them, what was counted is lost to this key
+        alone, and not to the principal's other credentials. Raises RateLimitExceeded.
         """
         if more:
             await self._check_key_rate(request, more)

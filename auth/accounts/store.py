@@ -140,17 +140,17 @@ class UserStore:
         async with writing(self._engine) as connection:
             admins = await _lock_enabled_admins(connection) if _may_remove_admin(change) else []
             row = await _get_row(connection, user_id, lock=True)
-            if change.checked_version not in (None, _user(row).credentials_version):
+            user, values = _user(row), _changed_columns(row, change)
+            if change.checked_version not in (None, user.credentials_version):
                 raise BadCredentials
-            values = _changed_columns(row, change)
             if values.keys() & {"role", "disabled_at"} and not allow_last_admin:
                 _check_admin_remains(admins, user_id)
             if values:
-                await connection.execute(update(users).where(users.c.id == user_id).values(**values))
+                statement = update(users).where(users.c.id == user_id).values(**values).returning(users)
+                user = _user((await connection.execute(statement)).one())
                 if _ends_sessions(row, values):
                     await end_sessions(connection, sessions.c.user_id == user_id, sessions.c.id != (keep_session or ""))
                 await _announce(connection, user_id)
-            user = _user(await _get_row(connection, user_id))
             await record(connection, user)
         return user
 

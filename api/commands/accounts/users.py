@@ -136,9 +136,8 @@ def delete(
         _delete_account(settings, user, force=force)
         time.sleep(IN_FLIGHT_S)
     try:
-        entries = run_with_engine(settings, lambda engine: AuditStore(engine).erase(user_id, command_actor()))
         predictions = erase_predictions(settings, user_id) if has_ledger else 0
-        run_with_engine(settings, lambda engine: PendingErasures(engine).complete(user_id))
+        entries = run_with_engine(settings, lambda engine: _erase_audit_entries(engine, user_id))
         images = erase_images(archive, user_id)
     except (MonitoringError, ImageStoreError) as error:
         retry = f"Then run `atalaya users delete {user_id}` to erase the rest."
@@ -228,6 +227,13 @@ def _delete_account(settings: Settings, user: User, *, force: bool) -> None:
             raise LastAdmin(f"{error} Use --force to proceed anyway.") from None
 
     run_with_engine(settings, delete_account)
+
+
+async def _erase_audit_entries(engine: AsyncEngine, user_id: str) -> int:
+    """Erase what the audit log holds, which completes the erasure of the user's records; return of how many entries."""
+    entries = await AuditStore(engine).erase(user_id, command_actor())
+    await PendingErasures(engine).complete(user_id)
+    return entries
 
 
 def _change_user(

@@ -62,10 +62,8 @@ class Spool:
 
     def append(self, texts: Sequence[str]) -> None:
         """Store the texts in one transaction. Raises SpoolFull."""
-        if not self._is_open:
-            self._replace_file()
         try:
-            with _transaction(self._connection):
+            with self._transaction():
                 self._connection.executemany("INSERT INTO waiting (text) VALUES (?)", [(text,) for text in texts])
         except sqlite3.Error as error:
             raise SpoolFull from error
@@ -73,10 +71,8 @@ class Spool:
 
     def has_capacity(self) -> bool:
         """Whether some dozens of entries would fit. Tries it, since a full disk may still take a few bytes."""
-        if not self._is_open:
-            self._replace_file()
         try:
-            with _transaction(self._connection):
+            with self._transaction():
                 self._connection.execute("INSERT OR REPLACE INTO room VALUES (1, ?)", ("x" * _PROBE_BYTES,))
             self._connection.execute("DELETE FROM room")
         except sqlite3.Error:
@@ -117,6 +113,19 @@ class Spool:
             self.close()
             self._open()
 
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        if not self._is_open:
+            self._replace_file()
+        self._connection.execute("BEGIN")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):  # a full disk has ended the transaction already
+                self._connection.execute("ROLLBACK")
+            raise
+
     def close(self) -> None:
         """Close the file, and delete it if it is empty."""
         self._connection.close()
@@ -124,15 +133,3 @@ class Spool:
             for path in self.path.parent.glob(f"{self.path.name}*"):
                 with suppress(FileNotFoundError):
                     path.unlink()
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        with suppress(sqlite3.Error):  # a full disk has ended the transaction already
-            connection.execute("ROLLBACK")
-        raise
