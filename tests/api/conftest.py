@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,19 +22,12 @@ MakeClient = Callable[..., TestClient]
 LogIn = Callable[..., dict[str, str]]
 
 
-@pytest.fixture(scope="session")
-def seeded_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated database with users; tests copy it, so that the passwords are hashed only once."""
-    path = tmp_path_factory.mktemp("seed") / "gateway.db"
-    create_database(f"sqlite:///{path}", ana=Role.CLIENT, olga=Role.OPERATOR)
-    return path
-
-
 @pytest.fixture
-def settings(tmp_path: Path, seeded_database: Path) -> Settings:
-    shutil.copy(seeded_database, tmp_path / "gateway.db")
+def settings(tmp_path: Path) -> Settings:
+    database_url = f"sqlite:///{tmp_path}/gateway.db"
+    create_database(database_url, ana=Role.CLIENT, olga=Role.OPERATOR)
     return Settings(
-        database_url=f"sqlite:///{tmp_path}/gateway.db",
+        database_url=database_url,
         allowed_hosts=("testserver",),
         auth={"signing_key": generate_signing_key("ES256")},
         model={"url": "stub://", "workers": 2},

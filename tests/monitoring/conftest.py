@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,6 @@ import pytest
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-import auth
-import monitoring
 from monitoring.audit.store import AuditStore
 from monitoring.chains.anchors import Anchor
 from monitoring.chains.ids import MonotonicIds
@@ -27,8 +25,7 @@ from monitoring.ledger.upkeep.pruning import Pruner
 from monitoring.ledger.verification.report import LedgerReport
 from monitoring.ledger.verification.stream import verify
 from monitoring.ledger.writing.store import LedgerStore
-from storage.engine import open_blocking_engine, open_engine
-from storage.migrations import migrate
+from storage.engine import open_blocking_engine
 from storage.transactions import WRITING
 from tests.monitoring.ledger.environment import LedgerEnvironment
 
@@ -37,21 +34,6 @@ NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
 LONG_AGO = NOW - timedelta(days=10)
 
 Verify = Callable[..., LedgerReport]
-
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    """A migrated database of either kind."""
-    await _migrate(database_url)
-    engine = open_engine(database_url)
-    yield engine
-    await engine.dispose()
-
-
-async def _migrate(url: str) -> None:
-    engine = open_engine(url)
-    await migrate(engine, auth.MIGRATIONS, monitoring.MIGRATIONS)
-    await engine.dispose()
 
 
 @pytest.fixture
@@ -96,11 +78,10 @@ def build_ledger(engine: Engine) -> None:
 
 
 @pytest.fixture(scope="session")
-def small_ledger(tmp_path_factory: pytest.TempPathFactory) -> tuple[Record, ...]:
+def small_ledger(migrated_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Record, ...]:
     """The records of the ledger that `build_ledger` writes."""
-    url = f"sqlite:///{tmp_path_factory.mktemp('ledger')}/ledger.db"
-    asyncio.run(_migrate(url))
-    engine = create_engine(url)
+    path = shutil.copy(migrated_file, tmp_path_factory.mktemp("ledger"))
+    engine = create_engine(f"sqlite:///{path}")
     build_ledger(engine)
     with engine.begin() as connection:
         records = tuple(read_records(connection))

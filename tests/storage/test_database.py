@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -23,6 +24,15 @@ from storage.engine import open_engine
 from storage.errors import DatabaseUnavailable
 from storage.migrations import alembic_config, migrate
 from storage.transactions import ping
+
+
+@pytest.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    """A database of each kind that the migrations of auth alone have made."""
+    engine = open_engine(database_url)
+    await migrate(engine, auth.MIGRATIONS)
+    yield engine
+    await engine.dispose()
 
 
 def list_tables(connection: Connection) -> set[str]:

@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -123,14 +123,11 @@ class Gateway:
 
     def add_user(self, name: str, role: str = "client") -> None:
         """Add a user whose password is PASSWORD."""
-        added = self.run("users", "add", name, "--role", role, "--password-stdin", stdin=PASSWORD)
-        if added.returncode:
-            raise RuntimeError(added.stderr)
+        create_database(self.environment["DATABASE_URL"], **{name: Role(role)})
 
     def prepare_model(self) -> None:
         """Build the prepared copy of the model, which the next start uses. Raises RuntimeError."""
-        prepared = self.run("models", "prepare")
-        if prepared.returncode:
+        if (prepared := self.run("models", "prepare")).returncode:
             raise RuntimeError(prepared.stderr)
 
     def start(self, output: int | None = None) -> None:
@@ -249,34 +246,37 @@ def make_gateway(folder: Path, **changes: str) -> Gateway:
         "DRAIN_SECONDS": "0",
         **changes,
     }
-    if "DATABASE_URL" in changes:
-        create_database(changes["DATABASE_URL"], ana=Role.CLIENT, olga=Role.OPERATOR)
-    else:
-        path = folder / "gateway.db"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        path.write_bytes(_seeded_database())
+    create_database(environment["DATABASE_URL"], ana=Role.CLIENT, olga=Role.OPERATOR)
     return Gateway(folder, environment)
 
 
+def create_database(url: str, **users: Role) -> None:
+    """Add users whose password is PASSWORD to a database, which is created if it does not exist."""
+    path = Path(url.removeprefix("sqlite:///"))
+    if not url.startswith("sqlite:///") or path.exists():
+        _add_users(url, users.items())
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    path.write_bytes(_build_database(tuple(users.items())))
+
+
 @cache
-def _seeded_database() -> bytes:
-    """The file of a database with the users: migrations and hashed passwords take 0.2 s, so gateways copy it."""
+def _build_database(users: tuple[tuple[str, Role], ...]) -> bytes:
+    """The file of a database with the users, of which others are copies: migrations and password hashes take 0.2 s."""
     with tempfile.TemporaryDirectory(prefix="atalaya-seed-") as folder:
         path = Path(folder) / "gateway.db"
-        create_database(f"sqlite:///{path}", ana=Role.CLIENT, olga=Role.OPERATOR)
+        _add_users(f"sqlite:///{path}", users)
         return path.read_bytes()
 
 
-def create_database(url: str, **users: Role) -> None:
-    """Create a database with users whose password is PASSWORD."""
-
-    async def add_users(accounts: AccountService) -> None:
-        for name, role in users.items():
+def _add_users(url: str, users: Iterable[tuple[str, Role]]) -> None:
+    async def add(accounts: AccountService) -> None:
+        for name, role in users:
             await accounts.add(name, role, PASSWORD)
 
     with ThreadPoolExecutor(1) as thread:  # the caller's thread may have an event loop
-        thread.submit(run_with_accounts, Settings(database_url=url), add_users, create=True).result()
+        thread.submit(run_with_accounts, Settings(database_url=url), add, create=True).result()
 
 
 @contextmanager

@@ -22,18 +22,18 @@ from tests.api.commands.ledgers import DAYS, Run, build_facts, find_ana
 
 
 @pytest.fixture
-def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str) -> Settings:
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, migrated_url: str) -> Settings:
     """A database of either kind with the user `ana`, and one prediction of hers and of the subject `ext` each day."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("DATABASE_URL", migrated_url)
     monkeypatch.setenv("LEDGER__SIGNING_KEY", new_private_key())
     settings = load_settings()
 
     async def add(accounts: Any) -> None:
         await accounts.add("ana", Role.CLIENT, "correct horse battery")
 
-    run_with_accounts(settings, add, create=True)
-    ids, engine = MonotonicIds(), open_blocking_engine(database_url)
+    run_with_accounts(settings, add)
+    ids, engine = MonotonicIds(), open_blocking_engine(migrated_url)
     store = LedgerStore(engine.execution_options(**WRITING), Signer(settings.ledger_key()))
     chain = Chain(ids.new())
     store.open_chain(chain.writer)

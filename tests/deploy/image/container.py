@@ -11,7 +11,7 @@ from pathlib import Path
 from auth.tokens.jws import generate_signing_key
 from monitoring.chains.signing import new_private_key
 from tests.deploy.image.building import Image
-from tests.support.gateway import Gateway
+from tests.support.gateway import PASSWORD, Gateway
 from tests.support.linux import processes
 from tests.support.polling import PATIENCE_S
 from tests.support.ports import free_port
@@ -54,6 +54,12 @@ class Container(Gateway):
         """End the gateway with SIGKILL, and with it all processes of its namespace."""
         os.kill(self.main_pid, signal.SIGKILL)
         self.process.wait(PATIENCE_S)
+
+    def add_user(self, name: str, role: str = "client") -> None:
+        """Add a user with the image's own command."""
+        added = self.run("users", "add", name, "--role", role, "--password-stdin", stdin=PASSWORD)
+        if added.returncode:
+            raise RuntimeError(added.stderr)
 
     def run(self, *arguments: str, stdin: str = "", limit_s: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
         """Run one `atalaya` command inside."""

@@ -21,7 +21,6 @@ from storage.transactions import WRITING
 from tests.model.registry.crashes import FORK
 from tests.model.registry.versions import MODEL, write_version
 from tests.model.signing.forging import new_key, private_pem
-from tests.support.gateway import create_database
 
 Atalaya = Callable[..., tuple[int, str, str]]
 LEDGER_KEY = new_private_key()
@@ -37,13 +36,12 @@ def atalaya(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     registry: FileRegistry,
-    database_url: str,
+    migrated_url: str,
     capsys: pytest.CaptureFixture[str],
 ) -> Atalaya:
     """Run a command with a registry of the versions 1.0, 1.1 and 1.2; returns status, standard output and error."""
     monkeypatch.chdir(tmp_path)
-    create_database(database_url)
-    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("DATABASE_URL", migrated_url)
     monkeypatch.setenv("LEDGER__SIGNING_KEY", LEDGER_KEY)
     monkeypatch.setenv("MODEL__REGISTRY", f"file://{tmp_path}/registry")
     for version in ("1.0", "1.1", "1.2"):
