@@ -110,7 +110,8 @@ def _run_and_release(session: Any, images: int) -> None:
     (entry,) = session.get_inputs()
     shape = [side if isinstance(side, int) else images for side in entry.shape]
     options = onnxruntime.RunOptions()
-    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    arenas = "cpu:0;gpu:0" if Engine.CUDA in session.get_providers() else "cpu:0"
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", arenas)
     session.run(None, {entry.name: np.zeros(shape, NUMPY_TYPES[entry.type])}, options)
 
 
