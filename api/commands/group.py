@@ -110,7 +110,7 @@ class LazyCommand(TyperCommand):
         if isinstance(target, typer.Typer):
             app.add_typer(target, name=self.name, help=self.help)
         else:
-            app.command(self.name, help=self.help)(target)
+            app.command(self.name)(target)  # its help is the docstring
         return typer.main.get_group(app).commands[self.name or ""]
 
 

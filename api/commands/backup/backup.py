@@ -49,7 +49,7 @@ def backup(
     passphrase_stdin: PassphraseStdin = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Back up the database and the registry of models, beside a running gateway."""
+    """Back up the database, the registry of models and, if asked for, the keys; the gateway may run meanwhile."""
     passphrase = read_passphrase(passphrase_file, from_stdin=passphrase_stdin)
     if passphrase is not None:
         check_passphrase(passphrase)

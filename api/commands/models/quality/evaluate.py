@@ -88,7 +88,10 @@ def evaluate(  # noqa: PLR0913, PLR0917  (one argument for each option)
     plot: PlotOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Evaluate a model on labelled images."""
+    """Evaluate a model on labelled images.
+
+    With --served, the gateway's model is compared with its previous evaluation; exit status 1 if it has become worse.
+    """
     if (photos is not None or scenes is not None) and not gate:
         raise typer.BadParameter("--photos and --scenes need --gate.")
     if served:

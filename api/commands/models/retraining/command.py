@@ -76,7 +76,7 @@ def retrain(  # noqa: PLR0913, PLR0917  (one argument for each option)
     if_due: Annotated[bool, typer.Option("--if-due", help="Do nothing unless there is a reason, and say it.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Search hyper-parameters, fit a new version of a model of `atalaya train`, and name it `candidate`.
+    """Search hyper-parameters, fit a new version of a model of `atalaya train`, and point the alias `candidate` to it.
 
     The new version is compared with the start model on the test images, and imported like any other model file. If it
     is worse, it stays in the folder of the run, and the exit status is 1. It never becomes `production` by this.
