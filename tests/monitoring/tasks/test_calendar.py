@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+import auth
+import monitoring
 from monitoring.tasks.calendar import CalendarEntry, make_calendar
 from monitoring.tasks.runs import Task, TaskRuns
 from monitoring.tasks.store import TaskRunStore
+from storage.engine import open_engine
+from storage.migrations import migrate
 
 DAY = 86_400
 
@@ -32,8 +35,11 @@ def test_a_daily_job_finds_its_task_due(hours: float, is_due: bool) -> None:
     assert entry.is_due(hours * 3600) is is_due
 
 
-async def test_the_calendar_begins_when_the_tables_are_made(engine: AsyncEngine) -> None:
+async def test_the_calendar_begins_when_the_tables_are_made(database_url: str) -> None:
     """On a new installation nothing is due before its interval has passed."""
+    engine = open_engine(database_url)
+    await migrate(engine, auth.MIGRATIONS, monitoring.MIGRATIONS)
     (entry,) = await TaskRunStore(engine).read_calendar({Task.KEY_ROTATION: 90})
     assert abs(entry.due_at - time.time() - 90 * DAY) < 600
     assert await TaskRunStore(engine).list() == []
+    await engine.dispose()
