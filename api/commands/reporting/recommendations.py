@@ -109,7 +109,7 @@ def _sends_photographs(caller: CallerTraffic) -> bool:
 def _find_drift(report: Report) -> Iterator[Recommendation]:
     """Name each caller that differs from the reference on its own at the end of the quarter, and since when.
 
-    Who sends photographs is to be asked for others, not for their labels.
+    Callers who send photographs are left out: they get a recommendation of their own, and labels would not help.
     """
     excluded = {ALL, OTHERS, *(caller.name for caller in report.callers if _sends_photographs(caller))}
     end = format_timestamp(report.quarter.end)

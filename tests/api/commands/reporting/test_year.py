@@ -188,7 +188,7 @@ def test_fourth_quarter_had_photographs(reports: Mapping[str, Written]) -> None:
     report = reports["2025Q4"]
     assert report.rules["not_aerial"] == {"caller": "press", "percent": 100.0, "images": 1104}
     assert report.rules["brightness"]["dark_month"] == "2025-12"
-    assert "press" not in report.drifting  # to label photographs is no use
+    assert "press" not in report.drifting  # labels of photographs would not help
     for metric in ("score of the gate", "image size"):
         found = re.search(rf"press {MODEL}-v1\.1 {metric} \w+ (\S+) \S+ lasts", report.text)
         assert found is not None
