@@ -25,7 +25,7 @@ def list_names() -> Iterator[str]:
 def list_secret_names() -> Sequence[str]:
     """Return the names of the settings that a secret provider may set: without the credential for the provider."""
     fields = [(name, repr(field.annotation)) for name, field in _list_fields(Settings)]
-    return [name for name, type_name in fields if "SecretStr" in type_name and not name.startswith("SECRETS__")]
+    return tuple(name for name, type_name in fields if "SecretStr" in type_name and not name.startswith("SECRETS__"))
 
 
 def find_changed_secrets(old: Settings, new: Settings) -> list[str]:

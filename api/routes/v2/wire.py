@@ -66,7 +66,10 @@ def parse_request(header: str | None, body: bytes) -> tuple[InferRequest, memory
 
 
 def estimate_parsing_bytes(header: str | None, body_bytes: int) -> int:
-    """The memory in bytes to parse the document of a body. A length that is no number is rejected before that."""
+    """Return the memory in bytes to parse the document of a body.
+
+    A header that is no number takes none: `parse_request` rejects it before it parses the document.
+    """
     length = body_bytes if header is None else parse_length(header) or 0
     return _PARSED_BYTES * min(length, body_bytes, MAX_DOCUMENT_BYTES)
 
