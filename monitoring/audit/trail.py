@@ -79,10 +79,13 @@ class AuditTrail:
             await task
 
     async def _flush_until(self, stopping: asyncio.Event) -> None:
-        while not stopping.is_set():
+        stopped = False
+        while not stopped:
             with suppress(TimeoutError):
                 async with asyncio.timeout(FLUSH_S):
                     await stopping.wait()
+            # Read before the flush: what is recorded during it is written by another one.
+            stopped = stopping.is_set()
             await self.flush()
         if lost := self._refusals.waiting:
             log.error("audit_lost", refusals=sum(event.count for event in lost))

@@ -1,4 +1,4 @@
-"""Rules for the tests themselves: no private attributes, no half-built objects, and one way to skip."""
+"""Rules for the tests themselves: no private attributes, no half-built objects, one way to skip, restored logging."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ TESTS = ROOT / "tests"
 SKIPS = {"skip", "skipif", "importorskip", "xfail"}
 # The only function that may skip: it fails when CI=true.
 REQUIREMENTS = TESTS / "support" / "requirements.py"
+# The only module that may configure logging as in production: it prevents loggers from keeping the configuration.
+LOGS = TESTS / "support" / "logs.py"
 
 
 def find_private_attributes(tree: ast.Module) -> Iterator[str]:
@@ -37,11 +39,22 @@ def find_skips(tree: ast.Module) -> Iterator[str]:
             yield f"line {node.lineno}: {ast.unparse(node)}"
 
 
+def find_imports_of_logging(tree: ast.Module) -> Iterator[str]:
+    """Imports of the function that configures the logging of the whole process."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and any(alias.name == "configure_logging" for alias in node.names):
+            yield f"line {node.lineno}: {ast.unparse(node)}"
+
+
 @pytest.mark.parametrize("path", sorted(TESTS.rglob("*.py")), ids=lambda path: str(path.relative_to(TESTS)))
 def test_tests_use_public_interfaces_and_one_way_to_skip(path: Path) -> None:
-    """Tests touch no private attributes, make no objects with `__new__`, and skip only with `missing`."""
+    """Tests touch no private attributes, make no half-built objects, skip only with `missing`, and restore logging."""
     tree = ast.parse(path.read_text())
-    faults = [*find_private_attributes(tree), *(() if path == REQUIREMENTS else find_skips(tree))]
+    faults = [
+        *find_private_attributes(tree),
+        *(() if path == REQUIREMENTS else find_skips(tree)),
+        *(() if path == LOGS else find_imports_of_logging(tree)),
+    ]
     assert faults == []
 
 
@@ -53,10 +66,12 @@ def test_keras_tests_are_where_make_looks_for_them() -> None:
 
 
 def test_the_rules_find_faults() -> None:
-    """The rules find a private attribute, an object made with `__new__`, and a skip."""
+    """The rules find a private attribute, an object made with `__new__`, a skip, and a changed logging."""
     tree = ast.parse("engine._pool\nself._own\nThing.__new__(Thing)\npytest.mark.skipif(True)\npytest.skip('x')")
     assert list(find_private_attributes(tree)) == ["line 1: engine._pool", "line 3: Thing.__new__"]
     assert list(find_skips(tree)) == ["line 4: pytest.mark.skipif", "line 5: pytest.skip"]
+    statement = "from monitoring.logs.configuration import configure_logging"
+    assert list(find_imports_of_logging(ast.parse(statement))) == [f"line 1: {statement}"]
 
 
 def test_benchmarks_need_no_development_tools() -> None:

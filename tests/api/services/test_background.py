@@ -7,7 +7,7 @@ import io
 import json
 
 from api.services.background import run_in_background
-from monitoring.logs.configuration import configure_logging
+from tests.support.logs import configure_test_logging, restored_logging
 from tests.support.polling import wait_until_async
 
 
@@ -18,9 +18,10 @@ async def fail() -> None:
 async def test_an_error_that_ends_a_task_is_logged_at_once() -> None:
     """The error that ends a background task is logged while the process goes on, and does not disturb its end."""
     output = io.StringIO()
-    configure_logging("info", output)
-    async with run_in_background(fail()):
-        await wait_until_async(output.getvalue)
+    with restored_logging():
+        configure_test_logging("info", output)
+        async with run_in_background(fail()):
+            await wait_until_async(output.getvalue)
     line = json.loads(output.getvalue())
     assert (line["event.name"], line["level"]) == ("background_task_failed", "error")
 

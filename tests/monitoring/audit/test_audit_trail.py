@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from monitoring.audit.events import AuditEntry, new_event
+from monitoring.audit.events import AuditEntry, AuditEvent, new_event
 from monitoring.audit.store import AuditStore
 from monitoring.audit.tables import audit_head
 from monitoring.audit.trail import LOCK_LIMIT_S, AuditTrail
@@ -54,6 +55,32 @@ async def test_distinct_refusals_are_limited(store: AuditStore) -> None:
     entries = await refuse_many()
     assert len(entries) == BURST + 2 + 20
     assert sum(entry.count for entry in entries) == 15_000
+
+
+class BlockedStore(AuditStore):
+    """A store that writes when the test releases it."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        super().__init__(engine)
+        self.writing = asyncio.Event()
+        self.released = asyncio.Event()
+
+    async def append(self, events: Sequence[AuditEvent]) -> None:
+        self.writing.set()
+        await self.released.wait()
+        await super().append(events)
+
+
+async def test_a_refusal_during_the_last_write_is_written(engine: AsyncEngine, store: AuditStore) -> None:
+    """A refusal that is recorded while earlier ones are written is not lost when the process ends meanwhile."""
+    blocked = BlockedStore(engine)
+    trail = AuditTrail(blocked, Failures())
+    async with trail.running():
+        trail.record_refusal(new_event("access", "missing"))
+        await blocked.writing.wait()
+        trail.record_refusal(new_event("access", "forbidden"))
+        asyncio.get_running_loop().call_soon(blocked.released.set)
+    assert [entry.outcome for entry in await read_all(store)] == ["missing", "forbidden"]
 
 
 async def test_refusals_are_written_in_the_background(store: AuditStore) -> None:

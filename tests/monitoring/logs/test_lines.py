@@ -13,8 +13,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import structlog
 
-from monitoring.logs.configuration import configure_logging
 from tests.monitoring.logs.sink import Sink
+from tests.support.logs import configure_test_logging
 
 
 def make_jwt() -> str:
@@ -119,7 +119,7 @@ def test_libraries_share_the_pipeline(sink: Sink) -> None:
     """Records of the standard library's loggers are written once, as JSON with their arguments formatted."""
     own = logging.StreamHandler(io.StringIO())
     logging.getLogger("uvicorn.access").addHandler(own)
-    configure_logging("info", sink)
+    configure_test_logging("info", sink)
     logging.getLogger("uvicorn.access").info('%s - "%s %s" %d', "192.0.2.7", "GET", "/livez", 200)
     logging.getLogger("sqlalchemy.engine").warning("pool exhausted")
     assert [(line["otel.scope.name"], line["level"], line["message"]) for line in sink.lines()] == [
@@ -134,7 +134,7 @@ def test_warnings_are_logged(sink: Sink) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         logging.captureWarnings(False)
-        configure_logging("info", sink)
+        configure_test_logging("info", sink)
         warnings.warn("old call", DeprecationWarning, stacklevel=1)
         logging.captureWarnings(False)
     line = sink.line()
@@ -146,7 +146,7 @@ def test_level(sink: Sink) -> None:
     """Lines below the level are not written, and a later configuration replaces an earlier one."""
     structlog.get_logger("atalaya.test").debug("hidden")
     logging.getLogger("library").debug("hidden")
-    configure_logging("DEBUG", sink)
+    configure_test_logging("DEBUG", sink)
     structlog.get_logger("atalaya.test").debug("seen")
     logging.getLogger("library").info("seen")
     assert [line["message"] for line in sink.lines()] == ["seen", "seen"]
@@ -155,13 +155,13 @@ def test_level(sink: Sink) -> None:
 def test_unknown_level(sink: Sink) -> None:
     """An unknown level raises ValueError."""
     with pytest.raises(ValueError, match="LOUD"):
-        configure_logging("loud", sink)
+        configure_test_logging("loud", sink)
 
 
 @pytest.mark.parametrize("library", ["aiosqlite", "sqlalchemy.engine", "httpcore.http11", "python_multipart.multipart"])
 def test_libraries_never_log_at_debug(sink: Sink, library: str) -> None:
     """At the level debug, libraries still log from info on: below it they log parameters, forms and headers."""
-    configure_logging("debug", sink)
+    configure_test_logging("debug", sink)
     logging.getLogger(library).debug("executing INSERT … ['hash']")
     assert sink.lines() == []
 

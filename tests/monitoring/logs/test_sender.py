@@ -9,12 +9,12 @@ from contextlib import ExitStack
 import pytest
 import structlog
 
-from monitoring.logs.configuration import configure_logging
 from monitoring.logs.formats import LogFormat
 from monitoring.logs.line_queue import QueueLimits
 from monitoring.logs.sender import LogSender, Receiver
 from tests.monitoring.logs.receiver import LogReceiver, running_receiver
 from tests.monitoring.logs.sink import Sink
+from tests.support.logs import configure_test_logging
 from tests.support.polling import PATIENCE_S, wait_until
 from tests.support.ports import free_port
 
@@ -179,14 +179,14 @@ def log_to(sink: Sink) -> Callable[[LogReceiver], None]:
     """Configure the log to be sent to a receiver, too."""
 
     def configure(receiver: LogReceiver) -> None:
-        configure_logging("info", sink, queues=[Sending(receiver).sender])
+        configure_test_logging("info", sink, queues=[Sending(receiver).sender])
 
     return configure
 
 
 def test_lines_are_sent_as_json_whatever_the_form_of_the_stream(sink: Sink, receiver: LogReceiver) -> None:
     """The receiver gets JSON also when standard output has the form for terminals."""
-    configure_logging("info", sink, log_format=LogFormat.CONSOLE, queues=[Sending(receiver).sender])
+    configure_test_logging("info", sink, log_format=LogFormat.CONSOLE, queues=[Sending(receiver).sender])
     structlog.get_logger("atalaya.test").info("model_loaded", password="hush")
     wait_until(lambda: receiver.accepted)
     assert "INFO    model loaded  password=[redacted]" in sink.getvalue()

@@ -10,16 +10,16 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from monitoring.logs.configuration import configure_logging
 from monitoring.reporting.logged_errors import ProcessFailure, reporting_logged_errors
+from tests.support.logs import configure_test_logging, restored_logging
 from tests.support.servers.sentry import KeepingReporter
 
 
 @pytest.fixture
 def reporter() -> Iterator[KeepingReporter]:
-    configure_logging("info", io.StringIO())
     kept = KeepingReporter()
-    with reporting_logged_errors(kept):
+    with restored_logging(), reporting_logged_errors(kept):
+        configure_test_logging("info", io.StringIO())
         yield kept
 
 
