@@ -126,18 +126,19 @@ class FileRegistry:
         who: str,
         why: str,
         expected: Mapping[str, str | None] | None = None,
+        decision: str | None = None,
     ) -> ModelState:
         """Let each alias name a version, or remove it for None, all at once; return the new state.
 
-        Changes nothing if an alias no longer names its `expected` version. Raises AliasMoved, UnknownModel,
-        UnknownVersion.
+        Changes nothing if an alias no longer names its `expected` version, or if the last `decision` was the same.
+        Raises AliasMoved, AliasUnchanged, UnknownModel, UnknownVersion.
         """
 
         def move(state: ModelState, _: Path) -> ModelState:
             for alias, version in (expected or {}).items():
                 if state.aliases.get(alias) != version:
                     raise AliasMoved(alias, state.aliases.get(alias), version)
-            return state.move_aliases(targets, who, why)
+            return state.move_aliases(targets, who, why, decision)
 
         return self._change(model, move)
 

@@ -90,15 +90,17 @@ class AliasMover:
         who: str,
         why: str,
         expected: Mapping[str, str | None],
+        decision: str | None = None,
     ) -> Mapping[str, Change]:
         """Let each alias name its version, or none for None, all at once and without looking at the versions.
 
-        Refuses if an alias does not name its `expected` version. Raises AliasMoved, AliasesElsewhere.
+        Refuses if an alias does not name its `expected` version, and to repeat a `decision` that was the last one.
+        Raises AliasMoved, AliasUnchanged, AliasesElsewhere.
         """
         if self._mirrored:
             raise AliasesElsewhere
         self.record_moves(model)  # first: one that cannot be recorded prevents another
-        state = self.registry.move_aliases(model, targets, who=who, why=why, expected=expected)
+        state = self.registry.move_aliases(model, targets, who=who, why=why, expected=expected, decision=decision)
         try:
             self.record_moves(model)
         except Exception as error:  # whatever it is, the alias was moved

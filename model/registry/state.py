@@ -6,10 +6,16 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Any
 
-from model.registry.errors import InvalidName, RegistryError, RegistryUnavailable, UnknownAlias, UnknownVersion
+from model.registry.errors import (
+    AliasUnchanged,
+    InvalidName,
+    RegistryError,
+    RegistryUnavailable,
+    UnknownAlias,
+    UnknownVersion,
+)
 from model.registry.moves import AliasMove, Change, new_move, parse_move
 
 SCHEMA = 1
@@ -31,15 +37,14 @@ class ModelState:
     """The versions of a model in the order in which they were added, and the version that each alias names.
 
     `generation` grows with every change. Each change returns a new state. `unrecorded` are moves of aliases, in order,
-    that the ledger may not have recorded yet. `moved_at` is when each alias was last moved, if this or a later
-    release moved it.
+    that the ledger may not have recorded yet. `decision` is the last one that may move aliases only once.
     """
 
     versions: Mapping[str, Version] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
     generation: int = 0
     unrecorded: tuple[AliasMove, ...] = ()
-    moved_at: Mapping[str, datetime] = field(default_factory=dict)
+    decision: str | None = None
 
     def find(self, reference: str) -> Version:
         """Return the version that `reference` names: a version, or an alias after "@".
@@ -63,8 +68,15 @@ class ModelState:
     def add(self, version: Version) -> ModelState:
         return self._change(versions={**self.versions, version.version: version})
 
-    def move_aliases(self, targets: Mapping[str, str | None], who: str, why: str) -> ModelState:
-        """Let each alias name its version, or remove it for None. Raises InvalidName, UnknownVersion."""
+    def move_aliases(
+        self, targets: Mapping[str, str | None], who: str, why: str, decision: str | None = None
+    ) -> ModelState:
+        """Let each alias name its version, or remove it for None. Raises InvalidName, UnknownVersion.
+
+        With a `decision`, raises AliasUnchanged if the last of these was the same one.
+        """
+        if decision is not None and decision == self.decision:
+            raise AliasUnchanged("This decision has moved the aliases already. Nothing was changed.")
         for alias, version in targets.items():
             check_name(alias)
             if version is not None:
@@ -80,7 +92,7 @@ class ModelState:
         return self._change(
             aliases={alias: version for alias, version in aliases.items() if version is not None},
             unrecorded=(*self.unrecorded, new_move(who, why, changes)),
-            moved_at={**self.moved_at, **dict.fromkeys(changes, datetime.now(UTC))},
+            decision=decision or self.decision,
         )
 
     def without_unrecorded(self) -> ModelState:
@@ -131,7 +143,7 @@ def serialise_state(state: ModelState) -> bytes:
         "versions": versions,
         "aliases": dict(state.aliases),
         "unrecorded": [move.as_dict() for move in state.unrecorded],
-        "moved_at": {alias: at.isoformat() for alias, at in state.moved_at.items()},
+        "decision": state.decision,
     }
     return json.dumps(document, indent=1).encode() + b"\n"
 
@@ -148,9 +160,7 @@ def parse_state(data: bytes) -> ModelState:
         if not set(aliases.values()) <= set(by_name):
             raise ValueError("an alias names no version")
         unrecorded = tuple(map(parse_move, document.get("unrecorded", ())))
-        times = document.get("moved_at", {}).items()
-        moved_at = {alias: datetime.fromisoformat(at).astimezone(UTC) for alias, at in times}
-        return ModelState(by_name, aliases, int(document["generation"]), unrecorded, moved_at)
+        return ModelState(by_name, aliases, int(document["generation"]), unrecorded, document.get("decision"))
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, RegistryError) as error:
         raise RegistryUnavailable(
             f"The state of the registry is damaged: {error}. Restore it from a backup, or import the models again."

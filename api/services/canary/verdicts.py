@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import structlog
@@ -19,7 +18,6 @@ from model.registry.errors import AliasesElsewhere, MoveUnrecorded, RegistryErro
 from model.registry.moves import MAX_REASON_LENGTH
 from model.registry.promotion import AliasMover, name_previous
 from model.registry.reference import ModelReference
-from model.registry.state import ModelState
 from monitoring.canary.store import TrialRecord, TrialStore
 from monitoring.ledger.entries import EntryKind, build_event, name_model_subject
 from monitoring.metrics import Metrics
@@ -75,8 +73,7 @@ class VerdictActions:
     def _move_aliases(self, record: TrialRecord, reasons: tuple[str, ...]) -> bool:
         """Return whether the aliases are as the verdict says. Raises RegistryError.
 
-        An alias that was moved after the verdict fell stays: by an earlier call that did not finish, or by somebody who
-        has decided otherwise.
+        A verdict moves aliases once: what somebody decides after that stands, also if this call repeats an earlier one.
         """
         canary, names = self._settings.canary, record.names
         if canary.verdict is not VerdictPolicy.ACT:
@@ -88,28 +85,19 @@ class VerdictActions:
             targets |= {production: names.candidate, name_previous(production): names.production}
         expected = {canary.alias: names.candidate, production: names.production}
         why = " ".join(reasons)[:MAX_REASON_LENGTH]
-        state = self._mover.registry.read(names.model)
-        assert record.judged_at is not None  # noqa: S101  (the verdict has fallen)
-        if _was_moved_since(state, expected, record.judged_at):
-            return _are_named(state.aliases, targets)
+        decision = f"{names.id} {record.judged_at}"  # a trial has another verdict after its database was restored
         try:
-            self._mover.move(names.model, targets, who="canary", why=why, expected=expected)
+            self._mover.move(names.model, targets, who="canary", why=why, expected=expected, decision=decision)
         except AliasesElsewhere:
             return False
         except MoveUnrecorded as error:
             log.error("alias_moves_unrecorded", reason=str(error), policy="the next move or start records them")
         except RegistryError:
-            aliases = self._mover.registry.read(names.model).aliases
-            if _are_named(aliases, expected):
+            state = self._mover.registry.read(names.model)
+            if state.decision != decision and _are_named(state.aliases, expected):
                 raise
-            return _are_named(aliases, targets)
+            return _are_named(state.aliases, targets)
         return True
-
-
-def _was_moved_since(state: ModelState, aliases: Iterable[str], time: str) -> bool:
-    """Whether one of the aliases was moved after `time`, in ISO 8601."""
-    moves = [state.moved_at[alias] for alias in aliases if alias in state.moved_at]
-    return any(at > datetime.fromisoformat(time) for at in moves)
 
 
 def _are_named(aliases: Mapping[str, str], versions: Mapping[str, str | None]) -> bool:

@@ -17,6 +17,7 @@ from model.errors import ArtefactError, DigestMismatch
 from model.registry.artefact import read_manifest
 from model.registry.errors import (
     AliasMoved,
+    AliasUnchanged,
     InvalidName,
     RegistryUnavailable,
     UnknownAlias,
@@ -94,6 +95,18 @@ def test_an_alias_that_moved_meanwhile_is_not_moved(registry: FileRegistry, make
     with pytest.raises(AliasMoved, match=r"'production' points to 1\.0, and not no version"):
         registry.move_aliases(MODEL, {"production": "1.0", "other": "1.0"}, **DECISION, expected={"production": None})
     assert registry.read(MODEL) == before
+
+
+def test_a_decision_moves_aliases_once(registry: FileRegistry, make_artefact: Callable[..., Path]) -> None:
+    """A decision that is repeated changes nothing, also after others have moved the aliases back."""
+    registry.add(make_artefact("1.0"))
+    registry.move_aliases(MODEL, {"production": "1.0"}, **DECISION, decision="a verdict")
+    undone = registry.move_aliases(MODEL, {"production": None}, **DECISION)
+    with pytest.raises(AliasUnchanged, match="moved the aliases already"):
+        registry.move_aliases(MODEL, {"production": "1.0"}, **DECISION, decision="a verdict")
+    assert registry.read(MODEL) == undone
+    registry.move_aliases(MODEL, {"production": "1.0"}, **DECISION, decision="another verdict")
+    assert registry.read(MODEL).aliases == {"production": "1.0"}
 
 
 def test_names_that_do_not_exist_are_refused(registry: FileRegistry, make_artefact: Callable[..., Path]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -102,8 +102,11 @@ async def test_a_roll_back_stands_when_another_process_takes_over(surroundings: 
     assert [entry["moved"] for entry in surroundings.entries] == [False]
 
 
-async def test_a_verdict_promotes_no_candidate_that_was_named_again(surroundings: Surroundings) -> None:
-    """After a promotion that was not finished is rolled back, naming the same candidate again does not repeat it."""
+@pytest.mark.parametrize("hours", [-1, 0, 1])
+async def test_a_verdict_promotes_no_candidate_that_was_named_again(surroundings: Surroundings, hours: int) -> None:
+    """Naming a candidate again after a roll-back does not repeat its promotion, whatever the clock of the verdict."""
+    judged_at = format_timestamp(datetime.now(UTC) + timedelta(hours=hours))
+    surroundings.verdict = replace(surroundings.verdict, judged_at=judged_at)
     surroundings.failures.append(DatabaseUnavailable("The database is down."))
     await surroundings.actions.act(surroundings.verdict)
     surroundings.mover.roll_back(MODEL, who="cli:olga", why="a test")
@@ -111,6 +114,16 @@ async def test_a_verdict_promotes_no_candidate_that_was_named_again(surroundings
     await surroundings.actions.act(surroundings.verdict)
     assert surroundings.aliases == {"production": "1.0", "previous": "1.1", "candidate": "1.1"}
     assert [entry["moved"] for entry in surroundings.entries] == [False]
+
+
+async def test_a_verdict_of_a_restored_database_promotes_again(surroundings: Surroundings) -> None:
+    """A trial that is judged anew, because its database was restored, has a verdict that moves the aliases."""
+    await surroundings.actions.act(surroundings.verdict)
+    surroundings.move(production="1.0", candidate="1.1")
+    judged_at = format_timestamp(datetime.now(UTC) + timedelta(seconds=1))
+    await surroundings.actions.act(replace(surroundings.verdict, judged_at=judged_at))
+    assert surroundings.aliases == {"production": "1.1", "previous": "1.0"}
+    assert [entry["moved"] for entry in surroundings.entries] == [True, True]
 
 
 async def test_a_verdict_on_a_removed_candidate_is_recorded_without_the_right_to_write(
