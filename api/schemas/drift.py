@@ -38,7 +38,9 @@ class FindingResponse(_Result):
     model: str
     caller: str | None = Field(description="the subject; null for all callers together")
     metric: str
-    change: str = Field(description="`higher`, `lower` or `wider`; for `class_mix`, the class that is more frequent")
+    change: str = Field(
+        description="`higher`, `lower` or `lower_and_higher`; for `class_mix`, the class that is more frequent"
+    )
     since: datetime = Field(description="when the difference probably began")
     found_at: datetime
     reference: float | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -14,6 +14,9 @@ from model.drift.metrics import MEASURES, Change, Metric, Observations
 from model.drift.reference import Reference
 from model.drift.state import DriftState
 from model.sequential.changes import Floats, average_wealth, compute_growth, follow_wealth
+
+_ONE_SIDED = 0.75
+"""Values moved in one direction if it explains at least this part of how much farther from the middle they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,7 @@ class DriftDetector:
         for metric in MEASURES:
             measure = self.reference.measures.get(metric)
             spread = 0.5 if measure is None else measure.spread
-            bounds = {Change.HIGHER: 0.5 + tolerance, Change.LOWER: 0.5 + tolerance, Change.WIDER: spread + tolerance}
+            bounds = {Change.HIGHER: 0.5 + tolerance, Change.LOWER: 0.5 + tolerance, Change.BOTH: spread + tolerance}
             tests += [(metric, change.value, bound) for change, bound in bounds.items()]
         return [(metric, change, min(bound, 1.0)) for metric, change, bound in tests]
 
@@ -111,19 +114,24 @@ class DriftDetector:
         measure = self.reference.measures.get(metric)
         return None if measure is None else measure.mean, state.recent.get_measure(metric)
 
-    def compute_growth(self, observations: Observations) -> Floats:
+    def rank(self, observations: Observations) -> Floats:
+        """Return the ranks of the measures in the reference, [observations, measures]; NaN where unknown."""
+        ranks = np.full(observations.measures.shape, np.nan)
+        for index, metric in enumerate(MEASURES):
+            if measure := self.reference.measures.get(metric):
+                ranks[:, index] = measure.rank(observations.measures[:, index])
+        return ranks
+
+    def compute_growth(self, classes: NDArray[np.int64], ranks: Floats) -> Floats:
         """Return what the bets on each observation yield, as `follow_wealth` takes it."""
-        indices = np.arange(len(self.reference.classes))
-        columns = [(observations.classes[:, np.newaxis] == indices).astype(float)]
-        for metric, values in zip(MEASURES, observations.measures.T, strict=True):
-            measure = self.reference.measures.get(metric)
-            ranks = np.full(len(values), np.nan) if measure is None else measure.rank(values)
-            columns.append(np.stack([ranks, 1 - ranks, np.abs(2 * ranks - 1)], axis=1))
+        columns = [(classes[:, np.newaxis] == np.arange(len(self.reference.classes))).astype(float)]
+        columns += [np.stack([each, 1 - each, np.abs(2 * each - 1)], axis=1) for each in ranks.T]
         return compute_growth(np.concatenate(columns, axis=1), np.array([bound for _, _, bound in self._tests]))
 
     def update(self, state: DriftState, observations: Observations) -> list[Alarm | AllClear]:
         """Add observations to the state, and return what they show, in order of the metrics."""
-        growth, times, events = self.compute_growth(observations), observations.times, list[Alarm | AllClear]()
+        ranks, times, events = self.rank(observations), observations.times, list[Alarm | AllClear]()
+        growth = self.compute_growth(observations.classes, ranks)
         paths = follow_wealth(state.wealth, growth)
         if paths.wealth.max(initial=0) < self.rules.log_threshold:  # nearly always: all metrics at once take less time
             for number, metric in enumerate(Metric):
@@ -137,8 +145,18 @@ class DriftDetector:
                 events += self._follow(state, number, metric, growth[:, self.slices[metric]], times)
         state.predictions += len(times)
         state.seen_at = max(state.seen_at, float(times.max(initial=0)))
-        state.recent.add(observations)
-        return events
+        state.recent.add(observations, 2 * ranks - 1)
+        return [self._name_direction(state, event) for event in events]
+
+    def _name_direction(self, state: DriftState, event: Alarm | AllClear) -> Alarm | AllClear:
+        """Correct an alarm of BOTH where the values moved in one direction, which also takes them from the middle."""
+        measure = self.reference.measures.get(event.metric)
+        if measure is None or not isinstance(event, Alarm) or event.change != Change.BOTH:
+            return event
+        position, distance = state.recent.get_position(event.metric)
+        if abs(position) < _ONE_SIDED * (distance - measure.spread):
+            return event
+        return replace(event, change=(Change.HIGHER if position > 0 else Change.LOWER).value)
 
     def _follow(
         self, state: DriftState, number: int, metric: Metric, growth: Floats, times: NDArray[np.float64]

@@ -32,11 +32,14 @@ def measure(
 
 
 class Change(StrEnum):
-    """How a measure differs from the reference. For the class mix, it is a class that became more frequent."""
+    """How a measure differs from the reference. For the class mix, it is a class that became more frequent.
+
+    BOTH: some values are lower and others higher, by too much to be explained by one of the two.
+    """
 
     HIGHER = "higher"
     LOWER = "lower"
-    WIDER = "wider"
+    BOTH = "lower_and_higher"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

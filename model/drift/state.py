@@ -23,12 +23,15 @@ class RecentMeans:
     """Means of the latest predictions, older ones with less weight: sums and weights, float64.
 
     `classes` is [classes + 1], the last element the weight of all; `measures` is [2, measures], sums and weights.
+    `positions` is [2, measures], sums of the positions in the reference and of their absolute values.
     """
 
     classes: NDArray[np.float64]
     measures: NDArray[np.float64]
+    positions: NDArray[np.float64]
 
-    def add(self, observations: Observations) -> None:
+    def add(self, observations: Observations, positions: NDArray[np.float64]) -> None:
+        """Add observations. Their positions, [n, measures], are -1 below the reference, 0 in its middle, 1 above it."""
         n = len(observations)
         decay, weights = _DECAY**n, _DECAY ** np.arange(n - 1, -1, -1)
         known = observations.classes >= 0
@@ -39,6 +42,9 @@ class RecentMeans:
         self.measures *= decay
         self.measures[0] += weights @ np.where(is_known, observations.measures, 0.0)
         self.measures[1] += weights @ is_known
+        known_positions = np.nan_to_num(positions)
+        self.positions *= decay
+        self.positions += weights @ known_positions, weights @ np.abs(known_positions)
 
     def get_share(self, index: int) -> float | None:
         """Return the recent share of a class; None before the first prediction."""
@@ -48,6 +54,12 @@ class RecentMeans:
         """Return the recent mean of a measure; None if it is unknown."""
         total, weight = self.measures[:, MEASURES.index(metric)]
         return float(total / weight) if weight > 0 else None
+
+    def get_position(self, metric: Metric) -> tuple[float, float]:
+        """Return the recent mean of a known measure's position, and of its absolute value."""
+        index = MEASURES.index(metric)
+        position, distance = (self.positions[:, index] / self.measures[1, index]).tolist()
+        return position, distance
 
 
 @dataclass(slots=True, eq=False)
@@ -68,7 +80,7 @@ class DriftState:
     @classmethod
     def begin(cls, tests: int, classes: int) -> Self:
         """Return the state before the first prediction."""
-        recent = RecentMeans(np.zeros(classes + 1), np.zeros((2, len(MEASURES))))
+        recent = RecentMeans(np.zeros(classes + 1), np.zeros((2, len(MEASURES))), np.zeros((2, len(MEASURES))))
         shape = tests, _STAKES
         return cls(np.zeros(shape), np.zeros(shape), np.full(len(Metric), -1, np.int32), recent)
 
@@ -81,6 +93,7 @@ class DriftState:
             self.quiet.astype("<i4"),
             self.recent.classes.astype("<f4"),
             self.recent.measures.astype("<f4"),
+            self.recent.positions.astype("<f4"),
         )
         return b64encode(b"".join(part.tobytes() for part in parts)).decode()
 
@@ -99,7 +112,9 @@ class DriftState:
         since = seen_at - 60.0 * read("<u2", tests, _STAKES).astype(np.float64)
         quiet = read("<i4", len(Metric)).astype(np.int32)
         recent = RecentMeans(
-            read("<f4", classes + 1).astype(np.float64), read("<f4", 2, len(MEASURES)).astype(np.float64)
+            read("<f4", classes + 1).astype(np.float64),
+            read("<f4", 2, len(MEASURES)).astype(np.float64),
+            read("<f4", 2, len(MEASURES)).astype(np.float64),
         )
         if offset != len(data):
             raise ValueError("the state is of another number of tests")

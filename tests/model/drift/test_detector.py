@@ -119,14 +119,30 @@ def test_parts_make_the_same_as_the_whole(detector: DriftDetector, features: Fea
 
 
 def test_a_state_is_about_a_kilobyte(detector: DriftDetector, features: Features) -> None:
-    """The state of a caller takes at most 1,100 characters, and one of another size is refused."""
+    """The state of a caller takes at most 1,150 characters, and one of another size is refused."""
     state = detector.begin()
     update(detector, state, draw(features, 6, ("test", 100)))
     text = state.encode()
-    assert len(text) <= 1100
+    assert len(text) <= 1150
     for wrong in (text[:-8], text + text[:8], "?"):
         with pytest.raises(ValueError, match=r".+"):
             detector.decode(wrong, 100, 0.0)
+
+
+@pytest.mark.parametrize("metric", [Metric.GATE_SCORE, Metric.IMAGE_SIZE])
+@pytest.mark.parametrize(
+    ("below", "above", "change"),
+    [(1.0, 0.0, "lower"), (0.0, 1.0, "higher"), (0.9, 0.1, "lower"), (0.5, 0.5, "lower_and_higher")],
+)
+def test_the_direction_of_extreme_values_is_named(
+    detector: DriftDetector, features: Features, metric: Metric, below: float, above: float, change: str
+) -> None:
+    """Values outside the reference are lower if most are below it, and lower and higher if many are on each side."""
+    images = draw(features, 8, ("test", 200))
+    values = images.measures[100:, MEASURES.index(metric)]
+    values[:] = np.random.default_rng(9).choice([-1e3, 1e6], len(values), p=[below, above])
+    alarms = list_alarms(update(detector, detector.begin(), images), metric)
+    assert {alarm.change for alarm in alarms} == {change}
 
 
 def test_recent_means_forget(detector: DriftDetector, features: Features) -> None:

@@ -22,7 +22,7 @@ def find_alarms(detector: DriftDetector, images: Observations, indices: Indices)
 
     This is the detector in NumPy, many runs at once; a test shows that it finds what the real one does.
     """
-    growth = detector.compute_growth(images).astype(np.float32)
+    growth = detector.compute_growth(images.classes, detector.rank(images)).astype(np.float32)
     wealth = np.zeros((indices.shape[1], *growth.shape[1:]), np.float32)
     found = np.full(indices.shape[1], NEVER)
     for number, chosen in enumerate(indices):

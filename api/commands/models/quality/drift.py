@@ -80,7 +80,7 @@ def _format_finding(each: FindingResponse, names: Mapping[str, str]) -> tuple[st
     return (
         "all callers" if each.caller is None else names.get(each.caller, each.caller),
         each.metric,
-        f"more {each.change}" if is_class else each.change,
+        f"more {each.change}" if is_class else each.change.replace("_", " "),
         f"{each.since:%Y-%m-%d %H:%M}",
         _format_number(each.reference),
         _format_number(each.recent),
