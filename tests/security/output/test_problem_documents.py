@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.security.output.problems import MEMBERS, check_problem
 from tests.support.gateway import TIMEOUT_S, Gateway
-from tests.support.problems import MEMBERS, check_problem
 from tests.support.wire import Wire
 
 ERRORS = [

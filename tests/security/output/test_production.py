@@ -7,8 +7,8 @@ from collections.abc import Callable
 import httpx
 import pytest
 
+from tests.security.output.problems import check_problem
 from tests.support.gateway import TIMEOUT_S, Gateway
-from tests.support.problems import check_problem
 
 ISSUER = "https://localhost"
 
