@@ -102,6 +102,12 @@ def test_published_services_cannot_reach_each_other_through_their_ports() -> Non
     assert sorted(outside) == sorted(name for name, network in networks.items() if not network.get("internal"))
 
 
+def test_no_mount_needs_a_shared_root() -> None:
+    """No volume asks for a propagation of mounts, with which nothing starts where the host's root is not shared."""
+    volumes = [volume for service in services().values() for volume in service.get("volumes", [])]
+    assert not [volume for volume in volumes if volume.endswith(("slave", "shared"))]
+
+
 def test_prometheus_serves_the_runbooks() -> None:
     """By default the links in alerts lead to the pages that Prometheus has mounted and serves under /user."""
     prometheus = services()["prometheus"]
