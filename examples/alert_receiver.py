@@ -30,4 +30,7 @@ class Receiver(BaseHTTPRequestHandler):
 
 if __name__ == "__main__":
     address = sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1"
-    ThreadingHTTPServer((address, PORT), Receiver).serve_forever()
+    try:
+        ThreadingHTTPServer((address, PORT), Receiver).serve_forever()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -22,18 +22,26 @@ def post(url: str, body: bytes, headers: dict[str, str]) -> Any:
         raise OSError(f"{url} cannot be reached: {error.reason}") from None
 
 
-url, user, *images = sys.argv[1:]
-form = {"grant_type": "password", "username": user, "password": getpass.getpass()}
-try:
-    token = post(f"{url}/auth/token", urllib.parse.urlencode(form).encode(), {})["access_token"]
-except OSError as error:
-    sys.exit(f"error: {error}")
-for image in map(Path, images):
-    # The gateway detects the format from the content, so the body needs no type of its own.
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/octet-stream"}
+def main(url: str, user: str, *images: str) -> None:
+    form = {"grant_type": "password", "username": user, "password": getpass.getpass()}
     try:
-        prediction = post(f"{url}/v1/predictions", image.read_bytes(), headers)
+        token = post(f"{url}/auth/token", urllib.parse.urlencode(form).encode(), {})["access_token"]
     except OSError as error:
-        print(f"{image}: {error}", file=sys.stderr)
-    else:
-        print(f"{image}: {prediction['label']} ({prediction['confidence']:.3f})")
+        sys.exit(f"error: {error}")
+    for image in map(Path, images):
+        # The gateway detects the format from the content, so the body needs no type of its own.
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/octet-stream"}
+        try:
+            prediction = post(f"{url}/v1/predictions", image.read_bytes(), headers)
+        except OSError as error:
+            print(f"{image}: {error}", file=sys.stderr)
+        else:
+            print(f"{image}: {prediction['label']} ({prediction['confidence']:.3f})")
+
+
+if len(sys.argv) < 4:
+    sys.exit(__doc__)
+try:
+    main(*sys.argv[1:])
+except KeyboardInterrupt:
+    sys.exit(130)

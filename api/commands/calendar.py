@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.commands.audit import verify_log
 from api.commands.database import CommandEvent, run_with_engine
 from api.commands.ledger.verify import verify_database
-from api.commands.output import format_time, print_table
+from api.commands.output import print_table
 from api.errors import CommandFailed
 from api.server.exit_status import describe_error
 from api.settings import Settings
@@ -99,6 +99,7 @@ def print_calendar(entries: Iterable[CalendarEntry]) -> None:
             )
             for entry in entries
         ],
+        identifiers=3,
     )
 
 
@@ -146,4 +147,4 @@ def _evaluate(settings: Settings) -> str:
 
 
 def _format_time(seconds: int | None) -> str:
-    return "never" if seconds is None else format_time(datetime.fromtimestamp(seconds, UTC))
+    return "never" if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}"

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -19,6 +20,8 @@ from rich.text import Text
 
 from api.commands.group import JSON_PRINTED
 from api.errors import CommandFailed
+
+_MAX_WORD = 40  # an identifier is shorter, a URL or a digest may be longer
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 PasswordStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")]
@@ -30,21 +33,41 @@ def print_json(document: Any) -> None:
 
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], identifiers: int = 1) -> None:
-    """Print a table. A narrow terminal wraps every column but the first `identifiers`; a file or pipe wraps none."""
+    """Print a table. A narrow terminal wraps every column but the first `identifiers`; a file or pipe wraps none.
+
+    Words of up to 40 characters stay whole. A table that cannot fit is left to the terminal to wrap.
+    """
     console = Console()
-    printable_rows = [[Text(to_printable(cell)) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(map(Text, headers), *printable_rows, strict=True)]
+    lines = [[to_printable(cell) for cell in row] for row in (headers, *rows)]
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    least = [max(map(_measure_longest_word, column)) for column in zip(*lines, strict=True)]
+    borders = 3 * len(headers) + 1
+    if console.is_terminal:
+        widths = _shrink(widths, widths[:identifiers] + least[identifiers:], console.width - borders)
+    console.width = max(console.width, sum(widths) + borders)
     table = Table(box=SIMPLE_HEAD)
-    for number, (header, width) in enumerate(zip(headers, widths, strict=True)):
-        is_whole = number < identifiers or not console.is_terminal
-        table.add_column(header, overflow="fold", no_wrap=is_whole, min_width=width if is_whole else None)
-    for row in printable_rows:
-        table.add_row(*row)
-    # A table that cannot fit is left to the terminal to wrap: Rich would cut the cells.
-    console.width = max(console.width, sum(widths[:identifiers] if console.is_terminal else widths) + 4 * len(headers))
+    for header, width in zip(headers, widths, strict=True):
+        table.add_column(header, overflow="fold", width=width)
+    for line in lines[1:]:
+        table.add_row(*map(Text, line))
     with console.capture() as captured:
         console.print(table)
     typer.echo(captured.get(), nl=False)
+
+
+def _measure_longest_word(cell: str) -> int:
+    return min(max(map(cell_len, cell.split()), default=0), _MAX_WORD)
+
+
+def _shrink(widths: Sequence[int], least: Sequence[int], available: int) -> list[int]:
+    """Return widths with a sum of at most `available`, if that is possible: the widest columns shrink first."""
+    shrunk = list(widths)
+    while sum(shrunk) > available:
+        wider = [number for number, width in enumerate(shrunk) if width > least[number]]
+        if not wider:
+            break
+        shrunk[max(wider, key=shrunk.__getitem__)] -= 1
+    return shrunk
 
 
 def format_time(moment: datetime | None) -> str:
