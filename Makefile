@@ -17,7 +17,7 @@ COVER := $(if $(COVERAGE),--cov --cov-report=)
 UNDISTURBED := $(addprefix tests/e2e/,test_gateway.py test_http_clients.py test_queue.py test_workers.py ledger/test_ledger_storage.py \
 	predictions/test_candidates.py predictions/test_engines.py predictions/test_hot_swap.py proxies rotation usage/test_costs.py) tests/experiments tests/security/limits
 .DEFAULT_GOAL := help
-.PHONY: help run demo port test bench peers compare faults lint format lock check-update audit sbom keras mlflow engines dashboards metrics settings swagger-ui clean
+.PHONY: help run demo port test bench peers compare faults lint format lock check-update audit sbom environments keras mlflow engines dashboards metrics settings swagger-ui clean .test-keras .test-gateway
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,15 +28,23 @@ run: port $(VENV)/.run ## set up, serve on $PORT (default 8000) and make one pre
 demo: port $(VENV)/.run ## like run, but stop after the prediction
 	@$(call interruptible,$(BIN)/atalaya demo)
 
-test: lint $(KERAS)/.dev $(MLFLOW)/.server engines ## run lint, type checks, import rules and all tests; COVERAGE=1 measures their coverage, and takes longer
-	@echo "== tests in the Keras environment"
+test: lint environments ## run lint, type checks, import rules and all tests; COVERAGE=1 measures their coverage, and takes longer
 	@rm -f .coverage .coverage.*
-	@COVERAGE_FILE=.coverage.keras $(KERAS)/bin/python -m pytest -q -m keras tests/model $(COVER)
-	@echo "== tests"
-	@COVERAGE_FILE=.coverage.gateway $(BIN)/python -m pytest -q -m "not keras" $(addprefix --ignore=,$(UNDISTURBED)) --numprocesses 3 --dist loadfile --no-loadscope-reorder $(COVER)
+	@$(MAKE) --no-print-directory --jobs 2 .test-keras .test-gateway
 	@echo "== tests that load the machine themselves, one at a time"
 	@COVERAGE_FILE=.coverage.undisturbed $(BIN)/python -m pytest -q $(UNDISTURBED) $(COVER)
 	@$(if $(COVERAGE),$(BIN)/coverage combine --quiet && $(BIN)/coverage report)
+
+# Of one process, in which training uses one processor most of the time: beside the other tests.
+.test-keras:
+	@echo "== tests in the Keras environment"
+	@COVERAGE_FILE=.coverage.keras $(KERAS)/bin/python -m pytest -q -m keras tests/model $(COVER)
+
+.test-gateway:
+	@echo "== tests"
+	@COVERAGE_FILE=.coverage.gateway $(BIN)/python -m pytest -q -m "not keras" $(addprefix --ignore=,$(UNDISTURBED)) --numprocesses 3 --dist loadfile --no-loadscope-reorder $(COVER)
+
+environments: $(VENV)/.dev $(KERAS)/.dev $(MLFLOW)/.server engines ## set up all environments that the tests use
 
 bench: $(VENV)/.run ## measure throughput, latency, memory and the ledger in one run; HISTORY=1 keeps the result
 	@$(BIN)/python -m bench.parts.authentication
@@ -112,7 +120,8 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.run
 	@echo "== adding the development tools"
 	@$(call pip,$(VENV)) -r requirements/dev.txt && touch $@
 
-$(KERAS)/.run: requirements/keras.txt requirements/build.txt pyproject.toml
+# After $(VENV), if both are set up at the same time: installing the checkout writes into it.
+$(KERAS)/.run: requirements/keras.txt requirements/build.txt pyproject.toml | $(VENV)/.run
 	@echo "== setting up $(KERAS), with TensorFlow"
 	@$(call install,$(KERAS),keras)
 
@@ -141,9 +150,10 @@ port_check = import socket, sys; port = sys.argv[1] or "8000"; \
 hold_sigint = $(shell env --block-signal=INT true 2>/dev/null && echo env --block-signal=INT)
 interruptible = trap "exit 0" INT; $(hold_sigint) $(1)
 pip = $(1)/bin/python -m pip -qq --disable-pip-version-check install --require-hashes
-# An environment of a server that is no part of the gateway.
+# An environment of a server that is no part of the gateway: Python compiles what the server imports when it starts,
+# which is a small part of what is installed.
 install_server = test -x $(1)/bin/python || $(PYTHON) -m venv $(1); \
-	$(call pip,$(1)) -r requirements/build.txt && $(call pip,$(1)) -r $(2) && touch $@
+	$(call pip,$(1)) -r requirements/build.txt && $(call pip,$(1)) --no-compile -r $(2) && touch $@
 install = test -x $(1)/bin/python || $(PYTHON) -m venv $(1); \
 	$(call pip,$(1)) -r requirements/build.txt && $(call pip,$(1)) -r requirements/$(2).txt && \
 	$(1)/bin/python -m pip -qq --disable-pip-version-check install --no-build-isolation --no-deps --editable . && \

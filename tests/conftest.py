@@ -48,11 +48,13 @@ def postgres_server() -> Iterator[str]:
 
 
 @pytest.fixture
-def postgres_url(postgres_server: str) -> Iterator[str]:
-    """The URL of an empty PostgreSQL database that this test alone uses."""
+def postgres_url(postgres_server: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a PostgreSQL database that this test alone uses; empty, unless the test uses `migrated_url`."""
     name = f"test_{uuid4().hex}"
+    with_tables = "migrated_url" in request.fixturenames
+    template = request.getfixturevalue("migrated_template") if with_tables else "template1"
     with psycopg.connect(f"{postgres_server}/postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         yield f"{postgres_server}/{name}"
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -102,14 +104,9 @@ async def _migrate(url: str) -> None:
 
 @pytest.fixture
 def migrated_url(database_url: str, request: pytest.FixtureRequest) -> str:
-    """The URL of the database, which has all tables now."""
+    """The URL of the database with all tables; `postgres_url` makes that of PostgreSQL."""
     if database_url.startswith("sqlite"):
         shutil.copy(request.getfixturevalue("migrated_file"), database_url.removeprefix("sqlite:///"))
-        return database_url
-    template, (server, _, name) = request.getfixturevalue("migrated_template"), database_url.rpartition("/")
-    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name}")
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
     return database_url
 
 

@@ -128,7 +128,8 @@ def train_twice(data: Path, backbone: Path, run: Path) -> Resumed:
         data=str(data),
         init=str(backbone),
         out=str(run),
-        stages=(Stage(64, 2), Stage(SIDE, 1)),
+        # Preparing the first step of a size takes most of the time: each process trains on one size.
+        stages=(Stage(64, 1), Stage(SIDE, 2)),
         batch_size=4,
         # The few steps must not spoil the features of the shipped backbone.
         peak_learning_rate=5e-5,
