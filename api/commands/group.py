@@ -202,7 +202,7 @@ def _report(error: BaseException, as_json: bool) -> int:
 
 
 def _print_usage_error(error: typer.TyperException) -> int:
-    message = error.format_message()
+    message = error.format_message().replace("Value error, ", "", 1)  # from pydantic, by which typer parses values
     if message.startswith("Usage:"):  # the command line names no command, and the error holds the help
         print(message, file=sys.stderr)
         return error.exit_code

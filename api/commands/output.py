@@ -75,6 +75,11 @@ def format_time(moment: datetime | None) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if moment else ""
 
 
+def format_count(count: int, noun: str) -> str:
+    """Format a number of things with a regular plural."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def to_printable(text: str) -> str:
     """Escape control characters, which a terminal would obey."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

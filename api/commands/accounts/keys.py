@@ -41,7 +41,9 @@ def create(  # noqa: PLR0913  (each is an option)
     name: Annotated[str, typer.Option(help="What the key is for.")],
     scope: Annotated[str, typer.Option(help="Scopes of the owner, separated by spaces.")] = Scope.PREDICT.value,
     expires_days: Annotated[int, Days] = DEFAULT_DAYS,
-    address: Annotated[list[str] | None, typer.Option(help="An address or network to accept; repeatable.")] = None,
+    address: Annotated[
+        list[str] | None, typer.Option(metavar="NETWORK", help="An address or network to accept; repeatable.")
+    ] = None,
     rate: Annotated[str | None, typer.Option(help="For example 60/minute.")] = None,
     monthly_requests: Annotated[int | None, typer.Option(help="Requests a month.")] = None,
     monthly_megapixels: Annotated[int | None, typer.Option(help="Megapixels a month.")] = None,

@@ -33,7 +33,9 @@ LOCK_TIMEOUT_S = 60  # beside a gateway that writes
 EarlierKeys = Annotated[
     list[str] | None,
     typer.Option(
-        "--public-key", help="Accept signatures of this earlier key, too, as `atalaya ledger key` printed it."
+        "--public-key",
+        metavar="KEY",
+        help="Accept signatures of this earlier key, too, as `atalaya ledger key` printed it. Can be repeated.",
     ),
 ]
 

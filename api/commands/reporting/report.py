@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from api.commands.database import recorded_run
-from api.commands.output import JsonFlag, print_json
+from api.commands.output import JsonFlag, format_count, print_json
 from api.commands.reporting.collect import collect_report
 from api.commands.reporting.quarter import Quarter, parse_quarter
 from api.commands.reporting.recommendations import with_recommendations
@@ -47,4 +47,5 @@ def report(
         rules = [{"rule": each.rule, **each.values} for each in found.recommendations]
         print_json({"file": str(path), "quarter": str(quarter), "recommendations": rules})
     else:
-        typer.echo(f"{path}: {found.predictions} predictions, {len(found.recommendations)} recommendations")
+        predictions = format_count(found.predictions, "prediction")
+        typer.echo(f"{path}: {predictions}, {format_count(len(found.recommendations), 'recommendation')}")

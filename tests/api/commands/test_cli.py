@@ -76,6 +76,12 @@ def test_usage_error(command: Command, capsys: pytest.CaptureFixture[str], argum
     assert output.err.count("\n") == 1
 
 
+def test_an_unknown_choice(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    """A value that is no choice of an option is an error that lists the choices."""
+    assert command("report", "--quarter", "2026Q3", "--lang", "fr") == 2
+    assert capsys.readouterr().err == "error: Invalid value for '--lang': 'fr' is not one of 'en', 'es'.\n"
+
+
 def log_and_print() -> None:
     """A command that logs and prints its result."""
     log = structlog.get_logger("atalaya.test")

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.commands.database import open_migrated_engine, recorded_run, run_with_engine
 from api.commands.models.quality.live_sums import update_sums
-from api.commands.output import JsonFlag, print_json, print_table
+from api.commands.output import JsonFlag, format_count, print_json, print_table
 from api.schemas.drift import ComparisonResponse, DriftResponse, FindingResponse, ModelDriftResponse
 from api.services.measuring.drift.references import Detectors
 from api.services.measuring.drift.report import read_report
@@ -66,8 +66,8 @@ def _print(response: DriftResponse, names: Mapping[str, str]) -> None:
 
 
 def _print_model(model: ModelDriftResponse) -> None:
-    callers = "1 caller" if model.callers == 1 else f"{model.callers} callers"
-    typer.echo(f"{model.model}: {model.predictions} predictions, {callers} watched")
+    counts = format_count(model.predictions, "prediction"), format_count(model.callers, "caller")
+    typer.echo(f"{model.model}: {', '.join(counts)} watched")
     print_table(("measure", "reference", "recent"), [_format_comparison(each) for each in model.measures])
 
 

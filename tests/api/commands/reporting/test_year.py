@@ -243,6 +243,9 @@ def test_pages_are_accessible(reports: Mapping[str, Written], folder: Path, axe:
         page.on("request", lambda request: problems.append(request.url))
         page.goto((folder / name).as_uri())
         printed = page.pdf(prefer_css_page_size=True)
+        page.emulate_media(media="print")
+        page.set_viewport_size({"width": 688, "height": 1000})  # of A4 without its margins
+        widths = page.eval_on_selector_all("tbody th", "cells => cells.map(each => each.offsetWidth)")
         # The page's policy forbids scripts, also that of the checker.
         checked = browser.new_context(bypass_csp=True).new_page()
         checked.goto((folder / name).as_uri())
@@ -254,3 +257,4 @@ def test_pages_are_accessible(reports: Mapping[str, Written], folder: Path, axe:
     assert violations == []
     assert problems == [(folder / name).as_uri()]
     assert printed.startswith(b"%PDF")
+    assert min(widths) > 50  # so that names are not broken after each letter
