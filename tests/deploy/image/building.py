@@ -56,7 +56,7 @@ class Buildah:
 
     def _pull_base(self) -> str | None:
         """Pull the base that the Dockerfile names; None where no registry is reachable."""
-        (name,) = re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", DOCKERFILE.read_text(), re.MULTILINE)
+        name = read_base_name()
         try:
             pulled = subprocess.run(
                 [*self._command, "pull", "--quiet", name], capture_output=True, timeout=_PULL_LIMIT_S, check=False
@@ -66,15 +66,8 @@ class Buildah:
         return None if pulled.returncode else name
 
     def _make_base(self) -> str:
-        """A base with Debian's Python, from mmdebstrap's default mirror."""
-        if not _DEBIAN_BASE.exists():
-            _DEBIAN_BASE.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = _DEBIAN_BASE.with_suffix(f".{os.getpid()}.tar")
-            packages = "--include=python3,python3-venv,ca-certificates"
-            _check([find_program("mmdebstrap"), "--variant=minbase", packages, _DEBIAN, str(unfinished)])
-            unfinished.replace(_DEBIAN_BASE)
         container = self._run("from", "scratch")
-        self._run("add", "--quiet", container, str(_DEBIAN_BASE), "/")
+        self._run("add", "--quiet", container, str(make_debian_base()), "/")
         self._run("config", f"--env=PATH={_PATH}", container)
         self._run("commit", "--quiet", "--rm", container, "base")
         return "localhost/base"
@@ -84,6 +77,23 @@ class Buildah:
 
     def _run(self, *arguments: str) -> str:
         return _check([*self._command, *arguments])
+
+
+def read_base_name() -> str:
+    """The image that the Dockerfile starts from by default."""
+    (name,) = re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", DOCKERFILE.read_text(), re.MULTILINE)
+    return str(name)
+
+
+def make_debian_base() -> Path:
+    """The archive of a root file system with Debian's Python, from mmdebstrap's default mirror."""
+    if not _DEBIAN_BASE.exists():
+        _DEBIAN_BASE.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = _DEBIAN_BASE.with_suffix(f".{os.getpid()}.tar")
+        packages = "--include=python3,python3-venv,ca-certificates"
+        _check([find_program("mmdebstrap"), "--variant=minbase", packages, _DEBIAN, str(unfinished)])
+        unfinished.replace(_DEBIAN_BASE)
+    return _DEBIAN_BASE
 
 
 def _check(command: list[str]) -> str:
