@@ -18,6 +18,7 @@ from storage.engine import open_engine
 from storage.migrations import migrate
 from tests.support import postgres, redis
 from tests.support.gateway import Gateway, make_gateway
+from tests.support.linux.process_state import list_changes, read_process_state
 from tests.support.months import wait_out_the_end_of_the_month
 from tests.support.requirements import missing
 from tests.support.servers.identity_provider import IdentityProvider
@@ -31,7 +32,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def process_state() -> Iterator[None]:
+    """Fails a test that leaves to later tests what it has changed in the process."""
+    before = read_process_state()
+    yield
+    changes = list_changes(before, read_process_state())
+    assert changes == []
+
+
+@pytest.fixture(autouse=True)
+def home(process_state: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:  # noqa: ARG001  (ends last)
     """The home of the commands and settings that this test uses: without it they would find the checkout's .env."""
     monkeypatch.setenv("ATALAYA_HOME", str(tmp_path))
     return tmp_path

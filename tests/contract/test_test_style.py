@@ -1,8 +1,11 @@
-"""Rules for the tests themselves: no private attributes, no half-built objects, one way to skip, restored logging."""
+"""Rules for tests: no private attributes, no half-built objects, one way to skip, nothing left changed."""
 
 from __future__ import annotations
 
 import ast
+import logging
+import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.linux.process_state import list_changes, read_process_state
+from tests.support.logs import restored_logging
 from tests.support.paths import ROOT
 from tests.support.polling import PATIENCE_S
 
@@ -44,6 +49,23 @@ def find_imports_of_logging(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and any(alias.name == "configure_logging" for alias in node.names):
             yield f"line {node.lineno}: {ast.unparse(node)}"
+
+
+def test_what_a_test_leaves_changed_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The comparison around each test sees a changed environment, folder, signal handler, limit and log level."""
+    before = read_process_state()
+    usual_handler, usual_files = signal.getsignal(signal.SIGHUP), resource.getrlimit(resource.RLIMIT_NOFILE)
+    monkeypatch.setenv("ATALAYA_LEFT", "1")
+    monkeypatch.chdir(tmp_path)
+    with restored_logging():
+        logging.getLogger().setLevel(logging.DEBUG)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (usual_files[0] - 1, usual_files[1]))
+        after = read_process_state()
+        signal.signal(signal.SIGHUP, usual_handler)
+        resource.setrlimit(resource.RLIMIT_NOFILE, usual_files)
+    changes = ["environment: ATALAYA_LEFT", "logging", "resource limits", "signal handlers", "working directory"]
+    assert list_changes(before, after) == changes
 
 
 @pytest.mark.parametrize("path", sorted(TESTS.rglob("*.py")), ids=lambda path: str(path.relative_to(TESTS)))

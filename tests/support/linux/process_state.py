@@ -1,0 +1,48 @@
+"""What the tests of one process share, and which no test may leave changed: later tests would depend on the order."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import resource
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE, signal.SIGUSR1)
+_LIMITS = (resource.RLIMIT_NOFILE, resource.RLIMIT_AS, resource.RLIMIT_FSIZE, resource.RLIMIT_DATA)
+
+
+def read_process_state() -> dict[str, Any]:
+    """The state of this process by the name of each part, in values that can be compared."""
+    root = logging.getLogger()
+    return {
+        **{f"environment: {name}": value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"},
+        "working directory": os.getcwd(),
+        "umask": _read_umask(),
+        "signal handlers": {number.name: signal.getsignal(number) for number in _SIGNALS},
+        "resource limits": [resource.getrlimit(limit) for limit in _LIMITS],
+        "garbage collection": (gc.isenabled(), gc.get_threshold()),
+        "switch interval": sys.getswitchinterval(),
+        "exception hooks": (sys.excepthook, threading.excepthook, sys.unraisablehook),
+        "import path": list(sys.path),
+        "logging": (root.level, root.handlers[:], logging.root.manager.disable, logging.getLogger("atalaya").level),
+        "structlog": structlog.get_config(),
+    }
+
+
+def list_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """The names of the parts that differ, without their values: a variable may hold a secret."""
+    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+
+
+def _read_umask() -> int:
+    """The mask, which os.umask returns only when it sets one."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
