@@ -24,6 +24,12 @@ def read_prose(page: Path) -> str:
     return re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
 
 
+def find_module(name: str) -> str:
+    """The file that `python -m` runs for a module or a package."""
+    path = name.replace(".", "/")
+    return f"{path}/__main__.py" if (ROOT / path).is_dir() else f"{path}.py"
+
+
 def find_anchors(page: Path) -> set[str]:
     """The anchors of a page's headings, as GitHub forms them."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
@@ -46,7 +52,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_paths_exist(page: Path) -> None:
     """A path or module of the source code that a page mentions exists."""
-    modules = [module.replace(".", "/") + ".py" for module in MODULE.findall(read_prose(page))]
+    modules = [find_module(module) for module in MODULE.findall(read_prose(page))]
     paths = [*PATH.findall(read_prose(page)), *modules]
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
