@@ -84,6 +84,7 @@ class Checks:
             wait_until(lambda: len(outcomes) > CONNECTIONS)
             self.project.compose("exec", "-T", REPLICAS[1], "python3", "-c", _CRASH)
             crashed_at = time.monotonic()
+            wait_until(lambda: self.project.restarts(REPLICAS[1]) == 1)
             wait_until(lambda: self.project.states()[REPLICAS[1]] == "running (healthy)")
             self._wait_for_more(outcomes)
         self.outcomes += outcomes

@@ -73,6 +73,11 @@ class Project:
         containers = [json.loads(line) for line in lines]
         return {each["Service"]: f"{each['State']} ({each['Health']})" for each in containers}
 
+    def restarts(self, service: str) -> int:
+        """How often Docker has started the service's container again because it ended."""
+        (container,) = self.compose("ps", "--all", "--quiet", service).decode().split()
+        return int(docker("inspect", "--format", "{{.RestartCount}}", container))
+
     def trusted(self) -> ssl.SSLContext:
         """Trusts the certification authority that Caddy made for localhost."""
         path = self.folder / "caddy-root.crt"
