@@ -13,7 +13,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import onnxruntime
 
 from model.backends.base import Backend
 from model.backends.engines import SCHEMES
@@ -42,6 +41,9 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=9)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     options = parser.parse_args()
+    # After this project's modules, which turn off the library's telemetry.
+    import onnxruntime
+
     schemes = [scheme for scheme, engine in SCHEMES.items() if engine in onnxruntime.get_available_providers()]
     for threads in options.threads:
         backends = {scheme: open_warm(f"{scheme}://{ARTEFACT}", threads) for scheme in schemes}

@@ -91,6 +91,7 @@ def running_peer(peer: Peer, model_folder: Path = ARTEFACT, workers: int = WORKE
             "HOME": folder,
             "BENTOML_HOME": folder,
             "BENTOML_DO_NOT_TRACK": "True",
+            "ORT_DISABLE_TELEMETRY": "1",
             "PYTHONPATH": str(ROOT),
             "MODEL_FOLDER": str(model_folder),
             "WORKERS": str(workers),
