@@ -42,6 +42,11 @@ def replay(
     create_database(f"sqlite:///{tmp_path}/var/atalaya.db")
     monkeypatch.setenv("DATABASE_URL", settings.database_url.get_secret_value())
     monkeypatch.setenv("MODEL__URL", "stub://")
+    # Without these, the gateway of `client` would warn that they are missing.
+    keys = {"AUTH__SIGNING_KEY": settings.auth.signing_key, "LEDGER__SIGNING_KEY": settings.ledger.signing_key}
+    for name, key in keys.items():
+        assert key is not None
+        monkeypatch.setenv(name, key.get_secret_value())
     # The gateway of `client` logs in the background, which must not mix with the command's output.
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(io.StringIO()))
     capsys.readouterr()

@@ -15,6 +15,8 @@ from typing import Any
 import structlog
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE, signal.SIGUSR1)
+# pytest sets the first. The second is set when Keras is loaded, by the first test that needs it.
+_VARIABLES_OF_LIBRARIES = {"PYTEST_CURRENT_TEST", "TF_CPP_MIN_LOG_LEVEL"}
 _LIMITS = (resource.RLIMIT_NOFILE, resource.RLIMIT_AS, resource.RLIMIT_FSIZE, resource.RLIMIT_DATA)
 
 
@@ -22,7 +24,7 @@ def read_process_state() -> dict[str, Any]:
     """The state of this process by the name of each part, in values that can be compared."""
     root = logging.getLogger()
     return {
-        **{f"environment: {name}": value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"},
+        **{f"environment: {name}": os.environ[name] for name in os.environ.keys() - _VARIABLES_OF_LIBRARIES},
         "working directory": os.getcwd(),
         "umask": _read_umask(),
         "signal handlers": {number.name: signal.getsignal(number) for number in _SIGNALS},
