@@ -14,6 +14,7 @@ import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from ipaddress import IPv4Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,11 @@ class Networks:
     def remove(self) -> None:
         for namespace in self._namespaces:
             _run("ip", "netns", "delete", namespace)
-        for bridge in self._bridges.values():
-            _run("ip", "link", "delete", bridge)
+
+    @cached_property
+    def _switch(self) -> str:
+        """The namespace of the bridges: in the machine's own, a firewall such as Docker's would drop their packets."""
+        return self._new_namespace()
 
     def _new_namespace(self) -> str:
         namespace = f"atl{self._mark}-{len(self._namespaces)}"
@@ -101,13 +105,13 @@ class Networks:
 
     def _plug(self, namespace: str, index: int, network: str, address: str) -> None:
         if network not in self._bridges:
-            bridge = f"b{self._mark}{len(self._bridges)}"
-            _run("ip", "link", "add", bridge, "type", "bridge")
+            bridge = f"bridge{len(self._bridges)}"
+            _run("ip", "-n", self._switch, "link", "add", bridge, "type", "bridge")
+            _run("ip", "-n", self._switch, "link", "set", bridge, "up")
             self._bridges[network] = bridge
-            _run("ip", "link", "set", bridge, "up")
         outer, inner = f"v{uuid.uuid4().hex[:10]}", f"eth{index}"
-        _run("ip", "link", "add", outer, "type", "veth", "peer", "name", inner, "netns", namespace)
-        _run("ip", "link", "set", outer, "master", self._bridges[network], "up")
+        _run("ip", "-n", self._switch, "link", "add", outer, "type", "veth", "peer", "name", inner, "netns", namespace)
+        _run("ip", "-n", self._switch, "link", "set", outer, "master", self._bridges[network], "up")
         length = self._subnets[network].prefixlen
         _run("ip", "-n", namespace, "address", "add", f"{address}/{length}", "dev", inner)
         _run("ip", "-n", namespace, "link", "set", inner, "up")
