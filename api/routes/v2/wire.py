@@ -68,7 +68,7 @@ def parse_request(header: str | None, body: bytes) -> tuple[InferRequest, memory
 def estimate_parsing_bytes(header: str | None, body_bytes: int) -> int:
     """Return the memory in bytes to parse the document of a body.
 
-    A header that is no number takes none: `parse_request` rejects it before it parses the document.
+    It is 0 for a header that is not a number: `parse_request` rejects it before it parses the document.
     """
     length = body_bytes if header is None else parse_length(header) or 0
     return _PARSED_BYTES * min(length, body_bytes, MAX_DOCUMENT_BYTES)

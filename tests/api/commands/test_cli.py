@@ -77,7 +77,7 @@ def test_usage_error(command: Command, capsys: pytest.CaptureFixture[str], argum
 
 
 def test_an_unknown_choice(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
-    """A value that is no choice of an option is an error that lists the choices."""
+    """An option that is given a value it does not accept ends with an error that lists the accepted ones."""
     assert command("report", "--quarter", "2026Q3", "--lang", "fr") == 2
     assert capsys.readouterr().err == "error: Invalid value for '--lang': 'fr' is not one of 'en', 'es'.\n"
 
