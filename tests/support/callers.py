@@ -1,10 +1,12 @@
-"""Concurrent callers that predict without pause, and count what becomes of each request."""
+"""Concurrent callers that predict without pause."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from tests.support.gateway import Gateway
@@ -81,6 +83,21 @@ async def send_prediction(reader: asyncio.StreamReader, writer: asyncio.StreamWr
     response = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
     await reader.readexactly(int(response.partition("content-length: ")[2].split()[0]))
     return response.split()[1], "connection: close" not in response
+
+
+@contextmanager
+def running_threads(send: Callable[[threading.Event], None], count: int) -> Iterator[None]:
+    """Run `send` in several threads for the duration of the block. It must return once its argument is set."""
+    ended = threading.Event()
+    threads = [threading.Thread(target=send, args=(ended,)) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
 
 
 def make_callers(gateway: Gateway) -> Callers:

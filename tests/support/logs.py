@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,3 +38,11 @@ def restored_logging() -> Iterator[None]:
         logging.getLogger("atalaya").setLevel(logging.NOTSET)
         structlog.reset_defaults()
         structlog.contextvars.clear_contextvars()
+
+
+@contextmanager
+def discarded_logging() -> Iterator[None]:
+    """Discard what this project's code logs: a gateway in the process would write between the output of a command."""
+    with restored_logging():
+        structlog.configure(logger_factory=structlog.PrintLoggerFactory(io.StringIO()))
+        yield

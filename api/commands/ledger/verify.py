@@ -13,7 +13,7 @@ import typer
 from api.commands.database import recorded_run
 from api.commands.ledger.database import open_snapshot
 from api.commands.options.anchors import parse_anchor
-from api.commands.output import JsonFlag, print_json
+from api.commands.output import JsonFlag, format_count, print_json
 from api.errors import CommandFailed, SettingsError
 from api.settings import load_settings
 from monitoring.chains.anchors import Anchor
@@ -115,8 +115,7 @@ def _format_report(report: LedgerReport) -> str:
     if not report.writers and not report.checkpoints:
         return "The ledger is empty: nothing was ever written, or everything was deleted. --anchor tells them apart."
     entries = "entry" if report.entries == 1 else "entries"
-    writers = "writer" if report.writers == 1 else "writers"
-    parts = [f"{report.entries} {entries} of {report.writers} {writers}, unchanged."]
+    parts = [f"{report.entries} {entries} of {format_count(report.writers, 'writer')}, unchanged."]
     if report.erased:
         parts.append(f"{report.erased} were erased.")
     if report.withheld:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -10,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from starlette.testclient import TestClient
 
 from api.cli import run
 from api.settings import Settings
 from tests.support.gateway import create_database
+from tests.support.logs import discarded_logging
 
 Replay = Callable[..., tuple[int, str, str]]
 
@@ -47,17 +46,15 @@ def replay(
     for name, key in keys.items():
         assert key is not None
         monkeypatch.setenv(name, key.get_secret_value())
-    # The gateway of `client` logs in the background, which must not mix with the command's output.
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(io.StringIO()))
-    capsys.readouterr()
 
     def start(*arguments: str) -> tuple[int, str, str]:
         status = run(["ledger", "replay", *arguments])
         output = capsys.readouterr()
         return status, output.out, output.err
 
-    yield start
-    structlog.reset_defaults()
+    with discarded_logging():
+        capsys.readouterr()
+        yield start
 
 
 def change_row(settings: Settings, statement: str, *values: Any) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy import text
 
 from storage.engine import open_blocking_engine
 from tests.contract.documents.markdown import read_blocks
+from tests.support.callers import running_threads
 from tests.support.gateway import Gateway, make_gateway
 from tests.support.paths import BIN, FOREST, ROOT
 
@@ -66,24 +67,16 @@ def run_commands(gateway: Gateway, section: str, **variables: str) -> str:
 @contextmanager
 def load(gateway: Gateway) -> Iterator[None]:
     """Predictions and refused requests without a pause, before, during and after the block; all are recorded."""
-    ended = threading.Event()
     statuses: set[int] = set()
 
-    def send() -> None:
+    def send(ended: threading.Event) -> None:
         client = gateway.client()
         while not ended.is_set():
             statuses.add(client.post("/v1/predictions", content=FOREST.read_bytes()).status_code)
             statuses.add(client.post("/v1/predictions", content=b"text").status_code)
 
-    threads = [threading.Thread(target=send) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    try:
+    with running_threads(send, 2):
         yield
-    finally:
-        ended.set()
-        for thread in threads:
-            thread.join()
     assert statuses == {200, 415}
 
 

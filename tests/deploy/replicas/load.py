@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from tests.deploy.replicas.cluster import Cluster
 from tests.e2e.proxies.servers import REPLICA
+from tests.support.callers import running_threads
 from tests.support.paths import FOREST
 
 CONNECTIONS = 12
@@ -28,10 +29,10 @@ class Outcome:
 @contextmanager
 def load(cluster: Cluster, key: str) -> Iterator[list[Outcome]]:
     """Send predictions for the duration of the block; afterwards the list has the outcome of every request."""
-    image, ended, outcomes = FOREST.read_bytes(), threading.Event(), list[Outcome]()
+    image, outcomes = FOREST.read_bytes(), list[Outcome]()
     headers = {"X-API-Key": key, "Content-Type": "image/jpeg"}
 
-    def send() -> None:
+    def send(ended: threading.Event) -> None:
         with cluster.client() as client:
             while not ended.is_set():
                 sent_at = time.monotonic()
@@ -39,12 +40,5 @@ def load(cluster: Cluster, key: str) -> Iterator[list[Outcome]]:
                 prediction_id = response.json()["id"] if response.is_success else None
                 outcomes.append(Outcome(sent_at, response.status_code, response.headers[REPLICA], prediction_id))
 
-    threads = [threading.Thread(target=send) for _ in range(CONNECTIONS)]
-    for thread in threads:
-        thread.start()
-    try:
+    with running_threads(send, CONNECTIONS):
         yield outcomes
-    finally:
-        ended.set()
-        for thread in threads:
-            thread.join()

@@ -22,6 +22,7 @@ from tests.model.registry.registered_models import (
     make_registry,
     read_entries,
 )
+from tests.support.callers import running_threads
 from tests.support.gateway import TIMEOUT_S, Gateway, running_gateway
 from tests.support.paths import ARTEFACT, FOREST
 from tests.support.polling import wait_until
@@ -74,23 +75,16 @@ class Sent(NamedTuple):
 def load(gateway: Gateway) -> Iterator[list[Sent]]:
     """Send predictions without pause for the block, each on a connection of its own so that both workers serve."""
     headers = {"Authorization": f"Bearer {gateway.token()}", "Content-Type": "image/jpeg"}
-    image, ended, responses = FOREST.read_bytes(), threading.Event(), list[Sent]()
+    image, responses = FOREST.read_bytes(), list[Sent]()
 
-    def send() -> None:
+    def send(ended: threading.Event) -> None:
         while not ended.is_set():
             url = f"{gateway.base_url}/v1/predictions"
             started = time.monotonic()
             responses.append(Sent(started, httpx.post(url, content=image, headers=headers, timeout=TIMEOUT_S)))
 
-    threads = [threading.Thread(target=send) for _ in range(CONNECTIONS)]
-    for thread in threads:
-        thread.start()
-    try:
+    with running_threads(send, CONNECTIONS):
         yield responses
-    finally:
-        ended.set()
-        for thread in threads:
-            thread.join()
 
 
 def wait_for_later(responses: list[Sent]) -> Callable[[], set[str]]:

@@ -11,6 +11,7 @@ from http import HTTPStatus
 
 import httpx
 
+from tests.support.callers import running_threads
 from tests.support.paths import FOREST
 
 CONNECTIONS = 4
@@ -32,9 +33,9 @@ class Outcome:
 @contextmanager
 def load(client: httpx.Client) -> Iterator[list[Outcome]]:
     """Send predictions for the duration of the block; afterwards the list has the outcome of every request."""
-    image, ended, outcomes = FOREST.read_bytes(), threading.Event(), list[Outcome]()
+    image, outcomes = FOREST.read_bytes(), list[Outcome]()
 
-    def send() -> None:
+    def send(ended: threading.Event) -> None:
         while not ended.is_set():
             sent_at = time.monotonic()
             try:
@@ -45,12 +46,5 @@ def load(client: httpx.Client) -> Iterator[list[Outcome]]:
             prediction_id = response.json()["id"] if response.is_success else ""
             outcomes.append(Outcome(sent_at, response.status_code, prediction_id))
 
-    threads = [threading.Thread(target=send) for _ in range(CONNECTIONS)]
-    for thread in threads:
-        thread.start()
-    try:
+    with running_threads(send, CONNECTIONS):
         yield outcomes
-    finally:
-        ended.set()
-        for thread in threads:
-            thread.join()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import sqlite3
 from collections.abc import Callable
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from starlette.testclient import TestClient
 
 from api.cli import run
@@ -18,6 +16,7 @@ from api.settings import Settings
 from api.settings.model import ModelSettings
 from model.registry.files import FileRegistry
 from tests.model.registry.versions import MODEL, write_version
+from tests.support.logs import discarded_logging
 from tests.support.polling import wait_until
 
 Bearer = dict[str, str]
@@ -155,24 +154,22 @@ def test_moves_of_a_gateway_and_of_commands_are_one_history(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A command beside a running gateway moves the same alias; both see the moves of both, and the ledger verifies."""
-    # The gateway of `client` logs in the background, which must not mix with the command's output.
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(io.StringIO()))
-    move("1.0")
-    key = settings.ledger.signing_key
-    assert key is not None
-    assert settings.model.registry is not None
-    monkeypatch.setenv("DATABASE_URL", settings.database_url.get_secret_value())
-    monkeypatch.setenv("LEDGER__SIGNING_KEY", key.get_secret_value())
-    monkeypatch.setenv("MODEL__REGISTRY", settings.model.registry)
-    assert run(["models", "promote", MODEL, "1.1", "--why", "by command"]) == 0
-    move("1.0", why="by request")
-    capsys.readouterr()
-    assert run(["models", "history", MODEL, "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    assert [period["why"] for period in document["periods"]] == ["to 1.0", "by command", "by request"]
-    entries = client.get(f"/v1/models/{MODEL}/history", headers=olga).json()["entries"]
-    assert [entry["why"] for entry in entries] == ["by request", "by command", "to 1.0"]
-    structlog.reset_defaults()
+    with discarded_logging():
+        move("1.0")
+        key = settings.ledger.signing_key
+        assert key is not None
+        assert settings.model.registry is not None
+        monkeypatch.setenv("DATABASE_URL", settings.database_url.get_secret_value())
+        monkeypatch.setenv("LEDGER__SIGNING_KEY", key.get_secret_value())
+        monkeypatch.setenv("MODEL__REGISTRY", settings.model.registry)
+        assert run(["models", "promote", MODEL, "1.1", "--why", "by command"]) == 0
+        move("1.0", why="by request")
+        capsys.readouterr()
+        assert run(["models", "history", MODEL, "--json"]) == 0
+        document = json.loads(capsys.readouterr().out)
+        assert [period["why"] for period in document["periods"]] == ["to 1.0", "by command", "by request"]
+        entries = client.get(f"/v1/models/{MODEL}/history", headers=olga).json()["entries"]
+        assert [entry["why"] for entry in entries] == ["by request", "by command", "to 1.0"]
 
 
 def test_a_gateway_records_interrupted_moves_at_its_start(
