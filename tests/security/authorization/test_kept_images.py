@@ -47,7 +47,10 @@ def list_kept(gateway: Gateway, client: httpx.Client) -> list[Path]:
 
 
 def keep_one(gateway: Gateway, client: httpx.Client) -> None:
-    """Allow it, and predict until an image is kept: that takes effect a moment after the response."""
+    """Allow it, and predict until an image is kept: that takes effect a moment after the response.
+
+    Images of the last predictions may be written after the return.
+    """
     assert allow(client, keep=True).json() == {"keep": True, "keep_days": 365}
 
     before = len(list_kept(gateway, client))
@@ -96,6 +99,7 @@ def test_deleting_a_user_erases(gateway: Gateway) -> None:
     """T65: the images of a deleted user are erased, also by the command."""
     client = gateway.client("eva")
     keep_one(gateway, client)
+    keep_one(gateway, gateway.client("cleo"))  # images are written in order: all of eva's were written
     kept = list_kept(gateway, client)
     deleted = gateway.run("users", "delete", "eva", "--yes")
     assert f"and {len(kept)} images." in deleted.stdout
