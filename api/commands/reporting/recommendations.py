@@ -18,6 +18,9 @@ MIN_LABELS = 100
 MAX_SERVER_ERRORS = 0.001
 MAX_NOT_AERIAL, MIN_CALLER_PREDICTIONS = 0.2, 20
 MIN_SLEEP_SAVING = 0.1
+MIN_MEASURED_HOURS = 7 * 24
+"""With less than a week, neither the busiest hour nor the idle ones are typical."""
+
 MIN_BRIGHTNESS_CHANGE = 20.0
 MAX_REFUSED_LOGINS = 100
 _LATENCY_PERCENTILE = 95
@@ -188,6 +191,8 @@ def _find_latency(report: Report) -> Iterator[Recommendation]:
 
 
 def _find_savings(report: Report) -> Iterator[Recommendation]:
+    if not _is_measured_long_enough(report):
+        return
     whole = sum(month.whole.amounts.total for month in report.costs)
     sleeps = [month.sleep for month in report.costs if month.sleep is not None]
     saved = sum(sleep.saves.total for sleep in sleeps)
@@ -214,7 +219,7 @@ def _find_machine(report: Report) -> Iterator[Recommendation]:
             "larger_machine",
             {"processor": _points(busiest.processor_load), "memory": _points(busiest.memory_load)},
         )
-    elif all(each.fits for each in smaller):
+    elif all(each.fits for each in smaller) and _is_measured_long_enough(report):
         busiest = max(smaller, key=lambda each: max(each.processor_load, each.memory_load))
         yield Recommendation(
             "smaller_machine",
@@ -225,6 +230,10 @@ def _find_machine(report: Report) -> Iterator[Recommendation]:
                 "currency": report.costs[0].currency,
             },
         )
+
+
+def _is_measured_long_enough(report: Report) -> bool:
+    return sum(month.measured_hours for month in report.costs) >= MIN_MEASURED_HOURS
 
 
 def _find_main_version(versions: Sequence[ServedVersion]) -> ServedVersion | None:

@@ -19,10 +19,12 @@ from api.commands.reporting.document import (
     ServedVersion,
 )
 from api.commands.reporting.quarter import Quarter, parse_quarter
-from api.commands.reporting.recommendations import with_recommendations
+from api.commands.reporting.recommendations import MIN_MEASURED_HOURS, with_recommendations
 from api.commands.reporting.render import Language, read_texts, render_report
 from model.quality.intervals import Interval
-from monitoring.cost.formula import RAILWAY
+from monitoring.cost.formula import RAILWAY, Amounts
+from monitoring.cost.month import NO_COST, MonthCost
+from monitoring.cost.scenarios import Machine, MachineScenario, Sleep
 from monitoring.quality.drift.store import Finding
 from monitoring.quality.evaluations import Comparison, EvaluationRecord
 from monitoring.tasks.runs import Task, TaskRuns
@@ -52,6 +54,20 @@ EVALUATION = EvaluationRecord(
     True,
 )
 DRIFT = Finding("tiny-v1.0", "drone", "sharpness", "2026-08-04T10", "2026-08-03T09", "lower", 12.0, 4.0)
+COST = MonthCost(
+    month="2026-09",
+    currency="USD",
+    whole=replace(NO_COST, amounts=Amounts(6.0, 4.0, 0.0)),
+    callers={},
+    measured_hours=MIN_MEASURED_HOURS,
+    measured_share=1.0,
+    sleep=Sleep(100, Amounts(0.0, 0.0, 0.0)),
+    machines=[
+        MachineScenario(Machine(vcpus, vcpus), 20 * vcpus, load, load)
+        for vcpus, load in ((1.0, 1.4), (2.0, 0.7), (4.0, 0.35))
+    ],
+)
+SAVING = replace(COST, sleep=Sleep(100, Amounts(1.0, 1.0, 0.0)))
 BEST = Report(
     quarter=QUARTER,
     generated_at=QUARTER.end,
@@ -77,6 +93,15 @@ BEST = Report(
     unreadable=0,
     backup_days=1,
 )
+
+
+def with_loads(month: MonthCost, *loads: float) -> MonthCost:
+    """The month with other loads of half the machine, of the machine itself, and of one twice its size."""
+    machines = [
+        replace(machine, processor_load=load, memory_load=load)
+        for machine, load in zip(month.machines, loads, strict=True)
+    ]
+    return replace(month, machines=machines)
 
 
 def find_rules(**changes: Any) -> dict[str, Any]:
@@ -121,6 +146,9 @@ def test_nothing_is_recommended_without_a_reason() -> None:
         ({"tasks": []}, "no_backup", None),
         ({"tasks": [replace(BACKUP, succeeded_at=END - 30 * 86400)]}, "old_backup", ("day", "2026-09-01")),
         ({"security": [SecurityEvents("token", "refused", 500)]}, "refused_logins", ("count", 500)),
+        ({"costs": [with_loads(COST, 2.4, 1.2, 0.6)]}, "larger_machine", ("processor", 120.0)),
+        ({"costs": [with_loads(COST, 0.4, 0.2, 0.1)]}, "smaller_machine", ("saved", "20.00")),
+        ({"costs": [SAVING]}, "sleep", ("percent", 20.0)),
     ],
 )
 def test_each_rule_names_the_number_that_triggered_it(
@@ -141,6 +169,12 @@ def test_an_evaluation_after_a_change_is_enough() -> None:
     evaluated = TaskRuns(Task.EVALUATE_SERVED, round(datetime(2026, 8, 2, tzinfo=UTC).timestamp()), None, 0)
     change = RuntimeChange("2026-08-01T00:00:00Z", "numpy", "1", "2")
     assert find_rules(changes=[change], tasks=[BACKUP, evaluated]) == {}
+
+
+@pytest.mark.parametrize("month", [SAVING, with_loads(COST, 0.4, 0.2, 0.1)])
+def test_less_than_a_week_is_not_typical(month: MonthCost) -> None:
+    """A gateway that was measured for an hour is advised neither to sleep nor to move to a smaller machine."""
+    assert find_rules(costs=[replace(month, measured_hours=1)]) == {}
 
 
 def test_a_decision_before_the_quarter_counts() -> None:
