@@ -18,11 +18,11 @@ MAX_DOCUMENT_BYTES = 64 * 1024
 # A client has this long to send a body, plus one second for each BODY_BYTES_A_SECOND received.
 BODY_GRACE_S = 10.0
 BODY_BYTES_A_SECOND = 64 * 1024
-# The chunks of a document, and the whole.
+# A document is in memory twice: in chunks, and joined.
 _DOCUMENT_COPIES = 2
-# All documents count as those of one caller: their senders may be unknown. So they share a part of the memory.
+# The caller that all documents are charged to, because their senders may be unknown. They share one part of the memory.
 _DOCUMENTS = "documents"
-# More digits, without zeros before them, are more than any limit. int() raises ValueError for more than 4,300.
+# A number with more significant digits exceeds every limit. int() raises ValueError for more than 4,300 digits.
 _MAX_DIGITS = 19
 
 
@@ -30,10 +30,10 @@ class BodyLimit:
     """Rejects a body that is compressed, too large or too slow, when the endpoint reads it.
 
     Endpoints at the paths of `is_streamed` read bodies of up to `max_bytes` themselves. On other paths FastAPI reads
-    the whole body, whatever its type, which may have `max_document_bytes`. A path without a route is a 404 before that.
+    the whole body, whatever its type, up to `max_document_bytes`. A path without a route gets a 404 before that.
 
-    Memory for the body is reserved in the budget that `get_memory` finds, except at the paths of `is_reserving`, whose
-    endpoints do that themselves.
+    Memory for the body is reserved in the budget that `get_memory` returns, except at the paths of `is_reserving`,
+    whose endpoints do that themselves.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class BodyLimit:
             await self._app(scope, _reserve_first(receive, reservation, reserve), send)
 
     def _find_length(self, headers: Headers) -> int:
-        """The most bytes that the document will have: none without a body."""
+        """Return the most bytes that the document can have: 0 without a body."""
         if "transfer-encoding" in headers:
             return self._max_document_bytes
         return min(parse_length(headers.get("content-length", "0")) or 0, self._max_document_bytes)
@@ -78,7 +78,7 @@ class BodyLimit:
 def _reserve_first(
     receive: Receive, reservation: AsyncExitStack, reserve: Callable[[], AbstractAsyncContextManager[object]]
 ) -> Receive:
-    """Wrap `receive` to reserve memory when the endpoint begins to read. It may raise MemoryFull then."""
+    """Wrap `receive` to reserve memory when the endpoint begins to read, which may raise MemoryFull."""
     reserved = False
 
     async def receive_reserved() -> Message:
@@ -94,7 +94,7 @@ def _reserve_first(
 def limit_body(headers: Headers, receive: Receive, max_bytes: int) -> Receive:
     """Wrap `receive` to raise BodyTooLarge, RequestTooSlow or UnsupportedEncoding.
 
-    Only time spent waiting for the client counts. What the headers announce is checked before the first byte is read.
+    Only time spent waiting for the client counts. The headers are checked before the first byte is read.
     """
     received_bytes, waited_s, complete = 0, 0.0, False
 
@@ -103,7 +103,7 @@ def limit_body(headers: Headers, receive: Receive, max_bytes: int) -> Receive:
         if complete:
             return await receive()
         if not received_bytes:
-            _check_announcement(headers, max_bytes)
+            _check_headers(headers, max_bytes)
         started = time.monotonic()
         try:
             async with asyncio.timeout(BODY_GRACE_S + received_bytes / BODY_BYTES_A_SECOND - waited_s):
@@ -122,15 +122,15 @@ def limit_body(headers: Headers, receive: Receive, max_bytes: int) -> Receive:
     return receive_limited
 
 
-def _check_announcement(headers: Headers, max_bytes: int) -> None:
-    if announces_more(headers, max_bytes):
+def _check_headers(headers: Headers, max_bytes: int) -> None:
+    if declares_more(headers, max_bytes):
         raise body_too_large(max_bytes)
     encoding = headers.get("content-encoding", "").strip().lower()
     if encoding not in ("", "identity"):
         raise UnsupportedEncoding("The gateway accepts no compressed body. Send it without Content-Encoding.")
 
 
-def announces_more(headers: Headers, max_bytes: int) -> bool:
+def declares_more(headers: Headers, max_bytes: int) -> bool:
     """Whether Content-Length is present and exceeds `max_bytes`, or is not a number."""
     length = parse_length(headers.get("content-length", "0"))
     return length is None or length > max_bytes

@@ -1,7 +1,7 @@
 """Cross-origin requests: which pages of other sites may read responses (CORS, part of the Fetch standard).
 
-Not Starlette's middleware: its refusals are plain text instead of problem documents, and the response to an unexpected
-error, which is made outside of it, would have no CORS headers, so that pages could not read its request id.
+This replaces Starlette's middleware, whose refusals are plain text instead of problem documents. The response to an
+unexpected error would be made outside of that middleware, without CORS headers, so pages could not read its request id.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Pairs = tuple[tuple[str, str], ...]
 
 
 class CrossOrigin:
-    """Responds to preflight requests, before authentication, and decides which headers a response gets.
+    """Responds to preflight requests before authentication, and chooses the CORS headers of other responses.
 
     `origins` may read responses; "*" allows every origin. Credentials that a browser adds by itself (cookies,
     client certificates) are never allowed: callers send theirs in a header.
@@ -66,7 +66,7 @@ def cross_origin_headers(state: dict[str, Any]) -> Iterable[tuple[str, str]]:
 
 
 def _describe_preflight(allowed: Pairs) -> dict[str, str]:
-    """Return the headers of the response to a preflight request; the browser compares them with its request."""
+    """Return the headers of the response to a preflight request, which the browser compares with its request."""
     headers = dict(allowed)
     if _ALLOW_ORIGIN in headers:
         headers["Access-Control-Allow-Methods"] = _METHODS

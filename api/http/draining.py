@@ -1,4 +1,4 @@
-"""Whether the process is about to end, and why; responses, readiness and the server share this state."""
+"""Whether the process is about to end, and why. Responses, readiness and the server share this state."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 
 class Draining:
-    """Begins once, at the signal to stop or to replace the process.
+    """Draining begins once, when the process is told to stop or has to be replaced.
 
-    From then on each response asks its client to close the connection. `stuck_jobs` counts the jobs for which the
-    process had to be replaced; a process that replaces another goes on from its count. `cut_off` ends the predictions
-    in progress, when the time for them is over.
+    From then on, each response asks its client to close the connection. `stuck_jobs` counts the jobs because of which
+    the process had to be replaced; a replacement process continues the count. `cut_off` ends the predictions in
+    progress when their time is up.
     """
 
     def __init__(self, stuck_jobs: int = 0) -> None:

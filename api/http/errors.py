@@ -202,11 +202,11 @@ async def _handle_error(request: Request, error: Exception) -> Response:
 
 async def _handle_invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
-    found = error.errors()
-    fields = [{"field": ".".join(map(str, item["loc"])), "problem": item["msg"]} for item in found[:_MAX_REPORTED]]
+    problems = error.errors()
+    fields = [{"field": ".".join(map(str, item["loc"])), "problem": item["msg"]} for item in problems[:_MAX_REPORTED]]
     detail = f"{fields[0]['field']}: {fields[0]['problem']}."
-    if len(found) > _MAX_REPORTED:
-        detail += f" There are {len(found)} problems; `errors` has the first {_MAX_REPORTED}."
+    if len(problems) > _MAX_REPORTED:
+        detail += f" There are {len(problems)} problems; `errors` has the first {_MAX_REPORTED}."
     return respond_with_problem(request, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", detail, errors=fields)
 
 
@@ -225,7 +225,7 @@ async def _handle_http_exception(request: Request, error: Exception) -> Response
 
 
 def _list_allowed_methods(request: Request) -> str:
-    """Return the value of `Allow` over all routes of the path: the router would name the methods of one."""
+    """Return the value of `Allow` over all routes of the path. The router would list the methods of only one route."""
     scopes = {method: {**request.scope, "method": method} for method in _METHODS}
     routes = request.app.routes
     allowed = [name for name, scope in scopes.items() if any(r.matches(scope)[0] is Match.FULL for r in routes)]
@@ -235,7 +235,7 @@ def _list_allowed_methods(request: Request) -> str:
 
 
 def build_error_headers(error: Exception) -> dict[str, str]:
-    """Return the headers of an error: a challenge (RFC 6750, RFC 7617), or how long to wait."""
+    """Return the headers of an error's response, such as a challenge (RFC 6750, RFC 7617) or Retry-After."""
     challenge = _build_challenge(error)
     if challenge is not None:
         return {"WWW-Authenticate": challenge}

@@ -37,8 +37,8 @@ HeaderSource = Callable[[dict[str, Any]], Iterable[tuple[str, str]]]
 class Observe:
     """Gives every response a request id and security headers, and writes its duration, log line and spans.
 
-    `extra_headers` makes headers from the request's state (those of the rate limits). An error without a handler is
-    logged, reported and turned into a 500 response that does not reveal the cause.
+    `extra_headers` makes further headers from the request's state, such as those of the rate limits. An error without a
+    handler is logged, reported and turned into a 500 response that does not reveal the cause.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class Observe:
         route, code = _route(scope), scope["state"].get("problem_code", "")
         error_type = _find_error_type(status, code)
         trace = scope["state"].get("trace")
-        # Where several processes share their metrics, they have no exemplars.
+        # Metrics shared by several processes have no exemplars.
         exemplar = {"trace_id": trace.context.trace_id} if trace is not None and trace.context.sampled else None
         self._get_duration(method, route, str(status), scope["scheme"], error_type).observe(seconds, exemplar)
         if trace is not None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # the library defines it for type checkers only
     from python_multipart.multipart import MultipartCallbacks
 
 _MAX_PARTS = 32
-# A form may name any Python codec as its charset; the gateway decodes nothing, and accepts what clients really send.
+# The gateway decodes nothing, so it only accepts the charsets that clients really send, not every Python codec.
 _CHARSETS = frozenset({b"utf-8", b"us-ascii", b"iso-8859-1"})
 
 
@@ -33,7 +33,7 @@ async def read_part(content_type: str, chunks: AsyncIterator[bytes], name: str) 
     except FormParserError:
         raise BadForm("The form cannot be read: it is not valid multipart data.") from None
     if not reader.found:
-        raise MissingFile(f"The form has no part named `{name}`. Put the image there.")
+        raise MissingFile(f"The form has no part named `{name}`. Send the image in that part.")
     return bytes(reader.content)
 
 

@@ -62,7 +62,7 @@ _CLIENT_FIELDS = {"client_id": {"type": "string"}, "client_secret": {"type": "st
 
 
 def describe_form(required: Sequence[str], properties: Mapping[str, Any]) -> dict[str, Any]:
-    """The OpenAPI description of an endpoint's form, to which the fields of client authentication are added."""
+    """Return the OpenAPI description of an endpoint's form, including the fields of client authentication."""
     filled = {name: {"minLength": 1, **properties[name]} for name in required}
     schema = {
         "type": "object",
@@ -87,7 +87,7 @@ async def read_form(request: Request, *required: str) -> dict[str, str]:
     async for chunk in request.stream():
         body += chunk
         if len(body) > _MAX_FORM_BYTES:
-            raise BadForm(f"The form may have {_MAX_FORM_BYTES} bytes at most.")
+            raise BadForm(f"The form may have at most {_MAX_FORM_BYTES} bytes.")
     try:
         pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_MAX_FIELDS, errors="strict")
     except ValueError as error:
@@ -115,7 +115,7 @@ async def authenticate_client(clients: ClientStore, request: Request, form: dict
     in_form = form.get("client_id", ""), form.get("client_secret", "")
     client_id, secret = _decode_basic(encoded) if scheme.lower() == "basic" else in_form
     if scheme.lower() == "basic" and in_form[1]:
-        raise BadForm("The request contains the client's secret twice. Send it by HTTP Basic or as a field.")
+        raise BadForm("The request contains the client's secret twice. Send it either by HTTP Basic or as a field.")
     if client_id in ("", FIRST_PARTY) and not secret:
         return None
     return await clients.authenticate(client_id, secret)
@@ -133,7 +133,7 @@ def _decode_basic(encoded: str) -> tuple[str, str]:
 
 
 def build_oauth_error(request: Request, error: Exception) -> Response:
-    """The response of RFC 6749, section 5.2, to one of OAUTH_ERRORS."""
+    """Return the response to one of OAUTH_ERRORS (RFC 6749, section 5.2)."""
     name = next(OAUTH_ERRORS[kind] for kind in type(error).__mro__ if kind in OAUTH_ERRORS)
     request.state.problem_code = name
     # Elsewhere a wrong password is a 403; the RFC requires 400 for invalid_grant.

@@ -1,4 +1,4 @@
-"""Problem documents (RFC 9457), the shape of every error response outside of OAuth, and their place in OpenAPI."""
+"""Problem documents (RFC 9457), the form of every error response outside of OAuth, and their OpenAPI description."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from starlette.responses import Response
 from api.schemas.problems import Problem
 
 _MEDIA_TYPE = "application/problem+json"
-# Characters. A longer detail may hold text of the client, which must not stay in memory.
+# In characters. A longer detail may contain text from the client, which must not stay in the cache.
 _LONGEST_KEPT_DETAIL = 500
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -32,7 +32,7 @@ def problem(
 
 
 def _render_fixed_members(status: HTTPStatus, code: str, detail: str) -> str:
-    """The part of a problem document that all requests with the same problem share, as a JSON object."""
+    """Return the part of a problem document that all requests with the same problem share, as a JSON object."""
     return _encode(build_problem(status, code, detail))
 
 
@@ -65,7 +65,7 @@ def respond_with_problem(
 
 
 def build_protocol_members(path: str, detail: str) -> dict[str, str]:
-    """The member by which clients of the Open Inference Protocol recognise an error, on the paths of the protocol."""
+    """Return the member by which clients of the Open Inference Protocol recognise an error, on the protocol's paths."""
     return {"error": detail} if path == "/v2" or path.startswith("/v2/") else {}
 
 

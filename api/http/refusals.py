@@ -1,4 +1,4 @@
-"""How the ledger records an error that ends a prediction request: by the response that the client gets."""
+"""Maps errors that end a prediction request to what the ledger records: the status and code of the response."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from api.prediction.errors import ClientDisconnected
 
 
 def classify_error(error: Exception) -> tuple[int, str]:
-    """The status and the stable code of the response to `error`."""
+    """Return the status and the stable code of the response to `error`."""
     status = find_status(error)
     if status is not None:
         code: str = error.code  # type: ignore[attr-defined]  # every mapped class declares it

@@ -1,4 +1,4 @@
-"""Headers that every response carries, inside the application and outside of it."""
+"""Headers that every response carries, whether the application or the server sends it."""
 
 from __future__ import annotations
 

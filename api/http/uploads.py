@@ -1,4 +1,4 @@
-"""How an image arrives: as the multipart field `file`, or as the body itself."""
+"""Reads an uploaded image: from the multipart field `file`, or from the body itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from starlette.requests import ClientDisconnect, Request
 
 from api.errors import UnsupportedBody
-from api.http.body_limits import announces_more, body_too_large, parse_length
+from api.http.body_limits import body_too_large, declares_more, parse_length
 from api.http.multipart import read_part
 from api.prediction.admission import MAX_BODY_BYTES
 from api.prediction.errors import ClientDisconnected
@@ -38,18 +38,18 @@ MULTIPART_OR_RAW_BODY = {
 
 
 def is_image_path(path: str) -> bool:
-    """Whether the endpoint authenticates the caller and reserves memory before it reads a body with images."""
+    """Return whether the endpoint authenticates the caller and reserves memory before it reads a body with images."""
     return path in _IMAGE_PATHS or _INFER_PATH.fullmatch(path) is not None
 
 
 def check_declared_length(request: Request) -> None:
-    """Raise BodyTooLarge if the declared length is too great; an undeclared one is counted while the body is read."""
-    if announces_more(request.headers, MAX_BODY_BYTES):
+    """Raise BodyTooLarge if the declared length is too large. An undeclared one is checked while the body is read."""
+    if declares_more(request.headers, MAX_BODY_BYTES):
         raise body_too_large(MAX_BODY_BYTES)
 
 
 def get_declared_length(request: Request) -> int | None:
-    """The Content-Length in bytes, None if the client sent none."""
+    """Return the Content-Length in bytes, None if the client sent none."""
     return parse_length(request.headers.get("content-length", ""))
 
 
@@ -66,7 +66,7 @@ async def read_multipart(request: Request) -> bytes:
 async def read_image(request: Request) -> bytes:
     """Return the image, from the multipart part `file` or the body itself. Raises what `read_multipart` raises.
 
-    The content of a body decides its format. Its declared type only has to allow an image.
+    The content determines the image format. The declared type only has to be one that an image may have.
     """
     media_type = _get_media_type(request)
     if media_type == _FORM_TYPE:
@@ -81,8 +81,8 @@ async def read_image(request: Request) -> bytes:
 
 async def read_body(request: Request) -> bytes:
     """Return the whole body. Raises UnsupportedEncoding, BodyTooLarge, RequestTooSlow, ClientDisconnected."""
-    # Not request.body(), which the request would keep until its response is sent; nor a list of chunks, which takes 40
-    # bytes for each chunk of one byte.
+    # Not request.body(), which the request would keep until its response is sent, and not a list of chunks, which takes
+    # 40 bytes for each chunk of one byte.
     body = bytearray()
     async for chunk in _stream_body(request):
         body += chunk
@@ -98,7 +98,7 @@ async def _stream_body(request: Request) -> AsyncIterator[bytes]:
 
 
 async def wait_for_disconnect(request: Request) -> None:
-    """Return once the client has closed the connection; discards what is left of the body."""
+    """Return once the client has closed the connection. Discards the rest of the body."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 

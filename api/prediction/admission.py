@@ -20,15 +20,15 @@ MAX_BODY_BYTES = MAX_BYTES + 64 * 1024
 
 
 def compute_deadline(timeout_s: float | None, longest_s: float) -> float:
-    """When a response is useless, in seconds of time.monotonic(): after `timeout_s`, but at most after `longest_s`."""
+    """Return when a response becomes useless, in time.monotonic() seconds: after `timeout_s`, at most `longest_s`."""
     return time.monotonic() + min(timeout_s or longest_s, longest_s)
 
 
 def estimate_body_bytes(content_length: int | None, largest: int) -> int:
-    """The memory in bytes that reading a body takes.
+    """Return the memory in bytes that reading a body takes.
 
-    A body of unknown length counts as the longest, but never as more than `largest`, the most that one request can
-    reserve: it is not refused for a size that it may not have.
+    A body of unknown length is assumed to have the maximum length. Its memory is capped at `largest`, the most that one
+    request can reserve, so that it is not rejected for a size that it may not have.
     """
     if content_length is None:
         return min(estimate_reading_bytes(MAX_BODY_BYTES), largest)
@@ -38,9 +38,10 @@ def estimate_body_bytes(content_length: int | None, largest: int) -> int:
 async def read_batch(
     request: PredictionRequest[BatchBody], reservation: Reservation, largest: int, longest_s: float
 ) -> ImageBatch:
-    """Read the body; then reserve the memory to parse it, which no slow upload holds, and parse it.
+    """Read the body, reserve the memory to parse it, and parse it.
 
-    A body is not refused for what parsing may take. Its own time limit counts from here, like the caller's.
+    That memory is reserved only now, so that no slow upload holds it, and is capped at `largest`, so that no body is
+    rejected for it. The caller's time limit starts before parsing, the body's own limit after it.
     """
     body = await request.read_body()
     reservation.deadline = compute_deadline(request.timeout_s, longest_s)
@@ -52,23 +53,23 @@ async def read_batch(
 
 
 async def finish_while_connected(work: Coroutine[Any, Any, T], wait_for_disconnect: WaitForDisconnect) -> T:
-    """Cancel the work when the client leaves. Raises ClientDisconnected."""
+    """Return the result of `work`. Cancels it and raises ClientDisconnected if the client disconnects."""
     task = asyncio.current_task()
     assert task is not None  # noqa: S101  (a coroutine runs in a task)
-    has_left, cancelling = False, task.cancelling()
+    disconnected, cancelling = False, task.cancelling()
 
     async def cancel_at_disconnect() -> None:
-        nonlocal has_left
+        nonlocal disconnected
         await wait_for_disconnect()
-        has_left = True
+        disconnected = True
         task.cancel()
 
     watcher = asyncio.create_task(cancel_at_disconnect())
     try:
         return await work
     except asyncio.CancelledError:
-        # Another cancellation of the task, at the same time, must go on (as in asyncio.timeout).
-        if has_left and task.uncancel() <= cancelling:
+        # Another cancellation of the task at the same time must propagate (as in asyncio.timeout).
+        if disconnected and task.uncancel() <= cancelling:
             raise ClientDisconnected from None
         raise
     finally:

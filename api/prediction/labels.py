@@ -1,4 +1,4 @@
-"""Labels of past predictions: their true classes, which callers know later."""
+"""Labels of past predictions: their true classes, which callers send later."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from monitoring.ledger.reader import LedgerReader
 from monitoring.metrics import Metrics
 
 MAX_LABELS = 20
-"""For each prediction: a response shows all of them."""
+"""The most labels of one prediction. Responses show all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ async def record_label(
     *,
     of_anyone: bool,
 ) -> RecordedLabel:
-    """Record the true class of a prediction of the caller, or with `of_anyone` of any caller.
+    """Record the true class of one of the caller's predictions, or with `of_anyone`, of any prediction.
 
     Raises PredictionNotFound, PredictionErased, PredictionPruned, NothingToLabel, TooManyLabels, UnknownLabel,
     LedgerUnavailable, LedgerFull.
@@ -76,10 +76,10 @@ async def record_label(
 def describe_label(
     origin: RequestOrigin, prediction: EntryWithPayload, facts: Mapping[str, Any], label: str
 ) -> dict[str, Any]:
-    """The facts of a label, ready for JSON.
+    """Return the facts of a label, ready for JSON.
 
-    The event is about the caller who got the prediction, so that erasing that caller's data erases it, regardless of
-    who sent the label. `by` says who sent it.
+    The subject of the event is the caller who got the prediction, so that erasing that caller's data erases it,
+    whoever sent the label. `by` says who sent it.
     """
     output, model = facts["output"], facts["model"]
     details = {

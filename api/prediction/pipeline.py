@@ -1,7 +1,7 @@
 """Predictions from request to ledger, in this order: principal, admission, decode, infer, ledger.
 
-Transports authenticate the principal and shape the response; everything between happens here. The pipeline records
-in the ledger every request that it refuses.
+Transports authenticate the principal and format the response; everything in between happens here. The pipeline records
+every refused request in the ledger.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ Process = Callable[..., Coroutine[Any, Any, T]]
 # Maps an error to the HTTP status and the stable code that the ledger records.
 ClassifyError = Callable[[Exception], tuple[int, str]]
 
-# With more, each would wait longer, and its share of the commit's cost would hardly fall.
+# Waiting for more predictions would delay each one, and hardly reduce its share of the commit's cost.
 _MAX_LINGER_FOR = 3
 _SHED_REASONS: dict[type[Exception], str] = {
     Overloaded: "queue_full",
@@ -73,7 +73,7 @@ _REFUSALS: dict[AbstentionReason, type[PredictionRefused]] = {
 
 
 class _Outcome(NamedTuple):
-    """A prediction that is yet to be recorded, what it costs, and the file if it is to be kept."""
+    """A prediction yet to be recorded, its cost, and the image file if it is to be kept."""
 
     prediction: Prediction
     charge: QuotaCharge
@@ -83,7 +83,7 @@ class _Outcome(NamedTuple):
 class PredictionPipeline:
     """The prediction use case of one process, for any number of transports.
 
-    `longest_s` bounds how many seconds any request may take; `policy` is for predictions of which the model abstains.
+    `longest_s` is the longest that any request may take, in seconds. `policy` applies when the model abstains.
     """
 
     def __init__(
@@ -130,19 +130,19 @@ class PredictionPipeline:
         ImageRejected or PredictionRefused, SetsUnavailable, ExplanationUnavailable, UnknownLabel, LedgerFull,
         LedgerUnavailable, and what `request.read_body` raises.
         """
-        async with self._refusals_counted(request.origin):
+        async with self._count_refusals(request.origin):
             return await self._record(request, await self._with_image(request, partial(self._predict, request)))
 
     async def run_batch(self, request: PredictionRequest[BatchBody]) -> list[RecordedPrediction]:
         """Classify the images one after the other, all with the same model; record and charge each like `run` does.
 
-        More than one take no part in a trial: an image on which the candidate failed would have another model.
-        The first image that gets no prediction ends the request. Those before it stay recorded and charged. Raises
-        ModelReplaced, and what `run` raises.
+        Several images take no part in a trial: if the candidate failed on one of them, another model would classify it.
+        The first image that gets no prediction ends the request. The images before it stay recorded and charged.
+        Raises ModelReplaced, and what `run` raises.
         """
         results: list[RecordedPrediction] = []
-        async with self._refusals_counted(request.origin), AsyncExitStack() as memory:
-            with self._refusals_recorded(request.origin):
+        async with self._count_refusals(request.origin), AsyncExitStack() as memory:
+            with self._record_refusals(request.origin):
                 self._predictions.check_capacity(request.origin.principal.subject)
                 reservation = await memory.enter_async_context(self._reserve_memory(request))
                 batch = await read_batch(request, reservation, self._memory.largest, self._longest_s)
@@ -150,7 +150,7 @@ class PredictionPipeline:
             total_bytes, predict = sum(map(len, batch.images)), partial(self._predict, request)
             for image in batch.images:
                 reservation.held = total_bytes - len(image)
-                with self._refusals_recorded(request.origin):
+                with self._record_refusals(request.origin):
                     outcome = await self._process(request, image, reservation, predict)
                 results.append(await self._record(request, outcome))
                 if not may_be_one_model([result.prediction.model for result in results]):
@@ -160,12 +160,12 @@ class PredictionPipeline:
     async def dry_run(self, request: PredictionRequest[bytes]) -> CostEstimate:
         """Estimate the cost of the request from the image's header; nothing is decoded or charged.
 
-        The request queues like a prediction. Raises what `run` raises but QuotaExceeded and the ledger's errors, and
-        DatabaseUnavailable.
+        The request queues like a prediction. Raises what `run` raises except QuotaExceeded and the ledger's errors, and
+        also DatabaseUnavailable.
         """
-        async with self._refusals_counted(request.origin):
+        async with self._count_refusals(request.origin):
             needs = await self._with_image(request, self._predictions.measure)
-            with self._refusals_recorded(request.origin):
+            with self._record_refusals(request.origin):
                 return await estimate_cost(self._meter, request.origin.principal, needs.pixels)
 
     def record_refusal(self, origin: RequestOrigin, error: Exception) -> None:
@@ -190,17 +190,17 @@ class PredictionPipeline:
             _check_sets(prediction.model)  # the model may have been replaced while the image arrived
         if prediction.reason is not None and self._policy is AbstentionPolicy.OFF:
             prediction = replace(prediction, reason=None)
-        # A file can be kept to train with, decoded pixels cannot.
-        is_kept = self._images is not None and self._images.wants(request.origin.principal.subject)
+        # Only files are kept for training, not decoded pixels.
+        is_kept = self._images is not None and self._images.allows(request.origin.principal.subject)
         return _Outcome(prediction, charges[0], image if is_kept and isinstance(image, bytes) else None)
 
     async def _with_image(self, request: PredictionRequest[bytes], process: Process[T]) -> T:
-        """Read the body, and let a method of the service process the image; record a refusal.
+        """Read the body, and process the image with a method of the service; record a refusal.
 
-        The deadline counts from the end of the body, whose own time limit follows its size: a slow upload is reported
-        as that, not as a slow gateway.
+        The deadline starts when the body has arrived. The upload has its own time limit, which depends on its size, so
+        that a slow upload is not reported as a slow gateway.
         """
-        with self._refusals_recorded(request.origin):
+        with self._record_refusals(request.origin):
             self._predictions.check_capacity(request.origin.principal.subject)
             if request.with_set:
                 _check_sets(self._predictions.model)
@@ -226,10 +226,10 @@ class PredictionPipeline:
         return self._memory.reserve(amount, request.origin.principal.subject, deadline)
 
     async def _record(self, request: PredictionRequest[Any], outcome: _Outcome) -> RecordedPrediction:
-        """Record and charge the prediction, and count it. Raises what the policy makes of an abstention.
+        """Record, charge and count the prediction. Raises PredictionRefused if the policy refuses an abstention.
 
-        Not to be recorded as a refusal: the transaction that refuses a charge records the refusal itself, and a ledger
-        that cannot be written cannot record one.
+        Callers must not record its errors as refusals: the transaction that refuses a charge records the refusal
+        itself, and a ledger that cannot be written cannot record one.
         """
         prediction, charge, kept_image = outcome
         prediction_id = await self._write(request, prediction, charge)
@@ -249,7 +249,7 @@ class PredictionPipeline:
     async def _write(self, request: PredictionRequest[Any], prediction: Prediction, charge: QuotaCharge) -> str:
         started = time.perf_counter()
         try:
-            # While requests wait for a worker, predictions share transactions: each commit costs time of a core.
+            # While requests wait for a worker, predictions share transactions, because each commit costs CPU time.
             linger_for = min(self._predictions.queue.waiting, _MAX_LINGER_FOR)
             facts = describe_prediction(request.origin, prediction, self._policy)
             return await self._recording.ledger.record(facts, encode_charge(charge), linger_for=linger_for)
@@ -260,7 +260,7 @@ class PredictionPipeline:
                 request.on_stage("commit", seconds)
 
     @contextmanager
-    def _refusals_recorded(self, origin: RequestOrigin) -> Iterator[None]:
+    def _record_refusals(self, origin: RequestOrigin) -> Iterator[None]:
         try:
             yield
         except Exception as error:
@@ -268,7 +268,7 @@ class PredictionPipeline:
             raise
 
     @asynccontextmanager
-    async def _refusals_counted(self, origin: RequestOrigin) -> AsyncIterator[None]:
+    async def _count_refusals(self, origin: RequestOrigin) -> AsyncIterator[None]:
         """Count rejections by reason, and record exceeded quotas in the audit log."""
         try:
             yield

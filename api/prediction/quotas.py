@@ -14,7 +14,7 @@ from storage.driver import DriverConnection
 
 
 class QuotaChargeRecorder:
-    """Counts quotas in the ledger's transactions, together with the entries of the predictions that they pay for."""
+    """Charges quotas in the ledger's transactions, together with the entries of the predictions."""
 
     def __init__(self, meter: UsageMeter) -> None:
         self._meter = meter
@@ -32,7 +32,7 @@ class QuotaChargeRecorder:
 
 
 def encode_charge(charge: QuotaCharge) -> Charge:
-    """The charge as the ledger carries it, ready for JSON."""
+    """Return the charge in the ledger's form, ready for JSON."""
     return {"owners": charge.owners, "month": charge.month, "requests": charge.requests, "pixels": charge.pixels}
 
 
@@ -49,12 +49,12 @@ class CostEstimate:
 
 
 async def estimate_cost(meter: UsageMeter, principal: Principal, pixels: int) -> CostEstimate:
-    """What a prediction of an image of so many pixels would cost. Raises DatabaseUnavailable."""
+    """Return what a prediction of an image with this many pixels would cost. Raises DatabaseUnavailable."""
     report = await meter.report(list_owners(principal))
     requests = _find_smallest(tally.remaining[0] for tally in report.tallies)
     return CostEstimate(pixels, (requests, _find_smallest(tally.remaining[1] for tally in report.tallies)))
 
 
 def _find_smallest(limits: Iterable[int | None]) -> int | None:
-    """The smallest limit; None if there is none."""
+    """Return the smallest limit, or None without a limit."""
     return min((limit for limit in limits if limit is not None), default=None)

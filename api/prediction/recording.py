@@ -1,4 +1,4 @@
-"""What the ledger records of a prediction and of a refusal."""
+"""What the ledger records about a prediction and about a refusal."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ VERSION = 2
 
 
 def describe_prediction(origin: RequestOrigin, prediction: Prediction, policy: AbstentionPolicy) -> dict[str, Any]:
-    """The facts of a prediction, ready for JSON: raw probabilities at full precision, times in microseconds.
+    """Return the facts of a prediction, ready for JSON: raw probabilities at full precision, times in microseconds.
 
-    Under the policy `refuse`, an abstention is a refused request that was predicted nevertheless.
+    Under the policy `refuse`, an abstention is recorded as a refused request with a prediction.
     """
     info, image, reason = prediction.model, prediction.image, prediction.reason
     code = reason.value if reason is not None and policy is AbstentionPolicy.REFUSE else None
@@ -54,7 +54,7 @@ def describe_prediction(origin: RequestOrigin, prediction: Prediction, policy: A
 
 
 def _describe_computation(engine: EngineFacts | None) -> dict[str, Any]:
-    """Which libraries, and which inference engine, the probabilities come from."""
+    """Return which libraries and which inference engine computed the probabilities."""
     runtime = runtime_facts()
     if engine is None:
         return {"runtime": runtime}
@@ -65,7 +65,7 @@ def _describe_computation(engine: EngineFacts | None) -> dict[str, Any]:
 
 
 def describe_refusal(origin: RequestOrigin, status: int, code: str) -> dict[str, Any]:
-    """The facts of a request that got no prediction: nothing of the image."""
+    """Return the facts of a request that got no prediction, without the image."""
     nothing = dict.fromkeys(("model", "preprocessing", "runtime", "image", "output"))
     return {**_describe_origin(origin, status, code), **nothing, "timing_us": {}}
 

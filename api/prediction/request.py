@@ -1,4 +1,4 @@
-"""What a transport hands to the pipeline, and what it gets back."""
+"""What a transport passes to the pipeline, and what it gets back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WaitForDisconnect = Callable[[], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class RequestOrigin:
-    """Who sent a request and through which route: what the ledger and the audit log record of it.
+    """Who sent a request and through which route, for the ledger and the audit log.
 
     `address` is the client's address, `route` the route's template.
     """
@@ -31,7 +31,7 @@ class RequestOrigin:
 
 @dataclass(frozen=True, slots=True)
 class ImageBatch:
-    """The images of one body, at least one. `timeout_s` is the body's own limit in seconds, None for none."""
+    """The images of one body, at least one. `timeout_s` is the time limit in the body, in seconds, if it has one."""
 
     images: Sequence[ImageSource]
     timeout_s: float | None = None
@@ -39,7 +39,7 @@ class ImageBatch:
 
 @dataclass(frozen=True, slots=True)
 class BatchBody:
-    """A body of `length` bytes with images. To `parse` it takes at most `parsing_bytes` of memory more."""
+    """A body of `length` bytes with images. Parsing it takes at most `parsing_bytes` of additional memory."""
 
     length: int
     parsing_bytes: int
@@ -50,14 +50,14 @@ class BatchBody:
 class PredictionRequest(Generic[B]):
     """A body to classify: an encoded image as bytes, or a BatchBody.
 
-    `read_body` returns it; it raises ClientDisconnected when the client leaves meanwhile.
+    `read_body` returns it, or raises ClientDisconnected if the client disconnects meanwhile.
     `content_length` is the declared length of the body in bytes, None if the client declared none.
     `timeout_s` is the caller's own limit in seconds; None for the longest that the gateway allows.
-    `with_set` asks for a prediction set, `explanation` for an explanation: a request that the model cannot serve is
-    refused before its body is read.
+    `with_set` requests a prediction set, and `explanation` an explanation. If the model does not support these, the
+    request is rejected before its body is read.
     With `joins_trial=False`, the model in service predicts even while a candidate is on trial.
-    `wait_for_disconnect` returns once the client has left; without it the pipeline finishes every request.
-    `on_stage` is called, from any thread, with each stage that ends and its seconds.
+    `wait_for_disconnect` returns once the client has disconnected; without it the pipeline finishes every request.
+    `on_stage` is called from any thread when a stage ends, with its name and seconds.
     """
 
     origin: RequestOrigin

@@ -9,7 +9,7 @@ from auth.principal import Principal
 from monitoring.audit.events import new_event
 from monitoring.audit.trail import AuditTrail
 
-# Callers can cause these without limit: the trail writes them in the background and adds up equal ones.
+# Callers can cause any number of these, so the trail writes them in the background and merges equal ones.
 # Every other outcome is durable before the caller gets a response.
 BACKGROUND_OUTCOMES = frozenset({"missing", "invalid", "forbidden", "refused", "not_found"})
 
@@ -21,7 +21,7 @@ class AuditRecorder:
         self._trail = trail
         self._counter = counter
 
-    async def record(  # noqa: PLR0913  (each is a part of the entry)
+    async def record(  # noqa: PLR0913  (each is a field of the entry)
         self,
         event: str,
         outcome: str,

@@ -38,7 +38,7 @@ from monitoring.metrics import Metrics
 class AuthServices:
     """Accounts, credentials and quotas.
 
-    `certificate_authenticator` is apart from `authenticator`, so that no header can pass for a client certificate.
+    `certificate_authenticator` is separate from `authenticator`, so that no header is accepted as a client certificate.
     """
 
     accounts: AccountService
@@ -66,7 +66,7 @@ async def open_auth_services(
     metrics: Metrics,
     activity: Activity,
 ) -> AsyncIterator[AuthServices]:
-    """Read the changes of credentials so far, and follow them in the background. Raises DatabaseUnavailable."""
+    """Read the credential changes made so far, and follow later ones in the background. Raises DatabaseUnavailable."""
     async with AsyncExitStack() as stack:
         keys, key_uses, changes = KeyStore(engine), LastUseRecorder(engine), ChangeFeed(engine)
         stack.push_async_callback(key_uses.close)

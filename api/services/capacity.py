@@ -1,36 +1,36 @@
-"""How many predictions a process can make at once, and the memory that it keeps free for their images."""
+"""How many predictions a process can make at once, and how much memory it keeps free for their images."""
 
 from __future__ import annotations
 
 from api.settings import Settings
 from monitoring.machine.cgroups import count_processors, memory_limit_bytes
 
-# What a process uses at rest without a session, of which some 50 MB are pages of libraries; and what each inference
-# thread adds with its session. Measured: 192, 232, 316 and 477 MB with 1, 2, 4 and 8 threads.
+# What an idle process uses without a session, and what each inference thread adds with its session.
+# Measured: 192, 232, 316 and 477 MB with 1, 2, 4 and 8 threads.
 BASE_BYTES = 150 << 20
 SESSION_BYTES = 40 << 20
-# The memory by which a process grows after its start. Measured: 12 MB under load, and 38 MB while it hashes two
-# passwords; of what it uses at rest, some 50 MB are pages of libraries, which the kernel can drop.
+# How much a process grows after its start. Measured: 12 MB under load, and 38 MB while it hashes two passwords. This
+# is enough, because some 50 MB of what an idle process uses are library pages, which the kernel can drop.
 GROWTH_BYTES = 30 << 20
-# Enough to decode photographs of a few megapixels: with less, the gateway would refuse nearly every image.
+# Enough to decode photographs of a few megapixels: with less, the gateway would reject nearly every image.
 LEAST_BYTES = 32 << 20
 
 
 ENGINE_THREADS = 16
 
-# What a session takes for each byte of its model file, estimated from EfficientNetB0: 40 MB, for a file of 16 MB.
+# Bytes that a session takes for each byte of its model file, estimated from EfficientNetB0: 40 MB for a 16 MB file.
 SESSION_BYTES_PER_FILE_BYTE = 2.5
 
 
 def estimate_model_bytes(file_bytes: int, threads: int) -> int:
-    """Return the memory that a model with a file of this size takes in a process with so many inference threads."""
+    """Return the memory that a model with a file of this size takes in a process with this many inference threads."""
     return threads * max(SESSION_BYTES, int(SESSION_BYTES_PER_FILE_BYTE * file_bytes))
 
 
 def count_inference_threads(settings: Settings) -> int:
-    """Return the inference threads of each worker process: MODEL__WORKERS, or else as many as the machine carries.
+    """Return the inference threads of each worker process: MODEL__WORKERS, or else as many as fit the machine.
 
-    Threads that wait for engines are no load on the machine.
+    Threads that wait for engines put no load on the machine, so their number is fixed.
     """
     if settings.model.workers is not None:
         return settings.model.workers
@@ -38,14 +38,14 @@ def count_inference_threads(settings: Settings) -> int:
 
 
 def count_local_threads(settings: Settings) -> int:
-    """Return as many threads as the machine carries that compute predictions themselves."""
+    """Return how many threads fit the machine if they compute the predictions themselves."""
     return fit_inference_threads(count_processors(), memory_limit_bytes(), settings.web_concurrency)
 
 
 def fit_inference_threads(processors: int, limit_bytes: int, workers: int) -> int:
-    """Return one thread for each processor of a worker process, which has an even share of processors and memory.
+    """Return one thread per processor of a worker process, which has an even share of processors and memory.
 
-    There are fewer where the memory does not carry their sessions beside twice the least memory for images.
+    Return fewer if the memory does not hold their sessions and twice the least memory for images.
     """
     for_sessions = limit_bytes // workers - BASE_BYTES - GROWTH_BYTES - 2 * LEAST_BYTES
     return max(1, min(processors // workers, for_sessions // SESSION_BYTES))

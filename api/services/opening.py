@@ -1,4 +1,4 @@
-"""Opening the model that the settings name."""
+"""Opens the model that the settings name."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from model.registry.errors import RegistryError
 if TYPE_CHECKING:
     from model.backends.oip.backend import EngineOptions
 
-# How long a prediction waits for engines at most: always less than MODEL__STUCK_SECONDS, which ends the process.
+# The longest a prediction waits for engines: always less than MODEL__STUCK_SECONDS, after which the process ends.
 _LONGEST_S = 30.0
 
 
 def open_model(settings: Settings) -> Backend:
-    """Open the model of MODEL__URL, warmed up. Raises SettingsError, ArtefactError."""
+    """Open the model in MODEL__URL and warm it up. Raises SettingsError, ArtefactError."""
     try:
         return open_url(settings, find_model_url(settings))
     except (BackendURLError, RegistryError) as error:
@@ -35,7 +35,7 @@ def open_model(settings: Settings) -> Backend:
 
 
 def open_url(settings: Settings, url: str, threads: int | None = None) -> Backend:
-    """Open a back end, by default for the configured inference threads, warmed up.
+    """Open a back end and warm it up, by default for the configured inference threads.
 
     Raises BackendURLError, ArtefactError.
     """
@@ -53,7 +53,7 @@ def open_url(settings: Settings, url: str, threads: int | None = None) -> Backen
 
 
 def read_engine_options(settings: Settings) -> EngineOptions:
-    """Read how to use the engines, and their certificates; without a local model. Raises SettingsError."""
+    """Return the engine options and load the certificates, without a local model. Raises SettingsError."""
     from model.backends.oip.backend import EngineOptions
     from model.backends.oip.connections import Transport
 

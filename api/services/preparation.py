@@ -1,4 +1,4 @@
-"""The prepared copy of the model: where it is, and its build beside the requests for the next start (ADR 0029)."""
+"""The prepared copy of the model: where it is, and its build in the background for the next start (ADR 0029)."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from model.serving.service import PredictionService
 from monitoring.metrics import Metrics
 
 BUILD_BYTES = 160 << 20
-"""What the process that builds a copy takes at its peak. Measured: 168 MB, of which 10 MB are pages of libraries."""
+"""Peak memory of the process that builds a copy. Measured: 168 MB, of which 10 MB are library pages."""
 
 RETRY_S = 5.0
-_POLL_S = 1.0  # for another version in service
+_POLL_S = 1.0  # how often to check for another version in service
 BUILD_LIMIT_S = 300.0
 _OUTCOMES = ("done", "failed")
 _CALLER = "preparation"  # in the memory budget; no principal has this name
-# glibc's settings for a small process: one arena, and large blocks returned at once. Nothing else is passed on, so that
-# the process has none of the gateway's secrets.
+# glibc settings for a small process: one arena, and large blocks returned at once. The process gets no other variable,
+# and so none of the gateway's secrets.
 _ENVIRONMENT = {"GLIBC_TUNABLES": "glibc.malloc.arena_max=1:glibc.malloc.mmap_threshold=1048576"}
 
 log = structlog.get_logger("atalaya.preparation")
@@ -36,8 +36,8 @@ log = structlog.get_logger("atalaya.preparation")
 def find_copies(settings: Settings) -> PreparedCopies | None:
     """Return where the prepared copies are; None with MODEL__PREPARE=false or without LEDGER__SIGNING_KEY.
 
-    The key of their records is derived from that of the ledger, so whoever can write to their folder but cannot read
-    the gateway's secrets cannot make one.
+    The key that authenticates their records is derived from the ledger key, so that a writer to their folder who cannot
+    read the gateway's secrets cannot forge a copy.
     """
     if not settings.model.prepare or settings.ledger.signing_key is None:
         return None
@@ -53,7 +53,7 @@ def show_counters(metrics: Metrics) -> None:
 
 
 def report_origin(weights: Weights, metrics: Metrics) -> None:
-    """Count and log where the model's weights come from."""
+    """Count and log where the model's weights were loaded from."""
     metrics.weights_loaded.labels(weights.origin).inc()
     if weights.origin is Origin.REJECTED:
         log.warning("prepared_copy_rejected", reason=weights.reason, policy="the artefact is served")
@@ -94,7 +94,7 @@ async def _prepare_copy(
 
 
 async def _build_within(memory: MemoryBudget, job: bytes) -> str:
-    """Build once the budget has the memory. Returns what went wrong, or "" if nothing did."""
+    """Build the copy as soon as the budget has enough memory. Returns what went wrong, or "" if nothing did."""
     while True:
         try:
             async with memory.reserve(0, _CALLER) as reservation:

@@ -33,8 +33,8 @@ from storage.engine import open_blocking_engine, sqlite_path
 from storage.logins import DatabaseLogin
 from storage.transactions import WRITING
 
-LEDGER_WAIT_S = 1  # after that the spool takes the entries
-EVENT_WAIT_S = 10  # beside a gateway that writes
+LEDGER_WAIT_S = 1  # then the entries go to the spool
+EVENT_WAIT_S = 10  # while a gateway may be writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class RecordingServices:
     """`audit` and `ledger` write; `audit_log` and `history` read what they wrote; `erasure` erases it.
 
     `quality` computes from the ledger how good the models are, and `cost` what their predictions cost. `images` keeps
-    images, where there is a store for them.
+    images; None without a store for them.
     """
 
     audit: AuditRecorder
@@ -72,7 +72,7 @@ async def open_recording_services(
 ) -> AsyncIterator[RecordingServices]:
     """Open the audit trail and the ledger, which counts `charges` in the transactions that record predictions.
 
-    The ledger and others have connections of their own, made with `login`.
+    The services that open connections of their own, such as the ledger, use `login`.
 
     Raises LedgerUnavailable, SettingsError, OSError.
     """
@@ -117,7 +117,7 @@ def open_journal(
 
 
 def open_event_writer(settings: Settings) -> EventWriter:
-    """Create what records events from a process that is no gateway. Raises SettingsError, BadLedgerKey."""
+    """Create a writer of events for a process other than a gateway. Raises SettingsError, BadLedgerKey."""
     return EventWriter(_open_store(settings, EVENT_WAIT_S))
 
 

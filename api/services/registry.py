@@ -1,4 +1,4 @@
-"""The registry of MODEL__REGISTRY, and where the model is that MODEL__URL names, in it or elsewhere."""
+"""Opens the registry in MODEL__REGISTRY, and locates the model in MODEL__URL, in the registry or elsewhere."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from model.registry.files import FileRegistry
 
 
 def open_registry(settings: Settings) -> FileRegistry:
-    """Open the registry, or the mirror of an MLflow server's. Raises SettingsError without MODEL__REGISTRY."""
+    """Open the registry, or the mirror of an MLflow registry. Raises SettingsError without MODEL__REGISTRY."""
     folder = settings.model.registry_folder
     if folder is None:
-        raise SettingsError("MODEL__REGISTRY is not set. Set it to file://FOLDER, where the registry is to be.")
+        raise SettingsError("MODEL__REGISTRY is not set. Set it to file://FOLDER, the folder of the registry.")
     return FileRegistry(folder)
 
 
 def find_model_url(settings: Settings) -> str:
-    """Return MODEL__URL; for a model of the registry, the onnx:// URL of the version that the alias names now.
+    """Return MODEL__URL, or for a model of the registry, the onnx:// URL of the version that the alias names now.
 
     Raises RegistryError, ArtefactError.
     """
@@ -32,7 +32,7 @@ def find_model_url(settings: Settings) -> str:
 
 
 def find_model_folder(settings: Settings, version: str) -> Path:
-    """Return the folder of `version` of the model that MODEL__URL names; outside of a registry there is only one.
+    """Return the folder of `version` of the model in MODEL__URL. Outside a registry, a model has only one version.
 
     Raises RegistryError, ArtefactError.
     """
@@ -43,8 +43,8 @@ def find_model_folder(settings: Settings, version: str) -> Path:
 
 
 def list_artefact_folders(settings: Settings) -> Iterator[Path]:
-    """Yield the folders where a model may be: the configured one, those beside it, those of the registry, and those in
-    artifacts/ of the home and of the installation.
+    """Yield the folders where a model may be: those of the registry, the configured one and those beside it, and those
+    in artifacts/ of the home and of the installation.
 
     Raises RegistryError.
     """

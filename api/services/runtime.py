@@ -1,4 +1,4 @@
-"""What describes the running process itself: its settings, metrics and health, and whether it is shutting down."""
+"""Services that describe the running process: its settings, metrics and health, and whether it is shutting down."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PING_LIMIT_S = 0.8
 
 @dataclass(frozen=True, slots=True)
 class RuntimeServices:
-    """Nothing here needs to be opened or closed."""
+    """None of these services needs to be opened or closed."""
 
     settings: Settings
     metrics: Metrics
@@ -42,7 +42,7 @@ class RuntimeServices:
 def build_health_checks(
     settings: Settings, engine: AsyncEngine, ledger: Ledger, limits: CallerLimits, serving: ServingServices
 ) -> dict[str, Check]:
-    """The checks of readiness, by the name that /readyz shows."""
+    """Return the readiness checks, by the name that /readyz shows."""
 
     async def database() -> str | None:
         try:
@@ -51,8 +51,8 @@ def build_health_checks(
         except (DatabaseUnavailable, TimeoutError) as error:
             if not settings.ledger.enabled:
                 raise
-            # Still ready: known credentials are accepted, and the spool takes the ledger's entries. Spooling begins
-            # with a prediction, and a load balancer would send none to a gateway that is not ready.
+            # Still ready: credentials verified earlier are accepted, and the ledger's entries go to the spool. Spooling
+            # begins with a prediction, and a load balancer would send none to a gateway that is not ready.
             return type(error).__name__
         return None
 
@@ -62,10 +62,10 @@ def build_health_checks(
         return None if ledger.state is LedgerState.WRITING else ledger.state
 
     async def model() -> str | None:
-        """Loaded and warmed before the first request was accepted; it fails only when a thread is stuck.
+        """Fails only if a thread is stuck: the model was loaded and warmed up before the first request was accepted.
 
         While the version that the alias names cannot be served or pulled, the state is the code of the reason.
-        A model on inference engines fails while none works, unless there is a local one.
+        With inference engines, it also fails while none of them works, unless there is a local model.
         """
         serving.predictions.check_threads()
         engine_problem = find_engine_problem(serving.predictions.backend)

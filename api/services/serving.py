@@ -1,4 +1,4 @@
-"""Services that turn images into predictions: the model, the queue before it, and the memory for images."""
+"""Services that turn images into predictions: the model, its queue, and the memory for images."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ log = structlog.get_logger("atalaya.serving")
 class ServingServices:
     """The prediction service, and the memory that requests must reserve for their images.
 
-    `follower` keeps the service on the version that an alias names, if MODEL__URL names one.
+    `follower` keeps the service on the version that an alias names, if MODEL__URL contains one.
     """
 
     predictions: PredictionService
@@ -72,7 +72,7 @@ async def open_serving_services(
 ) -> AsyncIterator[ServingServices]:
     """Start and watch the worker threads. Open this group last: it budgets the memory that everything else leaves.
 
-    When a thread is stuck, `draining` has the process replaced.
+    If a thread is stuck, `draining` gets the process replaced.
     """
     threads = count_inference_threads(settings)
     log.info("inference_threads", threads=threads)
@@ -96,7 +96,9 @@ async def open_serving_services(
         memory = MemoryBudget(image_memory_bytes(settings, backend), on_change=metrics.memory_reserved_bytes.set)
         metrics.memory_budget_bytes.set(memory.total)
         async with (
-            run_in_background(release_idle_memory(predictions)),  # after the budget was computed, which must count it
+            run_in_background(
+                release_idle_memory(predictions)
+            ),  # after the budget, which must count this memory as used
             run_in_background(predictions.watch(settings.model.stuck_seconds, report_stuck_job)),
             run_in_background(keep_prepared(settings, predictions, memory, metrics)),
             keep_pulling(settings, metrics, activity),
@@ -110,11 +112,11 @@ async def open_serving_services(
 
 
 def image_memory_bytes(settings: Settings, backend: Backend) -> int:
-    """Bytes for this process's images: MODEL__MEMORY_MEGABYTES, or else what the container's limit leaves.
+    """Return the bytes for this process's images: MODEL__MEMORY_MEGABYTES, or else what the container's limit leaves.
 
-    Images that are kept for training need memory of their own. Several workers share the limit evenly, after the
-    process that pulls from an MLflow server, the parent process, and the prepared weights, which all of them map.
-    The worker that starts first counts the weights twice: until another maps them, they look private.
+    Images that are kept for training need memory of their own. Workers share evenly what the process that pulls from an
+    MLflow server, the parent process and the prepared weights, which all workers map, leave of the limit.
+    The worker that starts first counts the weights twice, because they look private until another worker maps them.
     """
     if settings.model.memory_megabytes is not None:
         return settings.model.memory_megabytes << 20

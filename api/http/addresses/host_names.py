@@ -1,4 +1,4 @@
-"""Host names as they are compared, and the forms that ALLOWED_HOSTS may have."""
+"""Normalises host names for comparison, and checks and matches the entries of ALLOWED_HOSTS."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _explain(text: str) -> str:
 
 
 def make_host_matcher(names: Collection[str]) -> Callable[[str], bool]:
-    """Return a function that tells whether a name is in `names`, or below a name there that begins with `*.`."""
+    """Return a function that checks whether a name is in `names`, or is a subdomain of a `*.` entry there."""
     exact = frozenset(name for name in names if not name.startswith("*."))
     suffixes = tuple(name[1:] for name in names if name.startswith("*."))
     return lambda name: name in exact or (name.endswith(suffixes) and not name.startswith((".", "*")))

@@ -18,7 +18,7 @@ from auth.networks import Network
 
 Address = IPv4Address | IPv6Address
 
-# Any client can send these headers. Nothing behind this middleware sees them.
+# Any client can send these headers, so this middleware removes them.
 _FORWARDING = frozenset(
     {b"forwarded", b"x-real-ip", b"cf-connecting-ip", b"true-client-ip", b"x-client-ip", b"client-cert"}
     | {b"client-cert-chain", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port"}
@@ -55,7 +55,7 @@ class TrustedProxies:
         scheme = headers.get("x-forwarded-proto", "").rpartition(",")[2].strip().lower()
         if scheme in ("http", "https"):
             scope["scheme"] = scheme
-        # Replaces the proxy's own certificate. Two headers mean that a client forged one: joined, they do not parse.
+        # Replaces the proxy's own certificate. If a client forged a second header, the two joined do not parse.
         trusted = _is_in(peer, self._certificate_networks)
         chain = _parse_certificate(",".join(headers.getlist("client-cert"))) if trusted else []
         scope["extensions"] = {**scope.get("extensions", {}), "tls": {"client_cert_chain": chain}}
@@ -75,9 +75,9 @@ class TrustedProxies:
 
 
 class AllowedHosts:
-    """Rejects requests for a host that is not in `names`; "*.NAME" allows the names below NAME, "*" every host.
+    """Rejects requests for a host that is not in `names`; "*.NAME" allows the subdomains of NAME, "*" every host.
 
-    Probes may use any.
+    Probes may use any host.
     """
 
     def __init__(self, app: ASGIApp, *, names: Collection[str]) -> None:

@@ -1,4 +1,4 @@
-"""The networks that operators of proxies publish: lists that come with the code, and newer ones in the home."""
+"""The networks that operators of proxies publish: lists shipped with the code, and newer ones in the home folder."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class ProxyService(StrEnum):
 
 
 def list_file(folder: Path, service: ProxyService) -> Path:
-    """The path of an installed list."""
+    """Return the path of an installed list."""
     return folder / f"{service}.txt"
 
 
 def read_list(folder: Path, service: ProxyService) -> Sequence[Network]:
-    """Return the networks in the list in `folder`, or else in the one that comes with the code. Raises ValueError."""
+    """Return the networks in the list in `folder`, or else in the one shipped with the code. Raises ValueError."""
     paths = list_file(folder, service), list_file(Path(__file__).parent, service)
     try:
         path = next((path for path in paths if path.is_file()), None)
@@ -42,12 +42,12 @@ def read_list(folder: Path, service: ProxyService) -> Sequence[Network]:
 
 
 def parse_published(service: ProxyService, text: str) -> Sequence[Network]:
-    """Parse what the service publishes: a network a line (Cloudflare), or ip-ranges.json (AWS). Raises ValueError."""
+    """Parse a published list: one network per line (Cloudflare), or ip-ranges.json (AWS). Raises ValueError."""
     return parse_lines(text) if service is ProxyService.CLOUDFLARE else _parse_aws(text)
 
 
 def parse_lines(text: str) -> Sequence[Network]:
-    """Parse one network a line; empty lines and those that begin with # are ignored. Raises ValueError."""
+    """Parse one network per line, ignoring empty lines and those that begin with #. Raises ValueError."""
     lines = (line.strip() for line in text.splitlines())
     return _parse_networks(line for line in lines if line and not line.startswith("#"))
 
@@ -64,10 +64,10 @@ def _parse_aws(text: str) -> Sequence[Network]:
 
 
 def _parse_networks(texts: Iterable[str]) -> Sequence[Network]:
-    """Raises ValueError for an empty list, and for a network that is too large for one operator, or not public."""
+    """Raises ValueError for an empty list, and for a network that is not public or too large for one operator."""
     networks = tuple(ip_network(text) for text in dict.fromkeys(texts))
     if not networks:
-        raise ValueError("no networks in it")
+        raise ValueError("it contains no networks")
     for network in networks:
         if network.prefixlen < _MIN_PREFIX_BITS[network.version] or not network.is_global:
             raise ValueError(f"{network} is too large, or not a public network")

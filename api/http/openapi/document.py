@@ -13,7 +13,7 @@ from api.http.oauth_forms import OAUTH_ERRORS
 from api.http.openapi.texts import ERROR_EXAMPLES, INTRODUCTION, NOT_READY, SCOPES, SUMMARIES, TAGS
 from api.http.problems import build_problem
 
-# Statuses of any request (HTTP parser, host names), of one with a body, and of one with a credential.
+# Statuses of any request (from the HTTP parser and the host check), of one with a body, and of one with a credential.
 _ALWAYS = (400, 421, 431)
 _WITH_BODY = (408, 413)
 _WITH_CREDENTIAL = (401, 403, 503)
@@ -98,7 +98,7 @@ def _build_example(tag: str) -> tuple[int, dict[str, Any]]:
 
 
 def _has_own_schema(response: dict[str, Any]) -> bool:
-    """Whether an error has another schema than Problem: OAuth's, or readiness."""
+    """Return whether an error has a schema other than Problem: OAuth's, or that of readiness."""
     schema = response.get("content", {}).get("application/json", {}).get("schema", {})
     return bool(schema) and schema.get("$ref", "").rpartition("/")[2] not in (_PROBLEM.rpartition("/")[2], *_REPLACED)
 

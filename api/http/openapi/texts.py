@@ -1,4 +1,4 @@
-"""What the OpenAPI document says to a reader: an introduction, groups and summaries of routes, scopes, examples."""
+"""The texts of the OpenAPI document: an introduction, groups and summaries of routes, scopes, examples."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ Errors are problem documents (RFC 9457). Their `code` is stable, their `detail` 
 """
 
 TAGS = {
-    "predictions": "Classify images, and read what was classified.",
+    "predictions": "Classify images, and read past predictions.",
     "inference": "The Open Inference Protocol, version 2, for clients of KServe and Triton.",
-    "account": "What the caller is, may do and has used; its password, one-time codes and images.",
+    "account": "Who the caller is, what it may do and has used; its password, one-time codes and images.",
     "keys": "API keys, for programs that should not log in.",
     "auth": "OAuth 2.0: tokens, their revocation and introspection, and the keys that verify them.",
-    "users": "Users, their roles and their quotas. Takes `users:admin`.",
-    "models": "The registry of models, and how good they are. Takes `models:read`, and `models:write` for changes.",
+    "users": "Users, their roles and their quotas. Requires `users:admin`.",
+    "models": "The registry of models, and how good they are. Requires `models:read`, and `models:write` for changes.",
     "monitoring": "Metrics and the audit log.",
     "health": "Whether the gateway is alive, and ready for requests.",
 }
@@ -58,7 +58,7 @@ SUMMARIES = {
     "POST /v2/models/{model}/versions/{version}/infer": "Classify up to 8 images with one version",
     "GET /v1/me": "Show who you are and what you may do",
     "GET /v1/me/images": "Show whether your images may be kept",
-    "PUT /v1/me/images": "Allow your images to be kept, or withdraw that",
+    "PUT /v1/me/images": "Allow your images to be kept, or withdraw your permission",
     "POST /v1/me/password": "Change your password",
     "POST /v1/me/totp": "Begin to use one-time codes",
     "POST /v1/me/totp/confirm": "Confirm one-time codes with a first code",
@@ -82,7 +82,7 @@ SUMMARIES = {
     "GET /v1/models": "List models",
     "GET /v1/models/{name}": "Show a model and its versions",
     "GET /v1/models/{name}/versions/{version}": "Show a version of a model",
-    "GET /v1/models/{name}/status": "Show the candidate for a model, and what is known of it",
+    "GET /v1/models/{name}/status": "Show the candidate for a model, and the evidence so far",
     "GET /v1/models/{name}/history": "Read who moved the aliases of a model, when and why",
     "POST /v1/models/{name}/aliases/{alias}": "Promote a version: point an alias to it",
     "GET /v1/audit": "Read the audit log",
@@ -94,7 +94,7 @@ SUMMARIES = {
 SCOPES = {
     Scope.PREDICT: "classify images",
     Scope.PREDICTIONS_READ: "read your past predictions",
-    Scope.MODELS_READ: "see which models there are",
+    Scope.MODELS_READ: "list the models",
     Scope.MODELS_WRITE: "import, promote and roll back models",
     Scope.KEYS_WRITE: "create, rotate and revoke your API keys",
     Scope.USERS_ADMIN: "manage users, their roles and their quotas",
@@ -102,7 +102,7 @@ SCOPES = {
     Scope.METRICS_READ: "read the metrics",
 }
 
-# For each group of routes an error that its callers meet.
+# A typical error for each group of routes.
 ERROR_EXAMPLES: dict[str, Exception] = {
     "predictions": UnsupportedImage("This is not a JPEG, PNG, WebP or TIFF image. Convert it to one of these."),
     "inference": ModelNotServed("efficientnetb0", "1.1"),

@@ -1,4 +1,4 @@
-"""Following the alias in MODEL__URL: what the gateway loads, the memory for it, and what operators see of it."""
+"""Follows the alias in MODEL__URL: loads the version it names, reserves memory for it, and reports each switch."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ log = structlog.get_logger("atalaya.model")
 async def follow_alias(
     settings: Settings, predictions: PredictionService, memory: MemoryBudget, metrics: Metrics
 ) -> AsyncIterator[AliasFollower | None]:
-    """Keep `predictions` on the version that the alias in MODEL__URL names; do nothing if it names none."""
+    """Keep `predictions` on the version that the alias in MODEL__URL names; do nothing if MODEL__URL has no alias."""
     reference = settings.model.reference
     if reference is None:
         yield None
@@ -52,8 +52,8 @@ async def follow_alias(
 class _RegistryVersions:
     """The versions of one model in the registry.
 
-    `reservation` holds the memory of a version that is being loaded, and that by which the version in service is larger
-    than the one of the start, whose memory was never part of the budget.
+    `reservation` holds the memory of a version being loaded, plus the amount by which the version in service exceeds
+    the one loaded at start-up, whose memory was never part of the budget.
     """
 
     def __init__(
@@ -78,8 +78,8 @@ class _RegistryVersions:
             await self._reservation.resize(self._growth + needed, while_waiting=self._growth)
         except ImageTooLargeHere:
             raise ModelTooLarge(
-                f"Loading version {version} takes about {needed >> 20} MB beside the one in service. That is more than "
-                "there is for images. Give the gateway more memory or fewer MODEL__WORKERS, or restart it."
+                f"Loading version {version} takes about {needed >> 20} MB on top of the version in service, more than "
+                "the memory for images. Give the gateway more memory or fewer MODEL__WORKERS, or restart it."
             ) from None
         try:
             yield
@@ -102,7 +102,7 @@ def estimate_version_bytes(settings: Settings, version: str, threads: int | None
 
     Raises ArtefactError, RegistryError.
     """
-    from model.backends.onnx import MODEL_FILE  # imports the runtime, which the application need not wait for
+    from model.backends.onnx import MODEL_FILE  # imports the runtime, which would delay the start
 
     manifest = read_manifest(find_model_folder(settings, version))
     entry = manifest.files.get(MODEL_FILE)  # without it, opening the version fails and says why
@@ -110,7 +110,7 @@ def estimate_version_bytes(settings: Settings, version: str, threads: int | None
 
 
 class _Reports:
-    """Tells operators what became of each move: in the log and in the metrics."""
+    """Reports the outcome of each switch in the log and in the metrics."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics

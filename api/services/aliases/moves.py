@@ -1,4 +1,4 @@
-"""The registry of a gateway: every move of an alias is recorded in the ledger."""
+"""Moves aliases of the registry, and records every move in the ledger."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from monitoring.ledger.ledger import Ledger
 from monitoring.ledger.payloads import parse_json
 
 RECORD_LIMIT_S = 10.0
-"""For one entry: the ledger's own limit, after which the spool takes it, is shorter."""
+"""The longest wait for one entry. The ledger writes it to the spool after a shorter time."""
 
 log = structlog.get_logger("atalaya.model")
 
@@ -34,7 +34,7 @@ def describe_move(model: str, move: AliasMove) -> dict[str, Any]:
 
 
 def read_recorded_move(payload: Payload) -> AliasMove | None:
-    """Return the move that a payload records, or None for other events, and for a document that was changed."""
+    """Return the move that a payload records, or None for another event or an altered document."""
     with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
         document = parse_json(payload.document)
         if document["kind"] == EntryKind.ALIAS_MOVED:
@@ -43,7 +43,7 @@ def read_recorded_move(payload: Payload) -> AliasMove | None:
 
 
 def record_moves(settings: Settings, registry: FileRegistry, model: str) -> None:
-    """Record the unrecorded moves of a model's aliases from a process that is no gateway.
+    """Record the unrecorded moves of a model's aliases from a process other than a gateway.
 
     Raises SettingsError, MonitoringError, RegistryError.
     """
@@ -55,9 +55,9 @@ def record_moves(settings: Settings, registry: FileRegistry, model: str) -> None
 
 @asynccontextmanager
 async def open_alias_mover(settings: Settings, ledger: Ledger) -> AsyncIterator[AliasMover | None]:
-    """Yield what moves aliases, for calls in other threads than the event loop's; None without MODEL__REGISTRY.
+    """Yield an alias mover, to be called outside the event loop's thread; None without MODEL__REGISTRY.
 
-    Moves that were interrupted before they were recorded are recorded in the background.
+    Moves that an interruption left unrecorded are recorded in the background.
     """
     if settings.model.registry is None:
         yield None

@@ -1,4 +1,4 @@
-"""Whether requests arrive: background work pauses while none does, so that a platform can let the gateway sleep."""
+"""Tracks whether requests arrive. Background work pauses while none do, so that a platform can suspend the gateway."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ log = structlog.get_logger("atalaya.activity")
 def make_activity(settings: Settings) -> Activity:
     """Return an activity that becomes idle after IDLE_SECONDS.
 
-    With METRICS_PORT it never does: somebody watches the values that background work measures.
+    With METRICS_PORT it never does, because the scraped values come from background work.
     """
     return Activity(None if settings.metrics_port is not None else settings.idle_seconds or None)
 
 
 class Activity:
-    """Active at the start, idle once no request was in progress for `idle_after_s` seconds, active with the next one.
+    """Active at first, idle after `idle_after_s` seconds without a request in progress, active again with the next one.
 
-    With None it is always active. Loops in the background wait with `sleep` or `wait`.
+    With None it is always active. Background loops wait with `sleep` or `wait`.
     """
 
     def __init__(self, idle_after_s: float | None) -> None:
@@ -50,32 +50,32 @@ class Activity:
         self._last_at = time.monotonic()
 
     async def wait(self) -> None:
-        """Return at once while the process is active, else with the next request."""
+        """Return at once if the process is active, else when the next request arrives."""
         while not self._active.is_set():  # it may become idle again before this task continues
             await self._active.wait()
 
     async def sleep(self, seconds: float) -> None:
-        """Return after so many seconds, but not while the process is idle."""
+        """Return after `seconds`, or if the process is idle then, when the next request arrives."""
         await asyncio.sleep(seconds)
         await self.wait()
 
     async def run_while_active(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
-        """Run `work` until cancelled; cancel it while the process is idle, and begin it again with the next request."""
+        """Run `work` until cancelled: cancel it when the process becomes idle, and restart it with the next request."""
         while True:
             await self.wait()
             async with run_in_background(work()):
                 await self._idle.wait()
 
     def when_idle(self, act: Callable[[], object]) -> None:
-        """Call `act` at once when the process becomes idle."""
+        """Call `act` as soon as the process becomes idle."""
         self._pausing.append(act)
 
     def close_when_idle(self, close: Callable[[], Awaitable[object]]) -> None:
-        """Call `close` when the process is idle and background work in progress has had time to finish."""
+        """Call `close` once the process is idle and background work in progress has had time to finish."""
         self._closing.append(close)
 
     async def watch(self) -> None:
-        """Notice that no requests arrive, until cancelled."""
+        """Detect idleness, until cancelled."""
         if self._idle_after_s is None:
             return
         while True:
@@ -91,7 +91,7 @@ class Activity:
                 log.info("gateway_active")
 
     def _find_remaining(self, idle_after_s: float) -> float:
-        """Return in how many seconds the process can become idle."""
+        """Return the seconds until the process can become idle."""
         if self._in_progress:
             return idle_after_s
         return self._last_at + idle_after_s - time.monotonic()
@@ -103,5 +103,5 @@ class Activity:
                 return
             try:
                 await close()
-            except Exception:  # any error: a connection that stays open is used by the next request
+            except Exception:  # any error: the next request can use a connection that stays open
                 log.exception("connections_not_closed")

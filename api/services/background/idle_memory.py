@@ -1,4 +1,4 @@
-"""Returning memory that only predictions need, while no request is in progress (ADR 0071)."""
+"""Returns memory that only predictions need to the system while no request is in progress (ADR 0071)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CHECK_S = 5.0
 
 
 async def release_idle_memory(predictions: PredictionService) -> None:
-    """Release the memory whenever no request has been in progress for IDLE_S seconds, until cancelled."""
+    """Release memory whenever no request has been in progress for IDLE_S seconds, until cancelled."""
     released: Backend | None = None
     while True:
         if predictions.idle_s < IDLE_S:

@@ -1,1 +1,1 @@
-"""Trying candidates beside the model in production: what the gateway loads, writes, decides and shows (ADR 0039)."""
+"""Trials of candidates beside the model in production: what the gateway loads, writes, decides and shows (ADR 0039)."""

@@ -1,4 +1,4 @@
-"""The candidates in the registry: what the gateway loads, the memory for it, and which requests it gets."""
+"""Candidates from the registry: loads them, reserves their memory, and chooses which requests they get."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class RegistryCandidates:
 
     @asynccontextmanager
     async def reserve_memory(self, contest: Contest) -> AsyncIterator[None]:
-        """Hold the memory beside that for images, of which enough must be left."""
+        """Reserve the memory of the candidate, if enough is left for images."""
         memory = self._serving.memory
         needed = await asyncio.to_thread(estimate_version_bytes, self._settings, contest.candidate, self._threads)
         async with memory.reserve(0, _CALLER) as reservation:
@@ -60,8 +60,8 @@ class RegistryCandidates:
                 await reservation.resize(needed, while_waiting=0)
             except ImageTooLargeHere:
                 raise ModelTooLarge(
-                    f"Version {contest.candidate} takes about {needed >> 20} MB beside the one in production. That is "
-                    "more than images can spare. Give the gateway more memory or fewer MODEL__WORKERS."
+                    f"Version {contest.candidate} takes about {needed >> 20} MB on top of the version in production, "
+                    "which leaves too little for images. Give the gateway more memory or fewer MODEL__WORKERS."
                 ) from None
             yield
 
@@ -82,7 +82,7 @@ class RegistryCandidates:
             candidate,
             production,
             choose_arm,
-            # In a canary the thread uses a session of production, for which a request may have to wait.
+            # In a canary, the thread uses one of production's sessions, so a request may have to wait for it.
             SpareThread(
                 lambda: not queue.busy and not memory.is_contended,
                 niceness=WORKER_NICENESS if serves_callers else LOWEST_NICENESS,
@@ -98,5 +98,5 @@ class RegistryCandidates:
 
     @property
     def _threads(self) -> int:
-        """How many threads can use the candidate at once: those of the requests, or the one with spare capacity."""
+        """How many threads can use the candidate at once: all inference threads in a canary, else the spare thread."""
         return count_inference_threads(self._settings) if self._settings.canary.mode is Mode.CANARY else 1

@@ -1,4 +1,4 @@
-"""The evidence of all processes, and the verdict, which one of them acts on."""
+"""Combines the evidence of all processes. The process that reaches a verdict acts on it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from model.canary.judge import Judgement, JudgeRules, Verdict, judge
 from model.canary.trial import Findings
 from monitoring.canary.store import Counts, PairedLabels, TrialNames, TrialRecord, TrialStore
 
-# How often a process without new evidence checks whether there is a verdict.
+# How often a process without new evidence checks for a verdict.
 _POLL_S = 2.0
 
 
 class SharedEvidence:
-    """Adds what this process finds to the counts of all processes, and judges the sum.
+    """Adds the findings of this process to the counts of all processes, and judges the sum.
 
     `act` is called in the process that reaches a verdict, and by `finish_verdicts` if that process does not finish.
     """
@@ -40,9 +40,9 @@ class SharedEvidence:
         return (await self._store.begin(names)).verdict is None
 
     async def finish_verdicts(self, model: str) -> None:
-        """Act on the verdicts on candidates for the model whose process has not finished in time.
+        """Act on the verdicts for the model that another process reached but did not finish acting on in time.
 
-        The aliases may name other versions by now. Raises DatabaseUnavailable.
+        By now the aliases may name other versions. Raises DatabaseUnavailable.
         """
         for record in await self._store.take_over(model):
             await self._act(record)
@@ -58,7 +58,7 @@ class SharedEvidence:
         return await self._add(contest.id, findings.evidence, pairs)
 
     async def record_label(self, prediction_id: str, label: str) -> Evidence:
-        """Compare the true label of a prediction with those of both models, if both have seen its image.
+        """Compare the true label of a prediction with the labels from both models, if both have classified its image.
 
         Only the first label of a prediction counts. Raises DatabaseUnavailable.
         """
@@ -73,11 +73,11 @@ class SharedEvidence:
 
     async def _add(self, trial: str, evidence: Evidence, pairs: list[PairedLabels]) -> bool:
         """Return whether the trial is still undecided."""
-        record, has_fallen = await self._store.add(trial, count(evidence), pairs, self._judge)
+        record, is_new_verdict = await self._store.add(trial, count(evidence), pairs, self._judge)
         if record is None:
             return False
         self._on_judgement(judge(read_counts(record.counts), self._rules))
-        if has_fallen:
+        if is_new_verdict:
             await self._act(record)
         return record.verdict is None
 

@@ -17,7 +17,7 @@ log = structlog.get_logger("atalaya.canary")
 
 
 class CanaryReports:
-    """An observer of the follower and of its trials."""
+    """Observes the follower and its trials."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics

@@ -1,4 +1,4 @@
-"""The trial of a candidate in this process."""
+"""Runs the trial of a candidate in this process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from storage.errors import StorageError
 
 @dataclass(frozen=True, slots=True)
 class CanaryServices:
-    """Where there can be no candidate, only `store` exists."""
+    """Only `store` is set if there can be no candidate."""
 
     store: TrialStore
     follower: CandidateFollower | None = None
@@ -35,7 +35,7 @@ class CanaryServices:
     reports: CanaryReports | None = None
 
     async def record_label(self, prediction_id: str, label: str) -> None:
-        """Count the true label of a prediction for or against the candidate, if both models have seen its image.
+        """Count the true label of a prediction for or against the candidate, if both models have classified its image.
 
         Raises DatabaseUnavailable.
         """
@@ -69,8 +69,8 @@ async def try_candidates(
 
 
 async def _finish_verdicts(evidence: SharedEvidence, model: str, activity: Activity) -> None:
-    """Act once a minute on verdicts whose process ended before it had finished."""
+    """Act once a minute on verdicts that another process has left unfinished."""
     while True:
-        with suppress(StorageError):  # the next look tries again
+        with suppress(StorageError):  # tried again in a minute
             await evidence.finish_verdicts(model)
         await activity.sleep(CLAIM_S)

@@ -1,4 +1,4 @@
-"""The trial of a model's candidate as people see it: what is compared, the evidence so far, and what is missing."""
+"""The trial of a model's candidate as operators see it: what is compared, the evidence so far, and what is missing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from monitoring.canary.store import TrialRecord, TrialStore
 
 @dataclass(frozen=True, slots=True)
 class TrialStatus:
-    """`verdict` is that of the evidence so far, which stands once `judged_at` is set. Times are ISO 8601 in UTC."""
+    """`verdict` follows from the evidence so far, and is final once `judged_at` is set. Times are ISO 8601 in UTC."""
 
     verdict: str
     rows: Sequence[EvidenceRow]
@@ -37,7 +37,7 @@ class ModelStatus:
 
 
 async def read_status(settings: Settings, store: TrialStore, model: str, state: ModelState) -> ModelStatus:
-    """Return the status of the model, which has this state. Raises UnknownAlias, DatabaseUnavailable."""
+    """Return the status of the model whose registry state is `state`. Raises UnknownAlias, DatabaseUnavailable."""
     reference = settings.model.reference
     alias = reference.alias if reference is not None and reference.model == model else PRODUCTION
     contest = find_contest(model, state, production=alias, candidate=settings.canary.alias)

@@ -1,4 +1,4 @@
-"""Acting on a verdict: the aliases move if the gateway may act, and the verdict is recorded."""
+"""Acts on a verdict: moves the aliases if the settings allow it, and records the verdict."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from monitoring.canary.store import TrialRecord, TrialStore
 from monitoring.ledger.entries import EntryKind, build_event, name_model_subject
 from monitoring.metrics import Metrics
 
-# Returns once the entry with these facts is durable in the ledger.
+# Records an entry with these facts, and returns once it is durable in the ledger.
 RecordEntry = Callable[[dict[str, Any]], Awaitable[object]]
 
 log = structlog.get_logger("atalaya.canary")
@@ -55,9 +55,9 @@ class VerdictActions:
             moved = await asyncio.to_thread(self._move_aliases, record, reasons)
             await self._record_entry(_describe(record, moved, reasons))
             await self._store.finish(names.id)
-        except Exception as error:  # whatever is wrong with one record, such as counts of a later release
+        except Exception as error:  # anything may be wrong with one record, such as counts from a later release
             code, (reason, *_) = describe_error(error)
-            log.error("canary_verdict_not_recorded", code=code, reason=reason, policy="it is tried again")
+            log.error("canary_verdict_not_recorded", code=code, reason=reason, policy="try again later")
             return
         self._metrics.canary_verdicts.labels(record.verdict).inc()
         log.warning(
@@ -71,9 +71,9 @@ class VerdictActions:
         )
 
     def _move_aliases(self, record: TrialRecord, reasons: tuple[str, ...]) -> bool:
-        """Return whether the aliases are as the verdict says. Raises RegistryError.
+        """Return whether the aliases match the verdict. Raises RegistryError.
 
-        A verdict moves aliases once: what somebody decides after that stands, also if this call repeats an earlier one.
+        A verdict moves aliases once. A later decision of an operator stands, even if this call repeats an earlier one.
         """
         canary, names = self._settings.canary, record.names
         if canary.verdict is not VerdictPolicy.ACT:
@@ -81,11 +81,11 @@ class VerdictActions:
         production = self._reference.alias
         targets: dict[str, str | None] = {canary.alias: None}
         if record.verdict == Verdict.PROMOTE:
-            # The alias of the candidate goes in the same move, so that no repeated step undoes a roll-back after it.
+            # The same move removes the candidate's alias, so that a repeated step cannot undo a later roll-back.
             targets |= {production: names.candidate, name_previous(production): names.production}
         expected = {canary.alias: names.candidate, production: names.production}
         why = " ".join(reasons)[:MAX_REASON_LENGTH]
-        decision = f"{names.id} {record.judged_at}"  # a trial has another verdict after its database was restored
+        decision = f"{names.id} {record.judged_at}"  # after a restore of the database, a trial can get another verdict
         try:
             self._mover.move(names.model, targets, who="canary", why=why, expected=expected, decision=decision)
         except AliasesElsewhere:
@@ -105,7 +105,7 @@ def _are_named(aliases: Mapping[str, str], versions: Mapping[str, str | None]) -
 
 
 def _describe(record: TrialRecord, moved: bool, reasons: tuple[str, ...]) -> dict[str, Any]:
-    """Return the facts of the ledger's entry."""
+    """Return the facts for the ledger entry."""
     names = record.names
     details = {
         "trial": names.id,  # the same in an entry that is recorded again after an interruption

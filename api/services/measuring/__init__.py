@@ -1,1 +1,1 @@
-"""Measurements: values of metrics that no request changes, and how good the models are on live traffic."""
+"""Measurements in the background: metrics that no request changes, and how good the models are on live traffic."""

@@ -1,4 +1,4 @@
-"""The certificates that the gateway uses itself: when they expire, and their replacement while it serves."""
+"""The gateway's own certificates: reports when they expire, and replaces them while the gateway serves."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ log = structlog.get_logger("atalaya.certificates")
 
 
 def report_certificates(settings: Settings, metrics: Metrics) -> None:
-    """Show when the first certificate expires of the chain that is served, and of the CAs of clients."""
+    """Report the earliest expiry in the served certificate chain, and among the client CAs."""
     for name, path in (("server", settings.tls_certificate), ("client_ca", settings.tls_client_ca)):
         if path is None:
             continue
         try:
             metrics.certificate_expiry.labels(name).set(_find_first_expiry(path))
-        except (OSError, ValueError) as error:  # OpenSSL, which has loaded the file, accepts more than cryptography
+        except (OSError, ValueError) as error:  # OpenSSL has loaded the file, but accepts more than cryptography
             log.warning("certificate_expiry_unknown", certificate=name, reason=type(error).__name__)
 
 
 async def watch_certificates(tls: ServerTls, settings: Settings, metrics: Metrics) -> None:
-    """Use new certificates within a few seconds of a change of their files; keep the old ones when they are invalid."""
+    """Use new certificates within seconds of a change of their files; keep the old ones if the new are invalid."""
     while True:
         await asyncio.sleep(_POLL_S)
         try:

@@ -24,7 +24,7 @@ _FIRST_REFRESH_S, _REFRESH_S = 5.0, 60.0
 
 
 class CostService:
-    """Works in the thread of `quality`, with its connection; `quality` keeps the sums of the requests."""
+    """Works in the thread of `quality`, with its connection. `quality` also keeps the sums of the requests."""
 
     def __init__(self, settings: Settings, quality: QualityService, metrics: Metrics) -> None:
         self._prices = settings.cost.prices()
@@ -39,11 +39,11 @@ class CostService:
 
         Raises LedgerUnavailable.
         """
-        found = await self._compute_month(month, caller)
-        return next(iter(found.callers.values()), NO_COST)
+        costs = await self._compute_month(month, caller)
+        return next(iter(costs.callers.values()), NO_COST)
 
     async def refresh(self) -> None:
-        """Add what was used since the last time, and update the metrics. Raises LedgerUnavailable."""
+        """Record the resources used since the last time, and update the metrics. Raises LedgerUnavailable."""
         await self.record_resources()
         month = await self._compute_month(f"{datetime.now(UTC):%Y-%m}", "")
         amounts = month.whole.amounts
@@ -53,11 +53,11 @@ class CostService:
         self._metrics.month_sleep_saving.set(nan if month.sleep is None else month.sleep.saves.total)
 
     async def record_resources(self) -> None:
-        """Write what was used since this last succeeded. Raises LedgerUnavailable."""
+        """Write the resources used since the last successful write. Raises LedgerUnavailable."""
         await self._call(self._write_resources)
 
     def _write_resources(self, engine: Engine) -> None:
-        """Runs as a whole in the thread: cancelling the task that waits for it cannot stop it halfway."""
+        """Runs entirely in the thread, so that cancelling the task that waits for it cannot stop it halfway."""
         self._unwritten += self._meter.measure()
         CostStore(engine).add_resources(self._unwritten)
         self._unwritten.clear()
@@ -75,7 +75,7 @@ class CostService:
 async def open_cost_service(
     settings: Settings, quality: QualityService, metrics: Metrics, activity: Activity
 ) -> AsyncIterator[CostService]:
-    """Measure until the context ends."""
+    """Measure costs in the background until the context ends."""
     service = CostService(settings, quality, metrics)
     try:
         async with run_in_background(Refreshing("cost", service.refresh, _REFRESH_S).run(activity, _FIRST_REFRESH_S)):

@@ -1,4 +1,4 @@
-"""The metrics of a process, and how those are read that describe all processes of the gateway."""
+"""Creates the metrics of a process. Those that describe all processes of the gateway read the shared directory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CALLERS, _MODELS = "callers", "models"
 
 
 def create_metrics(settings: Settings, registry: CollectorRegistry, shown: CollectorRegistry | None) -> Metrics:
-    """Create them on `registry`, and what all processes share on `shown`, which by default is `registry`."""
+    """Create the metrics of this process on `registry`, and those of all processes on `shown` (default: `registry`)."""
     metrics, shared = Metrics(registry, shown), settings.atalaya_shared
     metrics.callers = NameLimit(settings.monitoring.usage_callers, shared and shared / _CALLERS)
     metrics.models = NameLimit(MAX_MODELS, shared and shared / _MODELS)
@@ -32,5 +32,5 @@ def create_metrics(settings: Settings, registry: CollectorRegistry, shown: Colle
 def _count(shared: Path, count: Callable[[Processes], int]) -> Values:
     try:
         return single(count(read_processes(shared)))
-    except FileNotFoundError:  # the supervisor has removed the directory, and this process ends
+    except FileNotFoundError:  # the supervisor has removed the directory, and this process is about to end
         return {}

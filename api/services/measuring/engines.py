@@ -22,13 +22,13 @@ log = structlog.get_logger("atalaya.engines")
 
 
 def find_engine_problem(backend: Backend) -> str | None:
-    """Return what readiness shows of the engines, None for nothing. Raises EngineUnavailable."""
+    """Return the problem that readiness shows for the engines, or None. Raises EngineUnavailable."""
     engines = _find_engines(backend)
     return None if engines is None else engines.problem
 
 
 def observe_engines(backend: Backend, metrics: Metrics) -> None:
-    """Count and log what happens with the engines from now on, if the back end has any."""
+    """Count and log the events of the engines from now on, if the back end has any."""
     engines = _find_engines(backend)
     if engines is not None:
         engines.subscribe(EngineReports(metrics).report)
@@ -45,7 +45,7 @@ def _find_engines(backend: Backend) -> OipBackend | None:
 
 
 class EngineReports:
-    """Counts and logs the events of engines; for any thread."""
+    """Counts and logs the events of engines. Thread-safe."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -80,7 +80,7 @@ class EngineReports:
                 log.info("engine_admitted", endpoint=event.endpoint, missing_outputs=event.detail or None)
 
     def _set_up(self, label: str, endpoint: str, value: int | None) -> None:
-        """Show the lowest value of the endpoints that share a label; None if the endpoint is no longer used."""
+        """Show the lowest value of the endpoints that share a label. `value` is None for an endpoint no longer used."""
         with self._lock:
             values = self._up[label]
             values.pop(endpoint, None)

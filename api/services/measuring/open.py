@@ -1,4 +1,4 @@
-"""What measures the process and what it depends on while it serves."""
+"""Measures the process and its dependencies while it serves."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def measure_in_background(
     metrics: Metrics,
     activity: Activity,
 ) -> AsyncIterator[None]:
-    """Keep the metrics up to date that no request changes."""
+    """Keep metrics that no request changes up to date."""
     metrics.queue_capacity.set(settings.model.queue_limit)
     report_certificates(settings, metrics)
     async with (

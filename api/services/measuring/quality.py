@@ -37,13 +37,13 @@ from storage.logins import DatabaseLogin
 T = TypeVar("T")
 
 WINDOW = timedelta(days=30)
-"""The metrics are about predictions of this time."""
+"""The metrics cover the predictions of this long."""
 
 _REFRESH_S = 15.0
 _REMOVE_S = 3600.0
 _WAIT_S = 5  # for the database
-_PAUSE = 3  # in the background, the updater works a quarter of the time
-_CHUNKS_FOR_REQUEST = 10  # a request need not wait for a whole ledger, after an upgrade, to be added to the sums
+_PAUSE = 3  # times the duration of a chunk: in the background, the updater works a quarter of the time
+_CHUNKS_FOR_REQUEST = 10  # after an upgrade, no request waits until a whole ledger is added to the sums
 _DONE = object()
 _Version = tuple[str, str]  # model and version
 _Series = tuple[Gauge, tuple[str, ...]]  # and its labels
@@ -54,7 +54,7 @@ def compute_versions(
 ) -> Sequence[VersionQuality]:
     """Return the results of each version of a model that has made predictions, or of one version.
 
-    Both times are at the beginning of an hour. Raises ModelNotRecorded, LedgerUnavailable.
+    Both times must be at the beginning of an hour. Raises ModelNotRecorded, LedgerUnavailable.
     """
     reader = QualityReader(engine)
     sums = {each.version: each for each in reader.list_sums(since, model, until) if version in (None, each.version)}
@@ -67,7 +67,7 @@ def compute_versions(
 
 
 def start_of_hour(moment: datetime) -> datetime:
-    """Return the beginning of the hour: sums are kept by hour, and labels have to match them."""
+    """Return the beginning of the hour. Sums are kept by hour, and labels have to cover the same hours."""
     return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 
@@ -76,9 +76,9 @@ def _to_sums(sums: PredictionSums) -> ConfidenceSums:
 
 
 class QualityService:
-    """Works in threads of its own, which the event loop does not wait for.
+    """Works in two threads of its own, so that it never blocks the event loop.
 
-    Reading all labels of a model takes seconds: nothing else waits for that, in a second thread.
+    Reading all labels of a model takes seconds, so it has the second thread to itself.
     """
 
     def __init__(self, engine: Engine, metrics: Metrics, settings: Settings) -> None:
@@ -90,7 +90,7 @@ class QualityService:
         self._metrics = metrics
         self._shown = set[_Series]()
         self._keep_days, self._remove_at = settings.ledger.keep_days, 0.0
-        self._counted: object = None  # what the counts of labels depend on
+        self._label_counts_key: object = None  # what the counts of labels depend on
         self._label_counts: Mapping[_Version, tuple[int, int]] = {}
 
     async def compute(self, model: str, version: str | None, since: datetime | None) -> Sequence[VersionQuality]:
@@ -111,7 +111,7 @@ class QualityService:
 
     async def refresh(self, activity: Activity) -> None:
         """Update the sums and the metrics. Raises LedgerUnavailable."""
-        await self._work_through(self._updater.update(), activity)
+        await self._process_chunks(self._updater.update(), activity)
         if time.monotonic() >= self._remove_at:
             await self._thread.call(remove_old, self._engine, self._keep_days)
             self._remove_at = time.monotonic() + _REMOVE_S
@@ -123,7 +123,7 @@ class QualityService:
         self._shown = set(values)
 
     def _measure(self) -> Mapping[_Series, float]:
-        """Return what is known of every version that has made predictions in the window."""
+        """Return the values of the gauges for every version that has made predictions in the window."""
         reader, since = QualityReader(self._engine), start_of_hour(datetime.now(UTC) - WINDOW)
         accuracy, lower, estimated = self._gauges
         values = dict[_Series, float](measure_drift(self._metrics, read_report(self._engine, self._detectors)))
@@ -145,17 +145,17 @@ class QualityService:
     ) -> Mapping[_Version, tuple[int, int]]:
         """Return how many predictions of each version are labelled, and how many of those are correct.
 
-        Counting 100,000 labels takes the database about a second, so it is done only after a label was added, and once
-        an hour, when the window moves.
+        Counting 100,000 labels takes the database about a second, so they are counted only after a label was added and
+        when the window moves, once an hour.
         """
-        current = since, reader.find_label_ends(), versions
-        if current != self._counted:
+        key = since, reader.find_label_ends(), versions
+        if key != self._label_counts_key:
             self._label_counts = {version: reader.count_labels(since, *version) for version in versions}
-            self._counted = current
+            self._label_counts_key = key
         return self._label_counts
 
-    async def _work_through(self, chunks: Iterator[None], activity: Activity) -> None:
-        """Take all chunks in the thread, with pauses after them, and none while no requests arrive."""
+    async def _process_chunks(self, chunks: Iterator[None], activity: Activity) -> None:
+        """Process all chunks in the thread, with a pause after each, and stop while no requests arrive."""
         started = time.monotonic()
         while await self._thread.call(next, chunks, _DONE) is not _DONE:
             await activity.sleep((time.monotonic() - started) * _PAUSE)
@@ -166,7 +166,7 @@ class QualityService:
         return await self._thread.call(work, self._engine)
 
     async def close_connections(self) -> None:
-        """Close them until the next query."""
+        """Close the connections; the next query opens one again."""
         await self._thread.call(self._engine.dispose)
 
     async def close(self) -> None:

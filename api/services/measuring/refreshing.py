@@ -1,4 +1,4 @@
-"""Repeating work in the background, whatever happens to the database meanwhile."""
+"""Repeats work in the background, and continues after errors of the database."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from monitoring.errors import LedgerUnavailable
 
 
 class Refreshing:
-    """Repeats `refresh`, which raises LedgerUnavailable; `name` is what it refreshes."""
+    """Repeats `refresh`, which may raise LedgerUnavailable. `name` says what it refreshes."""
 
     def __init__(self, name: str, refresh: Callable[[], Awaitable[None]], interval_s: float) -> None:
         self._name = name
@@ -29,14 +29,14 @@ class Refreshing:
             await self.refresh_once()
 
     async def refresh_once(self) -> None:
-        """Refresh, and log a failure; while the database cannot be used, only once."""
+        """Refresh, and log a failure. While the database is unavailable, only the first failure is logged."""
         try:
             await self._refresh()
         except LedgerUnavailable as error:
             if not self._is_failing:
                 self._log.warning(f"{self._name}_not_refreshed", reason=_find_cause(error))
             self._is_failing = True
-        except Exception:  # any error, such as from changed rows: predictions do not depend on it
+        except Exception:  # any error, such as from altered rows: predictions do not depend on this work
             self._log.exception(f"{self._name}_not_refreshed", policy="try again later")
         else:
             if self._is_failing:
@@ -45,7 +45,7 @@ class Refreshing:
 
 
 def _find_cause(error: BaseException) -> str:
-    """Return the class of the first error, that of the database's driver: it distinguishes a bug from an outage."""
+    """Return the class of the root cause, an error of the database driver: it tells a bug from an outage."""
     while error.__cause__ is not None:
         error = error.__cause__
     return type(error).__name__

@@ -1,4 +1,4 @@
-"""What a process samples of itself twice a second."""
+"""Samples the state of this process twice a second."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from monitoring.metrics import Metrics
 
 INTERVAL_S = 0.5
 DATABASE_DOWN_AFTER_S = 3.0
-"""The feed of changes reads the database four times a second. Without a response for so long, it counts as down."""
+"""The change feed polls the database four times a second. After this long without a response, it is considered down."""
 
 
 async def sample_process(

@@ -1,4 +1,4 @@
-"""Values that are read every few seconds: from the database, the registry and what readiness depends on."""
+"""Metrics that are read every few seconds from the database, the registry and the readiness checks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ _QUOTA_INTERVAL_S = 60.0
 
 
 async def follow_commands(settings: Settings, engine: AsyncEngine, metrics: Metrics, activity: Activity) -> None:
-    """Show what scheduled commands have recorded, until cancelled. Without the database, the last stays."""
+    """Show what scheduled commands have recorded, until cancelled.
+
+    While the database is unavailable, the last values stay.
+    """
     days, runs, evaluations = find_task_days(settings), TaskRunStore(engine), EvaluationStore(engine)
     while True:
         with suppress(DatabaseUnavailable):
@@ -38,7 +41,7 @@ async def follow_commands(settings: Settings, engine: AsyncEngine, metrics: Metr
 
 
 async def follow_quotas(meter: UsageMeter, metrics: Metrics, activity: Activity) -> None:
-    """Show the share of the quota that is nearest to its end, until cancelled."""
+    """Show the used share of the quota that is closest to exhaustion, until cancelled."""
     while True:
         with suppress(DatabaseUnavailable):
             metrics.quota_used_ratio.set(await meter.find_highest_share())
@@ -55,7 +58,7 @@ async def follow_readiness(health: Health, draining: Draining, metrics: Metrics,
 async def follow_aliases(settings: Settings, metrics: Metrics, activity: Activity) -> None:
     """Show the aliases of the model that MODEL__URL names, until cancelled; nothing if it is in no registry.
 
-    While the registry is unavailable, the last known aliases stay.
+    While the registry is unavailable, the last aliases read stay.
     """
     reference = settings.model.reference
     if reference is None:

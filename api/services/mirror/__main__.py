@@ -1,6 +1,6 @@
-"""The process that pulls: it looks at the MLflow server again and again until its standard input is closed.
+"""The pulling process: polls the MLflow server until its standard input is closed.
 
-It writes a line of JSON for each look, which the gateway counts and logs.
+It writes one line of JSON for each poll, which the gateway counts and logs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from model.errors import ModelError
 if TYPE_CHECKING:
     from model.registry.mlflow.mirror import Mirror
 
-LOOK_S = 2.0
+POLL_S = 2.0
 _MAX_REFUSALS = 20
 _MAX_REASON_LENGTH = 300
 
@@ -32,10 +32,10 @@ def main() -> int:
     # Other output, such as log lines, must not mix with the lines that the gateway reads.
     with redirect_stdout(sys.stderr), open_mirror(settings) as mirror:
         while True:
-            look = pull(mirror, served)
-            write_problem(settings, look.get("code"))
-            print(json.dumps(look), file=output, flush=True)
-            closed, _, _ = select.select([sys.stdin], [], [], LOOK_S)
+            result = pull(mirror, served)
+            write_problem(settings, result.get("code"))
+            print(json.dumps(result), file=output, flush=True)
+            closed, _, _ = select.select([sys.stdin], [], [], POLL_S)
             if closed:
                 return 0
 
@@ -43,19 +43,19 @@ def main() -> int:
 def pull(mirror: Mirror, served: Sequence[str]) -> dict[str, Any]:
     """Return the aliases that moved, and why others were refused: at most _MAX_REFUSALS, the first by name.
 
-    `code` and `reason` are there if MLflow could not be read, or one of the `served` aliases could not be followed.
+    `code` and `reason` are set if MLflow could not be read or one of the `served` aliases could not be followed.
     """
     try:
-        found = mirror.pull()
+        pulled = mirror.pull()
     except ModelError as error:
         return {"moved": {}, "refused": {}, **_describe(error)}
-    refused = {alias: _describe(error) for alias, error in found.refused.items()}
+    refused = {alias: _describe(error) for alias, error in pulled.refused.items()}
     problem = next((refused[alias] for alias in served if alias in refused), {})
     others = {
         alias: {**refused[alias], "reason": refused[alias]["reason"][:_MAX_REASON_LENGTH]}
         for alias in sorted(refused.keys() - set(served))[:_MAX_REFUSALS]
     }
-    return {"moved": found.moved, "refused": others, **problem}
+    return {"moved": pulled.moved, "refused": others, **problem}
 
 
 def _describe(error: ModelError) -> dict[str, str]:

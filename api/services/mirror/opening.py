@@ -1,4 +1,4 @@
-"""The MLflow server and the mirror that the settings name."""
+"""Opens the MLflow server and the mirror that the settings name."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def open_mirror(settings: Settings) -> Iterator[Mirror]:
     url, reference = settings.model.mlflow_url, settings.model.reference
     if url is None or reference is None:
         raise SettingsError(
-            "Nothing can be pulled: MODEL__REGISTRY must name an MLflow server (mlflow+http://HOST:PORT), and "
+            "There is nothing to pull: MODEL__REGISTRY must name an MLflow server (mlflow+http://HOST:PORT), and "
             "MODEL__URL a model in it (registry://NAME@ALIAS)."
         )
     registry = open_registry(settings)
@@ -71,14 +71,14 @@ def open_mirror(settings: Settings) -> Iterator[Mirror]:
 
 
 def list_served(settings: Settings) -> list[str]:
-    """Return the aliases whose versions the gateway loads, that of MODEL__URL first."""
+    """Return the aliases whose versions the gateway loads, the one in MODEL__URL first."""
     reference, canary = settings.model.reference, settings.canary
     served = [] if reference is None else [reference.alias]
     return served if canary.mode is Mode.OFF else [*served, canary.alias]
 
 
 class MoveRecorder:
-    """Records the moves of a model's aliases that are not recorded yet, in the ledger."""
+    """Records in the ledger the moves of a model's aliases that are not recorded yet."""
 
     def __init__(self, settings: Settings, registry: FileRegistry, model: str) -> None:
         self._settings = settings
@@ -87,7 +87,7 @@ class MoveRecorder:
         self._problem: str | None = None
 
     def record(self) -> None:
-        """Record them, or log once that it is not possible now: the next call tries again. Raises RegistryError."""
+        """Record the moves. A failure is logged once, and the next call tries again. Raises RegistryError."""
         with suppress(UnknownModel):
             if self._registry.read(self._model).unrecorded and self._has_database():
                 self._record()
@@ -97,7 +97,7 @@ class MoveRecorder:
             record_moves(self._settings, self._registry, self._model)
         except (SettingsError, MonitoringError, StorageError) as error:
             if error.code != self._problem:
-                log.warning("alias_moves_unrecorded", code=error.code, policy="it is tried again at each look")
+                log.warning("alias_moves_unrecorded", code=error.code, policy="try again at each poll")
             self._problem = error.code
         else:
             self._problem = None

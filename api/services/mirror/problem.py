@@ -1,4 +1,4 @@
-"""Why the mirror does not follow its registry: in a file that the pulling process writes and every worker reads."""
+"""The file in which the pulling process tells all workers why the mirror does not follow its registry."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _FILE = ".problem"
 
 
 def write_problem(settings: Settings, code: str | None) -> None:
-    """Replace the code of the problem, None for none. Raises OSError."""
+    """Write the code of the problem, or None if there is no problem. Raises OSError."""
     folder = settings.model.mirror_folder
     folder.mkdir(parents=True, exist_ok=True)
     if read_problem(settings) != code:

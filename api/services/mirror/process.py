@@ -1,4 +1,4 @@
-"""Running the process that pulls: one per gateway, restarted when it ends, supervised by the worker that started it."""
+"""Runs the pulling process: one per gateway, restarted when it ends, supervised by the worker that started it."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ RESTART_S = 5.0
 """How long another worker, or this one, waits before it starts the process again."""
 
 PULLER_BYTES = 80 << 20
-"""What the process takes. Measured: 90 MB, of which 25 MB are pages of libraries."""
+"""The memory that the process takes. Measured: 90 MB, of which 25 MB are library pages."""
 
 FIRST_PULL_LIMIT_S = 600.0
-_LOOK_BYTES = 1 << 20  # of a line of JSON, enough for thousands of aliases that move at once
+_MAX_POLL_BYTES = 1 << 20  # of the line of JSON for one poll, enough for thousands of aliases that move at once
 _MAX_LINE_LENGTH = 500
 _LINES_PER_MINUTE = 20
 _OUTCOMES = ("unchanged", "moved", "failed")
-_POLICY = "the versions in the mirror go on serving"
+_POLICY = "keep serving the versions in the mirror"
 _COMMAND = (sys.executable, "-m", "api.services.mirror")
 
 log = structlog.get_logger("atalaya.registry")
@@ -48,7 +48,7 @@ def pull_first(settings: Settings) -> None:
     if settings.model.mlflow_url is None or _is_mirrored(settings):
         return
     try:
-        # With its input closed, the process ends after one look.
+        # With its input closed, the process ends after one poll.
         done = subprocess.run(
             _COMMAND, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=FIRST_PULL_LIMIT_S
         )
@@ -73,7 +73,7 @@ async def keep_pulling(settings: Settings, metrics: Metrics, activity: Activity)
 
 
 def count_puller_bytes(settings: Settings) -> int:
-    """Return the memory that the process takes of the gateway's; 0 if there is none."""
+    """Return the memory of the pulling process, which counts towards the gateway's limit; 0 if there is none."""
     return PULLER_BYTES if _is_needed(settings) else 0
 
 
@@ -93,7 +93,7 @@ def _is_mirrored(settings: Settings) -> bool:
 
 
 async def _keep_running(settings: Settings, reports: Reports) -> None:
-    """Run the process whenever no other worker does: the kernel frees the lock of a worker that is killed."""
+    """Run the process whenever no other worker does. The kernel releases the lock of a worker that is killed."""
     folder = settings.model.mirror_folder
     while True:
         try:
@@ -102,7 +102,7 @@ async def _keep_running(settings: Settings, reports: Reports) -> None:
                 if held:
                     await _run_and_report(settings, reports)
         except OSError as error:
-            reports.on_look({"code": RegistryUnavailable.code, "reason": f"{folder}: {error.strerror}"})
+            reports.on_poll({"code": RegistryUnavailable.code, "reason": f"{folder}: {error.strerror}"})
         await asyncio.sleep(RESTART_S)
 
 
@@ -110,28 +110,28 @@ async def _run_and_report(settings: Settings, reports: Reports) -> None:
     """Run the process until it ends, and report that as a problem."""
     try:
         ended = await run_puller(reports)
-    except Exception as error:  # whatever its output causes: the process must be started again
+    except Exception as error:  # any error that its output causes: the process must be restarted
         ended = f"its output cannot be used: {error!r}"[:_MAX_LINE_LENGTH]
-    reports.on_look({"code": RegistryUnavailable.code, "reason": ended})
+    reports.on_poll({"code": RegistryUnavailable.code, "reason": ended})
     write_problem(settings, RegistryUnavailable.code)
 
 
 async def run_puller(reports: Reports, command: Sequence[str] = _COMMAND) -> str:
-    """Run the process that pulls until it ends, and return how.
+    """Run the pulling process until it ends, and return how it ended.
 
-    It is in a session of its own: Ctrl-C is for the gateway.
+    It runs in its own session, so that Ctrl-C reaches only the gateway.
     """
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
-        *command, stdin=pipe, stdout=pipe, stderr=pipe, limit=_LOOK_BYTES, start_new_session=True
+        *command, stdin=pipe, stdout=pipe, stderr=pipe, limit=_MAX_POLL_BYTES, start_new_session=True
     )
     assert process.stdout is not None and process.stderr is not None  # noqa: S101, PT018  (pipes)
     try:
         async with asyncio.TaskGroup() as group:
-            # A pipe that is not read would be full one day, and the process would wait for ever.
+            # If nobody reads this pipe, it fills up and blocks the process.
             errors = group.create_task(_read_lines(process.stderr, reports.on_error_line))
             async for line in process.stdout:
-                reports.on_look(json.loads(line))
+                reports.on_poll(json.loads(line))
         return errors.result() or f"it ended with status {await process.wait()}"
     finally:
         with suppress(ProcessLookupError):
@@ -140,7 +140,7 @@ async def run_puller(reports: Reports, command: Sequence[str] = _COMMAND) -> str
 
 
 async def _read_lines(stream: asyncio.StreamReader, on_line: Callable[[str], object]) -> str:
-    """Pass on each line that is not empty, and return the last one."""
+    """Call `on_line` with each line that is not empty, and return the last one."""
     last = ""
     while True:
         try:
@@ -174,13 +174,13 @@ class Reports:
         if self._lines <= _LINES_PER_MINUTE:
             log.warning("registry_puller_output", text=text)
 
-    def on_look(self, look: dict[str, Any]) -> None:
-        problem, moved = look.get("code"), look.get("moved")
+    def on_poll(self, result: dict[str, Any]) -> None:
+        problem, moved = result.get("code"), result.get("moved")
         if moved:
             log.info("registry_pulled", moved=moved)
-        self._log_refusals(look.get("refused", {}))
+        self._log_refusals(result.get("refused", {}))
         if problem and problem != self._problem:
-            log.warning("registry_not_pulled", code=problem, reason=look["reason"], policy=_POLICY)
+            log.warning("registry_not_pulled", code=problem, reason=result["reason"], policy=_POLICY)
         elif self._problem and not problem:
             log.info("registry_followed_again", after=self._problem)
         self._problem = str(problem) if problem else None
@@ -188,7 +188,7 @@ class Reports:
         self._metrics.registry_pulls.labels(outcome).inc()
 
     def _log_refusals(self, refused: dict[str, dict[str, str]]) -> None:
-        """Log once why an alias that the gateway does not serve cannot be followed."""
+        """For each alias that the gateway does not serve, log once why it cannot be followed."""
         for alias, each in refused.items():
             if self._refused.get(alias) != each["code"]:
                 log.warning("registry_alias_not_pulled", alias=alias, code=each["code"], reason=each["reason"])

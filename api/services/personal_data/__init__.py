@@ -1,1 +1,1 @@
-"""Data about persons: the images that they allow to be kept, and erasing what is recorded of them."""
+"""Personal data: keeps the images that users allow to be kept, and erases what is recorded about a user."""

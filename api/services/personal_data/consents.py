@@ -1,4 +1,4 @@
-"""Which users allow their images to be kept, known to every process within a second of a change."""
+"""Tracks which users allow their images to be kept. Each process sees a change within a second."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = structlog.get_logger("atalaya.images")
 
 
 class ImageConsents:
-    """`list_allowed` reads the ids of the users who allow it. Until they are read, nobody does."""
+    """`list_allowed` reads the ids of users who allow it. Until the first read, no user is considered to allow it."""
 
     def __init__(self, list_allowed: Callable[[], Awaitable[Collection[str]]]) -> None:
         self._list_allowed = list_allowed
@@ -27,22 +27,22 @@ class ImageConsents:
         self._failing = False
 
     def allows(self, owner: str) -> bool:
-        """Whether the owner's images may be kept now; from any thread."""
+        """Return whether the owner's images may be kept now. Thread-safe."""
         return owner in self._allowed
 
     def notice_change(self, target: str) -> None:
-        """Assume that a changed user has withdrawn, until the users are read again."""
+        """Assume that a changed user has withdrawn consent, until the users are read again."""
         if target.startswith(_USER):
             self._allowed.discard(target.removeprefix(_USER))
             self._outdated.set()
 
     def subscribe_to(self, changes: ChangeFeed) -> None:
-        """Notice changes of users from now on, and read the users again: some may have changed before."""
+        """Follow changes of users from now on, and read all users again, because some may have changed before."""
         changes.subscribe(self.notice_change)
         self._outdated.set()
 
     async def follow(self, sleep: Callable[[float], Awaitable[None]]) -> None:
-        """Re-read the users after each change, until cancelled. `sleep` is extended while the gateway is idle."""
+        """Read the users again after each change, until cancelled. `sleep` may last longer if the gateway is idle."""
         while True:
             await self._outdated.wait()
             self._outdated.clear()
@@ -53,7 +53,7 @@ class ImageConsents:
                 self._report_failure()
             else:
                 self._failing = False
-                if not self._outdated.is_set():  # otherwise somebody may have withdrawn meanwhile
+                if not self._outdated.is_set():  # otherwise a user may have withdrawn consent meanwhile
                     self._allowed = allowed
             await sleep(_PAUSE_S)
 

@@ -1,4 +1,4 @@
-"""Erasing what is stored of a user: payloads of the ledger, addresses in the audit log, and kept images."""
+"""Erases what is stored about a user: payloads in the ledger, addresses in the audit log, and kept images."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from storage.logins import DatabaseLogin
 from storage.transactions import WRITING
 
 IN_FLIGHT_S = 2.0
-"""By then every process knows that the user is gone, and what was being recorded of the user's requests is recorded."""
+"""Within this time, every process has noticed the deletion and has written its last records of the user."""
 
-LOCK_TIMEOUT_S = 10  # beside workers that write
+LOCK_TIMEOUT_S = 10  # while workers are writing
 _HOURLY = "the hourly upkeep erases them"
 
 log = structlog.get_logger("atalaya.erasure")
 
 
 class RecordErasure:
-    """Erases in short transactions, beside the requests."""
+    """Erases in short transactions, while the gateway serves requests."""
 
     def __init__(
         self,
@@ -53,16 +53,16 @@ class RecordErasure:
     async def erase(self, user_id: str, actor: str) -> None:
         """Erase the records and the images of a user who was just deleted.
 
-        Images are last, because a store may be slow. What fails or is interrupted is repeated: see follow_erasures for
-        the records, and follow_image_upkeep.
+        Images come last, because their store may be slow. follow_erasures repeats a failed or interrupted erasure of
+        records, and follow_image_upkeep one of images.
         """
         await self.erase_records(user_id, actor)
         await self._erase_images(user_id)
 
     async def erase_records(self, user_id: str, actor: str) -> None:
-        """Erase what the ledger and the audit log hold of a deleted user, and remove the pending erasure.
+        """Erase what the ledger and the audit log hold about a deleted user, and remove the pending erasure.
 
-        A failure, or the gateway's end, is logged with the command that repeats it.
+        If this fails, or the gateway stops first, the log names the command that repeats it.
         """
         retry = f"atalaya users delete {user_id}"
         try:
@@ -81,9 +81,9 @@ class RecordErasure:
             log.info("user_erased", user=user_id, predictions=predictions, audit_entries=entries)
 
     async def erase_images(self, user_id: str) -> None:
-        """Erase the images of a user who no longer allows them to be kept, once every process knows that.
+        """Erase the images of a user who has withdrawn consent, after every process has noticed that.
 
-        After a failure the next hourly upkeep erases them.
+        After a failure, the next hourly upkeep erases them.
         """
         if self._images is not None:
             await asyncio.sleep(IN_FLIGHT_S)

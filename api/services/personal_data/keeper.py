@@ -1,4 +1,4 @@
-"""Keeping images beside the requests: a prediction is neither slowed nor refused by a store that is slow or fails."""
+"""Writes images to their store in the background, so that a slow or failing store does not affect predictions."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from storage.images.errors import ImageStoreUnavailable
 from storage.images.space import SpaceLimit
 
 BACKLOG_BYTES = MAX_BYTES
-"""Of images that wait to be written, in each process: one of the largest size."""
+"""Limit on images that wait to be written, in each process: one image of the largest size."""
 KEEPING_BYTES = BACKLOG_BYTES + 2 * MAX_BYTES
-"""Memory for waiting images: the one that is being written is copied twice while it is encrypted."""
+"""Memory for waiting images. The one being written is copied twice while it is encrypted."""
 
 QUIET_S = 60.0
-"""So long after the last image that was not kept, a store counts as usable again."""
+"""Seconds without a dropped image after which the store is considered healthy again."""
 _CLOSING_S = 2.0
 
 log = structlog.get_logger("atalaya.images")
@@ -45,10 +45,10 @@ class _Image(NamedTuple):
 
 
 class ImageKeeper:
-    """Writes images in a thread of its own, which starts with the first one.
+    """Writes images in a thread of its own, which the first image starts.
 
-    `allows` returns whether the images of a user may be kept; it is asked again right before an image is written, and
-    afterwards: an erasure that ran meanwhile has not seen the image.
+    `allows` returns whether the images of a user may be kept. It is called again right before an image is written, and
+    right after, because an erasure that ran meanwhile has not seen the image.
     """
 
     def __init__(
@@ -73,12 +73,12 @@ class ImageKeeper:
         for reason in NotKept:
             metrics.images_not_kept.labels(reason)
 
-    def wants(self, owner: str) -> bool:
-        """Whether the owner allows it."""
+    def allows(self, owner: str) -> bool:
+        """Return whether the owner allows images to be kept."""
         return self._allows(owner)
 
     def keep_later(self, owner: str, prediction: str, content: bytes) -> None:
-        """Have the image of a recorded prediction written, unless too many wait already."""
+        """Queue the image of a recorded prediction to be written, unless the backlog is full."""
         with self._lock:
             accepted = self._waiting_bytes + len(content) <= BACKLOG_BYTES
             if accepted:
@@ -89,7 +89,7 @@ class ImageKeeper:
             self._report_problem(NotKept.BACKLOG)
 
     def close(self) -> None:
-        """Write what waits, for at most two seconds; the rest is not kept."""
+        """Write the waiting images for at most two seconds, and drop the rest."""
         if self._thread is None:
             return
         self._waiting.put(None)
@@ -100,7 +100,7 @@ class ImageKeeper:
 
     def _start_thread(self) -> None:
         if self._thread is None:
-            # A daemon, because a store that does not respond must not keep the process from ending.
+            # A daemon, because a store that does not respond must not prevent the process from exiting.
             self._thread = threading.Thread(target=self._write_all, name="images", daemon=True)
             self._thread.start()
 
@@ -137,7 +137,7 @@ class ImageKeeper:
             log.warning("image_not_kept", problem=problem, reason=reason, policy="predictions go on")
 
     def _report_kept(self) -> None:
-        """Log the end of the problems: not at once, because a store at its limit keeps one image and drops the next."""
+        """Log the recovery, but not at once, because a store at its limit may keep one image and drop the next."""
         if self._problems and self._clock() - self._last_problem_at >= QUIET_S:
             self._problems.clear()
             log.info("images_kept_again")

@@ -1,4 +1,4 @@
-"""The services that keep images, where the gateway has a store for them."""
+"""Opens the services that keep images, if the gateway has a store for them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from monitoring.metrics import Metrics
 
 @dataclass(frozen=True, slots=True)
 class ImageServices:
-    """`consents` has to follow the changes of users; see ImageConsents.subscribe_to."""
+    """The caller must subscribe `consents` to the changes of users; see ImageConsents.subscribe_to."""
 
     store: StoreThread
     consents: ImageConsents

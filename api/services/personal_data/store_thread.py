@@ -1,4 +1,4 @@
-"""Slow operations of the store of images, away from the threads that the gateway's other work needs."""
+"""Runs slow operations of the image store in a thread of their own, so that they do not occupy shared threads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class StoreThread:
-    """One thread, which works through the operations in their order, however long the store takes to respond."""
+    """One thread that runs the operations in order, however long the store takes to respond."""
 
     def __init__(self, archive: ImageArchive) -> None:
         self.archive = archive
@@ -26,7 +26,7 @@ class StoreThread:
         return await asyncio.get_running_loop().run_in_executor(self._thread, operation)
 
     async def erase(self, owner: str) -> int | None:
-        """Erase an owner's images; returns how many, or None if such an erasure waits already.
+        """Erase an owner's images. Returns their number, or None if an erasure for this owner is waiting already.
 
         Raises ImageStoreUnavailable.
         """
@@ -36,9 +36,9 @@ class StoreThread:
         return await self.run(partial(self._erase_now, owner))
 
     def close(self) -> None:
-        """Begin no further operation, and do not wait for the one that runs."""
+        """Cancel the waiting operations, and do not wait for the running one."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _erase_now(self, owner: str) -> int:
-        self._waiting.discard(owner)  # before listing: images that are kept from now on need another erasure
+        self._waiting.discard(owner)  # before listing: images kept from now on need another erasure
         return self.archive.erase(owner)

@@ -1,4 +1,4 @@
-"""Erasing what no request erases: records whose erasure was interrupted, and images that may not be kept any more."""
+"""Erases what requests leave behind: records whose erasure was interrupted, and images that may no longer be kept."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = structlog.get_logger("atalaya.images")
 
 @dataclass(frozen=True, slots=True)
 class RemovedImages:
-    """How many images were removed because their owner does not allow them, or because they were old."""
+    """How many images were removed because their owner does not allow them, and because they were old."""
 
     disallowed: int
     old: int
@@ -33,7 +33,7 @@ class RemovedImages:
 async def follow_image_upkeep(
     settings: Settings, engine: AsyncEngine, store: StoreThread, sleep: Callable[[float], Awaitable[None]]
 ) -> None:
-    """Remove images once an hour, if no other process does, until cancelled."""
+    """Once an hour, remove images that may no longer be kept if no other process does, until cancelled."""
     await sleep(FIRST_CHECK_S)
     while True:
         try:
@@ -50,7 +50,7 @@ async def follow_image_upkeep(
 async def follow_erasures(
     erasure: RecordErasure, pending: PendingErasures, sleep: Callable[[float], Awaitable[None]]
 ) -> None:
-    """Erase the records of deleted users whose erasure has failed or was interrupted, until cancelled."""
+    """Erase the records of deleted users whose erasure failed or was interrupted, until cancelled."""
     await sleep(FIRST_CHECK_S)
     while True:
         try:
@@ -64,10 +64,10 @@ async def follow_erasures(
 
 
 async def remove_images(users: UserStore, store: StoreThread, end_of_retention: datetime) -> RemovedImages:
-    """Remove what may not be kept any more. Raises DatabaseUnavailable, ImageStoreUnavailable.
+    """Remove images that may no longer be kept. Raises DatabaseUnavailable, ImageStoreUnavailable.
 
-    That is what an owner sent before the permission, which also removes what an erasure has left. Permissions are read
-    for each owner, right before: one may be given while this goes on.
+    These are old images and those sent before their owner gave permission, which includes any that an erasure has left.
+    Each owner's permission is read right before that owner's images are removed, because it may be given meanwhile.
     """
     disallowed = old = 0
     for owner in await store.run(store.archive.list_owners):

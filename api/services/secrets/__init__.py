@@ -1,1 +1,1 @@
-"""Secrets that change while the gateway serves, and the services that use them."""
+"""Applies secrets that change while the gateway serves."""

@@ -1,4 +1,4 @@
-"""Reading the secrets again on a schedule, and handing each that has changed to the service that uses it."""
+"""Reads the secrets again on a schedule, and passes each changed one to the service that uses it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from api.settings.names import find_changed_secrets
 from monitoring.metrics import Metrics
 
 UseSecret = Callable[[Settings], Awaitable[bool]]
-"""Makes a service use the value in the given settings; returns whether it could without a restart."""
+"""Makes a service use the value in the given settings. Returns False if the service must be restarted for that."""
 
 log = structlog.get_logger("atalaya.secrets")
 
 
 class SecretReads(StrEnum):
-    """What became of an attempt to read the secrets."""
+    """The outcome of an attempt to read the secrets."""
 
     READ = "read"
     UNAVAILABLE = "unavailable"
@@ -28,9 +28,9 @@ class SecretReads(StrEnum):
 
 
 class SecretFollower:
-    """`users` has an entry for each secret that can change while the gateway serves, by the name of its setting.
+    """`users` maps the setting of each secret that can change while the gateway serves to the function that applies it.
 
-    While the provider is unavailable, or one of its values is not usable, the last values stay in use.
+    While the provider is unavailable, or one of its values is unusable, the last values stay in use.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class SecretFollower:
             metrics.secret_reads.labels(outcome)
 
     async def follow(self, sleep: Callable[[float], Awaitable[None]]) -> None:
-        """Read the secrets after each `sleep` for the interval of the provider, until cancelled."""
+        """Read the secrets at the interval of the provider, until cancelled."""
         while True:
             await sleep(self._reader.interval_s)
             await self.refresh()
@@ -83,11 +83,11 @@ class SecretFollower:
                 log.info("secret_changed", setting=name)
             else:
                 log.warning("secret_needs_restart", setting=name, policy="use the earlier value until a restart")
-        except Exception:  # whatever one service does with its secret: the others must get theirs
+        except Exception:  # any error of one service: the others must still get their secrets
             log.exception("secret_not_used", setting=name, policy="use the earlier value until a restart")
 
     def _report(self, outcome: SecretReads, reason: str | None = None) -> None:
-        """Count the attempt, and log it if the one before had another outcome."""
+        """Count the attempt, and log it if its outcome differs from that of the previous one."""
         self._metrics.secret_reads.labels(outcome).inc()
         if outcome is self._outcome:
             return

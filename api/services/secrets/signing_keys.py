@@ -25,7 +25,7 @@ def open_keyring(settings: Settings) -> Keyring:
 
 
 def find_activation_delay(settings: Settings) -> timedelta:
-    """Return how long a new key only verifies: until every gateway with the same secrets has read it."""
+    """Return how long a new key only verifies: long enough for every gateway with the same secrets to read it."""
     return max(ACTIVATION_DELAY, timedelta(seconds=settings.secrets.arrival_s))
 
 
@@ -56,7 +56,7 @@ def _replace_keys(settings: Settings, keyring: Keyring) -> bool:
 
 
 def _find_version(path: Path) -> tuple[int, int] | None:
-    """Return numbers that change when a file, its owner or its mode does; None for no file."""
+    """Return numbers that change when a file, its owner or its mode changes; None if there is no file."""
     try:
         status = path.stat()
     except OSError:

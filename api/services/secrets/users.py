@@ -1,4 +1,4 @@
-"""The services that use a changed secret without a restart."""
+"""The services that apply a changed secret without a restart."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ async def follow_secrets(
 ) -> AsyncIterator[None]:
     """Use changed secrets until the context ends.
 
-    While the process is idle, only local files are read, which sends no packets. Before it accepts a credential again,
-    it reads the secrets: a signing key may have been removed meanwhile because it leaked.
+    An idle process reads only local files, which sends no packets. It reads all secrets before it accepts the next
+    credential, because a leaked signing key may have been removed meanwhile.
     """
     reader = SettingsReader(settings, find_secret_problems)
     users = {

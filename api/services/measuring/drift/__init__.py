@@ -1,1 +1,1 @@
-"""Drift of live traffic: the ledger's entries are compared with the reference of the model that made them."""
+"""Drift of live traffic: compares the ledger's entries with the reference of the model that made them."""

@@ -16,7 +16,7 @@ Sample = tuple[tuple[Gauge, tuple[str, ...]], float]
 
 
 def measure_drift(metrics: Metrics, report: DriftReport) -> Iterator[Sample]:
-    """Yield the values of the gauges for each model that has made predictions lately."""
+    """Yield the gauges' values for each model that has made predictions lately."""
     overall = {(each.model, each.metric) for each in report.findings if each.caller == ALL}
     for each in report.models:
         for metric in Metric:

@@ -1,4 +1,4 @@
-"""Where the reference of a model is: in the manifest of its artefact, or in a file of `artifacts/references`."""
+"""Finds the reference of a model: in the manifest of its artefact, or in a file of `artifacts/references`."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from model.errors import ModelError
 from model.registry.artefact import find_artefact, read_manifest
 
 RETRY_S = 300.0
-"""For so long a model counts as one without a reference, after none was found or it could not be read."""
+"""Seconds until the reference of a model is looked for again after it was missing or could not be read."""
 
 log = structlog.get_logger("atalaya.drift")
 
 
 class Detectors:
-    """The detectors of the models that have made predictions; each that was found is kept. `clock` is in seconds."""
+    """Caches the drift detector of each model that has made predictions. `clock` returns seconds."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
         self._clock = clock
-        self._found: dict[tuple[str, str], DriftDetector] = {}
+        self._detectors: dict[tuple[str, str], DriftDetector] = {}
         self._retry_at: dict[tuple[str, str], float] = {}
 
     def find(self, model: str, digest: str) -> DriftDetector | None:
         """Return the detector of a model, given as NAME-vVERSION and SHA-256; None without a reference."""
         key = model, digest
-        if key not in self._found and self._clock() >= self._retry_at.get(key, 0.0):
+        if key not in self._detectors and self._clock() >= self._retry_at.get(key, 0.0):
             reference = self._read_reference(model, digest)
             if reference is None:
                 self._retry_at[key] = self._clock() + RETRY_S
             else:
-                self._found[key] = DriftDetector(reference)
-        return self._found.get(key)
+                self._detectors[key] = DriftDetector(reference)
+        return self._detectors.get(key)
 
     def _read_reference(self, model: str, digest: str) -> Reference | None:
         try:

@@ -1,4 +1,4 @@
-"""What drifts now: for `GET /v1/drift`, `atalaya drift` and the metrics."""
+"""The drift at this moment, for `GET /v1/drift`, `atalaya drift` and the metrics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from monitoring.ledger.transactions import ledger_errors
 from monitoring.quality.drift.store import ALL, DriftStore, Finding, StoredState
 
 CURRENT = timedelta(days=7)
-"""The drift of a caller that has sent nothing for longer is not reported."""
+"""Drift is reported only for callers that have sent something within this time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class ModelDrift:
-    """The predictions of a model for all callers together, of which `callers` are tracked on their own."""
+    """The predictions of a model for all callers together. `callers` is the number of callers tracked individually."""
 
     model: str
     predictions: int
@@ -44,9 +44,8 @@ class ModelDrift:
 
 @dataclass(frozen=True, slots=True)
 class DriftReport:
-    """`findings` last: first those of ALL, then the earliest, 1,000 together. `drifting_callers` counts them all.
-
-    ALL is the caller of what all callers have together. The counts are by model and metric.
+    """`findings` are ongoing, at most 1,000: first those of the pseudo-caller ALL (all callers together), then the
+    oldest. `drifting_callers` counts every drifting caller, by model and metric.
     """
 
     models: Sequence[ModelDrift]

@@ -1,4 +1,4 @@
-"""Adds predictions to the states of their callers, and records what drifts."""
+"""Adds predictions to the drift states of their callers, and records findings."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from monitoring.quality.drift.store import ALL, OTHERS, DriftStore, Finding, Key
 from monitoring.quality.following import RecordedRequest, SumUpdater
 from monitoring.quality.sums import add_confidence_sums
 
-# Bounds for entries that somebody has changed: times that survive rounding, and numbers that float32 can hold.
+# Bounds for altered entries: times that survive rounding, and numbers that fit in float32.
 _LATEST = datetime(9999, 12, 31, tzinfo=UTC)
 _LARGEST_NUMBER = 1e12
 
 
 @dataclass(frozen=True, slots=True)
 class _Prediction:
-    """What drift needs of a ledger entry; `at` is in seconds since 1970."""
+    """The parts of a ledger entry that drift depends on. `at` is in seconds since 1970."""
 
     model: str
     digest: str
@@ -44,29 +44,29 @@ class _Prediction:
 
 
 def make_sum_updater(settings: Settings, engine: Engine, detectors: Detectors | None = None) -> SumUpdater:
-    """Return what adds ledger entries to all sums: of the confidence, of the costs, and the states of drift."""
+    """Return an updater that adds ledger entries to the confidence sums, the cost sums and the drift states."""
     tracker = DriftTracker(detectors or Detectors(settings), settings.monitoring.drift_callers)
     return SumUpdater(engine, (add_confidence_sums, add_cost_sums, tracker.add))
 
 
 class DriftTracker:
-    """Tracks at most `limit` callers of each model, and the others together."""
+    """Tracks up to `limit` callers of each model individually, and all others together."""
 
     def __init__(self, detectors: Detectors, limit: int) -> None:
         self._detectors = detectors
         self._limit = limit
 
     def add(self, connection: Connection, requests: Sequence[RecordedRequest]) -> None:
-        """Add the predictions among the requests, in a transaction that writes."""
+        """Add the predictions among the requests. `connection` must be in a write transaction."""
         groups = self._group(requests) if self._limit else {}
         if not groups:
             return
         store = DriftStore(connection)
         callers = {(model, caller) for model, _, caller in groups}
-        own = self._choose_own(store, callers)
+        tracked = self._choose_tracked(store, callers)
         merged = defaultdict[Key, list[_Prediction]](list)
         for (model, _, caller), predictions in groups.items():
-            merged[model, caller if (model, caller) in own else OTHERS] += predictions
+            merged[model, caller if (model, caller) in tracked else OTHERS] += predictions
             merged[model, ALL] += predictions
         states = store.lock(merged.keys())
         store.save([self._update(store, states[key], predictions) for key, predictions in merged.items()])
@@ -81,15 +81,15 @@ class DriftTracker:
         return groups
 
     def _update(self, store: DriftStore, stored: StoredState, predictions: list[_Prediction]) -> StoredState:
-        """Return the state with the predictions added, and record what they show."""
+        """Return the state with the predictions added, and record the findings that begin, repeat or end."""
         predictions.sort(key=lambda each: each.at)
         key, digest = (stored.model, stored.caller), predictions[-1].digest
         detector = self._detectors.find(stored.model, digest)
-        assert detector is not None  # noqa: S101  (others are in no group)
+        assert detector is not None  # noqa: S101  (_group omits models without a detector)
         state = decode_state(detector, digest, stored)
         if state is None:
             state = detector.begin()
-            store.end_findings(key, _format(predictions[0].at))  # their metrics are in no state
+            store.end_findings(key, _format(predictions[0].at))  # the new state holds none of their metrics
         for event in drop_repeats(detector.update(state, _observe(detector, predictions))):
             if isinstance(event, Alarm):
                 finding = _describe_alarm(detector, state, key, event)
@@ -98,19 +98,19 @@ class DriftTracker:
                 store.end_finding(key, event.metric, _format(event.at))
         return StoredState(*key, digest, state.predictions, _format(state.seen_at), state.encode())
 
-    def _choose_own(self, store: DriftStore, callers: set[Key]) -> set[Key]:
-        """Return which of the callers have a state of their own, or get one: of each model at most the limit."""
-        own = store.list_known(callers)
+    def _choose_tracked(self, store: DriftStore, callers: set[Key]) -> set[Key]:
+        """Return the callers that are tracked individually, adding new ones up to the limit of each model."""
+        tracked = store.list_known(callers)
         new = defaultdict[str, list[Key]](list)
-        for key in sorted(callers - own):
+        for key in sorted(callers - tracked):
             new[key[0]].append(key)
         for model, keys in new.items():
-            own |= set(keys[: max(0, self._limit - store.count_callers(model))])
-        return own
+            tracked |= set(keys[: max(0, self._limit - store.count_callers(model))])
+        return tracked
 
 
 def decode_state(detector: DriftDetector, digest: str, stored: StoredState) -> DriftState | None:
-    """Return the detector's state; None if it is another detector's, of a model with another digest, or empty."""
+    """Return the stored state for this detector; None if it is empty or belongs to another detector or digest."""
     if stored.digest != digest:
         return None
     try:
@@ -130,7 +130,7 @@ def _observe(detector: DriftDetector, predictions: Sequence[_Prediction]) -> Obs
 
 
 def drop_repeats(events: Sequence[Alarm | AllClear]) -> Iterator[Alarm | AllClear]:
-    """Leave out what the next event replaces: the repeated alarm of a metric, by another one of the same metric."""
+    """Drop each repeated alarm that is directly followed by another repeated alarm of the same metric."""
     for event, following in zip_longest(events, events[1:]):
         is_replaced = _is_repeat(event) and _is_repeat(following) and event.metric == following.metric
         if not is_replaced:
@@ -147,7 +147,7 @@ def _describe_alarm(detector: DriftDetector, state: DriftState, key: Key, alarm:
 
 
 def _read_prediction(request: RecordedRequest) -> _Prediction | None:
-    """Return None for another or a changed entry. Entries of earlier releases lack some measures."""
+    """Return None if the entry is no prediction or was altered. Entries of earlier releases lack some measures."""
     document = request.document
     try:
         output, model, image = document["output"], document["model"], document["image"]
@@ -169,7 +169,7 @@ def _read_prediction(request: RecordedRequest) -> _Prediction | None:
             min(request.at, _LATEST).timestamp(),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
-        return None  # `atalaya ledger verify` reports what was changed
+        return None  # `atalaya ledger verify` reports altered entries
 
 
 def _read_number(members: Mapping[str, Any], name: str) -> float:

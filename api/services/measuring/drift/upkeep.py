@@ -1,4 +1,4 @@
-"""Removing what is old of drift."""
+"""Removes old drift states and findings."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from monitoring.quality.drift.store import DriftStore
 from storage.transactions import WRITING
 
 KEEP = timedelta(days=30)
-"""The state of a caller is removed so long after its last prediction."""
+"""The state of a caller is removed this long after its last prediction."""
 
 
 def remove_old(engine: Engine, keep_days: int) -> None:
-    """Remove the states of callers that send nothing any more, and findings that ended more than `keep_days` ago.
+    """Remove the states of callers that no longer send anything, and findings that ended more than `keep_days` ago.
 
     Raises LedgerUnavailable.
     """

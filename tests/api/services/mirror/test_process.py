@@ -64,8 +64,8 @@ def test_only_aliases_that_the_gateway_serves_count_as_failures() -> None:
     reports = Reports(Metrics(registry))
     with capture_logs() as logs:
         for _ in range(2):
-            reports.on_look({"moved": {}, "refused": refused})
-        reports.on_look({"moved": {}, "refused": {}, "code": "artefact_unsigned", "reason": "It is not signed."})
+            reports.on_poll({"moved": {}, "refused": refused})
+        reports.on_poll({"moved": {}, "refused": {}, "code": "artefact_unsigned", "reason": "It is not signed."})
     assert [(entry["event"], entry["code"]) for entry in logs] == [
         ("registry_alias_not_pulled", "invalid_name"),
         ("registry_not_pulled", "artefact_unsigned"),
