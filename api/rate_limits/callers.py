@@ -1,4 +1,4 @@
-"""Who a request's rate limits belong to."""
+"""Find the caller to whom a request's rate limits apply."""
 
 from __future__ import annotations
 

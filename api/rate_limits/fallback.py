@@ -1,4 +1,4 @@
-"""Rate limits while their store is unavailable: half of each rate, counted in the next nearer store."""
+"""Rate limits while their store is unavailable: half of each rate, counted in a more local store."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from api.settings import Settings
 from monitoring.metrics import Metrics
 
 RETRY_INTERVAL_S = 0.25
-OPEN_LIMIT_S = 0.5  # readiness checks do not wait longer
+OPEN_LIMIT_S = 0.5  # the longest that a readiness check waits
 
 log = structlog.get_logger("atalaya.limits")
 
@@ -84,7 +84,7 @@ class FallbackWindows:
         await self._fallback.close()
 
     def _start_recovery(self, error: StoreUnavailable | TimeoutError) -> None:
-        if self._recovery is None:  # of requests that failed together, only the first reports it
+        if self._recovery is None:  # if several requests fail together, only the first reports it
             reason = str(error) or type(error).__name__
             log.error("limits_reduced", store=self._store, reason=reason, policy="half of each rate, counted here")
             self._on_change(False)

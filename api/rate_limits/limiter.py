@@ -1,7 +1,8 @@
 """Rate limits of the routes: slowapi's decorators over sliding windows that never block the event loop.
 
-slowapi is fenced (docs/adr/0003). It reads neither `.env` nor the environment, and checks nothing itself, because it
-would call its storage synchronously. Limits are shared by name instead of by path, and this module writes the headers.
+slowapi is restricted (docs/adr/0003): it reads neither `.env` nor the environment, and it checks nothing itself, because
+it would call its storage synchronously. Limits are shared by name instead of by path, and this module writes the
+headers.
 """
 
 from __future__ import annotations
@@ -87,8 +88,8 @@ class CallerLimits(Limiter):
     async def count_more(self, request: Request, rate: str, name: str, more: int) -> None:
         """Count `more` requests in addition to the one that `per_principal` has counted: in each window all or none.
 
-        The window of the API key is the first: when the principal's refuses them, what was counted is lost to this key
-        alone, and not to the principal's other credentials. Raises RateLimitExceeded.
+        The API key's window comes first. If the principal's window then rejects the requests, only this key has lost
+        them, and not the principal's other credentials. Raises RateLimitExceeded.
         """
         if more:
             await self._check_key_rate(request, more)
@@ -152,7 +153,7 @@ def limit_handler(metrics: Metrics) -> Callable[[Request, Exception], Awaitable[
     async def handle(request: Request, _: Exception) -> Response:
         name = request.state.limit_results[0][0]
         metrics.rate_limited.labels(name).inc()
-        detail = "Too many requests. Wait as many seconds as Retry-After says."
+        detail = "Too many requests. Wait for the seconds given in Retry-After."
         if name in (TOKEN_LIMIT, OAUTH_LIMIT):
             request.state.problem_code = "rate_limited"
             body = {"error": "temporarily_unavailable", "error_description": detail}

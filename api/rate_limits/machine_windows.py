@@ -14,9 +14,9 @@ from limits import RateLimitItem
 
 from api.rate_limits.windows import PROBE, SLICES, LimitResult, StoreUnavailable
 
-LOCK_LIMIT_S = 0.3  # how long a request waits for the file before the store counts as unavailable
+LOCK_LIMIT_S = 0.3  # how long a request waits for the file before the store is considered unavailable
 
-# One statement checks the limit and counts the requests, so that no other request comes in between.
+# One statement checks the limit and counts the requests, so that no other request can come in between.
 _HIT = """
 INSERT INTO slices (key, number, count, ends_at)
 SELECT :key, :slice, :number, :now + :window_s
@@ -46,8 +46,8 @@ CREATE INDEX IF NOT EXISTS slices_by_end ON slices (ends_at);
 class MachineWindows:
     """Counts in an SQLite file, which should be on a file system in memory.
 
-    A hit takes some 30 microseconds of the event loop. While another worker holds the file's lock it retries, for
-    LOCK_LIMIT_S at most. `clock` returns seconds and must be the same clock in all processes.
+    A hit occupies the event loop for some 30 microseconds. While another worker holds the file's lock, it retries for
+    at most LOCK_LIMIT_S. `clock` returns seconds and must be the same clock in all processes.
     """
 
     reduced = False

@@ -10,15 +10,15 @@ from limits import RateLimitItem
 
 from api.rate_limits.windows import PROBE, SLICES, LimitResult, StoreUnavailable
 
-REPLY_LIMIT_S = 1.0  # how long a request waits for Redis before the store counts as unavailable
+REPLY_LIMIT_S = 1.0  # how long a request waits for Redis before the store is considered unavailable
 _CONNECTIONS = 8
 
-# Uses Redis's own clock, in milliseconds, because those of the replicas may differ. `now` is rounded down, so a window
+# Uses Redis's clock, in milliseconds, because the clocks of the gateways may differ. `now` is rounded down, so a window
 # ends one millisecond later: it is never too short.
 #
-# A caller's key has a field for each slice of the window, with its count and its end, and beside these the sum of the
-# counts (`used`) and the number of the oldest slice. So a request reads the slices that have expired since the last
-# one, and one or two others.
+# A caller's key has a field for each slice of the window, with its count and its end, and fields for the sum of the
+# counts (`used`) and the number of the oldest slice (`oldest`). So a request reads only the slices that have expired
+# since the previous request, and one or two others.
 _SCRIPT = """
 local key, amount, window, slices = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local requests = tonumber(ARGV[4])
@@ -82,7 +82,7 @@ class RedisWindows:
     async def hit(self, item: RateLimitItem, name: str, caller: str, number: int = 1) -> LimitResult:
         key, window_ms = f"atalaya:windows:{item.key_for(name, caller)}", item.get_expiry() * 1000
         async with self._connection_slots:
-            if self._unavailable:  # another request has found out while this one waited for a slot
+            if self._unavailable:  # another request found Redis unavailable while this one waited for a slot
                 raise StoreUnavailable("lost")
             try:
                 async with asyncio.timeout(REPLY_LIMIT_S):
@@ -91,7 +91,7 @@ class RedisWindows:
             except self._errors as error:
                 self._unavailable = True
                 raise StoreUnavailable(type(error).__name__) from None
-        # Without the extra millisecond: callers see whole seconds, and never more than the window.
+        # Drops the extra millisecond, because callers see whole seconds, and never more than the window.
         return LimitResult(item, bool(counted), remaining, time.monotonic() + min(reset_ms, window_ms) / 1000)
 
     async def close_connections(self) -> None:

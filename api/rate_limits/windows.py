@@ -1,8 +1,8 @@
 """Sliding windows: how many requests a caller has made in the last second, minute, hour or day.
 
 A window is divided into slices. Each has a count, and the time at which its last request leaves the window. So no
-stretch of the window's length ever holds more requests than the limit; capacity becomes free at most one slice late;
-and a caller takes the same small amount of memory whatever the limit.
+period as long as the window ever contains more requests than the limit, capacity is freed at most one slice late, and
+a caller takes the same small amount of memory whatever the limit.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Protocol
 from limits import RateLimitItem, RateLimitItemPerSecond
 
 SLICES = 60
-# A request that only tests whether a store answers.
+# A request that only tests whether a store responds.
 PROBE = RateLimitItemPerSecond(1_000_000), "probe", "gateway"
-_EXPIRED_A_HIT = 10  # callers that a hit may remove: more than it can add, and few enough to be quick
+_EXPIRED_A_HIT = 10  # the most expired callers that a hit removes: more than it can add, and few enough to be quick
 
 
 class StoreUnavailable(Exception):
-    """The store of the counts does not answer. The message is a short reason without secrets."""
+    """The store of the counts does not respond. The message is a short reason without secrets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Windows(Protocol):
 
     @property
     def reduced(self) -> bool:
-        """Whether only a part of each rate is allowed, because the store is unavailable."""
+        """Whether only half of each rate is allowed, because the store is unavailable."""
 
     async def open(self) -> None:
         """Check that the store can count requests; may be called again. Raises StoreUnavailable."""
@@ -55,7 +55,7 @@ class Windows(Protocol):
         """
 
     async def close_connections(self) -> None:
-        """Close those that are not in use; the next request opens new ones."""
+        """Close connections that are not in use. The next request opens new ones."""
 
     async def close(self) -> None: ...
 
@@ -74,7 +74,7 @@ class LocalWindows:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        # By the window's length, each ordered by the last request, so that expired callers come first.
+        # By window length. Each is ordered by the last request, so that expired callers come first.
         self._callers: dict[int, OrderedDict[str, list[_Slice]]] = defaultdict(OrderedDict)
 
     def __len__(self) -> int:

@@ -1,1 +1,1 @@
-"""Running a process: listeners, connections, TLS, memory, workers and shutdown. Knows no route."""
+"""Runs a process: listeners, connections, TLS, memory, workers and shutdown. Contains no routes."""

@@ -20,7 +20,7 @@ def limit_memory_use() -> None:
     """Use two arenas, and map blocks over 1 MiB directly, so that they are returned when freed.
 
     Call it before NumPy is imported: it also stops OpenBLAS from starting threads, which the gateway does not use.
-    Changes nothing else without glibc.
+    Without glibc, it does only that.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     libc = _load_glibc()
@@ -34,7 +34,7 @@ def limit_memory_use() -> None:
 def mapping_weights() -> Iterator[None]:
     """Map blocks over 64 KiB directly while the context is open: use it to load the weights of a model.
 
-    Between the small blocks of requests, their memory could not be returned when the model is closed.
+    Mixed with the small blocks of requests, their memory could not be returned when the model is closed.
     """
     libc = _load_glibc()
     if libc is not None:
@@ -47,7 +47,7 @@ def mapping_weights() -> Iterator[None]:
 
 
 def return_free_memory() -> None:
-    """Return free pages to the system now; useful after start-up, which frees much that is not needed again."""
+    """Return free pages to the system now. This helps after start-up, which frees much memory."""
     libc = _load_glibc()
     if libc is not None:
         libc.malloc_trim(0)

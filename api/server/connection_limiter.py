@@ -1,4 +1,4 @@
-"""How many connections a process accepts."""
+"""Limits how many connections a process accepts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SPARE_DESCRIPTORS = 64  # for the database, the spool and forms
 
 
 class ConnectionLimiter:
-    """Limits connections in all, and from one client to half of these unless the gateway is behind proxies.
+    """Limits all connections, and those of one client to half as many unless the gateway is behind proxies.
 
     All addresses of an IPv6 network count as one client.
     """
@@ -24,7 +24,7 @@ class ConnectionLimiter:
         self._slots: Counter[str] = Counter()
 
     def acquire(self, address: str) -> bool:
-        """Take a slot for a connection from `address`; returns False when none is free."""
+        """Take a slot for a connection from `address`. Returns False if none is free."""
         client = client_network(address)
         if self._slots.total() >= self.capacity or self._slots[client] >= self._capacity_of_client:
             return False

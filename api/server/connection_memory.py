@@ -1,11 +1,11 @@
-"""The memory of requests that the application has not read yet: heads that arrive, and bodies that wait."""
+"""Limits the memory of requests that the application has not read yet: arriving heads, and waiting bodies."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-# Of one process: a thousand ordinary requests take an eighth of it. With Python's objects it takes 1.4 times as much,
-# which is part of the memory by which a process grows (GROWTH_BYTES in api/services/capacity.py).
+# For one process. A thousand ordinary requests take an eighth of it. Python's objects add another 40 %. All of this is
+# included in GROWTH_BYTES in api/services/capacity.py.
 LIMIT_BYTES = 8 << 20
 
 
@@ -14,7 +14,7 @@ class Holder(Protocol):
 
     @property
     def held_bytes(self) -> int:
-        """The bytes received that it holds."""
+        """The received bytes that it holds."""
         ...
 
     def drop(self) -> None:
@@ -37,13 +37,13 @@ class ConnectionMemory:
         self._holders.discard(holder)
 
     def count_received(self, count: int) -> None:
-        """Count bytes that a connection has received. Who has read how many is only determined from time to time."""
+        """Count received bytes. Those that the application has read are only subtracted from time to time."""
         self._counted_bytes += count
         if self._counted_bytes > self._limit_bytes:
             self._drop_largest()
 
     def _drop_largest(self) -> None:
-        """Drop connections until seven eighths are held, so that the next count is due only after an eighth more."""
+        """Drop connections down to seven eighths of the limit, so that an eighth can arrive before the next count."""
         held = {holder: holder.held_bytes for holder in self._holders}
         self._counted_bytes = sum(held.values())
         for holder in sorted(held, key=held.__getitem__, reverse=True):

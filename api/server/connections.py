@@ -25,7 +25,7 @@ MAX_HEADERS = 100
 MAX_PIPELINED = 16
 HEAD_LIMIT_S = 10.0  # for the head of a request to arrive
 BODY_REST_LIMIT_S = 10.0  # for the rest of a body after the response is complete
-# Beyond each limit. An event loop that was late runs its timers before it reads what has arrived in time.
+# Added to each limit, because a late event loop runs its timers before it reads data that arrived in time.
 LAST_READ_S = 0.01
 
 log = structlog.get_logger("atalaya.access")
@@ -40,10 +40,10 @@ class BoundedProtocol(CertificateProtocol):
     _timer: asyncio.TimerHandle | None = None
     _write_timeout: WriteTimeout
     _address: str | None = None  # of a connection that holds a slot
-    _error: ApiError | None = None  # raised in a callback; the parser replaces it by an error of its own
+    _error: ApiError | None = None  # raised in a callback; the parser replaces it with an error of its own
     _last_error: ApiError | MemoryFull | None = None  # to be sent once the earlier requests have their responses
     _ignores_callbacks = False  # while the parser reads a head that the gateway has already handled
-    _unparsed_bytes = 0  # received since the parser last passed something on
+    _unparsed_bytes = 0  # received since the parser last called back
     _head_bytes = 0
     _receiving_head = False
     _receiving_message = False
@@ -56,12 +56,12 @@ class BoundedProtocol(CertificateProtocol):
 
     @property
     def held_bytes(self) -> int:
-        """Of the latest head, and of the bodies that the application has not read yet."""
+        """The bytes of the latest head, and of the bodies that the application has not read yet."""
         return self._head_bytes + self._unparsed_bytes + sum(len(cycle.body) for cycle in self._list_cycles())
 
     @property
     def expects_request(self) -> bool:
-        """Whether a request is arriving, or the first has not begun."""
+        """Whether a request is arriving, or the first one has not begun."""
         return self._receiving_head or self.cycle is None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own signature
@@ -150,7 +150,7 @@ class BoundedProtocol(CertificateProtocol):
         if self._head_bytes > MAX_HEAD_BYTES:  # the request line alone is too long
             raise self._remember(_head_too_large())
         if self.parser.get_method() == b"CONNECT":
-            raise self._remember(BadRequest("The gateway is no proxy. Send a request for one of its own paths."))
+            raise self._remember(BadRequest("The gateway is not a proxy. Send a request for one of its own paths."))
         super().on_headers_complete()
         self._receiving_head = False
         self._cancel_timeout()
@@ -191,7 +191,7 @@ class BoundedProtocol(CertificateProtocol):
         self._reject(self._error or BadRequest("The request is not valid HTTP. Check what the client sends."))
 
     def _list_cycles(self) -> list[RequestResponseCycle]:
-        """The current request and its response, and those of the pipelined requests behind it."""
+        """Return the current request and its response, and those of the pipelined requests behind it."""
         return [*([] if self.cycle is None else [self.cycle]), *(cycle for cycle, _ in self.pipeline)]
 
     def _is_idle(self) -> bool:
@@ -199,7 +199,7 @@ class BoundedProtocol(CertificateProtocol):
         return self.cycle is None or self.cycle.response_complete
 
     def _resume_after_upgrade(self, data: bytes) -> None:
-        """Parse what follows the head of an upgrade request as if it had offered no upgrade."""
+        """Parse what follows the head of an upgrade request as if the request had offered no upgrade."""
         self.parser = UpgradeIgnoringParser(self, self._resume_after_upgrade)
         if self._ignores_callbacks:
             self.parser.feed_data(build_framing_head(self.headers))
@@ -279,7 +279,7 @@ class BoundedProtocol(CertificateProtocol):
 
 
 def _head_too_large() -> HeadTooLarge:
-    return HeadTooLarge(f"A request may have {MAX_HEADERS} headers of {MAX_HEAD_BYTES} bytes in all. Send fewer.")
+    return HeadTooLarge(f"A request may have at most {MAX_HEADERS} headers, of {MAX_HEAD_BYTES} bytes in total.")
 
 
 def _render_problem(error: ApiError | MemoryFull) -> bytes:

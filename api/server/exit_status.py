@@ -37,7 +37,7 @@ def print_error(reason: BaseException | str, status: int = 1) -> int:
 
 
 def _find_cause(reason: BaseException) -> str:
-    """Return the sentence for the operator: that of the database's failure, if one has caused the error."""
+    """Return the message for the operator: that of a database failure, if one caused the error."""
     cause: BaseException | None = reason
     while cause is not None:
         if isinstance(cause, DatabaseUnavailable) and cause.reason:
@@ -47,7 +47,7 @@ def _find_cause(reason: BaseException) -> str:
 
 
 def run_to_exit_status(action: Callable[[], int]) -> int:
-    """Run the whole work of a forked process; returns its exit status, prints every error and raises none."""
+    """Run `action`, the whole work of a forked process. Returns its exit status, prints every error and raises none."""
     try:
         return action()
     except SystemExit as end:

@@ -15,10 +15,10 @@ _IPV6_OFF = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
 
 def bind_listeners(host: str, port: int, setting: str) -> list[socket.socket]:
-    """Bind a socket to every address of `host`; `::` is every IPv4 address and every IPv6 address.
+    """Bind a socket to every address of `host`. `::` means all IPv4 and all IPv6 addresses.
 
-    Where IPv6 is off, IPv6 addresses are skipped if there is another address. All sockets have the same port, also if
-    `port` is 0. Raises SettingsError, which names `setting`.
+    If IPv6 is off, IPv6 addresses are skipped as long as there is another address. All sockets have the same port, even
+    if `port` is 0. Raises SettingsError, which names `setting`.
     """
     bound: list[socket.socket] = []
     skipped: OSError | None = None
@@ -40,7 +40,7 @@ def bind_listeners(host: str, port: int, setting: str) -> list[socket.socket]:
 
 
 def local_url(scheme: str, host: str, port: int) -> str:
-    """Return the URL at which this machine reaches what listens on `host`."""
+    """Return the URL at which this machine reaches a server that listens on `host`."""
     host = "127.0.0.1" if host in (_EVERY_IPV4, _EVERY_IPV6) else host
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
@@ -73,5 +73,5 @@ def _explain(error: OSError, host: str, port: int, setting: str) -> SettingsErro
     if error.errno == errno.EADDRINUSE:
         return SettingsError(f"Port {port} is already in use. Choose another with {setting}=")
     if isinstance(error, socket.gaierror) or error.errno in _IPV6_OFF:
-        return SettingsError(f"HOST: {host} is no address of this machine. Use :: for all of them.")
+        return SettingsError(f"HOST: {host} is not an address of this machine. Use :: for all addresses.")
     return SettingsError(f"{setting}: cannot listen on {host}, port {port}: {error.strerror}.")

@@ -1,4 +1,4 @@
-"""One process that serves: uvicorn, with a one-line error if it cannot start, and a shutdown that loses no request."""
+"""One serving process: uvicorn, with a one-line error if it cannot start, and a shutdown that loses no request."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from api.server.tls import ServerTls
 from api.settings import Settings
 from monitoring.logs.outputs import drain_logs
 
-# How long a thread may hold the interpreter's lock while another waits: the event loop's turns are short and many.
+# How long a thread may hold the interpreter lock while another waits: short, because the event loop runs often.
 SWITCH_INTERVAL_S = 0.001
 FIRST_REQUEST_LIMIT_S = 1.0  # for the first request of a connection that was accepted just before the shutdown
 
@@ -65,9 +65,9 @@ class _Protocol(BoundedProtocol):
 class GatewayServer(uvicorn.Server):
     """Keeps serving for `drain_s` after the signal to stop, then completes the requests in flight, then closes.
 
-    `draining` begins at the signal. It may also ask for the replacement of this process; then the server closes after
-    a fixed, short time, and `replacing` is true. `successor` is started where that takes too long; without it, the
-    process ends and its supervisor starts another. `on_ready` is called once requests are accepted.
+    `draining` begins at the signal. It may also request the replacement of this process; then the server closes after
+    a fixed, short time, and `replacing` is true. If that takes too long, `successor` is started; without it, the
+    process exits and its supervisor starts another. `on_ready` is called once requests are accepted.
     """
 
     def __init__(
@@ -92,8 +92,8 @@ class GatewayServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        signal.signal(signal.SIGHUP, self.handle_exit)  # when the terminal closes, requests in flight complete too
-        # The objects made so far live as long as the process: the collector need not visit them.
+        signal.signal(signal.SIGHUP, self.handle_exit)  # requests in flight also complete when the terminal closes
+        # The objects created so far live as long as the process, so the garbage collector need not visit them.
         gc.freeze()
         gc.enable()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -103,7 +103,7 @@ class GatewayServer(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if not self._signalled:
             self._signalled = True
-            # Ctrl-C comes from a terminal: there is no load balancer whose clients have to move.
+            # Ctrl-C comes from a terminal, so there is no load balancer that has to redirect its clients first.
             self._drain_s = 0 if sig == signal.SIGINT else self._drain_s
             # If the shutdown hangs, SIGALRM kills the process. No response was sent that is not in the ledger.
             signal.setitimer(signal.ITIMER_REAL, self._drain_s + SHUTDOWN_LIMIT_S)
@@ -150,7 +150,7 @@ class GatewayServer(uvicorn.Server):
         # The next process accepts the connections in the backlog, if there is one.
         for listener in [] if self.replacing else sockets or []:
             await self._accept_backlog(listener)
-        for server in self.servers:  # immediately: a connection made in between is reset
+        for server in self.servers:  # immediately, because a connection made in between is reset
             server.close()
         await super().shutdown(sockets)
 
@@ -187,7 +187,7 @@ def make_server(
     limiter = ConnectionLimiter(behind_proxies=bool(settings.limits.trusted_proxies))
     config = uvicorn.Config(
         app,
-        workers=1,  # without it, uvicorn reads WEB_CONCURRENCY itself, and fails where it is empty
+        workers=1,  # without it, uvicorn reads WEB_CONCURRENCY itself, and fails if it is empty
         loop="uvloop",
         http=cast(Any, partial(_Protocol, limiter=limiter, memory=ConnectionMemory())),
         ws="none",

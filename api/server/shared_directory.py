@@ -1,4 +1,4 @@
-"""The private directory that the workers of one gateway share, in memory if the system has a place for it.
+"""The private directory that the workers of one gateway share, in memory if the system has /dev/shm.
 
 It holds the list of the gateway's processes, which the supervisor writes and the workers read.
 """
@@ -47,7 +47,7 @@ def shared_directory() -> Iterator[Path]:
 
 
 def write_processes(directory: Path, processes: Processes) -> None:
-    """Replace the list of processes as a whole."""
+    """Replace the list of processes atomically."""
     path = directory / _PROCESSES
     path.with_suffix(".new").write_text(json.dumps(asdict(processes)))
     path.with_suffix(".new").replace(path)

@@ -1,7 +1,7 @@
-"""A process that has to be replaced, and has no supervisor, executes its program again: same id, same listeners.
+"""Replaces a process that has no supervisor: it executes its program again, with the same id and the same listeners.
 
-Executing a program ends all threads of the process, whatever they do. Meanwhile the kernel keeps the connections of new
-clients in the backlog of the listeners, so that none is refused.
+Executing a program ends all threads of the process, whatever they are doing. Meanwhile the kernel keeps the connections
+of new clients in the backlog of the listeners, so that none is refused.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Inheritance:
 
 
 class Successor:
-    """The next program of this process. `count_stuck_jobs` says from which count it goes on."""
+    """The next program of this process. `count_stuck_jobs` returns the count from which it continues."""
 
     def __init__(self, listeners: Sockets, count_stuck_jobs: Callable[[], int]) -> None:
         self._listeners = listeners
@@ -50,7 +50,7 @@ class Successor:
         self._kept: Sockets | None = None
 
     def keep_listeners(self) -> None:
-        """From now on the ports stay open, although this process closes its sockets."""
+        """Keep the ports open from now on, even after this process has closed its sockets."""
         if self._kept is None:
             self._kept = {use: [one.dup() for one in sockets] for use, sockets in self._listeners.items()}
 
@@ -62,9 +62,9 @@ class Successor:
         self._kept = None
 
     def start(self) -> NoReturn:
-        """Execute the program. Any thread may call this, also while others still run.
+        """Execute the program. Any thread may call this, even while others are still running.
 
-        Signals to stop wait until the new program has a handler for them.
+        Signals to stop are held until the new program has handlers for them.
         """
         signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_SIGNALS)
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -82,7 +82,7 @@ class Successor:
 
 
 def release_held_signals() -> None:
-    """Receive the signals that came while this program was executed. Call this once their handlers are set."""
+    """Receive the signals held while this program was being executed. Call this once their handlers are set."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_SIGNALS)
 
 
@@ -93,7 +93,7 @@ def _take_over(descriptor: int) -> socket.socket:
 
 
 def _make_arguments(current: Sequence[str], inheritance: str) -> list[str]:
-    """The arguments of this program, with another value of INHERIT_OPTION; what `demo` starts goes on as `serve`."""
+    """Return the arguments of this program with the new value of INHERIT_OPTION. `demo` continues as `serve`."""
     at = next(index for index, argument in enumerate(current) if argument in ("serve", "demo"))
     options = list(current[at + 1 :]) if current[at] == "serve" else []
     if INHERIT_OPTION in options:

@@ -119,7 +119,7 @@ class Supervisor:
             self._stop_worker(self._to_replace.pop(0), signal.SIGTERM)
 
     def _wait(self, signals: int) -> None:
-        """Wait for a signal, a report of a worker, or the time at which something is due."""
+        """Wait for a signal, a report from a worker, or the time at which something is due."""
         due = [worker.kill_at for worker in self._workers] + ([self._start_at] if self._may_start() else [])
         timeout_s = max(0.0, min(due, default=math.inf) - time.monotonic())
         pipes = {worker.ready_pipe: worker for worker in self._workers if not worker.pipe_read}
@@ -137,7 +137,7 @@ class Supervisor:
             repeated = self._stopping and number == signal.SIGINT
             self._stopping, self._status = True, self._status or 0
             self._signalled_at = self._signalled_at or time.monotonic()
-            # The kernel would queue connections that no worker accepts.
+            # Otherwise the kernel would queue connections that no worker accepts.
             for listener in self._listeners:
                 listener.close()
             for worker in self._workers if repeated else self._serving():
@@ -198,7 +198,7 @@ class Supervisor:
             log.error("workers_not_restarted", policy="the old workers keep serving")
             self._to_replace.clear()
         self._schedule_start(worker)
-        # A first worker that exits by itself has printed the reason, which the next would only repeat.
+        # If the first worker exits by itself, it has printed the reason, which the next one would only repeat.
         if not self._has_served and (status > 0 or self._failures == MAX_FAILED_STARTS):
             self._stopping = True
             message = f"No worker became ready; signal {-status} killed the last one."

@@ -1,12 +1,12 @@
-"""How long a graceful shutdown may take, after the DRAIN_SECONDS in which clients can go elsewhere."""
+"""How long a graceful shutdown may take, after the DRAIN_SECONDS in which clients move to other gateways."""
 
 from __future__ import annotations
 
-REPLACEMENT_DRAIN_S = 2.0  # in place of DRAIN_SECONDS, before a process is replaced for a stuck thread
-THREADS_LIMIT_S = 0.5  # for worker threads to end, whose results nobody awaits any more
+REPLACEMENT_DRAIN_S = 2.0  # instead of DRAIN_SECONDS, before a process with a stuck thread is replaced
+THREADS_LIMIT_S = 0.5  # for worker threads to end, once nobody awaits their results any more
 CUT_OFF_S = 4.5  # after which predictions in flight are ended with a problem document
 RESPONSES_LIMIT_S = 5  # for the requests in flight
-SHUTDOWN_LIMIT_S = 7.5  # for those and for closing databases, queues and files
-# Where there are workers, their parent kills one that is later than that, and then has time to report it.
+SHUTDOWN_LIMIT_S = 7.5  # for these and for closing databases, queues and files
+# With several workers, their parent kills a worker that exceeds this limit, and then has time to report that.
 WORKER_LIMIT_S = 7.75
 GATEWAY_LIMIT_S = 8.0

@@ -46,10 +46,10 @@ class ServerTls:
         context.sni_callback = self._select  # called for every handshake, also without a server name
 
     def reload(self) -> bool:
-        """Load the files if they have changed since they were loaded, and not since the last call.
+        """Load the files if they have changed since they were loaded, but not since the last call.
 
-        So a certificate is not loaded before its key, which is written after it. Returns whether the files were loaded.
-        Raises SettingsError for invalid files, once; until they change, the previous certificates stay in use.
+        This way, a certificate is not loaded while its key is yet to be written. Returns whether the files were loaded.
+        Raises SettingsError once for invalid files. The previous certificates stay in use until the files change.
         """
         versions = self._find_versions()
         changing, self._seen = versions != self._seen, versions
@@ -93,14 +93,14 @@ def server_context(settings: Settings) -> ssl.SSLContext | None:
             context.load_verify_locations(settings.tls_client_ca)
         # Clients need no certificate, but one that they send must verify.
         context.verify_mode = ssl.CERT_OPTIONAL
-        # A resumed session would not be verified again, against a CA that has been replaced.
+        # A resumed session would not be verified again, even if the CA has been replaced.
         context.num_tickets = 0
         context.options |= ssl.OP_NO_TICKET
     return context
 
 
 def _find_version(path: Path) -> tuple[int, ...] | None:
-    """Return numbers that change when a file, its owner or its mode does, or another replaces it; None for no file."""
+    """Return numbers that change when the file, its owner or its mode changes; None if there is no file."""
     try:
         status = path.stat()
     except OSError:
@@ -110,7 +110,7 @@ def _find_version(path: Path) -> tuple[int, ...] | None:
 
 @contextmanager
 def _file_errors(requirement: str) -> Iterator[None]:
-    """Translate OpenSSL's errors, which say little, into SettingsError."""
+    """Translate OpenSSL's vague errors into SettingsError."""
     try:
         yield
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
 """Requests that offer to upgrade the connection, as Java's HTTP client does with `Upgrade: h2c`.
 
-The gateway ignores the offer (RFC 9110, section 7.8). httptools takes an upgrade for granted: it reports the message as
-complete after its headers, and raises HttpParserUpgrade instead of reading on.
+The gateway ignores the offer (RFC 9110, section 7.8). httptools assumes that the upgrade takes place: it reports the
+message as complete after its headers, and raises HttpParserUpgrade instead of reading on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class UpgradeIgnoringParser(httptools.HttpRequestParser):
 
     def __init__(self, protocol: object, resume: Callable[[bytes], None]) -> None:
         super().__init__(protocol)
-        # As uvicorn does: the first of two pipelined requests gets its response although the second is invalid.
+        # As in uvicorn: the first of two pipelined requests gets its response even if the second is invalid.
         self.set_dangerous_leniencies(lenient_data_after_close=True)
         self._resume = resume
 
@@ -33,12 +33,12 @@ class UpgradeIgnoringParser(httptools.HttpRequestParser):
 
 
 def has_body(headers: Headers) -> bool:
-    """Whether a request with these headers has a body that is not empty."""
+    """Return whether a request with these headers has a body that is not empty."""
     framing = dict(header for header in headers if header[0] in _FRAMING_HEADERS)
     return b"transfer-encoding" in framing or bool(framing.get(b"content-length", b"").strip(b" \t0"))
 
 
 def build_framing_head(headers: Headers) -> bytes:
-    """A head after which a parser expects the body of the request that has these headers."""
+    """Return a request head after which a parser expects the body of a request with these headers."""
     framing = (b"%b: %b\r\n" % header for header in headers if header[0] in _FRAMING_HEADERS)
     return b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(framing)

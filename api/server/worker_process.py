@@ -1,4 +1,4 @@
-"""Worker processes: how they are forked, and how they and the supervisor notice each other's end."""
+"""Worker processes: how they are forked, and how they and the supervisor notice each other's exit."""
 
 from __future__ import annotations
 

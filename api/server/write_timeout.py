@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-PROGRESS_LIMIT_S = 10.0  # within which a client must read PROGRESS_BYTES, or all that is left
+PROGRESS_LIMIT_S = 10.0  # within which a client must read PROGRESS_BYTES, or everything that is left
 PROGRESS_BYTES = 10 * 1024
 CLOSE_LIMIT_S = 30.0  # after which a closing connection is aborted although no unsent bytes are visible: TLS hides them
 
@@ -19,7 +19,7 @@ class WriteTimeout:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Start, or start again, to watch the bytes that are left to send; without any, wait only for the close."""
+        """Start or restart watching the unsent bytes. Without any, only wait for a closing connection to close."""
         self.cancel()
         if unsent := self._transport.get_write_buffer_size():
             self._timer = self._call_later(PROGRESS_LIMIT_S, self._check_progress, unsent)

@@ -83,4 +83,4 @@ def test_address_of_another_machine_is_named(tmp_path: Path) -> None:
     for host in ("192.0.2.1", "nowhere.invalid"):
         done = gateway.with_settings(HOST=host).run("serve")
         assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
-        assert done.stderr.startswith(f"error: HOST: {host} is no address of this machine.")
+        assert done.stderr.startswith(f"error: HOST: {host} is not an address of this machine.")

@@ -49,7 +49,9 @@ def test_ipv6_is_skipped_where_it_is_off() -> None:
     """Without IPv6, HOST=:: is every IPv4 address, while a HOST that is an IPv6 address is reported."""
     with bound("::") as listeners:
         assert [listener.getsockname()[0] for listener in listeners] == ["0.0.0.0"]  # noqa: S104
-    with pytest.raises(SettingsError, match=r"^HOST: ::1 is no address of this machine\. Use :: for all of them\.$"):
+    with pytest.raises(
+        SettingsError, match=r"^HOST: ::1 is not an address of this machine\. Use :: for all addresses\.$"
+    ):
         bind_listeners("::1", 0, "PORT")
 
 
