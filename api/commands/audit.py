@@ -155,7 +155,7 @@ def _read_entries(selected: AuditFilter) -> tuple[Sequence[AuditEntry], Mapping[
 
 
 async def _read_names(engine: AsyncEngine) -> Mapping[str, str]:
-    """Return the names of users, clients and keys by the text that entries have for them, such as user:ID."""
+    """Return the names of users, clients and keys by how entries refer to them, such as user:ID."""
     users = {f"user:{user.id}": user.name for user in await UserStore(engine).list()}
     clients = {f"client:{client.id}": client.name for client in await ClientStore(engine).list()}
     keys = {f"key:{key.id}": key.terms.name for key in await KeyStore(engine).list()}
@@ -163,7 +163,7 @@ async def _read_names(engine: AsyncEngine) -> Mapping[str, str]:
 
 
 def _export(selected: AuditFilter, path: Path) -> None:
-    """Write complete entries, one a line, so that a recipient can verify the hashes. They contain addresses."""
+    """Write complete entries, one per line, so that a recipient can verify the hashes. They contain addresses."""
     if path.exists() and not path.is_file():
         raise typer.BadParameter(f"{path} is not a file.")
 
@@ -183,7 +183,7 @@ def _with_store(act: Callable[[AuditStore], Awaitable[T]]) -> T:
 
 
 def _format_entry(entry: AuditEntry, names: Mapping[str, str]) -> str:
-    """Format what matters to people, with names instead of ids; the JSON form has the rest."""
+    """Format the fields that matter to people, with names instead of ids. The JSON form has all fields."""
     detail = entry.to_dict()["detail"]
     details = detail.items() if isinstance(detail, dict) else [("detail", entry.detail)]
     actor, target = (names.get(value, value) for value in (entry.actor, entry.target))
@@ -194,5 +194,5 @@ def _format_entry(entry: AuditEntry, names: Mapping[str, str]) -> str:
 
 
 def _quote(value: str) -> str:
-    """Return one printable word: a changed entry must not send control characters to the terminal."""
+    """Return one printable word, because an altered entry must not send control characters to the terminal."""
     return value if value.isprintable() and " " not in value else json.dumps(value)

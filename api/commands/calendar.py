@@ -38,7 +38,7 @@ _COMMANDS: Mapping[Task, str] = {
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
-    """What a task that ran has printed, or why it failed."""
+    """What a task has printed, or why it failed."""
 
     task: Task
     succeeded: bool
@@ -50,15 +50,15 @@ def describe_task_failure(task: Task, error: Exception) -> TaskResult:
 
 
 def read_calendar(settings: Settings) -> Sequence[CalendarEntry]:
-    """Return the tasks in the order in which they are due. Raises DatabaseUnavailable, DatabaseMissing."""
+    """Return the tasks in the order in which they become due. Raises DatabaseUnavailable, DatabaseMissing."""
     days = find_task_days(settings)
     return run_with_engine(settings, lambda engine: TaskRunStore(engine).read_calendar(days))
 
 
 def run_due_tasks(settings: Settings, earlier_keys: Sequence[str]) -> Sequence[TaskResult]:
-    """Run the tasks that are due, and that change nothing: the verifications, and the evaluation of the served model.
+    """Run the due tasks that change nothing: the verifications, and the evaluation of the served model.
 
-    A task that fails does not keep the others from running.
+    A task that fails does not prevent the others from running.
     """
     safe: Mapping[Task, Callable[[], str]] = {
         Task.LEDGER_VERIFY: lambda: verify_database(earlier_keys),
@@ -71,7 +71,7 @@ def run_due_tasks(settings: Settings, earlier_keys: Sequence[str]) -> Sequence[T
 
 
 def mark_as_done(settings: Settings, task: Task) -> None:
-    """Record that somebody has done a task that leaves no trace of its own.
+    """Record that an operator has done a task that leaves no record of its own.
 
     Raises CommandFailed if the task is not in the calendar, DatabaseUnavailable, DatabaseMissing, AuditUnavailable.
     """
@@ -138,7 +138,7 @@ def _run(task: Task, action: Callable[[], str]) -> TaskResult:
 
 
 def _evaluate(settings: Settings) -> str:
-    from api.commands.models.quality.served import check_loss, evaluate_served  # loads the runtime of models
+    from api.commands.models.quality.served import check_loss, evaluate_served  # loads the model runtime
 
     result = evaluate_served(settings, None, accept_loss=False)
     check_loss(result)

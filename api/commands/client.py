@@ -17,7 +17,7 @@ from api.commands.models.predict import describe_os_error, print_results
 from api.commands.output import JsonFlag, print_json, progress_bar
 from api.errors import CommandFailed
 
-# A quota may be exhausted for weeks: the command waits for a rate limit or an overload, not for that.
+# Long enough for a rate limit or an overload. The command does not wait for a quota, which may be exhausted for weeks.
 MAX_WAIT_S = 120
 _MAX_ATTEMPTS = 10
 _STOP = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.MISDIRECTED_REQUEST)
@@ -33,7 +33,7 @@ def classify(
 ) -> None:
     """Send images to a gateway and print its predictions.
 
-    The command waits when the gateway limits the rate, goes on when an image is rejected, and stops when the gateway
+    The command waits when the gateway limits the rate, continues when an image is rejected, and stops when the gateway
     cannot be reached or rejects the credential.
     """
     results: list[dict[str, Any]] = []
@@ -66,7 +66,7 @@ def label(
     """Send the true label of a past prediction to a gateway."""
     with _make_client(url, token, key) as client:
         path = f"/v1/predictions/{quote(prediction_id, safe='')}/label"
-        response = _send_patiently(lambda: client.post(path, json={"label": true_label}))
+        response = _send_with_retries(lambda: client.post(path, json={"label": true_label}))
         try:
             body = response.json()
             if response.is_error:
@@ -74,7 +74,7 @@ def label(
             verdict = "correct" if body["correct"] else f"wrong: it was {body['predicted']}"
         except (ValueError, KeyError, TypeError):
             raise CommandFailed(
-                f"{client.base_url} is no Atalaya gateway: it sent HTTP {response.status_code} without a label."
+                f"{client.base_url} is not an Atalaya gateway: it sent HTTP {response.status_code} without a label."
             ) from None
     if as_json:
         print_json(body)
@@ -88,7 +88,7 @@ def _make_client(url: str, token: str, key: str) -> httpx.Client:
         raise typer.BadParameter("Give --token or --key.")
     credential = (key or token).strip()
     if not credential.isascii() or not credential.isprintable():
-        raise typer.BadParameter("The token or key has characters that none can have. Copy it again.")
+        raise typer.BadParameter("The token or key contains invalid characters. Copy it again.")
     if urlsplit(url).scheme not in ("http", "https"):
         raise typer.BadParameter(f"--url: {url} has no scheme. Write http://{url} or https://{url}.")
     headers = {"X-API-Key": credential} if key else {"Authorization": f"Bearer {credential}"}
@@ -96,12 +96,12 @@ def _make_client(url: str, token: str, key: str) -> httpx.Client:
 
 
 def _classify_one(client: httpx.Client, path: Path) -> dict[str, Any]:
-    """Return the prediction, or the error that concerns this image. Raises CommandFailed for one that concerns all."""
+    """Return the prediction, or an error of this image. Raises CommandFailed for an error that affects all images."""
     try:
         data = path.read_bytes()
     except OSError as error:
         return {"error": describe_os_error(error)}
-    response = _send_patiently(lambda: client.post("/v1/predictions", files={"file": (path.name, data)}))
+    response = _send_with_retries(lambda: client.post("/v1/predictions", files={"file": (path.name, data)}))
     try:
         body = response.json()
         if not response.is_error:
@@ -118,15 +118,15 @@ def _classify_one(client: httpx.Client, path: Path) -> dict[str, Any]:
         detail = body["detail"]
     except (ValueError, KeyError, TypeError):
         raise CommandFailed(
-            f"{client.base_url} is no Atalaya gateway: it sent HTTP {response.status_code} without a prediction."
+            f"{client.base_url} is not an Atalaya gateway: it sent HTTP {response.status_code} without a prediction."
         ) from None
     if response.status_code in _STOP:
         raise CommandFailed(detail)
     return {"error": detail}
 
 
-def _send_patiently(send: Callable[[], httpx.Response]) -> httpx.Response:
-    """Send a request again for as long as the gateway says when. Raises CommandFailed if it cannot be reached."""
+def _send_with_retries(send: Callable[[], httpx.Response]) -> httpx.Response:
+    """Send a request, and repeat it as Retry-After says. Raises CommandFailed if the gateway cannot be reached."""
     for _ in range(_MAX_ATTEMPTS):
         response = _send(send)
         wait = response.headers.get("retry-after", "")

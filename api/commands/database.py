@@ -33,7 +33,7 @@ from storage.transactions import Record
 
 T = TypeVar("T")
 
-_WAIT_S = 60  # beside a gateway that writes
+_WAIT_S = 60  # while a gateway may be writing
 
 
 class CommandEvent(NamedTuple):
@@ -57,9 +57,9 @@ def run_with_engine(
 ) -> T:
     """Run `action` on the database, after the migrations, in an event loop of its own.
 
-    The event that `describe_event` makes of the result is written to the audit log afterwards: for actions outside of
-    the database. Those that change it take a Record; see `recording`. Raises DatabaseUnavailable, AuditUnavailable, and
-    DatabaseMissing unless a missing database may be created.
+    Afterwards, the event that `describe_event` returns for the result is written to the audit log. This is for actions
+    outside of the database; those that change it take a Record (see `recording`). Raises DatabaseUnavailable,
+    AuditUnavailable, and DatabaseMissing unless a missing database may be created.
     """
     url = settings.database_url.get_secret_value()
     if not create:
@@ -83,7 +83,7 @@ def run_with_engine(
 
 
 def migrate_database(settings: Settings) -> None:
-    """Bring the tables up to date, for what opens the database itself. Raises DatabaseUnavailable, DatabaseMissing."""
+    """Bring the tables up to date, for callers that open the database. Raises DatabaseUnavailable, DatabaseMissing."""
 
     async def do_nothing(_: AsyncEngine) -> None: ...
 
@@ -124,7 +124,7 @@ def recorded_run(task: Task) -> Iterator[None]:
     """
     try:
         yield
-    except Exception:  # not for Ctrl-C, which is no failure of the task
+    except Exception:  # not for Ctrl-C, which is not a failure of the task
         record_run(task, succeeded=False)
         raise
     record_run(task, succeeded=True)
@@ -155,18 +155,18 @@ def check_database_exists(url: str) -> None:
 
 
 def describe_database(url: str) -> str:
-    """Name the database for people: SQLite's file, or PostgreSQL's host and database."""
+    """Describe the database to people: SQLite's file, or PostgreSQL's host and database."""
     path, parts = sqlite_file(url), urlsplit(url)
     return str(path) if path else f"{parts.hostname or 'localhost'}{parts.path}"
 
 
 async def record_event(engine: AsyncEngine, event: CommandEvent) -> None:
-    """Write an event of the operating system's user to the audit log. Raises AuditUnavailable."""
+    """Write an event to the audit log, with the operating system's user as its actor. Raises AuditUnavailable."""
     await AuditStore(engine).append([_build_event(event)])
 
 
 def recording(describe_event: DescribeEvent[T]) -> Record[T]:
-    """Return what writes the event to the audit log in the transaction of the change that it describes."""
+    """Return a function that writes the event to the audit log in the transaction of the change it describes."""
     return lambda connection, result: append_within(connection, [_build_event(describe_event(result))])
 
 

@@ -29,4 +29,4 @@ def init(as_json: JsonFlag = False) -> None:
 
 
 async def _do_nothing(_: object) -> None:
-    """`run_with_engine` has applied the migrations."""
+    """Does nothing: `run_with_engine` has applied the migrations."""

@@ -1,4 +1,4 @@
-"""The list of commands, and how one is run: its options for all commands, its errors and its exit status.
+"""The list of commands, and how a command is run: the common options, its errors and its exit status.
 
 Only the module of the chosen command is imported. `COMMANDS` holds the line that `atalaya --help` shows for each
 command, so printing it loads no web framework, database or model library, and command modules import at the top
@@ -31,7 +31,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "serve": ("api.commands.gateway.serve:serve", "Serve predictions until SIGINT or SIGTERM."),
     "demo": ("api.commands.gateway.demo:demo", "Start a gateway and make one authenticated prediction."),
     "healthcheck": ("api.commands.gateway.healthcheck:healthcheck", "Check that the local gateway is ready."),
-    "top": ("api.commands.gateway.top.command:top", "Show what a running gateway does now."),
+    "top": ("api.commands.gateway.top.command:top", "Show what a running gateway is doing."),
     "token": ("api.commands.accounts.users:token", "Log a user in and print the access token."),
     "classify": ("api.commands.client:classify", "Classify local images with a running gateway."),
     "label": ("api.commands.client:label", "Send the true label of a past prediction to a running gateway."),
@@ -51,7 +51,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "Convert a .keras file to ONNX and verify that both predict the same.",
     ),
     "dataset": ("api.commands.models.quality.dataset:app", "Make a data set of labelled predictions, for training."),
-    "models": ("api.commands.models.group:app", "Import, sign, promote and judge models; say what served when."),
+    "models": ("api.commands.models.group:app", "Import, sign, promote and judge models; show what served when."),
     "users": ("api.commands.accounts.users:app", "Add, list, change, disable and delete users."),
     "clients": ("api.commands.accounts.clients:app", "Add, list, change and delete OAuth clients."),
     "keys": ("api.commands.accounts.keys:app", "Create, list, rotate and revoke API keys; rotate the signing key."),
@@ -75,7 +75,7 @@ _BROKEN_PIPE = 141  # as shells report a process that SIGPIPE has ended
 
 
 class LazyCommand(TyperCommand):
-    """Stands in the list of commands, and imports the real command once it is chosen."""
+    """A placeholder in the list of commands, which imports the real command once it is chosen."""
 
     def __init__(self, name: str, target: str, help_line: str) -> None:
         super().__init__(name, help=help_line, short_help=help_line, rich_markup_mode=None)
@@ -97,7 +97,7 @@ class LazyCommand(TyperCommand):
     def load(self) -> Any:
         """Import the real command, and return it."""
         module, _, attribute = self._target.partition(":")
-        gc.disable()  # hardly anything of what an import makes is garbage, and looking for it takes a tenth of the time
+        gc.disable()  # imports create hardly any garbage, and looking for it takes a tenth of the time
         try:
             import_module("monitoring")  # first: it keeps structlog from loading rich
             target = getattr(import_module(module), attribute)
@@ -182,7 +182,7 @@ def _remove_option(arguments: Sequence[str], option: str) -> list[str]:
 
 
 def _report(error: BaseException, as_json: bool) -> int:
-    """Print the error, and for a failed command that should print JSON a document; returns the exit status."""
+    """Print the error, also as a document if the command should print JSON. Returns the exit status."""
     if _is_caused_by(error, KeyboardInterrupt):
         return EXIT_INTERRUPTED
     if isinstance(error, BrokenPipeError):
@@ -192,7 +192,7 @@ def _report(error: BaseException, as_json: bool) -> int:
     if isinstance(error, typer.TyperException):
         return _print_usage_error(error)
     if _is_caused_by(error, EOFError):
-        error = CommandFailed("The command needs an input that standard input does not have. Run it in a terminal.")
+        error = CommandFailed("The command asks for input, but standard input has ended. Run it in a terminal.")
     elif isinstance(error, typer.Abort):
         error = CommandFailed("Nothing was changed, because the confirmation was declined.")
     if as_json:
@@ -210,7 +210,7 @@ def _print_usage_error(error: typer.TyperException) -> int:
 
 
 def _is_caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:
-    """Whether an error of that kind led to `error`; of a KeyboardInterrupt, libraries may keep only the name."""
+    """Return whether an error of that kind led to `error`. Libraries may keep only the name of a KeyboardInterrupt."""
     while error is not None:
         if isinstance(error, kind) or kind.__name__ in str(error):
             return True

@@ -33,9 +33,9 @@ def print_json(document: Any) -> None:
 
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], identifiers: int = 1) -> None:
-    """Print a table. A narrow terminal wraps every column but the first `identifiers`; a file or pipe wraps none.
+    """Print a table. On a narrow terminal all columns but the first `identifiers` wrap; in a file or pipe none do.
 
-    Words of up to 40 characters stay whole. A table that cannot fit is left to the terminal to wrap.
+    Words of up to 40 characters stay whole. The terminal itself has to wrap a table that still does not fit.
     """
     console = Console()
     lines = [[to_printable(cell) for cell in row] for row in (headers, *rows)]
@@ -60,7 +60,7 @@ def _measure_longest_word(cell: str) -> int:
 
 
 def _shrink(widths: Sequence[int], least: Sequence[int], available: int) -> list[int]:
-    """Return widths with a sum of at most `available`, if that is possible: the widest columns shrink first."""
+    """Return widths with a sum of at most `available`, if possible. The widest columns shrink first."""
     shrunk = list(widths)
     while sum(shrunk) > available:
         wider = [number for number, width in enumerate(shrunk) if width > least[number]]
@@ -71,12 +71,12 @@ def _shrink(widths: Sequence[int], least: Sequence[int], available: int) -> list
 
 
 def format_time(moment: datetime | None) -> str:
-    """Format a time in UTC to the second; nothing for no time."""
+    """Format a time in UTC to the second; "" if there is none."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if moment else ""
 
 
 def format_count(count: int, noun: str) -> str:
-    """Format a number of things with a regular plural."""
+    """Format a count with a noun that has a regular plural."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
@@ -87,7 +87,7 @@ def to_printable(text: str) -> str:
 
 @contextmanager
 def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yield `advance(done)`; the bar appears on standard error if that is a terminal."""
+    """Yield `advance(done)`. The bar appears on standard error if that is a terminal."""
     console = Console(stderr=True)
     columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -96,7 +96,7 @@ def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def read_password(from_stdin: bool) -> str:
-    """Read one line of standard input, or prompt for the password without an echo. Raises CommandFailed."""
+    """Read one line of standard input, or prompt for the password without echo. Raises CommandFailed."""
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n")
     if not _has_terminal():

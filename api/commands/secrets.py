@@ -36,7 +36,7 @@ _KEY_LINE = re.compile(rf"^{_SIGNING_KEY}=.+$", re.MULTILINE)
 
 @app.command("init")
 def init() -> None:
-    """Add the keys that a gateway needs to .env, unless they are there; nothing else in the file changes."""
+    """Add the keys that a gateway needs to .env, unless it has them; nothing else in the file changes."""
     if not add_secrets(_KEYS):
         typer.echo(f"{env_file()} already has the secrets.", err=True)
 
@@ -63,7 +63,7 @@ def env_file() -> Path:
 
 
 def find_missing_secrets(settings: Settings) -> list[str]:
-    """Return the names of the secrets that a gateway needs and that neither the environment nor .env has."""
+    """Return the names of the required secrets that are set neither in the environment nor in .env."""
     present = {
         _SIGNING_KEY: settings.auth.signing_key or settings.auth.signing_key_file,
         _DATA_KEY: settings.auth.data_key,
@@ -73,7 +73,7 @@ def find_missing_secrets(settings: Settings) -> list[str]:
 
 
 def add_secrets(names: Iterable[str]) -> bool:
-    """Add those of the secrets that .env lacks or leaves empty, and say so; returns whether there were any."""
+    """Add the secrets that .env lacks or leaves empty, and report that. Returns whether there were any."""
     path = env_file()
     restrict_file(path)
     values = dotenv_values(path) if path.exists() else {}
@@ -100,7 +100,7 @@ def _generate_line(name: str, algorithm: Literal["ES256", "HS256"]) -> str:
 
 
 def _set_line(text: str, name: str, line: str) -> str:
-    """Replace the empty settings of that name by `line`, or append it."""
+    """Replace the empty settings of that name with `line`, or append it."""
     lines = text.splitlines()
     empty = [number for number, old in enumerate(lines) if re.match(rf"\s*(export\s+)?{name}\s*=", old)]
     if empty:
@@ -113,7 +113,7 @@ def _set_line(text: str, name: str, line: str) -> str:
 
 @app.command("check")
 def check(as_json: JsonFlag = False) -> None:
-    """Read the secrets as a start does, and name every one that is missing or weak, without showing it."""
+    """Read the secrets as `serve` does, and name every one that is missing or weak, without showing it."""
     problems: Sequence[str] = ()
     try:
         load_settings(lambda settings: [*find_secret_problems(settings), *_describe_missing(settings)])
@@ -128,10 +128,10 @@ def check(as_json: JsonFlag = False) -> None:
 
 
 def _describe_missing(settings: Settings) -> list[str]:
-    """Name the secrets without which the gateway starts, but something does not work."""
+    """Name the missing secrets without which the gateway starts, but a feature does not work."""
     if settings.auth.data_key is not None:
         return []
-    return [f"{_DATA_KEY} is not set: users cannot switch one-time codes on. Run `atalaya secrets init` to add one."]
+    return [f"{_DATA_KEY} is not set: users cannot turn on one-time codes. Run `atalaya secrets init` to add one."]
 
 
 def rotate_signing_key(settings: Settings) -> str:
@@ -175,12 +175,12 @@ def _write_rotated_keys(settings: Settings) -> str:
 
 
 def format_signing_key(bundle: str) -> str:
-    """Return the line of .env for the signing keys, which are several lines of text."""
+    """Return the .env line for the signing keys, which are several lines of text."""
     escaped = bundle.strip().replace("\n", "\\n")
     return f'{_SIGNING_KEY}="{escaped}"'
 
 
 def _replace_private(path: Path, text: str) -> None:
-    """Replace the file, or the one that a link names, atomically; only its owner can read it (0600)."""
+    """Replace the file, or the target of a link, atomically. Only its owner can read it (0600)."""
     with replace_private_file(path.resolve()) as (_, file):
         file.write(text)

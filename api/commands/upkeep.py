@@ -1,7 +1,7 @@
-"""`atalaya upkeep`: remove what has expired, run the tasks of the calendar that change nothing, and say what is due.
+"""`atalaya upkeep`: remove what has expired, run the tasks of the calendar that change nothing, and print what is due.
 
-A running gateway removes what has expired, and images, by itself, once an hour, and old log files when it begins a new
-one. It never removes records.
+A running gateway itself removes expired rows and images once an hour, and old log files when it begins a new one. It
+never removes records.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _remove_and_run(settings: Settings, earlier_keys: Sequence[str], yes: bool, 
 def _remove(
     settings: Settings, earlier_keys: Sequence[str], yes: bool
 ) -> tuple[Mapping[str, int], Sequence[TaskResult]]:
-    """Remove what has expired, after a confirmation. A removal that fails does not keep the others from being made.
+    """Remove what has expired, after a confirmation. A removal that fails does not prevent the others.
 
     Returns how many of each were removed, and the failures. Raises CommandFailed, Abort.
     """

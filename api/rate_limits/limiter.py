@@ -1,8 +1,7 @@
 """Rate limits of the routes: slowapi's decorators over sliding windows that never block the event loop.
 
-slowapi is restricted (docs/adr/0003): it reads neither `.env` nor the environment, and it checks nothing itself, because
-it would call its storage synchronously. Limits are shared by name instead of by path, and this module writes the
-headers.
+slowapi is restricted (docs/adr/0003). It reads neither `.env` nor the environment. It checks nothing itself, because it
+would call its storage synchronously. Limits are shared by name instead of by path, and this module writes the headers.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Commands for those who may use the gateway: users, OAuth clients and API keys."""
+"""Commands that manage users, OAuth clients and API keys."""

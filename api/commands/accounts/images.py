@@ -1,4 +1,4 @@
-"""`atalaya users images`: whether a user's images may be kept; and erasing them."""
+"""`atalaya users images`: allow a user's images to be kept, or withdraw the permission and erase them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from storage.transactions import Record
 def set_images(
     name: str,
     keep: Annotated[
-        bool, typer.Option("--keep/--no-keep", help="Allow it, or withdraw that and erase those that were kept.")
+        bool, typer.Option("--keep/--no-keep", help="Allow it, or withdraw the permission and erase the kept images.")
     ],
     as_json: JsonFlag = False,
 ) -> None:
-    """Allow a user's images to be kept for training, where the gateway has a store for them, or withdraw that."""
+    """Allow a user's images to be kept for training, if the gateway has an image store, or withdraw the permission."""
     settings = load_settings()
     archive = open_image_archive(settings)  # first: an invalid store must fail before the change
 

@@ -45,8 +45,8 @@ def create(  # noqa: PLR0913  (each is an option)
         list[str] | None, typer.Option(metavar="NETWORK", help="An address or network to accept; repeatable.")
     ] = None,
     rate: Annotated[str | None, typer.Option(help="For example 60/minute.")] = None,
-    monthly_requests: Annotated[int | None, typer.Option(help="Requests a month.")] = None,
-    monthly_megapixels: Annotated[int | None, typer.Option(help="Megapixels a month.")] = None,
+    monthly_requests: Annotated[int | None, typer.Option(help="Requests per month.")] = None,
+    monthly_megapixels: Annotated[int | None, typer.Option(help="Megapixels per month.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Create an API key and print it; it is shown only once."""
@@ -110,7 +110,9 @@ def rotate(
         return
     if key_id is None:
         if not yes:
-            typer.confirm("Without an id this adds a new signing key for access tokens. Go on?", abort=True, err=True)
+            typer.confirm(
+                "Without an id this adds a new signing key for access tokens. Continue?", abort=True, err=True
+            )
         next_step = rotate_signing_key(settings)
         print_json({"done": next_step}) if as_json else typer.echo(next_step)
         return
@@ -157,10 +159,10 @@ def _describe_event(outcome: str, **detail: str) -> DescribeEvent[ApiKey]:
 
 async def _find_user(engine: AsyncEngine, name: str) -> User:
     """Raises UserNotFound."""
-    found = await UserStore(engine).find(name)
-    if found is None:
+    user_and_hash = await UserStore(engine).find(name)
+    if user_and_hash is None:
         raise UserNotFound(f"There is no user {name}. `atalaya users list` prints the names.")
-    return found[0]
+    return user_and_hash[0]
 
 
 def _validate(kind: type[Body], **options: Any) -> Body:

@@ -19,9 +19,9 @@ Subject = Annotated[str, typer.Argument(help="The claim `sub` of the user's toke
 def bar(issuer: Issuer, subject: Subject, as_json: JsonFlag = False) -> None:
     """Bar a user of an external issuer; running gateways reject the user's tokens within a second."""
     settings = load_settings()
-    known = [entry.issuer for entry in settings.auth.issuers]
-    if issuer not in known:
-        raise typer.BadParameter(f"AUTH__ISSUERS does not list {issuer}. It lists: {', '.join(known) or 'none'}.")
+    issuers = [entry.issuer for entry in settings.auth.issuers]
+    if issuer not in issuers:
+        raise typer.BadParameter(f"AUTH__ISSUERS does not list {issuer}. It lists: {', '.join(issuers) or 'none'}.")
     target = _name_subject(issuer, subject)
     record = recording(lambda _: CommandEvent("subject", "barred", target))
     barred = run_with_engine(settings, lambda engine: BarredSubjects(engine).bar(issuer, subject, record=record))
@@ -29,7 +29,7 @@ def bar(issuer: Issuer, subject: Subject, as_json: JsonFlag = False) -> None:
 
 
 def unbar(issuer: Issuer, subject: Subject) -> None:
-    """Let a barred user of an external issuer in again."""
+    """Stop barring a user of an external issuer."""
     target = _name_subject(issuer, subject)
     record = recording(lambda _: CommandEvent("subject", "unbarred", target))
     run_with_engine(load_settings(), lambda engine: BarredSubjects(engine).unbar(issuer, subject, record=record))
@@ -51,7 +51,9 @@ def _name_subject(issuer: str, subject: str) -> str:
     try:
         return f"subject:{format_subject(issuer, subject)}"
     except ValueError:
-        raise typer.BadParameter("SUBJECT is the claim `sub` of a token: a printable text of limited length.") from None
+        raise typer.BadParameter(
+            "SUBJECT must be the claim `sub` of a token: printable text of limited length."
+        ) from None
 
 
 def _describe_barred(barred: BarredSubject) -> dict[str, str]:

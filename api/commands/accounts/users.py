@@ -1,4 +1,4 @@
-"""`atalaya users` and `atalaya token`: the users in the database, without a gateway."""
+"""`atalaya users` and `atalaya token`: manage users in the database, and log them in, without a gateway."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def delete(
     force: Force = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Delete a user, and erase the user's images and what the ledger and the audit log hold of the user."""
+    """Delete a user, and erase the user's images and what the ledger and the audit log hold about the user."""
     settings = load_settings()
     archive = open_image_archive(settings)  # first: an invalid store must fail before the deletion
     user = run_with_accounts(settings, lambda accounts: _find_unless_deleted(accounts, name))
@@ -198,17 +198,17 @@ def issue_token(authority: TokenAuthority, user: User, session: Session) -> str:
 
 
 def describe_user_event(outcome: str, **detail: str) -> DescribeEvent[User]:
-    """Return a function that makes the audit log's event for a user."""
+    """Return a function that builds the audit log's event for a user."""
     return lambda user: CommandEvent("user", outcome, f"user:{user.id}", detail)
 
 
 def describe_issued_token(session: Session) -> CommandEvent:
-    """Make the audit log's event for the token that begins a session."""
+    """Build the audit log's event for the token that begins a session."""
     return CommandEvent("token", "issued", f"user:{session.user_id}")
 
 
 async def _find_unless_deleted(accounts: AccountService, name: str) -> User | None:
-    """Return the user with that name, or None for the id of a user who is gone. Raises BadUserName, UserNotFound."""
+    """Return the user with that name, or None for the id of a deleted user. Raises BadUserName, UserNotFound."""
     try:
         return await accounts.get_by_name(name)
     except UserNotFound:
@@ -230,7 +230,7 @@ def _delete_account(settings: Settings, user: User, *, force: bool) -> None:
 
 
 async def _erase_audit_entries(engine: AsyncEngine, user_id: str) -> int:
-    """Erase what the audit log holds, which completes the erasure of the user's records; return of how many entries."""
+    """Erase the user's data in the audit log, which completes the erasure. Returns the number of changed entries."""
     entries = await AuditStore(engine).erase(user_id, command_actor())
     await PendingErasures(engine).complete(user_id)
     return entries

@@ -1,4 +1,4 @@
-"""`atalaya backup`: one file with everything that a gateway cannot make again."""
+"""`atalaya backup`: one file with everything that a gateway cannot recreate."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from storage.migrations import read_revision
 
 @dataclass(frozen=True, slots=True)
 class BackupRequest:
-    """What a backup is to contain, beside the database, and with which passphrase."""
+    """What a backup contains besides the database, and the passphrase that encrypts it."""
 
     models: Sequence[ModelCopy] = ()
     keys: bytes | None = None
@@ -49,7 +49,7 @@ def backup(
     passphrase_stdin: PassphraseStdin = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Back up the database, the registry of models and, if asked for, the keys; the gateway may run meanwhile."""
+    """Back up the database, the registry of models and, if requested, the keys. The gateway may be running."""
     passphrase = read_passphrase(passphrase_file, from_stdin=passphrase_stdin)
     if passphrase is not None:
         check_passphrase(passphrase)
@@ -76,7 +76,7 @@ def _back_up(settings: Settings, file: Path, passphrase: str | None, *, with_key
     """Return the number of rows. Raises CommandFailed, LedgerUnavailable, DatabaseMissing."""
     migrate_database(settings)
     in_folder = settings.model.registry_folder is not None and settings.model.mlflow_url is None
-    # Before the rows: a move of an alias is in the state until the ledger has it.
+    # Read before the rows, because a move of an alias stays in this state until the ledger has it.
     models = read_models(open_registry(settings)) if in_folder else []
     request = BackupRequest(models, format_keys(settings) if with_keys else None, passphrase)
     with _open_target(file) as target, open_snapshot(settings) as connection:
@@ -84,7 +84,7 @@ def _back_up(settings: Settings, file: Path, passphrase: str | None, *, with_key
 
 
 def write_backup(target: BinaryIO, connection: Connection, request: BackupRequest) -> int:
-    """Write the rows that the connection's transaction sees, and what is requested; return the number of rows.
+    """Write the rows that the connection's transaction sees, and what is requested. Returns the number of rows.
 
     Raises CommandFailed, OSError.
     """
@@ -122,12 +122,12 @@ def _add_model(archive: ArchiveWriter, model: ModelCopy) -> None:
 
 @contextmanager
 def _open_target(path: Path) -> Iterator[BinaryIO]:
-    """Open the new file, or standard output; all is written when the context ends. Raises CommandFailed."""
+    """Open the new file, or standard output. Everything is written when the context ends. Raises CommandFailed."""
     if str(path) != "-":
         with open_new_file(path) as file, reporting_write_errors(path):
             yield file
         return
-    # Not sys.stdout.buffer: Python would report what it cannot write again when it exits.
+    # Not sys.stdout.buffer, for which Python would report a write error a second time when it exits.
     with reporting_write_errors("Standard output"), open(sys.stdout.fileno(), "wb", closefd=False) as file:
         yield file
 

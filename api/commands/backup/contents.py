@@ -1,4 +1,4 @@
-"""What of the database belongs in a backup."""
+"""Which parts of the database belong in a backup."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""New files that appear under their name only when they are complete."""
+"""New files that get their name only when they are complete."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def open_new_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def reporting_write_errors(path: Path | str) -> Iterator[None]:
-    """Raise CommandFailed for an OSError, but let a closed pipe pass: its reader has what it wanted."""
+    """Raise CommandFailed for an OSError, but not for a closed pipe, whose reader has all that it wanted."""
     try:
         yield
     except BrokenPipeError:

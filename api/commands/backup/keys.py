@@ -20,7 +20,7 @@ _EARLIER_KEYS = "LEDGER__PUBLIC_KEYS"
 
 
 def format_keys(settings: Settings) -> bytes:
-    """Return the lines for the keys that are configured, public ones of the ledger included."""
+    """Return the lines for the configured keys, including the ledger's public keys."""
     lines = []
     if settings.auth.signing_key or settings.auth.signing_key_file:
         lines.append(f"AUTH__SIGNING_ALGORITHM={settings.auth.signing_algorithm}")
@@ -37,7 +37,7 @@ def format_keys(settings: Settings) -> bytes:
 
 
 def find_public_keys(keys: bytes) -> list[str]:
-    """Return the public keys of the ledger among the lines: that of its private key, and the earlier ones."""
+    """Return the ledger's public keys from these lines: that of its private key, and the earlier ones."""
     values = dotenv_values(stream=StringIO(keys.decode()))
     private, earlier = values.get(_LEDGER_KEY), values.get(_EARLIER_KEYS)
     return [*([Signer(private).public_key] if private else []), *(earlier.split(",") if earlier else [])]

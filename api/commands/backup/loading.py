@@ -1,4 +1,4 @@
-"""Loading the content of a backup into an empty database."""
+"""Loads the content of a backup into an empty database."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TOO_NEW = "A newer release made this backup. Restore it with that release."
 
 @dataclass(slots=True)
 class Loaded:
-    """How many rows were loaded, and the lines with the keys; empty if the backup has none."""
+    """How many rows were loaded, and the lines with the keys, empty if the backup has none."""
 
     rows: int = 0
     keys: bytes = b""
@@ -44,7 +44,7 @@ def load_backup(
     """Load everything in one transaction: a damaged backup leaves the database empty.
 
     The tables are created as they were when the backup was made, and brought up to date afterwards. Models appear only
-    with `models.finish`. Raises DatabaseUnavailable, RegistryError, and the errors of backups.
+    after `models.finish`. Raises DatabaseUnavailable, RegistryError, and the errors of backups.
     """
     loaded = Loaded()
     engine = open_blocking_engine(url, _STATEMENT_TIMEOUT_S).execution_options(**WRITING)
@@ -84,7 +84,7 @@ def _create_tables(connection: Connection, manifest: Manifest) -> dict[str, Tabl
     if len(tables) < len(manifest.tables):
         raise BackupTooNew(_TOO_NEW)
     for table in reversed(tables):
-        connection.execute(table.delete())  # migrations have inserted first rows
+        connection.execute(table.delete())  # migrations have inserted initial rows
     return {table.name: table for table in tables}
 
 
@@ -103,4 +103,6 @@ def _load(target: _Target, manifest: Manifest, name: str, content: BinaryIO, loa
         case [one] if one == KEYS and manifest.keys:
             loaded.keys = content.read()
         case _:
-            raise BackupDamaged(f"The backup contains {name!r}, which this release does not know. Use another backup.")
+            raise BackupDamaged(
+                f"The backup contains {name!r}, which this release does not support. Use another backup."
+            )

@@ -25,7 +25,7 @@ def read_passphrase(file: Path | None, *, from_stdin: bool) -> str | None:
     if file is not None and from_stdin:
         raise typer.BadParameter("Use either --passphrase-file or --passphrase-stdin.")
     if from_stdin:
-        return _decode(sys.stdin.buffer.readline())  # what follows may be the backup
+        return _decode(sys.stdin.buffer.readline())  # the backup may follow
     if file is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""`atalaya restore`: an empty database, and a registry of models, from the file of a backup."""
+"""`atalaya restore`: fill an empty database, and a registry of models, from a backup file."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _describe_ledger(entries: int | None) -> str:
 
 
 def _open_registry(settings: Settings) -> RegistryRestore | None:
-    """Return where models are restored to; None without a registry, and for the mirror of a server's."""
+    """Return the registry that models are restored to; None without one, and for the mirror of an MLflow registry."""
     if settings.model.registry_folder is None or settings.model.mlflow_url is not None:
         return None
     return RegistryRestore(open_registry(settings))

@@ -1,4 +1,4 @@
-"""Verifying the records of a restored database."""
+"""Verifies the records of a restored database."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _DAMAGED = "The backup is restored, but the {record} was changed before the back
 def verify_restored(settings: Settings, keys: bytes, earlier_keys: Sequence[str]) -> tuple[int, int | None]:
     """Verify both records, and write to the audit log that a backup was restored.
 
-    Returns the number of audit entries, and of the ledger's; None for the latter if no key to verify it with is
-    configured, in the backup or given. Raises CommandFailed.
+    Returns the numbers of audit entries and of ledger entries. The latter is None if there is no key to verify the
+    ledger with: none configured, in the backup or given. Raises CommandFailed.
     """
     report = run_with_engine(
         settings, lambda engine: AuditStore(engine).verify(), lambda _: CommandEvent("backup", "restored")

@@ -1,1 +1,1 @@
-"""The commands that start a gateway, or look at the one that runs on this machine."""
+"""The commands that start a gateway, or inspect the one that runs on this machine."""

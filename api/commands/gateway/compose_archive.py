@@ -1,4 +1,4 @@
-"""The files that docker-compose.yml needs, as an archive: a host with Docker alone unpacks them with tar."""
+"""The files that docker-compose.yml needs, as an archive that a host with nothing but Docker and tar can unpack."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from collections.abc import Mapping
 
 PASSWORD_BYTES = 24
 _FOLDER = "secrets"
-# The containers run as different users, so each may read its files; the folder keeps out the host's other users.
+# The files are readable by all, because the containers run as different users; the folder excludes the host's users.
 _FOLDER_MODE, _SECRET_MODE, _ENV_MODE = 0o700, 0o444, 0o600
 _ENV = f"""\
-# What docker compose starts: core, and where wanted tls and monitoring.
+# What docker compose starts: core, and optionally tls and monitoring.
 COMPOSE_PROFILES=core,tls,monitoring
 # The gateway's public name. For localhost, Caddy signs the certificate itself.
 DOMAIN=localhost

@@ -64,7 +64,7 @@ def demo(
     options: dict[str, Any] = {} if host is None else {"host": host}
     settings = load_settings(**options)
     if settings.in_production:
-        raise CommandFailed("The demo adds a user: it does not run with ENVIRONMENT=production.")
+        raise CommandFailed("The demo adds a user, so it does not run with ENVIRONMENT=production.")
     if settings.tls_certificate is not None:
         raise CommandFailed("The demo uses plain HTTP: unset TLS_CERTIFICATE, or use `atalaya serve`.")
     if not _SAMPLE.exists():
@@ -125,8 +125,8 @@ class _Server:
 
 @contextmanager
 def _gateway(settings: Settings, listeners: Listeners) -> Iterator[_Server]:
-    """Serve on the listeners in a child process, which stops at the end, however this process ends."""
-    # The log would hide what the demo prints. A copy of .env.example sets the default level, too.
+    """Serve on the listeners in a child process, which is stopped at the end, however this process ends."""
+    # The log would hide what the demo prints. A copy of .env.example also sets the default level.
     options: dict[str, Any] = {"log_level": "warning"} if settings.log_level == "info" else {}
 
     def serve() -> int:
@@ -230,12 +230,12 @@ def _format_port(port: int) -> str:
 
 
 def _sample_path() -> Path:
-    """The sample, relative to the working directory if that is shorter to read."""
+    """Return the path of the sample, relative to the working directory if it is inside."""
     working_directory = Path.cwd()
     return _SAMPLE.relative_to(working_directory) if _SAMPLE.is_relative_to(working_directory) else _SAMPLE
 
 
 def _program() -> str:
-    """How a shell starts this program, also where it is not on the path."""
+    """Return the command that starts this program in a shell, even if it is not on the PATH."""
     program, working_directory = Path(sys.executable).with_name("atalaya"), Path.cwd()
     return str(program.relative_to(working_directory) if program.is_relative_to(working_directory) else program)

@@ -1,4 +1,4 @@
-"""Why a gateway or another server cannot be reached, in words."""
+"""Explains why a gateway or another server cannot be reached."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ssl
 
 
 def explain_failure(error: BaseException) -> str:
-    """Describe the system's error that led to an error of httpx, without the names of Python's classes."""
+    """Describe the system error behind an httpx error, without names of Python classes."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):

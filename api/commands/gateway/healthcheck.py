@@ -31,7 +31,7 @@ def healthcheck(
     """Check that the gateway is ready. Exit status 0 if it is, 1 if not."""
     deadline = time.monotonic() + wait
     while True:
-        address = url or _find_url()  # a gateway that starts may not have said yet where it listens
+        address = url or _find_url()  # a gateway that is starting may not have published its address yet
         readiness, problem = _check(address)
         if problem is None or time.monotonic() >= deadline:
             break

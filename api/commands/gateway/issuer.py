@@ -1,4 +1,4 @@
-"""The issuer that a new access token must name, so that the gateway that will get it accepts it."""
+"""Finds the issuer that a new access token must name, so that its gateway accepts it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _KEYS_PATH = "/.well-known/jwks.json"  # RFC 7517
 
 
 def find_issuer(settings: Settings, keyring: Keyring, url: str | None) -> str:
-    """Return the issuer of the gateway at `url`, or else of the one that runs in this home, or of the settings.
+    """Return the issuer of the gateway at `url`, else of the one that runs in this home, else of the settings.
 
     Raises CommandFailed if the gateway at `url` would reject a token that `keyring` signs.
     """

@@ -1,10 +1,10 @@
 """Import FastAPI without the parts that take time and memory, and that this gateway uses rarely or never.
 
 - The validators of the OpenAPI document are built with the first document instead of at import.
-- pydantic.v1 stays out for as long as the process runs: FastAPI looks for its models, and this project has none.
-- email-validator, which only the development environment has, stays out during the import.
+- pydantic.v1 cannot be imported by this process: FastAPI would only look for its models, and this project has none.
+- email-validator, which only the development environment has, cannot be imported meanwhile.
 
-A server imports this module before any that uses FastAPI.
+A server imports this module before any other that uses FastAPI.
 """
 
 from __future__ import annotations

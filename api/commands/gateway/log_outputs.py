@@ -1,4 +1,4 @@
-"""The log of a gateway as its settings describe it: form, files, and the receiver that lines are sent to."""
+"""Configures the log of a gateway from its settings: the format, the files, and the receiver of sent lines."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class Listeners:
         return port
 
     def local_url(self, scheme: str) -> str:
-        """The URL at which this machine reaches the first of the sockets."""
+        """Return the URL at which this machine reaches the first of the sockets."""
         return local_url(scheme, self.requests[0].getsockname()[0], self.port)
 
 
@@ -82,14 +82,14 @@ def open_listeners(settings: Settings) -> Listeners:
 
 
 def inherit_listeners(inheritance: Inheritance) -> Listeners:
-    """The listeners of the program that executed this one."""
+    """Return the listeners of the program that executed this one."""
     return Listeners(list(inheritance.listeners["requests"]), list(inheritance.listeners["metrics"]))
 
 
 def serve_in_one_process(
     settings: Settings, listeners: Listeners, on_ready: Callable[[], None], stuck_jobs: int
 ) -> int:
-    """Serve until a signal; returns the exit status. When a thread is stuck, execute the program again.
+    """Serve until a signal; returns the exit status. If a thread is stuck, execute the program again.
 
     `on_ready` is called once requests are accepted. `stuck_jobs` is the count of earlier programs of this process.
     """
@@ -171,12 +171,12 @@ def _close_in_time(reporter: ErrorReporter, signalled_at: float | None, limit_s:
         reporter.close()
         return
     end_at = signalled_at + limit_s
-    reporter.close((end_at - time.monotonic()) / 2)  # the other half is for the lines
+    reporter.close((end_at - time.monotonic()) / 2)  # the other half is for the log
     limit_draining(end_at)
 
 
 def _prepare_database(settings: Settings) -> None:
-    """Apply the migrations; on the first start, create the user `admin` and hand over its password once."""
+    """Apply the migrations. On the first start, create the user `admin`, and print or store its password once."""
     from api.commands.database import CommandEvent, recording, run_with_accounts
 
     password = run_with_accounts(
@@ -185,13 +185,13 @@ def _prepare_database(settings: Settings) -> None:
         create=True,
     )
     if password is not None:
-        typer.echo(_hand_over(password), err=True)
+        typer.echo(_deliver_password(password), err=True)
 
 
-def _hand_over(password: str) -> str:
-    """Return what to print about the first administrator's password, which only a terminal may show.
+def _deliver_password(password: str) -> str:
+    """Return the message about the first administrator's password, which contains it only on a terminal.
 
-    Anywhere else, standard error ends in a log that is stored and read by many: there a private file holds it.
+    Anywhere else, standard error goes to a log that is stored and read by many, so a private file gets the password.
     """
     if sys.stderr.isatty():
         return f"First start: the user `admin` has the password {password} (shown only once)."
@@ -257,7 +257,7 @@ def _run(server: GatewayServer, listeners: Listeners, shown: CollectorRegistry) 
 
 
 def _end_stuck_threads(status: int) -> None:
-    """End the process if a worker thread still runs: the interpreter's own end might crash beside it."""
+    """Exit at once if a worker thread is still running, because a normal exit of the interpreter might crash then."""
     from model.serving.workers import is_any_worker_alive
 
     if is_any_worker_alive():

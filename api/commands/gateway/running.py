@@ -1,6 +1,6 @@
-"""Which gateways run in this home: each keeps a locked file that names its address and its issuer.
+"""Finds the gateways that run in this home: each keeps a locked file with its address and its issuer.
 
-A lock ends with the process that holds it, so a gateway that was killed leaves a file without a lock, which is ignored.
+A lock ends with the process that holds it, so a gateway that was killed leaves an unlocked file, which is ignored.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class RunningGateway:
 
 @contextmanager
 def announce(gateway: RunningGateway, port: int) -> Iterator[None]:
-    """Let commands find the gateway while it runs; without effect in a home that cannot be written to."""
+    """Let commands find the gateway while it runs. Does nothing in a home that cannot be written to."""
     path = home_folder() / _FOLDER / f"{port}.json"
     try:
         for folder in (path.parent.parent, path.parent):
@@ -53,14 +53,14 @@ def announce(gateway: RunningGateway, port: int) -> Iterator[None]:
 
 def find_gateways() -> list[RunningGateway]:
     """Return the gateways that run in this home."""
-    found = []
+    gateways = []
     for path in sorted((home_folder() / _FOLDER).glob("*.json")):
         with suppress(OSError, ValueError, TypeError), path.open() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                found.append(RunningGateway(**json.load(file)))
-    return found
+                gateways.append(RunningGateway(**json.load(file)))
+    return gateways
 
 
 def find_gateway(port: int) -> RunningGateway | None:

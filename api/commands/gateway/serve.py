@@ -42,7 +42,7 @@ def serve(
 ) -> int:
     """Serve predictions until SIGINT or SIGTERM."""
     limit_memory_use()
-    queue_standard_streams()  # nothing that the gateway does may wait for the reader of its log
+    queue_standard_streams()  # the gateway must never wait for the reader of its log
     exit_at_stop_signals(0, EXIT_INTERRUPTED)
     release_held_signals()
     addresses = {"host": host, "port": port}
@@ -58,7 +58,7 @@ def serve(
 
 
 def report_ready(url: str, settings: Settings) -> None:
-    """Say where the gateway listens: in a sentence on a terminal, else in the log."""
+    """Report where the gateway listens: in a sentence on a terminal, else in the log."""
     if sys.stdout.isatty():
         typer.echo(describe_serving(url, settings))
     else:

@@ -1,4 +1,4 @@
-"""Reading the ledger's database in commands."""
+"""Reads the ledger's database for commands."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STATEMENT_TIMEOUT_S = 3600  # streaming a large ledger takes long
 
 @contextmanager
 def open_snapshot(settings: Settings) -> Iterator[Connection]:
-    """Open one snapshot of the database, for streaming beside writers. Raises LedgerUnavailable, DatabaseMissing."""
+    """Open a snapshot of the database, to stream it while others write. Raises LedgerUnavailable, DatabaseMissing."""
     url = settings.database_url.get_secret_value()
     check_database_exists(url)
     engine = open_blocking_engine(url, _STATEMENT_TIMEOUT_S)
@@ -36,7 +36,7 @@ def open_snapshot(settings: Settings) -> Iterator[Connection]:
 
 
 def find_subject(settings: Settings, name: str) -> str:
-    """Return the subject of the user with that name or id; otherwise the name must be a subject in the ledger.
+    """Return the subject of the user with that name or id, or else the name itself if it is a subject in the ledger.
 
     Raises CommandFailed, LedgerUnavailable, DatabaseMissing.
     """
@@ -62,9 +62,9 @@ def check_model_recorded(settings: Settings, model: str) -> None:
 
 
 async def _find_user_id(store: UserStore, text: str) -> str | None:
-    found = await store.find(text)
-    if found is not None:
-        return found[0].id
+    user_and_hash = await store.find(text)
+    if user_and_hash is not None:
+        return user_and_hash[0].id
     try:
         return (await store.get(text)).id
     except UserNotFound:

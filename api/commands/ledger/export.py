@@ -1,4 +1,4 @@
-"""`atalaya ledger export`: a copy that verifies, as JSON lines or Parquet."""
+"""`atalaya ledger export`: write a verifiable copy, as JSON lines or Parquet."""
 
 from __future__ import annotations
 

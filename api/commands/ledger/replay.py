@@ -27,7 +27,7 @@ def replay(
     as_json: JsonFlag = False,
 ) -> None:
     """Reproduce a prediction bit for bit, or name the differences."""
-    from api.services.registry import list_artefact_folders  # both load the libraries of models
+    from api.services.registry import list_artefact_folders  # both load the model libraries
     from model.serving.replay import replay as repeat_prediction
 
     settings = load_settings()

@@ -27,7 +27,7 @@ from monitoring.ledger.upkeep.pruning import Pruner
 from storage.engine import open_blocking_engine
 from storage.transactions import WRITING
 
-LOCK_TIMEOUT_S = 60  # beside a gateway that writes
+LOCK_TIMEOUT_S = 60  # while a gateway may be writing
 
 
 EarlierKeys = Annotated[
@@ -64,7 +64,7 @@ def count_older_predictions(settings: Settings) -> int:
 def prune_ledger(settings: Settings, earlier_keys: Sequence[str]) -> int:
     """Remove the entries older than LEDGER__KEEP_DAYS; returns how many.
 
-    What one of `earlier_keys` or of LEDGER__PUBLIC_KEYS has signed counts as signed.
+    Signatures of `earlier_keys` and of LEDGER__PUBLIC_KEYS are accepted, too.
     Raises SettingsError, DatabaseUnavailable, AuditUnavailable, LedgerDamaged, LedgerInUse.
     """
     now = datetime.now(UTC)
@@ -83,7 +83,7 @@ def erase(
     yes: Yes = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Erase the payloads of a person's predictions, and kept images; the ledger still proves that there were some."""
+    """Erase the payloads of a person's predictions, and kept images; the ledger still proves that they existed."""
     settings = load_settings()
     archive = open_image_archive(settings)
     subject = find_subject(settings, principal)
@@ -91,7 +91,7 @@ def erase(
         raise CommandFailed("Only what a person's entries contain is erased. The history of a model is kept.")
     count = count_predictions(settings, subject)
     confirm(f"Erase {count} predictions of {principal} permanently?", yes=yes)
-    erased = erase_predictions(settings, subject)  # first, because it records who erased
+    erased = erase_predictions(settings, subject)  # first, because it records who erased them
     images = erase_images(archive, subject)
     if as_json:
         print_json({"erased": erased, "erased_images": images})

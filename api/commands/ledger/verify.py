@@ -36,8 +36,8 @@ PublicKeys = Annotated[
 ]
 
 _NO_KEY = (
-    "There is no key to verify with. Give --public-key the key that `atalaya ledger key` prints where the ledger was "
-    "written."
+    "There is no key to verify with. Use --public-key with the key that `atalaya ledger key` prints where the ledger "
+    "was written."
 )
 
 
@@ -86,7 +86,7 @@ def _check_report(report: LedgerReport) -> None:
 def read_configured_keys(*, of_export: bool = False) -> list[str]:
     """Return the public key of the configured private one, and the earlier ones. Raises CommandFailed without a key.
 
-    Generating a key, as the settings advise, would not help: it has signed nothing yet.
+    The settings' own error advises generating a key, which would not help: a new key has signed nothing yet.
     """
     try:
         settings = load_settings()
@@ -113,7 +113,7 @@ def _open_records(export: Path | None) -> Iterator[Iterable[Record]]:
 
 def _format_report(report: LedgerReport) -> str:
     if not report.writers and not report.checkpoints:
-        return "The ledger is empty: nothing was ever written, or everything was deleted. --anchor tells them apart."
+        return "The ledger is empty: nothing was ever written, or everything was deleted. --anchor can tell which."
     entries = "entry" if report.entries == 1 else "entries"
     parts = [f"{report.entries} {entries} of {format_count(report.writers, 'writer')}, unchanged."]
     if report.erased:

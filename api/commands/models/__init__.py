@@ -1,1 +1,1 @@
-"""The commands that make, measure and try models, without a gateway."""
+"""The commands that create, measure and try models, without a gateway."""

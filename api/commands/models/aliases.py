@@ -1,4 +1,4 @@
-"""`atalaya models promote`, `rollback` and `tag`: what the names of a model's versions are."""
+"""`atalaya models promote`, `rollback` and `tag`: move a model's aliases, and set the tags of its versions."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def roll_back(
     expect: ExpectOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Move an alias back to the version before the last promotion; `previous` then points to the present version."""
+    """Move an alias back to the version before the last promotion; `previous` then points to the current version."""
     with open_mover(load_settings()) as mover, auditing_move("rolled_back", name, alias, why) as moved:
         moved.update(mover.roll_back(name, who=command_actor(), why=why, alias=alias, expected=expect))
     _print(name, moved, as_json)
@@ -110,7 +110,7 @@ def open_mover(settings: Settings) -> Iterator[AliasMover]:
 
 @contextmanager
 def auditing_move(outcome: str, name: str, alias: str, why: str) -> Iterator[dict[str, Change]]:
-    """Write to the audit log what the block has put into the mapping, or that the ledger could not record it."""
+    """Write the move that the block puts into the mapping to the audit log, or that the ledger could not record it."""
     moved: dict[str, Change] = {}
     try:
         yield moved

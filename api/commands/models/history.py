@@ -1,4 +1,4 @@
-"""`atalaya models history`: what an alias named at any time, and who decided it, from the verified ledger."""
+"""`atalaya models history`: what an alias pointed to at any time, and who decided it, from the verified ledger."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PRUNED = "Old entries of the ledger were pruned, so earlier moves may be missin
 
 
 class _MoveReader:
-    """Collects a model's moves from the records of a ledger while something else verifies them."""
+    """Collects a model's moves from the records of a ledger while they are verified."""
 
     def __init__(self, model: str) -> None:
         self._subject = name_model_subject(model)
@@ -63,43 +63,45 @@ def history(
     alias: Annotated[str, typer.Option(help="The alias to report on.")] = PRODUCTION,
     at: Annotated[
         datetime | None,
-        typer.Option(parser=parse_time, metavar="TIME", help="Only what it named then, such as 2026-11-03T10:00Z."),
+        typer.Option(
+            parser=parse_time, metavar="TIME", help="Only what it pointed to at this time, such as 2026-11-03T10:00Z."
+        ),
     ] = None,
     public_key: PublicKeys = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show which version an alias named at a given time, who decided it and why.
+    """Show which version an alias pointed to at a given time, who decided it and why.
 
-    It is reconstructed from the ledger, which is verified as a whole: if anything in it was changed or is missing, the
-    command says what, and fails.
+    The history is reconstructed from the ledger, which is verified as a whole: if anything in it was changed or is
+    missing, the command says what, and fails.
     """
     settings = load_settings()
     reader = _MoveReader(name)
     verifier = Verifier(public_key or read_configured_keys())
     with open_snapshot(settings) as connection:
         report = verify(reader.pass_on(read_records(connection)), verifier)
-    found = AliasHistory(alias, reader.moves)
-    unrecorded = _compare_with_registry(settings, name, found)
-    notes = [*found.gaps, *unrecorded, *([_PRUNED] if reader.pruned else [])]
+    timeline = AliasHistory(alias, reader.moves)
+    unrecorded = _compare_with_registry(settings, name, timeline)
+    notes = [*timeline.gaps, *unrecorded, *([_PRUNED] if reader.pruned else [])]
     if as_json:
-        document = {"model": name, "alias": alias, **_describe(found, at), "notes": notes}
+        document = {"model": name, "alias": alias, **_describe(timeline, at), "notes": notes}
         print_json({**document, "verified": not report.problems, "problems": report.problems})
     else:
-        _print(name, found, at)
+        _print(name, timeline, at)
         for note in notes:
             typer.echo(note, err=True)
     if report.problem is not None:
         raise CommandFailed(f"The ledger was changed, so this history may be wrong. {report.problem}")
 
 
-def _compare_with_registry(settings: Settings, name: str, found: AliasHistory) -> list[str]:
+def _compare_with_registry(settings: Settings, name: str, timeline: AliasHistory) -> list[str]:
     """Describe how the registry differs from the ledger; without a registry there is nothing to compare."""
     if settings.model.registry is None:
         return []
     try:
         state = open_registry(settings).read(name)
     except UnknownModel:
-        if not found.periods:
+        if not timeline.periods:
             raise
         return [f"The registry no longer has the model {name}."]
     if state.unrecorded:
@@ -107,14 +109,14 @@ def _compare_with_registry(settings: Settings, name: str, found: AliasHistory) -
             f"{len(state.unrecorded)} moves of {name} are not recorded yet, because recording was interrupted. They "
             "will be recorded when an alias of the model is moved again, or when a gateway starts."
         ]
-    found.check_present(state.aliases.get(found.alias))
+    timeline.check_present(state.aliases.get(timeline.alias))
     return []
 
 
-def _describe(found: AliasHistory, at: datetime | None) -> dict[str, Any]:
+def _describe(timeline: AliasHistory, at: datetime | None) -> dict[str, Any]:
     if at is None:
-        return {"periods": [_describe_period(period) for period in found.periods]}
-    period = found.find(at)
+        return {"periods": [_describe_period(period) for period in timeline.periods]}
+    period = timeline.find(at)
     return {"at": at.isoformat(), "period": None if period is None else _describe_period(period)}
 
 
@@ -125,12 +127,12 @@ def _describe_period(period: Period) -> dict[str, Any]:
     return {"version": period.version, "since": move.at, "who": move.who, "why": move.why, "move": move.id}
 
 
-def _print(name: str, found: AliasHistory, at: datetime | None) -> None:
+def _print(name: str, timeline: AliasHistory, at: datetime | None) -> None:
     if at is not None:
-        typer.echo(to_printable(_describe_moment(name, found, at)))
+        typer.echo(to_printable(_describe_moment(name, timeline, at)))
         return
     rows, before = [], ""
-    for period in found.periods:
+    for period in timeline.periods:
         version = period.version or "none"
         move = period.move
         row = (format_time(period.since), move.who, move.why) if move is not None else ("unknown", "", "")
@@ -139,15 +141,15 @@ def _print(name: str, found: AliasHistory, at: datetime | None) -> None:
     print_table(("since (UTC)", "from", "to", "who", "why"), rows)
 
 
-def _describe_moment(name: str, found: AliasHistory, at: datetime) -> str:
-    """Say in one sentence what the alias named at that time."""
-    then, period = f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC", found.find(at)
+def _describe_moment(name: str, timeline: AliasHistory, at: datetime) -> str:
+    """Return one sentence about what the alias pointed to at that time."""
+    then, period = f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC", timeline.find(at)
     if period is None:
-        return f"{found.alias} of {name} at {then}: nothing on record."
+        return f"{timeline.alias} of {name} at {then}: nothing on record."
     move, version = period.move, period.version or "no version"
     if move is None:
-        return f"{found.alias} of {name} at {then}: {version}, since when is not on record."
+        return f"{timeline.alias} of {name} at {then}: {version}, since when is not on record."
     return (
-        f"{found.alias} of {name} at {then}: {version}, since {format_time(period.since)} UTC, decided by {move.who}: "
-        f"{move.why}"
+        f"{timeline.alias} of {name} at {then}: {version}, since {format_time(period.since)} UTC, decided by "
+        f"{move.who}: {move.why}"
     )

@@ -1,4 +1,4 @@
-"""`atalaya models import` and `add`: new versions, from a model file that need not be trusted, or from an artefact."""
+"""`atalaya models import` and `add`: add new versions, from an untrusted model file or from an artefact."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def import_file(  # noqa: PLR0913, PLR0917  (one argument for each option)
     scenes: ScenesOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Import a model file that need not be trusted; takes a minute.
+    """Import a model file, which need not be trusted; takes a minute.
 
     The file is checked against an allow-list, and converted in a sandbox without network, secrets and other files. The
     result becomes a version in MODEL__REGISTRY without an alias, or with --out an artefact folder. Fails with the

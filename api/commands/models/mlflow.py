@@ -1,4 +1,4 @@
-"""`atalaya models publish` and `pull`: artefacts to an MLflow server, and from one into the mirror."""
+"""`atalaya models publish` and `pull`: upload artefacts to an MLflow server, and copy them from one to the mirror."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ def pull(as_json: JsonFlag = False) -> int:
     A running gateway does this every two seconds.
     """
     with open_mirror(load_settings()) as mirror:
-        found = mirror.pull()
+        pulled = mirror.pull()
     if as_json:
-        refused = {alias: {"code": error.code, "detail": str(error)} for alias, error in found.refused.items()}
-        print_json({"moved": found.moved, "refused": refused})
+        refused = {alias: {"code": error.code, "detail": str(error)} for alias, error in pulled.refused.items()}
+        print_json({"moved": pulled.moved, "refused": refused})
     else:
-        for alias, version in found.moved.items():
+        for alias, version in pulled.moved.items():
             typer.echo(f"{alias} now points to {version}." if version else f"{alias} was removed.")
-        for alias, error in found.refused.items():
+        for alias, error in pulled.refused.items():
             typer.echo(f"{alias} stays: {error}", err=True)
-    return 1 if found.refused else 0
+    return 1 if pulled.refused else 0
 
 
 def _read_address(url: str) -> str:

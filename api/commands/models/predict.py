@@ -1,4 +1,4 @@
-"""`atalaya predict`: the model without a gateway."""
+"""`atalaya predict`: classify local images without a gateway."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from model.serving.prediction import predict_image
 
 ExplainOption = Annotated[
     Path | None,
-    typer.Option(metavar="PNG", help="Write the image to this file, with what speaks for the label highlighted."),
+    typer.Option(
+        metavar="PNG", help="Write the image to this file, with the regions that support the label highlighted."
+    ),
 ]
 
 
@@ -67,17 +69,17 @@ def _print_predictions(predictions: list[dict[str, Any]]) -> None:
 
 
 def describe_reason(reason: str | None) -> str:
-    """Say in words why the model abstained; nothing if it did not. Reasons of later releases stay readable."""
+    """Return in words why the model abstained; "" if it did not. Reasons of later releases stay readable."""
     return "" if reason is None else reason.replace("_", " ")
 
 
 def describe_os_error(error: OSError) -> str:
-    """One sentence about a file that cannot be read."""
+    """Return one sentence about a file that cannot be read."""
     return f"The file cannot be read: {(error.strerror or type(error).__name__).lower()}."
 
 
 def _check_picture(picture: Path, images: list[Path]) -> None:
-    """Raise BadParameter where the picture would belong to several images, or might replace one."""
+    """Raise BadParameter if the picture would belong to several images, or might replace the image."""
     if len(images) > 1:
         raise typer.BadParameter("--explain takes one image.")
     if picture.suffix.lower() != ".png" or picture.resolve() == images[0].resolve():

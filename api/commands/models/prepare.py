@@ -1,4 +1,4 @@
-"""`atalaya models prepare`: optimise the model for this machine now, so that already the first start uses the copy."""
+"""`atalaya models prepare`: optimise the model for this machine now, so that even the first start uses the copy."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from model.signing.required import verify_required
 
 
 def prepare(as_json: JsonFlag = False) -> None:
-    """Optimise the model of MODEL__URL for this machine, unless that was done."""
+    """Optimise the model of MODEL__URL for this machine, unless this was done before."""
     settings = load_settings()
     scheme, _, path = find_model_url(settings).partition("://")
     if scheme != "onnx":
-        raise CommandFailed("Only models that the CPU computes are prepared. Set MODEL__URL to onnx://FOLDER.")
+        raise CommandFailed("Only models that run on the CPU are prepared. Set MODEL__URL to onnx://FOLDER.")
     copies = find_copies(settings)
     if copies is None:
         raise CommandFailed("This needs LEDGER__SIGNING_KEY (`atalaya secrets init` adds it), and MODEL__PREPARE=true.")

@@ -55,13 +55,13 @@ def verify(
     version: Annotated[str | None, typer.Argument(metavar="[VERSION]", help="A version of NAME, or @ALIAS.")] = None,
     key: Annotated[
         Path | None,
-        typer.Option(metavar="PUB.pem", help="The public key in PEM; if absent, the one that production would use."),
+        typer.Option(metavar="PUB.pem", help="The public key in PEM; the one that production would use if absent."),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Verify that the files of FOLDER, or of a version in the registry, and no others, are as they were signed.
+    """Verify that FOLDER, or a version in the registry, contains only signed files, and that they are unchanged.
 
-    Names signed files that are absent, as model.keras is in the container image. All that serving opens must be there.
+    Names signed files that are absent, like model.keras in the container image. Files that serving opens must be there.
     """
     public_key = _read_public_key(key)
     folder = Path(target) if version is None else open_registry(load_settings()).find_folder(target, version)
@@ -76,7 +76,7 @@ def verify(
 
 
 def describe_absent(names: Sequence[str]) -> str:
-    """Return a sentence, after a space, that names the files an artefact folder lacks; nothing for none."""
+    """Return a sentence, after a space, that names the files that an artefact folder lacks; "" if it lacks none."""
     return f" The folder lacks {', '.join(names)}, which serving does not need." if names else ""
 
 

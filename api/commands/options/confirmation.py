@@ -1,4 +1,4 @@
-"""Confirming on the command line what cannot be undone."""
+"""Asks on the command line to confirm what cannot be undone."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print how many would be
 
 
 def confirm(question: str, *, yes: bool, needed: bool = True) -> None:
-    """Ask on the terminal, unless `yes`, or unless there is nothing to remove. Raises CommandFailed, Abort.
+    """Ask on the terminal, unless `yes` is set or there is nothing to remove. Raises CommandFailed, Abort.
 
-    A script without a terminal has to pass --yes, also while there is nothing to remove: it would fail later.
+    A script without a terminal has to pass --yes even if there is nothing to remove, so that it does not fail later.
     """
     if yes:
         return

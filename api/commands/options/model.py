@@ -16,7 +16,7 @@ ModelOption = Annotated[Path | None, typer.Option(help="An artefact folder; the 
 
 
 def open_chosen_backend(model: Path | None, threads: int = 1) -> Backend:
-    """Open the artefact folder `model`, or the configured model; its signature is verified where a gateway would."""
+    """Open the artefact folder `model`, or the configured model. Its signature is verified if a gateway would do so."""
     settings = load_settings()
     url = find_model_url(settings) if model is None else f"onnx://{model}"
     return open_backend(url, threads, key=settings.artefact_key())

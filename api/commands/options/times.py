@@ -8,7 +8,7 @@ import typer
 
 
 def parse_time(text: str) -> datetime:
-    """Parse an ISO 8601 time; UTC unless it has an offset. Raises BadParameter."""
+    """Parse an ISO 8601 time, in UTC unless it has an offset. Raises BadParameter."""
     try:
         parsed = datetime.fromisoformat(text)
         parsed = parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)

@@ -1,1 +1,1 @@
-"""Commands that report on longer times: costs of a month, and everything of a quarter."""
+"""Commands that report on longer periods: the costs of a month, and everything in a quarter."""

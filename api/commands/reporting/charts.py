@@ -13,12 +13,12 @@ from pygal.style import Style
 
 from model.quality.intervals import Interval
 
-# pygal adds a finder for its plug-ins of old that warns whenever anything is imported afterwards.
+# pygal adds an import finder for its former plug-ins, which warns whenever anything is imported afterwards.
 sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, pygal.PluginImportFixer)]
 
 _COLORS = ("#1f5fa8", "#b3541e", "#3b7d3c", "#7a4a9a")
 _MAX_STEPS = 5
-_MAX_LEVEL_LABELS, _ROTATION = 6, 30  # more labels are rotated, by so many degrees
+_MAX_LEVEL_LABELS, _ROTATION = 6, 30  # with more labels, they are rotated by this many degrees
 _STYLE = Style(
     background="transparent",
     plot_background="transparent",
@@ -35,7 +35,7 @@ _STYLE = Style(
 
 
 class Charts:
-    """Draws one chart after another; each has an id of its own, so that its style changes no other."""
+    """Draws charts. Each has an id of its own, so that its style does not affect the others."""
 
     def __init__(self) -> None:
         self._number = 0
@@ -91,9 +91,9 @@ def _find_levels(top: float) -> dict[str, Any]:
 
 
 def _serialise(tree: Any) -> str:
-    """Return the SVG without scripts, which a policy for the page may forbid, and without the ids that they look for.
+    """Return the SVG without scripts, which a policy for the page may forbid, and without the ids that they use.
 
-    Every chart would have the same ids.
+    Otherwise every chart would have the same ids.
     """
     for element in tree.iter():
         for script in element.findall("script"):

@@ -1,4 +1,4 @@
-"""Collecting a quarterly report from the database."""
+"""Collects a quarterly report from the database."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from storage.transactions import reading
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """What is read with the asynchronous engine: names by user id, runs of tasks, audit events and evaluations."""
+    """What is read with the asynchronous engine: names by user id, task runs, audit events, evaluations and drift."""
 
     names: Mapping[str, str]
     tasks: Sequence[TaskRuns]
@@ -106,7 +106,7 @@ async def _read_stored(engine: AsyncEngine, quarter: Quarter) -> _Stored:
 
 
 async def _list_drift(engine: AsyncEngine, quarter: Quarter) -> Sequence[Finding]:
-    """Return what differed from the reference at any time in the quarter, the earliest first."""
+    """Return the drift findings that lasted at any time in the quarter, the earliest first."""
     columns = drift_findings.c
     lasted = or_(columns.ended_at.is_(None), columns.ended_at >= format_timestamp(quarter.start))
     chosen = select(drift_findings).where(columns.since < format_timestamp(quarter.end), lasted)
@@ -116,15 +116,15 @@ async def _list_drift(engine: AsyncEngine, quarter: Quarter) -> Sequence[Finding
 
 
 def _list_versions(engine: Engine, quarter: Quarter, facts: QuarterFacts | None) -> list[ServedVersion]:
-    """Return how good each version was that predicted in the quarter; when it did so is known from `facts`."""
-    found = []
+    """Return how good each version was that predicted in the quarter. `facts` says when it did so."""
+    served = []
     for model in sorted({sums.model for sums in QualityReader(engine).list_sums(quarter.start, None, quarter.end)}):
         try:
             versions = compute_versions(engine, model, None, quarter.start, quarter.end)
         except ModelNotRecorded:
             continue
-        found += [_make_version(model, each, facts) for each in versions]
-    return found
+        served += [_make_version(model, each, facts) for each in versions]
+    return served
 
 
 def _make_version(model: str, quality: VersionQuality, facts: QuarterFacts | None) -> ServedVersion:
@@ -144,7 +144,7 @@ def _make_version(model: str, quality: VersionQuality, facts: QuarterFacts | Non
 
 
 def _list_failures(quarter: Quarter, tasks: Sequence[TaskRuns]) -> list[Incident]:
-    """Return the last failure of each scheduled task, where it is in the quarter: earlier ones are not recorded."""
+    """Return the last failure of each scheduled task, if it was in the quarter. Earlier failures are not recorded."""
     start, end = quarter.start.timestamp(), quarter.end.timestamp()
     failed = [(runs.failed_at, runs) for runs in tasks if runs.failed_at is not None and start <= runs.failed_at < end]
     return [

@@ -1,4 +1,4 @@
-"""`atalaya cost`: what the predictions of a month cost, who caused it, and what would be paid otherwise."""
+"""`atalaya cost`: what the predictions of a month cost, by caller, and what the alternatives would cost."""
 
 from __future__ import annotations
 
@@ -39,45 +39,44 @@ def cost(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show what the predictions of a month cost, by caller, and what would be paid otherwise."""
+    """Show what the predictions of a month cost, by caller, and what the alternatives would cost."""
     settings = load_settings()
     with recorded_run(Task.COST):
-        found = read_month_cost(settings, month or f"{datetime.now(UTC):%Y-%m}")
+        month_cost = read_month_cost(settings, month or f"{datetime.now(UTC):%Y-%m}")
         names = run_with_engine(settings, lambda engine: UserStore(engine).list())
     callers = {user.id: user.name for user in names}
     if as_json:
-        print_json(_describe(found, callers))
+        print_json(_describe(month_cost, callers))
     else:
-        _print(found, callers)
+        _print(month_cost, callers)
 
 
 def read_month_cost(settings: Settings, month: str) -> MonthCost:
-    """Return the costs of a month, with all that is recorded by now. Raises LedgerUnavailable, DatabaseMissing."""
+    """Return the costs of a month from all that is recorded so far. Raises LedgerUnavailable, DatabaseMissing."""
     with open_migrated_engine(settings) as engine:
         update_sums(settings, engine)
-        (found,) = compute_costs(settings, engine, [month])
-    return found
+        (month_cost,) = compute_costs(settings, engine, [month])
+    return month_cost
 
 
-def _print(found: MonthCost, names: Mapping[str, str]) -> None:
-    typer.echo(f"{found.month}, prices in {found.currency}")
-    costs = sorted(found.callers.items(), key=lambda pair: -pair[1].amounts.total)
+def _print(month_cost: MonthCost, names: Mapping[str, str]) -> None:
+    typer.echo(f"{month_cost.month}, prices in {month_cost.currency}")
+    costs = sorted(month_cost.callers.items(), key=lambda pair: -pair[1].amounts.total)
     print_table(
         ("caller", "predictions", "CPU s", "memory GB h", "received MB", "sent MB", "cost", "per 1,000"),
         [
-            _format_cost("all", found.whole, found.measured_share),
-            *(_format_cost(names.get(caller, caller), each, found.measured_share) for caller, each in costs),
+            _format_cost("all", month_cost.whole, month_cost.measured_share),
+            *(_format_cost(names.get(caller, caller), each, month_cost.measured_share) for caller, each in costs),
         ],
     )
-    if not found.measured_hours:
+    if not month_cost.measured_hours:
         typer.echo("No gateway measured its resources in this month, so the cost is unknown.")
         return
-    if found.measured_share < 1:
-        note = (
-            f"Resources were measured for {100 * found.measured_share:.1f} % of the predictions. The cost is of these."
-        )
+    if month_cost.measured_share < 1:
+        percent = f"{100 * month_cost.measured_share:.1f} %"
+        note = f"Resources were measured for {percent} of the predictions. The cost covers only these."
         typer.echo(fill(note, _WIDTH))
-    typer.echo(fill(_describe_sleep(found), _WIDTH))
+    typer.echo(fill(_describe_sleep(month_cost), _WIDTH))
     typer.echo(f"\nReserved machines, for {HOURS_IN_MONTH} hours, with the load of the busiest hour")
     print_table(
         ("machine", "price", "processor %", "memory %", ""),
@@ -89,18 +88,18 @@ def _print(found: MonthCost, names: Mapping[str, str]) -> None:
                 f"{100 * each.memory_load:.1f}",
                 "" if each.fits else "too small",
             )
-            for each in found.machines
+            for each in month_cost.machines
         ],
     )
 
 
-def _describe_sleep(found: MonthCost) -> str:
-    if found.sleep is None:
+def _describe_sleep(month_cost: MonthCost) -> str:
+    if month_cost.sleep is None:
         return "Requests are not recorded (LEDGER__ENABLED=false), so what sleeping would have saved is unknown."
-    idle_hours, saves = found.sleep.idle_hours, found.sleep.saves
+    idle_hours, saves = month_cost.sleep.idle_hours, month_cost.sleep.saves
     return (
-        f"{idle_hours} of {found.measured_hours} measured hours had no request. Sleeping in them would have "
-        f"saved {saves.total:.2f} {found.currency} ({_format_share(saves, found.whole.amounts)})."
+        f"{idle_hours} of {month_cost.measured_hours} measured hours had no request. Sleeping in them would have "
+        f"saved {saves.total:.2f} {month_cost.currency} ({_format_share(saves, month_cost.whole.amounts)})."
     )
 
 
@@ -126,19 +125,20 @@ def _format_machine(machine: Machine) -> str:
     return f"{machine.vcpus:g} vCPU, {machine.memory_gb:.2f} GB"
 
 
-def _describe(found: MonthCost, names: Mapping[str, str]) -> dict[str, Any]:
+def _describe(month_cost: MonthCost, names: Mapping[str, str]) -> dict[str, Any]:
     return {
-        "month": found.month,
-        "currency": found.currency,
-        "measured_hours": found.measured_hours,
-        "measured_share": found.measured_share,
-        **_describe_cost(found.whole),
+        "month": month_cost.month,
+        "currency": month_cost.currency,
+        "measured_hours": month_cost.measured_hours,
+        "measured_share": month_cost.measured_share,
+        **_describe_cost(month_cost.whole),
         "callers": [
             {"caller": caller, "name": names.get(caller), **_describe_cost(each)}
-            for caller, each in found.callers.items()
+            for caller, each in month_cost.callers.items()
         ],
-        "sleep": found.sleep and {"idle_hours": found.sleep.idle_hours, "saves": found.sleep.saves.total},
-        "machines": [{**asdict(each), "fits": each.fits} for each in found.machines],
+        "sleep": month_cost.sleep
+        and {"idle_hours": month_cost.sleep.idle_hours, "saves": month_cost.sleep.saves.total},
+        "machines": [{**asdict(each), "fits": each.fits} for each in month_cost.machines],
     }
 
 

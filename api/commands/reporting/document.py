@@ -1,4 +1,4 @@
-"""What a quarterly report says, before it is written in a language. None and empty lists are missing data."""
+"""The content of a quarterly report, independent of its language. None and empty lists mean missing data."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from monitoring.tasks.runs import TaskRuns
 class PeriodTraffic:
     """Requests of a month, such as 2026-11, or of the week that begins on a Monday, such as 2026-11-02.
 
-    Latency is from the queue to the end of inference, in milliseconds; None without any. `brightness` is the mean over
-    the images, 0 to 255; None where it was not recorded.
+    Latency is from the queue to the end of inference, in milliseconds; None without predictions. `brightness` is the
+    mean over the images, 0 to 255; None if it was not recorded.
     """
 
     name: str
@@ -34,7 +34,7 @@ class PeriodTraffic:
 
 @dataclass(frozen=True, slots=True)
 class CallerTraffic:
-    """One caller, by name or subject. `not_aerial` counts the images that the model did not take for aerial ones."""
+    """One caller, by name or subject. `not_aerial` counts the images that the model rejected as not aerial."""
 
     name: str
     predictions: int
@@ -54,7 +54,7 @@ class ErrorCount:
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """A day on which more than one request in a hundred ended with a server error, or a scheduled task failed."""
+    """A day with server errors for more than one request in a hundred, a failed task or a rejected candidate."""
 
     day: str
     kind: str  # "server_errors", "task_failed" or "candidate_rejected"
@@ -67,7 +67,8 @@ class Incident:
 class ServedVersion:
     """A version of a model, when it first and last predicted in the quarter, and how good it was there.
 
-    `accuracy` and `ece` are those of labelled predictions, `estimate` that from the confidence of all (CBPE).
+    `accuracy` and `ece` are measured on labelled predictions. `estimate` is the accuracy estimated from the confidence
+    of all predictions (CBPE).
     """
 
     model: str
@@ -100,13 +101,13 @@ class AliasChange:
 
     @property
     def version(self) -> str:
-        """The full name of the version that the alias names now."""
+        """The full name of the version that the alias points to after the change."""
         return f"{self.model}-v{self.after}"
 
 
 @dataclass(frozen=True, slots=True)
 class RuntimeChange:
-    """A library or processor with which predictions were made that differ from those before."""
+    """A library or processor that made predictions and differs from the one before."""
 
     at: str
     name: str
@@ -136,7 +137,7 @@ class SecurityEvents:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """A rule that applied, and the numbers that triggered it, for the sentence of that rule. A tuple has metrics."""
+    """A rule that applied, and the numbers that triggered it, for the sentence of that rule. A tuple holds metrics."""
 
     rule: str
     values: Mapping[str, str | int | float | tuple[str, ...]]
@@ -144,10 +145,10 @@ class Recommendation:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`before` are the served versions of the quarter before, `names` those of users by id.
+    """`before` are the versions served in the previous quarter; `names` are the names of users by id.
 
     `decided_before` has the full names of versions to which an alias was moved before the quarter. `erased` counts the
-    entries without a payload, `unreadable` those that were changed. `backup_days` is 0 where another program makes the
+    entries without a payload, `unreadable` those that were altered. `backup_days` is 0 if another program makes the
     backups.
     """
 

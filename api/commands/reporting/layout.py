@@ -1,4 +1,4 @@
-"""What a section of a report is made of."""
+"""The parts of a section of a report."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from model.drift.metrics import Metric
 from monitoring.quality.drift.store import ALL, Finding
 
 Translate = Callable[..., str]
-"""Returns a text by its key, with values for the names in it."""
+"""Returns a text by its key, with its placeholders replaced by values."""
 
 NOTHING = "-"
-"""In a cell for which there is no value."""
+"""The content of a cell without a value."""
 
 _SECOND_LENGTH = len("2026-11-03T09:30:00")
 
@@ -57,12 +57,12 @@ class Section:
 
 
 def name_drifting(finding: Finding, names: Mapping[str, str]) -> str:
-    """Return the caller that a finding is about, or nothing for all callers together."""
+    """Return the caller that a finding is about, or "" for all callers together."""
     return names.get(finding.caller, finding.caller) if finding.caller != ALL else ""
 
 
 def describe_change(finding: Finding, t: Translate) -> str:
-    """Say how a metric differs; of the class mix, which class became more frequent."""
+    """Return how a metric differs, or for the class mix, which class became more frequent."""
     return finding.change if finding.metric == Metric.CLASS_MIX else t(f"change.{finding.change}")
 
 

@@ -1,4 +1,4 @@
-"""What the ledger knows of a quarter, gathered in one pass over its entries."""
+"""The facts about a quarter in the ledger, collected in one pass over its entries."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _SERVER_ERROR, _CLIENT_ERROR = 500, 400
 _DAY_LENGTH, _MONTH_LENGTH = len("2026-11-03"), len("2026-11")
 _CHUNK = 1000
 _CHANGED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
-"""What reading an entry raises that was changed."""
+"""What reading an altered entry may raise."""
 
 
 @dataclass(slots=True)
@@ -82,7 +82,7 @@ class _Span:
 
 
 class QuarterFacts:
-    """Collects facts with `add`; the lists are what they amount to."""
+    """Collects facts with `add`, and summarises them in lists."""
 
     def __init__(self, quarter: Quarter) -> None:
         self._months = {month: _Period() for month in quarter.months}
@@ -97,7 +97,7 @@ class QuarterFacts:
         self.unreadable = 0
 
     def add(self, document: str) -> None:
-        """Count an entry. One that was changed is only counted as that: `atalaya ledger verify` says more."""
+        """Count an entry. An altered one is only counted as unreadable; `atalaya ledger verify` says more about it."""
         try:
             facts = parse_json(document)
             kind = facts.get("kind", EntryKind.PREDICTION)
@@ -154,9 +154,9 @@ class QuarterFacts:
         model = str(facts["principal"]).removeprefix(MODEL_SUBJECT)
         parse_timestamp(facts["at"])  # checks it
         candidate, production = str(details["candidate"]), str(details["production"])
-        found = Verdict(facts["at"], model, candidate, production, judge.Verdict(details["verdict"]))
-        if found not in self.verdicts:  # an interruption may have recorded it twice
-            self.verdicts.append(found)
+        verdict = Verdict(facts["at"], model, candidate, production, judge.Verdict(details["verdict"]))
+        if verdict not in self.verdicts:  # an interruption may have recorded it twice
+            self.verdicts.append(verdict)
 
     def list_months(self) -> list[PeriodTraffic]:
         return [_make_period(name, month) for name, month in self._months.items()]
@@ -166,7 +166,7 @@ class QuarterFacts:
 
     def list_callers(self, names: Mapping[str, str]) -> list[CallerTraffic]:
         """Return the callers, those with the most predictions first."""
-        found = [
+        callers = [
             CallerTraffic(
                 names.get(subject, subject),
                 caller.predictions,
@@ -176,7 +176,7 @@ class QuarterFacts:
             )
             for subject, caller in self._callers.items()
         ]
-        return sorted(found, key=lambda caller: -caller.predictions)
+        return sorted(callers, key=lambda caller: -caller.predictions)
 
     def list_errors(self) -> list[ErrorCount]:
         return [ErrorCount(status, code, count) for (status, code), count in self._errors.most_common()]
@@ -191,7 +191,7 @@ class QuarterFacts:
         ]
 
     def list_runtime_changes(self, before: Mapping[str, str]) -> list[RuntimeChange]:
-        """Return the changes of the runtime, from that of the last prediction before the quarter on."""
+        """Return the changes of the runtime since `before`, that of the last prediction before the quarter."""
         changes = []
         for name, spans in self._runtimes.items():
             previous = before.get(name)
@@ -203,7 +203,7 @@ class QuarterFacts:
 
 
 def read_quarter(connection: Connection, quarter: Quarter) -> tuple[QuarterFacts, int]:
-    """Return the facts of a quarter, and how many entries have no payload any more."""
+    """Return the facts of a quarter, and how many entries no longer have a payload."""
     facts, erased = QuarterFacts(quarter), 0
     for document in _iterate_documents(connection, quarter):
         if document is None:
@@ -214,7 +214,7 @@ def read_quarter(connection: Connection, quarter: Quarter) -> tuple[QuarterFacts
 
 
 def find_runtime_before(connection: Connection, quarter: Quarter) -> Mapping[str, str]:
-    """Return the runtime of the last prediction before the quarter; nothing where there is none."""
+    """Return the runtime of the last prediction before the quarter; empty if there is none."""
     entries = ledger_entries.c
     statement = _join().where(entries.at < format_timestamp(quarter.start)).order_by(entries.at.desc()).limit(_CHUNK)
     for (document,) in connection.execute(statement):

@@ -11,7 +11,7 @@ from monitoring.cost.month import MonthCost, compute_month
 from monitoring.cost.store import CostStore
 
 _SIZES = (0.5, 1.0, 2.0)
-"""Of the machines to compare, relative to the present one."""
+"""Sizes of the machines to compare, relative to the current one."""
 
 
 def compute_costs(settings: Settings, engine: Engine, months: Iterable[str]) -> list[MonthCost]:

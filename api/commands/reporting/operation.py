@@ -1,4 +1,4 @@
-"""The sections about the operation: errors, security, changes and scheduled tasks."""
+"""The sections about operations: errors, security, changes and scheduled tasks."""
 
 from __future__ import annotations
 

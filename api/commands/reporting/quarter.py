@@ -54,7 +54,7 @@ class Quarter:
 
 def parse_quarter(text: str) -> Quarter:
     """Raises BadParameter."""
-    found = _NAME.fullmatch(text.upper())
-    if found is None or not 1 < int(found[1]) < 9999:
+    match = _NAME.fullmatch(text.upper())
+    if match is None or not 1 < int(match[1]) < 9999:
         raise typer.BadParameter(f"{text} is not a quarter such as 2026Q4.")
-    return Quarter(int(found[1]), int(found[2]))
+    return Quarter(int(match[1]), int(match[2]))

@@ -32,8 +32,8 @@ Rule = Callable[[Report], Iterator[Recommendation]]
 
 
 def with_recommendations(report: Report) -> Report:
-    """Return the report with what its numbers recommend, the most urgent first."""
-    return replace(report, recommendations=[found for rule in _RULES for found in rule(report)])
+    """Return the report with the recommendations from its numbers, the most urgent first."""
+    return replace(report, recommendations=[each for rule in _RULES for each in rule(report)])
 
 
 def _find_incidents(report: Report) -> Iterator[Recommendation]:
@@ -54,7 +54,7 @@ def _find_incidents(report: Report) -> Iterator[Recommendation]:
 
 
 def _find_accuracy(report: Report) -> Iterator[Recommendation]:
-    """Compare labelled accuracy with the same version's in the quarter before, and with its own confidence."""
+    """Compare the labelled accuracy of a version with that in the previous quarter, and with its own confidence."""
     earlier = {version.full_name: version for version in report.before}
     for version in report.versions:
         if version.accuracy is None:
@@ -73,7 +73,7 @@ def _find_accuracy(report: Report) -> Iterator[Recommendation]:
 
 
 def _find_undecided_versions(report: Report) -> Iterator[Recommendation]:
-    """Find versions that began to predict without a decision on record."""
+    """Find versions that began to predict without a recorded decision."""
     before = {version.full_name for version in report.before}
     decided = report.decided_before | {change.version for change in report.aliases}
     for version in report.versions:
@@ -110,7 +110,7 @@ def _sends_photographs(caller: CallerTraffic) -> bool:
 
 
 def _find_drift(report: Report) -> Iterator[Recommendation]:
-    """Name each caller that differs from the reference on its own at the end of the quarter, and since when.
+    """Name each caller that by itself differs from the reference at the end of the quarter, and since when.
 
     Callers who send photographs are left out: they get a recommendation of their own, and labels would not help.
     """
@@ -128,9 +128,9 @@ def _find_drift(report: Report) -> Iterator[Recommendation]:
 
 
 def _find_brightness(report: Report) -> Iterator[Recommendation]:
-    known = [(month.name, month.brightness) for month in report.months if month.brightness is not None]
-    if known:
-        darkest, brightest = min(known, key=lambda pair: pair[1]), max(known, key=lambda pair: pair[1])
+    measured = [(month.name, month.brightness) for month in report.months if month.brightness is not None]
+    if measured:
+        darkest, brightest = min(measured, key=lambda pair: pair[1]), max(measured, key=lambda pair: pair[1])
         if brightest[1] - darkest[1] > MIN_BRIGHTNESS_CHANGE:
             yield Recommendation(
                 "brightness",
@@ -184,9 +184,9 @@ def _find_refused_logins(report: Report) -> Iterator[Recommendation]:
 
 
 def _find_latency(report: Report) -> Iterator[Recommendation]:
-    known = [(m.name, m.latency_ms[_LATENCY_PERCENTILE]) for m in report.months if m.latency_ms is not None]
-    if known and known[-1][1] > _LATENCY_FACTOR * known[0][1]:
-        (first, before), (last, now) = known[0], known[-1]
+    measured = [(m.name, m.latency_ms[_LATENCY_PERCENTILE]) for m in report.months if m.latency_ms is not None]
+    if measured and measured[-1][1] > _LATENCY_FACTOR * measured[0][1]:
+        (first, before), (last, now) = measured[0], measured[-1]
         yield Recommendation("slower", {"first": first, "before": round(before), "last": last, "now": round(now)})
 
 

@@ -1,4 +1,4 @@
-"""Writing a report as one HTML file that needs nothing else: no scripts, no fonts, no requests."""
+"""Writes a report as one self-contained HTML file, without scripts, fonts or requests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Language(StrEnum):
 
 
 def read_texts(language: Language) -> Mapping[str, str]:
-    """Return the texts of a language by key. Names in braces stand for values."""
+    """Return the texts of a language by key. Names in braces are placeholders for values."""
     texts: Mapping[str, str] = json.loads((_HERE / "texts" / f"{language}.json").read_text(encoding="utf-8"))
     return texts
 
@@ -66,8 +66,8 @@ def _name_metrics(recommendation: Recommendation, t: Translate) -> Mapping[str, 
 
 
 def _mark_code(text: str) -> Markup:
-    """Escape a text, and set what is between backticks as code."""
-    marked = Markup()  # what is added to it is escaped
+    """Escape a text, and mark the parts between backticks as code."""
+    marked = Markup()  # escapes the text that is added to it
     for number, part in enumerate(text.split("`")):
         marked += Markup("<code>{}</code>").format(part) if number % 2 else part
     return marked

@@ -23,7 +23,8 @@ from storage.private_files import replace_private_file
 
 def report(
     quarter: Annotated[
-        Quarter, typer.Option(parser=parse_quarter, metavar="QUARTER", help="Such as 2026Q4, by calendar in UTC.")
+        Quarter,
+        typer.Option(parser=parse_quarter, metavar="QUARTER", help="A calendar quarter in UTC, such as 2026Q4."),
     ],
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.html", help="The file to write; by default atalaya-QUARTER.LANG.html.")
@@ -36,16 +37,16 @@ def report(
         raise typer.BadParameter(f"{quarter} has not begun.")
     settings, path = load_settings(), out or Path(f"atalaya-{quarter}.{lang}.html")
     with recorded_run(Task.REPORT):
-        found = with_recommendations(collect_report(settings, quarter))
-        text = render_report(found, settings.cost.prices(), lang)
+        content = with_recommendations(collect_report(settings, quarter))
+        text = render_report(content, settings.cost.prices(), lang)
         try:
             with replace_private_file(path) as (_, file):
                 file.write(text)
         except OSError as error:
             raise CommandFailed(f"{path} cannot be written: {os.strerror(error.errno or 0)}.") from None
     if as_json:
-        rules = [{"rule": each.rule, **each.values} for each in found.recommendations]
+        rules = [{"rule": each.rule, **each.values} for each in content.recommendations]
         print_json({"file": str(path), "quarter": str(quarter), "recommendations": rules})
     else:
-        predictions = format_count(found.predictions, "prediction")
-        typer.echo(f"{path}: {predictions}, {format_count(len(found.recommendations), 'recommendation')}")
+        predictions = format_count(content.predictions, "prediction")
+        typer.echo(f"{path}: {predictions}, {format_count(len(content.recommendations), 'recommendation')}")

@@ -111,7 +111,7 @@ def _format_validation(record: EvaluationRecord, t: Translate) -> Sequence[str]:
 
 def _build_drift(report: Report, _: Charts, t: Translate) -> Section:
     section = Section("drift", t("drift"), [t("drift.text")])
-    # A drift of a version that has been replaced does not end by itself.
+    # The drift of a version that has been replaced does not end by itself.
     still = format_timestamp(min(report.generated_at, report.quarter.end) - CURRENT)
     stopped = {each.full_name: each.last_at for each in report.versions if "" < each.last_at < still}
     rows = [
@@ -207,8 +207,8 @@ def _format_caller(caller: CallerTraffic) -> Sequence[str]:
 
 def _build_latency(report: Report, charts: Charts, t: Translate) -> Section:
     section = Section("latency", t("latency"), [t("latency.text")])
-    known = [month for month in report.months if month.latency_ms is not None]
-    if not known:
+    measured = [month for month in report.months if month.latency_ms is not None]
+    if not measured:
         section.missing.append(t("latency.missing"))
         return section
     percentiles = {50: t("median"), 95: t("percentile", percent=95), 99: t("percentile", percent=99)}
@@ -217,7 +217,7 @@ def _build_latency(report: Report, charts: Charts, t: Translate) -> Section:
         for percent, name in percentiles.items()
     }
     section.add_chart(t("latency.chart"), charts.draw_lines([week.name for week in report.weeks], series))
-    rows = [(month.name, *(f"{value:.1f}" for value in (month.latency_ms or {}).values())) for month in known]
+    rows = [(month.name, *(f"{value:.1f}" for value in (month.latency_ms or {}).values())) for month in measured]
     section.tables.append(Table(t("latency.table"), [t("month"), *percentiles.values()], rows))
     return section
 

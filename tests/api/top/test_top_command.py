@@ -120,8 +120,8 @@ def test_a_remote_gateway_needs_a_credential(gateway: Gateway) -> None:
     anonymous = gateway.run("top", "--once", "--url", gateway.base_url)
     assert anonymous.returncode == 1
     assert anonymous.stderr == (
-        f"error: {gateway.base_url} shows its metrics to known callers only. Add --key or --token with a credential"
-        " that has the scope metrics:read, or set METRICS_PORT on this machine.\n"
+        f"error: {gateway.base_url} shows its metrics only to authenticated callers. Add --key or --token with a "
+        "credential that has the scope metrics:read, or set METRICS_PORT on this machine.\n"
     )
     token = gateway.token("olga")
     done = gateway.run("top", "--once", "--interval", "0.2", "--url", gateway.base_url, "--token", token)

@@ -71,7 +71,7 @@ def test_errors_of_tls_are_explained(new_gateway: Callable[..., Gateway], tmp_pa
         no_tls = classify(gateway, str(FOREST), url=f"https://127.0.0.1:{port}", token="x")
         assert "check whether the address begins with http:// or https://" in no_tls.stderr
         other = classify(gateway, str(FOREST), url=f"http://127.0.0.1:{port}", token="x")
-        assert f"error: http://127.0.0.1:{port} is no Atalaya gateway: it sent HTTP 501" in other.stderr
+        assert f"error: http://127.0.0.1:{port} is not an Atalaya gateway: it sent HTTP 501" in other.stderr
 
 
 @pytest.mark.parametrize("token", ["two\nlines", "ключ"])

@@ -1,1 +1,1 @@
-"""`atalaya top`: what a running gateway does now, in a terminal."""
+"""`atalaya top`: show what a running gateway is doing, in a terminal."""

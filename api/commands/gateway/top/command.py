@@ -1,4 +1,4 @@
-"""`atalaya top`: read a gateway's metrics again and again, and show what they say."""
+"""`atalaya top`: read a gateway's metrics repeatedly, and show a summary of them."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def top(
         str | None, typer.Option(help="A Prometheus or an Alertmanager, whose firing alerts are shown.")
     ] = None,
     interval: Annotated[float, typer.Option(help="Seconds between two readings.", min=0.2, max=3600)] = 2.0,
-    once: Annotated[bool, typer.Option("--once", help="Print one interval and end.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print one interval and exit.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show what a running gateway does now, until Ctrl-C."""
+    """Show what a running gateway is doing, until Ctrl-C."""
     source = find_metrics(url, token.strip(), key.strip())
     if not (once or as_json or sys.stdout.isatty()):
         raise CommandFailed("There is no terminal to draw on. Use --once or --json.")
@@ -74,12 +74,12 @@ class _Reader:
 
 
 def _draw(reader: _Reader) -> None:
-    """Draw over the whole terminal until Ctrl-C, which usually ends it; the gateway may be unreachable meanwhile."""
+    """Draw on the whole terminal until Ctrl-C, and keep trying while the gateway cannot be reached."""
     waiting = Text("Reading the metrics twice …")
     with suppress(KeyboardInterrupt), Live(waiting, console=Console(), screen=True, auto_refresh=False) as live:
         while True:
             try:
                 text = render(reader.read())
             except CommandFailed as error:
-                text = f"{error} Trying again; Ctrl-C ends."
+                text = f"{error} Trying again. Press Ctrl-C to stop."
             live.update(Text(text), refresh=True)

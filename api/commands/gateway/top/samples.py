@@ -1,4 +1,4 @@
-"""What two scrapes of a gateway's metrics say about the time between them."""
+"""Computes rates, means and quantiles from two scrapes of a gateway's metrics."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Scrape:
 
     @classmethod
     def parse(cls, text: str, at_s: float) -> Scrape:
-        """Raises ValueError for what is not Prometheus' text format."""
+        """Raises ValueError if the text is not in Prometheus' format."""
         samples: dict[str, list[tuple[Labels, float]]] = defaultdict(list)
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
@@ -29,9 +29,9 @@ class Scrape:
         return cls(at_s, samples)
 
     def select(self, name: str, **labels: str) -> Iterator[tuple[Labels, float]]:
-        for found, value in self.samples.get(name, ()):
-            if all(found.get(label) == wanted for label, wanted in labels.items()):
-                yield found, value
+        for series, value in self.samples.get(name, ()):
+            if all(series.get(label) == wanted for label, wanted in labels.items()):
+                yield series, value
 
     def total(self, name: str, **labels: str) -> float | None:
         """Return the sum of the samples, or None if there is none."""
@@ -39,8 +39,8 @@ class Scrape:
         return sum(values) if values else None
 
     def find_state(self, name: str, states: Sequence[str]) -> str | None:
-        """Return the last of `states` whose sample is 1: with workers in different states, several are."""
-        current = {found.get("state") for found, value in self.select(name) if value == 1}
+        """Return the last of `states` whose sample is 1. Several are 1 if workers are in different states."""
+        current = {series.get("state") for series, value in self.select(name) if value == 1}
         return next((state for state in reversed(states) if state in current), None)
 
 
@@ -56,39 +56,39 @@ class Interval:
         return max(self.after.at_s - self.before.at_s, 1e-9)
 
     def increases(self, name: str, **labels: str) -> Iterator[tuple[Labels, float]]:
-        """Yield by how much each counter has grown; one that has become smaller was reset, and began at 0."""
-        earlier = {frozenset(found.items()): value for found, value in self.before.select(name, **labels)}
-        for found, value in self.after.select(name, **labels):
-            increase = value - earlier.get(frozenset(found.items()), 0.0)
-            yield found, increase if increase >= 0 else value
+        """Yield by how much each counter has grown. A counter that has become smaller was reset to 0."""
+        earlier = {frozenset(series.items()): value for series, value in self.before.select(name, **labels)}
+        for series, value in self.after.select(name, **labels):
+            increase = value - earlier.get(frozenset(series.items()), 0.0)
+            yield series, increase if increase >= 0 else value
 
     def rate(self, name: str, **labels: str) -> float | None:
-        """Return the increase of all counters together in a second, or None if there is none."""
-        found = [increase for _, increase in self.increases(name, **labels)]
-        return sum(found) / self.seconds if found else None
+        """Return the increase per second of all counters together, or None if there is no counter."""
+        increases = [increase for _, increase in self.increases(name, **labels)]
+        return sum(increases) / self.seconds if increases else None
 
     def rates_by(self, name: str, label: str) -> dict[str, float]:
         """Return the rates by the value of a label."""
         rates: dict[str, float] = defaultdict(float)
-        for found, increase in self.increases(name):
-            rates[found.get(label, "")] += increase / self.seconds
+        for series, increase in self.increases(name):
+            rates[series.get(label, "")] += increase / self.seconds
         return dict(rates)
 
     def mean(self, name: str, **labels: str) -> float | None:
-        """Return the mean of what a histogram has observed, or None if it has observed nothing."""
+        """Return the mean of a histogram's observations, or None if there are none."""
         count = self.rate(f"{name}_count", **labels)
         total = self.rate(f"{name}_sum", **labels)
         return total / count if count and total is not None else None
 
     def quantile(self, name: str, quantile: float, excluded: Mapping[str, frozenset[str]]) -> float | None:
-        """Estimate a quantile of a histogram as Prometheus does: linear in a bucket.
+        """Estimate a quantile of a histogram as Prometheus does: linearly within a bucket.
 
-        Series are left out whose label has one of the `excluded` values.
+        Series with a label that has one of the `excluded` values are left out.
         """
         buckets: dict[float, float] = defaultdict(float)
-        for found, increase in self.increases(f"{name}_bucket"):
-            if not any(found.get(label) in values for label, values in excluded.items()):
-                buckets[float(found["le"])] += increase
+        for series, increase in self.increases(f"{name}_bucket"):
+            if not any(series.get(label) in values for label, values in excluded.items()):
+                buckets[float(series["le"])] += increase
         return estimate_quantile(sorted(buckets.items()), quantile)
 
 

@@ -1,4 +1,4 @@
-"""Where `atalaya top` reads: the metrics of a gateway, and the alerts of Prometheus or Alertmanager."""
+"""What `atalaya top` reads: the metrics of a gateway, and the alerts of Prometheus or Alertmanager."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ALERT_PATHS = ("/api/v1/alerts", "/api/v2/alerts")
 
 @dataclass(frozen=True, slots=True)
 class MetricsSource:
-    """`url` names the metrics, `name` the gateway for people."""
+    """`url` is the address of the metrics; `name` names the gateway for people."""
 
     name: str
     url: str
@@ -36,8 +36,8 @@ class MetricsSource:
         response = _get(client, self.url, self.headers)
         if response.status_code == 401 and not self.headers:
             raise CommandFailed(
-                f"{self.name} shows its metrics to known callers only. Add --key or --token with a credential that has"
-                " the scope metrics:read, or set METRICS_PORT on this machine."
+                f"{self.name} shows its metrics only to authenticated callers. Add --key or --token with a credential "
+                "that has the scope metrics:read, or set METRICS_PORT on this machine."
             )
         if response.status_code in (401, 403):
             raise CommandFailed(f"{self.name} rejected the credential. Use one with the scope metrics:read.")

@@ -7,7 +7,7 @@ from typing import Any
 
 from api.commands.gateway.top.samples import Interval
 
-# Probes and scrapes are no work of the gateway.
+# Probes and scrapes, which are not counted as requests.
 PROBES = frozenset({"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 # From best to worst. Importing them from the gateway's packages would make the command start slowly.
 QUEUE_STATES = ("normal", "shedding", "overload")
@@ -18,7 +18,7 @@ _MOST_CLASSES = 5
 
 
 def summarize(interval: Interval) -> dict[str, Any]:
-    """Return the numbers of an interval; None stands for what the gateway does not expose."""
+    """Return the numbers of an interval, with None for those that the gateway does not expose."""
     return {
         "seconds": round(interval.seconds, 3),
         "model": _find_model(interval),
@@ -49,7 +49,7 @@ def _find_model(interval: Interval) -> str | None:
 
 
 def _find_uptime(interval: Interval) -> float | None:
-    """The time of the machine that exposes the metrics is not known: the clocks of both must agree."""
+    """Return the uptime, assuming that the clocks of this machine and of the gateway agree."""
     start = interval.after.total("process_start_time_seconds")
     return None if start is None else max(0.0, interval.after.at_s - start)
 

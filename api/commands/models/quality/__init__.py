@@ -1,1 +1,1 @@
-"""Commands that say how good a model is: on labelled images, and on live traffic."""
+"""Commands that measure how good a model is: on labelled images, and on live traffic."""

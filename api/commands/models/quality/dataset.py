@@ -1,4 +1,4 @@
-"""`atalaya dataset build`: make a data set of the kept images of labelled predictions."""
+"""`atalaya dataset build`: make a data set from the kept images of labelled predictions."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Skipped(StrEnum):
 
 @app.callback()
 def dataset() -> None:
-    """Make data sets of labelled predictions."""
+    """Make data sets from labelled predictions."""
 
 
 @app.command("build")
@@ -70,22 +70,24 @@ def build(
     settings = load_settings()
     archive = open_image_archive(settings)
     if archive is None:
-        raise SettingsError("IMAGES__URL is not set. Name the store of kept images, of which a data set is made.")
+        raise SettingsError(
+            "IMAGES__URL is not set. Set it to the store of kept images, which data sets are made from."
+        )
     _check_free(out)
-    known = read_splits(previous or ())
+    earlier_splits = read_splits(previous or ())
     with recorded_run(Task.DATASET), new_folder(out) as folder:
-        summary = _build(settings, archive, folder, known, since)
+        summary = _build(settings, archive, folder, earlier_splits, since)
         event = CommandEvent("dataset", "built", detail={"images": str(summary["images"])})
         run_with_engine(settings, _do_nothing, lambda _: event)
     print_json({"out": str(out), **summary}) if as_json else _print_summary(out, summary)
 
 
 def _build(
-    settings: Settings, archive: ImageArchive, folder: Path, known: Mapping[str, Split], since: datetime | None
+    settings: Settings, archive: ImageArchive, folder: Path, earlier_splits: Mapping[str, Split], since: datetime | None
 ) -> dict[str, Any]:
     """Write the data set and return its summary. Raises NoLabelledImages, LedgerUnavailable, ImageStoreUnavailable."""
     permissions = run_with_engine(settings, lambda engine: UserStore(engine).list_image_permissions())
-    collector, skipped, classes = Collector(folder, known), Counter[str](), dict[str, None]()
+    collector, skipped, classes = Collector(folder, earlier_splits), Counter[str](), dict[str, None]()
     with _open_engine(settings) as engine, progress_bar("Collecting", count_labelled(engine, since)) as advance:
         for number, prediction in enumerate(iterate_labelled(engine, since), start=1):
             image = _read_image(archive, prediction, permissions.get(prediction.owner))
@@ -144,7 +146,7 @@ def _check_free(out: Path) -> None:
 def new_folder(out: Path) -> Iterator[Path]:
     """Yield a folder that only its owner can read, and that becomes `out` unless the block fails or is terminated.
 
-    Its images are not encrypted, so what a killed process has left is removed first.
+    Its images are not encrypted, so folders that killed processes have left are removed first.
     """
     parent, prefix = out.absolute().parent, f".{out.name}."
     for left in parent.glob(f"{glob.escape(prefix)}*{_INCOMPLETE}"):

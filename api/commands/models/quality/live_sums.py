@@ -1,4 +1,4 @@
-"""Bringing the sums over the recorded requests up to date, before a command reads them."""
+"""Brings the sums over the recorded requests up to date before a command reads them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from api.settings import Settings
 
 
 def update_sums(settings: Settings, engine: Engine, detectors: Detectors | None = None) -> None:
-    """Add everything that is recorded. Raises LedgerUnavailable."""
+    """Add all recorded requests. Raises LedgerUnavailable."""
     for _ in make_sum_updater(settings, engine, detectors).update():
         pass

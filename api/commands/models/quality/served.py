@@ -1,4 +1,4 @@
-"""`atalaya evaluate --served`: evaluate the model that the gateway serves, beside it, and compare with before."""
+"""`atalaya evaluate --served`: evaluate the served model beside the gateway, and compare with the last evaluation."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from monitoring.quality.evaluations import Comparison, EvaluationRecord
 from monitoring.tasks.runs import Task
 
 NEEDED_BYTES = 96 << 20
-"""What the model and its predictions take at their peak, beside what the process has before. Measured: 72 MB."""
+"""Peak memory of the model and its predictions, on top of what the process uses before. Measured: 72 MB."""
 
 _LEAST_LEFT_BYTES = 32 << 20  # what the evaluation leaves to the gateway in the same container
 _NO_DATA = "There are no images to evaluate. Set MODEL__VALIDATION_DATA to a folder of labelled images, or use --data."
@@ -185,9 +185,9 @@ async def _compare_and_store(
     """Store the record with its comparison; returns it, and its reference."""
     reference = await store.find_reference(record.data_digest)
     if reference is not None:
-        found = compare_pairs(_read_bits(reference), _read_bits(record))
-        comparison = Comparison(reference.id, found.lost, found.gained, found.p_value)
-        record = replace(record, comparison=comparison, is_loss=found.is_loss and not accept_loss)
+        result = compare_pairs(_read_bits(reference), _read_bits(record))
+        comparison = Comparison(reference.id, result.lost, result.gained, result.p_value)
+        record = replace(record, comparison=comparison, is_loss=result.is_loss and not accept_loss)
     await store.add(record)
     return record, reference
 
@@ -212,7 +212,9 @@ def _check_memory(needed: int) -> None:
     used = read_working_set()
     left = memory_limit_bytes() - (used or 0)
     if left < needed:
-        raise CommandFailed(f"Only {left >> 20} MB of memory are left, of {needed >> 20} MB. {_TOO_LITTLE_MEMORY}")
+        raise CommandFailed(
+            f"Only {left >> 20} MB of memory are left; {needed >> 20} MB are needed. {_TOO_LITTLE_MEMORY}"
+        )
 
 
 def _read_peak_bytes() -> int:

@@ -1,4 +1,4 @@
-"""`atalaya models status`: the candidate beside the version in production, and what is known of it."""
+"""`atalaya models status`: show the candidate beside the version in production, and the evidence on it so far."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def status(
     """Show the candidate for a model, the evidence on it so far, and the verdict or what is missing for one."""
     settings = load_settings()
     state = open_registry(settings).read(name)
-    found = run_with_engine(settings, lambda engine: read_status(settings, TrialStore(engine), name, state))
+    current = run_with_engine(settings, lambda engine: read_status(settings, TrialStore(engine), name, state))
     if as_json:
-        print_json({**asdict(found), "settings": settings.canary.model_dump(mode="json")})
+        print_json({**asdict(current), "settings": settings.canary.model_dump(mode="json")})
         return
-    typer.echo(f"{name} {found.production} is in production.")
-    if found.contest is None or found.trial is None:
+    typer.echo(f"{name} {current.production} is in production.")
+    if current.contest is None or current.trial is None:
         typer.echo(f"There is no candidate: no other version has the alias {settings.canary.alias!r}.")
         return
-    typer.echo(f"{found.contest.candidate} is the candidate{_describe_trial(found.trial, settings)}")
-    if found.trial.started_at is not None:
-        _print_evidence(found.trial)
+    typer.echo(f"{current.contest.candidate} is the candidate{_describe_trial(current.trial, settings)}")
+    if current.trial.started_at is not None:
+        _print_evidence(current.trial)
 
 
 def _describe_trial(trial: TrialStatus, settings: Settings) -> str:
@@ -71,7 +71,7 @@ def _print_evidence(trial: TrialStatus) -> None:
 
 
 def _format_row(row: EvidenceRow) -> tuple[str, ...]:
-    """A metric, how often the candidate was worse and better, and between which bounds the true share lies."""
+    """Return a metric, how often the candidate was worse and better, and the bounds of the true share."""
     has_better = MEANS[row.metric].lowest < 0
     return (
         row.metric.replace("_", " "),

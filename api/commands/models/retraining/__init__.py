@@ -1,1 +1,1 @@
-"""Retraining a served model, and when that is due."""
+"""Retrains a served model, and decides when that is due."""

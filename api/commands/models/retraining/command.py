@@ -1,4 +1,4 @@
-"""`atalaya retrain`: a candidate for the next version, from fresh data and the model that serves now."""
+"""`atalaya retrain`: train a candidate for the next version, from fresh data and the model in service."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _STDERR = 2
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """What the candidate becomes, and the images beside `data` that its import needs."""
+    """What the candidate becomes, and the images besides `data` that its import needs."""
 
     name: str
     version: str
@@ -56,7 +56,7 @@ def retrain(  # noqa: PLR0913, PLR0917  (one argument for each option)
         Path | None, typer.Option("--from", help="A .keras file or its folder; the served model if absent.")
     ] = None,
     budget: Annotated[float, typer.Option(min=0.1, metavar="MINUTES", help="Time for the search and the fit.")] = 20.0,
-    trials: Annotated[int | None, typer.Option(min=1, help="End the search after so many trials.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="End the search after this many trials.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; a new one in var/retrain/ if absent.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run, if there is one.")] = False,
     name: Annotated[str | None, typer.Option(help="The name of the model; that of the start model if absent.")] = None,
@@ -67,19 +67,17 @@ def retrain(  # noqa: PLR0913, PLR0917  (one argument for each option)
     password_stdin: PasswordStdin = False,
     photos: PhotosOption = None,
     scenes: ScenesOption = None,
-    tracking: Annotated[
-        str | None, typer.Option(metavar="URL", help="An MLflow server that is to show the trials.")
-    ] = None,
+    tracking: Annotated[str | None, typer.Option(metavar="URL", help="An MLflow server to log the trials to.")] = None,
     pack: Annotated[
         Path | None, typer.Option(metavar="FILE.pyz", help="Only write what another machine needs to retrain.")
     ] = None,
-    if_due: Annotated[bool, typer.Option("--if-due", help="Do nothing unless there is a reason, and say it.")] = False,
+    if_due: Annotated[bool, typer.Option("--if-due", help="Retrain only if there is a reason, and print it.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Search hyper-parameters, fit a new version of a model of `atalaya train`, and point the alias `candidate` to it.
 
     The new version is compared with the start model on the test images, and imported like any other model file. If it
-    is worse, it stays in the folder of the run, and the exit status is 1. It never becomes `production` by this.
+    is worse, it stays in the folder of the run, and the exit status is 1. This command never makes it `production`.
     """
     settings = load_settings()
     if pack is not None:
@@ -103,7 +101,7 @@ def retrain(  # noqa: PLR0913, PLR0917  (one argument for each option)
 
 
 def _check_before(settings: Settings, target: _Target) -> None:
-    """Find what would fail after the training: a version that exists, or that no alias could name."""
+    """Fail before the training if the version already exists, or if no alias could be moved afterwards."""
     check_version_is_new(settings, target.name, target.version, signed=target.key is not None)
     with open_mover(settings):
         pass
@@ -121,7 +119,7 @@ def _train(settings: Settings, options: RetrainOptions, target: _Target, trackin
 
 
 def _report_due(settings: Settings, as_json: bool) -> bool:
-    """Say why a retraining is due, or that none is; returns whether it is. None is while a candidate waits."""
+    """Print why a retraining is due, or that none is, and return which. None is due while a candidate is waiting."""
     candidate = find_waiting_candidate(settings)
     reasons = [] if candidate else find_due_reasons(settings)
     if not reasons and as_json:
@@ -146,7 +144,7 @@ def _check_candidate(comparison: Comparison, folder: Path) -> None:
 def _import(
     settings: Settings, options: RetrainOptions, target: _Target, model: StartModel, comparison: Comparison
 ) -> dict[str, object]:
-    """Import the candidate into the registry, let the alias name it, and return what the import measured."""
+    """Import the candidate into the registry, point the alias to it, and return what the import measured."""
     with TemporaryDirectory(prefix="atalaya-retrain-") as scratch:
         folder = Path(scratch) / "artefact"
         manifest = import_signed(

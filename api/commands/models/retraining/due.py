@@ -1,4 +1,4 @@
-"""Why a retraining is due."""
+"""Checks whether a retraining is due, and why."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def find_due_reasons(settings: Settings, now: datetime | None = None) -> list[st
 
 
 def find_waiting_candidate(settings: Settings) -> str | None:
-    """Return the name and version of the candidate that is tried beside the version which MODEL__URL names.
+    """Return the name and version of the candidate beside the version that MODEL__URL names, or None without one.
 
-    None if there is none. Raises RegistryError.
+    Raises RegistryError.
     """
     reference = settings.model.reference
     if reference is None:
@@ -47,7 +47,10 @@ def find_waiting_candidate(settings: Settings) -> str | None:
 
 
 def check_age(settings: Settings, now: datetime) -> str | None:
-    """Whether the version that MODEL__URL names by an alias was added too long ago; others have no known age."""
+    """Return a reason if the version that MODEL__URL names by an alias was added too long ago.
+
+    Other models have no known age.
+    """
     reference, limit = settings.model.reference, settings.calendar.retraining_days
     if reference is None or limit == 0:
         return None
@@ -62,7 +65,7 @@ def check_age(settings: Settings, now: datetime) -> str | None:
 
 
 def check_accuracy(settings: Settings, _now: datetime) -> str | None:
-    """Whether the served model has a significant loss on some data set, by the last evaluation of that."""
+    """Return a reason if the last evaluation on some data set found the served model significantly worse."""
     loss = run_with_engine(settings, lambda engine: EvaluationStore(engine).find_loss())
     if loss is None:
         return None
@@ -71,7 +74,7 @@ def check_accuracy(settings: Settings, _now: datetime) -> str | None:
 
 
 def check_drift(settings: Settings, _now: datetime) -> str | None:
-    """Whether all callers together drift, as far as `atalaya drift` or a gateway has read the predictions.
+    """Return a reason if all callers together drift, as far as `atalaya drift` or a gateway has read the predictions.
 
     Drift of a single caller, and findings about an earlier model, are no reason to retrain.
     """

@@ -1,4 +1,4 @@
-"""Which model a retraining starts from, and which version it makes."""
+"""Finds the model that a retraining starts from, and the version that it creates."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class StartModel:
 
 
 def find_start(settings: Settings, chosen: Path | None) -> StartModel:
-    """Return the chosen start model, or that of the model which MODEL__URL names.
+    """Return the chosen start model, or by default the one behind the model that MODEL__URL names.
 
     Raises CommandFailed, UnsafeModelFile, RegistryError, ArtefactError.
     """
@@ -52,14 +52,14 @@ def find_start(settings: Settings, chosen: Path | None) -> StartModel:
 def choose_version(settings: Settings, start: StartModel, name: str) -> str:
     """Return the version after the highest one of that model. Raises SettingsError without a registry."""
     try:
-        known = set(open_registry(settings).read(name).versions)
+        versions = set(open_registry(settings).read(name).versions)
     except UnknownModel:
-        known = set()
-    return next_version({*known, *([start.version] if start.version else [])})
+        versions = set()
+    return next_version({*versions, *([start.version] if start.version else [])})
 
 
 def next_version(versions: Iterable[str]) -> str:
-    """Return the version with the next minor number: 1.10 after 1.9 and 1.2. Versions of another form do not count."""
-    numbered = [(int(found[1]), int(found[2])) for found in map(_NUMBERED.fullmatch, versions) if found]
+    """Return the version with the next minor number: 1.10 after 1.9 and 1.2. Versions of another form are ignored."""
+    numbered = [(int(match[1]), int(match[2])) for match in map(_NUMBERED.fullmatch, versions) if match]
     major, minor = max(numbered, default=(1, -1))
     return f"{major}.{minor + 1}"

@@ -1,4 +1,4 @@
-"""Showing the trials of a retraining on an MLflow server."""
+"""Logs the trials of a retraining to an MLflow server."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def open_tracking(settings: Settings, url: str | None) -> Iterator[Track]:
 
 
 def _log(server: MlflowServer, experiment: str, name: str, metrics: dict[str, Any]) -> None:
-    """Log a run for the candidate, and one below it for each trial."""
+    """Log a run for the candidate, and a child run for each trial."""
     from model.registry.mlflow.runs import LoggedRun, log_run
 
     search, comparison = metrics["search"], metrics["comparison"]
@@ -68,6 +68,7 @@ def _check_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or parts.username is not None:
         raise typer.BadParameter(
-            "It must be http://HOST[:PORT] or https://HOST[:PORT]; credentials are settings.", param_hint="--tracking"
+            "It must be http://HOST[:PORT] or https://HOST[:PORT]. Set credentials in the settings.",
+            param_hint="--tracking",
         )
     return url.rstrip("/")

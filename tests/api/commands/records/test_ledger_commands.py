@@ -43,9 +43,9 @@ def test_verifying_without_a_key_names_the_option(ledger: Run, tmp_path: Path, m
     for arguments in ((), ("e.jsonl",)):
         status, out, err = ledger("verify", *arguments)
         assert (status, out) == (1, "")
-        assert err.startswith("error: There is no key to verify with. Give --public-key the key that"), err
+        assert err.startswith("error: There is no key to verify with. Use --public-key with the key that"), err
     monkeypatch.setenv("ENVIRONMENT", "nonsense")  # an export needs no settings
-    assert "Give --public-key" in ledger("verify", str(tmp_path / "e.jsonl"))[2]
+    assert "Use --public-key" in ledger("verify", str(tmp_path / "e.jsonl"))[2]
 
 
 def test_a_window_has_dates_or_times(ledger: Run) -> None:
