@@ -31,9 +31,9 @@ class AuditEntryResponse(ResponseBody):
     target: str = Field(description="a kind, a colon and an id")
     address: str
     request_id: str
-    # Any type: an entry that was changed in the database is returned as it is.
+    # Any type, because an entry that was altered in the database is returned as it is.
     detail: Any
-    count: int = Field(description="how many equal events this entry counts")
+    count: int = Field(description="how many equal events this entry represents")
     previous: str
     hash: str
 

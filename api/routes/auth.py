@@ -49,7 +49,7 @@ Grant = Callable[[Request, AuthServices, dict[str, str], Client | None], Awaitab
 
 
 def auth_router(limits: CallerLimits, rate: str) -> APIRouter:
-    """The token endpoint; each client address may send `rate` requests to it."""
+    """Return the token endpoint. Each client address may send `rate` requests to it."""
     router = APIRouter(tags=["auth"])
 
     @router.post("/auth/token", response_model=Token, openapi_extra=_FORM_BODY, responses=OAUTH_PROBLEMS)
@@ -79,7 +79,7 @@ def _find_grant(name: str, settings: Settings) -> Grant:
 
 
 def list_grant_types(settings: Settings) -> list[str]:
-    """The grant types that the settings enable."""
+    """Return the grant types that the settings enable."""
     return [name for name in _GRANTS if name != "password" or settings.auth.password_grant]
 
 

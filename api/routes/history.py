@@ -85,7 +85,7 @@ async def label_prediction(
 
 
 async def _compare_candidate(canary: CanaryServices, label: RecordedLabel) -> None:
-    """Count the label as evidence about a candidate that has seen the image. The label itself is already recorded."""
+    """Count the label as evidence if a candidate has classified the image. The label itself is already recorded."""
     try:
         await canary.record_label(label.prediction, label.label)
     except StorageError as error:

@@ -122,9 +122,9 @@ def _recording(request: Request, outcome: str) -> Record[ApiKey]:
 
 
 async def _check_credential(request: Request, principal: Principal) -> None:
-    """Check that the caller did not present a certificate: a key would outlive it.
+    """Check that the caller did not present a certificate, because a key would outlive it. Raises LoginRequired.
 
-    A key that creates another is its recorded parent, and clients have no keys. Raises LoginRequired.
+    An API key needs no check, because it becomes the recorded parent of the new one. Clients have no keys.
     """
     if principal.key_id is None and principal.role is not None:
         await require_login(request, principal)
@@ -133,7 +133,7 @@ async def _check_credential(request: Request, principal: Principal) -> None:
 async def _find_visible(
     request: Request, keys: KeyStore, principal: Principal, key_id: str, *, own: bool = False
 ) -> ApiKey:
-    """Raises KeyNotFound, alike for a key that does not exist and for one that the caller may not see."""
+    """Raises KeyNotFound, both for a key that does not exist and for one that the caller may not see."""
     try:
         key = await keys.get(key_id)
         if not can_see(principal, key) or (own and key.user_id != principal.subject):

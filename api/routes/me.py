@@ -1,4 +1,4 @@
-"""`/v1/me`: who the caller is, and what users do with their own accounts."""
+"""`/v1/me`: who the caller is, and what users can change about their own accounts."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ OwnAccount = Annotated[User, Depends(_get_own_account)]
 
 
 @asynccontextmanager
-async def _refusals_recorded(request: Request, event: str) -> AsyncIterator[None]:
-    """Record in the audit log when an AuthError ends the context."""
+async def _record_refusals(request: Request, event: str) -> AsyncIterator[None]:
+    """Record a refusal in the audit log if an AuthError ends the context."""
     try:
         yield
     except AuthError as error:
@@ -62,7 +62,7 @@ def _recording(request: Request, event: str, outcome: str, target: str = "") -> 
 
 
 def me_router(limits: CallerLimits, rate: str) -> APIRouter:
-    """The routes of the caller's account. A user may send `rate` requests to those that check a password or a code."""
+    """Return the routes of the caller's account. `rate` limits a user's requests that check a password or a code."""
     router = APIRouter(tags=["account"], route_class=GuardedRoute)
     limited = limits.per_principal(rate, PASSWORD_LIMIT)
     router.get("/v1/me")(me)
@@ -100,7 +100,7 @@ async def allow_images(
     user: OwnAccount,
     body: ImagePermission,
 ) -> ImageKeeping:
-    """Allow the gateway to keep the caller's images for training, or withdraw that, which erases those it has kept."""
+    """Allow the gateway to keep the caller's images for training, or withdraw that, which erases the kept images."""
     record = _recording(request, "images", "allowed" if body.keep else "withdrawn", f"user:{user.id}")
     changed = await users.change(user.id, UserChange(keep_images=body.keep), record=record)
     await changes.catch_up_after_commit()
@@ -124,7 +124,7 @@ async def change_password(
     body: PasswordChange,
 ) -> None:
     """Set a new password. The caller's other sessions end; this one continues."""
-    async with _refusals_recorded(request, "password"):
+    async with _record_refusals(request, "password"):
         new = body.new_password.get_secret_value()
         check_password_policy(new, user.name)  # before the current one is hashed, which takes long
         checked = await logins.check_password(user, body.current_password.get_secret_value(), caller_address(request))
@@ -138,7 +138,7 @@ async def begin_totp(
     request: Request, logins: Logins, codes: Codes, user: OwnAccount, body: TotpEnrolment
 ) -> TotpSecret:
     """Create a secret for an authenticator app (RFC 6238). Logins need no code until one code confirms the secret."""
-    async with _refusals_recorded(request, "totp"):
+    async with _record_refusals(request, "totp"):
         await logins.check_password(user, body.current_password.get_secret_value(), caller_address(request))
         enrolment = await codes.begin(user, record=_recording(request, "totp", "begun"))
     return TotpSecret(secret=enrolment.secret, uri=enrolment.uri)
@@ -154,14 +154,14 @@ async def confirm_totp(
 ) -> None:
     """Require a code for every login from now on. The caller's other sessions end; this one continues."""
     record = _recording(request, "totp", "confirmed")
-    async with _refusals_recorded(request, "totp"):
+    async with _record_refusals(request, "totp"):
         code, address = body.code.get_secret_value(), caller_address(request)
         await logins.confirm_codes(user, code, address, principal.session_id, record=record)
         await changes.catch_up_after_commit()
 
 
 async def remove_totp(request: Request, logins: Logins, user: OwnAccount, body: TotpCode) -> None:
-    """Stop requiring codes for logins; this takes a current code."""
+    """Stop requiring codes for logins; this requires a current code."""
     record = _recording(request, "totp", "removed")
-    async with _refusals_recorded(request, "totp"):
+    async with _record_refusals(request, "totp"):
         await logins.remove_codes(user, body.code.get_secret_value(), caller_address(request), record=record)

@@ -1,4 +1,4 @@
-"""Which of the media types and languages that a route offers a client prefers (RFC 9110, section 12.5)."""
+"""Chooses the media type or language that a client prefers among those that a route offers (RFC 9110, section 12.5)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from contextlib import suppress
 
 
 def choose_media_type(accept: str, offered: Sequence[str]) -> str:
-    """Return the offered type with the highest quality in an Accept header; the first one where several are equal.
+    """Return the offered type with the highest quality in an Accept header; the first one if several are equal.
 
-    The first one is also the response to a client that accepts none of them.
+    A client that accepts none of them gets the first one, too.
     """
     ranges = _parse_ranges(accept)
     return max(offered, key=lambda media_type: _find_quality(media_type, ranges))

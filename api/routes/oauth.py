@@ -33,14 +33,14 @@ from auth.tokens.access import FIRST_PARTY
 from auth.tokens.keyring import ACTIVATION_DELAY
 
 _METADATA_CACHE = {"Cache-Control": "public, max-age=300"}
-# Resource servers must have a new key before it signs. The other half of the delay is for a process that reads it late.
+# Resource servers must have a new key before it signs. The other half of the delay is for gateways that read it late.
 _KEYS_CACHE = {"Cache-Control": f"public, max-age={ACTIVATION_DELAY.seconds // 2}"}
 _FORM_BODY = describe_form(["token"], {"token": {"type": "string"}, "token_type_hint": {"type": "string"}})
 
 
 @dataclass(frozen=True, slots=True)
 class _Inquirer:
-    """Who inquires about a token: a client, or a principal with its own access token."""
+    """The caller of revocation or introspection: a client, or a principal with its own access token."""
 
     subject: str
     client_id: str | None
@@ -54,7 +54,7 @@ class _Inquirer:
 
 
 def oauth_router(limits: CallerLimits, rate: str) -> APIRouter:
-    """The routes about tokens. Each client address may send `rate` requests to those that read the database."""
+    """Return the routes about tokens. `rate` limits each client address on those that read the database."""
     router = APIRouter(tags=["auth"])
     limited = limits.per_address(rate, OAUTH_LIMIT)
     post = partial(router.post, openapi_extra=_FORM_BODY, responses=OAUTH_PROBLEMS)
@@ -66,7 +66,7 @@ def oauth_router(limits: CallerLimits, rate: str) -> APIRouter:
 
 
 async def revoke(request: Request, auth: Auth) -> Response:
-    """Revoke a refresh token with its whole session, or one access token. An unknown token is a success, too."""
+    """Revoke a refresh token with its whole session, or one access token. Revoking an unknown token succeeds, too."""
     try:
         form = await read_form(request, "token")
         inquirer = await _authenticate_inquirer(request, auth, form, public=True)
@@ -128,7 +128,7 @@ async def _refuse(request: Request, event: str, error: Exception) -> Response:
 async def _authenticate_inquirer(
     request: Request, auth: AuthServices, form: dict[str, str], *, public: bool = False
 ) -> _Inquirer:
-    """Authenticate by bearer token or as a client. With `public`, the first-party client only names itself.
+    """Authenticate by bearer token or as a client. With `public`, naming the first-party client is enough.
 
     Raises InvalidClient, InvalidToken, BadForm.
     """
@@ -146,7 +146,7 @@ async def _authenticate_inquirer(
 
 
 async def _find_token(auth: AuthServices, token: str, *, even_used: bool = False) -> Principal | RefreshToken | None:
-    """None for a token that is unknown, expired or revoked, and for a used refresh token unless `even_used`."""
+    """Return None for a token that is unknown, expired or revoked, and for a used refresh token unless `even_used`."""
     if token.startswith(REFRESH_PREFIX):
         return await auth.sessions.find(token, even_used=even_used)
     await auth.changes.ensure_current()

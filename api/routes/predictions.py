@@ -1,4 +1,4 @@
-"""The prediction routes, which parse requests for the pipeline and shape its results.
+"""The prediction routes, which parse requests for the pipeline and format its results.
 
 FastAPI takes a measurable part of a request's time for each dependency, so the endpoints take the pipeline directly.
 """
@@ -39,7 +39,7 @@ from monitoring.tracing.tracer import RequestTrace
 
 TIMEOUT_HEADER = "X-Request-Timeout"
 _COVERAGE = "add `prediction_set`, the labels that contain the true one with this probability"
-_EXPLAIN = "`true` adds `explanation`, a map of what in the image speaks for the label; a class explains that one"
+_EXPLAIN = "`true` adds `explanation`, a map of the parts of the image that support the label; or the class to explain"
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off", "")
 _JSON, _PNG = "application/json", "image/png"
 _NEGOTIATED = {"Vary": "Accept"}
@@ -64,7 +64,7 @@ Timeout = Annotated[
 
 
 def predictions_router(limits: CallerLimits, rate: str) -> APIRouter:
-    """The prediction routes. A principal may send `rate` requests to all of them together, an API key its own rate."""
+    """Return the prediction routes, which share the principal's `rate`, and the rate of an API key."""
     router = APIRouter(tags=["predictions"], responses=_PROBLEMS, route_class=RecordedRoute)
 
     @router.post(
@@ -86,8 +86,8 @@ def predictions_router(limits: CallerLimits, rate: str) -> APIRouter:
         """Classify the land use in an aerial image.
 
         The response lists the `top_k` most probable labels. With `coverage` it adds a prediction set, with `explain` a
-        map of the parts of the image that support the label. With `Accept: image/png` it is that map, drawn over the
-        image. With `dry_run` it only returns what the request would cost.
+        map of the parts of the image that support the label. With `Accept: image/png` the response is that map, drawn
+        over the image. With `dry_run` it only says what the request would cost.
         """
         as_picture = choose_media_type(request.headers.get("accept", ""), (_JSON, _PNG)) == _PNG and not dry_run
         with recorded_by_pipeline():
@@ -133,7 +133,7 @@ def _build_request(
 
 
 def _parse_explain(value: str, as_picture: bool) -> ExplanationRequest | None:
-    """Return what the parameter `explain` asks for; a picture explains the best class if the parameter is absent."""
+    """Return what the parameter `explain` requests. Without it, a picture explains the best class."""
     name = value.lower()
     if name in _FALSE and not as_picture:
         return None
@@ -141,7 +141,7 @@ def _parse_explain(value: str, as_picture: bool) -> ExplanationRequest | None:
 
 
 def _write_picture(recorded: RecordedPrediction) -> Response:
-    """Respond with the overlay; headers describe the prediction. Labels may have any characters: they are encoded."""
+    """Respond with the overlay; headers describe the prediction. Labels are encoded: they may have any characters."""
     prediction = recorded.prediction
     explanation = prediction.explanation
     assert explanation is not None  # noqa: S101  (it was requested)
@@ -159,5 +159,5 @@ def _write_picture(recorded: RecordedPrediction) -> Response:
 
 
 def _write(body: BaseModel | Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
-    """Serialise the body directly: FastAPI would validate once more what was just built."""
+    """Serialise the body directly, because FastAPI would validate again what was just built."""
     return Response(to_json(body), media_type=_JSON, headers=headers)

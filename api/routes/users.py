@@ -111,7 +111,8 @@ async def delete(
 ) -> Response:
     """Delete a user for good; every process rejects the user's credentials within a second.
 
-    Afterwards the user's images, and what the ledger and the audit log hold of the user, are erased in the background.
+    Afterwards the user's images, and what the ledger and the audit log hold about the user, are erased in the
+    background.
     """
 
     async def record(transaction: AsyncConnection, deleted: User) -> None:

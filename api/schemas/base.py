@@ -6,9 +6,9 @@ from pydantic import BaseModel, ConfigDict
 
 
 class ResponseBody(BaseModel):
-    """Builds its validator with the first response instead of at import: most processes use few of them.
+    """Builds its validator with the first response instead of at import, because most processes use few of them.
 
-    Request bodies cannot: FastAPI would print a warning from pydantic with the first of each.
+    Request bodies cannot do that: FastAPI would print a pydantic warning with the first body of each class.
     """
 
     model_config = ConfigDict(defer_build=True)

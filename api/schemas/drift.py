@@ -18,7 +18,7 @@ class _Result(ResponseBody):
 class ComparisonResponse(_Result):
     name: str = Field(description="a measure such as `brightness`, or a class")
     reference: float | None = Field(description="mean, or share of the class, in the reference; null if unknown")
-    recent: float | None = Field(description="the same of about the last 100 predictions; null if unknown")
+    recent: float | None = Field(description="the same in about the last 100 predictions; null if unknown")
 
 
 class ModelDriftResponse(_Result):
@@ -26,7 +26,7 @@ class ModelDriftResponse(_Result):
 
     model: str
     predictions: int
-    callers: int = Field(description="callers that are watched each on their own")
+    callers: int = Field(description="callers that are tracked individually")
     last_prediction: datetime
     measures: list[ComparisonResponse] = Field(description="empty if the gateway has no reference of the model")
     classes: list[ComparisonResponse]
@@ -44,7 +44,7 @@ class FindingResponse(_Result):
     since: datetime = Field(description="when the difference probably began")
     found_at: datetime
     reference: float | None
-    recent: float | None = Field(description="when the difference was last found")
+    recent: float | None = Field(description="the recent value when the difference was last found")
 
 
 class DriftResponse(ResponseBody):

@@ -32,5 +32,5 @@ def _to_utc(moment: datetime) -> datetime:
         raise ValueError("must be between the years 1 and 9999 in UTC") from None
 
 
-# Pydantic would take a number for seconds since 1970.
+# Pydantic would accept a number as seconds since 1970.
 Timestamp = Annotated[AwareDatetime, BeforeValidator(_reject_number), AfterValidator(_to_utc)]

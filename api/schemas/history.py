@@ -15,7 +15,7 @@ from monitoring.ledger.entries import EntryWithPayload
 
 
 class Proof(ResponseBody):
-    """The prediction's place in the ledger; docs/ledger.md says how to check it."""
+    """The prediction's place in the ledger; docs/ledger.md explains how to check it."""
 
     writer: str
     seq: int
@@ -24,12 +24,12 @@ class Proof(ResponseBody):
 
 
 class PastLabel(ResponseBody):
-    """A true label that was sent for a prediction, as the ledger has it."""
+    """A true label that was sent for a prediction, as recorded in the ledger."""
 
     id: str = Field(description="of the label's entry in the ledger, UUIDv7")
     at: str = Field(description="UTC, to the microsecond")
     label: str
-    by: Literal["owner", "operator"] = Field(description="whether the caller who got the prediction has sent it")
+    by: Literal["owner", "operator"] = Field(description="`owner` if the caller who got the prediction sent it")
     superseded: bool = Field(description="whether a later label counts instead")
 
     @classmethod
@@ -65,7 +65,7 @@ class PastPrediction(ResponseBody):
     preprocessing: str | None
     timing: dict[str, float] = Field(description="milliseconds by stage")
     labels: list[PastLabel] = Field(
-        description="its true label as it was sent later, oldest first: the last one counts"
+        description="the true labels that were sent for it, oldest first; the last one counts"
     )
     proof: Proof
 

@@ -15,7 +15,7 @@ _Name = Annotated[str, Field(max_length=200)]
 
 
 def _check_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Not by a union of types: that makes four errors of each wrong value, in any number of them."""
+    """Check the types. A union of types would report four errors for each wrong value, without a limit."""
     if not all(isinstance(value, bool | int | float | str) for value in parameters.values()):
         raise ValueError("a parameter must be a boolean, a number or a string")
     return parameters
@@ -30,7 +30,7 @@ class _Document(BaseModel):
 
 
 class InferInput(_Document):
-    """A tensor. Its values follow the JSON document if there is a parameter `binary_data_size`, else are in `data`."""
+    """A tensor. Its values are in `data`, or follow the JSON document if there is a parameter `binary_data_size`."""
 
     name: _Name
     shape: Annotated[list[_Side], Field(min_length=1, max_length=8)]
@@ -51,7 +51,7 @@ class InferRequest(_Document):
     outputs: Annotated[list[InferOutput], Field(max_length=32)] | None = None
 
 
-# Written by hand: to derive it would build the validator of InferRequest at each start.
+# Written by hand, because deriving it would build the validator of InferRequest at each start.
 _PARAMETERS_SCHEMA = {
     "type": "object",
     "additionalProperties": {"type": ["boolean", "integer", "number", "string"]},

@@ -95,7 +95,7 @@ class Revocation(BaseModel):
         return self.leaked if self.cascade is None else self.cascade
 
     def describe(self, key: ApiKey, revoked: ApiKey) -> dict[str, str]:
-        """The detail of the audit record of one of the keys that the revocation of `key` revoked."""
+        """Return the detail of the audit record of `revoked`, one of the keys revoked together with `key`."""
         reason = {"reason": "leaked"} if self.leaked else {}
         return reason if revoked.id == key.id else {**reason, "with": f"key:{key.id}"}
 
@@ -154,5 +154,5 @@ def _list_fields(key: ApiKey) -> dict[str, Any]:
 
 
 def in_days(days: int) -> datetime:
-    """The moment so many days from now, in UTC."""
+    """Return the moment this many days from now, in UTC."""
     return datetime.now(UTC) + timedelta(days=days)

@@ -16,11 +16,11 @@ _MAP_DECIMALS = 3
 
 
 class LandUse(ResponseBody):
-    """The fields that the research team's script returns, and those that the gateway adds to them."""
+    """The fields that the research team's script returns, and those that the gateway adds."""
 
     prediction: int = Field(description="index of the class")
     prediction_probability: list[list[float]] = Field(
-        description="a list that holds one list: the model's own probability of each class, not calibrated"
+        description="a list that contains one list: the model's uncalibrated probability of each class"
     )
     label: str
     model: str
@@ -47,7 +47,7 @@ class LabelProbability(ResponseBody):
 
 
 class ImageResponse(ResponseBody):
-    """Entries of earlier releases lack what has a default."""
+    """Entries of earlier releases lack the fields that have a default."""
 
     sha256: str
     format: str
@@ -57,7 +57,7 @@ class ImageResponse(ResponseBody):
     scaling: str | None = Field(default=None, description="how samples became 8-bit ones, such as `none` or `11_to_8`")
     ground_resolution_m: float | None = Field(
         default=None,
-        description="metres on the ground for a pixel of the file, null if the file does not say it",
+        description="metres on the ground per pixel of the file; null if the file does not say",
     )
 
 
@@ -68,9 +68,11 @@ class ExplanationResponse(ResponseBody):
     label: str = Field(description="the class that is explained")
     width: int = Field(description="columns of `map`, which covers the whole image")
     height: int = Field(description="rows of `map`")
-    offset_x: float = Field(description="how far a value belongs to the right of its cell's centre, in cells")
-    offset_y: float = Field(description="how far a value belongs below its cell's centre, in cells")
-    map: list[list[float]] = Field(description="rows from top to bottom, in 0..1: 1 where most speaks for the class")
+    offset_x: float = Field(description="how far to the right of its cell's centre a value belongs, in cells")
+    offset_y: float = Field(description="how far below its cell's centre a value belongs, in cells")
+    map: list[list[float]] = Field(
+        description="rows from top to bottom, in 0..1: 1 where the support for the class is strongest"
+    )
 
     @classmethod
     def of(cls, explanation: Explanation) -> ExplanationResponse:
@@ -98,7 +100,7 @@ class ModelResponse(ResponseBody):
     name: str
     version: str
     digest: str | None = Field(
-        description="SHA-256 of the model file; null if an inference engine serves it and does not say it"
+        description="SHA-256 of the model file; null if an inference engine serves it and does not report it"
     )
 
 
@@ -106,7 +108,7 @@ class PredictionResponse(ResponseBody):
     id: str = Field(description="UUIDv7")
     label: str
     confidence: float = Field(description="calibrated probability of the label")
-    abstained: bool = Field(description="whether the model advises not to rely on the label")
+    abstained: bool = Field(description="whether the model advises against relying on the label")
     reason: AbstentionReason | None = Field(description="why the model abstains")
     predictions: list[LabelProbability] = Field(description="the `top_k` most probable labels, most probable first")
     coverage: float | None = Field(description="the requested coverage of `prediction_set`")

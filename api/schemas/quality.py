@@ -24,7 +24,7 @@ class IntervalResponse(_Result):
 
 
 class ConfusionResponse(_Result):
-    """How many images of the class were taken for another one."""
+    """How many images of the class were classified as another one."""
 
     predicted: str
     count: int
@@ -42,13 +42,13 @@ class ClassQualityResponse(_Result):
 
 class VersionQualityResponse(_Result):
     version: str
-    predictions: int = Field(description="without those of which the model abstained")
+    predictions: int = Field(description="without those on which the model abstained")
     abstained: int
-    labelled: int = Field(description="predictions with a label, without those of which the model abstained")
+    labelled: int = Field(description="predictions with a label, without those on which the model abstained")
     accuracy: IntervalResponse | None = Field(description="of the labelled predictions")
     ece: float | None = Field(description="the calibration error of the labelled predictions")
     estimated_accuracy: IntervalResponse | None = Field(
-        description="of all predictions, as their calibrated confidence estimates it without labels"
+        description="of all predictions, estimated from their calibrated confidence without labels"
     )
     classes: list[ClassQualityResponse] = Field(description=f"with at least {MIN_CLASS_LABELS} labels each")
     few_labels: dict[str, int] = Field(description="labels of the other classes")
@@ -56,7 +56,7 @@ class VersionQualityResponse(_Result):
 
 class QualityResponse(ResponseBody):
     model: str
-    since: datetime | None = Field(description="predictions since then count; null for all")
+    since: datetime | None = Field(description="only predictions since then are included; null: all")
     versions: list[VersionQualityResponse]
 
     @classmethod

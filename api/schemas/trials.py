@@ -14,7 +14,7 @@ from model.canary.report import EvidenceRow
 
 
 class MetricEvidence(ResponseBody):
-    """`share` is that of comparisons in which the candidate is worse, less that in which it is better."""
+    """`share` is the share of comparisons in which the candidate is worse, minus the share in which it is better."""
 
     metric: Metric
     description: str
@@ -40,7 +40,7 @@ class TrialResponse(ResponseBody):
     started_at: str | None = Field(description="UTC; null before the first process has loaded the candidate")
     judged_at: str | None = Field(description="UTC; null until there is a verdict")
     verdict: Verdict = Field(description="`hold` until there is a verdict")
-    reasons: list[str] = Field(description="why the verdict fell, or what is missing for one")
+    reasons: list[str] = Field(description="why the verdict was reached, or what is missing for one")
     evidence: list[MetricEvidence]
 
     @classmethod

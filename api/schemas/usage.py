@@ -44,7 +44,7 @@ class KeyUsage(Amounts):
 
 
 class CostResponse(ResponseBody):
-    """The caller's part of what the gateway used in the hours in which it measured."""
+    """The caller's share of what the gateway used in the hours for which it was measured."""
 
     currency: str = Field(description="ISO 4217 code of COST__CURRENCY")
     amount: float

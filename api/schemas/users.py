@@ -14,7 +14,7 @@ from auth.accounts.passwords import MAX_LENGTH, MIN_LENGTH
 from auth.accounts.store import Quotas, User
 from auth.principal import Role, Scope
 
-# Only the schema is here: auth.accounts.passwords enforces the rules and words the refusals.
+# Only the schema is here: auth.accounts.passwords enforces the rules and writes the error messages.
 NewPassword = Annotated[
     SecretStr,
     Field(
@@ -35,7 +35,7 @@ class _BodyWithQuotas(_RequestBody):
     monthly_megapixels: Quota | None = Field(None, description="null: unlimited")
 
     def quotas(self) -> Quotas:
-        """The quotas that the body contains."""
+        """Return the quotas that the body contains."""
         quotas: Quotas = {}
         if "monthly_requests" in self.model_fields_set:
             quotas["monthly_requests"] = self.monthly_requests
@@ -61,7 +61,7 @@ class UserPatch(_BodyWithQuotas):
     disabled: StrictBool | SkipJsonSchema[None] = None
     password: NewPassword | SkipJsonSchema[None] = None
     keep_images: StrictBool | SkipJsonSchema[None] = Field(
-        None, description="whether the user's images may be kept; false also erases those that were kept"
+        None, description="whether the user's images may be kept; false also erases the kept ones"
     )
 
     @model_validator(mode="after")
@@ -75,7 +75,7 @@ class UserPatch(_BodyWithQuotas):
 
     @property
     def needs_login(self) -> bool:
-        """Whether the change gives somebody a way to log in, or other rights, or lets images be kept.
+        """Whether the change gives somebody a way to log in, or other rights, or allows images to be kept.
 
         Disabling only takes rights away.
         """
@@ -83,7 +83,7 @@ class UserPatch(_BodyWithQuotas):
         return gives_access or self.keep_images is True
 
     def describe(self) -> dict[str, str]:
-        """The detail of the audit record: the names of the fields, and the new role."""
+        """Return the detail of the audit record: the names of the fields, and the new role."""
         role = {"role": self.role.value} if self.role else {}
         return {"fields": " ".join(sorted(self.model_fields_set)), **role}
 
@@ -125,7 +125,7 @@ class Me(ResponseBody):
 
 
 class ImagePermission(_RequestBody):
-    keep: StrictBool = Field(description="whether your images may be kept; false also erases those that were kept")
+    keep: StrictBool = Field(description="whether your images may be kept; false also erases the kept ones")
 
 
 class ImageKeeping(ResponseBody):

@@ -21,8 +21,8 @@ router = APIRouter(
 async def show_drift(request: Request) -> DriftResponse:
     """Which callers send images, or get predictions, that differ from the reference of the model, how and since when.
 
-    All callers together are compared, and each of them, with the predictions of every gateway that uses the same
-    database, as far as the ledger has recorded them. At most 1,000 findings are returned: first
-    those of all callers together, then the earliest.
+    All callers together and each caller individually are compared with the reference, over the recorded predictions of
+    every gateway that uses the same database. At most 1,000 findings are returned: first those of all callers together,
+    then the earliest.
     """
     return DriftResponse.of(await get_services(request).recording.quality.report_drift())

@@ -67,7 +67,7 @@ async def show(mover: Mover, name: Name) -> ModelDetails:
 
 @router.get("/{name}/versions/{version}", dependencies=[_READER])
 async def show_version(mover: Mover, name: Name, version: Name) -> VersionDetails:
-    """A version: its classes, its files, and what was measured of it."""
+    """A version: its classes, its files, and its measured results."""
     state = await _run(lambda: mover.registry.read(name))
     listed = state.find(version)
     manifest = await _run(lambda: _read_manifest(mover.registry, name, version), name, version)
@@ -124,7 +124,7 @@ async def move_alias(
         raise
     moved = changes[alias]
     detail = {"alias": alias, "from": moved.before or "", "to": moved.after or "", "why": body.why}
-    # In no transaction: the registry is not in the database, and the ledger has recorded the move.
+    # Outside of a transaction: the registry is not in the database, and the ledger has recorded the move.
     await record_event(request, "model", "promoted", target=target, within=None, **detail)
     return MovedAliases.of(name, changes)
 

@@ -1,4 +1,4 @@
-"""`/`: what this address is, for a person in a browser and for a program that asks for JSON."""
+"""`/`: describes the gateway to a person in a browser, and to a program that asks for JSON."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _render(settings: Settings, ready: bool) -> str:
 
 
 def _get_links(settings: Settings) -> dict[str, tuple[str, str]]:
-    """Paths of this gateway, and what they are, by name."""
+    """Return paths of this gateway with their descriptions, by name."""
     documentation = {
         "documentation": ("/docs", "API documentation, to read and to try"),
         "openapi": ("/openapi.json", "OpenAPI document"),
@@ -77,5 +77,5 @@ def _read_style() -> str:
 
 
 def _hash_style() -> str:
-    """The source expression that allows the page's style and no other (W3C Content Security Policy)."""
+    """Return the source expression that allows only the page's own style (W3C Content Security Policy)."""
     return f"sha256-{base64.b64encode(hashlib.sha256(_read_style().encode()).digest()).decode()}"

@@ -1,1 +1,1 @@
-"""Routes whose refusals are in the ledger, like the predictions that they make."""
+"""Routes whose refusals are recorded in the ledger, like their predictions."""

@@ -1,4 +1,4 @@
-"""The shortest way to the prediction routes, for requests without parameters."""
+"""A fast path to the prediction routes, for requests without parameters."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from api.routes.recorded.recorded_route import Handle, RecordedRoute
 class DirectRoutes:
     """Calls the endpoints of the RecordedRoutes in `routes` without the layers of FastAPI around them.
 
-    Resolving a route, its dependencies and its parameters takes FastAPI longer than all that the gateway does on the
-    event loop for a prediction (docs/adr/0032). A request that has no parameters leaves nothing to resolve. All others
-    go to `app`, and so does every request that a RecordedRoute does not serve.
+    Resolving a route, its dependencies and its parameters takes FastAPI longer than everything else that the gateway
+    does on the event loop for a prediction (docs/adr/0032). A request without parameters leaves nothing to resolve.
+    All other requests go to `app`, including those for other routes.
     """
 
     def __init__(self, app: ASGIApp, *, routes: list[BaseRoute]) -> None:
@@ -27,11 +27,11 @@ class DirectRoutes:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        found = self._routes.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
-        if found is None or found[0].has_parameters(scope):
+        direct = self._routes.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        if direct is None or direct[0].has_parameters(scope):
             await self._app(scope, receive, send)
             return
-        scope["route"], handle = found
+        scope["route"], handle = direct
         request = Request(scope, receive, send)
         try:
             response = await handle(request)

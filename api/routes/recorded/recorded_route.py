@@ -1,4 +1,4 @@
-"""The route class of predictions: every request of a known caller that gets no prediction is in the ledger."""
+"""The route class of predictions: the ledger records every request of an authenticated caller without a prediction."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Handle = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class _RefusedByPipeline(Exception):
-    """Carries an error of the pipeline, which has recorded it, through FastAPI to the route class."""
+    """Carries an error that the pipeline has recorded through FastAPI to the route class."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class _RefusedByPipeline(Exception):
 
 @contextmanager
 def recorded_by_pipeline() -> Iterator[None]:
-    """Enclose what an endpoint of a RecordedRoute does with the pipeline, so that no refusal is recorded twice."""
+    """Enclose the use of the pipeline in an endpoint of a RecordedRoute, so that no refusal is recorded twice."""
     try:
         yield
     except ClientDisconnected:
@@ -41,10 +41,10 @@ def recorded_by_pipeline() -> Iterator[None]:
 
 
 class RecordedRoute(APIRoute):
-    """Records what is refused before the pipeline runs: a missing scope, a rate limit, an invalid parameter, …
+    """Records requests refused before the pipeline runs, such as for a missing scope, a rate limit or a bad parameter.
 
     The caller's scope, the queue's capacity and the declared length are checked before FastAPI resolves anything, so
-    that refusing a request costs little.
+    that rejecting a request costs little.
     """
 
     def get_route_handler(self) -> Handle:
@@ -53,7 +53,7 @@ class RecordedRoute(APIRoute):
     def get_direct_handler(self) -> Handle:
         """Return a handler that calls the endpoint with the principal, and with the defaults of its parameters.
 
-        For requests that `has_parameters` finds none in: nothing is left that FastAPI could resolve or validate.
+        Only for requests without parameters (see `has_parameters`), which leave FastAPI nothing to resolve or validate.
         """
 
         async def call_endpoint(request: Request) -> Response:

@@ -1,1 +1,1 @@
-"""The Open Inference Protocol, version 2: KServe's and Triton's, so that their clients can use the gateway."""
+"""The Open Inference Protocol, version 2, so that clients of KServe and Triton can use the gateway."""

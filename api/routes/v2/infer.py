@@ -1,4 +1,4 @@
-"""Inference of the protocol: the images of one body, through the same pipeline as every prediction."""
+"""Inference routes of the protocol: the images of one body go through the same pipeline as every prediction."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ CountMore = Callable[[int], Awaitable[None]]
 
 
 def infer_router(limits: CallerLimits, rate: str) -> APIRouter:
-    """The routes of inference, which share their `rate` with the other prediction routes. Each image counts."""
+    """Return the inference routes, which share their `rate` with the other prediction routes. Each image counts."""
     router = APIRouter(tags=["inference"], responses=_PROBLEMS | _BINARY_RESPONSE, route_class=RecordedRoute)
 
     @router.post("/v2/models/{model}/infer", openapi_extra=_BODY, response_model=InferResponse)
@@ -60,7 +60,7 @@ def infer_router(limits: CallerLimits, rate: str) -> APIRouter:
     @router.post("/v2/models/{model}/versions/{version}/infer", openapi_extra=_BODY, response_model=InferResponse)
     @limits.per_principal(rate, PREDICT_LIMIT)
     async def infer_version(request: Request, principal: Predictor, model: Name, version: Name) -> Response:
-        """Classify up to 8 images with this version, also while a candidate is tried on other requests."""
+        """Classify up to 8 images with this version, even while a candidate is tried on other requests."""
         count_more = partial(limits.count_more, request, rate, PREDICT_LIMIT)
         return await _infer(_ReceivedRequest(request, principal, count_more, model, version))
 

@@ -71,7 +71,7 @@ def _check_count(count: int) -> None:
 
 
 def _read_timeout(document: InferRequest) -> float | None:
-    """Triton's parameter `timeout` in seconds; it is in microseconds, 0 for none."""
+    """Return Triton's parameter `timeout` in seconds. The request has it in microseconds, 0 for none."""
     timeout = document.parameters.get("timeout", 0)
     if type(timeout) is not int or timeout < 0:
         raise BadInferRequest("The parameter timeout must be a number of microseconds.")

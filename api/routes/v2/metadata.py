@@ -1,4 +1,4 @@
-"""What the server and its model offer: the protocol's metadata, for any caller who may predict."""
+"""The protocol's metadata of the server and its model, for any caller who may predict."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def describe_model(request: Request, model: Name) -> ModelMetadata:
 
 @router.get("/v2/models/{model}/versions/{version}", responses=_MODEL_PROBLEMS)
 async def describe_version(request: Request, model: Name, version: Name) -> ModelMetadata:
-    """As for the model."""
+    """The same as for the model."""
     return _describe(find_model(request, model, version))
 
 

@@ -60,7 +60,7 @@ class Choice:
 
 
 def choose_outputs(document: InferRequest) -> list[Choice]:
-    """The requested outputs, all if the request names none. Raises BadInferRequest."""
+    """Return the requested outputs, all if the request names none. Raises BadInferRequest."""
     is_binary = _read_flag(document.parameters.get("binary_data_output", False), "binary_data_output")
     if document.outputs is None:
         return [Choice(name, is_binary, 0) for name in OUTPUTS]
@@ -72,7 +72,9 @@ def _choose(output: InferOutput, is_binary: bool) -> Choice:
         raise BadInferRequest(f"There is no such output. Request one of {', '.join(OUTPUTS)}.")
     best = output.parameters.get("classification", 0)
     if type(best) is not int or best < 0 or (best and output.name != PROBABILITIES):
-        raise BadInferRequest(f"The parameter classification must be a number of classes, of {PROBABILITIES} only.")
+        raise BadInferRequest(
+            f"The parameter classification must be a number of classes, and is for {PROBABILITIES} only."
+        )
     return Choice(output.name, _read_flag(output.parameters.get("binary_data", is_binary), "binary_data"), best)
 
 
@@ -83,7 +85,7 @@ def _read_flag(value: object, name: str) -> bool:
 
 
 def _build_classification(choice: Choice, results: Results) -> Tensor:
-    """Triton's form of the extension: BYTES [n, classes] with `probability:index:class`, most probable first."""
+    """Return Triton's form of the extension: BYTES [n, classes] with `probability:index:class`, most probable first."""
     count = min(choice.best, len(results[0].prediction.probabilities))
     texts = [text for result in results for text in _list_best(result, count)]
     return Tensor(choice.name, "BYTES", [len(results), count], texts)

@@ -1,4 +1,4 @@
-"""Which model the routes of the protocol serve."""
+"""Finds the model that the routes of the protocol serve."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ def find_model(request: Request, name: str, version: str | None = None) -> Model
 
 
 def is_model(info: ModelInfo, name: str, version: str | None) -> bool:
-    """Whether the model has this name and, if one is given, this version."""
+    """Return whether the model has this name and, if one is given, this version."""
     return info.name == name and version in (None, info.version)

@@ -1,4 +1,4 @@
-"""Bodies of the protocol: a JSON document, which binary values of tensors may follow (the extension of binary data)."""
+"""Bodies of the protocol: a JSON document, optionally followed by binary tensor values (the binary data extension)."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from api.schemas.inference import InferInput, InferRequest
 LENGTH_HEADER = "Inference-Header-Content-Length"
 # A decoded image of 256x256 pixels as text, with spaces and brackets: 65,794 lists.
 MAX_DOCUMENT_BYTES = 1_250_000
-# Lists and objects take most of the memory, and of the time on the event loop: parsing in a thread would block it too.
+# Lists and objects take most of the memory, and most of the time on the event loop, which a thread would block, too.
 _MAX_LISTS, _MAX_OBJECTS = 67_000, 1_000
-# Per byte of a document, the memory to parse it.
+# The memory to parse a document, per byte.
 _PARSED_BYTES = 30
 _MAX_DEPTH = 4  # [n, height, width, 3]
 _LENGTH = struct.Struct("<I")
@@ -59,8 +59,8 @@ def parse_request(header: str | None, body: bytes) -> tuple[InferRequest, memory
     length = len(body) if header is None else _parse_length(header, len(body))
     if length > MAX_DOCUMENT_BYTES:
         raise BadInferRequest(
-            f"The JSON document may have {MAX_DOCUMENT_BYTES} bytes. Send the values as binary data after it, with "
-            f"{LENGTH_HEADER}."
+            f"The JSON document may have at most {MAX_DOCUMENT_BYTES} bytes. Send the values as binary data after it, "
+            f"with {LENGTH_HEADER}."
         )
     return _parse_document(body[:length]), memoryview(body)[length:]
 
@@ -86,8 +86,8 @@ def _parse_length(header: str, body_bytes: int) -> int:
 def _parse_document(text: bytes) -> InferRequest:
     if text.count(b"[") > _MAX_LISTS or text.count(b"{") > _MAX_OBJECTS:
         raise BadInferRequest(
-            f"The JSON document may have {_MAX_LISTS} lists and {_MAX_OBJECTS} objects. Send the values as one list, "
-            "or as binary data."
+            f"The JSON document may have at most {_MAX_LISTS} lists and {_MAX_OBJECTS} objects. Send the values as one "
+            "list, or as binary data."
         )
     try:
         return InferRequest.model_validate(from_json(text))
@@ -96,7 +96,7 @@ def _parse_document(text: bytes) -> InferRequest:
         where = ".".join(map(str, first["loc"]))
         raise BadInferRequest(f"{where or 'The body'}: {first['msg']}.") from None
     except ValueError as error:
-        raise BadInferRequest(f"The body is no JSON: {error}.") from None
+        raise BadInferRequest(f"The body is not JSON: {error}.") from None
 
 
 def take_binary(tensor: InferInput, binary: memoryview) -> memoryview | None:
@@ -104,7 +104,7 @@ def take_binary(tensor: InferInput, binary: memoryview) -> memoryview | None:
     size = tensor.parameters.get("binary_data_size")
     if size is None:
         if binary:
-            raise BadInferRequest(f"{len(binary)} bytes follow the JSON document. Say binary_data_size in the input.")
+            raise BadInferRequest(f"{len(binary)} bytes follow the JSON document. Set binary_data_size in the input.")
         return None
     if tensor.data is not None:
         raise BadInferRequest("The input has both `data` and binary_data_size. Send one of them.")
@@ -133,7 +133,7 @@ def _convert_json_pixels(data: Any, size: int) -> bytes:
 
 
 def _flatten(data: Any) -> list[Any]:
-    """Return the elements of lists that are nested at most as deep as a batch of images."""
+    """Return the elements of lists that are nested at most as deeply as a batch of images."""
     values = data if isinstance(data, list) else []
     for _ in range(_MAX_DEPTH - 1):
         if not any(isinstance(value, list) for value in values):
@@ -163,7 +163,7 @@ def split_elements(binary: memoryview, count: int) -> list[bytes]:
 def write_response(
     model: str, version: str, request_id: str, tensors: Iterable[tuple[Tensor, bool]]
 ) -> tuple[bytes, dict[str, str]]:
-    """Return the body and its headers. Each tensor comes with whether its values are to be binary."""
+    """Return the body and its headers. Each tensor is paired with whether its values are sent as binary data."""
     outputs, binary = list[dict[str, Any]](), list[bytes]()
     for tensor, is_binary in tensors:
         output: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
