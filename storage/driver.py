@@ -1,7 +1,7 @@
-"""Statements that are executed through the driver, for the few transactions that every prediction waits for.
+"""Execute statements directly through the driver, for the few transactions that every prediction waits for.
 
-SQLAlchemy compiles the statements, once. It does not execute them: right after an inference, whose weights have filled
-the processor's caches, its part of a short statement takes twenty times as long as SQLite's.
+SQLAlchemy compiles each statement once, but does not execute it. Right after an inference, when the model's weights
+fill the processor's caches, SQLAlchemy would spend twenty times as long on a short statement as SQLite does.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ Parameters = Mapping[str, Any]
 
 
 class DriverStatement:
-    """A statement with named parameters, whose values the driver takes as they are."""
+    """A statement with named parameters, whose values are passed to the driver without conversion."""
 
     def __init__(self, statement: ClauseElement) -> None:
         self._statement = statement
         self._compiled: dict[str, str] = {}
 
     def compile(self, dialect: Dialect) -> str:
-        """Return the SQL text, with parameters in a form that the driver reads from a mapping."""
+        """Return the SQL text, with placeholders that the driver fills from a mapping."""
         text = self._compiled.get(dialect.name)
         if text is None:
             style = "named" if dialect.name == "sqlite" else dialect.paramstyle
-            with_mappings: Any = type(dialect)
-            text = str(self._statement.compile(dialect=with_mappings(paramstyle=style)))
+            dialect_type: Any = type(dialect)
+            text = str(self._statement.compile(dialect=dialect_type(paramstyle=style)))
             self._compiled[dialect.name] = text
         return text
 
 
 class DriverResult:
-    """The rows of an executed statement, which PostgreSQL may not have sent yet."""
+    """The rows of an executed statement. PostgreSQL may not have sent them yet."""
 
     __slots__ = ("_connection", "_cursor")
 
@@ -58,8 +58,8 @@ class DriverResult:
 class DriverConnection:
     """The driver's side of an open connection. Its methods raise SQLAlchemy's errors.
 
-    Inside of `transaction` PostgreSQL receives statements without waiting for the results of those before. An error may
-    therefore surface only where a result is fetched, or at the end of the transaction.
+    Inside `transaction`, statements are sent to PostgreSQL without waiting for earlier results (pipeline mode). So an
+    error may surface only when a result is fetched, or at the end of the transaction.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -70,7 +70,7 @@ class DriverConnection:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Open a transaction of the driver; SQLAlchemy's connection must have none."""
+        """Open a transaction through the driver; SQLAlchemy's connection must not have one."""
         try:
             with self._pipeline():
                 self._driver.cursor().execute(self._begin)

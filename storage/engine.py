@@ -22,22 +22,23 @@ from storage.private_files import create_sqlite_file
 from storage.transactions import SETTINGS_OPTION, database_errors, get_begin_statement
 from storage.urls import read_database_url
 
-# Prepared statements belong to a server connection, which PgBouncer exchanges between two transactions. Without an
-# encoding, psycopg returns the text of a database in SQL_ASCII, some installations' default, as bytes.
+# No prepared statements: they belong to a server connection, and PgBouncer may use another one for each transaction.
+# Without an encoding, psycopg returns text as bytes if the database uses SQL_ASCII, some installations' default.
 _POSTGRES_ARGUMENTS: Mapping[str, Any] = {"prepare_threshold": None, "client_encoding": "utf8"}
-# A commit is durable, and SQLite overwrites deleted or moved content: some of it is deleted in order to be erased.
+# Commits are durable, and SQLite overwrites deleted content: deleted personal data must not stay in the file.
 _PRAGMAS = ("synchronous = FULL", "secure_delete = ON")
 
 
 def open_engine(url: str, login: DatabaseLogin | None = None, wait_s: int | None = None) -> AsyncEngine:
     """Create an asynchronous engine without connecting; creates an SQLite file and its directory.
 
-    With `wait_s`, no statement waits longer than so many seconds for a lock, or much longer for PostgreSQL: migrations
-    need an engine without it. Connections to PostgreSQL are made with the present user and password of `login`, if
-    given. Raises DatabaseUnavailable.
+    `wait_s` limits how many seconds a statement of PostgreSQL may take or wait for a lock; if the server does not
+    respond, the connection is closed a second later. Migrations need an engine without this limit. SQLite always waits
+    up to five seconds for a lock. New connections to PostgreSQL use the current user and password of `login`, if given.
+    Raises DatabaseUnavailable.
     """
     parsed, schema = _parse(url)
-    # Errors would otherwise quote the parameters, password hashes among them.
+    # hide_parameters: error messages would otherwise contain parameters such as password hashes.
     if parsed.get_backend_name() == "postgresql":
         engine = create_async_engine(
             parsed,
@@ -57,10 +58,10 @@ def open_engine(url: str, login: DatabaseLogin | None = None, wait_s: int | None
 def open_blocking_engine(
     url: str, wait_s: int = 5, login: DatabaseLogin | None = None, *, pre_ping: bool = False
 ) -> Engine:
-    """Create an engine for threads and for commands that stream.
+    """Create a blocking engine, for threads and for commands that stream rows.
 
-    No statement waits longer than `wait_s` seconds for a lock, or for PostgreSQL. Connections to PostgreSQL are made
-    with the present user and password of `login`, if given. With `pre_ping`, each is checked before it is used again:
+    A statement waits at most `wait_s` seconds for a lock or for PostgreSQL. New connections to PostgreSQL use the
+    current user and password of `login`, if given. With `pre_ping`, each connection is tested before it is reused;
     otherwise the first transaction after a restart of PostgreSQL fails. Raises DatabaseUnavailable.
     """
     parsed, schema = _parse(url)
@@ -86,7 +87,7 @@ def sqlite_path(url: str) -> Path | None:
 
 
 def check_sqlite_file(url: str) -> None:
-    """Check that an SQLite file can be opened, before the asynchronous driver leaves a failed thread behind.
+    """Check that an SQLite file can be opened: where it cannot, the asynchronous driver would leave a thread behind.
 
     Raises DatabaseUnavailable, whose reason names the file.
     """
@@ -94,23 +95,26 @@ def check_sqlite_file(url: str) -> None:
     if path is not None:
         url_of_file = URL.create("sqlite", database=str(path))
         with database_errors(url_of_file, strict=True), closing(sqlite3.connect(path)) as connection:
-            connection.execute("PRAGMA schema_version")  # reads the file's head
+            connection.execute("PRAGMA schema_version")  # reads the file's header
 
 
 def dialect_insert(table: Table, dialect: Dialect) -> Any:
-    """Return an INSERT with `on_conflict_…`: both databases support it, but SQLAlchemy only in dialect modules."""
+    """Return an INSERT with `on_conflict_…`, which SQLAlchemy provides only in the modules of its dialects."""
     return import_module(f"sqlalchemy.dialects.{dialect.name}").insert(table)
 
 
 def add_to_row(connection: Connection, table: Table, key: Mapping[str, str], values: Mapping[str, float]) -> None:
-    """Add to the numbers of a row, which may not exist yet; `key` has the table's primary key."""
+    """Add `values` to the columns of a row, or insert the row; `key` holds its primary key."""
     added = dialect_insert(table, connection.dialect).values(**key, **values)
     totals = {name: table.c[name] + added.excluded[name] for name in values}
     connection.execute(added.on_conflict_do_update(index_elements=table.primary_key, set_=totals))
 
 
 def _parse(url: str) -> tuple[URL, str | None]:
-    """Return the URL for SQLAlchemy, and PostgreSQL's schema if it names one. Raises DatabaseUnavailable."""
+    """Return SQLAlchemy's URL, and PostgreSQL's schema if the text names one; creates an SQLite file and its directory.
+
+    Raises DatabaseUnavailable.
+    """
     database = read_database_url(url)
     try:
         parsed = make_url(database.url)
@@ -132,10 +136,10 @@ def _make_folder(folder: Path) -> None:
 
 
 def _limit_connections(wait_s: int | None) -> dict[str, Any]:
-    """Return the driver's arguments; PostgreSQL's own limits are to end a statement before the connection's limit."""
+    """Return the driver's arguments. The limit is a second longer than PostgreSQL's own, which should act first."""
     if wait_s is None:
         return dict(_POSTGRES_ARGUMENTS)
-    from storage.limited import LimitedConnection  # psycopg takes memory that SQLite does not need
+    from storage.limited import LimitedConnection  # imports psycopg, which SQLite does not need
 
     open_limited = partial(LimitedConnection.open, wait_s + 1)
     return {**_POSTGRES_ARGUMENTS, "tcp_user_timeout": wait_s * 1000, "async_creator_fn": open_limited}
@@ -180,7 +184,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 async def _set_pragmas(driver: Any) -> None:
     for pragma in ("busy_timeout = 5000", "foreign_keys = ON", *_PRAGMAS):
         await driver.execute(f"PRAGMA {pragma}")
-    # SQLite ignores its busy time-out while a new file changes to WAL and another process opens it.
+    # SQLite ignores the busy time-out if another process opens a new file during its change to WAL.
     for attempts_left in reversed(range(500)):
         try:
             await driver.execute("PRAGMA journal_mode = WAL")
@@ -192,5 +196,5 @@ async def _set_pragmas(driver: Any) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    # SQLite's driver itself begins late, and never for CREATE TABLE.
+    # Left to itself, SQLite's driver begins a transaction only before the first change, and never for CREATE TABLE.
     connection.exec_driver_sql(get_begin_statement(connection))

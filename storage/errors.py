@@ -1,9 +1,9 @@
-"""What the storage package raises.
+"""The errors of the storage package.
 
     StorageError
     └── DatabaseUnavailable   database_unavailable
 
-Transports map these classes; nothing here knows an HTTP status, and no message contains a secret.
+Transports map these classes to responses. No message contains a secret.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ class StorageError(Exception):
 class DatabaseUnavailable(StorageError):
     """The database cannot be used, or its URL is not valid.
 
-    `reason` is a sentence for the operator. It may name the server, the user and the file, so no response contains it.
+    `reason` is a sentence for the operator. It may name the server, the user or the file, so it is never sent to a
+    client.
     """
 
     code = "database_unavailable"

@@ -1,6 +1,6 @@
-"""Why a database cannot be used: one sentence for the operator, with the server or file and what to do.
+"""Describe database failures to the operator: one sentence with the server or file, the cause, and what to do.
 
-The sentences name hosts, users and files, but no password. They are for terminals and logs, not for HTTP responses.
+The sentences contain hosts, users and files, but no passwords. They are for terminals and logs, not for HTTP responses.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import re
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-# What libpq, psycopg, PostgreSQL and PgBouncer report -> what to tell the operator. The first match counts; groups are
-# inserted. PostgreSQL sends no SQLSTATE that libpq would pass on while a connection is being made.
+# What libpq, psycopg, PostgreSQL and PgBouncer report -> what to tell the operator. The first match is used, and its
+# groups are inserted. The text is all there is: libpq passes on no SQLSTATE when it fails to connect.
 _POSTGRES_CAUSES = (
     (
         r"password authentication failed(?: for user \"([^\"]+)\")?|SASL authentication failed|no such user",
@@ -30,18 +30,18 @@ _POSTGRES_CAUSES = (
     ),
     (
         r"pg_hba\.conf.*(?:no encryption|SSL off)|SSL (?:is )?required",
-        "the server accepts only TLS, or not this user"
-        " from this address. Add ?sslmode=require to DATABASE_URL, or correct the server's pg_hba.conf",
+        "the server requires TLS, or does not accept"
+        " this user from this address. Add ?sslmode=require to DATABASE_URL, or correct the server's pg_hba.conf",
     ),
     (r"pg_hba\.conf", "the server does not accept this user from this address. Correct its pg_hba.conf"),
     (
         r"certificate verify failed|root certificate file|does not match host name",
         "the server's certificate cannot be verified. Check sslmode and sslrootcert in DATABASE_URL",
     ),
-    (r"SSL error|SSL SYSCALL", "TLS could not be agreed on. Check sslmode in DATABASE_URL, and the server's log"),
-    (r"unsupported startup parameter: (\w+)", "the pooler refuses the parameter {0}. Remove it from DATABASE_URL"),
+    (r"SSL error|SSL SYSCALL", "the TLS handshake failed. Check sslmode in DATABASE_URL, and the server's log"),
+    (r"unsupported startup parameter: (\w+)", "the pooler rejects the parameter {0}. Remove it from DATABASE_URL"),
     (r"Connection refused", "the connection was refused. Start the server, or correct host and port in DATABASE_URL"),
-    (r"No such file or directory", "there is no such socket. Start the server, or name its host in DATABASE_URL"),
+    (r"No such file or directory", "the socket does not exist. Start the server, or correct the host in DATABASE_URL"),
     (r"unreachable|No route to host", "the host cannot be reached over the network"),
     (r"timeout expired|timed out", "it did not respond in time. Check host and port in DATABASE_URL, and firewalls"),
     (
@@ -69,7 +69,7 @@ _SQLITE_CAUSES = (
 
 
 def describe_failure(error: Exception, url: URL | None) -> str | None:
-    """Return the sentence, or None for an error of another kind. Without `url` it names no server or file."""
+    """Return the sentence, or None if the cause is not recognised. Without `url`, it names no server or file."""
     report = str(getattr(error, "orig", None) or error)
     if isinstance(error, PoolTimeoutError):
         return f"{_name_server(url)}: all connections of this process are in use. Try again later."
@@ -83,8 +83,8 @@ def describe_failure(error: Exception, url: URL | None) -> str | None:
 def _find_cause(causes: tuple[tuple[str, str], ...], report: str, user: str) -> str | None:
     for pattern, cause in causes:
         if match := re.search(pattern, report, re.DOTALL):
-            found = [f'"{group}"' for group in match.groups() if group]
-            return cause.format(*found, user=f'"{user}"' if user else next(iter(found), "of this process"))
+            groups = [f'"{group}"' for group in match.groups() if group]
+            return cause.format(*groups, user=f'"{user}"' if user else next(iter(groups), "of this process"))
     return None
 
 

@@ -1,4 +1,4 @@
-"""On what kind of file system a path is: some are lost with their container."""
+"""Find the type of the file system that holds a path: files on some types are lost with their container."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 EPHEMERAL_FILESYSTEMS = frozenset({"overlay", "tmpfs", "ramfs", "aufs"})
-"""A container's own layer, and memory. Mounted volumes have the file system of their disk."""
+"""Types of a container's writable layer, and of file systems in memory. A mounted volume has the type of its disk."""
 
 _MOUNTS = Path("/proc/self/mountinfo")
 
@@ -20,14 +20,14 @@ def find_filesystem(path: Path, mounts: Path = _MOUNTS) -> str | None:
         lines = mounts.read_text().splitlines()
     except OSError:
         return None
-    found: tuple[int, str] | None = None
+    deepest: tuple[int, str] | None = None
     for line in lines:
         mount, _, source = line.partition(" - ")
         point = Path(_unescape(mount.split()[4]))
-        # Of several mounts at one place, the last one hides the others.
-        if path.is_relative_to(point) and (found is None or len(point.parts) >= found[0]):
-            found = len(point.parts), source.split()[0]
-    return found[1] if found else None
+        # Of several mounts at one path, the last one hides the others.
+        if path.is_relative_to(point) and (deepest is None or len(point.parts) >= deepest[0]):
+            deepest = len(point.parts), source.split()[0]
+    return deepest[1] if deepest else None
 
 
 def _unescape(text: str) -> str:

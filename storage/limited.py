@@ -1,6 +1,6 @@
 """Connections to PostgreSQL that are closed when the server does not respond in time.
 
-PostgreSQL's own limits end a slow statement. They are of no use if the server, or a pooler before it, does not respond.
+PostgreSQL's own limits end a slow statement, but do not help if the server, or a pooler before it, does not respond.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from psycopg.waiting import wait_async
 class LimitedConnection(AsyncConnection[Any]):
     """Waits at most `limit_s` seconds for the response to each statement, and then raises OperationalError.
 
-    A statement that is cancelled ends at once. psycopg would first ask the server to end it, and wait ten seconds.
+    A cancelled statement ends at once. psycopg would first ask the server to cancel it, and wait up to ten seconds.
     """
 
     limit_s: float | None = None

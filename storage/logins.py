@@ -24,21 +24,21 @@ class _Login:
 
 
 class DatabaseLogin:
-    """The login of a PostgreSQL URL, for all engines that `follow` was called with.
+    """The login of a PostgreSQL URL, used by every engine that `follow` was called with. Thread-safe.
 
-    After `replace` the last login that worked is tried too until the new one has succeeded once: between the change in
-    the secret store and that in the database no connection fails, whichever comes first. Thread-safe. Raises
-    DatabaseUnavailable for a URL that cannot be read.
+    Until a new login has succeeded once, the last one that worked is tried if the new one fails. No connection fails
+    between the change in the secret store and that in the database, whichever comes first. Raises DatabaseUnavailable
+    for a URL that cannot be read.
     """
 
     def __init__(self, url: str) -> None:
         self._target, login = _split(url)
         self._lock = Lock()
-        # The present login; and until it has succeeded, the earlier one that did.
+        # The current login and, until it has succeeded once, the last one that worked.
         self._logins: tuple[_Login, _Login | None] = (login, None)
 
     def replace(self, url: str) -> bool:
-        """Use the login of `url` for new connections. Returns False, and changes nothing, if the URL differs in more.
+        """Use the login of `url` for new connections. Returns False, and changes nothing, if another part differs.
 
         Raises DatabaseUnavailable for a URL that cannot be read.
         """
@@ -52,7 +52,7 @@ class DatabaseLogin:
         return True
 
     def follow(self, engine: Engine) -> None:
-        """Make an engine connect with the present login."""
+        """Make an engine connect with the current login."""
         event.listen(engine, "do_connect", self._connect)
 
     def _connect(self, dialect: Dialect, _record: object, arguments: Any, parameters: dict[str, Any]) -> Any:
@@ -73,6 +73,6 @@ def _split(url: str) -> tuple[tuple[URL, str | None], _Login]:
     """Return the URL without its login, with its schema; and the login."""
     database = read_database_url(url)
     parsed = make_url(database.url)
-    # `URL.set` ignores None.
+    # Not `URL.set`, which ignores None.
     target = URL.create(parsed.drivername, None, None, parsed.host, parsed.port, parsed.database, parsed.query)
     return (target, database.schema), _Login(parsed.username, parsed.password)

@@ -1,4 +1,4 @@
-"""Running migrations. Each package owns its own, in a directory of Alembic scripts."""
+"""Run migrations. Each package owns a directory of Alembic scripts."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from storage.transactions import reading, writing
 if TYPE_CHECKING:
     from alembic.config import Config
 
-_LOCK = 0x6174616C  # PostgreSQL's advisory lock; any number that all our processes share
+_LOCK = 0x6174616C  # the number of PostgreSQL's advisory lock, arbitrary but the same in all our processes
 
 
 async def migrate(engine: AsyncEngine, *directories: Path) -> None:
     """Apply the missing migrations of every directory in one transaction; a second process waits for the first.
 
-    The optional file `version_table` in a directory names the table that records its version (`alembic_version`
-    without it). Raises DatabaseUnavailable.
+    The optional file `version_table` in a directory names the table that records its version (by default
+    `alembic_version`). Raises DatabaseUnavailable.
     """
     async with reading(engine) as connection:
         if await connection.run_sync(_is_current, directories):
@@ -76,7 +76,7 @@ def read_revision(connection: Connection, directory: Path) -> str:
 
 
 def upgrade(connection: Connection, directory: Path, revision: str = "head") -> None:
-    """Apply the migrations up to a revision. Raises DatabaseUnavailable for one that this release does not know."""
+    """Apply the migrations up to a revision. Raises DatabaseUnavailable if a newer release has migrated the tables."""
     from alembic import command
     from alembic.util import CommandError
 

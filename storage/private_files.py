@@ -10,7 +10,7 @@ from tempfile import mkstemp
 from typing import TextIO
 
 _PRIVATE = 0o600
-# What SQLite creates beside a database, with the mode of the database.
+# Files that SQLite creates beside a database, with the mode of the database.
 _SQLITE_SUFFIXES = ("-wal", "-shm", "-journal")
 
 
@@ -25,7 +25,7 @@ def restrict_file(path: Path) -> None:
 def create_sqlite_file(path: Path) -> None:
     """Create the file of an SQLite database, or restrict it and those beside it.
 
-    SQLite reports a file that cannot be created, so that is no error here.
+    Errors are ignored: SQLite itself reports a file that cannot be created.
     """
     with suppress(OSError):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE))
@@ -37,9 +37,9 @@ def create_sqlite_file(path: Path) -> None:
 
 @contextmanager
 def replace_private_file(path: Path) -> Iterator[tuple[Path, TextIO]]:
-    """Write a new file that replaces `path` once it is complete, whatever mode that had; yields its path and the file.
+    """Write a file with mode 0600 that replaces `path` at the end; yields its temporary path and the open file.
 
-    If the context ends with an exception, `path` stays as it is. Raises OSError.
+    If the context ends with an exception, `path` is unchanged. Raises OSError.
     """
     descriptor, name = mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
     temporary = Path(name)

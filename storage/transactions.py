@@ -1,4 +1,4 @@
-"""Transactions, and the only translation of SQLAlchemy's errors."""
+"""Transactions, and the only place where SQLAlchemy's errors are translated."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from storage.errors import DatabaseUnavailable
 from storage.failures import describe_failure
 
 BEGIN_OPTION = "sqlite_begin"
-# A transaction with this option takes SQLite's write lock when it begins: one that reads first and is then refused
-# the lock would have to be rolled back.
+# Takes SQLite's write lock when the transaction begins. A transaction that reads first and then cannot get the lock
+# would have to be rolled back.
 WRITING = {BEGIN_OPTION: "BEGIN IMMEDIATE"}
 SETTINGS_OPTION = "postgresql_settings"  # the query that applies settings to a transaction
 
 T = TypeVar("T")
 Record = Callable[[AsyncConnection, T], Awaitable[None]]
-"""Writes what a transaction has changed to a record, as its last statements; an error undoes the change."""
+"""Records what a transaction changed, as its last statements. If that fails, the change is rolled back."""
 
 _UNREACHABLE = "The database cannot be reached. Check DATABASE_URL, or try again later."
 _UNUSABLE = "The database cannot be used now. Try again later."
-# No such schema, missing privileges, a read-only server: PostgreSQL's codes of class 3F, 42 and 25.
+# PostgreSQL's codes for a missing schema, missing privileges and a read-only server.
 _OPERATOR_STATES = frozenset({"3F000", "42501", "25006"})
 
 
@@ -72,16 +72,16 @@ def get_begin_statement(connection: Connection) -> str:
 def database_errors(url: URL | None = None, *, strict: bool = False) -> Iterator[None]:
     """Translate the errors of SQLAlchemy and its drivers into DatabaseUnavailable; `url` is the database's.
 
-    By default only errors that operators cause and can correct are translated: a wrong statement is a bug and surfaces
-    as one. `strict` translates every error, for records that are kept elsewhere whatever the fault of the database is.
+    By default, only errors that an operator can correct are translated; an invalid statement is a bug and is raised as
+    it is. `strict` translates every error, for callers that must treat every failure of the database alike.
     """
     try:
         yield
     except (OperationalError, InterfaceError, PoolTimeoutError, OSError) as error:
         raise DatabaseUnavailable(_UNREACHABLE, reason=describe_failure(error, url)) from error
     except DatabaseError as error:
-        if type(error) is DatabaseError:  # SQLite's, and none of the subclasses for faults of our own statements
-            damaged = "DATABASE_URL: the file is damaged, or is no SQLite database."
+        if type(error) is DatabaseError:  # raised by SQLite; errors in our own statements have subclasses
+            damaged = "DATABASE_URL: the file is damaged, or is not an SQLite database."
             raise DatabaseUnavailable(damaged, reason=describe_failure(error, url)) from error
         if not strict and getattr(error.orig, "sqlstate", None) not in _OPERATOR_STATES:
             raise

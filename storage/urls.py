@@ -1,4 +1,4 @@
-"""The URLs of databases, in the forms that platforms and other ecosystems write. Imports no database library."""
+"""Read database URLs in the forms that platforms and other ecosystems use. Imports no database library."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _ESCAPE = (
     "/ is %2F, : is %3A, ? is %3F, # is %23 and % is %25."
 )
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-# asyncpg, node-postgres and JDBC write `ssl`; node-postgres and Prisma have names of their own for libpq's modes.
+# asyncpg, node-postgres and JDBC use `ssl`; node-postgres and Prisma have their own names for libpq's modes.
 _SSL_ALIASES = {"true": "require", "1": "require", "false": "disable", "0": "disable", "no-verify": "require"}
-# libpq's parameters (PostgreSQL manual, section 34.1.2), without those that the URL itself has.
+# libpq's parameters (PostgreSQL manual, section 34.1.2), except user, password and database, which the URL itself has.
 _LIBPQ_PARAMETER = re.compile(
     "application_name|channel_binding|client_encoding|connect_timeout|gssencmode|host|hostaddr|keepalives"
     "|keepalives_(count|idle|interval)|krbsrvname|load_balance_hosts|options|passfile|port|require_auth|requirepeer"
@@ -33,7 +33,7 @@ _LIBPQ_PARAMETER = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class DatabaseUrl:
-    """A URL with SQLAlchemy's asynchronous driver and libpq's parameters; `schema` is PostgreSQL's, if one is named."""
+    """A URL with SQLAlchemy's asynchronous driver and libpq's parameters, and PostgreSQL's schema if one was named."""
 
     url: str
     schema: str | None = None
@@ -76,18 +76,18 @@ def _has_valid_address(base: str) -> bool:
 
 
 def _translate(parameters: Mapping[str, str]) -> dict[str, str]:
-    """Return libpq's parameters, and `schema`. Raises DatabaseUnavailable for a parameter without a clear meaning."""
+    """Return libpq's parameters, and `schema`. Raises DatabaseUnavailable for any other parameter."""
     translated: dict[str, str] = {}
     for name, value in parameters.items():
         if name in ("ssl", "sslmode"):
             translated["sslmode"] = _read_ssl_mode(name, value)
         elif name == "pgbouncer":
-            """Nothing to do: every connection is suitable for PgBouncer."""
+            continue  # every connection is suitable for PgBouncer
         elif (name == "schema" and value) or _LIBPQ_PARAMETER.fullmatch(name):
             translated[name] = value
         else:
             named = f"the parameter {name}" if re.fullmatch(r"\w+", name) else "a parameter"
-            raise DatabaseUnavailable(f"DATABASE_URL has {named}, which PostgreSQL does not know. Remove it.")
+            raise DatabaseUnavailable(f"DATABASE_URL has {named}, which PostgreSQL does not support. Remove it.")
     return translated
 
 

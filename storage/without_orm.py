@@ -1,7 +1,7 @@
 """Import `sqlalchemy.ext.asyncio` without SQLAlchemy's ORM, which that package loads for sessions: 8 MB and 50 ms.
 
-This project uses the engine and its connections only. A server imports this module before any that uses SQLAlchemy; the
-package's names for sessions then stand for nothing. Whoever needs the ORM can still import `sqlalchemy.orm`.
+This project uses only the engine and its connections. A server imports this module before any other that uses
+SQLAlchemy; the package's session classes are then None. `sqlalchemy.orm` can still be imported.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _SESSIONS = (f"{_PACKAGE}.session", f"{_PACKAGE}.scoping")
 
 
 class _Absent(ModuleType):
-    """Takes the place of a module while the package imports names from it."""
+    """Replaces a module while the package imports names from it; each name is None."""
 
     def __getattr__(self, name: str) -> object:
         return None

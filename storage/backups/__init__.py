@@ -1,1 +1,1 @@
-"""Backups of databases: the rows of their tables in one stream that is checksummed, and encrypted if requested."""
+"""Database backups: the rows of all tables in one stream, which is checksummed or, if requested, encrypted."""

@@ -14,11 +14,11 @@ from storage.errors import StorageError
 
 
 class BackupError(StorageError):
-    """Base of the errors of backups."""
+    """Base of the backup errors."""
 
 
 class BackupDamaged(BackupError):
-    """The file is no backup, is incomplete, or was changed."""
+    """The file is not a backup, is incomplete, or was changed."""
 
     code = "backup_damaged"
 
@@ -30,12 +30,12 @@ class BackupTooNew(BackupError):
 
 
 class PassphraseWrong(BackupError):
-    """The passphrase is missing, is wrong, or is not needed."""
+    """The passphrase is missing, wrong, or not needed."""
 
     code = "passphrase_wrong"
 
 
 class RestoreTargetNotEmpty(BackupError):
-    """The database that a backup would be restored to has tables already."""
+    """The target database of the restore already has tables."""
 
     code = "restore_target_not_empty"

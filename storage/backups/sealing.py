@@ -1,7 +1,7 @@
-"""The checks that protect the bytes of a frame: a checksum against accidents, or encryption against people, too.
+"""Protect the frames of a backup: with a checksum against damage, or with encryption also against manipulation.
 
-Encryption is AES-256-GCM (NIST SP 800-38D) with a key that scrypt (RFC 7914) derives from a passphrase. A file has a
-salt of its own, so its key encrypts nothing else and frame numbers can serve as nonces.
+Encryption is AES-256-GCM (NIST SP 800-38D) with a key that scrypt (RFC 7914) derives from a passphrase. Each file has
+its own salt, and therefore its own key, so frame numbers can serve as nonces.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ _CHECK_NONCE = b"\xff" * 12  # no frame has this number
 
 
 class SealBroken(Exception):
-    """The bytes are not those that were sealed."""
+    """The bytes differ from those that were sealed."""
 
 
 class Seal(Protocol):
-    """Protects frames. `context` is what else a frame depends on; a frame with another one does not open."""
+    """Protects frames. `context` is not stored: `open` needs the same number and context that `close` was given."""
 
     overhead: int
 
     def close(self, number: int, context: bytes, data: bytes) -> bytes:
-        """Return the protected data, which are `overhead` bytes longer."""
+        """Return the protected data, `overhead` bytes longer than `data`."""
 
     def open(self, number: int, context: bytes, sealed: bytes) -> bytes:
         """Return the data. Raises SealBroken."""
 
 
 class Checksum:
-    """SHA-256: finds every accidental change, but none by a person who can compute the checksum anew."""
+    """SHA-256: detects accidental changes, but not those of an attacker, who can recompute the checksum."""
 
     overhead = hashlib.sha256().digest_size
 
@@ -44,8 +44,8 @@ class Checksum:
         return data + self._hash(number, context, data)
 
     def open(self, number: int, context: bytes, sealed: bytes) -> bytes:
-        data, found = sealed[: -self.overhead], sealed[-self.overhead :]
-        if not hmac.compare_digest(found, self._hash(number, context, data)):
+        data, checksum = sealed[: -self.overhead], sealed[-self.overhead :]
+        if not hmac.compare_digest(checksum, self._hash(number, context, data)):
             raise SealBroken
         return data
 
@@ -54,7 +54,7 @@ class Checksum:
 
 
 class Encryption:
-    """Encrypts frames with the key of a passphrase and the file's salt of SALT_BYTES."""
+    """Encrypts frames with a key derived from a passphrase and the file's salt of SALT_BYTES."""
 
     overhead = 16
 
@@ -66,7 +66,7 @@ class Encryption:
         self._cipher = AESGCM(scrypt.derive(passphrase.encode()))
 
     def make_check(self, header: bytes) -> bytes:
-        """Return CHECK_BYTES that tell a wrong passphrase from changed data. They depend on the header."""
+        """Return CHECK_BYTES that distinguish a wrong passphrase from changed data. They also cover the header."""
         return self._cipher.encrypt(_CHECK_NONCE, b"", header)
 
     def close(self, number: int, context: bytes, data: bytes) -> bytes:

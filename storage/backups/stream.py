@@ -1,11 +1,11 @@
-r"""The file of a backup: a line that describes it, and then the content in frames, each with its own check.
+r"""The format of a backup file: a header line, and then the content in frames, each with its own seal.
 
     {"atalaya_backup": 1, "salt": "…" or null}\n
-    16 bytes that tell whether the passphrase is right, if the content is encrypted
+    16 bytes to check the passphrase, if the content is encrypted
     frames: 4 bytes with the length, 1 byte that is 1 in the last frame, and the sealed bytes
 
-A seal covers the header, the number of its frame, and whether the frame is the last: no frame can be changed, moved,
-left out or appended, and an incomplete file is recognised as such.
+A seal covers the header, the frame number, and whether the frame is the last. The reader therefore detects frames that
+were changed, moved, removed or appended, and a truncated file.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _FRAME_BYTES = 1 << 20
 _HEADER_LIMIT = 4096
 _NAME = "atalaya_backup"
 
-_NO_BACKUP = "The file is not a backup that `atalaya backup` made."
+_NO_BACKUP = "The file is not a backup made by `atalaya backup`."
 _INCOMPLETE = "The backup is incomplete: its end is missing. Use another one."
 _CHANGED = "The backup was changed or damaged after it was made. Use another one."
 
 
 class BackupWriter:
-    """Writes to a file what it is given, in frames. `close` writes the last one; it does not close the file."""
+    """Writes data to a file in frames. `close` writes the last frame and leaves the file open."""
 
     def __init__(self, file: BinaryIO, passphrase: str | None = None) -> None:
         self._file = file
@@ -47,7 +47,7 @@ class BackupWriter:
 
     def write(self, data: bytes) -> int:
         self._waiting += data
-        while len(self._waiting) > _FRAME_BYTES:  # the last frame must not be written here
+        while len(self._waiting) > _FRAME_BYTES:  # `close` writes the last frame
             self._write_frame(bytes(self._waiting[:_FRAME_BYTES]), last=False)
             del self._waiting[:_FRAME_BYTES]
         return len(data)
@@ -64,9 +64,9 @@ class BackupWriter:
 
 
 class BackupReader:
-    """Reads what a BackupWriter wrote. `read` returns only what its seal has confirmed.
+    """Reads a file that BackupWriter wrote. `read` returns only data whose seal is intact.
 
-    Raises BackupDamaged, BackupTooNew, PassphraseWrong; `read` and `finish` raise BackupDamaged.
+    The constructor raises BackupDamaged, BackupTooNew and PassphraseWrong; `read` and `finish` raise BackupDamaged.
     """
 
     def __init__(self, file: BinaryIO, passphrase: str | None = None) -> None:
@@ -88,7 +88,7 @@ class BackupReader:
         self._waiting = bytearray()
 
     def read(self, size: int) -> bytes:
-        """Return up to `size` bytes; none after the end."""
+        """Return `size` bytes, or fewer at the end."""
         while len(self._waiting) < size and not self._ended:
             self._waiting += self._read_frame()
         data = bytes(self._waiting[:size])
@@ -96,7 +96,7 @@ class BackupReader:
         return data
 
     def finish(self) -> None:
-        """Confirm that the file has its end, and nothing after it."""
+        """Check that the file is complete and that nothing follows its last frame."""
         while not self._ended:
             self._read_frame()
         if self._file.read(1):
@@ -120,15 +120,15 @@ class BackupReader:
 
 
 def _read_salt(header: bytes) -> bytes | None:
-    """Return the salt of an encrypted backup, None for one that is not. Raises BackupDamaged, BackupTooNew."""
+    """Return the salt of an encrypted backup, or None if it is not encrypted. Raises BackupDamaged, BackupTooNew."""
     try:
         document = json.loads(header)
-        written, salt = document[_NAME], document["salt"]
+        version, salt = document[_NAME], document["salt"]
         decoded = None if salt is None else bytes.fromhex(salt)
     except (ValueError, KeyError, TypeError, RecursionError):
         raise BackupDamaged(_NO_BACKUP) from None
-    if not isinstance(written, int) or (decoded is not None and len(decoded) != SALT_BYTES):
+    if not isinstance(version, int) or (decoded is not None and len(decoded) != SALT_BYTES):
         raise BackupDamaged(_NO_BACKUP)
-    if written > FORMAT:
+    if version > FORMAT:
         raise BackupTooNew("A newer release made this backup. Restore it with that release.")
     return decoded

@@ -1,4 +1,4 @@
-"""Tables as text that every database reads: JSON arrays, one for each row."""
+"""Dump and load tables in a format that does not depend on the database: one JSON array per row."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BATCH = 1000  # rows
 
 
 def reflect_tables(connection: Connection, names: Iterable[str]) -> list[Table]:
-    """Return those of the tables that exist, each after the tables that its foreign keys name."""
+    """Return those of the named tables that exist, each after the tables that its foreign keys reference."""
     wanted = set(names)
     metadata = MetaData()
     metadata.reflect(connection, only=lambda name, _: name in wanted)
@@ -23,7 +23,7 @@ def reflect_tables(connection: Connection, names: Iterable[str]) -> list[Table]:
 def dump_table(connection: Connection, table: Table) -> Iterator[bytes]:
     """Yield the rows of a table in batches, with the columns in their order in `table`.
 
-    Times become texts in ISO 8601, UTC. The connection's transaction decides what the rows are.
+    Times become ISO 8601 strings in UTC. The rows are those that the connection's transaction sees.
     """
     result = connection.execute(select(table).execution_options(yield_per=_BATCH))
     for rows in result.partitions():
@@ -31,12 +31,15 @@ def dump_table(connection: Connection, table: Table) -> Iterator[bytes]:
 
 
 def load_rows(connection: Connection, table: Table, columns: Sequence[str], batch: bytes) -> int:
-    """Insert the rows of a batch, whose values belong to `columns`; return how many. Raises ValueError, KeyError."""
-    times = {column.name for column in table.columns if isinstance(column.type, DateTime)}
+    """Insert a batch of rows, whose values are in the order of `columns`; return their number.
+
+    Raises ValueError, KeyError.
+    """
+    time_columns = {column.name for column in table.columns if isinstance(column.type, DateTime)}
     parameters = []
     for line in batch.splitlines():
         row = dict(zip(columns, json.loads(line), strict=True))
-        parameters.append({name: _decode(value) if name in times else value for name, value in row.items()})
+        parameters.append({name: _decode(value) if name in time_columns else value for name, value in row.items()})
     if parameters:
         connection.execute(table.insert(), parameters)
     return len(parameters)

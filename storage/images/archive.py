@@ -1,4 +1,4 @@
-"""Keeping, reading and removing images. The name of one is the id of its prediction, a UUIDv7 (time first)."""
+"""Store, read and remove images. An image has the name of its prediction: a UUIDv7, which sorts by time."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _BATCH = 1000  # images in one removal
 
 
 class ImageArchive:
-    """Images by owner, the id of a user, and prediction. Every method raises ImageStoreUnavailable."""
+    """Images by owner (the id of a user) and prediction. Every method raises ImageStoreUnavailable."""
 
     def __init__(self, blobs: Blobs, seal: ImageSeal) -> None:
         self._blobs = blobs
         self._seal = seal
 
     def keep(self, owner: str, prediction: str, image: bytes) -> int:
-        """Encrypt and store an image; returns how many bytes that takes."""
+        """Encrypt and store an image; returns its stored size in bytes."""
         sealed = self._seal.close(owner, prediction, image)
         self._blobs.write(owner, prediction, sealed)
         return len(sealed)
@@ -33,11 +33,11 @@ class ImageArchive:
         return None if sealed is None else self._seal.open(owner, prediction, sealed)
 
     def erase(self, owner: str) -> int:
-        """Remove all images of an owner; returns how many. Only users have images: others are never owners."""
+        """Remove all images of an owner; returns their number. Only users, whose ids are UUIDs, have images."""
         return self._remove(owner, None) if is_uuid(owner) else 0
 
     def remove_old(self, owner: str, before: datetime) -> int:
-        """Remove an owner's images of predictions made before that time; returns how many."""
+        """Remove an owner's images of predictions made before that time; returns their number."""
         return self._remove(owner, before)
 
     def discard(self, owner: str, prediction: str) -> None:
@@ -48,7 +48,7 @@ class ImageArchive:
         return self._blobs.list_owners()
 
     def measure(self) -> int:
-        """Return how many bytes the images take."""
+        """Return the stored size of all images in bytes."""
         return self._blobs.measure()
 
     def _remove(self, owner: str, before: datetime | None) -> int:
@@ -66,7 +66,7 @@ class ImageArchive:
 
 
 def is_older(prediction: str, before: datetime) -> bool:
-    """Whether the prediction was made before that time; what has another name was never complete, and counts as old."""
+    """Whether the prediction was made before that time. A name that is no UUID is an incomplete image: always old."""
     if not is_uuid(prediction):
         return True
     milliseconds = UUID(prediction).int >> 80  # RFC 9562, section 5.7

@@ -1,4 +1,4 @@
-"""The protocol of the places where sealed images are."""
+"""The protocol of the stores that hold sealed images."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Blobs(Protocol):
-    """Objects by owner and name, which are both UUIDs. Every method raises ImageStoreUnavailable."""
+    """Objects by owner and name, both of them UUIDs. Every method raises ImageStoreUnavailable."""
 
     def write(self, owner: str, name: str, data: bytes) -> None:
-        """Store an object. An error leaves nothing of it."""
+        """Store the whole object or, after an error, nothing."""
 
     def read(self, owner: str, name: str) -> bytes | None:
         """Return the object, or None if there is none."""
@@ -21,15 +21,15 @@ class Blobs(Protocol):
     def list_owners(self) -> Sequence[str]: ...
 
     def measure(self) -> int:
-        """Return how many bytes all objects take, without a list of them in memory."""
+        """Return the total size in bytes, without listing all objects in memory."""
 
     def list(self, owner: str) -> Iterator[str]:
-        """Yield the names of the owner's objects, sorted; those that are not complete have names that are no UUIDs."""
+        """Yield the names of the owner's objects, sorted. The names of incomplete objects are not UUIDs."""
 
     def remove(self, owner: str, names: Sequence[str]) -> None:
-        """Remove those of the objects that exist."""
+        """Remove the named objects; ignores names that do not exist."""
 
 
 def is_uuid(text: str) -> bool:
-    """Whether the text can be an owner or a name; any other text could name a path."""
+    """Whether the text is a valid owner or name. Other text could be a path to another file."""
     return _UUID.fullmatch(text) is not None

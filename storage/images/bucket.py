@@ -23,7 +23,7 @@ _REMOVED_AT_ONCE = 1000  # the most that DeleteObjects accepts
 class ImageBucket:
     """Objects are named PREFIX/OWNER/NAME.
 
-    boto3 finds the credentials, the region and, for other services than Amazon's, the address (AWS_ENDPOINT_URL_S3).
+    boto3 finds the credentials, the region and, for services other than Amazon's, the address (AWS_ENDPOINT_URL_S3).
     """
 
     def __init__(self, bucket: str, prefix: str, region: str | None) -> None:
@@ -95,10 +95,10 @@ class ImageBucket:
         page: dict[str, Any] = client.list_objects_v2(Bucket=self._bucket, **options)
         return page
 
-    def _call(self, act: Callable[[Any], T]) -> T:
-        """Raises ImageStoreUnavailable, with the code of a response but not its text."""
+    def _call(self, operation: Callable[[Any], T]) -> T:
+        """Raises ImageStoreUnavailable, with the error code of a response but not its text."""
         try:
-            return act(self._open())
+            return operation(self._open())
         except ClientError as error:
             raise ImageStoreUnavailable(error.response.get("Error", {}).get("Code", "unknown error")) from None
         except BotoCoreError as error:
@@ -108,8 +108,8 @@ class ImageBucket:
         """Return the client, which threads share. Raises BotoCoreError, ImageStoreUnavailable."""
         with self._opening:
             if self._opened is None:
-                try:  # the default session of boto3 is not for several threads
+                try:  # boto3's default session is not thread-safe
                     self._opened = boto3.Session().client("s3", region_name=self._region, config=_LIMITS)
                 except ValueError:
-                    raise ImageStoreUnavailable("AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL is no address") from None
+                    raise ImageStoreUnavailable("AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL is not a URL") from None
             return self._opened

@@ -12,7 +12,7 @@ from storage.errors import StorageError
 
 
 class ImageStoreError(StorageError):
-    """Base of the errors of the image store."""
+    """Base of the image store's errors."""
 
 
 class ImageStoreUnavailable(ImageStoreError):
@@ -21,7 +21,7 @@ class ImageStoreUnavailable(ImageStoreError):
     code = "image_store_unavailable"
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"IMAGES__URL: the store of images cannot be used: {reason}. Correct that, or try again.")
+        super().__init__(f"IMAGES__URL: the image store cannot be used: {reason}. Correct this, or try again.")
 
 
 class ImageUnreadable(ImageStoreError):

@@ -14,7 +14,7 @@ from storage.images.errors import ImageStoreUnavailable
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_BLOCK_BYTES = 512  # POSIX leaves the unit of st_blocks open; Linux and macOS use this one
+_BLOCK_BYTES = 512  # the unit of st_blocks on Linux and macOS; POSIX defines none
 
 
 def _reporting_failures(method: Callable[P, T]) -> Callable[P, T]:
@@ -29,7 +29,7 @@ def _reporting_failures(method: Callable[P, T]) -> Callable[P, T]:
 
 
 class ImageFolder:
-    """Only the gateway's own user can read the files (0600) and the folders (0700)."""
+    """Creates files (0600) and folders (0700) that only the gateway's own user can read."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -43,7 +43,7 @@ class ImageFolder:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())  # otherwise a power failure after the renaming could leave an empty file
+                os.fsync(file.fileno())  # otherwise a power failure after the rename could leave an empty file
             incomplete.rename(path)
         except OSError:
             incomplete.unlink(missing_ok=True)
@@ -80,7 +80,7 @@ class ImageFolder:
         folder = self._folder / owner
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
-        except FileNotFoundError:  # mkdir(parents=True) would not apply the mode to the folder of all owners
+        except FileNotFoundError:  # mkdir(parents=True) would create the parent with the default mode
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder.mkdir(mode=0o700, exist_ok=True)
         return folder
@@ -98,10 +98,10 @@ class ImageFolder:
         folder = self._folder / owner
         for name in names:
             (folder / name).unlink(missing_ok=True)
-        with suppress(OSError):  # there are others, or another process is writing one
+        with suppress(OSError):  # it holds other images, or another process is writing one
             folder.rmdir()
 
 
 def _measure_file(status: os.stat_result) -> int:
-    """Return how many bytes a file takes: whole blocks, except where the file system reports none."""
+    """Return the space that a file takes in bytes: its blocks or, if the file system reports none, its length."""
     return max(status.st_blocks * _BLOCK_BYTES, status.st_size)

@@ -1,4 +1,4 @@
-"""Opening the place that a URL names; its library is imported only then."""
+"""Open the image store that a URL names. Only the library that this store needs is imported."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from storage.images.blobs import Blobs
 def open_blobs(url: str) -> Blobs:
     """Open `file://FOLDER` or `s3://BUCKET[/PREFIX][?region=REGION]` without connecting.
 
-    The folder's path is absolute. Raises ImportError where boto3 is not installed.
+    The folder's path is absolute. Raises ImportError if boto3 is not installed.
     """
     scheme, _, rest = url.partition("://")
     if scheme == "file":

@@ -1,7 +1,7 @@
 """Encryption of kept images with AES-256-GCM (NIST SP 800-38D).
 
-A sealed image is MAGIC, the id of its key (8 bytes), a random nonce (12 bytes) and the ciphertext with its tag. The tag
-also covers the owner and the name, so that nobody can exchange two images.
+A sealed image consists of MAGIC, the id of its key (8 bytes), a random nonce (12 bytes) and the ciphertext with its
+tag. The tag also covers the owner and the name, so an image swapped with another one is detected.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def parse_keys(text: str) -> Sequence[bytes]:
     """Read keys of 32 bytes in base64 (RFC 4648, either alphabet), separated by commas. Raises ValueError."""
     keys = [_decode(part.strip()) for part in text.split(",")]
     if any(len(key) != KEY_BYTES for key in keys):
-        raise ValueError("each key has 32 bytes")
+        raise ValueError("each key must have 32 bytes")
     return keys
 
 
@@ -63,7 +63,7 @@ class ImageSeal:
 
 
 def _identify(key: bytes) -> bytes:
-    """Return the id of a key, from which nothing of the key can be computed."""
+    """Return the id of a key, which reveals nothing about the key."""
     return hashlib.sha256(b"atalaya-image-key-1\n" + key).digest()[:_ID_BYTES]
 
 

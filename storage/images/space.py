@@ -1,4 +1,4 @@
-"""Limiting how much several processes together store, without a counter that they share."""
+"""Limit how much several processes store together, without a shared counter."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ _SHARE = 10
 
 
 class SpaceLimit:
-    """Admits writes while the store holds less than `limit` bytes. For one thread.
+    """Admits writes while the store holds less than `limit` bytes. Not thread-safe.
 
-    A process adds at most a tenth of the free space, and only for a minute, before it measures again, since others
-    write at the same time. It measures less often where that takes long. `measure` returns how many bytes the store
-    holds.
+    Other processes write at the same time, so a process measures the store again after it has used a tenth of the free
+    space, or after a minute; less often if measuring is slow. `measure` returns how many bytes the store holds.
     """
 
     def __init__(self, measure: Callable[[], int], limit: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -29,7 +28,7 @@ class SpaceLimit:
         self.used = 0
 
     def admits(self, size: int) -> bool:
-        """Whether so many bytes can be written, which then count as written. Raises what `measure` raises."""
+        """Whether `size` bytes may be written. If so, counts them as used. Raises what `measure` raises."""
         age = self._clock() - self._measured_at
         is_needed = age > RECHECK_S or self._allowance < size <= self._limit - self.used
         if is_needed and age >= self._duration * _PAUSE_FACTOR:

@@ -107,7 +107,7 @@ def test_password_with_spaces_in_quotes() -> None:
         "https://login.example|user:ana@example.org",
         "https://gateway.example/@ana:maps@latest",
         "Basic authentication is a basic precaution",
-        "DATABASE_URL: the file is damaged, or is no SQLite database.",
+        "DATABASE_URL: the file is damaged, or is not an SQLite database.",
     ],
 )
 def test_plain_text_is_unchanged(text: str) -> None:
