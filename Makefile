@@ -149,12 +149,12 @@ port_check = import socket, sys; port = sys.argv[1] or "8000"; \
 # Until the program handles SIGINT, GNU's env keeps Python from showing a traceback of its own start.
 hold_sigint = $(shell env --block-signal=INT true 2>/dev/null && echo env --block-signal=INT)
 interruptible = trap "exit 0" INT; $(hold_sigint) $(1)
+# Where Debian's python3-venv is missing, or after an interruption, an environment is left without pip: it is made again.
+make_venv = { $(1)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(1); }
 pip = $(1)/bin/python -m pip -qq --disable-pip-version-check install --require-hashes
 # An environment of a server that is no part of the gateway: Python compiles what the server imports when it starts,
 # which is a small part of what is installed.
-install_server = test -x $(1)/bin/python || $(PYTHON) -m venv $(1); \
-	$(call pip,$(1)) -r requirements/build.txt && $(call pip,$(1)) --no-compile -r $(2) && touch $@
-install = test -x $(1)/bin/python || $(PYTHON) -m venv $(1); \
-	$(call pip,$(1)) -r requirements/build.txt && $(call pip,$(1)) -r requirements/$(2).txt && \
+install_server = $(call make_venv,$(1)) && $(call pip,$(1)) -r requirements/build.txt && $(call pip,$(1)) --no-compile -r $(2) && touch $@
+install = $(call make_venv,$(1)) && $(call pip,$(1)) -r requirements/build.txt && $(call pip,$(1)) -r requirements/$(2).txt && \
 	$(1)/bin/python -m pip -qq --disable-pip-version-check install --no-build-isolation --no-deps --editable . && \
 	touch $(1)/.run

@@ -111,7 +111,10 @@ class LazyCommand(TyperCommand):
             app.add_typer(target, name=self.name, help=self.help)
         else:
             app.command(self.name)(target)  # its help is the docstring
-        return typer.main.get_group(app).commands[self.name or ""]
+        command = typer.main.get_group(app).commands[self.name or ""]
+        for each in getattr(command, "commands", {}).values():
+            each.short_help = (each.help or "").partition("\n\n")[0]  # the whole sentence; by default it is cut off
+        return command
 
 
 def run_command(arguments: Sequence[str]) -> int:

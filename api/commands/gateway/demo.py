@@ -180,7 +180,7 @@ def _get_token(settings: Settings) -> tuple[_Account, str]:
 
 async def _find_or_add_user(accounts: AccountService, password: str) -> _Account:
     try:
-        record = recording(describe_user_event("created"))
+        record = recording(describe_user_event("created", role=Role.CLIENT))
         return _Account(await accounts.add(_USER, Role.CLIENT, password, record=record), password)
     except UserExists:
         return _Account(await accounts.get_by_name(_USER), None)

@@ -41,8 +41,10 @@ from storage.private_files import replace_private_file
 
 if TYPE_CHECKING:
     from api.server.process import GatewayServer
+    from auth.accounts.store import User
     from model.backends.base import Backend
     from monitoring.reporting.sentry import ErrorReporter
+    from storage.transactions import Record
 
 _PRELOADED = (
     "storage.without_orm",
@@ -179,11 +181,10 @@ def _prepare_database(settings: Settings) -> None:
     """Apply the migrations. On the first start, create the user `admin`, and print or store its password once."""
     from api.commands.database import CommandEvent, recording, run_with_accounts
 
-    password = run_with_accounts(
-        settings,
-        lambda accounts: accounts.bootstrap_admin(recording(lambda _: CommandEvent("user", "created"))),
-        create=True,
+    record: Record[User] = recording(
+        lambda user: CommandEvent("user", "created", f"user:{user.id}", {"role": user.role})
     )
+    password = run_with_accounts(settings, lambda accounts: accounts.bootstrap_admin(record), create=True)
     if password is not None:
         typer.echo(_deliver_password(password), err=True)
 

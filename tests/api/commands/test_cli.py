@@ -82,6 +82,16 @@ def test_an_unknown_choice(command: Command, capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().err == "error: Invalid value for '--lang': 'fr' is not one of 'en', 'es'.\n"
 
 
+@pytest.mark.parametrize("name", [name for name, (target, _) in group.COMMANDS.items() if target.endswith(":app")])
+def test_a_list_of_commands_says_what_each_does(
+    name: str, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`atalaya users --help` and the like show the whole sentence of each command, not one that is cut off."""
+    assert command(name, "--help") == 0
+    lines = capsys.readouterr().out.partition("Commands:")[2].splitlines()
+    assert [line for line in lines if line.endswith("...")] == []
+
+
 def log_and_print() -> None:
     """A command that logs and prints its result."""
     log = structlog.get_logger("atalaya.test")
@@ -125,6 +135,18 @@ def test_user_table(command: Command, capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out == "ana (auditor): added.\n"
     assert command("users", "list") == 0
     assert "auditor" in capsys.readouterr().out
+
+
+def test_db_init_announces_the_first_user(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    """`db init` says that a start adds the user admin, but not for a database that has users."""
+    assert command("db", "init") == 0
+    assert capsys.readouterr().out.endswith(
+        "atalaya.db is ready. The first start of the gateway adds the user admin.\n"
+    )
+    assert command("users", "add", "ana", "--role", "client", "--password-stdin", stdin=PASSWORD) == 0
+    capsys.readouterr()
+    assert command("db", "init") == 0
+    assert capsys.readouterr().out.endswith("atalaya.db is ready.\n")
 
 
 def test_rejected_password(command: Command, capsys: pytest.CaptureFixture[str]) -> None:

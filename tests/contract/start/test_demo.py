@@ -82,6 +82,15 @@ def test_make_checks_the_port_before_it_installs(checkout: Checkout, foreign_ser
     assert not (checkout.folder / ".new").exists()
 
 
+def test_the_first_users_are_in_the_audit_log(checkout: Checkout, new_home: Path) -> None:
+    """The audit log names the administrator and the demo's user, with their roles."""
+    first = demo(checkout, new_home)
+    assert first.returncode == 0, first.stderr
+    log = checkout.run(checkout.atalaya, "audit", "--event", "user", changes={"ATALAYA_HOME": str(new_home)}).stdout
+    created = [line.partition("target=")[2] for line in log.splitlines() if " user created " in line]
+    assert created == ["user:admin role=admin", "user:demo role=client"]
+
+
 def test_a_second_demo_changes_no_credential(checkout: Checkout, new_home: Path) -> None:
     """The password and the token that the first demo has printed still work after a second demo."""
     first, second = demo(checkout, new_home), demo(checkout, new_home)
