@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 import auth
@@ -23,6 +24,10 @@ from tests.support.months import wait_out_the_end_of_the_month
 from tests.support.requirements import missing
 from tests.support.servers.identity_provider import IdentityProvider
 from tests.support.servers.running import running
+
+# A busy machine may need longer for an example, and to generate it, than Hypothesis expects.
+settings.register_profile("atalaya", settings(deadline=None, suppress_health_check=[HealthCheck.too_slow]))
+settings.load_profile("atalaya")
 
 
 @pytest.hookimpl(trylast=True)

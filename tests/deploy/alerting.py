@@ -54,6 +54,8 @@ def running(folder: Path, metrics_url: str, webhook: Webhook, mail: MailServer) 
             f"--storage.tsdb.path={folder}/prometheus",
             f"--web.listen-address=127.0.0.1:{ports[0]}",
             "--enable-feature=expand-external-labels",  # the default from Prometheus 3 on
+            # An alert that fires before Alertmanager is found is otherwise sent a minute later.
+            "--rules.alert.resend-delay=1s",
         ],
         [
             find_program("prometheus-alertmanager"),
@@ -66,11 +68,15 @@ def running(folder: Path, metrics_url: str, webhook: Webhook, mail: MailServer) 
     with ExitStack() as stack:
         for command in commands:
             stack.enter_context(_process(command, folder))
-        clients = [httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) for port in ports]
+        clients = [_client(port) for port in ports]
         for client in clients:
             stack.enter_context(client)
             wait_until(lambda client=client: _is_ready(client))  # type: ignore[misc]
         yield Alerting(*clients)
+
+
+def _client(port: int) -> httpx.Client:
+    return httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=PATIENCE_S)
 
 
 @contextmanager

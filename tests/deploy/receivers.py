@@ -46,6 +46,10 @@ class MailServer(socketserver.ThreadingTCPServer):
     def address(self) -> str:
         return f"127.0.0.1:{self.server_address[1]}"
 
+    @property
+    def subjects(self) -> list[str]:
+        return [str(message["Subject"]) for message in self.messages]
+
 
 class _WebhookHandler(BaseHTTPRequestHandler):
     server: Webhook

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from tests.support.gateway import PASSWORD, TIMEOUT_S, Gateway
 from tests.support.paths import FOREST, ROOT
 from tests.support.requirements import find_program, missing
+from tests.support.servers.browser import running_chromium
 
 SWAGGER_UI = ROOT / "api" / "routes" / "pages" / "swagger_ui"
 PREDICTION = "#operations-predictions-create_prediction_v1_predictions_post"
@@ -26,15 +27,13 @@ PREDICTION = "#operations-predictions-create_prediction_v1_predictions_post"
 def page() -> Iterator[Page]:
     """A page that fails the test when it logs an error, or asks for anything beyond loopback."""
     problems: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_program("chromium"), args=["--no-sandbox"])
+    with running_chromium() as browser:
         page = browser.new_page(viewport={"width": 1200, "height": 1400})
         page.set_default_timeout(TIMEOUT_S * 1000)
         page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("requestfailed", lambda request: problems.append(request.url))
         yield page
-        browser.close()
     assert problems == []
 
 

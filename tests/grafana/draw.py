@@ -13,26 +13,23 @@ from pathlib import Path
 
 import httpx
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 from tests.grafana.boards import NAMES, Window
 from tests.grafana.page import WIDTH, render_page
 from tests.grafana.prometheus import Prometheus
-from tests.support.requirements import find_program
+from tests.support.servers.browser import running_chromium
 
 _SAMPLES = 240
 
 
 def draw_dashboards(prometheus: Prometheus, folder: Path, window: Window, names: Sequence[str] = NAMES) -> None:
     """Write a picture of each dashboard. Raises AssertionError if Prometheus rejects a query."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_program("chromium"), args=["--no-sandbox"])
+    with running_chromium() as browser:
         page = browser.new_page(viewport={"width": WIDTH + 16, "height": 600})
         for name in names:
             page.set_content(render_page(prometheus, name, window))
             picture = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
             picture.save(folder / f"dashboard-{name}.png", optimize=True)
-        browser.close()
 
 
 def last_minutes(minutes: float, scrape_interval_s: int) -> Window:

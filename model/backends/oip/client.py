@@ -102,7 +102,7 @@ class EngineClient:
                 if time.monotonic() >= until:
                     raise
                 raise _Unprocessed(endpoint) from None
-            endpoint.errors = 0
+            endpoint.errors = endpoint.failures = 0
         return EngineResult(response.outputs, endpoint.label, response.version or model.version, model.digest)
 
     def _send(

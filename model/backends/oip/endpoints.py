@@ -25,9 +25,9 @@ LONGEST_BACKOFF_S = 30.0
 class Endpoint:
     """One engine. `model` is what the last check has read. While it is None, no requests go to it.
 
-    `label` is its address and port, `host` the one whose name has the address. `in_flight` counts requests, `errors`
-    the requests in a row without a usable response, `failures` the ejections in a row, `problem` is the reason of the
-    last one. `check_at` is the time of time.monotonic() of its next check.
+    `label` is its address and port, `host` the one whose name has the address. `in_flight` counts requests. `errors`
+    counts requests without a usable response and `failures` ejections, both since the last usable response. `problem`
+    is the reason of the last ejection. `check_at` is the time of time.monotonic() of its next check.
     """
 
     label: str
@@ -81,10 +81,14 @@ class Endpoints:
                 self._freed.notify_all()  # the one that waits longest may have to avoid this endpoint
 
     def admit(self, endpoint: Endpoint, model: EngineModel) -> bool:
-        """Let requests go to an endpoint whose model has been checked. Returns whether that changes anything."""
+        """Let requests go to an endpoint whose model has been checked. Returns whether that changes anything.
+
+        Only a usable response resets the counts of errors and ejections: an engine can pass its checks and still fail
+        every request. So the first error after a return ejects it again, for longer.
+        """
         with self._freed:
             is_new = endpoint.model != model and self._uses_endpoint(endpoint)
-            endpoint.model, endpoint.failures, endpoint.errors = model, 0, 0
+            endpoint.model = model
             endpoint.check_at = time.monotonic() + CHECK_INTERVAL_S
             self._freed.notify_all()
         return is_new
@@ -92,7 +96,7 @@ class Endpoints:
     def eject(self, endpoint: Endpoint, reason: str, *, unless_last: bool = False) -> bool:
         """Send no more requests to the endpoint until a check succeeds. Returns whether that changes anything.
 
-        The next check comes after FIRST_BACKOFF_S, and after twice as long for each failure in a row.
+        The next check comes after FIRST_BACKOFF_S, and after twice as long for each further ejection in a row.
         """
         with self._freed:
             working = sum(other.model is not None for other in self._endpoints.values())

@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing
 import pytest
 from argon2 import PasswordHasher as Argon2
 from argon2 import Type, extract_parameters
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from auth.accounts.passwords import (
@@ -269,7 +269,6 @@ def test_a_long_password_is_accepted(password: str) -> None:
     check_password_policy(password, "ada")
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_the_policy_decides_on_any_text(password: str, name: str) -> None:
     """Any text is accepted or rejected, and an accepted password has at least 12 characters when normalised."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from auth.errors import ExpiredToken, InvalidToken
@@ -86,7 +86,6 @@ def test_a_token_verifies_as_the_principal_it_was_issued_for(algorithm: SigningA
     assert (principal.scopes, principal.expires_at) == (ROLE_SCOPES[Role.CLIENT], expires)
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(role=st.sampled_from(Role), scopes=st.frozensets(st.sampled_from(Scope)), name=st.text(max_size=64))
 def test_any_role_name_and_scopes_are_preserved(role: Role, scopes: frozenset[Scope], name: str) -> None:
     """Issuing and verifying preserve any role, scopes and name."""

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from tests.support.gateway import PASSWORD, TIMEOUT_S, Gateway
 from tests.support.paths import FOREST
-from tests.support.requirements import find_program
+from tests.support.servers.browser import running_chromium
 from tests.support.servers.running import running
 
 LOG_IN_AND_PREDICT = """async ([gateway, password, image]) => {
@@ -32,12 +32,10 @@ REFUSED = "gateway => fetch(`${gateway}/v1/me`, {headers: {'X-API-Key': 'atl_x'}
 
 @pytest.fixture
 def page() -> Iterator[Page]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_program("chromium"), args=["--no-sandbox"])
+    with running_chromium() as browser:
         page = browser.new_page()
         page.set_default_timeout(TIMEOUT_S * 1000)
         yield page
-        browser.close()
 
 
 def test_only_listed_origins_can_call_the_gateway(

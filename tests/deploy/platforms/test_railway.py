@@ -12,6 +12,7 @@ import pytest
 
 from tests.deploy.platforms.gateways import OMITTED, fill_in, serve_and_predict
 from tests.support.paths import BIN, ROOT
+from tests.support.polling import PATIENCE_S
 from tests.support.redis import Redis
 from tests.support.requirements import install_npm_packages
 
@@ -120,6 +121,11 @@ def test_upkeep_ends_by_itself(installed: Path, tmp_path: Path, postgres_url: st
     for command in ("atalaya db init", upkeep["deploy"]["startCommand"]):
         program, *arguments = command.split()
         run = subprocess.run(
-            [BIN / program, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=60
+            [BIN / program, *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE_S,
         )
         assert run.returncode == 0, run.stderr

@@ -22,8 +22,8 @@ from tests.support.requirements import missing
 
 IMAGE = FOREST.read_bytes()
 JPEG = {"Content-Type": "image/jpeg"}
-# The gateway promises one second for a revocation and two for an alias, of which a slow and busy machine may need more.
-REVOKED_WITHIN_S, FOLLOWED_WITHIN_S = 5.0, 20.0
+REVOKED_WITHIN_S = 20.0
+"""The gateway promises one second; a slow and busy machine may need more."""
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +76,9 @@ def test_all_replicas_follow_an_alias(cluster: Cluster) -> None:
 
     assert follows("2.0")
     cluster.registry.promote("2.1")
-    wait_until(lambda: follows("2.1"), within_s=FOLLOWED_WITHIN_S)
+    wait_until(lambda: follows("2.1"))
     cluster.registry.promote("2.0")
-    wait_until(lambda: follows("2.0"), within_s=FOLLOWED_WITHIN_S)
+    wait_until(lambda: follows("2.0"))
 
 
 @pytest.mark.usefixtures("within_one_month")
@@ -128,14 +128,23 @@ def check_failures(failures: list[Outcome], killed: Gateway, killed_at: float) -
 
 
 def check_records(cluster: Cluster, outcomes: list[Outcome], recorded: int) -> None:
-    """The ledger has each prediction that was returned once, and at most those of failed requests in addition."""
+    """The ledger has each prediction that was returned once, and at most those of failed requests in addition.
+
+    An entry whose commit took too long is written from the spool a moment after the response.
+    """
     ids = [outcome.id for outcome in outcomes if outcome.status == 200]
     assert len(set(ids)) == len(ids)
+    wait_until(lambda: cluster.count_entries(ids) == len(ids))
     assert len(ids) <= cluster.count_entries() - recorded <= len(outcomes)
-    assert cluster.count_entries(ids) == len(ids)
     verified = cluster.replicas[0].run("ledger", "verify", "--json")
     assert verified.returncode == 0, verified.stdout
     assert json.loads(verified.stdout)["writers"] > len(cluster.replicas)
+
+
+def read_id(response: httpx.Response) -> str:
+    """Return the id of a prediction that was made."""
+    assert response.status_code == 200, response.text
+    return str(response.json()["id"])
 
 
 def lacks_database(replica: Gateway) -> bool:
@@ -144,19 +153,18 @@ def lacks_database(replica: Gateway) -> bool:
 
 def test_predictions_go_on_without_the_database(cluster: Cluster) -> None:
     """While PostgreSQL is down, Caddy goes on sending requests to all replicas, which record them afterwards."""
-    headers, recorded = {"X-API-Key": cluster.create_key("dora"), **JPEG}, cluster.count_entries()
+    headers = {"X-API-Key": cluster.create_key("dora"), **JPEG}
 
-    def predict(replica: Gateway) -> int:
-        return replica.post("/v1/predictions", content=IMAGE, headers=headers).status_code
+    def predict(replica: Gateway) -> str:
+        return read_id(replica.post("/v1/predictions", content=IMAGE, headers=headers))
 
-    assert cluster.each(predict) == [200] * REPLICAS
+    ids = cluster.each(predict)
     cluster.postgres.stop()
     try:
         wait_until(lambda: cluster.each(lacks_database) == [True] * REPLICAS)
         assert cluster.each(Gateway.is_ready) == [True] * REPLICAS  # what Caddy asks
         with cluster.client() as client:
-            statuses = [client.post("/v1/predictions", content=IMAGE, headers=headers).status_code for _ in range(6)]
-        assert statuses == [200] * 6
+            ids += [read_id(client.post("/v1/predictions", content=IMAGE, headers=headers)) for _ in range(6)]
     finally:
         cluster.postgres.start()
-    wait_until(lambda: cluster.count_entries() == recorded + 9)
+    wait_until(lambda: cluster.count_entries(ids) == len(ids))

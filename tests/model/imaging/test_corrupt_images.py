@@ -65,7 +65,7 @@ def test_half_a_file_is_corrupt(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=12))
 def test_changed_bytes_are_decoded_or_rejected(name: str, changes: list[tuple[float, int]]) -> None:
     """Whichever bytes are overwritten, the result is an image or a rejection with a code."""
@@ -77,7 +77,7 @@ def test_changed_bytes_are_decoded_or_rejected(name: str, changes: list[tuple[fl
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(position=st.floats(0, 1), inserted=st.binary(max_size=40), removed=st.integers(0, 40))
 def test_shifted_bytes_are_decoded_or_rejected(name: str, position: float, inserted: bytes, removed: int) -> None:
     """Whichever bytes are inserted or removed, the result is an image or a rejection with a code."""
@@ -87,7 +87,7 @@ def test_shifted_bytes_are_decoded_or_rejected(name: str, position: float, inser
     assert rejection is None or rejection.code
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     start=st.sampled_from([b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0+", b"RIFF\0\0\0\0WEBPVP8 "]),
     rest=st.binary(max_size=200),

@@ -107,7 +107,7 @@ async def test_a_request_that_waits_for_decoding_holds_only_its_body() -> None:
 
 async def test_a_request_that_shrinks_does_not_wait() -> None:
     """A request that needs less than it holds proceeds at once, even while a large one waits."""
-    budget = MemoryBudget(1000, wait_s=0.05)
+    budget = MemoryBudget(1000, wait_s=1)
     async with budget.reserve(400, "ana") as large, budget.reserve(100, "ben") as other:
         growing = asyncio.create_task(large.resize(850, while_waiting=400))
         await run_tasks()

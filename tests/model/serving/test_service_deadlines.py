@@ -84,10 +84,10 @@ async def test_a_job_that_does_not_end_is_reported(backend: GatedBackend, make_s
     """Its caller gets DeadlineExceeded, queued callers and later ones WorkerStuck, and its memory stays reserved."""
     service, memory = make_service(workers=1), MemoryBudget(64 * MEGABYTE)
     reported: list[tuple[str, str]] = []
-    watching = asyncio.create_task(service.watch(0.5, lambda *job: reported.append(job)))
     async with memory.reserve(MEGABYTE, "ana") as reservation:
         stuck = asyncio.create_task(service.predict(png(1), reservation=reservation, caller="ana"))
-        await until(lambda: backend.in_progress == 1)
+        await until(lambda: backend.in_progress == 1)  # before watching: decoding may take half a second too
+        watching = asyncio.create_task(service.watch(0.5, lambda *job: reported.append(job)))
         queued = asyncio.create_task(service.predict(png(1), caller="ben"))
         results = await asyncio.gather(stuck, queued, return_exceptions=True)
     assert [type(result) for result in results] == [DeadlineExceeded, WorkerStuck]

@@ -100,7 +100,7 @@ def change_head(field: str) -> Tampering:
     return lambda connection: connection.execute(update(audit_head).values({field: value}))
 
 
-@examples(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tamper=tampering())
 async def test_any_later_change_is_found(engine: AsyncEngine, store: AuditStore, tamper: Tampering) -> None:
     """A changed field, a removed, added, swapped or forged entry, a truncated end and a moved head are all found."""

@@ -15,7 +15,7 @@ import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Connection, text
 
@@ -119,7 +119,6 @@ def encode_lines(records: Records) -> str:
     return file.getvalue()
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_a_changed_line_is_found(small_ledger: Records, verify_records: Verify, data: st.DataObject) -> None:
     """A changed or removed character of any line is found."""

@@ -55,14 +55,14 @@ def check(header: str | None, body: bytes) -> None:
 
 
 @given(HEADERS, st.binary(max_size=200))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_bytes(header: str | None, body: bytes) -> None:
     """Bytes that are no request are rejected with a short message."""
     check(header, body)
 
 
 @given(DOCUMENTS, st.binary(max_size=60), st.booleans(), HEADERS)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_any_document(document: dict[str, Any], binary: bytes, is_split: bool, header: str | None) -> None:
     """Requests of any shape, datatype and length have at most as many bytes of images as their body, or are bad."""
     text = json.dumps(document).encode()

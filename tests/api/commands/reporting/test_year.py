@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 import time_machine
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 from api.cli import run
 from api.commands.database import command_actor, open_migrated_engine, run_with_accounts
@@ -37,7 +36,8 @@ from tests.api.commands.reporting.year import (
 )
 from tests.model.backends.tiny_onnx import CLASSES, write_tiny_artefact
 from tests.model.registry.versions import MODEL
-from tests.support.requirements import find_program, install_npm_packages
+from tests.support.requirements import install_npm_packages
+from tests.support.servers.browser import running_chromium
 
 pytestmark = pytest.mark.long
 AXE = Path(__file__).parent / "axe"
@@ -236,8 +236,7 @@ def test_pages_are_accessible(reports: Mapping[str, Written], folder: Path, axe:
     """axe finds no violation on the page, which Chromium shows without an error or any request."""
     assert reports
     problems: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_program("chromium"), args=["--no-sandbox"])
+    with running_chromium() as browser:
         page = browser.new_page()
         page.on("console", lambda message: problems.append(message.text))
         page.on("request", lambda request: problems.append(request.url))
@@ -253,7 +252,6 @@ def test_pages_are_accessible(reports: Mapping[str, Written], folder: Path, axe:
         violations = checked.evaluate(
             "async () => (await axe.run()).violations.map(each => each.id + each.nodes[0].html)"
         )
-        browser.close()
     assert violations == []
     assert problems == [(folder / name).as_uri()]
     assert printed.startswith(b"%PDF")

@@ -67,6 +67,7 @@ class ScriptedEngine(ThreadingHTTPServer):
 
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 128  # a connection beyond Python's default of 5 is repeated only after a second
 
     def __init__(self, script: Script | None = None, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), _Handler)

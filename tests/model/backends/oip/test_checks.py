@@ -12,7 +12,7 @@ import pytest
 from model.backends.oip import checks
 from model.backends.oip.address import Host
 from model.backends.oip.connections import PLAIN, Connections
-from model.backends.oip.endpoints import Endpoint, Endpoints
+from model.backends.oip.endpoints import FIRST_BACKOFF_S, Endpoint, Endpoints
 from model.backends.oip.events import EngineEvent, EventKind
 from model.backends.oip.metadata import EngineModel
 from tests.model.backends.oip.scripted_engine import ScriptedEngine, connected, describe_model
@@ -96,7 +96,7 @@ def test_an_engine_with_another_model_does_not_end_the_start(engine: ScriptedEng
 
 def test_silent_engines_are_checked_at_the_same_time(engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """The start takes no longer with four silent engines than with one."""
-    limit_s = 2.0
+    limit_s = 5.0
     monkeypatch.setattr(checks, "_CHECK_LIMIT_S", limit_s)
     listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
     try:
@@ -106,6 +106,17 @@ def test_silent_engines_are_checked_at_the_same_time(engine: ScriptedEngine, mon
     finally:
         for listener in listeners:
             listener.close()
+
+
+def test_an_engine_that_fails_again_is_ejected_for_longer() -> None:
+    """A check that passes does not shorten the time until the next check after another ejection."""
+    endpoints, endpoint = Endpoints(1, keeps_last=False), make_endpoint("10.0.0.1:80")
+    endpoints.replace([endpoint])
+    for ejections in range(3):
+        endpoints.admit(endpoint, MODEL)
+        before = time.monotonic()
+        endpoints.eject(endpoint, "status 500")
+        assert endpoint.check_at >= before + FIRST_BACKOFF_S * 2**ejections
 
 
 def test_a_removed_endpoint_is_no_longer_reported() -> None:

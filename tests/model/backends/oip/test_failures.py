@@ -6,14 +6,14 @@ import os
 import resource
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import numpy as np
 import pytest
 
 from model.backends.call import calling
-from model.backends.oip import connections
+from model.backends.oip import connections, endpoints
 from model.backends.oip.backend import OipBackend
 from model.backends.oip.connections import Transport
 from model.backends.oip.errors import EngineFailed, EngineMismatch, EngineUnavailable
@@ -55,6 +55,7 @@ def test_a_request_that_was_not_processed_goes_to_another_engine(
     """After a lost connection or a 503, the other engine gets the request; with one that fails too, it ends."""
     with connected(engine, other) as backend:
         engine.script.status, engine.script.hangs_up = failure.get("status", 200), failure.get("hangs_up", False)
+        engine.script.is_ready = False  # or else it would be used again half a second later
         assert [predict(backend) for _ in range(4)] == [[1.0, 0.0, 0.0]] * 4
         assert count_predictions(engine) in (1, 2)
         other.script.status, other.script.hangs_up = engine.script.status, engine.script.hangs_up
@@ -139,6 +140,31 @@ def test_an_ejected_engine_is_used_again_after_a_check(engine: ScriptedEngine, o
             return count_predictions(engine) > 2
 
         wait_until(is_used)
+
+
+def test_passed_checks_do_not_hide_failed_requests(
+    engine: ScriptedEngine, other: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine that passes its checks is ejected after three failed requests, and after its return after one more."""
+    monkeypatch.setattr(endpoints, "CHECK_INTERVAL_S", 0.0)
+    with connected(engine, other) as backend:
+        events = observe(backend)
+        engine.script.status = 500
+
+        def count(kind: EventKind) -> int:
+            return sum(event.kind is kind and event.endpoint == engine.endpoint for event in list(events))
+
+        def fail_once() -> None:
+            failed, checks = count(EventKind.FAILED), len(engine.script.paths)
+            wait_until(lambda: len(engine.script.paths) >= checks + 6)  # of at most two checks, so one has passed
+            while count(EventKind.FAILED) == failed:
+                with suppress(EngineFailed):
+                    predict(backend)
+
+        for ejections in (0, 0, 1, 2):
+            fail_once()
+            assert count(EventKind.EJECTED) == ejections
+        assert count_predictions(engine) == 4
 
 
 def test_the_deadline_is_that_of_the_caller(engine: ScriptedEngine) -> None:

@@ -20,7 +20,7 @@ from tests.support.servers.running import running
 
 RED = np.zeros((1, *SIDES), np.uint8)
 RED[..., 0] = 200
-LONGEST_S = 1.0
+LONGEST_S = 3.0
 PATIENCE_S = 60.0
 
 
