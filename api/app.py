@@ -70,7 +70,7 @@ _LIMITED = (
 
 
 class Gateway(FastAPI):
-    """FastAPI without its outermost layers, which would do nothing here for each request.
+    """FastAPI without its outermost layers, which would run for each request without doing anything here.
 
     Observe turns every error into a response, FastAPI's telemetry is off, and BodyLimit limits all bodies.
     """
@@ -95,8 +95,8 @@ def create_app(
     """Build the application. Raises SettingsError, WeakSigningKey.
 
     The metrics are created on `registry`; /metrics shows `shown`, or else `registry`. Unexpected errors go to
-    `reporter`. Once `draining` has begun, every response closes its connection. `open_model` opens the back end; by
-    default that of MODEL__URL. The certificates of `tls` are reloaded when their files change.
+    `reporter`. Once `draining` has begun, every response closes its connection. `open_model` opens the back end, by
+    default the one in MODEL__URL. The certificates of `tls` are reloaded when their files change.
     """
     check_secrets(settings)
     registry = registry if registry is not None else CollectorRegistry()
@@ -147,7 +147,7 @@ def create_app(
 def _middleware(
     settings: Settings, telemetry: Telemetry, draining: Draining, activity: Activity, limits: CallerLimits
 ) -> list[Middleware]:
-    """The middleware around the routes, outermost first."""
+    """Return the middleware around the routes, outermost first."""
     origins = settings.cors_origins
     return [
         Middleware(

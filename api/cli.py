@@ -29,7 +29,7 @@ def main() -> None:
     except KeyboardInterrupt:
         status = _INTERRUPTED
     if status == _INTERRUPTED:
-        _exit_now()  # threads may be at work that nobody waits for any more
+        _exit_now()  # threads that nobody waits for may still be running
     sys.exit(status)
 
 

@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """All services of one process, by what they are for."""
+    """All services of one process, grouped by purpose."""
 
     auth: AuthServices
     serving: ServingServices
@@ -59,7 +59,7 @@ class Services:
 
 
 class AppState(TypedDict):
-    """What the lifespan opens, and every request finds in `request.state`."""
+    """What the lifespan opens, available to every request in `request.state`."""
 
     services: Services
     pipeline: PredictionPipeline
@@ -74,7 +74,7 @@ def get_pipeline(request: Request) -> PredictionPipeline:
 
 
 def _provide(select: Callable[[Services], T]) -> Callable[[Request], Awaitable[T]]:
-    """Make a dependency that returns one of the services. Asynchronous: FastAPI runs a plain function in a thread."""
+    """Make a dependency that returns one of the services. It is async, because FastAPI runs others in a thread."""
 
     async def provide(request: Request) -> T:
         return select(get_services(request))
@@ -91,7 +91,7 @@ async def _require_mover(request: Request) -> AliasMover:
 
 
 def _schedule_image_erasure(request: Request, tasks: BackgroundTasks) -> Callable[[str], None]:
-    """Return a function that has a user's images erased after the response."""
+    """Return a function that schedules the erasure of a user's images after the response."""
     erasure = get_services(request).recording.erasure
     return lambda user_id: tasks.add_task(erasure.erase_images, user_id)
 
@@ -121,7 +121,7 @@ DrainingDep = Annotated[Draining, Depends(_provide(lambda services: services.run
 class Caller(OAuth2PasswordBearer):
     """A dependency that returns the principal, after checking that it holds `scope` if one is given.
 
-    One dependency does both, because FastAPI needs more time for a dependency than this does to check a known token.
+    One dependency does both, because FastAPI needs more time for a dependency than this class for a cached token.
     Each dependency authenticates the principal, because the body may have arrived after a revocation; the cache of the
     authenticator makes that cheap. The request counts once towards the principal's rate of LIMITS__REQUESTS, unless the
     route has `own_limit`.
@@ -137,9 +137,9 @@ class Caller(OAuth2PasswordBearer):
 
         Also raises RateLimitExceeded.
         """
-        known = "principal" in request.scope["state"]
+        was_counted = "principal" in request.scope["state"]
         principal = await _authenticate(request)
-        if not known and not self._own_limit:
+        if not was_counted and not self._own_limit:
             await get_services(request).runtime.limits.check_request(request)
         if self._scope is not None:
             try:
@@ -156,7 +156,7 @@ CurrentPrincipal = Annotated[Principal, Depends(Caller())]
 async def require_login(request: Request, principal: CurrentPrincipal) -> None:
     """Check that the caller may change credentials and roles; see Principal.require_login.
 
-    A dependency of the routes that always make such a change; routes that sometimes do call it. Raises KeyBound,
+    Routes that always make such a change depend on it, and those that sometimes do call it. Raises KeyBound,
     LoginRequired.
     """
     try:
@@ -180,12 +180,12 @@ class GuardedRoute(APIRoute):
 
 
 def get_credential(request: Request) -> str | None:
-    """The bearer token if there is one, else the API key."""
+    """Return the bearer token if there is one, else the API key."""
     return get_bearer_token(request) or request.headers.get("x-api-key")
 
 
 def get_bearer_token(request: Request) -> str | None:
-    """What follows `Bearer` in the Authorization header (RFC 6750, section 2.1)."""
+    """Return the token after `Bearer` in the Authorization header (RFC 6750, section 2.1)."""
     scheme, _, credential = request.headers.get("authorization", "").partition(" ")
     return credential.strip() if scheme.lower() == "bearer" else None
 
@@ -224,10 +224,10 @@ async def _verify(request: Request, authenticator: Authenticator, credential: st
 
 
 def _get_client_certificate(request: Request) -> str | None:
-    """The client's verified certificate as PEM, from ASGI's TLS extension.
+    """Return the client's verified certificate as PEM, from ASGI's TLS extension.
 
-    A browser sends its certificate with every request, even with those that another site's page makes: such a
-    cross-site request is not the user's act, so its certificate is ignored.
+    A browser sends its certificate with every request, even if a page of another site makes it. The user did not
+    intend such a cross-site request, so its certificate is ignored.
     """
     if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
         return None

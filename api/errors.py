@@ -69,13 +69,13 @@ class CandidateWorse(CommandFailed):
 
 
 class NoLabelledImages(ApiError):
-    """There is nothing to make a data set of."""
+    """There is nothing to make a data set from."""
 
     code = "no_labelled_images"
 
     def __init__(self, labelled: int) -> None:
         super().__init__(
-            f"There are {labelled} labelled predictions, and an image was kept of none of them. Users have to allow it "
+            f"There are {labelled} labelled predictions, but none of their images were kept. Users have to allow this "
             "(`atalaya users images`) before they send the images."
         )
 
@@ -105,8 +105,8 @@ class VersionRejected(ApiError):
 
     def __init__(self, model: str, version: str, reason: str) -> None:
         super().__init__(
-            f"{model} {version} does not pass its verification ({reason}). On the server, `atalaya models verify "
-            f"{model} {version}` says more."
+            f"{model} {version} does not pass verification ({reason}). On the server, `atalaya models verify {model} "
+            f"{version}` explains why."
         )
 
 
@@ -123,7 +123,7 @@ class HeadTooLarge(ApiError):
 
 
 class RequestTooSlow(ApiError):
-    """The client sends more slowly than the gateway waits."""
+    """The client sends so slowly that the gateway no longer waits."""
 
     code = "request_too_slow"
 
@@ -169,7 +169,7 @@ class UnauthorizedClient(ApiError):
 
 
 class BadInferRequest(ApiError):
-    """A body that is no inference request, or one that this server cannot serve."""
+    """A body that is not an inference request, or is one that this server cannot serve."""
 
     code = "bad_infer_request"
 
@@ -178,4 +178,4 @@ class ModelNotServed(ApiError):
     code = "model_not_served"
 
     def __init__(self, name: str, version: str) -> None:
-        super().__init__(f"This gateway serves the model {name} in version {version}. Ask for that one.")
+        super().__init__(f"This gateway serves the model {name} in version {version}. Request that one.")

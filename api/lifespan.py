@@ -1,4 +1,4 @@
-"""What opens before the first request and closes after the last, in reverse order."""
+"""Opens everything before the first request, and closes it after the last one, in reverse order."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def make_lifespan(
     open_model: Callable[[], Backend],
     tls: ServerTls | None = None,
 ) -> Lifespan:
-    """Open the model, the database and the services, and hand them to the requests. Raises SettingsError."""
+    """Return a lifespan that opens the model, the database and the services for the requests. Raises SettingsError."""
     keyring = open_keyring(settings)
 
     @asynccontextmanager
@@ -83,7 +83,7 @@ def make_lifespan(
             mover = await enter(open_alias_mover(settings, recording.ledger))
             checks = build_health_checks(settings, engine, recording.ledger, limits, serving)
             health = Health(checks)
-            # The limits never make the gateway unready, and asking their store would keep a sleeping platform awake.
+            # The limits never make the gateway unready, and checking their store would keep a platform from sleeping.
             observed = Health({name: check for name, check in checks.items() if name != "limits"})
             await enter(
                 measure_in_background(

@@ -1,4 +1,4 @@
-"""Checks of files and secrets before anything is opened: the gateway does not start with missing or weak ones."""
+"""Checks files and secrets before anything is opened: the gateway does not start with missing or weak ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LASTING_STORAGE = "Mount a volume there, or use PostgreSQL."
 
 
 def find_start_problems(settings: Settings) -> Sequence[str]:
-    """Return what prevents a start, each in one line that names the setting."""
+    """Return the problems that prevent a start, each in one line that names the setting."""
     checks = (_check_public_keys, _check_issuer, server_context, _check_ports, open_image_archive)
     return _find_problems(settings, [*_SECRET_CHECKS, *checks])
 
@@ -35,7 +35,7 @@ def find_storage_risk(settings: Settings) -> str | None:
         volume = settings.railway_volume_mount_path
         if volume is not None and path.absolute().is_relative_to(volume):
             return None
-        return f"DATABASE_URL: {path} is on no Railway volume, so each deployment deletes it. {_LASTING_STORAGE}"
+        return f"DATABASE_URL: {path} is not on a Railway volume, so each deployment deletes it. {_LASTING_STORAGE}"
     filesystem = find_filesystem(path.absolute())
     if filesystem not in EPHEMERAL_FILESYSTEMS:
         return None
@@ -83,7 +83,7 @@ def _check_public_keys(settings: Settings) -> None:
 
 
 def restrict_secret_files(settings: Settings) -> None:
-    """Make .env and the file of the signing keys readable by their owner only, where this user may change that."""
+    """Make .env and the file of the signing keys readable by their owner only, if this user may change that."""
     for path in (home_folder() / ".env", settings.auth.signing_key_file):
         if path is not None:
             restrict_file(path)
@@ -106,7 +106,7 @@ def _check_database_password(settings: Settings) -> None:
 
 
 def _check_issuer(settings: Settings) -> None:
-    """Raises SettingsError. The default depends on PORT: tokens would end with a change of it."""
+    """Raises SettingsError. The default depends on PORT, so a change of PORT would invalidate all tokens."""
     if settings.in_production and settings.auth.issuer is None and settings.railway_public_domain is None:
         raise SettingsError(
             "AUTH__ISSUER is not set. ENVIRONMENT=production requires the gateway's public address, such as "

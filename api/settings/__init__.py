@@ -1,4 +1,4 @@
-"""All settings and their defaults; .env.example describes them. No other package reads the environment."""
+"""All settings and their defaults, described in .env.example. No other package reads the environment."""
 
 from __future__ import annotations
 

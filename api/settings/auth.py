@@ -58,7 +58,7 @@ class AuthSettings(SettingsGroup, title="Authentication"):
     data_key: SecretStr | None = Field(
         None,
         description="32 random bytes in base64, which encrypt the secrets of one-time codes (TOTP). When empty: users "
-        "cannot switch codes on. If it is lost, reset the users who have codes with `atalaya users totp-reset`.",
+        "cannot turn on codes. If it is lost, reset the users who have codes with `atalaya users totp-reset`.",
     )
     issuer: str | None = Field(
         None,

@@ -1,4 +1,4 @@
-"""What the groups of settings share: their base class, the environments, and the form of lists."""
+"""What the groups of settings share: their base class, the environments, and the parsing of lists and JSON."""
 
 from __future__ import annotations
 

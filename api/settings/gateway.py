@@ -59,8 +59,8 @@ class Settings(BaseModel):
     )
     allowed_hosts: tuple[str, ...] = Field(
         (),
-        description="Host names that the gateway serves; `*.example.org` for the names below it, but not for itself; "
-        "`*` for any. When empty: localhost, 127.0.0.1, [::1], and the host names of the issuer and of Railway. "
+        description="Host names that the gateway serves; `*.example.org` for subdomains of example.org, but not for "
+        "it; `*` for any. When empty: localhost, 127.0.0.1, [::1], and the host names of the issuer and of Railway. "
         "On Railway, the name in its health checks is always served.",
     )
     cors_origins: tuple[str, ...] = Field(
@@ -117,7 +117,7 @@ class Settings(BaseModel):
     redis_url: SecretStr | None = Field(
         None,
         description="Shares the rate limits of all replicas: `redis://[USER:PASSWORD@]HOST[:PORT][/NUMBER]`, "
-        "`rediss://` for TLS, or `unix://PATH`; `?ssl=true` and `?family=` are understood. When empty: each machine "
+        "`rediss://` for TLS, or `unix://PATH`; `?ssl=true` and `?family=` are accepted. When empty: each machine "
         "counts on its own.",
     )
     mlflow_tracking_username: str | None = Field(
@@ -160,14 +160,14 @@ class Settings(BaseModel):
         None, description="Set by Railway: the public host name, which is allowed and used in the issuer."
     )
     railway_private_domain: str | None = Field(
-        None, description="Set by Railway: the private host name, which becomes an allowed one."
+        None, description="Set by Railway: the private host name, which is allowed."
     )
     railway_environment_id: str | None = Field(None, description="Set by Railway: shows that the gateway runs there.")
     railway_volume_mount_path: str | None = Field(
         None, description="Set by Railway: where a volume is mounted. An SQLite database elsewhere causes a warning."
     )
     railway_git_commit_sha: str | None = Field(
-        None, description="Set by Railway, and used where `GIT_COMMIT_SHA` is empty."
+        None, description="Set by Railway, and used if `GIT_COMMIT_SHA` is empty."
     )
     atalaya_shared: HomePath | None = Field(
         None,

@@ -1,4 +1,4 @@
-"""The home: the folder with .env, var/ and the model, whatever folder a command is started in."""
+"""The home: the folder with .env, var/ and the model, regardless of the folder in which a command is started."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _SQLITE = ("sqlite", "sqlite+aiosqlite", "sqlite+pysqlite")
 
 
 def home_folder() -> Path:
-    """ATALAYA_HOME, else the folder that the code is installed from; relative paths in settings start there.
+    """Return ATALAYA_HOME, else the folder that the code is installed from. Relative paths in settings start there.
 
-    A copy of the code in site-packages has no such folder, so the working directory takes its part. Raises
+    A copy of the code in site-packages has no such folder, so the working directory is used instead. Raises
     SettingsError.
     """
     configured = os.environ.get("ATALAYA_HOME")
@@ -36,7 +36,7 @@ def home_folder() -> Path:
 
 
 def published_networks_folder() -> Path:
-    """The folder of the lists that `atalaya proxies refresh` installs."""
+    """Return the folder of the lists that `atalaya proxies refresh` installs."""
     return home_folder() / "var" / "networks"
 
 
@@ -79,7 +79,7 @@ def resolve_registry_url(url: str) -> str:
     if scheme != "file" or not rest:
         raise ValueError(
             "must be file://FOLDER, the folder of a registry of models, or mlflow+http://HOST[:PORT] or "
-            "mlflow+https://HOST[:PORT], an MLflow server; its credentials are settings of their own"
+            "mlflow+https://HOST[:PORT], an MLflow server, whose credentials are in other settings"
         )
     return f"{scheme}{separator}{home_folder() / rest}"
 
@@ -101,7 +101,7 @@ def read_mlflow_address(registry: str) -> str | None:
 
 
 def _is_plain_address(url: str) -> bool:
-    """Whether the URL has a host, and neither credentials nor parameters."""
+    """Return whether the URL has a host, and neither credentials nor parameters."""
     try:
         parts = urlsplit(url)
         valid = bool(parts.hostname) and parts.port != 0
@@ -111,7 +111,7 @@ def _is_plain_address(url: str) -> bool:
 
 
 def resolve_program(name: str) -> str:
-    """Make the path of a program absolute; a mere name is looked up in PATH."""
+    """Make the path of a program absolute; a name without a slash is looked up in PATH."""
     return str(home_folder() / name) if "/" in name else name
 
 

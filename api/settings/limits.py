@@ -54,8 +54,8 @@ class LimitSettings(SettingsGroup, title="Limits"):
 
     predict: Rate = Field(
         "10000/minute",
-        description="Predictions of one principal, over both routes. The default only stops runaway clients: it is "
-        "slightly more than two cores can serve.",
+        description="Predictions of one principal, over all prediction routes. The default only stops runaway clients: "
+        "it is slightly more than two cores can serve.",
     )
     requests: Rate = Field(
         "600/minute",
@@ -71,7 +71,7 @@ class LimitSettings(SettingsGroup, title="Limits"):
     trusted_proxies: tuple[Proxy, ...] = Field(
         (),
         description="Addresses, networks, `cloudflare` or `cloudfront`, whose `X-Forwarded-For` and "
-        "`X-Forwarded-Proto` headers are trusted, and but for the two services also `Client-Cert`; see "
+        "`X-Forwarded-Proto` headers are trusted, and also `Client-Cert` except for the two services; see "
         "[proxies](deploy/proxies.md#proxies-and-host-names).",
     )
 

@@ -1,4 +1,4 @@
-"""Reading the settings, and reporting all that is wrong with them at once."""
+"""Reads the settings, and reports all problems with them at once."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def load_local_settings() -> Settings:
 
 
 class SettingsReader:
-    """Reads the settings of a running gateway again and again. For one thread at a time.
+    """Reads the settings of a running gateway repeatedly. Not thread-safe.
 
-    `find_problems` is applied as by `load_settings`. `interval_s` is the time between two reads, in seconds.
+    `find_problems` is used as in `load_settings`. `interval_s` is the time between two reads, in seconds.
     """
 
     def __init__(self, settings: Settings, find_problems: FindProblems) -> None:
@@ -60,9 +60,9 @@ class SettingsReader:
         self.interval_s = self._provider.interval_s
 
     def read(self) -> Settings:
-        """Return the present settings: the same object until a secret or `.env` changes.
+        """Return the current settings, which are the same object until a secret or `.env` changes.
 
-        Raises SecretsUnavailable if the provider cannot be read, and another SettingsError if a value is not usable.
+        Raises SecretsUnavailable if the provider cannot be read, and another SettingsError if a value is unusable.
         """
         stored = _select_secrets(self._provider.read())
         seen = read_env_file_state(), stored
@@ -101,12 +101,12 @@ def _build(variables: Mapping[str, str], find_problems: FindProblems, overrides:
     garbled = [name for name in list_names() if not _is_text(variables.get(name, ""))]
     problems = [f"{name}: is not UTF-8 text." for name in garbled]
     values = _nest({name: value for name, value in variables.items() if name not in garbled})
-    settings, locations, found = _validate({**values, **overrides})
-    problems += found
+    settings, locations, invalid_values = _validate({**values, **overrides})
+    problems += invalid_values
     if settings is None:
         # Check the other settings as if the invalid ones were not set, to report everything at once.
         settings = Settings.model_validate(_remove({**values, **overrides}, locations))
-    # What mentions an invalid setting may follow from its default.
+    # A problem that mentions an invalid setting may only result from that setting's default.
     invalid = {*garbled, *("__".join(map(str, location[:2])).upper() for location in locations)}
     problems += [problem for problem in find_problems(settings) if not _find_names(problem) & invalid]
     if problems:
@@ -119,13 +119,13 @@ def _validate(values: Mapping[str, Any]) -> tuple[Settings | None, Sequence[_Loc
     try:
         return Settings.model_validate(values), (), []
     except ValidationError as error:
-        found: dict[_Location, str] = {}
+        problems: dict[_Location, str] = {}
         for entry in error.errors(include_input=False, include_url=False):
             location = entry["loc"]
             # A list whose items are all invalid is also reported as empty.
-            if not any(known[: len(location)] == location for known in found):
-                found[location] = describe_problem(entry)
-        return None, list(found), list(found.values())
+            if not any(earlier[: len(location)] == location for earlier in problems):
+                problems[location] = describe_problem(entry)
+        return None, list(problems), list(problems.values())
 
 
 def _nest(variables: Mapping[str, str]) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def _remove(values: Mapping[str, Any], locations: Iterable[_Location]) -> dict[s
 
 
 def _is_text(value: str) -> bool:
-    """Whether the value was valid UTF-8: Python keeps other bytes as surrogates, which cannot be encoded."""
+    """Return whether the value was valid UTF-8. Python keeps other bytes as surrogates, which cannot be encoded."""
     try:
         value.encode()
     except UnicodeEncodeError:

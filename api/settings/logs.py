@@ -15,14 +15,14 @@ _HEADERS_FORM = 'must be a JSON object of header names and values, such as {"DD-
 
 
 class LogSettings(SettingsGroup, title="Logs"):
-    """[Operations](operations.md#logs) explains the forms, and how to ship, keep and remove the log.
+    """[Operations](operations.md#logs) explains the formats, and how to ship, keep and remove the log.
 
     A change of these settings and of `LOG_LEVEL` needs a restart.
     """
 
     format: Literal["otel", "ecs", "datadog", "logfmt", "console"] | None = Field(
         None,
-        description="The form of a line: OpenTelemetry's names as JSON, Elastic's, Datadog's, logfmt, or for people. "
+        description="The format of a line: OpenTelemetry's names as JSON, Elastic's, Datadog's, logfmt, or for people. "
         "When empty: `console` on a terminal, else `otel`.",
     )
     file: HomePath | None = Field(

@@ -79,7 +79,7 @@ class ModelSettings(SettingsGroup, title="Model"):
     )
     prepared_folder: HomePath = Field(
         Path("var/prepared"),
-        description="Where these copies are: a folder of this gateway alone, which only its user can enter.",
+        description="Where these copies are kept: a folder for this gateway alone, which only its user can enter.",
     )
     manifest: Annotated[Path, AfterValidator(resolve_artefact)] = Field(
         Path("artifacts/efficientnetb0-v1.1"),
@@ -88,11 +88,11 @@ class ModelSettings(SettingsGroup, title="Model"):
     )
     fallback: Fallback = Field(
         Fallback.NONE,
-        description="With `oip+http://`, while no engine works: `none` refuses requests with 503, `local` predicts "
+        description="With `oip+http://`, while no engine works: `none` rejects requests with 503, `local` predicts "
         "with the model in `MODEL__MANIFEST`, which then takes memory at all times.",
     )
     engine_requests: int = Field(
-        16, ge=1, le=1024, description="How many requests a worker process has in flight on one engine at most."
+        16, ge=1, le=1024, description="The most requests that a worker process has in flight on one engine."
     )
     engine_token: SecretStr | None = Field(None, description="A bearer token that the engines require.")
     engine_ca: HomePath | None = Field(
@@ -119,7 +119,7 @@ class ModelSettings(SettingsGroup, title="Model"):
         ge=1,
         le=64,
         description="Inference threads of each worker process. When empty: the process's share of the processors that "
-        "the CPU affinity and the container's quota allow, as far as the memory limit carries them (40 MB each); 16 "
+        "the CPU affinity and the container's quota allow, as far as the threads fit in memory (40 MB each); 16 "
         "with `oip+http://`, as these threads wait for the engines.",
     )
     queue_limit: int = Field(64, ge=0, le=10_000, description="How many predictions may wait; further ones get 503.")
@@ -208,12 +208,12 @@ class ModelSettings(SettingsGroup, title="Model"):
 
     @property
     def is_mirrored(self) -> bool:
-        """Whether the registry's folder mirrors a server, which alone decides what aliases name."""
+        """Whether the registry's folder mirrors a server, which alone decides where aliases point."""
         return self.mlflow_url is not None
 
     @property
     def registry_folder(self) -> Path | None:
-        """The folder of the registry, or of the mirror of the one that a server has; None without a registry."""
+        """The folder of the registry, or of the mirror of a server's registry; None without a registry."""
         if self.registry is None:
             return None
         return Path(self.registry.partition("://")[2]) if self.mlflow_url is None else self.mirror_folder

@@ -23,7 +23,7 @@ def list_names() -> Iterator[str]:
 
 @cache
 def list_secret_names() -> Sequence[str]:
-    """Return the names of the settings that a secret provider may set: without the credential for the provider."""
+    """Return the names of the settings that a secret provider may set: all secrets but those for the provider."""
     fields = [(name, repr(field.annotation)) for name, field in _list_fields(Settings)]
     return tuple(name for name, type_name in fields if "SecretStr" in type_name and not name.startswith("SECRETS__"))
 
@@ -34,7 +34,7 @@ def find_changed_secrets(old: Settings, new: Settings) -> list[str]:
 
 
 def find_similar(name: str) -> str | None:
-    """Return the setting that a name resembles: other underscores, two exchanged letters, or one wrong letter."""
+    """Return the setting that a name resembles, with other underscores, two swapped letters or one wrong letter."""
     best, highest = None, 0.0
     for known in list_names():
         similarity = _compare(_fold(name), _fold(known))
@@ -44,7 +44,7 @@ def find_similar(name: str) -> str | None:
 
 
 def find_mistyped(variables: Mapping[str, str]) -> list[str]:
-    """Return a warning for each variable that is no setting but probably means one that is not set."""
+    """Return a warning for each variable that is not a setting, but probably a misspelling of one that is not set."""
     known = set(list_names())
     groups = {name.partition("__")[0] for name in known if "__" in name}
     warnings = []

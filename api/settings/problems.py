@@ -1,4 +1,4 @@
-"""What is wrong with a setting, in plain words: what is allowed, and never the value."""
+"""Describes problems with settings in plain words: what is allowed, and never the value."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NUMBERS = ("int", "float", "finite", "greater_than", "less_than")
 
 def describe_problem(error: ErrorDetails) -> str:
     """Return one line that names the setting and what is allowed."""
-    # Of a list, the number of the item means nothing to users.
+    # The index of a list item means nothing to users.
     parts = error["loc"][:-1] if isinstance(error["loc"][-1], int) else error["loc"]
     name = "__".join(str(part) for part in parts).upper()
     text = _describe(error, name)
@@ -48,8 +48,8 @@ def _describe(error: ErrorDetails, name: str) -> str:
         return f"must be {str(context['expected']).replace(chr(39), '')}"
     if kind.startswith(_NUMBERS):
         return _describe_number(_find_field(error["loc"]))
-    known = next((text for prefix, text in _TEXTS.items() if kind.startswith(prefix)), None)
-    return known or re.sub(r"^(Input|Value|String) should ", "must ", error["msg"])
+    fixed_text = next((text for prefix, text in _TEXTS.items() if kind.startswith(prefix)), None)
+    return fixed_text or re.sub(r"^(Input|Value|String) should ", "must ", error["msg"])
 
 
 def _describe_number(field: FieldInfo | None) -> str:
@@ -67,7 +67,7 @@ def _describe_number(field: FieldInfo | None) -> str:
 
 
 def _find_field(location: Sequence[int | str]) -> FieldInfo | None:
-    """Return the field at the location of an error, which may be inside of a list."""
+    """Return the field at the location of an error, which may be inside a list."""
     model: type[BaseModel] | None = Settings
     field = None
     for part in location:

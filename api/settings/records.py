@@ -30,20 +30,20 @@ class MonitoringSettings(SettingsGroup, title="Monitoring"):
         20,
         ge=0,
         le=1000,
-        description="How many callers have metrics of usage of their own: the first ones since the start. All others "
+        description="How many callers have usage metrics of their own: the first ones since the start. All others "
         "are counted together, as `other`.",
     )
     drift_callers: int = Field(
         10_000,
         ge=0,
         le=1_000_000,
-        description="How many callers of each model are watched for [drift](quality.md#drift) on their own; the others "
-        "are watched together. 0 turns this off.",
+        description="How many callers of each model are tracked individually for [drift](quality.md#drift); the others "
+        "are tracked together. 0 turns this off.",
     )
 
 
 class CostSettings(SettingsGroup, title="Cost"):
-    """[Prices](quality.md#cost). The defaults are what Railway bills for what is used."""
+    """[Prices](quality.md#cost). The defaults are Railway's prices."""
 
     vcpu_hour: float = Field(RAILWAY.vcpu_hour, ge=0, description="The price of a processor for an hour.")
     gb_hour: float = Field(RAILWAY.gb_hour, ge=0, description="The price of a gigabyte of memory for an hour.")
@@ -73,7 +73,7 @@ class CostSettings(SettingsGroup, title="Cost"):
         return Prices(self.vcpu_hour, self.gb_hour, self.sent_gb, self.currency)
 
     def machine(self) -> Machine:
-        """Return the machine of the settings, or else this one."""
+        """Return the machine that the settings describe, or else this one."""
         return Machine(
             self.vcpus or count_processors(),
             self.memory_gb or memory_limit_bytes() / BYTES_IN_GB,
@@ -119,7 +119,7 @@ class ImageSettings(SettingsGroup, title="Images"):
     )
     keep_days: int = Field(365, ge=1, le=36_500, description="How many days an image is kept; checked every hour.")
     megabytes: int = Field(
-        1000, ge=1, le=100_000_000, description="How much the images may take. While the store is full, none is added."
+        1000, ge=1, le=100_000_000, description="The largest size of the store. While it is full, no image is added."
     )
 
     @field_validator("key")

@@ -1,4 +1,4 @@
-"""The URLs among the settings: which are accepted, and what those of other ecosystems mean."""
+"""Checks the URLs among the settings, and translates URLs written for other libraries."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def check_public_url(url: str) -> None:
 def read_origins(origins: Sequence[str]) -> tuple[str, ...]:
     """Return the origins as browsers send them: in lower case, without a default port. Raises ValueError."""
     if "*" in origins and len(origins) > 1:
-        raise ValueError("* allows every origin, so no other origin may stand beside it")
+        raise ValueError("* allows every origin, so no other origin may be listed")
     return tuple(origin if origin == "*" else _read_origin(origin) for origin in origins)
 
 
@@ -68,7 +68,7 @@ def check_collector_url(url: str) -> None:
 
 
 def parse_headers(text: str) -> dict[str, str]:
-    """Read headers as OpenTelemetry's variables have them: NAME=VALUE,…, with percent-encoded values.
+    """Read headers in the form of OpenTelemetry's variables: NAME=VALUE,…, with percent-encoded values.
 
     Raises ValueError, without the values.
     """
@@ -102,7 +102,7 @@ def check_sentry_dsn(dsn: str) -> None:
 def read_redis_url(url: str) -> str:
     """Return the URL with redis-py's parameters. Raises ValueError.
 
-    ioredis writes `ssl` or `tls` for TLS, and `family` for the kind of address, of which redis-py tries all.
+    URLs for ioredis have `ssl` or `tls` for TLS, and `family` for the kind of address; redis-py tries all kinds.
     """
     try:
         parts = urlsplit(url)

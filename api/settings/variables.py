@@ -13,15 +13,15 @@ from api.settings.home import home_folder
 
 
 def read_variables() -> dict[str, str]:
-    """Return the variables by name, in upper case and without white space around the value; the environment overrides.
+    """Return the variables by name in upper case, without white space around the value; the environment overrides .env.
 
-    Secret stores and editors add line ends, and platforms set empty values: those are left out. Raises SettingsError.
+    Secret stores and editors add line ends, and platforms set empty values; both are left out. Raises SettingsError.
     """
     return {**clean_variables(_read_env_file()), **clean_variables(os.environ)}
 
 
 def read_env_file_state() -> tuple[int, ...] | None:
-    """Return numbers that change when `.env`, its owner or its mode does; None without it. Raises SettingsError."""
+    """Return numbers that change when `.env`, its owner or its mode changes; None without it. Raises SettingsError."""
     try:
         state = (home_folder() / ".env").stat()
     except OSError:
@@ -36,7 +36,7 @@ def child_environment(changes: Mapping[str, str]) -> dict[str, str]:
 
 def clean_variables(variables: Mapping[str, str]) -> dict[str, str]:
     """Return the variables by name in upper case, without empty ones and white space around values."""
-    # Of two spellings of a name, the one in upper case counts.
+    # If a name has two spellings, the one in upper case wins.
     ordered = sorted(variables.items(), key=lambda item: item[0].isupper())
     return {name.upper(): value.strip() for name, value in ordered if value.strip()}
 
@@ -47,7 +47,7 @@ def _read_env_file() -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        text = path.read_bytes().decode("utf-8-sig")  # Windows' editors may begin the file with a byte order mark
+        text = path.read_bytes().decode("utf-8-sig")  # Windows editors may begin the file with a byte order mark
     except OSError as error:
         raise SettingsError(f"{path} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:

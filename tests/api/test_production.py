@@ -22,7 +22,7 @@ def test_sqlite_on_railway_needs_a_volume(environment: dict[str, str], reported:
     """On Railway an SQLite database outside of the volume is reported."""
     risk = find_storage_risk(Settings(database_url="sqlite:////data/atalaya.db", **environment))
     assert (risk is not None) is reported
-    assert risk is None or risk.startswith("DATABASE_URL: /data/atalaya.db is on no Railway volume")
+    assert risk is None or risk.startswith("DATABASE_URL: /data/atalaya.db is not on a Railway volume")
 
 
 def test_sqlite_in_memory_is_reported_and_postgresql_is_not() -> None:

@@ -17,7 +17,7 @@ from model.registry.state import check_name
 
 
 class VerdictPolicy(StrEnum):
-    """Whether the gateway moves aliases itself when a verdict falls."""
+    """Whether the gateway itself moves aliases when a verdict is reached."""
 
     ADVISE = "advise"
     ACT = "act"
@@ -73,6 +73,6 @@ class CanarySettings(SettingsGroup, title="Candidates"):
 
     @property
     def rules(self) -> JudgeRules:
-        """What the judge applies: its own limits, where there are none in the settings."""
+        """The rules of the judge: the limits in the settings, and its defaults for other metrics."""
         changed = {metric: Limit(*limit) for metric, limit in self.limits.items()}
         return JudgeRules({**LIMITS, **changed})

@@ -1,4 +1,4 @@
-"""The tasks that the maintenance calendar of this gateway has."""
+"""The tasks in the maintenance calendar of this gateway."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from monitoring.tasks.runs import Task
 
 
 def find_task_days(settings: Settings) -> Mapping[Task, int]:
-    """Return the interval of each task in days, 0 for what this gateway does not need."""
-    needless = set[Task]() if settings.ledger.enabled else {Task.LEDGER_VERIFY}
+    """Return the interval of each task in days, 0 for a task that this gateway does not need."""
+    unneeded = set[Task]() if settings.ledger.enabled else {Task.LEDGER_VERIFY}
     if settings.model.validation_data is None:
-        needless.add(Task.EVALUATE_SERVED)
-    return {task: 0 if task in needless else days for task, days in settings.calendar.days.items()}
+        unneeded.add(Task.EVALUATE_SERVED)
+    return {task: 0 if task in unneeded else days for task, days in settings.calendar.days.items()}

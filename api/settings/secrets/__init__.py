@@ -1,1 +1,1 @@
-"""Where secrets come from: the environment and .env, a folder of files, AWS Secrets Manager or HashiCorp Vault."""
+"""The sources of secrets: the environment and .env, a folder of files, AWS Secrets Manager or HashiCorp Vault."""

@@ -13,9 +13,9 @@ MAX_BYTES = 64 << 10
 
 
 class SecretFiles:
-    """The name of a file is that of the setting, in any case. Reading them all each time also finds a new link target.
+    """The name of a file is that of the setting, in any case. Each read opens all of them, to notice new link targets.
 
-    Other files are not opened: they may belong to other users.
+    Other files are not opened, because they may belong to other users.
     """
 
     interval_s = LOCAL_INTERVAL_S
@@ -32,7 +32,7 @@ class SecretFiles:
             raise SecretsUnavailable(f"{error.filename or self._folder} cannot be read: {error.strerror}.") from None
 
     def _read_file(self, name: str) -> str | None:
-        """Return the text; None for a file that is too large, or no text: such a file is not a setting."""
+        """Return the text; None for a file that is too large or not text, which cannot be a setting."""
         path = self._folder / name
         if path.stat().st_size > MAX_BYTES:
             return None

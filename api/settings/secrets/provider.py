@@ -21,7 +21,7 @@ class SecretProvider(Protocol):
 
 
 def open_provider(settings: SecretSettings) -> SecretProvider:
-    """Create the provider without connecting. Its library is imported only here. Raises SettingsError."""
+    """Create the provider without connecting. Its library is imported only if it is used. Raises SettingsError."""
     scheme, _, rest = settings.url.partition("://")
     if scheme == "file":
         from api.settings.secrets.files import SecretFiles
@@ -44,7 +44,7 @@ def open_provider(settings: SecretSettings) -> SecretProvider:
 
 
 class _NoProvider:
-    """For env://: the environment and .env are read anyway."""
+    """The provider for env://, which adds nothing, because the environment and .env are read anyway."""
 
     interval_s = LOCAL_INTERVAL_S
 

@@ -13,7 +13,7 @@ from auth.tokens.issuer_rules import is_safe_url
 
 ENVIRONMENT_URL = "env://"
 LOCAL_INTERVAL_S = 1.0
-"""How often local files are looked at for changes."""
+"""How often local files are checked for changes."""
 
 _FORM = "must be env://, file://FOLDER, aws-sm://NAME[?region=REGION] or vault://HOST[:PORT]/MOUNT/PATH"
 
@@ -44,14 +44,14 @@ class SecretSettings(SettingsGroup, title="Secrets"):
     url: Annotated[str, AfterValidator(_check_url)] = Field(
         ENVIRONMENT_URL,
         description="`env://` (the environment and `.env`), `file://FOLDER` (a file for each, such as `/run/secrets`), "
-        "`aws-sm://NAME[?region=REGION]` or `vault://HOST[:PORT]/MOUNT/PATH`. What is there overrides the environment "
+        "`aws-sm://NAME[?region=REGION]` or `vault://HOST[:PORT]/MOUNT/PATH`. Its values override the environment "
         "and `.env`.",
     )
     refresh_seconds: int = Field(
         60,
         ge=1,
         le=3600,
-        description="How many seconds pass between two reads of AWS or Vault; files and `.env` are looked at every "
+        description="How many seconds pass between two reads of AWS or Vault; files and `.env` are checked every "
         "second. A new signing key is used after twice this time, and at least ten seconds; with `env://` after ten "
         "seconds.",
     )
@@ -61,7 +61,7 @@ class SecretSettings(SettingsGroup, title="Secrets"):
         None, description="The token, or the secret id of AppRole. With Kubernetes: by default the pod's own token."
     )
     vault_credential_file: HomePath | None = Field(
-        None, description="A file that contains it; it is read again for each login."
+        None, description="A file that contains that credential; it is read again for each login."
     )
 
     @property

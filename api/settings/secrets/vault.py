@@ -22,7 +22,7 @@ _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 class VaultSecret:
     """Logs in at the first read, and renews the token's lease when half of it has passed.
 
-    `clock` returns seconds of a monotonic clock. Raises SettingsError for settings that the method of log-in lacks.
+    `clock` returns seconds of a monotonic clock. Raises SettingsError if settings of the login method are missing.
     """
 
     def __init__(self, settings: SecretSettings, clock: Callable[[], float] = time.monotonic) -> None:
@@ -54,8 +54,8 @@ class VaultSecret:
             raise SecretsUnavailable(f"Vault refused the request: {type(error).__name__}.") from None
         except (requests.RequestException, OSError) as error:
             raise SecretsUnavailable(f"Vault cannot be reached: {type(error).__name__}.") from None
-        except (TypeError, KeyError, AttributeError, ValueError):  # hvac passes on whatever a proxy responds with
-            raise SecretsUnavailable("The response is not one of Vault. Check the address in SECRETS__URL.") from None
+        except (TypeError, KeyError, AttributeError, ValueError):  # hvac returns whatever a proxy responds with
+            raise SecretsUnavailable("The response is not from Vault. Check the address in SECRETS__URL.") from None
 
     def _read_secret(self) -> Mapping[str, str]:
         response = self._client.secrets.kv.v2.read_secret_version(
@@ -87,12 +87,12 @@ class VaultSecret:
         self._logged_in = True
 
     def _follow_lease(self, lease: Mapping[str, Any]) -> None:
-        """Renew, or log in again where that is impossible, when half of the lease has passed. 0 seconds: never."""
+        """Schedule a renewal, or else a new login, for when half of the lease has passed. 0 seconds: never."""
         seconds = lease["lease_duration"]
         self._renew_at = self._clock() + seconds / 2 if seconds else float("inf")
 
     def _read_credential(self) -> str:
-        """Read it again for each log-in: it may rotate as well. Raises OSError."""
+        """Read the credential, which may have changed since the last login. Raises OSError."""
         settings = self._settings
         if settings.vault_credential is not None:
             return settings.vault_credential.get_secret_value()

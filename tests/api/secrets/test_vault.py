@@ -133,7 +133,7 @@ def test_a_response_that_is_not_of_vault(vault: VaultDouble, clock: Clock, page:
     """Status 200 from something else, such as a proxy's log-in page, is reported as that."""
     vault.page = page
     for secret in (by_role(vault, clock), open_vault(vault, clock, vault_credential="hvs.root")):
-        with pytest.raises(SecretsUnavailable, match="The response is not one of Vault"):
+        with pytest.raises(SecretsUnavailable, match="The response is not from Vault"):
             secret.read()
 
 
