@@ -22,6 +22,9 @@ from storage.private_files import create_sqlite_file
 from storage.transactions import SETTINGS_OPTION, database_errors, get_begin_statement
 from storage.urls import read_database_url
 
+SQLITE_WAIT_S = 5
+"""How long a statement waits for the lock of an SQLite database."""
+
 # No prepared statements: they belong to a server connection, and PgBouncer may use another one for each transaction.
 # Without an encoding, psycopg returns text as bytes if the database uses SQL_ASCII, some installations' default.
 _POSTGRES_ARGUMENTS: Mapping[str, Any] = {"prepare_threshold": None, "client_encoding": "utf8"}
@@ -182,7 +185,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 
 async def _set_pragmas(driver: Any) -> None:
-    for pragma in ("busy_timeout = 5000", "foreign_keys = ON", *_PRAGMAS):
+    for pragma in (f"busy_timeout = {SQLITE_WAIT_S * 1000}", "foreign_keys = ON", *_PRAGMAS):
         await driver.execute(f"PRAGMA {pragma}")
     # SQLite ignores the busy time-out if another process opens a new file during its change to WAL.
     for attempts_left in reversed(range(500)):

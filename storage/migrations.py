@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from storage.engine import SQLITE_WAIT_S
 from storage.errors import DatabaseUnavailable
-from storage.transactions import reading, writing
+from storage.transactions import WRITING, database_errors, reading
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
 _LOCK = 0x6174616C  # the number of PostgreSQL's advisory lock, arbitrary but the same in all our processes
+_SQLITE_WAIT_S = 60  # for the migrations of another process: longer than for a statement
 
 
 async def migrate(engine: AsyncEngine, *directories: Path) -> None:
@@ -27,7 +30,9 @@ async def migrate(engine: AsyncEngine, *directories: Path) -> None:
     async with reading(engine) as connection:
         if await connection.run_sync(_is_current, directories):
             return
-    async with writing(engine) as connection:
+    import alembic.command  # noqa: F401  (before SQLite is locked: on a busy machine the import takes seconds)
+
+    async with _migrating(engine) as connection:
         await connection.run_sync(_upgrade, directories)
 
 
@@ -48,6 +53,27 @@ def alembic_config(connection: Connection, directory: Path) -> Config:
     config.set_main_option("script_location", str(directory).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config
+
+
+@asynccontextmanager
+async def _migrating(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Open a transaction that writes, and that waits long for another one on SQLite. Raises DatabaseUnavailable."""
+    with database_errors(engine.url):
+        async with engine.connect() as connection:
+            await _set_sqlite_wait(connection, _SQLITE_WAIT_S)
+            try:
+                await connection.execution_options(**WRITING)
+                async with connection.begin():
+                    yield connection
+            finally:
+                await _set_sqlite_wait(connection, SQLITE_WAIT_S)
+
+
+async def _set_sqlite_wait(connection: AsyncConnection, seconds: int) -> None:
+    """Set it through the driver: SQLAlchemy's own statements would begin the transaction."""
+    if connection.dialect.name == "sqlite":
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        await driver.execute(f"PRAGMA busy_timeout = {seconds * 1000}")
 
 
 def _is_current(connection: Connection, directories: Iterable[Path]) -> bool:
