@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -76,3 +77,19 @@ async def test_each_version_in_service_is_prepared(settings: Settings, service: 
         service.replace_backend(open_url(settings, f"onnx://{find_model_folder(settings, '1.1')}")).result().close()
         await wait_for_builds(2)
     assert [open_version(version) for version in ("1.0", "1.1")] == [Origin.PREPARED, Origin.PREPARED]
+
+
+async def test_a_build_has_a_session_of_its_own(
+    settings: Settings, service: PredictionService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in the terminal of the gateway does not interrupt a build: the process leads a session."""
+    program = tmp_path / "python"
+    record = "(Path(__file__).parent / 'leads').write_text(str(os.getsid(0) == os.getpid()))"
+    program.write_text(f"#!{sys.executable}\nimport os\nfrom pathlib import Path\n{record}\nraise SystemExit(1)\n")
+    program.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(program))
+    shown = CollectorRegistry()
+    async with run_in_background(keep_prepared(settings, service, MemoryBudget(MEMORY), Metrics(shown))):
+        failed = {"outcome": "failed"}
+        await wait_until_async(lambda: shown.get_sample_value("atalaya_preparations_total", failed) == 1)
+    assert (tmp_path / "leads").read_text() == "True"
