@@ -15,6 +15,7 @@ from structlog.contextvars import merge_contextvars
 from structlog.stdlib import ProcessorFormatter, add_logger_name
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from monitoring.chains.timestamps import format_timestamp
 from monitoring.logs.formats import LogFormat, make_render, name_attributes
 from monitoring.logs.line_queue import LineQueue
 from monitoring.logs.sampling import REFUSALS_PER_S, RefusalSampler
@@ -125,7 +126,7 @@ def _pipeline(render: Processor, is_own: bool, *more: Processor) -> list[Process
 
 def _name_attributes(is_own: bool, _logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     level = "error" if method == "exception" else method
-    timestamp = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    timestamp = format_timestamp(datetime.now(UTC))
     return name_attributes(event, level, timestamp, is_own=is_own)
 
 

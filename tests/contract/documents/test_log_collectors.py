@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from monitoring.chains.timestamps import format_timestamp
 from monitoring.logs.files import LogFiles
 from monitoring.logs.formats import LogFormat, make_render, name_attributes
 from tests.support.paths import ROOT
@@ -26,7 +27,7 @@ def load(name: str) -> Any:
 
 
 def make_line(log_format: LogFormat = LogFormat.OTEL) -> dict[str, Any]:
-    time = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    time = format_timestamp(datetime.now(UTC))
     event = {"event": "request", "logger": "atalaya.access", "http.response.status_code": 200}
     line: dict[str, Any] = json.loads(make_render(log_format)(name_attributes(event, "info", time, is_own=True)))
     return line

@@ -6,9 +6,11 @@ import base64
 import io
 import json
 import logging
+import re
 import secrets
 import warnings
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Self
 
 import pytest
 import structlog
@@ -45,6 +47,21 @@ def test_timestamp_is_utc(sink: Sink) -> None:
     written = datetime.fromisoformat(sink.line()["timestamp"])
     assert written.utcoffset() == timedelta(0)
     assert abs(datetime.now(UTC) - written) < timedelta(minutes=1)
+
+
+class OnTheSecond(datetime):
+    """A clock that shows no microseconds."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Self:
+        return super().now(tz).replace(microsecond=0)
+
+
+def test_timestamps_have_a_fraction(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Timestamps have six decimal places at every microsecond: collectors expect one format."""
+    monkeypatch.setattr("monitoring.logs.configuration.datetime", OnTheSecond)
+    structlog.get_logger().info("now")
+    assert re.fullmatch(r"[-\d]+T[:\d]+\.000000Z", sink.line()["timestamp"])
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\u2028", "\x85", "\x0b"])
