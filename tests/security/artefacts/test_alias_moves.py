@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -61,6 +62,16 @@ def execute(gateway: Gateway, statement: str) -> None:
         connection.execute(statement)
 
 
+def copy_databases(gateway: Gateway, registry: FileRegistry, folder: Path) -> tuple[Gateway, FileRegistry]:
+    """Copies of the gateway, which is not started, and of its registry."""
+    copied = FileRegistry(shutil.copytree(registry.root, folder / "registry"))
+    path = folder / "gateway.db"
+    path.touch(mode=0o600)
+    with closing(sqlite3.connect(gateway.database_path)) as source, closing(sqlite3.connect(path)) as target:
+        source.backup(target)
+    return gateway.with_settings(DATABASE_URL=f"sqlite:///{path}", MODEL__REGISTRY=f"file://{copied.root}"), copied
+
+
 def blame_another(gateway: Gateway, _: FileRegistry) -> None:
     """Let the last entry name another operator."""
     execute(gateway, 'UPDATE ledger_payloads SET document = replace(document, \'"who":"\', \'"who":"x\')')
@@ -82,20 +93,18 @@ def move_by_hand(_: Gateway, registry: FileRegistry) -> None:
 def test_a_decision_cannot_be_hidden(
     gateway: Gateway, registry: FileRegistry, tmp_path: Path, attack: Attack, status: int
 ) -> None:
-    """T55: another name in an entry, a removed entry and a move past the commands are found by `models history`."""
+    """T55: another name in an entry, a removed entry and a move past the commands are found by `models history`.
+
+    The attack is on a copy: restoring the database of a running gateway would undo what it has written meanwhile.
+    """
     for version in ("1.0", "1.1"):
         if registry.read(MODEL).aliases.get("production") != version:
             assert move(gateway, version).is_success
-    state = registry.root / MODEL / "state.json"
-    (tmp_path / "state.json").write_bytes(state.read_bytes())
-    with closing(sqlite3.connect(gateway.database_path)) as source, closing(sqlite3.connect(":memory:")) as copy:
-        source.backup(copy)
-        found, document = read_history(gateway)
-        assert (found, document["verified"], document["notes"]) == (0, True, [])
-        attack(gateway, registry)
-        found, document = read_history(gateway)
-        copy.backup(source)
-    state.write_bytes((tmp_path / "state.json").read_bytes())
+    copy, copied = copy_databases(gateway, registry, tmp_path)
+    found, document = read_history(copy)
+    assert (found, document["verified"], document["notes"]) == (0, True, [])
+    attack(copy, copied)
+    found, document = read_history(copy)
     assert (found, document["verified"]) == (status, status == 0)
     assert document["problems"] or document["notes"]
 
