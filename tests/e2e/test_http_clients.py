@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.gateway import Gateway, make_gateway
+from tests.support.gateway import TIMEOUT_S, Gateway, make_gateway
 from tests.support.paths import ATALAYA, FOREST
 from tests.support.requirements import missing
 
@@ -20,9 +20,9 @@ from tests.support.requirements import missing
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/.well-known/jwks.json", "/metrics", "/v1/me"])
 def test_head_has_the_headers_of_get(gateway: Gateway, path: str) -> None:
     """HEAD gets the status and the headers of GET, and no content."""
-    with httpx.Client(base_url=gateway.base_url, auth=gateway.fresh_token("olga")) as client:
-        got, head = client.get(path), client.head(path)
-        assert client.get(path).status_code == 200  # the connection is still in step
+    client = gateway.client("olga")
+    got, head = client.get(path), client.head(path)
+    assert client.get(path).status_code == 200  # the connection is still in step
     assert (head.status_code, head.content) == (got.status_code, b"")
     assert head.headers["content-type"] == got.headers["content-type"]
     assert gateway.metric(f"http_server_request_duration_seconds_count{{{_labels('HEAD', path)}}}") == 1
@@ -30,14 +30,15 @@ def test_head_has_the_headers_of_get(gateway: Gateway, path: str) -> None:
 
 def test_head_on_the_private_metrics_port(gateway: Gateway) -> None:
     """HEAD works on the private port as well."""
-    response = httpx.head(gateway.metrics_url)
+    response = httpx.head(gateway.metrics_url, timeout=TIMEOUT_S)
     assert (response.status_code, response.content) == (200, b"")
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/auth/token"])
 def test_head_without_get(gateway: Gateway, path: str) -> None:
     """HEAD on a path without GET gets what GET gets."""
-    assert httpx.head(gateway.base_url + path).status_code == httpx.get(gateway.base_url + path).status_code
+    head = httpx.head(gateway.base_url + path, timeout=TIMEOUT_S)
+    assert head.status_code == gateway.get(path).status_code
 
 
 def _labels(method: str, route: str) -> str:

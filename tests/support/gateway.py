@@ -27,6 +27,7 @@ from auth.principal import Role
 from auth.tokens.jws import generate_signing_key
 from monitoring.chains.signing import new_private_key
 from tests.support.access_token import FreshToken
+from tests.support.certificates import public_trust
 from tests.support.linux import processes
 from tests.support.paths import ATALAYA, FOREST, MODEL_URL
 from tests.support.polling import PATIENCE_S, wait_until
@@ -177,11 +178,11 @@ class Gateway:
 
     def get(self, path: str, **options: Any) -> httpx.Response:
         """GET without credentials, on a connection of its own."""
-        return httpx.get(f"{self.base_url}{path}", timeout=TIMEOUT_S, **options)
+        return httpx.get(f"{self.base_url}{path}", timeout=TIMEOUT_S, **{"verify": public_trust(), **options})
 
     def post(self, path: str, **options: Any) -> httpx.Response:
         """POST without credentials, on a connection of its own."""
-        return httpx.post(f"{self.base_url}{path}", timeout=TIMEOUT_S, **options)
+        return httpx.post(f"{self.base_url}{path}", timeout=TIMEOUT_S, **{"verify": public_trust(), **options})
 
     def log_in(self, user: str = "ana", password: str = PASSWORD) -> httpx.Response:
         """The response of the token endpoint to a user name and a password."""
@@ -192,8 +193,7 @@ class Gateway:
         response = self.log_in(user)
         if not response.is_success:
             raise RuntimeError(response.text)
-        token: str = response.json()["access_token"]
-        return token
+        return str(response.json()["access_token"])
 
     def fresh_token(self, user: str = "ana") -> FreshToken:
         """An access token that is renewed before it expires."""
@@ -201,13 +201,14 @@ class Gateway:
 
     def client(self, user: str = "ana") -> httpx.Client:
         """A client that sends the user's token and renews it before it expires; `stop` closes it."""
-        client = httpx.Client(base_url=self.base_url, auth=self.fresh_token(user), timeout=TIMEOUT_S)
+        token, trust = self.fresh_token(user), public_trust()
+        client = httpx.Client(base_url=self.base_url, auth=token, timeout=TIMEOUT_S, verify=trust)
         self.clients.append(client)
         return client
 
     def metric(self, sample: str) -> float:
         """The value of one sample, named with its labels as it is exposed; 0 while there is none."""
-        lines = httpx.get(self.metrics_url, timeout=TIMEOUT_S).text.splitlines()
+        lines = httpx.get(self.metrics_url, timeout=TIMEOUT_S, verify=public_trust()).text.splitlines()
         return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{sample} ")), 0.0)
 
     def send_every_kind_of_request(self) -> None:
@@ -230,9 +231,8 @@ _PREDICTION_ROUTES = ("/predict-land-use", "/v1/predictions")
 
 def make_gateway(folder: Path, **changes: str) -> Gateway:
     """A gateway with its users, on SQLite and the shipped model unless `changes` say otherwise; not started."""
-    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     environment = {
-        **inherited,
+        **{name: os.environ[name] for name in _INHERITED if name in os.environ},
         "ATALAYA_HOME": str(folder),
         "PORT": str(free_port()),
         "METRICS_PORT": str(free_port()),

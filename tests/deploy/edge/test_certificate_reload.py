@@ -14,7 +14,7 @@ import httpx
 import pytest
 from cryptography import x509
 
-from tests.support.certificates import Authority, make_authority
+from tests.support.certificates import Authority, make_authority, public_trust
 from tests.support.gateway import PASSWORD, TIMEOUT_S, Gateway
 from tests.support.paths import FOREST
 from tests.support.polling import wait_until
@@ -48,7 +48,7 @@ def serial(path: str) -> int:
 
 def shown_expiry(gateway: Gateway) -> float:
     """When the certificate in use expires, as the metrics say."""
-    text = httpx.get(gateway.metrics_url, timeout=TIMEOUT_S).text
+    text = httpx.get(gateway.metrics_url, timeout=TIMEOUT_S, verify=public_trust()).text
     (sample,) = re.findall(r'^atalaya_certificate_expiry_timestamp_seconds{certificate="server"} (\S+)', text, re.M)
     return float(sample)
 

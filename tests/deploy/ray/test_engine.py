@@ -19,6 +19,7 @@ from tritonclient.utils import InferenceServerException
 from model.backends.base import Backend
 from model.backends.open import open_backend
 from model.imaging.decode import decode_image
+from tests.support.certificates import public_trust
 from tests.support.paths import ROOT
 from tests.support.polling import wait_until
 from tests.support.ports import free_port
@@ -44,7 +45,7 @@ def engine() -> Iterator[str]:
             if processes[-1].poll() is not None:
                 processes.append(start(address, folder))
             with suppress(httpx.TransportError):
-                return httpx.get(f"http://{address}/v2/models/{MODEL}/ready").is_success
+                return httpx.get(f"http://{address}/v2/models/{MODEL}/ready", verify=public_trust()).is_success
             return False
 
         try:

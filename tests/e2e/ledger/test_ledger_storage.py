@@ -9,6 +9,7 @@ from contextlib import closing
 
 import httpx
 
+from tests.support.certificates import public_trust
 from tests.support.gateway import TIMEOUT_S, Gateway
 from tests.support.paths import FOREST
 from tests.support.polling import wait_until
@@ -29,7 +30,7 @@ def test_a_locked_database_and_a_full_spool(new_gateway: Callable[..., Gateway])
         return response.status_code, response.json()["checks"]["ledger"]
 
     def states() -> set[str]:
-        lines = httpx.get(gateway.metrics_url, timeout=TIMEOUT_S).text.splitlines()
+        lines = httpx.get(gateway.metrics_url, timeout=TIMEOUT_S, verify=public_trust()).text.splitlines()
         return {line for line in lines if line.startswith("atalaya_ledger_state{") and line.endswith(" 1.0")}
 
     succeeded = [predict()]

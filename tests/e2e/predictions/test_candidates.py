@@ -10,7 +10,7 @@ import pytest
 
 from tests.model.registry.permuted_head import permute_head
 from tests.model.registry.registered_models import NAME, ModelRegistry, read_entries
-from tests.support.gateway import TIMEOUT_S, Gateway, running_gateway
+from tests.support.gateway import Gateway, running_gateway
 from tests.support.paths import FOREST, SHRUBLAND
 from tests.support.polling import wait_until
 
@@ -39,7 +39,7 @@ def gateway(registry: ModelRegistry) -> Iterator[Gateway]:
 def send(gateway: Gateway, image: bytes, token: str) -> httpx.Response:
     """Classify the image on a connection of its own, so that both workers serve."""
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "image/jpeg"}
-    return httpx.post(f"{gateway.base_url}/v1/predictions", content=image, headers=headers, timeout=TIMEOUT_S)
+    return gateway.post("/v1/predictions", content=image, headers=headers)
 
 
 def test_a_bad_candidate_is_taken_back_soon(gateway: Gateway, registry: ModelRegistry) -> None:

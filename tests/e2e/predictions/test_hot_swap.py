@@ -23,7 +23,7 @@ from tests.model.registry.registered_models import (
     read_entries,
 )
 from tests.support.callers import running_threads
-from tests.support.gateway import TIMEOUT_S, Gateway, running_gateway
+from tests.support.gateway import Gateway, running_gateway
 from tests.support.paths import ARTEFACT, FOREST
 from tests.support.polling import wait_until
 from tests.support.requirements import missing
@@ -79,9 +79,8 @@ def load(gateway: Gateway) -> Iterator[list[Sent]]:
 
     def send(ended: threading.Event) -> None:
         while not ended.is_set():
-            url = f"{gateway.base_url}/v1/predictions"
             started = time.monotonic()
-            responses.append(Sent(started, httpx.post(url, content=image, headers=headers, timeout=TIMEOUT_S)))
+            responses.append(Sent(started, gateway.post("/v1/predictions", content=image, headers=headers)))
 
     with running_threads(send, CONNECTIONS):
         yield responses

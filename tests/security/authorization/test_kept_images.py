@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.gateway import Gateway, make_gateway
+from tests.support.gateway import TIMEOUT_S, Gateway, make_gateway
 from tests.support.paths import FOREST
 from tests.support.polling import wait_until
 
@@ -66,7 +66,8 @@ def test_nothing_is_kept_without_permission(gateway: Gateway) -> None:
     """T65: a store alone keeps nobody's images: each user allows it, and only after a login."""
     client = gateway.client("dora")
     key = client.post("/v1/keys", json={"name": "script", "scopes": ["predict"]}).json()["key"]
-    refused = httpx.put(f"{gateway.base_url}/v1/me/images", headers={"X-API-Key": key}, json={"keep": True})
+    url, headers = f"{gateway.base_url}/v1/me/images", {"X-API-Key": key}
+    refused = httpx.put(url, headers=headers, json={"keep": True}, timeout=TIMEOUT_S)
     assert (refused.status_code, refused.json()["code"]) == (403, "key_bound")
     predict(client)
     keep_one(gateway, gateway.client("cleo"))  # images of later predictions were written

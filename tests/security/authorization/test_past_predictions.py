@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.gateway import Gateway
+from tests.support.gateway import TIMEOUT_S, Gateway
 from tests.support.paths import FOREST
 
 NEVER_ISSUED = "01a2073c-bc9a-7019-bf0d-15032078e849"
@@ -37,7 +37,7 @@ def test_another_users_prediction_is_not_found(gateway: Gateway, cleo: httpx.Cli
     owner = gateway.client()
     prediction_id = predict(owner)
     key = {"X-API-Key": cleo.post("/v1/keys", json={"name": "look", "scopes": ["predictions:read"]}).json()["key"]}
-    with httpx.Client(base_url=gateway.base_url, headers=key) as by_key:
+    with httpx.Client(base_url=gateway.base_url, headers=key, timeout=TIMEOUT_S) as by_key:
         for stranger in (cleo, by_key):
             others, never = (stranger.get(f"/v1/predictions/{wanted}") for wanted in (prediction_id, NEVER_ISSUED))
             assert (others.status_code, others.json()["code"]) == (404, "prediction_not_found")

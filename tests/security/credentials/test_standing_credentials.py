@@ -104,14 +104,14 @@ def test_every_route_that_changes_something_is_listed(admin: Administrator) -> N
 @pytest.mark.parametrize("kind", KINDS)
 def test_credentials_and_roles_change_only_after_a_login(admin: Administrator, kind: str) -> None:
     """With all scopes, a key, a client and a certificate get a 403 with a stable code on each of these routes."""
-    before = httpx.get(f"{admin.gateway.base_url}/v1/users", headers=admin.headers["login"]).json()
+    before = admin.gateway.get("/v1/users", headers=admin.headers["login"]).json()
     for method, path, body in CHANGES:
         refused = admin.send(kind, method, path, body)
         expected = {"key": "key_bound", "client": "login_required", "certificate": "login_required"}[kind]
         if kind == "client" and path.startswith("/v1/me"):
             expected = "no_account"
         assert (refused.status_code, refused.json()["code"]) == (403, expected), (method, path)
-    assert httpx.get(f"{admin.gateway.base_url}/v1/users", headers=admin.headers["login"]).json() == before
+    assert admin.gateway.get("/v1/users", headers=admin.headers["login"]).json() == before
     assert admin.gateway.log_in("root").status_code == 200
 
 
@@ -127,9 +127,9 @@ def test_a_certificate_makes_no_key(admin: Administrator) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_administration_that_only_limits_needs_no_login(admin: Administrator, kind: str) -> None:
     """A key, a client and a certificate with `users:admin` read users, set quotas and disable users."""
-    assert httpx.get(f"{admin.gateway.base_url}/v1/users", headers=admin.headers[kind]).status_code == 200
+    assert admin.gateway.get("/v1/users", headers=admin.headers[kind]).status_code == 200
     admin.gateway.add_user(f"bob-{kind}")
-    users = httpx.get(f"{admin.gateway.base_url}/v1/users", headers=admin.headers[kind]).json()
+    users = admin.gateway.get("/v1/users", headers=admin.headers[kind]).json()
     (bob,) = [user["id"] for user in users if user["name"] == f"bob-{kind}"]
     limited = admin.send(kind, "PATCH", f"/v1/users/{bob}", {"monthly_requests": 5, "disabled": True})
     assert (limited.status_code, limited.json()["monthly_requests"]) == (200, 5)
@@ -151,8 +151,8 @@ def test_refused_changes_are_in_the_audit_log(admin: Administrator, kind: str) -
     code = admin.send(kind, "POST", "/v1/users", CHANGES[0][2]).json()["code"]
 
     def is_recorded() -> bool:
-        url = f"{admin.gateway.base_url}/v1/audit"
-        entries = httpx.get(url, params={"event": "access"}, headers=admin.headers["login"]).json()["entries"]
+        read = admin.gateway.get("/v1/audit", params={"event": "access"}, headers=admin.headers["login"])
+        entries = read.json()["entries"]
         details = [entry["detail"] for entry in entries if entry["outcome"] == "forbidden"]
         return any(detail.get("code") == code and ("key" in detail) == (kind == "key") for detail in details)
 

@@ -18,6 +18,7 @@ import httpx
 
 from model.registry.artefact import write_manifest
 from model.registry.mlflow.server import Credentials, MlflowServer
+from tests.support.certificates import public_trust
 from tests.support.paths import ROOT
 from tests.support.polling import PATIENCE_S, wait_until
 from tests.support.ports import free_port
@@ -64,8 +65,8 @@ class RunningMlflow:
 
     def delete(self, call: str, **members: str) -> None:
         """Make a call that the gateway never makes."""
-        auth = (USER, self.password)
-        httpx.request("DELETE", f"{self.url}/api/2.0/mlflow/{call}", json=members, auth=auth).raise_for_status()
+        url, auth = f"{self.url}/api/2.0/mlflow/{call}", (USER, self.password)
+        httpx.request("DELETE", url, json=members, auth=auth, timeout=PATIENCE_S).raise_for_status()
 
     def find_file(self, full_name: str, filename: str) -> Path:
         """A file of a published artefact in the server's own storage, where a test damages it."""
@@ -112,7 +113,7 @@ class RunningMlflow:
         if self.process is None or self.process.poll() is not None:
             raise AssertionError(f"the server has ended: {(self.folder / 'server.log').read_text()}")
         try:
-            return httpx.get(f"{self.url}/health").is_success
+            return httpx.get(f"{self.url}/health", verify=public_trust()).is_success
         except httpx.TransportError:
             return False
 

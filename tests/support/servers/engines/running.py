@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 
+from tests.support.certificates import public_trust
 from tests.support.paths import ROOT
 from tests.support.polling import PATIENCE_S, wait_until
 from tests.support.ports import free_port
@@ -70,7 +71,7 @@ class RunningEngine:
         if not self.is_running:
             raise AssertionError(f"{self.name} has ended: {(self.folder / f'{self.name}.log').read_text()[-2000:]}")
         try:
-            return httpx.get(f"{self.model_url}/ready").is_success
+            return httpx.get(f"{self.model_url}/ready", verify=public_trust()).is_success
         except httpx.TransportError:
             return False
 
