@@ -30,6 +30,7 @@ def page() -> Iterator[Page]:
     with running_chromium() as browser:
         page = browser.new_page(viewport={"width": 1200, "height": 1400})
         page.set_default_timeout(TIMEOUT_S * 1000)
+        expect.set_options(timeout=TIMEOUT_S * 1000)  # it has a default of its own
         page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("requestfailed", lambda request: problems.append(request.url))
