@@ -29,6 +29,7 @@ def predict(gateway: Gateway, count: int) -> None:
 def test_entries_cut_off_are_found_although_claimed_was_set_high(new_gateway: Callable[..., Gateway]) -> None:
     """T48: two workers with a raised `claimed`, killed or shut down, name all entries; removing some is found."""
     gateway = new_gateway(MODEL__URL="stub://", WEB_CONCURRENCY="2")
+    wait_until(lambda: gateway.log().count('"worker_ready"') == 2)
     predict(gateway, 2)
     heads = execute(gateway, "SELECT writer, seq, hash, checkpoint, key, signature FROM ledger_heads")
     execute(gateway, "UPDATE ledger_heads SET claimed = 1000000")
