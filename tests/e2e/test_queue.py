@@ -23,8 +23,8 @@ RESERVED = "atalaya_memory_reserved_bytes"
 
 @pytest.fixture
 def slow(new_gateway: Callable[..., Gateway]) -> Gateway:
-    """A gateway that takes one second for a prediction, one after the other."""
-    return new_gateway(MODEL__URL="stub://?latency_ms=1000", MODEL__WORKERS="1")
+    """A gateway that takes five seconds for a prediction, one after the other."""
+    return new_gateway(MODEL__URL="stub://?latency_ms=5000", MODEL__WORKERS="1", MODEL__QUEUE_SECONDS="60")
 
 
 def open_upload(gateway: Gateway, token: str, path: str, length: int, data: bytes) -> socket.socket:
@@ -54,6 +54,7 @@ def test_a_deadline_that_cannot_be_met_is_rejected_at_once(slow: Gateway) -> Non
         assert predict(invalid).status_code == 422
 
 
+@pytest.mark.usefixtures("within_one_month")
 def test_a_queued_request_of_a_disconnected_caller_is_dropped(slow: Gateway) -> None:
     """An image whose sender disconnects while it is queued is never decoded or charged, and is recorded as a 499."""
     client, token = slow.client(), slow.token()

@@ -39,11 +39,11 @@ def test_slow_headers_do_not_block_the_event_loop(gateway: Gateway) -> None:
     header_s = time.perf_counter() - started
     headers = {"Authorization": f"Bearer {gateway.token()}", "Content-Type": "image/png"}
 
-    def send(_: int) -> int:
-        url = f"{gateway.base_url}/v1/predictions?dry_run=true"
-        return httpx.post(url, content=image, headers=headers, timeout=TIMEOUT_S).status_code
-
     with ThreadPoolExecutor(AT_ONCE) as pool, httpx.Client(base_url=gateway.base_url, timeout=TIMEOUT_S) as client:
+
+        def send(_: int) -> int:
+            return client.post("/v1/predictions?dry_run=true", content=image, headers=headers).status_code
+
         sending = [pool.submit(send, number) for number in range(UPLOADS)]
         slowest, checks = 0.0, 0
         while not all(one.done() for one in sending):
@@ -57,8 +57,9 @@ def test_slow_headers_do_not_block_the_event_loop(gateway: Gateway) -> None:
 
 @pytest.fixture
 def slow(new_gateway: Callable[..., Gateway]) -> Gateway:
-    """A gateway that takes two seconds for a prediction, one after the other, and lets one request wait."""
-    return new_gateway(MODEL__URL="stub://?latency_ms=2000", MODEL__WORKERS="1", MODEL__QUEUE_LIMIT="1")
+    """A gateway that takes ten seconds for a prediction, one after the other, and lets one request wait."""
+    settings = {"MODEL__WORKERS": "1", "MODEL__QUEUE_LIMIT": "1", "MODEL__QUEUE_SECONDS": "60"}
+    return new_gateway(MODEL__URL="stub://?latency_ms=10000", **settings)
 
 
 def test_dry_runs_wait_in_the_queue(slow: Gateway) -> None:
