@@ -16,6 +16,7 @@ from api.commands.options.anchors import parse_anchor
 from api.commands.output import JsonFlag, format_count, print_json
 from api.errors import CommandFailed, SettingsError
 from api.settings import load_settings
+from api.settings.libraries import describe_installation
 from monitoring.chains.anchors import Anchor
 from monitoring.chains.signing import Signer, Verifier
 from monitoring.ledger.exports.files import read_export
@@ -24,7 +25,7 @@ from monitoring.ledger.verification import stream
 from monitoring.ledger.verification.report import LedgerReport
 from monitoring.tasks.runs import Task
 
-NO_PARQUET = "Parquet needs pyarrow: pip install --require-hashes -r requirements/parquet.txt."
+NO_PARQUET = f"Parquet needs pyarrow, which is not installed. {describe_installation('parquet.txt')}"
 
 PublicKeys = Annotated[
     list[str] | None,

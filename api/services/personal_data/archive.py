@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from api.errors import SettingsError
 from api.settings import Settings
+from api.settings.libraries import describe_installation
 from storage.images.archive import ImageArchive
 from storage.images.opening import open_blobs
 from storage.images.sealing import ImageSeal, parse_keys
@@ -23,10 +24,8 @@ def open_image_archive(settings: Settings) -> ImageArchive | None:
     try:
         blobs = open_blobs(images.url)
     except ImportError:
-        raise SettingsError(
-            "IMAGES__URL needs boto3, which is not installed. Run `pip install --require-hashes -r "
-            "requirements/secrets/aws.txt`."
-        ) from None
+        how = describe_installation("secrets/aws.txt")
+        raise SettingsError(f"IMAGES__URL needs boto3, which is not installed. {how}") from None
     return ImageArchive(blobs, ImageSeal(parse_keys(images.key.get_secret_value())))
 
 

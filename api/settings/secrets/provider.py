@@ -9,6 +9,7 @@ from urllib.parse import parse_qs
 
 from api.errors import SettingsError
 from api.settings.home import resolve_path
+from api.settings.libraries import describe_installation
 from api.settings.secrets.settings import LOCAL_INTERVAL_S, SecretSettings
 
 
@@ -53,7 +54,5 @@ class _NoProvider:
 
 
 def _missing_library(library: str, extra: str) -> SettingsError:
-    return SettingsError(
-        f"SECRETS__URL needs {library}, which is not installed. Run `pip install --require-hashes -r "
-        f"requirements/secrets/{extra}.txt`."
-    )
+    how = describe_installation(f"secrets/{extra}.txt")
+    return SettingsError(f"SECRETS__URL needs {library}, which is not installed. {how}")
