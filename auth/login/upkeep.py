@@ -36,7 +36,9 @@ async def follow_upkeep(engine: AsyncEngine, sleep: Callable[[float], Awaitable[
     while True:
         try:
             if await claim_upkeep(engine, datetime.now(UTC)):
-                log.info("expired_rows_removed", **await remove_expired(engine, datetime.now(UTC)))
+                removed = dict(await remove_expired(engine, datetime.now(UTC)))
+                # Values of a field whose name contains `token` are masked, as if they were credentials.
+                log.info("expired_rows_removed", refreshes=removed.pop(refresh_tokens.name), **removed)
         except DatabaseUnavailable:
             log.warning("upkeep_postponed", reason="the database is unavailable")
         except Exception:  # a bug must not end the upkeep for ever

@@ -63,6 +63,8 @@ def test_a_running_gateway_removes_what_has_expired(new_gateway: Callable[..., G
     wait_until(lambda: count(gateway, refresh_tokens) == 1, message=gateway.log)
     assert client.get("/v1/me").is_success
     wait_until(lambda: gateway.log().count('"expired_rows_removed"') == 1)
+    (removed,) = (json.loads(line) for line in gateway.log().splitlines() if '"expired_rows_removed"' in line)
+    assert (removed["sessions"], removed["refreshes"], removed["changes"]) == (2, 3, 1)
     assert [count(gateway, table) for table in (sessions, changes)] == [1, 0]
 
 
