@@ -6,6 +6,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from api.server.timeouts import SHUTDOWN_LIMIT_S
 from api.settings.gateway import Settings
 from tests.support.paths import ATALAYA, ROOT
@@ -60,19 +62,21 @@ def test_service_is_stopped_in_order_and_restarted() -> None:
     assert "ExecReload" not in unit  # SIGHUP stops a gateway of one process
 
 
-def test_upkeep_runs_daily_as_the_service_s_user(tmp_path: Path) -> None:
-    """The timer starts `atalaya upkeep` once a day as the user of the gateway, and systemd accepts both units."""
+@pytest.mark.parametrize(("name", "command"), [("upkeep", "upkeep --yes"), ("backup", "backup ")])
+def test_tasks_run_daily_as_the_service_s_user(name: str, command: str, tmp_path: Path) -> None:
+    """A timer runs each task once a day as the user of the gateway, and systemd accepts both units."""
     folder = UNIT.parent
-    service = (folder / "atalaya-upkeep.service").read_text()
-    assert "ExecStart=/opt/atalaya/.venv/bin/atalaya upkeep --yes" in service
+    service = (folder / f"atalaya-{name}.service").read_text()
+    assert f"/opt/atalaya/.venv/bin/atalaya {command}" in service
     assert "User=atalaya" in service
-    assert "Persistent=true" in (folder / "atalaya-upkeep.timer").read_text()
+    assert "UMask=0077" in service
+    assert "Persistent=true" in (folder / f"atalaya-{name}.timer").read_text()
     program = shutil.which("systemd-analyze")
     if program is None:
         return
-    unit = tmp_path / "atalaya-upkeep.service"
+    unit = tmp_path / f"atalaya-{name}.service"
     unit.write_text(service.replace("/opt/atalaya/.venv/bin/atalaya", str(ATALAYA)))
-    shutil.copy(folder / "atalaya-upkeep.timer", tmp_path)
-    for name in (unit, tmp_path / "atalaya-upkeep.timer"):
-        done = subprocess.run([program, "--no-pager", "verify", name], capture_output=True, text=True, check=False)
+    shutil.copy(folder / f"atalaya-{name}.timer", tmp_path)
+    for path in (unit, unit.with_suffix(".timer")):
+        done = subprocess.run([program, "--no-pager", "verify", path], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -154,6 +154,34 @@ def test_sqlite_is_backed_up_and_restored(tmp_path: Path) -> None:
     back_up_and_restore(gateway, "### Back up on the host", "### Restore SQLite")
 
 
+def read_unit_command() -> str:
+    """The shell command of the systemd unit, as systemd passes it to `sh -c`."""
+    unit = (ROOT / "deploy" / "systemd" / "atalaya-backup.service").read_text()
+    (line,) = re.findall(r"^ExecStart=(.+)$", unit, re.MULTILINE)
+    shell, option, command = shlex.split(line)
+    assert (shell, option) == ("/bin/sh", "-c")
+    return command.replace("$$", "$").replace("%%", "%").replace("/opt/atalaya/.venv/bin", str(BIN))
+
+
+def test_the_systemd_unit_makes_a_backup_that_can_be_restored(tmp_path: Path) -> None:
+    """The command of the timer writes an encrypted backup named by the time; a failed test of it leaves no copy."""
+    gateway = make_gateway(tmp_path, DATABASE_URL=f"sqlite:///{tmp_path}/var/atalaya.db", MODEL__URL="stub://")
+    (gateway.folder / "backup-passphrase").write_text("correct horse battery\n")
+    gateway.start()
+    (gateway.folder / "backups").mkdir()
+    environment = gateway.environment
+    subprocess.run(["sh", "-c", f"umask 077; {read_unit_command()}"], cwd=gateway.folder, env=environment, check=True)
+    backup = find_backup(gateway)
+    assert re.fullmatch(r"backups/\d{8}T\d{6}Z\.backup", backup)
+    assert "unchanged" in run_commands(gateway, "## Test a backup", BACKUP=backup, TMPDIR=str(tmp_path))
+    before = set(tmp_path.iterdir())
+    (gateway.folder / backup).write_bytes((gateway.folder / backup).read_bytes()[:-1])
+    with pytest.raises(AssertionError, match="incomplete"):
+        run_commands(gateway, "## Test a backup", BACKUP=backup, TMPDIR=str(tmp_path))
+    assert set(tmp_path.iterdir()) == before
+    assert gateway.stop() == 0
+
+
 def test_postgresql_is_backed_up_and_restored(tmp_path: Path, postgres: dict[str, str]) -> None:
     """The documented commands copy PostgreSQL under load, and restore an empty database that verifies."""
     gateway = make_gateway(tmp_path, **postgres, MODEL__URL="stub://")

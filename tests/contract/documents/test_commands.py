@@ -55,7 +55,7 @@ def split_arguments(text: str) -> list[str]:
     try:
         return shlex.split(text, comments=True)
     except ValueError:
-        return text.split()
+        return [word.strip("'\"") for word in text.split()]
 
 
 def find_problem(arguments: list[str], print_help: PrintHelp) -> str:
