@@ -28,7 +28,7 @@ def test_sections_are_complete(page: str, alert: str) -> None:
     assert parts[1::2] == ["Meaning:", "Check first:", "Actions:", "Escalate"]
     meaning, check, actions, escalate = parts[2::2]
     assert all(part.strip() for part in (meaning, actions, escalate))
-    assert re.search(r"`(docker|curl) [^`]+`", check), "no command to paste"
+    assert re.search(r"(`|^)(docker|curl) [^`]+`", check, re.MULTILINE), "no command to paste"
 
 
 def test_sections_belong_to_alerts() -> None:

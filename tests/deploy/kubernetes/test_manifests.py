@@ -209,6 +209,7 @@ def test_gateway_starts_as_the_page_says(tmp_path: Path, postgres_url: str, over
     run = subprocess.run(
         ["bash", "-euc", script], cwd=tmp_path, env=environment, check=True, stdout=subprocess.PIPE, text=True
     )
+    assert (tmp_path / "secret.env").stat().st_mode & 0o077 == 0
     secret = json.loads(run.stdout[run.stdout.index("{") :])
     secrets = {name: b64decode(value).decode() for name, value in secret["data"].items()}
     assert secret["metadata"]["name"] == gateway(overlay)["envFrom"][1]["secretRef"]["name"]
