@@ -72,7 +72,7 @@ class CallerLimits(Limiter):
         return not isinstance(self._windows, LocalWindows)
 
     async def check_store(self) -> str | None:
-        """Return "reduced" if the store is unavailable, so that half of each rate is allowed; else None."""
+        """Return "reduced" if the store is unavailable, so that only a part of each rate is allowed; else None."""
         await self._windows.open()
         return "reduced" if self._windows.reduced else None
 
@@ -152,7 +152,7 @@ def limit_handler(metrics: Metrics) -> Callable[[Request, Exception], Awaitable[
     async def handle(request: Request, _: Exception) -> Response:
         name = request.state.limit_results[0][0]
         metrics.rate_limited.labels(name).inc()
-        detail = "Too many requests. Wait for the seconds given in Retry-After."
+        detail = "Too many requests. Wait for the number of seconds in Retry-After."
         if name in (TOKEN_LIMIT, OAUTH_LIMIT):
             request.state.problem_code = "rate_limited"
             body = {"error": "temporarily_unavailable", "error_description": detail}

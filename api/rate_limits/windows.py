@@ -43,7 +43,7 @@ class Windows(Protocol):
 
     @property
     def reduced(self) -> bool:
-        """Whether only half of each rate is allowed, because the store is unavailable."""
+        """Whether only a part of each rate is allowed, because a store is unavailable."""
 
     async def open(self) -> None:
         """Check that the store can count requests; may be called again. Raises StoreUnavailable."""

@@ -64,7 +64,7 @@ Timeout = Annotated[
 
 
 def predictions_router(limits: CallerLimits, rate: str) -> APIRouter:
-    """Return the prediction routes, which share the principal's `rate`, and the rate of an API key."""
+    """Return the prediction routes. All together, they accept `rate` from a principal, and an API key's own rate."""
     router = APIRouter(tags=["predictions"], responses=_PROBLEMS, route_class=RecordedRoute)
 
     @router.post(

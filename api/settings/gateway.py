@@ -59,8 +59,8 @@ class Settings(BaseModel):
     )
     allowed_hosts: tuple[str, ...] = Field(
         (),
-        description="Host names that the gateway serves; `*.example.org` for subdomains of example.org, but not for "
-        "it; `*` for any. When empty: localhost, 127.0.0.1, [::1], and the host names of the issuer and of Railway. "
+        description="Host names that the gateway serves; `*.example.org` for the subdomains of example.org only; "
+        "`*` for any. When empty: localhost, 127.0.0.1, [::1], and the host names of the issuer and of Railway. "
         "On Railway, the name in its health checks is always served.",
     )
     cors_origins: tuple[str, ...] = Field(

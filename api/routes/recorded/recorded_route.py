@@ -1,4 +1,4 @@
-"""The route class of predictions: the ledger records every request of an authenticated caller without a prediction."""
+"""The route class of predictions: the ledger also records requests of authenticated callers that get no prediction."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ from storage.logins import DatabaseLogin
 T = TypeVar("T")
 
 WINDOW = timedelta(days=30)
-"""The metrics cover the predictions of this long."""
+"""The metrics cover the predictions of this period."""
 
 _REFRESH_S = 15.0
 _REMOVE_S = 3600.0

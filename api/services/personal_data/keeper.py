@@ -23,7 +23,7 @@ BACKLOG_BYTES = MAX_BYTES
 KEEPING_BYTES = BACKLOG_BYTES + 2 * MAX_BYTES
 """Memory for waiting images. The one being written is copied twice while it is encrypted."""
 
-QUIET_S = 60.0
+HEALTHY_AFTER_S = 60.0
 """Seconds without a dropped image after which the store is considered healthy again."""
 _CLOSING_S = 2.0
 
@@ -138,6 +138,6 @@ class ImageKeeper:
 
     def _report_kept(self) -> None:
         """Log the recovery, but not at once, because a store at its limit may keep one image and drop the next."""
-        if self._problems and self._clock() - self._last_problem_at >= QUIET_S:
+        if self._problems and self._clock() - self._last_problem_at >= HEALTHY_AFTER_S:
             self._problems.clear()
             log.info("images_kept_again")

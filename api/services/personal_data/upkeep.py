@@ -66,8 +66,9 @@ async def follow_erasures(
 async def remove_images(users: UserStore, store: StoreThread, end_of_retention: datetime) -> RemovedImages:
     """Remove images that may no longer be kept. Raises DatabaseUnavailable, ImageStoreUnavailable.
 
-    These are old images and those sent before their owner gave permission, which includes any that an erasure has left.
-    Each owner's permission is read right before that owner's images are removed, because it may be given meanwhile.
+    These are old images, and images sent before their owner's present permission or without one, such as any that an
+    erasure has left. Each owner's permission is read right before that owner's images are removed, because it may be
+    given meanwhile.
     """
     disallowed = old = 0
     for owner in await store.run(store.archive.list_owners):
