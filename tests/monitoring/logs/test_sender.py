@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import ClassVar
 
 import pytest
 import structlog
@@ -25,12 +26,15 @@ QUICK = (0.01,) * 4
 class Sending:
     """A sender to a receiver, and what it reports."""
 
+    opened: ClassVar[list[Sending]] = []
+
     def __init__(self, receiver: LogReceiver, **changes: object) -> None:
         self.dropped = 0
         self.reported: list[int] = []
         options = {"limits": LIMITS, "retry_delays_s": QUICK, "timeout_s": PATIENCE_S, **changes}
         headers = {"DD-API-KEY": "hush"}
         self.sender = LogSender(Receiver(receiver.url, headers), self.reported.append, self._count, **options)  # type: ignore[arg-type]
+        self.opened.append(self)
 
     def _count(self, lines: int) -> None:
         self.dropped += lines
@@ -42,9 +46,13 @@ class Sending:
 
 @pytest.fixture
 def receiver() -> Iterator[LogReceiver]:
+    """A receiver; afterwards the senders' threads end their work, about which they would log during other tests."""
+    Sending.opened.clear()
     with running_receiver(LogReceiver()) as receiver:
         yield receiver
-        receiver.status = 202  # so that the thread ends its work
+        receiver.status = 202
+        receiver.released.set()
+        assert all(sending.sender.drain(PATIENCE_S) for sending in Sending.opened)
 
 
 def numbers(receiver: LogReceiver) -> list[int]:
@@ -149,7 +157,8 @@ def test_a_receiver_may_go_and_come_back() -> None:
     sending.put(2, 3)
     with running_receiver(receiver):
         wait_until(lambda: numbers(receiver) == [1, 2, 3])
-    assert sending.dropped == 0
+        assert sending.dropped == 0
+        assert sending.sender.drain(PATIENCE_S)
 
 
 def test_the_end_of_a_process_waits_for_the_lines_but_not_for_ever(receiver: LogReceiver) -> None:

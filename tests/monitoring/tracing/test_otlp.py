@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
 
@@ -11,6 +12,7 @@ import pytest
 from monitoring.tracing.context import continue_trace, start_trace
 from monitoring.tracing.otlp import MAX_QUEUED, OtlpExporter
 from monitoring.tracing.tracer import FinishedRequest, RequestTrace
+from tests.support.polling import wait_until
 from tests.support.servers.collector import Collector, read_attributes, running_collector
 
 PREDICTION = FinishedRequest("POST", "/v1/predictions", 200, "https", "r-1")
@@ -24,14 +26,25 @@ def collector() -> Iterator[Collector]:
         yield server
 
 
+@pytest.fixture(autouse=True)
+def ended_threads() -> Iterator[None]:
+    """Waits for the sender's thread, which may log an outage after it was closed, in the log of the next test."""
+    yield
+    wait_until(lambda: not any(thread.name.startswith("OtelBatch") for thread in threading.enumerate()))
+
+
 class Dropped:
-    """Counts dropped spans."""
+    """Counts spans that were rejected, in the thread of the test, and those that the sender's thread did not send."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.rejected = self.unsent = 0
+        self._thread = threading.get_ident()
 
     def __call__(self, count: int) -> None:
-        self.count += count
+        if threading.get_ident() == self._thread:
+            self.rejected += count
+        else:
+            self.unsent += count
 
 
 def open_exporter(endpoint: str, dropped: Dropped) -> OtlpExporter:
@@ -54,6 +67,7 @@ def test_spans_of_a_request(collector: Collector) -> None:
     before, trace = time.time_ns(), make_trace()
     exporter.export(trace, PREDICTION)
     exporter.close()
+    wait_until(lambda: collector.spans())  # closing waits no more than two seconds
     *children, server = collector.spans()
     assert server.name == "POST /v1/predictions"
     assert (server.trace_id.hex(), server.span_id.hex()) == (trace.context.trace_id, trace.context.span_id)
@@ -73,7 +87,7 @@ def test_spans_of_a_request(collector: Collector) -> None:
     assert before <= server.end_time_unix_nano <= time.time_ns()
     assert collector.resource() == {"service.name": "atalaya"}
     assert collector.headers[0]["authorization"] == "Bearer t"
-    assert dropped.count == 0
+    assert (dropped.rejected, dropped.unsent) == (0, 0)
 
 
 def test_span_of_a_callers_trace(collector: Collector) -> None:
@@ -82,6 +96,7 @@ def test_span_of_a_callers_trace(collector: Collector) -> None:
     trace_id, parent_id = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
     exporter.export(make_trace(f"00-{trace_id}-{parent_id}-01"), FAILURE)
     exporter.close()
+    wait_until(lambda: collector.spans())
     server = collector.spans()[-1]
     assert (server.trace_id.hex(), server.parent_span_id.hex()) == (trace_id, parent_id)
     assert server.status.code == 2
@@ -96,8 +111,9 @@ def test_full_queue(collector: Collector) -> None:
     traces = 2 * MAX_QUEUED // (len(STAGES) + 1)
     for _ in range(traces):
         exporter.export(make_trace(), PREDICTION)
-    assert dropped.count > 0
-    assert dropped.count % (len(STAGES) + 1) == 0
+    assert dropped.rejected > 0
+    assert dropped.rejected % (len(STAGES) + 1) == 0
+    collector.status = 200  # so that the thread ends its work
     exporter.close()
 
 
