@@ -38,7 +38,9 @@ def gateway(receiver: LogReceiver, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def parse(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    """Parse the lines that have been written to their end."""
+    lines = text[: text.rfind("\n") + 1].splitlines()
+    return [json.loads(line) for line in lines if line.startswith("{")]
 
 
 def read_files(gateway: Gateway) -> list[dict[str, Any]]:
@@ -61,6 +63,7 @@ def test_each_request_has_one_line_everywhere(
     assert gateway.client().get(path, headers={"X-Request-ID": request_id}).status_code == status
     wait_until(lambda: of_request(receiver.accepted, request_id))
     wait_until(lambda: of_request(read_files(gateway), request_id))
+    wait_until(lambda: of_request(parse(gateway.log()), request_id))
     (line,) = of_request(parse(gateway.log()), request_id)
     assert of_request(receiver.accepted, request_id) == of_request(read_files(gateway), request_id) == [line]
     assert (line["http.status_code"], line["status"], line.get("error.kind")) == (status, "info", code)
@@ -86,6 +89,7 @@ def test_a_prediction_has_one_line(gateway: Gateway, receiver: LogReceiver) -> N
     response = gateway.client().post("/v1/predictions", files={"file": FOREST.read_bytes()}, headers=headers)
     assert response.status_code == 200
     wait_until(lambda: of_request(receiver.accepted, request_id))
+    wait_until(lambda: of_request(parse(gateway.log()), request_id))
     assert [line["message"] for line in of_request(parse(gateway.log()), request_id)] == ["POST /v1/predictions 200"]
 
 
