@@ -105,7 +105,10 @@ def test_ctrl_c_at_a_prompt_is_quiet(checkout: Checkout, open_terminal: OpenTerm
 def has_grandchild(terminal: Terminal) -> bool:
     """Whether the command in the terminal, which then has the terminal's signals, has started a process."""
     assert terminal.pid is not None
-    return any(map(processes.children, processes.children(terminal.pid)))
+    try:
+        return any(map(processes.children, processes.children(terminal.pid)))
+    except (FileNotFoundError, ProcessLookupError):  # one has ended meanwhile
+        return False
 
 
 def read_status(terminal: Terminal) -> tuple[str, int]:
@@ -132,7 +135,10 @@ def test_ctrl_c_while_a_command_waits_is_quiet(checkout: Checkout) -> None:
 
 
 def has_open(pid: int, path: Path) -> bool:
-    return str(path) in [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()]
+    try:
+        return str(path) in [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    except FileNotFoundError:  # closed meanwhile
+        return False
 
 
 @pytest.mark.parametrize(
