@@ -212,11 +212,11 @@ def test_a_killed_run_can_be_repeated(url: str, action: str) -> None:
         process.send_signal(signal.SIGKILL)
     report = verify_intact(url)
     if action == "prune":
-        assert 0 < report.entries <= 340
+        assert report.entries <= 340  # perhaps none: the signal may arrive when everything is done
         with open_database(url) as engine:
             assert sum(Pruner(engine, Signer(KEY), NOW).prune(NOW)) == report.entries
     else:
-        assert 60 <= report.erased < 200
+        assert 60 <= report.erased <= 200
         with open_database(url) as engine:
             assert sum(Eraser(engine, Signer(KEY), NOW).erase("ana")) == 200 - report.erased
     verify_intact(url)
