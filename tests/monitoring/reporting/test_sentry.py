@@ -61,7 +61,7 @@ def test_an_error_is_sent_with_its_context(sink: Sink) -> None:
     """An error is sent with its chain, stack, tags, environment and release."""
     reporter = open_reporter(sink.dsn, environment="staging", release="atalaya@0.1.0")
     reporter.capture(failure(make_jwt(), secrets.token_urlsafe(12)), {"request_id": "r-1", "route": "/v1/predictions"})
-    wait_until(lambda: sink.events())
+    wait_until(sink.events)
     reporter.close()
     (event,) = sink.events()
     chain = event["exception"]["values"]
@@ -76,7 +76,7 @@ def test_no_secrets_are_sent(sink: Sink) -> None:
     token, typed = make_jwt(), secrets.token_urlsafe(12)
     reporter = open_reporter(sink.dsn, environment="production", release="1")
     reporter.capture(failure(token, typed), {"route": "/auth/token", "password": typed, "note": f"Bearer {token}"})
-    wait_until(lambda: sink.events())
+    wait_until(sink.events)
     reporter.close()
     (event,) = sink.events()
     sent = b"".join(sink.envelopes).decode()
@@ -93,7 +93,7 @@ def test_exception_groups(sink: Sink) -> None:
     token = make_jwt()
     reporter = open_reporter(sink.dsn, environment="production", release="1")
     reporter.capture(ExceptionGroup("two failed", [ValueError(token), KeyError("x")]), {})
-    wait_until(lambda: sink.events())
+    wait_until(sink.events)
     reporter.close()
     (event,) = sink.events()
     assert {entry["type"] for entry in event["exception"]["values"]} == {"ExceptionGroup", "ValueError", "KeyError"}
@@ -108,7 +108,7 @@ def test_two_reporters_are_independent(sink: Sink) -> None:
         first = open_reporter(sink.dsn, environment="one", release="1")
         second = open_reporter(silent.dsn, environment="two", release="2")
         first.capture(ValueError("mine"), {})
-        wait_until(lambda: sink.events())
+        wait_until(sink.events)
         first.close()
         second.close()
         assert silent.envelopes == []

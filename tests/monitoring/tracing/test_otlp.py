@@ -67,7 +67,7 @@ def test_spans_of_a_request(collector: Collector) -> None:
     before, trace = time.time_ns(), make_trace()
     exporter.export(trace, PREDICTION)
     exporter.close()
-    wait_until(lambda: collector.spans())  # closing waits no more than two seconds
+    wait_until(collector.spans)  # closing waits no more than two seconds
     *children, server = collector.spans()
     assert server.name == "POST /v1/predictions"
     assert (server.trace_id.hex(), server.span_id.hex()) == (trace.context.trace_id, trace.context.span_id)
@@ -96,7 +96,7 @@ def test_span_of_a_callers_trace(collector: Collector) -> None:
     trace_id, parent_id = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
     exporter.export(make_trace(f"00-{trace_id}-{parent_id}-01"), FAILURE)
     exporter.close()
-    wait_until(lambda: collector.spans())
+    wait_until(collector.spans)
     server = collector.spans()[-1]
     assert (server.trace_id.hex(), server.parent_span_id.hex()) == (trace_id, parent_id)
     assert server.status.code == 2
