@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
+import atexit
 import secrets
 import socket
+import threading
+from collections.abc import Iterator
 
 # Below the ephemeral ports of Linux (32768 and up): no outgoing connection takes one of these before the server binds.
 _PORTS = range(15_000, 32_000)
-_ATTEMPTS = 100
+_BLOCK = 100
+_lock = threading.Lock()
 
 
 def free_port() -> int:
-    """A port on loopback that no process listens on now. Raises OSError after a hundred ports in use."""
-    for _ in range(_ATTEMPTS):
-        port = secrets.choice(_PORTS)  # not `random`, which pytest-randomly seeds alike in parallel processes
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise OSError(f"{_ATTEMPTS} ports between {_PORTS.start} and {_PORTS.stop} are in use")
+    """A port on loopback that no process listens on now, and that is given to nobody else while this process runs.
+
+    Raises OSError when there is none left.
+    """
+    with _lock:
+        for port in _unused:
+            with socket.socket() as probe:
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError:
+                    continue
+                return port
+    raise OSError(f"all ports between {_PORTS.start} and {_PORTS.stop} are in use")
+
+
+def _claim_ports() -> Iterator[int]:
+    """The ports of one block after another; a process claims a block by taking the UDP port of its first number."""
+    blocks = range(_PORTS.start, _PORTS.stop, _BLOCK)
+    # Not `random` itself, which pytest-randomly seeds alike in parallel processes.
+    for start in secrets.SystemRandom().sample(blocks, len(blocks)):
+        claim = socket.socket(type=socket.SOCK_DGRAM)
+        try:
+            claim.bind(("127.0.0.1", start))
+        except OSError:
+            claim.close()
+            continue
+        atexit.register(claim.close)
+        yield from range(start + 1, start + _BLOCK)
+
+
+_unused = _claim_ports()
