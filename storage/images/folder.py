@@ -36,9 +36,9 @@ class ImageFolder:
 
     @_reporting_failures
     def write(self, owner: str, name: str, data: bytes) -> None:
-        path = self._make_folder(owner) / name
+        path = self._folder / owner / name
         incomplete = path.with_name(f".{name}")
-        descriptor = os.open(incomplete, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor = self._create(owner, incomplete)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
@@ -76,14 +76,23 @@ class ImageFolder:
         except FileNotFoundError:
             return []
 
-    def _make_folder(self, owner: str) -> Path:
+    def _create(self, owner: str, path: Path) -> int:
+        """Create a file, and the owner's folder, which `remove` elsewhere may remove before the file exists."""
+        with suppress(FileNotFoundError, FileExistsError):  # mkdir raises the latter if the folder existed just before
+            return self._create_once(owner, path)
+        return self._create_once(owner, path)
+
+    def _create_once(self, owner: str, path: Path) -> int:
+        self._make_folder(owner)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+
+    def _make_folder(self, owner: str) -> None:
         folder = self._folder / owner
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
         except FileNotFoundError:  # mkdir(parents=True) would create the parent with the default mode
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder.mkdir(mode=0o700, exist_ok=True)
-        return folder
 
     def _measure_owner(self, owner: str) -> int:
         size = 0

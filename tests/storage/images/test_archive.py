@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import boto3
@@ -101,6 +102,26 @@ def test_long_lists_of_a_bucket(aws: str, monkeypatch: pytest.MonkeyPatch) -> No
         blobs.write(ANA, name_at(NOW), b"")
     assert len(list(blobs.list(ANA))) == 10
     assert ImageArchive(blobs, SEAL).erase(ANA) == 10
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_folder_that_is_removed_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exists: bool) -> None:
+    """An image is kept although another process removes the owner's empty folder before the file is in it."""
+    folder, name, mkdir = tmp_path / ANA, name_at(NOW), os.mkdir
+
+    def mkdir_beside_a_removal(*args: Any) -> None:
+        monkeypatch.undo()
+        try:
+            mkdir(*args)
+        finally:
+            folder.rmdir()
+
+    if exists:
+        folder.mkdir()
+    monkeypatch.setattr(os, "mkdir", mkdir_beside_a_removal)
+    archive = ImageArchive(open_blobs(f"file://{tmp_path}"), SEAL)
+    archive.keep(ANA, name, IMAGE)
+    assert archive.read(ANA, name) == IMAGE
 
 
 def test_an_unusable_folder(tmp_path: Path) -> None:
