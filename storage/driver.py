@@ -6,7 +6,7 @@ fill the processor's caches, SQLAlchemy would spend twenty times as long on a sh
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
@@ -20,9 +20,12 @@ Parameters = Mapping[str, Any]
 
 
 class DriverStatement:
-    """A statement with named parameters, whose values are passed to the driver without conversion."""
+    """A statement with named parameters, whose values are passed to the driver without conversion.
 
-    def __init__(self, statement: ClauseElement) -> None:
+    Where it differs between databases, a function builds it.
+    """
+
+    def __init__(self, statement: ClauseElement | Callable[[Dialect], ClauseElement]) -> None:
         self._statement = statement
         self._compiled: dict[str, str] = {}
 
@@ -32,7 +35,8 @@ class DriverStatement:
         if text is None:
             style = "named" if dialect.name == "sqlite" else dialect.paramstyle
             dialect_type: Any = type(dialect)
-            text = str(self._statement.compile(dialect=dialect_type(paramstyle=style)))
+            statement = self._statement if isinstance(self._statement, ClauseElement) else self._statement(dialect)
+            text = str(statement.compile(dialect=dialect_type(paramstyle=style)))
             self._compiled[dialect.name] = text
         return text
 

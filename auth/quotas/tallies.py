@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Table, bindparam, func, literal, null, or_, select, tuple_, update
+from sqlalchemy import Connection, Dialect, Table, bindparam, func, literal, null, or_, select, tuple_, update
+from sqlalchemy.sql.expression import ClauseElement
 
 from auth.errors import QuotaExceeded
 from auth.principal import Principal
@@ -46,17 +47,21 @@ _THIS_ROW = usage.c.owner == bindparam("of"), usage.c.month == bindparam("in")
 
 
 def _build_addition(limited: Table | None) -> DriverStatement:
-    """Build the statement that adds to a row and returns its totals and the limits of its owner."""
+    """Build the statement that adds to a row, or inserts it, and returns its totals and the limits of its owner."""
     limits: Sequence[Any] = (null(), null())
     if limited is not None:
         columns = limited.c.monthly_requests, limited.c.monthly_megapixels
         limits = [select(column).where(limited.c.id == bindparam("id")).scalar_subquery() for column in columns]
-    added = {
-        "requests": usage.c.requests + bindparam("more_requests"),
-        "pixels": usage.c.pixels + bindparam("more_pixels"),
-    }
-    totals = usage.c.requests, usage.c.pixels
-    return DriverStatement(update(usage).where(*_THIS_ROW).values(**added).returning(*totals, *limits))
+
+    def build(dialect: Dialect) -> ClauseElement:
+        more: dict[str, Any] = {"requests": bindparam("more_requests"), "pixels": bindparam("more_pixels")}
+        row = dialect_insert(usage, dialect).values(owner=bindparam("of"), month=bindparam("in"), **more)
+        totals = {name: usage.c[name] + row.excluded[name] for name in more}
+        added = row.on_conflict_do_update(index_elements=usage.primary_key, set_=totals)
+        statement: ClauseElement = added.returning(usage.c.requests, usage.c.pixels, *limits)
+        return statement
+
+    return DriverStatement(build)
 
 
 # The statements that charge predictions.
@@ -165,12 +170,12 @@ def apply_charges(
     """Add the charges one after another, except those that would exceed a quota, unless `enforce` is false.
 
     Returns for each charge its error, or None if it was added; and the owners' new totals. Everything is added before
-    the quotas are checked, since most charges are allowed; what was refused is taken back. The rows are changed, and so
-    locked, in the same order in all processes: transactions cannot deadlock.
+    the quotas are checked, since most charges are allowed; what was refused is taken back. The rows are inserted or
+    changed, and so locked, in the same order in all processes: transactions cannot deadlock.
     """
     sums = _sum_by_row(charges)
     results = {row: _add_to_row(connection, row, sums[row]) for row in sorted(sums)}
-    totals = {row: _read_tally(result) or _add_row(connection, row, sums[row]) for row, result in results.items()}
+    totals = {row: _read_tally(result) for row, result in results.items()}
     if enforce and any(tally.exceeded() for tally in totals.values()):
         return _take_back(connection, charges, totals, sums)
     return [None] * len(charges), totals
@@ -205,22 +210,10 @@ def _add_to_row(connection: DriverConnection, row: _Row, more: _Sum) -> DriverRe
     return connection.execute(statement, {**parameters, "id": identifier})
 
 
-def _read_tally(result: DriverResult) -> Tally | None:
-    """Return the totals of a row after an addition, or None where the row does not exist."""
-    for requests, pixels, monthly_requests, megapixels in result.fetch():
-        return Tally(requests, pixels, _make_limits(monthly_requests, megapixels))
-    return None
-
-
-def _add_row(connection: DriverConnection, row: _Row, more: _Sum) -> Tally:
-    """Add to the row of an owner's first charge of the month, which another process may have inserted meanwhile."""
-    blank = {"owner": row[0], "month": row[1], "requests": 0, "pixels": 0}
-    insertion = dialect_insert(usage, connection.dialect).on_conflict_do_nothing()
-    connection.execute(DriverStatement(insertion), blank)
-    tally = _read_tally(_add_to_row(connection, row, more))
-    if tally is None:
-        raise RuntimeError("a row of the table usage was deleted while its transaction was open")
-    return tally
+def _read_tally(result: DriverResult) -> Tally:
+    """Return the totals of a row after an addition."""
+    ((requests, pixels, monthly_requests, megapixels),) = result.fetch()
+    return Tally(requests, pixels, _make_limits(monthly_requests, megapixels))
 
 
 def _add(totals: Tallies, charge: QuotaCharge) -> QuotaExceeded | None:

@@ -23,6 +23,7 @@ from storage.driver import DriverConnection
 from storage.engine import open_engine
 from storage.errors import DatabaseUnavailable
 from storage.transactions import writing
+from tests.support.polling import PATIENCE_S
 
 MEGAPIXEL = 1_000_000
 CHARGES = 150
@@ -284,4 +285,8 @@ def run_four_processes(url: str, callers: list[Principal]) -> list[int]:
     for process in processes:
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
-    return [int(process.communicate("go\n", timeout=60)[0]) for process in processes]
+    for process in processes:
+        assert process.stdin
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    return [int(process.communicate(timeout=PATIENCE_S)[0]) for process in processes]

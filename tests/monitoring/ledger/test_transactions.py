@@ -61,7 +61,7 @@ async def test_two_predictions_take_four_kinds_of_statements(environment: Ledger
         commit_pair(journal)
         assert statements == [
             "BEGIN IMMEDIATE",
-            "UPDATE usage SET",
+            "INSERT INTO usage",
             "UPDATE ledger_heads SET",
             *["INSERT INTO ledger_entries"] * 2,
             *["INSERT INTO ledger_payloads"] * 2,
