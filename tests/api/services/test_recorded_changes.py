@@ -150,12 +150,12 @@ async def test_simultaneous_changes_are_all_recorded(engine: AsyncEngine, trail:
     users, record = UserStore(engine), recording(trail, "added")
 
     async def write_refusals() -> None:
-        for _ in range(10):
+        for _ in range(8):
             trail.record_refusal(new_event("access", "invalid"))
             await trail.flush()
 
-    added = [users.add(f"user-{index}", Role.CLIENT, "hash", record=record) for index in range(20)]
-    changed = [users.change(user.id, UserChange(disabled=index % 2 == 0), record=record) for index in range(10)]
+    added = [users.add(f"user-{index}", Role.CLIENT, "hash", record=record) for index in range(8)]
+    changed = [users.change(user.id, UserChange(disabled=index % 2 == 0), record=record) for index in range(4)]
     await asyncio.gather(*added, *changed, write_refusals())
     report = await trail.store.verify()
-    assert (report.problems, report.entries) == ([], 40)
+    assert (report.problems, report.entries) == ([], 20)
