@@ -24,7 +24,6 @@ from auth.sessions import MAX_ACCESS_TOKEN_LIFETIME, MAX_SESSIONS, Session, Sess
 from auth.tables import changes, refresh_tokens, sessions
 
 SCOPES = frozenset({Scope.PREDICT})
-NOW = datetime.now(UTC)
 
 
 @pytest.fixture
@@ -41,9 +40,10 @@ async def begin(store: SessionStore, user: User) -> Session:
     return await store.begin(user.id, user.credentials_version, SCOPES)
 
 
-async def add_sessions(engine: AsyncEngine, user: User, count: int, issued_at: datetime) -> None:
-    """Add sessions that were last refreshed at the time."""
-    session = {"user_id": user.id, "scopes": "predict", "created_at": issued_at, "expires_at": NOW + timedelta(days=9)}
+async def add_sessions(engine: AsyncEngine, user: User, count: int, age: timedelta) -> None:
+    """Add sessions that were last refreshed so long ago."""
+    issued_at, expires_at = datetime.now(UTC) - age, datetime.now(UTC) + timedelta(days=9)
+    session = {"user_id": user.id, "scopes": "predict", "created_at": issued_at, "expires_at": expires_at}
     ids = [str(uuid4()) for _ in range(count)]
     tokens = [{"digest": uuid4().hex, "session_id": each, "created_at": issued_at} for each in ids]
     async with engine.begin() as connection:
@@ -63,7 +63,7 @@ async def test_a_user_has_a_limited_number_of_sessions(engine: AsyncEngine, stor
     others, forgotten, refreshed = await begin(store, other), await begin(store, user), await begin(store, user)
     await age_tokens(engine, timedelta(hours=2))
     refreshed = await store.rotate(refreshed.refresh_token)
-    await add_sessions(engine, user, MAX_SESSIONS - 1, NOW - timedelta(hours=1))
+    await add_sessions(engine, user, MAX_SESSIONS - 1, timedelta(hours=1))
     newest = await begin(store, user)
     assert await store.find(forgotten.refresh_token) is None
     for session in (others, refreshed, newest):
@@ -77,7 +77,7 @@ async def test_each_log_in_ends_some_of_very_many_sessions(
     engine: AsyncEngine, store: SessionStore, user: User
 ) -> None:
     """A user who has thousands of sessions from an earlier release logs in, and has fewer after each log-in."""
-    await add_sessions(engine, user, 3 * MAX_SESSIONS, NOW - timedelta(hours=2))
+    await add_sessions(engine, user, 3 * MAX_SESSIONS, timedelta(hours=2))
     live = select(func.count()).where(sessions.c.user_id == user.id, sessions.c.revoked_at.is_(None))
     counts = []
     for _ in range(3):

