@@ -14,7 +14,7 @@ from tests.api.prediction.transport import InProcessTransport, OpenTransport, op
 
 
 @pytest.fixture
-def open_transport(settings: Settings) -> OpenTransport:
+def open_transport(settings: Settings, within_one_month: None) -> OpenTransport:  # noqa: ARG001  (quotas are counted)
     """Open a pipeline with changed settings of the model."""
 
     def open_changed(

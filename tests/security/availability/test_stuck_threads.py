@@ -85,6 +85,7 @@ def test_a_hang_is_reported_and_ends(new_gateway: Callable[..., Gateway], worker
     assert json.loads(gateway.run("ledger", "verify", "--json").stdout)["entries"] >= 2
 
 
+@pytest.mark.usefixtures("within_one_month")
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_gateway_with_a_stuck_thread_keeps_deadlines_and_stops_in_order(
     new_gateway: Callable[..., Gateway], workers: str

@@ -115,6 +115,7 @@ def test_the_most_probable_classes_may_replace_the_probabilities(client: TestCli
     assert output["data"][0].endswith(f":{StubBackend().info.classes[best[0]]}")
 
 
+@pytest.mark.usefixtures("within_one_month")
 def test_each_image_is_recorded_charged_and_counted(client: TestClient, bearer: Bearer, sample: bytes) -> None:
     """Each image of a request is an entry of the ledger, a request of the quota and a hit of the rate limit."""
     before = int(client.get("/v1/usage", headers=bearer).json()["requests"])
