@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 
 from api.settings.model import ModelSettings
 from api.settings.quality.canary import CanarySettings
+from model.canary.judge import JudgeRules
 from model.imaging.input_spec import InputSpec
 from model.registry.files import FileRegistry
 from tests.api.conftest import LogIn, MakeClient
@@ -25,7 +26,7 @@ from tests.support.polling import wait_until
 
 NAME = "tiny"
 PRODUCTION, EQUAL, BAD = "1.0", "1.1", "1.2"
-MOST_REQUESTS = 2000
+UNPAUSED_REQUESTS = 500
 # The graph runs for microseconds, so that chance decides which of two equal ones is slower.
 ANY_LATENCY = {"latency": [0.98, 0.99]}
 IMAGES = [png(value) for value in (0, 255)]
@@ -49,9 +50,18 @@ class TrialGateway:
         return version
 
     def send_until(self, condition: Callable[[], object]) -> None:
-        while not condition():
+        """Send images, and no longer without a pause once a busy machine leaves too little time for comparisons."""
+
+        def holds() -> bool:
+            if condition():
+                return True
             self.send()
-            assert self.served.total() < MOST_REQUESTS, self.count()
+            return False
+
+        while self.served.total() < UNPAUSED_REQUESTS:
+            if holds():
+                return
+        wait_until(holds, message=self.count)
 
     def aliases(self) -> dict[str, str]:
         return dict(self.registry.read(NAME).aliases)
@@ -125,7 +135,7 @@ def test_an_equal_candidate_is_promoted(try_candidate: Callable[..., TrialGatewa
     wait_until(lambda: trial.verdicts() == [("promote", True)], message=trial.verdicts)
     assert trial.aliases() == {"production": EQUAL, "previous": PRODUCTION}
     wait_until(lambda: trial.send() == EQUAL)
-    assert trial.served[EQUAL] > trial.served[PRODUCTION]
+    assert trial.served[EQUAL] >= JudgeRules().min_comparisons
     assert len(trial.entries()) == 1
 
 
