@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from api.services.serving import image_memory_bytes
 from api.settings import Settings
 from model.backends.open import open_backend
 from tests.support.gateway import Gateway, make_gateway
-from tests.support.linux.control_groups import ControlGroup, NoControlGroup, memory_group, processor_group
+from tests.support.linux.control_groups import ControlGroup, NoControlGroup, container_groups
 from tests.support.paths import FOREST
 from tests.support.requirements import missing
 
@@ -48,12 +47,12 @@ def test_setting_overrides_the_count(settings: Settings) -> None:
 
 @pytest.fixture
 def groups() -> Iterator[list[ControlGroup]]:
-    """A control group with half a processor, and one with 400 MiB of memory."""
-    with ExitStack() as stack:
-        try:
-            yield [stack.enter_context(processor_group(0.5)), stack.enter_context(memory_group(400 * MEBIBYTE))]
-        except NoControlGroup as error:
-            missing(str(error))
+    """The control groups of a container with half a processor and 400 MiB of memory."""
+    try:
+        with container_groups(0.5, 400 * MEBIBYTE) as groups:
+            yield groups
+    except NoControlGroup as error:
+        missing(str(error))
 
 
 def enter_groups(gateway: Gateway, groups: list[ControlGroup]) -> Gateway:

@@ -23,11 +23,10 @@ class ControlGroup:
     """
 
     def __init__(self, controller: str, v1: dict[str, str], v2: dict[str, str]) -> None:
-        entries = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
-        groups = {name: group.lstrip("/") for _, names, group in entries for name in names.split(",")}
+        groups = _read_groups()
         self._is_v1 = controller in groups
         root = Path("/sys/fs/cgroup", controller) if self._is_v1 else Path("/sys/fs/cgroup")
-        self.path = root / groups.get(controller, groups.get("", "")) / f"atalaya-{os.getpid()}"
+        self.path = root / groups.get(controller, groups.get("", "")) / f"atalaya-{controller}-{os.getpid()}"
         try:
             self.path.mkdir()
         except OSError as error:
@@ -60,11 +59,11 @@ class ControlGroup:
 
 
 class MemoryGroup(ControlGroup):
-    """A group whose processes together may use so much memory."""
+    """A group whose processes together may use so much memory; of version 2, also with limits of other controllers."""
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, **v2: str) -> None:
         limit = str(limit_bytes)
-        super().__init__("memory", {"memory.limit_in_bytes": limit}, {"memory.max": limit})
+        super().__init__("memory", {"memory.limit_in_bytes": limit}, {"memory.max": limit, **v2})
 
     def peak_bytes(self) -> int:
         return int(self._file("memory.max_usage_in_bytes", "memory.peak").read_text())
@@ -79,9 +78,19 @@ class ProcessorGroup(ControlGroup):
     """A group whose processes together may use so many processors, as `docker run --cpus` sets it."""
 
     def __init__(self, processors: float) -> None:
-        quota = int(processors * PERIOD_US)
-        v1 = {"cpu.cfs_period_us": str(PERIOD_US), "cpu.cfs_quota_us": str(quota)}
-        super().__init__("cpu", v1, {"cpu.max": f"{quota} {PERIOD_US}"})
+        v1 = {"cpu.cfs_period_us": str(PERIOD_US), "cpu.cfs_quota_us": str(int(processors * PERIOD_US))}
+        super().__init__("cpu", v1, _limit_processors(processors))
+
+
+def _limit_processors(processors: float) -> dict[str, str]:
+    """The file of version 2."""
+    return {"cpu.max": f"{int(processors * PERIOD_US)} {PERIOD_US}"}
+
+
+def _read_groups() -> dict[str, str]:
+    """The group of this process by controller of version 1; that of version 2 under an empty name."""
+    entries = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+    return {name: group.lstrip("/") for _, names, group in entries for name in names.split(",")}
 
 
 @contextmanager
@@ -95,10 +104,19 @@ def memory_group(limit_bytes: int) -> Iterator[MemoryGroup]:
 
 
 @contextmanager
-def processor_group(processors: float) -> Iterator[ProcessorGroup]:
-    """A group that is removed at the end. Raises NoControlGroup."""
-    group = ProcessorGroup(processors)
+def container_groups(processors: float, limit_bytes: int) -> Iterator[list[ControlGroup]]:
+    """The groups that limit both, which are removed at the end; a process is in one of version 2 at a time.
+
+    Raises NoControlGroup.
+    """
+    groups: list[ControlGroup] = []
     try:
-        yield group
+        if "memory" in _read_groups():
+            groups.append(ProcessorGroup(processors))
+            groups.append(MemoryGroup(limit_bytes))
+        else:
+            groups.append(MemoryGroup(limit_bytes, **_limit_processors(processors)))
+        yield groups
     finally:
-        group.remove()
+        for group in groups:
+            group.remove()
