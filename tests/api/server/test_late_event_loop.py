@@ -20,8 +20,8 @@ from api.server.connections import BoundedProtocol
 from tests.support.polling import wait_until
 from tests.support.ports import free_port
 
-LIMIT_S = 1
-LATE_S = 1.5
+LIMIT_S = 3  # in which a slow machine sends the requests before the loop is blocked
+LATE_S = 3.2
 
 
 class BlockingProtocol(BoundedProtocol):
@@ -44,7 +44,7 @@ async def app(_scope: Any, _receive: Any, send: Any) -> None:
 
 
 @contextmanager
-def serving() -> Iterator[int]:
+def serving(limit_s: int) -> Iterator[int]:
     """The port of a server of the app with the gateway's protocol and event loop."""
     port = free_port()
     protocol = partial(BlockingProtocol, limiter=ConnectionLimiter(behind_proxies=False), memory=ConnectionMemory())
@@ -55,7 +55,7 @@ def serving() -> Iterator[int]:
         http=cast(Any, protocol),
         lifespan="off",
         log_config=None,
-        timeout_keep_alive=LIMIT_S,
+        timeout_keep_alive=limit_s,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
@@ -84,7 +84,7 @@ def get(connection: http.client.HTTPConnection) -> int:
 def test_a_request_that_waits_for_a_late_loop_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that arrived while the loop was blocked is read before its connection is closed as unused."""
     monkeypatch.setattr(connections, "HEAD_LIMIT_S", LIMIT_S)
-    with serving() as port:
+    with serving(LIMIT_S) as port:
         used, new, blocking = connect(port), connect(port), connect(port)
         assert get(used) == 200
         assert get(blocking) == 200
@@ -101,10 +101,11 @@ def test_a_request_that_waits_for_a_late_loop_is_served(monkeypatch: pytest.Monk
 
 def test_an_unused_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection on which nothing arrives is closed after the limit, before the first request and after one."""
-    monkeypatch.setattr(connections, "HEAD_LIMIT_S", LIMIT_S)
-    with serving() as port:
-        used, new = connect(port), connect(port)
+    monkeypatch.setattr(connections, "HEAD_LIMIT_S", 1)
+    with serving(limit_s=1) as port:
+        used = connect(port)
         assert get(used) == 200
+        new = connect(port)
         for connection in (used, new):
             assert connection.sock is not None
             assert connection.sock.recv(1) == b""

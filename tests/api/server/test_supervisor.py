@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 SUPERVISOR = """
 import os, signal, sys, time
@@ -15,15 +16,21 @@ def serve(slot):
     return 0
 
 supervisor = Supervisor(
-    2, serve, [], shutdown_limit_s=0.5, on_ready=lambda: None, on_change=lambda pids: None, on_exit=lambda number: None
+    2,
+    serve,
+    [],
+    shutdown_limit_s={limit_s},
+    on_ready=lambda: None,
+    on_change=lambda pids: None,
+    on_exit=lambda number: None,
 )
 sys.exit(supervisor.run())
 """
 
 
-def run_supervisor(serve: str) -> subprocess.CompletedProcess[str]:
-    """Run a supervisor whose workers execute the statement `serve`."""
-    command = [sys.executable, "-c", SUPERVISOR.format(serve=serve)]
+def run_supervisor(serve: str, limit_s: float = 60) -> subprocess.CompletedProcess[str]:
+    """Run a supervisor whose workers execute `serve`, and have so long to stop."""
+    command = [sys.executable, "-c", SUPERVISOR.format(serve=serve.replace("\n", "\n    "), limit_s=limit_s)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
@@ -48,20 +55,33 @@ def test_worker_that_does_not_stop_is_killed() -> None:
     """A worker that ignores SIGTERM is killed after the limit, and the exit status is 1."""
     ended = run_supervisor(
         "signal.signal(signal.SIGTERM, signal.SIG_IGN); os.write(slot.ready_pipe, b'1'); "
-        "slot.number and os.kill(os.getppid(), signal.SIGTERM); time.sleep(60)"
+        "slot.number and os.kill(os.getppid(), signal.SIGTERM); time.sleep(60)",
+        limit_s=0.5,
     )
     assert ended.returncode == 1
     assert ended.stdout.count("worker_killed") == 2
 
 
-def test_worker_that_dies_while_serving_is_replaced_with_backoff() -> None:
+# The first worker dies five times. The other stops the supervisor once that has noticed the last death.
+DYING = """
+os.write(slot.ready_pipe, b"1")
+if slot.number == 0:
+    with open({pids!r}, "a") as file:
+        print(os.getpid(), file=file)
+    if len(open({pids!r}).readlines()) <= 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+else:
+    while len(dead := open({pids!r}).readlines()) < 5 or os.path.exists("/proc/" + dead[4].strip()):
+        time.sleep(0.01)
+    os.kill(os.getppid(), signal.SIGTERM)
+time.sleep(60)
+"""
+
+
+def test_worker_that_dies_while_serving_is_replaced_with_backoff(tmp_path: Path) -> None:
     """A worker that dies repeatedly after it was ready is replaced ever more slowly, and never given up."""
     started = time.monotonic()
-    ended = run_supervisor(
-        "os.write(slot.ready_pipe, b'1'); "
-        "slot.number or (time.sleep(0.01), os.kill(os.getpid(), signal.SIGKILL)); "
-        "time.sleep(4); os.kill(os.getppid(), signal.SIGTERM); time.sleep(60)"
-    )
-    assert ended.returncode == 0
-    assert 4 <= ended.stdout.count("worker_died") <= 6
-    assert 4 < time.monotonic() - started < 60  # the worker that lives would sleep for another minute
+    ended = run_supervisor(DYING.format(pids=str(tmp_path / "pids")))
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.count("worker_died") == 5
+    assert 0.5 + 1 + 2 < time.monotonic() - started < 60  # the worker that lives would sleep for another minute
