@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import pty
+from contextlib import suppress
 
 import pytest
 
@@ -13,6 +15,15 @@ ROWS = [
     ("dependency_update", "2026-11-26 19:48", "upgrade, then atalaya upkeep --done dependency_update"),
     ("backup", "never", "atalaya backup FILE"),
 ]
+
+
+def read_to_end(terminal: io.FileIO) -> bytes:
+    """All that a program wrote to the terminal, whose last descriptor is closed."""
+    output = b""
+    with suppress(OSError):  # after the end
+        while chunk := terminal.read(4096):
+            output += chunk
+    return output
 
 
 @pytest.mark.parametrize(
@@ -27,11 +38,11 @@ def test_a_table_breaks_lines_between_words(monkeypatch: pytest.MonkeyPatch, col
     """A terminal of any width shows identifiers and words whole, and no line is wider than the terminal."""
     master, slave = pty.openpty()
     monkeypatch.setenv("COLUMNS", str(columns))
-    with open(master, "rb", buffering=0) as terminal, open(slave, "w") as stdout:
-        monkeypatch.setattr("sys.stdout", stdout)
-        print_table(HEADERS, ROWS, identifiers=2)
-        stdout.flush()
-        printed = terminal.read(4096).decode().splitlines()
+    with open(master, "rb", buffering=0) as terminal:
+        with open(slave, "w") as stdout, monkeypatch.context() as patch:
+            patch.setattr("sys.stdout", stdout)
+            print_table(HEADERS, ROWS, identifiers=2)
+        printed = read_to_end(terminal).decode().splitlines()
     assert max(map(len, printed[3:])) <= columns
     assert [line[41:].strip() for line in printed[3:] if line.strip()] == lines
     assert printed[3].split()[:3] == ["dependency_update", "2026-11-26", "19:48"]

@@ -228,8 +228,10 @@ def test_queue_full(make_client: Any, settings: Any, log_in: Any, sample: bytes)
     def send(_: int) -> Any:
         return client.post("/v1/predictions", headers=headers, **_upload(sample))
 
+    responses: list[Any] = []
     with ThreadPoolExecutor(4) as pool:
-        responses = list(pool.map(send, range(4)))
+        while len(responses) < 40 and all(response.status_code == 200 for response in responses):
+            responses += pool.map(send, range(4))  # which on a busy machine may come one after another
     shed = [response for response in responses if response.status_code == 503]
     assert any(response.status_code == 200 for response in responses)
     assert shed

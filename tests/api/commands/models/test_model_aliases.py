@@ -93,7 +93,7 @@ def test_the_story_from_a_version_to_production_and_back(atalaya: Atalaya, datab
     assert "since (UTC)" in table
     for moment, expected in (
         (before - timedelta(hours=1), "nothing on record"),
-        (between, f"1.1, since {between:%Y-%m-%d}"),
+        (between, f"1.1, since {document['periods'][1]['since'][:10]}"),
         (datetime.now(UTC), f"decided by {who}: it confuses beaches"),
     ):
         status, out, _ = atalaya("models", "history", MODEL, "--at", moment.isoformat())
