@@ -51,7 +51,7 @@ def test_a_rejected_credential_stops_the_command(gateway: Gateway) -> None:
 
 def test_a_rate_limit_is_waited_for(new_gateway: Callable[..., Gateway]) -> None:
     """When the gateway limits the rate, the command waits as long as it says, and classifies every image."""
-    gateway = new_gateway(MODEL__URL="stub://", LIMITS__PREDICT="2/second")
+    gateway = new_gateway(MODEL__URL="stub://", LIMITS__PREDICT="2/5second")
     result = classify(gateway, "--json", *[str(FOREST)] * 6)
     assert result.returncode == 0, result.stderr
     assert [bool(each["label"]) for each in json.loads(result.stdout)] == [True] * 6
