@@ -17,6 +17,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.certificates import public_trust
 from tests.support.gateway import TIMEOUT_S, Gateway
 from tests.support.linux import processes
 from tests.support.paths import ARTEFACT, FOREST
@@ -32,7 +33,7 @@ def count_ready_workers(gateway: Gateway) -> int:
 
 @pytest.fixture
 def two_workers(new_gateway: Callable[..., Gateway]) -> Gateway:
-    gateway = new_gateway(MODEL__URL="stub://", WEB_CONCURRENCY="2")
+    gateway = new_gateway(MODEL__URL="stub://", WEB_CONCURRENCY="2", MODEL__QUEUE_SECONDS="60")
     wait_until(lambda: count_ready_workers(gateway) == 2)
     return gateway
 
@@ -42,7 +43,7 @@ def predict(gateway: Gateway, count: int) -> list[httpx.Response]:
     headers = {"Authorization": f"Bearer {gateway.token()}", "Content-Type": "image/jpeg"}
 
     def predict_once(_: int) -> httpx.Response:
-        return httpx.post(f"{gateway.base_url}/v1/predictions", content=IMAGE, headers=headers, timeout=TIMEOUT_S)
+        return gateway.post("/v1/predictions", content=IMAGE, headers=headers)
 
     with ThreadPoolExecutor(8) as pool:
         return list(pool.map(predict_once, range(count)))
@@ -56,7 +57,7 @@ def sample_value(text: str, name: str, **labels: str) -> float:
 
 
 def read_metrics(gateway: Gateway) -> str:
-    return httpx.get(gateway.metrics_url, timeout=TIMEOUT_S).text
+    return httpx.get(gateway.metrics_url, timeout=TIMEOUT_S, verify=public_trust()).text
 
 
 def count_successes(text: str) -> float:

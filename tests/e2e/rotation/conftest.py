@@ -102,6 +102,7 @@ def _run_site(folder: Path, site: Site) -> Iterator[Site]:
     gateway = make_gateway(
         folder,
         MODEL__URL="stub://",
+        MODEL__QUEUE_SECONDS="60",  # a slow machine is not overloaded
         LIMITS__PREDICT="10000000/minute",
         DATABASE_URL=values["DATABASE_URL"],
         SECRETS__URL=f"file://{site.secrets.folder}",

@@ -18,7 +18,7 @@ from tests.support.paths import FOREST
 @pytest.mark.usefixtures("within_one_month")
 def test_a_quota_is_exact_over_two_gateways(new_gateway: Callable[..., Gateway], tmp_path: Path) -> None:
     """T24: two processes on one database together allow exactly the quota of a key."""
-    one, image = new_gateway(MODEL__URL="stub://"), FOREST.read_bytes()
+    one, image = new_gateway(MODEL__URL="stub://", MODEL__QUEUE_SECONDS="60"), FOREST.read_bytes()
     two = one.replica(tmp_path / "replica")
     two.start()
     try:

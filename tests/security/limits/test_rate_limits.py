@@ -17,6 +17,7 @@ from tests.support.polling import wait_until
 from tests.support.redis import Redis
 
 IMAGE = FOREST.read_bytes()
+PATIENT = {"MODEL__QUEUE_SECONDS": "60"}  # eight callers do not overload a slow machine
 
 
 def predict_at(urls: list[str], token: str, count: int) -> list[httpx.Response]:
@@ -46,7 +47,7 @@ def test_a_rate_is_exact_over_two_gateways(
     new_gateway: Callable[..., Gateway], redis_server: Redis, tmp_path: Path
 ) -> None:
     """T24: two gateways that share a Redis together allow exactly the limit, and report the true remainder."""
-    one = new_gateway(MODEL__URL="stub://", REDIS_URL=redis_server.url, LIMITS__PREDICT="30/hour")
+    one = new_gateway(MODEL__URL="stub://", REDIS_URL=redis_server.url, LIMITS__PREDICT="30/hour", **PATIENT)
     two = one.replica(tmp_path / "replica")
     two.start()
     try:
@@ -62,7 +63,8 @@ def test_a_rate_is_exact_over_two_gateways(
 
 def test_a_rate_is_exact_over_the_workers_of_a_machine(new_gateway: Callable[..., Gateway]) -> None:
     """T24: without Redis the workers of one gateway together allow exactly the limit."""
-    gateway = new_gateway(MODEL__URL="stub://", WEB_CONCURRENCY="2", LIMITS__PREDICT="30/hour", LIMITS__TOKEN="2/hour")
+    limits = {"LIMITS__PREDICT": "30/hour", "LIMITS__TOKEN": "2/hour"}
+    gateway = new_gateway(MODEL__URL="stub://", WEB_CONCURRENCY="2", **limits, **PATIENT)
     responses = predict_at([gateway.base_url], gateway.token(), 60)
     assert count_statuses(responses) == {200: 30, 429: 30}
     rejected = next(response for response in responses if response.status_code == 429)
@@ -76,7 +78,7 @@ def test_an_outage_of_redis_halves_the_rate_and_blocks_no_request(
     new_gateway: Callable[..., Gateway], redis_server: Redis
 ) -> None:
     """T25: while Redis hangs half of the rate holds and others do not wait; it is reported, counted, and recovers."""
-    gateway = new_gateway(MODEL__URL="stub://", REDIS_URL=redis_server.url, LIMITS__PREDICT="40/hour")
+    gateway = new_gateway(MODEL__URL="stub://", REDIS_URL=redis_server.url, LIMITS__PREDICT="40/hour", **PATIENT)
     token = gateway.token()
     assert limits_state(gateway) == "ok"
     redis_server.send(signal.SIGSTOP)

@@ -23,6 +23,7 @@ from tests.support.polling import PATIENCE_S, wait_until
 
 # Long enough that a gateway which waits for it is told apart from one that does not, even on a slow machine.
 LONG_DRAIN_S = 300
+PATIENT = {"MODEL__QUEUE_SECONDS": "60"}  # sixteen callers do not overload a slow machine
 # Draining takes half a second and the requests under way some milliseconds.
 STOPPED_WITHIN_S = 30.0
 # The limit is 8 s; without one of its own, the parent process would take 3.5 s more.
@@ -38,7 +39,7 @@ def is_refusing(port: int) -> bool:
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_sigterm_under_load_loses_no_request(new_gateway: Callable[..., Gateway], workers: str) -> None:
     """T27: after a SIGTERM under the load of sixteen callers every request gets its response, and the gateway ends."""
-    gateway = new_gateway(MODEL__URL="stub://?latency_ms=10", WEB_CONCURRENCY=workers, DRAIN_SECONDS="0.5")
+    gateway = new_gateway(MODEL__URL="stub://?latency_ms=10", WEB_CONCURRENCY=workers, DRAIN_SECONDS="0.5", **PATIENT)
     callers = make_callers(gateway)
     stopped_s: list[float] = []
 
@@ -56,7 +57,7 @@ async def test_sigterm_under_load_loses_no_request(new_gateway: Callable[..., Ga
 
 async def test_a_rolling_restart_under_load_loses_no_request(new_gateway: Callable[..., Gateway]) -> None:
     """T27: SIGHUP replaces the workers one after the other, and sixteen callers see only successes."""
-    gateway = new_gateway(MODEL__URL="stub://?latency_ms=10", WEB_CONCURRENCY="2", DRAIN_SECONDS="0.3")
+    gateway = new_gateway(MODEL__URL="stub://?latency_ms=10", WEB_CONCURRENCY="2", DRAIN_SECONDS="0.3", **PATIENT)
     wait_until(lambda: len(gateway.workers()) == 2)
     before = set(gateway.workers())
 
@@ -71,7 +72,7 @@ async def test_a_rolling_restart_under_load_loses_no_request(new_gateway: Callab
 
 async def test_a_killed_worker_loses_only_its_own_requests(new_gateway: Callable[..., Gateway]) -> None:
     """T27: requests that a killed worker was serving are lost once; all others succeed and are recorded."""
-    gateway = new_gateway(MODEL__URL="stub://?latency_ms=10", WEB_CONCURRENCY="2", DRAIN_SECONDS="0.3")
+    gateway = new_gateway(MODEL__URL="stub://?latency_ms=10", WEB_CONCURRENCY="2", DRAIN_SECONDS="0.3", **PATIENT)
     wait_until(lambda: gateway.log().count('"worker_ready"') == 2)
     callers = make_callers(gateway)
     lost: list[int] = []
