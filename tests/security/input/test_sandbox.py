@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from model.importing.sandbox.run import run_confined
 from tests.support.paths import ROOT
 
 PAYLOAD = ROOT / "tests" / "model" / "importing" / "payload.py"
-SMALL = Limits(memory=1 << 30, cpu_seconds=1, wall_seconds=60, file_bytes=1 << 24, folder_bytes=1 << 25, open_files=64)
+SMALL = Limits(memory=1 << 30, cpu_seconds=10, wall_seconds=60, file_bytes=1 << 24, folder_bytes=1 << 25, open_files=64)
 SECRET = "top-secret"
 
 
@@ -134,7 +135,7 @@ def test_other_processes_cannot_be_reached(name: str, outcomes: dict[str, str]) 
 def test_each_limit_ends_the_process(name: str, value: object, tmp_path: Path) -> None:
     """Too much memory, processor time, a large file, too many bytes of files or open files end the import."""
     with pytest.raises(ImportLimitExceeded):
-        run_payload(tmp_path / "own", name, value)
+        run_payload(tmp_path / "own", name, value, replace(SMALL, cpu_seconds=1) if name == "spin" else SMALL)
 
 
 def test_open_files_count_once_they_are_unlinked(tmp_path: Path) -> None:
