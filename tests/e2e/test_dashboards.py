@@ -23,7 +23,7 @@ from tests.support.polling import wait_until
 from tests.support.requirements import missing
 
 pytestmark = pytest.mark.long
-PATIENCE_S = 180
+PATIENCE_S = 600
 RATE_INTERVAL_S = 10
 MOST_SERIES = 12
 # Queries that are rightly empty here, because …
