@@ -1,6 +1,6 @@
-"""Bytes in, prediction out; and how models are made."""
+"""Make predictions from image bytes, and train, export and evaluate models."""
 
 import os
 
-# ONNX Runtime's builds send Microsoft data about their use, unless this is set before the library is loaded.
+# ONNX Runtime sends usage data to Microsoft unless this is set before the library is loaded.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"

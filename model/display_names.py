@@ -1,6 +1,6 @@
-"""Names for people of the UC Merced classes, by language.
+"""Human-readable names of the UC Merced classes, by language.
 
-They are no part of an artefact, whose classes are stable identifiers under a signature.
+They are not part of an artefact, whose class identifiers are stable and signed.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ _NAMES: Mapping[str, Mapping[str, str]] = {
     },
 }
 LANGUAGES = tuple(_NAMES)
-"""Primary language subtags (RFC 5646) that there are names in, the default one first."""
+"""Primary language subtags (RFC 5646) of the available names, the default one first."""
 
 
 def find_display_name(label: str, language: str) -> str:
-    """Return the name of a class in one of LANGUAGES; the class itself if it is another model's."""
+    """Return the name of a class in one of LANGUAGES, or the class itself if it is not a UC Merced class."""
     return _NAMES[language].get(label, label)

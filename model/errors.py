@@ -77,7 +77,7 @@ class ImageTooManyPixels(ImageRejected):
 
 
 class ImageTooLargeHere(ImageRejected):
-    """Decoding takes more memory than one request may have on this machine."""
+    """Decoding takes more memory than one request may use on this machine."""
 
     code = "image_too_large_here"
 
@@ -91,7 +91,7 @@ class CorruptImage(ImageRejected):
 
 
 class WrongTensorShape(ImageRejected):
-    """The image arrived decoded, with other sides than those of the model's input."""
+    """The client sent decoded pixels, whose height or width differs from the model's input."""
 
     code = "tensor_shape"
 
@@ -121,7 +121,7 @@ class LowConfidence(PredictionRefused):
 
 
 class SetsUnavailable(ModelError):
-    """The model has no conformal scores, from which prediction sets are made."""
+    """The model has no conformal scores, which prediction sets require."""
 
     code = "prediction_sets_unavailable"
 
@@ -133,7 +133,7 @@ class SetsUnavailable(ModelError):
 
 
 class ExplanationUnavailable(ModelError):
-    """The model's head, from which explanations are computed, is unknown."""
+    """The model's head, which explanations require, is unknown."""
 
     code = "explanation_unavailable"
 
@@ -145,7 +145,7 @@ class ExplanationUnavailable(ModelError):
 
 
 class UnknownLabel(ModelError):
-    """The model has no class of the requested name."""
+    """The model has no class with the requested name."""
 
     code = "unknown_label"
 
@@ -161,7 +161,7 @@ class Overloaded(ModelError):
 
 
 class MemoryFull(ModelError):
-    """Other requests hold the memory. `retry_after_s`, at least 1, is about how long a request holds its memory."""
+    """Other requests hold the memory. `retry_after_s` is about how long a request holds its memory, at least 1."""
 
     code = "memory_full"
 
@@ -171,7 +171,7 @@ class MemoryFull(ModelError):
 
 
 class DeadlineExceeded(ModelError):
-    """The deadline passed before a prediction was made, or the job ran longer than any may."""
+    """The deadline passed before a prediction was made, or the job exceeded the time limit of all jobs."""
 
     code = "deadline_exceeded"
 
@@ -183,7 +183,7 @@ class DeadlineExceeded(ModelError):
 
 
 class ModelReplaced(ModelError):
-    """Another model took over during one request."""
+    """The model was replaced while a request with several images was in progress."""
 
     code = "model_replaced"
     retry_after_s = 1
@@ -199,17 +199,17 @@ class WorkerStuck(ModelError):
     retry_after_s = 5
 
     def __init__(self) -> None:
-        super().__init__("A prediction does not end. The gateway replaces this process. Try again later.")
+        super().__init__("A prediction is stuck, so the gateway is replacing this process. Try again later.")
 
 
 class ModelTooLarge(ModelError):
-    """The version in service and the next one do not fit in memory together."""
+    """The version in service and the next one do not fit into memory together."""
 
     code = "model_too_large"
 
 
 class CandidateNotComparable(ModelError):
-    """The candidate cannot replace the model in production for every request, so it is not tried on any."""
+    """The candidate cannot serve every request that the production model serves, so no trial starts."""
 
     code = "candidate_not_comparable"
 
@@ -281,12 +281,12 @@ class ImportLimitExceeded(ImportRefused):
 
 
 class SandboxUnavailable(ImportRefused):
-    """This machine cannot confine the conversion, so no file is opened."""
+    """This machine cannot sandbox the conversion, so no file is opened."""
 
     code = "sandbox_unavailable"
 
 
 class ReplayImpossible(ModelError):
-    """A recorded prediction cannot be repeated with the models at hand."""
+    """A recorded prediction cannot be repeated with the available models."""
 
     code = "replay_impossible"

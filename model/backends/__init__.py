@@ -1,1 +1,1 @@
-"""Back ends, which turn pixels into probabilities: the protocol in `base`, chosen by URL in `open`."""
+"""Back ends, which turn pixels into probabilities. `base` defines the protocol; `open` chooses one by URL."""

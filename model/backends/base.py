@@ -17,11 +17,10 @@ from model.imaging.input_spec import DEFAULT_INPUT, InputSpec
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """Identifies a model and its input. `digest` is the SHA-256 in hex of the served file, `backend` the URL's scheme.
+    """Identifies a model and its input. `backend` is the URL's scheme.
 
-    The digest is "" if an inference engine serves the file and does not say it.
-
-    `classes` are in the order of the probabilities.
+    `digest` is the SHA-256 of the served file in hex, or "" if an inference engine serves it without reporting a
+    digest. `classes` are in the order of the probabilities.
     """
 
     name: str
@@ -39,7 +38,7 @@ class ModelInfo:
 
 
 def may_be_one_model(models: Sequence[ModelInfo]) -> bool:
-    """Whether the names, versions and known digests are the same."""
+    """Whether all names and versions are equal, and all known digests are."""
     digests = {model.digest for model in models} - {""}
     return len({model.full_name for model in models}) == 1 and len(digests) <= 1
 
@@ -56,9 +55,10 @@ class Origin(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """How a back end that uses prepared copies got its weights.
+    """Where a back end that uses prepared copies got its weights.
 
-    `reason` says why a prepared copy is not used. `shared_bytes` are pages that all processes share which opened it.
+    `reason` says why no prepared copy is used. `shared_bytes` is the size of the pages shared by all processes that
+    opened the copy.
     """
 
     origin: Origin
@@ -74,12 +74,12 @@ class Backend(Protocol):
 
     @property
     def head(self) -> Head | None:
-        """What computes the probabilities from the features, if that is known: it explains predictions."""
+        """The layers that compute the probabilities from the features, used to explain predictions; None if unknown."""
         ...
 
     @property
     def weights(self) -> Weights | None:
-        """Where the weights come from; None if the back end was not to use a prepared copy."""
+        """Where the weights come from; None if the back end does not use prepared copies."""
         ...
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

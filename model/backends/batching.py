@@ -1,4 +1,4 @@
-"""Batches of images that wait at the same time, for engines that compute several images faster than one by one."""
+"""Group waiting images into batches, for engines that compute a batch faster than one image at a time."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ class _Batch:
 
 
 class BatchingBackend:
-    """Lets `inner` predict up to `largest` images at once.
+    """Has `inner` predict up to `largest` images at once.
 
     The first image of a batch waits at most `linger_s` seconds for others, and only while another batch is being
-    computed. Predictions with feature maps are not batched. Needs as many threads that predict as a batch has images.
+    computed. Predictions with feature maps are not batched. A batch can have at most as many images as threads call
+    this back end.
     """
 
     def __init__(self, inner: Backend, largest: int, linger_s: float) -> None:
@@ -58,7 +59,7 @@ class BatchingBackend:
 
     @property
     def waiting(self) -> int:
-        """How many images wait for others."""
+        """The number of images in the open batch."""
         with self._lock:
             return 0 if self._open is None else len(self._open.pixels)
 
@@ -90,7 +91,7 @@ class BatchingBackend:
         self.inner.close()
 
     def _join(self, pixels: NDArray[np.uint8], deadline: float) -> tuple[_Batch, int, bool]:
-        """Return the batch, the image's index in it, and whether the back end has nothing else to do."""
+        """Return the batch, the image's index in it, and whether `inner` is idle."""
         with self._lock:
             if self._open is None:
                 self._open = _Batch()
@@ -103,7 +104,7 @@ class BatchingBackend:
             return batch, index, not self._running
 
     def _run(self, batch: _Batch, is_idle: bool) -> None:
-        """Wait for further images, and predict them all in this thread."""
+        """Wait for further images unless `inner` is idle, then predict the batch in this thread."""
         if not is_idle:
             batch.complete.wait(self._linger_s)
         with self._lock:
@@ -115,7 +116,7 @@ class BatchingBackend:
             with calling(max(batch.deadlines)) as call:
                 outputs = self.inner.predict_pooled(np.concatenate(batch.pixels))
             batch.result.set_result((outputs, call))
-        except BaseException as error:  # every caller of the batch gets it
+        except BaseException as error:  # every caller of the batch gets the error
             batch.result.set_exception(error)
         finally:
             with self._lock:

@@ -1,6 +1,6 @@
-"""What a back end knows of the prediction that it computes, and what it says about how it did so.
+"""The context of one prediction: its deadline, and which engine and model the back end reports to have used.
 
-Back ends that compute in this process need neither, so this is no parameter of the protocol `Backend`.
+Back ends that compute in this process need neither, so this is not a parameter of the protocol `Backend`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ LOCAL = "local"
 
 class DigestSource(StrEnum):
     METADATA = "metadata"
-    """The engine's metadata of the model names it."""
+    """The engine's metadata for the model contains the digest."""
     ARTEFACT = "artefact"
-    """The gateway has read the file itself."""
+    """The gateway has read the file itself and verified the digest."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
-    """Which engine computed a prediction: its address and port, or LOCAL. What it does not say is None."""
+    """Which engine computed a prediction: its address and port, or LOCAL. Facts it does not report are None."""
 
     endpoint: str
     version: str | None
@@ -36,9 +36,9 @@ class EngineFacts:
 
 @dataclass(slots=True)
 class BackendCall:
-    """One prediction. After `deadline`, in seconds of time.monotonic(), its result is useless.
+    """One prediction, whose result is not needed after `deadline`, in seconds of time.monotonic().
 
-    The back end sets `engine` if an inference engine computed it, and `model` if that is not the back end's own `info`.
+    The back end sets `engine` if it uses inference engines, and `model` if the model differs from its `info`.
     """
 
     deadline: float = math.inf
@@ -50,13 +50,13 @@ _current: ContextVar[BackendCall | None] = ContextVar("backend_call", default=No
 
 
 def current_call() -> BackendCall:
-    """Return the call of this thread, or one without a deadline."""
+    """Return the call of this thread, or a new one without a deadline."""
     return _current.get() or BackendCall()
 
 
 @contextmanager
 def calling(deadline: float) -> Iterator[BackendCall]:
-    """Let the back end that this thread uses in the block see and describe the call."""
+    """Set the current call of this thread for the block. The back end reads and updates it."""
     call = BackendCall(deadline)
     token = _current.set(call)
     try:

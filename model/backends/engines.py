@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, distributions
 
 
 class Engine(StrEnum):
-    """What computes the graph: the name that ONNX Runtime gives its execution provider."""
+    """An execution provider of ONNX Runtime, which computes the graph."""
 
     CPU = "CPUExecutionProvider"
     CUDA = "CUDAExecutionProvider"
@@ -17,13 +17,13 @@ class Engine(StrEnum):
 
 
 PACKAGES = {Engine.CPU: "onnxruntime", Engine.CUDA: "onnxruntime-gpu", Engine.OPENVINO: "onnxruntime-openvino"}
-"""All of them contain the module `onnxruntime`, so one of them is installed."""
+"""Each of them contains the module `onnxruntime`, so install only one."""
 SCHEMES = {"onnx": Engine.CPU, "onnx+cuda": Engine.CUDA, "onnx+openvino": Engine.OPENVINO}
 """By the scheme of the URL."""
 
 
 def find_runtime_version(path: Sequence[str] | None = None) -> str:
-    """Return the version of ONNX Runtime without importing it; `path` is by default that of imports.
+    """Return the version of ONNX Runtime without importing it; `path` defaults to sys.path.
 
     Raises PackageNotFoundError.
     """

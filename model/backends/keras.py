@@ -1,4 +1,4 @@
-"""The development back end: Keras loads the file that training saved.
+"""The development back end, which loads the Keras file that training saved.
 
 Do not serve with it: Keras' loader has had a series of code-execution vulnerabilities, and its import takes 450 MB.
 """
@@ -28,7 +28,7 @@ MODEL_FILE = "model.keras"
 
 
 class KerasBackend:
-    """Serves `model.keras` of an artefact folder; `signed` is that of `read_manifest`. Raises ArtefactError."""
+    """Serves `model.keras` of an artefact folder. `read_manifest` explains `signed`. Raises ArtefactError."""
 
     def __init__(self, folder: Path, signed: Mapping[str, str] | None = None) -> None:
         manifest = read_manifest(folder, signed)
@@ -65,7 +65,7 @@ class KerasBackend:
 
 
 def _load(model: bytes, folder: Path) -> Any:
-    # Keras reads only from a path. This file holds the verified bytes.
+    # Keras reads only from a path, so write the verified bytes to a temporary file.
     with tempfile.NamedTemporaryFile(suffix=".keras") as file:
         file.write(model)
         file.flush()
@@ -76,6 +76,6 @@ def _load(model: bytes, folder: Path) -> Any:
 
 
 def _with_features(model: Any) -> Any:
-    """Add the feature maps as second output: the input of the head's pooling, which is the last input with 4 axes."""
+    """Add the feature maps as second output. They are the input of the pooling layer: the last input with 4 axes."""
     head = next(layer for layer in reversed(model.layers) if len(layer.input.shape) == 4)
     return keras.Model(model.inputs[0], [model.outputs[0], head.input])

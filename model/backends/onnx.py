@@ -29,10 +29,10 @@ _INPUT_TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 class OnnxBackend:
     """Serves `model.onnx` of an artefact folder. Raises ArtefactError, EngineMissing.
 
-    `signed` is that of `read_manifest`. The graph takes uint8 or float32 [n, height, width, 3] in 0..255. Each of
-    `at_once` sessions runs one prediction at a time: threads that share a session reuse memory from the other core's
-    cache, which takes up to a third longer. The sessions open the model's prepared copy, if `copies` has one and
-    `scheme` is "onnx", and otherwise the artefact.
+    `read_manifest` explains `signed`. The graph takes uint8 or float32 [n, height, width, 3] in 0..255. Each of
+    `at_once` sessions runs one prediction at a time: threads that share a session reuse memory that is in another
+    core's cache, which takes up to a third longer. The sessions open the model's prepared copy, if `copies` has one
+    and `scheme` is "onnx", and otherwise the artefact.
     """
 
     def __init__(
@@ -106,8 +106,8 @@ class OnnxBackend:
         session = self._free.get()
         try:
             values = pixels.astype(self._dtype, copy=False)
-            # The runtime's arrays are views, each of which would keep all memory for intermediate values (20 MB) of the
-            # session, also after `close`.
+            # The runtime's arrays are views. Each would keep the session's memory for intermediate values (20 MB), even
+            # after `close`.
             return [np.array(output) for output in session.run(outputs, {self._input: values})]
         finally:
             self._free.put(session)
@@ -116,7 +116,7 @@ class OnnxBackend:
 def _open(
     folder: Path, manifest: Manifest, count: int, copies: PreparedCopies | None, engine: Engine
 ) -> tuple[list[Any], Weights | None, memoryview]:
-    """Return the sessions, where their weights come from, and what must stay in memory as long as the sessions."""
+    """Return the sessions, the origin of their weights, and the mapping that must outlive the sessions."""
     weights = None
     entry = manifest.files.get(MODEL_FILE)
     if copies is not None and entry is not None:
@@ -144,7 +144,7 @@ def _open_prepared(copy: PreparedCopy, count: int) -> tuple[list[Any], Weights, 
 
 
 def _count_channels(session: Any) -> int | None:
-    """Return the number of feature maps; None if the graph leaves it open, which gives the axis a name or nothing."""
+    """Return the number of feature maps, or None if the graph does not fix it (a symbolic or unnamed axis)."""
     channels = next(output.shape[-1] for output in session.get_outputs() if output.name == "features")
     return channels if isinstance(channels, int) else None
 

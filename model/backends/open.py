@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from model.signing.keys import PublicKey
 
 SCHEMES = (*ONNX_SCHEMES, "keras", "stub")
-"""Of the models that this process computes."""
+"""The schemes of models that run in this process."""
 
 
 def open_backend(
@@ -33,13 +33,13 @@ def open_backend(
 ) -> Backend:
     """Load the model that `url` names: `onnx://FOLDER`, `onnx+ENGINE://FOLDER`, `keras://FOLDER` or `stub://`.
 
-    `oip+http://…` and `oip+https://…` are models on inference engines, which need `engines` (`parse_address`).
-
     FOLDER is an artefact folder, absolute or relative to the working directory. With `onnx`, `at_once` threads can
-    predict without waiting for each other. ENGINE is `cuda` or `openvino`; without it the CPU computes, and the model's
-    prepared copy in `copies` is used instead of the artefact.
-    `open_stub` has the options of `stub://`. With `key`, the folder must be signed, and its
-    signature is verified before any other file is opened.
+    predict without waiting for each other. ENGINE is `cuda` or `openvino`; without it, the CPU computes, and the
+    model's prepared copy in `copies`, if there is one, is used instead of the artefact.
+
+    `oip+http://…` and `oip+https://…` name models on inference engines; they require `engines` (see `parse_address`).
+    `open_stub` describes the options of `stub://`. With `key`, the folder must be signed, and its signature is verified
+    before any other file is opened.
     Raises BackendURLError, ArtefactError, KerasMissing, EngineMissing, EngineMismatch, EngineUnavailable.
     """
     scheme, _, rest = url.partition("://")
@@ -72,10 +72,10 @@ def open_warm(
     key: PublicKey | None = None,
     engines: EngineOptions | None = None,
 ) -> Backend:
-    """Open as `open_backend` does, and predict once on each of `at_once` threads, unless engines compute.
+    """Open as `open_backend` does, and predict once on each of `at_once` threads, except with inference engines.
 
-    The first predictions allocate memory. Doing so here keeps the first requests fast. Raises ArtefactError for outputs
-    of which no prediction can be made.
+    The first predictions allocate memory; making them here keeps the first requests fast. Raises ArtefactError if the
+    outputs are unusable.
     """
     backend = open_backend(url, at_once, copies, key, engines)
     if backend.info.backend in ENGINE_SCHEMES:

@@ -1,4 +1,4 @@
-"""ONNX Runtime's sessions: how the gateway opens them, from an artefact's graph or from a prepared copy."""
+"""Open ONNX Runtime sessions from an artefact's graph or from a prepared copy."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from model.errors import EngineMissing
 T = TypeVar("T")
 
 NUMPY_TYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
-"""By the names that the runtime gives the types of a graph's input. Graphs of earlier releases take float32."""
-
+"""By the runtime's names for the types of a graph's input. Graphs of earlier releases take float32."""
 
 # In TF32, the probabilities of an image differ by 5e-4 between a batch and the image alone, and inference is no faster.
 _OPTIONS = {Engine.CUDA: {"use_tf32": "0"}}
@@ -36,14 +35,14 @@ def open_sessions(graph: bytes, count: int, engine: Engine = Engine.CPU) -> list
 
 
 def open_prepared_sessions(copy: PreparedCopy, count: int) -> list[Any]:
-    """Open `count` sessions that use the weights of `copy` where they are: it must outlive the sessions."""
+    """Open `count` sessions that use the weights of `copy` in place: it must outlive the sessions."""
     return _run_together([partial(_open_prepared, copy)] * count)
 
 
 def write_optimised(graph: bytes, folder: Path) -> None:
-    """Write the graph, optimised for this machine, and its weights, in the order that its kernels read, to `folder`."""
+    """Write the graph, optimised for this machine, and its weights, prepacked for the kernels, to `folder`."""
     options = make_options()
-    options.log_severity_level = _ERROR  # a warning would say that the files fit this machine only
+    options.log_severity_level = _ERROR  # suppresses the warning that the files fit only this machine
     options.optimized_model_filepath = str(folder / GRAPH)
     options.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
     options.add_session_config_entry("session.optimized_model_external_initializers_file_name", WEIGHTS)
@@ -51,7 +50,7 @@ def write_optimised(graph: bytes, folder: Path) -> None:
 
 
 def open_session(graph: bytes, options: Any, engine: Engine = Engine.CPU) -> Any:
-    """Raises EngineMissing; the runtime itself would compute on the CPU instead."""
+    """Raises EngineMissing if the engine is unavailable; the runtime itself would fall back to the CPU."""
     if engine not in onnxruntime.get_available_providers():
         raise EngineMissing(
             f"The installed ONNX Runtime has no {engine}. Install {PACKAGES[engine]} in place of onnxruntime, or use "
@@ -60,7 +59,7 @@ def open_session(graph: bytes, options: Any, engine: Engine = Engine.CPU) -> Any
     session = onnxruntime.InferenceSession(graph, options, providers=[(engine, _OPTIONS.get(engine, {}))])
     if engine not in session.get_providers():
         raise EngineMissing(f"ONNX Runtime cannot start {engine}. Check the driver and its libraries, or use onnx://.")
-    # The wrapper keeps the file to fall back to other providers. There are none, so free it.
+    # The Python wrapper keeps the graph so that it can fall back to other providers. There are none, so free it.
     session._model_bytes = None
     return session
 
@@ -68,9 +67,9 @@ def open_session(graph: bytes, options: Any, engine: Engine = Engine.CPU) -> Any
 def release_memory(session: Any) -> None:
     """Free the memory for intermediate values, which the next run allocates again.
 
-    The runtime frees it only at the end of a run; one without images takes a millisecond.
+    The runtime frees it only at the end of a run, so this makes a run without images, which takes a millisecond.
     """
-    with suppress(Exception):  # a graph that cannot compute an empty batch keeps its memory
+    with suppress(Exception):  # if the graph cannot compute an empty batch, its memory stays allocated
         _run_and_release(session, images=0)
 
 
@@ -78,7 +77,7 @@ def make_options() -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    # With a plan of the memory, all weights would be in one block: those that were reordered could not be freed.
+    # With a memory plan, all weights would be in one block, so the originals of prepacked weights could not be freed.
     options.enable_mem_pattern = False
     return options
 
@@ -88,7 +87,7 @@ def _open_prepared(copy: PreparedCopy) -> Any:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.enable_mem_pattern = True
     if copy.weights:
-        # Without the first entry, each session would copy the weights. Given the buffer, the runtime opens no file.
+        # Without the first entry, each session would copy the weights. With the buffer, the runtime opens no file.
         options.add_session_config_entry("session.use_external_initializer_file_buffers_directly", "1")
         options.add_external_initializers_from_files_in_memory([WEIGHTS], [copy.weights], [len(copy.weights)])
     session = open_session(copy.graph, options)
@@ -97,10 +96,10 @@ def _open_prepared(copy: PreparedCopy) -> Any:
 
 
 def _plan_memory(session: Any) -> None:
-    """Have the session lay out the intermediate values for one image in a single block, for all later runs.
+    """Have the session plan one block of memory for the intermediate values of one image, for all later runs.
 
-    It does so by watching the first run, whose own memory is freed here. Measured on EfficientNetB0: 17 MB instead of
-    20 MB without a plan, or 29 MB with both, and an inference is 2 % shorter.
+    It plans from the first run, whose own memory is freed here. Measured on EfficientNetB0: 17 MB instead of 20 MB
+    without a plan, or 29 MB if the first run's memory stays, and inference takes 2 % less time.
     """
     _run_and_release(session, images=1)
 
@@ -116,6 +115,6 @@ def _run_and_release(session: Any, images: int) -> None:
 
 
 def _run_together(actions: Sequence[Callable[[], T]]) -> list[T]:
-    """Run each action in a thread of its own; returns their results. Raises the first error."""
+    """Run each action in its own thread and return the results. Raises the first error."""
     with ThreadPoolExecutor(len(actions)) as threads:
         return [future.result() for future in [threads.submit(action) for action in actions]]

@@ -26,9 +26,9 @@ _WHITE = 255
 class StubBackend:
     """Predicts deterministically from the pixels; each call sleeps for `latency_s`.
 
-    With `hangs_on_white` the prediction of a white image never ends, to show what a gateway does about such a job. The
-    sides of `input_spec` must be multiples of 8. The pooled features, of which a gate in `confidence` decides, are the
-    image's mean red, green and blue, in 0..1.
+    With `hangs_on_white`, the prediction of a white image never ends, which shows how the gateway handles a stuck job.
+    The sides of `input_spec` must be multiples of 8. The pooled features, which the gate in `confidence` takes, are
+    the image's mean red, green and blue, in 0..1.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class StubBackend:
         self._hangs_on_white = hangs_on_white
         digest = hashlib.sha256(self._weights.tobytes()).hexdigest()
         self.info = ModelInfo("stub", "1.0", digest, "stub", classes, input_spec, confidence)
-        # Its probabilities do not follow from pooled features.
+        # Its probabilities are not computed from pooled features.
         self.head: Head | None = None
         self.weights: Weights | None = None
 

@@ -1,1 +1,1 @@
-"""Compares a candidate with the model in production, and decides whether to promote it or take it back (ADR 0034)."""
+"""Compare a candidate with the model in production, and decide whether to promote it or take it back (ADR 0034)."""

@@ -1,4 +1,4 @@
-"""Which requests a candidate gets: a share of all, or those of a share of all callers."""
+"""Choose the requests that a candidate gets: a share of all requests, or the requests of a share of callers."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ _POSITIONS = 2.0 ** (8 * _HASH_BYTES)
 
 
 class Mode(StrEnum):
-    """What a candidate does."""
+    """How a candidate is tried."""
 
     OFF = "off"
     SHADOW = "shadow"
-    """It gets copies of requests."""
+    """The candidate gets copies of requests."""
     CANARY = "canary"
-    """It responds to some callers."""
+    """The candidate responds to some callers."""
 
 
 class CallerAssignment:
-    """Assigns principals to the candidate by a keyed hash: the same ones in every worker and after every restart.
+    """Assigns principals to the candidate by a keyed hash, so that all workers and restarts choose the same ones.
 
     `key` makes the choice unpredictable for callers. `candidate` is the digest or version of the candidate, so that
-    each candidate is tried on other callers. A larger share keeps the principals of a smaller one.
+    each candidate is tried on different callers. A larger share includes the principals of a smaller one.
     """
 
     def __init__(self, key: bytes, candidate: str) -> None:
         self._key = hmac.digest(key, candidate.encode(), "sha256")
 
     def is_assigned(self, principal_id: str, share: float) -> bool:
-        """Return whether the candidate serves this principal when it serves `share`, in [0, 1], of all."""
+        """Whether the candidate serves this principal if it serves `share`, in [0, 1], of all principals."""
         digest = hmac.digest(self._key, principal_id.encode(), "sha256")
         position = int.from_bytes(digest[:_HASH_BYTES])
         return position < share * _POSITIONS
 
 
 def assign_callers(assignment: CallerAssignment, share: float) -> Callable[[str], Arm]:
-    """Let the candidate respond to a share of all callers."""
+    """Return a function that assigns a share of all callers to the candidate."""
     return lambda caller: Arm.CANDIDATE if assignment.is_assigned(caller, share) else Arm.PRODUCTION
 
 
 def sample_requests(share: float) -> Callable[[str], Arm | None]:
-    """Let production respond to all requests, and choose a share of them for the comparison."""
+    """Return a function that chooses a share of requests for comparison. Production responds to all of them."""
     return lambda _: Arm.PRODUCTION if random.random() < share else None  # noqa: S311  (not a secret)

@@ -1,4 +1,4 @@
-"""One request during a trial: which model classifies its image for the caller, and what both make of it."""
+"""One request in a trial: one model classifies the image for the caller, and the outcomes are compared."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ _FAILED = Outcome(None, 0.0)
 
 
 class Results(Protocol):
-    """Where outcomes go. Once it is no longer open, they are ignored."""
+    """Receives the outcomes. When it is no longer open, it ignores them."""
 
     @property
     def is_open(self) -> bool: ...
 
     @property
     def is_candidate_stuck(self) -> bool:
-        """Whether the candidate has hung on an earlier image, and no other can be run."""
+        """Whether the candidate hangs on an earlier image, so that it cannot run on another one."""
         ...
 
     def count_both(self, candidate: Outcome, production: Outcome, prediction_id: str | None) -> None:
-        """Both models have seen the same image."""
+        """Count the outcomes of both models for the same image."""
         ...
 
     def count_alone(self, arm: Arm, outcome: Outcome) -> None:
-        """Only the model that responded has seen the image."""
+        """Count an outcome for an image that only the model that responded has classified."""
         ...
 
     def report_error(self, error: Exception) -> None:
-        """The candidate failed on an image."""
+        """Report that the candidate failed on an image."""
         ...
 
     def run_later(self, work: Callable[[], bool], drop: Callable[[], None]) -> None:
-        """Do the work when there is spare capacity, or else call `drop`. `work` returns whether the model succeeded."""
+        """Do the work when there is spare capacity, or call `drop`. `work` returns whether the model succeeded."""
         ...
 
 
 class Comparison:
-    """The model of `arm` responds. With `on_both`, the other one classifies the same image after the response.
+    """The model of `arm` responds. With `on_both`, the other model classifies the same image after the response.
 
-    A `with` block of the request keeps the candidate in memory.
+    Use it in a `with` block around the request, which keeps the candidate in memory.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Comparison:
 
     def __exit__(self, _: object, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._backends[Arm.CANDIDATE].__exit__()
-        if self._is_running:  # the thread has set no outcome yet, and a client that leaves is no evidence
+        if self._is_running:  # no outcome yet; a disconnected client is no evidence
             if isinstance(error, DeadlineExceeded):
                 self._results.count_alone(self._arm, _FAILED)
         elif error is not None and self._outcomes.get(Arm.PRODUCTION) is _FAILED:
@@ -98,7 +98,7 @@ class Comparison:
         finally:
             if self._on_both:
                 self._pixels = pixels
-            self._is_running = False  # last: from now on `__exit__` may complete the comparison
+            self._is_running = False  # last: after this, `__exit__` may complete the comparison
 
     def complete_later(self, prediction_id: str) -> None:
         """Complete the comparison once the event loop has written the response."""
@@ -121,7 +121,7 @@ class Comparison:
     def _run_other(self, other: SharedBackend, prediction_id: str | None) -> bool:
         pixels, self._pixels = self._pixels, None
         try:
-            assert pixels is not None  # noqa: S101  (`run` came first)
+            assert pixels is not None  # noqa: S101  (`run` has set them)
             if other is self._backends[Arm.CANDIDATE]:
                 self._try_candidate(pixels)
             else:
@@ -147,7 +147,7 @@ class Comparison:
             backend = self._backends[Arm.CANDIDATE].backend
             outputs, outcome = _run_timed(backend, pixels, self._with_features)
             backend.info.confidence.check(outputs.probabilities, outputs.pooled)
-        except Exception as error:  # whatever is wrong with the candidate, the caller gets a response
+        except Exception as error:  # whatever the candidate raises, the caller must get a response
             self._outcomes[Arm.CANDIDATE] = _FAILED
             self._results.report_error(error)
             return None
@@ -162,15 +162,15 @@ class Comparison:
         return outputs
 
     def _try_production(self, pixels: NDArray[np.uint8]) -> None:
-        with suppress(Exception):  # the outcome says that it failed
+        with suppress(Exception):  # the outcome records the failure
             self._run_production(pixels)
 
 
 def _run_timed(backend: Backend, pixels: NDArray[np.uint8], with_features: bool) -> tuple[ModelOutputs, Outcome]:
     """Run the model, and measure the processor time of this thread.
 
-    The models of a comparison run at different priorities. Unlike the clock on the wall, the processor time does not
-    depend on what else the machine does.
+    The models of a comparison run at different priorities. Unlike wall-clock time, processor time does not depend on
+    other load on the machine.
     """
     started = time.thread_time()
     outputs = run_model(backend, pixels, with_features=with_features)

@@ -1,4 +1,4 @@
-"""Which two versions are compared."""
+"""The two versions that are compared."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Contest:
 
     @property
     def id(self) -> str:
-        """The same for the same two artefacts. What was found about others says nothing about them."""
+        """Identifies the two artefacts, so that evidence about other artefacts is not mixed with theirs."""
         members = (self.model, self.candidate_digest, self.production_digest)
         return hashlib.sha256("\n".join(members).encode()).hexdigest()
 
 
 def find_contest(model: str, state: ModelState, *, production: str, candidate: str) -> Contest | None:
-    """Return the versions that two aliases name; None if there is no candidate, or it is in production.
+    """Return the versions that two aliases point to; None if there is no candidate, or it is already in production.
 
     Raises UnknownAlias if there is no version in production.
     """

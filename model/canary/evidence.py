@@ -1,4 +1,4 @@
-"""What is counted about a candidate. Counts are additive: those of all workers make one verdict."""
+"""The counts about a candidate. They are additive: the verdict uses the sum over all workers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Metric(StrEnum):
     ACCURACY = "accuracy"
 
 
-# "Better" cannot occur in the first two.
+# The candidate cannot be "better" in the first two.
 MEANS = {
     Metric.DISAGREEMENT: BoundedMean(0, 1),
     Metric.LATENCY: BoundedMean(0, 1),
@@ -32,7 +32,7 @@ MEANS = {
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """On how many comparisons the candidate was worse than production, neither, or better."""
+    """In how many comparisons the candidate was worse than production, the same, or better."""
 
     worse: int = 0
     same: int = 0
@@ -47,11 +47,11 @@ class Tally:
 
     @property
     def excess(self) -> float:
-        """The share of comparisons on which the candidate was worse, less the share on which it was better."""
+        """The share of comparisons in which the candidate was worse, minus the share in which it was better."""
         return (self.worse - self.better) / max(1, self.comparisons)
 
     def count_values(self) -> dict[float, int]:
-        """Return how often each value occurred: 1 is worse, 0 neither, -1 better."""
+        """Return how often each value occurred: 1 for worse, 0 for the same, -1 for better."""
         counts: dict[float, int] = {1: self.worse, 0: self.same, -1: self.better}
         return {value: n for value, n in counts.items() if n}
 
@@ -90,7 +90,7 @@ def _parse_tally(name: str, counts: object) -> Tally:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a model made of an image: a class index, or None if it failed, and the seconds of the inference.
+    """The result of a model for an image: the class index, or None if it failed, and the seconds of inference.
 
     An image that cannot be decoded is not a failure of the model and has no outcome.
     """
@@ -119,7 +119,7 @@ def compare_on_different_images(candidate: Outcome, production: Outcome) -> Evid
 
 
 def compare_with_label(*, candidate_correct: bool, production_correct: bool) -> Evidence:
-    """Compare two predictions whose labels came."""
+    """Compare two predictions for an image whose true label is known."""
     return Evidence({Metric.ACCURACY: _tally(not candidate_correct, not production_correct)})
 
 

@@ -1,4 +1,4 @@
-"""Trying whichever version the alias of candidates names: load it, compare it, write the evidence, release it."""
+"""Try the version that the candidate alias points to: load it, compare it, write the evidence, release it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from model.serving.workers import lower_priority, wait_for_result
 T = TypeVar("T")
 
 POLL_S = 0.5
-# The database may have been restored since the verdict fell.
+# A decided contest is checked again after this, because the database may have been restored.
 DECIDED_POLL_S = 60.0
-# A candidate that hangs is never released. The follower does not wait for it longer than this.
+# The longest wait for a candidate to be released. One that hangs is never released.
 RELEASE_LIMIT_S = 10.0
 
 
@@ -32,11 +32,11 @@ class Candidates(Protocol):
     """The candidates for one model. `find`, `open` and `release` block."""
 
     def find(self) -> Contest | None:
-        """Return what is to be compared; None if there is no candidate. Raises RegistryError."""
+        """Return the versions to compare; None if there is no candidate. Raises RegistryError."""
         ...
 
     def reserve_memory(self, contest: Contest) -> AbstractAsyncContextManager[None]:
-        """Hold the memory for the candidate. Raises MemoryFull, ModelTooLarge."""
+        """Reserve memory for the candidate. Raises MemoryFull, ModelTooLarge."""
         ...
 
     def open(self, contest: Contest) -> Backend:
@@ -46,19 +46,19 @@ class Candidates(Protocol):
     def make_trial(self, contest: Contest, candidate: SharedBackend, production: SharedBackend) -> Trial: ...
 
     def release(self, backend: Backend) -> None:
-        """Close a back end that nobody uses any more, and return its memory to the system."""
+        """Close a back end that is no longer used, and return its memory to the system."""
         ...
 
 
 class Evidence(Protocol):
-    """What all processes have found about a contest."""
+    """The evidence that all processes have collected about a contest."""
 
     async def begin(self, contest: Contest) -> bool:
         """Return whether the contest is undecided. Raises StorageError."""
         ...
 
     def write(self, contest: Contest, findings: Findings) -> Coroutine[Any, Any, bool]:
-        """Add what this process has found, and return whether the contest is still undecided. Raises StorageError."""
+        """Add the findings of this process, and return whether the contest is still undecided. Raises StorageError."""
         ...
 
 
@@ -68,14 +68,14 @@ class FollowerObserver(Protocol):
     def on_end(self, contest: Contest) -> None: ...
 
     def on_failure(self, contest: Contest, error: Exception) -> None:
-        """The candidate could not be loaded, or not be compared."""
+        """The candidate could not be loaded or compared."""
         ...
 
 
 class CandidateFollower:
-    """Keeps the candidate that the alias names in a trial until a verdict falls. For one event loop.
+    """Keeps the candidate that the alias points to in a trial until there is a verdict. Use it on one event loop only.
 
-    The evidence of a trial is written with every look. `clock` is in seconds.
+    Writes the evidence of the trial at each check. `clock` is in seconds.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class CandidateFollower:
         self._evidence = evidence
         self._observer = observer
         self._storage_errors = storage_errors
-        self._passing_errors: tuple[type[Exception], ...] = (MemoryFull, *storage_errors)
+        self._temporary_errors: tuple[type[Exception], ...] = (MemoryFull, *storage_errors)
         self._retries = Retries(clock)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="candidate", initializer=lower_priority)
         self._contest: Contest | None = None  # of the trial
@@ -101,30 +101,30 @@ class CandidateFollower:
         self._releasing: set[asyncio.Task[None]] = set()
         self._decided: Contest | None = None
         self._clock = clock
-        self._look_again_at = 0.0
+        self._check_again_at = 0.0
 
     @property
     def problem(self) -> str | None:
-        """The code of the reason why the candidate is not in a trial."""
+        """The error code that explains why the candidate is not in a trial, or None."""
         return self._retries.code
 
     async def follow(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
-        """Look at the alias twice a second until cancelled; then write what was found."""
+        """Check the alias twice a second until cancelled, then write the remaining findings."""
         try:
             while True:
                 await sleep(POLL_S)
                 try:
                     await self.catch_up()
-                except Exception as error:  # whatever it is, the next look can begin another trial
+                except Exception as error:  # whatever the error is, the next check can start another trial
                     await self._give_up(error)
         finally:
             await self.close()
 
     async def catch_up(self) -> None:
-        """Begin or end a trial as the alias says, and write what was found since the last look."""
+        """Start or end a trial according to the alias, and write the findings since the last check."""
         try:
             contest = await self._run(self._candidates.find)
-        except ModelError:  # the follower of the alias in production reports it
+        except ModelError:  # the follower of the production alias reports it
             contest = self._contest
         if self._trial is not None:
             await self._write()
@@ -134,7 +134,7 @@ class CandidateFollower:
             await self._try_start(contest)
 
     async def close(self) -> None:
-        """End the trial, and write what was found."""
+        """End the trial, and write the remaining findings."""
         self._predictions.end_trial()
         try:
             await self._write()
@@ -146,7 +146,7 @@ class CandidateFollower:
     def _is_due(self, contest: Contest) -> bool:
         if self._predictions.model.version != contest.production:
             return False  # the service has not followed its alias yet
-        is_decided = contest == self._decided and self._clock() < self._look_again_at
+        is_decided = contest == self._decided and self._clock() < self._check_again_at
         return not is_decided and self._retries.is_due(contest.id)
 
     async def _try_start(self, contest: Contest) -> None:
@@ -159,9 +159,9 @@ class CandidateFollower:
                 if not await self._start(contest, stack):
                     return
                 self._resources = stack.pop_all()
-        except self._passing_errors:
-            return  # the next look tries again
-        except Exception as error:  # whatever is wrong with a candidate, production goes on
+        except self._temporary_errors:
+            return  # the next check tries again
+        except Exception as error:  # whatever is wrong with a candidate, production continues
             self._retries.record(contest.id, error)
             self._observer.on_failure(contest, error)
             return
@@ -169,7 +169,7 @@ class CandidateFollower:
         self._observer.on_start(contest)
 
     async def _start(self, contest: Contest, stack: AsyncExitStack) -> bool:
-        """Return whether the trial has begun. It does not if another version went into production meanwhile."""
+        """Start the trial unless another version has gone into production. Returns whether it has started."""
         backend = await self._run(lambda: self._candidates.open(contest))
         stack.push_async_callback(self._release, shared := SharedBackend(backend))
         if self._predictions.model.version != contest.production:
@@ -186,7 +186,7 @@ class CandidateFollower:
         await self._run(lambda: self._candidates.release(backend))
 
     async def _write(self) -> None:
-        """Write what was found; keep it while the database is unavailable. End the trial when a verdict has fallen."""
+        """Write the findings, or keep them while the database is unavailable. End the trial if there is a verdict."""
         if self._trial is None or self._contest is None:
             return
         findings = self._trial.take_findings()
@@ -200,7 +200,7 @@ class CandidateFollower:
             await self._end()
 
     async def _give_up(self, error: Exception) -> None:
-        """End the trial after an error that nobody expects. Raises it if there is no trial."""
+        """End the trial after an unexpected error. Raises the error if there is no trial."""
         if self._contest is None:
             raise error
         self._retries.record(self._contest.id, error)
@@ -208,11 +208,11 @@ class CandidateFollower:
         await self._end()
 
     def _note_verdict(self, contest: Contest) -> None:
-        self._decided, self._look_again_at = contest, self._clock() + DECIDED_POLL_S
+        self._decided, self._check_again_at = contest, self._clock() + DECIDED_POLL_S
 
     async def _end(self) -> None:
         contest, self._contest, self._trial = self._contest, None, None
-        assert contest is not None  # noqa: S101  (there is one for each trial)
+        assert contest is not None  # noqa: S101  (each trial has one)
         self._predictions.end_trial()
         self._observer.on_end(contest)
         resources, self._resources = self._resources, AsyncExitStack()
@@ -226,7 +226,7 @@ class CandidateFollower:
 
 
 async def _finish(work: Coroutine[Any, Any, T]) -> T:
-    """Do the work to its end, also if this task is cancelled meanwhile: what was written must not be written again."""
+    """Finish the work even if this task is cancelled, so that findings are not written twice."""
     task = asyncio.create_task(work)
     try:
         return await asyncio.shield(task)

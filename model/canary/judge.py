@@ -28,9 +28,9 @@ class Finding(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A candidate is taken back when it is shown to be above `tolerated`, and promoted only when below `margin`.
+    """A candidate is taken back if shown to be above `tolerated`, and promoted only if shown to be below `margin`.
 
-    Both limit the excess: the share of comparisons in which the candidate is worse, less the share in which it is
+    Both limit the excess: the share of comparisons in which the candidate is worse, minus the share in which it is
     better. Between the two, either verdict is acceptable.
     """
 
@@ -42,7 +42,7 @@ LIMITS: Mapping[Metric, Limit] = MappingProxyType(
     {
         Metric.DISAGREEMENT: Limit(tolerated=0.04, margin=0.08),
         Metric.ERROR_RATE: Limit(tolerated=0.0, margin=0.025),
-        Metric.LATENCY: Limit(tolerated=0.5, margin=0.5),  # half of the requests are slower: so is the median
+        Metric.LATENCY: Limit(tolerated=0.5, margin=0.5),  # if half of the requests are slower, so is the median
         Metric.ACCURACY: Limit(tolerated=0.0, margin=0.03),
     }
 )
@@ -53,9 +53,9 @@ QUALITY = frozenset({Metric.DISAGREEMENT, Metric.ACCURACY})
 
 @dataclass(frozen=True, slots=True)
 class JudgeRules:
-    """The levels are probabilities of a wrong verdict. All metrics share them equally.
+    """The levels are probabilities of a wrong verdict, divided equally among the metrics.
 
-    No metric is decided with fewer than `min_comparisons`.
+    A metric with fewer than `min_comparisons` stays undecided.
     """
 
     limits: Mapping[Metric, Limit] = field(default_factory=lambda: LIMITS)
@@ -74,7 +74,7 @@ class JudgeRules:
 
 @dataclass(frozen=True, slots=True)
 class MetricEvidence:
-    """The evidence on one metric, as natural logarithms of e-values, and what it shows."""
+    """The evidence on one metric, as natural logarithms of e-values, and the finding."""
 
     metric: Metric
     tally: Tally
@@ -106,13 +106,13 @@ def judge(evidence: Evidence, rules: JudgeRules | None = None) -> Judgement:
 
 
 def list_undecided(weighed: tuple[MetricEvidence, ...]) -> list[MetricEvidence]:
-    """Return the metrics that must be shown to be acceptable before a promotion, and are not yet.
+    """Return the metrics that must still be shown to be acceptable before a promotion.
 
-    Error rate and latency are required. So is each of disagreement and accuracy that has enough comparisons, and one of
-    them at least: without both, nothing is known of the predictions.
+    Error rate and latency are required, and so are disagreement and accuracy if they have enough comparisons. If
+    neither has, both are returned, because nothing is known about the predictions.
     """
-    found = {one.metric: one.finding for one in weighed}
-    compared = {metric for metric in QUALITY if found[metric] is not Finding.TOO_FEW}
+    findings = {one.metric: one.finding for one in weighed}
+    compared = {metric for metric in QUALITY if findings[metric] is not Finding.TOO_FEW}
     required = {Metric.ERROR_RATE, Metric.LATENCY} | (compared or QUALITY)
     return [one for one in weighed if one.metric in required and one.finding is not Finding.ACCEPTABLE]
 

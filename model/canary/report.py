@@ -1,4 +1,4 @@
-"""A judgement for people: a table of the evidence, and sentences that give the reasons."""
+"""Report a judgement in readable form: a table of the evidence, and sentences that give the reasons."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _LARGEST_LOG = 700.0  # exp() of more overflows
 
 @dataclass(frozen=True, slots=True)
 class EvidenceRow:
-    """One metric. `share` is that of comparisons in which the candidate is worse, less that in which it is better.
+    """One metric. `share` is the share of comparisons where the candidate is worse, minus that where it is better.
 
-    The probability that the true share is ever below `lower` is at most the level of taking back, and that it is ever
-    above `upper`, that of promoting, each divided by the number of metrics. `finding` is unacceptable when `lower`
-    exceeds `tolerated`, and acceptable when `upper` is less than `margin`.
+    The probability that the true share is ever below `lower` is at most the take-back level divided by the number of
+    metrics; that it is ever above `upper`, the promotion level divided by it. `finding` is unacceptable if `lower`
+    exceeds `tolerated`, and acceptable if `upper` is less than `margin`.
     """
 
     metric: Metric
@@ -51,12 +51,12 @@ class EvidenceRow:
 
 
 def build_table(judgement: Judgement) -> tuple[EvidenceRow, ...]:
-    """Return a row for each metric, also for one without comparisons."""
+    """Return a row for each metric, including those without comparisons."""
     return tuple(_build_row(judgement, evidence) for evidence in judgement.evidence)
 
 
 def explain(judgement: Judgement) -> tuple[str, ...]:
-    """Return why the verdict fell, or what is missing for a promotion: one sentence for each metric concerned."""
+    """Return the reasons for the verdict, or what is missing for a promotion: a sentence for each metric concerned."""
     if judgement.verdict is Verdict.HOLD:
         return tuple(_describe_all_missing(judgement))
     decisive = Finding.UNACCEPTABLE if judgement.verdict is Verdict.TAKE_BACK else Finding.ACCEPTABLE
@@ -86,7 +86,7 @@ def _build_row(judgement: Judgement, evidence: MetricEvidence) -> EvidenceRow:
 
 
 def _describe_finding(row: EvidenceRow) -> str:
-    """Return the sentence for a metric that is decided."""
+    """Return the sentence for a decided metric."""
     if row.finding is Finding.UNACCEPTABLE:
         bound = f"at least {_percent(row.lower)}, more than the {_percent(row.tolerated)} tolerated"
         e_value = f"{row.take_back_e:.3g}, {row.take_back_e_required:.3g} required"
@@ -99,20 +99,20 @@ def _describe_finding(row: EvidenceRow) -> str:
 
 def _describe_all_missing(judgement: Judgement) -> Iterator[str]:
     undecided = list_undecided(judgement.evidence)
-    # Either both have too few comparisons, of which one would suffice, or none.
-    unknown = [one for one in undecided if one.metric in QUALITY and one.finding is Finding.TOO_FEW]
-    if unknown:
-        images, labels = (one.tally.comparisons for one in unknown)
+    # This contains both metrics or neither: one with enough comparisons is sufficient.
+    too_few = [one for one in undecided if one.metric in QUALITY and one.finding is Finding.TOO_FEW]
+    if too_few:
+        images, labels = (one.tally.comparisons for one in too_few)
         required = judgement.rules.min_comparisons
         yield (
             f"Too few predictions are compared: at least {required} images that both models classified ({images} so "
             f"far) or {required} labelled predictions ({labels} so far) are required."
         )
-    yield from (_describe_missing(judgement, one) for one in undecided if one not in unknown)
+    yield from (_describe_missing(judgement, one) for one in undecided if one not in too_few)
 
 
 def _describe_missing(judgement: Judgement, evidence: MetricEvidence) -> str:
-    """Return the sentence for a metric that is not shown to be acceptable."""
+    """Return the sentence for a metric that has not been shown to be acceptable."""
     name, comparisons = _NAMES[evidence.metric], evidence.tally.comparisons
     if evidence.finding is Finding.TOO_FEW:
         required = judgement.rules.min_comparisons
@@ -124,7 +124,7 @@ def _describe_missing(judgement: Judgement, evidence: MetricEvidence) -> str:
 
 
 def _estimate_remaining(judgement: Judgement, evidence: MetricEvidence) -> str:
-    """Extrapolate the evidence for a promotion, whose logarithm grows in proportion to the comparisons."""
+    """Extrapolate the evidence for a promotion: its logarithm grows in proportion to the comparisons."""
     if evidence.promote_log_e <= 0:
         return "no evidence for a promotion so far"
     missing = -math.log(judgement.rules.metric_promote_level) / evidence.promote_log_e - 1

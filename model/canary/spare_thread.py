@@ -1,4 +1,4 @@
-"""A thread that works while live requests leave a core idle."""
+"""A thread that runs work only while live requests leave a core idle."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from model.serving.workers import lower_priority
 
-# The worker threads that serve requests have a higher priority: a request that arrives meanwhile runs first.
+# The worker threads have a higher priority, so that a request that arrives during the work runs first.
 LOWEST_NICENESS = 19
 _POLL_S = 0.005
 
@@ -22,9 +22,9 @@ class _Work(NamedTuple):
 
 
 class SpareThread:
-    """Starts a piece of work only when `is_spare()`, and drops it when that takes longer than `patience_s`.
+    """Starts work only while `is_spare()`, and drops work that has waited for longer than `patience_s`.
 
-    At most `backlog` pieces wait; further ones are dropped at once. `run` and `drop` must not raise.
+    At most `backlog` pieces of work wait; more are dropped immediately. `run` and `drop` must not raise.
     """
 
     def __init__(
@@ -43,17 +43,17 @@ class SpareThread:
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._running_since: float | None = None
-        # A daemon, because a thread that is stuck must not keep the process from ending.
+        # A daemon thread, so that a stuck one does not keep the process from exiting.
         threading.Thread(target=self._work, name="canary", daemon=True).start()
 
     @property
     def busy_s(self) -> float:
-        """For how many seconds the present piece of work has run."""
+        """The seconds since the current work started; 0 if the thread is idle."""
         since = self._running_since
         return 0.0 if since is None else time.monotonic() - since
 
     def offer(self, run: Callable[[], None], drop: Callable[[], None]) -> None:
-        """Have one of the two called."""
+        """Queue the work: either `run` or `drop` will be called."""
         with self._changed:
             accepted = not self._closing.is_set() and len(self._waiting) < self._backlog
             if accepted:
@@ -63,7 +63,7 @@ class SpareThread:
             drop()
 
     def close(self) -> None:
-        """Drop what waits, and end the thread after the present piece of work, without waiting for that."""
+        """Drop the waiting work, and end the thread after the current work, without waiting for it."""
         self._closing.set()
         with self._changed:
             dropped = list(self._waiting)

@@ -1,4 +1,4 @@
-"""The trial of a candidate in one process: which requests it takes part in, and what was found and not yet written."""
+"""The trial of a candidate in one process: chooses the requests, and collects findings until they are written."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from model.canary.pairing import Arm, Pairing
 from model.canary.spare_thread import SpareThread
 from model.serving.shared_backend import SharedBackend
 
-# Decides which model responds to a caller; None if the request takes no part in the trial.
+# Decides which model responds to a caller; None if the request is not part of the trial.
 ChooseArm = Callable[[str], Arm | None]
 
 _NO_COMPARISON: AbstractContextManager[None] = nullcontext()
-# While the database is unavailable, no more labels wait than these. The counts of comparisons always wait.
+# The maximum number of label pairs to keep while the database is unavailable. Counts are always kept.
 _MOST_PAIRS = 10_000
 
 
 class ShadowOutcome(StrEnum):
-    """What became of running the other model on an image."""
+    """The result of running the other model on an image."""
 
     COMPARED = "compared"
     DROPPED = "dropped"
@@ -45,7 +45,7 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LabelPair:
-    """What both models made of the image of a prediction, for the time when its true label comes."""
+    """The labels that both models gave to an image, kept until its true label is known."""
 
     prediction_id: str
     candidate: str
@@ -65,9 +65,9 @@ class Findings:
 
 
 class Trial:
-    """Compares `candidate` with `production`. It closes when either is replaced; what is found later is ignored.
+    """Compares `candidate` with `production`. It is closed when either is replaced; later findings are ignored.
 
-    `pairs_in_time`: outcomes of requests that only one model has seen are paired with those of the other one.
+    With `pairs_in_time`, outcomes for images that only one model has classified are paired with those of the other.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Trial:
         return self._pairing is None and self._spare.busy_s > self._stuck_s
 
     def compare(self, caller: str) -> AbstractContextManager[Comparison | None]:
-        """Return the comparison for a request, None if it takes no part in the trial."""
+        """Return the comparison for a request; its value is None if the request is not part of the trial."""
         arm = self._choose_arm(caller)
         if arm is None:
             return _NO_COMPARISON
@@ -106,13 +106,13 @@ class Trial:
         return Comparison(self, self.candidate, self._production, arm, on_both=on_both)
 
     def take_findings(self) -> Findings:
-        """Return what was found since the last call."""
+        """Return the findings since the last call."""
         with self._lock:
             findings, self._findings = self._findings, Findings()
         return findings
 
     def put_back(self, findings: Findings) -> None:
-        """Return findings that could not be written."""
+        """Take back findings that could not be written."""
         with self._lock:
             self._findings = findings + self._findings
 

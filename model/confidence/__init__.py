@@ -1,1 +1,1 @@
-"""How far a prediction can be trusted: calibration, abstention and prediction sets, all in NumPy."""
+"""Assess how reliable a prediction is: calibration, abstention and prediction sets, in NumPy."""

@@ -1,4 +1,4 @@
-"""Why a prediction should not be relied on: the image is not an aerial scene, or the model is not sure."""
+"""The rules by which a model abstains: the image is not an aerial scene, or the confidence is low."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class AerialGate:
 
 @dataclass(frozen=True, slots=True)
 class AbstentionRules:
-    """The rules of one model. Without a gate, every image counts as aerial."""
+    """The rules of one model. Without a gate, every image is accepted as an aerial scene."""
 
     gate: AerialGate | None = None
     min_confidence: float = 0.0
@@ -41,7 +41,7 @@ class AbstentionRules:
     def score(self, pooled: NDArray[np.float32]) -> float | None:
         """Return the gate's score of one image from its pooled features, float32 [channels].
 
-        None without a gate, and for an engine that serves no pooled features, which gives an empty array.
+        None without a gate, and for an empty array, which means that an inference engine has no pooled features.
         """
         return None if self.gate is None or not pooled.size else self.gate.score(pooled)
 

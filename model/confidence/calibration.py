@@ -11,7 +11,7 @@ _TINY = np.finfo(np.float32).tiny
 def calibrate(probabilities: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
     """Divide the logits of softmax outputs, float32 [..., classes], by `temperature`; the ranking stays the same.
 
-    A softmax loses only a constant of the logits, which does not change the result. Each row adds up to 1.
+    The logarithm restores the logits up to a constant, which does not affect the result. Each row adds up to 1.
     """
     if temperature == 1:
         return probabilities

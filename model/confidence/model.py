@@ -1,4 +1,4 @@
-"""Everything that a manifest says about the confidence of its model."""
+"""The confidence settings in a model's manifest."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from model.confidence.prediction_sets import ConformalScores
 
 @dataclass(frozen=True, slots=True)
 class ConfidenceModel:
-    """The defaults are those of a model without this information: probabilities as they are, no abstention, no sets."""
+    """Calibration, abstention and prediction sets. By default, none of them: the model's own probabilities."""
 
     temperature: float = 1.0
     abstention: AbstentionRules = field(default_factory=AbstentionRules)
     sets: ConformalScores | None = None
 
     def check(self, probabilities: NDArray[np.float32], pooled: NDArray[np.float32]) -> None:
-        """Check that a prediction can be made of a model's outputs for one image, float32 [classes] and [channels].
+        """Check that a model's outputs for one image, float32 [classes] and [channels], are usable.
 
         Raises ArithmeticError for numbers that are not finite, ValueError for pooled features that do not fit the gate.
         """

@@ -1,4 +1,4 @@
-"""What a gateway does when its model abstains. Apart from the rules, because the settings load no NumPy."""
+"""What the gateway does when its model abstains. In a separate module, so that the settings need not import NumPy."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from enum import StrEnum
 
 class AbstentionPolicy(StrEnum):
     OFF = "off"  # never abstain
-    MARK = "mark"  # return the prediction, with the reason for not relying on it
+    MARK = "mark"  # return the prediction, with the reason for abstaining
     REFUSE = "refuse"  # return an error instead of the prediction

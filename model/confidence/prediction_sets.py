@@ -17,7 +17,7 @@ class ConformalScores:
 
     @property
     def largest_coverage(self) -> float:
-        """The largest coverage that so many scores can guarantee with less than all labels."""
+        """The largest coverage that this number of scores can guarantee with fewer than all labels."""
         return len(self.scores) / (len(self.scores) + 1)
 
     def find_labels(self, calibrated: NDArray[np.float32], coverage: float) -> list[int]:
@@ -27,7 +27,7 @@ class ConformalScores:
         class with at least that probability.
         """
         rank = math.ceil(coverage * (len(self.scores) + 1))
-        # More than `largest_coverage` is only guaranteed by the set of all labels.
+        # A coverage above `largest_coverage` requires the set of all labels.
         limit = float(self.scores[rank - 1]) if rank <= len(self.scores) else 1.0
         order = np.argsort(-calibrated, kind="stable")
         return [int(index) for index in order if 1 - calibrated[index] <= limit] or [int(order[0])]

@@ -1,1 +1,1 @@
-"""Whether images and predictions differ from those that a model was trained and measured on (ADR 0060)."""
+"""Detect when images and predictions differ from those that a model was evaluated on (ADR 0060)."""

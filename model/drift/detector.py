@@ -1,4 +1,4 @@
-"""Finds when the predictions of one caller, or of all, begin to differ from the reference (ADR 0060)."""
+"""Detects when the predictions of one caller, or of all, begin to differ from the reference (ADR 0060)."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from model.drift.state import DriftState
 from model.sequential.changes import Floats, average_wealth, compute_growth, follow_wealth
 
 _ONE_SIDED = 0.75
-"""Values moved in one direction if it explains at least this part of how much farther from the middle they are."""
+"""Values moved in one direction if that explains at least this share of their increased distance from the middle."""
 
 
 @dataclass(frozen=True, slots=True)
 class DriftRules:
-    """The probability of a false alarm within `horizon` predictions is at most `level`; all metrics share it equally.
+    """The probability of a false alarm within `horizon` predictions is at most `level`, divided equally among metrics.
 
-    `tolerance` is how far a share of a class, or the mean rank or spread of a measure, may be from the reference: in
-    0..1, so that 0.1 is ten percentage points. A drift ends when `clear_after` predictions in a row give no new alarm.
+    `tolerance` is how far the share of a class, or the mean rank or spread of a measure, may be from the reference, in
+    0..1: 0.1 is ten percentage points. A drift ends after `clear_after` consecutive predictions without an alarm.
     """
 
     level: float = 0.01
@@ -43,9 +43,9 @@ DEFAULT_RULES = DriftRules()
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """A metric differs: `change` is a Change or a class. Times are seconds since 1970; `since` is an estimate.
+    """A metric differs from the reference. `change` is a Change or a class. `since` is an estimate.
 
-    A drift that goes on gives further alarms, with `is_new` false.
+    Times are in seconds since 1970. A continuing drift raises further alarms, with `is_new` false.
     """
 
     metric: Metric
@@ -57,14 +57,14 @@ class Alarm:
 
 @dataclass(frozen=True, slots=True)
 class AllClear:
-    """A metric that differed has given no alarm for long enough. `at` is in seconds since 1970."""
+    """The drift of a metric has ended. `at` is in seconds since 1970."""
 
     metric: Metric
     at: float
 
 
 class DriftDetector:
-    """The tests that a reference defines. It holds no state: that of each caller is passed in."""
+    """Runs the tests that a reference defines. It has no state: callers pass the state in."""
 
     def __init__(self, reference: Reference, rules: DriftRules = DEFAULT_RULES) -> None:
         self.reference = reference
@@ -72,10 +72,10 @@ class DriftDetector:
 
     @cached_property
     def _tests(self) -> Sequence[tuple[Metric, str, float]]:
-        """Metric, change and bound of each test, those of a metric side by side.
+        """The metric, change and bound of each test, grouped by metric.
 
-        No mean is above a bound of 1, so such a test never gives an alarm: a class with a share above 0.9 cannot become
-        more frequent by more than a tolerance of 0.1.
+        A test with a bound of 1 never raises an alarm, because no mean is above it: a class with a share above 0.9
+        cannot become more frequent by more than a tolerance of 0.1.
         """
         tolerance = self.rules.tolerance
         classes = zip(self.reference.classes, self.reference.shares, strict=True)
@@ -89,7 +89,7 @@ class DriftDetector:
 
     @cached_property
     def slices(self) -> Mapping[Metric, slice]:
-        """Which tests belong to each metric."""
+        """The tests of each metric."""
         metrics = [metric for metric, _, _ in self._tests]
         return {
             metric: slice(metrics.index(metric), metrics.index(metric) + metrics.count(metric)) for metric in Metric
@@ -100,13 +100,13 @@ class DriftDetector:
         return DriftState.begin(len(self._tests), len(self.reference.classes))
 
     def decode(self, text: str, predictions: int, seen_at: float) -> DriftState:
-        """Read a state that was encoded. Raises ValueError for the state of another reference."""
+        """Read an encoded state. Raises ValueError for the state of another reference."""
         return DriftState.decode(text, len(self._tests), len(self.reference.classes), predictions, seen_at)
 
     def compare(self, state: DriftState, metric: Metric, change: str) -> tuple[float | None, float | None]:
         """Return the mean of a measure in the reference and in recent predictions, or the share of the class `change`.
 
-        None stands for an unknown value.
+        An unknown value is None.
         """
         if metric is Metric.CLASS_MIX:
             index = self.reference.classes.index(change)
@@ -123,17 +123,17 @@ class DriftDetector:
         return ranks
 
     def compute_growth(self, classes: NDArray[np.int64], ranks: Floats) -> Floats:
-        """Return what the bets on each observation yield, as `follow_wealth` takes it."""
+        """Return the growth of the wealth for each observation, as `follow_wealth` takes it."""
         columns = [(classes[:, np.newaxis] == np.arange(len(self.reference.classes))).astype(float)]
         columns += [np.stack([each, 1 - each, np.abs(2 * each - 1)], axis=1) for each in ranks.T]
         return compute_growth(np.concatenate(columns, axis=1), np.array([bound for _, _, bound in self._tests]))
 
     def update(self, state: DriftState, observations: Observations) -> list[Alarm | AllClear]:
-        """Add observations to the state, and return what they show, in order of the metrics."""
+        """Add observations to the state, and return the resulting events in the order of the metrics."""
         ranks, times, events = self.rank(observations), observations.times, list[Alarm | AllClear]()
         growth = self.compute_growth(observations.classes, ranks)
         paths = follow_wealth(state.wealth, growth)
-        if paths.wealth.max(initial=0) < self.rules.log_threshold:  # nearly always: all metrics at once take less time
+        if paths.wealth.max(initial=0) < self.rules.log_threshold:  # nearly always: all metrics at once is faster
             for number, metric in enumerate(Metric):
                 events += self._count_quiet(state, number, metric, times)
             if len(times):
@@ -149,7 +149,7 @@ class DriftDetector:
         return [self._name_direction(state, event) for event in events]
 
     def _name_direction(self, state: DriftState, event: Alarm | AllClear) -> Alarm | AllClear:
-        """Correct an alarm of BOTH where the values moved in one direction, which also takes them from the middle."""
+        """Replace BOTH in an alarm by one direction if the values moved only that way, which also raises the spread."""
         measure = self.reference.measures.get(event.metric)
         if measure is None or not isinstance(event, Alarm) or event.change != Change.BOTH:
             return event
@@ -161,7 +161,7 @@ class DriftDetector:
     def _follow(
         self, state: DriftState, number: int, metric: Metric, growth: Floats, times: NDArray[np.float64]
     ) -> Iterator[Alarm | AllClear]:
-        """Follow one metric until its wealth reaches the threshold, and from there on again with new bets."""
+        """Follow one metric. Each time its wealth reaches the threshold, raise an alarm and reset the wealth."""
         tests, begin = self.slices[metric], 0
         wealth, since = state.wealth[tests], state.since[tests]
         while begin < len(growth):
@@ -187,7 +187,7 @@ class DriftDetector:
     def _find_crossing(self, wealth: Floats) -> int | None:
         """Return the first observation at which the average wealth reaches the threshold."""
         threshold = self.rules.log_threshold
-        if wealth.max() < threshold:  # no average is above the largest
+        if wealth.max() < threshold:  # an average cannot exceed the maximum
             return None
         reached = np.flatnonzero(average_wealth(wealth) >= threshold)
         return int(reached[0]) if reached.size else None
@@ -195,7 +195,7 @@ class DriftDetector:
     def _count_quiet(
         self, state: DriftState, number: int, metric: Metric, times: NDArray[np.float64]
     ) -> Iterator[AllClear]:
-        """Count predictions without an alarm while there is a drift, which ends after enough of them."""
+        """During a drift, count the predictions without an alarm. After enough of them, the drift ends."""
         quiet = int(state.quiet[number])
         if quiet < 0:
             return

@@ -1,4 +1,4 @@
-"""Reference files: for artefacts whose manifest has no reference, because they were exported before there were any."""
+"""Reference files for artefacts whose manifest lacks a reference, because an earlier release exported them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SCHEMA = 1
 
 
 def describe_reference_file(reference: Reference, model: str, digest: str) -> dict[str, Any]:
-    """Return the contents of a file, ready for JSON. `digest` is the SHA-256 of model.onnx in hex."""
+    """Return the contents of a reference file for JSON. `digest` is the SHA-256 of model.onnx in hex."""
     return {"schema": SCHEMA, "model": model, "digest": digest, **reference.to_document()}
 
 

@@ -1,4 +1,4 @@
-"""What is observed of predictions, and what is tested of it."""
+"""The properties of predictions that are observed and tested for drift."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ class Metric(StrEnum):
 
 
 MEASURES: tuple[Metric, ...] = tuple(metric for metric in Metric if metric is not Metric.CLASS_MIX)
-"""The metrics that are a number for each prediction. The image size is the side of a square of as many pixels."""
+"""The metrics that are a number for each prediction. The image size is the side of a square of equal area."""
 
 
 def measure(
     *, confidence: float, gate_score: float, brightness: float, sharpness: float, width: int, height: int
 ) -> tuple[float, ...]:
-    """Return the measures of one prediction in the order of MEASURES; NaN stands for an unknown value."""
+    """Return the measures of one prediction in the order of MEASURES; NaN is an unknown value."""
     return confidence, gate_score, brightness, sharpness, math.sqrt(width * height)
 
 
 class Change(StrEnum):
-    """How a measure differs from the reference. For the class mix, it is a class that became more frequent.
+    """How a measure differs from the reference. (For the class mix, the change is the class that became more frequent.)
 
-    BOTH: some values are lower and others higher, by too much to be explained by one of the two.
+    BOTH: some values are lower and others higher, and neither direction alone explains the difference.
     """
 
     HIGHER = "higher"
@@ -44,7 +44,7 @@ class Change(StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Observations:
-    """What is known of n predictions, in their order.
+    """The properties of n predictions, in their order.
 
     `classes` are indices of the reference's classes, int64 [n], -1 for another class. `measures` is float64
     [n, len(MEASURES)], NaN where unknown. `times` are seconds since 1970, float64 [n].

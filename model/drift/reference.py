@@ -1,4 +1,4 @@
-"""The reference: how classes and measures are distributed on images that the model was measured on."""
+"""The reference: the distribution of classes and measures on the images that the model was evaluated on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from model.drift.metrics import MEASURES, Metric, Observations
 
 _QUANTILES = 101
-_DECIMALS = 7  # confidences differ in the fifth
+_DECIMALS = 7  # confidences differ in the fifth decimal
 MIN_IMAGES = 50
 
 
@@ -25,7 +25,7 @@ class MeasureReference:
     quantiles: tuple[float, ...]
 
     def rank(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the share of the reference below each value, equal ones counted half; NaN stays NaN."""
+        """Return the share of the reference below each value, with equal values counted half; NaN stays NaN."""
         below = np.searchsorted(self.quantiles, values, "left")
         through = np.searchsorted(self.quantiles, values, "right")
         ranks: NDArray[np.float64] = np.where(np.isnan(values), np.nan, (below + through) / (2 * len(self.quantiles)))
@@ -33,13 +33,13 @@ class MeasureReference:
 
     @property
     def spread(self) -> float:
-        """Twice the mean distance of the ranks from their middle: one half, less where many values are equal."""
+        """Twice the mean distance of the ranks from their middle: one half, or less if many values are equal."""
         return float(np.abs(2 * self.rank(np.asarray(self.quantiles)) - 1).mean())
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """`shares` are those of the predicted classes, in the order of `classes`. Measures that are unknown are missing."""
+    """`shares` are the shares of the predicted classes, in the order of `classes`. Unknown measures are missing."""
 
     images: int
     classes: tuple[str, ...]
@@ -47,7 +47,7 @@ class Reference:
     measures: Mapping[Metric, MeasureReference]
 
     def to_document(self) -> dict[str, Any]:
-        """Return the reference ready for JSON."""
+        """Return the reference for JSON."""
         return {
             "images": self.images,
             "classes": dict(zip(self.classes, self.shares, strict=True)),
@@ -68,12 +68,12 @@ class Reference:
             raise ValueError("a share of a class is not in 0..1")
         measures = {Metric(name): _parse_measure(name, each) for name, each in document["measures"].items()}
         if Metric.CLASS_MIX in measures:
-            raise ValueError(f"{Metric.CLASS_MIX} is no measure")
+            raise ValueError(f"{Metric.CLASS_MIX} is not a measure")
         return cls(images, tuple(classes), shares, measures)
 
 
 def build_reference(observations: Observations, classes: Sequence[str]) -> Reference:
-    """Describe the observations. A measure with NaN is left out. Raises ValueError for fewer than 50 images."""
+    """Build the reference from observations, without measures that have NaN. Raises ValueError for under 50 images."""
     n = len(observations)
     if n < MIN_IMAGES:
         raise ValueError(f"a reference for drift needs at least {MIN_IMAGES} images, not {n}")
@@ -87,7 +87,7 @@ def build_reference(observations: Observations, classes: Sequence[str]) -> Refer
 
 
 def _build_measure(values: NDArray[np.float64]) -> MeasureReference:
-    # Values that occurred, not averages of two: many images have exactly the same size.
+    # Use values that occurred, not averages of two, because many images have exactly the same size.
     quantiles = np.quantile(values, np.linspace(0, 1, _QUANTILES), method="nearest")
     return MeasureReference(
         round(float(values.mean()), _DECIMALS), tuple(round(value, _DECIMALS) for value in quantiles.tolist())

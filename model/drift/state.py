@@ -1,4 +1,4 @@
-"""What is kept of one caller's predictions: about 1 kB, as text for a database."""
+"""The drift state of one caller: about 1 kB, stored as text in a database."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from model.drift.metrics import MEASURES, Metric, Observations
 from model.sequential.changes import STAKE_SHARES
 
-_MEMORY = 100  # the recent means are of about so many predictions
+_MEMORY = 100  # the recent means cover about this many predictions
 _DECAY = 1 - 1 / _MEMORY
 _LONGEST_MINUTES = 65_535
 _STAKES = len(STAKE_SHARES)
@@ -20,9 +20,9 @@ _STAKES = len(STAKE_SHARES)
 
 @dataclass(slots=True, eq=False)
 class RecentMeans:
-    """Means of the latest predictions, older ones with less weight: sums and weights, float64.
+    """Means of recent predictions, weighted by age, as float64 sums and weights.
 
-    `classes` is [classes + 1], the last element the weight of all; `measures` is [2, measures], sums and weights.
+    `classes` is [classes + 1]; its last element is the total weight. `measures` is [2, measures]: sums and weights.
     `positions` is [2, measures], sums of the positions in the reference and of their absolute values.
     """
 
@@ -31,7 +31,7 @@ class RecentMeans:
     positions: NDArray[np.float64]
 
     def add(self, observations: Observations, positions: NDArray[np.float64]) -> None:
-        """Add observations. Their positions, [n, measures], are -1 below the reference, 0 in its middle, 1 above it."""
+        """Add observations. `positions`, [n, measures], are -1 below the reference, 0 in its middle, 1 above it."""
         n = len(observations)
         decay, weights = _DECAY**n, _DECAY ** np.arange(n - 1, -1, -1)
         known = observations.classes >= 0
@@ -56,7 +56,7 @@ class RecentMeans:
         return float(total / weight) if weight > 0 else None
 
     def get_position(self, metric: Metric) -> tuple[float, float]:
-        """Return the recent mean of a known measure's position, and of its absolute value."""
+        """Return the recent means of the position of a known measure and of its absolute value."""
         index = MEASURES.index(metric)
         position, distance = (self.positions[:, index] / self.measures[1, index]).tolist()
         return position, distance
@@ -64,10 +64,10 @@ class RecentMeans:
 
 @dataclass(slots=True, eq=False)
 class DriftState:
-    """`wealth` holds logarithms, `since` when it last started, in seconds since 1970; both are float64 [tests, stakes].
+    """`wealth` is in logarithms; `since` is when it was last reset. Both are float64 [tests, stakes].
 
-    `quiet` is int32 [metrics]: predictions since the last alarm, -1 without a drift. `seen_at` is the time of the last
-    prediction in seconds since 1970.
+    `quiet` is int32 [metrics]: the number of predictions since the last alarm, or -1 without a drift. `seen_at` is the
+    time of the last prediction. Times are in seconds since 1970.
     """
 
     wealth: NDArray[np.float64]
@@ -85,7 +85,7 @@ class DriftState:
         return cls(np.zeros(shape), np.zeros(shape), np.full(len(Metric), -1, np.int32), recent)
 
     def encode(self) -> str:
-        """Return everything but `predictions` and `seen_at`. Times are rounded to minutes, at most 45 days back."""
+        """Encode all but `predictions` and `seen_at`. Times are rounded to minutes and go back 45 days at most."""
         minutes = np.clip((self.seen_at - self.since) / 60, 0, _LONGEST_MINUTES)
         parts = (
             self.wealth.astype("<f4"),
@@ -99,7 +99,7 @@ class DriftState:
 
     @classmethod
     def decode(cls, text: str, tests: int, classes: int, predictions: int, seen_at: float) -> Self:
-        """Read what `encode` wrote. Raises ValueError for a text of another shape."""
+        """Read what `encode` wrote. Raises ValueError if the shape differs."""
         data, offset = b64decode(text, validate=True), 0
 
         def read(dtype: str, *shape: int) -> NDArray[np.generic]:
@@ -117,5 +117,5 @@ class DriftState:
             read("<f4", 2, len(MEASURES)).astype(np.float64),
         )
         if offset != len(data):
-            raise ValueError("the state is of another number of tests")
+            raise ValueError("the state has another number of tests")
         return cls(wealth, since, quiet, recent, predictions, seen_at)

@@ -1,1 +1,1 @@
-"""Why the model chose a class: exact Grad-CAM maps, in NumPy."""
+"""Explain why the model chose a class, with exact Grad-CAM maps in NumPy."""

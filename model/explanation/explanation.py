@@ -1,4 +1,4 @@
-"""What a caller asks about a prediction, and what it gets."""
+"""Requests for explanations of a prediction, and the explanations."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from model.explanation.overlay import draw_overlay, estimate_overlay_bytes
 from model.imaging.input_spec import InputSpec
 
 METHOD = "grad-cam"
-# For 2048 feature maps at a sixteenth of the input's resolution; EfficientNetB0 needs 5.
+# Enough for 2048 feature maps at a sixteenth of the input's resolution; EfficientNetB0 needs 5.
 _FEATURE_BYTES_PER_PIXEL = 32
 
 
 @dataclass(frozen=True, slots=True)
 class ExplanationRequest:
-    """`label` is the class to explain, None for the most probable one; `overlay` asks for a picture."""
+    """`label` is the class to explain, None for the most probable one; `overlay` requests a picture."""
 
     label: str | None = None
     overlay: bool = False
@@ -29,10 +29,10 @@ class ExplanationRequest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Explanation:
-    """Where the image speaks for the class `label`.
+    """The areas of the image that support the class `label`.
 
-    `heat` is float32 [rows, columns] in 0..1, `offset` as in `Head`. `overlay` is a PNG of the model's input under the
-    heat, None if it was not requested.
+    `heat` is float32 [rows, columns] in 0..1; `Head` explains `offset`. `overlay` is a PNG of the heat over the model's
+    input, None if it was not requested.
     """
 
     label: str
@@ -42,7 +42,7 @@ class Explanation:
 
 
 def check_request(head: Head | None, classes: Sequence[str], request: ExplanationRequest) -> Head:
-    """Return the head. Raises ExplanationUnavailable if it is unknown, UnknownLabel if the class is."""
+    """Return the head. Raises ExplanationUnavailable if it is None, and UnknownLabel if the model lacks the class."""
     if head is None:
         raise ExplanationUnavailable
     if request.label is not None and request.label not in classes:
@@ -51,7 +51,7 @@ def check_request(head: Head | None, classes: Sequence[str], request: Explanatio
 
 
 def estimate_explanation_bytes(spec: InputSpec, request: ExplanationRequest) -> int:
-    """Estimate the memory in bytes that an explanation takes beyond that of a prediction."""
+    """Estimate the memory in bytes that an explanation takes in addition to the prediction."""
     overlay = estimate_overlay_bytes(spec.width, spec.height) if request.overlay else 0
     return _FEATURE_BYTES_PER_PIXEL * spec.width * spec.height + overlay
 
@@ -64,7 +64,7 @@ def explain(
     index: int,
     overlay: bool,
 ) -> Explanation:
-    """Explain the class `label`, which has that `index`, from the feature maps, float32 [rows, columns, channels].
+    """Explain the class `label` with the index `index` from feature maps, float32 [rows, columns, channels].
 
     `pixels` are the model's input, uint8 [height, width, 3].
     """

@@ -1,7 +1,7 @@
 """Grad-CAM (Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks", 2017), without automatic gradients.
 
-Between the feature maps and the logits are only global average pooling and dense layers, so that the gradient of a
-logit is the same at every position of a map: that with respect to the map's mean, divided by the number of positions.
+Only global average pooling and dense layers lie between the feature maps and the logits. So the gradient of a logit is
+the same at every position of a map: the gradient with respect to the map's mean, divided by the number of positions.
 """
 
 from __future__ import annotations
@@ -24,6 +24,6 @@ def compute_grad_cam(head: Head, features: NDArray[np.float32], index: int) -> N
 
 
 def scale_to_one(heat: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Divide by the largest value. A map without positive values stays zero."""
+    """Divide by the largest value. A map of zeros stays zero."""
     largest = heat.max()
     return heat / largest if largest > 0 else heat

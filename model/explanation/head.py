@@ -1,4 +1,4 @@
-"""The head of a classifier, from its pooled features to its classes, and the file `head.npz` that holds it."""
+"""The head of a classifier, from pooled features to classes, and the file `head.npz` that stores it."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class DenseLayer:
 class Head:
     """The dense layers between global average pooling and softmax.
 
-    `offset` is how far what a position of the feature maps responds to lies below and right of that position's centre,
-    in positions: convolutions with a stride move it.
+    `offset` is how far the centre of the area that a position of the feature maps responds to lies below and to the
+    right of the position's own centre, in positions. Strided convolutions cause this shift.
     """
 
     layers: tuple[DenseLayer, ...]
@@ -66,7 +66,7 @@ class Head:
 def write_head(path: Path, head: Head) -> None:
     """Write the arrays `kernel_0`, `bias_0`, `kernel_1`, …, `relu`, bool [layers], and `offset`, float32 [2].
 
-    The bytes depend on nothing but the head.
+    Equal heads are written as identical bytes.
     """
     arrays: dict[str, NDArray[np.float32] | NDArray[np.bool_]] = {
         "relu": np.array([layer.relu for layer in head.layers]),
@@ -78,9 +78,9 @@ def write_head(path: Path, head: Head) -> None:
 
 
 def read_head(folder: Path, manifest: Manifest, channels: object = None) -> Head | None:
-    """Read `head.npz` of an artefact whose graph has so many feature maps; None if the manifest lists no such file.
+    """Read `head.npz` of an artefact; None if the manifest does not list it.
 
-    Without `channels`, any number is accepted. Raises ArtefactError, DigestMismatch.
+    `channels` is the number of the graph's feature maps; None accepts any number. Raises ArtefactError, DigestMismatch.
     """
     if HEAD_FILE not in manifest.files:
         return None
@@ -107,7 +107,7 @@ def _parse(data: bytes) -> Head:
         for number, relu in enumerate(flags)
     )
     if arrays or not layers or flags.dtype != np.bool_ or not (abs(down) <= MAX_OFFSET and abs(right) <= MAX_OFFSET):
-        raise ValueError("it does not consist of the arrays of a head")
+        raise ValueError("its arrays are not those of a head")
     width = layers[0].kernel.shape[0]
     for layer in layers:
         _check_layer(layer, width)

@@ -1,4 +1,4 @@
-"""Draw an explanation over the image that it belongs to."""
+"""Draw an explanation over its image."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ _COLOURS = bytes.fromhex("""
     d04545 e35933 f1711f f98c0a fcaa0f f9c932 f2e865 fcffa4
 """)
 _OPACITY = 0.55
-# A photograph does not become much smaller at higher levels, but takes up to five times as long.
+# Higher levels barely shrink a photograph, but take up to five times as long.
 _COMPRESS_LEVEL = 1
-# The image, the colours and the blend, each as Pillow's four bytes a pixel and as an array, and the encoded file.
+# The image, the colours and the blend, each in Pillow (four bytes per pixel) and as an array, and the encoded file.
 _BYTES_PER_PIXEL = 24
 
 
 def estimate_overlay_bytes(width: int, height: int) -> int:
-    """Estimate the peak of the memory in bytes that `draw_overlay` takes for an image of this size."""
+    """Estimate the peak memory in bytes of `draw_overlay` for an image of this size."""
     return _BYTES_PER_PIXEL * width * height
 
 
 def draw_overlay(pixels: NDArray[np.uint8], heat: NDArray[np.float32], offset: tuple[float, float]) -> bytes:
     """Return a PNG of the size of `pixels`, uint8 [height, width, 3], in which bright areas have a high `heat`.
 
-    `heat` is float32 [rows, columns] in 0..1. It is enlarged bilinearly to cover the whole image, and then moved by
-    `offset` rows and columns of its own.
+    `heat` is float32 [rows, columns] in 0..1. It is enlarged bilinearly to cover the whole image, and moved by
+    `offset`, in rows and columns of `heat`.
     """
     height, width, _ = pixels.shape
     levels = _enlarge((heat * 255).round().astype(np.uint8), (width, height), offset)
@@ -41,7 +41,7 @@ def draw_overlay(pixels: NDArray[np.uint8], heat: NDArray[np.float32], offset: t
 
 
 def _enlarge(levels: NDArray[np.uint8], size: tuple[int, int], offset: tuple[float, float]) -> Image.Image:
-    """Scale uint8 [rows, columns] to `size` (width, height), moved by `offset`, of which each is at most 1."""
+    """Scale uint8 [rows, columns] to `size` (width, height), moved by `offset`, whose values are at most 1."""
     rows, columns = levels.shape
     top, left = 1 - offset[0], 1 - offset[1]
     box = (left, top, left + columns, top + rows)

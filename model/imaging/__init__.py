@@ -1,1 +1,1 @@
-"""Decode untrusted images to the pixels of a model, within bounds on work and memory."""
+"""Decode untrusted images to a model's input, with limits on work and memory."""

@@ -1,4 +1,4 @@
-"""Limits on the size of images, and settings of Pillow that keep it quiet. model.imaging.containers limits the work."""
+"""Limits on the size of images, and settings that silence Pillow. model.imaging.containers limits the work."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ MAX_BYTES = 20_000_000
 MAX_PIXELS = 50_000_000
 # The largest side of a JPEG. Scaling a strip of 1x50,000,000 pixels to 256x256 would take 13 GB.
 MAX_SIDE = 65_535
-# Pillow raises above twice this number. Only Pillow can check in time: it allocates a WebP's canvas on opening.
+# Pillow raises above twice this number. It must check this itself, because opening a WebP allocates the canvas.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
-# Pillow's warnings quote numbers of the file and Python remembers every text, so callers could fill the memory.
+# Pillow's warnings quote numbers from the file and Python remembers every text, so callers could fill the memory.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def _silence_libtiff() -> None:
-    """Stop libtiff from writing a line to stderr for each unreadable fax row: megabytes for a small file."""
+    """Stop libtiff from writing a line to stderr for each unreadable fax row, megabytes for a small file."""
     decoders = ctypes.CDLL(_imaging.__file__)
     for name in ("TIFFSetErrorHandler", "TIFFSetErrorHandlerExt"):
         handler = getattr(decoders, name, None)  # absent when Pillow was built without libtiff
@@ -31,12 +31,12 @@ def _silence_libtiff() -> None:
 
 
 _silence_libtiff()
-# Pillow also logs the errors that it raises, with numbers of the file; the caller gets the exception.
+# Pillow also logs the errors that it raises, with numbers from the file. The exception is enough.
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Limit the pixels and the sides of an image or of a tile, which a TIFF may declare larger than its image.
+    """Limit the pixels and the sides of an image, or of a TIFF's tile, which may be larger than the image.
 
     A `max_pixels` above MAX_PIXELS does not raise that limit. Raises ImageTooManyPixels.
     """

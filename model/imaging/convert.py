@@ -23,7 +23,7 @@ _OPAQUE = {"RGB", "RGBX", "L", "CMYK", "YCbCr"}
 def convert_to_input(
     image: Image.Image, data: bytes, operation: Transpose | None, spec: InputSpec, hints: RangeHints = NO_HINTS
 ) -> tuple[Image.Image, str]:
-    """Resize, convert to RGB and turn with `operation` the `image` of the file `data`; name the scaling of samples.
+    """Resize the image of the file `data`, convert it to RGB and turn it with `operation`; name the scaling.
 
     The image is resized first, so that only the model's few pixels are turned. Raises UnsupportedPixelFormat.
     """

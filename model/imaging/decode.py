@@ -1,8 +1,8 @@
-"""Decode images to the pixels a model takes. Requests, training and evaluation all use this decoder.
+"""Decode images to a model's input. Requests, training and evaluation all use this decoder.
 
 The pixels equal those of the research script that trained the model: resized with Pillow, then converted to RGB, values
-in 0..255. Two exceptions: the image is turned upright as its metadata says, and a large JPEG is decoded at a lower
-scale to save memory.
+in 0..255. There are two exceptions: the image is turned upright according to its metadata, and a large JPEG is decoded
+at a lower scale to save memory.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ _LAYOUT_CHECKS = {"JPEG": check_undecoded_jpeg, "TIFF": check_unopened_tiff}
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """The model's input, `pixels` as uint8 [height, width, 3], and what is known of the source.
+    """The model's input, `pixels` as uint8 [height, width, 3], and properties of the source.
 
-    `width` and `height` are as stored. `bit_depth` is the bits of a sample in the file, and `scaling` says how samples
-    became 8-bit ones: "none", or the bits that the range of values takes, such as "16_to_8". `ground_resolution_m` is
-    the side of a stored pixel on the ground in metres, None if the file does not say it.
+    `width` and `height` are as stored. `bit_depth` is the bits of a sample in the file. `scaling` says how samples
+    were converted to 8 bits: "none", or the range that was scaled, such as "16_to_8". `ground_resolution_m` is the side
+    of a stored pixel on the ground in metres, None if the file does not declare it.
     """
 
     pixels: NDArray[np.uint8]
@@ -75,9 +75,10 @@ class DecodedImage:
 
 @dataclass(frozen=True, slots=True)
 class ImageNeeds:
-    """An image's size in pixels, and an upper bound of the memory in bytes to decode it, the file included.
+    """An image's size in pixels, and an upper bound of the memory in bytes to decode it, including the file.
 
-    `reduced` spares `decode_image` the same checks; None where it would be a copy, whose memory is not reserved yet.
+    With `reduced`, `decode_image` need not repeat the checks. It is None if it would be a copy of the file, because the
+    memory for that is not reserved yet.
     """
 
     width: int
@@ -112,9 +113,9 @@ def decode_image(
 ) -> DecodedImage:
     """Decode the first frame to the model's input.
 
-    The image is turned upright as its metadata says. Transparent pixels are composited over white; 16-bit samples are
-    scaled from the range that they use. The limits on pixels and work are checked before any pixel is decoded. A
-    `max_pixels` above MAX_PIXELS does not raise that limit. `reduced` is what `measure_image` has returned for the same
+    The image is turned upright according to its metadata. Transparent pixels are composited over white; 16-bit samples
+    are scaled from the range that they use. The limits on pixels and work are checked before any pixel is decoded. A
+    `max_pixels` above MAX_PIXELS does not raise that limit. `reduced` is the result of `measure_image` for the same
     data. Raises a subclass of ImageRejected.
     """
     name = _check_format(data, max_bytes)
@@ -133,7 +134,7 @@ def decode_image(
 def measure_image(
     data: bytes, spec: InputSpec, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS
 ) -> ImageNeeds:
-    """Read the size and estimate the memory from the header; no pixel is decoded. Raises as `decode_image` does."""
+    """Read the size and estimate the memory without decoding pixels. Raises as `decode_image` does."""
     name = _check_format(data, max_bytes)
     file = _reduce_file(data, name, max_pixels)
     if file.size is not None:
@@ -152,7 +153,7 @@ def _check_format(data: bytes, max_bytes: int) -> str:
 
 
 def _reduce_file(data: bytes, name: str, max_pixels: int) -> ReducedFile:
-    """Check the structure of the file, and keep only what the pixels of its first frame need."""
+    """Check the structure of the file, and keep only the parts that its first frame needs."""
     try:
         return _REDUCERS[name](data, max_pixels)
     except CorruptImage:
@@ -160,8 +161,8 @@ def _reduce_file(data: bytes, name: str, max_pixels: int) -> ReducedFile:
         raise
     except (ImageRejected, MemoryError):
         raise
-    except Exception as error:  # of a check that hostile bytes get around
-        if _is_of_system(error):
+    except Exception as error:  # hostile bytes that a check does not foresee
+        if _is_system_error(error):
             raise
         _check_layout(data, name)
         raise _describe_corrupt(name) from error
@@ -169,7 +170,7 @@ def _reduce_file(data: bytes, name: str, max_pixels: int) -> ReducedFile:
 
 @contextmanager
 def _open_image(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
-    """Open the image without decoding it. Convert Pillow's errors, also those of the block, to ImageRejected."""
+    """Open the image without decoding it. Convert Pillow's errors, including those in the block, to ImageRejected."""
     try:
         with Image.open(io.BytesIO(data), formats=[name]) as image:
             check_size(*image.size, max_pixels)
@@ -183,14 +184,14 @@ def _open_image(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image
             f"The image has more than {min(max_pixels, MAX_PIXELS)} pixels, which is the limit. Scale it down."
         ) from error
     except Exception as error:  # Pillow's decoders raise nearly any class on hostile bytes
-        if _is_of_system(error):
+        if _is_system_error(error):
             raise
         _check_layout(data, name)
         raise _describe_corrupt(name) from error
 
 
-def _is_of_system(error: Exception) -> bool:
-    """Return whether the operating system refused, for example because of too many open files in a lazy import."""
+def _is_system_error(error: Exception) -> bool:
+    """Whether the operating system caused the error, for example too many open files during a lazy import."""
     return isinstance(error, OSError) and error.errno is not None
 
 
@@ -199,7 +200,7 @@ def _describe_corrupt(name: str) -> CorruptImage:
 
 
 def _check_layout(data: bytes, name: str) -> None:
-    """Raise UnsupportedPixelFormat if the file cannot be decoded because of its layout, not because of damage."""
+    """Raise UnsupportedPixelFormat if the file cannot be decoded because of its layout rather than damage."""
     if name in _LAYOUT_CHECKS:
         try:
             _LAYOUT_CHECKS[name](data)
@@ -210,7 +211,7 @@ def _check_layout(data: bytes, name: str) -> None:
 
 
 def _reduce_scale(image: Image.Image, spec: InputSpec) -> None:
-    """Have Pillow decode a large JPEG at a lower scale: a tenth of the memory, pixels off by at most 2 of 255."""
+    """Have Pillow decode a large JPEG at a lower scale. It takes a tenth of the memory; pixels differ by at most 2."""
     side = spec.reduced_side
     if isinstance(image, JpegImageFile) and min(image.size) >= 2 * side:
         image.draft(None, (side, side))

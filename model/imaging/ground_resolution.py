@@ -1,4 +1,4 @@
-"""The ground resolution of GeoTIFFs (OGC 19-008r4), and how far it is from that of a model."""
+"""Read the ground resolution of GeoTIFFs (OGC 19-008r4), and compare it with that of a model."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _DEGREES = {9102, 9122}
 _WEB_MERCATOR = {3785, 3857}
 _EARTH_RADIUS_M = 6_378_137.0
 _METRES_PER_DEGREE = _EARTH_RADIUS_M * math.pi / 180
-# From a micrograph to a pixel of the whole Earth; anything else is an error of the file.
+# From a micrograph to a single pixel of the whole Earth; other values are errors in the file.
 _PLAUSIBLE_M = (1e-4, 1e6)
 _DIGITS = 4
 _LARGEST_FACTOR = 2.0
 
 
 def read_ground_resolution(metadata: Metadata, height: int) -> float | None:
-    """Return the side of a pixel in metres, for an image with `height` rows; None if the file does not say it.
+    """Return the side of a pixel in metres for an image with `height` rows, or None if the file does not declare it.
 
-    The side of a pixel that is not square is that of a square with the same area. A projection without a unit has
+    For a pixel that is not square, it is the side of a square with the same area. A projection without a unit is in
     metres.
     """
     try:
@@ -41,14 +41,14 @@ def read_ground_resolution(metadata: Metadata, height: int) -> float | None:
 
 
 def compute_scaled_resolution(resolution_m: float, width: int, height: int, spec: InputSpec) -> float:
-    """Return the side in metres of a pixel of the model's input, to which `width` by `height` pixels are scaled."""
+    """Return the ground resolution in metres after `width` by `height` pixels are scaled to the model's input."""
     return resolution_m * math.sqrt(width * height / (spec.width * spec.height))
 
 
 def describe_mismatch(resolution_m: float | None, width: int, height: int, spec: InputSpec) -> str | None:
-    """Say that the scaled image is more than twice as coarse or as fine as the model's training images, or None.
+    """Describe a scaled image that is over twice as coarse or as fine as the model's training images.
 
-    Nothing is said where either resolution is unknown.
+    Returns None if it is not, or if either resolution is unknown.
     """
     if resolution_m is None or spec.ground_resolution_m is None:
         return None
@@ -63,7 +63,7 @@ def describe_mismatch(resolution_m: float | None, width: int, height: int, spec:
 
 
 def _measure_pixel(metadata: Metadata, height: int) -> tuple[float, float] | None:
-    """The sides of a pixel in metres, or None."""
+    """Return the sides of a pixel in metres, or None."""
     grid = _read_grid(metadata)
     if grid is None:
         return None
@@ -84,7 +84,7 @@ def _measure_pixel(metadata: Metadata, height: int) -> tuple[float, float] | Non
 
 
 def _read_grid(metadata: Metadata) -> tuple[tuple[float, float], float] | None:
-    """The sides of a pixel and the northing or latitude of the first row, in the units of the reference system."""
+    """Return the sides of a pixel and the northing or latitude of the first row, in the reference system's units."""
     scale = metadata.get(MetadataTag.PIXEL_SCALE, ())
     tiepoint = metadata.get(MetadataTag.TIEPOINTS, ())
     if len(scale) >= 2 and len(tiepoint) == 6:
@@ -96,13 +96,13 @@ def _read_grid(metadata: Metadata) -> tuple[tuple[float, float], float] | None:
 
 
 def _find_linear_unit(keys: dict[int, float]) -> float | None:
-    """The metres of the projection's unit, or None if it is not known."""
+    """Return the projection's unit in metres, or None if it is unknown."""
     unit = keys.get(_LINEAR_UNITS, _METRE)
     return keys.get(_LINEAR_UNIT_SIZE) if unit == _USER_DEFINED else _METRES.get(int(unit))
 
 
 def _read_keys(metadata: Metadata) -> Iterator[tuple[int, float]]:
-    """Yield the keys whose value is a number: in the directory itself, or among the doubles."""
+    """Yield the keys with a numeric value, which is in the directory itself or among the doubles."""
     directory = tuple(map(int, metadata.get(MetadataTag.GEO_KEYS, ())))
     doubles = metadata.get(MetadataTag.GEO_DOUBLES, ())
     for start in range(4, len(directory) - 3, 4):

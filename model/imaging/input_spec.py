@@ -1,4 +1,4 @@
-"""Which pixels a model takes: the artefact's manifest declares them, the decoder produces them."""
+"""The description of a model's input, which the artefact's manifest declares and the decoder follows."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _FILTERS = {
     "bicubic": (Resampling.BICUBIC, 2),
     "lanczos": (Resampling.LANCZOS, 3),
 }
-# The types of a graph's input, and the bytes of a pixel: its decoded RGB values, and their copy as float32.
+# The bytes of a pixel by the type of the graph's input: its RGB values and, for float32, their copy.
 _BYTES_PER_PIXEL = {"uint8": 3, "float32": 15}
-# Increase whenever the same file may decode to other pixels: the ledger records it with each prediction.
+# Increase this whenever the same file may decode to different pixels. The ledger records it with each prediction.
 _DECODER_VERSION = "4"
 # A JPEG is decoded at a lower scale only as long as both of its sides keep this multiple of the input.
 _REDUCED_FACTOR = 4
@@ -29,8 +29,8 @@ class InputSpec:
     """RGB in 0..255, `width` by `height` pixels, scaled with `resize_filter`. Raises ValueError.
 
     `ground_resolution_m` is the side of a pixel on the ground in metres in the images that the model was trained with,
-    None if unknown. `dtype` is the type of the graph's input, "uint8" or "float32"; graphs of earlier releases
-    take the latter. Neither has an influence on pixels. The other defaults are the input of the shipped model.
+    None if unknown. `dtype` is the type of the graph's input, "uint8" or, in graphs of earlier releases, "float32".
+    Neither affects the pixels. The other defaults are the input of the shipped model.
     """
 
     width: int = 256
@@ -63,7 +63,7 @@ class InputSpec:
 
     @property
     def tensor_bytes(self) -> int:
-        """The memory of the pixels, and of their copy if the graph does not take them as they are."""
+        """The memory of the pixels and, if the graph takes float32, of their copy."""
         return _BYTES_PER_PIXEL[self.dtype] * self.width * self.height
 
     @property
@@ -77,7 +77,7 @@ class InputSpec:
 
     @property
     def reduced_side(self) -> int:
-        """Fewest pixels on a side to which a JPEG may be reduced while it is decoded."""
+        """The smallest side to which a JPEG may be reduced while it is decoded, in pixels."""
         return _REDUCED_FACTOR * max(self.size)
 
     @property

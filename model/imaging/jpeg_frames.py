@@ -1,4 +1,4 @@
-"""Which JPEG frames are read: 8 bits per sample, of one, three or four components, and no process that Pillow lacks."""
+"""The supported JPEG frames: 8 bits per sample, one, three or four components, and a process that Pillow decodes."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def check_undecoded_jpeg(data: bytes) -> None:
     """Raise UnsupportedPixelFormat for a JPEG that cannot be decoded because of its kind, not because of damage."""
     for marker, segment in read_segments(data):
         if marker in _FRAMES and len(data) > segment.start + 9:
-            process, is_read = _FRAMES[marker]
+            process, is_supported = _FRAMES[marker]
             bits, components = data[segment.start + 4], data[segment.start + 9]
-            if not is_read or bits != 8 or components not in {1, 3, 4}:
+            if not is_supported or bits != 8 or components not in {1, 3, 4}:
                 raise UnsupportedPixelFormat(
                     f"JPEGs of this kind are not supported: {components} "
                     f"{'component' if components == 1 else 'components'} of {bits} bits, {process}. Save the image as "

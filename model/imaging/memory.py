@@ -25,13 +25,13 @@ _BYTES_PER_PIXEL = {
     "RGBA": (8, 8),
 }
 _BYTES_PER_PIXEL_OF_OTHER_MODES = (4, 12)
-# A second image with the low bytes of 16-bit colours; compressed planes are decoded one by one, with both bytes.
+# A second image for the low bytes of 16-bit colours; compressed planes are decoded one by one, with both bytes.
 _LOW_BYTES_PER_PIXEL, _PLANES_BYTES_PER_PIXEL = 4, 10
-# libwebp holds two canvases, the frame's bytes and the decoded alpha plane beside the image or its copy.
+# The image or its copy, and libwebp's two canvases, the frame's bytes and the decoded alpha plane.
 _WEBP_BYTES_PER_PIXEL = 17
 # Pillow decodes a TIFF first and then rotates a copy.
 _ROTATED_BYTES_PER_PIXEL = 8
-# Copies of the file in memory: the body, the reduced file, and what the library of its format reads.
+# Copies of the file in memory: the body, the reduced file, and the buffer of the decoder.
 _FILE_COPIES = {"PNG": 2}
 _WEBP_FILE_COPIES = 4
 _OTHER_FILE_COPIES = 3
@@ -43,7 +43,7 @@ _MARGIN = 1.03
 
 
 def estimate_decoding_bytes(image: Image.Image, length: int, file: ReducedFile, spec: InputSpec) -> int:
-    """Estimate the bytes for a file of `length`, its decoded image, and scaling that to the model's input.
+    """Estimate the bytes for a file of `length`, for its decoded image, and for scaling it to the model's input.
 
     `image` is the image of the reduced `file`, opened but not loaded.
     """
@@ -52,18 +52,18 @@ def estimate_decoding_bytes(image: Image.Image, length: int, file: ReducedFile, 
 
 
 def estimate_webp_bytes(size: tuple[int, int], length: int, file: ReducedFile, spec: InputSpec) -> int:
-    """Estimate the same for a WebP of this size, which need not be opened."""
+    """Estimate the same for a WebP of this size without opening it."""
     return _estimate(size, _WEBP_BYTES_PER_PIXEL, file, spec) + _WEBP_FILE_COPIES * length
 
 
 def estimate_jpeg_bytes(size: tuple[int, int], components: int, length: int, file: ReducedFile, spec: InputSpec) -> int:
-    """Estimate the same for a JPEG of one or three components that is decoded at this size, and need not be opened."""
+    """Estimate the same for a JPEG of one or three components, decoded at this size, without opening it."""
     bytes_per_pixel, _ = _BYTES_PER_PIXEL["L"] if components == 1 else _BYTES_PER_PIXEL_OF_OTHER_MODES
     return _estimate(size, bytes_per_pixel, file, spec) + _OTHER_FILE_COPIES * length
 
 
 def estimate_reading_bytes(length: int) -> int:
-    """Estimate the bytes to receive a body of `length` and read its header: the chunks, the whole, the metadata."""
+    """Estimate the bytes to receive a body of `length` and read its header: chunks, joined body and metadata."""
     return _OTHER_FILE_COPIES * length + _FIXED_BYTES
 
 
@@ -85,6 +85,6 @@ def _get_bytes_per_pixel(image: Image.Image) -> int:
 
 
 def _estimate_scaling_bytes(width: int, height: int, spec: InputSpec) -> int:
-    """Pillow's filter weights (doubles), and the rows that it scales horizontally before it scales the columns."""
+    """Estimate Pillow's filter weights (doubles), and the rows that it has scaled horizontally before the columns."""
     weights = 2 * spec.filter_radius * 8 * (width + height)
-    return weights + 4 * max(spec.size) * height  # an image that is turned is scaled to the height first
+    return weights + 4 * max(spec.size) * height  # a rotated image is scaled to the height first

@@ -1,4 +1,4 @@
-"""The orientation that a file declares (Exif 2.32, tag 274), as the operation that turns its pixels upright."""
+"""Read the orientation of a file (Exif 2.32, tag 274) as the operation that turns its pixels upright."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _MAX_WEBP_CHUNKS = 1_000
 def find_upright_operation(data: bytes, name: str) -> Transpose | None:
     """Return the operation that turns the image in a file of the format `name` upright, or None.
 
-    None also for a TIFF, which Pillow turns itself, and for metadata that cannot be read.
+    Returns None also for a TIFF, which Pillow itself turns, and for unreadable metadata.
     """
     find = {"JPEG": _find_in_jpeg, "PNG": _find_in_png, "WEBP": _find_in_webp}.get(name)
     if find is None:
@@ -48,7 +48,7 @@ def swaps_sides(operation: Transpose | None) -> bool:
 
 
 def get_stored_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height as the file stores its pixels. Pillow reports those of a TIFF as they are when upright."""
+    """Return width and height as stored in the file. For a TIFF, Pillow reports the upright size instead."""
     if isinstance(image, TiffImageFile):
         return image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
     return image.size
@@ -64,7 +64,7 @@ def _find_in_jpeg(data: bytes) -> bytes:
 
 
 def _find_in_png(data: bytes) -> bytes:
-    """The chunk may follow the pixels."""
+    """Search the whole file: the chunk may follow the pixels."""
     position = _PNG_SIGNATURE_BYTES
     for _ in range(MAX_PNG_CHUNKS):
         length = int.from_bytes(data[position : position + 4])
@@ -85,7 +85,7 @@ def _find_in_webp(data: bytes) -> bytes:
 
 
 def _read_orientation(exif: bytes) -> int:
-    """Return the tag's value in the first directory, which has the form of a TIFF's, or 1."""
+    """Return the tag's value from the first directory, which has the format of TIFF, or 1."""
     order: Literal["little", "big"] = "little" if exif.startswith(b"II") else "big"
     start = int.from_bytes(exif[4:8], order)
     count = min(MAX_TAGS, int.from_bytes(exif[start : start + 2], order))

@@ -12,7 +12,7 @@ from PIL import Image, ImageChops
 def apply_png_key(image: Image.Image, depth: int) -> Image.Image:
     """Return the PNG `image` of `depth` bits, at most 8, with an alpha that is 0 where its samples equal its key.
 
-    Pillow compares the key with samples that it has scaled to 8 bits. Only the low `depth` bits of a key count.
+    The key is scaled to 8 bits because Pillow compares it with scaled samples. Only its low `depth` bits are used.
     """
     key, largest = image.info["transparency"], (1 << depth) - 1
     if isinstance(key, int):
@@ -30,6 +30,6 @@ def match_sixteen_bit_colour(high: Image.Image, low: Image.Image, key: tuple[int
 
 
 def _match_bands(image: Image.Image, colour: tuple[int, ...]) -> Iterator[Image.Image]:
-    """Yield an image for each band that is 255 where the band has the value in `colour`, and 0 elsewhere."""
+    """Yield for each band an image that is 255 where the band has the value in `colour`, and 0 elsewhere."""
     for index, value in enumerate(colour):
         yield image.getchannel(index).point([255 if sample == value else 0 for sample in range(256)])

@@ -1,6 +1,6 @@
-"""Which image headers an event loop may read itself, because that takes well under a millisecond or two.
+"""Find and measure the images whose headers the event loop may read itself, in less than a millisecond or two.
 
-Files with much metadata, with many parts and with structures that take long to read are left to the worker threads.
+Worker threads read files with much metadata, with many parts, or with a structure that takes long to read.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _SCALES = (8, 4, 2)  # at which libjpeg can decode
 
 
 def measure_plain_jpeg(data: bytes, spec: InputSpec) -> ImageNeeds | None:
-    """Measure a small and plain JPEG in one pass over its segments, in a third of the time of `measure_image`.
+    """Measure a small, plain JPEG in one pass over its segments, in a third of the time of `measure_image`.
 
-    None for all other data, and where Pillow must decide. What Pillow would reject on opening a plain JPEG, such as a
-    damaged table, it rejects when the image is decoded. Raises as `measure_image` does.
+    Returns None for all other data. A damaged table, which Pillow would reject on opening, is rejected later, when the
+    image is decoded. Raises as `measure_image` does.
     """
     if not data.startswith(b"\xff\xd8") or len(data) > _MAX_BYTES:
         return None
@@ -56,7 +56,7 @@ def measure_plain_jpeg(data: bytes, spec: InputSpec) -> ImageNeeds | None:
 
 
 def _find_decoded_size(width: int, height: int, spec: InputSpec) -> tuple[int, int]:
-    """The size at which `decode_image` has Pillow decode a JPEG: the smallest scale with `reduced_side` or more."""
+    """Return the size at which `decode_image` decodes a JPEG: the smallest scale that keeps `reduced_side`."""
     least = min(width, height) // spec.reduced_side
     scale = next((scale for scale in _SCALES if least >= scale), 1)
     return -(-width // scale), -(-height // scale)
@@ -65,8 +65,8 @@ def _find_decoded_size(width: int, height: int, spec: InputSpec) -> tuple[int, i
 def has_quick_header(data: bytes) -> bool:
     """Whether `measure_image` may run on an event loop.
 
-    True for small JPEG, PNG and WebP files with a small and plain header, and for data of no supported format, which
-    its first bytes show. A TIFF may be all header.
+    True for small JPEG, PNG and WebP files with a small, plain header, and for unsupported formats, which the first
+    bytes show. Never for a TIFF, which may consist of nothing but a header.
     """
     if data.startswith((b"II", b"MM")):
         return False
@@ -80,7 +80,7 @@ def has_quick_header(data: bytes) -> bool:
 
 
 def _is_plain_jpeg(data: bytes) -> bool:
-    """Whether the first scan begins early, and few segments follow."""
+    """Whether the first scan begins early, and the file has few segments."""
     has_scan = False
     for count, (marker, segment) in enumerate(read_segments(data), start=1):
         if count > _MAX_PARTS or (not has_scan and segment.start > _MAX_HEADER_BYTES):

@@ -1,4 +1,4 @@
-"""Which part of 16 bits the samples of an image use, and how to scale that part to 8 bits."""
+"""Find the part of the 16-bit range that the samples of an image use, and scale it to 8 bits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LARGEST_SAMPLE = 65_535
-# At most one sample in a thousand may be brighter than white: hot pixels, glints and clouds do not darken an image.
+# One sample in a thousand may be brighter than white, so that hot pixels, glints and clouds do not darken the image.
 _OUTLIERS_PER_THOUSAND = 1
 
 
@@ -20,14 +20,14 @@ class SampleRange:
     scaling: str
 
     def make_table(self) -> NDArray[np.uint8]:
-        """Return the 8-bit sample for each 16-bit one, uint8 [65536]. The full range keeps high bytes."""
+        """Return the 8-bit sample for each 16-bit one, uint8 [65536]. For the full range, it is the high byte."""
         samples = np.arange(LARGEST_SAMPLE + 1, dtype=np.uint32)
         scaled = samples >> 8 if self == FULL_RANGE else (samples * 255 + self.white // 2) // self.white
         return np.minimum(scaled, 255).astype(np.uint8)
 
 
 FULL_RANGE = SampleRange(LARGEST_SAMPLE, "16_to_8")
-# The depths of sensors, and reflectance in units of 1/10,000, as Sentinel-2 products have it.
+# The bit depths of sensors, and reflectance in units of 1/10,000, as in Sentinel-2 products.
 _PARTIAL_RANGES = (
     SampleRange(255, "8_to_8"),
     SampleRange(1_023, "10_to_8"),
@@ -41,7 +41,7 @@ _FIRST_FULL_BYTE = (_PARTIAL_RANGES[-1].white >> 8) + 1
 
 @dataclass(frozen=True, slots=True)
 class RangeHints:
-    """What a file declares of its samples: the largest possible one, and the one that stands for missing data."""
+    """What a file declares about its samples: the largest possible value, and the value for missing data."""
 
     maximum: int | None = None
     nodata: int | None = None
@@ -51,10 +51,10 @@ NO_HINTS = RangeHints()
 
 
 def find_range(high_bytes: NDArray[np.int64], hints: RangeHints = NO_HINTS) -> SampleRange:
-    """Return the smallest range that 99.9 % of the samples do not exceed, nor the declared maximum.
+    """Return the smallest range that contains 99.9 % of the samples and the declared maximum.
 
-    `high_bytes` counts samples by their high byte, int64 [256]. Missing data does not count: the declared value, and
-    samples of 0xFF00 or more when nothing else is above the partial ranges.
+    `high_bytes` counts samples by their high byte, int64 [256]. Missing data is ignored: the declared value, and
+    samples of 0xFF00 or more if no other samples are above the partial ranges.
     """
     counts = high_bytes.copy()
     if hints.nodata is not None and hints.nodata >> 8:
@@ -62,14 +62,14 @@ def find_range(high_bytes: NDArray[np.int64], hints: RangeHints = NO_HINTS) -> S
     if 1000 * counts[_FIRST_FULL_BYTE:255].sum() <= _OUTLIERS_PER_THOUSAND * counts.sum():
         counts[255] = 0
     used = int(np.argmax(1000 * np.cumsum(counts) >= (1000 - _OUTLIERS_PER_THOUSAND) * counts.sum()))
-    # Writers that know nothing of the samples declare the largest number of 16 bits.
+    # Writers that do not know the range declare the largest 16-bit number.
     if hints.maximum is not None and hints.maximum < LARGEST_SAMPLE:
         used = max(used, hints.maximum >> 8)
     return next((partial for partial in _PARTIAL_RANGES if used <= partial.white >> 8), FULL_RANGE)
 
 
 def find_alpha_range(largest_high_byte: int, colours: SampleRange) -> SampleRange:
-    """Return the range of alpha, whose largest sample has that high byte: 8 bits, that of the colours, or 16 bits."""
+    """Return the range of alpha, given the high byte of its largest sample: 8 bits, the colours' range, or 16 bits."""
     if largest_high_byte == 0:
         return _PARTIAL_RANGES[0]
     return colours if largest_high_byte <= colours.white >> 8 else FULL_RANGE

@@ -1,4 +1,4 @@
-"""The depth of an image's samples, and how they become 8-bit ones."""
+"""The bit depth of an image's samples, and their scaling to 8 bits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def get_bit_depth(image: Image.Image, data: bytes) -> int:
 
 
 def name_scaling(image: Image.Image, bit_depth: int) -> str:
-    """Name the scaling of samples that use their whole range. The colours of a palette have 8 bits."""
+    """Return the name of the scaling of samples that use their full range. The colours of a palette have 8 bits."""
     return "none" if bit_depth == 8 or image.mode in _INDEXED else f"{bit_depth}_to_8"
 
 
@@ -33,7 +33,7 @@ def get_raw_mode(image: Image.Image) -> str:
 
 
 def read_hints(metadata: Metadata) -> RangeHints:
-    """Return what a TIFF declares of 16-bit samples. Values that 16 bits cannot hold say nothing."""
+    """Return what a TIFF declares about its 16-bit samples. Values that do not fit into 16 bits are ignored."""
     largest = [
         max(metadata[tag])
         for tag in (MetadataTag.LARGEST_SAMPLES, MetadataTag.MAX_SAMPLE_VALUE)

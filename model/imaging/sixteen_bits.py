@@ -1,6 +1,6 @@
 """Convert 16-bit samples to 8-bit ones, scaled from the range that the image uses.
 
-Pillow keeps the high bytes of colours. Only where these are small, the image is decoded again to get the low bytes. All
+Pillow keeps only the high bytes of colours. If they are small, the image is decoded again to get the low bytes. All
 work is done in blocks of a few thousand pixels, because copies of the whole image would need more memory.
 """
 
@@ -31,14 +31,14 @@ _COLOURS = 3
 # The raw mode of grey and alpha in a PNG.
 _GREY_AND_ALPHA = "LA;16B"
 _OTHER_ORDER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
-# Samples of a lower depth that were shifted to the top leave these bits clear.
+# In samples of a lower depth that were shifted to the high bits, these bits are 0.
 _LOW_BITS = 0x000F
 
 
 def convert_sixteen_bits(image: Image.Image, data: bytes, hints: RangeHints) -> tuple[Image.Image, SampleRange]:
-    """Return the opened `image` of the file `data` with 8-bit samples, and the range that they were scaled from.
+    """Return the opened `image` of the file `data` with 8-bit samples, and the range from which they were scaled.
 
-    CMYK and premultiplied colours, which sensors do not deliver, always have the full range.
+    CMYK and premultiplied colours, which sensors do not produce, always use the full range.
     """
     key = image.info.get("transparency") if image.format == "PNG" else None
     if image.mode.startswith("I;16"):
@@ -54,7 +54,7 @@ def convert_sixteen_bits(image: Image.Image, data: bytes, hints: RangeHints) -> 
 
 
 def _convert_grey(image: Image.Image, key: int | None, hints: RangeHints) -> tuple[Image.Image, SampleRange]:
-    """Grey keeps both bytes in Pillow. Samples that equal the transparent `key` get an alpha of 0."""
+    """Convert grey, of which Pillow keeps both bytes. Samples that equal the transparent `key` get an alpha of 0."""
     image.load()
 
     def read_box(box: _Box) -> NDArray[np.uint16]:
@@ -95,14 +95,14 @@ def _convert_colours(
             height, width = scaled.shape[:2]
             image.paste(Image.frombytes(image.mode, (width, height), scaled.tobytes()), box)
     if alpha is not None:
-        # Give the image itself an alpha, which takes less memory than a copy.
+        # Add the alpha in place, which takes less memory than a copy.
         del image.info["transparency"]
         image.putalpha(alpha)
     return image, used
 
 
 def _open_samples(image: Image.Image, data: bytes, raw_mode: str) -> tuple[Image.Image | None, _ReadBox]:
-    """Return the image of low bytes where there is one, and a function that reads whole samples."""
+    """Return the image of low bytes, if there is one, and a function that reads 16-bit samples."""
     if isinstance(image, TiffImageFile) and TiffLayout.from_tags(image.tag_v2).has_compressed_planes:
         planes = [_load_plane(data, index) for index in range(len(image.getbands()))]
         return None, lambda box: np.stack([np.asarray(plane.crop(box)) for plane in planes], axis=-1)
@@ -123,14 +123,14 @@ def _load_low_bytes(name: str, data: bytes) -> Image.Image:
 
 
 def _load_plane(data: bytes, index: int) -> Image.Image:
-    """Decode a plane as a grey image: libtiff's planes lose their low bytes whatever the raw mode."""
+    """Decode a plane as a grey image, because planes decoded by libtiff lose their low bytes with any raw mode."""
     with Image.open(io.BytesIO(extract_plane(data, index)), formats=["TIFF"]) as plane:
         plane.load()
         return plane
 
 
 def _exchange_order(args: Any) -> Any:
-    """Replace the raw mode in the arguments of a decoder, which comes alone or first.
+    """Exchange the byte order of the raw mode in a decoder's arguments: the only or the first one.
 
     Grey and alpha are read as four bands: high, low, high, low.
     """
@@ -162,9 +162,9 @@ def _get_alpha_range(image: Image.Image, colours: SampleRange) -> SampleRange:
 
 
 def _uses_high_bits_only(blocks: Iterable[NDArray[np.uint16]]) -> bool:
-    """Whether all samples come from 8-bit ones (multiples of 257), or from others that were shifted to the top.
+    """Whether all samples were 8-bit ones (multiples of 257), or ones of a lower depth shifted to the high bits.
 
-    Such samples are dark because the picture is dark.
+    Such samples are small because the picture is dark.
     """
     from_eight_bits = shifted = True
     for samples in blocks:
@@ -176,7 +176,7 @@ def _uses_high_bits_only(blocks: Iterable[NDArray[np.uint16]]) -> bool:
 
 
 def _list_boxes(size: tuple[int, int]) -> Iterator[_Box]:
-    """Yield boxes of about as many pixels as are converted at once, which together cover an image of `size`."""
+    """Yield the boxes, of about _BLOCK_PIXELS pixels each, that together cover an image of `size`."""
     width, height = size
     columns = min(width, _BLOCK_COLUMNS)
     rows = max(1, _BLOCK_PIXELS // columns)

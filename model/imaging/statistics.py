@@ -1,4 +1,4 @@
-"""How bright and how sharp an image is, from some rows of its decoded pixels: cheap enough for every prediction."""
+"""Measure brightness and sharpness on a sample of an image's rows, cheaply enough for every prediction."""
 
 from __future__ import annotations
 

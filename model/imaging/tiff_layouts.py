@@ -1,6 +1,6 @@
-"""Which TIFF layouts are read: those that Pillow decodes to the right pixels, as a test checks with a second reader.
+"""The supported TIFF layouts: those that Pillow decodes correctly, as a test checks against a second reader.
 
-Pillow misreads some other layouts and reports the rest like damaged files. The numbers are those of TIFF 6.0.
+Pillow misreads some other layouts and reports the rest as damaged files. The tag values are defined in TIFF 6.0.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _COMPRESSIONS = {
     34925: "LZMA compression",
     50000: "Zstandard compression",
 }
-_UNREAD_COMPRESSIONS = {
+_UNSUPPORTED_COMPRESSIONS = {
     6: "old-style JPEG compression",
     33003: "JPEG 2000 compression",
     33004: "JPEG 2000 compression",
@@ -74,8 +74,8 @@ _PHOTOMETRICS = {
     8: "CIE L*a*b*",
 }
 
-# The extra samples that may follow the colours, by photometric interpretation and bits per sample: 0 is a band without
-# a meaning, which is ignored, 1 is premultiplied alpha, 2 is alpha. Grey with two bands of no meaning is taken as RGB.
+# The extra samples that may follow the colours, by photometric interpretation and bits per sample: 0 is an unspecified
+# band, which is ignored, 1 is premultiplied alpha, 2 is alpha. Grey with two unspecified bands is read as RGB.
 _Extras = set[tuple[int, ...]]
 _COREL_ALPHA = 999
 _INTERLEAVED: dict[tuple[int, int], _Extras] = {
@@ -91,7 +91,7 @@ _INTERLEAVED: dict[tuple[int, int], _Extras] = {
     (_YCBCR, 8): {()},
 }
 _PLANES: dict[tuple[int, int], _Extras] = {(_RGB, 8): {(), (2,)}, (_RGB, 16): {(), (2,)}, (_CMYK, 8): {()}}
-# Extra planes without a meaning are allowed besides these.
+# Any number of unspecified extra planes is allowed as well.
 _COMPRESSED_PLANES: dict[tuple[int, int], _Extras] = {
     (_RGB, 8): {(), (1,), (2,)},
     (_RGB, 16): {(), (1,), (2,)},
@@ -100,12 +100,12 @@ _COMPRESSED_PLANES: dict[tuple[int, int], _Extras] = {
 }
 
 
-# Bits per sample of the one-band layouts that are also read with the bits of each byte in reverse order.
+# Bits per sample of the one-band layouts that are also supported with the bits of each byte reversed.
 _REVERSIBLE_BITS = {_WHITE_IS_ZERO: (1, 2, 4), _BLACK_IS_ZERO: (1, 2, 4, 8), _PALETTE: (8,)}
 
 
 def _read_three_grey_bands_as_rgb() -> None:
-    """Add layouts to Pillow's: GIS tools write three bands as BlackIsZero and two extra samples."""
+    """Add layouts to Pillow's, because GIS tools write three bands as BlackIsZero with two extra samples."""
     for prefix, order in _ORDERS.items():
         for bits, raw_mode in ((8, "RGB"), (16, f"RGB;16{order}")):
             for extras in ((), (0, 0)):
@@ -117,7 +117,7 @@ _read_three_grey_bands_as_rgb()
 
 @dataclass(frozen=True, slots=True)
 class TiffLayout:
-    """The tags that decide how the bytes of a TIFF become pixels. `bits` is 0 when the bands differ in depth."""
+    """The tags that determine how the bytes of a TIFF become pixels. `bits` is 0 if the bands differ in depth."""
 
     photometric: int
     bands: int
@@ -136,7 +136,7 @@ class TiffLayout:
         photometric, bands = _number(tags, PHOTOMETRIC_INTERPRETATION, 0), _number(tags, SAMPLESPERPIXEL, 1)
         extras = _numbers(tags, EXTRASAMPLES, ())
         if not extras:
-            # What Pillow assumes where the tag is missing.
+            # What Pillow assumes if the tag is missing.
             extras = {(_RGB, 4): (2,), (_BLACK_IS_ZERO, 3): (0, 0)}.get((photometric, bands), ())
         return cls(
             photometric=photometric,
@@ -157,32 +157,32 @@ class TiffLayout:
         return self.planar and self.bands > 1 and self.compression != _UNCOMPRESSED
 
     def check(self) -> None:
-        """Raise UnsupportedPixelFormat, with a command that converts the file, for a layout that is not read."""
-        if not self._is_read():
+        """Raise UnsupportedPixelFormat, with a command to convert the file, for an unsupported layout."""
+        if not self._is_supported():
             raise UnsupportedPixelFormat(
                 f"TIFFs with this layout are not supported: {self._describe()}. Convert the image to grey or RGB, "
                 f"for example with: {self._suggest()}"
             )
 
     def get_raw_mode(self, prefix: bytes, plane: str) -> str:
-        """Return the name that Pillow has for the samples of an uncompressed plane, which is one of "R", "G", …"""
+        """Return Pillow's raw mode for the samples of an uncompressed plane. `plane` is "R", "G" and so on."""
         if self.bands == 1:
             return OPEN_INFO[prefix, self.photometric, (1,), self.fill_order, (self.bits,), ()][1]
         return f"{plane};16{_ORDERS[prefix]}" if self.bits == 16 else plane
 
-    def _is_read(self) -> bool:
+    def _is_supported(self) -> bool:
         return (
             self.bands == _COLOURS.get(self.photometric, 0) + len(self.extras)
-            and self._has_read_bands()
-            and self._has_read_compression()
+            and self._has_supported_bands()
+            and self._has_supported_compression()
             and self.sample_format == 1
             and self.ink_set == 1
             and not self.sparse
             and (self.predictor == 1 or (self.predictor == 2 and self.bits in {8, 16}))
-            and (self.fill_order == 1 or self._has_read_bit_order())
+            and (self.fill_order == 1 or self._has_supported_bit_order())
         )
 
-    def _has_read_bands(self) -> bool:
+    def _has_supported_bands(self) -> bool:
         key, extras = (self.photometric, self.bits), self.extras
         if not self.planar or self.bands == 1:
             return extras in _INTERLEAVED.get(key, set())
@@ -190,17 +190,17 @@ class TiffLayout:
             return extras in _PLANES.get(key, set())
         return key in _COMPRESSED_PLANES and (set(extras) == {0} or extras in _COMPRESSED_PLANES[key])
 
-    def _has_read_bit_order(self) -> bool:
-        """Whether Pillow reads the layout with the bits of each byte in reverse order, too."""
+    def _has_supported_bit_order(self) -> bool:
+        """Whether Pillow reads this layout with the bits of each byte reversed."""
         if self.fill_order != 2 or self.extras:
             return False
         if self.photometric == _RGB:
             return self.bits == 8 and not self.planar
         return self.bits in _REVERSIBLE_BITS.get(self.photometric, ())
 
-    def _has_read_compression(self) -> bool:
+    def _has_supported_compression(self) -> bool:
         if self.compression == _JPEG:
-            # libtiff rejects what other tools write as JPEG of three grey bands: their samples are YCbCr.
+            # libtiff rejects JPEG data of three grey bands: other tools write its samples as YCbCr.
             three_greys = self.photometric == _BLACK_IS_ZERO and self.bands == 3
             return self.bits == 8 and self.photometric != _PALETTE and not three_greys
         if self.compression in _FAX:
@@ -208,8 +208,8 @@ class TiffLayout:
         return self.compression in _COMPRESSIONS and self.photometric != _YCBCR
 
     def _describe(self) -> str:
-        """Name bands, bits, sample format, photometric interpretation, arrangement and compression."""
-        names = _COMPRESSIONS | _UNREAD_COMPRESSIONS
+        """Describe bands, bits, sample format, photometric interpretation, arrangement and compression."""
+        names = _COMPRESSIONS | _UNSUPPORTED_COMPRESSIONS
         compression = names.get(self.compression, f"compression {self.compression}")
         photometric = _PHOTOMETRICS.get(self.photometric, f"photometric interpretation {self.photometric}")
         bits = f"{self.bits} bits" if self.bits else "bands of different depths"
@@ -226,10 +226,10 @@ class TiffLayout:
         return ", ".join(parts)
 
     def _suggest(self) -> str:
-        """Name a command that converts the file: GDAL keeps the bands apart, ImageMagick converts colour spaces."""
+        """Suggest a command to convert the file: GDAL keeps bands separate, ImageMagick converts colour spaces."""
         if self.photometric not in {_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB}:
             return "magick INPUT.tif -colorspace sRGB -depth 8 OUTPUT.png"
-        # 16-bit samples stay as they are: their range is found when the converted file is decoded.
+        # Keep 16-bit samples: the decoder finds the range of the converted file.
         kept = {8: "-ot Byte ", 16: ""} if self.sample_format == 1 else {}
         depth = kept.get(self.bits, "-ot Byte -scale ")
         bands = "-b 1 -b 2 -b 3 -co PHOTOMETRIC=RGB" if self.bands >= 3 else "-b 1"
@@ -237,10 +237,10 @@ class TiffLayout:
 
 
 def prepare_layout(image: TiffImageFile) -> None:
-    """Check the layout of an image that is opened but not loaded. Raises CorruptImage, UnsupportedPixelFormat.
+    """Check the layout of an opened image before loading it. Raises CorruptImage, UnsupportedPixelFormat.
 
-    Pillow takes the first letter of its raw mode for that of an uncompressed plane, which is wrong for all but 8-bit
-    samples; they get the right one. It leaves pixels of missing strips black.
+    Also corrects the raw modes of uncompressed planes: Pillow uses only the first letter, which is wrong for all but
+    8-bit samples. Rejects images with missing strips, whose pixels Pillow would leave black.
     """
     layout = TiffLayout.from_tags(image.tag_v2)
     layout.check()
@@ -262,7 +262,7 @@ def prepare_layout(image: TiffImageFile) -> None:
 def check_unopened_tiff(data: bytes) -> None:
     """Check the layout of a file that Pillow cannot open. Raises CorruptImage, UnsupportedPixelFormat.
 
-    Nothing is raised when the layout is not the reason or when tags are missing, because the file is damaged then.
+    Raises nothing if the layout is supported or tags are missing: then the file is damaged.
     """
     tags = {tag: values[0] if len(values) == 1 else tuple(values) for tag, values in read_directory(data).items()}
     if {IMAGEWIDTH, IMAGELENGTH, PHOTOMETRIC_INTERPRETATION} <= set(tags):
@@ -270,7 +270,7 @@ def check_unopened_tiff(data: bytes) -> None:
 
 
 def _number(tags: Mapping[int, Any], tag: int, default: int) -> int:
-    """Return the tag's number, or -1 for a value that is no single number."""
+    """Return the tag's number, or -1 for a value that is not a single number."""
     value = tags.get(tag, default)
     return value if isinstance(value, int) else -1
 

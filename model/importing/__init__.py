@@ -1,5 +1,5 @@
-"""Import of a model file that nobody vouches for: an allow-list of its contents, then a conversion in a sandbox.
+"""Import an untrusted model file: check its contents against an allow-list, then convert it in a sandbox.
 
-The checks use the standard library alone and create no object from the file. Only the sandboxed process opens the file
+The checks use only the standard library and create no object from the file. Only the sandboxed process opens the file
 with Keras.
 """

@@ -1,4 +1,4 @@
-"""Check the structure of a `.keras` file, a ZIP archive, before any of its members is parsed."""
+"""Check the structure of a `.keras` file, a ZIP archive, before parsing any of its members."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CHUNK = 1 << 20
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[ZipFile]:
-    """Open a .keras file and check the list of its members. Raises UnsafeModelFile, also when a member is damaged."""
+    """Open a .keras file and check the list of its members. Raises UnsafeModelFile, also for damaged members."""
     with path.open("rb") as file:
         if file.read(4) != b"PK\x03\x04":
             raise UnsafeModelFile(f"{path} is not a .keras file. Create one with model.save('NAME.keras').")
@@ -45,7 +45,7 @@ def read_member(archive: ZipFile, name: str) -> bytes:
 
 @contextmanager
 def extract_weights(archive: ZipFile) -> Iterator[IO[bytes]]:
-    """Copy the weights to a temporary file without a name."""
+    """Copy the weights to an unnamed temporary file."""
     with archive.open(WEIGHTS) as member, tempfile.TemporaryFile() as file:
         while chunk := member.read(_CHUNK):
             file.write(chunk)

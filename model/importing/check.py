@@ -23,14 +23,14 @@ _MODELS = ("Functional", "Sequential", "Model")
 
 @dataclass(frozen=True, slots=True)
 class CheckedModel:
-    """A file that passed the allow-list: its format, and the version of Keras that it says has written it."""
+    """A file that passed the allow-list: its format, and the version of Keras that it declares."""
 
     format: Literal["keras", "h5"]
     keras_version: str
 
 
 def check_model_file(path: Path) -> CheckedModel:
-    """Check a model file. Raises UnsafeModelFile, whose message says what is not allowed and where."""
+    """Check a model file. Raises UnsafeModelFile with a message that says what is not allowed and where."""
     try:
         with path.open("rb") as file:
             signature = file.read(len(SIGNATURE))
@@ -63,7 +63,7 @@ def _check_archive(path: Path) -> CheckedModel:
 
 
 def _check_hdf5_model(attributes: Mapping[str, bytes]) -> CheckedModel:
-    """Check the text attributes of the root of an `.h5` file; Keras reads the JSON in two of them."""
+    """Check the text attributes of the root of an `.h5` file, two of which contain JSON that Keras reads."""
     if "model_config" not in attributes:
         raise UnsafeModelFile("The file has weights, but no model. Save the whole model with model.save('NAME.keras').")
     for name in ("model_config", "training_config"):

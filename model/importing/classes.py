@@ -1,7 +1,7 @@
-"""The classes, functions and members that a model file may name: those of an image classifier, and how it was trained.
+"""The allow-list of classes, functions and members in a model file: those of an image classifier and its training.
 
 None of them reads a file, calls a function from the file or imports a module. `Lambda`, `TFSMLayer` and layers with
-vocabularies are left out for that reason. The names are those of Keras 2.13 to 3.15.
+vocabularies do, so they are left out. The names are those of Keras 2.13 to 3.15.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ _FUNCTIONS_BY_MODULE: Mapping[str, frozenset[str]] = {
     "keras.losses": _FUNCTIONS_OF_TRAINING,
     "keras.metrics": _FUNCTIONS_OF_TRAINING,
 }
-# HDF5 files name classes without a module, and Keras 2.11 to 2.13 registered its optimizers as custom objects.
+# HDF5 files contain class names without a module. Keras 2.11 to 2.13 registered its optimizers as custom objects.
 _NAMES_WITHOUT_MODULE = frozenset[str]().union(*_CLASSES_BY_MODULE.values()) | {
     f"Custom>{name}" for name in _OPTIMIZERS
 }
@@ -146,7 +146,7 @@ _TRAINING_MEMBERS = _names(
     """
 )
 MEMBERS = _STRUCTURE | _LAYER_MEMBERS | _TRAINING_MEMBERS
-# The members of these are named by the author of the model, after inputs and outputs.
+# The model's author chooses the names of the members of these objects, which are names of inputs and outputs.
 NAMED_BY_AUTHOR = frozenset({"input_layers", "output_layers", "inputs", "shapes_dict"}) | {
     "loss",
     "loss_weights",
@@ -156,19 +156,19 @@ NAMED_BY_AUTHOR = frozenset({"input_layers", "output_layers", "inputs", "shapes_
 
 
 def is_allowed_class(module: str | None, name: str) -> bool:
-    """Say whether the class may occur. `module` is None where the format has no modules."""
+    """Whether the class is allowed. `module` is None if the format has no modules."""
     if module is None:
         return name in _NAMES_WITHOUT_MODULE
     return name in _CLASSES_BY_MODULE.get(module, ())
 
 
 def is_allowed_function(module: str | None, name: str) -> bool:
-    """Say whether an activation, a loss or a metric may be referred to by that module and name."""
+    """Whether the activation, loss or metric with this module and name is allowed."""
     return name in _FUNCTIONS_BY_MODULE.get("builtins" if module is None else module, ())
 
 
 def is_allowed_reference(member: str, name: str) -> bool | None:
-    """Say whether `member` may refer to an object by the text `name`; None if the member holds no such reference."""
+    """Whether `member` may refer to an object by the text `name`; None if the member is not a reference."""
     if member == "activation":
         return name in _ACTIVATIONS
     if member == "fn":

@@ -1,4 +1,4 @@
-"""Check the JSON of a model file against the allow-list: every class in it, every function and every member's name."""
+"""Check the JSON of a model file against the allow-list: every class, function and member name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _IDENTITY = ("class_name", "module", "registered_name")
 
 
 def parse_config(text: bytes, what: str) -> dict[str, Any]:
-    """Parse a JSON object in which no name occurs twice. Raises UnsafeModelFile; `what` names the text in messages."""
+    """Parse a JSON object without duplicate names. `what` names the text in messages. Raises UnsafeModelFile."""
     try:
         document = json.loads(text.decode("utf-8"), object_pairs_hook=_build_object)
     except (ValueError, RecursionError) as error:
@@ -36,8 +36,8 @@ def parse_config(text: bytes, what: str) -> dict[str, Any]:
 def check_config(document: Mapping[str, Any], what: str, *, has_modules: bool) -> None:
     """Check the document, which describes a model or its training.
 
-    `has_modules` says whether the format names the module of each class; .keras files do, HDF5 files only in part.
-    Raises UnsafeModelFile, whose message names the first member that is not on the allow-list.
+    `has_modules` says whether the format includes the module of each class: .keras files do, HDF5 files only in part.
+    Raises UnsafeModelFile with a message that names the first member that is not on the allow-list.
     """
     _Checker(has_modules).check(document, what, "", 0)
 

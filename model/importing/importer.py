@@ -18,7 +18,7 @@ from model.offline.keras_process import find_interpreter
 from model.registry.artefact import MANIFEST, Manifest, read_manifest, read_verified
 
 _CONVERSION = "model.offline.export.confined"
-# What training wrote beside the model: class names and input, and the card.
+# The files that training wrote with the model: class names and input, and the model card.
 _COMPANIONS = ("metrics.json", "MODEL_CARD.md")
 _MAX_COMPANION_BYTES = 4 << 20
 _ARTEFACT_FILES = {"model.keras", "model.onnx", "head.npz", "MODEL_CARD.md"}
@@ -26,7 +26,7 @@ _ARTEFACT_FILES = {"model.keras", "model.onnx", "head.npz", "MODEL_CARD.md"}
 
 @dataclass(frozen=True, slots=True)
 class ImportOptions:
-    """What to import, and as what. `data` holds labelled images that the model did not see in training.
+    """The file to import, and the artefact to create. `data` contains labelled images that were not used in training.
 
     `images`, `photographs` and `other_scenes` are as in ExportOptions.
     """
@@ -45,9 +45,9 @@ DEFAULT_LIMITS = Limits()
 
 
 def import_model(options: ImportOptions, python: Path | None = None, limits: Limits = DEFAULT_LIMITS) -> Manifest:
-    """Create the artefact folder `options.out` from a `.keras` or `.h5` file that need not be trusted.
+    """Create the artefact folder `options.out` from an untrusted `.keras` or `.h5` file.
 
-    The folder appears complete or not at all. `python` is the interpreter of the Keras environment; see
+    The folder is created completely or not at all. `python` is the interpreter of the Keras environment; see
     `choose_interpreter` for the default. Raises UnsafeModelFile, ImportFailed, ImportLimitExceeded,
     SandboxUnavailable, KerasMissing.
     """
@@ -114,7 +114,7 @@ def _copy(source: Path, target: Path, limit: int) -> Path:
 
 
 def _check_artefact(folder: Path, options: ImportOptions) -> Manifest:
-    """Trust nothing that the sandbox has written: regular files of known names, with the digests of the manifest."""
+    """Check the sandbox's output: only regular files with known names, and the digests of the manifest."""
     try:
         for path in folder.iterdir():
             if path.name not in {*_ARTEFACT_FILES, MANIFEST} or not stat.S_ISREG(path.lstat().st_mode):

@@ -1,1 +1,1 @@
-"""How good a model is on live traffic: results on predictions whose true label came, and an estimate for all others."""
+"""Measure a model's quality on live traffic from labelled predictions, and estimate its accuracy without labels."""

@@ -1,9 +1,9 @@
-"""Accuracy without labels, from calibrated confidence: confidence-based performance estimation (CBPE, ADR 0040).
+"""Estimate accuracy without labels from calibrated confidence: confidence-based performance estimation (ADR 0040).
 
 If the confidence is calibrated, a prediction with confidence p is correct with probability p. Of n independent
-predictions, the number of correct ones then has a Poisson binomial distribution, with the mean sum(p) and the variance
-sum(p (1 - p)). The estimate is the mean divided by n, and its interval is that of a normal distribution with this
-variance: the realised accuracy of these predictions is in it with a probability of about 95 %.
+predictions, the number of correct ones then has a Poisson binomial distribution with the mean sum(p) and the variance
+sum(p (1 - p)). The estimate is the mean divided by n. Its interval is that of a normal distribution with this variance:
+it contains the actual accuracy of these predictions with a probability of about 95 %.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from model.quality.intervals import Interval, Z
 
 @dataclass(frozen=True, slots=True)
 class ConfidenceSums:
-    """What the estimate needs of `n` predictions, whose sums can be added: those of p and of p (1 - p)."""
+    """The additive sums that the estimate needs: of p and of p (1 - p), over `n` predictions."""
 
     n: int = 0
     confidence: float = 0.0
@@ -27,7 +27,7 @@ class ConfidenceSums:
 
 
 def estimate_accuracy(sums: ConfidenceSums) -> Interval | None:
-    """Return the estimated accuracy of these predictions with its interval; None without predictions."""
+    """Return the estimated accuracy of the predictions with its interval; None without predictions."""
     if sums.n == 0:
         return None
     value = sums.confidence / sums.n

@@ -1,4 +1,4 @@
-"""Comparing two evaluations of the same images."""
+"""Compare two evaluations of the same images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SIGNIFICANCE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class PairedComparison:
-    """What changed between two evaluations: `lost` images are no longer correct, `gained` ones became correct.
+    """The changes between two evaluations: `lost` images are no longer correct, `gained` ones have become correct.
 
     `p_value` is that of the exact two-sided McNemar test ("Note on the sampling error of the difference between
     correlated proportions or percentages", 1947): the binomial test of the changed images against 1/2.
@@ -30,7 +30,7 @@ class PairedComparison:
 
 
 def compare_pairs(earlier: NDArray[np.bool_], later: NDArray[np.bool_]) -> PairedComparison:
-    """Compare whether the same n images, in the same order, were predicted correctly: both are bool [n]."""
+    """Compare two evaluations: bool [n], whether each of the same n images was classified correctly."""
     lost, gained = int((earlier & ~later).sum()), int((~earlier & later).sum())
     changed = lost + gained
     tail = sum(comb(changed, k) for k in range(min(lost, gained) + 1))

@@ -1,10 +1,10 @@
-"""How well confidence agrees with accuracy: the bins of a reliability diagram, and the expected calibration error.
+"""Measure how well confidence agrees with accuracy: reliability diagrams, and the expected calibration error.
 
 The bins have equal mass, as in the adaptive calibration error of Nixon et al., "Measuring Calibration in Deep
-Learning" (2019), here of the predicted class alone: the images, in ascending order of the largest probability, are cut
-into 15 bins whose sizes differ by at most one. The error is the sum over the bins of |mean confidence - accuracy|,
-weighted by the share of the images in the bin. Images of equal confidence all count with their common accuracy, so
-that their order does not matter where a border of a bin runs through them.
+Learning" (2019), but only for the predicted class: the images are sorted by their largest probability and divided into
+15 bins whose sizes differ by at most one. The error is the sum over the bins of |mean confidence - accuracy|, weighted
+by the share of images in the bin. Each image of a group with equal confidence gets the mean accuracy of the group, so
+that the result does not depend on their order if they are divided between bins.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class ReliabilityBin:
 
 
 def make_bins(confidence: NDArray[np.floating], correct: NDArray[np.bool_]) -> list[ReliabilityBin]:
-    """Return the bins in ascending order of confidence; with less than 15 images, one for each image.
+    """Return the bins in ascending order of confidence; with fewer than 15 images, one bin for each image.
 
-    `confidence` is the largest probability of each image, float [n], and `correct` whether that class is the true one.
+    `confidence` is the largest probability of each image, float [n]; `correct` says whether that class is the true one.
     """
     exact = confidence.astype(np.float64)
     _, group, sizes = np.unique(exact, return_inverse=True, return_counts=True)

@@ -1,8 +1,8 @@
-"""Results of one version of a model on live traffic.
+"""The quality of one version of a model on live traffic.
 
-Predictions of which the model abstained are left out everywhere: it advised not to rely on them, and an image that is
-not an aerial scene has no true class. Leaving out predictions of low confidence does not bias the estimate, because
-each of the others is still correct with the probability of its own confidence.
+All results leave out predictions for which the model abstained: it advised against relying on them, and an image that
+is not an aerial scene has no true class. Leaving out predictions of low confidence does not bias the estimate, because
+each of the others is still correct with the probability given by its confidence.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from model.quality.intervals import Interval, find_wilson_interval
 from model.quality.reliability import expected_calibration_error
 
 MIN_CLASS_LABELS = 20
-"""A class with fewer labels gets no results of its own: its interval can be 40 points wide."""
+"""A class with fewer labels gets no results: its interval could be 40 percentage points wide."""
 
 
 @dataclass(slots=True)
 class LabelledPredictions:
-    """Predictions of one version with their true classes. Each takes nine bytes, however many there are."""
+    """Predictions of one version with their true classes. Each takes nine bytes."""
 
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)  # by true and predicted class
     confidence: array[float] = field(default_factory=lambda: array("d"))
@@ -42,7 +42,7 @@ class LabelledPredictions:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """How many images of a class were taken for another one, and their share of the class."""
+    """How many images of a class were predicted as another one, and their share of the class."""
 
     predicted: str
     count: int
@@ -51,7 +51,7 @@ class Confusion:
 
 @dataclass(frozen=True, slots=True)
 class ClassQuality:
-    """Results of one true class. `recall` is the share of its images that were recognised."""
+    """Results of one true class. `recall` is the share of its images that were classified correctly."""
 
     label: str
     labelled: int
@@ -63,7 +63,7 @@ class ClassQuality:
 class VersionQuality:
     """Results of one version. `predictions` and `labelled` leave out the `abstained` ones.
 
-    `few_labels` counts the labels of the classes that have too few for results of their own.
+    `few_labels` has the number of labels of each class that has too few for results.
     """
 
     version: str
@@ -80,13 +80,13 @@ class VersionQuality:
 def compute_quality(
     version: str, labelled: LabelledPredictions, sums: ConfidenceSums, abstained: int
 ) -> VersionQuality:
-    """Compare predictions with their labels, and estimate the accuracy of all predictions, of which `sums` are."""
+    """Compare labelled predictions with their labels, and estimate the accuracy of all predictions from `sums`."""
     by_class = Counter[str]()
     for (label, _), n in labelled.counts.items():
         by_class[label] += n
     correct = np.frombuffer(labelled.correct, np.bool_)
     confidence = np.frombuffer(labelled.confidence, np.float64)
-    known = sorted(name for name, n in by_class.items() if n >= MIN_CLASS_LABELS)
+    large_classes = sorted(name for name, n in by_class.items() if n >= MIN_CLASS_LABELS)
     return VersionQuality(
         version=version,
         predictions=sums.n,
@@ -95,7 +95,7 @@ def compute_quality(
         accuracy=find_wilson_interval(float(correct.mean()), len(correct)) if labelled else None,
         ece=expected_calibration_error(confidence, correct) if labelled else None,
         estimated_accuracy=estimate_accuracy(sums),
-        classes=tuple(_compute_class(name, by_class[name], labelled.counts) for name in known),
+        classes=tuple(_compute_class(name, by_class[name], labelled.counts) for name in large_classes),
         few_labels={name: n for name, n in sorted(by_class.items()) if n < MIN_CLASS_LABELS},
     )
 

@@ -1,1 +1,1 @@
-"""Artefacts: the models on disk, their manifests and digests."""
+"""Artefacts (models on disk with manifests and digests), and the registry of their versions and aliases."""

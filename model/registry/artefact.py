@@ -1,4 +1,4 @@
-"""Artefacts: a folder with a model's files, and a `manifest.json` that describes the model and names their SHA-256."""
+"""Artefacts: folders with a model's files and a `manifest.json`, which describes the model and lists their SHA-256."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ MANIFEST = "manifest.json"
 SIGNATURE = "model.sig"
 SCHEMA = 1
 TRAINING_FILES = frozenset({"model.keras"})
-"""Files that only training and export open: a deployment, such as the container image, can leave them out."""
+"""Files that only training and export open. A deployment, such as the container image, can leave them out."""
 _DRIFT = "drift_reference"
 # Members of "input" that the decoder produces for every model; no other values can be served.
 _FIXED_INPUT = {"layout": "NHWC", "color": "RGB", "range": [0, 255]}
 # Fields whose JSON member has another name. The format is fixed: older artefacts must stay readable.
 _MEMBER_NAMES = {"results": "figures"}
-# Fields that JSON can hold as they are.
+# Fields that are written to JSON unchanged.
 _PLAIN_FIELDS = ("name", "version", "classes", "outputs", "data", "results", "tools")
 
 
@@ -42,7 +42,7 @@ class FileEntry:
 class Manifest:
     """The contents of an artefact folder. `outputs` maps the names of the graph's outputs to descriptions.
 
-    `drift` is what live traffic is compared with; None in artefacts that were made without images.
+    `drift` is the reference for live traffic; None in artefacts that were exported without images.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Manifest:
         return f"{self.name}-v{self.version}"
 
 
-def write_manifest(  # noqa: PLR0913  (one keyword for each member of the document)
+def write_manifest(  # noqa: PLR0913  (each member of the document is a keyword)
     folder: Path,
     *,
     name: str,
@@ -78,7 +78,7 @@ def write_manifest(  # noqa: PLR0913  (one keyword for each member of the docume
     confidence: ConfidenceModel = DEFAULT_CONFIDENCE,
     drift: Reference | None = None,
 ) -> Manifest:
-    """Write `manifest.json` into a folder that already holds `filenames`, with their sizes and digests."""
+    """Write `manifest.json`, with sizes and digests, into a folder that already contains `filenames`."""
     manifest = Manifest(
         name=name,
         version=version,
@@ -107,8 +107,8 @@ def write_manifest(  # noqa: PLR0913  (one keyword for each member of the docume
 def read_manifest(folder: Path, signed: Mapping[str, str] | None = None) -> Manifest:
     """Read `manifest.json` without opening the files it names.
 
-    `signed` are the SHA-256 of the signed files in hex: with them, only a signed manifest is parsed. As the manifest
-    holds the digests of the model's files, `read_verified` then returns nothing but what was signed. Raises
+    `signed` maps signed files to their SHA-256 in hex. If it is given, the manifest is parsed only if it was signed. As
+    the manifest contains the digests of the model's files, `read_verified` then returns only signed contents. Raises
     ArtefactError, ArtefactChanged.
     """
     path = folder / MANIFEST
@@ -126,7 +126,7 @@ def read_manifest(folder: Path, signed: Mapping[str, str] | None = None) -> Mani
 def read_verified(folder: Path, manifest: Manifest, filename: str) -> bytes:
     """Read a file and verify its size and digest.
 
-    Raises ArtefactError when the manifest does not name the file or the file is unreadable, DigestMismatch when its
+    Raises ArtefactError if the manifest does not list the file or the file is unreadable, and DigestMismatch if its
     contents differ.
     """
     entry = manifest.files.get(filename)
@@ -143,16 +143,16 @@ def read_verified(folder: Path, manifest: Manifest, filename: str) -> bytes:
 
 
 def list_present(folder: Path, manifest: Manifest) -> list[str]:
-    """Return the files of the manifest, without those for training that the folder lacks."""
+    """Return the files of the manifest, except missing files for training."""
     return [name for name in manifest.files if name not in TRAINING_FILES or (folder / name).exists()]
 
 
 def find_artefact(folders: Iterable[Path], filename: str, digest: str, full_name: str) -> Path | None:
-    """Return a folder whose manifest lists `filename` with that SHA-256, the first with that full name if there is one.
+    """Return a folder whose manifest lists `filename` with this SHA-256; preferably one with this full name.
 
-    Versions can share a file and differ in the rest of the manifest. Skips folders without a manifest.
+    Versions can share a file but differ in the rest of the manifest. Skips folders without a manifest.
     """
-    found = None
+    other_version = None
     for folder in folders:
         try:
             manifest = read_manifest(folder)
@@ -162,8 +162,8 @@ def find_artefact(folders: Iterable[Path], filename: str, digest: str, full_name
         if entry is not None and entry.sha256 == digest:
             if manifest.full_name == full_name:
                 return folder
-            found = found or folder
-    return found
+            other_version = other_version or folder
+    return other_version
 
 
 def _parse(document: Mapping[str, Any]) -> Manifest:
@@ -191,7 +191,7 @@ def _describe_input(spec: InputSpec) -> dict[str, Any]:
 
 
 def _parse_input(document: Mapping[str, Any]) -> InputSpec:
-    """Read the "input" member. Absent members have the values of the default input."""
+    """Read the "input" member. Missing members have the values of the default input."""
     members = {**_describe_input(DEFAULT_INPUT), **document}
     height, width, channels = members["shape"]
     spec = InputSpec(width, height, members["resize_filter"], members.get("ground_resolution_m"), members["dtype"])
@@ -219,7 +219,7 @@ def _parse_text(value: object) -> str:
 
 
 def _check_filename(filename: str) -> str:
-    """Reject names that lead out of the folder."""
+    """Reject names that refer to files outside the folder."""
     if filename != Path(filename).name:
         raise ValueError(f"{filename!r} is not a plain file name")
     return filename

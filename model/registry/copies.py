@@ -1,4 +1,4 @@
-"""Reading the files of a registry for a backup, and writing them back."""
+"""Read the files of a registry for a backup, and restore them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _FILE = re.compile(rf"{VERSIONS}/({NAME_PATTERN})/{NAME_PATTERN}")
 
 @dataclass(frozen=True, slots=True)
 class ModelCopy:
-    """A model at one moment: its state, and where the files of its versions are. A version never changes."""
+    """A snapshot of a model: its folder and its state. The files of a version never change."""
 
     home: Path
     state: ModelState
 
     def list_files(self) -> Iterator[tuple[str, Path]]:
-        """Yield the name of each file below the model's folder, and its path; the state comes apart."""
+        """Yield the name, relative to the model's folder, and the path of each file except the state."""
         for version in self.state.versions:
             for path in sorted((self.home / VERSIONS / version).iterdir()):
                 yield f"{VERSIONS}/{version}/{path.name}", path
@@ -42,23 +42,23 @@ def read_models(registry: FileRegistry) -> list[ModelCopy]:
 
 @dataclass(slots=True)
 class RegistryRestore:
-    """Writes models to a registry that lacks them. Models that it has already stay as they are.
+    """Restores models that the registry lacks. Models that it already has are unchanged.
 
-    A model appears with `finish`, when all of its files are complete. Raises RegistryUnavailable, InvalidName.
+    A model becomes visible with `finish`, when all of its files are complete. Raises RegistryUnavailable, InvalidName.
     """
 
     registry: FileRegistry
     _states: dict[str, ModelState] = field(default_factory=dict)
 
     def begin(self, states: Mapping[str, str]) -> None:
-        """Announce the models that will follow, by the texts of their states."""
+        """Set the models to restore, with their states as text."""
         existing = self.registry.list_models()
         for model, state in states.items():
             if model not in existing:
                 self._states[check_name(model)] = parse_state(state.encode())
 
     def write(self, model: str, name: str, source: BinaryIO) -> None:
-        """Write a file of an announced model, whose name `list_files` made."""
+        """Write a file of a model to restore. `name` is as `list_files` returned it. Ignores other models."""
         if model not in self._states:
             return
         parts = _FILE.fullmatch(name)
@@ -76,7 +76,7 @@ class RegistryRestore:
             raise RegistryUnavailable(f"{path} cannot be written: {error.strerror}.") from error
 
     def finish(self) -> list[str]:
-        """Let the models appear, once their files are durable; return their names."""
+        """Sync all files to disk, then make the models visible. Returns their names."""
         root = self.registry.root
         for model, state in self._states.items():
             home = root / model

@@ -1,4 +1,4 @@
-"""The errors of registries of models.
+"""The errors of model registries.
 
 ModelError
 └── RegistryError
@@ -21,11 +21,11 @@ from model.errors import ModelError
 
 
 class RegistryError(ModelError):
-    """The registry refuses a request, and is unchanged, except after MoveUnrecorded."""
+    """The registry rejects an operation. It is unchanged, except after MoveUnrecorded."""
 
 
 class InvalidName(RegistryError):
-    """Not the name of a model, version, alias or tag."""
+    """The name of a model, version, alias or tag is invalid."""
 
     code = "invalid_name"
 
@@ -43,7 +43,7 @@ class UnknownAlias(RegistryError):
 
 
 class VersionExists(RegistryError):
-    """Versions never change."""
+    """The version exists, and versions never change."""
 
     code = "version_exists"
 
@@ -61,7 +61,7 @@ class AliasMoved(RegistryError):
 
 
 class AliasUnchanged(RegistryError):
-    """The alias points to that version already, or there is no version to go back to."""
+    """The alias already points to that version, or there is no version to roll back to."""
 
     code = "alias_unchanged"
 
@@ -79,13 +79,13 @@ class RegistryUnavailable(RegistryError):
 
 
 class RegistryAccessDenied(RegistryError):
-    """The registry's server refuses the credentials."""
+    """The registry's server rejects the credentials."""
 
     code = "registry_access_denied"
 
 
 class AliasesElsewhere(RegistryError):
-    """The registry mirrors another one, where its versions are added and its aliases moved."""
+    """The registry mirrors another one; versions must be added and aliases moved there."""
 
     code = "aliases_elsewhere"
 

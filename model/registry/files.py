@@ -1,13 +1,13 @@
 """A registry of models in a folder.
 
-    ROOT/NAME/state.json                 the versions, aliases and tags: replaced as a whole
+    ROOT/NAME/state.json                 the versions, aliases and tags; replaced atomically
     ROOT/NAME/versions/VERSION/          an artefact, complete once the state lists it
     ROOT/NAME/.lock                      held by the process that changes the state
 
-A reader needs no lock: each file appears complete or not at all. A writer that crashes leaves at most a folder that no
-state lists, which the next `add` removes or sets aside, and a move that the ledger may lack. The state holds such
-moves, because the ledger is elsewhere and no change covers both: who moves an alias then lets `record_moves` record it.
-Other files and folders are ignored.
+Readers need no lock, because each file appears complete or not at all. A writer that crashes leaves at most a folder
+that the state does not list, which the next `add` removes or sets aside, and a move that the ledger may lack. Registry
+and ledger cannot change in one transaction, so the state keeps such moves until `record_moves` has recorded them. Other
+files and folders are ignored.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from storage.folders import lock_folder, share_as, sync_folder
 if TYPE_CHECKING:
     from model.signing.keys import PublicKey
 
-# Differs between any two states of a model, because each replaces the file of the one before.
+# Differs between any two states of a model, because each change replaces the file.
 StateStamp = tuple[int, int, int]
 
 STATE = "state.json"
@@ -72,14 +72,14 @@ class FileRegistry:
                 raise _unknown(model) from None
 
     def read_stamp(self, model: str) -> StateStamp:
-        """Return what identifies the present state, without reading it. Raises UnknownModel."""
+        """Return a stamp that identifies the current state, without reading the state. Raises UnknownModel."""
         path = self.root / check_name(model) / STATE
         with _reporting_os_errors(self.root):
             try:
-                found = path.stat()
+                status = path.stat()
             except FileNotFoundError:
                 raise _unknown(model) from None
-        return found.st_ino, found.st_mtime_ns, found.st_size
+        return status.st_ino, status.st_mtime_ns, status.st_size
 
     def list_folders(self) -> list[Path]:
         """Return the artefact folders of all versions of all models."""
@@ -92,7 +92,7 @@ class FileRegistry:
     def find_folder(self, model: str, version: str) -> Path:
         """Return the artefact folder of a version. Raises UnknownModel, UnknownVersion, DigestMismatch.
 
-        Only the manifest is verified here; what loads the artefact verifies each file that it opens.
+        Only the manifest is verified here; the loader of the artefact verifies each file that it opens.
         """
         listed = self.read(model).find(version)
         folder = self.root / model / VERSIONS / listed.version
@@ -101,7 +101,7 @@ class FileRegistry:
         return folder
 
     def add(self, folder: Path, key: PublicKey | None = None) -> Version:
-        """Copy an artefact into the registry, as the version that its manifest names.
+        """Copy an artefact into the registry as the version in its manifest.
 
         Files for training may be absent. With `key`, the artefact must be signed. Raises ArtefactError, DigestMismatch,
         VersionExists, and the errors of signatures.
@@ -128,10 +128,10 @@ class FileRegistry:
         expected: Mapping[str, str | None] | None = None,
         decision: str | None = None,
     ) -> ModelState:
-        """Let each alias name a version, or remove it for None, all at once; return the new state.
+        """Point each alias to a version, or remove it for None, all at once. Returns the new state.
 
-        Changes nothing if an alias no longer names its `expected` version, or if the last `decision` was the same.
-        Raises AliasMoved, AliasUnchanged, UnknownModel, UnknownVersion.
+        Raises AliasMoved if an alias does not point to its `expected` version, AliasUnchanged if `decision` equals the
+        last one, UnknownModel and UnknownVersion. Then nothing is changed.
         """
 
         def move(state: ModelState, _: Path) -> ModelState:
@@ -143,12 +143,12 @@ class FileRegistry:
         return self._change(model, move)
 
     def record_moves(self, model: str, record: Callable[[AliasMove], object]) -> None:
-        """Let `record` make each unrecorded move durable elsewhere, in order; no alias is moved meanwhile.
+        """Call `record` with each unrecorded move, in order, while no alias can be moved.
 
-        A move is recorded again if its recording was interrupted: its id tells. Raises UnknownModel, and what `record`
+        After an interruption, a move may be recorded twice, with the same id. Raises UnknownModel, and what `record`
         raises.
         """
-        if not self.read(model).unrecorded:  # a gateway may have no right to write here
+        if not self.read(model).unrecorded:  # do not lock: a gateway may lack write permission here
             return
 
         def record_all(state: ModelState, _: Path) -> ModelState:
@@ -159,7 +159,7 @@ class FileRegistry:
         self._change(model, record_all)
 
     def tag(self, model: str, version: str, tags: Mapping[str, str | None]) -> ModelState:
-        """Set the tags of a version, or remove those with None. Raises UnknownModel, UnknownVersion."""
+        """Set tags of a version; the value None removes a tag. Raises UnknownModel, UnknownVersion."""
         return self._change(model, lambda state, _: state.tag(version, tags))
 
     def _change(
@@ -181,11 +181,11 @@ class FileRegistry:
 
 
 def _check_writers(*folders: Path) -> None:
-    """Refuse a registry where every user of the machine could move an alias."""
+    """Raise RegistryUnavailable if every user of the machine could move an alias."""
     for folder in folders:
         if folder.stat().st_mode & stat.S_IWOTH:
             raise RegistryUnavailable(
-                f"Every user of this machine can write to {folder}, and so choose the model. Run `chmod o-w {folder}`."
+                f"Every user of this machine can write to {folder} and so replace the model. Run `chmod o-w {folder}`."
             )
 
 
@@ -207,7 +207,7 @@ def _store_artefact(source: Path, manifest: Manifest, target: Path) -> str:
             _write_durably(incoming / SIGNATURE, (source / SIGNATURE).read_bytes(), like)
         copied = read_manifest(incoming)
         if (copied.full_name, copied.files) != (manifest.full_name, manifest.files):
-            raise ArtefactError(f"{source / MANIFEST} changes while it is read. Import it again.")
+            raise ArtefactError(f"{source / MANIFEST} changed while it was read. Import it again.")
         sync_folder(incoming)
         _set_aside(target)
         incoming.rename(target)
@@ -219,7 +219,7 @@ def _store_artefact(source: Path, manifest: Manifest, target: Path) -> str:
 
 
 def _set_aside(target: Path) -> None:
-    """Leave what a writer that crashed, or somebody else, put in the way of a version to the next `add` to remove."""
+    """Move away a folder that is in the way of a version, left by a crashed writer; the next `add` removes it."""
     if os.path.lexists(target):
         target.rename(Path(mkdtemp(prefix=_INCOMING, dir=target.parent)) / target.name)
 
@@ -232,7 +232,7 @@ def _hash_manifest(folder: Path) -> str:
 
 
 def _remove_incomplete(versions: Path) -> None:
-    """Remove what a writer left that crashed while it copied an artefact, and what was in the way of a version."""
+    """Remove incomplete copies of crashed writers, and folders that were set aside."""
     for folder in versions.glob(f"{_INCOMING}*"):
         shutil.rmtree(folder)
 
@@ -240,19 +240,19 @@ def _remove_incomplete(versions: Path) -> None:
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir()
-    except FileExistsError:  # also if another writer has made it meanwhile
+    except FileExistsError:  # perhaps made by another writer
         return
     _share_as_parent(folder)
 
 
 def _share_as_parent(folder: Path) -> None:
-    """Give the folder the permissions of its parent, whatever the umask of this process is."""
+    """Give the folder the permissions of its parent, regardless of this process's umask."""
     like = folder.parent.stat()
     share_as(folder, like, stat.S_IMODE(like.st_mode) & ~stat.S_IWOTH)
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Replace the file atomically and durably; the new one has the same mode, and the same group if permitted.
+    """Replace the file atomically and durably; keep its mode and, if permitted, its group.
 
     Raises OSError.
     """
@@ -264,7 +264,7 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def _write_durably(path: Path, data: bytes, like: os.stat_result) -> None:
-    """Write a file with the owner, group and mode of another file or of a folder, as far as permitted."""
+    """Write a file, with the owner, group and mode of `like` as far as permitted, and sync it to disk."""
     with path.open("wb") as file:
         share_as(file.fileno(), like, stat.S_IMODE(like.st_mode) & _FILE_MODE)
         file.write(data)

@@ -1,4 +1,4 @@
-"""What an alias named at any time, from the moves on record."""
+"""Reconstruct which version an alias pointed to at any time, from the recorded moves."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from model.registry.moves import AliasMove, Change
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """From the time of `move` on, the alias named `version`, until the next period.
+    """A period in which the alias pointed to `version`, from the time of `move` to the next period.
 
-    Without a move it is the time before the first move on record: since when is unknown.
+    `move` is None for the time before the first recorded move, whose start is unknown.
     """
 
     version: str | None
@@ -25,9 +25,9 @@ class Period:
 
 
 class AliasHistory:
-    """The history of one alias. `moves` are in the order in which they took effect; repetitions of a move are ignored.
+    """The history of one alias. `moves` are in the order in which they took effect; duplicates are ignored.
 
-    `gaps` describes, in sentences, moves that have no record.
+    `gaps` describes moves without a record, in sentences.
     """
 
     def __init__(self, alias: str, moves: Iterable[AliasMove]) -> None:
@@ -41,15 +41,15 @@ class AliasHistory:
                 self._append(move, move.aliases[alias])
 
     def find(self, moment: datetime) -> Period | None:
-        """Return the period of that time; None where nothing is on record."""
-        found = None
+        """Return the period that contains the moment; None if it is before all periods."""
+        match = None
         for period in self.periods:
             if period.since is None or period.since <= moment:
-                found = period
-        return found
+                match = period
+        return match
 
     def check_present(self, version: str | None) -> None:
-        """Add a gap unless the alias still names what the last move on record let it name."""
+        """Add a gap unless the current `version` of the alias is that of the last recorded move."""
         recorded = self.periods[-1].version if self.periods else None
         if version != recorded:
             self.gaps.append(

@@ -1,4 +1,4 @@
-"""Decisions about the aliases of a model: what moved, who decided it and why."""
+"""Moves of a model's aliases: what moved, who decided it, and why."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_REASON_LENGTH = 500
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The versions that an alias named before and after a move; None for no version."""
+    """The versions that an alias pointed to before and after a move; None for no version."""
 
     before: str | None
     after: str | None
@@ -21,7 +21,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class AliasMove:
-    """One decision, which may have moved several aliases at once. `at` is in ISO 8601, UTC."""
+    """One decision, which may move several aliases at once. `at` is in ISO 8601, UTC."""
 
     id: str
     at: str
@@ -30,7 +30,7 @@ class AliasMove:
     aliases: Mapping[str, Change]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the move ready for JSON, as the registry and the ledger hold it."""
+        """Return the move for JSON, in the form that the registry and the ledger store."""
         aliases = {alias: {"from": change.before, "to": change.after} for alias, change in self.aliases.items()}
         return {"id": self.id, "at": self.at, "who": self.who, "why": self.why, "aliases": aliases}
 

@@ -1,7 +1,7 @@
-"""Moving aliases: what is checked before, and that each decision is recorded.
+"""Move aliases: check each move beforehand, and record each decision.
 
-The registry holds a move from the moment at which it takes effect until it is recorded. After a crash in between, the
-next one who moves an alias of the model, or the next start of a gateway, records it first.
+The registry keeps a move from the moment it takes effect until it is recorded. If a process crashes in between, the
+next move of an alias of the model, or the next start of a gateway, records it first.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from model.registry.verification import verify_artefact
 if TYPE_CHECKING:
     from model.signing.keys import PublicKey
 
-# Makes a move of an alias of the model of that name durable in the ledger.
+# Records a move of an alias of the named model durably in the ledger.
 RecordMove = Callable[[str, AliasMove], object]
 
 
 class AliasMover:
-    """Moves the aliases of a registry, for one decision at a time. Several processes may decide at the same time.
+    """Moves the aliases of a registry. Several processes may use it at the same time.
 
-    With `key`, only signed versions are promoted. In a `mirrored` registry nothing is moved. Every method raises
-    RegistryError, and what `record` raises for an earlier move; then nothing is changed. MoveUnrecorded is
-    the only error after which the alias has moved.
+    With `key`, only signed versions are promoted. A `mirrored` registry rejects all moves. Every method raises
+    RegistryError, and whatever `record` raises for an earlier move. Nothing is changed after an error, except after
+    MoveUnrecorded: then the alias has moved.
     """
 
     def __init__(
@@ -42,10 +42,10 @@ class AliasMover:
     def promote(
         self, model: str, version: str, *, who: str, why: str, alias: str = PRODUCTION, expected: str | None = None
     ) -> Mapping[str, Change]:
-        """Let the alias name the version, and its `previous` the one that it named before.
+        """Point the alias to the version, and its `previous` alias to the version before.
 
-        Refuses if the alias does not name `expected`. Returns what each alias named before and after. Raises
-        AliasMoved, AliasUnchanged, and ArtefactError for a version that is damaged or not signed as required.
+        Returns the versions of each alias before and after. Raises AliasMoved if the alias does not point to
+        `expected`, AliasUnchanged, and ArtefactError if the version is damaged or not signed as required.
         """
         previous, state = name_previous(alias), self.registry.read(model)
         before, after = state.aliases.get(alias), state.find(version).version
@@ -60,9 +60,9 @@ class AliasMover:
     def roll_back(
         self, model: str, *, who: str, why: str, alias: str = PRODUCTION, expected: str | None = None
     ) -> Mapping[str, Change]:
-        """Let the alias name the version that it named before the last promotion, and `previous` the present one.
+        """Point the alias to the version that it had before the last promotion, and `previous` to the current one.
 
-        Refuses, raises and returns what `promote` does: with `expected`, a second roll-back does not undo the first.
+        Raises and returns what `promote` does. With `expected`, a repeated rollback does not undo the first.
         """
         previous = self.registry.read(model).aliases.get(name_previous(alias))
         if previous is None:
@@ -74,12 +74,12 @@ class AliasMover:
     def remove(
         self, model: str, alias: str, *, who: str, why: str, expected: str | None = None
     ) -> Mapping[str, Change]:
-        """Let the alias name no version. Raises UnknownAlias, AliasMoved."""
+        """Remove the alias. Raises UnknownAlias, AliasMoved."""
         before = self.registry.read(model).find_alias(alias)
         return self.move(model, {alias: None}, who=who, why=why, expected={alias: expected or before})
 
     def record_moves(self, model: str) -> None:
-        """Record the moves that were interrupted before they were recorded."""
+        """Record the moves that have taken effect but are not recorded yet."""
         self.registry.record_moves(model, lambda move: self._record(model, move))
 
     def move(
@@ -92,18 +92,18 @@ class AliasMover:
         expected: Mapping[str, str | None],
         decision: str | None = None,
     ) -> Mapping[str, Change]:
-        """Let each alias name its version, or none for None, all at once and without looking at the versions.
+        """Point each alias to its version, or remove it for None, all at once and without verifying the versions.
 
-        Refuses if an alias does not name its `expected` version, and to repeat a `decision` that was the last one.
-        Raises AliasMoved, AliasUnchanged, AliasesElsewhere.
+        Raises AliasMoved if an alias does not point to its `expected` version, AliasUnchanged if `decision` equals the
+        last one, and AliasesElsewhere.
         """
         if self._mirrored:
             raise AliasesElsewhere
-        self.record_moves(model)  # first: one that cannot be recorded prevents another
+        self.record_moves(model)  # first: an earlier move that cannot be recorded prevents this one
         state = self.registry.move_aliases(model, targets, who=who, why=why, expected=expected, decision=decision)
         try:
             self.record_moves(model)
-        except Exception as error:  # whatever it is, the alias was moved
+        except Exception as error:  # whatever the error is, the alias has moved
             raise MoveUnrecorded(
                 f"{', '.join(targets)} of {model} was moved, but the ledger could not record it: {error} It is "
                 "recorded when an alias of the model is moved again, or when a gateway starts."
@@ -112,5 +112,5 @@ class AliasMover:
 
 
 def name_previous(alias: str) -> str:
-    """Return the alias that keeps what `alias` named before. Raises InvalidName for an alias that is too long."""
+    """Return the alias that points to the previous version of `alias`. Raises InvalidName if `alias` is too long."""
     return "previous" if alias == PRODUCTION else check_name(f"{check_name(alias)}-previous")

@@ -1,4 +1,4 @@
-"""How a setting names a model of the registry: `registry://NAME@ALIAS`, or `registry://NAME` for `production`."""
+"""The URL of a model in the registry: `registry://NAME@ALIAS`, or `registry://NAME` for the alias `production`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PRODUCTION = "production"
 
 @dataclass(frozen=True, slots=True)
 class ModelReference:
-    """The version of `model` that `alias` names, whichever that is at the time."""
+    """Refers to the version of `model` that `alias` currently points to."""
 
     model: str
     alias: str

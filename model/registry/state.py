@@ -1,4 +1,4 @@
-"""What a registry holds of one model: versions, which never change, and the aliases and tags that name them."""
+"""The state of one model in a registry: its versions, which never change, and their aliases and tags."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """The versions of a model in the order in which they were added, and the version that each alias names.
+    """The versions of a model in the order in which they were added, and the version that each alias points to.
 
-    `generation` grows with every change. Each change returns a new state. `unrecorded` are moves of aliases, in order,
-    that the ledger may not have recorded yet. `decision` is the last one that may move aliases only once.
+    Each change returns a new state with a larger `generation`. `unrecorded` are moves of aliases, in order, that the
+    ledger may not have recorded yet. `decision` identifies the last decision that must not be applied twice.
     """
 
     versions: Mapping[str, Version] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class ModelState:
     decision: str | None = None
 
     def find(self, reference: str) -> Version:
-        """Return the version that `reference` names: a version, or an alias after "@".
+        """Return the version for `reference`: the version itself, or "@" and an alias.
 
         Raises UnknownVersion, UnknownAlias.
         """
@@ -59,7 +59,7 @@ class ModelState:
             raise UnknownVersion(f"There is no version {reference!r}. These exist: {_list(self.versions)}.") from None
 
     def find_alias(self, alias: str) -> str:
-        """Return the version that the alias names. Raises UnknownAlias."""
+        """Return the version that the alias points to. Raises UnknownAlias."""
         try:
             return self.aliases[alias]
         except KeyError:
@@ -71,12 +71,12 @@ class ModelState:
     def move_aliases(
         self, targets: Mapping[str, str | None], who: str, why: str, decision: str | None = None
     ) -> ModelState:
-        """Let each alias name its version, or remove it for None. Raises InvalidName, UnknownVersion.
+        """Point each alias to its version, or remove it for None. Raises InvalidName, UnknownVersion.
 
-        With a `decision`, raises AliasUnchanged if the last of these was the same one.
+        With a `decision`, raises AliasUnchanged if it equals the last one.
         """
         if decision is not None and decision == self.decision:
-            raise AliasUnchanged("This decision has moved the aliases already. Nothing was changed.")
+            raise AliasUnchanged("This decision has already moved the aliases. Nothing was changed.")
         for alias, version in targets.items():
             check_name(alias)
             if version is not None:
@@ -96,23 +96,23 @@ class ModelState:
         )
 
     def without_unrecorded(self) -> ModelState:
-        """Return the state once all of its moves are recorded."""
+        """Return the state after all of its moves have been recorded."""
         return self._change(unrecorded=())
 
     def tag(self, version: str, tags: Mapping[str, str | None]) -> ModelState:
-        """Set the tags of a version, or remove those with None. Raises InvalidName, UnknownVersion."""
+        """Set tags of a version; the value None removes a tag. Raises InvalidName, UnknownVersion."""
         for name in tags:
             check_name(name)
-        found = self.find(version)
-        merged = {name: value for name, value in {**found.tags, **tags}.items() if value is not None}
-        return self._change(versions={**self.versions, found.version: replace(found, tags=merged)})
+        tagged = self.find(version)
+        merged = {name: value for name, value in {**tagged.tags, **tags}.items() if value is not None}
+        return self._change(versions={**self.versions, tagged.version: replace(tagged, tags=merged)})
 
     def _change(self, **members: Any) -> ModelState:
         return replace(self, **members, generation=self.generation + 1)
 
 
 def check_name(name: str) -> str:
-    """Return the name of a model, version, alias or tag, which is also the name of a folder. Raises InvalidName."""
+    """Return the name of a model, version, alias or tag if it is also a valid folder name. Raises InvalidName."""
     if not is_name(name):
         raise InvalidName(
             f"{name[:80]!r} is not a name. Use 1 to 64 letters, digits, dots, hyphens, underscores and plus signs, "
@@ -122,7 +122,7 @@ def check_name(name: str) -> str:
 
 
 def is_name(name: str) -> bool:
-    """Whether `check_name` accepts it."""
+    """Whether `check_name` accepts the name."""
     return re.fullmatch(NAME_PATTERN, name) is not None
 
 

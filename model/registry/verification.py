@@ -1,4 +1,4 @@
-"""Verifying an artefact as a whole, before it is signed or promoted."""
+"""Verify a whole artefact before it is signed or promoted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Watching a model of the registry at the cost of one system call for each look."""
+"""Watch a model in the registry at the cost of one system call for each check."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from model.registry.state import ModelState
 
 
 class StateWatch:
-    """Returns the state of a model, which it reads only after it has changed. For one thread at a time."""
+    """Returns the state of a model, and reads it only if it has changed. Not thread-safe."""
 
     def __init__(self, registry: FileRegistry, model: str) -> None:
         self._registry = registry
@@ -19,13 +19,13 @@ class StateWatch:
         """Raises UnknownModel, RegistryUnavailable."""
         stamp = self._registry.read_stamp(self._model)
         if self._seen is None or self._seen[0] != stamp:
-            self._seen = None  # an error is raised again until the state can be read
+            self._seen = None  # if the read fails, the next call tries again
             self._seen = stamp, self._registry.read(self._model)
         return self._seen[1]
 
 
 class AliasWatch:
-    """Says which version an alias names. For one thread at a time."""
+    """Returns the version that an alias points to. Not thread-safe."""
 
     def __init__(self, registry: FileRegistry, reference: ModelReference) -> None:
         self._state = StateWatch(registry, reference.model)

@@ -1,1 +1,1 @@
-"""Tests that stay valid however often the results are looked at, in pure Python."""
+"""Sequential tests, which stay valid no matter how often the results are checked."""

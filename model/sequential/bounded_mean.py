@@ -1,10 +1,10 @@
 """E-values and confidence bounds for the mean of bounded observations, from counts alone (ADR 0034).
 
-Against the hypothesis "the mean is at most `bound`", bet on each observation x: a stake λ multiplies the wealth by
-1 + λ (x - bound). Under the hypothesis the wealth is not expected to grow, also if observations depend on earlier
-ones, as long as each has a conditional mean of at most `bound`. The e-value is the average wealth of several stakes
-that are fixed in advance. By Ville's inequality, the probability that it ever reaches 1 / level is at most `level`: the
-test may be repeated after every observation and stopped at any time.
+The test bets against the hypothesis "the mean is at most `bound`" on each observation x: a stake λ multiplies the
+wealth by 1 + λ (x - bound). Under the hypothesis, the wealth is not expected to grow, even if observations depend on
+earlier ones, as long as each has a conditional mean of at most `bound`. The e-value is the average wealth of several
+stakes that are fixed in advance. By Ville's inequality, the probability that it ever reaches 1 / level is at most
+`level`, so the test may be repeated after every observation and stopped at any time.
 
 The wealth depends only on how often each value occurred, so the counts of several processes can be added. For the
 values 1, 0, -1 and the bound 0, this is McNemar's test on discordant pairs as an e-process.
@@ -19,7 +19,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# Stakes as shares of the largest stake that cannot make the wealth negative. Small differences need small stakes.
+# Stakes as shares of the largest stake that cannot make the wealth negative. Small stakes detect small differences.
 STAKE_SHARES = tuple(0.9 * (2 / 3) ** power for power in range(12))
 _BISECTIONS = 30
 

@@ -1,4 +1,4 @@
-"""Serving whichever version an alias names: load the new one, warm it up, switch, drain, release the old one."""
+"""Serve the version that an alias points to: load the new one, warm it up, switch, drain, release the old one."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ POLL_S = 0.5
 
 
 class Versions(Protocol):
-    """The versions of one model. Its methods block, but for `reserve_memory`."""
+    """The versions of one model. All methods block except `reserve_memory`."""
 
     def find(self) -> str:
-        """Return the version that the alias names. Raises RegistryError."""
+        """Return the version that the alias points to. Raises RegistryError."""
         ...
 
     def open(self, version: str) -> Backend:
@@ -32,33 +32,33 @@ class Versions(Protocol):
         ...
 
     def reserve_memory(self, version: str) -> AbstractAsyncContextManager[None]:
-        """Hold the memory for the version, beside that of the one in service. Raises MemoryFull, ModelTooLarge."""
+        """Reserve memory for the version in addition to the one in service. Raises MemoryFull, ModelTooLarge."""
         ...
 
     def release(self, backend: Backend) -> None:
-        """Close a back end that nobody uses any more, and return its memory to the system."""
+        """Close a back end that is no longer used, and return its memory to the system."""
         ...
 
 
 class Observer(Protocol):
     def on_switch(self, previous: ModelInfo, current: Backend) -> None:
-        """Requests from now on use `current`."""
+        """New requests use `current`."""
         ...
 
     def on_failure(self, version: str, error: Exception) -> None:
-        """The version could not be loaded, so the previous one goes on serving."""
+        """The version could not be loaded; the previous one stays in service."""
         ...
 
     def on_registry_error(self, error: ModelError) -> None:
-        """It is unknown which version the alias names. Called once for each outage."""
+        """The registry cannot say which version the alias points to. Called once for each outage."""
         ...
 
 
 class AliasFollower:
-    """Keeps `predictions` on the version that the alias names. For one event loop.
+    """Keeps `predictions` on the version that the alias points to. Use it on one event loop only.
 
-    There are never more than two versions in memory, and of several moves only the last one is followed. `clock` is in
-    seconds.
+    At most two versions are in memory at once. If the alias moves several times, only the last move is followed.
+    `clock` is in seconds.
     """
 
     def __init__(
@@ -72,20 +72,20 @@ class AliasFollower:
         self._versions = versions
         self._observer = observer
         self._retries = Retries(clock)
-        # A thread of low priority, which it passes on to those that load the model: requests come first.
+        # A low-priority thread, so that requests run first. The threads that load the model inherit the priority.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model", initializer=lower_priority)
         self._registry_problem: str | None = None
         self._lacks_memory = False
 
     @property
     def problem(self) -> str | None:
-        """The code of the reason why another version is served than the alias names; None if the alias is followed."""
+        """The error code that explains why the service is not on the alias's version; None if it is."""
         if self._registry_problem is not None:
             return self._registry_problem
         return self._retries.code or (MemoryFull.code if self._lacks_memory else None)
 
     async def follow(self) -> None:
-        """Look at the alias twice a second until cancelled."""
+        """Check the alias twice a second until cancelled."""
         try:
             while True:
                 await asyncio.sleep(POLL_S)
@@ -94,7 +94,7 @@ class AliasFollower:
             self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def catch_up(self) -> None:
-        """Serve the version that the alias names now, unless it is in service or has failed a short time ago."""
+        """Switch to the version that the alias points to, unless it is in service or has failed recently."""
         version = await self._find()
         if version is None:
             return
@@ -106,14 +106,14 @@ class AliasFollower:
         try:
             await self._load(version)
         except MemoryFull:
-            self._lacks_memory = True  # images in progress have the memory: the next look tries again
-        except Exception as error:  # whatever is wrong with a version, the one in service goes on
+            self._lacks_memory = True  # images in progress hold the memory; the next check tries again
+        except Exception as error:  # whatever is wrong with a version, the current one stays in service
             self._retries.record(version, error)
             self._lacks_memory = False
             self._observer.on_failure(version, error)
 
     async def _find(self) -> str | None:
-        """Return the version that the alias names, or None while the registry is unavailable."""
+        """Return the version that the alias points to, or None while the registry is unavailable."""
         try:
             version = await self._run(self._versions.find)
         except ModelError as error:
@@ -127,7 +127,7 @@ class AliasFollower:
     async def _load(self, version: str) -> None:
         async with self._versions.reserve_memory(version):
             backend = await self._run(lambda: self._versions.open(version))
-            if await self._find() != version:  # the alias has moved meanwhile: the next check loads the current version
+            if await self._find() != version:  # the alias moved; the next check follows it
                 await self._run(lambda: self._versions.release(backend))
                 return
             before = self._predictions.model

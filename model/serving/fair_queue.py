@@ -13,7 +13,7 @@ class FairQueue(Generic[T]):
     """First in, first out for the jobs of one caller, round-robin between callers. Not thread-safe."""
 
     def __init__(self) -> None:
-        # The caller that is served next comes first; callers without jobs are absent.
+        # In the order in which callers are served next; callers without jobs are absent.
         self._jobs: OrderedDict[str, deque[T]] = OrderedDict()
         self._size = 0
 
@@ -43,7 +43,7 @@ class FairQueue(Generic[T]):
         return True
 
     def find_largest(self, weights: Mapping[str, int]) -> str:
-        """Return the queued caller with the largest weight; of equals, the last in turn. Raises ValueError if empty."""
+        """Return the queued caller with the largest weight; on a tie, the last in turn. Raises ValueError if empty."""
         return max(reversed(self._jobs), key=lambda caller: weights[caller])
 
     def evict_last(self, caller: str) -> T:

@@ -22,7 +22,7 @@ from model.serving.sources import ImageSource, PixelTensor, decode_source, measu
 
 
 class Inspection(NamedTuple):
-    """What an image's header says, and the seconds spent on it."""
+    """The needs that an image's header declares, and the seconds it took to queue for and read the header."""
 
     needs: ImageNeeds
     queued_s: float = 0.0
@@ -30,9 +30,9 @@ class Inspection(NamedTuple):
 
 
 class ImageWork:
-    """Calls `on_stage(stage, seconds)` when a stage ends, also when it ends in an error.
+    """Calls `on_stage(stage, seconds)` when a stage ends, even with an error.
 
-    `on_done(seconds)` is called with the duration of each complete prediction. `clock` is that of the deadlines.
+    Calls `on_done(seconds)` with the duration of each complete prediction. Deadlines are in seconds of `clock`.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class ImageWork:
         self._clock = clock
 
     def inspect_quickly(self, data: ImageSource, spec: InputSpec) -> Inspection | None:
-        """Read the header if that takes no longer than handing it to a thread; for the event loop."""
+        """Read the header on the event loop, or return None if a worker thread should read it."""
         started = time.perf_counter()
         try:
             needs = _measure_quickly(data, spec)
@@ -96,7 +96,7 @@ class ImageWork:
             with self._time_stage("explain", job, timing):
                 explained = explain_outputs(backend, outputs, decoded.pixels, explanation)
             prediction = replace(prediction, explanation=explained)
-        # Only complete jobs count: the time of a broken image does not predict that of the next one.
+        # Only complete predictions are measured: a corrupt image ends early and would distort the estimate.
         self._on_done(time.perf_counter() - started)
         return prediction
 
@@ -106,7 +106,7 @@ class ImageWork:
 
     @contextmanager
     def _time_stage(self, stage: str, job: Job[Any], timing: dict[str, float], spent_s: float = 0.0) -> Iterator[None]:
-        """Report the duration of the block, plus `spent_s` spent on the stage before."""
+        """Report the duration of the block plus `spent_s`, the time already spent on this stage."""
         job.stage = stage
         started = time.perf_counter() - spent_s
         try:

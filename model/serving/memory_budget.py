@@ -1,4 +1,4 @@
-"""The memory for the images in progress. Each request reserves its share before its body is read and decoded."""
+"""The memory for images in progress. Each request reserves memory before its body is read and before it is decoded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _EWMA_WEIGHT = 0.2
 
 
 class Reservation:
-    """The bytes that one request holds, freed when its last holder releases them. For use on one event loop."""
+    """The bytes that one request holds; freed when the last holder releases them. Use it on one event loop only."""
 
     def __init__(self, budget: MemoryBudget, caller: str, deadline: float) -> None:
         self.allocation = Allocation(caller)
@@ -34,14 +34,14 @@ class Reservation:
         return self.allocation.amount
 
     async def resize(self, amount: int, while_waiting: int) -> None:
-        """Hold `amount` bytes to decode an image; while waiting for them, at most `while_waiting`, the image's length.
+        """Hold `amount` bytes to decode an image. While waiting for them, hold at most `while_waiting`, its length.
 
-        Both are in addition to `held`, the bytes of the request's other images. Raises MemoryFull, ImageTooLargeHere.
+        Both are added to `held`, the bytes of the request's other images. Raises MemoryFull, ImageTooLargeHere.
         """
         await self._budget.resize(self, self.held + amount, self.held + while_waiting)
 
     def hold_until_done(self, work: Future[Any]) -> None:
-        """Keep the bytes of a cancelled request until the thread that works on its image has finished."""
+        """Keep the bytes of a cancelled request until the worker thread has finished with its image."""
         loop = asyncio.get_running_loop()
         self._holders += 1
 
@@ -60,7 +60,7 @@ class Reservation:
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    """`granted` is cancelled when the request stops waiting by itself."""
+    """A request that waits for `amount` bytes. `granted` is cancelled when the request times out or is cancelled."""
 
     reservation: Reservation
     amount: int
@@ -69,7 +69,7 @@ class _Waiter:
 
 
 class _Waiters:
-    """In the order of arrival; `large` of them are not small."""
+    """Waiting requests in the order of arrival. `large` counts those that are not small."""
 
     def __init__(self) -> None:
         self._waiters: dict[_Waiter, None] = {}
@@ -86,7 +86,7 @@ class _Waiters:
         self.large += not waiter.is_small
 
     def remove(self, waiter: _Waiter) -> bool:
-        """Returns whether it was still there."""
+        """Remove the waiter. Returns whether it was still waiting."""
         if waiter not in self._waiters:
             return False
         del self._waiters[waiter]
@@ -95,10 +95,10 @@ class _Waiters:
 
 
 class MemoryBudget:
-    """`total` bytes for the requests of one event loop. `on_change` is called with the reserved bytes.
+    """Shares `total` bytes among the requests of one event loop. Calls `on_change` with the reserved bytes.
 
-    Requests wait for at most `wait_s` seconds. Small ones need not wait behind large ones. Large ones are served in the
-    order of arrival, those to be decoded before those to be read. `MemoryUsage` has the limits.
+    A request waits for at most `wait_s` seconds. Small requests need not wait behind large ones. Large ones are served
+    in the order of arrival, those ready to be decoded before those still to be read. `MemoryUsage` sets the limits.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class MemoryBudget:
             self._wake_waiters()
 
     async def _obtain(self, reservation: Reservation, amount: int) -> None:
-        """Set the amount at once, or wait for it."""
+        """Set the amount immediately, or wait for it. Raises MemoryFull, ImageTooLargeHere."""
         if amount > self.largest:
             raise ImageTooLargeHere(
                 f"Decoding the image takes {_to_megabytes(amount)} MB of memory; the limit is "
@@ -179,7 +179,7 @@ class MemoryBudget:
         """Wait for the amount. Returns whether it was granted."""
         waiters = self._find_waiters(waiter.reservation)
         waiters.add(waiter)
-        if not waiter.reservation.allocation.is_reading:  # else it changes nothing for others
+        if not waiter.reservation.allocation.is_reading:  # it may have released memory or need an eviction
             self._wake_waiters()
         try:
             async with asyncio.timeout(min(self._wait_s, waiter.reservation.deadline - time.monotonic())):
@@ -188,13 +188,13 @@ class MemoryBudget:
             return False
         finally:
             if waiters.remove(waiter) and not waiter.is_small:
-                self._wake_waiters()  # those behind it, and small ones, need not wait for it any longer
+                self._wake_waiters()  # later and small requests no longer wait for it
 
     def _find_waiters(self, reservation: Reservation) -> _Waiters:
         return self._read_waiters if reservation.allocation.is_reading else self._decode_waiters
 
     def _may_proceed(self, reservation: Reservation, amount: int) -> bool:
-        """Whether the amount fits and, unless it is small, no other large request is to be served before it."""
+        """Whether the amount fits and, unless it is small, no large request must be served before it."""
         is_reading = reservation.allocation.is_reading
         earlier = self._decode_waiters.large + (self._read_waiters.large if is_reading else 0)
         return self._fits(reservation, amount) and (self._usage.is_small(amount) or not earlier)
@@ -220,12 +220,12 @@ class MemoryBudget:
             return
         large_waited = self._is_large_waiting
         self._grant_waiters()
-        if large_waited and not self._is_large_waiting:  # that lifts the limit on small ones
+        if large_waited and not self._is_large_waiting:  # small requests are no longer limited
             self._grant_waiters()
         self._evict_waiters()
 
     def _grant_waiters(self) -> None:
-        """Grant all small requests that fit, and large ones until the first that does not."""
+        """Grant every small request that fits, and large requests in order until one does not fit."""
         large_blocked = False
         for waiter in [*self._decode_waiters, *self._read_waiters]:
             if waiter.granted.done() or (large_blocked and not waiter.is_small):
@@ -241,7 +241,7 @@ class MemoryBudget:
         waiter.granted.set_result(granted)
 
     def _evict_waiters(self) -> None:
-        """Evict the latest requests if the bodies they hold are all that keeps the first image from being decoded.
+        """Evict the newest large requests if only the bodies they hold prevent decoding the first image.
 
         Otherwise requests that hold bodies and wait for each other would all time out.
         """

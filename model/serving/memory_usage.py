@@ -1,4 +1,4 @@
-"""The bytes reserved by each caller, and the rules that say whether more may be reserved (ADR 0012)."""
+"""The bytes reserved by each caller, and the rules that decide whether more may be reserved (ADR 0012)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import TypeVar
 
 K = TypeVar("K")
 
-# Amounts of at most 1/32 of the total count as small. Large amounts together leave them 1/8 of the total.
+# Amounts of at most 1/32 of the total are small. 1/8 of the total is reserved for small amounts.
 _SMALL_FRACTION = 32
 _SMALL_RESERVE_FRACTION = 8
 
 
 @dataclass(slots=True, eq=False)
 class Allocation:
-    """The bytes reserved by one request: for reading its body at first, then for decoding its image."""
+    """The bytes reserved by one request, first to read its body, then to decode its image."""
 
     caller: str
     amount: int = 0
@@ -24,7 +24,7 @@ class Allocation:
 
 
 class MemoryUsage:
-    """Sums over all allocations. Each rule is a limit on one of these sums, as a fraction of `total`."""
+    """Keeps sums over all allocations. Each rule limits one of these sums to a fraction of `total`."""
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -49,7 +49,7 @@ class MemoryUsage:
         self._add(allocation, 1)
 
     def start_decoding(self, allocation: Allocation) -> None:
-        """Count the allocation's bytes as those of an image instead of those of a body that is being read."""
+        """Count the allocation's bytes as used for decoding instead of reading."""
         self._add(allocation, -1)
         allocation.is_reading = False
         self._add(allocation, 1)
@@ -57,9 +57,9 @@ class MemoryUsage:
     def fits(
         self, allocation: Allocation, amount: int, *, large_waits: bool, without: Sequence[Allocation] = ()
     ) -> bool:
-        """Whether the allocation may be resized to `amount`, assuming that those of `without` are freed.
+        """Whether the allocation may be resized to `amount` if the allocations of `without` are freed.
 
-        `large_waits` says whether a large request waits for memory.
+        `large_waits` says whether a large request is waiting for memory.
         """
         others = self.reserved - allocation.amount
         if without:
@@ -77,8 +77,8 @@ class MemoryUsage:
     def _may_read(self, caller: str, amount: int) -> bool:
         """Limit bodies that are being read, so that slow uploads leave memory for decoding.
 
-        All fill 3/4 at most, large ones 1/2. The small ones of one caller fill 1/4, and so do its large ones after the
-        first.
+        All bodies together may take 3/4 of the total, or 1/2 if the new one is large. One caller's small bodies may
+        take 1/4, and so may its large ones, except that its first large body may exceed that.
         """
         reading = self._reading + amount
         if self.is_small(amount):
@@ -111,7 +111,7 @@ class MemoryUsage:
 
 
 def _add_to_counter(counter: Counter[K], key: K, change: int) -> None:
-    """Drop sums of zero, so that callers that have left take no memory."""
+    """Add `change`, and drop a sum of zero, so that callers without requests take no memory."""
     counter[key] += change
     if not counter[key]:
         del counter[key]

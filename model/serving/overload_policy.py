@@ -10,12 +10,12 @@ from enum import StrEnum
 _OVERLOAD_RATIO = 4
 _MAX_RETRY_SPREAD_S = 20.0
 
-# The values below are not frozen, although nothing changes them: a frozen one takes three times as long to create, and
-# each request needs several.
+# The classes below are not frozen, although no instance is changed: a frozen instance takes three times as long to
+# create, and each request needs several.
 
 
 class LoadState(StrEnum):
-    """How much may wait: by the configured limits, one round of jobs, or only callers that have no job yet."""
+    """What may wait: jobs up to the configured limits, half a round of jobs, or only callers that have no job yet."""
 
     NORMAL = "normal"
     SHEDDING = "shedding"
@@ -24,7 +24,7 @@ class LoadState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """In the normal state at most `slots` jobs wait, each for at most `seconds` by estimate.
+    """In the normal state, at most `slots` jobs wait, each for an estimated `seconds` at most.
 
     A rejection starts a period of shedding, which lasts `shedding_s` seconds.
     """
@@ -60,7 +60,7 @@ class LoadSnapshot:
 
     @property
     def waiting(self) -> int:
-        """Jobs for which no worker is free. A queued job does not count when an idle worker is about to take it."""
+        """Jobs in excess of the workers. A queued job that an idle worker is about to take is not included."""
         return max(0, self.running + self.queued - self.workers)
 
     @property
@@ -70,13 +70,13 @@ class LoadSnapshot:
 
     @property
     def wait_s(self) -> float:
-        """How long a new job would wait: running jobs are half done on average."""
+        """How long a new job would wait, assuming that running jobs are half done on average."""
         return (self.waiting + 0.5) / self.workers * self.job_s
 
 
 @dataclass(slots=True)
 class CallerLoad:
-    """The running and queued jobs of the caller of a request, and the request's deadline on the snapshot's clock."""
+    """The number of running and queued jobs of a request's caller, and its deadline on the snapshot's clock."""
 
     jobs: int
     deadline: float = math.inf
@@ -123,7 +123,7 @@ class OverloadPolicy:
         return load.waiting < _count_shedding_slots(load.workers)
 
     def _start_period(self, load: LoadSnapshot) -> LoadHistory:
-        """Restart the counts when the period is over; shed on if a request follows soon and most were rejected."""
+        """Restart the counts when the period has ended; extend it if requests keep coming and most were rejected."""
         history = load.history
         if load.now < history.shedding_until:
             return history
@@ -148,8 +148,8 @@ def get_load_state(history: LoadHistory, now: float) -> LoadState:
 def compute_retry_after_s(load: LoadSnapshot, jitter: float) -> int:
     """Seconds after which a rejected caller should try again, at least 1.
 
-    While shedding, add a second for each rejection per completed job, times `jitter` (around 1): if all callers
-    follow it, they come back at the rate at which jobs complete.
+    While shedding, add a second for each rejection per completed job, times `jitter` (around 1). If all callers
+    comply, they return at the rate at which jobs complete.
     """
     history = load.history
     excess = history.rejected / (history.completed + 1) - 1 if load.now < history.shedding_until else 0.0
@@ -158,12 +158,12 @@ def compute_retry_after_s(load: LoadSnapshot, jitter: float) -> int:
 
 
 def _count_shedding_slots(workers: int) -> int:
-    """How many jobs may wait while shedding: those that start within half the duration of a job."""
+    """How many jobs may wait while shedding: as many as start within half the duration of a job."""
     return (workers + 1) // 2
 
 
 def _count_evictions(load: LoadSnapshot, history: LoadHistory) -> int:
-    """How many waiting jobs to evict after a rejection: those beyond the shedding slots, unless it was a mere burst."""
+    """How many waiting jobs to evict after a rejection: those beyond the shedding slots, unless it was only a burst."""
     if history.rejected <= load.queued / 2:
         return 0
     return max(0, load.waiting - _count_shedding_slots(load.workers))

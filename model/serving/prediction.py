@@ -24,9 +24,9 @@ from model.serving.sources import ImageSource, decode_source, get_bytes
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """The uploaded image: SHA-256 in hex, and what `DecodedImage` says; `bytes` is the size of the file.
+    """The uploaded image: its SHA-256 in hex, its size in `bytes`, and the properties that `DecodedImage` describes.
 
-    `brightness` and `sharpness` are those of the decoded pixels (see ImageStatistics).
+    `brightness` and `sharpness` are measured on the decoded pixels (see ImageStatistics).
     """
 
     sha256: str
@@ -43,30 +43,33 @@ class ImageFacts:
 
 @dataclass(frozen=True, slots=True)
 class ImageWarning:
-    """A reason to doubt the prediction that lies in the image and has no influence on it. `code` is stable."""
+    """A property of the image that makes the prediction less reliable. It does not change the prediction.
+
+    `code` is stable.
+    """
 
     code: str
     detail: str
 
 
 class FollowUp(Protocol):
-    """What remains to do with the image after the response, which does not wait for it."""
+    """Work on the image that is left for after the response."""
 
     def complete_later(self, prediction_id: str) -> None:
-        """Do it soon. `prediction_id` is that of the recorded prediction."""
+        """Start the work. `prediction_id` identifies the recorded prediction."""
         ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """What a model says about one image. `index` and `label` are those of its most probable class.
+    """A model's prediction for one image. `index` and `label` are those of the most probable class.
 
-    `probabilities` are those of the model, `calibrated` those that the caller can rely on, both float32 [classes].
-    `confidence` is the calibrated probability of the label, `gate_score` the score of the gate, None for a model that
-    has no gate. `reason` says why not to rely on the label, None for no reason.
+    `probabilities` is the model's output and `calibrated` the same after calibration, both float32 [classes].
+    `confidence` is the calibrated probability of the label. `gate_score` is None if the model has no gate. `reason`
+    says why the model abstains, None if it does not.
     `timing` holds the seconds of the stages queue, decode, infer and, if there is an explanation, explain.
-    `follow_up` is to be called once the prediction is recorded. `engine` is None unless an inference engine, or the
-    local model in its place, computed the prediction.
+    Call `follow_up` after recording the prediction. `engine` is set if an inference engine, or the local fallback
+    model, computed the prediction.
     """
 
     probabilities: NDArray[np.float32]
@@ -108,7 +111,7 @@ class Prediction:
 
 
 class ModelOutputs(NamedTuple):
-    """The outputs for one image: float32 [classes], float32 [channels], and float32 [rows, columns, channels]."""
+    """A model's outputs for one image: float32 [classes], [channels], and [rows, columns, channels]."""
 
     probabilities: NDArray[np.float32]
     pooled: NDArray[np.float32]
@@ -129,7 +132,7 @@ def predict_image(backend: Backend, data: ImageSource, explanation: ExplanationR
 
 
 def run_model(backend: Backend, pixels: NDArray[np.uint8], *, with_features: bool) -> ModelOutputs:
-    """Run the model on the pixels of one image, uint8 [height, width, 3]; feature maps only if they are needed."""
+    """Run the model on the pixels of one image, uint8 [height, width, 3]. Return feature maps only if requested."""
     batch = pixels[np.newaxis]
     if not with_features:
         probabilities, pooled = backend.predict_pooled(batch)
@@ -141,8 +144,8 @@ def run_model(backend: Backend, pixels: NDArray[np.uint8], *, with_features: boo
 def explain_outputs(
     backend: Backend, outputs: ModelOutputs, pixels: NDArray[np.uint8], request: ExplanationRequest
 ) -> Explanation:
-    """Explain the outputs for `pixels`, with features. Raises ExplanationUnavailable, UnknownLabel."""
-    assert outputs.features is not None  # noqa: S101  (the callers asked for them)
+    """Explain the outputs, which must include features, for `pixels`. Raises ExplanationUnavailable, UnknownLabel."""
+    assert outputs.features is not None  # noqa: S101  (the callers requested them)
     classes = backend.info.classes
     head = check_request(backend.head, classes, request)
     index = int(outputs.probabilities.argmax()) if request.label is None else classes.index(request.label)
@@ -156,7 +159,7 @@ def interpret_outputs(
     timing: Mapping[str, float],
     follow_up: FollowUp | None = None,
 ) -> Prediction:
-    """Make the prediction of one image from the outputs of its model, without an explanation."""
+    """Make the prediction for one image from the outputs of the model, without an explanation."""
     probabilities = outputs.probabilities
     index = int(probabilities.argmax())
     calibrated = calibrate(probabilities, model.confidence.temperature)

@@ -27,7 +27,7 @@ from model.serving.overload_policy import (
 from model.serving.sources import ImageSource
 
 T = TypeVar("T")
-# Called by a worker thread with a stage that has ended, and its seconds.
+# Called by a worker thread with the name of a stage that has ended and its seconds.
 OnStage = Callable[[str, float], object]
 
 _EWMA_WEIGHT = 0.2
@@ -38,9 +38,9 @@ _INITIAL_JOB_S = 0.05
 class Job(Generic[T]):
     """Work on the image `data` in a worker thread: to read its header, or to classify it if `is_prediction`.
 
-    `deadline` is in seconds of the queue's clock. `timeout` ends the wait of the caller, on whose event loop it runs.
-    `stage` is what the thread does now: queue (nothing yet), decode or infer. `on_stage` is called with each stage that
-    ends and its seconds.
+    `deadline` is in seconds of the queue's clock. `timeout` ends the wait of the caller on its event loop. `stage` is
+    the current stage: queue (not started), decode, infer or explain. `on_stage` is called with each stage that ends and
+    its seconds.
     """
 
     work: Callable[[Job[T]], T]
@@ -71,7 +71,7 @@ class PredictionQueue:
         self._running: set[Job[Any]] = set()
         # Running and queued jobs whose callers wait for them; callers without such jobs are absent.
         self._jobs_by_caller: Counter[str] = Counter()
-        # Last in, first out: the model's weights may still be in the cache of the worker that was idle last.
+        # Last in, first out: the model's weights may still be in the cache of the worker that became idle last.
         self._idle_workers: list[threading.Condition] = []
         self._job_s, self._job_s_measured = _INITIAL_JOB_S, False
         self._history = LoadHistory()
@@ -79,7 +79,7 @@ class PredictionQueue:
 
     @property
     def waiting(self) -> int:
-        """The number of jobs for which no worker is free."""
+        """The number of jobs in excess of the workers."""
         return max(0, len(self._running) + len(self._queued) - self._workers)
 
     @property
@@ -89,12 +89,12 @@ class PredictionQueue:
 
     @property
     def state(self) -> LoadState:
-        """How much may wait now."""
+        """The load state, which limits how many jobs may wait."""
         return get_load_state(self._history, self._clock())
 
     @property
     def running(self) -> list[Job[Any]]:
-        """The jobs that threads work on now."""
+        """The jobs that worker threads are running."""
         with self._lock:
             return list(self._running)
 
@@ -107,7 +107,7 @@ class PredictionQueue:
             raise error
 
     def submit(self, job: Job[Any]) -> None:
-        """Queue the job, perhaps in place of another caller's. Raises Overloaded, and RuntimeError after `close`."""
+        """Queue the job, possibly preempting another caller's. Raises Overloaded, and RuntimeError after `close`."""
         with self._lock:
             if self._closing:
                 raise RuntimeError("the service is closed")
@@ -122,7 +122,7 @@ class PredictionQueue:
             raise error
 
     def abandon(self, job: Job[Any]) -> None:
-        """Stop counting a job for its caller, whose request has ended; if it is queued, free its slot and its bytes.
+        """Stop counting a job for its caller, whose request has ended. If it is queued, free its slot and its bytes.
 
         A running job keeps its worker busy until it finishes.
         """
@@ -142,7 +142,7 @@ class PredictionQueue:
         _fail(evicted)
 
     def register_worker(self) -> threading.Condition:
-        """Return the condition that wakes one worker thread, to be passed to `take`."""
+        """Return the condition that wakes one worker thread. The worker passes it to `take`."""
         return threading.Condition(self._lock)
 
     def take(self, wakeup: threading.Condition) -> Job[Any] | None:
@@ -158,7 +158,7 @@ class PredictionQueue:
             return job
 
     def finish(self, job: Job[Any]) -> None:
-        """Free the slot of a job that ran. Call this before the caller gets the result, so that it finds the slot."""
+        """Free the slot of a completed job. Call this before delivering the result: the caller may need the slot."""
         with self._lock:
             self._running.remove(job)
             if job.is_prediction:
@@ -180,9 +180,9 @@ class PredictionQueue:
                 worker.notify()
 
     def _decide(self, caller: CallerLoad, *, for_job: bool) -> tuple[Sequence[_Eviction], Overloaded | None]:
-        """Return the evicted jobs, and the error of the request if it is rejected.
+        """Return the evicted jobs, and the error if the request is rejected.
 
-        Without `for_job` an accepted request evicts nothing yet.
+        Without `for_job`, an accepted request does not evict a job yet.
         """
         decision = self._policy.decide(self._take_snapshot(), caller)
         self._history = decision.history
@@ -230,7 +230,7 @@ class PredictionQueue:
 
 
 def _fail(evicted: Iterable[_Eviction]) -> None:
-    """Deliver the errors of evicted jobs. Call this without the lock, because callbacks run."""
+    """Deliver the errors of evicted jobs. Call this without holding the lock, because it runs callbacks."""
     for job, error in evicted:
         job.data = b""
         if job.result.set_running_or_notify_cancel():

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Comparison:
-    """`differences` are sentences, none when all bits are equal; `largest` is between two probabilities."""
+    """`differences` are sentences, none if all bits are equal; `largest` is the largest difference of a probability."""
 
     differences: list[str] = field(default_factory=list)
     largest: float = 0.0
@@ -44,7 +44,7 @@ def replay(
     """Predict `image` again with the model of the recorded digest, and compare the result with the record.
 
     `recorded` has the members model, image, output, preprocessing and runtime of a ledger entry. `folders` are artefact
-    folders, one of which should hold that model. With `key`, it must be signed.
+    folders, one of which should hold that model. If `key` is given, the model must be signed with it.
     Raises ReplayImpossible, DigestMismatch, ArtefactError, EngineMissing, a subclass of ImageRejected.
     """
     if recorded["output"] is None:
@@ -59,7 +59,7 @@ def replay(
 
 
 def _read_source(recorded: Mapping[str, Any], image: bytes) -> ImageSource:
-    """The file, or the pixels if the client has sent those."""
+    """Return the file, or the pixels if the client sent decoded pixels."""
     if recorded["format"] == TENSOR_FORMAT:
         return PixelTensor(image, recorded["height"], recorded["width"])
     return image
@@ -105,7 +105,7 @@ def _compare(recorded: Mapping[str, Any], prediction: Prediction) -> Comparison:
 
 
 def _compare_confidence(output: Mapping[str, Any], prediction: Prediction) -> Iterator[str]:
-    """Describe what the manifest decides apart from the graph. Entries of release 0.1.0 record nothing of it."""
+    """Describe differences that come from the manifest, not the graph. Entries of release 0.1.0 lack these values."""
     before, now = output.get("temperature"), prediction.model.confidence.temperature
     if before is not None and before != now:
         yield f"The temperature was {before}, and is {now} now."

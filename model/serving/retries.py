@@ -1,4 +1,4 @@
-"""When a version that could not be loaded is tried again."""
+"""Decides when to try again to load a version that could not be loaded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from model.errors import ModelError
 
-# A version that could not be loaded is tried again after this, then after twice as long, and so on.
+# The delay before the first retry; it doubles with each failure up to the last value.
 FIRST_RETRY_S, LAST_RETRY_S = 30.0, 1800.0
 
 
@@ -29,16 +29,16 @@ class Retries:
 
     @property
     def code(self) -> str | None:
-        """The code of the last failure; None if there was none since `forget`."""
+        """The code of the last failure; None if there has been none since `forget`."""
         return None if self._failure is None else self._failure.code
 
     def is_due(self, version: str) -> bool:
-        """Whether to load the version: unless it has failed a short time ago."""
+        """Whether the version may be loaded: not if it has failed recently."""
         failure = self._failure
         return failure is None or failure.version != version or self._clock() >= failure.retry_at
 
     def record(self, version: str, error: Exception) -> None:
-        """Record a failure. Keeps its code only: the traceback of the error holds what was loaded."""
+        """Record a failure. Keeps only its code: the error's traceback would keep the loaded model in memory."""
         delay_s = FIRST_RETRY_S
         if self._failure is not None and self._failure.version == version:
             delay_s = min(2 * self._failure.delay_s, LAST_RETRY_S)

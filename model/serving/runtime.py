@@ -1,4 +1,4 @@
-"""The library versions and hardware on which the last bits of a prediction depend."""
+"""The library versions and the hardware that can change the last bits of a prediction."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from model.backends.engines import find_runtime_version
 
 @cache
 def runtime_facts() -> Mapping[str, str]:
-    """Return the versions of the libraries that decode and infer, and the processor."""
+    """Return the versions of the libraries that decode and infer, the machine type and the processor."""
     versions = {"numpy": version("numpy"), "onnxruntime": find_runtime_version(), "pillow": version("pillow")}
     return {**versions, "machine": platform.machine(), "processor": _read_processor()}
 

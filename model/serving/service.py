@@ -1,4 +1,4 @@
-"""Predictions for an event loop: worker threads inspect, decode, hash and infer, behind a bounded queue."""
+"""Predictions for an event loop: worker threads behind a bounded queue inspect, decode, hash and infer."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ T = TypeVar("T")
 
 # Called with the image's number of pixels before it is decoded. An exception ends the prediction.
 Admit = Callable[[int], Awaitable[None]]
-# Called with the stage and the caller of a job that will probably never end.
+# Called with the stage and the caller of a job that is stuck.
 OnStuck = Callable[[str, str], object]
-# Makes a job for the image of a request from its work.
+# Makes a job for the image of a request from a work function.
 _MakeJob = Callable[..., Job[Any]]
 _NO_COMPARISON: AbstractContextManager[None] = nullcontext()
 
 
 class _Holding(Protocol):
-    """What a request holds, and must go on holding while a thread works on its image."""
+    """A resource of a request that must stay held while a thread works on the image."""
 
     def hold_until_done(self, work: Future[Any]) -> None: ...
 
@@ -48,8 +48,8 @@ class _Holding(Protocol):
 class PredictionService:
     """Runs at most `workers` predictions at once, and serves waiting callers in rotation.
 
-    Worker threads call `on_stage(stage, seconds)` when a stage ends, also when it ends in an error. `clock` is that of
-    the deadlines, in seconds.
+    Worker threads call `on_stage(stage, seconds)` when a stage ends, even with an error. Deadlines are in seconds of
+    `clock`.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class PredictionService:
 
     @property
     def in_use(self) -> bool:
-        """Whether a new request may have to wait: there are at least as many requests in progress as workers."""
+        """Whether a new request may have to wait, because at least as many requests as workers are in progress."""
         return self._active >= self._workers
 
     @property
@@ -88,7 +88,7 @@ class PredictionService:
         """The back end that serves new requests."""
         return self._shared.backend
 
-    async def predict(  # noqa: PLR0913  (one keyword for each condition)
+    async def predict(  # noqa: PLR0913  (each option of a prediction is a keyword)
         self,
         data: ImageSource,
         admit: Admit | None = None,
@@ -102,11 +102,11 @@ class PredictionService:
     ) -> Prediction:
         """Classify the image `data`. `admit` is awaited after its header is read and before it is decoded.
 
-        `reservation` is resized to what decoding and an explanation need. `on_stage` gets the stages of this one.
-        Without `joins_trial` no candidate is tried on the image. When the caller is cancelled or `deadline` passes, a
-        queued job frees its slot and the bytes at once; a running job is completed, its result discarded, and its bytes
-        stay reserved until then. Raises Overloaded, MemoryFull, DeadlineExceeded, WorkerStuck, a subclass of
-        ImageRejected, ExplanationUnavailable, UnknownLabel, what `admit` raises, and RuntimeError after `close`.
+        `reservation` is resized to what decoding and an explanation need. `on_stage` is called with the stages of this
+        prediction. Without `joins_trial`, the image is not part of a trial. When the caller is cancelled or `deadline`
+        passes, a queued job frees its slot and its bytes immediately; a running job is completed, its result discarded,
+        and its bytes stay reserved until then. Raises Overloaded, MemoryFull, DeadlineExceeded, WorkerStuck, a subclass
+        of ImageRejected, ExplanationUnavailable, UnknownLabel, what `admit` raises, and RuntimeError after `close`.
         """
         with self._shared as shared, self._compare(caller, joins_trial) as comparison:
             backend, spec = shared.backend, shared.backend.info.input_spec
@@ -135,7 +135,7 @@ class PredictionService:
         caller: str = "",
         deadline: float = math.inf,
     ) -> ImageNeeds:
-        """Return the image's pixels and the memory that a prediction needs; queue for that as `predict` does.
+        """Return the image's size and the memory that a prediction needs; waits in the queue as `predict` does.
 
         Raises Overloaded, DeadlineExceeded, WorkerStuck, and a subclass of ImageRejected.
         """
@@ -148,18 +148,18 @@ class PredictionService:
         self.queue.check_capacity(caller)
 
     def check_explanation(self, request: ExplanationRequest) -> None:
-        """Raise ExplanationUnavailable or UnknownLabel if the model now in use cannot give the explanation."""
+        """Raise ExplanationUnavailable or UnknownLabel if the current model cannot give the explanation."""
         check_request(self.backend.head, self.model.classes, request)
 
     def check_threads(self) -> None:
-        """Raises WorkerStuck once a job has run longer than any may."""
+        """Raise WorkerStuck if a job has exceeded the limit of `watch`."""
         if self._stuck:
             raise WorkerStuck
 
     async def watch(self, limit_s: float, on_stuck: OnStuck) -> None:
         """Watch the threads until cancelled. A job that runs for more than `limit_s` seconds is stuck.
 
-        Its caller gets DeadlineExceeded, and later requests WorkerStuck: this service does not recover.
+        Its caller gets DeadlineExceeded, and later requests get WorkerStuck: this service does not recover.
         """
         watchdog = Watchdog[Job[Any]](limit_s)
         while True:
@@ -173,23 +173,23 @@ class PredictionService:
 
     @property
     def idle_s(self) -> float:
-        """For how many seconds no request has been in progress; infinite before the first one."""
+        """Seconds since the last request ended: 0 while one is in progress, infinite before the first."""
         return 0.0 if self._active else self._clock() - self._last_at
 
     async def release_memory(self) -> None:
-        """Let the back end return memory that only predictions need."""
+        """Have the back end return the memory that it needs only during predictions."""
         with self._shared as shared:
             await asyncio.to_thread(shared.backend.release_memory)
 
     def expire_all(self) -> None:
-        """Let the deadlines of all requests in progress pass now."""
+        """End all requests in progress with DeadlineExceeded."""
         for timeout in list(self._timeouts):
             _expire(timeout)
 
     def replace_backend(self, backend: Backend) -> Future[Backend]:
-        """Serve later requests with `backend`. Returns a future of the previous one, done when no request uses it.
+        """Serve later requests with `backend`. Returns a future of the previous back end, done when it is unused.
 
-        A trial of a candidate ends, because it was compared with the previous one.
+        Ends a trial, because its candidate was compared with the previous back end.
         """
         self.end_trial()
         previous, self._shared = self._shared, SharedBackend(backend)
@@ -197,17 +197,17 @@ class PredictionService:
 
     @property
     def trial(self) -> Trial | None:
-        """The trial of a candidate that is under way."""
+        """The trial in progress, if any."""
         return self._trial
 
     def start_trial(self, make_trial: Callable[[SharedBackend], Trial]) -> Trial:
-        """Compare a candidate with the back end in service, on requests from now on."""
+        """Start to compare a candidate with the back end in service on new requests."""
         self.end_trial()
         self._trial = make_trial(self._shared)
         return self._trial
 
     def end_trial(self) -> None:
-        """Serve later requests without the candidate, and compare no more images."""
+        """Stop serving requests with the candidate, and stop comparing images."""
         trial, self._trial = self._trial, None
         if trial is not None:
             trial.close()
@@ -222,7 +222,7 @@ class PredictionService:
 
     @asynccontextmanager
     async def _accept(self, data: ImageSource, caller: str, deadline: float) -> AsyncIterator[_MakeJob]:
-        """Count the request in the block, and end it with DeadlineExceeded at `deadline` or when it is expired."""
+        """Count the request as active in the block; end it with DeadlineExceeded at `deadline` or by `expire_all`."""
         self.check_capacity(caller)
         timeout = asyncio.timeout(None if math.isinf(deadline) else deadline - self._clock())
         self._active += 1
@@ -242,7 +242,7 @@ class PredictionService:
     async def _inspect(
         self, data: ImageSource, spec: InputSpec, make_job: _MakeJob, reservation: Reservation | None
     ) -> Inspection:
-        """Read the image's header: here if that is quick, else in a worker thread."""
+        """Read the image's header on the event loop if that is quick, otherwise in a worker thread."""
         inspection = self._work.inspect_quickly(data, spec)
         return inspection or await self._inspect_in_thread(spec, make_job, reservation)
 
@@ -257,7 +257,7 @@ class PredictionService:
         return self._trial.compare(caller) if joins_trial and self._trial is not None else _NO_COMPARISON
 
     async def _run(self, job: Job[T], *held: _Holding | None) -> T:
-        """Do the job in a thread. If it outlasts its caller, what is `held` for it stays held until it is done."""
+        """Run the job in a thread. If its caller is cancelled while it runs, keep what is `held` until it ends."""
         self.check_threads()
         self.queue.submit(job)
         try:

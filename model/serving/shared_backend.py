@@ -1,4 +1,4 @@
-"""A back end that several requests use at once, and that may be closed once none of them does any more."""
+"""A back end that several requests use at once, and that may be closed when the last of them ends."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from model.backends.base import Backend
 
 
 class SharedBackend:
-    """Counts the uses of `backend`: each `with` block is one. For any thread."""
+    """Counts the uses of `backend`; each `with` block is one use. Thread-safe."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
@@ -31,12 +31,12 @@ class SharedBackend:
             unused.set_result(self.backend)
 
     def hold_until_done(self, work: Future[Any]) -> None:
-        """Count one more use, which ends with `work`."""
+        """Add a use, which ends when `work` is done."""
         self.__enter__()
         work.add_done_callback(self.__exit__)
 
     def retire(self) -> Future[Backend]:
-        """Return a future of the back end that is done when nobody uses it. Nobody may start to use it after this."""
+        """Return a future of the back end, done when its last use ends. No new use may start after this call."""
         unused: Future[Backend] = Future()
         with self._lock:
             self._unused = unused

@@ -1,4 +1,4 @@
-"""How an image may arrive: as an encoded file, or as the pixels that a client has decoded itself."""
+"""The two forms in which a client can send an image: an encoded file, or decoded pixels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BITS = 8
 
 @dataclass(frozen=True, slots=True)
 class PixelTensor:
-    """The model's input, RGB in 0..255: `data` are the bytes of uint8 [height, width, 3] in C order."""
+    """Decoded pixels, RGB in 0..255: `data` holds uint8 [height, width, 3] in C order."""
 
     data: bytes
     height: int
@@ -31,12 +31,12 @@ ImageSource = bytes | PixelTensor
 
 
 def get_bytes(source: ImageSource) -> bytes:
-    """What the ledger's SHA-256 is of: the file, or the bytes of the pixels."""
+    """Return the bytes that the ledger hashes: the file, or the pixels."""
     return source.data if isinstance(source, PixelTensor) else source
 
 
 def decode_source(source: ImageSource, spec: InputSpec, reduced: ReducedFile | None = None) -> DecodedImage:
-    """Return the model's input. Pixels are taken as they are. Raises WrongTensorShape, and as `decode_image` does."""
+    """Return the model's input. A tensor is used unchanged. Raises WrongTensorShape, and as `decode_image` does."""
     if not isinstance(source, PixelTensor):
         return decode_image(source, spec, reduced=reduced)
     _check_shape(source, spec)

@@ -1,4 +1,4 @@
-"""Finds jobs that have run for so long that their thread will probably never be free again (ADR 0017)."""
+"""Finds jobs that have run for so long that they will probably never end (ADR 0017)."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Generic, TypeVar
 J = TypeVar("J", bound=Hashable)
 
 _LONGEST_INTERVAL_S = 0.25
-_CHECKS = 4  # at least so many in `limit_s`
+_MIN_CHECKS = 4  # within `limit_s`
 
 
 class Watchdog(Generic[J]):
-    """Call `find_stuck` every `interval_s` seconds with the jobs that run.
+    """Call `find_stuck` every `interval_s` seconds with the running jobs.
 
-    It counts checks instead of reading a clock: while the whole process is stopped or frozen, no job becomes stuck.
+    It counts checks instead of reading a clock, so that no job becomes stuck while the whole process is stopped.
     """
 
     def __init__(self, limit_s: float) -> None:
-        self.interval_s = min(_LONGEST_INTERVAL_S, limit_s / _CHECKS)
+        self.interval_s = min(_LONGEST_INTERVAL_S, limit_s / _MIN_CHECKS)
         self._allowed_checks = math.ceil(limit_s / self.interval_s)
         self._checks: dict[J, int] = {}
 

@@ -1,4 +1,4 @@
-"""The threads that do the jobs of a queue."""
+"""The threads that run the jobs of a queue."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class WorkerThreads:
 
     def __init__(self, queue: PredictionQueue, count: int) -> None:
         self._queue = queue
-        # Daemons, because a thread that is stuck must not keep the process from ending.
+        # Daemon threads, so that a stuck thread does not keep the process from exiting.
         self._threads = [
             threading.Thread(target=self._run, name=f"{_NAME_PREFIX}{index}", daemon=True) for index in range(count)
         ]
@@ -52,13 +52,13 @@ class WorkerThreads:
             self._queue.finish(job)
             if deliver is not None:
                 deliver()
-            del job, deliver  # their memory is no longer reserved, and the next job may be long in coming
+            del job, deliver  # frees their memory, which is no longer reserved, before waiting for the next job
 
 
 async def wait_for_result(result: Future[T]) -> T:
     """Wait on an event loop for the result of a job.
 
-    Like asyncio.wrap_future, which takes more of the event loop's time because it also passes on a cancellation.
+    Like asyncio.wrap_future, but cheaper for the event loop because it does not propagate cancellation.
     """
     loop = asyncio.get_running_loop()
     waiter = loop.create_future()
@@ -68,7 +68,7 @@ async def wait_for_result(result: Future[T]) -> T:
             waiter.set_result(None)
 
     def wake_from_thread(_: object) -> None:
-        with suppress(RuntimeError):  # the loop is closed, and nobody waits
+        with suppress(RuntimeError):  # the loop is closed, so no caller waits
             loop.call_soon_threadsafe(wake)
 
     result.add_done_callback(wake_from_thread)
@@ -77,20 +77,20 @@ async def wait_for_result(result: Future[T]) -> T:
 
 
 def lower_priority(niceness: int = WORKER_NICENESS) -> None:
-    """Let the event loop's thread run before this one, and before the threads that this one starts."""
-    if sys.platform == "linux":  # the only system where a thread has its own niceness
-        with suppress(OSError):  # where lowering the priority is forbidden, all threads run alike
+    """Lower the priority of this thread, and of the threads it starts, below that of the event loop."""
+    if sys.platform == "linux":  # the only system with a niceness per thread
+        with suppress(OSError):  # not permitted: all threads keep the same priority
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
 def is_any_worker_alive() -> bool:
-    """Whether this process has worker threads, of whichever queue."""
+    """Whether this process has a live worker thread of any queue."""
     return any(thread.name.startswith(_NAME_PREFIX) for thread in threading.enumerate())
 
 
 def _execute(job: Job[T]) -> Callable[[], None]:
-    """Do the work, and return a function that delivers the result or the error to the caller."""
+    """Run the job, and return a function that delivers the result or the error to the caller."""
     try:
         return partial(job.result.set_result, job.work(job))
-    except BaseException as error:  # every error belongs to the caller; the thread goes on
+    except BaseException as error:  # the caller gets every error; the thread continues
         return partial(job.result.set_exception, error)

@@ -1,4 +1,4 @@
-"""A Sigstore bundle with one DSSE envelope that one key has signed (OMS v1.0, sections 4, 6.7 and 6.8).
+"""Sigstore bundles with one DSSE envelope, signed by one key (OMS v1.0, sections 4, 6.7 and 6.8).
 
 Envelope: https://github.com/secure-systems-lab/dsse/blob/v1.0.0/protocol.md.
 """
@@ -21,7 +21,7 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 
 
 def sign_payload(payload: bytes, key: PrivateKey) -> bytes:
-    """Return a bundle, as JSON, that holds the payload and its signature."""
+    """Return a bundle, as JSON, with the payload and its signature."""
     public_key = key.public_key()
     signature = key.sign(_pre_authenticate(payload), signature_algorithm(public_key))
     bundle = {
@@ -56,14 +56,14 @@ def verify_bundle(bundle: bytes, key: PublicKey) -> bytes:
 
 
 def _pre_authenticate(payload: bytes) -> bytes:
-    """Return what is signed: DSSE's pre-authentication encoding (PAE), which binds the payload to its type."""
+    """Return the bytes to sign: DSSE's pre-authentication encoding (PAE), which binds the payload to its type."""
     return b"DSSEv1 %d %s %d %s" % (len(PAYLOAD_TYPE), PAYLOAD_TYPE.encode(), len(payload), payload)
 
 
 def _check_key(material: Mapping[str, Any], key: PublicKey) -> None:
-    """Raise SignatureInvalid when the bundle names another key. Bundles of releases before 1.1 name none.
+    """Raise SignatureInvalid if the bundle names another key. Bundles of releases before 1.1 name none.
 
-    The name only makes the error clear: the signature itself is verified with `key` alone.
+    This only gives a clearer error message: the signature itself is verified with `key` alone.
     """
     hint = material["publicKey"].get("hint")
     if hint and hint != fingerprint(key):

@@ -1,4 +1,4 @@
-"""Strict JSON: documents that two parsers could read in two ways are rejected."""
+"""Parse strict JSON: documents that parsers could interpret differently are rejected."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 
 def parse_document(data: bytes) -> Mapping[str, Any]:
-    """Parse a JSON object in UTF-8 without repeated members and without numbers that JSON lacks. Raises ValueError."""
+    """Parse a JSON object in UTF-8. Raises ValueError, also for duplicate members and for NaN and infinity."""
     try:
         document = json.loads(data.decode(), object_pairs_hook=_unique_members, parse_constant=_reject_constant)
     except RecursionError:

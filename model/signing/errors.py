@@ -1,4 +1,4 @@
-"""Why an artefact is not trusted, and why a key cannot be used.
+"""The errors of signatures and keys of artefacts.
 
     ModelError
     ├── ArtefactError
@@ -28,7 +28,7 @@ class SignatureInvalid(ArtefactError):
 
 
 class ArtefactChanged(ArtefactError):
-    """The artefact's files are not those that were signed."""
+    """The artefact's files differ from those that were signed."""
 
     code = "artefact_changed"
 

@@ -1,4 +1,4 @@
-"""Sign the files of an artefact folder, and verify them against the signature beside them."""
+"""Sign the files of an artefact folder, and verify them against the signature in the folder."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from model.signing.errors import ArtefactChanged, ArtefactUnsigned, SignatureInv
 from model.signing.keys import PrivateKey, PublicKey
 from model.signing.statement import Statement, parse_statement, write_statement
 
-# At the top of a folder, these are never part of a model (OMS v1.0, section 6.2).
+# At the top level of a folder, these are never part of a model (OMS v1.0, section 6.2).
 _GIT = (".git", ".gitattributes", ".github", ".gitignore")
 _MAX_SIGNATURE_BYTES = 1 << 20  # about 5,000 files
-_NAMED_FILES = 3
+_LISTED_FILES = 3
 
 
 def sign_folder(folder: Path, key: PrivateKey) -> Statement:
-    """Write the signature of all files into the folder, in place of an earlier one. Raises ArtefactError."""
+    """Write the signature of all files into the folder, replacing an earlier one. Raises ArtefactError."""
     ignored, new = (SIGNATURE, *_GIT), folder / f"{SIGNATURE}.new"
     files = _hash_files(folder, _list_files(folder, (*ignored, new.name)))
     if not files:
@@ -37,9 +37,9 @@ def sign_folder(folder: Path, key: PrivateKey) -> Statement:
 
 
 def verify_folder(folder: Path, key: PublicKey, *, complete: bool = True) -> Statement:
-    """Verify the signature with `key`, and the folder's files with the signature, without parsing any of them.
+    """Verify the signature with `key`, then the folder's files against the signature, without parsing any of them.
 
-    Unless `complete`, signed files may be missing: a deployment can leave out those that it does not open. Raises
+    Unless `complete`, signed files may be missing: a deployment can leave out files that it does not open. Raises
     ArtefactUnsigned, SignatureInvalid, ArtefactChanged, and ArtefactError if a file is unreadable.
     """
     try:
@@ -57,14 +57,14 @@ def verify_folder(folder: Path, key: PublicKey, *, complete: bool = True) -> Sta
 
 
 def _check(folder: Path, problem: str, names: Iterable[str]) -> None:
-    """Raise ArtefactChanged if there are any names."""
+    """Raise ArtefactChanged if `names` is not empty."""
     first = sorted(names)
     if not first:
         return
-    more = f" and {len(first) - _NAMED_FILES} more" if len(first) > _NAMED_FILES else ""
+    more = f" and {len(first) - _LISTED_FILES} more" if len(first) > _LISTED_FILES else ""
     verb = "is" if len(first) == 1 else "are"
     raise ArtefactChanged(
-        f"{', '.join(first[:_NAMED_FILES])}{more} in {folder} {verb} {problem}. Copy the artefact again, or sign it "
+        f"{', '.join(first[:_LISTED_FILES])}{more} in {folder} {verb} {problem}. Copy the artefact again, or sign it "
         "again if the change is yours."
     )
 
@@ -86,9 +86,9 @@ def _read_signature(folder: Path) -> bytes:
 
 
 def _list_files(folder: Path, ignored: Iterable[str]) -> Iterator[str]:
-    """Yield the relative paths of the files, without those that are ignored or in an ignored folder.
+    """Yield the relative paths of the files, without ignored files and folders.
 
-    Raises ArtefactError for a link, which could lead out of the folder, and for anything else that is no file.
+    Raises ArtefactError for a link, which could lead out of the folder, and for anything else that is not a file.
     """
     skipped = {parts for path in ignored if (parts := PurePosixPath(path).parts)}
     pending = [PurePosixPath()]
@@ -129,5 +129,5 @@ def _hash_files(folder: Path, names: Iterable[str]) -> Mapping[str, str]:
 
 
 def _open(path: Path) -> BufferedReader:
-    """Open a file, but no link, and wait for no writer of a pipe. Raises OSError."""
+    """Open a file without following a link, and without waiting for the writer of a pipe. Raises OSError."""
     return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK))

@@ -27,9 +27,9 @@ RELEASE_KEY = (
     "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAERXUtGCYUSLAqrjaq3h6IiqflfEsz"
     "NUAxfd5TvQ29QFu7t0SRst5/+FIoDhm3MtkYvyxTr0RaY/tra0Zb+0LSLg=="
 )
-"""The key that signs the artefacts in this repository: production trusts it unless MODEL__VERIFY_KEY names another."""
+"""The key that signs the artefacts in this repository. Production trusts it unless MODEL__VERIFY_KEY is set."""
 
-# The specification requires verifiers to support these curves. A signer may choose, and this one chooses P-256.
+# The specification requires verifiers to support these curves. A signer may choose one; this one uses P-256.
 _HASHES: Mapping[str, Callable[[], hashes.HashAlgorithm]] = {
     "secp256r1": hashes.SHA256,
     "secp384r1": hashes.SHA384,
@@ -41,7 +41,7 @@ _EXPORT = "openssl pkey -in model-key.pem -pubout -out model-key.pub"
 
 
 def read_public_key(text: str) -> PublicKey:
-    """Read a key in PEM, or the base64 between its first and last line. Raises SigningKeyRejected."""
+    """Read a key in PEM, with or without its first and last line. Raises SigningKeyRejected."""
     if "PRIVATE KEY" in text:
         raise SigningKeyRejected(f"It is a private key. Export the public key: {_EXPORT}")
     try:
@@ -71,7 +71,7 @@ def is_encrypted(pem: bytes) -> bool:
 
 
 def fingerprint(key: PublicKey) -> str:
-    """Return the SHA-256 in hex of the key's PEM: the `hint` of a bundle."""
+    """Return the SHA-256 in hex of the key's PEM, which is the `hint` of a bundle."""
     return hashlib.sha256(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Verifying a signature where one is required."""
+"""Verify the signature of an artefact if the configuration requires one."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 def verify_required(folder: Path, key: PublicKey | None) -> Mapping[str, str] | None:
-    """Return the SHA-256 of the files that `key` has signed, or None without a key, which requires no signature.
+    """Return the SHA-256 of the files that `key` has signed, or None without a key: then no signature is required.
 
     Signed files that a deployment does not open, such as model.keras, may be absent. Raises what `verify_folder` does.
     """
     if key is None:
         return None
-    from model.signing.folder import verify_folder  # imports cryptography, which takes time
+    from model.signing.folder import verify_folder  # imports cryptography, which is slow to import
 
     return verify_folder(folder, key, complete=False).files

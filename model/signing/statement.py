@@ -1,4 +1,4 @@
-"""What a signature says about a folder: an in-toto statement with OMS' predicate (OMS v1.0, sections 5 and 6.5)."""
+"""The signed statement about a folder: in-toto with the predicate of OMS (OMS v1.0, sections 5 and 6.5)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DIGEST = re.compile("[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A folder's name, which is only informative, its files' SHA-256 in hex by relative path, and the ignored paths."""
+    """A folder's name (informative only), the SHA-256 of its files in hex by relative path, and the ignored paths."""
 
     name: str
     files: Mapping[str, str]
@@ -87,7 +87,7 @@ def _parse_serialization(serialization: Mapping[str, Any]) -> tuple[str, ...]:
 def _parse_resource(resource: Mapping[str, Any]) -> tuple[str, str]:
     name, digest = _parse_text(resource["name"]), _parse_text(resource["digest"])
     path = PurePosixPath(name)
-    # "." is the name of a model that consists of one file, in signatures of releases before 1.1.
+    # Releases before 1.1 use "." as the name of a model that consists of one file.
     if path.is_absolute() or ".." in path.parts or "\0" in name or str(path) != name:
         raise ValueError(f"{name!r} is not a path inside the folder")
     if resource["algorithm"] != _HASH or not _DIGEST.fullmatch(digest):

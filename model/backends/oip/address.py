@@ -16,7 +16,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A name or an IP address, which may stand for several engines, and their port."""
+    """A host name or an IP address, and a port. Several engines may be behind it."""
 
     name: str
     port: int
@@ -24,7 +24,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class EngineAddress:
-    """A model on one or more hosts. Without `version`, each engine serves the version that its own policy chooses."""
+    """A model on one or more hosts. Without `version`, each engine chooses the version by its own policy."""
 
     tls: bool
     hosts: tuple[Host, ...]
@@ -33,7 +33,7 @@ class EngineAddress:
 
     @property
     def path(self) -> str:
-        """The path of the model in the protocol, of that version if there is one."""
+        """The path of the model, and of its version if one is set, in the protocol."""
         model = f"/v2/models/{quote(self.model)}"
         return model if self.version is None else f"{model}/versions/{quote(self.version)}"
 

@@ -1,4 +1,4 @@
-"""The back end whose predictions inference engines compute, over the Open Inference Protocol v2."""
+"""The back end that sends images to inference engines, over the Open Inference Protocol v2."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from model.registry.artefact import Manifest, read_manifest
 Floats = NDArray[np.float32]
 
 START_LIMIT_S = 30.0
-"""How long the gateway waits at its start until an engine is ready."""
+"""How long the gateway waits at start-up for an engine to be ready."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """`folder` holds the manifest of the model, `local` computes what no engine can.
+    """`folder` holds the manifest of the model. `local` is the fallback if no engine responds.
 
     At most `in_flight` requests go to one engine at once. A prediction waits for engines for at most `longest_s`
-    seconds: half of them for the first engine, if another one works.
+    seconds, and for the first engine for half of that if another one works.
     """
 
     folder: Path
@@ -47,7 +47,7 @@ class EngineOptions:
 
 
 class OipBackend:
-    """Sends pixels to the engines of an address. `manifest` describes the model: its classes, calibration and gate.
+    """Sends pixels to the engines at an address. `manifest` describes the model: its classes, calibration and gate.
 
     Call `connect` before the first prediction.
     """
@@ -66,7 +66,7 @@ class OipBackend:
         self._checks = EndpointChecks(address, options.transport, self._endpoints, read, self._report)
 
     def connect(self, wait_s: float = START_LIMIT_S) -> None:
-        """Wait until an engine works; with a local model, do not wait.
+        """Wait until an engine works. With a local model, only check once.
 
         Raises EngineMismatch, EngineUnavailable.
         """
@@ -78,7 +78,7 @@ class OipBackend:
         self._checks.follow()
 
     def subscribe(self, on_event: OnEvent) -> None:
-        """Report all events from now on, from any thread; first, once more, the last of each endpoint."""
+        """Call `on_event` with the current state of each endpoint now, and later with each event, from any thread."""
         self._client.on_event = on_event
         for endpoint in self._endpoints.all:
             if (model := endpoint.model) is not None:
@@ -88,7 +88,7 @@ class OipBackend:
 
     @property
     def problem(self) -> str | None:
-        """What readiness shows: "fallback" while no engine works, "no_gate" while one gives no pooled features.
+        """The state for readiness: "fallback" while no engine works, "no_gate" while one lacks the pooled features.
 
         Raises EngineUnavailable if no engine works and there is no local model.
         """
@@ -111,12 +111,12 @@ class OipBackend:
         return self._run(pixels, ())["probabilities"]
 
     def predict_pooled(self, pixels: NDArray[np.uint8]) -> tuple[Floats, Floats]:
-        """Pooled features are float32 [n, 0] if the engine has none."""
+        """If the engine has no pooled features, they are float32 [n, 0]."""
         outputs = self._run(pixels, ("pooled",))
         return outputs["probabilities"], outputs.get("pooled", np.empty((len(pixels), 0), np.float32))
 
     def predict_with_features(self, pixels: NDArray[np.uint8]) -> tuple[Floats, Floats]:
-        """Raises ExplanationUnavailable if the engine has none, unlike those that `head` has seen."""
+        """Raises ExplanationUnavailable if the engine has no features, even if the engines that `head` checked had."""
         outputs = self._run(pixels, ("features",))
         if "features" not in outputs:
             raise ExplanationUnavailable
@@ -133,7 +133,7 @@ class OipBackend:
             self._local.close()
 
     def _run(self, pixels: NDArray[np.uint8], wanted: Sequence[str]) -> Mapping[str, Floats]:
-        """Return the probabilities, and the wanted outputs as far as the engine has them.
+        """Return the probabilities, and those of the wanted outputs that the engine has.
 
         Raises EngineUnavailable, EngineFailed, DeadlineExceeded.
         """
@@ -160,7 +160,7 @@ class OipBackend:
         name, predict = "pooled", local.predict_pooled
         if "features" in wanted:
             name, predict = "features", local.predict_with_features
-        # One image at a time: a batch takes the memory of all its images, and a CPU computes it no faster.
+        # One image at a time: a batch needs memory for all its images, and a CPU computes it no faster.
         rows = [predict(pixels[index : index + 1]) for index in range(len(pixels))]
         probabilities, others = zip(*rows, strict=True)
         return {"probabilities": np.concatenate(probabilities), name: np.concatenate(others)}
@@ -170,7 +170,7 @@ class OipBackend:
 
 
 def open_engines(address: EngineAddress, options: EngineOptions, signed: Mapping[str, str] | None = None) -> OipBackend:
-    """Open the model of an address; `signed` is that of `read_manifest`.
+    """Open the model at an address. `read_manifest` explains `signed`.
 
     Raises ArtefactError, EngineMismatch, EngineUnavailable.
     """
@@ -181,7 +181,7 @@ def open_engines(address: EngineAddress, options: EngineOptions, signed: Mapping
 
 
 def _describe(address: EngineAddress, manifest: Manifest, digest: str | None) -> ModelInfo:
-    """Describe the model by its manifest, but with the digest that an engine gives."""
+    """Describe the model from its manifest, but with the digest that an engine reports."""
     scheme = "oip+https" if address.tls else "oip+http"
     return ModelInfo(
         manifest.name,
@@ -195,7 +195,7 @@ def _describe(address: EngineAddress, manifest: Manifest, digest: str | None) ->
 
 
 def _count_channels(manifest: Manifest, head: Head | None) -> int | None:
-    """Return how many pooled features the gate and the head take; None if there is neither."""
+    """Return how many pooled features the gate and the head take, or None if there is neither."""
     gate = manifest.confidence.abstention.gate
     if gate is not None:
         return len(gate.weights)

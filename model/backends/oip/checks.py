@@ -1,4 +1,4 @@
-"""Finds the engines by their names, and checks each before it gets a request."""
+"""Resolves the engines' host names, and checks each engine before it gets requests."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from model.errors import DeadlineExceeded
 RESOLVE_INTERVAL_S = 5.0
 _CHECK_INTERVAL_S = 0.1
 _CHECK_LIMIT_S = 5.0
-# Reads the documents of the server and of the model. Raises EngineMismatch.
+# Reads the metadata of the server and of the model. Raises EngineMismatch.
 ReadMetadata = Callable[[Mapping[str, Any], Mapping[str, Any]], EngineModel]
 
 
 class EndpointChecks:
-    """Keeps `endpoints` to the addresses that the hosts' names have now, and admits those that pass a check."""
+    """Keeps `endpoints` equal to the addresses that the host names resolve to, and admits those that pass a check."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class EndpointChecks:
         self._thread = threading.Thread(target=self._run, name="engine_checks", daemon=True)
 
     def start(self, wait_s: float) -> None:
-        """Check all endpoints, until one works or `wait_s` seconds have passed.
+        """Check all endpoints repeatedly until one works or `wait_s` seconds have passed.
 
         Raises EngineMismatch if none works and one serves another model, and EngineUnavailable.
         """
@@ -80,7 +80,7 @@ class EndpointChecks:
             self._check_due()
 
     def _check_due(self) -> None:
-        """Check the endpoints whose time it is, all at once: one that is silent must not delay the others."""
+        """Check the endpoints that are due, in parallel, so that a silent one does not delay the others."""
         now = time.monotonic()
         if not self._endpoints.all or now - self._resolved_at >= RESOLVE_INTERVAL_S:
             self._resolved_at = now
@@ -93,20 +93,20 @@ class EndpointChecks:
             thread.join()
 
     def _resolve(self) -> None:
-        """Look up all names. One that cannot be resolved keeps its endpoints, or is one itself that does not work."""
-        found = list[Endpoint]()
+        """Resolve all host names. If one fails, keep its endpoints, or add one that cannot be reached."""
+        endpoints = list[Endpoint]()
         for host in self._address.hosts:
             try:
-                found += self._find(host)
+                endpoints += self._resolve_host(host)
             except (OSError, UnicodeError):
-                known = [endpoint for endpoint in self._endpoints.all if endpoint.host == host]
-                found += known or [self._make_endpoint(host, host.name)]
-        for endpoint in self._endpoints.replace(found):
+                previous = [endpoint for endpoint in self._endpoints.all if endpoint.host == host]
+                endpoints += previous or [self._make_endpoint(host, host.name)]
+        for endpoint in self._endpoints.replace(endpoints):
             self._report(EngineEvent(EventKind.REMOVED, endpoint.label))
 
-    def _find(self, host: Host) -> Iterator[Endpoint]:
+    def _resolve_host(self, host: Host) -> Iterator[Endpoint]:
         """Raises OSError, UnicodeError."""
-        flags = int(socket.AI_ADDRCONFIG)  # no addresses of a version of IP that this machine does not have
+        flags = int(socket.AI_ADDRCONFIG)  # only IP versions that this machine has
         with suppress(ValueError):
             ip_address(host.name)
             flags = 0
@@ -120,7 +120,7 @@ class EndpointChecks:
     def _check(self, endpoint: Endpoint) -> None:
         """Admit the endpoint or eject it, and set the time of its next check."""
         try:
-            model = self._ask_again_if_closed(endpoint.connections)
+            model = self._read_model_with_retry(endpoint.connections)
         except EngineMismatch as error:
             self._mismatch = error
             self._reject(endpoint, f"{error.code}: {error}")
@@ -131,27 +131,27 @@ class EndpointChecks:
             self._reject(endpoint, "its name cannot be resolved" if is_unknown else "it cannot be reached")
         except DeadlineExceeded:
             self._reject(endpoint, "it does not respond", unless_last=True)
-        except Exception as error:  # whatever an engine sends, its check must not end those of the others
+        except Exception as error:  # whatever an engine sends, the checks must continue
             self._reject(endpoint, f"the check failed ({type(error).__name__})")
         else:
             if self._endpoints.admit(endpoint, model):
                 self._report(describe_admission(endpoint, model))
 
-    def _ask_again_if_closed(self, connections: Connections) -> EngineModel:
-        """Raises what `_ask` does. That an engine closes an idle connection is no failure."""
+    def _read_model_with_retry(self, connections: Connections) -> EngineModel:
+        """Retry once on a new connection if the engine has closed an idle one. Raises what `_read_model` does."""
         try:
-            return self._ask(connections)
+            return self._read_model(connections)
         except ConnectionLost as error:
             if not error.was_kept:
                 raise
-        return self._ask(connections)
+        return self._read_model(connections)
 
     def _reject(self, endpoint: Endpoint, detail: str, *, unless_last: bool = False) -> None:
         self._problem = f"{endpoint.label}: {detail}"
         if self._endpoints.eject(endpoint, detail, unless_last=unless_last):
             self._report(describe_ejection(endpoint))
 
-    def _ask(self, connections: Connections) -> EngineModel:
+    def _read_model(self, connections: Connections) -> EngineModel:
         """Raises ConnectionLost, DeadlineExceeded, EngineFailed, EngineMismatch."""
         until = time.monotonic() + _CHECK_LIMIT_S
         _get(connections, f"{self._address.path}/ready", until)

@@ -1,4 +1,4 @@
-"""Sends images to the engines: to one of them, and once more to another if the first did not process them."""
+"""Sends images to an engine, and once more to another engine if the first did not process them."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from model.backends.oip.wire import (
 )
 from model.errors import DeadlineExceeded
 
-# After so many requests in a row without a usable response, an engine that still accepts connections is ejected. A
-# request whose caller leaves less time says nothing about the engine.
-_MOST_ERRORS = 3
+# An engine that still accepts connections is ejected after this many consecutive requests without a usable response.
+_MAX_ERRORS = 3
+# A timeout counts as such an error only if the engine had at least this long to respond.
 _FAIR_S = 1.0
 _SUM_TOLERANCE = 1e-2  # an engine may compute in half precision
 _NOTHING = np.empty(0, np.float32)
 
 
 class EngineResult(NamedTuple):
-    """The outputs, float32 [n, …], the label of the endpoint, and the version and digest that are served there."""
+    """The outputs, float32 [n, …], the endpoint's label, and the model's version and digest there."""
 
     outputs: Mapping[str, NDArray[np.float32]]
     endpoint: str
@@ -43,7 +43,7 @@ class EngineResult(NamedTuple):
 
 
 class _Unprocessed(Exception):
-    """The engine did not process the request, or is silent, so the request may go to another one."""
+    """The engine did not process the request, or did not respond in time, so the request may go to another one."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         super().__init__()
@@ -51,10 +51,10 @@ class _Unprocessed(Exception):
 
 
 class EngineClient:
-    """Sends requests for a model, whose path is `path` on every endpoint.
+    """Sends requests for a model whose path is `path` on every endpoint.
 
-    `classes` and `channels` are the model's numbers of classes and of feature maps; `channels` is None if any number
-    fits. While another engine works, none may be silent for longer than `patience_s` seconds.
+    `classes` and `channels` are the model's numbers of classes and of feature maps; `channels` is None if any number is
+    accepted. While another engine is available, a request waits for the first one for at most `patience_s` seconds.
     """
 
     def __init__(self, endpoints: Endpoints, path: str, classes: int, channels: int | None, patience_s: float) -> None:
@@ -65,7 +65,7 @@ class EngineClient:
         self.on_event: OnEvent = ignore
 
     def infer(self, pixels: NDArray[np.uint8], wanted: Sequence[str], until: float) -> EngineResult:
-        """Return the probabilities, and the wanted outputs as far as the engine has them.
+        """Return the probabilities, and those of the wanted outputs that the engine has.
 
         `until` is a time of time.monotonic(). Raises EngineUnavailable, EngineFailed, DeadlineExceeded.
         """
@@ -122,7 +122,7 @@ class EngineClient:
         try:
             reply = endpoint.connections.exchange("POST", f"{self._path}/infer", until, body, headers)
         except ConnectionLost as error:
-            # A connection that was open before may have been closed for its age: that is no failure of the engine.
+            # The engine may have closed a reused connection because of its age, which is not a failure.
             if not error.was_kept:
                 self._eject(endpoint, "the connection failed")
             raise _Unprocessed(endpoint) from error
@@ -144,19 +144,19 @@ class EngineClient:
         return decode_response(reply.body, reply.headers.get(HEADER_LENGTH))
 
     def _check_output(self, response: InferResponse, name: str, count: int) -> None:
-        """Raises EngineFailed for an output that is not a row of numbers for each image, or not of probabilities."""
+        """Raise EngineFailed unless the output has a row of valid values for each image."""
         values = response.outputs.get(name, _NOTHING)
         sides, last = self._shapes[name]
         has_rows = values.ndim == sides and len(values) == count and values.size > 0
         if not has_rows or last not in (None, values.shape[-1]):
             raise EngineFailed(f"the output {name} has the shape {list(values.shape)}")
-        # What is not finite would reach the ledger, whose documents are JSON, and confidences that callers rely on.
+        # Values that are not finite cannot be stored in the ledger, whose documents are JSON.
         if not np.isfinite(values).all() or (name == "probabilities" and not _are_probabilities(values)):
             raise EngineFailed(f"the output {name} has impossible values")
 
     def _count_error(self, endpoint: Endpoint, reason: str) -> None:
         endpoint.errors += 1
-        if endpoint.errors >= _MOST_ERRORS:
+        if endpoint.errors >= _MAX_ERRORS:
             self._eject(endpoint, reason, unless_last=True)
 
     def _eject(self, endpoint: Endpoint, reason: str, *, unless_last: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Connections to one engine: kept open between requests, but never for long."""
+"""Connections to one engine, kept open between requests for a limited time."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import NamedTuple
 from model.backends.oip.errors import EngineFailed
 from model.errors import DeadlineExceeded
 
-# A connection is replaced after this long or so many requests, so that the load follows a proxy or a service address
-# to engines that have been added behind it.
+# A connection is replaced after this time or this many requests, so that engines added behind a proxy or a service
+# address get their share of the load.
 MAX_AGE_S = 60.0
 MAX_REQUESTS = 1000
 CONNECT_LIMIT_S = 1.0
@@ -26,7 +26,7 @@ _DEFAULT_PORTS = {False: 80, True: 443}
 
 
 class ConnectionLost(Exception):
-    """The engine cannot be reached, or closed the connection. `was_kept` is whether it had been open before."""
+    """The engine cannot be reached, or closed the connection. `was_kept` says whether the connection was reused."""
 
     def __init__(self, *, was_kept: bool) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ PLAIN = Transport()
 
 
 class _Connection(http.client.HTTPConnection):
-    """An HTTP/1.1 connection to the address `ip`, for requests to the host of that name."""
+    """An HTTP/1.1 connection to the address `ip` of the host `name`."""
 
     def __init__(self, name: str, port: int, ip: str, tls: ssl.SSLContext | None) -> None:
         super().__init__(name, port)
@@ -69,13 +69,13 @@ class _Connection(http.client.HTTPConnection):
 
     @property
     def is_usable(self) -> bool:
-        """Whether a further request may be sent: not too old, and not closed by the engine."""
+        """Whether another request may be sent: the connection is not too old, and the engine has not closed it."""
         young = time.monotonic() - self.opened_at < MAX_AGE_S and self.requests < MAX_REQUESTS
         return young and self.sock is not None and not _can_be_read(self.sock)
 
 
 class Connections:
-    """The connections to one engine, at the address `ip` of the host `name`. For any thread."""
+    """The connections to one engine, at the address `ip` of the host `name`. Thread-safe."""
 
     def __init__(self, name: str, port: int, ip: str, transport: Transport) -> None:
         self._open = partial(_Connection, name, port, ip, transport.tls)
@@ -87,7 +87,7 @@ class Connections:
     def exchange(
         self, method: str, path: str, until: float, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Reply:
-        """Send a request and read its response, at most until that time of time.monotonic().
+        """Send a request and read its response before `until`, a time of time.monotonic().
 
         Raises ConnectionLost, DeadlineExceeded, EngineFailed.
         """
@@ -99,7 +99,7 @@ class Connections:
             connection.close()
             if isinstance(error, TimeoutError) and time.monotonic() >= until:
                 raise DeadlineExceeded from error
-            self.drop_idle()  # they are as old as this one, or go to the same engine that has failed
+            self.drop_idle()  # they go to the same failed engine, which may have closed them, too
             raise ConnectionLost(was_kept=was_kept) from error
         except BaseException:
             connection.close()
@@ -115,12 +115,12 @@ class Connections:
             connection.close()
 
     def close(self) -> None:
-        """Close each connection, those in use once their request has ended."""
+        """Close all connections; those in use are closed when their request ends."""
         self._is_closed = True
         self.drop_idle()
 
     def _take(self) -> _Connection:
-        """Return the connection used last, if it is usable, or a new one, which is not open yet."""
+        """Return the most recently used connection that is usable, or a new one, which is not open yet."""
         while True:
             with self._lock:
                 connection = self._idle.pop() if self._idle else None
@@ -140,7 +140,7 @@ class Connections:
 
 
 def _can_be_read(sock: socket.socket) -> bool:
-    """Whether an idle connection has been closed. `select.select` would fail for descriptors from 1024 on."""
+    """Whether an idle connection has been closed. `select.select` fails for descriptors of 1024 or more."""
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     return bool(poll.poll(0))
@@ -158,7 +158,7 @@ def _exchange(
     _limit(sock, until)
     response = connection.getresponse()
     parts, size = list[bytes](), 0
-    while not response.isclosed():  # closed with its last byte, in newer versions of Python, and its socket with it
+    while not response.isclosed():  # newer versions of Python close it after the last byte
         _limit(sock, until)
         part = response.read1(1 << 20)
         if not part:
@@ -169,12 +169,12 @@ def _exchange(
             raise EngineFailed("The response of the inference engine is too long")
     if response.length:
         raise http.client.IncompleteRead(b"", response.length)
-    response.close()  # else the connection would not accept the next request
+    response.close()  # otherwise the connection does not accept the next request
     return Reply(response.status, response.headers, b"".join(parts))
 
 
 def _limit(sock: socket.socket, until: float) -> None:
-    """Let the next operation on the socket end at that time. Raises TimeoutError."""
+    """Limit the next operation on the socket to that time. Raises TimeoutError if it has passed."""
     left = until - time.monotonic()
     if left <= 0:
         raise TimeoutError

@@ -1,4 +1,4 @@
-"""The engines that requests may go to: chosen by least requests in flight, ejected when they fail."""
+"""The engines that may get requests: chosen by fewest requests in flight, ejected when they fail."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from model.backends.oip.metadata import EngineModel
 from model.errors import DeadlineExceeded
 
 CHECK_INTERVAL_S = 5.0
-"""Between two checks of an endpoint that works."""
+"""Time between two checks of an endpoint that works."""
 
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
@@ -23,9 +23,9 @@ LONGEST_BACKOFF_S = 30.0
 
 @dataclass(slots=True, eq=False)
 class Endpoint:
-    """One engine. `model` is what the last check has read. While it is None, no requests go to it.
+    """One engine. `model` is the result of the last check. While it is None, the engine gets no requests.
 
-    `label` is its address and port, `host` the one whose name has the address. `in_flight` counts requests. `errors`
+    `label` is its address and port, `host` the host with that address. `in_flight` counts requests. `errors`
     counts requests without a usable response and `failures` ejections, both since the last usable response. `problem`
     is the reason of the last ejection. `check_at` is the time of time.monotonic() of its next check.
     """
@@ -43,9 +43,9 @@ class Endpoint:
 
 
 class Endpoints:
-    """At most `limit` requests are in flight on each endpoint. For any thread.
+    """The endpoints, with at most `limit` requests in flight on each. Thread-safe.
 
-    With `keeps_last`, the last one that works is not ejected for errors.
+    With `keeps_last`, the last working endpoint is not ejected for errors.
     """
 
     def __init__(self, limit: int, *, keeps_last: bool) -> None:
@@ -62,15 +62,15 @@ class Endpoints:
 
     @property
     def models(self) -> list[EngineModel]:
-        """What the checks have read, of each endpoint that works."""
+        """The model on each endpoint that works, as the checks have read it."""
         return [endpoint.model for endpoint in self.all if endpoint.model is not None]
 
     @contextmanager
     def use(self, until: float, avoided: Endpoint | None = None) -> Iterator[tuple[Endpoint, EngineModel]]:
-        """Hold the endpoint with the fewest requests in flight, of equal ones that which was used longest ago.
+        """Use the endpoint with the fewest requests in flight; on a tie, the least recently used one.
 
-        The avoided one is used only if no other works. While each has its most requests, this waits until that time of
-        time.monotonic(). Raises EngineUnavailable, DeadlineExceeded.
+        `avoided` is used only if no other endpoint works. While all are at their limit, this waits until `until`, a
+        time of time.monotonic(). Raises EngineUnavailable, DeadlineExceeded.
         """
         endpoint, model = self._acquire(until, avoided)
         try:
@@ -78,13 +78,13 @@ class Endpoints:
         finally:
             with self._freed:
                 endpoint.in_flight -= 1
-                self._freed.notify_all()  # the one that waits longest may have to avoid this endpoint
+                self._freed.notify_all()  # the longest-waiting thread may have to avoid this endpoint
 
     def admit(self, endpoint: Endpoint, model: EngineModel) -> bool:
-        """Let requests go to an endpoint whose model has been checked. Returns whether that changes anything.
+        """Send requests to an endpoint that has passed its check. Returns whether its state has changed.
 
-        Only a usable response resets the counts of errors and ejections: an engine can pass its checks and still fail
-        every request. So the first error after a return ejects it again, for longer.
+        Only a usable response resets the counts of errors and ejections, because an engine can pass its checks and
+        still fail every request. So the first error after an ejection ejects it again, for longer.
         """
         with self._freed:
             is_new = endpoint.model != model and self._uses_endpoint(endpoint)
@@ -94,9 +94,9 @@ class Endpoints:
         return is_new
 
     def eject(self, endpoint: Endpoint, reason: str, *, unless_last: bool = False) -> bool:
-        """Send no more requests to the endpoint until a check succeeds. Returns whether that changes anything.
+        """Send no more requests to the endpoint until a check succeeds. Returns whether its state has changed.
 
-        The next check comes after FIRST_BACKOFF_S, and after twice as long for each further ejection in a row.
+        The next check comes after FIRST_BACKOFF_S; the delay doubles with each consecutive ejection.
         """
         with self._freed:
             working = sum(other.model is not None for other in self._endpoints.values())
@@ -113,7 +113,7 @@ class Endpoints:
         return changes
 
     def replace(self, endpoints: Iterable[Endpoint]) -> list[Endpoint]:
-        """Use these endpoints, of which those with known labels keep their state. Returns those no longer used."""
+        """Use these endpoints; those whose labels are in use already keep their state. Returns the removed ones."""
         with self._freed:
             current = {each.label: self._endpoints.get(each.label, each) for each in endpoints}
             removed = [each for label, each in self._endpoints.items() if label not in current]
@@ -124,7 +124,7 @@ class Endpoints:
         return removed
 
     def _uses_endpoint(self, endpoint: Endpoint) -> bool:
-        """Whether the host still has the endpoint's address."""
+        """Whether the endpoint has not been replaced or removed."""
         return self._endpoints.get(endpoint.label) is endpoint
 
     def _acquire(self, until: float, avoided: Endpoint | None) -> tuple[Endpoint, EngineModel]:

@@ -6,7 +6,7 @@ from model.errors import ModelError
 
 
 class EngineUnavailable(ModelError):
-    """No inference engine of MODEL__URL can be reached, or all that can are not ready."""
+    """No inference engine of MODEL__URL is reachable and ready."""
 
     code = "engine_unavailable"
     retry_after_s = 1
@@ -16,7 +16,7 @@ class EngineUnavailable(ModelError):
 
 
 class EngineFailed(ModelError):
-    """An inference engine responded with an error, or with something else than probabilities. `detail` is for logs."""
+    """An inference engine responded with an error or without valid probabilities. `detail` is for logs."""
 
     code = "engine_failed"
 
@@ -26,6 +26,6 @@ class EngineFailed(ModelError):
 
 
 class EngineMismatch(ModelError):
-    """The engine's model has other inputs, outputs or versions than MODEL__URL and MODEL__MANIFEST say."""
+    """The inputs, outputs or version of the engine's model differ from MODEL__URL or MODEL__MANIFEST."""
 
     code = "engine_mismatch"

@@ -1,4 +1,4 @@
-"""What happens with the engines, for metrics and logs."""
+"""Events of the engines, for metrics and logs."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from enum import StrEnum
 
 class EventKind(StrEnum):
     SENT = "sent"
-    """A request goes to the endpoint."""
+    """A request was sent to the endpoint."""
     DONE = "done"
-    """It has ended, after `seconds`, also if it failed."""
+    """The request ended after `seconds`, successfully or not."""
     FAILED = "failed"
-    """The engine responded with an error, which `detail` repeats."""
+    """The engine responded with an error, quoted in `detail`."""
     RETRIED = "retried"
-    """A request that the endpoint did not process, or to which it is silent, goes to another one."""
+    """The endpoint did not process the request or did not respond in time; it goes to another endpoint."""
     EJECTED = "ejected"
-    """No request goes to the endpoint, because of `detail`, until a check succeeds."""
+    """The endpoint gets no requests until a check succeeds, for the reason in `detail`."""
     ADMITTED = "admitted"
-    """A check has succeeded. `detail` says which outputs are missing."""
+    """A check succeeded. `detail` names missing outputs."""
     REMOVED = "removed"
-    """The host's name no longer has this address."""
+    """The host name no longer resolves to this address."""
     FELL_BACK = "fell_back"
     """No endpoint works, so the local model computed the prediction."""
 
@@ -38,4 +38,4 @@ OnEvent = Callable[[EngineEvent], None]
 
 
 def ignore(_: EngineEvent) -> None:
-    """Report nothing."""
+    """Do nothing."""

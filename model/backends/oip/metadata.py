@@ -1,4 +1,4 @@
-"""What an engine says about itself and the model, compared with the manifest."""
+"""Read an engine's metadata of itself and of the model, and compare it with the manifest."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _UNKNOWN_SIDE = -1
 class EngineModel:
     """The model on one engine.
 
-    `datatype` is the protocol's name of the input's type. `outputs` are those that the gateway knows of. `binary` is
-    whether the engine takes binary tensors, `takes_timeout` whether it takes the request parameter `timeout`.
-    `digest` is what the model's metadata has as the parameter `digest`, the SHA-256 of the weights in hex; else None.
+    `datatype` is the protocol's name for the input's type. `outputs` are those that the gateway can use. `binary` says
+    whether the engine takes binary tensors, `takes_timeout` whether it takes the request parameter `timeout`. `digest`
+    is the parameter `digest` of the model's metadata, the SHA-256 of the weights in hex; None if it is missing.
     """
 
     input_name: str
@@ -43,7 +43,7 @@ def read_metadata(
     manifest: Manifest,
     channels: int | None = None,
 ) -> EngineModel:
-    """Read the documents of GET /v2 and of the model. Raises EngineMismatch if it is not the manifest's model.
+    """Read the responses of GET /v2 and of GET on the model. Raises EngineMismatch if it is not the manifest's model.
 
     `channels` is the number of feature maps that the manifest's gate and head take.
     """
@@ -94,7 +94,7 @@ def _check_input(image: Mapping[str, Any], manifest: Manifest) -> None:
 
 
 def _check_output(output: Mapping[str, Any], sides: int, last: int | None) -> None:
-    """`last` is the length of its last side, None if any fits. An output is of a batch, so it has `sides` and one."""
+    """Check an output of `sides` sides and a batch axis. `last` is the length of the last side, None for any."""
     expected = [_UNKNOWN_SIDE] * (sides - 1) + [_UNKNOWN_SIDE if last is None else last]
     if output["datatype"] != "FP32" or not _fits(output["shape"], expected):
         raise EngineMismatch(
@@ -104,7 +104,7 @@ def _check_output(output: Mapping[str, Any], sides: int, last: int | None) -> No
 
 
 def _fits(shape: Sequence[Any], expected: Sequence[int]) -> bool:
-    """Whether `shape` is that of a batch of `expected`; an engine gives -1 for a side that may have any length."""
+    """Whether `shape` is a batch of `expected`. An engine reports -1 for a side of any length."""
     sides = [int(side) for side in shape]
     return len(sides) == len(expected) + 1 and all(
         _UNKNOWN_SIDE in (side, wanted) or side == wanted for side, wanted in zip(sides[1:], expected, strict=True)

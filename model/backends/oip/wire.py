@@ -1,7 +1,7 @@
 """Requests and responses of the Open Inference Protocol v2, with its binary tensor data extension or as JSON.
 
-https://github.com/kserve/open-inference-protocol and Triton's protocol/extension_binary_data.md. The bodies of requests
-are those of `tritonclient.http`, byte by byte.
+See https://github.com/kserve/open-inference-protocol and Triton's protocol/extension_binary_data.md. Request bodies are
+identical to those of `tritonclient.http`, byte for byte.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from model.backends.oip.errors import EngineFailed
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 INPUT_TYPES: Mapping[str, type[np.generic]] = {"UINT8": np.uint8, "FP32": np.float32}
-"""The types that the image may be sent in, by the protocol's names."""
+"""The types in which an image can be sent, by the protocol's names."""
 
 _OUTPUT_TYPE = "FP32"
 _ITEM_BYTES = 4
@@ -28,7 +28,7 @@ _SHOWN_CHARACTERS = 200
 
 
 class EncodedRequest(NamedTuple):
-    """`header_length` is the length of the JSON in front of binary data in bytes; None for a body that is all JSON."""
+    """`header_length` is the length in bytes of the JSON before binary data; None for a body that is all JSON."""
 
     body: bytes
     header_length: int | None
@@ -36,7 +36,7 @@ class EncodedRequest(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class InferResponse:
-    """`version` is the served one, None if the engine does not say it. The outputs are float32."""
+    """`version` is that of the model, None if the engine does not report it. The outputs are float32."""
 
     version: str | None
     outputs: Mapping[str, NDArray[np.float32]]
@@ -50,7 +50,7 @@ def encode_request(
     binary: bool,
     timeout_us: int | None = None,
 ) -> EncodedRequest:
-    """Encode the input `name`, uint8 or float32, and ask for those outputs, in binary form if the input is."""
+    """Encode the input `name`, uint8 or float32, and request `outputs`. `binary` applies to both."""
     data = values.tobytes() if binary else b""
     tensor: dict[str, Any] = {"name": name, "shape": list(values.shape), "datatype": _name_type(values.dtype)}
     if binary:
@@ -68,7 +68,7 @@ def encode_request(
 
 
 def decode_response(body: bytes, header_length: str | None) -> InferResponse:
-    """Decode a response whose header HEADER_LENGTH is `header_length`. Raises EngineFailed."""
+    """Decode a response; `header_length` is its header HEADER_LENGTH. Raises EngineFailed."""
     try:
         length = len(body) if header_length is None else int(header_length)
         if not 0 <= length <= len(body):
@@ -83,7 +83,7 @@ def decode_response(body: bytes, header_length: str | None) -> InferResponse:
 
 
 def describe_error(body: bytes) -> str:
-    """Return what an engine says about its error, shortened, for a log."""
+    """Return an engine's error message, shortened for a log."""
     text = body[: 4 * _SHOWN_CHARACTERS].decode(errors="replace")
     with suppress(KeyError, TypeError, ValueError, RecursionError):
         text = str(json.loads(body)["error"])

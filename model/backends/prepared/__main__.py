@@ -1,6 +1,6 @@
-"""`python -m model.backends.prepared`: build one copy, in a process that may be ended at any time.
+"""`python -m model.backends.prepared`: build one copy, in a process that can be killed at any time.
 
-Standard input is the JSON object that `encode_job` writes. The process runs after all others of the machine.
+Standard input is the JSON object that `encode_job` writes. The process runs at the lowest priority.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _NICENESS = 19
 
 
 def main() -> None:
-    """Exit with status 0 if there is a valid copy now, or else with 1 and the reason on standard error."""
+    """Exit with status 0 if there is a valid copy, otherwise with 1 and the reason on standard error."""
     os.nice(_NICENESS)
     job = json.load(sys.stdin)
     copies = PreparedCopies(Path(job["folder"]), bytes.fromhex(job["key"]))

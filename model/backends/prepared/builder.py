@@ -1,4 +1,4 @@
-"""Build prepared copies: complete or not at all, whatever ends the builder, and with other builders beside it."""
+"""Build prepared copies atomically, even if the builder is killed or other builders run at the same time."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from model.registry.artefact import read_manifest, read_verified
 from storage.folders import lock_folder, sync_folder
 
 KEPT = 3
-"""The copies that stay: of the model in service, of one that may replace it, and of one that served before."""
+"""The number of copies to keep: of the model in service, its possible replacement, and its predecessor."""
 
 _TEMPORARY = ".building-"
 _LARGEST = 2 << 30  # more than any graph that the gateway serves
@@ -45,7 +45,7 @@ _LARGEST = 2 << 30  # more than any graph that the gateway serves
 def build_copy(copies: PreparedCopies, artefact: Path, digest: str) -> bool:
     """Build the copy of the graph in `artefact`, whose SHA-256 must be `digest`, unless there is a valid one.
 
-    Returns whether it was built. Removes copies that are no longer used, and what builders that were killed have left.
+    Returns whether it was built. Removes copies that are no longer used, and what killed builders left behind.
     Raises PreparationFailed, ArtefactError.
     """
     try:
@@ -98,7 +98,7 @@ def _write(copies: PreparedCopies, name: str, graph: bytes, folder: Path, spec: 
 
 
 def _compare(graph: bytes, copy: PreparedCopy, spec: InputSpec) -> None:
-    """Raise PreparationFailed unless the copy gives bit by bit the outputs of the artefact's graph."""
+    """Raise PreparationFailed unless the outputs of the copy and of the artefact's graph are identical bit for bit."""
     noise = np.random.default_rng(0).integers(0, 256, (1, *spec.shape))
     expected = _run(open_sessions(graph, 1), noise)
     actual = _run(open_prepared_sessions(copy, 1), noise)
@@ -107,7 +107,7 @@ def _compare(graph: bytes, copy: PreparedCopy, spec: InputSpec) -> None:
 
 
 def _run(sessions: list[Any], pixels: NDArray[np.int64]) -> list[NDArray[np.float32]]:
-    """Return the outputs of the first session, which this frees: two open sessions would need a quarter more memory."""
+    """Run and free the only session: two open sessions would need a quarter more memory."""
     session = sessions.pop()
     (entry,) = session.get_inputs()
     outputs: list[NDArray[np.float32]] = session.run(None, {entry.name: pixels.astype(NUMPY_TYPES[entry.type])})
@@ -115,7 +115,7 @@ def _run(sessions: list[Any], pixels: NDArray[np.int64]) -> list[NDArray[np.floa
 
 
 def _publish(temporary: Path, final: Path) -> None:
-    """Move the complete copy into place. It replaces a copy that was rejected."""
+    """Move the complete copy into place, replacing a rejected one."""
     shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)
     sync_folder(final.parent)
@@ -127,7 +127,7 @@ def _remove_unfinished(folder: Path) -> None:
 
 
 def _remove_old(folder: Path) -> None:
-    """Remove all but the copies that were used last. Processes that have opened one keep its pages."""
+    """Remove all but the most recently used copies. Processes that have opened one keep its pages."""
     copies = sorted(
         (path for path in folder.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime, reverse=True
     )

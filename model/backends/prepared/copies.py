@@ -1,7 +1,7 @@
-"""Where prepared copies are, and which of them may be opened: those that this gateway has written (ADR 0029).
+"""The folder of prepared copies. Only copies that this gateway has written are opened (ADR 0029).
 
 A copy is a folder with the graph, the weights, and a record with their digests. The record is authenticated with a key
-that only the gateway has, so that write access to the folder alone changes no prediction.
+that only the gateway has, so that an attacker with write access to the folder cannot change predictions.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from model.registry.artefact import FileEntry
 
 GRAPH, WEIGHTS, RECORD = "graph.onnx", "weights.bin", "record.json"
 FORMAT = 1
-"""Part of every copy's name: a new number leaves the copies of earlier releases unused."""
+"""Part of every copy's name. A new number makes the copies of earlier releases unused."""
 
 _RECORD_LIMIT = 64 << 10
 _PURPOSE = b"atalaya: records of prepared copies"
@@ -39,7 +39,7 @@ class PreparedCopy:
 
 
 def derive_key(secret: str) -> bytes:
-    """Derive the key of the records from a secret with another purpose, about which it says nothing."""
+    """Derive the key of the records from a secret with another purpose, without revealing that secret."""
     return hmac.digest(secret.encode(), _PURPOSE, "sha256")
 
 
@@ -51,8 +51,8 @@ class PreparedCopies:
         self.key = key
 
     def name_copy(self, digest: str) -> str:
-        """The name of the folder with the copy of the model whose file has this SHA-256, for this machine and key."""
-        # A copy that was made with an earlier key is absent, not forged: the key is part of the name.
+        """Return the folder name of the copy of the model file with this SHA-256, for this machine and key."""
+        # The key is part of the name, so that after a change of key an older copy is absent rather than rejected.
         key_name = hmac.digest(self.key, _KEY_NAME, "sha256").hex()
         facts = {"format": FORMAT, "model": digest, "key": key_name, "machine": describe_machine()}
         return hashlib.sha256(_encode(facts)).hexdigest()
@@ -68,7 +68,7 @@ class PreparedCopies:
                 _verify(GRAPH, graph, files[GRAPH])
                 _verify(WEIGHTS, weights, files[WEIGHTS])
                 release_pages(weights)
-                with suppress(OSError):  # the builder removes the copies that were used longest ago
+                with suppress(OSError):  # the builder removes the least recently used copies
                     os.utime(folder)
         except FileNotFoundError as error:
             if error.filename in {str(self.folder), name}:

@@ -1,4 +1,4 @@
-"""Why a prepared copy is not used, and why none could be built."""
+"""The errors of opening and building prepared copies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class PreparedCopyAbsent(Exception):
 
 
 class PreparedCopyRejected(Exception):
-    """The copy is damaged, not of this gateway, or where others can change it, so the artefact is served."""
+    """The copy is damaged, was not written by this gateway, or is accessible to other users: the artefact is served."""
 
 
 class PreparationFailed(ModelError):

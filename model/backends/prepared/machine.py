@@ -18,7 +18,7 @@ _NAMES = frozenset(
 def describe_machine(cpuinfo: Path = _CPUINFO) -> Mapping[str, str]:
     """Return the version of ONNX Runtime, the architecture, and the model and the features of the first processor.
 
-    Where the system does not list the processors in `cpuinfo`, Python's short name of the processor takes their part.
+    If the system has no `cpuinfo`, Python's short name of the processor replaces its model and features.
     """
     return {**_read_processor(cpuinfo), "onnxruntime": find_runtime_version(), "architecture": platform.machine()}
 

@@ -1,4 +1,4 @@
-"""Folders and files that no other user can change: opened without following links, and checked once open."""
+"""Folders and files that only this user can access: opened without following links, and checked after opening."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def make_private_folder(path: Path) -> None:
 
 @contextmanager
 def open_private_folder(path: Path, parent: int | None = None) -> Iterator[int]:
-    """Yield a descriptor of the folder, whose path starts at the folder with the descriptor `parent`.
+    """Yield a descriptor of the folder. A relative `path` starts at the folder with the descriptor `parent`.
 
-    Raises OSError, and PreparedCopyRejected if other users can write to the folder or read it.
+    Raises OSError, and PreparedCopyRejected if other users can read or write the folder.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
     try:
@@ -44,7 +44,7 @@ def read_private_file(name: str, folder: int, limit: int) -> bytes:
 
 
 def map_private_file(name: str, folder: int, limit: int) -> memoryview:
-    """Map the file into memory, for reading only. Raises as `read_private_file` does."""
+    """Map the file into memory, read-only. Raises as `read_private_file` does."""
     with os.fdopen(_open_file(name, folder, limit), "rb") as file:
         if not os.fstat(file.fileno()).st_size:
             return memoryview(b"")  # an empty file cannot be mapped
@@ -52,13 +52,13 @@ def map_private_file(name: str, folder: int, limit: int) -> memoryview:
 
 
 def release_pages(mapping: memoryview) -> None:
-    """Take the pages of a mapped file out of this process; those that are used later come back from the page cache."""
+    """Unmap the pages of a mapped file from this process; later reads get them from the page cache again."""
     if isinstance(mapping.obj, mmap.mmap) and sys.platform == "linux":
         mapping.obj.madvise(mmap.MADV_DONTNEED)
 
 
 def write_private_file(name: str, folder: int, data: bytes) -> None:
-    """Create a file with `data`, and wait until the disk has it. Raises OSError, also if the file exists."""
+    """Create a file with `data` and sync it to disk. Raises OSError, also if the file exists."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     with os.fdopen(os.open(name, flags, _FILE_MODE, dir_fd=folder), "wb") as file:
         file.write(data)
@@ -67,7 +67,7 @@ def write_private_file(name: str, folder: int, data: bytes) -> None:
 
 
 def seal_file(name: str, folder: int) -> None:
-    """Restrict a file that another library has created, and wait until the disk has it. Raises OSError."""
+    """Make a file that another library created private, and sync it to disk. Raises OSError."""
     descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)
     try:
         os.fchmod(descriptor, _FILE_MODE)

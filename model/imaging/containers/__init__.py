@@ -1,4 +1,4 @@
-"""Read the structure of image files without decoding pixels, limit the work it causes, and keep only what pixels need.
+"""Read the structure of image files without decoding pixels, limit the decoder's work, and keep only the needed parts.
 
-Decoders receive files without metadata, further frames and unknown parts, so none of these is ever decompressed.
+Decoders receive files without metadata, further frames and unknown parts, so these are never decompressed.
 """

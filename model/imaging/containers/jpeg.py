@@ -18,7 +18,7 @@ LOSSLESS = 0xC3
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # without DHT, JPG and DAC
 START_OF_SCAN, _END = 0xDA, 0xD9
 _APP0, _APP14, _APP15, _COMMENT = 0xE0, 0xEE, 0xEF, 0xFE
-# Markers with a segment, and the end-of-image marker. Stuffed bytes and restart markers belong to the scan.
+# The markers that begin a segment, and the end-of-image marker. Stuffed bytes and restart markers are part of a scan.
 _MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
 
 
@@ -44,7 +44,7 @@ class Frame(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """A scan header: the identifiers of its components, and how many of the 64 coefficients it codes."""
+    """A scan header: the identifiers of its components, and how many of the 64 coefficients it contains."""
 
     components: tuple[int, ...]
     coefficients: int
@@ -67,17 +67,17 @@ class JpegStructure(NamedTuple):
 
 
 def read_segments(data: bytes, most: int = MAX_SEGMENTS) -> Iterator[tuple[int, slice]]:
-    """Yield the marker and the range of each segment, marker included, up to the end of the image.
+    """Yield the marker and the range of each segment, including the marker, up to the end of the image.
 
-    Raises UnsupportedImage when there are `most` or more.
+    Raises UnsupportedImage if there are `most` or more.
     """
     position = len(START)
     for _ in range(most):
-        found = _MARKER.search(data, position)
-        if found is None or data[found.end() - 1] == _END:
+        marker = _MARKER.search(data, position)
+        if marker is None or data[marker.end() - 1] == _END:
             return
-        position = found.end() + int.from_bytes(data[found.end() : found.end() + 2])
-        yield data[found.end() - 1], slice(found.start(), position)
+        position = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2])
+        yield data[marker.end() - 1], slice(marker.start(), position)
     raise UnsupportedImage(f"The JPEG has {most} or more segments. Save a baseline JPEG.")
 
 
@@ -90,7 +90,7 @@ def read_jpeg(data: bytes, most_segments: int = MAX_SEGMENTS) -> JpegStructure:
     for marker, part in read_segments(data, most_segments):
         body_start = part.start + 4
         if marker in _FRAMES:
-            if frame is not None:  # libjpeg decodes nothing that follows
+            if frame is not None:  # libjpeg stops decoding here
                 break
             frame = _read_frame(marker, data[body_start : part.stop])
         if marker == START_OF_SCAN:
@@ -104,7 +104,7 @@ def read_jpeg(data: bytes, most_segments: int = MAX_SEGMENTS) -> JpegStructure:
 
 
 def _is_metadata(marker: int, data: bytes, start: int, stop: int) -> bool:
-    """Whether the segment has no influence on pixels. JFIF and Adobe segments determine the colour space."""
+    """Whether the segment does not affect pixels. JFIF and Adobe segments do: they determine the colour space."""
     if marker in (_APP0, _APP14):
         return not data.startswith((b"JFIF", b"Adobe"), start, stop)
     return _APP0 <= marker <= _APP15 or marker == _COMMENT
@@ -126,9 +126,9 @@ def _read_frame(marker: int, body: bytes) -> Frame:
 
 
 def _count_blocks(pixels: int, sampling: int, largest: int) -> int:
-    """Blocks on one side, padded to whole groups."""
+    """Return the number of blocks on one side, padded to whole groups."""
     sampling = max(1, sampling)
-    blocks = -(-pixels * sampling // (8 * largest))  # rounded up, like the groups
+    blocks = -(-pixels * sampling // (8 * largest))  # rounded up, as the groups are
     return -(-blocks // sampling) * sampling
 
 

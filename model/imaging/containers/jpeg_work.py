@@ -1,4 +1,4 @@
-"""Estimate what decoding JPEG data takes from its frame and scans, and keep only what its pixels need."""
+"""Estimate the cost of decoding a JPEG from its frame and scans, and keep only the segments that decoding needs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from model.imaging.containers.jpeg import (
 from model.imaging.containers.reduced import ReducedFile
 
 MAX_SCANS = 50
-# One unit is about 50 ns on a processor of 2020: a Huffman-coded block in one scan. 50 megapixels without chroma
+# A unit of work is a Huffman-coded block in one scan, about 50 ns on a processor of 2020. 50 megapixels without chroma
 # subsampling need 11 million units with the scans of libjpeg-turbo and 17 million with those of mozjpeg.
 MAX_WORK = 30_000_000
-# Arithmetic decoding takes time for each coefficient, however few bytes code it, and more for each byte.
+# Arithmetic decoding takes time for each coefficient, no matter how few bytes encode it, and for each byte.
 _ARITHMETIC_COEFFICIENTS_PER_UNIT = 8
 _ARITHMETIC_UNITS_PER_BYTE = 2
 _LOSSLESS_UNITS_PER_BLOCK = 12
-# Decoders parse the tables before the first scan one by one. A JPEG can use 3 KB of them, beside a thumbnail of 64 KB.
+# Decoders parse all tables before the first scan. A JPEG can use 3 KB of them, and a thumbnail takes up to 64 KB.
 MAX_TABLE_BYTES = 100_000
 _COEFFICIENT_BYTES_PER_BLOCK = 128
 
@@ -36,7 +36,7 @@ def reduce_jpeg(data: bytes, max_pixels: int) -> ReducedFile:
 
 
 def reduce_to_structure(data: bytes, structure: JpegStructure, max_pixels: int) -> ReducedFile:
-    """Do the same with the structure that `read_jpeg` has returned for the data."""
+    """Do the same with the structure that `read_jpeg` returned for the data."""
     check_size(structure.frame.width, structure.frame.height, max_pixels)
     _check_work(structure, len(data))
     buffered = _COEFFICIENT_BYTES_PER_BLOCK * structure.frame.blocks if _keeps_coefficients(structure) else 0
@@ -54,7 +54,7 @@ def is_baseline(structure: JpegStructure) -> bool:
 
 
 def _check_work(structure: JpegStructure, length: int) -> None:
-    """Limit the passes over the blocks: every 14 bytes can declare one more scan over all of them."""
+    """Limit the number of passes over the blocks: 14 bytes are enough to declare another scan over all of them."""
     work = sum(_estimate_units(structure.frame, scan) for scan in structure.scans)
     if structure.frame.marker in ARITHMETIC:
         work += _ARITHMETIC_UNITS_PER_BYTE * length

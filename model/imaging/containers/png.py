@@ -17,7 +17,7 @@ _END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 def reduce_png(data: bytes, max_pixels: int) -> ReducedFile:
-    """Keep header, palette, transparency and pixels: no text, profile, EXIF data or further frame.
+    """Keep the header, the palette, the transparency and the pixels; drop text, profiles, EXIF data and further frames.
 
     Raises CorruptImage, UnsupportedImage, ImageTooManyPixels.
     """
@@ -30,13 +30,13 @@ def reduce_png(data: bytes, max_pixels: int) -> ReducedFile:
     kept = [view[part] for part in colours.values()]
     if len(header) + sum(map(len, kept)) + (pixels.stop - pixels.start) + len(_END) == len(data):
         return ReducedFile(data)
-    # A last chunk that is cut off must stay the end of the file, or its decoder would take what follows for pixels.
+    # If the last chunk is truncated, append nothing: the decoder would read it as pixels.
     end = _END if pixels.stop <= len(data) else b""
     return ReducedFile(b"".join([header, *kept, view[pixels], end]))
 
 
 def _find_chunks(data: bytes) -> tuple[dict[bytes, slice], slice]:
-    """The first palette and transparency chunk before the pixels, and the range of all chunks of pixels."""
+    """Return the first palette and transparency chunks before the pixels, and the range of all pixel chunks."""
     position, first_pixels = _SIGNATURE_LENGTH + _HEADER_LENGTH, 0
     colours: dict[bytes, slice] = {}
     for _ in range(MAX_CHUNKS):

@@ -10,7 +10,7 @@ _LONGEST = 15
 _ROOT_BITS = 8
 _CODE_LENGTH_ORDER = (17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
 _REPEAT_PREVIOUS = 16
-# By symbol of the code-length code: the fewest repetitions, and how many bits tell how many more.
+# By symbol of the code-length code: the minimum of repetitions, and the number of bits that encode how many more.
 _REPETITIONS = {_REPEAT_PREVIOUS: (3, 2), 17: (3, 3), 18: (11, 7)}
 _FIRST_PREVIOUS = 8
 
@@ -24,7 +24,7 @@ class BitReader:
         self.position = 0
 
     def peek(self) -> int:
-        """The next bits, at least 24 of them."""
+        """Return the next bits, at least 24, without consuming them."""
         start = self.position >> 3
         return int.from_bytes(self._data[start : start + 4], "little") >> (self.position & 7)
 
@@ -40,7 +40,7 @@ class BitReader:
 
 
 class PrefixCode:
-    """A canonical prefix code of symbols whose code lengths are given. One symbol alone takes no bits."""
+    """A canonical prefix code, given the code lengths of its symbols. If there is only one symbol, it takes no bits."""
 
     def __init__(self, lengths: Sequence[int]) -> None:
         used = [(length, symbol) for symbol, length in enumerate(lengths) if length]
@@ -99,7 +99,7 @@ def _read_simple_lengths(bits: BitReader) -> list[int]:
 
 
 def _read_lengths(bits: BitReader, alphabet: int) -> list[int]:
-    """Lengths that are coded themselves, with repetitions."""
+    """Read code lengths that are themselves prefix-coded, with repetitions."""
     code_lengths = [0] * len(_CODE_LENGTH_ORDER)
     for symbol in _CODE_LENGTH_ORDER[: 4 + bits.read(4)]:
         code_lengths[symbol] = bits.read(3)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 class ReducedFile:
     """A valid file with the pixels of the first frame and nothing else.
 
-    `buffer_bytes` is what the decoder allocates beside the decoded image, as far as the structure of the file
-    determines it: coefficients, strips, prefix codes. `size`, width and height, is known where Pillow would copy the
-    whole file to find it.
+    `buffer_bytes` is what the decoder allocates in addition to the decoded image because of the file's structure:
+    coefficients, strips, prefix codes. `size`, width and height, is set for formats whose whole file Pillow would copy
+    to find it.
     """
 
     data: bytes

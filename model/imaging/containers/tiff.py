@@ -1,4 +1,4 @@
-"""Keep the first image of a TIFF, after checking that decoding its strips or tiles is bounded by its size."""
+"""Keep the first image of a TIFF, after checking that its size limits the work of decoding its strips or tiles."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from model.imaging.containers.tiff_directory import MAX_BLOCKS, Tag, Values, rea
 _UNCOMPRESSED, _JPEG = 1, 7
 _PLANES_APART = 2
 _BLACK_IS_ZERO, _YCBCR = 1, 6
-# Of a pixel, and of a sample: more than any file that is read has.
+# The samples of a pixel and the bits of a sample; supported files have fewer.
 _MAX_SAMPLES, _MAX_BITS = 4_096, 64
-# Strips of eight rows cover the highest image. Each takes 20 microseconds to check, and a microsecond for each segment.
+# Enough for the tallest image in strips of eight rows. Checking a block takes 20 µs, plus 1 µs for each segment.
 _MAX_JPEG_BLOCKS, _MAX_JPEG_SEGMENTS = 8_192, 16
-_JPEG_GROUP = 16  # JPEG codes groups of 8x8 or 16x16 pixels
-# The tiles at the edges may be larger than the image, but not by as much as they like.
+_JPEG_GROUP = 16  # JPEG encodes groups of 8x8 or 16x16 pixels
+# Tiles at the edges may extend beyond the image, but only up to this total.
 _MAX_PADDED_PIXELS = 2 * MAX_PIXELS
-# The offsets and lengths of more blocks take more memory than what is reserved for reading a file of this size.
+# The offsets and lengths of more blocks would exceed the memory reserved for reading a file of this size.
 _MOST_SMALL_BLOCKS, _SMALL_BLOCK_BYTES, _SMALL_RAW_TILE_BYTES = 4_096, 64, 1_024
-# The Python objects for a tile that Pillow reads itself.
+# The Python objects that Pillow creates for each tile.
 _BLOCK_OBJECT_BYTES = 600
 
 
 @dataclass(frozen=True, slots=True)
 class _Blocks:
-    """The strips or tiles: `columns` x `rows` pixels each, `across` x `down` of them in each of `planes`."""
+    """The strips or tiles: each has `columns` x `rows` pixels, and each of `planes` has `across` x `down` of them."""
 
     tiled: bool
     columns: int
@@ -48,7 +48,7 @@ class _Blocks:
 
     @property
     def bytes(self) -> int:
-        """The bytes of one block, unpacked."""
+        """The bytes of one unpacked block."""
         return ceil(self.columns * self.bits_per_pixel / 8) * self.rows
 
 
@@ -71,7 +71,7 @@ def reduce_tiff(data: bytes, max_pixels: int) -> ReducedFile:
 
 
 def extract_plane(data: bytes, index: int) -> bytes:
-    """Return the plane of a band as a grey TIFF of its own. `data` is a reduced file with 16-bit planes."""
+    """Return the plane of one band as a separate grey TIFF. `data` is a reduced file with 16-bit planes."""
     tags = read_directory(data)
     blocks = _describe_blocks(tags, _first(tags, Tag.WIDTH, 0), _first(tags, Tag.HEIGHT, 0), len(data))
     offsets, lengths = _locate_blocks(len(data), tags, blocks)
@@ -112,9 +112,9 @@ def _describe_blocks(tags: Values, width: int, height: int, size: int) -> _Block
 
 
 def _locate_blocks(size: int, tags: Values, blocks: _Blocks) -> tuple[Sequence[int], Sequence[int]]:
-    """The offset and the length of each block; a length of 0 for one that is missing, as some tools leave out.
+    """Return the offset and the length of each block. The length is 0 for a missing block: some tools omit blocks.
 
-    Together they are not larger than the file, so that no byte is decoded often.
+    The lengths must not add up to more than the file, so that bytes are not decoded repeatedly.
     """
     tile_offsets = blocks.tiled and Tag.TILE_OFFSETS in tags
     offsets = tags.get(Tag.TILE_OFFSETS if tile_offsets else Tag.STRIP_OFFSETS, ())[: blocks.count]
@@ -136,7 +136,7 @@ def _cut(data: bytes, offsets: Sequence[int], lengths: Sequence[int]) -> Iterato
 
 
 def _find_lengths(size: int, tags: Values, blocks: _Blocks, offsets: Sequence[int]) -> Iterable[int]:
-    """Those of uncompressed blocks follow from their size, whatever the file declares."""
+    """Return the declared lengths, but compute those of uncompressed blocks from their size in pixels."""
     if _first(tags, Tag.COMPRESSION, _UNCOMPRESSED) == _UNCOMPRESSED:
         return (_count_raw_bytes(tags, blocks, index) if offset else 0 for index, offset in enumerate(offsets))
     declared = tags.get(Tag.TILE_BYTES if blocks.tiled and Tag.TILE_BYTES in tags else Tag.STRIP_BYTES, ())
@@ -148,7 +148,7 @@ def _find_lengths(size: int, tags: Values, blocks: _Blocks, offsets: Sequence[in
 
 
 def _count_raw_bytes(tags: Values, blocks: _Blocks, index: int) -> int:
-    """The bytes of an uncompressed block. The last strip has the rows that remain."""
+    """Return the bytes of an uncompressed block. The last strip has the remaining rows."""
     if blocks.tiled or (index + 1) % blocks.down:
         return blocks.bytes
     rows = _first(tags, Tag.HEIGHT, 0) - blocks.rows * (blocks.down - 1)
@@ -165,7 +165,7 @@ def _check_jpeg_blocks(contents: Iterable[memoryview], blocks: _Blocks) -> None:
 
 
 def _check_jpeg_block(content: memoryview, blocks: _Blocks) -> None:
-    """The JPEG data of a block must not make the decoder allocate or decode more than the block."""
+    """Raise UnsupportedImage if decoding the JPEG data would allocate or decode more than the block."""
     if not content:
         return
     structure = read_jpeg(bytes(content), _MAX_JPEG_SEGMENTS)
@@ -180,12 +180,12 @@ def _check_jpeg_block(content: memoryview, blocks: _Blocks) -> None:
 
 
 def _rebuild(data: bytes, tags: Values, blocks: _Blocks, offsets: Sequence[int], lengths: Sequence[int]) -> bytes:
-    """A TIFF with this image alone, whose tags have the types and numbers of values that decoders expect."""
+    """Return a TIFF with only this image, whose tags have the types and numbers of values that decoders expect."""
     replaced = {Tag.STRIP_OFFSETS, Tag.STRIP_BYTES, Tag.TILE_OFFSETS, Tag.TILE_BYTES}
     kept = {tag: values for tag, values in tags.items() if tag not in replaced}
     rows, declared = blocks.rows, lengths
     if not blocks.tiled and _first(tags, Tag.COMPRESSION, _UNCOMPRESSED) == _UNCOMPRESSED:
-        # Pillow makes objects for each uncompressed strip. One strip has the same bytes, or none if some are missing.
+        # Pillow creates objects for each uncompressed strip, so merge them into one, or into none if some are missing.
         rows, plane = _first(tags, Tag.HEIGHT, 0), sum(lengths) // blocks.planes if all(lengths) else 0
         declared = [plane] * blocks.planes
     if not blocks.tiled:
@@ -197,7 +197,7 @@ def _rebuild(data: bytes, tags: Values, blocks: _Blocks, offsets: Sequence[int],
 
 
 def _estimate_buffers(tags: Values, blocks: _Blocks, compression: int) -> int:
-    """The block that libtiff unpacks and as much for its codec. JPEG coefficients take two bytes, RGBA pixels four."""
+    """Return the memory for an unpacked block, and as much for its codec; more for JPEG coefficients and RGBA."""
     objects = _BLOCK_OBJECT_BYTES * (blocks.count if blocks.tiled else blocks.planes)
     if compression == _UNCOMPRESSED:
         return objects

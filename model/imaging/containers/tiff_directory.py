@@ -13,7 +13,7 @@ from enum import IntEnum
 from model.errors import CorruptImage, UnsupportedImage
 
 MAX_TAGS = 4_096
-# A 4 MB file that declares a million strips took 280 MB and ten seconds to open.
+# Without this limit, a 4 MB file that declares a million strips takes 280 MB and ten seconds to open.
 MAX_BLOCKS = 32_768
 
 
@@ -50,7 +50,7 @@ class Tag(IntEnum):
     REFERENCE_BLACK_WHITE = 532
 
 
-# How many values a tag may have; 1 for all others, whose further values are ignored.
+# The maximum number of values of a tag. All others have one value; further values are ignored.
 _MAX_VALUES = {
     Tag.BITS: 4_096,
     Tag.EXTRA_SAMPLES: 4_096,
@@ -74,12 +74,12 @@ _RATIONAL_TAGS = (Tag.YCBCR_COEFFICIENTS, Tag.REFERENCE_BLACK_WHITE)
 _TAGS = frozenset(Tag)
 
 Values = Mapping[int, Sequence[int]]
-"""Numbers by tag; numerators and denominators alternate in a rational tag."""
+"""Numbers by tag. In a rational tag, numerators and denominators alternate."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """How a file codes numbers: `order` is that of `struct`, the others differ between TIFF and BigTIFF."""
+    """How a file encodes numbers: the byte order for `struct`, and the types, which differ in BigTIFF."""
 
     order: str
     first_directory: int
@@ -88,7 +88,7 @@ class _Layout:
     offset: str
 
     def unpack(self, code: str, data: bytes, start: int) -> tuple[int, ...]:
-        """Raises CorruptImage beyond the end of the file."""
+        """Raises CorruptImage if the data ends too early."""
         try:
             return struct.unpack_from(self.order + code, data, start)
         except (struct.error, OverflowError) as error:
@@ -97,7 +97,7 @@ class _Layout:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An entry of the directory, which names `number` values of a type. `end` is the offset after the entry."""
+    """A directory entry with `number` values of the type `kind`. `end` is the offset after the entry."""
 
     tag: int
     kind: int
@@ -106,7 +106,7 @@ class Entry:
     layout: _Layout
 
     def locate(self, data: bytes, size: int) -> int:
-        """Return the offset of the values, of `size` bytes each: those that fit are in the entry itself.
+        """Return the offset of the values, of `size` bytes each. If they fit, they are in the entry itself.
 
         Raises CorruptImage.
         """
@@ -128,7 +128,7 @@ def read_entries(data: bytes) -> Iterator[Entry]:
 
 
 def read_directory(data: bytes) -> dict[int, Sequence[int]]:
-    """Read the first directory. The first entry of a tag counts. Raises CorruptImage, UnsupportedImage."""
+    """Read the first directory. The first entry of a tag is used. Raises CorruptImage, UnsupportedImage."""
     values: dict[int, Sequence[int]] = {}
     for entry in read_entries(data):
         if entry.tag in _TAGS and entry.tag not in values and entry.kind in _TYPES and entry.number:
@@ -147,7 +147,7 @@ def _read_values(data: bytes, entry: Entry) -> Sequence[int]:
     limit = _MAX_VALUES.get(Tag(entry.tag), 1)
     if entry.number > limit > 1:
         raise UnsupportedImage(
-            f"The TIFF has {entry.number} numbers of kind {entry.tag}; the limit is {limit}. "
+            f"The TIFF tag {entry.tag} has {entry.number} values; the limit is {limit}. "
             "Save it with larger strips or tiles."
         )
     size = struct.calcsize("=" + _TYPES[entry.kind])
@@ -158,7 +158,7 @@ def _read_values(data: bytes, entry: Entry) -> Sequence[int]:
 
 
 def _in_order(numbers: array[int], order: str) -> array[int]:
-    """Exchange the bytes of numbers in another order than the machine's. An array takes a fifth of a tuple's memory."""
+    """Convert numbers to or from `order` in place. An array takes a fifth of a tuple's memory."""
     if (order == "<") != (sys.byteorder == "little"):
         numbers.byteswap()
     return numbers
@@ -167,9 +167,9 @@ def _in_order(numbers: array[int], order: str) -> array[int]:
 def write_tiff(
     order: str, values: Values, offsets_tag: Tag, lengths: Sequence[int], blocks: Iterable[memoryview]
 ) -> bytes:
-    """A TIFF of one directory with these values and blocks of pixels, which have these lengths.
+    """Return a TIFF with one directory of `values`, and `blocks` of pixels, which have `lengths` bytes.
 
-    `order` is "<" or ">". `offsets_tag` gets the offsets of the blocks; 0 for an empty one, which the file lacks.
+    `order` is "<" or ">". `offsets_tag` is set to the offsets of the blocks; 0 for an empty, missing one.
     """
     packed = {tag: _pack(order, tag, numbers) for tag, numbers in values.items()}
     packed[offsets_tag] = _LONG, bytes(4 * len(lengths))
@@ -198,7 +198,7 @@ def _find_offsets(start: int, lengths: Iterable[int]) -> Iterator[int]:
 
 
 def _pack(order: str, tag: int, numbers: Sequence[int]) -> tuple[int, bytes]:
-    """The type and the bytes of values."""
+    """Return the type and the bytes of a tag's values."""
     if tag == Tag.JPEG_TABLES:
         return _UNDEFINED, bytes(number & 0xFF for number in numbers)
     kind = _LONG

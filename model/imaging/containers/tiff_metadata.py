@@ -1,4 +1,4 @@
-"""Read the tags of a TIFF that describe its samples and its place on the ground. No fault in them rejects the image."""
+"""Read the TIFF tags that describe the samples and the location on the ground. Faulty tags never reject the image."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class MetadataTag(IntEnum):
 Metadata = Mapping[int, tuple[float, ...]]
 """Finite numbers by tag."""
 
-# How many values are read of a tag, however many it declares.
+# The maximum number of values read from each tag.
 _MOST_VALUES = {
     MetadataTag.MAX_SAMPLE_VALUE: 16,
     MetadataTag.LARGEST_SAMPLES: 16,
@@ -43,7 +43,7 @@ _NUMBERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 16
 
 
 def read_metadata(data: bytes) -> Metadata:
-    """Read the tags of the first directory. Tags that are damaged or hold other than finite numbers are left out."""
+    """Read the tags of the first directory. Tags that are damaged or contain non-finite numbers are left out."""
     values: dict[int, tuple[float, ...]] = {}
     try:
         for entry in read_entries(data):
@@ -55,7 +55,7 @@ def read_metadata(data: bytes) -> Metadata:
 
 
 def _read_numbers(data: bytes, entry: Entry) -> tuple[float, ...]:
-    """Return no numbers where the entry is not usable."""
+    """Return no numbers if the entry is not usable."""
     code = "s" if entry.kind == _TEXT else _NUMBERS.get(entry.kind)
     if code is None or entry.number < 1:
         return ()

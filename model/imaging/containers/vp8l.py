@@ -1,7 +1,7 @@
-"""Estimate the memory of a lossless WebP bitstream (RFC 9649, section 3) from what precedes its pixels.
+"""Estimate the memory to decode a lossless WebP bitstream (RFC 9649, section 3) from the data before its pixels.
 
-The main image may have 65,536 groups of prefix codes, 12 KB each in the decoder and 3 bytes each in the file. Their
-number follows from the entropy image, which comes after the images that belong to transforms.
+The main image may have 65,536 groups of prefix codes, 12 KB each in the decoder and 3 bytes each in the file. The
+entropy image, which follows the images of the transforms, determines their number.
 """
 
 from __future__ import annotations
@@ -11,33 +11,33 @@ from math import ceil
 from model.errors import CorruptImage, UnsupportedImage
 from model.imaging.containers.prefix_codes import BitReader, PrefixCode, read_prefix_code
 
-# libwebp's encoder makes images of at most 16,384 pixels, most of which repeat earlier ones.
+# libwebp's encoder writes such images with at most 16,384 pixels, most of which repeat earlier ones.
 MAX_SYMBOLS = 65_536
 # Its entropy images have at most 2,600 blocks, and fewer groups.
 MAX_GROUPS = 10_000
 _SIGNATURE = 0x2F
 _PREDICTOR, _CROSS_COLOUR, _SUBTRACT_GREEN, _COLOUR_INDEXING = range(4)
 _LITERALS, _LENGTHS, _DISTANCES = 256, 24, 40
-# libwebp keeps this many entries of 4 bytes for a group of five codes, by the bits of the colour cache.
+# The number of table entries of 4 bytes that libwebp keeps for a group of five codes, by the bits of the colour cache.
 _TABLE_ENTRIES = (2954, 2956, 2958, 2962, 2970, 2986, 3018, 3082, 3212, 3468, 3980, 5004)
 _ENTRY_BYTES, _GROUP_BYTES = 4, 600
-# libwebp renumbers the groups when there seem to be more than this.
+# libwebp renumbers the groups if the highest number suggests more than this.
 _RENUMBERED = 1_000
 
 
 def read_vp8l_size(data: bytes | memoryview) -> tuple[int, int]:
-    """Width and height of a bitstream with its header. Raises CorruptImage."""
+    """Return width and height from the header of a bitstream. Raises CorruptImage."""
     return _read_header(BitReader(data))
 
 
 def estimate_vp8l_bytes(data: bytes | memoryview) -> int:
-    """The bytes for the prefix codes of a bitstream with its header. Raises CorruptImage, UnsupportedImage."""
+    """Return the bytes for the prefix codes of a bitstream with header. Raises CorruptImage, UnsupportedImage."""
     bits = BitReader(data)
     return _estimate(bits, *_read_header(bits))
 
 
 def estimate_alpha_bytes(data: bytes | memoryview, width: int, height: int) -> int:
-    """The same for a compressed alpha channel, whose bitstream has no header. `data` is the chunk's content."""
+    """Return the same for an alpha channel, whose bitstream has no header. `data` is the chunk's content."""
     is_compressed = len(data) > 1 and data[0] & 3 == 1
     return _estimate(BitReader(data[1:]), width, height) if is_compressed else 0
 
@@ -92,7 +92,7 @@ def _read_cache_bits(bits: BitReader) -> int:
 
 
 def _read_image(bits: BitReader, width: int, height: int, size_bits: int) -> set[int]:
-    """Read an entropy-coded image with one pixel for each block. Returns the literals' red and green as numbers."""
+    """Read an entropy-coded image with one pixel for each block. Returns the numbers in red and green."""
     cache_bits = _read_cache_bits(bits)
     green = read_prefix_code(bits, _LITERALS + _LENGTHS + (1 << cache_bits if cache_bits else 0))
     red, blue, alpha = (read_prefix_code(bits, _LITERALS) for _ in range(3))
@@ -122,7 +122,7 @@ def _read_pixels(bits: BitReader, missing: int, codes: tuple[PrefixCode, ...]) -
 
 
 def _read_extra(bits: BitReader, prefix: int) -> int:
-    """The number that a prefix and the bits after it stand for."""
+    """Return the number that a prefix and the extra bits after it encode."""
     if prefix < 4:
         return prefix + 1
     extra = (prefix - 2) >> 1

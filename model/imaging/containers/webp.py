@@ -14,7 +14,7 @@ MAX_CHUNKS = 1_000  # before the end of the first frame
 _FIRST_CHUNK = 12
 _CHUNK_HEADER = 8
 _FRAME_HEADER = 16
-_LONGEST_HEADER = 10  # of a bitstream or an extended file, as far as it has the size
+_LONGEST_HEADER = 10  # of a bitstream or an extended file, up to and including the size
 _LOSSY_START = b"\x9d\x01\x2a"
 _LOSSY, _LOSSLESS, _ALPHA = b"VP8 ", b"VP8L", b"ALPH"
 _EXTENDED, _ANIMATION, _FRAME = b"VP8X", b"ANIM", b"ANMF"
@@ -36,7 +36,7 @@ def reduce_webp(data: bytes, max_pixels: int) -> ReducedFile:
 
 
 def _find_chunks(data: bytes) -> Iterator[tuple[bytes, slice]]:
-    """Yield kind and range, header included, of the chunks that decoding the first frame needs."""
+    """Yield the kind and the range, including the header, of the chunks needed to decode the first frame."""
     wanted = {_EXTENDED, _ANIMATION, _FRAME, _ALPHA, _LOSSY, _LOSSLESS}
     for kind, part in _read_chunks(data, _FIRST_CHUNK, len(data)):
         if kind in wanted:
@@ -67,7 +67,7 @@ def _keep_chunk(data: bytes, kind: bytes, part: slice) -> memoryview | bytes:
 
 
 def _read_canvas(data: bytes, kind: bytes, part: slice) -> tuple[int, int]:
-    """The size of the canvas from the first chunk."""
+    """Return the size of the canvas from the first chunk."""
     start = part.start + _CHUNK_HEADER
     content = data[start : min(start + _LONGEST_HEADER, part.stop)]
     if kind == _EXTENDED and len(content) == _LONGEST_HEADER:
@@ -86,7 +86,7 @@ def _read_size(data: bytes, start: int) -> tuple[int, int]:
 
 
 def _estimate_chunk(data: bytes, kind: bytes, part: slice, size: tuple[int, int]) -> int:
-    """The bytes that libwebp allocates for the prefix codes of lossless pixels or of a compressed alpha channel."""
+    """Return the bytes that libwebp allocates for the prefix codes of lossless pixels or a compressed alpha channel."""
     start = part.start + _CHUNK_HEADER
     if kind == _LOSSLESS:
         return estimate_vp8l_bytes(memoryview(data)[start : part.stop])

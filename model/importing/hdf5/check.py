@@ -1,4 +1,4 @@
-"""Walk through the groups and data sets of an HDF5 file, and check each of them."""
+"""Traverse the groups and data sets of an HDF5 file, and check each of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MAX_OBJECTS = 100_000
 
 
 def check_hdf5(data: Data) -> Mapping[str, bytes]:
-    """Check everything that can be reached, and return the text attributes of the root. Raises UnsafeModelFile."""
+    """Check all objects reachable from the root. Returns the root's text attributes. Raises UnsafeModelFile."""
     reader = Reader(data)
     address, cached_table = _find_root(reader)
     root = read_messages(reader, address)
@@ -47,7 +47,7 @@ def check_hdf5(data: Data) -> Mapping[str, bytes]:
 
 
 def _find_root(reader: Reader) -> tuple[int, bytes]:
-    """Check the superblock. Returns the address of the root's header, and the copy of its symbol table message."""
+    """Check the superblock. Returns the address of the root's header, and its cached symbol table message."""
     reader.expect(0, SIGNATURE, "the file")
     cached_table = b""
     version = reader.read(8, 1)[0]

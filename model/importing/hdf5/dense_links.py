@@ -15,7 +15,7 @@ _MAX_DEPTH = 8
 
 
 def read_dense_links(reader: Reader, link_info: bytes) -> list[int]:
-    """Return the addresses of the members that a link info message refers to; none if the links are messages."""
+    """Return the addresses of the members that a link info message refers to; none if there is no heap of links."""
     cursor = Cursor(link_info)
     cursor.take(1)
     cursor.take(8 if cursor.integer(1) & 1 else 0)
@@ -52,7 +52,7 @@ def _iterate_records(reader: Reader, tree: int) -> Iterator[bytes]:
 
 
 def _measure_pointers(node_size: int, depth: int) -> list[int]:
-    """Return the bytes of a count of records in a node, then those of a count below a pointer at levels 1, 2, …"""
+    """Return the width in bytes of a node's record count, then of the total counts below pointers at levels 1, 2, …"""
     per_leaf = (node_size - _NODE_OVERHEAD) // _RECORD
     if per_leaf < 1:
         refuse("the nodes of the index of a group are too small")
@@ -73,7 +73,7 @@ def _width(number: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Heap:
-    """A fractal heap, whose objects lie in direct blocks. `blocks` are (start in the heap, size, address)."""
+    """A fractal heap, whose objects are in direct blocks. `blocks` are (start in the heap, size, address)."""
 
     reader: Reader
     offset_width: int
@@ -96,7 +96,7 @@ class _Heap:
         return cls(reader, offset_width, length_width, tuple(blocks))
 
     def read(self, heap_id: bytes) -> bytes:
-        """Return the object of that id."""
+        """Return the object with this id."""
         cursor = Cursor(heap_id)
         if cursor.integer(1) & 0xF0:
             refuse("a link is stored in an unusual way")

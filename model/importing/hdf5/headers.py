@@ -30,19 +30,19 @@ _KNOWN = {
     ATTRIBUTE_INFO: "attribute info",
     0x16: "references",
 }
-_REFUSED = {0x07: "keeps data in other files", 0x0B: "has compressed data", 0x0F: "shares messages"}
+_REJECTED = {0x07: "keeps data in other files", 0x0B: "has compressed data", 0x0F: "shares messages"}
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A header message: its type, and its contents."""
+    """A header message: its type and its contents."""
 
     kind: int
     body: bytes
 
 
 def read_messages(reader: Reader, address: int) -> list[Message]:
-    """Return the messages of the object header at that address. Raises UnsafeModelFile for unknown kinds."""
+    """Return the messages of the object header at `address`. Raises UnsafeModelFile for unknown kinds."""
     if reader.read(address, 4) == b"OHDR":
         return _read_version_2(reader, address)
     version, _, count, _, size = reader.unpack(address, "BBHII")
@@ -85,8 +85,8 @@ def _read_version_2(reader: Reader, address: int) -> list[Message]:
 
 
 def _add(messages: list[Message], blocks: list[tuple[int, int]], kind: int, flags: int, body: bytes) -> None:
-    if kind in _REFUSED:
-        refuse(f"an object {_REFUSED[kind]}")
+    if kind in _REJECTED:
+        refuse(f"an object {_REJECTED[kind]}")
     if kind not in _KNOWN:
         refuse(f"an object has a message of the unknown type {kind}")
     if flags & _SHARED:

@@ -9,7 +9,7 @@ _HARD = 0
 
 
 def parse_link(body: bytes) -> int:
-    """Return the address to which a link message leads. Raises UnsafeModelFile for soft and external links."""
+    """Return the address that a link message points to. Raises UnsafeModelFile for soft and external links."""
     cursor = Cursor(body)
     version, flags = cursor.integer(1), cursor.integer(1)
     if version != 1:
@@ -23,7 +23,7 @@ def parse_link(body: bytes) -> int:
 
 
 def read_symbol_table(reader: Reader, body: bytes) -> list[int]:
-    """Return the addresses of the members of a group that has a B-tree of symbol table nodes."""
+    """Return the addresses of a group's members from its B-tree of symbol table nodes."""
     tree = Cursor(body).integer(8)
     members: list[int] = []
     pending, seen = [tree], set[int]()

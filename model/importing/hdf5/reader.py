@@ -9,7 +9,7 @@ from model.errors import UnsafeModelFile
 
 UNDEFINED = 0xFFFFFFFFFFFFFFFF
 _MAX_STEPS = 2_000_000
-_MAX_BYTES = 256 << 20  # of structures; the data of data sets is not read
+_MAX_BYTES = 256 << 20  # of structures; data sets are not read
 
 
 class Data(Protocol):
@@ -20,7 +20,7 @@ class Data(Protocol):
 
 
 class Reader:
-    """Reads at absolute positions. Reads and their bytes are limited, so that no file keeps it busy for long."""
+    """Reads at absolute positions. Limits the number of reads and their bytes, and so the time for any file."""
 
     def __init__(self, data: Data) -> None:
         self._data = data
@@ -31,7 +31,7 @@ class Reader:
         return len(self._data)
 
     def read(self, position: int, length: int) -> bytes:
-        """Return exactly `length` bytes. Raises UnsafeModelFile outside of the file."""
+        """Return exactly `length` bytes. Raises UnsafeModelFile if they are outside the file."""
         self._steps += 1
         self._bytes += length
         if self._steps > _MAX_STEPS or self._bytes > _MAX_BYTES:
@@ -45,13 +45,13 @@ class Reader:
         return struct.unpack("<" + layout, self.read(position, struct.calcsize("<" + layout)))
 
     def expect(self, position: int, signature: bytes, what: str) -> None:
-        """Raise UnsafeModelFile unless `signature` is at that position."""
+        """Raise UnsafeModelFile unless `signature` is at `position`."""
         if self.read(position, len(signature)) != signature:
             refuse(f"{what} has no signature; it is damaged")
 
 
 class Cursor:
-    """Reads one value after another from a block that is already in memory."""
+    """Reads consecutive values from a block in memory."""
 
     def __init__(self, block: bytes) -> None:
         self._block = block
@@ -71,10 +71,10 @@ class Cursor:
 
     @property
     def remaining(self) -> int:
-        """The number of bytes that are left."""
+        """The number of remaining bytes."""
         return len(self._block) - self._position
 
 
 def refuse(problem: str) -> NoReturn:
-    """Raise UnsafeModelFile for the HDF5 file or member."""
+    """Raise UnsafeModelFile for the HDF5 data."""
     raise UnsafeModelFile(f"The HDF5 data cannot be used: {problem}. Save the model again with Keras.")

@@ -18,7 +18,7 @@ _MAX_TEXT = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """An attribute. `text` is its value if that is one text, and None otherwise."""
+    """An attribute. `text` is its value if it is a single text, otherwise None."""
 
     name: str
     text: bytes | None
@@ -41,7 +41,7 @@ def count_elements(body: bytes) -> int:
 
 
 def check_dataset(reader: Reader, dataspace: bytes, datatype: bytes, layout: bytes) -> None:
-    """Check that exactly the declared data is in the file. Raises UnsafeModelFile for all other kinds of storage."""
+    """Check that exactly the declared data is in this file. Raises UnsafeModelFile for any other kind of storage."""
     kind, size, _ = _parse_type(datatype)
     if kind not in _IN_DATA:
         refuse(f"a data set has elements of the type {kind}, which is neither a number nor text")
@@ -87,14 +87,14 @@ def parse_attribute(reader: Reader, body: bytes) -> Attribute:
 
 
 def _parse_type(datatype: bytes) -> tuple[int, int, int]:
-    """Return the class of a datatype message, the size of an element, and the class's own bits."""
+    """Return the class of a datatype message, the size of an element, and the bits specific to the class."""
     cursor = Cursor(datatype)
     kind, details = cursor.integer(1) & 0x0F, cursor.integer(3)
     return kind, cursor.integer(4), details
 
 
 def _read_heap_text(reader: Reader, reference: bytes) -> bytes:
-    """Read a text of variable length from a global heap."""
+    """Read a variable-length text from a global heap."""
     cursor = Cursor(reference)
     length, address, wanted = cursor.integer(4), cursor.integer(8), cursor.integer(4)
     if length == 0:

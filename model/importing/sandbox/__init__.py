@@ -1,8 +1,8 @@
-"""A process that can read what it is given, write to one folder, and do nothing else.
+"""A sandbox for a process that can read the given files, write to one folder, and do nothing else.
 
-The process confines itself before it imports the module that opens the file: resource limits, no privileges, Landlock
-for files, seccomp for system calls. All of it is irreversible, needs no privileges and works inside containers. It
-needs Linux 5.19 with Landlock, on x86-64 or ARM64.
+The process confines itself before it imports the module that opens the file: with resource limits, without privileges,
+with Landlock for files and seccomp for system calls. This is irreversible, needs no privileges and works inside
+containers. It needs Linux 5.19 with Landlock, on x86-64 or ARM64.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one run may use. `memory` is address space, of which TensorFlow reserves more than it uses."""
+    """The limits of one run. `memory` is address space; TensorFlow reserves more of it than it uses."""
 
     memory: int = 12 << 30
     cpu_seconds: int = 7200
@@ -24,7 +24,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Confinement:
-    """What the child process gets as JSON: the module to run with its argument, the limits, and the paths."""
+    """The settings of the child process, passed as JSON: the module to run with its argument, limits, and paths."""
 
     module: str
     argument: str

@@ -1,4 +1,4 @@
-"""The confined process: give up everything that the conversion does not need, then run its module."""
+"""The confined process: give up all rights that the conversion does not need, then run its module."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from model.importing.sandbox.landlock import restrict_files
 from model.importing.sandbox.outcome import OUT_OF_RESOURCES, UNAVAILABLE
 from model.importing.sandbox.seccomp import deny_system_calls
 
-# What Python and TensorFlow read in addition to their own installation.
+# The paths that Python and TensorFlow read in addition to their installation.
 _SYSTEM_PATHS = (
     *("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat"),
     *("/proc/self", "/sys/devices/system/cpu", "/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"),
@@ -26,7 +26,7 @@ _SYSTEM_PATHS = (
 
 
 def main() -> None:
-    """Run the module of a Confinement, which is the only argument, as JSON."""
+    """Run the module of a Confinement, which is passed as JSON in the only argument."""
     members: dict[str, Any] = json.loads(sys.argv[1])
     confinement = Confinement(**{**members, "limits": Limits(**members["limits"])})
     try:

@@ -1,4 +1,4 @@
-"""Calls of the Linux kernel for which Python has no function."""
+"""Linux system calls for which Python has no function."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _SIGKILL = 9
 
 
 def load_libc() -> ctypes.CDLL:
-    """Return the C library. Raises SandboxUnavailable on other systems than Linux."""
+    """Return the C library. Raises SandboxUnavailable on systems other than Linux."""
     if platform.system() != "Linux":
         raise SandboxUnavailable("Models are imported in a sandbox that needs Linux. Import them on a Linux machine.")
     return ctypes.CDLL(None, use_errno=True)
 
 
 def drop_privileges(libc: ctypes.CDLL) -> None:
-    """Give up all capabilities and the ability to gain any, and end with the parent process."""
+    """Give up all capabilities and the ability to gain any, and have the kernel kill this process with its parent."""
     control(libc, _PR_SET_PDEATHSIG, _SIGKILL)
     control(libc, _PR_SET_NO_NEW_PRIVS, 1)
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)

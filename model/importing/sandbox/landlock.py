@@ -13,9 +13,9 @@ from model.errors import SandboxUnavailable
 from model.importing.sandbox.kernel import check
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same numbers on all architectures
-_ASK_VERSION = 1
+_GET_VERSION = 1
 _PATH_BENEATH = 1
-_OLDEST_VERSION = 2  # of Linux 5.19; without it, files cannot be moved between folders
+_OLDEST_VERSION = 2  # Linux 5.19; earlier ones cannot allow moving files between folders
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = (1 << bit for bit in range(4))
 _REMOVE_DIR, _REMOVE_FILE, _MAKE_DIR, _MAKE_FILE = 1 << 4, 1 << 5, 1 << 7, 1 << 8
@@ -28,8 +28,8 @@ _ALL_SCOPES = 0b11  # abstract sockets and signals to other processes, from vers
 
 
 def restrict_files(libc: ctypes.CDLL, readable: Iterable[Path], writable: Iterable[Path]) -> None:
-    """Deny access to all files but these and what is below them. Raises SandboxUnavailable."""
-    version = int(libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_ASK_VERSION)))
+    """Deny access to all files except these paths and everything below them. Raises SandboxUnavailable."""
+    version = int(libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_GET_VERSION)))
     if version < _OLDEST_VERSION:
         raise SandboxUnavailable(
             "This machine cannot confine the import, because its kernel has no Landlock. Use Linux 5.19 or later, and "

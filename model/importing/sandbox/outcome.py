@@ -1,4 +1,4 @@
-"""How a confined process ended: an exit status, or a signal, becomes an error."""
+"""Convert the exit status of a confined process to an error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MAX_MESSAGE = 1000
 
 
 def raise_for_status(status: int, log: str) -> None:
-    """Raise the error for an exit status other than 0, a negative one for a signal. `log` is the end of the output."""
+    """Raise an error unless the exit status is 0. A negative one is a signal. `log` is the end of the output."""
     if status == 0:
         return
     message = _find_message(log)
@@ -23,12 +23,12 @@ def raise_for_status(status: int, log: str) -> None:
     if status == OUT_OF_RESOURCES or status in (-signal.SIGKILL, -signal.SIGABRT, -signal.SIGBUS):
         raise ImportLimitExceeded("The import took too much memory or disk space. Import a smaller model.")
     if status < 0:
-        raise ImportFailed(f"The conversion was ended by signal {-status}. The file is damaged, or hostile.")
+        raise ImportFailed(f"The conversion was ended by signal {-status}. The file is damaged or malicious.")
     raise ImportFailed(message)
 
 
 def _find_message(log: str) -> str:
-    """Return the last line that begins with "error: ", else the last line, without control characters."""
+    """Return the last line that begins with "error: ", or the last line, without control characters."""
     lines = [line for line in log.splitlines() if line.strip()] or ["The conversion failed without a message."]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     text = (errors or lines)[-1]

@@ -1,4 +1,4 @@
-"""Start a confined process, watch it, and end it when it exceeds its limits."""
+"""Start a confined process, watch it, and kill it if it exceeds its limits."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from model.importing.sandbox.outcome import raise_for_status
 _PACKAGE = Path(__file__).resolve().parents[2]  # model/
 _POLL_S = 0.2
 _MAX_LOG_BYTES = 16 << 10
-# Variables of the dynamic linker that the interpreter may need to start. No other variable is passed.
+# Variables of the dynamic linker that the interpreter may need to start. No others are passed on.
 _PASSED_VARIABLES = ("LD_LIBRARY_PATH", "GLIBC_TUNABLES")
 
 
-def run_confined(  # noqa: PLR0913  (one keyword for each limit of the process)
+def run_confined(  # noqa: PLR0913  (each restriction of the process is a keyword)
     module: str,
     argument: str,
     *,
@@ -36,8 +36,8 @@ def run_confined(  # noqa: PLR0913  (one keyword for each limit of the process)
 ) -> None:
     """Run `python -m MODULE ARGUMENT` in the sandbox, in the folder `writable`.
 
-    It can read the interpreter's installation, the system's libraries, `readable`, and the packages or modules in
-    `code`, which are all that it can import beside those installed. Raises ImportFailed, ImportLimitExceeded and
+    It can read the interpreter's installation, the system's libraries, `readable`, and `code`: the only packages or
+    modules that it can import in addition to the installed ones. Raises ImportFailed, ImportLimitExceeded and
     SandboxUnavailable.
     """
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as log:
@@ -83,7 +83,7 @@ def _watch(process: subprocess.Popen[bytes], folder: Path, limits: Limits, clock
 
 
 def _measure_folder(folder: Path) -> int:
-    """Return the bytes of the files below a folder that another process changes. A file counts at least a block."""
+    """Return the bytes of the files below a folder, at least a block for each. Files may disappear meanwhile."""
     total = 0
     for root, _, names in os.walk(folder):
         for name in names:
@@ -95,18 +95,18 @@ def _measure_folder(folder: Path) -> int:
 
 
 def _measure_unlinked(pid: int) -> int:
-    """Return the bytes of the files that the process has open and that no folder names any more.
+    """Return the bytes of deleted files that the process still has open.
 
-    Each thread may have descriptors of its own.
+    Each thread may have its own descriptors.
     """
     sizes = {}
     for descriptor in glob(f"/proc/{pid}/task/*/fd/*"):
         try:
-            found = os.stat(descriptor)
+            status = os.stat(descriptor)
         except OSError:  # closed meanwhile
             continue
-        if found.st_nlink == 0:
-            sizes[found.st_dev, found.st_ino] = found.st_size
+        if status.st_nlink == 0:
+            sizes[status.st_dev, status.st_ino] = status.st_size
     return sum(sizes.values())
 
 

@@ -1,7 +1,7 @@
 """Deny system calls with a seccomp filter (https://docs.kernel.org/userspace-api/seccomp_filter.html).
 
-The calls that reach other processes, the network, the machine's configuration, or files in ways that Landlock does not
-cover fail with EPERM. New threads are allowed, new processes and programs are not.
+Calls fail with EPERM if they reach other processes, the network or the machine's configuration, or files in ways that
+Landlock does not cover. New threads are allowed; new processes and programs are not.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ _PR_SET_SECCOMP, _MODE_FILTER = 22, 2
 _ALLOW, _KILL, _ERROR = 0x7FFF0000, 0x80000000, 0x00050000
 _LOAD, _EQUAL, _GREATER_OR_EQUAL, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # offsets in seccomp_data
-_X32 = 0x40000000  # calls of the x32 interface have this bit on x86-64
+_X32 = 0x40000000  # set in the numbers of x32 calls on x86-64
 _CLONE_THREAD = 0x00010000
 _SET_DUMPABLE = 4
 _MAX_JUMP = 255
 
 _X86_64: Mapping[str, int] = {"clone": 56, "clone3": 435, "tgkill": 234, "prctl": 157, "prlimit64": 302}
 _ARM64: Mapping[str, int] = {"clone": 220, "clone3": 435, "tgkill": 131, "prctl": 167, "prlimit64": 261}
-# For each call that always fails: its numbers on x86-64 and ARM64.
+# The calls that always fail, with their numbers on x86-64 and ARM64.
 _DENIED: Mapping[str, tuple[int | None, int | None]] = {
-    # The network, and an interface that makes calls past this filter.
+    # The network, and an interface that bypasses this filter.
     "socket": (41, 198),
     "io_uring_setup": (425, 425),
     "io_uring_enter": (426, 426),
@@ -54,7 +54,7 @@ _DENIED: Mapping[str, tuple[int | None, int | None]] = {
     "setpriority": (141, 140),
     "unshare": (272, 97),
     "setns": (308, 268),
-    # Files in memory, which count for no limit but that of memory.
+    # Files in memory, which only the limit on memory applies to.
     "memfd_create": (319, 279),
     "memfd_secret": (447, 447),
     # Owners, modes, times and attributes of files, which Landlock does not cover; and opening files without a path.
@@ -158,13 +158,13 @@ def _build_filter(machine: str) -> bytes:
     for numbers in _DENIED.values():
         if numbers[column] is not None:
             code += _on_call(numbers[column] or 0, _return(_ERROR | errno.EPERM))
-    # The C library then uses clone, whose flags can be examined.
+    # The C library then falls back to clone, whose flags the filter can examine.
     code += _on_call(special["clone3"], _return(_ERROR | errno.ENOSYS))
     is_thread = _load(_ARGUMENTS) + _instruction(_ANY_BIT, _CLONE_THREAD, 1, 0)
     code += _on_call(special["clone"], is_thread + _return(_ERROR | errno.EPERM) + _return(_ALLOW))
     to_itself = _load(_ARGUMENTS) + _instruction(_EQUAL, os.getpid(), 1, 0)
     code += _on_call(special["tgkill"], to_itself + _return(_ERROR | errno.EPERM) + _return(_ALLOW))
-    # The process that watches this one could no longer see its open files.
+    # Otherwise the watching process could not see this process's open files.
     hides_itself = _load(_ARGUMENTS) + _instruction(_EQUAL, _SET_DUMPABLE, 0, 1)
     code += _on_call(special["prctl"], hides_itself + _return(_ERROR | errno.EPERM) + _return(_ALLOW))
     # The third argument of prlimit64 points to a new limit.

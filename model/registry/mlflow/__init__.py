@@ -1,1 +1,1 @@
-"""MLflow's Model Registry: copied into a FileRegistry, which the gateway serves from (docs/adr/0041-mlflow.md)."""
+"""MLflow's Model Registry, mirrored into a FileRegistry from which the gateway serves (docs/adr/0041-mlflow.md)."""

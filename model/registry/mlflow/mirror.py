@@ -1,4 +1,4 @@
-"""Copies of the versions that aliases name in MLflow, in a FileRegistry whose aliases follow MLflow's."""
+"""Copy the versions that MLflow's aliases point to into a FileRegistry, whose aliases follow MLflow's."""
 
 from __future__ import annotations
 
@@ -29,34 +29,34 @@ from model.signing.keys import PublicKey
 from storage.folders import lock_folder
 
 RETRY_S = 60.0
-"""A version that was refused is downloaded again after this, in case it was uploaded again."""
+"""Delay before a rejected version is downloaded again, in case it has been replaced."""
 
 _DOWNLOAD = ".download-"
 _MAX_DOCUMENT_BYTES = 8 << 20  # a manifest or a signature
 _MAX_BYTES = 2 << 30  # more than any artefact that the gateway serves
 
-# Gets the version that each alias is to name, and the one that it names now; None for none. Raises AliasMoved.
+# Takes the new version and the current version of each alias; None for no version. Raises AliasMoved.
 MoveAliases = Callable[[Mapping[str, str | None], Mapping[str, str | None]], object]
 
 
 @dataclass(frozen=True, slots=True)
 class Pull:
-    """What one look at MLflow brought: the version that each moved alias names now (None for a removed one), and why
-    other aliases could not be followed."""
+    """The result of one pull: the new version of each moved alias (None for a removed one), and the errors of aliases
+    that could not be followed."""
 
     moved: Mapping[str, str | None]
     refused: Mapping[str, ModelError]
 
 
 class Mirror:
-    """Lets the aliases of `model` in the FileRegistry in `folder` follow those in MLflow.
+    """Keeps the aliases of `model` in the FileRegistry in `folder` equal to those in MLflow.
 
-    With `key`, each version must be signed. `move` makes a move of aliases; `record_moves` records those that are not
-    recorded yet, and is called at each look. The versions of the `served` aliases are copied first. Several processes
-    may use the same folder.
+    With `key`, each version must be signed. `move` moves aliases. `record_moves` is called during each pull, to record
+    moves that are not recorded yet. The versions of the `served` aliases are copied first. Several processes may use
+    the same folder.
     """
 
-    def __init__(  # noqa: PLR0913  (what it depends on)
+    def __init__(  # noqa: PLR0913  (its dependencies)
         self,
         server: MlflowServer,
         folder: Path,
@@ -83,8 +83,7 @@ class Mirror:
         """Move the aliases, and copy the versions that are missing. Raises RegistryUnavailable, RegistryAccessDenied,
         UnknownModel.
 
-        MLflow's aliases are read again after each attempt to copy a version, so that a copy delays no move to another
-        one.
+        Reads MLflow's aliases again after each attempt to copy a version, so that copying does not delay other moves.
         """
         moved: dict[str, str | None] = {}
         refused: dict[tuple[str, str], ModelError] = {}
@@ -105,7 +104,7 @@ class Mirror:
                 refused[wanted] = error
 
     def _move_aliases(self, registered: RegisteredModel, state: ModelState) -> Mapping[str, str | None]:
-        """Let each alias whose version is mirrored name it, and remove those that MLflow lacks; return what moved."""
+        """Move each alias whose version is mirrored, and remove aliases that MLflow lacks. Returns the moved ones."""
         targets: dict[str, str | None] = {alias: None for alias in state.aliases if alias not in registered.aliases}
         for alias, number in registered.aliases.items():
             version = _find_mirrored(state, registered, number)
@@ -115,14 +114,13 @@ class Mirror:
         try:
             if moved:
                 self._move(moved, {alias: state.aliases.get(alias) for alias in moved})
-        except AliasMoved:  # by another process, which may have read MLflow later
+        except AliasMoved:  # another process moved it, and may have read MLflow later
             moved = {}
         self._record_moves()
         return moved
 
     def _list_missing(self, registered: RegisteredModel, state: ModelState) -> list[tuple[str, str]]:
-        """Return the aliases whose versions are not mirrored, and MLflow's numbers of these; those that the gateway
-        serves first."""
+        """Return the aliases whose versions are not mirrored, with MLflow's version numbers; served aliases first."""
         served = [alias for alias in self._served if alias in registered.aliases]
         others = [alias for alias in registered.aliases if alias not in served]
         return [
@@ -132,7 +130,7 @@ class Mirror:
         ]
 
     def _find_refusal(self, registered: RegisteredModel, alias: str, number: str) -> ModelError | None:
-        """Return why an alias cannot be followed now: it is no name, or the version was refused a short time ago."""
+        """Return why an alias cannot be followed now: its name is invalid, or its version was rejected recently."""
         try:
             check_name(alias)
         except InvalidName as error:
@@ -142,8 +140,8 @@ class Mirror:
         return refusal if recent else None
 
     def _is_remembered(self, alias: str, error: ModelError) -> bool:
-        """Whether the version waits for RETRY_S after the error. An outage says nothing about the version: that of a
-        served alias is tried again at the next look."""
+        """Whether to retry the version only after RETRY_S. After an outage, which is not the version's fault, that of a
+        served alias is retried on the next pull."""
         return alias not in self._served or not isinstance(error, RegistryUnavailable | RegistryAccessDenied)
 
     def _read_state(self) -> ModelState:
@@ -153,7 +151,7 @@ class Mirror:
             return ModelState()
 
     def _add_version(self, registered: RegisteredModel, alias: str, number: str) -> None:
-        """Copy the version that MLflow knows by `number`."""
+        """Copy the version with MLflow's `number`, and tag the copy."""
         tag, created = _tag(registered, number)
         try:
             version_name = self._copy(number)
@@ -164,17 +162,17 @@ class Mirror:
         self._registry.tag(self._model, version_name, {tag: created})
 
     def _copy(self, number: str) -> str:
-        """Copy a version into the registry, unless it is there already; return its name."""
+        """Copy a version into the registry, unless it is already there. Returns its name."""
         try:
             source = self._server.find_artifacts(self._model, number)
             self._folder.mkdir(parents=True, exist_ok=True)
             with lock_folder(self._folder):
-                for left in self._folder.glob(f"{_DOWNLOAD}*"):  # by a process that was killed
-                    shutil.rmtree(left)
+                for leftover in self._folder.glob(f"{_DOWNLOAD}*"):  # of a process that was killed
+                    shutil.rmtree(leftover)
                 target = Path(mkdtemp(prefix=_DOWNLOAD, dir=self._folder))
                 try:
                     return self._add(number, self._download(source, target), target)
-                except ArtefactError as error:  # names the folder, which is temporary here
+                except ArtefactError as error:  # its message names the folder, which is temporary
                     raise type(error)(str(error).replace(str(target), f"version {number} in MLflow")) from None
                 finally:
                     shutil.rmtree(target)
@@ -193,10 +191,12 @@ class Mirror:
         signed = None if self._key is None else verify_folder(target, self._key, complete=False).files
         manifest = read_manifest(target, signed)
         if manifest.name != self._model:
-            raise ArtefactError(f"It is of the model {manifest.name!r}. Publish it as a registered model of this name.")
+            raise ArtefactError(
+                f"The artefact is of the model {manifest.name!r}. Publish it as a registered model of this name."
+            )
         size = sum(entry.bytes for entry in manifest.files.values())
         if size > _MAX_BYTES:
-            raise ArtefactError(f"Its files have {size} bytes together, more than {_MAX_BYTES}.")
+            raise ArtefactError(f"The artefact's files have {size} bytes in total; the limit is {_MAX_BYTES}.")
         for filename, entry in manifest.files.items():
             self._server.download(f"{source}/{filename}", target / filename, entry.bytes)
         return manifest
@@ -215,11 +215,11 @@ class Mirror:
 
 
 def _tag(registered: RegisteredModel, number: str) -> tuple[str, str]:
-    """Return the name and the value of the tag by which a mirrored version is found."""
+    """Return the name and the value of the tag that identifies a mirrored version."""
     return f"mlflow.{number}", str(registered.created)
 
 
 def _find_mirrored(state: ModelState, registered: RegisteredModel, number: str) -> str | None:
-    """Return the mirrored version that MLflow knows by `number`; None if it is to be copied."""
+    """Return the mirrored version with MLflow's `number`, or None if it must be copied."""
     tag, created = _tag(registered, number)
     return next((version.version for version in state.versions.values() if version.tags.get(tag) == created), None)

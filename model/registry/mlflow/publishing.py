@@ -1,4 +1,4 @@
-"""Publishing an artefact as a version of a registered model of MLflow."""
+"""Publish an artefact as a version of a registered model in MLflow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VERSION_TAG = "atalaya.version"
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A version of the registered model `model`: its number in MLflow, and its version in the artefact's manifest."""
+    """A version of the registered model `model`: its number in MLflow, and the version in the artefact's manifest."""
 
     model: str
     version: str
@@ -27,7 +27,7 @@ class Published:
 
 
 def publish(server: MlflowServer, folder: Path, key: PublicKey | None, alias: str | None = None) -> Published:
-    """Upload the artefact in `folder` as a new version, and then let `alias` name it.
+    """Upload the artefact in `folder` as a new version, then point `alias` to it.
 
     With `key`, the artefact must be signed. Raises ArtefactError, VersionExists, InvalidName, RegistryUnavailable,
     RegistryAccessDenied.
@@ -59,7 +59,7 @@ def publish(server: MlflowServer, folder: Path, key: PublicKey | None, alias: st
 
 
 def _read_artefact(folder: Path, key: PublicKey | None) -> Manifest:
-    """Read the manifest, and verify what the gateway would verify. Raises ArtefactError, InvalidName."""
+    """Read the manifest, and verify everything that the gateway verifies. Raises ArtefactError, InvalidName."""
     signed = None if key is None else verify_folder(folder, key, complete=False).files
     manifest = read_manifest(folder, signed)
     check_name(manifest.name)
@@ -86,7 +86,7 @@ def _create_model(server: MlflowServer, manifest: Manifest) -> None:
 
 
 def _create_run(server: MlflowServer, manifest: Manifest) -> tuple[str, str]:
-    """Create the run that MLflow files the artefact under; return its id and the URI of its artefacts."""
+    """Create the run that MLflow stores the artefact in. Returns its id and the URI of its artefacts."""
     experiment = find_experiment(server)
     created = server.post(
         "runs/create", experiment_id=experiment, run_name=manifest.full_name, start_time=now_ms(), tags=[]

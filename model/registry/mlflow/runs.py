@@ -1,4 +1,4 @@
-"""Runs of an experiment on an MLflow server: parameters and results of trainings."""
+"""Log training runs, with parameters and results, to an experiment on an MLflow server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EXPERIMENT = "atalaya"
 
 @dataclass(frozen=True, slots=True)
 class LoggedRun:
-    """What MLflow is to show of a training."""
+    """The data that MLflow shows about a training run."""
 
     name: str
     parameters: Mapping[str, str] = field(default_factory=dict)
@@ -21,7 +21,7 @@ class LoggedRun:
 
 
 def find_experiment(server: MlflowServer) -> str:
-    """Return the id of the experiment that all runs of this project belong to; create it if it is missing.
+    """Return the id of the experiment that contains all runs of this project. Creates it if it is missing.
 
     Raises RegistryUnavailable, RegistryAccessDenied.
     """
@@ -32,7 +32,7 @@ def find_experiment(server: MlflowServer) -> str:
 
 
 def log_run(server: MlflowServer, experiment: str, run: LoggedRun, parent: str | None = None) -> str:
-    """Create a finished run, below the run `parent` if there is one; return its id.
+    """Create a finished run, as a child of the run `parent` if given. Returns its id.
 
     Raises RegistryUnavailable, RegistryAccessDenied.
     """
@@ -50,5 +50,5 @@ def log_run(server: MlflowServer, experiment: str, run: LoggedRun, parent: str |
 
 
 def now_ms() -> int:
-    """The time in milliseconds since 1970, as MLflow counts."""
+    """Return the time in milliseconds since 1970, the unit of MLflow."""
     return int(time.time() * 1000)

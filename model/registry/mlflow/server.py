@@ -1,6 +1,6 @@
-"""The REST interface of an MLflow server: the few calls that pulling and publishing models need.
+"""The REST client of an MLflow server, with the few calls that pulling and publishing models need.
 
-Artefacts are read and written through the server, whatever storage it keeps them in.
+It reads and writes artefacts through the server, whatever storage the server uses.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SHOWN_CHARACTERS = 200
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What the server accepts: a user name and password, or a token. None for a server without authentication."""
+    """A user name and password, or a token; all None for a server without authentication."""
 
     username: str | None = None
     password: str | None = field(default=None, repr=False)
@@ -37,9 +37,9 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class RegisteredModel:
-    """A model of the registry. `aliases` name versions by their numbers.
+    """A model in the registry. `aliases` maps aliases to version numbers.
 
-    `created` tells it from a model of the same name that was deleted before, whose versions had the same numbers.
+    `created` distinguishes it from a deleted model of the same name, whose versions had the same numbers.
     """
 
     name: str
@@ -48,7 +48,7 @@ class RegisteredModel:
 
 
 class NotFound(RegistryUnavailable):
-    """The server has no such object."""
+    """The server does not have the requested object."""
 
 
 class MlflowServer:
@@ -58,7 +58,7 @@ class MlflowServer:
         self._url = url
         auth = httpx.BasicAuth(credentials.username, credentials.password or "") if credentials.username else None
         bearer = {"Authorization": f"Bearer {credentials.token}"} if credentials.token and not auth else {}
-        # Redirects are not followed, so that the credentials reach no other server.
+        # httpx does not follow redirects, so the credentials are never sent to another server.
         self._client = httpx.Client(base_url=url, auth=auth, headers=bearer, timeout=_TIMEOUT)
 
     def close(self) -> None:
@@ -73,7 +73,7 @@ class MlflowServer:
         except NotFound:
             raise UnknownModel(f"{self._url} has no registered model {name!r}. Publish one of its versions.") from None
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise self._misunderstood(error) from error
+            raise self._make_response_error(error) from error
 
     def find_artifacts(self, name: str, number: str) -> str:
         """Return the path of a version's artefact folder. Raises ArtefactError, NotFound."""
@@ -85,7 +85,7 @@ class MlflowServer:
         parts = urlsplit(uri)
         if parts.scheme != _ARTIFACT_SCHEME or parts.netloc not in ("", urlsplit(self._url).netloc):
             raise ArtefactError(
-                f"{self._url} keeps artefacts where only its clients can read them ({parts.scheme}://). Start "
+                f"{self._url} does not serve artefacts itself: its clients must read {parts.scheme}:// directly. Start "
                 "`mlflow server` with --serve-artifacts and without --default-artifact-root, and publish the model "
                 "again."
             )
@@ -121,24 +121,24 @@ class MlflowServer:
         try:
             document = response.json()
         except (ValueError, RecursionError) as error:
-            raise self._misunderstood(error) from error
+            raise self._make_response_error(error) from error
         if not isinstance(document, dict):
-            raise self._misunderstood(TypeError(f"a {type(document).__name__} is no object"))
+            raise self._make_response_error(TypeError(f"{type(document).__name__} is not an object"))
         return document
 
     def _check(self, response: httpx.Response) -> None:
         if response.is_success:
             return
-        refusal = f"{self._url} responds with {response.status_code}: {_read_message(response)}"
+        problem = f"{self._url} responds with {response.status_code}: {_read_message(response)}"
         if response.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             raise RegistryAccessDenied(
-                f"{refusal}. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+                f"{problem}. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
                 "MLFLOW_TRACKING_TOKEN, to credentials that may use the model."
             )
         error = NotFound if response.status_code == HTTPStatus.NOT_FOUND else RegistryUnavailable
-        raise error(f"{refusal}. Check that this is an MLflow server, and its log.")
+        raise error(f"{problem}. Check that this is an MLflow server, and its log.")
 
-    def _misunderstood(self, error: Exception) -> RegistryUnavailable:
+    def _make_response_error(self, error: Exception) -> RegistryUnavailable:
         return RegistryUnavailable(
             f"{self._url} does not respond like an MLflow server ({type(error).__name__}). Check MODEL__REGISTRY."
         )
@@ -153,7 +153,7 @@ class MlflowServer:
 
 
 def _read_message(response: httpx.Response) -> str:
-    """Return MLflow's description of an error, or the text of another server, as one short line without a full stop."""
+    """Return the error message of MLflow, or of another server, as one short line without a full stop."""
     text = response.read().decode(errors="replace")
     with suppress(ValueError, TypeError, KeyError, RecursionError):
         text = str(json.loads(text)["message"])
