@@ -47,7 +47,7 @@ class CredentialCache(LRUCache[bytes, VerifiedCredential]):
         self.digests_by_target: dict[str, set[bytes]] = {}
 
     def find_valid(self, digest: bytes, now: float) -> VerifiedCredential | None:
-        """Return the credential, and remove it instead if it has expired at `now` (seconds since 1970)."""
+        """Return the credential. If it has expired at `now` (seconds since 1970), remove it and return None."""
         verified = self.get(digest)
         if verified is not None and verified.valid_until <= now:
             del self[digest]

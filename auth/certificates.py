@@ -35,11 +35,11 @@ class CertificateUsers:
             certificate = x509.load_pem_x509_certificate(pem.encode())
             name = self._names[certificate.subject]
         except (ValueError, KeyError, x509.InvalidVersion):
-            raise InvalidToken("This certificate belongs to no user. Log in in another way.") from None
+            raise InvalidToken("This certificate belongs to no user. Log in another way.") from None
         begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         found = await self._users.find(name)
         if found is None or found[0].disabled_at or not begins <= datetime.fromtimestamp(self._clock(), UTC) < ends:
-            raise InvalidToken("This certificate is not valid now. Renew it, or log in in another way.")
+            raise InvalidToken("This certificate is not valid now. Renew it, or log in another way.")
         user = found[0]
         principal = Principal(user.id, user.name, user.role, ROLE_SCOPES[user.role], ends)
         until = min(ends.timestamp(), self._clock() + RECHECK_S)

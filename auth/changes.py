@@ -21,7 +21,7 @@ from storage.transactions import reading
 
 POLL_S = 0.25
 _BATCH = 1000  # changes in one query
-_FORGET_EVERY_S = 60.0
+_PRUNE_EVERY_S = 60.0
 # Built once: building it takes longer than the query.
 _READ_BATCH = select(changes).where(changes.c.seq > bindparam("seen")).order_by(changes.c.seq).limit(_BATCH)
 
@@ -47,10 +47,10 @@ async def announce(connection: AsyncConnection, *targets: str, revoked: bool, ex
 
 
 class ChangeFeed:
-    """The revocations that this process knows. While the database is unavailable, it uses the last known state.
+    """This process's copy of the revocations, which stays in use while the database is unavailable.
 
-    A paused feed does not: `ensure_current` has to read what was missed before a credential is accepted. A read that
-    began before the pause does not count.
+    After a pause, no credential is accepted until `ensure_current` has read the missed changes. A read that began
+    before the pause does not end it.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
@@ -59,7 +59,7 @@ class ChangeFeed:
         self._revoked: dict[str, datetime] = {}
         self._listeners: list[OnChange] = []
         self._read_at = time.monotonic()
-        self._forgot_at = time.monotonic()
+        self._pruned_at = time.monotonic()
         self._pauses = 0
         self._pauses_read = 0  # pauses of which all changes have been read
         self._failure: type[Exception] | None = None  # of the last read by `follow`
@@ -91,7 +91,7 @@ class ChangeFeed:
     async def catch_up_after_commit(self) -> None:
         """Read a change that this process has just committed, so that its next request is subject to it.
 
-        If the database has become unavailable, `follow` reads it later: the change is made, so nobody should repeat it.
+        An unavailable database is not an error here: the change is committed, and `follow` reads it later.
         """
         try:
             await self.catch_up()
@@ -99,13 +99,13 @@ class ChangeFeed:
             self._report(error)
 
     async def _read(self, pauses: int) -> None:
-        """Read the new changes, which ends the first `pauses` pauses, but none that has begun since."""
+        """Read the new changes. This ends the first `pauses` pauses, but not those that began later."""
         while await self._read_batch() == _BATCH:
             pass
         self._pauses_read = max(self._pauses_read, pauses)
         self._read_at = time.monotonic()
-        if self._read_at - self._forgot_at > _FORGET_EVERY_S:
-            self._forgot_at, now = self._read_at, datetime.now(UTC)
+        if self._read_at - self._pruned_at > _PRUNE_EVERY_S:
+            self._pruned_at, now = self._read_at, datetime.now(UTC)
             self._revoked = {target: until for target, until in self._revoked.items() if until > now}
 
     async def _read_batch(self) -> int:
@@ -125,26 +125,26 @@ class ChangeFeed:
         return len(rows)
 
     def pause(self) -> None:
-        """Let the state become old, until something reads the changes again."""
+        """Allow the state to become outdated until the changes are read again."""
         self._pauses += 1
         self._prepared = False
 
-    def before_resuming(self, act: Callable[[], Awaitable[None]]) -> None:
-        """Await `act` once after each pause, before the changes are read."""
-        self._preparations.append(act)
+    def before_resuming(self, prepare: Callable[[], Awaitable[None]]) -> None:
+        """Await `prepare` once after each pause, before the changes are read."""
+        self._preparations.append(prepare)
 
     async def ensure_current(self) -> None:
-        """Read what a pause has missed; all callers wait for the same read. Raises DatabaseUnavailable."""
+        """Read the changes that a pause has missed; all callers share one read. Raises DatabaseUnavailable."""
         while self._paused:
             await self._resume()
 
     async def follow(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
-        """Catch up four times a second until cancelled; `sleep` may take longer while nobody sends requests."""
+        """Catch up four times a second until cancelled; `sleep` may take longer while there are no requests."""
         while True:
             await sleep(POLL_S)
             try:
                 await (self._resume() if self._paused else self.catch_up())
-            except Exception as error:  # whatever it is, the revocations must be read again once it has passed
+            except Exception as error:  # after any error, the next attempt may succeed
                 self._report(error)
             else:
                 self._failure = None
@@ -154,7 +154,7 @@ class ChangeFeed:
         return self._pauses_read < self._pauses
 
     async def _resume(self) -> None:
-        """Read what the pauses so far have missed; one that begins meanwhile goes on."""
+        """Read the changes that all pauses so far have missed. A pause that begins meanwhile continues."""
         if self._resumption is None or self._resumption.done():
             self._resumption = asyncio.create_task(self._prepare_and_read(self._pauses))
         await asyncio.shield(self._resumption)
@@ -167,7 +167,7 @@ class ChangeFeed:
         await self._read(pauses)
 
     def _report(self, error: Exception) -> None:
-        """Log the failure if the read before did not fail in the same way."""
+        """Log the failure, unless the previous read failed in the same way."""
         if type(error) is self._failure:
             return
         self._failure = type(error)

@@ -43,7 +43,7 @@ class Client:
 class ClientStore:
     """Every method raises DatabaseUnavailable.
 
-    Those that change something have `record` write it down in the same transaction.
+    Methods that change something call `record` in the same transaction.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
@@ -90,7 +90,7 @@ class ClientStore:
         return await self._update(name, record, disabled_at=None)
 
     async def rotate_secret(self, name: str, *, record: Record[Client] = record_nothing) -> tuple[Client, str]:
-        """Replace the secret, and return it. Tokens that the client holds stay valid. Raises ClientNotFound."""
+        """Return the client and its new secret. Tokens that the client holds stay valid. Raises ClientNotFound."""
         secret = _generate_secret()
         return await self._update(name, record, secret_digest=_digest(secret)), secret
 

@@ -34,7 +34,7 @@
     ├── SubjectNotBarred         subject_not_barred
     └── IssuerUnavailable        issuer_unavailable
 
-Transports map these classes to responses: nothing here knows HTTP. No message contains a secret.
+Transports map these classes to responses. No message contains a secret.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class InsufficientScope(AuthError):
 
 
 class BadCredentials(AuthError):
-    """Unknown user, wrong password or disabled user; the message does not tell which."""
+    """Unknown user, wrong password or disabled user; the message does not reveal which."""
 
     code = "bad_credentials"
 
@@ -86,7 +86,7 @@ class UnknownScope(AuthError):
 
 
 class InvalidGrant(AuthError):
-    """The refresh token is unknown, expired, revoked or another client's; the message does not tell which."""
+    """The refresh token is unknown, expired, revoked or another client's; the message does not reveal which."""
 
     code = "invalid_grant"
 
@@ -104,7 +104,7 @@ class RefreshTokenReused(InvalidGrant):
 
 
 class InvalidClient(AuthError):
-    """Unknown client, wrong secret or disabled client; the message does not tell which."""
+    """Unknown client, wrong secret or disabled client; the message does not reveal which."""
 
     code = "invalid_client"
 
@@ -121,7 +121,7 @@ class ClientNotFound(AuthError):
 
 
 class KeyNotFound(AuthError):
-    """The key does not exist, or the caller may not see it; the message does not tell which."""
+    """The key does not exist, or the caller may not see it; the message does not reveal which."""
 
     code = "key_not_found"
 
@@ -216,7 +216,7 @@ class BadCode(AuthError):
     code = "bad_code"
 
     def __init__(self) -> None:
-        super().__init__("The one-time code is missing, wrong or used up. Send the newest one as `totp`.")
+        super().__init__("The one-time code is missing, wrong or already used. Send the current one as `totp`.")
 
 
 class MissingCode(BadCode):
@@ -253,7 +253,7 @@ class SubjectBarred(AuthError):
     code = "subject_barred"
 
     def __init__(self, subject: str) -> None:
-        super().__init__("This user is barred from this gateway. Ask an administrator to lift that.")
+        super().__init__("This user is barred from this gateway. Ask an administrator to lift the bar.")
         self.subject = subject
 
 

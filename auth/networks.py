@@ -11,9 +11,9 @@ _MAX_TEXT = 64
 
 
 def client_network(address: str) -> str:
-    """Return the network that counts as one client: an IPv4 address, or the /64 network of an IPv6 address.
+    """Return the network that is treated as one client: an IPv4 address, or the /64 network of an IPv6 address.
 
-    A single IPv6 client usually controls a whole /64. Text that is no address is returned, cut to 64 characters.
+    A single IPv6 client usually controls a whole /64. Text that is not an address is returned, cut to 64 characters.
     """
     try:
         parsed = ip_address(address.partition("%")[0])
@@ -27,7 +27,7 @@ def client_network(address: str) -> str:
 
 
 def is_within(address: str, networks: Iterable[Network]) -> bool:
-    """Return whether the address is in one of the networks; text that is no address is in none."""
+    """Return whether the address is in one of the networks; text that is not an address is in none."""
     try:
         parsed = ip_address(address)
     except ValueError:

@@ -20,7 +20,7 @@ from auth.tables import refresh_tokens, sessions, users
 from storage.transactions import Record, reading, record_nothing, writing
 
 REFRESH_PREFIX = "atr_"
-# No access token lives longer, so a revocation can be forgotten after this time.
+# No access token lives longer, so a revocation can be dropped after this time.
 MAX_ACCESS_TOKEN_LIFETIME = timedelta(hours=1, minutes=5)
 MAX_SESSIONS = 1000  # of one user
 
@@ -42,7 +42,7 @@ class Session:
     refresh_token: str = field(repr=False)
 
     def select_scopes(self, requested: str) -> frozenset[Scope]:
-        """Return the requested ones of the scopes that the log-in and the user's role grant. Raises UnknownScope."""
+        """Select the requested scopes from those that both the log-in and the role grant. Raises UnknownScope."""
         return select_scopes(self.scopes & ROLE_SCOPES[self.role], requested)
 
 
@@ -61,7 +61,7 @@ class RefreshToken:
 class SessionStore:
     """Every method raises DatabaseUnavailable.
 
-    Those that change something have `record` write it down in the same transaction.
+    Methods that change something call `record` in the same transaction.
     """
 
     def __init__(self, engine: AsyncEngine, lifetime_s: int) -> None:
@@ -80,13 +80,13 @@ class SessionStore:
         """Start a session for a user who has logged in, through the client if one is given.
 
         `checked_version` is the version of the credentials that the log-in has checked. If the user has MAX_SESSIONS,
-        the one that was not refreshed for the longest time ends.
+        the least recently refreshed one ends.
 
         Raises BadCredentials if the user was disabled or the credentials changed in the meantime.
         """
         now = datetime.now(UTC)
         async with writing(self._engine) as connection:
-            # Because of the lock, a change of the user that is made after this point finds and ends this session.
+            # The lock delays other changes of the user until this session exists, so that they can end it.
             enabled = select(users).where(users.c.id == user_id, users.c.disabled_at.is_(None))
             user = (await connection.execute(enabled.with_for_update(key_share=True))).one_or_none()
             if user is None or credentials_version(user.password_hash, user.totp_confirmed_at) != checked_version:
@@ -122,8 +122,7 @@ class SessionStore:
 
         Raises InvalidGrant for a token that is unknown, expired, revoked or another client's, or whose user is
         disabled. Raises UnknownScope, after which the token can still be exchanged. A token that was exchanged before
-        indicates a stolen copy: the whole session ends, which `record_reuse` writes down, and RefreshTokenReused is
-        raised.
+        indicates a stolen copy: the whole session ends, `record_reuse` is called, and RefreshTokenReused is raised.
         """
         now = datetime.now(UTC)
         async with writing(self._engine) as connection:
@@ -175,14 +174,15 @@ class SessionStore:
 async def end_sessions(connection: AsyncConnection, *conditions: Any) -> None:
     """End the sessions that the conditions select, in the caller's transaction.
 
-    Only those that can have valid access tokens are announced: each of these was issued with a new refresh token.
+    Only those that can have valid access tokens are announced: those with a recent refresh token, because each access
+    token is issued together with one.
     """
     now = datetime.now(UTC)
     statement = update(sessions).where(*conditions, sessions.c.revoked_at.is_(None)).values(revoked_at=now)
     if (await connection.execute(statement)).rowcount == 0:
         return
-    # The update waits for exchanges in progress, whose refresh tokens only a later statement sees. It may also find
-    # sessions that others end at the same time: they are announced twice.
+    # The update waits for token exchanges in progress; only a later statement sees their refresh tokens. That statement
+    # may also return sessions that another transaction has just ended: they are announced twice.
     recent = refresh_tokens.c.created_at > now - MAX_ACCESS_TOKEN_LIFETIME
     issued = exists().where(refresh_tokens.c.session_id == sessions.c.id, recent)
     ended = await connection.execute(select(sessions.c.id).where(sessions.c.revoked_at >= now, issued))
@@ -191,9 +191,10 @@ async def end_sessions(connection: AsyncConnection, *conditions: Any) -> None:
 
 
 async def _end_surplus(connection: AsyncConnection, user_id: str, now: datetime) -> None:
-    """End sessions of the user, so that one more makes at most MAX_SESSIONS. The user's row must be locked.
+    """End the user's least recently refreshed sessions, so that there is room for one more. The user must be locked.
 
-    Of thousands that an earlier release has allowed, each log-in ends some: all at once could exceed the time limit.
+    An earlier release allowed thousands of sessions. Ending them all at once could exceed the time limit, so each
+    log-in ends at most MAX_SESSIONS.
     """
     live = sessions.c.user_id == user_id, sessions.c.revoked_at.is_(None), sessions.c.expires_at > now
     count = (await connection.execute(select(func.count()).select_from(sessions).where(*live))).scalar_one()
@@ -211,9 +212,9 @@ async def _end_surplus(connection: AsyncConnection, user_id: str, now: datetime)
 
 
 async def _find(connection: AsyncConnection, refresh_token: str, *, lock: bool = False) -> Row[Any] | None:
-    """Return the session's row, locked until the transaction ends if wanted, with columns of the token and the user.
+    """Return the session's row with columns of the token and the user; `lock` locks it until the transaction ends.
 
-    Looking up a digest leaks no characters of the token.
+    The lookup is by digest, so its duration reveals nothing about the token.
     """
     token = refresh_tokens.c
     statement = (

@@ -34,10 +34,10 @@ class UTCDateTime(TypeDecorator[datetime]):
 
 
 def _index_owners_with_quota(table: str) -> Index:
-    """Migration 0006 limits the index to the few owners that have a quota, whom the metrics look for.
+    """Index the few owners that have a quota, for the metrics.
 
-    The condition is only there: here it would import SQLAlchemy's code for PostgreSQL into every process. So are those
-    of other partial indexes.
+    Like those of the other partial indexes, the condition is only in the migration (0006): here it would import
+    SQLAlchemy's code for PostgreSQL into every process.
     """
     return Index(f"ix_{table}_quota", "id")
 
@@ -144,7 +144,7 @@ login_failures = Table(
     Column("last_at", UTCDateTime, nullable=False, index=True),
 )
 
-# Networks that users have logged in from: other callers' failures do not delay them there.
+# Networks from which users have logged in: there, failures of other callers do not delay them.
 known_addresses = Table(
     "known_addresses",
     metadata,
@@ -180,7 +180,7 @@ usage = Table(
     Column("pixels", BigInteger, nullable=False),
 )
 
-# When a process has last begun a duty, one row for each; see auth/login/upkeep.py.
+# When a process last began each duty; see auth/login/upkeep.py.
 upkeep = Table(
     "upkeep",
     metadata,

@@ -1,4 +1,4 @@
-"""What a log-in checks, as a version that later steps compare."""
+"""The version of a user's credentials, by which the later steps of a log-in detect a change."""
 
 from __future__ import annotations
 

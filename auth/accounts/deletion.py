@@ -1,4 +1,4 @@
-"""Deleting users, with everything in the tables of this package that is theirs."""
+"""Deletes users together with all their rows in the tables of this package."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class AccountDeletion:
         """Delete a user with sessions, refresh tokens, API keys, one-time codes, failed log-ins and usage.
 
         Every process rejects the user's credentials within a second. A user who gets the same name later has another
-        id, and inherits nothing. The caller has to erase the user's records, on behalf of `actor`: until then the
-        erasure is pending. Raises UserNotFound, and LastAdmin unless `allow_last_admin`.
+        id, and inherits nothing. The caller must then erase the user's records on behalf of `actor`; until that is
+        complete, the erasure is stored as pending. Raises UserNotFound, and LastAdmin unless `allow_last_admin`.
         """
         async with writing(self._engine) as connection:
             user = await lock_for_deletion(connection, user_id, allow_last_admin=allow_last_admin)
@@ -57,7 +57,7 @@ class AccountDeletion:
 
 
 async def _build_statements(connection: AsyncConnection, user: User, key_ids: Sequence[str]) -> Sequence[Delete]:
-    """Return the statements that delete the user's rows, those that refer to others first."""
+    """Return the statements that delete the user's rows; rows that refer to others come first."""
     networks = select(known_addresses.c.address).where(known_addresses.c.user_id == user.id)
     counters = list_counter_keys(user.name, (await connection.execute(networks)).scalars().all())
     own_sessions = select(sessions.c.id).where(sessions.c.user_id == user.id)

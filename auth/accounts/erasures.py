@@ -1,4 +1,4 @@
-"""Erasures that the deletion of a user has promised: each stays in the database until it is done, whatever happens."""
+"""Pending erasures of deleted users' records: each stays in the database until it is complete, so that none is lost."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ class PendingErasures:
         self._engine = engine
 
     async def take_due(self, now: datetime) -> Sequence[PendingErasure]:
-        """Return the erasures that were not completed in time; no other process gets them for an hour."""
+        """Return the erasures that are due, and reserve them for this process for an hour."""
         columns = pending_erasures.c
-        due = or_(columns.due_at <= now, columns.due_at > now + RETRY_AFTER)  # the second if a clock was set back
+        due = or_(columns.due_at <= now, columns.due_at > now + RETRY_AFTER)  # too far ahead: a clock was set back
         taken = update(pending_erasures).where(due).values(due_at=now + RETRY_AFTER)
         async with writing(self._engine) as connection:
             rows = (await connection.execute(taken.returning(columns.user_id, columns.actor))).all()
         return [PendingErasure(row.user_id, row.actor) for row in rows]
 
     async def complete(self, user_id: str) -> None:
-        """Remove an erasure that is done."""
+        """Remove a completed erasure."""
         async with writing(self._engine) as connection:
             await connection.execute(delete(pending_erasures).where(pending_erasures.c.user_id == user_id))
 
 
 async def add_pending_erasure(connection: AsyncConnection, user_id: str, actor: str, now: datetime) -> None:
-    """Promise an erasure, in the transaction that deletes the user. The caller begins it before it is due."""
+    """Store an erasure in the transaction that deletes the user. The caller begins it at once, before it is due."""
     row = {"user_id": user_id, "actor": actor, "due_at": now + FIRST_RETRY_AFTER}
     await connection.execute(insert(pending_erasures).values(**row))

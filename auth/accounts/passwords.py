@@ -19,7 +19,7 @@ from passlib.context import CryptContext
 from auth.accounts.slots import FairSlots
 from auth.errors import HashingBusy, PasswordRefused
 
-# In characters of the normalised password, which are code points.
+# In code points of the normalised password.
 MIN_LENGTH = 12
 MAX_LENGTH = 1024
 _MAX_TYPED_LENGTH = 4 * MAX_LENGTH  # no character is composed of more than four
@@ -59,7 +59,7 @@ def check_password_policy(password: str, name: str) -> None:
 
 
 def _check_typed(password: str) -> None:
-    """Check what must hold before a password is normalised. Raises PasswordRefused."""
+    """Check the limits that apply before a password is normalised. Raises PasswordRefused."""
     _check_length(password, _MAX_TYPED_LENGTH)
     if _has_too_many_marks(password):
         raise PasswordRefused(f"The password has more than {_MAX_MARKS} combining marks in a row. Use fewer.")
@@ -90,10 +90,10 @@ def normalise_password(password: str) -> str:
 
 
 def _list_forms(password: str) -> list[str]:
-    """Return the normalised password and, if it is ambiguous, the form that release 0.1.0 may have hashed.
+    """Return the normalised password and, if it has another encoding, the one that release 0.1.0 may have hashed.
 
-    That release hashed what was typed: here the password as typed, or else with its characters decomposed. The policy
-    allows no password without a form.
+    That release hashed the password as typed. If it was typed in normalised form now, it may have been typed with
+    decomposed characters then. A password that the policy does not allow has no forms.
     """
     try:
         _check_typed(password)
@@ -127,8 +127,8 @@ class PasswordHasher:
     """Argon2id with 19456 KiB, 2 passes and 1 lane: the minimum that the OWASP cheat sheet recommends.
 
     At most `concurrency` hashes are computed at a time, in low-priority threads; at most `max_waiting` callers wait
-    for a free thread. New passwords are hashed one at a time, so that many of them leave threads to log-ins. Call
-    `close` when the hasher is no longer needed.
+    for a free thread. New passwords are hashed one at a time, so that they leave threads for log-ins. Call `close` when
+    the hasher is no longer needed.
     """
 
     def __init__(self, concurrency: int = 2, max_waiting: int = 16) -> None:
@@ -147,7 +147,7 @@ class PasswordHasher:
         self._unknown_user_hash = _make_unmatched_hash()  # verified for unknown users
 
     def close(self) -> None:
-        """Wait for the running hashes (some 0.1 s) and end the threads."""
+        """Wait for the running hashes (about 0.1 s) and end the threads."""
         self._threads.shutdown()
 
     async def hash(self, password: str) -> str:
@@ -156,7 +156,7 @@ class PasswordHasher:
             return await self._run(lambda: self._context.hash(_encode(normalise_password(password))))
 
     async def verify(self, password: str, password_hash: str | None) -> Verification:
-        """Compare a password with a hash. None means an unknown user, and takes as long. Raises HashingBusy.
+        """Compare a password with a hash. Pass None for an unknown user: it takes equally long. Raises HashingBusy.
 
         A password that can be encoded in several ways takes up to twice as long, whether it matches or not.
         """
@@ -166,9 +166,9 @@ class PasswordHasher:
         return await self._run(lambda: self._compare(forms, password_hash))
 
     def _compare(self, forms: list[str], password_hash: str | None) -> Verification:
-        compared = password_hash or self._unknown_user_hash
+        expected_hash = password_hash or self._unknown_user_hash
         for form in forms:
-            if self._context.verify(_encode(form), compared) and password_hash is not None:
+            if self._context.verify(_encode(form), expected_hash) and password_hash is not None:
                 return Verification(True, None if form == forms[0] else self._context.hash(_encode(forms[0])))
         return Verification(False)
 
@@ -181,7 +181,7 @@ class PasswordHasher:
         finally:
             self._waiting -= 1
         running = asyncio.get_running_loop().run_in_executor(self._threads, job)
-        # A cancelled caller leaves the thread working, so only the end of the job frees the slot.
+        # The thread continues when its caller is cancelled, so the slot is not free until the job ends.
         running.add_done_callback(lambda _: self._slots.release())
         return await asyncio.shield(running)
 
@@ -192,14 +192,14 @@ def _lower_thread_priority() -> None:
 
 
 def _make_unmatched_hash() -> str:
-    """Return a hash that no known password has, and whose verification takes as long as that of any other.
+    """Return a hash that matches no known password and takes as long to verify as any other.
 
-    It is made of random bytes, because to compute one takes longer than everything else that opening the accounts does.
+    It consists of random bytes, because computing a real hash would dominate the time to open the accounts.
     """
     salt, digest = (b64encode(secrets.token_bytes(length)).rstrip(b"=").decode() for length in (16, 32))
     return f"$argon2id$v=19$m={_MEMORY_KIB},t={_PASSES},p={_LANES}${salt}${digest}"
 
 
 def _encode(password: str) -> bytes:
-    """At most 4096 bytes, which is passlib's limit; lone surrogates are encoded too."""
+    """Return at most 4096 bytes, which is passlib's limit; lone surrogates are encoded too."""
     return password.encode("utf-8", "surrogatepass")

@@ -20,7 +20,7 @@ _FIRST_ADMIN = "admin"
 class AccountService:
     """Every method raises DatabaseUnavailable; those that take a password also raise HashingBusy.
 
-    Those that change something have `record` write it down in the same transaction.
+    Methods that change something call `record` in the same transaction.
     """
 
     def __init__(self, store: UserStore, hasher: PasswordHasher) -> None:
@@ -44,7 +44,7 @@ class AccountService:
     async def authenticate(self, name: str, password: str, *, refuse: bool = False) -> User:
         """Raises BadCredentials, with the same message and after the same work for every reason.
 
-        `refuse` makes every password wrong. A password that was hashed in an earlier form is hashed again.
+        With `refuse`, every password is treated as wrong. A password with a hash in an earlier form is hashed again.
         """
         name = normalise_user_name(name)
         # Databases reject some characters with an error, so an impossible name is never looked up.

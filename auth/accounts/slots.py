@@ -1,4 +1,4 @@
-"""Slots for work that is done for many callers: those that wait are served in turn."""
+"""Limits the work in progress, and shares the slots fairly between callers."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class _Waiter:
 
 
 class FairSlots:
-    """At most `capacity` pieces of work in progress, and `max_waiting` callers that wait for a slot.
+    """Admits `capacity` pieces of work at a time, while up to `max_waiting` callers wait for a slot.
 
     An owner is a path of names, such as a network and an account in it. A free slot goes to the owner with the least
-    work in progress, compared name by name. If too many callers wait, the owner with the most loses its newest one.
-    So one owner, however many callers it has, can delay the others but cannot keep them out.
+    work in progress, compared name by name. If too many callers wait, the newest caller of the owner with the most work
+    is evicted. So an owner with many callers can delay the others but cannot keep them out.
     """
 
     def __init__(self, capacity: int, max_waiting: int) -> None:
@@ -33,7 +33,7 @@ class FairSlots:
 
     @asynccontextmanager
     async def acquire(self, *owner: str) -> AsyncIterator[None]:
-        """Hold a slot for the length of the context. Raises HashingBusy."""
+        """Wait for a slot and hold it. Raises HashingBusy."""
         await self._wait_for_slot(owner)
         try:
             yield
@@ -78,7 +78,7 @@ def _is_granted(waiter: _Waiter) -> bool:
 
 
 def _count_work(owners: Sequence[tuple[str, ...]]) -> Counter[tuple[str, ...]]:
-    """Count the work of each owner, and of all owners that share the first names."""
+    """Count the work of each owner, and of all owners whose paths begin with the same names."""
     return Counter(owner[:length] for owner in owners for length in range(1, len(owner) + 1))
 
 

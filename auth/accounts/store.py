@@ -26,8 +26,8 @@ class User:
     """A user as stored, without the secrets.
 
     Times are UTC; a user with `disabled_at` cannot log in. With `totp`, logging in requires a one-time code. The
-    quotas are per month; None means unlimited. Images sent before `images_allowed_since` may not be kept. A log-in that
-    has checked the credentials passes their version on, so that it fails if they have changed meanwhile.
+    quotas are per month; None means unlimited. Images sent before `images_allowed_since` may not be kept. By
+    `credentials_version`, a log-in detects that the credentials have changed since it checked them.
     """
 
     id: str
@@ -61,7 +61,7 @@ NO_QUOTAS = Quotas()
 class UserChange:
     """The fields of a user to change; the defaults change nothing.
 
-    `checked_version` is the version of the credentials that the user has confirmed; another version ends the change.
+    `checked_version` is the version of the credentials that the user has confirmed; the change fails if it differs.
     """
 
     role: Role | None = None

@@ -1,4 +1,4 @@
-"""Which API keys were created with which."""
+"""Finds the API keys that were created with another API key."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from auth.tables import api_keys
 async def find_unrevoked_descendants(connection: AsyncConnection, key_id: str, user_id: str) -> Sequence[str]:
     """Return the ids of the user's unrevoked keys that were created with a key, directly or through others.
 
-    The others may be revoked.
+    A key between the two may be revoked.
     """
-    # A key has its parent's owner.
+    # A key has the same owner as its parent.
     statement = select(api_keys.c.id, api_keys.c.parent_id, api_keys.c.revoked_at)
     children, unrevoked = defaultdict[str | None, list[str]](list), set[str]()
     for row in await connection.execute(statement.where(api_keys.c.user_id == user_id)):

@@ -18,7 +18,7 @@ WRITE_EVERY_S = 3.0
 
 
 class LastUseRecorder:
-    """The last uses that this process has seen and not yet written; kept while the database is unavailable."""
+    """Collects the last uses, and keeps them until they can be written to the database."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine

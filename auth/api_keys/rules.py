@@ -17,7 +17,7 @@ def can_see(principal: Principal, key: ApiKey) -> bool:
 def restrict_terms(principal: Principal, own_key: ApiKey | None, terms: KeyTerms) -> KeyTerms:
     """Return the terms of a key that the caller creates; `own_key` is the caller's API key, if there is one.
 
-    A key created with another one expires no later than that. Raises InsufficientScope if the caller lacks a scope of
+    A key created with `own_key` expires no later than it. Raises InsufficientScope if the caller lacks a scope of
     the terms, and KeyBound if `own_key` is restricted by addresses, a rate or quotas.
     """
     _require(principal, terms.scopes)

@@ -75,7 +75,7 @@ class ApiKey:
 class KeyStore:
     """Every method raises DatabaseUnavailable; `clock` returns seconds since 1970.
 
-    Those that change something have `record` write it down in the same transaction.
+    Methods that change something call `record` in the same transaction.
     """
 
     def __init__(self, engine: AsyncEngine, clock: Callable[[], float] = time.time) -> None:
@@ -88,7 +88,7 @@ class KeyStore:
     async def create(
         self, user_id: str, terms: KeyTerms, parent_id: str | None = None, *, record: Record[ApiKey] = record_nothing
     ) -> tuple[ApiKey, str]:
-        """Return the new key and its text, which is not stored. `parent_id` is the key that creates it, if one does.
+        """Return the new key and its text, which is not stored. `parent_id` is the key that creates it, if any.
 
         Raises NoAccount, TooManyKeys, and InvalidToken if the parent was revoked in the meantime.
         """
@@ -126,7 +126,8 @@ class KeyStore:
     ) -> Sequence[ApiKey]:
         """Return the keys of a user, or all keys, oldest first, including expired and revoked ones.
 
-        If given, at most `limit`, and only keys that follow the one with the id `after`. Raises KeyNotFound for it.
+        `limit` limits their number, and `after` is the id of the key after which the list begins. Raises KeyNotFound if
+        there is no such key.
         """
         if user_id is not None and not _USER_ID.fullmatch(user_id):
             return []
@@ -152,8 +153,8 @@ class KeyStore:
     ) -> tuple[ApiKey, str]:
         """Replace the secret, and return the key and its new text.
 
-        The previous secret is accepted for the time of `overlap`, older ones no longer. The key expires at
-        `expires_at`, or as before if that is None. Raises KeyNotFound, KeyEnded.
+        The previous secret stays valid for `overlap`; older ones become invalid. The key expires at `expires_at`, or as
+        before if that is None. Raises KeyNotFound, KeyEnded.
         """
         now, secret = self._now(), secrets.token_urlsafe(32)
         values: dict[str, Any] = {
@@ -178,15 +179,15 @@ class KeyStore:
     async def revoke(
         self, key_id: str, *, cascade: bool = False, record: Record[Sequence[ApiKey]] = record_nothing
     ) -> Sequence[ApiKey]:
-        """Revoke the key permanently, and with `cascade` also the keys created with it, those created with them, …
+        """Revoke the key permanently, and with `cascade` also all keys created with it, directly or through others.
 
-        Returns the key, followed by the descendants that were not revoked before. Repeated calls keep the first time.
-        Raises KeyNotFound.
+        Returns the key, followed by the descendants that were not revoked before. Repeated calls do not change the time
+        of the revocation. Raises KeyNotFound.
         """
         now = self._now()
         async with writing(self._engine) as connection:
             key = await _get(connection, key_id)
-            # The lock makes a concurrent creation wait, so that its key is either revoked here or refused.
+            # The lock makes a concurrent creation wait, so that its key is either revoked here or rejected.
             await connection.execute(select(users.c.id).where(users.c.id == key.user_id).with_for_update())
             descendants = await find_unrevoked_descendants(connection, key.id, key.user_id) if cascade else []
             ids = [key_id, *descendants]
@@ -245,11 +246,13 @@ async def _check_owner(connection: AsyncConnection, user_id: str, now: datetime)
     if not _USER_ID.fullmatch(user_id) or (await connection.execute(enabled)).one_or_none() is None:
         raise NoAccount("Only enabled users of this gateway can have API keys. Log in as one.")
     active = and_(api_keys.c.revoked_at.is_(None), api_keys.c.expires_at > now)
-    # Keys of the last day count even if revoked: otherwise creating and revoking in turn would fill the table.
+    # Revoked keys of the last day are counted too: otherwise creating and revoking in turn would fill the table.
     counted = or_(active, api_keys.c.created_at > now - timedelta(days=1))
     statement = select(func.count()).select_from(api_keys).where(api_keys.c.user_id == user_id, counted)
     if (await connection.execute(statement)).scalar_one() >= MAX_KEYS:
-        raise TooManyKeys(f"A user can have {MAX_KEYS} API keys, and create as many in a day. Revoke some.")
+        raise TooManyKeys(
+            f"A user can have {MAX_KEYS} API keys, and create as many in a day. Revoke old keys, or wait a day."
+        )
 
 
 def _select_keys() -> Select[Any]:

@@ -18,14 +18,14 @@ from storage.transactions import Record, record_nothing
 # Enough to keep two hashing threads busy; more would only take database connections from predictions.
 MAX_CONCURRENT = 4
 MAX_WAITING = 16
-_GUESSED_WRONG = {Factor.PASSWORD: BadCredentials, Factor.CODE: BadCode}
+_WRONG_GUESS = {Factor.PASSWORD: BadCredentials, Factor.CODE: BadCode}
 
 
 class LoginService:
     """Every method raises LoginThrottled, HashingBusy, DatabaseUnavailable.
 
-    An attempt that ends with any other error than a wrong password or code counts as neither failed nor successful.
-    Log-ins have their own slots: users who change their accounts, however often, leave half of the hashing to them.
+    An attempt that ends with an error other than a wrong password or code is counted as neither failed nor successful.
+    Log-ins have their own slots, so that users who change their accounts leave them at least half of the hashing.
     """
 
     def __init__(self, accounts: AccountService, throttle: LoginThrottle, codes: OneTimeCodes) -> None:
@@ -40,8 +40,8 @@ class LoginService:
     ) -> User:
         """Return the user. An empty `code` means that none was sent.
 
-        `accept` may raise an error to refuse the user; it is called when the password and the code are right, and
-        before the code is used up. Raises BadCredentials, and BadCode only if the password is right.
+        `accept` may raise an error to reject the user; it is called when the password and the code are right, before
+        the code is marked as used. Raises BadCredentials, and BadCode only if the password is right.
         """
         name = normalise_user_name(name)
         async with self._login_slots.acquire(client_network(address), name):
@@ -88,7 +88,7 @@ class LoginService:
 
     @asynccontextmanager
     async def _code_attempt(self, user: User, address: str) -> AsyncIterator[None]:
-        """Count a wrong code apart from wrong passwords. Only a right code resets the count."""
+        """Count wrong codes separately from wrong passwords. Only a right code resets the count."""
         async with self._throttled(Factor.CODE, user.name, address) as attempt:
             if attempt.refused:
                 raise BadCode
@@ -101,6 +101,6 @@ class LoginService:
         try:
             yield attempt
         except AuthError as error:
-            failed = isinstance(error, _GUESSED_WRONG[factor])
+            failed = isinstance(error, _WRONG_GUESS[factor])
             await (self._throttle.record_failure(attempt) if failed else self._throttle.withdraw(attempt))
             raise

@@ -1,12 +1,12 @@
-"""Slows down guessing: all processes count wrong passwords, and wrong codes apart, per account and per client network.
+"""Slows down guessing: counts wrong passwords and, separately, wrong codes, per account and per client network.
 
-After three failures the next attempt must wait one second, then two, four … up to a minute; after fifteen minutes
-without a failure the counters are reset. Attempts that come too early are rejected.
+All processes share the counters. After three failures the next attempt must wait one second, then two, four … up to a
+minute; after fifteen minutes without a failure the counters are reset. Attempts that come too early are rejected.
 
 Attackers must not lock users out: in a network from which the user has recently logged in, the right password is
 accepted during the wait too. All other early attempts, for whatever name, end with the same error after the same work,
-so that they do not reveal who has logged in from the network. Up to three early attempts are checked; they have a
-counter of their own.
+so that they do not reveal who has logged in from the network. Up to three early attempts are checked; they have their
+own counter.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Factor(StrEnum):
 class Counters:
     """The keys of the failures for an account, in a network, and for the account in the network.
 
-    `early` counts the wrong attempts for the account in the network that were made during a wait of the others.
+    `early` counts the wrong attempts for the account in the network that came too early.
     """
 
     account: str
@@ -69,10 +69,10 @@ class Attempt:
     """One attempt to log in or to confirm an identity.
 
     `early_by_s` is set if the attempt came too early: a wrong guess must then end with LoginThrottled, and every guess
-    is wrong if `refused`. `last_success_at` is set if the user has recently logged in from the network.
+    is treated as wrong if `refused`. `last_success_at` is set if the user has recently logged in from the network.
 
-    Once `counted_at` is set, the attempt was counted as a failure before its outcome is known, so that only one of many
-    concurrent attempts is checked; `previous` has the times of the last failures before it.
+    If `counted_at` is set, the attempt was counted as a failure in advance, so that only one of many concurrent
+    attempts is checked; `previous` has the times of the last failures before it.
     """
 
     network: str
@@ -89,7 +89,7 @@ class Attempt:
 
     @property
     def counted(self) -> tuple[str, ...]:
-        """The counters that increase if the attempt fails. An early one must not extend the waits of others."""
+        """The counters that increase if the attempt fails. An early attempt must not extend the waits of others."""
         counters = self.counters
         return (counters.early,) if self.early_by_s else (counters.account, counters.network, counters.pair)
 
@@ -118,7 +118,7 @@ class LoginThrottle:
         return await self._precount(attempt, now)
 
     async def _correct_times(self, counters: Counters, now: datetime) -> Sequence[Row[Any]]:
-        """Date failures from the future now: a clock was set back, and their waits would not end."""
+        """Change times in the future to now: a clock was set back, and the waits would not end."""
         async with writing(self._engine) as connection:
             await _lock(connection, counters)
             future = _key.in_(counters.keys), _last_at > now
@@ -147,7 +147,7 @@ class LoginThrottle:
             raise LoginThrottled(retry_after_s=attempt.early_by_s)
 
     async def withdraw(self, attempt: Attempt) -> None:
-        """End an attempt whose password or code was not checked: it counts as neither failed nor successful."""
+        """End an attempt whose password or code was not checked: it is counted as neither failed nor successful."""
         if attempt.counted_at is not None:
             async with writing(self._engine) as connection:
                 await _lock(connection, attempt.counters)
@@ -157,11 +157,11 @@ class LoginThrottle:
     async def record_success(self, attempt: Attempt, user_id: str | None = None) -> None:
         """Reset the account's counters, and subtract its failures from the network's: those of other accounts stay.
 
-        After a complete log-in of a user, with every factor, the user's network is known.
+        `user_id` is given after a complete log-in, with every factor; the network is then stored as one of the user's.
         """
         now, last = self._clock(), attempt.last_success_at
-        is_known = user_id is None or (last is not None and now - last < _REFRESH_NETWORK_AFTER)
-        if attempt.no_failures and is_known:
+        is_network_current = user_id is None or (last is not None and now - last < _REFRESH_NETWORK_AFTER)
+        if attempt.no_failures and is_network_current:
             return
         async with writing(self._engine) as connection:
             rows = await _lock(connection, attempt.counters)
@@ -192,7 +192,7 @@ class LoginThrottle:
 
 
 def compute_wait_s(failures: int) -> int:
-    """Return the seconds that must pass after the last of so many failures before the next attempt."""
+    """Return the seconds that must pass between the last of `failures` failures and the next attempt."""
     if failures < FREE_FAILURES:
         return 0
     return min(MAX_WAIT_S, 1 << min(failures - FREE_FAILURES, 10))
@@ -212,9 +212,9 @@ def list_counter_keys(name: str, networks: Iterable[str]) -> Sequence[str]:
 
 
 def _check_wait(rows: Iterable[Row[Any]], counters: Counters, now: datetime) -> int:
-    """Return by how many seconds an attempt now is too early, 0 if it is not.
+    """Return by how many seconds an attempt at `now` is too early, or 0.
 
-    Raises LoginThrottled if it is early and too many early ones have failed.
+    Raises LoginThrottled if it is too early and too many early attempts have failed.
     """
     by_key = {row.key: row for row in rows}
     waits = [_compute_remaining_s([by_key[key]], now) for key in (counters.account, counters.network) if key in by_key]
@@ -251,8 +251,8 @@ async def _find_last_success(connection: AsyncConnection, name: str, network: st
     known = known_addresses.c
     recent = users.c.name == name, known.address == network, known.last_at > now - NETWORK_KNOWN_FOR
     statement = select(known.last_at).join(users, users.c.id == known.user_id).where(*recent)
-    found: datetime | None = (await connection.execute(statement)).scalar_one_or_none()
-    return found
+    last_at: datetime | None = (await connection.execute(statement)).scalar_one_or_none()
+    return last_at
 
 
 def _select_recent(counters: Counters, now: datetime) -> Any:
@@ -265,7 +265,7 @@ async def _lock(connection: AsyncConnection, counters: Counters) -> Sequence[Row
 
 
 async def _subtract(connection: AsyncConnection, key: str, failures: int, attempt: Attempt) -> None:
-    """Subtract failures, and what the attempt itself did to the time of the last one: success must extend no wait."""
+    """Subtract failures, and restore the time of the last one if this attempt changed it: it would extend the wait."""
     values: dict[str, Any] = {"failures": _failures - failures}
     if attempt.counted_at is not None and key in attempt.counted and key in attempt.previous:
         values["last_at"] = case((_last_at == attempt.counted_at, attempt.previous[key]), else_=_last_at)

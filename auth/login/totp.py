@@ -40,8 +40,7 @@ class Enrolment:
 class OneTimeCodes:
     """Every method raises DatabaseUnavailable. `data_key` encrypts the secrets; without it users cannot enrol.
 
-    `clock` returns seconds since 1970. Methods that change whether codes are required have `record` write it down in
-    the same transaction.
+    `clock` returns seconds since 1970. Methods with the parameter `record` call it in the transaction of their change.
     """
 
     def __init__(self, engine: AsyncEngine, data_key: str | None, clock: Callable[[], float] = time.time) -> None:
@@ -66,7 +65,7 @@ class OneTimeCodes:
     async def confirm(
         self, user: User, code: str, keep_session: str | None = None, *, record: Record[None] = record_nothing
     ) -> None:
-        """Enable the codes, and end the user's other sessions, which need no code. Raises BadCode, TotpConflict."""
+        """Enable the codes, and end the user's other sessions, begun without a code. Raises BadCode, TotpConflict."""
         if user.totp:
             raise TotpConflict("One-time codes are already enabled. There is nothing to confirm.")
         now = datetime.now(UTC)
@@ -93,7 +92,7 @@ class OneTimeCodes:
         record: Record[None] = record_nothing,
         **values: Any,
     ) -> None:
-        """Store the step of the code, so that it cannot be used again, and change the user's columns with it.
+        """Store the step of the code, so that it cannot be used again, and set the user's columns to `values`.
 
         `ended` are conditions that select the sessions to end. Raises BadCode, TotpConflict.
         """
@@ -125,7 +124,7 @@ class OneTimeCodes:
             raise BadCode from None
 
     def _find_step(self, secret: str, code: str) -> int:
-        """Return the half minute (seconds since 1970 / 30) to which the code belongs. Raises BadCode."""
+        """Return the time step (seconds since 1970 / 30) of the code. Raises BadCode."""
         code = code.replace(" ", "")
         if not _CODE.fullmatch(code):
             raise BadCode

@@ -1,6 +1,6 @@
-"""Removes what has expired and has no effect any more: log-ins, failed attempts, and announced changes.
+"""Removes expired rows: sessions, failed log-ins, known networks and announced changes.
 
-One process at a time does this every hour, in short transactions beside the requests.
+One process at a time does this every hour, while it serves requests, and therefore in short transactions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from storage.transactions import writing
 INTERVAL = timedelta(hours=1)
 FIRST_CHECK_S = 2.0  # after the start, which it must not delay
 CHECK_EVERY_S = 300.0
-_BATCH = 1000  # rows in one transaction, which others wait for
+_BATCH = 1000  # rows in one transaction, for which other transactions may have to wait
 _PAUSE_S = 0.02
 
 log = structlog.get_logger("atalaya.upkeep")
@@ -47,16 +47,16 @@ async def follow_upkeep(engine: AsyncEngine, sleep: Callable[[float], Awaitable[
 
 
 class Duty(IntEnum):
-    """What one process at a time does every hour."""
+    """A task that one process at a time does every hour."""
 
     EXPIRED_ROWS = 1
     KEPT_IMAGES = 2
 
 
 async def claim_upkeep(engine: AsyncEngine, now: datetime, duty: Duty = Duty.EXPIRED_ROWS) -> bool:
-    """Return whether the caller is the one process that shall do the duty now. Raises DatabaseUnavailable."""
+    """Claim the duty if it is due; return whether the caller must do it now. Raises DatabaseUnavailable."""
     last = upkeep.c.last_at
-    due = or_(last <= now - INTERVAL, last > now + INTERVAL)  # the second if a clock was set back
+    due = or_(last <= now - INTERVAL, last > now + INTERVAL)  # too far ahead: a clock was set back
     claim = dialect_insert(upkeep, engine.dialect).values(id=duty.value, last_at=now)
     claim = claim.on_conflict_do_update(index_elements=[upkeep.c.id], set_={"last_at": now}, where=due)
     async with writing(engine) as connection:
@@ -71,7 +71,7 @@ async def remove_expired(engine: AsyncEngine, now: datetime) -> Mapping[str, int
     ended = or_(sessions.c.expires_at <= now, sessions.c.revoked_at <= now - MAX_ACCESS_TOKEN_LIFETIME)
     of_ended = refresh_tokens.c.session_id.in_(select(sessions.c.id).where(ended))
     expired: Mapping[Table, ColumnElement[bool]] = {
-        refresh_tokens: of_ended,  # before their sessions, which would remove any number of them in one transaction
+        refresh_tokens: of_ended,  # before the sessions, whose removal would cascade to any number of tokens
         sessions: ended,
         changes: changes.c.expires_at <= now,
         login_failures: login_failures.c.last_at <= now - RESET_AFTER,
@@ -82,7 +82,7 @@ async def remove_expired(engine: AsyncEngine, now: datetime) -> Mapping[str, int
 
 async def _delete_in_batches(engine: AsyncEngine, table: Table, condition: ColumnElement[bool]) -> int:
     columns = table.primary_key.columns
-    # Rows that a request has locked are left for the next time: waiting for them could end in a deadlock.
+    # Rows that a request has locked are left for the next time: waiting for them could cause a deadlock.
     batch = select(*columns).where(condition).limit(_BATCH).with_for_update(skip_locked=True)
     statement = delete(table).where(tuple_(*columns).in_(batch))
     total = 0

@@ -1,6 +1,6 @@
 """Counts what callers use, exactly across all processes, and enforces their monthly quotas.
 
-Each request is checked twice: before the work, against the totals that this process knows, and when its result is
+Each request is checked twice: before the work, against the totals that this process has cached, and when its result is
 recorded, in the transaction that counts it. The first check saves the work; the second is exact.
 """
 
@@ -38,7 +38,7 @@ _MAX_CACHED = 10_000  # pairs of owner and month
 
 @dataclass(frozen=True, slots=True)
 class UsageReport:
-    """The tallies of the requested owners, in order, for a month ("2026-11", UTC); `resets_at` begins the next one."""
+    """The tallies of the requested owners, in order, for a month ("2026-11", UTC), which ends at `resets_at`."""
 
     month: str
     resets_at: datetime
@@ -81,7 +81,7 @@ class UsageMeter:
         return [self._with_retry_after(error) if error else None for error in errors]
 
     def charge_deferred(self, connection: DriverConnection, charges: Sequence[QuotaCharge]) -> None:
-        """Count in the open transaction what was used while the database was unavailable, whatever the quotas."""
+        """Count in the open transaction, without checking quotas, what was used while the database was unavailable."""
         self._cache(apply_charges(connection, charges, enforce=False)[1])
 
     def charge_later(self, charge: QuotaCharge) -> None:

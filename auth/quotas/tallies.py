@@ -22,7 +22,7 @@ _USER, _KEY, _CLIENT, _ISSUER = "user:", "key:", "client:", "issuer:"
 
 _USED = (
     select(usage.c.owner, usage.c.month, usage.c.requests, usage.c.pixels)
-    # The owners alone: SQLite uses no index for several pairs.
+    # The condition on the owner alone: SQLite uses no index to find several pairs.
     .where(usage.c.owner.in_(bindparam("owners", expanding=True)))
     .where(tuple_(usage.c.owner, usage.c.month).in_(bindparam("rows", expanding=True)))
 )
@@ -32,7 +32,7 @@ _LIMITS = {
     )
     for prefix, table in ((_USER, users), (_KEY, api_keys))
 }
-# NULL where nobody has such a quota; a quota of 0 has no share.
+# NULL where nobody has such a quota; quotas of 0 are ignored.
 _HIGHEST_SHARES = [
     select(
         func.max(usage.c.requests * 1.0 / func.nullif(table.c.monthly_requests, 0)),
@@ -121,7 +121,7 @@ Tallies = dict[_Row, Tally]
 
 
 def list_owners(principal: Principal) -> tuple[str, ...]:
-    """Return whose use a caller's requests count as: the caller first, then the API key if there is one."""
+    """Return the owners that a caller's requests are charged to: the caller first, then the API key if there is one."""
     if principal.key_id is not None:
         return user_owner(principal.subject), key_owner(principal.key_id)
     if principal.subject == principal.client_id:
@@ -152,8 +152,8 @@ def next_month(now: float) -> datetime:
 def read_tallies(connection: Connection, owners: Sequence[str], month: str) -> list[Tally]:
     """Return what each owner has used in the month."""
     rows = [(owner, month) for owner in owners]
-    found = connection.execute(_USED, {"owners": owners, "rows": rows})
-    used = {owner: (requests, pixels) for owner, _, requests, pixels in found}
+    result = connection.execute(_USED, {"owners": owners, "rows": rows})
+    used = {owner: (requests, pixels) for owner, _, requests, pixels in result}
     limits = _read_limits(connection, set(owners))
     return [Tally(*used.get(owner, (0, 0)), limits.get(owner, NO_LIMITS)) for owner in owners]
 
@@ -170,21 +170,21 @@ def apply_charges(
     """Add the charges one after another, except those that would exceed a quota, unless `enforce` is false.
 
     Returns for each charge its error, or None if it was added; and the owners' new totals. Everything is added before
-    the quotas are checked, since most charges are allowed; what was refused is taken back. The rows are inserted or
-    changed, and so locked, in the same order in all processes: transactions cannot deadlock.
+    the quotas are checked, since most charges are allowed; rejected charges are subtracted again. All processes insert
+    or change, and so lock, the rows in the same order: transactions cannot deadlock.
     """
     sums = _sum_by_row(charges)
     results = {row: _add_to_row(connection, row, sums[row]) for row in sorted(sums)}
     totals = {row: _read_tally(result) for row, result in results.items()}
     if enforce and any(tally.exceeded() for tally in totals.values()):
-        return _take_back(connection, charges, totals, sums)
+        return _reject_excess(connection, charges, totals, sums)
     return [None] * len(charges), totals
 
 
-def _take_back(
+def _reject_excess(
     connection: DriverConnection, charges: Sequence[QuotaCharge], reached: Tallies, sums: Mapping[_Row, _Sum]
 ) -> tuple[list[QuotaExceeded | None], Tallies]:
-    """Find the charges to refuse where all together exceed a quota, and correct the totals; see `apply_charges`."""
+    """Find the charges to reject, because all together exceed a quota, and correct the totals; see `apply_charges`."""
     totals = {row: Tally(t.requests - sums[row][0], t.pixels - sums[row][1], t.limits) for row, t in reached.items()}
     errors = [_add(totals, charge) for charge in charges]
     for (owner, month), tally in totals.items():

@@ -16,7 +16,7 @@ from auth.tokens.keyring import Keyring
 
 FIRST_PARTY = "atalaya-first-party"
 _TYPE = "at+jwt"
-_LAST_SECOND = 2**33  # in the year 2242; no honest token claims a later time
+_LAST_SECOND = 2**33  # in the year 2242; no genuine token contains a later time
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ def read_text(claims: dict[str, Any], claim: str) -> str:
 
 
 def read_seconds(claims: dict[str, Any], claim: str) -> float:
-    """Return a claim that is a time in seconds since 1970, also a fractional one (RFC 7519, section 2).
+    """Return a claim that is a time in seconds since 1970, possibly with a fraction (RFC 7519, section 2).
 
     Raises ValueError.
     """

@@ -17,7 +17,7 @@ from auth.tables import barred_subjects, changes
 from storage.engine import dialect_insert
 from storage.transactions import Record, reading, record_nothing, writing
 
-# Every process knows the barred subjects from the feed of changes, which keeps a change until it expires.
+# Every process reads the barred subjects from the feed of changes, which keeps a change until it expires.
 _FOR_EVER = datetime(9999, 1, 1, tzinfo=UTC)
 # A process that cannot read the feed for this long keeps rejecting the subject until it restarts.
 _ANNOUNCED = timedelta(days=30)
@@ -25,7 +25,7 @@ _ANNOUNCED = timedelta(days=30)
 
 @dataclass(frozen=True, slots=True)
 class BarredSubject:
-    """A user by the claims `iss` and `sub` of the tokens, and since when the user is barred (UTC)."""
+    """A user, identified by the claims `iss` and `sub` of the tokens, and since when the user is barred (UTC)."""
 
     issuer: str
     subject: str
@@ -35,7 +35,7 @@ class BarredSubject:
 class BarredSubjects:
     """Every method raises DatabaseUnavailable.
 
-    Those that change something have `record` write it down in the same transaction.
+    Methods that change something call `record` in the same transaction.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
@@ -53,12 +53,12 @@ class BarredSubjects:
         return _barred(row)
 
     async def unbar(self, issuer: str, subject: str, *, record: Record[None] = record_nothing) -> None:
-        """Let a barred user in again. Raises SubjectNotBarred."""
+        """Lift the bar of a user. Raises SubjectNotBarred."""
         target = subject_target(issuer, subject)
         async with writing(self._engine) as connection:
             removed = await connection.execute(delete(barred_subjects).where(*_match(issuer, subject)))
             if removed.rowcount == 0:
-                raise SubjectNotBarred("This user is not barred. `atalaya users barred` lists who is.")
+                raise SubjectNotBarred("This user is not barred. `atalaya users barred` lists the barred users.")
             await connection.execute(delete(changes).where(changes.c.target == target))
             await announce(connection, target, revoked=False, expires_at=datetime.now(UTC) + _ANNOUNCED)
             await record(connection, None)

@@ -21,7 +21,7 @@ from auth.tokens.jws import read_header, read_unverified_claims, verify_claims
 if TYPE_CHECKING:
     import httpx
 
-RECHECK_S = 60  # how long a token may be cached, so that a key that the issuer withdrew is no longer used
+RECHECK_S = 60  # how long a token may be cached, even if the issuer withdraws its key
 
 # Media types without "application/", which may be left out (RFC 7515, section 4.1.9).
 _TYPES = frozenset({"at+jwt", "jwt"})
@@ -67,7 +67,7 @@ class ExternalIssuers:
     def accepts(self, credential: str) -> bool:
         """Return whether the credential claims to be from one of the issuers, without verifying it.
 
-        A name that differs only by a final slash counts, so that `verify` can say what is wrong.
+        A name that differs only by a final slash is accepted here, so that `verify` can report the difference.
         """
         try:
             return read_text(read_unverified_claims(credential), "iss").rstrip("/") in self._names
@@ -106,7 +106,7 @@ class ExternalIssuers:
     def _principal(self, claims: dict[str, Any], issuer: ExternalIssuer) -> Principal:
         check(claims.get("iss") == issuer.issuer, "issuer")
         check(issuer.audience in _read_values(claims.get(issuer.audience_claim), split=False), "audience")
-        # Cognito's ID tokens have no claim of the above, but say what they are for.
+        # Cognito's ID tokens have none of these claims, but say in `token_use` what they are for.
         check(_ID_TOKEN_CLAIMS.isdisjoint(claims) and claims.get("token_use", "access") == "access", "kind")
         expires = read_expiry(claims, self._clock(), issuer.leeway_s)
         sub = read_text(claims, "sub")
@@ -128,7 +128,7 @@ async def _verify_signature(token: str, keys: ProviderKeys, kid: str | None, alg
         check(key.algorithm == algorithm, "header")
         with suppress(ValueError):
             return verify_claims(token, key)
-    # Without a key id only a wrong signature can show that the issuer uses another key by now.
+    # Without a key id, only a wrong signature can show that the issuer now uses another key.
     if not keys.has(kid) and await keys.renew():
         for key in await keys.find(kid, algorithm):
             with suppress(ValueError):
@@ -158,7 +158,7 @@ def _read_label(claims: Mapping[str, Any], claim: str) -> str | None:
 
 
 def _is_service(sub: str, claims: Mapping[str, Any]) -> bool:
-    """Whether the token was issued to a service for its own secret: its subject is then the client (RFC 9068, 2.2).
+    """Whether the token was issued to a service rather than a user: its subject is then the client (RFC 9068, 2.2).
 
     Okta names the client `cid`, and Auth0 adds "@clients" to the subject.
     """

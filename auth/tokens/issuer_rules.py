@@ -20,7 +20,7 @@ class ExternalIssuer:
     """How to read an issuer's tokens for `audience`, which the claim `audience_claim` must contain.
 
     `scopes` and `roles` translate the values of the claims `scope_claim` and `roles_claim`; other values grant
-    nothing. If a token holds several roles, the first in `roles` counts. Clocks may differ by `leeway_s`.
+    nothing. If a token holds several roles, the first in `roles` is used. Clocks may differ by `leeway_s`.
     """
 
     issuer: str

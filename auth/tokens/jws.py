@@ -72,7 +72,7 @@ def generate_signing_key(algorithm: SigningAlgorithm) -> str:
 def load_signing_key(algorithm: SigningAlgorithm, text: str) -> SigningKey:
     """Read a key from a setting.
 
-    ES256: the PEM of a P-256 private key, in which literal backslash-n sequences count as line ends. HS256: a text
+    ES256: the PEM of a P-256 private key, in which literal backslash-n sequences are read as line ends. HS256: a text
     long enough for 256 bits, whose bytes are the secret. Raises WeakSigningKey.
     """
     text = text.strip()
@@ -169,7 +169,7 @@ def decode_base64url(part: str) -> bytes:
 def _parse_object(data: bytes) -> dict[str, Any]:
     """Parse a JSON object without repeated names (RFC 7515, section 4). Raises ValueError, RecursionError.
 
-    An escape such as \\ud800 may stand for half a character, which can be neither stored nor sent (RFC 8259, 8.2).
+    An escape such as \\ud800 may be a lone surrogate, which can be neither stored nor sent (RFC 8259, section 8.2).
     """
     text = data.decode()
     value = json.loads(text, object_pairs_hook=_reject_duplicates)

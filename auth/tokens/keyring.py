@@ -32,8 +32,8 @@ class KeyEntry:
 class Keyring:
     """Raises WeakSigningKey for an empty bundle or an unusable key; `clock` returns seconds since 1970.
 
-    A key signs `activation_delay` after it was created; one that arrives later than that, by `replace`, after its
-    arrival: other processes may read it as late.
+    A key signs `activation_delay` after its creation or, if `replace` added it later, after that: other processes may
+    not have read it earlier.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Keyring:
 def read_bundle(algorithm: SigningAlgorithm, bundle: str) -> Sequence[KeyEntry]:
     """Return the keys of a bundle, newest first: PEM blocks for ES256, lines for HS256, each after its `Created:` line.
 
-    Literal backslash-n sequences count as line ends, because platforms write them into environment variables. Raises
+    Literal backslash-n sequences are read as line ends, because platforms write them into environment variables. Raises
     WeakSigningKey.
     """
     text = bundle.replace("\\n", "\n").strip()
@@ -102,7 +102,7 @@ def read_bundle(algorithm: SigningAlgorithm, bundle: str) -> Sequence[KeyEntry]:
 
 
 def rotate_bundle(algorithm: SigningAlgorithm, bundle: str) -> str:
-    """Return the bundle with a new key in front, without the keys that no valid token is signed with."""
+    """Return the bundle with a new key in front, without the keys with which no valid token is signed."""
     now = datetime.now(UTC)
     entries = [KeyEntry(generate_signing_key(algorithm).strip(), now), *read_bundle(algorithm, bundle)]
     replaced_at = [now, *(entry.created_at for entry in entries)]
@@ -111,12 +111,12 @@ def rotate_bundle(algorithm: SigningAlgorithm, bundle: str) -> str:
 
 
 def _parse_created_at(text: str) -> datetime:
-    """Return the time of the last `Created:` line; a key without one counts as the oldest. Raises WeakSigningKey."""
-    found = _CREATED.findall(text)
-    if not found:
+    """Return the time of the last `Created:` line; a key without one is the oldest. Raises WeakSigningKey."""
+    times = _CREATED.findall(text)
+    if not times:
         return datetime.fromtimestamp(0, UTC)
     try:
-        return datetime.fromisoformat(found[-1]).astimezone(UTC)
+        return datetime.fromisoformat(times[-1]).astimezone(UTC)
     except ValueError:
         raise WeakSigningKey(
             "A `Created:` line of the signing keys contains no valid time. Correct or remove it."

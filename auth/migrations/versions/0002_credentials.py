@@ -1,4 +1,4 @@
-"""Sessions, clients, API keys, quotas, and what tells other processes of a revocation."""
+"""Sessions, clients, API keys, quotas, and the changes that announce revocations to other processes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TABLES = (
 def upgrade() -> None:
     for name, kind in _USER_COLUMNS:
         op.add_column("users", sa.Column(name, kind))
-    _who()
+    _clients()
     _sessions()
     _keys()
     _changes()
@@ -46,7 +46,7 @@ def downgrade() -> None:
             users.drop_column(name)
 
 
-def _who() -> None:
+def _clients() -> None:
     op.create_table(
         "clients",
         sa.Column("id", sa.String(36), nullable=False),

@@ -1,4 +1,4 @@
-"""Which API key has created another, so that both can be revoked together."""
+"""The API key that created a key, so that both can be revoked together."""
 
 from __future__ import annotations
 

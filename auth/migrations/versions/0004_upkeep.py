@@ -1,4 +1,4 @@
-"""Indexes to find administrators and what has expired, and when that was last removed."""
+"""Indexes to find administrators and expired rows, and the time of the last upkeep."""
 
 from __future__ import annotations
 

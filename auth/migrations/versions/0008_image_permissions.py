@@ -1,4 +1,4 @@
-"""Since when users allow their images to be kept: older images were sent before that."""
+"""The time since which users allow their images to be kept: images sent earlier may not be kept."""
 
 from __future__ import annotations
 
