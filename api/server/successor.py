@@ -70,9 +70,9 @@ class Successor:
         signal.setitimer(signal.ITIMER_REAL, 0)
         self.keep_listeners()
         drain_logs()
-        os.execv(sys.executable, _make_arguments(sys.orig_argv, self._pass_on()))  # noqa: S606  (its own arguments)
+        os.execv(sys.executable, _make_arguments(sys.orig_argv, self._encode_inheritance()))  # noqa: S606  (its own arguments)
 
-    def _pass_on(self) -> str:
+    def _encode_inheritance(self) -> str:
         kept = self._kept or {}
         for sockets in kept.values():
             for one in sockets:

@@ -196,7 +196,7 @@ def test_a_drift_that_has_ended_calls_for_nothing() -> None:
     assert rules["drift"] == {"caller": "drone", "day": "2026-08-20", "metrics": ("brightness",)}
 
 
-@pytest.mark.parametrize(("last_at", "end"), [("2026-08-04T18", "lasts"), ("2026-07-20T18", "2026-07-20 18")])
+@pytest.mark.parametrize(("last_at", "end"), [("2026-08-04T18", "ongoing"), ("2026-07-20T18", "2026-07-20 18")])
 def test_a_drift_ends_with_its_version(last_at: str, end: str) -> None:
     """A drift lasts as long as its version predicts; in the middle of a quarter this is said of the present."""
     versions = [replace(VERSION, last_at=last_at)]
