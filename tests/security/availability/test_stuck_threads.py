@@ -79,7 +79,7 @@ def test_a_hang_is_reported_and_ends(new_gateway: Callable[..., Gateway], worker
     assert {one.status_code for one in seen} == {200, 503}
     wait_until(lambda: send(gateway, IMAGE, token).status_code == 200)
     assert gateway.pid == pid
-    assert workers == "1" or set(gateway.workers()) != set(before)
+    wait_until(lambda: workers == "1" or set(gateway.workers()) != set(before))
     assert gateway.metric(STUCK) == 1
     assert gateway.stop() == 0, gateway.log()
     assert json.loads(gateway.run("ledger", "verify", "--json").stdout)["entries"] >= 2
