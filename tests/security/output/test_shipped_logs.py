@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,7 @@ def test_many_refusals_do_not_fill_the_log(shipping: Gateway) -> None:
     before = counted(parse_log(shipping.log()))
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         assert set(pool.map(send_refused, [shipping] * CONNECTIONS)) == {404}
-    wait_until(lambda: counted(parse_log(shipping.log())) - before == REFUSALS)
+    wait_until(lambda: counted(parse_log(shipping.log())) - before >= REFUSALS)
     lines = parse_log(shipping.log())
     assert sum(line.get("http.response.status_code") == 404 for line in lines) < REFUSALS
     assert max(Counter(line["timestamp"][:19] for line in lines).values()) < RAILWAY_LINES_PER_S
@@ -126,9 +126,10 @@ def test_many_refusals_do_not_fill_the_log(shipping: Gateway) -> None:
 
 def test_neither_a_full_disk_nor_a_hung_receiver_stops_predictions(tmp_path: Path) -> None:
     """T61: with a full disk for the log and a receiver that never responds, predictions and the shutdown succeed."""
-    log_file = tmp_path / "logs" / f"atalaya-{datetime.now(UTC).date()}.log"
-    log_file.parent.mkdir()
-    log_file.symlink_to("/dev/full")
+    (tmp_path / "logs").mkdir()
+    today = datetime.now(UTC).date()
+    for date in (today, today + timedelta(days=1)):  # the test may run across midnight
+        (tmp_path / "logs" / f"atalaya-{date}.log").symlink_to("/dev/full")
     with running_receiver(LogReceiver()) as receiver:
         receiver.released.clear()
         settings = {"LOGS__FILE": str(tmp_path / "logs" / "atalaya.log"), "LOGS__SEND_URL": receiver.url}
