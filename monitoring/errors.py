@@ -1,4 +1,4 @@
-"""What the monitoring package raises, as classes with a stable code.
+"""The errors of the monitoring package, each with a stable code.
 
     MonitoringError
     ├── AuditUnavailable     audit_unavailable
@@ -15,7 +15,7 @@
     ├── BadLedgerKey         bad_ledger_key        start-up and command line only
     └── BadExport            bad_export            command line only
 
-Transports map these classes; nothing here knows an HTTP status, and no message contains a secret.
+Transports map these classes to responses. No message contains a secret.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class MonitoringError(Exception):
 
 
 class AuditUnavailable(MonitoringError):
-    """The audit log cannot be written or read; what must be recorded is refused."""
+    """The audit log cannot be written or read; requests that must be recorded are rejected."""
 
     code = "audit_unavailable"
 
@@ -70,7 +70,7 @@ class LedgerInUse(MonitoringError):
 
 
 class LedgerDamaged(MonitoringError):
-    """Rows that were to be removed were changed; they are kept, since a signed stump or erasure would hide that."""
+    """Rows to be removed had been changed. They are kept, because a signed stump or erasure would hide the change."""
 
     code = "ledger_damaged"
 
@@ -118,7 +118,7 @@ class NothingToLabel(MonitoringError):
 
 
 class TooManyLabels(MonitoringError):
-    """The prediction has as many labels as it may have; each stays visible."""
+    """The prediction already has the maximum number of labels; all of them stay visible."""
 
     code = "too_many_labels"
 

@@ -20,7 +20,7 @@ class Readiness:
 
 
 async def check_readiness(checks: Mapping[str, Check], timeout_s: float = 1.0) -> Readiness:
-    """Run all checks concurrently. One that raises, or takes longer than `timeout_s` seconds, is not ready."""
+    """Run all checks concurrently. A check that raises, or takes longer than `timeout_s` seconds, has failed."""
     results = await asyncio.gather(*(_run_check(check, timeout_s) for check in checks.values()))
     return Readiness(
         ready=all(ready for ready, _ in results),
@@ -29,7 +29,7 @@ async def check_readiness(checks: Mapping[str, Check], timeout_s: float = 1.0) -
 
 
 class Health:
-    """Shares each result of the checks among all requests of a short time: anyone may ask, at any rate."""
+    """Reuses each result for all requests within a short time, because anyone may send them at any rate."""
 
     def __init__(
         self, checks: Mapping[str, Check], max_age_s: float = 0.25, clock: Callable[[], float] = time.monotonic

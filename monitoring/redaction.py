@@ -1,4 +1,4 @@
-"""Removing credentials from texts and data structures before they leave the process."""
+"""Removes credentials from texts and data structures before they leave the process."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def _redact_jwt(run: re.Match[str]) -> str:
     return REDACTED if "." in run[0].partition("eyJ")[2] else run[0]
 
 
-def _redact_basic(found: re.Match[str]) -> str:
-    """Redact the user and password of basic authentication: a colon separates them in base64."""
-    encoded = found[2].replace("-", "+").replace("_", "/")
+def _redact_basic(match: re.Match[str]) -> str:
+    """Redact the user and password of basic authentication: once decoded from base64, they are separated by a colon."""
+    encoded = match[2].replace("-", "+").replace("_", "/")
     decoded = base64.b64decode(encoded + "A" * (-len(encoded) % 4))
-    return found[1] + REDACTED if b":" in decoded else found[0]
+    return match[1] + REDACTED if b":" in decoded else match[0]
 
 
 def _redact_urls(run: re.Match[str]) -> str:
@@ -129,7 +129,7 @@ def redact_tree(value: object, depth: int = 0) -> object:
 def redact_event(event: Mapping[str, object]) -> Mapping[str, object]:
     """Return what `redact_tree` returns for the fields of a log line.
 
-    Most lines have only plain values without any marker, which one search shows.
+    Most lines have only plain values and no marker. One search detects them, and they are returned unchanged.
     """
     texts: list[str] = []
     for key, value in event.items():

@@ -1,8 +1,8 @@
-"""Erasing what entries of the audit log reveal about a person, in a way that the verification can follow.
+"""Erases what entries of the audit log reveal about a person, in a way that verification accepts.
 
 An erased entry keeps its number, time, event, outcome, actor, target and hash. Its address, request id and details are
-gone, so that its hash can no longer be computed. A later entry records the digest of what is left: an entry that was
-changed in any other way is still found.
+gone, so its hash no longer matches. A later entry records the digest of the remaining fields, so that any other change
+to an entry is still detected.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def compute_digest(entry: AuditEntry) -> str:
 
 
 class ErasureCheck:
-    """The erased entries that a verification has passed and whose record it has not reached."""
+    """Collects the erased entries that a verification has passed, until it reaches the records of their erasure."""
 
     def __init__(self) -> None:
         self._unrecorded: dict[int, str] = {}
@@ -50,7 +50,7 @@ class ErasureCheck:
         self._unrecorded[entry.seq] = compute_digest(entry)
 
     def pass_record(self, record: AuditEntry) -> None:
-        """Confirm the entries whose digests the record has."""
+        """Confirm the entries whose digests the record contains."""
         digests = record.to_dict()["detail"]
         for seq, digest in digests.items() if isinstance(digests, dict) else ():
             if seq.isdecimal() and self._unrecorded.get(int(seq)) == digest:

@@ -42,11 +42,11 @@ class AuditEvent:
 
     @property
     def merge_key(self) -> tuple[str, ...]:
-        """What equal events have in common: everything but the time and the request."""
+        """The fields in which equal events agree: everything but the time and the request."""
         return self.event, self.outcome, self.actor, self.target, self.address, self.detail
 
     def merge(self, other: AuditEvent) -> AuditEvent:
-        """Return this event, counted together with an equal one."""
+        """Return this event with the counts of both added up; `other` is an equal one."""
         return replace(self, count=self.count + other.count)
 
     def without_details(self) -> AuditEvent:

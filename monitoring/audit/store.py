@@ -1,4 +1,4 @@
-"""The rows of the audit log, appended under the lock of one head row: all processes write the same chain."""
+"""Reads and writes the audit log. All processes append to one chain, under the lock of its head row."""
 
 from __future__ import annotations
 
@@ -109,22 +109,22 @@ class AuditStore:
         return max(0, last - pruned)
 
     async def erase(self, subject: str, actor: str) -> int:
-        """Erase addresses, request ids and details of what a person did; return of how many entries.
+        """Erase addresses, request ids and details from a person's entries; return the number of entries.
 
-        Entries record it, so that the rest still verifies; `actor` is who erases. See monitoring/audit/erasure.py.
+        New entries record the erasure by `actor`, so that the rest still verifies. See monitoring/audit/erasure.py.
         """
         total, last = 0, 0
         while True:
             async with _audit_errors(writing(self._engine, strict=True)) as connection:
-                found = await _erase_chunk(connection, subject, actor, last)
-            if not found:
+                chunk = await _erase_chunk(connection, subject, actor, last)
+            if not chunk:
                 return total
-            total, last = total + sum(entry.is_intact() for entry in found), found[-1].seq
+            total, last = total + sum(entry.is_intact() for entry in chunk), chunk[-1].seq
 
     async def prune(self, before: datetime, actor: str) -> int:
-        """Remove the oldest entries, up to the first that is not older than `before`; return how many.
+        """Remove the oldest entries, up to the first that is not older than `before`; return their number.
 
-        The head keeps the hash of the last one removed, and entries record the removal: the rest still verifies.
+        The head keeps the hash of the last removed entry, and new entries record the removal: the rest still verifies.
         """
         _, last = await self._find_older(before)
         total = 0
@@ -133,7 +133,7 @@ class AuditStore:
         return total
 
     async def _find_older(self, before: datetime) -> tuple[int, int]:
-        """Return the last entry that was removed, and the last one older than `before`."""
+        """Return the numbers of the last pruned entry and of the last entry older than `before`."""
         async with _audit_errors(reading(self._engine, strict=True)) as connection:
             head = (await connection.execute(select(audit_head).where(_HEAD))).one_or_none()
             if head is None:
@@ -141,7 +141,7 @@ class AuditStore:
             return int(head.pruned_seq), await _find_last_older(connection, head, before)
 
     async def _prune_chunk(self, last: int, actor: str) -> int:
-        """Remove some entries up to `last` in one transaction, which all who write entries have to wait for."""
+        """Remove at most _PRUNED_AT_ONCE entries up to `last` in one transaction, for which all writers must wait."""
         columns = audit_events.c
         async with _audit_errors(writing(self._engine, strict=True)) as connection:
             head = await _lock_head(connection)
@@ -157,9 +157,9 @@ class AuditStore:
 
 
 async def append_within(connection: AsyncConnection, events: Sequence[AuditEvent]) -> None:
-    """Add entries as the last statements of a transaction of any store, since all other writers wait for its end.
+    """Add entries in a transaction of any store, as its last statements: all other writers wait for its end.
 
-    Its commit makes them durable. Raises AuditUnavailable, which must undo the transaction.
+    The commit makes them durable. Raises AuditUnavailable, after which the transaction must be rolled back.
     """
     try:
         with database_errors(connection.engine.url, strict=True):
@@ -169,22 +169,22 @@ async def append_within(connection: AsyncConnection, events: Sequence[AuditEvent
 
 
 async def _erase_chunk(connection: AsyncConnection, subject: str, actor: str, after: int) -> Sequence[AuditEntry]:
-    """Erase the intact ones of the next entries of the person, and return all of these.
+    """Erase the person's next entries, and return them as they were before.
 
-    An entry that was changed stays as it is: erasing it would hide that from the verification.
+    An entry that was changed stays as it is: erasing it would hide the change from verification.
     """
     columns = audit_events.c
     head = await _lock_head(connection)
     own = columns.actor == subject, columns.event != ERASED[0], columns.detail != ERASED_DETAIL, columns.seq > after
     statement = select(audit_events).where(*own).order_by(columns.seq).limit(ERASURE_CHUNK)
-    found = [read_entry(row) for row in await connection.execute(statement)]
-    erased = [erase_content(entry) for entry in found if entry.is_intact()]
+    entries = [read_entry(row) for row in await connection.execute(statement)]
+    erased = [erase_content(entry) for entry in entries if entry.is_intact()]
     for entry in erased:
         changed = {"address": entry.address, "request_id": entry.request_id, "detail": entry.detail}
         await connection.execute(update(audit_events).where(columns.seq == entry.seq).values(**changed))
     if erased:
         await _append(connection, [build_record(erased, subject, actor)], head)
-    return found
+    return entries
 
 
 async def _find_last_older(connection: AsyncConnection, head: Row[Any], before: datetime) -> int:

@@ -1,4 +1,4 @@
-"""Writing to the audit log: with the action or before it is acknowledged, or in the background for refused requests.
+"""Writes to the audit log: with an action, before its acknowledgement, or in the background for refused requests.
 
 A flood of refused requests can neither block the service nor fill the disk: they are aggregated, and written twice a
 second. When the budget of the aggregator is spent, new ones are counted by event and outcome alone.
@@ -20,13 +20,13 @@ from monitoring.chains.refusals import RefusalAggregator
 from monitoring.errors import AuditUnavailable
 
 FLUSH_S = 0.5
-LOCK_LIMIT_S = 6.0  # a second more than an entry waits for the other processes' entries
+LOCK_LIMIT_S = 6.0  # a second more than a transaction waits for the lock of the chain
 
 log = structlog.get_logger("atalaya.audit")
 
 
 class AuditTrail:
-    """The events that one process records. `on_failure` is called for every failed attempt to write."""
+    """Records the events of one process. `on_failure` is called for every failed attempt to write."""
 
     def __init__(
         self, store: AuditStore, on_failure: Callable[[], None], clock: Callable[[], float] = time.monotonic
@@ -56,7 +56,7 @@ class AuditTrail:
         self._refusals.add(event)
 
     async def flush(self) -> None:
-        """Write the waiting refusals. While that fails they go on waiting, in bounded memory."""
+        """Write the waiting refusals. If that fails, they keep waiting, in bounded memory."""
         batch = self._refusals.take()
         if not batch:
             return
@@ -84,7 +84,7 @@ class AuditTrail:
             with suppress(TimeoutError):
                 async with asyncio.timeout(FLUSH_S):
                     await stopping.wait()
-            # Read before the flush: what is recorded during it is written by another one.
+            # Read before the flush: refusals that are recorded during it need another one.
             stopped = stopping.is_set()
             await self.flush()
         if lost := self._refusals.waiting:
@@ -97,7 +97,7 @@ class AuditTrail:
 
     @asynccontextmanager
     async def _locked(self) -> AsyncIterator[None]:
-        """Wait for earlier entries of this process, but not for ever. Raises AuditUnavailable."""
+        """Wait for earlier writes of this process, for at most LOCK_LIMIT_S. Raises AuditUnavailable."""
         try:
             async with asyncio.timeout(LOCK_LIMIT_S):
                 await self._write_lock.acquire()
@@ -115,7 +115,7 @@ class AuditTrail:
         except AuditUnavailable:
             self._on_failure()
             if self._writable:
-                log.error("audit_unwritable", policy="refuse what must be recorded, keep refusals in memory")
+                log.error("audit_unwritable", policy="reject requests that must be recorded, keep refusals in memory")
             self._writable = False
             raise
         self._writable = True

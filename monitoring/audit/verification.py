@@ -1,4 +1,4 @@
-"""Verifying the audit log: every hash, the order of the entries, both ends of the chain, and an anchor."""
+"""Verifies the audit log: every hash, the order of the entries, both ends of the chain, and an anchor."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What was found about candidates: counts that all processes add to, and the verdicts."""
+"""The trials of candidates: counts that all processes add to, and verdicts."""

@@ -1,4 +1,4 @@
-"""Trials in the database. Every process adds its counts; one of them finds that a verdict falls, and acts on it."""
+"""Trials in the database. Every process adds its counts; the one whose counts decide the trial acts on the verdict."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from monitoring.chains.timestamps import format_timestamp
 from storage.engine import dialect_insert
 from storage.transactions import reading, writing
 
-# How often the candidate was worse, neither, or better, by the name of the metric.
+# How often the candidate was worse, equal or better, by the name of the metric.
 Counts = Mapping[str, tuple[int, int, int]]
-# Returns the verdict that falls with these counts; None for no verdict.
+# Returns the verdict on these counts, or None while there is none.
 Judge = Callable[[Counts], str | None]
 
 # After this, a process that acts on a verdict is assumed to have ended, and another one takes over.
@@ -25,7 +25,7 @@ CLAIM_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class TrialNames:
-    """`id` stands for the two artefacts that are compared, `candidate` and `production` are their versions."""
+    """`id` identifies the two artefacts that are compared; `candidate` and `production` are their versions."""
 
     id: str
     model: str
@@ -35,7 +35,7 @@ class TrialNames:
 
 @dataclass(frozen=True, slots=True)
 class TrialRecord:
-    """Times are ISO 8601 in UTC. `verdict` and `judged_at` are None until a verdict falls."""
+    """Times are ISO 8601 in UTC. `verdict` and `judged_at` are None until the trial is decided."""
 
     names: TrialNames
     started_at: str
@@ -63,7 +63,7 @@ class TrialStore:
         self._clock = clock
 
     async def begin(self, names: TrialNames) -> TrialRecord:
-        """Return what is known of the trial, and start it if nothing is. Labels for earlier trials are forgotten."""
+        """Return the trial, and start it if it is new. Removes the labels of the model's earlier trials."""
         row = {"id": names.id, "model": names.model, "candidate": names.candidate, "production": names.production}
         async with writing(self._engine) as connection:
             statement = dialect_insert(canary_trials, connection.dialect).on_conflict_do_nothing()
@@ -77,19 +77,19 @@ class TrialStore:
         return record
 
     async def find(self, trial: str) -> TrialRecord | None:
-        """Return what is known of a trial; None if it has not started."""
+        """Return the trial, or None if it has not started."""
         async with reading(self._engine) as connection:
             return await _read(connection, trial)
 
     async def add(
         self, trial: str, counts: Counts, pairs: Iterable[PairedLabels], judge: Judge
     ) -> tuple[TrialRecord | None, bool]:
-        """Add counts, and return the trial as it is then, and whether its verdict has fallen with this call.
+        """Add counts; return the updated trial, and whether these counts have decided it.
 
-        Nothing is added once a verdict has fallen, and to a trial that the database does not have, which is None.
+        Nothing is added to a trial that is already decided. Returns None if the database does not have the trial.
         """
         async with writing(self._engine) as connection:
-            # Processes that add to the same trial follow each other.
+            # The lock makes processes that add to the same trial wait for each other.
             locked = select(canary_trials.c.verdict).where(canary_trials.c.id == trial).with_for_update()
             row = (await connection.execute(locked)).one_or_none()
             if row is None:  # the database was restored from a backup
@@ -110,16 +110,17 @@ class TrialStore:
             return replace(record, verdict=verdict, judged_at=now), True
 
     async def take_over(self, model: str) -> list[TrialRecord]:
-        """Return the trials whose verdicts to act on, because the process that should have has not finished in time."""
+        """Claim the trials whose verdicts another process should have acted on, but has not within CLAIM_S."""
         long_ago = format_timestamp(self._clock() - timedelta(seconds=CLAIM_S))
         columns = canary_trials.c
-        is_left = columns.is_finished.is_(False) & (columns.claimed_at < long_ago)
+        is_overdue = columns.is_finished.is_(False) & (columns.claimed_at < long_ago)
         async with reading(self._engine) as connection:
-            left = (await connection.execute(select(columns.id).where(columns.model == model, is_left))).scalars().all()
+            overdue = select(columns.id).where(columns.model == model, is_overdue)
+            trials = (await connection.execute(overdue)).scalars().all()
         taken = []
-        for trial in left:
+        for trial in trials:
             async with writing(self._engine) as connection:
-                claim = update(canary_trials).where(columns.id == trial, is_left).values(claimed_at=self._now())
+                claim = update(canary_trials).where(columns.id == trial, is_overdue).values(claimed_at=self._now())
                 if (await connection.execute(claim)).rowcount == 1 and (record := await _read(connection, trial)):
                     taken.append(record)
         return taken
@@ -130,7 +131,7 @@ class TrialStore:
             await connection.execute(update(canary_trials).where(canary_trials.c.id == trial).values(is_finished=True))
 
     async def take_pair(self, prediction: str) -> PairedLabels | None:
-        """Return the labels for a prediction, only once; None if not both models have seen its image."""
+        """Remove and return the labels of a prediction; None unless both models have classified its image."""
         statement = delete(canary_pairs).where(canary_pairs.c.prediction == prediction).returning(*canary_pairs.c)
         async with writing(self._engine) as connection:
             row = (await connection.execute(statement)).one_or_none()

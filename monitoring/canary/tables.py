@@ -8,8 +8,8 @@ metadata = MetaData()
 
 _ID, _NAME, _TIME = String(64), String(64), String(27)
 
-# `id` stands for the two artefacts that are compared. The verdict is null until it falls; `claimed_at` is when a
-# process last began to act on it, and `is_finished` whether one has done so.
+# `id` identifies the two artefacts that are compared. The verdict is null until the trial is decided; `claimed_at` is
+# when a process last began to act on the verdict, and `is_finished` whether one has done so.
 canary_trials = Table(
     "canary_trials",
     metadata,
@@ -34,7 +34,7 @@ canary_counts = Table(
     Column("better", BigInteger, nullable=False),
 )
 
-# The labels that both models gave to the image of a prediction, until its true label comes.
+# The labels that both models gave to the image of a prediction, until its true label arrives.
 canary_pairs = Table(
     "canary_pairs",
     metadata,

@@ -1,4 +1,4 @@
-"""Anchors: the number and hash of one link, noted at one verification and looked for at a later one."""
+"""Anchors: the number and hash of one link, noted at one verification and checked at a later one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Anchor:
 
 
 class AnchorSearch:
-    """Looks for an anchor among the links that a verification passes; without an anchor it is found from the start."""
+    """Looks for an anchor among the links that a verification passes; without an anchor, `found` is always true."""
 
     def __init__(self, anchor: Anchor | None) -> None:
         self.anchor = anchor

@@ -1,4 +1,4 @@
-"""Refused requests on their way into a record: however many there are, they take little memory and few rows."""
+"""Aggregates refused requests until they are recorded, so that any number of them takes little memory and few rows."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ class RefusalAggregator(Generic[V]):
         return list(self._in_flight.values())
 
     def confirm(self) -> None:
-        """Forget the refusals that were taken: they are written."""
+        """Drop the refusals that were taken, now that they are written."""
         self._in_flight = {}
 
     def put_back(self) -> None:
-        """Let the refusals that were taken wait again: they could not be written."""
+        """Return the refusals that were taken to the waiting ones, because they could not be written."""
         newer, self._waiting, self._in_flight = self._waiting, self._in_flight, {}
         for key, refusal in newer.items():
             self._insert(key, refusal)

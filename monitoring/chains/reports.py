@@ -13,7 +13,7 @@ _START = Anchor(0, GENESIS)
 class VerificationReport:
     """`entries` counts the verified ones; `anchor` is the last verified link, to be kept for the next verification.
 
-    `problems` holds one sentence for each thing that is wrong.
+    `problems` holds one sentence for each problem.
     """
 
     entries: int = 0

@@ -39,7 +39,7 @@ class Verifier:
             self.add(key)
 
     def add(self, public_key: str) -> None:
-        """Accept signatures of a further key. Raises BadLedgerKey."""
+        """Also accept signatures of this key. Raises BadLedgerKey."""
         raw = _decode_key(public_key)
         self._keys[_compute_key_id(raw)] = Ed25519PublicKey.from_public_bytes(raw)
 

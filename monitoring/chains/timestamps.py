@@ -13,13 +13,13 @@ def format_timestamp(moment: datetime) -> str:
 
 
 def parse_timestamp(timestamp: str) -> datetime:
-    """Return the time. Raises ValueError, TypeError, OverflowError for what `format_timestamp` does not return."""
+    """Return the time. Raises ValueError, TypeError, OverflowError for text that `format_timestamp` never returns."""
     moment = datetime.fromisoformat(timestamp)
     if format_timestamp(moment) != timestamp:
-        raise ValueError(f"{timestamp!r} is no timestamp")
+        raise ValueError(f"{timestamp!r} is not a timestamp")
     return moment
 
 
 def get_hour(timestamp: str) -> str:
-    """Return the hour of a timestamp that was checked, such as 2026-11-03T09."""
+    """Return the hour of a valid timestamp, such as 2026-11-03T09."""
     return timestamp[:_HOUR_LENGTH]

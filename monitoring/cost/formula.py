@@ -1,8 +1,9 @@
 """From measured resources to the cost of each caller and each prediction. Pure arithmetic.
 
-The processor time of the processes is known as a whole; the ledger knows how long each prediction kept a worker thread
-busy. A caller pays for that time, and for an equal part, per prediction, of the rest: HTTP, log-in, recording and
-background work. Memory is shared like processor time, bytes sent like predictions. The shares add up to the whole.
+Only the total processor time of the processes is measured; the ledger records how long each prediction kept a worker
+thread busy. A caller is charged for that time, and for an equal part, per prediction, of the rest: HTTP, log-in,
+recording and background work. Memory is divided in proportion to processor time, bytes sent in proportion to
+predictions. The shares add up to the total.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class Hour:
-    """An hour, such as 2026-11-03T09. `resources` is None where no process has measured."""
+    """An hour, such as 2026-11-03T09. `resources` is None if no process has measured them."""
 
     hour: str
     requests: int
@@ -62,7 +63,7 @@ class Hour:
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """Per hour of a processor, per hour of a gigabyte of memory, and per gigabyte sent."""
+    """Prices per processor hour, per gigabyte of memory and hour, and per gigabyte sent."""
 
     vcpu_hour: float
     gb_hour: float

@@ -24,10 +24,10 @@ NO_COST = Cost(Traffic(), Resources(), Amounts(0.0, 0.0, 0.0))
 
 @dataclass(frozen=True, slots=True)
 class MonthCost:
-    """All costs of a month, such as 2026-11, at prices for what is used.
+    """All costs of a month, such as 2026-11, at prices for the resources used.
 
-    `measured_share` is the share of the predictions that were made in hours in which resources were measured: only the
-    resources of these hours are known, and shared among all callers. `sleep` is None where requests are not recorded.
+    `measured_share` is the share of the predictions that were made in hours with measured resources: only these
+    resources are known, and they are divided among all callers. `sleep` is None if requests are not recorded.
     """
 
     month: str
@@ -41,7 +41,7 @@ class MonthCost:
 
 
 def compute_month(use: MonthUse, prices: Prices, machines: Sequence[Machine] = (), *, is_recorded: bool) -> MonthCost:
-    """Compute the costs; `machines` are the sizes to compare, and `is_recorded` tells whether requests are recorded."""
+    """Compute the costs; `machines` are the sizes to compare, and `is_recorded` is whether requests are recorded."""
     measured, resources = sum_measured(use.hours)
     traffic = Traffic()
     for hour in use.hours:

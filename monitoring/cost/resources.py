@@ -1,4 +1,4 @@
-"""Measuring what this process uses: processor time, memory over time, and bytes sent."""
+"""Measures what this process uses: processor time, memory over time, and bytes sent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HOUR_LENGTH = len("2026-11-03T09")
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Since the process, or for `sent_bytes` the machine, started; `memory_bytes` now."""
+    """Processor time since the process started, memory now, and bytes sent since the machine started."""
 
     processor_s: float
     memory_bytes: int
@@ -39,10 +39,10 @@ def read_resources() -> Reading:
 
 
 class ResourceMeter:
-    """Measures from its creation on. `clock` returns seconds since 1970, which may be corrected at any time.
+    """Measures from its creation on. `clock` returns seconds since 1970.
 
-    `elapsed` returns seconds that only pass: how long something was used does not depend on corrections of the clock.
-    All `processes` of the gateway see the same bytes sent, those of the container: each counts its part.
+    `elapsed` returns monotonic seconds, so that durations do not depend on corrections of the clock. Each of the
+    gateway's `processes` reads the bytes sent by the whole container, and counts an equal part of them.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class ResourceMeter:
         self._elapsed = elapsed
         self._read = read
         self._last_elapsed, first = elapsed(), read()
-        self._last = Reading(0.0, first.memory_bytes, first.sent_bytes)  # the start took processor time, too
+        self._last = Reading(0.0, first.memory_bytes, first.sent_bytes)  # 0.0 includes the processor time of the start
 
     def measure(self) -> Sequence[HourResources]:
         """Return what was used since the last call, spread evenly over the time until now."""

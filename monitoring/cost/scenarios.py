@@ -1,4 +1,4 @@
-"""What would be paid otherwise: asleep without requests, or on a machine of another size. Pure arithmetic."""
+"""Computes the cost of alternatives: sleeping without requests, or a machine of another size. Pure arithmetic."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class Sleep:
 
 
 def find_sleep(hours: Iterable[Hour], prices: Prices) -> Sleep:
-    """Return what sleeping would have saved: each stretch of idle hours, but for the time until sleep begins.
+    """Return what sleeping would have saved: each stretch of idle hours, minus the time until sleep begins.
 
-    An hour is idle only without any recorded request, so that the saving is at least this.
+    An hour is idle only if it has no recorded request at all, so this is a lower bound.
     """
     measured = [hour for hour in hours if hour.resources is not None]
     idle, saved = 0, Resources()
@@ -67,7 +67,7 @@ def find_sleep(hours: Iterable[Hour], prices: Prices) -> Sleep:
 
 
 def compare_machines(hours: Iterable[Hour], machines: Sequence[Machine], prices: Prices) -> list[MachineScenario]:
-    """Return each machine with the load that the busiest measured hour would have put on it; none if none is known."""
+    """Return each machine with the load that the busiest hour would have put on it; none without a measured hour."""
     measured = [hour.resources for hour in hours if hour.resources is not None]
     if not measured:
         return []
@@ -82,7 +82,7 @@ def compare_machines(hours: Iterable[Hour], machines: Sequence[Machine], prices:
 
 
 def price_reserved(machine: Machine, prices: Prices, hours: float = HOURS_IN_MONTH) -> float:
-    """Return what a machine costs that is paid for whether it is used or not."""
+    """Return the price of a machine that is paid for whether it is used or not."""
     return (machine.vcpus * prices.vcpu_hour + machine.memory_gb * prices.gb_hour) * hours
 
 

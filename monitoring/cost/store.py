@@ -1,4 +1,4 @@
-"""What was used, in the database: adding measurements, and reading a month."""
+"""Adds measured resources to the database, and reads what was used in a month."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from storage.transactions import WRITING
 
 @dataclass(frozen=True, slots=True)
 class MonthUse:
-    """Everything that is known of a month, such as 2026-11: its hours with traffic or measurements, and the callers."""
+    """What was used in a month, such as 2026-11: its hours with traffic or measurements, and the callers' sums."""
 
     month: str
     hours: Sequence[Hour]

@@ -1,4 +1,4 @@
-"""What recorded predictions took, summed by caller and month, and by hour."""
+"""Sums of what recorded predictions used, by caller and month, and by hour."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def add_cost_sums(connection: Connection, requests: Sequence[RecordedRequest]) -
 def sum_costs(requests: Iterable[RecordedRequest]) -> CostSums:
     sums = CostSums()
     for request in requests:
-        found = _read_request(request)
-        if found is None:
+        parsed = _read_request(request)
+        if parsed is None:
             continue
-        caller, count, prediction = found
+        caller, count, prediction = parsed
         hour = sums.hours[request.hour]
         hour.requests += count
         if prediction is not None:

@@ -10,7 +10,7 @@ _HOUR, _MONTH = String(13), String(7)
 
 
 def _traffic() -> tuple[Column[int], ...]:
-    """What recorded predictions took: microseconds of a worker thread, and bytes of the images."""
+    """What recorded predictions used: microseconds of a worker thread, and bytes of the images."""
     return (
         Column("predictions", BigInteger, nullable=False),
         Column("busy_us", BigInteger, nullable=False),

@@ -1,4 +1,4 @@
-"""A batch of entries that are committed together, and what becomes of each."""
+"""A batch of entries that are committed together, and the result for each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Batch:
         self.reset()
 
     def reset(self) -> None:
-        """Undo what was decided, to commit the batch to another chain."""
+        """Discard all results, in order to commit the batch to another chain."""
         self.drafts = [entry.draft for entry in self._pending]
         self.optional_charges = [entry.charge for entry in self._pending]
         self.results: list[CommitResult] = [None] * len(self._pending)

@@ -34,7 +34,7 @@ class Chain:
         )
 
     def relink(self, entries: Sequence[EntryWithPayload]) -> list[EntryWithPayload]:
-        """Build the next entries of this chain from the ids and payloads of others."""
+        """Build the next entries of this chain from the ids and payloads of another chain's entries."""
         return self._link_payloads(
             (item.entry.id, item.entry.at, item.entry.commitment, item.payload) for item in entries
         )

@@ -24,7 +24,7 @@ class ChargeRecorder(Protocol):
     """Charges quotas for predictions."""
 
     def charge(self, connection: DriverConnection, charges: Sequence[Charge]) -> Sequence[ChargeRefusal | None]:
-        """Record each charge; return, for each one that is refused instead, its refusal."""
+        """Record the charges. Return for each one its refusal, or None if it was recorded."""
         ...
 
     def charge_deferred(self, connection: DriverConnection, charges: Sequence[Charge]) -> None:
@@ -32,5 +32,5 @@ class ChargeRecorder(Protocol):
         ...
 
     def charge_later(self, charges: Sequence[Charge]) -> None:
-        """Remember charges that cannot be recorded now."""
+        """Keep charges that cannot be recorded now."""
         ...

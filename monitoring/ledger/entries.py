@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-CHECKPOINTS = "checkpoints"  # stands for the chain of checkpoints where a writer is expected
+CHECKPOINTS = "checkpoints"  # names the chain of checkpoints where other chains have the name of their writer
 SALT_BYTES = 32
 NO_REQUEST = 0  # the status of an entry that records an event instead of a request
 MODEL_SUBJECT = "model:"
@@ -23,9 +23,9 @@ _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), check_circula
 
 
 class EntryKind(StrEnum):
-    """What an entry records: the member `kind` of its document. A document without one is of a request."""
+    """What an entry records: the member `kind` of its document. A document without it records a request."""
 
-    PREDICTION = "prediction"  # a request, also one that got no prediction
+    PREDICTION = "prediction"  # a request, even if it got no prediction
     ALIAS_MOVED = "alias_moved"
     LABEL = "label"
     CANARY_VERDICT = "canary_verdict"
@@ -33,14 +33,14 @@ class EntryKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EntryDraft:
-    """One request or event before it gets its place in a chain. `facts` is the payload, ready for JSON."""
+    """One request or event that is not part of a chain yet. `facts` is the payload, ready for JSON."""
 
     id: str
     at: str
     facts: dict[str, Any]
 
     def as_refusal(self, status: int, code: str) -> EntryDraft:
-        """Return the draft of the same request refused, without its image, model and prediction."""
+        """Return a draft that records the request as refused, without its image, model and prediction."""
         return replace(self, facts=self.facts | {"status": status, "code": code} | _NO_PREDICTION)
 
 
@@ -79,7 +79,7 @@ class Erasure:
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
-    """One link of a writer's chain; `hash` covers the other fields and the hash of the entry before."""
+    """One link of a writer's chain; `hash` covers the other fields and the hash of the previous entry."""
 
     writer: str
     seq: int
@@ -93,7 +93,7 @@ class LedgerEntry:
 
 
 def hash_entry(writer: str, seq: int, entry_id: str, at: str, commitment: str, previous: str) -> str:
-    """Return the SHA-256, in hex, of an entry's text, which ends with the hash of the entry before."""
+    """Return the SHA-256, in hex, of an entry's text, which ends with the hash of the previous entry."""
     lines = ("atalaya-ledger-entry-1", writer, str(seq), entry_id, at, commitment, previous)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
@@ -113,7 +113,7 @@ class EntryWithPayload:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A writer's signed statement of where its chain ends, and of the last checkpoint that it knew."""
+    """A writer's signed statement of where its chain ends, and of the last checkpoint that it had read."""
 
     writer: str
     seq: int
@@ -128,7 +128,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A signed statement of where all the chains ended that had grown since the checkpoint before.
+    """A signed statement of the ends of all chains that had grown since the previous checkpoint.
 
     `heads` has one line for each writer: its name, the number of its last entry and that entry's hash, sorted.
     """
@@ -191,26 +191,26 @@ def build_event(
 ) -> dict[str, Any]:
     """Build the facts of an entry that records an event instead of a request, ready for JSON.
 
-    `subject` is whom or what the event is about, and takes the place of the principal: a person whose data `details`
-    holds, so that erasing that person erases the entry, or else `name_model_subject`. `model` has a name and a version.
+    `subject` is stored as the principal: a person if `details` contains the person's data, which is then erased with
+    the person's predictions, and otherwise the result of `name_model_subject`. `model` has a name and a version.
     """
     return {"v": 1, "kind": kind.value, "principal": subject, "model": model, "status": NO_REQUEST, kind.value: details}
 
 
 def name_model_subject(model: str) -> str:
-    """Return the subject of the events in the life of a model. No principal has such a name."""
+    """Return the subject of events about a model. No principal has such a name."""
     return f"{MODEL_SUBJECT}{model}"
 
 
 def extract_columns(facts: Mapping[str, Any]) -> tuple[str, str, int]:
-    """Return principal, model and status as the payload's columns repeat them."""
+    """Return principal, model and status in the form of the payload's columns."""
     model = facts["model"]
     name = f"{model['name']}-v{model['version']}" if model else ""
     return sanitize_name(facts["principal"]), sanitize_name(name), int(facts["status"])
 
 
 def sanitize_name(text: str) -> str:
-    """Replace what some database rejects (control characters, lone surrogates) by "?", and truncate the text."""
+    """Replace characters that databases reject (control characters, lone surrogates) by "?", and truncate the text."""
     if len(text) <= _NAME_LENGTH and text.isprintable():
         return text
     return "".join(character if character.isprintable() else "?" for character in text[:_NAME_LENGTH])

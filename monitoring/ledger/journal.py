@@ -1,4 +1,4 @@
-"""Committing batches to the database or the spool, and delivering the spool to the database."""
+"""Commits batches to the database or the spool, and delivers the spool to the database."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ log = structlog.get_logger("atalaya.ledger")
 
 
 class Journal:
-    """Used by one thread at a time, except `check_connection` and `abort_transaction`.
+    """For one thread at a time, except `check_connection` and `abort_transaction`.
 
-    Without `enabled` no entries are written, only charges.
+    Unless `enabled`, no entries are written, only charges.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Journal:
         except ChainConflict:
             log.error("ledger_out_of_step", writer=entries[0].linked.entry.writer, policy="continue in a new chain")
             self._deliver_to_new_chain(entries)
-        spool.remove_first(len(entries))  # a crash before this delivers them again, which is recognised
+        spool.remove_first(len(entries))  # if a crash prevents this, they are delivered again, which is detected
         if not spool.waiting and spool is not self._spools[-1]:
             self._spools.remove(spool)
             spool.close()
@@ -169,6 +169,6 @@ class Journal:
 
 
 def _take_one_chain(entries: Iterable[SpooledEntry]) -> Sequence[SpooledEntry]:
-    """Return the first entries, as far as they belong to the same chain."""
+    """Return the leading entries that belong to the same chain."""
     _, group = next(groupby(entries, lambda entry: entry.linked.entry.writer))
     return list(group)

@@ -100,7 +100,7 @@ class Ledger:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Write what waits; what cannot be delivered now stays in the spool for the next start."""
+        """Write the waiting entries. Spooled entries that cannot be delivered now stay spooled until the next start."""
         for task in (self._checkpoints, self._delivery):
             if task is not None:
                 task.cancel()
@@ -140,7 +140,7 @@ class Ledger:
             self._refusal_timer = asyncio.get_running_loop().call_later(REFUSAL_DELAY_S, self._write_refusals)
 
     async def close_connection(self) -> None:
-        """Write a checkpoint, and close the connection to the database until something is to be written."""
+        """Write a checkpoint, and close the connection to the database until the next write."""
         if self.state is LedgerState.WRITING:
             await self._write_checkpoint()
             await self._thread.call(self._journal.close_connection)
@@ -162,12 +162,12 @@ class Ledger:
             self._writer = asyncio.create_task(self._write())
 
     async def _write(self) -> None:
-        """Commit until nothing waits. Refusals that cannot be written go on waiting, in bounded memory."""
+        """Commit until nothing waits. Refusals that cannot be written keep waiting, in bounded memory."""
         while self._waiting or (self._refusals_due and self._refusals.waiting):
             batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
             # A caller who has disconnected gets no entry and no charge.
             batch = [waiting for waiting in batch if not waiting.done.done()]
-            # Refusals get their ids last: after those of all entries that wait.
+            # Refusals get their ids last, after all waiting entries.
             refusals = [] if self._waiting else self._refusals.take()
             self._refusals_due = self._refusals_due and bool(self._waiting)
             drafts = [PendingEntry(self._build_draft(facts), None) for facts in refusals]
@@ -176,7 +176,7 @@ class Ledger:
                 _complete(waiting.done, result)
             if drafts and results[-1] is not None:
                 self._refusals.put_back()
-                self._refusals_due = False  # written with later entries: retrying at once would delay these
+                self._refusals_due = False  # written with later entries: retrying at once would delay those
             else:
                 self._refusals.confirm()
 
@@ -186,7 +186,7 @@ class Ledger:
         timeout = asyncio.get_running_loop().call_later(COMMIT_TIMEOUT_S, self._journal.abort_transaction)
         try:
             results = await self._thread.call(self._journal.commit, pending)
-        except Exception as error:  # whatever it is, no caller may wait for ever
+        except Exception as error:  # after any error, no caller may wait for ever
             log.exception("ledger_not_written")
             return [error] * len(pending)
         finally:
@@ -213,10 +213,10 @@ class Ledger:
             self._on_state(*now)
 
     async def _deliver(self) -> None:
-        """Deliver what was spooled as soon as the database responds."""
+        """Deliver the spooled entries as soon as the database responds."""
         while self._journal.spooling or self._journal.spooled:
             try:
-                # In another thread: where the database does not respond, the ledger's own thread must not wait for it.
+                # In another thread: the ledger's own thread must not wait for a database that does not respond.
                 await asyncio.to_thread(self._journal.check_connection)
                 await self._thread.call(self._journal.deliver)
             except LedgerUnavailable:
@@ -233,10 +233,10 @@ class Ledger:
             await self._write_checkpoint()
 
     async def _write_checkpoint(self) -> None:
-        """Write a checkpoint. Without checkpoints the ends of the chains could be removed, so failures are reported."""
+        """Write a checkpoint. Failures are reported: without checkpoints, ends of chains could be cut off unnoticed."""
         try:
             await self._thread.call(self._journal.write_checkpoint)
-        except Exception as error:  # whatever was done to the rows: the next minute's attempt must follow
+        except Exception as error:  # even if rows were manipulated, the next attempt must follow in a minute
             self._on_checkpoint_failure()
             log.error(
                 "ledger_checkpoint_failed",

@@ -1,4 +1,4 @@
-"""Checking payloads against the entries that commit to them."""
+"""Checks payloads against the entries that commit to them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def parse_json(document: str) -> Any:
 
 
 def read_number(value: Any) -> float:
-    """Return a number of a request, which is neither negative nor huge. Raises ValueError, TypeError, OverflowError."""
+    """Return a number of a request. Raises ValueError, TypeError, OverflowError if it is invalid, negative or huge."""
     number = float(value)
     if not 0 <= number <= _MAX_NUMBER:
         raise ValueError(f"{number} is out of range")

@@ -1,4 +1,4 @@
-"""Reading recorded requests, for the callers who sent them, and events."""
+"""Reads recorded requests, for the callers who sent them, and events."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class LedgerReader:
     async def find(self, entry_id: str, principal: str | None = None) -> EntryWithPayload:
         """Return the request with that id, if it is `principal`'s or no principal is given.
 
-        Raises PredictionNotFound, also for a request whose payload was erased.
+        Raises PredictionNotFound, including for a request whose payload was erased.
         """
         statement = _select_with_payload().where(ledger_entries.c.id == entry_id, _IS_REQUEST)
         if principal is not None:
@@ -47,7 +47,7 @@ class LedgerReader:
     async def list_newest_events(
         self, subject: str, limit: int, before: str | None = None
     ) -> Sequence[EntryWithPayload]:
-        """Return events about the subject, of any kind, as `list_newest` does requests."""
+        """Return events of any kind about the subject; otherwise like `list_newest`."""
         return await self._list(sanitize_name(subject), not_(_IS_REQUEST), limit, before)
 
     async def _list(
@@ -62,16 +62,16 @@ class LedgerReader:
             return [_read_row(row) for row in await connection.execute(statement)]
 
     async def list_labels(self, prediction_ids: Collection[str]) -> Mapping[str, Sequence[EntryWithPayload]]:
-        """Return the labels of each of the predictions that has some, oldest first."""
+        """Return the labels, oldest first, of those predictions that have any."""
         labels, entries = ledger_labels.c, ledger_entries.c
         same_entry = (entries.writer == labels.writer) & (entries.seq == labels.seq)
         statement = _select_with_payload().add_columns(labels.prediction).join(ledger_labels, same_entry)
         statement = statement.where(labels.prediction.in_(prediction_ids)).order_by(labels.id)
-        found = defaultdict[str, list[EntryWithPayload]](list)
+        labels_by_prediction = defaultdict[str, list[EntryWithPayload]](list)
         async with _reading(self._engine) as connection:
             for *row, prediction_id in await connection.execute(statement):
-                found[prediction_id].append(_read_row(row))
-        return found
+                labels_by_prediction[prediction_id].append(_read_row(row))
+        return labels_by_prediction
 
     async def is_erased(self, entry_id: str) -> bool:
         """Whether the payload of the entry with that id was erased."""
@@ -82,7 +82,8 @@ class LedgerReader:
             return (await connection.execute(statement.where(entries.id == entry_id))).first() is not None
 
     async def is_pruned(self, entry_id: str) -> bool:
-        """Whether entries were pruned, and the id, which begins with its time, is older than all entries that are left.
+        """Whether entries were pruned and the id, which begins with its time, is older than all remaining entries.
+
         The result depends on the id alone, so it does not reveal whether such an entry existed.
         """
         async with _reading(self._engine) as connection:

@@ -51,7 +51,7 @@ class StreamHeader:
 
     @property
     def has_window(self) -> bool:
-        """Whether the stream contains a piece of each chain only."""
+        """Whether the stream contains only a piece of each chain."""
         return bool(self.since or self.until)
 
     @property
@@ -71,7 +71,7 @@ class WindowStart:
 
 @dataclass(frozen=True, slots=True)
 class EntryRecord:
-    """An entry with its payload or its erasure, or with neither where the payload is withheld."""
+    """An entry with its payload or its erasure, or with neither if the payload is withheld."""
 
     entry: LedgerEntry
     payload: Payload | None
@@ -82,8 +82,8 @@ class EntryRecord:
 class Orphan:
     """A row in the database that belongs to no entry. `kind` is "payload", "erasure", "label" or "claim".
 
-    A "label" may also be a row that contradicts its entry, or that is missing. A "claim" is a head's note of the last
-    entry that a checkpoint has named, where the checkpoints disagree.
+    A "label" may also be a row that contradicts its entry, or that is missing. A "claim" is the column `claimed` of a
+    head if it contradicts the checkpoints.
     """
 
     writer: str
@@ -106,7 +106,7 @@ def read_records(connection: Connection) -> Iterator[Record]:
         with suppress(ValueError):  # the verification reports it
             claimed |= {claim.writer: claim.seq for claim in parse_claims(checkpoint.heads)}
     heads = {row.writer: row for row in connection.execute(select(ledger_heads))}
-    with_labels = connection.dialect.has_table(connection, ledger_labels.name)  # an earlier release has none
+    with_labels = connection.dialect.has_table(connection, ledger_labels.name)  # earlier releases have none
     for writer in sorted(heads.keys() | find_writers(connection) | stumps.keys() - {CHECKPOINTS}, key=str):
         if writer in stumps:
             yield stumps[writer]
@@ -125,7 +125,7 @@ def read_head(row: Any) -> Head:
 
 
 def read_checkpoints(connection: Connection) -> Iterator[Checkpoint]:
-    """Yield all checkpoints in order of their numbers, also of numbers below 1."""
+    """Yield all checkpoints in order of their numbers, including numbers below 1."""
     page = read_checkpoint_page(connection, None, _CHUNK)
     while page:
         yield from page
@@ -143,9 +143,9 @@ def read_checkpoint_page(connection: Connection, after: int | None, count: int) 
 def read_entries(
     connection: Connection, writer: str, after: int | None = None, *, with_labels: bool = False
 ) -> Iterator[EntryRecord | Orphan]:
-    """Yield a writer's entries, whatever their numbers, or those with a number above `after`; and their orphans.
+    """Yield a writer's entries, whatever their numbers, or those with a number above `after`; and the writer's orphans.
 
-    Only `with_labels` are rows of labels looked for that contradict their entry.
+    Orphaned rows of labels are found only `with_labels`.
     """
     while True:
         entries = connection.execute(_select_range(ledger_entries, writer, after).limit(_CHUNK)).all()
@@ -178,7 +178,7 @@ def read_entries(
 
 
 def _has_label_row(record: EntryRecord, row: Row[Any] | None) -> bool:
-    """Whether the entry of a label has the row that it must have, and any other entry has none."""
+    """Whether the entry has the row that it must have: that of its label, or none if the entry is not a label."""
     try:
         if record.payload is None or not is_label(record.payload):
             return row is None

@@ -33,7 +33,7 @@ ledger_entries = Table(
     Column("hash", _HASH, nullable=False),
 )
 
-# Stored apart from the entries: a payload can be erased while its chain stays.
+# Separate from the entries, so that a payload can be erased while its chain stays.
 ledger_payloads = Table(
     "ledger_payloads",
     metadata,
@@ -49,8 +49,8 @@ ledger_payloads = Table(
 
 ledger_erasures = Table("ledger_erasures", metadata, *_entry_key(), Column("at", _TIME, nullable=False), *_signed())
 
-# One row for each writer. `claimed` is the last entry that a checkpoint has named, -1 before the first. It is unsigned:
-# it only spares reading checkpoints.
+# One row for each writer. `claimed` is the last entry that a checkpoint has named, -1 before the first. It is not
+# signed, and only saves reading checkpoints.
 ledger_heads = Table(
     "ledger_heads",
     metadata,
@@ -84,7 +84,8 @@ ledger_stumps = Table(
     *_signed(),
 )
 
-# What the results of a model need of each label, written with the label's entry. Not signed: the entry has it all.
+# The fields of each label from which a model's results are computed, written with the label's entry. Not signed: the
+# entry contains them all.
 ledger_labels = Table(
     "ledger_labels",
     metadata,
@@ -109,7 +110,7 @@ prediction_sums = Table(
     Column("model", String(320), primary_key=True),
     Column("version", String(320), primary_key=True),
     Column("hour", String(13), primary_key=True),
-    Column("predictions", BigInteger, nullable=False),  # without those of which the model abstained
+    Column("predictions", BigInteger, nullable=False),  # without those on which the model abstained
     Column("confidence", Double, nullable=False),  # the sum of p
     Column("variance", Double, nullable=False),  # the sum of p (1 - p)
     Column("abstained", BigInteger, nullable=False),

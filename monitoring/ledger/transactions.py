@@ -1,4 +1,4 @@
-"""Transactions on the ledger's tables, and removing deleted text from SQLite's files."""
+"""Transactions on the ledger's tables, and the removal of deleted text from SQLite's files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from monitoring.errors import LedgerInUse, LedgerUnavailable
 from storage.errors import DatabaseUnavailable
 from storage.transactions import database_errors
 
-_UPKEEP_LOCK = 0x6C656470  # PostgreSQL's advisory lock; any number that all our processes share
+_UPKEEP_LOCK = 0x6C656470  # the number of PostgreSQL's advisory lock, arbitrary but the same in all our processes
 _CHECKPOINT_RETRY_S = 0.02
 # SQLite gives its lock to the first process that asks, and a waiting process asks every 0.1 s: without a pause, many
 # short transactions in a row can keep the lock from a gateway for longer than its ledger waits.
@@ -22,7 +22,7 @@ SQLITE_PAUSE_S = 0.1
 
 @contextmanager
 def ledger_errors(url: URL | None = None) -> Iterator[None]:
-    """Raises LedgerUnavailable for every error of the database: the response is then recorded in the spool."""
+    """Translate every error of the database into LedgerUnavailable, after which entries are spooled."""
     try:
         with database_errors(url, strict=True):
             yield
@@ -32,7 +32,7 @@ def ledger_errors(url: URL | None = None) -> Iterator[None]:
 
 @contextmanager
 def ledger_transaction(engine: Engine) -> Iterator[Connection]:
-    """Open a transaction for pruning or erasing, of which only one runs at a time; other writers get a turn after it.
+    """Open a transaction for pruning or erasing. Only one runs at a time, and other writers get a turn after it.
 
     Raises LedgerUnavailable.
     """
@@ -45,7 +45,7 @@ def ledger_transaction(engine: Engine) -> Iterator[Connection]:
 
 
 def exclude_upkeep(connection: Connection) -> None:
-    """Let pruning and erasing wait for the end of this transaction, which must write from its beginning on SQLite."""
+    """Make pruning and erasing wait for the end of this transaction. On SQLite, it must have begun with WRITING."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock_shared(:key)"), {"key": _UPKEEP_LOCK})
 

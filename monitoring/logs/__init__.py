@@ -1,1 +1,1 @@
-"""The log: one line for each request and event, in one of several forms, written without blocking the process."""
+"""The log: one line for each request and event, in one of several formats, written without blocking the process."""

@@ -12,7 +12,7 @@ import structlog
 
 @contextmanager
 def warnings_on_stderr() -> Iterator[None]:
-    """Write what is logged to standard error, and only from warnings on."""
+    """Log only warnings and errors, to standard error."""
     configured = structlog.get_config()
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),

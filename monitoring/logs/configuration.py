@@ -1,4 +1,4 @@
-"""Logging one line for each event, for this project's code and all libraries."""
+"""Configures logging: one line for each event, for this project's code and all libraries."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from monitoring.logs.sampling import REFUSALS_PER_S, RefusalSampler
 from monitoring.redaction import redact_event
 from monitoring.reporting.logged_errors import report_logged_error
 
-# Below this level libraries log what passes through them: SQL parameters and rows, forms with passwords, headers.
+# Below this level, libraries log the data that they process: SQL parameters and rows, forms with passwords, headers.
 _LIBRARY_LEVEL = logging.INFO
 # Libraries with handlers of their own, which are removed so that each line is written once.
 _LIBRARIES = ("uvicorn", "uvicorn.error", "uvicorn.access", "sqlalchemy", "alembic", "py.warnings")
 _QUIET_LIBRARIES = (
-    "alembic.runtime.plugins",  # which plugins it has: seven lines
+    "alembic.runtime.plugins",  # lists its plugins, in seven lines
     "httpx",  # the URL of each request, which may contain a key; and sending the log would cause lines without end
 )
 
@@ -78,7 +78,7 @@ def configure_logging(
 class _LineLogger:
     """Writes the lines of this project's code, without a detour through the standard library's records and handlers.
 
-    As those do, it ignores that a line cannot be written: that must not end a request.
+    Like those, it ignores errors when a line is written: they must not end a request.
     """
 
     def __init__(self, name: str, stream: TextIO) -> None:
@@ -94,7 +94,7 @@ class _LineLogger:
 
 
 class _Renderer:
-    """The last processor: makes the line, and hands it to the queues as JSON."""
+    """The last processor: renders the line, and puts it into the queues as JSON."""
 
     def __init__(self, log_format: LogFormat, queues: Sequence[LineQueue]) -> None:
         self._render = make_render(log_format)

@@ -1,4 +1,4 @@
-"""Whether a destination of the log takes its lines, and the log of each change of that."""
+"""Tracks whether a destination of the log accepts lines, and reports each change."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 class DestinationState:
-    """Calls `on_failure(reason)` when the destination begins to fail, and `on_recovery` when it takes lines again.
+    """Calls `on_failure(reason)` when the destination begins to fail, and `on_recovery` when it accepts lines again.
 
     Both log an event. They are called for a change only, because that event is sent to the destination as well.
     """
@@ -17,7 +17,7 @@ class DestinationState:
         self._failing = False
 
     def report(self, problem: str | None) -> None:
-        """Take note of the outcome of a write: what went wrong, or None for nothing."""
+        """Report the outcome of a write: the problem, or None for success."""
         failing = problem is not None
         if failing == self._failing:
             return

@@ -19,7 +19,7 @@ import structlog
 from monitoring.logs.destination_state import DestinationState
 from monitoring.logs.line_queue import LineQueue, OnDrop, QueueLimits
 
-_FILES_PER_LIMIT = 16  # of the size that all files may have, one file has this part
+_FILES_PER_LIMIT = 16  # files of the maximum size that reach the limit for all files
 
 log = structlog.get_logger("atalaya.logs")
 
@@ -56,7 +56,7 @@ class LogFiles:
                     continue
 
     def remove_old(self, today: date) -> int:
-        """Remove the files of earlier days than are kept, and the oldest while all are too large; return how many.
+        """Remove files older than `keep_days`, and the oldest while all exceed `keep_bytes`; return their number.
 
         The newest file stays. Raises OSError.
         """
@@ -73,10 +73,10 @@ class LogFiles:
 
 
 class LogFileWriter(LineQueue):
-    """Lines that wait to be appended to the present file of a log.
+    """A queue whose thread appends the lines to the current file of a log.
 
-    What cannot be written, because the disk is full for example, is dropped and counted, and the log says once that it
-    happens, and once that it has ended. Opening a file removes old ones.
+    Lines that cannot be written, for example because the disk is full, are dropped and counted. The beginning and the
+    end of a failure are logged once each. Opening a new file removes old ones.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class LogFileWriter(LineQueue):
         self._state.report(problem)
 
     def _open_file(self) -> None:
-        """Keep the present file, or open another: on a new day, beyond the largest size, and if it was deleted.
+        """Open another file on a new day, when the current one has reached its maximum size, or when it was deleted.
 
         Raises OSError.
         """
@@ -150,7 +150,7 @@ class LogFileWriter(LineQueue):
         self._descriptor, self._ends_in_part = -1, False
 
     def _append(self, text: bytes) -> int:
-        """Append with one call; return how many of the bytes are written. Raises OSError."""
+        """Append with one call; return how many bytes of the text were written. Raises OSError."""
         lead = b"\n" if self._ends_in_part else b""
         written = os.write(self._descriptor, lead + text) - len(lead)
         self._ends_in_part = written < len(text) and not text[: max(written, 0)].endswith(b"\n")
@@ -166,7 +166,7 @@ def _log_recovery() -> None:
 
 
 def _count_complete(lines: Sequence[bytes], written: int) -> int:
-    """Return how many of the lines are among the first `written` bytes of them."""
+    """Return how many lines are complete within their first `written` bytes."""
     complete = 0
     for line in lines:
         written -= len(line)

@@ -1,4 +1,4 @@
-"""The forms of a log line: maps of keys over one event, whose own keys are OpenTelemetry's attribute names."""
+"""The formats of a log line. Each renames the keys of an event, which are OpenTelemetry's attribute names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Render = Callable[[Event], str]
 
 SERVICE = "atalaya"
 
-# What structlog and this project's code call an attribute that OpenTelemetry names otherwise.
+# The attributes that have other names in structlog and this project's code than in OpenTelemetry.
 _ATTRIBUTES = {
     "code": "error.type",
     "exception": "exception.stacktrace",
@@ -36,7 +36,7 @@ class LogFormat(StrEnum):
         return self not in (LogFormat.LOGFMT, LogFormat.CONSOLE)
 
 
-# Elastic Common Schema 8, and Datadog's standard attributes. Keys that are missing here stay as they are.
+# Elastic Common Schema 8, and Datadog's standard attributes. Keys that are missing here are not renamed.
 _ECS = {
     "timestamp": "@timestamp",
     "level": "log.level",
@@ -89,8 +89,8 @@ _encode = json.JSONEncoder().encode  # json.dumps would create an encoder for ev
 def name_attributes(event: Mapping[str, object], level: str, timestamp: str, *, is_own: bool) -> dict[str, object]:
     """Return the event of structlog with OpenTelemetry's names, the most important ones first.
 
-    The name of an event of this project's code is `event.name`, and its message is that name in words unless the
-    event has one. What a library logs is a message without a name.
+    An event of this project's code has its name in `event.name`; its message is that name in words, unless it has one
+    of its own. A line of a library has only a message.
     """
     name = str(event["event"])
     line: dict[str, object] = {"timestamp": timestamp, "level": level, "message": name, "service.name": SERVICE}
@@ -104,7 +104,7 @@ def name_attributes(event: Mapping[str, object], level: str, timestamp: str, *, 
 
 
 def make_render(log_format: LogFormat) -> Render:
-    """Return the function that renders an event with OpenTelemetry's names as one line, without its end."""
+    """Return the function that renders an event with OpenTelemetry's names as one line, without a line feed."""
     match log_format:
         case LogFormat.OTEL:
             return _encode
@@ -119,7 +119,7 @@ def make_render(log_format: LogFormat) -> Render:
 
 
 def _rename(event: Event, names: Mapping[str, str]) -> dict[str, object]:
-    """Return the event with other names, and its duration in nanoseconds, as both schemas want it."""
+    """Return the event with other names, and with its duration in nanoseconds, as both schemas require."""
     renamed = {names.get(key, key): value for key, value in event.items()}
     duration = event.get(_DURATION)
     if isinstance(duration, int | float):
@@ -135,7 +135,7 @@ def _render_pair(item: tuple[str, object]) -> str:
 
 
 def _render_for_console(event: Event) -> str:
-    """Time of day in UTC, level, message and what else the event has; a stack trace follows on lines of its own."""
+    """Return time of day in UTC, level, message and other attributes; stack traces follow on lines of their own."""
     clock = str(event["timestamp"])[11:19]
     pairs = [_render_pair(item) for item in event.items() if item[0] not in (*_IN_CONSOLE_HEAD, *_TRACES)]
     head = f"{clock} {str(event['level']).upper():7} {_to_one_line(str(event['message']))}"
@@ -148,7 +148,7 @@ def _indent(trace: str) -> str:
 
 
 def _to_one_line(text: str) -> str:
-    """Escape control characters, which a terminal would obey."""
+    """Escape control characters, which a terminal would interpret."""
     return (
         text
         if text.isprintable()

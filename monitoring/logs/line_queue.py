@@ -1,4 +1,4 @@
-"""Lines that wait in a bounded queue for a thread that writes them, so that no caller waits for a slow destination."""
+"""A bounded queue of lines that a thread writes, so that no caller waits for a slow destination."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 OnDrop = Callable[[int], object]
 
-_RECHECK_S = 5.0  # a line that the thread itself has put, in a finalizer, may not have notified it
+_RECHECK_S = 5.0  # a line that the thread itself has put, in a finalizer, may not have woken it
 
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """How much may wait, how much is written at once, and the pause after that, which lets lines gather."""
+    """How much may wait, how much is written at once, and the pause after each batch, in which lines accumulate."""
 
     lines: int = 8192
     bytes: int = 1 << 20
@@ -26,11 +26,11 @@ class QueueLimits:
 
 
 class LineQueue(ABC):
-    """Lines that wait for a thread, which passes them to `write_batch` in order.
+    """A queue of lines, which a thread passes to `write_batch` in order.
 
-    Once a line was dropped, so are all that follow until the thread has written the queue. Then `report` is called in
-    the thread with the number of dropped lines. `on_drop` is called with each number that is added to it, and with the
-    lines that the destination has refused, which are not reported.
+    After a dropped line, all others are dropped until the thread has written the queue. It then calls `report` with the
+    number of dropped lines. `on_drop` is called with the number of lines at each drop, and also with those that the
+    destination has rejected, which are not reported.
     """
 
     def __init__(self, report: OnDrop, on_drop: OnDrop, limits: QueueLimits) -> None:
@@ -42,14 +42,14 @@ class LineQueue(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """Names the thread."""
+        """The name of the thread."""
 
     @abstractmethod
     def write_batch(self, lines: Sequence[bytes]) -> None:
-        """Write lines, each with its end, or call `count_dropped`. Called in the thread, where it may block."""
+        """Write lines, which end with line feeds, or call `count_dropped`. Called in the thread, where it may block."""
 
     def reset(self) -> None:
-        """Forget everything: a forked child has neither the thread nor the lines of its parent."""
+        """Start with an empty queue: a forked child has neither the thread nor the lines of its parent."""
         # The garbage collector may run in `put`, and a finalizer may log: the same thread then calls `put` again.
         self._lock = threading.RLock()
         self._filled = threading.Condition(self._lock)

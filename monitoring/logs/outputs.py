@@ -1,4 +1,4 @@
-"""The queues of this process's log: what they drop is counted, and the end of a process waits for them."""
+"""The queues of this process's log. Dropped lines are counted, and the process waits for the queues before it ends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import structlog
 
 from monitoring.logs.line_queue import LineQueue, OnDrop
 
-DRAIN_LIMIT_S = 2.0  # how long the end of a process waits for those who read its log
+DRAIN_LIMIT_S = 2.0  # how long an ending process waits for the readers of its log
 
 log = structlog.get_logger("atalaya.logs")
 
@@ -49,7 +49,7 @@ class _DropCounter:
 
 
 class _DrainLimit:
-    """The monotonic time after which nothing waits for the queues any more."""
+    """The monotonic time after which the process no longer waits for the queues."""
 
     end_at = math.inf
 
@@ -69,7 +69,7 @@ def report_drops(output: Output) -> OnDrop:
 
 
 def register_queue(queue: LineQueue) -> None:
-    """Have the end of the process wait for the queue, and let forked children start with an empty one."""
+    """Make the process wait for the queue before it ends, and forked children start with an empty queue."""
     if not _queues:
         os.register_at_fork(after_in_child=_drops.reset)
         atexit.register(drain_logs)
@@ -87,7 +87,7 @@ def drain_logs() -> None:
 
 
 def limit_draining(end_at: float) -> None:
-    """Let `drain_logs` wait no longer than until this monotonic time, after which this process must have ended."""
+    """Limit the wait of `drain_logs` to this monotonic time, by which this process must end."""
     _DrainLimit.end_at = end_at
 
 

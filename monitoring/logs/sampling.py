@@ -1,7 +1,7 @@
-"""Refused requests in the log: each has a line until they are too many, then their number is logged.
+"""Limits the log lines of refused requests: beyond a rate, only their number is logged.
 
-An attacker could otherwise fill a disk with refusals, or make a platform drop the lines of others: Railway drops what
-exceeds 500 lines a second.
+An attacker could otherwise fill a disk with refusals, or make a platform drop other lines: Railway drops those beyond
+500 a second.
 """
 
 from __future__ import annotations
@@ -74,5 +74,5 @@ def _is_refusal(event: EventDict) -> bool:
 
 
 def _call_later(seconds: float, callback: Callable[[], object]) -> None:
-    """Call back in the event loop, without the context of the present request."""
+    """Call back in the event loop, without the context of the current request."""
     asyncio.get_running_loop().call_later(seconds, callback, context=Context())

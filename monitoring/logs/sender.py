@@ -1,4 +1,4 @@
-"""Sending the log over HTTP, for platforms without a collector: JSON arrays that Datadog, Logflare and Vector accept.
+"""Sends the log over HTTP as JSON arrays, which Datadog, Logflare and Vector accept: for platforms without a collector.
 
 The thread of the queue sends. While there are no lines it sends nothing and keeps no connection, so that a platform can
 put the process to sleep.
@@ -18,12 +18,12 @@ import structlog
 from monitoring.logs.destination_state import DestinationState
 from monitoring.logs.line_queue import LineQueue, OnDrop, QueueLimits
 
-# Datadog takes at most 1000 lines and 5 MB at once.
+# Datadog accepts at most 1000 lines and 5 MB at once.
 LIMITS = QueueLimits(lines=10_000, bytes=4 << 20, batch_lines=500, batch_bytes=1 << 20, pause_s=2.0)
 RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0)
 TIMEOUT_S = 10.0
 FORK_WAIT_S = 1.0
-# The receiver asks for another attempt, or does not say that the lines are wrong.
+# Statuses below 500 after which another attempt may succeed.
 _TEMPORARY = frozenset({408, 425, 429})
 
 log = structlog.get_logger("atalaya.logs")
@@ -39,11 +39,11 @@ class Receiver:
 
 
 class LogSender(LineQueue):
-    """Lines that wait to be sent to a receiver.
+    """A queue whose thread sends the lines to a receiver.
 
-    A batch that the receiver does not take now is sent again, after the pauses of `retry_delays_s`; one that it
-    refuses, or does not take in the end, is dropped and counted. The log says once that the receiver fails, and once
-    that it accepts lines again.
+    After a temporary failure, a batch is sent again, after each of the pauses in `retry_delays_s`. A batch that the
+    receiver rejects, or that fails every time, is dropped and counted. The beginning and the end of a failure are
+    logged once each.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class LogSender(LineQueue):
         # Only TLS needs certificates, which take time to load: before the fork, once for all workers.
         self._tls: ssl.SSLContext | bool = httpx.create_ssl_context() if receiver.url.startswith("https:") else False
         super().__init__(report, on_drop, limits)
-        # Now, because a module that a thread imports during a fork can never be imported by the child.
+        # Imports all modules now: one that a thread is importing during a fork can never be imported by the child.
         self._make_client().close()
 
     @property
@@ -77,9 +77,9 @@ class LogSender(LineQueue):
         self._state = DestinationState(_log_failure, _log_recovery)
 
     def acquire(self) -> None:
-        """Wait for a request to end, too: a child must not find the locks of OpenSSL in use.
+        """Also wait for a request to end, because a child must not inherit OpenSSL's locks while they are held.
 
-        Not for long: a thread that waits for the receiver holds none of them.
+        The wait is limited: a thread that waits for the receiver holds none of them.
         """
         self._holds_sending = self._sending.acquire(timeout=FORK_WAIT_S)
         super().acquire()

@@ -19,7 +19,7 @@ from monitoring.logs.outputs import Output, count_drops, register_queue, report_
 
 
 class QueuedOutput(LineQueue):
-    """Lines that wait for a thread to write them to `descriptor`; those for a closed or full one are dropped."""
+    """A queue whose thread writes the lines to `descriptor`. Lines that it cannot write are dropped and counted."""
 
     def __init__(self, descriptor: int, report: OnDrop, on_drop: OnDrop, limits: QueueLimits | None = None) -> None:
         self.descriptor = descriptor
@@ -73,7 +73,7 @@ class QueuedStream(io.TextIOBase):
 
 
 def queue_standard_streams() -> None:
-    """Replace `sys.stdout` and `sys.stderr` for the rest of the process, and wait for their readers when it ends.
+    """Replace `sys.stdout` and `sys.stderr` for the rest of the process, and make its end wait for their readers.
 
     If both are the same file, they share a queue, so that their lines stay in order.
     """

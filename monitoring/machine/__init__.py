@@ -1,1 +1,1 @@
-"""What the operating system reports of the machine, the container and the process."""
+"""What the operating system reports about the machine, the container and the process."""

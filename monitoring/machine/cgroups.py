@@ -1,6 +1,6 @@
-"""The memory and the processors that this process may use, and what its control group reports of their use.
+"""The memory and the processors that this process may use, and what its control group reports about their use.
 
-Both versions of control groups are read. The lowest limit of the own group and its ancestors counts; without one, the
+Both versions of control groups are read. The lowest limit of the own group and its ancestors applies; without one, the
 machine is the limit.
 """
 
@@ -31,8 +31,8 @@ def memory_limit_bytes(root: Path = _ROOT, own: Path = _OWN) -> int:
 def count_processors(root: Path = _ROOT, own: Path = _OWN) -> int:
     """Return how many processors this process can keep busy: the lesser of its CPU affinity and its quota, at least 1.
 
-    A part of a processor counts as a whole one, because a thread less would leave it unused. The kernel then stops the
-    threads for the rest of each period of usually 100 ms.
+    A fraction of a processor is rounded up, because one thread fewer would leave it unused. The kernel then stops the
+    threads when the quota is used up, for the rest of each period (usually 100 ms).
     """
     affinity = len(os.sched_getaffinity(0))
     quotas = [quota for folder in _find_folders("cpu", root, own) for quota in _read_quotas(folder)]
@@ -51,7 +51,7 @@ def read_working_set(root: Path = _ROOT, own: Path = _OWN) -> int | None:
 
 
 def count_oom_kills(root: Path = _ROOT, own: Path = _OWN) -> int | None:
-    """Return how many processes of the own group the kernel has killed for want of memory; None if it does not say."""
+    """Return how many processes of the own group the kernel has killed for lack of memory; None if not reported."""
     for folder in reversed(list(_find_folders("memory", root, own))):
         fields = _read_fields(folder / "memory.oom_control") | _read_fields(folder / "memory.events")
         if "oom_kill" in fields:

@@ -1,4 +1,4 @@
-"""What NVIDIA's management library reports of the GPUs. It is loaded on the first call, and only if it is installed."""
+"""What NVIDIA's management library reports about the GPUs. It is loaded at the first call, and only if installed."""
 
 from __future__ import annotations
 

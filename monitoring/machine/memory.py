@@ -1,4 +1,4 @@
-"""How much memory a process uses; monitoring/machine/cgroups.py has how much it may use."""
+"""How much memory a process uses; monitoring/machine/cgroups.py reads how much it may use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def private_bytes() -> int:
 
 
 def proportional_bytes() -> int:
-    """Return the memory of this process with its part of shared pages, or its resident memory if not reported.
+    """Return the memory of this process with its share of shared pages, or its resident memory if not reported.
 
     The sum over all processes counts each page once.
     """
@@ -30,7 +30,7 @@ def proportional_bytes() -> int:
 
 
 def _sum_rollup(prefix: str) -> int:
-    """Return the bytes of the fields whose names begin so; 0 if the system does not report them."""
+    """Return the bytes of the fields whose names begin with `prefix`; 0 if the system does not report them."""
     try:
         lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     except OSError:

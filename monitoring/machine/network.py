@@ -9,7 +9,7 @@ _SENT_COLUMN = 8  # after the name: eight columns of what was received, then byt
 
 
 def read_sent_bytes(devices: Path = _DEVICES) -> int:
-    """Return the bytes sent by all interfaces of this network namespace but the loopback; 0 if it is not reported."""
+    """Return the bytes sent by all interfaces of this network namespace except the loopback; 0 if not reported."""
     try:
         lines = devices.read_text().splitlines()[2:]  # after two lines of headings
     except OSError:

@@ -41,8 +41,8 @@ class Metrics(
 ):
     """The metrics of one gateway; two instances on two registries are independent.
 
-    The multiprocess mode of a gauge says how the values of several workers are combined (see multiprocess.py). What is
-    the same for all workers is on `shown`, the registry that is exposed; by default that is `registry`. Adds
+    The multiprocess mode of a gauge says how the values of several workers are combined (see multiprocess.py). Metrics
+    that are the same for all workers are on `shown`, the registry that is exposed; by default that is `registry`. Adds
     `process_*` (CPU, memory, file descriptors, start time). Raises ValueError for a second instance on a registry.
     """
 

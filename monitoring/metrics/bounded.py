@@ -1,4 +1,4 @@
-"""Keeps the number of series small where a label has as many values as there are callers."""
+"""Limits the number of series if a label has many values, such as one for each caller."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ OTHER = "other"
 
 
 class NameLimit:
-    """Chooses at most `limit` names, those that come first; all further ones share the name OTHER.
+    """Chooses the first `limit` names; all others share the name OTHER.
 
-    A name that is chosen stays so: a counter that changed its name would seem to fall or to rise. Processes with the
-    same file choose the same names.
+    A chosen name stays chosen: a counter that changed its name would seem to fall or to rise. Processes with the same
+    file choose the same names.
     """
 
     def __init__(self, limit: int, path: Path | None = None) -> None:
@@ -26,7 +26,7 @@ class NameLimit:
     def find(self, name: str) -> str:
         """Return the name, or OTHER."""
         if name not in self._chosen and len(self._chosen) < self._limit:
-            with suppress(OSError, ValueError):  # a metric must not fail a request: the name counts as OTHER
+            with suppress(OSError, ValueError):  # a metric must not fail a request: OTHER is used instead
                 self._choose(name)
         return name if name in self._chosen else OTHER
 
@@ -37,7 +37,7 @@ class NameLimit:
         with self._path.open("a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:  # another process chooses: this request must not wait for it, the next one will do
+            except BlockingIOError:  # another process is choosing: do not wait, but try again at the next request
                 return
             self._chosen = _read_names(file)
             if name not in self._chosen and len(self._chosen) < self._limit:

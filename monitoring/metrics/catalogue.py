@@ -29,14 +29,14 @@ _PAGE = """\
 `make metrics` writes this page from the code. `GET /metrics` needs the scope `metrics:read`; `METRICS_PORT` serves the
 same without credentials, for a private network ([settings](../configure.md)).
 
-- **Several workers:** each shows the values of all. The column *workers* says how they are combined. Counters and
-  histograms go on when a worker is replaced; gauges are those of the workers that live. Some values are the same
-  whichever worker is asked.
+- **Several workers:** each of them serves the combined values of all. The column *workers* says how they are combined.
+  Counters and histograms continue when a worker is replaced; gauges include only the running workers. Some values are
+  the same in every worker.
 - **Number of series:** no label has a value that callers choose. Methods, routes, statuses and codes come from fixed
-  sets. Callers, models and engines have limits, beyond which they are counted as `other`. Versions and aliases grow
-  only with what operators do. Whatever callers send, a gateway with one model has at most 3000 series; tests check
+  sets. Callers, models and engines have limits, beyond which they are counted as `other`. The numbers of versions and
+  aliases depend only on operators. Whatever callers send, a gateway with one model has at most 3000 series; tests check
   that.
-- **Absent is not 0:** what the gateway cannot know is not shown, such as the state of a GPU where there is none.
+- **Absent is not 0:** a value that the gateway cannot determine is absent, such as the state of a GPU if there is none.
 - **Trace ids:** with one process, `http_server_request_duration_seconds` has exemplars with the `trace_id` of requests
   whose trace is recorded. Prometheus asks for OpenMetrics, the format that carries them, and keeps them with
   `--enable-feature=exemplar-storage`. The library that shares metrics between processes does not support exemplars.
@@ -45,7 +45,7 @@ same without credentials, for a private network ([settings](../configure.md)).
 
 @dataclass(frozen=True, slots=True)
 class MetricEntry:
-    """One metric. `samples` are the names that queries use, `workers` how the values of several are combined."""
+    """One metric. `samples` are the names that queries use; `workers` says how the values of workers are combined."""
 
     name: str
     kind: str
@@ -56,7 +56,7 @@ class MetricEntry:
 
 
 class _Recorder(CollectorRegistry):
-    """Keeps the collectors in the order in which they are registered, also those that collect nothing here."""
+    """Keeps the collectors in the order in which they are registered, including those that collect nothing here."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +76,11 @@ def list_groups() -> Iterator[tuple[str, str, Sequence[MetricEntry]]]:
             title = (module.__name__ if module else "").rpartition(".")[2].capitalize()
             yield title, inspect.getdoc(module) or "", [_describe(collector) for collector in recorder.collectors]
     processes = [_make_entry(family, (), "combined") for family in ProcessCollector(registry=None).collect()]
-    yield "Process", "The operating system's view of the gateway; memory that processes share counts once.", processes
+    yield (
+        "Process",
+        "The operating system's view of the gateway; memory that processes share is counted once.",
+        processes,
+    )
 
 
 def list_sample_names() -> set[str]:
@@ -91,9 +95,7 @@ def render_page() -> str:
 
 def _render_group(title: str, introduction: str, entries: Sequence[MetricEntry]) -> str:
     rows = "".join(_render_row(entry) for entry in entries)
-    return (
-        f"\n## {title}\n{introduction}\n\n| metric | labels | type | workers | meaning |\n|---|---|---|---|---|\n{rows}"
-    )
+    return f"\n## {title}\n{introduction}\n\n{_HEADER}{rows}"
 
 
 def _render_row(entry: MetricEntry) -> str:

@@ -1,7 +1,7 @@
-"""Combining the metrics of several worker processes, so that each of them can serve all.
+"""Combines the metrics of several worker processes, so that each of them can serve all.
 
 prometheus-client's multiprocess mode stores metrics in files. Here a file belongs to a worker's slot, not to its
-process: a replacement continues the counters, so that the number of files is constant and no counter is reset.
+process: a replacement continues the counters, so the number of files is constant and no counter is reset.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.multiprocess import MultiProcessCollector
 
 # How the values of several processes are combined. Each process has its own limit of open files, so the largest number
-# of open files counts.
+# of open files matters.
 _COMBINERS: dict[str, Callable[[Iterable[float]], float]] = {
     "process_virtual_memory_bytes": sum,
     "process_resident_memory_bytes": sum,
@@ -56,7 +56,7 @@ def build_shared_registry(folder: Path, list_processes: ListProcesses) -> Collec
 
 
 class _AllProcesses:
-    """Collects `process_*` of several processes; memory that they share counts once."""
+    """Collects `process_*` of several processes; memory that they share is counted once."""
 
     def __init__(self, list_processes: ListProcesses) -> None:
         self._list_processes = list_processes
@@ -79,7 +79,9 @@ def _collect_process(pid: int) -> Iterator[Metric]:
     for family in ProcessCollector(pid=lambda: pid, registry=None).collect():
         if family.name == "process_resident_memory_bytes":
             resident = _read_proportional_bytes(pid) or family.samples[0].value
-            yield GaugeMetricFamily(family.name, "Resident memory in bytes; shared pages count once.", value=resident)
+            yield GaugeMetricFamily(
+                family.name, "Resident memory in bytes; shared pages are counted once.", value=resident
+            )
         else:
             yield family
 

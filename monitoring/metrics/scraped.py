@@ -1,4 +1,4 @@
-"""Metrics whose values are read when the metrics are: of the machine, of the database, of all processes together."""
+"""Metrics whose values are read at each scrape: of the machine, of the database, or of all processes together."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 
-# Values by the values of the labels; none while there is nothing to show.
+# Values by the values of the labels; empty while there is nothing to show.
 Values = Mapping[tuple[str, ...], float]
 Family = CounterMetricFamily | GaugeMetricFamily
 
@@ -15,8 +15,8 @@ Family = CounterMetricFamily | GaugeMetricFamily
 class ScrapedMetric:
     """Shows what `read` returns, and nothing until `read` is set.
 
-    Any of the workers may be asked, and shows the values that it reads: they must be the same in all of them. `read` is
-    called in the thread that serves the metrics.
+    Any worker may serve a scrape, so `read` must return the same values in all of them. It is called in the thread that
+    serves the metrics.
     """
 
     def __init__(
@@ -48,5 +48,5 @@ class ScrapedMetric:
 
 
 def single(value: float | None) -> Values:
-    """The values of a metric without labels; none for None."""
+    """Return the values of a metric without labels, empty for None."""
     return {} if value is None else {(): value}

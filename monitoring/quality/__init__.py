@@ -1,1 +1,1 @@
-"""What the ledger knows of a model's quality: labels, and sums over the confidence of all predictions (ADR 0040)."""
+"""The quality of models, from the ledger: labels, and sums over the confidence of all predictions (ADR 0040)."""

@@ -51,9 +51,9 @@ class EvaluationStore:
         return None if row is None else _read(row)
 
     async def find_reference(self, data_digest: str) -> EvaluationRecord | None:
-        """Return the last evaluation of these images that was no loss; None if there is none.
+        """Return the last evaluation of these images that was not a loss, or None.
 
-        A loss is no reference: otherwise the next evaluation of the same model would find nothing wrong.
+        A loss must not become the reference: otherwise the next evaluation of the same model would find nothing wrong.
         """
         columns = evaluations.c
         candidates = select(evaluations).where(columns.data_digest == data_digest, columns.is_loss.is_(False))

@@ -1,7 +1,7 @@
 """Evaluations of the served model: the results, and which images were predicted correctly.
 
-An evaluation keeps a bit for each image, in the order of the images' digests. A later one of the same images, which
-`data_digest` identifies with their labels, can so be compared with it image by image.
+An evaluation keeps a bit for each image, in the order of the images' digests. So a later evaluation of the same images
+can be compared with it image by image. `data_digest` identifies the images and their labels.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The comparison with the earlier evaluation `reference`, an id: how many images are no longer, or now, correct."""
+    """The comparison with an earlier evaluation, whose id is `reference`.
+
+    `lost` images are no longer predicted correctly, `gained` images are now.
+    """
 
     reference: str
     lost: int

@@ -1,8 +1,8 @@
 """Sums over the recorded requests, kept up to date in the background.
 
-Adding a row to each prediction's transaction would cost its caller time. Instead, every process now and then reads what
-the chains have gained since the sums were last updated, and adds it. The end of each chain's part in the sums moves in
-the same transaction, and only from where it was read, so that several processes count each entry once.
+Updating the sums in each prediction's transaction would delay its caller. Instead, every process periodically reads the
+entries that the chains have gained since the last update, and adds them to the sums. The same transaction moves the
+recorded end of each chain's part in the sums, unless another process has moved it, so each entry is counted once.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from monitoring.ledger.transactions import exclude_upkeep, ledger_errors
 from storage.engine import dialect_insert
 from storage.transactions import WRITING
 
-CHUNK = 100  # entries in a transaction: while it lasts, SQLite lets no other one write
+CHUNK = 100  # entries in a transaction, during which no other process can write to SQLite
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedRequest:
-    """The document of an entry, and its time. Anybody may have changed the document, but the time is one.
+    """The document of an entry, and its time. The document may have been changed, but its time is valid.
 
-    `hour` is such as 2026-11-03T09.
+    An `hour` looks like 2026-11-03T09.
     """
 
     document: Mapping[str, Any]
@@ -39,9 +39,9 @@ class RecordedRequest:
 
 
 AddRequests = Callable[[Connection, Sequence[RecordedRequest]], None]
-"""Adds requests to some sums, in the transaction that counts them; must not raise for changed ones.
+"""Adds requests to some sums, in the given transaction; must not raise errors for changed documents.
 
-Rows are changed in one order: otherwise two processes may wait for each other.
+It must change rows in a fixed order, so that two processes cannot deadlock.
 """
 
 
@@ -57,8 +57,8 @@ class _Chunk:
 class SumUpdater:
     """Reads and counts each entry once, for all sums. Methods raise LedgerUnavailable.
 
-    Uses `engine` from one thread at a time. `sums` are all the sums of the database: what is not added together with
-    the others is never added.
+    Uses `engine` from one thread at a time. `sums` must contain all sums of the database: an entry is read only once,
+    so sums that are left out never include it.
     """
 
     def __init__(self, engine: Engine, sums: Sequence[AddRequests]) -> None:
@@ -67,7 +67,7 @@ class SumUpdater:
         self._sums = sums
 
     def update(self) -> Iterator[None]:
-        """Add everything that is recorded, in short transactions; yield after each of them."""
+        """Add all new entries, in short transactions; yield after each of them."""
         for writer, start, end in self._find_grown():
             after = start
             while after < end:
@@ -126,7 +126,7 @@ class SumUpdater:
 
 
 def parse_requests(documents: Iterable[str]) -> Sequence[RecordedRequest]:
-    """Leave out the documents without a time: `atalaya ledger verify` reports what was changed."""
+    """Parse the documents, except those without a valid time: `atalaya ledger verify` reports changed ones."""
     return list(_iterate_requests(documents))
 
 

@@ -1,4 +1,4 @@
-"""Reading which predictions have a true label, with what a data set needs of each."""
+"""Reads the predictions that have a true label, with the fields that a data set needs."""
 
 from __future__ import annotations
 

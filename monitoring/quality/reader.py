@@ -1,4 +1,4 @@
-"""Reading labels and sums of the confidence, by version of a model."""
+"""Reads labels and sums over the confidence, by model version."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CHUNK = 1000
 
 
 class PredictionSums(NamedTuple):
-    """Sums over the predictions of a version. All but `abstained` leave out those of which the model abstained."""
+    """Sums over the predictions of a version. All but `abstained` leave out those on which the model abstained."""
 
     model: str
     version: str
@@ -39,7 +39,7 @@ class CurrentLabel(NamedTuple):
 
 
 class QualityReader:
-    """Methods raise LedgerUnavailable. Only predictions made from `since` on and before `until` count."""
+    """Methods raise LedgerUnavailable. Only predictions made from `since` on and before `until` are included."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -83,7 +83,7 @@ class QualityReader:
                 yield CurrentLabel(*row)
 
     def find_label_ends(self) -> frozenset[tuple[str, int]]:
-        """Return writer and number of the last label in each chain: they differ once a label was added."""
+        """Return writer and number of the last label in each chain. The result changes when a label is added."""
         heads, labels = ledger_heads.c, ledger_labels.c
         last = select(func.max(labels.seq)).where(labels.writer == heads.writer).scalar_subquery()
         with ledger_errors(self._engine.url), self._engine.begin() as connection:
@@ -102,7 +102,7 @@ class QualityReader:
 
 
 def _current(since: datetime | None) -> Sequence[ColumnElement[bool]]:
-    """Conditions of labels that no later one supersedes, of predictions made since then without abstaining."""
+    """Return the conditions for the newest label of each prediction made since then without abstaining."""
     columns, newer = ledger_labels.c, ledger_labels.alias()
     superseded = select(newer.c.id).where(newer.c.prediction == columns.prediction, newer.c.id > columns.id).exists()
     conditions = [columns.abstained == 0, ~superseded]

@@ -27,32 +27,35 @@ class _Sums:
 
 def add_confidence_sums(connection: Connection, requests: Sequence[RecordedRequest]) -> None:
     """Add to the table `prediction_sums`."""
-    found = _sum_up(requests)
-    for key in sorted(found):
+    sums_by_key = _sum_up(requests)
+    for key in sorted(sums_by_key):
         model, version, hour = key
         row = {"model": model, "version": version, "hour": hour}
-        add_to_row(connection, prediction_sums, row, asdict(found[key]))
+        add_to_row(connection, prediction_sums, row, asdict(sums_by_key[key]))
 
 
 def _sum_up(requests: Iterable[RecordedRequest]) -> Mapping[Key, _Sums]:
-    found = defaultdict[Key, _Sums](_Sums)
+    sums_by_key = defaultdict[Key, _Sums](_Sums)
     for request in requests:
         prediction = _read_prediction(request)
         if prediction is None:
             continue
         key, confidence, abstained = prediction
-        sums = found[key]
+        sums = sums_by_key[key]
         if abstained:
             sums.abstained += 1
         else:
             sums.predictions += 1
             sums.confidence += confidence
             sums.variance += confidence * (1 - confidence)
-    return found
+    return sums_by_key
 
 
 def _read_prediction(request: RecordedRequest) -> tuple[Key, float, bool] | None:
-    """Return key and confidence of a prediction, and whether the model abstained; None for another or changed entry."""
+    """Return key and confidence of a prediction, and whether the model abstained.
+
+    None for an entry without a prediction, or one that was changed: `atalaya ledger verify` reports it.
+    """
     try:
         output, model = request.document["output"], request.document["model"]
         if output is None or model is None:
@@ -61,5 +64,5 @@ def _read_prediction(request: RecordedRequest) -> tuple[Key, float, bool] | None
         confidence = float(output["confidence"])
         abstained = output.get("abstention", {}).get("reason") is not None  # release 0.1.0 never abstained
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
-        return None  # `atalaya ledger verify` reports what was changed
+        return None
     return (key, confidence, abstained) if 0 <= confidence <= 1 else None

@@ -1,4 +1,4 @@
-"""Reports what the log calls an error: exceptions, wherever they are logged, and failures of processes."""
+"""Reports logged errors: exceptions, wherever they are logged, and failures of processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TAGS = ("logger", "request_id", "route", "pid", "exit_status")
 _PROCESS_LOGGER = "atalaya.workers"
 _REQUEST_LOGGER = "atalaya.access"  # the middleware reports the errors of requests itself
 
-# The reporters of this process. The last one gets the errors.
+# The reporters of this process. Errors go to the last one.
 _reporters: list[ErrorReporter] = []
 os.register_at_fork(after_in_child=_reporters.clear)  # a child must not use the connection of its parent
 

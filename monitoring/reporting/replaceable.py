@@ -8,7 +8,7 @@ from monitoring.reporting.sentry import CLOSE_LIMIT_S, ErrorReporter
 
 
 class ReplaceableReporter:
-    """Reports to the present reporter."""
+    """Forwards reports to the current reporter."""
 
     def __init__(self, reporter: ErrorReporter) -> None:
         self._reporter = reporter

@@ -1,4 +1,4 @@
-"""Reporting unexpected errors to Sentry, without credentials and personal data."""
+"""Reports unexpected errors to Sentry, without credentials and personal data."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 class ErrorReporter(Protocol):
-    """Reports unexpected errors. Neither method raises, and `capture` does not wait for the network."""
+    """Reports unexpected errors. No method raises, and `capture` does not wait for the network."""
 
     def capture(self, error: BaseException, tags: Mapping[str, str], principal: str | None = None) -> None:
         """Report an error. `principal`, the subject that caused it, is only sent as a pseudonym."""
@@ -78,7 +78,7 @@ def open_reporter(
 class _SentryReporter:
     """Uses its own client instead of `sentry_sdk.init`, which sets process-wide state and patches libraries.
 
-    Events have no scope: only the error, its tags and the pseudonym of the principal are sent. No transactions.
+    Events have no scope: only the error, its tags and the pseudonym of the principal are sent, and no transactions.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class _SentryReporter:
             _log.warning("The Sentry client did not close cleanly.", exc_info=True)
 
     def _make_pseudonym(self, principal: str) -> str:
-        """The same for all processes of the gateway; Sentry, which does know the DSN, would have to guess subjects."""
+        """Return the same id in all processes of the gateway. Sentry, which has the DSN, could only guess subjects."""
         return hmac.digest(self._key, principal.encode(), "sha256").hex()[:16]
 
 
@@ -160,7 +160,7 @@ class _MinuteCap:
 
 
 def scrub_event(event: Event, _hint: Hint) -> Event:
-    """Return what may be sent of an event or a transaction: known members, redacted; of the user only the pseudonym."""
+    """Return the part of an event or transaction that may be sent: allowed members, redacted, and the pseudonym."""
     allowed: dict[str, Any] = {key: value for key, value in event.items() if key in _ALLOWED_KEYS}
     user = allowed.get("user")
     if isinstance(user, Mapping):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from monitoring.tasks.runs import Task, TaskRuns
 
 _DAY_S = 86_400
-_EARLY = 0.1  # of the interval: a job that starts at the same time each day must not find its task not yet due
+_EARLY = 0.1  # of the interval: otherwise a job that starts at the same time each day could be seconds too early
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,11 @@ def make_calendar(days: Mapping[Task, int], runs: Iterable[TaskRuns], start: int
 
     A task is due one interval after its last success; one that never succeeded, one interval after `start`.
     """
-    known = {each.task: each for each in runs}
+    runs_by_task = {each.task: each for each in runs}
     entries = []
     for task, interval in days.items():
         if interval:
-            past = known.get(task, TaskRuns(task, None, None, 0))
+            past = runs_by_task.get(task, TaskRuns(task, None, None, 0))
             last = start if past.succeeded_at is None else past.succeeded_at
             entries.append(CalendarEntry(task, interval, past.succeeded_at, past.failed_at, last + interval * _DAY_S))
     return sorted(entries, key=lambda entry: entry.due_at)

@@ -1,4 +1,4 @@
-"""The scheduled commands, and what is known of their runs."""
+"""The scheduled commands, and the summary of their runs."""
 
 from __future__ import annotations
 

@@ -28,12 +28,12 @@ class TaskRunStore:
         upsert = insertion.on_conflict_do_update(
             index_elements=[task_runs.c.task], set_={"failures": task_runs.c.failures + failed, **end}
         )
-        # Strict: the table is missing where a command is newer than the gateway, which has not migrated yet.
+        # Strict: the table is missing if the command is newer than the gateway and nothing has migrated the database.
         async with writing(self._engine, strict=True) as connection:
             await connection.execute(upsert)
 
     async def list(self) -> Sequence[TaskRuns]:
-        """Return the runs of all tasks that this release knows. Raises DatabaseUnavailable."""
+        """Return the runs of all tasks that this release has. Raises DatabaseUnavailable."""
         async with reading(self._engine) as connection:
             rows = (await connection.execute(select(task_runs))).all()
         known = {task.value: task for task in Task}
@@ -44,9 +44,9 @@ class TaskRunStore:
         ]
 
     async def read_calendar(self, days: Mapping[Task, int]) -> Sequence[CalendarEntry]:
-        """Return when each task is due that has an interval in `days`. Raises DatabaseUnavailable."""
+        """Return the calendar of the tasks that have an interval in `days`. Raises DatabaseUnavailable."""
         columns = task_runs.c
         async with reading(self._engine) as connection:
-            found = await connection.execute(select(columns.succeeded_at).where(columns.task == _CALENDAR_START))
-            start: int | None = found.scalar_one_or_none()
+            result = await connection.execute(select(columns.succeeded_at).where(columns.task == _CALENDAR_START))
+            start: int | None = result.scalar_one_or_none()
         return make_calendar(days, await self.list(), start or 0)

@@ -27,11 +27,11 @@ def start_trace() -> TraceContext:
 
 def continue_trace(traceparent: str) -> TraceContext | None:
     """Return the context of a request with this header, or None if the header is invalid."""
-    found = _TRACEPARENT.fullmatch(traceparent)
-    if found is None:
+    match = _TRACEPARENT.fullmatch(traceparent)
+    if match is None:
         return None
-    version, trace_id, parent_id, flags, more = found.groups()
-    # Version 255 is forbidden, and only later versions than 0 may have further fields.
+    version, trace_id, parent_id, flags, more = match.groups()
+    # Version 255 is forbidden, and only versions after 0 may have further fields.
     if version == "ff" or (version == "00" and more) or not int(trace_id, 16) or not int(parent_id, 16):
         return None
     return TraceContext(trace_id, secrets.token_hex(8), parent_id, sampled=bool(int(flags, 16) & _SAMPLED))

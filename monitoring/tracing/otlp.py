@@ -1,7 +1,7 @@
 """Exports spans to an OpenTelemetry collector: OTLP over HTTP, with OpenTelemetry's SDK.
 
-The spans are made when the request has ended, from the times of its stages: spans that are opened and closed while it
-runs would cost each request several times as much (ADR 0046).
+The spans are created when the request has ended, from the times of its stages: spans that are opened and closed while
+it runs would cost each request several times as much (ADR 0046).
 """
 
 from __future__ import annotations
@@ -74,11 +74,11 @@ class OtlpExporter:
         self._tracer = provider.get_tracer("atalaya")
 
     def export(self, trace: RequestTrace, request: FinishedRequest) -> None:
-        """Queue the spans of a request that ends now. For the event loop's thread."""
+        """Queue the spans of a request that ends now. Call it in the event loop's thread."""
         if not self._sender.reserve(len(trace.stages) + 1, MAX_QUEUED):
             self._on_dropped(len(trace.stages) + 1)
             return
-        # `perf_counter` has no fixed origin: the wall clock gives the times one.
+        # `perf_counter` has no fixed origin, so its times are converted to those of the wall clock.
         ended = time.perf_counter()
         origin_ns = time.time_ns() - int(ended * 1e9)
         span = self._start_request(trace, request, origin_ns)

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from monitoring.tracing.context import TraceContext, continue_trace, start_trace
 
-# Callers choose the header: one that asks for a trace of every request must not cost more than this.
+# Callers choose the header: this limits the cost of one that requests a trace every time.
 MAX_REQUESTED_PER_S = 20
 
 
@@ -25,7 +25,7 @@ class Stage:
 
 @dataclass(slots=True)
 class RequestTrace:
-    """A request of a trace, and its stages so far."""
+    """A request that belongs to a trace, and its stages so far."""
 
     context: TraceContext
     started: float = field(default_factory=time.perf_counter)
@@ -38,14 +38,14 @@ class RequestTrace:
         return {"trace_id": context.trace_id, "span_id": context.span_id, "trace_flags": flags}
 
     def add_stage(self, name: str, seconds: float) -> None:
-        """Add a stage that took so long and ends now. For any thread."""
+        """Add a stage that took `seconds` and ends now. Thread-safe."""
         now = time.perf_counter()
         self.stages.append(Stage(name, now - seconds, now))
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedRequest:
-    """What the span of a request says, by OpenTelemetry's semantic conventions for HTTP servers."""
+    """The attributes of a request's span, by OpenTelemetry's semantic conventions for HTTP servers."""
 
     method: str
     route: str
@@ -69,8 +69,8 @@ class SpanExporter(Protocol):
 class Tracer:
     """Samples requests: those whose parent is sampled, and `share`, in [0, 1], of those without a parent.
 
-    At most MAX_REQUESTED_PER_S of the former. Without an `exporter` it samples none, and only reads the ids.
-    `clock` is in seconds.
+    At most MAX_REQUESTED_PER_S of the former are sampled. Without an `exporter` it samples none, and only reads the
+    ids. `clock` returns seconds.
     """
 
     def __init__(

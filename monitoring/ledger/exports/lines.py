@@ -51,7 +51,7 @@ def decode_record(line: str, number: int) -> Record:
 
 
 def write_lines(records: Iterable[Record], file: TextIO) -> Iterator[Record]:
-    """Write each record, and yield it to the caller, who counts them."""
+    """Write each record, and yield it for the caller to count."""
     for record in records:
         file.write(encode_record(record) + "\n")
         yield record

@@ -1,4 +1,4 @@
-"""Exports in Parquet: the JSON lines, beside columns that repeat what analysts query. Requires pyarrow."""
+"""Exports in Parquet: the JSON lines, and columns that repeat the fields that analysts query. Requires pyarrow."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _ADDED = {"temperature", "reason", "kind", "gate_score", *_IMAGE_COLUMNS}
 
 
 def write_rows(records: Iterable[Record], path: Path) -> Iterator[Record]:
-    """Write each record as a row, in chunks, and yield it to the caller, who counts them. Raises BadExport."""
+    """Write each record as a row, in chunks, and yield it for the caller to count. Raises BadExport."""
     remaining = iter(records)
     with pyarrow.parquet.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
         while chunk := list(islice(remaining, _CHUNK)):
@@ -56,17 +56,17 @@ def write_rows(records: Iterable[Record], path: Path) -> Iterator[Record]:
                 batch = pyarrow.RecordBatch.from_pylist(rows, schema=SCHEMA)
             except (pyarrow.ArrowException, TypeError) as error:
                 raise BadExport(
-                    "The ledger was changed and does not fit into columns. `ledger verify` names the change."
+                    "A value in the ledger was changed and does not fit its column. Run `ledger verify` for details."
                 ) from error
             writer.write_batch(batch)
             yield from chunk
 
 
 def read_rows(path: Path) -> Iterator[Record]:
-    """Yield the records, and check that the columns repeat what they say. Raises BadExport."""
+    """Yield the records, and check that the columns agree with them. Raises BadExport."""
     number = 0
     try:
-        # With pre_buffer, all that is read ahead would stay in memory.
+        # With pre_buffer, everything that is read ahead would stay in memory.
         with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
             # Release 0.1.0 wrote the time as text.
             read_time = str if file.schema_arrow.field("at").type == pyarrow.string() else _parse_time
@@ -108,7 +108,7 @@ def _parse_time(text: str) -> datetime | None:
 
 
 def _decode_row(row: dict[str, Any], number: int, read_time: Callable[[str], Any]) -> Record:
-    """Raises BadExport where a column was changed: analysts read the columns, not the record."""
+    """Raises BadExport if a column was changed: analysts read the columns, not the record."""
     record = decode_record(row.pop("record"), number)
     columns = _extract_columns(record, read_time)
     if any(value != columns.get(name) for name, value in row.items()):

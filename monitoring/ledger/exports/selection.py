@@ -25,7 +25,7 @@ from monitoring.ledger.tables import ledger_entries, ledger_heads, ledger_stumps
 
 
 def select_records(connection: Connection, header: StreamHeader) -> Iterator[Record]:
-    """Yield the records that match the header's filters, and those, without payloads, that are needed as proof."""
+    """Yield the records that match the header's filters and, without payloads, those that are needed to verify them."""
     records = _read_window(connection, header) if header.has_window else read_records(connection)
     for record in records:
         if isinstance(record, StreamHeader):
@@ -59,7 +59,7 @@ def _matches(record: EntryRecord, header: StreamHeader) -> bool:
 
 
 def _read_window(connection: Connection, header: StreamHeader) -> Iterator[Record]:
-    """Yield, of each chain, the piece in the window, up to the next entry that a checkpoint names, or to its head."""
+    """Yield each chain's piece in the window, extended to the next entry that a checkpoint names, or to the head."""
     yield header
     pieces = {row.writer: (row.first, row.last) for row in connection.execute(_select_pieces(header))}
     ends: dict[str, int] = {}
@@ -86,7 +86,7 @@ def _read_piece(connection: Connection, writer: str, first: int, end: int | None
 
 
 def _read_claims(checkpoint: Checkpoint) -> list[Claim]:
-    """Return no claims where they were changed: the verification of the export reports it."""
+    """Return the claims, or none if they were changed: the verification of the export reports it."""
     try:
         return parse_claims(checkpoint.heads)
     except ValueError:
@@ -101,7 +101,7 @@ def _select_pieces(header: StreamHeader) -> Select[Any]:
 
 
 def _read_start(connection: Connection, writer: str, seq: int) -> Iterator[Record]:
-    """Yield the record that names the entry before a piece, which has the number `seq`."""
+    """Yield the record that names the entry before a piece; `seq` is the number of that entry."""
     stump = connection.execute(select(ledger_stumps).where(ledger_stumps.c.writer == writer)).one_or_none()
     if stump is not None and stump.seq == seq:
         yield Stump(*stump)

@@ -1,4 +1,4 @@
-"""Entries in the form in which they wait in a spool."""
+"""The form in which entries are spooled."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ _SUFFIX = ".spool"
 
 @dataclass(frozen=True, slots=True)
 class SpoolFolder:
-    """Where a process may spool, and how many bytes; `database` is the path of the database's file, if it has one."""
+    """Where a process spools, and at most how many bytes; `database` is the path of the database's file, if any."""
 
     path: Path
     limit_bytes: int
@@ -24,14 +24,14 @@ class SpoolFolder:
     open_spool: Callable[[Path, int], Spool] = Spool
 
     def open(self, writer: str) -> list[Spool]:
-        """Open the spools that ended processes left behind, and last a new one for `writer`. Raises OSError."""
+        """Open the spools that ended processes left behind, and a new one for `writer`, the last. Raises OSError."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         restrict_file(self.path)
         with lock_folder(self.path):
             return [*self._open_left_behind(), self.open_spool(self.path / f"{writer}{_SUFFIX}", self.limit_bytes)]
 
     def shares_disk(self) -> bool:
-        """Whether the database's file is on the same file system: a full one then stops both."""
+        """Whether the database's file is on the same file system, which stops both when it is full."""
         with suppress(OSError):
             return self.database is not None and self.database.stat().st_dev == self.path.stat().st_dev
         return False

@@ -23,9 +23,9 @@ class SpoolInUse(Exception):
 
 
 class Spool:
-    """A queue of texts in a file that no other process can open meanwhile. Raises SpoolInUse, OSError.
+    """A queue of texts in a file, which it locks for this process. Raises SpoolInUse, OSError.
 
-    One thread uses it at a time. What `append` stored survives a crash and a power cut.
+    For one thread at a time. What `append` has stored survives a crash or a power failure.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Spool:
         self.waiting += len(texts)
 
     def has_capacity(self) -> bool:
-        """Whether some dozens of entries would fit. Tries it, since a full disk may still take a few bytes."""
+        """Whether some dozens of entries would fit. Tests it by writing: a full disk may still accept a few bytes."""
         try:
             with self._transaction():
                 self._connection.execute("INSERT OR REPLACE INTO room VALUES (1, ?)", ("x" * _PROBE_BYTES,))
@@ -90,7 +90,7 @@ class Spool:
         return row[0] if row else None
 
     def remove_first(self, count: int) -> None:
-        """Remove the oldest texts. On a full disk they are deleted later, or return after a crash."""
+        """Remove the oldest texts. On a full disk they are deleted later, or reappear after a crash."""
         self.waiting -= count
         self._undeleted += count
         oldest = "SELECT place FROM waiting ORDER BY place LIMIT ?"
@@ -98,16 +98,16 @@ class Spool:
             self._connection.execute(f"DELETE FROM waiting WHERE place IN ({oldest})", (self._undeleted,))  # noqa: S608
             self._undeleted = 0
             if not self.waiting:
-                # What is erased from the database later must not remain here.
+                # Text that is erased from the database later must not remain in this file.
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except sqlite3.Error:
             if not self.waiting:
                 self._replace_file()
 
     def _replace_file(self) -> None:
-        """Start a new file: a full disk allows no deletion inside of the old one, but allows deleting it.
+        """Start a new file: on a full disk, rows cannot be deleted from the old file, but the file itself can.
 
-        If it cannot be opened, `append` and `has_capacity` fail, and each tries again.
+        If the new file cannot be opened, `append` and `has_capacity` fail, and each call tries again.
         """
         with suppress(OSError, SpoolInUse, sqlite3.Error), lock_folder(self.path.parent):
             self.close()

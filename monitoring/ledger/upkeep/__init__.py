@@ -1,1 +1,1 @@
-"""Removing records: pruning old entries, and erasing what a person's predictions contained."""
+"""Removes records: prunes old entries, and erases the content of a person's predictions."""

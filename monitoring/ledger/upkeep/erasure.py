@@ -1,4 +1,4 @@
-"""Erasing a person's payloads: documents and salts are deleted, and a signed statement takes the place of each."""
+"""Erases a person's payloads: documents and salts are deleted, and a signed statement replaces each payload."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHUNK = 500
 
 @dataclass(frozen=True, slots=True)
 class _ErasedChunk:
-    """How many payloads a transaction erased, the last id it looked at, and the entries of changed payloads."""
+    """How many payloads a transaction erased, the last id that it read, and the entries of changed payloads."""
 
     erased: int
     last_id: str
@@ -33,12 +33,12 @@ class _ErasedChunk:
 
 
 class Eraser:
-    """Erases payloads, and the drift state kept of the person's predictions, in many short transactions.
+    """Erases payloads, and the drift states of the person's predictions, in many short transactions.
 
     It can be interrupted at any time and run again.
 
-    `engine` opens transactions that write. Every method raises LedgerUnavailable. Entries in a spool are not reached:
-    erase again once they are delivered.
+    `engine` opens transactions that write. Every method raises LedgerUnavailable. Spooled entries are not erased: erase
+    again once they are delivered.
     """
 
     def __init__(self, engine: Engine, signer: Signer, now: datetime) -> None:
@@ -55,8 +55,8 @@ class Eraser:
     def erase(self, principal: str) -> Iterator[int]:
         """Yield how many payloads each transaction has erased; at the end SQLite's files contain none of their text.
 
-        A payload that was changed is kept, since it may be another person's. Raises LedgerInUse where a reader keeps
-        the text in the files, and LedgerDamaged once everything else is done.
+        A payload that was changed is kept, because it may be another person's. Raises LedgerInUse if a reader keeps the
+        text in the files, and LedgerDamaged, for changed payloads, once everything else is done.
         """
         last_id, changed = None, list[LedgerEntry]()
         while (chunk := self._erase_chunk(sanitize_name(principal), last_id)) is not None:

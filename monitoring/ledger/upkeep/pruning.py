@@ -1,4 +1,4 @@
-"""Pruning the chains: the oldest entries are deleted, a signed stump takes their place, and the rest still verifies."""
+"""Prunes the chains: the oldest entries are deleted, a signed stump replaces them, and the rest still verifies."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _NOT_SIGNED = "is not signed by a known key (--public-key adds one), or was chan
 class Pruner:
     """Deletes entries older than a moment, in many short transactions: it can be interrupted and run again.
 
-    It signs a stump for what it deletes, so it verifies that first, against the keys of this signer and the
+    Because it signs a stump for the deleted entries, it verifies them first, against the keys of this signer and the
     `public_keys` of earlier ones. `engine` opens transactions that write. Every method raises LedgerUnavailable.
     """
 
@@ -45,16 +45,16 @@ class Pruner:
         self._now = format_timestamp(now)
 
     def count(self, before: datetime) -> int:
-        """Return about how many entries there are to delete."""
+        """Return roughly how many entries would be deleted."""
         older = ledger_entries.c.at < format_timestamp(before)
         with self._transaction() as connection:
             return connection.execute(select(func.count()).select_from(ledger_entries).where(older)).scalar_one()
 
     def prune(self, before: datetime) -> Iterator[int]:
-        """Yield how many entries each transaction has deleted; checkpoints that name no other entry are deleted last.
+        """Yield how many entries each transaction has deleted; checkpoints that are no longer needed are deleted last.
 
-        Raises LedgerInUse where a reader keeps their text in SQLite's files, and LedgerDamaged once everything else is
-        done.
+        Raises LedgerInUse if a reader keeps their text in SQLite's files, and LedgerDamaged, for changed rows, once
+        everything else is done.
         """
         limit, damage = format_timestamp(before), list[LedgerDamaged]()
         with self._transaction() as connection:
@@ -100,7 +100,7 @@ class Pruner:
             return older
 
     def _prune_checkpoints(self, limit: str, last_claims: Mapping[str, int]) -> int:
-        """Delete the oldest checkpoints, at most CHUNK, up to the first that is not older or that is still needed."""
+        """Delete the oldest checkpoints, at most CHUNK, up to the first that is not older or is still needed."""
         with self._transaction() as connection:
             oldest = read_checkpoint_page(connection, None, CHUNK + 1)
             stumps = {row.writer: row.seq for row in connection.execute(select(ledger_stumps)) if self._is_signed(row)}

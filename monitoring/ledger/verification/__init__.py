@@ -1,1 +1,1 @@
-"""Verifying a ledger: every entry and every signed statement, and that nothing is missing or was added."""
+"""Verifies a ledger: every entry and every signed statement, and that nothing is missing or was added."""

@@ -1,4 +1,4 @@
-"""Verifying the chain of checkpoints, and collecting what they claim about the writers' chains."""
+"""Verifies the chain of checkpoints, and collects what they claim about the writers' chains."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class CheckpointVerification:
         self._check_order(name)
         self._begun = True
         self._check_link(checkpoint, name)
-        # A line feed in a field: the same text could be divided into other fields.
+        # With a line feed in a field, the same text could be divided into other fields.
         if "\n" in checkpoint.at + checkpoint.previous or checkpoint.hash != checkpoint.compute_hash():
             self._report.add_problem(f"{name} was changed: its hash does not match its content.")
         statement = checkpoint.statement()

@@ -1,4 +1,4 @@
-"""What the verification of a ledger has found, and the checks that all of its parts use."""
+"""The result of verifying a ledger, and the checks that all parts of the verification use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verifying a ledger as a stream of records, from a database or an export."""
+"""Verifies a ledger as a stream of records, from a database or an export."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from monitoring.ledger.verification.report import MAX_PROBLEMS, LedgerReport
 
 
 def verify(records: Iterable[Record], verifier: Verifier, anchor: Anchor | None = None) -> LedgerReport:
-    """Follow a stream to its end, or to MAX_PROBLEMS, in constant memory but for a line for each writer.
+    """Follow a stream to its end, or to MAX_PROBLEMS, in constant memory apart from a line for each writer.
 
     The holder of the private key could write another history, and anyone could restore an old copy of the database:
     only `anchor`, a checkpoint noted earlier, exposes that.

@@ -1,1 +1,1 @@
-"""Writing the ledger: entries with signed heads, and the checkpoints that name the heads."""
+"""Writes the ledger: entries with signed heads, and the checkpoints that name the heads."""

@@ -1,7 +1,8 @@
-"""Writing checkpoints, which name where the chains end.
+"""Writes checkpoints, which name where the chains end.
 
-What a checkpoint must name follows from the memory of this process and from signed statements. The column `claimed` is
-unsigned: whoever owns the database could set it so that no checkpoint names a chain, and cut the chain off later.
+What a checkpoint must name follows only from the memory of this process and from signed statements. The column
+`claimed` is not signed: whoever controls the database could set it so that no checkpoint names a chain, and cut the
+chain off later.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from monitoring.ledger.writing.claims import WINDOW, SignedClaims
 
 NEVER_CLAIMED = -1
 MAX_SEARCHES = 100  # for one checkpoint; the next one continues
-_CHECKPOINT_LOCK = 0x6C656467  # PostgreSQL's advisory lock; any number that all our processes share
+_CHECKPOINT_LOCK = 0x6C656467  # the number of PostgreSQL's advisory lock, arbitrary but the same in all our processes
 
 log = structlog.get_logger("atalaya.ledger")
 
@@ -38,10 +39,10 @@ class CheckpointResult:
 
 
 class CheckpointWriter:
-    """Adds checkpoints that name every head which grew, and reports rows that contradict what is known.
+    """Adds checkpoints that name every chain that has grown, and reports rows that contradict signed or own data.
 
-    `on_contradiction` is called for each of them. `own` holds the end of each chain that this process has written.
-    What one of the earlier `public_keys` has signed counts as signed.
+    `on_contradiction` is called for each such row. `own` holds the end of each chain that this process has written.
+    Signatures of the earlier `public_keys` are accepted as well.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class CheckpointWriter:
         self.own: dict[str, Claim] = {}
 
     def use_signer(self, signer: Signer) -> None:
-        """Sign with another key; what the earlier ones have signed still counts."""
+        """Sign with another key; signatures of the earlier ones are still accepted."""
         self._verifier.add(signer.public_key)
         self._claims.read_again(signer.key_id)  # another process may have signed with it before this one got it
         self._signer = signer
@@ -76,7 +77,7 @@ class CheckpointWriter:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CHECKPOINT_LOCK})
         newest = read_newest(connection)
         if not self._claims.follow(connection, newest):
-            self._report("checkpoint", "the last checkpoint that this process knew was removed or replaced")
+            self._report("checkpoint", "the last checkpoint that this process has read was removed or replaced")
         own = self.own if opened is None else {**self.own, opened.writer: opened}
         grown = self._find_grown(connection, newest.number if newest else 0, own)
         if not grown:
@@ -88,7 +89,7 @@ class CheckpointWriter:
         return CheckpointResult(checkpoint.number, checkpoint)
 
     def confirm(self, result: CheckpointResult) -> None:
-        """Remember, and log, a checkpoint that is durable: logs kept elsewhere contain anchors."""
+        """Remember a durable checkpoint, and log it, so that logs kept elsewhere contain anchors."""
         if result.added is not None:
             self._claims.note(result.added)
             log.info("ledger_checkpoint", number=result.added.number, hash=result.added.hash)
@@ -103,24 +104,23 @@ class CheckpointWriter:
         }
         # A head that was removed or changed does not hide what this process has written.
         ends |= {writer: claim for writer, claim in own.items() if ends.get(writer) is None}
-        found = [claim for claim in ends.values() if claim is not None]
-        return [claim for claim in found if self._is_unnamed(claim)]
+        return [claim for claim in ends.values() if claim is not None and self._is_unnamed(claim)]
 
     def _is_unnamed(self, claim: Claim) -> bool:
         named = self._claims.find(claim.writer)
         return named is None or named < claim.seq
 
     def _read_end(self, connection: Connection, row: Row[Any], own: Claim | None) -> Claim | None:
-        """Return where a chain ends, or None where nothing that this key has signed says so."""
-        known = own.seq if own is not None else 0
-        if row.seq == row.claimed == self._claims.find(row.writer) and row.seq >= known:
+        """Return where a chain ends; None if a checkpoint need not name that, or may not, because of its signature."""
+        own_seq = own.seq if own is not None else 0
+        if row.seq == row.claimed == self._claims.find(row.writer) and row.seq >= own_seq:
             return None
         if not self._has_own_signature(row, own):
             return None
         named = self._find_named(connection, row, own)
         end = own if own is not None and own.seq > row.seq else Claim(row.writer, row.seq, row.hash)
-        if row.seq < max(known, named or 0):
-            self._report("head", "its chain was cut back", row.writer, row.seq, max(known, named or 0))
+        if row.seq < max(own_seq, named or 0):
+            self._report("head", "its chain was cut back", row.writer, row.seq, max(own_seq, named or 0))
         if named is None and own is None and self._is_settled(connection, end):
             return None
         self._check_claimed(connection, row, end, named)
@@ -165,7 +165,7 @@ class CheckpointWriter:
         return False
 
     def _report(self, kind: str, reason: str, writer: str = "", found: object = None, expected: object = None) -> None:
-        """Log and count a contradiction; that of a head, which cannot be corrected, only once."""
+        """Log and count a contradiction. One of a head, which cannot be corrected, is reported only once."""
         if kind == "head":
             contradiction = reason, writer, found, expected
             if contradiction in self._reported_heads:

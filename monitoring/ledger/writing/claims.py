@@ -1,4 +1,4 @@
-"""What signed checkpoints have named, as far as this process has read them; nothing unsigned is trusted."""
+"""Tracks the entries that signed checkpoints name, as far as this process has read them. Trusts only signed data."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from monitoring.ledger.records import read_checkpoint_page
 from monitoring.ledger.tables import ledger_checkpoints, ledger_stumps
 
 WINDOW = 256
-"""How many checkpoints a process reads back. A head names the checkpoint that its writer knew, and one of the next few
-checkpoints names the head: every process writes one a minute."""
+"""How many checkpoints a process reads back. A head names the last checkpoint that its writer had read, and one of the
+next few checkpoints names the head: every process writes one a minute."""
 
 _PAGE = 256
 
 
 class SignedClaims:
-    """Follows the chain of checkpoints and remembers the last entry of each writer that a checkpoint of this key names.
+    """Follows the chain of checkpoints, and remembers the last entry of each writer that a trusted checkpoint names.
 
-    Checkpoints of other keys name only heads that those keys have signed, and are passed over until `read_again`.
+    Checkpoints that the verifier's keys have not signed are skipped until `read_again`: they name only heads that the
+    same other keys have signed.
     """
 
     def __init__(self, verifier: Verifier) -> None:
         self._verifier = verifier
         self._last: Anchor | None = None
         self._position = 0  # the number after which `follow` reads on
-        self._passed_over: dict[str, int] = {}  # by the id of an unknown key, the number of its first checkpoint
+        self._skipped: dict[str, int] = {}  # by the id of an unknown key, the number of its first checkpoint
         self._named: dict[str, int] = {}
         self.start = 0  # all checkpoints with higher numbers were read
 
@@ -41,7 +42,7 @@ class SignedClaims:
         """
         consistent = self._last is None or self._is_kept(connection, self._last)
         if not consistent or self._last is None:
-            self._named, self._passed_over = {}, {}
+            self._named, self._skipped = {}, {}
             self.start = self._position = max(newest.number - WINDOW, 0) if newest else 0
             self._last = None
         while page := read_checkpoint_page(connection, self._position, _PAGE):
@@ -50,8 +51,8 @@ class SignedClaims:
         return consistent
 
     def read_again(self, key_id: str) -> None:
-        """Let the next `follow` read again what it passed over before the verifier got this key."""
-        first = self._passed_over.pop(key_id, None)
+        """Make the next `follow` read again the checkpoints that it skipped because the verifier lacked this key."""
+        first = self._skipped.pop(key_id, None)
         if first is not None:
             self._position = min(self._position, first - 1)
 
@@ -74,7 +75,7 @@ class SignedClaims:
         return self._named.get(writer)
 
     def is_pruned(self, connection: Connection, writer: str, seq: int) -> bool:
-        """Whether a stump of this key says that the writer's chain was pruned up to that number or further."""
+        """Whether a stump with a valid signature says that the chain was pruned up to that number or further."""
         row = connection.execute(select(ledger_stumps).where(ledger_stumps.c.writer == writer)).one_or_none()
         if row is None or not isinstance(row.seq, int) or row.seq < seq:
             return False
@@ -91,7 +92,7 @@ class SignedClaims:
         if self._last is None or checkpoint.number > self._last.number:
             self._last = Anchor(checkpoint.number, checkpoint.hash)
         if not self._verifier.has_key(checkpoint.key):
-            self._passed_over.setdefault(checkpoint.key, checkpoint.number)
+            self._skipped.setdefault(checkpoint.key, checkpoint.number)
         for claim in self._read_claims(checkpoint):
             self._remember(claim)
 
@@ -99,7 +100,7 @@ class SignedClaims:
         self._named[claim.writer] = max(claim.seq, self._named.get(claim.writer, 0))
 
     def _read_claims(self, checkpoint: Checkpoint) -> Sequence[Claim]:
-        """Return the claims of a checkpoint that this key has signed, and none of any other."""
+        """Return the claims of a checkpoint; none if its signature is not valid."""
         try:
             if self._verifier.is_valid(checkpoint.statement(), checkpoint.key, checkpoint.signature):
                 return parse_claims(checkpoint.heads)

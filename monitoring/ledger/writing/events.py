@@ -1,4 +1,4 @@
-"""Recording events from a process that records no requests, such as a command."""
+"""Records events from a process that records no requests, such as a command."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class EventWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Let a checkpoint name the last entry, unless an error ended the work: then a gateway's checkpoint does."""
+        """Write a checkpoint that names the last entry. After an error, that is left to a gateway's next checkpoint."""
         try:
             if error is None and self._chain is not None:
                 self._store.write_checkpoint()

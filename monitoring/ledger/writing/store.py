@@ -1,4 +1,4 @@
-"""Writing the ledger's rows: each transaction leaves a chain whose end is signed."""
+"""Writes the ledger's rows: each transaction leaves a chain whose end is signed."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class ChainConflict(Exception):
 class LedgerStore:
     """One connection, used by one thread at a time; `engine` opens transactions that write.
 
-    `on_contradiction` is called for every row that contradicts what this process wrote or what is signed. What one of
-    the earlier `public_keys` has signed counts as signed.
-    Every method raises LedgerUnavailable while the database is unavailable, and rolls its transaction back.
+    `on_contradiction` is called for every row that contradicts what this process wrote or what is signed. Signatures of
+    the earlier `public_keys` are accepted as well. Every method raises LedgerUnavailable while the database is
+    unavailable, and rolls its transaction back.
     """
 
     def __init__(
@@ -73,16 +73,16 @@ class LedgerStore:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """Open a transaction, durable once it is left without an error.
+        """Open a transaction, which is durable once the context ends without an error.
 
-        Raises ChainConflict where rows to be added exist already.
+        Raises ChainConflict if rows to be added already exist.
         """
         with self._recorded() as connection, connection.begin():
             yield connection
 
     @contextmanager
     def batch_transaction(self) -> Iterator[DriverConnection]:
-        """Open a transaction as `transaction` does, but of the driver: for the batches that callers wait for."""
+        """Do the same as `transaction`, but through the driver: for the batches that callers wait for."""
         with self._recorded() as connection:
             if self._driver is None:
                 self._driver = DriverConnection(connection)
@@ -91,7 +91,7 @@ class LedgerStore:
 
     @contextmanager
     def _recorded(self) -> Iterator[Connection]:
-        """Remember what the transaction inside has written once it is durable; disconnect if it failed."""
+        """Remember what a transaction has written once it is durable; disconnect if it has failed."""
         try:
             with ledger_errors():
                 if self._connection is None:
@@ -119,7 +119,7 @@ class LedgerStore:
         return greatest or ""
 
     def append(self, connection: DriverConnection, linked: Sequence[EntryWithPayload], chain: Chain) -> None:
-        """Append entries to `chain`. Raises ChainConflict if it does not end in the database where it says."""
+        """Append entries to `chain`. Raises ChainConflict if the chain in the database has another end."""
         if not linked:
             return
         last = linked[-1].entry
@@ -139,7 +139,7 @@ class LedgerStore:
         """Return the entries that the database lacks, and the end of their chain there, which stays locked.
 
         A commit whose acknowledgement was lost may have succeeded: its entries must not be added again. Raises
-        ChainConflict where the database has other entries under their numbers.
+        ChainConflict if the database has other entries with their numbers.
         """
         writer, heads, entries = linked[0].entry.writer, ledger_heads.c, ledger_entries.c
         locked = select(heads.seq, heads.hash).where(heads.writer == writer).with_for_update()
@@ -159,11 +159,11 @@ class LedgerStore:
         return missing, chain
 
     def find_recorded_ids(self, connection: Connection, ids: Sequence[str]) -> set[str]:
-        """Return those of the ids that have an entry in any chain."""
+        """Return the ids among `ids` that have an entry in any chain."""
         return set(connection.execute(select(ledger_entries.c.id).where(ledger_entries.c.id.in_(ids))).scalars())
 
     def write_checkpoint(self) -> None:
-        """Sign where all chains end that have grown since the last checkpoint."""
+        """Write a signed checkpoint that names the end of every chain that has grown since the last one."""
         with self.transaction() as connection:
             result = self._checkpoints.add(connection)
         self._confirm(result)
@@ -177,11 +177,11 @@ class LedgerStore:
     def check_connection(self) -> None:
         """Open a new connection and query it. Thread-safe."""
         with ledger_errors(), self._engine.connect() as connection:
-            connection.detach()  # closed at the end, also where the engine was disposed of meanwhile
+            connection.detach()  # closed at the end, even if the engine was disposed of meanwhile
             connection.execute(text("SELECT 1"))
 
     def abort_transaction(self) -> None:
-        """Make a transaction fail at once to which PostgreSQL does not respond. Thread-safe."""
+        """Make the running transaction fail at once, because PostgreSQL does not respond to it. Thread-safe."""
         connection = self._connection
         if connection is None or connection.dialect.name != "postgresql":
             return
@@ -189,12 +189,12 @@ class LedgerStore:
             line.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Close the connection; what is written later opens another one."""
+        """Close the connection; the next write opens another one."""
         self._disconnect()
         self._engine.dispose()
 
     def _confirm(self, result: CheckpointResult) -> None:
-        """Let later heads name the newest checkpoint, once it is durable."""
+        """Make later heads name the newest checkpoint, which is durable now."""
         self._checkpoint = result.newest
         self._checkpoints.confirm(result)
 

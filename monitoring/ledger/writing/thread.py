@@ -24,14 +24,14 @@ class WriterThread:
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    def call(self, act: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
-        """Return the future result of the function. A call whose future is cancelled before it begins is left out."""
+    def call(self, function: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
+        """Queue a call, and return the future of its result. A call whose future is cancelled early is skipped."""
         if self._thread is None:
-            # Like an executor's threads, it must not keep a process alive whose start has failed.
+            # A daemon, so that it cannot keep a process alive whose start has failed.
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._calls.put((future, act, arguments))
+        self._calls.put((future, function, arguments))
         return future
 
     def shutdown(self) -> None:
@@ -42,17 +42,17 @@ class WriterThread:
 
     def _run(self) -> None:
         while (call := self._calls.get()) is not None:
-            future, act, arguments = call
+            future, function, arguments = call
             if future.cancelled():
                 continue
             result, error = None, None
             try:
-                result = act(*arguments)
+                result = function(*arguments)
             except BaseException as raised:
                 error = raised
             with suppress(RuntimeError):  # the loop was closed while the call was executed
                 future.get_loop().call_soon_threadsafe(_resolve, future, result, error)
-            del call, future, act, arguments, result, error  # nothing is kept until the next call
+            del call, future, function, arguments, result, error  # keep no references until the next call
 
 
 def _resolve(future: asyncio.Future[T], result: T, error: BaseException | None) -> None:

@@ -6,10 +6,10 @@ from prometheus_client import CollectorRegistry
 
 
 class MetricGroup:
-    """Base of the groups. Each creates its metrics, and lets the next group do so.
+    """Base of the groups. Each creates its metrics, after it has called the next group.
 
-    Counters, histograms and gauges of this process belong on `registry`. What is the same for all processes of a
-    gateway belongs on `shown`, the registry that is exposed (ScrapedMetric). With one process both are the same.
+    Counters, histograms and gauges of this process belong on `registry`. Metrics that are the same for all processes of
+    a gateway (ScrapedMetric) belong on `shown`, the registry that is exposed. With one process both are the same.
     """
 
     def __init__(self, registry: CollectorRegistry, shown: CollectorRegistry) -> None:

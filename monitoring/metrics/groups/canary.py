@@ -1,4 +1,4 @@
-"""Candidates: what they are compared on, and the verdicts."""
+"""Candidates: how they compare with the model in production, and the verdicts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class CanaryMetrics(MetricGroup):
         )
         self.canary_shadow = Counter(
             "atalaya_canary_shadow_total",
-            "Images that the other model of a trial was to see after the response: compared, dropped or failed.",
+            "Images for the other model of a trial to classify after the response: compared, dropped or failed.",
             ["outcome"],
             registry=registry,
         )

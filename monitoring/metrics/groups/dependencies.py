@@ -36,7 +36,7 @@ class DependencyMetrics(MetricGroup):
         )
         self.certificate_expiry = Gauge(
             "atalaya_certificate_expiry_timestamp_seconds",
-            "When the first certificate in use expires, of TLS_CERTIFICATE (server) and TLS_CLIENT_CA (client_ca).",
+            "When the first certificate in TLS_CERTIFICATE (server) or TLS_CLIENT_CA (client_ca) expires.",
             ["certificate"],
             registry=registry,
             multiprocess_mode="livemin",
@@ -46,21 +46,22 @@ class DependencyMetrics(MetricGroup):
 class EngineMetrics(MetricGroup):
     """The inference engines that compute predictions in place of this process.
 
-    `engine_endpoints` chooses the endpoints that have series of their own; further ones share `other`."""
+    `engine_endpoints` chooses the endpoints that have series of their own; further ones share `other`.
+    """
 
     def __init__(self, registry: CollectorRegistry, shown: CollectorRegistry) -> None:
         super().__init__(registry, shown)
         self.engine_endpoints = NameLimit(MAX_ENDPOINTS)
         self.engine_in_flight = Gauge(
             "atalaya_engine_requests_in_flight",
-            "Requests to an inference engine that have not ended.",
+            "Requests to an inference engine that are in progress.",
             ["endpoint"],
             registry=registry,
             multiprocess_mode="livesum",
         )
         self.engine_seconds = Histogram(
             "atalaya_engine_request_seconds",
-            "How long requests to an inference engine take, also those that fail.",
+            "How long requests to an inference engine take, including those that fail.",
             ["endpoint"],
             buckets=_BUCKETS,
             registry=registry,
@@ -81,13 +82,13 @@ class EngineMetrics(MetricGroup):
         )
         self.engine_failures = Counter(
             "atalaya_engine_failures_total",
-            "Requests to which an inference engine responded with an error or with something that is no prediction.",
+            "Requests to which an inference engine responded with an error or without a valid prediction.",
             ["endpoint"],
             registry=registry,
         )
         self.engine_retries = Counter(
             "atalaya_engine_retries_total",
-            "Requests that were sent to another inference engine because one did not process them, or was silent.",
+            "Requests that were sent to another inference engine because one did not process them or did not respond.",
             registry=registry,
         )
         self.engine_fallbacks = Counter(

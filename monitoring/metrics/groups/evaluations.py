@@ -1,6 +1,6 @@
 """The last evaluation of the served model on the validation set, by `atalaya evaluate --served` on any machine.
 
-All are absent until there is one.
+The metrics are absent until there is an evaluation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from monitoring.quality.evaluations import EvaluationRecord
 
 
 class EvaluationMetrics(MetricGroup):
-    """`evaluation` is the newest that this process has read; `has_evaluation_loss` says whether a loss lasts."""
+    """`evaluation` is the newest that this process has read; `has_evaluation_loss` is true while a loss lasts."""
 
     def __init__(self, registry: CollectorRegistry, shown: CollectorRegistry) -> None:
         super().__init__(registry, shown)

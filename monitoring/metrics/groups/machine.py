@@ -1,6 +1,6 @@
 """The container of the gateway as its control group reports it, and NVIDIA GPUs.
 
-What is absent has no series: metrics of a quota need a quota, those of GPUs a GPU and the package nvidia-ml-py.
+Metrics without a source are absent: those of a quota need a quota, those of GPUs a GPU and the package nvidia-ml-py.
 """
 
 from __future__ import annotations

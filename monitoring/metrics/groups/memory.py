@@ -1,4 +1,4 @@
-"""Memory: its limit, and what of it is for the images of requests in progress."""
+"""Memory: its limit, and the part for the images of requests in progress."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class MemoryMetrics(MetricGroup):
         super().__init__(registry, shown)
         self.memory_limit_bytes = Gauge(
             "atalaya_memory_limit_bytes",
-            "Memory that the gateway may use before the system ends it.",
+            "Memory that the gateway may use before the system kills it.",
             registry=registry,
             multiprocess_mode="livemax",
         )

@@ -17,7 +17,7 @@ class ModelMetrics(MetricGroup):
         self.aliases: Values = {}
         self.model_info = Gauge(
             "atalaya_model_info",
-            "1 for the model in service, 0 for those that served before.",
+            "1 for the model in service, 0 for earlier ones.",
             ["model", "version", "digest", "backend"],
             registry=registry,
             multiprocess_mode="livemax",
@@ -38,7 +38,7 @@ class ModelMetrics(MetricGroup):
         )
         self.registry_pulls = Counter(
             "atalaya_registry_pulls_total",
-            "Looks at the MLflow server of the registry: nothing changed, aliases moved, or failed.",
+            "Checks of the registry's MLflow server: nothing changed, aliases moved, or failed.",
             ["outcome"],
             registry=registry,
         )

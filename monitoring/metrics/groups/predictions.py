@@ -1,4 +1,4 @@
-"""Predictions: how long they take, and what the model says."""
+"""Predictions: how long they take, and what the model predicts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CONFIDENCE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 
 
 
 class PredictionMetrics(MetricGroup):
-    """`models` chooses the models whose predictions are counted apart from those of others."""
+    """`models` chooses the models whose predictions have series of their own."""
 
     def __init__(self, registry: CollectorRegistry, shown: CollectorRegistry) -> None:
         super().__init__(registry, shown)
@@ -39,7 +39,7 @@ class PredictionMetrics(MetricGroup):
         )
         self.abstentions = Counter(
             "atalaya_abstentions_total",
-            "Predictions of which the model abstains, marked or refused.",
+            "Predictions on which the model abstains, marked or refused.",
             ["reason"],
             registry=registry,
         )

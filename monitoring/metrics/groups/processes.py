@@ -16,7 +16,7 @@ class ProcessMetrics(MetricGroup):
         super().__init__(registry, shown)
         self.event_loop_lag = Histogram(
             "atalaya_event_loop_lag_seconds",
-            "How late a timer of the event loop fires, twice a second: requests wait as long for their turn.",
+            "How late a timer of the event loop fires, measured twice a second: requests wait as long for their turn.",
             buckets=_LAG_BUCKETS,
             registry=registry,
         )

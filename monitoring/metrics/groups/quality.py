@@ -33,7 +33,7 @@ class QualityMetrics(MetricGroup):
         )
         self.estimated_accuracy = Gauge(
             "atalaya_estimated_accuracy",
-            "Accuracy of the predictions of the last 30 days as their calibrated confidence estimates it.",
+            "Accuracy of the predictions of the last 30 days, estimated from their calibrated confidence.",
             ["model"],
             registry=registry,
             multiprocess_mode="livemostrecent",

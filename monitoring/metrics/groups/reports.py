@@ -1,4 +1,4 @@
-"""What the gateway reports of itself and could not deliver: log lines, error reports and spans."""
+"""Reports that the gateway could not deliver: log lines, error reports and spans."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class ReportMetrics(MetricGroup):
         super().__init__(registry, shown)
         self.log_lines_dropped = Counter(
             "atalaya_log_lines_dropped_total",
-            "Lines of the log that were dropped because an output did not take them: standard, file or http.",
+            "Lines of the log that were dropped because an output did not accept them: standard, file or http.",
             ["output"],
             registry=registry,
         )

@@ -39,27 +39,27 @@ class UsageMetrics(MetricGroup):
         )
         self.month_cost = Gauge(
             "atalaya_cost_month",
-            "What this calendar month (UTC) has cost until now, in COST__CURRENCY, for all processes together.",
+            "Cost of this calendar month (UTC) so far, in COST__CURRENCY, for all processes together.",
             ["resource"],
             registry=registry,
             multiprocess_mode="livemostrecent",
         )
         self.month_cost_predictions = Gauge(
             "atalaya_cost_month_predictions",
-            "Predictions of this month that the cost pays for.",
+            "Predictions of this month that the cost covers.",
             registry=registry,
             multiprocess_mode="livemostrecent",
         )
         self.month_sleep_saving = Gauge(
             "atalaya_cost_month_sleep_saving",
-            "How much of the cost sleeping in hours without requests would have saved; NaN without a ledger.",
+            "Part of the cost that sleeping in hours without requests would have saved; NaN without a ledger.",
             registry=registry,
             multiprocess_mode="livemostrecent",
         )
         self._get_usage = cache(lambda caller: (predictions.labels(caller), megapixels.labels(caller)))
 
     def count_usage(self, caller: str, pixels: int) -> None:
-        """Count a prediction of an image with so many pixels."""
+        """Count a prediction of an image with `pixels` pixels."""
         predictions, megapixels = self._get_usage(self.callers.find(caller))
         predictions.inc()
         megapixels.inc(pixels / PIXELS_IN_MEGAPIXEL)

@@ -1,4 +1,4 @@
-"""Drift: what is kept of each caller's predictions, and when which metric differed."""
+"""Drift: a state for each caller's predictions, and the findings of metrics that differed."""
 
 from __future__ import annotations
 

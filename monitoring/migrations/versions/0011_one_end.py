@@ -1,4 +1,4 @@
-"""One end of each chain for all sums: the sums of costs had ends of their own."""
+"""Record one end of each chain for all sums; until now, the sums of costs had ends of their own."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _payloads = sa.table(
 
 
 def upgrade() -> None:
-    """Let the sums of costs end where the others do: add what they lack, and take away what is added again later."""
+    """Make the sums of costs end where the others do: add missing entries, and subtract those to be added again."""
     connection = op.get_bind()
     costs, others = _read_ends(connection, _cost_ends), _read_ends(connection, _ends)
     for writer in sorted(costs.keys() | others.keys()):
@@ -38,7 +38,7 @@ def upgrade() -> None:
 
 
 def _read_ends(connection: sa.Connection, table: sa.TableClause) -> Mapping[str, int]:
-    """Return the last entry of each chain that is counted; no running gateway moves it before this is done."""
+    """Return the last counted entry of each chain. The lock keeps a running gateway from moving it meanwhile."""
     rows = connection.execute(sa.select(table.c.writer, table.c.seq).with_for_update())
     return {row.writer: row.seq for row in rows}
 

@@ -1,1 +1,1 @@
-"""What is kept of drift: a state for each caller and model, and when which metric was found to differ (ADR 0060)."""
+"""Stored drift: a state for each caller and model, and the findings of metrics that differ (ADR 0060)."""

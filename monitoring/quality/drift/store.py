@@ -1,4 +1,4 @@
-"""Reading and writing what is kept of drift, in transactions of the caller."""
+"""Reads and writes the states and findings of drift, in transactions of the caller."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from monitoring.quality.drift.tables import drift_findings, drift_states
 from storage.engine import dialect_insert
 
 ALL = ""
-"""The caller that stands for all callers together."""
+"""The name of the caller for all callers together."""
 OTHERS = "(others)"
-"""The caller that stands for those beyond the limit."""
+"""The name of the caller for all callers beyond the limit."""
 _MAX_FINDINGS = 1000
 
 Key = tuple[str, str]
@@ -56,7 +56,7 @@ class Finding:
 
 
 class DriftStore:
-    """The rows of one transaction. For SQLite, it must be one that writes from its beginning."""
+    """Reads and writes rows in one transaction. On SQLite, it must have begun with WRITING."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -64,20 +64,20 @@ class DriftStore:
     def list_known(self, keys: Collection[Key]) -> set[Key]:
         """Return which of the keys have a state."""
         columns = drift_states.c
-        found = self._connection.execute(select(columns.model, columns.caller).where(_is_one_of(keys)))
-        return {(row.model, row.caller) for row in found}
+        rows = self._connection.execute(select(columns.model, columns.caller).where(_is_one_of(keys)))
+        return {(row.model, row.caller) for row in rows}
 
     def lock(self, keys: Collection[Key]) -> Mapping[Key, StoredState]:
-        """Return the states of the keys, which are created if there are none; no other process changes them meanwhile.
+        """Lock and return the states of the keys; creates missing ones.
 
-        They are locked in one order, so that two processes cannot wait for each other.
+        All processes lock them in the same order, so that they cannot deadlock.
         """
         new = [asdict(StoredState(*key, "", 0, "", "")) for key in sorted(keys)]
         insertion = dialect_insert(drift_states, self._connection.dialect).on_conflict_do_nothing()
         self._connection.execute(insertion, new)
         ordered = select(drift_states).where(_is_one_of(keys)).order_by(drift_states.c.model, drift_states.c.caller)
-        found = [StoredState(*row) for row in self._connection.execute(ordered.with_for_update())]
-        return {(each.model, each.caller): each for each in found}
+        states = [StoredState(*row) for row in self._connection.execute(ordered.with_for_update())]
+        return {(each.model, each.caller): each for each in states}
 
     def save(self, states: Sequence[StoredState]) -> None:
         """Update states that are locked."""
@@ -93,7 +93,7 @@ class DriftStore:
         self._connection.execute(insertion.on_conflict_do_nothing())
 
     def repeat_finding(self, finding: Finding) -> None:
-        """Update how the metric of a lasting drift differs; its times stay."""
+        """Update the change and the means of a lasting finding; its times stay."""
         values = {"change": finding.change, "reference": finding.reference, "recent": finding.recent}
         self._update_lasting(finding.model, finding.caller, finding.metric, values)
 
@@ -101,7 +101,7 @@ class DriftStore:
         self._update_lasting(*key, metric, {"ended_at": at})
 
     def end_findings(self, key: Key, at: str) -> None:
-        """End what lasts, of every metric."""
+        """End the lasting findings of all metrics."""
         columns = drift_findings.c
         lasting = columns.model == key[0], columns.caller == key[1], columns.ended_at.is_(None)
         self._connection.execute(update(drift_findings).where(*lasting).values(ended_at=at))
@@ -118,23 +118,23 @@ class DriftStore:
         return self._connection.execute(select(func.count()).select_from(drift_states).where(*own)).scalar_one()
 
     def list_lasting(self, seen_since: str) -> Sequence[Finding]:
-        """Return the findings that last, of callers seen since then: those of ALL, and the earliest others; 1,000."""
+        """Return the lasting findings of callers seen since then, first those of ALL, then by time; at most 1,000."""
         findings = drift_findings.c
         chosen = _select_lasting(seen_since, *findings)
         chosen = chosen.order_by(findings.caller != ALL, findings.since, findings.caller, findings.metric)
         return [Finding(*row) for row in self._connection.execute(chosen.limit(_MAX_FINDINGS))]
 
     def count_lasting(self, seen_since: str) -> Mapping[tuple[str, str], int]:
-        """Return for each model and metric in how many callers it differs, ALL not among them."""
+        """Return for each model and metric how many callers, not counting ALL, have a lasting finding."""
         findings = drift_findings.c
         counted = _select_lasting(seen_since, findings.model, findings.metric, func.count())
         counted = counted.where(findings.caller != ALL).group_by(findings.model, findings.metric)
         return {(model, metric): count for model, metric, count in self._connection.execute(counted)}
 
     def forget(self, before: str) -> None:
-        """Remove the states of callers that were last seen before; what lasted of them ends."""
+        """Remove the states of callers that were last seen before that time, and end their lasting findings."""
         columns = drift_states.c
-        # Locked in the order of `lock`. An update that waits for them finds them gone, and begins anew.
+        # Locked in the order of `lock`. An update that waits for these rows then finds them gone, and creates new ones.
         old = select(columns.model, columns.caller).where(columns.seen_at < before)
         old = old.order_by(columns.model, columns.caller).with_for_update()
         keys = [{"own_model": model, "own_caller": caller} for model, caller in self._connection.execute(old)]
@@ -144,7 +144,7 @@ class DriftStore:
             self._connection.execute(update(drift_findings).where(*lasting).values(ended_at=before), keys)
 
     def remove_ended(self, before: str) -> None:
-        """Remove the findings that ended before."""
+        """Remove the findings that ended before that time."""
         self._connection.execute(delete(drift_findings).where(drift_findings.c.ended_at < before))
 
     def _update_lasting(self, model: str, caller: str, metric: str, values: Mapping[str, object]) -> None:
@@ -154,7 +154,7 @@ class DriftStore:
 
 
 def _select_lasting(seen_since: str, *columns: ColumnElement[Any]) -> Select[Any]:
-    """Return a query of the findings that last, of callers seen since then."""
+    """Return a query of the lasting findings of callers seen since then."""
     findings, states = drift_findings.c, drift_states.c
     same = (findings.model == states.model) & (findings.caller == states.caller)
     chosen = select(*columns).join_from(drift_findings, drift_states, same)
@@ -162,7 +162,7 @@ def _select_lasting(seen_since: str, *columns: ColumnElement[Any]) -> Select[Any
 
 
 def _is_own(table: Table) -> tuple[ColumnElement[bool], ...]:
-    """Return the condition of a row with the key of the parameters `own_model` and `own_caller`."""
+    """Return the condition that a row has the key in the parameters `own_model` and `own_caller`."""
     return table.c.model == bindparam("own_model"), table.c.caller == bindparam("own_caller")
 
 
@@ -171,6 +171,6 @@ def _is_one_of(keys: Collection[Key]) -> ColumnElement[bool]:
 
 
 def erase_caller(connection: Connection, caller: str) -> None:
-    """Remove everything that is kept of a caller."""
+    """Remove everything that is stored about a caller."""
     for table in (drift_states, drift_findings):
         connection.execute(delete(table).where(table.c.caller == caller))
