@@ -1,1 +1,1 @@
-"""Databases, and the files and folders that processes share. The lowest package; it knows no table."""
+"""Databases, and the files and folders that processes share. The lowest package: it defines no tables."""

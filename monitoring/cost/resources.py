@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from monitoring.chains.timestamps import format_timestamp, get_hour
 from monitoring.cost.formula import BYTES_IN_GB
 from monitoring.machine.memory import proportional_bytes
 from monitoring.machine.network import read_sent_bytes
 
 _HOUR = timedelta(hours=1)
-_HOUR_LENGTH = len("2026-11-03T09")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +77,10 @@ def _spread(start: float, end: float) -> Iterator[tuple[str, float]]:
     """Yield each hour between two times, and its share of the time; one hour if no time has passed."""
     last, moment = datetime.fromtimestamp(end, UTC), datetime.fromtimestamp(start, UTC)
     if moment >= last:
-        yield last.isoformat()[:_HOUR_LENGTH], 1.0
+        yield get_hour(format_timestamp(last)), 1.0
         return
     whole = last - moment
     while moment < last:
         following = min(last, moment.replace(minute=0, second=0, microsecond=0) + _HOUR)
-        yield moment.isoformat()[:_HOUR_LENGTH], (following - moment) / whole
+        yield get_hour(format_timestamp(moment)), (following - moment) / whole
         moment = following

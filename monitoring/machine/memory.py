@@ -21,18 +21,18 @@ def private_bytes() -> int:
     return _sum_rollup("Private_") or resident_bytes()
 
 
-def proportional_bytes() -> int:
-    """Return the memory of this process with its share of shared pages, or its resident memory if not reported.
+def proportional_bytes(pid: int | str = "self") -> int:
+    """Return the memory of a process with its share of shared pages, or its resident memory if not reported.
 
     The sum over all processes counts each page once.
     """
-    return _sum_rollup("Pss:") or resident_bytes()
+    return _sum_rollup("Pss:", pid) or resident_bytes(pid)
 
 
-def _sum_rollup(prefix: str) -> int:
+def _sum_rollup(prefix: str, pid: int | str = "self") -> int:
     """Return the bytes of the fields whose names begin with `prefix`; 0 if the system does not report them."""
     try:
-        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
         return 0
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(prefix))

@@ -16,6 +16,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector, values
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from monitoring.machine.memory import proportional_bytes
+
 # How the values of several processes are combined. Each process has its own limit of open files, so the largest number
 # of open files matters.
 _COMBINERS: dict[str, Callable[[Iterable[float]], float]] = {
@@ -78,21 +80,10 @@ class _AllProcesses:
 def _collect_process(pid: int) -> Iterator[Metric]:
     for family in ProcessCollector(pid=lambda: pid, registry=None).collect():
         if family.name == "process_resident_memory_bytes":
-            resident = _read_proportional_bytes(pid) or family.samples[0].value
-            yield GaugeMetricFamily(
-                family.name, "Resident memory in bytes; shared pages are counted once.", value=resident
-            )
+            documentation = "Resident memory in bytes; shared pages are counted once."
+            yield GaugeMetricFamily(family.name, documentation, value=proportional_bytes(pid))
         else:
             yield family
-
-
-def _read_proportional_bytes(pid: int) -> float | None:
-    """Return resident memory with a proportional share of shared pages, or None if the system does not report it."""
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        return next(float(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
-    except (OSError, StopIteration):
-        return None
 
 
 def _read_ended_children_seconds(pid: int) -> float:

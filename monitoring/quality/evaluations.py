@@ -27,7 +27,7 @@ class EvaluationRecord:
     """One evaluation of `n` images. `at` is in seconds since 1970; `lower` and `upper` bound a 95 % interval.
 
     `digest` is that of the served file, `correct` the bits in base64. `is_loss` says that the model was significantly
-    worse, and that nobody has accepted that.
+    worse, and that the loss was not accepted.
     """
 
     id: str

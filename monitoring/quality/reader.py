@@ -9,12 +9,11 @@ from typing import NamedTuple
 from sqlalchemy import Engine, func, select
 from sqlalchemy.sql.elements import ColumnElement
 
-from monitoring.chains.timestamps import format_timestamp
+from monitoring.chains.timestamps import format_timestamp, get_hour
 from monitoring.ledger.entries import sanitize_name
 from monitoring.ledger.tables import ledger_heads, ledger_labels, prediction_sums
 from monitoring.ledger.transactions import ledger_errors
 
-_HOUR_LENGTH = len("2026-11-03T09")
 _CHUNK = 1000
 
 
@@ -54,9 +53,9 @@ class QualityReader:
         if model is not None:
             statement = statement.where(columns.model == sanitize_name(model))
         if since is not None:
-            statement = statement.where(columns.hour >= format_timestamp(since)[:_HOUR_LENGTH])
+            statement = statement.where(columns.hour >= get_hour(format_timestamp(since)))
         if until is not None:
-            statement = statement.where(columns.hour < format_timestamp(until)[:_HOUR_LENGTH])
+            statement = statement.where(columns.hour < get_hour(format_timestamp(until)))
         with ledger_errors(self._engine.url), self._engine.begin() as connection:
             # PostgreSQL's sums of integers are decimals.
             return [

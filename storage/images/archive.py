@@ -66,7 +66,7 @@ class ImageArchive:
 
 
 def is_older(prediction: str, before: datetime) -> bool:
-    """Whether the prediction was made before that time. A name that is no UUID is an incomplete image: always old."""
+    """Whether the prediction was made before that time. Other names, of incomplete images, are always old."""
     if not is_uuid(prediction):
         return True
     milliseconds = UUID(prediction).int >> 80  # RFC 9562, section 5.7
