@@ -26,7 +26,7 @@ from storage.transactions import writing
 from tests.support.polling import PATIENCE_S
 
 MEGAPIXEL = 1_000_000
-CHARGES = 150
+CHARGES = 80
 
 # One of several processes: charges the given keys in turn, and prints how many charges were granted.
 PROGRAM = """
@@ -264,15 +264,15 @@ async def test_four_processes_count_exactly(setup: MeterSetup, database_url: str
 @pytest.mark.usefixtures("within_one_month")
 async def test_four_processes_stop_exactly_at_the_quota(setup: MeterSetup, database_url: str) -> None:
     """Of the charges of four processes exactly as many are granted as the quotas of the account and the key allow."""
-    narrow, wide = await setup.key(requests=90), await setup.key()
-    await setup.limit(megapixels=60)
+    narrow, wide = await setup.key(requests=45), await setup.key()
+    await setup.limit(megapixels=30)
     setup.now = datetime.now(UTC)
     granted = await asyncio.to_thread(run_four_processes, database_url, [narrow, wide])
-    assert sum(granted) == 240  # 60 megapixels, of a quarter each
+    assert sum(granted) == 120  # 30 megapixels, of a quarter each
     account, narrow_used = await setup.used(narrow)
-    assert account == (240, 60 * MEGAPIXEL)
-    assert narrow_used[0] <= 90
-    assert narrow_used[0] + (await setup.used(wide))[1][0] == 240
+    assert account == (120, 30 * MEGAPIXEL)
+    assert narrow_used[0] <= 45
+    assert narrow_used[0] + (await setup.used(wide))[1][0] == 120
 
 
 def run_four_processes(url: str, callers: list[Principal]) -> list[int]:
