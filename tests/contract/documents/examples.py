@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.contract.documents.markdown import Step
-from tests.support.gateway import TIMEOUT_S, Gateway
+from tests.support.gateway import Gateway
 from tests.support.paths import BIN, ROOT
+from tests.support.polling import PATIENCE_S
 
 _ASSIGNMENT = re.compile(r"(\w+)=(\S+)")
 _ASSIGNED_OUTPUT = re.compile(r'(\w+)="\$\(.*\)"', re.DOTALL)
@@ -75,7 +76,7 @@ class Examples:
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
-            timeout=TIMEOUT_S,
+            timeout=PATIENCE_S,
         )
         return done.returncode, done.stdout.replace("\r\n", "\n")
 
