@@ -15,7 +15,8 @@ FAULTS := ledger memory hot_swap overload limits logins fuzz_images hostile_imag
 COVER := $(if $(COVERAGE),--cov --cov-report=)
 # Tests that load the machine themselves or measure what a gateway uses.
 UNDISTURBED := $(addprefix tests/e2e/,test_gateway.py test_http_clients.py test_queue.py test_workers.py ledger/test_ledger_storage.py \
-	predictions/test_candidates.py predictions/test_engines.py predictions/test_hot_swap.py proxies rotation usage/test_costs.py) tests/experiments tests/security/availability tests/security/limits
+	predictions/test_candidates.py predictions/test_engines.py predictions/test_hot_swap.py proxies rotation usage/test_costs.py) \
+	tests/bench/test_speed.py tests/experiments tests/security/availability tests/security/limits
 .DEFAULT_GOAL := help
 .PHONY: help run demo port test bench peers compare faults lint format lock check-update audit sbom environments keras mlflow engines dashboards metrics settings swagger-ui clean .test-keras .test-gateway
 
