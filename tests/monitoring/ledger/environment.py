@@ -30,10 +30,12 @@ from monitoring.ledger.tables import ledger_entries, ledger_heads, ledger_payloa
 from storage.engine import open_blocking_engine, sqlite_path
 from storage.transactions import WRITING, reading, writing
 from tests.monitoring.ledger.faults import FaultySpool, FaultyStore
+from tests.support.polling import PATIENCE_S
 
 LONG_TEXT = "x" * 20_000
 NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
 SPOOL_BYTES = 1_000_000
+DATABASE_WAIT_S = 10  # on a slow machine a ledger that waits for one second spools, which tests do not expect
 
 
 @dataclass
@@ -71,7 +73,7 @@ class LedgerEnvironment:
         folder: SpoolFolder | None = None,
         store_type: type[FaultyStore] = FaultyStore,
     ) -> AsyncIterator[Ledger]:
-        engine = open_blocking_engine(self.url, 1).execution_options(**WRITING)
+        engine = open_blocking_engine(self.url, DATABASE_WAIT_S).execution_options(**WRITING)
         self.stores.append(store_type(engine, Signer(self.key)))
         charge_recorder = QuotaChargeRecorder(UsageMeter(self.engine))
         journal = Journal(self.store, charge_recorder, folder or self.spool_folder(), enabled=enabled)
@@ -164,6 +166,6 @@ async def fill_spool(ledger: Ledger) -> list[str]:
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110  (it changes in other threads)
             await asyncio.sleep(0.01)

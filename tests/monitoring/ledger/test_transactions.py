@@ -24,7 +24,13 @@ from monitoring.ledger.journal import Journal
 from monitoring.ledger.writing.store import LedgerStore
 from storage.engine import open_blocking_engine
 from storage.transactions import WRITING
-from tests.monitoring.ledger.environment import NOW, LedgerEnvironment, build_charge, build_facts
+from tests.monitoring.ledger.environment import (
+    DATABASE_WAIT_S,
+    NOW,
+    LedgerEnvironment,
+    build_charge,
+    build_facts,
+)
 
 
 def commit_pair(journal: Journal) -> None:
@@ -36,7 +42,7 @@ def commit_pair(journal: Journal) -> None:
 @contextmanager
 def open_journal(environment: LedgerEnvironment, on_connect: Callable[[Any], None]) -> Iterator[Journal]:
     """Open a journal whose caller was charged before; `on_connect` gets each connection of the driver."""
-    engine = open_blocking_engine(environment.url, 1).execution_options(**WRITING)
+    engine = open_blocking_engine(environment.url, DATABASE_WAIT_S).execution_options(**WRITING)
     event.listen(engine, "connect", lambda connection, _: on_connect(connection))
     recorder = QuotaChargeRecorder(UsageMeter(environment.engine))
     journal = Journal(LedgerStore(engine, Signer(environment.key)), recorder, environment.spool_folder())
