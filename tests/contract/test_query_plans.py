@@ -32,6 +32,7 @@ from storage.engine import open_blocking_engine, open_engine
 from storage.transactions import WRITING
 from tests.support.gateway import PASSWORD, create_database
 from tests.support.paths import FOREST
+from tests.support.polling import wait_until
 
 ROWS = 20_000
 UNKNOWN = "ffffffff-bc9a-7019-bf0d-15032078e849"
@@ -156,13 +157,15 @@ def send_every_kind_of_request(client: TestClient) -> None:
     ana.send("POST", "/auth/introspect", data={"token": refreshed["refresh_token"]})
     image, jpeg = FOREST.read_bytes(), {"Content-Type": "image/jpeg"}
     predicted = ana.send("POST", "/v1/predictions", content=image, headers=jpeg)
+    prediction = f"/v1/predictions/{predicted['id']}"
+    wait_until(lambda: client.get(prediction, headers=ana.headers).is_success)  # a busy machine may have spooled it
     key = ana.send("POST", "/v1/keys", json={"name": "field", "scopes": ["predict"]})
     assert client.post("/v1/predictions", content=image, headers={**jpeg, "X-API-Key": key["key"]}).is_success
     for query in ("limit=200", f"cursor={predicted['id']}"):
         ana.send("GET", f"/v1/predictions?{query}")
-    for path in (f"/v1/predictions/{predicted['id']}", "/v1/keys", f"/v1/keys?cursor={key['id']}", "/v1/usage"):
+    for path in (prediction, "/v1/keys", f"/v1/keys?cursor={key['id']}", "/v1/usage"):
         ana.send("GET", path)
-    ana.send("POST", f"/v1/predictions/{predicted['id']}/label", json={"label": "forest"})
+    ana.send("POST", f"{prediction}/label", json={"label": "forest"})
     for query in ("", "?since=2026-01-01T00:00:00Z"):
         root.send("GET", f"/v1/models/stub/quality{query}")
     root_labels = f"/v1/predictions/{UNKNOWN}/label"

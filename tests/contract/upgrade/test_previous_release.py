@@ -190,6 +190,7 @@ def test_a_gateway_continues(tmp_path: Path) -> None:
         client = gateway.client("ana")
         wait_until(lambda: client.get(f"/v1/predictions/{FACTS['spooled']}").status_code == 200)
         new = client.post("/v1/predictions", files={"file": FOREST.read_bytes()}).raise_for_status().json()["id"]
+        wait_until(lambda: client.get(f"/v1/predictions/{new}").status_code == 200)
         listed = [item["id"] for item in client.get("/v1/predictions").raise_for_status().json()["entries"]]
         assert {new, FACTS["spooled"], *FACTS["of_the_shipped_model"], *FACTS["of_the_stub"]} <= set(listed)
         assert client.get(f"/v1/predictions/{FACTS['erased']}").status_code == 404
