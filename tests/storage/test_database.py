@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from storage.engine import open_engine
 from storage.errors import DatabaseUnavailable
 from storage.migrations import alembic_config, migrate
 from storage.transactions import ping
+from tests.support.ports import refusing_port
 
 
 @pytest.fixture
@@ -138,9 +138,8 @@ async def test_ping_succeeds_on_a_live_database(engine: AsyncEngine) -> None:
 
 async def test_unreachable_server_is_unavailable() -> None:
     """A refused connection raises DatabaseUnavailable from a ping and from migrations, without the password."""
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        engine = open_engine(f"postgresql://u:secret@127.0.0.1:{closed.getsockname()[1]}/db")
+    with refusing_port() as port:
+        engine = open_engine(f"postgresql://u:secret@127.0.0.1:{port}/db")
         try:
             for operation in (ping, migrate):
                 with pytest.raises(DatabaseUnavailable) as caught:

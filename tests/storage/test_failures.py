@@ -20,7 +20,7 @@ from storage.transactions import database_errors, reading
 from tests.support import postgres
 from tests.support.gateway import make_gateway
 from tests.support.polling import wait_until
-from tests.support.ports import free_port
+from tests.support.ports import refusing_port
 from tests.support.requirements import missing
 
 # The server trusts `postgres` and `nobody`.
@@ -73,9 +73,13 @@ async def read_reason(url: str) -> str:
 
 async def test_cause_of_a_failed_connection_is_named(guarded_url: str) -> None:
     """Each cause of a failed connection has its own sentence, with the host and without the password."""
+    with refusing_port() as unused:
+        await check_causes(guarded_url, unused)
+
+
+async def check_causes(guarded_url: str, unused: int) -> None:
     server = urlsplit(guarded_url)
     address, name = f"127.0.0.1:{server.port}", server.path
-    unused = free_port()
     expected = {
         f"guarded:hush@{address}{name}": f'at {address}: authentication failed for user "guarded". Check the user and',
         f"guarded@{address}{name}": f"at {address}: the server requires a password, and DATABASE_URL has none.",
@@ -147,9 +151,10 @@ async def fill(engine: AsyncEngine, pragma: str) -> None:
 def test_commands_print_the_cause(tmp_path: Path) -> None:
     """A command prints one line with the server and the cause, and without the password."""
     gateway = make_gateway(tmp_path)
-    gateway.environment["DATABASE_URL"] = f"postgres://ana:hush@127.0.0.1:{free_port()}/land\n"
-    for command in (["users", "list"], ["ledger", "verify"], ["serve"]):
-        done = gateway.run(*command)
+    with refusing_port() as port:
+        gateway.environment["DATABASE_URL"] = f"postgres://ana:hush@127.0.0.1:{port}/land\n"
+        all_done = [gateway.run(*command) for command in (["users", "list"], ["ledger", "verify"], ["serve"])]
+    for done in all_done:
         assert done.returncode == 1
         assert done.stderr.startswith("error: PostgreSQL at 127.0.0.1:"), done.stderr
         assert "refused" in done.stderr

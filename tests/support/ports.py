@@ -7,6 +7,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 # Below the ephemeral ports of Linux (32768 and up): no outgoing connection takes one of these before the server binds.
 _PORTS = range(15_000, 32_000)
@@ -46,3 +47,11 @@ def _claim_ports() -> Iterator[int]:
 
 
 _unused = _claim_ports()
+
+
+@contextmanager
+def refusing_port() -> Iterator[int]:
+    """A port on loopback that refuses connections until the context ends: no other process can listen on it."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
