@@ -7,8 +7,8 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.support.linux.processes import children
@@ -59,14 +59,13 @@ class Postgres:
     def hung(self) -> Iterator[None]:
         """Suspend all processes of the server for the duration of the block; connections stay open."""
         leader = int((self._folder / "data" / "postmaster.pid").read_text().split()[0])
+        os.kill(leader, signal.SIGSTOP)  # first, so that it starts no more processes
         server = [leader, *children(leader)]
-        for process in server:
-            os.kill(process, signal.SIGSTOP)
         try:
+            _send_signal(signal.SIGSTOP, server)
             yield
         finally:
-            for process in server:
-                os.kill(process, signal.SIGCONT)
+            _send_signal(signal.SIGCONT, server)
 
     def remove(self) -> None:
         shutil.rmtree(self._folder)
@@ -74,6 +73,13 @@ class Postgres:
     def _run(self, program: str, *options: str) -> None:
         command = [*self._account, str(self._programs / program), "-D", str(self._folder / "data"), *options]
         subprocess.run(command, check=True, cwd=self._folder, stdout=subprocess.DEVNULL)
+
+
+def _send_signal(number: signal.Signals, processes: Iterable[int]) -> None:
+    """Send a signal to those processes that have not ended."""
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process, number)
 
 
 @contextmanager
