@@ -127,8 +127,9 @@ def test_a_token_for_a_foreign_gateway_is_not_issued(gateway: Gateway, tmp_path:
 
 def test_healthcheck_asks_the_running_gateway(gateway: Gateway, tmp_path: Path) -> None:
     """`atalaya healthcheck` succeeds beside a ready gateway, also under another PORT, and fails without one."""
-    assert gateway.with_settings(PORT="9999").run("healthcheck").returncode == 0
-    ready = gateway.run("healthcheck", "--json")
+    wait = ("--wait", str(PATIENCE_S))  # a check may take too long on a busy machine
+    assert gateway.with_settings(PORT="9999").run("healthcheck", *wait).returncode == 0
+    ready = gateway.run("healthcheck", "--json", *wait)
     assert (ready.returncode, json.loads(ready.stdout)["status"]) == (0, "ready")
     absent = gateway.with_settings(ATALAYA_HOME=str(tmp_path), PORT=str(free_port())).run("healthcheck")
     assert (absent.returncode, absent.stderr.count("\n")) == (1, 1)

@@ -10,11 +10,12 @@ import pytest
 
 from tests.support.certificates import make_authority
 from tests.support.gateway import TIMEOUT_S, Gateway
+from tests.support.polling import PATIENCE_S
 
 
 def check_health(gateway: Gateway, home: Path) -> str:
     """What `atalaya healthcheck` prints in another home, where only the settings say where the gateway is."""
-    done = gateway.with_settings(ATALAYA_HOME=str(home)).run("healthcheck")
+    done = gateway.with_settings(ATALAYA_HOME=str(home)).run("healthcheck", "--wait", str(PATIENCE_S))
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -22,7 +23,7 @@ def check_health(gateway: Gateway, home: Path) -> str:
 def test_two_colons_are_every_address_of_both_ports(new_gateway: Callable[..., Gateway], tmp_path: Path) -> None:
     """With HOST=:: PORT and METRICS_PORT are reached over IPv4 and IPv6."""
     gateway = new_gateway(MODEL__URL="stub://", HOST="::")
-    for port, path in ((gateway.port, "/readyz"), (int(gateway.environment["METRICS_PORT"]), "/metrics")):
+    for port, path in ((gateway.port, "/livez"), (int(gateway.environment["METRICS_PORT"]), "/metrics")):
         for address in ("127.0.0.1", "[::1]"):
             assert httpx.get(f"http://{address}:{port}{path}", timeout=TIMEOUT_S).status_code == 200
     assert f"http://127.0.0.1:{gateway.port} is ready" in check_health(gateway, tmp_path)
