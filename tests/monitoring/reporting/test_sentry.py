@@ -22,6 +22,7 @@ from monitoring.reporting.sentry import (
     scrub_event,
 )
 from tests.support.polling import wait_until
+from tests.support.ports import refusing_port
 from tests.support.servers.sentry import Sink, running_sink
 
 
@@ -148,14 +149,13 @@ def test_malformed_dsn() -> None:
 
 def test_an_unreachable_server_does_not_block() -> None:
     """With an unreachable server reporting neither raises nor waits."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    reporter = open_reporter(f"http://publickey@127.0.0.1:{port}/7", environment="production", release="1")
-    started = time.monotonic()
-    for _ in range(20):
-        reporter.capture(ValueError("x"), {})
-    assert time.monotonic() - started < 10  # of twenty events
-    reporter.close()
+    with refusing_port() as port:
+        reporter = open_reporter(f"http://publickey@127.0.0.1:{port}/7", environment="production", release="1")
+        started = time.monotonic()
+        for _ in range(20):
+            reporter.capture(ValueError("x"), {})
+        assert time.monotonic() - started < 10  # of twenty events
+        reporter.close()
 
 
 def test_a_hanging_server_delays_closing_only() -> None:
@@ -200,14 +200,13 @@ def test_reports_are_capped(sink: Sink) -> None:
 
 def test_reports_that_cannot_be_sent_are_counted() -> None:
     """A report that the server does not accept is counted as dropped."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
     dropped: list[None] = []
-    dsn = f"http://publickey@127.0.0.1:{port}/7"
-    reporter = open_reporter(dsn, environment="production", release="1", on_dropped=lambda: dropped.append(None))
-    reporter.capture(ValueError("x"), {})
-    wait_until(lambda: len(dropped) == 1)
-    reporter.close()
+    with refusing_port() as port:
+        dsn = f"http://publickey@127.0.0.1:{port}/7"
+        reporter = open_reporter(dsn, environment="production", release="1", on_dropped=lambda: dropped.append(None))
+        reporter.capture(ValueError("x"), {})
+        wait_until(lambda: len(dropped) == 1)
+        reporter.close()
 
 
 def test_share_of_errors(sink: Sink) -> None:

@@ -120,10 +120,11 @@ def test_full_queue(collector: Collector) -> None:
 @pytest.mark.parametrize("hangs", [False, True])
 def test_unavailable_collector(hangs: bool) -> None:
     """A collector that refuses connections or never responds delays no request, and closing by two seconds at most."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
         port = server.getsockname()[1]
-        if not hangs:
-            server.close()
+        if hangs:
+            server.listen()
         exporter = open_exporter(f"http://127.0.0.1:{port}", Dropped())
         started = time.monotonic()
         exporter.export(make_trace(), PREDICTION)
