@@ -1,1 +1,1 @@
-"""How models are made and measured: data sets, training, export to ONNX, evaluation. Serving code never imports it."""
+"""Train, export and evaluate models. Serving code never imports this package."""

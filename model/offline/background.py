@@ -1,8 +1,8 @@
-"""Predict images with only the processor time that nothing else wants, as beside a gateway that serves requests.
+"""Predict images with only idle processor time, for example next to a gateway that serves requests.
 
-The kernel runs the thread only when no other thread wants a processor (SCHED_IDLE). That alone would not do: also an
-idle thread uses up a container's processor quota, and displaces the caches of its neighbours. So the thread measures
-how much of its time it got a processor, and pauses as long as it gets too little.
+The kernel runs the thread only when no other thread needs a processor (SCHED_IDLE). That is not sufficient: even such a
+thread uses a container's processor quota, and displaces the caches of other threads. So it also measures the share of
+time for which it had a processor, and pauses while that share is too small.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from model.backends.base import Backend
 from model.offline.dataset import decode_file
 
 LEAST_SHARE = 0.7
-"""Of the time that an image takes, for which the thread must have had a processor: otherwise others want it."""
+"""The share of an image's time for which the thread must have had a processor; otherwise others need it."""
 
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 0.5
@@ -33,7 +33,7 @@ _LONGEST_PAUSE_S = 0.5
 class BackgroundOutputs:
     """Raw `probabilities` of n images, float32 [n, classes], and the SHA-256 of each file.
 
-    `paused_s` is how long the thread waited for others in all.
+    `paused_s` is the total time for which the thread paused.
     """
 
     probabilities: NDArray[np.float32]
@@ -42,13 +42,13 @@ class BackgroundOutputs:
 
 
 class Pacer:
-    """Decides after each image how long to pause: twice as long each time, while others want the processor."""
+    """Decides how long to pause after each image. The pause doubles while others need the processor."""
 
     def __init__(self) -> None:
         self._pause_s = 0.0
 
     def find_pause(self, elapsed_s: float, processor_s: float) -> float:
-        """Return the pause after an image that took so long, and so much processor time; all in seconds."""
+        """Return the pause after an image, from its elapsed and its processor time; all in seconds."""
         if processor_s >= LEAST_SHARE * elapsed_s:
             self._pause_s = 0.0
         else:
@@ -62,10 +62,10 @@ def predict_in_background(
     progress: Callable[[int], object] = lambda _: None,
     sleep: Callable[[float], object] = time.sleep,
 ) -> BackgroundOutputs:
-    """Predict the images one after another; the outputs have their order.
+    """Predict the images one by one. The outputs are in their order.
 
-    Calls `progress` with the number of images done so far; what it raises ends the work. Raises DatasetError when a
-    file cannot be decoded.
+    Calls `progress` with the number of images done so far; an exception from it ends the work. Raises DatasetError if
+    a file cannot be decoded.
     """
     rows: list[NDArray[np.float32]] = []
     digests: list[bytes] = []
@@ -83,7 +83,7 @@ def predict_in_background(
 
 
 def _predict(backend: Backend, path: Path, pacer: Pacer) -> tuple[NDArray[np.float32], bytes, float]:
-    content = path.read_bytes()  # a slow disk says nothing about processors
+    content = path.read_bytes()  # not measured: a slow disk does not mean that processors are busy
     started, used = time.monotonic(), time.thread_time()
     pixels = decode_file(path, content, backend.info.input_spec).pixels
     row = backend.predict(pixels[np.newaxis])
@@ -92,6 +92,6 @@ def _predict(backend: Backend, path: Path, pacer: Pacer) -> tuple[NDArray[np.flo
 
 
 def _yield_processors() -> None:
-    """Let every other thread of the machine go first."""
-    with suppress(OSError):  # a sandbox that does not allow it: the pauses remain
+    """Have the kernel run this thread only when processors are idle."""
+    with suppress(OSError):  # forbidden in some sandboxes; the pauses still work
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # 0: this thread

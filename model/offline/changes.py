@@ -23,7 +23,7 @@ def leave_unchanged(pixels: Pixels) -> Pixels:
 
 
 def scale_light(pixels: Pixels, gain: float) -> Pixels:
-    """Multiply every value by `gain`; what becomes lighter than white is white."""
+    """Multiply every value by `gain`, limited to white."""
     return round_pixels(pixels * np.float32(gain))
 
 
@@ -44,9 +44,9 @@ def add_noise(pixels: Pixels, deviation: float) -> Pixels:
 
 
 def coarsen(pixels: Pixels, factor: float) -> Pixels:
-    """Show the scene at a ground resolution that is coarser by `factor`.
+    """Reduce the ground resolution by `factor`.
 
-    The smaller image is centred in one of the original size, and mirrored at its outermost pixels to fill the borders.
+    The smaller image is centred in one of the original size, whose borders are filled by mirroring at its edges.
     """
     height, width = pixels.shape[:2]
     size = (round(width / factor), round(height / factor))
@@ -54,7 +54,7 @@ def coarsen(pixels: Pixels, factor: float) -> Pixels:
 
 
 def mirror_borders(pixels: Pixels, height: int, width: int) -> Pixels:
-    """Centre the image in one of at least that size, and mirror it at its outermost pixels to fill the borders."""
+    """Centre the image in one of at least this size, and fill the borders by mirroring at its edges."""
     rows, columns = max(0, height - pixels.shape[0]), max(0, width - pixels.shape[1])
     borders = ((rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0))
     return np.pad(pixels, borders, mode="reflect")
@@ -76,6 +76,6 @@ ALL_CHANGES: Mapping[str, Callable[[Pixels], Pixels]] = {
 
 
 def round_pixels(values: NDArray[np.floating]) -> Pixels:
-    """Round to whole levels, limited to 0..255."""
+    """Round to integers in 0..255."""
     rounded: Pixels = np.clip(np.rint(values), 0, 255).astype(np.uint8)
     return rounded

@@ -1,4 +1,4 @@
-"""Results of what a model says about its confidence: how often it abstains, and how good its prediction sets are."""
+"""Measure how often a model abstains, and how good its prediction sets are."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from model.confidence.prediction_sets import ConformalScores
 
 @dataclass(frozen=True, slots=True)
 class AbstentionResults:
-    """The share of the images for which the model abstains, and for which of the reasons.
+    """The share of images for which the model abstains, in total and for each reason.
 
-    `selective_accuracy` is the accuracy on the other images; None if there is no other image.
+    `selective_accuracy` is the accuracy on the other images; None if there are none.
     """
 
     share: float
@@ -25,9 +25,9 @@ class AbstentionResults:
 
 @dataclass(frozen=True, slots=True)
 class PredictionSetResults:
-    """How many of the prediction sets contain the true class, and their mean number of labels.
+    """The quality of prediction sets. `wanted` is the requested coverage.
 
-    `wanted` is the coverage for which the sets were made, `coverage` the share of sets with the true class.
+    `coverage` is the share of sets that contain the true class, and `mean_size` their mean number of labels.
     """
 
     wanted: float
@@ -40,12 +40,12 @@ def compute_abstention(
 ) -> AbstentionResults:
     """Apply the rules to pooled features, float32 [n, channels], and calibrated probabilities, float32 [n, classes]."""
     confidence = calibrated.max(axis=1)
-    found = [rules.find_reason(rules.score(row), float(value)) for row, value in zip(pooled, confidence, strict=True)]
-    predicted = np.array([reason is None for reason in found])
+    reasons = [rules.find_reason(rules.score(row), float(value)) for row, value in zip(pooled, confidence, strict=True)]
+    predicted = np.array([reason is None for reason in reasons])
     correct = (calibrated.argmax(axis=1) == labels)[predicted]
     return AbstentionResults(
         share=float(1 - predicted.mean()),
-        reasons={reason.value: found.count(reason) / len(found) for reason in AbstentionReason},
+        reasons={reason.value: reasons.count(reason) / len(reasons) for reason in AbstentionReason},
         selective_accuracy=float(correct.mean()) if correct.size else None,
     )
 
@@ -53,7 +53,7 @@ def compute_abstention(
 def compute_prediction_sets(
     scores: ConformalScores, calibrated: NDArray[np.float32], labels: NDArray[np.integer], coverage: float
 ) -> PredictionSetResults:
-    """Make the set of each row of calibrated probabilities, float32 [n, classes], for that coverage, in (0, 1)."""
+    """Make the set of each row of calibrated probabilities, float32 [n, classes], for this coverage, in (0, 1)."""
     sets = [scores.find_labels(row, coverage) for row in calibrated]
     hits = [int(label) in chosen for label, chosen in zip(labels, sets, strict=True)]
     return PredictionSetResults(coverage, float(np.mean(hits)), float(np.mean([len(chosen) for chosen in sets])))

@@ -41,7 +41,7 @@ class LabelledImages:
 def find_training_folder(data: Path) -> Path:
     """Return the folder with the training classes: `data`/train, the original layout, or `data` itself.
 
-    Raises DatasetError when none of them contains class folders.
+    Raises DatasetError if none of them contains class folders.
     """
     return _find_class_folders(data, "train")
 
@@ -52,16 +52,17 @@ def find_evaluation_folder(data: Path) -> Path:
 
 
 def find_validation_folder(data: Path) -> Path | None:
-    """Return `data`/validation, or None when validation images have to be cut from the training images."""
+    """Return `data`/validation, or None if validation images must be split off from the training images."""
     return data / "validation" if (data / "validation").is_dir() else None
 
 
 def split_training_data(
     data: Path, fraction: float, seed: int, classes: Sequence[str] | None = None
 ) -> tuple[LabelledFiles, LabelledFiles]:
-    """Return the training and the validation images, with the training folders as classes unless others are given.
+    """Return the training and the validation images. By default, the training folders are the classes.
 
-    The validation images are those in `data`/validation, or else `fraction` of the training images, chosen by `seed`.
+    The validation images are those in `data`/validation, or otherwise `fraction` of the training images, chosen by
+    `seed`.
     Raises DatasetError.
     """
     files = list_images(find_training_folder(data), classes)
@@ -72,15 +73,15 @@ def split_training_data(
 
 
 def find_test_folder(data: Path) -> Path | None:
-    """Return `data`/test, or None when the data set has no separate test images."""
+    """Return `data`/test, or None if the data set has no separate test images."""
     return data / "test" if (data / "test").is_dir() else None
 
 
 def list_images(folder: Path, classes: Sequence[str] | None = None, *, skip_unknown: bool = False) -> LabelledFiles:
     """List the images in `folder`/<class>/, sorted by class and then by name.
 
-    When `classes` is given, labels are indices into it. Raises DatasetError when a folder matches none of these
-    classes, unless `skip_unknown`, or when there are no images.
+    If `classes` is given, labels are indices into it. Raises DatasetError if there are no images, or if a folder
+    matches none of these classes and `skip_unknown` is false.
     """
     class_folders = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()}
     names = tuple(classes) if classes is not None else tuple(class_folders)
@@ -115,7 +116,7 @@ def split_by_class(files: LabelledFiles, fraction: float, seed: int) -> tuple[La
 
 
 def compute_list_digest(splits: Mapping[str, LabelledFiles]) -> str:
-    """Return a SHA-256, in hex, of the split, class, name and size of each file: other data have another one."""
+    """Return a SHA-256 in hex that identifies the data: of the split, class, name and size of each file."""
     lines = sorted(
         f"{split}/{files.classes[label]}/{path.name} {path.stat().st_size}"
         for split, files in splits.items()
@@ -125,7 +126,7 @@ def compute_list_digest(splits: Mapping[str, LabelledFiles]) -> str:
 
 
 def read_image(path: Path, spec: InputSpec) -> DecodedImage:
-    """Decode one file as the gateway would for a model with that input. Raises DatasetError with the file's path."""
+    """Decode one file as the gateway does for a model with this input. Raises DatasetError with the file's path."""
     return decode_file(path, path.read_bytes(), spec)
 
 
@@ -140,7 +141,7 @@ def decode_file(path: Path, content: bytes, spec: InputSpec) -> DecodedImage:
 def read_images(
     files: LabelledFiles, spec: InputSpec, progress: Callable[[int], object] = lambda _: None
 ) -> LabelledImages:
-    """Decode every file, calling `progress` with the number done so far. Raises DatasetError."""
+    """Decode every file, and call `progress` with the number of decoded files. Raises DatasetError."""
     pixels = np.empty((len(files), *spec.shape), np.uint8)
     for index, path in enumerate(files.paths):
         pixels[index] = read_image(path, spec).pixels

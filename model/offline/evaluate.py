@@ -1,4 +1,4 @@
-"""Measure a back end on labelled images with the same decoder and runtime that serve requests."""
+"""Measure a back end on labelled images, with the decoder and the runtime that serve requests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from model.offline.metrics import EvaluationResults, compute_results
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outputs:
-    """What a model returned for n images: raw `probabilities`, float32 [n, classes], and `pooled` features.
+    """A model's outputs for n images: raw `probabilities`, float32 [n, classes], and `pooled` features.
 
     `pooled` is float32 [n, channels], the mean of each of the last feature maps.
     """
@@ -40,7 +40,7 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Results of a model on labelled images: `served` of its calibrated probabilities, `raw` of the uncalibrated ones.
+    """Results on labelled images: `served` with calibrated probabilities, `raw` with uncalibrated ones.
 
     `abstention` is None for a model without rules, `sets` if no coverage was chosen or the model has no scores.
     """
@@ -52,7 +52,7 @@ class Evaluation:
     sets: PredictionSetResults | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything but the tables of classes, ready for JSON."""
+        """Return everything except the results by class, for JSON."""
         return {
             "n": self.served.n,
             "accuracy": self.served.accuracy,
@@ -69,7 +69,7 @@ class Evaluation:
         }
 
     def summarise(self) -> dict[str, float]:
-        """Return the results that are compared between changes: of calibrated probabilities, and the raw error."""
+        """Return the results to compare between changes: those with calibrated probabilities, and the raw error."""
         abstained = self.abstention.reasons if self.abstention else {}
         coverage = {"coverage": self.sets.coverage} if self.sets else {}
         return {
@@ -89,10 +89,10 @@ def predict_images(
     *,
     threads: int = 1,
 ) -> Outputs:
-    """Predict every image, one per prediction, on so many threads; the outputs have the order of the images.
+    """Predict the images one by one on `threads` threads. The outputs are in the order of the images.
 
     An image is a file, or pixels in the size of the model's input. Calls `progress` with the number of images done so
-    far. Raises DatasetError when a file cannot be decoded.
+    far. Raises DatasetError if a file cannot be decoded.
     """
     return predict_changed_images(backend, images, {CLEAN: leave_unchanged}, progress, threads=threads)[CLEAN]
 
@@ -105,7 +105,7 @@ def predict_changed_images(
     *,
     threads: int = 1,
 ) -> dict[str, Outputs]:
-    """Predict every image under each change, as `predict_images` does; a file is decoded once.
+    """Predict every image under each change, as `predict_images` does. Each file is decoded once.
 
     Calls `progress` with the number of predictions done so far.
     """
@@ -129,7 +129,7 @@ def evaluate(outputs: Outputs, files: LabelledFiles, info: ModelInfo, coverage: 
     """Compare the outputs of a model for the files with their labels.
 
     With `coverage`, in (0, 1), prediction sets are evaluated if the model has conformal scores. Raises DatasetError
-    when the labels are not indices into the model's classes.
+    if the labels are not indices into the model's classes.
     """
     if files.classes != info.classes:
         raise DatasetError("The labels do not follow the model's classes. List the images with the model's classes.")
@@ -150,6 +150,6 @@ def evaluate(outputs: Outputs, files: LabelledFiles, info: ModelInfo, coverage: 
 
 
 def average_six_changes(evaluations: Mapping[str, Evaluation]) -> dict[str, float]:
-    """Return the means over the evaluations under SIX_CHANGES; their accuracy is the robustness of a model."""
+    """Return the means of the results under SIX_CHANGES. The mean accuracy is the robustness of the model."""
     summaries = [evaluations[name].summarise() for name in SIX_CHANGES]
     return {key: fmean(summary[key] for summary in summaries) for key in summaries[0]}

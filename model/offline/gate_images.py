@@ -1,4 +1,4 @@
-"""The images that a gate is fitted and tested on, besides labelled ones."""
+"""List the unlabelled images that a gate is fitted and tested on."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class NamedFiles:
 
 
 def list_photographs(folder: Path, role: Role) -> NamedFiles:
-    """List the images in `folder`/<category>/ whose category has that role. Raises DatasetError if there are none."""
+    """List the images in `folder`/<category>/ whose category has this role. Raises DatasetError if there are none."""
     files = list_categories(folder)
     chosen = [index for index, category in enumerate(files.categories) if assign_role(category) is role]
     if not chosen:
-        raise DatasetError(f"{folder} has too few categories: none of them may {role}. Add more categories.")
+        raise DatasetError(f"{folder} has too few categories: none has the role {role}. Add more categories.")
     return NamedFiles(tuple(files.paths[index] for index in chosen), tuple(files.categories[index] for index in chosen))
 
 

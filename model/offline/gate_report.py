@@ -1,4 +1,4 @@
-"""How many aerial and other images the gate of a model refuses, on images that it was not fitted on."""
+"""Measure how many aerial and other images a model's gate refuses, on images that it was not fitted on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NEAR_MISSES = 8
 
 @dataclass(frozen=True, slots=True)
 class GateImages:
-    """Images of one group, and the category of each. `name` is the name of the group in the report."""
+    """Images of one group, and the category of each. `name` is the group's name in the report."""
 
     name: str
     is_aerial: bool
@@ -41,7 +41,7 @@ class GateImages:
 
 @dataclass(frozen=True, slots=True)
 class GateRow:
-    """How many images of a group are `refused`, that is, called not aerial."""
+    """The number of `refused` images of a group: those that the gate classifies as not aerial."""
 
     name: str
     is_aerial: bool
@@ -105,7 +105,7 @@ def list_gate_images(
 def measure_gate(
     backend: Backend, groups: Sequence[GateImages], progress: Callable[[int], object] = lambda _: None, threads: int = 1
 ) -> GateReport:
-    """Count the refused images of each group. Raises DatasetError when the model has no gate.
+    """Count the refused images of each group. Raises DatasetError if the model has no gate.
 
     Calls `progress` with the number of predictions done so far.
     """

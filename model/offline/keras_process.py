@@ -1,4 +1,4 @@
-"""Run TensorFlow and Matplotlib in short-lived child processes: the gateway's environment does not contain them."""
+"""Run TensorFlow and Matplotlib, which the gateway's environment lacks, in short-lived child processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PASSED_VARIABLES = frozenset(
 )
 _PASSED_PREFIXES = ("LC_", "TF_", "KERAS_", "CUDA_", "NVIDIA_", "XLA_", "OMP_")
 
-_INTERRUPTED = 130  # the exit status of shells for a process that SIGINT has ended
+_INTERRUPTED = 130  # the exit status that shells report for SIGINT
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -43,14 +43,14 @@ def run_in_keras(
 
 
 def find_interpreter(python: Path | None = None) -> Path:
-    """Return the interpreter that `run_in_keras` would use. Raises KerasMissing."""
+    """Return the interpreter that `run_in_keras` uses. Raises KerasMissing."""
     return choose_interpreter(python, PROJECT_ROOT, importlib.util.find_spec("tensorflow") is not None)
 
 
 def choose_interpreter(configured: Path | None, root: Path, has_tensorflow: bool) -> Path:
-    """Return `configured`, else this interpreter when it has TensorFlow, else the one in `root`/.venv-keras.
+    """Return `configured`, or this interpreter if it has TensorFlow, or the one in `root`/.venv-keras.
 
-    Raises KerasMissing when .venv-keras does not exist.
+    Raises KerasMissing if .venv-keras does not exist.
     """
     if configured is not None:
         return configured
@@ -63,7 +63,7 @@ def choose_interpreter(configured: Path | None, root: Path, has_tensorflow: bool
 
 
 def run_entry_point(action: Callable[[], None]) -> int:
-    """Run the work of the child process; returns its exit status, and prints an expected error as one line."""
+    """Run the work of the child process. Prints an expected error as one line, and returns the exit status."""
     try:
         action()
     except ModelError as error:
@@ -76,10 +76,10 @@ def run_entry_point(action: Callable[[], None]) -> int:
 
 @contextmanager
 def silence_stderr() -> Iterator[None]:
-    """Discard what native code writes to stderr; the child imports TensorFlow inside this context.
+    """Discard the stderr output of native code, for importing TensorFlow in the block.
 
-    TensorFlow reports missing GPUs from C++ before its log level can be set, so only the file descriptor can be
-    redirected. Exceptions pass through.
+    TensorFlow reports missing GPUs from C++ before its log level can be set, so the file descriptor must be redirected.
+    Exceptions pass through.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
@@ -94,7 +94,7 @@ def silence_stderr() -> Iterator[None]:
 
 
 def _environment_without_secrets() -> dict[str, str]:
-    """The child may open a file from an untrusted source, and Keras' loader has had code-execution bugs."""
+    """Return the environment for a child that may open untrusted files: Keras' loader has had code-execution bugs."""
     return {
         name: value
         for name, value in os.environ.items()

@@ -1,4 +1,4 @@
-"""Results of a classifier, computed from its probabilities: accuracy, macro F1, log loss, calibration error."""
+"""Compute a classifier's results from its probabilities: accuracy, macro F1, log loss and calibration error."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class EvaluationResults:
     confusion: list[list[int]]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the results as plain dictionaries, lists and numbers, ready for JSON."""
+        """Return the results as plain dictionaries, lists and numbers, for JSON."""
         return asdict(self)
 
 

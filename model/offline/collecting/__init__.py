@@ -1,1 +1,1 @@
-"""Making a data set of kept images: without duplicates, and split so that it can grow."""
+"""Build a data set from kept images, without duplicates, and split so that it can grow."""

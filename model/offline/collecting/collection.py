@@ -1,4 +1,4 @@
-"""Collecting labelled images, one after the other, into a folder that becomes the data set once it is complete."""
+"""Collect labelled images one by one into a folder, which becomes the data set when it is complete."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class LabelledImage:
 
 @dataclass(slots=True)
 class _Collected:
-    """One image with everything that was said of it."""
+    """One image, with all labels, predictions and models."""
 
     sha256: str
     suffix: str
@@ -42,7 +42,7 @@ class _Collected:
 
 @dataclass(frozen=True, slots=True)
 class DatasetImage:
-    """An image of the data set. `group` is the SHA-256 of the oldest of its near duplicates, which have one split."""
+    """An image of the data set. `group` is the SHA-256 of the oldest near duplicate; a group has one split."""
 
     path: str
     label: str
@@ -55,7 +55,7 @@ class DatasetImage:
 
 @dataclass(frozen=True, slots=True)
 class LabelConflict:
-    """Predictions of one image, or of near duplicates, that were labelled differently."""
+    """Predictions for one image, or for near duplicates, with different labels."""
 
     labels: Sequence[str]
     predictions: Sequence[str]
@@ -63,9 +63,9 @@ class LabelConflict:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """What was collected. `conflicts` are of equal images, which are left out; `doubtful` of similar ones, which stay.
+    """The collected images. `conflicts` are between equal images, which are left out; `doubtful` between similar ones.
 
-    `duplicates` is the number of labelled predictions of an image that is there already.
+    Doubtful images stay. `duplicates` counts labelled predictions for images that are already in the data set.
     """
 
     images: Sequence[DatasetImage]
@@ -81,18 +81,18 @@ class Dataset:
 class Collector:
     """Writes the images to `folder`, which only its owner can read. Methods raise OSError.
 
-    `known` has the splits of images by their SHA-256, in hex, from earlier data sets.
+    `earlier_splits` are the splits of images in earlier data sets, by SHA-256 in hex.
     """
 
-    def __init__(self, folder: Path, known: Mapping[str, Split] = MappingProxyType({})) -> None:
+    def __init__(self, folder: Path, earlier_splits: Mapping[str, Split] = MappingProxyType({})) -> None:
         self._folder = folder
-        self._known = known
+        self._earlier_splits = earlier_splits
         self._incoming = folder / ".incoming"
         self._images: dict[str, _Collected] = {}
         self._incoming.mkdir(mode=0o700, parents=True)
 
     def add(self, image: LabelledImage) -> None:
-        """Add the image of a prediction; older predictions come first. Raises ImageRejected, DatasetError."""
+        """Add the image of a prediction; call this in order of the predictions. Raises ImageRejected, DatasetError."""
         _check_label(image.label)
         collected = self._images.get(image.sha256)
         if collected is None:
@@ -105,7 +105,7 @@ class Collector:
         collected.models.add(image.model)
 
     def finish(self, classes: Sequence[str]) -> Dataset:
-        """Move the images to SPLIT/CLASS/SHA256.*; each of `classes` gets a training folder, even without images."""
+        """Move the images to SPLIT/CLASS/SHA256.*. Each of `classes` gets a training folder, even without images."""
         for name in classes:
             (self._folder / Split.TRAIN / name).mkdir(parents=True, exist_ok=True)
         clear = [image for image in self._images.values() if len(image.labels) == 1]
@@ -124,11 +124,11 @@ class Collector:
 
     def _choose_splits(self, images: Sequence[_Collected], groups: Sequence[int]) -> Mapping[int, Split]:
         """Return the split of each group by its first image."""
-        known: dict[int, set[Split]] = {first: set() for first in groups}
+        earlier: dict[int, set[Split]] = {first: set() for first in groups}
         for image, first in zip(images, groups, strict=True):
-            if image.sha256 in self._known:
-                known[first].add(self._known[image.sha256])
-        return {first: choose_split_of_group(images[first].sha256, splits) for first, splits in known.items()}
+            if image.sha256 in self._earlier_splits:
+                earlier[first].add(self._earlier_splits[image.sha256])
+        return {first: choose_split_of_group(images[first].sha256, splits) for first, splits in earlier.items()}
 
     def _move(self, image: _Collected, group: str, split: Split) -> DatasetImage:
         (label,) = image.labels
@@ -150,7 +150,7 @@ class Collector:
 
 
 def _check_label(label: str) -> None:
-    """Raises DatasetError for a label that cannot be the name of a folder."""
+    """Raise DatasetError if the label cannot be a folder name."""
     if "/" in label or label.startswith("."):
         raise DatasetError(f"The label {label!r} cannot be the name of a folder. Label its predictions differently.")
 

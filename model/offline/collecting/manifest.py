@@ -1,4 +1,4 @@
-"""The manifest of a collected data set: where each image comes from, without saying whose it is."""
+"""The manifest of a collected data set: the origin of each image, without its owner."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FORMAT = 1
 
 
 def summarise(dataset: Dataset, classes: Sequence[str], skipped: Mapping[str, int]) -> dict[str, Any]:
-    """Return the numbers of the data set, ready for JSON. `skipped` counts labelled predictions without an image."""
+    """Return a summary of the data set for JSON. `skipped` counts labelled predictions without an image."""
     counts = dataset.count()
     return {
         "images": len(dataset.images),
@@ -46,15 +46,15 @@ def write_manifest(
 
 
 def read_splits(manifests: Iterable[Path]) -> Mapping[str, Split]:
-    """Return the splits of the images of earlier data sets, by SHA-256, in hex; see choose_split_of_group for several.
+    """Return the splits of images in earlier data sets, by SHA-256 in hex; `choose_split_of_group` resolves conflicts.
 
     Raises DatasetError.
     """
-    found: dict[str, set[Split]] = {}
+    splits_by_image: dict[str, set[Split]] = {}
     for path in manifests:
         try:
             for image in json.loads(path.read_text())["images"]:
-                found.setdefault(image["sha256"], set()).add(Split(image["split"]))
+                splits_by_image.setdefault(image["sha256"], set()).add(Split(image["split"]))
         except (OSError, ValueError, KeyError, TypeError):
             raise DatasetError(f"{path} is not the manifest.json of a data set of `atalaya dataset build`.") from None
-    return {sha256: choose_split_of_group(sha256, splits) for sha256, splits in found.items()}
+    return {sha256: choose_split_of_group(sha256, splits) for sha256, splits in splits_by_image.items()}

@@ -1,4 +1,4 @@
-"""Finding near duplicates: the same picture at another size, quality or format. Not turned or cropped ones."""
+"""Find near duplicates: the same picture at another size, quality or format, but not turned or cropped."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def compute_difference_hash(data: bytes) -> int:
 def group_similar(hashes: Sequence[int]) -> list[int]:
     """Return for each image the index of the first image of its group.
 
-    Images whose hashes differ in at most MAX_DIFFERENT_BITS are in one group, and so are those that a third connects.
+    Images whose hashes differ in at most MAX_DIFFERENT_BITS are in one group, and so are images connected by others.
     """
     earliest: dict[int, int] = {}
     for index, value in enumerate(hashes):
-        earliest.setdefault(value, index)  # equal hashes are many where images are of one colour
+        earliest.setdefault(value, index)  # images of a single colour have equal hashes
     distinct = _group_distinct(list(earliest))
     images = list(earliest.values())
     group = {value: images[first] for value, first in zip(earliest, distinct, strict=True)}
@@ -52,7 +52,7 @@ def _find_similar(earlier: NDArray[np.uint64], value: np.uint64) -> NDArray[np.i
 
 
 def _join(first: list[int], one: int, other: int) -> None:
-    """Join the groups of two images under the earlier of their first images."""
+    """Merge the groups of two images. The earlier of their first images becomes the first of the group."""
     low, high = sorted((_find_first(first, one), _find_first(first, other)))
     first[high] = low
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """What to export, and where to.
+    """The model to export, and the artefact to create.
 
     `model` is the .keras file, `out` the artefact folder to create, `name` and `version` identify the artefact.
-    `images` is a folder; the ONNX graph is compared with the model on the images found in it and its subfolders.
-    `data` is the training data, on whose validation images calibration, abstention and prediction sets are fitted;
-    without it the artefact has none of them. `photographs` and `other_scenes` are as in
-    `FittingSources`, and `origin` names their sources and licences for the model card. `held_out` says that the model
-    did not see `data` in training, unless the record of its training says which part it saw.
+    `images` is a folder; the ONNX graph is compared with the model on the images in it and its subfolders. `data` is
+    the training data, on whose validation images calibration, abstention and prediction sets are fitted; without it,
+    the artefact has none of them. `FittingSources` explains `photographs` and `other_scenes`; `origin` names their
+    sources and licences for the model card. `held_out` says that `data` was not used in training, unless the training
+    record says which part was.
     """
 
     model: str

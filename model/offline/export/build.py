@@ -1,4 +1,4 @@
-"""The export: load, convert, compare, and write the artefact folder only when everything succeeded."""
+"""Export a model: load it, convert it, compare, and write the artefact folder only if everything succeeds."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ _OUTPUTS = {
 def export(options: ExportOptions, convert: Callable[[keras.Model], bytes] = to_onnx) -> Manifest:
     """Create the artefact folder `options.out` with model.keras, model.onnx, head.npz, MODEL_CARD.md and manifest.json.
 
-    head.npz is left out if the model's head is not a chain of dense layers. The folder appears complete or not at all.
-    Raises ExportRefused.
+    head.npz is left out if the model's head is not a chain of dense layers. The folder is created completely or not at
+    all. Raises ExportRefused.
     """
     source, out = Path(options.model), Path(options.out)
     if out.exists():
@@ -56,7 +56,7 @@ def export(options: ExportOptions, convert: Callable[[keras.Model], bytes] = to_
 
 def _write_artefact(folder: Path, options: ExportOptions, convert: Callable[[keras.Model], bytes]) -> Manifest:
     source = Path(options.model)
-    # Load the copy, so that the digest in the manifest is that of the model that was compared.
+    # Load the copy, so that the manifest has the digest of the model that is compared.
     model = load_classifier(shutil.copyfile(source, folder / "model.keras"))
     record = read_record(source, model.outputs[0].shape[-1])
     check_input(model, record.input_spec)
@@ -70,7 +70,7 @@ def _write_artefact(folder: Path, options: ExportOptions, convert: Callable[[ker
     sources = choose_sources(options, record)
     if sources is None:
         return manifest
-    # The back end that serves the artefact computes what is fitted.
+    # Fit on outputs of the back end that will serve the artefact.
     confidence, fitted_results, drift = fit_artefact(folder, sources, options.origin)
     return _write_manifest(folder, options, record, filenames, {**results, **fitted_results}, confidence, drift)
 

@@ -11,7 +11,7 @@ from model.offline.fitting.thresholds import MOST_UNSURE, WANTED_ACCURACY
 
 
 def describe_confidence(confidence: ConfidenceModel, results: Mapping[str, Any]) -> str:
-    """Return the sections as Markdown. `results` has the members "confidence" and, with a gate, "gate"."""
+    """Return the sections as Markdown. `results` has the members "confidence" and, if there is a gate, "gate"."""
     record = results["confidence"]
     sections = [_describe_calibration(confidence, record), _describe_abstention(confidence, record)]
     if "gate" in results:

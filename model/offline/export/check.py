@@ -1,4 +1,4 @@
-"""Compare the ONNX graph with the Keras model, on real and on generated images."""
+"""Compare the ONNX graph with the Keras model on real and generated images."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class CheckImages:
-    """uint8 [n, height, width, 3]; the first `real` were decoded from files, the others generated."""
+    """Images, uint8 [n, height, width, 3]. The first `real` ones were decoded from files, the others generated."""
 
     pixels: NDArray[np.uint8]
     real: int
 
 
 def collect_images(folder: Path | None, spec: InputSpec) -> CheckImages:
-    """Decode up to 256 images from `folder` and its subfolders, evenly spread, and generate more up to 64.
+    """Decode up to 256 images, evenly sampled from `folder` and its subfolders; generate images if there are under 64.
 
-    Raises ExportRefused when `folder` contains no image.
+    Raises ExportRefused if `folder` contains no image.
     """
     real = [] if folder is None else _decode_folder(folder, spec)
     if folder is not None and not real:
@@ -52,7 +52,7 @@ def collect_images(folder: Path | None, spec: InputSpec) -> CheckImages:
 
 
 def check_softmax(probabilities: NDArray[np.float32]) -> None:
-    """Raise ExportRefused unless each row of [n, classes] consists of probabilities that sum to 1."""
+    """Raise ExportRefused unless the values of each row of [n, classes] are probabilities that sum to 1."""
     if not (np.all(probabilities >= 0) and np.allclose(probabilities.sum(axis=1), 1, atol=1e-3)):
         raise ExportRefused("The model's outputs are not probabilities that sum to 1. Add a softmax layer at the end.")
 
@@ -70,7 +70,7 @@ def predict_with_onnx(graph: bytes, pixels: NDArray[np.uint8]) -> NDArray[np.flo
 
 
 def compare(expected: NDArray[np.float32], actual: NDArray[np.float32], real: int) -> Agreement:
-    """Compare two [n, classes]. Raises ExportRefused on a different arg-max or a difference above 1e-4."""
+    """Compare two arrays [n, classes]. Raises ExportRefused for a different arg-max or a difference above 1e-4."""
     if expected.shape != actual.shape:
         raise ExportRefused(f"The graph returns shape {actual.shape}, but the model returns {expected.shape}.")
     largest = float(np.abs(expected - actual).max())

@@ -1,4 +1,4 @@
-"""Fit the confidence of an exported model, measure it on the test images, and describe both in the model card."""
+"""Fit the confidence of an exported model, measure it on the test images, and append both to the model card."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from model.offline.fitting.sources import FittingSources, Predictor
 from model.offline.gate_report import list_gate_images, measure_gate
 
 _COVERAGES = (0.9, 0.95, 0.99)
-# Of images that the model has not seen, one half is for fitting, the other for measuring.
+# One half of the images that the model has not seen is for fitting, the other for measuring.
 _HELD_OUT_FRACTION, _HELD_OUT_SEED = 0.5, 20260101
 
 
 def choose_sources(options: ExportOptions, record: TrainingRecord) -> FittingSources | None:
-    """Return what to fit on, or None. Raises ExportRefused when the run did not record its validation split."""
+    """Return the images to fit on, or None. Raises ExportRefused if the run did not record its validation split."""
     if options.data is None:
         if options.photographs is not None or options.other_scenes is not None:
             raise ExportRefused("The gate is fitted on the training data, too. Name its folder with --data.")
@@ -57,8 +57,8 @@ def fit_artefact(
 ) -> tuple[ConfidenceModel, dict[str, Any], Reference | None]:
     """Fit the model in an artefact folder, and append the results to its card.
 
-    `origin` says where the images came from that are not training data. Returns what was fitted, members for the
-    manifest's results, and the reference for drift if there are enough validation images. Raises DatasetError.
+    `origin` names the sources of the images that are not training data. Returns the fitted model, members for the
+    manifest's results, and the drift reference if there are enough validation images. Raises DatasetError.
     """
     threads = len(os.sched_getaffinity(0))
     with closing(OnnxBackend(folder, threads)) as backend:

@@ -15,7 +15,7 @@ from model.registry.artefact import Manifest, read_manifest, write_manifest
 def main() -> None:
     """Export the model, which may be an `.h5` file, and add the results on the golden set to the manifest.
 
-    Raises MemoryError if TensorFlow cannot allocate what it needs.
+    Raises MemoryError if TensorFlow runs out of memory.
     """
     with silence_stderr():
         import tensorflow as tf
@@ -43,7 +43,7 @@ def _import(options: ExportOptions) -> None:
 
 
 def _convert(source: Path) -> Path:
-    """Load an HDF5 file with Keras and save it as a .keras file, with what training recorded beside it."""
+    """Load an HDF5 file with Keras and save it as a .keras file; copy the training record and the model card."""
     import keras
 
     from model.errors import ExportRefused

@@ -22,21 +22,21 @@ _CONVOLUTIONS = (
     keras.layers.DepthwiseConv2D,
     keras.layers.SeparableConv2D,
 )
-# A layer, and the tensor or tensors that it was called with.
+# A layer, and the tensor or tensors with which it was called.
 Call = tuple[keras.layers.Layer, Any]
 
 
 def load_classifier(path: Path) -> keras.Model:
     """Load a .keras file that maps [n, height, width, 3] to [n, classes]. Raises ExportRefused.
 
-    Keras' safe mode prevents code in the file from running, but has had bugs: load only files from a trusted source.
+    Keras' safe mode keeps code in the file from running, but it has had bugs: load only files from a trusted source.
     """
     try:
         model = keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # the loader raises almost any exception class
         raise ExportRefused(f"Keras {keras.__version__} cannot load the model: {_get_first_line(error)}") from error
     _check_signature(model)
-    # Some files wrap the single input and output in lists or dictionaries; this model of the same layers does not.
+    # Some files wrap the single input and output in lists or dictionaries. A model of the same layers does not.
     return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
 
 
@@ -70,7 +70,7 @@ def to_onnx(model: keras.Model) -> bytes:
 
 
 def check_input(model: keras.Model, spec: InputSpec) -> None:
-    """Raise ExportRefused unless the model of `load_classifier` takes images of that size."""
+    """Raise ExportRefused unless the model, from `load_classifier`, takes images of the size in `spec`."""
     shape = tuple(model.inputs[0].shape)
     if shape != (None, *spec.shape):
         raise ExportRefused(f"The model's input has the shape {shape}. It must be {(None, *spec.shape)}.")
@@ -105,9 +105,9 @@ def record_calls(model: keras.Model) -> Iterator[list[Call]]:
 
 
 def find_head(calls: Sequence[Call]) -> int:
-    """Return the index of the last global average pooling. Raises ExportRefused if a convolution follows, or none is.
+    """Return the index of the last global average pooling, whose input is served as the features.
 
-    The input of that layer is served as the features.
+    Raises ExportRefused if there is none, or if a convolution follows it.
     """
     for index in reversed(range(len(calls))):
         layer = calls[index][0]
@@ -141,7 +141,7 @@ def _iterate_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
 
 
 def _drop_unused_inputs(graph: Any) -> None:
-    """Keras' Normalization constants remain as inputs that no node reads, but that ONNX Runtime would require."""
+    """Drop inputs that no node reads. Keras' Normalization leaves such inputs, and ONNX Runtime would require them."""
     used = {name for node in graph.node for name in node.input}
     for unused in [value for value in graph.input if value.name not in used]:
         graph.input.remove(unused)

@@ -29,10 +29,10 @@ _WARM_UP = 3
 def measure_golden_set(
     folder: Path, sources: FittingSources | None, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, Any]:
-    """Return the results of the artefact in `folder`, on images that took part neither in training nor in fitting.
+    """Return the results of the artefact in `folder` on images that were used neither for training nor for fitting.
 
-    These are the test images of `sources`, else the images that its split leaves out of fitting. Without sources,
-    only latency and memory are measured, on generated images. Raises DatasetError.
+    These are the test images of `sources`, or otherwise the images that its split leaves out of fitting. Without
+    sources, only latency and memory are measured, on generated images. Raises DatasetError.
     """
     gc.collect()
     before = _resident_bytes()
@@ -76,7 +76,7 @@ def _load_timed_images(files: LabelledFiles | None, spec: InputSpec) -> list[NDA
 def _time_predictions(
     backend: OnnxBackend, images: Sequence[NDArray[np.uint8]], clock: Callable[[], float]
 ) -> list[float]:
-    """Return the seconds of each prediction of one image on one thread."""
+    """Return the seconds that each prediction of one image takes on one thread."""
     for image in images[:_WARM_UP]:
         backend.predict(image[np.newaxis])
     seconds = []

@@ -25,18 +25,18 @@ _LINEAR, _RELU, _SOFTMAX = keras.activations.linear, keras.activations.relu, ker
 def export_head(folder: Path, model: keras.Model, graph: bytes, pixels: NDArray[np.uint8]) -> list[str]:
     """Write `head.npz` and return its name in a list; an empty list if the model has another kind of head.
 
-    Only a head is written that gives the probabilities of the graph on `pixels`, uint8 [n, height, width, 3].
+    The head is written only if it reproduces the graph's probabilities on `pixels`, uint8 [n, height, width, 3].
     """
     head = extract_head(model)
     if head is None or not _agrees(head, graph, pixels[:_CHECKED_IMAGES]):
-        print("Predictions cannot be explained: dense layers alone must follow the global average pooling.", flush=True)
+        print("Predictions cannot be explained: only dense layers may follow the global average pooling.", flush=True)
         return []
     write_head(folder / HEAD_FILE, replace(head, offset=measure_offset(model)))
     return [HEAD_FILE]
 
 
 def extract_head(model: keras.Model) -> Head | None:
-    """Return the head of a classifier, without an offset; None unless it is dense layers, each with or without ReLU.
+    """Return the head of a classifier, without an offset; None unless it has only dense layers, with or without ReLU.
 
     Dropout is ignored. The last activation must be the model's only softmax. Raises ExportRefused.
     """
@@ -57,7 +57,7 @@ def extract_head(model: keras.Model) -> Head | None:
 
 
 def measure_offset(model: keras.Model) -> tuple[float, float]:
-    """Return how far, in rows and columns of the feature maps, a position responds to what is below and right of it.
+    """Return how far below and to the right of a position its response is centred, in rows and columns of feature maps.
 
     This is the centre of the effective receptive field (Luo et al., "Understanding the Effective Receptive Field in
     Deep Convolutional Neural Networks", 2016) of a position in the middle, over images of noise.
@@ -88,7 +88,7 @@ def _measure_offset(model: keras.Model, image: tf.Tensor) -> tuple[float, float]
 
 
 def _find_centre(weights: NDArray[np.float32]) -> float:
-    """Return the centre of mass of float32 [n], as a share of the whole length."""
+    """Return the centre of mass of float32 [n] as a share of the length."""
     return float(np.average(np.arange(len(weights)) + 0.5, weights=weights)) / len(weights)
 
 
@@ -122,7 +122,7 @@ def _copy_dense(layer: keras.layers.Layer) -> DenseLayer:
 
 
 def _agrees(head: Head, graph: bytes, pixels: NDArray[np.uint8]) -> bool:
-    """Whether the head turns the graph's pooled features into its probabilities."""
+    """Whether the head computes the graph's probabilities from its pooled features."""
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     images = {session.get_inputs()[0].name: pixels}
     probabilities, pooled = session.run(["probabilities", "pooled"], images)

@@ -1,4 +1,4 @@
-"""Generated images for comparing two versions of a model: the same images in every run."""
+"""Generate images for comparing two versions of a model; they are the same in every run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What training recorded about a model, in the metrics.json next to its `.keras` file."""
+"""Read the record of a model's training from the metrics.json next to its `.keras` file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RESULT_NAMES = ("n", "accuracy", "macro_f1", "loss", "ece")
 
 @dataclass(frozen=True, slots=True)
 class TrainingRecord:
-    """The class names in output order, the input, and the recorded data set, results and tool versions, where known.
+    """The class names in output order, the input, and the data set, results and tool versions if they were recorded.
 
     `saved_by` is the version of Keras that wrote the file, read from the file itself. `options` are those of the run.
     """
@@ -33,10 +33,10 @@ class TrainingRecord:
 
 
 def read_record(model: Path, outputs: int, default_classes: tuple[str, ...] = UC_MERCED_CLASSES) -> TrainingRecord:
-    """Read metrics.json next to `model`, a .keras file with that number of outputs.
+    """Read metrics.json next to `model`, a .keras file with this number of outputs.
 
-    Without metrics.json, a model with as many outputs as `default_classes` gets those names. An input that is not
-    recorded is the default one. Raises ExportRefused.
+    Without metrics.json, a model with as many outputs as `default_classes` gets those names. If the input is not
+    recorded, it is the default one. Raises ExportRefused.
     """
     path = model.with_name("metrics.json")
     saved_by = _read_keras_version(model)

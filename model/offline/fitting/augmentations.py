@@ -1,4 +1,4 @@
-"""Random changes of light, colour, sensor and scale, far stronger than those of one flight."""
+"""Change light, colour, sensor and scale randomly, far more than they vary within one flight."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Change = Callable[[np.random.Generator, Pixels], Pixels]
 
 
 def change_randomly(pixels: Pixels, seed: int) -> Pixels:
-    """Change the scale, the light and the colour, and then add one fault of a sensor or a file; the size stays.
+    """Change the scale, the light and the colour, then add a fault of the sensor or the file. The size stays the same.
 
     The same image and seed always give the same result.
     """
@@ -27,13 +27,13 @@ def change_randomly(pixels: Pixels, seed: int) -> Pixels:
 
 
 def change_mostly(pixels: Pixels, seed: int) -> Pixels:
-    """Leave every fourth image as it is, and change the others randomly."""
+    """Leave one image in four unchanged, and change the others randomly."""
     is_kept = zlib.crc32(pixels.tobytes(), seed) % 4 == 0
     return pixels if is_kept else change_randomly(pixels, seed)
 
 
 def change_colour(generator: np.random.Generator, pixels: Pixels) -> Pixels:
-    """Light gain 0.5 to 1.8, each channel up to 20 % more or less, gamma 0.7 to 1.4, saturation 0 to 1.7."""
+    """Change light by 0.5 to 1.8, each channel by up to 20 %, gamma by 0.7 to 1.4, and saturation by 0 to 1.7."""
     values: NDArray[np.floating] = pixels.astype(np.float32)
     grey = (values @ LUMINANCE)[..., np.newaxis]
     values = grey + (values - grey) * np.float32(generator.uniform(0, 1.7))
@@ -43,7 +43,7 @@ def change_colour(generator: np.random.Generator, pixels: Pixels) -> Pixels:
 
 
 def change_scale(generator: np.random.Generator, pixels: Pixels) -> Pixels:
-    """Crop a part of the image, at least 0.5 of each side, or shrink it to 0.45 with mirrored borders."""
+    """Crop a part of at least 0.5 of each side, or shrink the image, down to 0.45, with mirrored borders."""
     height, width = pixels.shape[:2]
     factor = float(np.exp(generator.uniform(np.log(0.45), np.log(2))))
     size = (max(1, round(width * factor)), max(1, round(height * factor)))

@@ -1,4 +1,4 @@
-"""Fit everything that a manifest says about the confidence of its model, on images that training held out."""
+"""Fit the confidence settings of a model's manifest on images that training held out."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from model.offline.fitting.temperature import fit_temperature
 from model.offline.fitting.thresholds import choose_min_confidence
 from model.quality.reliability import expected_calibration_error
 
-_CLEAN_SHARE = 0.5  # of the weight in the log loss; the changed images share the rest
+_CLEAN_SHARE = 0.5  # of the weight in the log loss; the changed images get the rest
 _DECIMALS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class FittedConfidence:
-    """What was fitted, and a record for the manifest: on how many images, with which results on them."""
+    """The fitted model, and a record for the manifest: the number of images, and the results on them."""
 
     confidence: ConfidenceModel
     record: Mapping[str, Any]
@@ -49,7 +49,7 @@ def fit_confidence(predictor: Predictor, sources: FittingSources) -> FittedConfi
 
 
 def fit_to_outputs(validation: ValidationOutputs, features: GateFeatures | None = None) -> FittedConfidence:
-    """Fit to the outputs of a model; without `features`, there is no gate."""
+    """Fit to the outputs of a model; without `features`, no gate is fitted."""
     temperature = _fit_temperature(validation)
     clean = calibrate(validation.clean.probabilities, temperature)
     changed = calibrate(validation.changed.probabilities, temperature)

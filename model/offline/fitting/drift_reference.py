@@ -1,4 +1,4 @@
-"""Measures the reference for drift: what a model makes of images that it did not see in training."""
+"""Measure the drift reference: a model's predictions on images that were not used in training."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from model.serving.prediction import Prediction, predict_image
 
 
 def measure_reference(backend: Backend, paths: Sequence[Path], threads: int = 1) -> Reference | None:
-    """Predict each file as the gateway would, and describe the results; None for too few files.
+    """Predict each file as the gateway does, and build the reference; None for too few files.
 
-    Raises DatasetError when a file cannot be decoded.
+    Raises DatasetError if a file cannot be decoded.
     """
     if len(paths) < MIN_IMAGES:
         return None
@@ -29,7 +29,7 @@ def measure_reference(backend: Backend, paths: Sequence[Path], threads: int = 1)
 
 
 def observe_predictions(predictions: Sequence[Prediction]) -> Observations:
-    """Return what drift looks at, without times."""
+    """Return the observations for drift, with all times 0."""
     measures = [
         measure(
             confidence=each.confidence,

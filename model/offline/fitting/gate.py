@@ -1,4 +1,4 @@
-"""Fit the gate that separates aerial images from others: logistic regression of pooled features (ADR 0027)."""
+"""Fit the gate that separates aerial images from others, by logistic regression on pooled features (ADR 0027)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ Features = NDArray[np.float32]  # pooled, [n, channels]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GateFeatures:
-    """Pooled features of the images that a gate is fitted on, and of those that choose its threshold.
+    """Pooled features of the images that a gate is fitted on, and of those that determine its threshold.
 
-    `changed_photographs` are of the same photographs as `photographs`; `groups`, integer [photographs], has the same
-    number for those of the same category. `clean` and `changed` are of validation images, on which the gate is not
-    fitted.
+    `changed_photographs` are changed versions of `photographs`. `groups`, integer [photographs], numbers their
+    categories. `clean` and `changed` are validation images, on which the gate is not fitted.
     """
 
     scenes: Features
@@ -37,7 +36,7 @@ class GateFeatures:
 
 
 def fit_aerial_gate(features: GateFeatures) -> tuple[AerialGate, dict[str, Any]]:
-    """Return the gate, with its threshold folded into the bias, and shares of held-out images that it refuses."""
+    """Return the gate, with its threshold folded into the bias, and the shares of held-out images that it refuses."""
     photographs = _score_in_folds(features)
     gate, threshold = _fit_with_threshold(features, features.other_scenes, photographs)
     shares = {
@@ -60,8 +59,8 @@ def fit_aerial_gate(features: GateFeatures) -> tuple[AerialGate, dict[str, Any]]
 def fit_gate(aerial: Features, other: Features, strength: float = _STRENGTH) -> AerialGate:
     """Return a gate whose score is the log odds that an image is aerial, if both kinds are equally frequent.
 
-    `aerial` and `other` are pooled features. They are standardised, and that scaling is folded into the weights, so
-    that a score is one dot product.
+    `aerial` and `other` are pooled features. They are standardised, and this scaling is folded into the weights, so
+    that computing a score takes one dot product.
     """
     features = np.concatenate([aerial, other])
     mean, deviation = features.mean(axis=0), features.std(axis=0)
@@ -82,7 +81,7 @@ def score_all(gate: AerialGate, pooled: Features) -> NDArray[np.float64]:
 def _fit_with_threshold(
     features: GateFeatures, other_scenes: Features, photographs: NDArray[np.float64]
 ) -> tuple[AerialGate, float]:
-    """`photographs` are the scores of photographs that were left out."""
+    """Fit a gate. `photographs` are scores of photographs, each by a gate that was fitted without its category."""
     aerial = np.concatenate([features.scenes, other_scenes])
     other = np.concatenate([features.photographs, features.changed_photographs, features.generated])
     gate = fit_gate(aerial, other)

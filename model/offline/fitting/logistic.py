@@ -13,7 +13,7 @@ Array = NDArray[np.float64]
 
 
 def fit_logistic(features: Array, targets: Array, shares: Array, strength: float) -> Array:
-    """Return weights and bias, [channels + 1], by Newton's method with halved steps; the bias has no penalty.
+    """Return weights and bias, [channels + 1], by Newton's method with step halving. The bias has no penalty.
 
     `features` is [n, channels] with a deviation of about 1, `targets` is 0 or 1, and `shares` adds up to 1. The penalty
     is `strength` / 2 times the mean square of the weights.

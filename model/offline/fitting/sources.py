@@ -1,4 +1,4 @@
-"""Which images are used for fitting, and their outputs."""
+"""List the images for fitting, and compute a model's outputs for them."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ Images = Sequence[Path] | Sequence[Pixels]
 
 @dataclass(frozen=True, slots=True)
 class FittingSources:
-    """Folders of images, and how training cut the validation images from those of `data`.
+    """Folders of images, and how training split off the validation images from those of `data`.
 
-    `photographs` holds a folder for each category of images that are not aerial; without it no gate is fitted.
-    `other_scenes` holds folders with aerial images of other sensors, without labels.
+    `photographs` contains a folder for each category of images that are not aerial; without it, no gate is fitted.
+    `other_scenes` contains folders with unlabelled aerial images of other sensors.
     """
 
     data: Path
@@ -58,7 +58,7 @@ class ValidationOutputs:
 
 @dataclass(frozen=True, slots=True)
 class Predictor:
-    """Predicts images on so many threads; calls `announce` with a sentence before each group of images."""
+    """Predicts images on `threads` threads. Calls `announce` with a sentence before each group of images."""
 
     backend: Backend
     announce: Callable[[str], object]

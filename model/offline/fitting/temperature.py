@@ -19,8 +19,8 @@ def fit_temperature(
 ) -> float:
     """Return the temperature, from 0.1 to 10, with the smallest weighted log loss.
 
-    `probabilities` are those of the model, float32 [n, classes]; `labels` and `weights` are [n]. The log loss has one
-    minimum, because it is convex in 1 / temperature.
+    `probabilities` are those of the model, float32 [n, classes]; `labels` and `weights` are [n]. The log loss has a
+    single minimum, because it is convex in 1 / temperature.
     """
 
     def loss(log_temperature: float) -> float:
@@ -38,7 +38,7 @@ def compute_log_loss(
 
 
 def _find_minimum(function: Callable[[float], float], low: float, high: float) -> float:
-    """Golden-section search for the minimum of a unimodal function."""
+    """Find the minimum of a unimodal function by golden-section search."""
     left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
     at_left, at_right = function(left), function(right)
     for _ in range(_STEPS):

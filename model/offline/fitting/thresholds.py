@@ -13,10 +13,10 @@ Scores = NDArray[np.floating]  # [n]
 
 
 def choose_gate_threshold(clean: Scores, changed: Scores, photographs: Scores) -> float:
-    """Return the score from which an image counts as aerial.
+    """Return the lowest score of an image that the gate accepts as aerial.
 
-    It is the lowest that refuses 93 % of `photographs`, so that other sensors pass. If that refuses more than 2 % of
-    the `clean` or 3 % of the `changed` aerial images, it is lower, but never refuses less than 91 % of `photographs`.
+    It refuses 93 % of `photographs` and not more, so that images of other sensors pass. If that refuses more than 2 %
+    of the `clean` or 3 % of the `changed` aerial images, it is lower, but refuses at least 91 % of `photographs`.
     """
     wanted = min(
         float(np.quantile(photographs, _WANTED_PHOTOGRAPHS)),
@@ -29,7 +29,7 @@ def choose_gate_threshold(clean: Scores, changed: Scores, photographs: Scores) -
 def choose_min_confidence(clean: Scores, changed: Scores, changed_correct: NDArray[np.bool_]) -> float:
     """Return the confidence below which the model abstains.
 
-    It is the smallest at which 98 % of the accepted `changed` images are correct, but refuses at most 5 % of the
+    It is the smallest one at which 98 % of the accepted `changed` images are correct, but refuses at most 5 % of the
     `clean` ones. The confidences are calibrated.
     """
     order = np.argsort(changed)

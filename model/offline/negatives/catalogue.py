@@ -1,4 +1,4 @@
-"""Every kind of generated image, and which of them a gate may be fitted on."""
+"""The kinds of generated images, and which of them a gate may be fitted on."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ KINDS: Sequence[Kind] = (
     Kind("plain surfaces", "bands", textures.make_bands, held_out=True),
 )
 
-# Part of every seed, so that no image of one role is an image of another.
+# Part of every seed, so that the roles have different images.
 _SEEDS: Mapping[Role, int] = {Role.FIT: 1, Role.TEST: 2}
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """One image to come: `make` returns it, uint8 [height, width, 3], the same in every run."""
+    """An image to generate. `make` returns it, uint8 [height, width, 3]; it is the same in every run."""
 
     kind: Kind
     make: Callable[[], Pixels]

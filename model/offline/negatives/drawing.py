@@ -1,4 +1,4 @@
-"""What the generators share: a canvas, random colours, words and fonts."""
+"""Drawing functions shared by the generators: a canvas, random colours, words and fonts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Canvas:
         self.draw.text(position, text, fill=colour, font=load_font(size))
 
     def write_paragraph(self, left: int, top: int, right: int, lines: int, size: int, colour: Colour) -> int:
-        """Write lines of words between `left` and `right`, the last one shorter; returns the line below them."""
+        """Write lines of words between `left` and `right`, the last one shorter. Returns the top of the next line."""
         step = size + max(2, size // 3)
         for line in range(lines):
             end = right if line < lines - 1 else left + self.pick(1, max(2, right - left))
@@ -47,12 +47,12 @@ class Canvas:
 
 @cache
 def load_font(size: int) -> Font:
-    """Return Pillow's own font, which does not depend on the fonts of the machine."""
+    """Return Pillow's built-in font, which is the same on every machine."""
     return ImageFont.load_default(size)
 
 
 def make_words(generator: np.random.Generator, letters: int) -> str:
-    """Return about that many letters, in words."""
+    """Return words with about this many letters in total."""
     text = "".join(generator.choice(_LETTERS, max(1, letters)))
     words, start = [], 0
     while start < len(text):

@@ -1,4 +1,4 @@
-"""Which images that are not aerial a gate is fitted on, and which test it."""
+"""Decide which images that are not aerial a gate is fitted on, and which it is tested on."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from enum import StrEnum
 
 
 class Role(StrEnum):
-    """No image has two roles."""
+    """The use of an image. No image has two roles."""
 
     FIT = "fit"
     TEST = "test"
 
 
 def assign_role(category: str) -> Role:
-    """Return the role of all photographs of a category, from its name alone: about a third tests.
+    """Return the role of all photographs of a category, from its name alone. About a third of the categories test.
 
     Categories that share their first word, such as `cougar_body` and `cougar_face`, have the same role.
     """

@@ -30,7 +30,7 @@ def make_coloured_noise(generator: np.random.Generator, size: Size) -> Pixels:
 
 
 def make_static(generator: np.random.Generator, size: Size) -> Pixels:
-    """Black and white blocks of one to four pixels, as a television without a signal shows."""
+    """Black and white blocks of one to four pixels, like a television without a signal."""
     width, height = size
     block = int(generator.integers(1, 5))
     cells = generator.random((-(-height // block), -(-width // block), 1)) < generator.uniform(0.2, 0.8)
@@ -38,7 +38,7 @@ def make_static(generator: np.random.Generator, size: Size) -> Pixels:
 
 
 def make_line_noise(generator: np.random.Generator, size: Size) -> Pixels:
-    """Rows or columns of random brightness with some noise, as a broken sensor gives."""
+    """Rows or columns of random brightness with some noise, like those of a broken sensor."""
     width, height = size
     lines = generator.normal(128, generator.uniform(30, 80), (height, 1, 3))
     image = lines + generator.normal(0, 15, (height, width, 3))
@@ -55,7 +55,7 @@ def make_salt_and_pepper(generator: np.random.Generator, size: Size) -> Pixels:
 
 
 def make_flat_colour(generator: np.random.Generator, size: Size) -> Pixels:
-    """One colour, from black to white, with the faint noise that a lens cap or a wall has in half of the images."""
+    """One colour, from black to white, in half of the images with faint noise, like a lens cap or a wall."""
     width, height = size
     noise = generator.normal(0, generator.uniform(0, 6) if generator.random() < 0.5 else 0, (height, width, 3))
     return _to_pixels(generator.uniform(0, 255, 3) + noise)
@@ -69,14 +69,14 @@ def make_linear_gradient(generator: np.random.Generator, size: Size) -> Pixels:
 
 
 def make_radial_gradient(generator: np.random.Generator, size: Size) -> Pixels:
-    """A transition from a point to the borders, as a lamp on a wall gives."""
+    """A transition from a point to the borders, like that of a lamp on a wall."""
     x, y = _make_axes(size)
     left, top = generator.uniform(0, 1, 2)
     return _blend(generator, np.hypot(x - left, y - top))
 
 
 def make_bands(generator: np.random.Generator, size: Size) -> Pixels:
-    """A few flat stripes, as test patterns and flags have."""
+    """A few flat stripes, like those of test patterns and flags."""
     x, y = _make_axes(size)
     colours = generator.uniform(0, 255, (int(generator.integers(2, 9)), 3))
     share = x if generator.random() < 0.5 else y
@@ -84,7 +84,7 @@ def make_bands(generator: np.random.Generator, size: Size) -> Pixels:
 
 
 def _make_axes(size: Size) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the positions of the pixels from 0 to 1: across, and down; float [height, width] each."""
+    """Return the horizontal and vertical positions of the pixels from 0 to 1, float [height, width] each."""
     width, height = size
     x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
     return x, y

@@ -1,4 +1,4 @@
-"""Plots of an evaluation. Matplotlib draws them in the Keras environment; what to draw is passed as JSON."""
+"""Draw plots of an evaluation with Matplotlib, in a process of the Keras environment that gets the data as JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HISTOGRAM_BINS = 40
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityCurve:
-    """The bins of one kind of probabilities; `counts` is a histogram of the confidence from 0 to 1.
+    """The bins for one kind of probabilities. `counts` is a histogram of the confidence from 0 to 1.
 
     A point is (mean confidence, accuracy, low, high), with the 95 % interval of the accuracy.
     """
@@ -41,8 +41,8 @@ def draw_evaluation(
 ) -> None:
     """Draw a reliability diagram and, with more than one evaluation, the accuracy under each change.
 
-    `evaluations` are named after their changes, the clean images first. `outputs` are those of the clean images, with
-    their true classes. `python` is the interpreter of the Keras environment. Raises KerasMissing, KerasProcessFailed.
+    `evaluations` maps changes to evaluations, the clean images first. `outputs` and `labels` are those of the clean
+    images. `python` is the interpreter of the Keras environment. Raises KerasMissing, KerasProcessFailed.
     """
     clean = next(iter(evaluations.values()))
     calibrated = calibrate(outputs.probabilities, clean.temperature)

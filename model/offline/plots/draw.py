@@ -1,4 +1,4 @@
-"""The drawing of an evaluation with Matplotlib."""
+"""Draw an evaluation with Matplotlib."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _MARKERS = ("s", "o")
 
 
 def draw(path: str, title: str, curves: Curves, accuracies: Mapping[str, float], mean_of_six: float | None) -> None:
-    """Write a PNG: a reliability diagram above histograms of the confidence and, if many, the accuracies beside it.
+    """Write a PNG: a reliability diagram above histograms of the confidence and, with `mean_of_six`, the accuracies.
 
-    `accuracies` maps the names of changes to accuracies; the first is that of the images as they are.
+    `accuracies` maps the names of changes to accuracies; the first one is for the unchanged images.
     """
     columns = 1 if mean_of_six is None else 2
     figure = plt.figure(figsize=(6.5 * columns, 8), layout="constrained")
@@ -52,7 +52,7 @@ def _draw_reliability(axis: Any, curves: Curves) -> None:
 
 
 def _find_start(curve: Mapping[str, Any]) -> float:
-    """Return the largest tenth below all points, intervals and confidences."""
+    """Return the minimum of all points, intervals and confidences, rounded down to a tenth."""
     lowest_confidence = np.flatnonzero(curve["counts"])[0] / len(curve["counts"])
     return float(np.floor(10 * min(lowest_confidence, np.min(curve["points"]))) / 10)
 

@@ -11,9 +11,9 @@ from typing import Any
 from model.imaging.input_spec import InputSpec
 from model.offline.train import Stage, TrainOptions
 
-# The results of a finished run; the rest of its folder is only for resuming.
+# The results of a finished run. All other files in its folder are only for resuming.
 MODEL, METRICS, CARD = "model.keras", "metrics.json", "MODEL_CARD.md"
-# The first trained layer of EfficientNetB0 with the head of `atalaya train`, and what is trained from there on.
+# The first trained layer of EfficientNetB0 with the head of `atalaya train`, and a name for the trained part.
 TRAINED_PARTS = {"hidden": "the head", "block7a_expand_conv": "the last block and the head"}
 
 
@@ -21,9 +21,9 @@ TRAINED_PARTS = {"hidden": "the head", "block7a_expand_conv": "the last block an
 class RetrainOptions:
     """Defines a run. `data` has train/ and test/, `start` is a `.keras` file, `out` the folder of the run.
 
-    `budget_minutes` is wall-clock time for everything up to the import, over all processes of the run. `trials` limits
-    the search further. Without `data`/validation, the validation images are cut from the training images with `seed`
-    and `validation_fraction`; the defaults are those of `atalaya train`, so that its validation images stay the same.
+    `budget_minutes` is the wall-clock time up to the import, over all processes of the run. `trials` also limits the
+    search. Without `data`/validation, the validation images are split off from the training images with `seed` and
+    `validation_fraction`. The defaults are those of `atalaya train`, so that both use the same validation images.
     """
 
     data: str
@@ -46,7 +46,7 @@ class Choice:
     trained_from: str
 
     def make_train_options(self, options: RetrainOptions, spec: InputSpec, epochs: int) -> TrainOptions:
-        """Return how `atalaya train` would describe so many epochs on images of the size that the model takes."""
+        """Return the options of `atalaya train` for this many epochs on images of the model's input size."""
         return TrainOptions(
             data=options.data,
             init=options.start,
@@ -64,5 +64,5 @@ class Choice:
 
 
 def read_choice(values: dict[str, Any]) -> Choice:
-    """Return the members of `values` that are hyper-parameters: Keras Tuner adds values of its own."""
+    """Return the hyper-parameters among `values`, to which Keras Tuner adds others."""
     return Choice(**{name: values[name] for name in Choice.__slots__})

@@ -1,8 +1,8 @@
-"""One archive for another machine: the code, the data and the start model. It holds no settings and no secrets.
+"""An archive for retraining on another machine: code, data and start model, but no settings and no secrets.
 
-The images may be of persons: only its owner can read the archive, and what it unpacks is removed after the retraining.
+The images may show people, so only its owner can read the archive, and the unpacked files are removed afterwards.
 
-The archive is a zipapp (PEP 441): `python FILE.pyz FOLDER` retrains there, and leaves the result in FOLDER.
+The archive is a zipapp (PEP 441): `python FILE.pyz FOLDER` retrains there, and writes the result to FOLDER.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ sys.exit(main())
 
 
 def write_archive(path: Path, options: RetrainOptions) -> None:
-    """Write what a retraining with these options needs; `options.out` has no meaning. Raises DatasetError."""
+    """Write everything that a retraining with these options needs. `options.out` is ignored. Raises DatasetError."""
     if path.exists():
         raise DatasetError(f"{path} already exists. Choose another name.")
     temporary = path.with_name(f".{path.name}.new")
@@ -54,7 +54,7 @@ def write_archive(path: Path, options: RetrainOptions) -> None:
 
 
 def main() -> int:
-    """Retrain with the archive that this process runs from, in the folder that its only argument names."""
+    """Retrain with the archive that this process runs from, in the folder given as the only argument."""
     if len(sys.argv) != 2:
         print(f"usage: python {sys.argv[0]} FOLDER", file=sys.stderr)
         return 2
@@ -75,7 +75,7 @@ def _retrain(archive: Path, out: Path) -> None:
     options = RetrainOptions(**json.loads((unpacked / _OPTIONS).read_text()))
     run_retraining(replace(options, data=str(unpacked / _DATA), start=str(unpacked / options.start), out=str(out)))
     shutil.rmtree(unpacked)
-    print(f"Import {out / MODEL} with `atalaya models import`; {METRICS} and {CARD} belong beside it.")
+    print(f"Import {out / MODEL} with `atalaya models import`; {METRICS} and {CARD} belong next to it.")
 
 
 def _list_files(options: RetrainOptions) -> Iterator[tuple[Path, str]]:
@@ -85,7 +85,7 @@ def _list_files(options: RetrainOptions) -> Iterator[tuple[Path, str]]:
     data, start = Path(options.data), Path(options.start)
     test = find_test_folder(data)
     if test is None:
-        raise DatasetError(f"{data} has no folder test/, so nothing says which model is better. Add one.")
+        raise DatasetError(f"{data} has no folder test/, which is needed to compare the models. Add one.")
     folders = {"train": find_training_folder(data), "validation": find_validation_folder(data), "test": test}
     for split, folder in folders.items():
         if folder is None:

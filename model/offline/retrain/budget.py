@@ -1,4 +1,4 @@
-"""The wall-clock time of a run, which continues where an interrupted process left it."""
+"""The wall-clock budget of a run, over all of its processes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 
 class Budget:
-    """`total_s` seconds for all processes of a run; `path` keeps what earlier processes spent.
+    """`total_s` seconds for all processes of a run. `path` stores the time that earlier processes spent.
 
-    The time since the last `save` of a process that was killed is not counted.
+    If a process is killed, its time since the last `save` is not counted.
     """
 
     def __init__(self, path: Path, total_s: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -26,14 +26,14 @@ class Budget:
         return self._clock() - self._start
 
     def remaining_s(self, share: float) -> float:
-        """Return the seconds until that share of the budget is spent; negative when it is exceeded."""
+        """Return the seconds until this share of the budget is spent; negative if it is exceeded."""
         return share * self.total_s - self.spent_s
 
     def __str__(self) -> str:
         return f"{self.spent_s / 60:.1f} of {self.total_s / 60:g} minutes"
 
     def save(self) -> None:
-        """Write what is spent, so that a resumed run knows it."""
+        """Write the time spent, for a resumed run."""
         temporary = self._path.with_suffix(".temporary")
         temporary.write_text(json.dumps({"spent_s": self.spent_s}))
         temporary.replace(self._path)

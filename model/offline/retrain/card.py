@@ -1,4 +1,4 @@
-"""The section of a model card on a retraining: the trials of the search, and the comparison with the start model."""
+"""Describe a retraining in a model card: the trials of the search, and the comparison with the start model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The comparison of a candidate with its start model, on the test images."""
+"""Compare a candidate with its start model on the test images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How many of the `images` of the test each model recognised, and how many only one of them."""
+    """How many of the test `images` each model classified correctly, and how many only one of them did."""
 
     images: int
     start_correct: int
@@ -20,7 +20,7 @@ class Comparison:
 
     @classmethod
     def of(cls, start: NDArray[np.bool_], candidate: NDArray[np.bool_]) -> Comparison:
-        """Compare bool [n] arrays that say which images a model recognised."""
+        """Compare two arrays, bool [n], of the images that each model classified correctly."""
         return cls(
             len(start),
             int(start.sum()),
@@ -31,5 +31,5 @@ class Comparison:
 
     @property
     def is_worse(self) -> bool:
-        """Whether the candidate recognises fewer test images than the start model."""
+        """Whether the candidate classifies fewer test images correctly than the start model."""
         return self.candidate_correct < self.start_correct

@@ -1,6 +1,6 @@
-"""What the lower layers compute of each image, stored once: the search and the final fit train only the layers above.
+"""Compute and store the output of the lower layers for each image. Search and final fit train only the layers above.
 
-A forward pass of the lower layers takes most of the time of a training step, and gives the same result in every trial.
+The forward pass of the lower layers takes most of the time of a training step, and is the same in every trial.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from model.offline.train.validation import Validation
 
 LAST_FROZEN = "block6d_add"  # the output of EfficientNetB0's last block but one: 8x8x192 for 256x256 pixels
 _MAX_VIEWS = 4
-_SHARE = 0.15  # of the budget; a further view is begun only before it is spent
+_SHARE = 0.15  # of the budget; no further view is computed after it is spent
 _BATCH = 32
 
 
@@ -43,7 +43,7 @@ class Features:
 def compute_features(
     folder: Path, network: keras.Model, batches: TrainingBatches, validation: LabelledImages, budget: Budget
 ) -> Features:
-    """Compute the features that `folder` does not have yet, with as many views as the budget allows; at least one."""
+    """Compute the features that `folder` lacks, in as many views as the budget allows, but at least one."""
     folder.mkdir(exist_ok=True)
     lower = keras.Model(network.input, network.get_layer(LAST_FROZEN).output)
     path = folder / "validation.npz"
@@ -86,7 +86,7 @@ def _compute_validation(lower: keras.Model, images: LabelledImages) -> dict[str,
 
 
 def _track(sequence: Iterable[tf.Tensor], description: str, total: int) -> Iterable[tf.Tensor]:
-    """Show a progress bar on standard error if that is a terminal, and a line on standard output otherwise."""
+    """Show a progress bar on standard error if that is a terminal, otherwise a line on standard output."""
     console = Console(stderr=True)
     if not console.is_terminal:
         print(f"{description}.", flush=True)
@@ -99,7 +99,7 @@ def _predict(lower: keras.Model, images: tf.Tensor | NDArray[np.uint8]) -> NDArr
 
 
 def _write(path: Path, arrays: dict[str, NDArray[np.generic]]) -> None:
-    """Write the file so that it is complete once it has its name."""
+    """Write the file atomically."""
     temporary = path.with_suffix(".temporary.npz")
     np.savez(temporary, allow_pickle=False, **arrays)
     temporary.replace(path)

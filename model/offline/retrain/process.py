@@ -13,7 +13,7 @@ _NEEDED = ("tensorflow", "keras", "keras_tuner", "PIL", "matplotlib", "rich")
 
 
 def run_retraining(options: RetrainOptions) -> None:
-    """Retrain in this process. Raises DatasetError, and KerasMissing without the packages that it needs."""
+    """Retrain in this process. Raises DatasetError, and KerasMissing if a required package is missing."""
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise KerasMissing(f"These Python packages are missing: {', '.join(missing)}. Install requirements/keras.txt.")
@@ -22,7 +22,7 @@ def run_retraining(options: RetrainOptions) -> None:
         import tensorflow as tf
 
         from model.offline.retrain.run import retrain
-    # Each trial has a model of its own, about which TensorFlow would warn.
+    # Each trial creates a model, which TensorFlow would warn about.
     tf.get_logger().setLevel("ERROR")
 
     retrain(options)

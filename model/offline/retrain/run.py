@@ -1,4 +1,4 @@
-"""A retraining run, from a folder of images and a start model to a candidate with its results."""
+"""Run a retraining: from a folder of images and a start model to a candidate with its results."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ from model.offline.train.network import build_network
 from model.offline.train.report import write_report
 from model.offline.train.run import evaluate, summarise
 
-_FIT_SHARE = 0.8  # of the budget is spent when the final fit ends; the rest is for evaluation and import
+_FIT_SHARE = 0.8  # of the budget, by which the final fit ends; the rest is for evaluation and import
 _MAX_FIT_EPOCHS = 12
 _BATCH = 32
 
 
 def retrain(options: RetrainOptions) -> None:
-    """Write model.keras, metrics.json and MODEL_CARD.md to `options.out`; a finished run is left as it is.
+    """Write model.keras, metrics.json and MODEL_CARD.md to `options.out`, unless the run is already finished.
 
-    An interrupted run continues: with the next features, trial or epoch. Raises DatasetError.
+    An interrupted run continues with the next features, trial or epoch. Raises DatasetError.
     """
     out = Path(options.out)
     images = _Images.find(options)
@@ -94,7 +94,7 @@ class _Images:
         """Raises DatasetError."""
         test = find_test_folder(Path(options.data))
         if test is None:
-            raise DatasetError(f"{options.data} has no folder test/, so nothing says which model is better. Add one.")
+            raise DatasetError(f"{options.data} has no folder test/, which is needed to compare the models. Add one.")
         fraction, seed = options.validation_fraction, options.seed
         training, validation = split_training_data(Path(options.data), fraction, seed)
         return cls(training, validation, list_images(test, training.classes))
@@ -112,7 +112,7 @@ class _Images:
 
 
 def _start_or_resume(out: Path, options: RetrainOptions, images: _Images) -> None:
-    """Raise DatasetError when `out` contains a run with other options or images, whose features would not match."""
+    """Raise DatasetError if `out` contains a run with other options or images, whose features would not match."""
     out.mkdir(parents=True, exist_ok=True)
     path, described = out / "options.json", {**asdict(options), "images": images.compute_digest()}
     if path.exists() and json.loads(path.read_text()) != described:
@@ -140,7 +140,7 @@ def _compute_features(
 
 
 def _search(out: Path, training: TailTraining, options: RetrainOptions, budget: Budget) -> Found:
-    """Search, unless an earlier process has finished that, and choose the number of epochs of the final fit."""
+    """Search, unless an earlier process has finished the search, and choose the number of epochs of the final fit."""
     path = out / "search.json"
     if path.exists():
         return parse_found(json.loads(path.read_text()))
@@ -156,14 +156,14 @@ def _search(out: Path, training: TailTraining, options: RetrainOptions, budget: 
 
 
 def _find_correct(network: keras.Model, images: LabelledImages) -> NDArray[np.bool_]:
-    """Return which images the model recognises, bool [n]."""
+    """Return which images the model classifies correctly, bool [n]."""
     probabilities = network.predict(images.pixels, batch_size=_BATCH, verbose=0)
     correct: NDArray[np.bool_] = probabilities.argmax(axis=1) == images.labels
     return correct
 
 
 def _finish(out: Path, network: keras.Model) -> None:
-    """Write the model last, so that a run that has it is complete. Remove what only resuming needs."""
+    """Write the model last, so that a run with a model is complete. Remove the files that only resuming needs."""
     network.save(out / "unfinished.keras")
     (out / "unfinished.keras").replace(out / MODEL)
     for folder in ("features", "trials", "fit"):

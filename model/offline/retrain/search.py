@@ -1,4 +1,4 @@
-"""The search of hyper-parameters: Hyperband (Li et al., 2018) from Keras Tuner, in a time budget."""
+"""Search hyper-parameters with Hyperband (Li et al., 2018) from Keras Tuner, within a time budget."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from model.offline.retrain.budget import Budget
 from model.offline.retrain.tail import TailTraining
 from model.offline.retrain.trials import Trial
 
-SCORE = "val_score"  # the mean of the log losses on clean and on changed validation images; less is better
-_SHARE = 0.5  # of the budget; a trial begins only before it is spent
+SCORE = "val_score"  # the mean of the log losses on clean and on changed validation images; lower is better
+_SHARE = 0.5  # of the budget; no trial starts after it is spent
 _MAX_EPOCHS = 6
 _WEIGHTS = "tail.weights.h5"
 
 
 def search(folder: Path, training: TailTraining, options: RetrainOptions, budget: Budget) -> list[Trial]:
-    """Run trials until the search's share of the budget is spent; return all of them, the best one first.
+    """Run trials until the search's share of the budget is spent. Returns all of them, the best one first.
 
-    The search continues in `folder` after an interruption, and repeats the trial that was interrupted. Raises
+    After an interruption, the search continues in `folder` and repeats the interrupted trial. Raises
     KerasProcessFailed if no trial succeeds.
     """
     oracle = _BudgetedHyperband(budget, options.seed)
@@ -37,7 +37,7 @@ def search(folder: Path, training: TailTraining, options: RetrainOptions, budget
 
 
 class _BudgetedHyperband(keras_tuner.oracles.HyperbandOracle):  # type: ignore[misc]  # keras_tuner is untyped
-    """Hyperband that begins no further trial once the search's share of the budget is spent; it makes at least one."""
+    """Hyperband that starts no trial after the search's share of the budget is spent, except the first one."""
 
     def __init__(self, budget: Budget, seed: int) -> None:
         super().__init__(

@@ -1,4 +1,4 @@
-"""The layers above the stored features, and how they are trained."""
+"""Train the layers above the stored features."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TailTraining:
         self._features = features
         self._options = options
         self._spec = spec
-        # Its layers are those of `network`.
+        # It shares its layers with `network`.
         self._upper = keras.Model(network.get_layer(LAST_FROZEN).output, network.output)
 
     def measure_start(self) -> dict[str, float]:
@@ -36,7 +36,7 @@ class TailTraining:
         return self._features.validation.measure(self._upper)
 
     def run_trial(self, choice: Choice, epochs: range, *, load: Path | None, save: Path) -> dict[str, float]:
-        """Train in `epochs`, from the start model or from the weights `load`; save the weights, return the results."""
+        """Train for `epochs`, from the start model or the weights in `load`; save the weights, return the results."""
         options = self.describe(choice, len(epochs))
         tail = self._make_tail(choice, options)
         if load is not None:
@@ -48,7 +48,7 @@ class TailTraining:
         return {**results, "epoch_s": (time.monotonic() - start) / len(epochs)}
 
     def fit(self, choice: Choice, epochs: int, folder: Path, budget: Budget) -> RunLog:
-        """Train so many epochs, resuming in `folder`, and give the network the weights of the best one."""
+        """Train for this many epochs, resuming in `folder`, and set the network to the weights of the best epoch."""
         folder.mkdir(exist_ok=True)
         log = RunLog(folder)
         options = self.describe(choice, epochs)
@@ -69,7 +69,7 @@ class TailTraining:
         return log
 
     def describe(self, choice: Choice, epochs: int) -> TrainOptions:
-        """Return the options of a training of so many epochs."""
+        """Return the options of a training of this many epochs."""
         return choice.make_train_options(self._options, self._spec, epochs)
 
     def _make_tail(self, choice: Choice, options: TrainOptions) -> keras.Model:

@@ -1,4 +1,4 @@
-"""What a search found."""
+"""The results of a search."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from model.offline.retrain import Choice
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A finished trial of so many epochs, its results on the validation images, and its seconds for an epoch."""
+    """A finished trial: its number of epochs, and its results, which include the seconds for an epoch."""
 
     name: str
     epochs: int
@@ -20,7 +20,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """All trials, the best one first, the start model's results, and the epochs that the final fit has time for."""
+    """All trials (the best one first), the start model's results, and the number of epochs for the final fit."""
 
     trials: list[Trial]
     start: dict[str, float]

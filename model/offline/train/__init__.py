@@ -9,7 +9,7 @@ from model.imaging.input_spec import InputSpec
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """So many epochs on square images of `size` pixels."""
+    """A number of epochs on square images of `size` pixels."""
 
     size: int
     epochs: int
@@ -17,7 +17,7 @@ class Stage:
 
 # The shipped model's stages; they take more than an hour on two cores.
 DEFAULT_STAGES = (Stage(192, 22), Stage(256, 14))
-# Parts of the recipe that a run can leave out, to measure what each brings.
+# Parts of the recipe that a run can leave out, to measure the effect of each.
 PARTS = ("light", "colour", "scale", "noise", "mixing", "averaging")
 
 
@@ -26,8 +26,8 @@ class TrainOptions:
     """Defines a run: the same options and data give the same split, batches and learning rates.
 
     `data`, `extra` and `out` are folders. `init` is "imagenet", a `.weights.h5` file of the backbone, or the `.keras`
-    file of an earlier run; with the seed of that run, training continues on the same split. `extra` has more training
-    images of some classes, from another camera: the run never trains on them without changing their light and scale.
+    file of an earlier run; with the seed of that run, training continues on the same split. `extra` contains more
+    training images of some classes, from another camera. Their light and scale are always changed.
     The model takes square images of `input_size` pixels, scaled with `resize_filter`; `ground_resolution_m` is the side
     of such a pixel on the ground, in metres. `without` names `PARTS` to leave out.
     """

@@ -1,8 +1,8 @@
-"""The ablation table of a model card: what each part of the recipe brings.
+"""The ablation table of a model card, which shows the effect of each part of the recipe.
 
     python -m model.offline.train.ablation RUN RUN_WITHOUT_LIGHT RUN_WITHOUT_SCALE ...
 
-prints a section for the card from finished runs of the same length: the first has all parts, each other lacks some.
+prints a section for the card from finished runs of the same length. The first run has all parts; each other lacks some.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from model.offline.train.model_card import describe_stages
 
 
 def make_ablation_section(runs: list[dict[str, Any]]) -> str:
-    """Return the section as Markdown. `runs` are contents of metrics.json; all results are of the validation images."""
+    """Return the section as Markdown. `runs` are contents of metrics.json; results are for the validation images."""
     options = runs[0]["options"]
     rows = "\n".join(_describe_run(run) for run in runs)
     return f"""## Ablation

@@ -1,4 +1,4 @@
-"""Random changes of one aerial image: position, scale, light, colour, noise, blur and compression.
+"""Change an aerial image randomly: position, scale, light, colour, noise, blur and compression.
 
 All random numbers of an image come from one seed, so that a run can be repeated and resumed.
 """
@@ -11,13 +11,13 @@ from collections.abc import Callable, Collection
 import tensorflow as tf
 
 _CLEAN_SHARE = 0.25
-_ZOOM = (0.45, 2.0)  # below 1: the scene shrinks, and mirrored borders surround it
+_ZOOM = (0.45, 2.0)  # below 1, the scene shrinks and gets mirrored borders
 _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _BLUR_RADIUS = 3  # pixels
 
 
 class _Draws:
-    """Random numbers of one image; each call of a method uses up one of them."""
+    """The random numbers of one image. Each method call uses one of them."""
 
     def __init__(self, seed: tf.Tensor) -> None:
         self._numbers = tf.random.stateless_uniform([32], seed)
@@ -37,7 +37,7 @@ class _Draws:
 def augment(image: tf.Tensor, size: int, seed: tf.Tensor, always: tf.Tensor, parts: Collection[str]) -> tf.Tensor:
     """Turn a square uint8 [n, n, 3] into a changed float32 [size, size, 3] in 0..255.
 
-    `seed` is int32 [2]; `parts` name the groups of changes to apply: light, colour, scale and noise. One image in four
+    `seed` is int32 [2]; `parts` names the groups of changes to apply: light, colour, scale and noise. One image in four
     is only turned, flipped and scaled to `size`, unless `always` is true.
     """
     draws = _Draws(seed)
@@ -52,7 +52,7 @@ def augment(image: tf.Tensor, size: int, seed: tf.Tensor, always: tf.Tensor, par
 
 
 def _turn(image: tf.Tensor, draws: _Draws) -> tf.Tensor:
-    """One of the eight symmetries of a square: an aerial image has no "up"."""
+    """Apply one of the eight symmetries of a square, because an aerial image has no "up"."""
     image = tf.image.rot90(image, tf.cast(draws.uniform(0, 4), tf.int32))
     return tf.cond(draws.chance(0.5), lambda: tf.image.flip_left_right(image), lambda: image)
 
@@ -93,7 +93,7 @@ def _change_camera(image: tf.Tensor, draws: _Draws, parts: Collection[str], seed
 
 
 def _change_light(image: tf.Tensor, draws: _Draws) -> tf.Tensor:
-    """Exposure, gamma and contrast."""
+    """Change exposure, gamma and contrast."""
     image = _maybe(draws.chance(0.7), _multiply, image, draws.log_uniform(0.5, 1.8))
     image = tf.clip_by_value(image, 0.0, 255.0)
     image = _maybe(draws.chance(0.4), _apply_gamma, image, draws.log_uniform(0.7, 1.45))
@@ -101,7 +101,7 @@ def _change_light(image: tf.Tensor, draws: _Draws) -> tf.Tensor:
 
 
 def _change_colour(image: tf.Tensor, draws: _Draws) -> tf.Tensor:
-    """White balance and saturation, down to grey."""
+    """Change white balance and saturation, down to grey."""
     gains = tf.stack([draws.uniform(0.8, 1.2) for _ in range(3)])
     image = _maybe(draws.chance(0.5), _multiply, image, gains)
     saturation = tf.where(draws.chance(0.2), 0.0, draws.uniform(0.0, 1.7))
@@ -109,7 +109,7 @@ def _change_colour(image: tf.Tensor, draws: _Draws) -> tf.Tensor:
 
 
 def _degrade(image: tf.Tensor, draws: _Draws, seed: tf.Tensor) -> tf.Tensor:
-    """Blur of the optics, noise of the sensor, and JPEG compression."""
+    """Add blur of the optics, noise of the sensor, and JPEG compression."""
     noise = tf.random.stateless_normal(tf.shape(image), seed)
     image = _maybe(draws.chance(0.25), _blur, image, draws.uniform(0.4, 1.5))
     image = _maybe(draws.chance(0.4), tf.add, image, noise * draws.uniform(0.0, 20.0))

@@ -17,7 +17,7 @@ _MIXUP_ALPHA = 0.2
 
 
 class TrainingBatches:
-    """Batches of the training images and of `extra`, which are never used without changes.
+    """Batches of the training images and of `extra` images, which are always augmented.
 
     The batches of an epoch depend only on its number and on `seed`. `parts` of the recipe are described in
     `model.offline.train.PARTS`.
@@ -34,7 +34,7 @@ class TrainingBatches:
         parts: Collection[str],
     ) -> None:
         self._count = len(images.labels) + (0 if extra is None else len(extra.labels))
-        # Once, because each data set that captures an array would copy it.
+        # Convert them once: each data set that captures an array would copy it.
         self._pixels, self._labels, self._always = (tf.constant(array) for array in _join(images, extra))
         self._classes = classes
         self._batch_size = batch_size
@@ -43,7 +43,7 @@ class TrainingBatches:
 
     @property
     def steps(self) -> int:
-        """Batches in an epoch; images that do not fill the last one are left out."""
+        """The number of full batches in an epoch; remaining images are left out."""
         return max(1, self._count // self._batch_size)
 
     def of_epoch(self, epoch: int, size: int, *, mixed: bool = True) -> tf.data.Dataset:
@@ -93,7 +93,7 @@ def _apply(layer: keras.layers.Layer, images: tf.Tensor, labels: tf.Tensor) -> t
 def _join(
     images: LabelledImages, extra: LabelledImages | None
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]:
-    """Return pixels, labels, and which images must always be changed."""
+    """Return pixels, labels, and whether each image must always be augmented."""
     if extra is None:
         return images.pixels, images.labels, np.zeros(len(images.labels), bool)
     always = np.repeat([False, True], [len(images.labels), len(extra.labels)])

@@ -14,14 +14,14 @@ from model.offline.train.run_log import RunLog
 from model.offline.train.statistics import estimate_statistics
 from model.offline.train.validation import Validation
 
-_AVERAGE_MOMENTUM = 0.97  # of each step: the averages reach back over about 30 steps
+_AVERAGE_MOMENTUM = 0.97  # per step: an average over about 30 steps
 _STATISTICS_BATCHES = 12
 
 
 def fit(
     options: TrainOptions, batches: TrainingBatches, validation: Validation, classes: int
 ) -> tuple[keras.Model, RunLog]:
-    """Train in the folder `options.out`, resuming there. Return the network with the weights of the best epoch."""
+    """Train, or resume, in the folder `options.out`. Return the network with the weights of the best epoch."""
     log = RunLog(Path(options.out))
     served = build_network(classes, options.init, options.input_spec)
     model = make_trainable_copy(served)
@@ -31,7 +31,7 @@ def fit(
         stage = options.find_stage(epoch)
         print(f"Epoch {epoch + 1} of {options.epochs}, {stage.size} pixels", flush=True)
         results = model.fit(batches.of_epoch(epoch, stage.size), verbose="auto")
-        # Of unmixed images, since only those will be served.
+        # On unmixed images, because only those will be served.
         estimate_statistics(model, batches.of_epoch(epoch, stage.size, mixed=False).take(_STATISTICS_BATCHES))
         metrics = validation.measure(model)
         print("  " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()), flush=True)
@@ -44,7 +44,7 @@ def fit(
 
 
 def describe_device() -> str:
-    """Return what TensorFlow trains on, such as "CPU" or "1 GPU"."""
+    """Return the device that TensorFlow trains on, such as "CPU" or "1 GPU"."""
     return f"{_count_gpus()} GPU" if _count_gpus() else "CPU"
 
 
@@ -58,14 +58,14 @@ def compile_model(model: keras.Model, options: TrainOptions, steps_per_epoch: in
         alpha=0.01,
     )
     # At the end of each epoch, Keras replaces the weights by their averages (Polyak and Juditsky, 1992). The next
-    # epoch starts from these, as in Lookahead (Zhang et al., 2019).
+    # epoch starts from the averages, as in Lookahead (Zhang et al., 2019).
     optimizer = keras.optimizers.AdamW(
         schedule,
         weight_decay=options.weight_decay,
         use_ema="averaging" in options.parts,
         ema_momentum=_AVERAGE_MOMENTUM,
     )
-    # Decay would pull scales and shifts of normalisations, and biases, towards 0.
+    # Do not decay biases and the scales and shifts of normalisations towards 0.
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     model.compile(
         optimizer=optimizer,
@@ -74,7 +74,7 @@ def compile_model(model: keras.Model, options: TrainOptions, steps_per_epoch: in
         # On a CPU, XLA's convolutions take eight times as long as TensorFlow's own.
         jit_compile="auto" if _count_gpus() else False,
     )
-    # Create the optimiser's variables now: creating them in the first step would trace and compile that step twice.
+    # Create the optimiser's variables now: otherwise the first step would be traced and compiled twice.
     optimizer.build(model.trainable_variables)
 
 

@@ -1,4 +1,4 @@
-"""The network: EfficientNetB0 (Tan and Le, 2019) with the research team's head."""
+"""Build the network: EfficientNetB0 (Tan and Le, 2019) with the research team's head."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from model.imaging.input_spec import InputSpec
 
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]  # keras is untyped
-    """Keras' layer on TensorFlow's fused kernel: a training step takes a quarter less time on a CPU.
+    """Keras' layer with TensorFlow's fused kernel: a training step takes a quarter less time on a CPU.
 
     `statistics_momentum` is shared by all layers, so that `estimate_statistics` can change it.
     """
@@ -51,7 +51,7 @@ def build_network(classes: int, init: str, spec: InputSpec) -> keras.Model:
 
 
 def make_trainable_copy(model: keras.Model) -> keras.Model:
-    """Return a copy of a model of `build_network` for images of any size."""
+    """Return a copy of a model from `build_network` that takes images of any size."""
     backbone = keras.applications.EfficientNetB0(include_top=False, weights=None, input_shape=(None, None, 3))
     backbone = keras.models.clone_model(backbone, clone_function=fuse)
     copy = _add_head(backbone, model.output_shape[-1])
@@ -60,11 +60,11 @@ def make_trainable_copy(model: keras.Model) -> keras.Model:
 
 
 def copy_weights(source: keras.Model, target: keras.Model) -> None:
-    """Give `target` the weights of a model with the same layers."""
+    """Copy the weights of `source` to `target`, which has the same layers."""
     target.set_weights(source.get_weights())
     for layer in target.layers:
         if isinstance(layer, keras.layers.Normalization):
-            # It computes with copies of its weights, which only this call updates.
+            # This layer uses copies of its weights, which only this call updates.
             layer.finalize_state()
 
 

@@ -1,4 +1,4 @@
-"""Where the starting weights of a run came from."""
+"""Describe the origin of a run's starting weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from model.registry.artefact import MANIFEST, read_manifest
 
 
 def describe_init(init: str) -> dict[str, str]:
-    """Return the name and source of the starting weights, and the SHA-256 in hex when they came from a file."""
+    """Return the name and source of the starting weights, and the SHA-256 in hex if they come from a file."""
     if init == "imagenet":
         return {"name": "imagenet", "source": "keras.applications"}
     path = Path(init)
@@ -24,7 +24,7 @@ def _read_source(weights: Path) -> str:
     if weights.with_name(MANIFEST).exists():
         return f"The model of the artefact {read_manifest(weights.parent).full_name}: see its model card."
     earlier = json.loads(metrics.read_text()) if metrics.exists() else {}
-    if "options" in earlier:  # a record that somebody wrote for a model from elsewhere has none
+    if "options" in earlier:  # records written by hand have none
         options = earlier["options"]
         return (
             f"An earlier run of this training on the same split ({earlier['epochs_run']} epochs, batch size "
@@ -35,7 +35,7 @@ def _read_source(weights: Path) -> str:
 
 
 def _find_origin_item(readme: str) -> str:
-    """Return the list item that begins with "Origin" as one line, or the whole text when there is none."""
+    """Return the list item that begins with "Origin" as one line, or the whole text if there is none."""
     for item in readme.split("\n- "):
         if item.startswith("Origin"):
             return " ".join(item.split())

@@ -18,7 +18,7 @@ from model.offline.train.model_card import make_model_card
 
 
 def write_report(out: Path, summary: dict[str, Any], history: list[dict[str, float]], classes: Sequence[str]) -> None:
-    """Write metrics.json, MODEL_CARD.md, curves.png, confusion.png and, if it was measured, robustness.png to `out`."""
+    """Write metrics.json, MODEL_CARD.md, curves.png, confusion.png and, if measured, robustness.png to `out`."""
     (out / "metrics.json").write_text(json.dumps({"classes": list(classes), **summary}, indent=1) + "\n")
     (out / "MODEL_CARD.md").write_text(make_model_card(summary, classes))
     split = "test" if "test" in summary else "validation"
@@ -29,7 +29,7 @@ def write_report(out: Path, summary: dict[str, Any], history: list[dict[str, flo
 
 
 def _plot_robustness(path: Path, robustness: dict[str, dict[str, float]]) -> None:
-    """One bar for each change and split."""
+    """Draw one bar for each change and split."""
     names = list(next(iter(robustness.values())))
     height = 0.8 / len(robustness)
     figure, axis = plt.subplots(figsize=(9, 5), layout="constrained")

@@ -1,4 +1,4 @@
-"""A training run, from a folder of images to a `.keras` file with its results."""
+"""Run a training: from a folder of images to a `.keras` file with its results."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ _TOOLS = ("keras", "tensorflow", "numpy", "pillow")
 def train(options: TrainOptions) -> dict[str, Any]:
     """Fine-tune, write model.keras, metrics.json, MODEL_CARD.md and plots to `options.out`, and return the metrics.
 
-    An interrupted run continues after its last complete epoch. The test images are read once, after the epoch was
-    chosen; not every data set has them. Raises DatasetError.
+    An interrupted run continues after its last complete epoch. The test images, if there are any, are read once,
+    after the epoch has been chosen. Raises DatasetError.
     """
     out = Path(options.out)
     _start_or_resume(out, options)
@@ -78,7 +78,7 @@ def train(options: TrainOptions) -> dict[str, Any]:
 
 
 def _start_or_resume(out: Path, options: TrainOptions) -> None:
-    """Raise DatasetError when `out` contains a finished run, or an unfinished one with other options."""
+    """Raise DatasetError if `out` contains a finished run, or an unfinished one with other options."""
     out.mkdir(parents=True, exist_ok=True)
     if (out / "model.keras").exists():
         raise DatasetError(f"{out} contains a finished run. Choose another --out.")
@@ -89,12 +89,12 @@ def _start_or_resume(out: Path, options: TrainOptions) -> None:
 
 
 def evaluate(model: keras.Model, images: LabelledImages, classes: tuple[str, ...]) -> EvaluationResults:
-    """Measure a model of float images in 0..255 on labelled images."""
+    """Measure a model, whose input is float in 0..255, on labelled images."""
     return compute_results(model.predict(images.pixels, batch_size=32, verbose=0), images.labels, classes)
 
 
 def _list_extra_images(options: TrainOptions, classes: tuple[str, ...]) -> LabelledFiles | None:
-    """List the images of `options.extra`, in folders with the names of classes; other folders are left out."""
+    """List the images of `options.extra` in folders named after classes. Other folders are ignored."""
     return None if options.extra is None else list_images(Path(options.extra), classes, skip_unknown=True)
 
 
@@ -111,7 +111,7 @@ def _read(split: str, files: LabelledFiles, options: TrainOptions) -> LabelledIm
 def summarise(
     options: TrainOptions, results: dict[str, EvaluationResults], log: RunLog, counts: dict[str, int]
 ) -> dict[str, Any]:
-    """Return what metrics.json says about a run; `results` and `counts` are by split."""
+    """Return the contents of metrics.json for a run. `results` and `counts` are by split."""
     return {
         "data": {"name": "UC Merced Land Use", "images": counts},
         "init": describe_init(options.init),

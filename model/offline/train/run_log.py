@@ -1,4 +1,4 @@
-"""What a run keeps on disk between epochs."""
+"""The state of a run that is kept on disk between epochs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 class RunLog:
     """The history of a run, the state after its last complete epoch, and the weights of its best epoch.
 
-    All of it is read back from the folder, so an interrupted run continues as if it had not been interrupted.
+    It is read from the folder, so that an interrupted run continues as if it had not been interrupted.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -30,7 +30,7 @@ class RunLog:
         return min(range(len(self.history)), key=lambda epoch: self.history[epoch]["val_score"])
 
     def append(self, metrics: dict[str, float], model: keras.Model) -> None:
-        """Add an epoch to the history; keep the weights that `model` has now if the epoch is the best so far."""
+        """Add an epoch to the history, and save the weights of `model` if the epoch is the best so far."""
         self.history.append(metrics)
         if self.best_epoch == len(self.history) - 1:
             model.save_weights(self.best_weights_path)
@@ -39,14 +39,14 @@ class RunLog:
         temporary.replace(self._history_path)
 
     def save_state(self, model: keras.Model) -> None:
-        """Save weights and optimiser as they are after the last epoch of the history."""
+        """Save the weights and the optimiser after the last epoch of the history."""
         arrays = {str(index): np.asarray(variable) for index, variable in enumerate(_list_variables(model))}
         temporary = self._state_path.with_suffix(".temporary.npz")
         np.savez(temporary, allow_pickle=False, epochs=np.asarray(len(self.history)), **arrays)
         temporary.replace(self._state_path)
 
     def restore(self, model: keras.Model) -> None:
-        """Load the saved state, if there is one. The history ends where the state was saved."""
+        """Load the saved state, if there is one, and cut the history to its epochs."""
         completed = 0
         if self._state_path.exists():
             with np.load(self._state_path) as state:
@@ -56,7 +56,7 @@ class RunLog:
         del self.history[completed:]
 
     def remove_state(self) -> None:
-        """Delete what only a continued run needs."""
+        """Delete the state, which only a resumed run needs."""
         self._state_path.unlink(missing_ok=True)
 
 

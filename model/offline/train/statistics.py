@@ -1,4 +1,4 @@
-"""The means and variances that batch normalisations use when the model predicts."""
+"""Estimate the means and variances that batch normalisations use for predictions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from model.offline.train.network import FusedBatchNormalization
 def estimate_statistics(model: keras.Model, batches: tf.data.Dataset) -> None:
     """Set all means and variances to their averages over `batches` of images and labels.
 
-    Training collects the statistics of weights that have changed since. Averaged weights need their own.
+    The statistics collected in training are those of earlier weights, so averaged weights need new ones.
     """
 
     @tf.function  # type: ignore[untyped-decorator]

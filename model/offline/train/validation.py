@@ -1,4 +1,4 @@
-"""How good the weights of an epoch are: on clean validation images, and on changed ones."""
+"""Measure the weights of an epoch on clean and on changed validation images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Validation:
         return cls(images, LabelledImages(np.stack(changed), images.labels))
 
     def measure(self, model: keras.Model) -> dict[str, float]:
-        """Return accuracy and log loss of both sets, and `val_score`, the mean of the two losses: less is better."""
+        """Return accuracy and log loss of both sets, and `val_score`, the mean of the two losses (lower is better)."""
         accuracy, loss = _measure(model, self.clean)
         changed_accuracy, changed_loss = _measure(model, self.changed)
         return {
@@ -42,7 +42,7 @@ class Validation:
 
 
 def measure_robustness(model: keras.Model, images: LabelledImages) -> dict[str, float]:
-    """Return the accuracy under each change of `atalaya evaluate --robustness`, and first the one on clean images."""
+    """Return the accuracy on clean images, then under each change of `atalaya evaluate --robustness`."""
     results = {"clean": _measure(model, images)[0]}
     for name, change in ALL_CHANGES.items():
         changed = np.stack([change(pixels) for pixels in images.pixels])

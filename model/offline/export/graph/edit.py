@@ -1,4 +1,4 @@
-"""The operations on an ONNX graph that its rewrites need."""
+"""The operations that graph rewrites need on an ONNX graph."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Shape = tuple[int | str, ...]
 class Graph:
     """An ONNX graph whose constants are initializers. Its nodes stay in topological order.
 
-    The recorded shapes of intermediate values are dropped: ONNX Runtime infers them, and where the converter has given
-    the batch axis different names, it could not tell that two values have the same shape.
+    The recorded shapes of intermediate values are dropped. ONNX Runtime infers them; with the converter's different
+    names for the batch axis, it could not recognise that two values have the same shape.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -68,7 +68,7 @@ class Graph:
         return output
 
     def replace_uses(self, name: str, replacement: str) -> None:
-        """Let the nodes that read the value `name` read another one."""
+        """Have the nodes that read the value `name` read another one."""
         for node in self.list_consumers(name):
             for index, value in enumerate(node.input):
                 if value == name:
@@ -81,7 +81,7 @@ class Graph:
         return {value.name: _read_shape(value) for value in values}
 
     def declare_shape(self, name: str, shape: Shape) -> None:
-        """State the shape of a float32 value that shape inference cannot find."""
+        """Declare the shape of a float32 value that shape inference cannot determine."""
         self._graph.value_info.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
 
     def drop_unused(self) -> None:
@@ -101,7 +101,7 @@ class Graph:
 
 
 def get_attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
-    """Return an attribute of the node, lists of numbers as list."""
+    """Return an attribute of the node; lists of numbers as list."""
     found = next((each for each in node.attribute if each.name == name), None)
     if found is None:
         return default

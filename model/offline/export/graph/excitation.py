@@ -1,7 +1,7 @@
 """Keep squeeze-and-excitation blocks (Hu et al., 2018) in the layout of the convolutions around them.
 
-Such a block scales each feature map with one number. ONNX Runtime 1.32 multiplies values of different shapes in the
-plain layout only. It does repeat a number over a map, and multiply two values of the same shape, in the blocked layout.
+Such a block multiplies each feature map by one number. ONNX Runtime 1.32 multiplies values of different shapes only in
+the plain layout. In the blocked layout, it can repeat a number over a map, and multiply two values of the same shape.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import onnx
 
 from model.offline.export.graph.edit import Graph, Shape
 
-# The blocked layout has blocks of 8 or 16 channels, as the processor has it. A convolution whose input does not consist
-# of whole blocks has no such layout.
+# The blocked layout has blocks of 8 or 16 channels, depending on the processor. It is not used for a convolution whose
+# input does not consist of whole blocks.
 _BLOCK = 16
 
 
 @dataclass(frozen=True, slots=True)
 class _Excitation:
-    """`multiply` scales `maps`, of that shape, with the sigmoid of a bottleneck: two convolutions and a `scale`."""
+    """`multiply` multiplies `maps`, of `shape`, by `scale`, the sigmoid of a bottleneck of two convolutions."""
 
     multiply: onnx.NodeProto
     maps: str
@@ -31,14 +31,14 @@ class _Excitation:
 
 
 def expand_scales(graph: Graph) -> None:
-    """Repeat the scales of each block over the maps, and fill up the channels of its bottleneck with zeros."""
+    """Repeat the scales of each block over the maps, and pad the channels of its bottleneck with zeros."""
     shapes = graph.infer_shapes()
     for node in graph.list_nodes("Mul"):
         for scale, maps in (tuple(node.input), tuple(reversed(node.input))):
-            found = _match(graph, node, scale, maps, shapes)
-            if found is not None:
-                _repeat_scale(graph, found)
-                _fill_bottleneck(graph, found)
+            block = _match(graph, node, scale, maps, shapes)
+            if block is not None:
+                _repeat_scale(graph, block)
+                _pad_bottleneck(graph, block)
                 break
 
 
@@ -86,8 +86,8 @@ def _repeat_scale(graph: Graph, block: _Excitation) -> None:
     block.multiply.input[:] = [block.maps, repeated]
 
 
-def _fill_bottleneck(graph: Graph, block: _Excitation) -> None:
-    """Add channels whose weights are zero, so that they are a multiple of the block: the results stay the same."""
+def _pad_bottleneck(graph: Graph, block: _Excitation) -> None:
+    """Pad the channels to whole blocks with zero weights, which do not change the results."""
     before, after = (graph.read_constant(node.input[1]) for node in (block.reduce, block.expand))
     bias = graph.read_constant(block.reduce.input[2]) if len(block.reduce.input) > 2 else None
     if before is None or after is None or bias is None or len(before) != after.shape[1]:

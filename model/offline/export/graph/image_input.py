@@ -17,13 +17,13 @@ _ARITHMETIC = ("Add", "Sub", "Mul", "Div")
 
 @dataclass(slots=True)
 class _Scaling:
-    """What the graph computes of a pixel before the first convolution: `factor` x pixel + `shift`, for each channel."""
+    """The computation on each pixel before the first convolution: `factor` x pixel + `shift`, for each channel."""
 
     factor: NDArray[np.float64] = field(default_factory=lambda: np.ones(_CHANNELS))
     shift: NDArray[np.float64] = field(default_factory=lambda: np.zeros(_CHANNELS))
 
     def apply(self, kind: str, values: NDArray[np.float64], constant_first: bool) -> bool:
-        """Append an operation with a constant for each channel. Returns False if the result is no scaling."""
+        """Append an operation with a constant for each channel. Returns False if the result is not a scaling."""
         if kind == "Div":
             if constant_first:
                 return False
@@ -46,8 +46,8 @@ class _Scaling:
 def read_bytes(graph: Graph) -> None:
     """Change the input to uint8, and convert it to float32 where the first convolution reads it.
 
-    With zero padding, a shift cannot be added to the bias: the pixels outside of the image are 0 after the scaling. In
-    this case one addition remains. Preprocessing that is not a scaling of each channel remains as it is.
+    With zero padding, a shift cannot be folded into the bias, because the pixels outside the image are 0 after scaling.
+    Then one addition remains. Preprocessing that is not a scaling of each channel is not changed.
     """
     image = graph.input.name
     graph.input.type.tensor_type.elem_type = onnx.TensorProto.UINT8
@@ -62,7 +62,7 @@ def read_bytes(graph: Graph) -> None:
 
 
 def _follow(graph: Graph, name: str, scaling: _Scaling) -> onnx.NodeProto | None:
-    """Return the convolution that reads the scaled image, after adding the scaling on the way to `scaling`."""
+    """Return the convolution that reads the scaled image, and collect the operations before it in `scaling`."""
     channels_first = False
     while (node := graph.find_only_consumer(name)) is not None:
         if node.op_type == "Conv":
@@ -83,7 +83,7 @@ def _add_operation(graph: Graph, node: onnx.NodeProto, name: str, scaling: _Scal
 
 
 def _spread_over_channels(constant: NDArray[np.float32], channels_first: bool) -> NDArray[np.float64] | None:
-    """Return float64 [3] if the constant has one value, or one for each channel."""
+    """Return float64 [3] if the constant has one value or one for each channel, otherwise None."""
     axis = -3 if channels_first else -1
     has_channels = constant.ndim >= -axis and constant.shape[axis] == constant.size == _CHANNELS
     if constant.size != 1 and not has_channels:
@@ -92,7 +92,7 @@ def _spread_over_channels(constant: NDArray[np.float32], channels_first: bool) -
 
 
 def _fold(graph: Graph, convolution: onnx.NodeProto, scaling: _Scaling) -> bool:
-    """Let the convolution read the pixels. Returns False, and changes nothing, where that is not possible."""
+    """Have the convolution read the pixels directly. Returns False, and changes nothing, if that is impossible."""
     weights = graph.read_constant(convolution.input[1])
     bias_name = convolution.input[2] if len(convolution.input) > 2 else ""
     bias = graph.read_constant(bias_name) if bias_name else np.zeros(0 if weights is None else len(weights), np.float32)

@@ -1,7 +1,7 @@
 """Replace means over height and width by average poolings, which need no transposed copy of the values.
 
-ONNX Runtime adds up the values of a pooling one after the other in float32. Over 128 x 128 positions, the rounding
-errors change probabilities by 1e-4, so large maps are pooled in two steps of few values each.
+ONNX Runtime sums the values of a pooling sequentially in float32. Over 128 x 128 positions, the rounding errors change
+probabilities by 1e-4, so large maps are pooled in two steps of fewer values each.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import onnx
 from model.offline.export.graph.edit import Graph, Shape, get_attribute
 
 _TO_CHANNELS_LAST = [0, 2, 3, 1]
-# Positions whose sum is precise enough in one step.
+# The maximum number of positions whose sum is precise enough in one step.
 _MAX_POSITIONS = 256
 
 
@@ -29,7 +29,7 @@ def pool_globally(graph: Graph) -> None:
 
 
 def _find_maps(graph: Graph, node: onnx.NodeProto, shapes: dict[str, Shape]) -> str | None:
-    """Return the value [n, channels, height, width] whose mean over height and width the node computes, if it does."""
+    """Return the value [n, channels, height, width] whose mean over height and width the node computes, or None."""
     axes = graph.read_constant(node.input[1]) if len(node.input) > 1 else None
     if axes is None:
         return None
@@ -65,7 +65,7 @@ def _replace(graph: Graph, node: onnx.NodeProto, maps: str, shape: Shape) -> Non
 
 
 def _find_divisor(side: int) -> int:
-    """Return the largest divisor up to the square root: windows of that side cover the maps without a rest."""
+    """Return the largest divisor up to the square root: windows of this side cover the map exactly."""
     return next(divisor for divisor in range(math.isqrt(side), 0, -1) if side % divisor == 0)
 
 
