@@ -2,8 +2,8 @@
 
     python -m bench.overload [--runs 6] [--seconds 10] [--times 10]
 
-Prints the factor of each run and their median: the 99th percentile of admitted requests divided by that of one caller
-alone, in the same run.
+Prints how many times as long as alone admitted requests take, in each run and as the median over the runs: the ratio
+of the median latencies, and that of the 99th percentiles.
 """
 
 from __future__ import annotations
@@ -52,10 +52,9 @@ class Overload:
     load: LoadResults
     watch: Watch
 
-    @property
-    def factor(self) -> float:
-        """How many times as long admitted requests take as alone: the ratio of the 99th percentiles."""
-        return self.load.percentile_ms(99) / self.alone.percentile_ms(99)
+    def factor(self, percentile: float) -> float:
+        """How many times as long admitted requests take as alone: the ratio of these percentiles."""
+        return self.load.percentile_ms(percentile) / self.alone.percentile_ms(percentile)
 
 
 def measure_overload(gateway: Gateway, seconds: float, times: float) -> Overload:
@@ -76,12 +75,14 @@ def measure_overload(gateway: Gateway, seconds: float, times: float) -> Overload
 
 
 def measure_factor(gateway: Gateway, runs: int, seconds: float, times: float = TIMES) -> float:
-    """Return the median factor of several runs, and print all of them."""
-    factors = [measure_overload(gateway, seconds, times).factor for _ in range(runs)]
-    median = statistics.median(factors)
-    shown = " ".join(f"{factor:.2f}" for factor in factors)
-    print(f"p99 at {times:.0f} times capacity, as a multiple of that of one caller: {shown}; median {median:.2f}")
-    return median
+    """Return the median over several runs of the factor of the 99th percentile, and print the factors of all runs."""
+    overloads = [measure_overload(gateway, seconds, times) for _ in range(runs)]
+    print(f"latency at {times:.0f} times capacity, as a multiple of that of one caller:")
+    for percentile in (50, 99):
+        factors = [each.factor(percentile) for each in overloads]
+        shown = " ".join(f"{factor:.2f}" for factor in factors)
+        print(f"  p{percentile}  {shown}; median {statistics.median(factors):.2f}")
+    return statistics.median(each.factor(99) for each in overloads)
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ def run(seconds: float, times: float) -> list[str]:
         readiness = gateway.get("/readyz").status_code
     alone, capacity, load, watch = overload.alone, overload.capacity, overload.load, overload.watch
     offered = len(load.durations) / load.seconds
-    ratio = overload.factor
+    ratio = overload.factor(99)
     growth = max(watch.megabytes) - watch.megabytes[0]
     livez = sorted(watch.livez_ms)
     p50, p99 = load.percentile_ms(50), load.percentile_ms(99)
