@@ -9,7 +9,7 @@ from bench.speed import BARE, GATEWAY, WITHOUT_LEDGER, format_table, list_target
 
 def test_one_run_measures_everything(capsys: pytest.CaptureFixture[str]) -> None:
     """One run measures all servers at 1, 4 and 16 connections, the process, and the latency at ten times capacity."""
-    measurement = measure(0.2, 1, 1, 1, overload_s=0.8, model_url="stub://", starts=1)
+    measurement = measure(0.2, 1, 1, 1, overload_s=4.0, model_url="stub://", starts=1)
     assert set(measurement.rounds.samples) == {
         (name, connections) for name in (BARE, GATEWAY, WITHOUT_LEDGER) for connections in (1, 4, 16)
     }
