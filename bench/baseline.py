@@ -1,4 +1,4 @@
-"""What the machine can do without a gateway: decoding and inference in separate processes, without HTTP."""
+"""Measure the machine without a gateway: decoding and inference in separate processes, without HTTP."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Baseline:
 
 
 def measure_baseline(model_url: str, image: bytes, processes: int, seconds: float) -> Baseline:
-    """Classify the same image repeatedly in that many processes at once."""
+    """Classify the same image repeatedly in several processes at once."""
     context = multiprocessing.get_context("spawn")
     start, results = context.Barrier(processes), context.Queue()
     arguments = model_url, image, seconds, start, results

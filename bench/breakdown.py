@@ -1,4 +1,4 @@
-"""Where the time of a prediction goes: elapsed time by stage, and processor time by kind of thread.
+"""Break down the time of a prediction: elapsed time by stage, and processor time by kind of thread.
 
 python -m bench.breakdown [--seconds 6]
 """

@@ -29,7 +29,7 @@ WARM_UP_S = 1.0
 
 
 def is_slower(interval: Interval) -> bool:
-    """Whether even the upper end of the interval is below what is accepted."""
+    """Whether even the upper end of the interval is below the accepted ratio."""
     return interval.high < LEAST_RATIO
 
 
@@ -46,7 +46,7 @@ def format_comparison(results: Rounds, connections: Iterable[int] = CONNECTIONS)
 
 
 def find_slower(results: Rounds, connections: Iterable[int] = CONNECTIONS) -> list[int]:
-    """The numbers of connections for which this tree is clearly slower than the reference."""
+    """Return the numbers of connections for which this tree is clearly slower than the reference."""
     intervals = {count: median_interval(results.ratios(THIS, REFERENCE, count), CONFIDENCE) for count in connections}
     return [count for count, interval in intervals.items() if is_slower(interval)]
 

@@ -1,4 +1,4 @@
-"""A confidence interval of a median that assumes nothing about the distribution of the values."""
+"""Confidence intervals of a median, without assumptions about the distribution of the values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Interval:
 
 
 def median_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Return the shortest interval between two ordered values that has the confidence, or else the widest one.
+    """Return the shortest interval between two ordered values that has the confidence, or otherwise the widest one.
 
     The number of values below the median follows a binomial distribution with probability 1/2 (Conover, Practical
     Nonparametric Statistics, 3rd edition, section 3.2), whatever the values are, provided that they are independent. A

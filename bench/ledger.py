@@ -1,4 +1,4 @@
-"""Time and memory to verify a large ledger, with a tenth of the entries and with all of them.
+"""Measure the time and memory to verify a large ledger, with a tenth of the entries and with all of them.
 
     python -m bench.ledger [--entries 1000000]
 

@@ -70,7 +70,7 @@ def run_rounds(
     seconds: float,
     prepare: Callable[[], object] = lambda: None,
 ) -> Rounds:
-    """Measure all servers in each round, in alternating order: what follows a server does not always follow it.
+    """Measure all servers in each round. The order alternates, so that no server always follows the same one.
 
     `prepare` is called before each round.
     """

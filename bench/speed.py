@@ -28,7 +28,7 @@ STARTS = 5
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """Medians of several starts on a warm disk: seconds until ready, and megabytes then; and megabytes after the load.
+    """Medians of several starts on a warm disk: seconds until ready, and memory in megabytes then and after the load.
 
     The memory is the resident memory of the process and its workers.
     """
@@ -68,7 +68,7 @@ def measure(
     model_url: str = MODEL_URL,
     starts: int = STARTS,
 ) -> Measurement:
-    """Print the table as soon as the rounds end."""
+    """Measure everything, and print the table as soon as the rounds end."""
     with ExitStack() as stack:
         gateway = stack.enter_context(measured_gateway(model_url, WEB_CONCURRENCY=str(workers)))
         ready_s, rest_mb = measure_starts(gateway, starts)

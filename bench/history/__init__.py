@@ -1,4 +1,4 @@
-"""The file bench/history/history.csv: what `make bench HISTORY=1` has measured, one row for each run."""
+"""The file bench/history/history.csv with the results of `make bench HISTORY=1`, one row for each run."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def append_row(row: Row, path: Path = HISTORY) -> None:
 
 
 def format_today() -> str:
-    """The date in UTC, as ISO 8601 writes it."""
+    """Return today's date in UTC, in ISO 8601."""
     return datetime.now(UTC).date().isoformat()
 
 
 def describe_commit(repository: Path = ROOT) -> str:
-    """The abbreviated commit, with "-dirty" where files differ from it."""
+    """Return the abbreviated commit, with "-dirty" if files differ from it."""
     command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
     return subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True).stdout.strip()
 

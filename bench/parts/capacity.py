@@ -1,10 +1,10 @@
-"""What a prediction costs a gateway, PostgreSQL, Redis and an engine, and how many each of them carries.
+"""Measure what a prediction costs a gateway, PostgreSQL, Redis and an engine, and how many each can serve.
 
     python -m bench.parts.capacity [--seconds 1.5] [--rounds 4] [--output bench/scale/measured.json]
 
 A real gateway records in a real PostgreSQL, which flushes its log to the disk, and counts limits in a real Redis. Each
-result is that of the fastest round: other work on the machine only makes rounds slower. `--output` writes what the
-simulation reads.
+result is that of the fastest round: other work on the machine only makes rounds slower. `--output` writes the
+input of the simulation.
 """
 
 from __future__ import annotations

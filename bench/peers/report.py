@@ -1,4 +1,4 @@
-"""The page docs/generated/peers.md, written from one run."""
+"""Write the page docs/generated/peers.md from one run."""
 
 from __future__ import annotations
 

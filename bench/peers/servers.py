@@ -36,7 +36,7 @@ class Server:
     ready_s: float
 
     def megabytes(self) -> float:
-        """Memory of all of its processes now. Memory that they share counts once."""
+        """Return the current memory of all of its processes. Shared memory is counted once."""
         return sum(map(processes.proportional_bytes, [self.pid, *processes.descendants(self.pid)])) / 1e6
 
 
@@ -122,7 +122,7 @@ def _is_ready(url: str) -> bool:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the process in order, and then those of its session that it leaves behind."""
+    """Shut the process down gracefully, then kill the processes of its session that remain."""
     process.send_signal(signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
         process.wait(PATIENCE_S / 4)

@@ -25,7 +25,7 @@ class Deployment:
 
 
 class Cluster:
-    """Its latencies are those of all requests that have been completed, in seconds."""
+    """A running simulation. `latencies` are those of all completed requests, in seconds."""
 
     def __init__(self, deployment: Deployment, costs: Costs, seed: int = 1) -> None:
         self.clock = Clock()
@@ -45,7 +45,7 @@ class Cluster:
         self._in_flight = [[0] * deployment.engines for _ in self.gateways]
 
     def offer(self, rate: float, seconds: float) -> None:
-        """Let requests arrive at random times, `rate` in a second, and run for `seconds`."""
+        """Simulate `seconds` in which requests arrive at random times, `rate` per second."""
 
         def arrive() -> None:
             self.send(lambda: None)
@@ -55,7 +55,7 @@ class Cluster:
         self.clock.run(seconds)
 
     def send_repeatedly(self, connections: int, seconds: float, caller_s: float = 0.0) -> None:
-        """Let each connection send a request once it has the response to the last one, for `seconds`.
+        """Simulate connections that each send a request after the response to the last one, for `seconds`.
 
         All connections are of one caller, who needs `caller_s` of a processor for each request.
         """

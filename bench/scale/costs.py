@@ -1,4 +1,4 @@
-"""What one prediction costs each part of a deployment, as `python -m bench.parts.capacity` measures it."""
+"""The cost of one prediction for each part of a deployment, as measured by `python -m bench.parts.capacity`."""
 
 from __future__ import annotations
 

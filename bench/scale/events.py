@@ -1,4 +1,4 @@
-"""Discrete events: a clock, and the queues in front of what works on one thing at a time."""
+"""Discrete-event simulation: a clock, queues with servers, and locks."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Act = Callable[[], None]
 
 @dataclass
 class Clock:
-    """Simulated time in seconds, and what is to be done when."""
+    """Simulated time in seconds, and the scheduled events."""
 
     now: float = 0.0
     _events: list[tuple[float, int, Act]] = field(default_factory=list)
-    _numbers: count[int] = field(default_factory=count)  # events of one time happen in the order of their planning
+    _numbers: count[int] = field(default_factory=count)  # simultaneous events run in order of scheduling
 
     def after(self, seconds: float, act: Act) -> None:
         heapq.heappush(self._events, (self.now + seconds, next(self._numbers), act))
@@ -45,7 +45,7 @@ class Station:
         return min(1.0, self.busy_s / (self._servers * self._clock.now))
 
     def serve(self, seconds: float, then: Act) -> None:
-        """Work for `seconds` once a server is free, and then do `then`."""
+        """Work for `seconds` when a server is free, then call `then`."""
         if self._busy == self._servers:
             self._waiting.append((seconds, then))
             return
@@ -65,7 +65,7 @@ class Station:
 
 
 class Lock:
-    """A row that one transaction at a time may change."""
+    """A row lock, which one transaction holds at a time."""
 
     def __init__(self) -> None:
         self._waiting: deque[Act] = deque()

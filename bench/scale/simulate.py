@@ -18,7 +18,7 @@ from bench.scale.costs import Costs, Observation, read_costs
 from bench.scale.events import Station
 
 SATURATED = 0.97
-COMPLETED = 0.9  # more than that: the others are still in progress at the end
+COMPLETED = 0.9  # a larger share must be complete: some requests are still in progress at the end
 WARM_UP = 0.25  # the share of the requests that arrive while the queues grow
 DEFAULT = Deployment()
 SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
@@ -26,7 +26,7 @@ SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What the callers of a simulated deployment get, and the utilisation of its parts, from 0 to 1."""
+    """The latencies of a simulated deployment, and the utilisation of its parts, from 0 to 1."""
 
     name: str
     completed: float  # of the requests that have arrived, from 0 to 1

@@ -36,7 +36,7 @@ class Callers:
         return sum(count for outcome, count in self.outcomes.items() if outcome.startswith("lost"))
 
     async def run(self, act: Callable[[], object]) -> None:
-        """Let the callers predict before, while and after `act` runs in a thread."""
+        """Have the callers predict before, during and after `act`, which runs in a thread."""
         callers = [asyncio.create_task(self._call(number)) for number in range(_CALLERS)]
         await self._wait_for_predictions(_CALLERS * 2)
         try:
@@ -47,7 +47,7 @@ class Callers:
             await asyncio.wait_for(asyncio.gather(*callers), PATIENCE_S)
 
     async def _wait_for_predictions(self, more: int) -> None:
-        """Wait for so many more, or until the gateway is gone."""
+        """Wait for `more` predictions, or until the gateway is gone."""
         until = self.outcomes["200"] + more
         await wait_until_async(lambda: self.outcomes["200"] >= until or self.outcomes["gone"])
 

@@ -35,7 +35,7 @@ from tests.support.ports import free_port
 
 PASSWORD = "correct horse battery"
 TIMEOUT_S = 60.0
-"""For one request: far above what a slow and busy machine needs."""
+"""For one request; far more than a slow, busy machine needs."""
 _INHERITED = ("PATH", "HOME", "LANG")
 
 
@@ -43,7 +43,7 @@ _INHERITED = ("PATH", "HOME", "LANG")
 class Gateway:
     """A gateway with the users `ana` (client) and `olga` (operator).
 
-    `environment` is all that the process sees; tests may change it between two starts. `command` is what `start` runs.
+    `environment` is that of the process; tests may change it between starts. `command` is what `start` runs.
     """
 
     folder: Path

@@ -19,7 +19,7 @@ CONNECTIONS = 8  # of each attacker
 # A log-in takes 50 ms of a core. A user whose log-ins wait for all of the attackers' would get none of them.
 LOGIN_WITHIN_S = 20.0
 ATTACKING_ADDRESS = "127.66.0.1"
-# No rate limit takes the load off the slots that share the hashing between callers.
+# Without rate limits, all load reaches the slots that share the hashing between callers.
 UNLIMITED = dict.fromkeys(("LIMITS__TOKEN", "LIMITS__PASSWORD", "LIMITS__REQUESTS"), "1000000/minute")
 
 
@@ -33,7 +33,7 @@ class LoginResults:
 
     @property
     def missed(self) -> list[str]:
-        """What went wrong, in words."""
+        """Descriptions of the missed targets."""
         aims = {
             f"log-ins of others ended with {dict(self.others)}": set(self.others) != {200},
             f"a log-in took {self.slowest_s:.1f} s": self.slowest_s > LOGIN_WITHIN_S,

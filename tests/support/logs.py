@@ -18,7 +18,7 @@ from monitoring.logs.line_queue import LineQueue
 def configure_test_logging(
     level: str, stream: TextIO, *, log_format: LogFormat = LogFormat.OTEL, queues: Sequence[LineQueue] = ()
 ) -> None:
-    """Call `configure_logging`, but let no logger keep this configuration for later tests: none is cached."""
+    """Call `configure_logging`, but without caching loggers, which would keep this configuration in later tests."""
     configure_logging(level, stream, log_format=log_format, queues=queues)
     structlog.configure(cache_logger_on_first_use=False)
 

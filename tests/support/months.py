@@ -10,7 +10,7 @@ _LONGEST_TEST = timedelta(minutes=5)
 
 
 def wait_out_the_end_of_the_month() -> None:
-    """Return at once, except in the last five minutes of a UTC month: then return when the next month has begun."""
+    """Return immediately, except in the last five minutes of a UTC month: then wait for the next month."""
     wait_until(lambda: _month(datetime.now(UTC)) == _month(datetime.now(UTC) + _LONGEST_TEST), within_s=400)
 
 

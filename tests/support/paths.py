@@ -1,4 +1,4 @@
-"""Where the project's files are, for tests, benchmarks and experiments."""
+"""Paths of the project's files, for tests, benchmarks and experiments."""
 
 from __future__ import annotations
 
@@ -14,4 +14,4 @@ MODEL_URL = f"onnx://{ARTEFACT}"
 BIN = Path(sys.executable).parent
 ATALAYA = BIN / "atalaya"
 NVML = Path(__file__).parent / "linux" / "nvml"
-"""Has a module that stands for NVIDIA's library: put it into PYTHONPATH."""
+"""A folder with a fake of NVIDIA's library, to put into PYTHONPATH."""

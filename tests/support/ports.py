@@ -16,7 +16,7 @@ _lock = threading.Lock()
 
 
 def free_port() -> int:
-    """A port on loopback that no process listens on now, and that is given to nobody else while this process runs.
+    """Return an unused port on loopback, which no other call or test process gets while this process runs.
 
     Raises OSError when there is none left.
     """

@@ -1,4 +1,4 @@
-"""What happens to a test whose requirement this machine does not meet."""
+"""Skip or fail tests whose requirements this machine does not meet."""
 
 from __future__ import annotations
 

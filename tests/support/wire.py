@@ -1,4 +1,4 @@
-"""A client that writes HTTP/1.1 requests by hand, to send what no HTTP library would."""
+"""A client that writes raw HTTP/1.1 requests, including ones that no HTTP library would send."""
 
 from __future__ import annotations
 

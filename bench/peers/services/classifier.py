@@ -1,4 +1,4 @@
-"""The job that every peer does: the gateway's model and preprocessing, with NumPy, ONNX Runtime and Pillow alone."""
+"""The task of every peer: the gateway's model and preprocessing, with only NumPy, ONNX Runtime and Pillow."""
 
 from __future__ import annotations
 

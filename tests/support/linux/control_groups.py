@@ -1,4 +1,4 @@
-"""Control groups in which a test runs a process under a limit. Making one takes root."""
+"""Control groups in which a test runs a process under a limit. Creating one requires root."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class ControlGroup:
 
 
 class MemoryGroup(ControlGroup):
-    """A group whose processes together may use so much memory; of version 2, also with limits of other controllers."""
+    """A group that limits the total memory of its processes; in version 2, also with limits of other controllers."""
 
     def __init__(self, limit_bytes: int, **v2: str) -> None:
         limit = str(limit_bytes)
@@ -75,7 +75,7 @@ class MemoryGroup(ControlGroup):
 
 
 class ProcessorGroup(ControlGroup):
-    """A group whose processes together may use so many processors, as `docker run --cpus` sets it."""
+    """A group that limits the total processors of its processes, as `docker run --cpus` does."""
 
     def __init__(self, processors: float) -> None:
         v1 = {"cpu.cfs_period_us": str(PERIOD_US), "cpu.cfs_quota_us": str(int(processors * PERIOD_US))}

@@ -1,4 +1,4 @@
-"""What the tests of one process share, and which no test may leave changed: later tests would depend on the order."""
+"""The process state that tests share. A test that leaves it changed would make later tests depend on the order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Linux reports of running processes: children, memory and processor time."""
+"""Read the children, memory and processor time of running processes from Linux."""
 
 from __future__ import annotations
 

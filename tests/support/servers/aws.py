@@ -1,4 +1,4 @@
-"""moto's server, which answers as Amazon's services do."""
+"""moto's server, which imitates Amazon's services."""
 
 from __future__ import annotations
 

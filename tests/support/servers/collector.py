@@ -13,7 +13,7 @@ from tests.support.servers.running import running
 
 
 class Collector(ThreadingHTTPServer):
-    """Keeps the requests and their headers; answers with `status`."""
+    """Stores the requests and their headers, and responds with `status`."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)

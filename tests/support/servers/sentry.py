@@ -60,7 +60,7 @@ def running_sink() -> AbstractContextManager[Sink]:
 
 
 class KeepingReporter:
-    """A reporter that sends nothing, and keeps the errors that it gets with their tags and principals."""
+    """A reporter that stores errors with their tags and principals instead of sending them."""
 
     def __init__(self) -> None:
         self.captured: list[tuple[BaseException, Mapping[str, str], str | None]] = []

@@ -1,4 +1,4 @@
-"""Stands for NVIDIA's management library on a machine without GPUs: a process with this folder in PYTHONPATH sees two.
+"""A fake of NVIDIA's management library with two GPUs, for processes with this folder in PYTHONPATH.
 
 The second GPU is divided (MIG), so that it reports no utilization. The names are those of the package nvidia-ml-py.
 """
