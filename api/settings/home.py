@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -116,3 +118,15 @@ def resolve_program(name: str) -> str:
 
 
 HomePath = Annotated[Path, AfterValidator(resolve_path)]
+
+
+def describe_installation(requirements: str) -> str:
+    """Return the sentence that says how to install a file of `requirements/` into this environment.
+
+    A bare `pip` would be that of the system, and a service works in another folder than that of the code.
+    """
+    file = INSTALLATION / "requirements" / requirements
+    pip = Path(sys.prefix) / "bin" / "pip"
+    if file.is_file() and pip.is_file():
+        return f"Run `{shlex.join((str(pip), 'install', '--require-hashes', '-r', str(file)))}`."
+    return f"Install requirements/{requirements} of the source code into {sys.prefix}."

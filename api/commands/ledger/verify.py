@@ -16,7 +16,7 @@ from api.commands.options.anchors import parse_anchor
 from api.commands.output import JsonFlag, format_count, print_json
 from api.errors import CommandFailed, SettingsError
 from api.settings import load_settings
-from api.settings.libraries import describe_installation
+from api.settings.home import describe_installation
 from monitoring.chains.anchors import Anchor
 from monitoring.chains.signing import Signer, Verifier
 from monitoring.ledger.exports.files import read_export

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from api.errors import SettingsError
 from api.settings import Settings
-from api.settings.libraries import describe_installation
+from api.settings.home import describe_installation
 from storage.images.archive import ImageArchive
 from storage.images.opening import open_blobs
 from storage.images.sealing import ImageSeal, parse_keys

@@ -8,8 +8,7 @@ from typing import Protocol
 from urllib.parse import parse_qs
 
 from api.errors import SettingsError
-from api.settings.home import resolve_path
-from api.settings.libraries import describe_installation
+from api.settings.home import describe_installation, resolve_path
 from api.settings.secrets.settings import LOCAL_INTERVAL_S, SecretSettings
 
 

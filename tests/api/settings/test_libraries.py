@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from api.errors import SettingsError
-from api.settings import libraries
-from api.settings.libraries import describe_installation
+from api.settings import home
+from api.settings.home import describe_installation
 from api.settings.secrets.provider import open_provider
 from api.settings.secrets.settings import SecretSettings
 from tests.support.paths import ROOT
@@ -44,5 +44,5 @@ def test_an_environment_without_pip_is_named(monkeypatch: pytest.MonkeyPatch, tm
         describe_installation("parquet.txt") == f"Install requirements/parquet.txt of the source code into {tmp_path}."
     )
     monkeypatch.undo()
-    monkeypatch.setattr(libraries, "INSTALLATION", tmp_path)
+    monkeypatch.setattr(home, "INSTALLATION", tmp_path)
     assert "`" not in describe_installation("parquet.txt")
