@@ -102,7 +102,7 @@ def test_a_decision_moves_aliases_once(registry: FileRegistry, make_artefact: Ca
     registry.add(make_artefact("1.0"))
     registry.move_aliases(MODEL, {"production": "1.0"}, **DECISION, decision="a verdict")
     undone = registry.move_aliases(MODEL, {"production": None}, **DECISION)
-    with pytest.raises(AliasUnchanged, match="moved the aliases already"):
+    with pytest.raises(AliasUnchanged, match="has already moved the aliases"):
         registry.move_aliases(MODEL, {"production": "1.0"}, **DECISION, decision="a verdict")
     assert registry.read(MODEL) == undone
     registry.move_aliases(MODEL, {"production": "1.0"}, **DECISION, decision="another verdict")
