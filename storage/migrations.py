@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 _LOCK = 0x6174616C  # the number of PostgreSQL's advisory lock, arbitrary but the same in all our processes
-_SQLITE_WAIT_S = 60  # for the migrations of another process: longer than for a statement
+_MIGRATION_WAIT_S = 60  # for the migrations of another process: longer than for a statement
 
 
 async def migrate(engine: AsyncEngine, *directories: Path) -> None:
@@ -60,7 +60,7 @@ async def _migrating(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """Open a transaction that writes, and that waits long for another one on SQLite. Raises DatabaseUnavailable."""
     with database_errors(engine.url):
         async with engine.connect() as connection:
-            await _set_sqlite_wait(connection, _SQLITE_WAIT_S)
+            await _set_sqlite_wait(connection, _MIGRATION_WAIT_S)
             try:
                 await connection.execution_options(**WRITING)
                 async with connection.begin():

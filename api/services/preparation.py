@@ -108,13 +108,9 @@ async def _build_within(memory: MemoryBudget, job: bytes) -> str:
 
 async def _build(job: bytes) -> str:
     """Build in a process with a session of its own: Ctrl-C is for the gateway, which then ends the process."""
-    pipe = asyncio.subprocess.PIPE
+    command, pipe = (sys.executable, "-m", "model.backends.prepared"), asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "model.backends.prepared"),
-        stdin=pipe,
-        stderr=pipe,
-        env=_ENVIRONMENT,
-        start_new_session=True,
+        *command, stdin=pipe, stderr=pipe, env=_ENVIRONMENT, start_new_session=True
     )
     try:
         async with asyncio.timeout(BUILD_LIMIT_S):
