@@ -6,6 +6,7 @@ PEERS := .venv-peers
 MLFLOW := .venv-mlflow
 ENGINES := .venv-engines
 BIN := $(VENV)/bin
+PACKAGES := api auth model monitoring storage
 LOCK := --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 # What users notice of the dependencies: the file of Keras 3.7.0, golden predictions, the API, data of the last release.
 UNCHANGED_KERAS := tests/model/offline/export/test_export.py
@@ -18,7 +19,7 @@ UNDISTURBED := $(addprefix tests/e2e/,test_gateway.py test_http_clients.py test_
 	predictions/test_candidates.py predictions/test_engines.py predictions/test_hot_swap.py proxies rotation usage/test_costs.py) \
 	tests/bench/test_speed.py tests/experiments tests/security/availability tests/security/limits
 .DEFAULT_GOAL := help
-.PHONY: help run demo port test bench peers compare faults lint format lock check-update audit sbom environments keras mlflow engines dashboards metrics settings swagger-ui clean .test-keras .test-gateway
+.PHONY: .bytecode help run demo port test bench peers compare faults lint format lock check-update audit sbom environments keras mlflow engines dashboards metrics settings swagger-ui clean .test-keras .test-gateway
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -116,6 +117,11 @@ $(VENV)/.run: requirements/run.txt requirements/build.txt pyproject.toml
 	@echo "== setting up $(VENV)"
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "error: Python 3.11 to 3.13 is needed; set PYTHON=")'
 	@$(call install,$(VENV),run)
+	@$(MAKE) --no-print-directory .bytecode
+
+# pip compiles the libraries, but not this checkout. A process that may not write here would compile it at each start.
+.bytecode:
+	@$(BIN)/python -m compileall -q $(PACKAGES)
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.run
 	@echo "== adding the development tools"

@@ -1,4 +1,4 @@
-"""`make` sets up an environment again that an earlier attempt left incomplete."""
+"""`make` compiles the checkout, and sets up an environment again that an earlier attempt left incomplete."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import shutil
 import subprocess
 import sys
 import venv
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
 
+from tests.contract.start.checkout import Checkout
 from tests.support.paths import ROOT
 from tests.support.requirements import find_program
 
@@ -30,6 +32,19 @@ def folder(tmp_path: Path) -> Path:
 def make(folder: Path, python: str) -> subprocess.CompletedProcess[str]:
     command = [find_program("make"), f"{ENVIRONMENT}/.server", f"PYTHON={python}"]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_the_checkout_is_compiled_with_its_environment(checkout: Checkout) -> None:
+    """`make` compiles all modules of the gateway, even for processes that may not write bytecode."""
+    for cache in list(checkout.folder.glob("[a-z]*/**/__pycache__")):
+        shutil.rmtree(cache)
+    planned = checkout.run("make", "--dry-run", "--always-make", ".venv/.run")
+    assert "-m compileall" in planned.stdout
+    made = checkout.run("make", ".bytecode", changes={"PYTHONDONTWRITEBYTECODE": "1"})
+    assert (made.returncode, made.stdout) == (0, ""), made.stderr
+    modules = [path for path in checkout.folder.glob("*/**/*.py") if (path.parent / "__init__.py").exists()]
+    assert len(modules) > 400
+    assert [path for path in modules if not Path(cache_from_source(str(path))).exists()] == []
 
 
 def test_an_environment_without_pip_is_made_again(folder: Path) -> None:
