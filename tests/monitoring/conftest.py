@@ -44,7 +44,7 @@ def store(engine: AsyncEngine) -> AuditStore:
 def _build_facts(principal: str) -> dict[str, Any]:
     model = {"name": "stub", "version": "1.0"}
     output = {"index": 5, "label": "forest", "confidence": 0.75, "probabilities": {"forest": 0.75, "river": 0.25}}
-    if principal == "bob":  # entries of release 0.1.0, like those of ana, have neither of these
+    if principal == "bob":  # ana's entries look like those of release 0.1.0, which have neither field
         output |= {"temperature": 1.5, "abstention": {"policy": "mark", "reason": "low_confidence"}}
     return {"v": 1, "principal": principal, "status": 200, "code": None, "model": model, "output": output, "count": 1}
 
@@ -91,7 +91,7 @@ def small_ledger(migrated_file: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def small_database(engine: AsyncEngine, database_url: str) -> Iterator[Connection]:
-    """The same ledger in a database of either kind, in an open transaction."""
+    """A connection, with an open transaction, to a SQLite or PostgreSQL database that contains the same ledger."""
     assert engine.dialect.name in database_url
     blocking = open_blocking_engine(database_url).execution_options(**WRITING)
     build_ledger(blocking)
@@ -102,7 +102,7 @@ def small_database(engine: AsyncEngine, database_url: str) -> Iterator[Connectio
 
 @pytest.fixture(scope="session")
 def verify_records() -> Verify:
-    """A function that verifies records with the public key of `build_ledger`, or of another private key."""
+    """A function that verifies records with the public key of `LEDGER_KEY`, or of another private key."""
 
     def verify_records(records: Sequence[Record], anchor: Anchor | None = None, key: str = LEDGER_KEY) -> LedgerReport:
         return verify(iter(records), Verifier([Signer(key).public_key]), anchor)

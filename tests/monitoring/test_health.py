@@ -56,7 +56,7 @@ async def test_cancellation_is_propagated() -> None:
 
 
 async def test_concurrent_requests_share_one_result() -> None:
-    """Requests within a short time share one result; a later request runs the checks again."""
+    """Requests within `max_age_s` share one result; a later one runs the checks again, even if it is cancelled."""
     runs, now = 0, 0.0
 
     async def count() -> None:

@@ -81,7 +81,7 @@ def test_credential_forms(template: str) -> None:
 @pytest.mark.parametrize("password", ["x", "correct horse", "kCGu4mpei_et0WxXNmcR9Uh2AYikIagb", "pässword", "?>~?>~"])
 @pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
 def test_basic_authentication(password: str, encode: Callable[[bytes], bytes]) -> None:
-    """The user and password of basic authentication are redacted, without any name before them."""
+    """The user and password of basic authentication are redacted even with no field name before them."""
     encoded = encode(f"ana:{password}".encode()).decode()
     assert redact(f"got 'Basic {encoded}' from a proxy") == f"got 'Basic {REDACTED}' from a proxy"
 
@@ -111,7 +111,7 @@ def test_password_with_spaces_in_quotes() -> None:
     ],
 )
 def test_plain_text_is_unchanged(text: str) -> None:
-    """A text without credentials, also one about tokens, is unchanged."""
+    """A text without credentials is unchanged, even one about tokens."""
     assert redact(text) == text
 
 
@@ -139,7 +139,7 @@ def test_redaction_is_idempotent(text: str) -> None:
     ],
 )
 def test_hostile_text_takes_linear_time(unit: str) -> None:
-    """A megabyte of incomplete credentials takes about a second; a quadratic pattern would take minutes."""
+    """A megabyte of incomplete credentials is redacted within seconds; a quadratic pattern would take minutes."""
     started = time.monotonic()
     redact(unit * (1_000_000 // len(unit)))
     assert time.monotonic() - started < 10
@@ -183,7 +183,7 @@ def test_tree_at_every_depth() -> None:
 
 
 def test_tree_is_json() -> None:
-    """The copy contains JSON's types only: a cycle is cut off, and other values become texts."""
+    """The copy contains only JSON types: a cycle is cut off, and other values become strings."""
     cycle: list[object] = [math.nan, b"bytes", None, True, 3]
     cycle.append(cycle)
     text = json.dumps(redact_tree(cycle), allow_nan=False)
@@ -206,11 +206,11 @@ def test_tree_is_json() -> None:
     ],
 )
 def test_events_are_redacted_like_trees(event: dict[str, object]) -> None:
-    """The fields of a log line are redacted as `redact_tree` redacts them, in whatever way that is decided."""
+    """`redact_event` redacts the fields of a log line exactly as `redact_tree` does."""
     assert redact_event(event) == redact_tree(event)
 
 
 @given(st.dictionaries(st.text(), st.one_of(st.text(), st.integers(), st.floats(), st.none(), st.lists(st.text()))))
 def test_any_event_is_redacted_like_a_tree(event: dict[str, object]) -> None:
-    """No value makes a difference between the two."""
+    """`redact_event` and `redact_tree` return the same result for any event."""
     assert json.dumps(redact_event(event)) == json.dumps(redact_tree(event))

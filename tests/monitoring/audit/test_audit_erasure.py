@@ -1,4 +1,4 @@
-"""Erasing what the audit log reveals about a person: the rest verifies, and other changes are still found."""
+"""Erasing what the audit log reveals about a person."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def find_problem(store: AuditStore) -> str:
 
 
 async def test_erased_entries_verify_and_reveal_nothing(store: AuditStore) -> None:
-    """An erased entry has no address, request id and details; what others did stays, and earlier anchors are found."""
+    """An erased entry keeps no address, request id or details; other entries stay, and earlier anchors verify."""
     await fill(store, 130)
     before = await read_all(store)
     anchor = (await store.verify()).anchor
@@ -56,7 +56,7 @@ async def test_pruning_erased_entries_and_their_record(store: AuditStore) -> Non
 
 
 async def test_an_unrecorded_erasure_is_found(engine: AsyncEngine, store: AuditStore) -> None:
-    """An entry that was made to look erased is found, and so is one that was changed after it was erased."""
+    """Verification finds an entry that was made to look erased, and one that was changed after it was erased."""
     await fill(store)
     await store.erase(ANA, "cli:root")
     async with engine.begin() as connection:
@@ -69,7 +69,7 @@ async def test_an_unrecorded_erasure_is_found(engine: AsyncEngine, store: AuditS
 
 
 async def test_records_cannot_look_erased(engine: AsyncEngine, store: AuditStore) -> None:
-    """An entry that records an erasure can itself not be erased."""
+    """An entry that records an erasure cannot itself be erased."""
     await fill(store)
     await store.erase(ANA, "cli:root")
     assert await store.erase("cli:root", "cli:root") == 0

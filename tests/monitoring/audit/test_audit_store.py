@@ -1,4 +1,4 @@
-"""The audit log: one chain on either database, with texts that are safe to store."""
+"""The audit log in the database."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def test_a_long_chain_is_read_in_chunks(store: AuditStore) -> None:
 
 
 async def test_an_empty_log_verifies(store: AuditStore) -> None:
-    """A log without entries has no problem."""
+    """A log without entries verifies."""
     report = await store.verify()
     assert (report.entries, report.anchor.number, report.problem) == (0, 0, None)
 
@@ -87,7 +87,7 @@ async def test_filters_are_combined(store: AuditStore) -> None:
 
 @pytest.mark.parametrize("hostile", ["a\nb", "a\r\nb", "a\x00b", "a\x1b[2Jb", "a\u2028b", "a\u202eb", "a\ud800b"])
 async def test_texts_are_single_lines(store: AuditStore, hostile: str) -> None:
-    """Control characters, line ends of any kind and lone surrogates are stored as escapes."""
+    """Control characters, line endings of any kind and lone surrogates are stored as escapes."""
     await store.append([new_event("token", "refused", actor=hostile, detail={hostile: hostile})])
     (entry,) = await read_all(store)
     assert entry.actor.isprintable()
@@ -98,7 +98,7 @@ async def test_texts_are_single_lines(store: AuditStore, hostile: str) -> None:
 
 @given(st.text(max_size=600))
 def test_texts_fit_their_columns(text: str) -> None:
-    """Any text becomes printable, and no longer than its column."""
+    """Any text is made printable and cut to the length of its column."""
     kept = sanitize(text, 64)
     assert len(kept) <= 64
     assert kept.isprintable()
@@ -118,7 +118,7 @@ def test_secrets_are_masked() -> None:
 
 
 def test_details_are_bounded() -> None:
-    """The number and length of details is limited."""
+    """The number and the length of details are limited."""
     event = new_event("token", "refused", actor="a" * 10_000, detail={str(index): "b" * 10_000 for index in range(100)})
     assert len(event.actor) == 320
     assert len(event.detail) < 16 * 300
@@ -178,7 +178,7 @@ async def test_pruning_takes_several_transactions(store: AuditStore, monkeypatch
 
 
 async def test_pruning_can_be_repeated(store: AuditStore) -> None:
-    """The chain verifies after each of several prunings, also when every entry was removed."""
+    """The chain verifies after each of several prunings, even when every entry was removed."""
     for _ in range(3):
         await fill_log(store, 2)
         assert await store.prune(datetime.now(UTC) + timedelta(seconds=1), "cli:root") > 0
@@ -187,7 +187,7 @@ async def test_pruning_can_be_repeated(store: AuditStore) -> None:
 
 
 async def test_nothing_is_appended_without_a_head(engine: AsyncEngine, store: AuditStore) -> None:
-    """Without its head, whose hash the next entry needs, the chain is not continued."""
+    """Appending fails when the head, whose hash the next entry needs, is missing."""
     async with engine.begin() as connection:
         await connection.execute(delete(audit_head))
     with pytest.raises(AuditUnavailable):
@@ -207,7 +207,7 @@ async def test_an_unavailable_database_is_reported(unused_tcp_port: int) -> None
 
 
 async def test_a_log_in_a_schema_is_verified(postgres_url: str) -> None:
-    """The log is verified in one snapshot also where every transaction begins with the choice of a schema."""
+    """A log in a schema of its own is verified, although every transaction first selects the schema."""
     plain, engine = open_engine(postgres_url), open_engine(f"{postgres_url}?schema=land")
     async with plain.begin() as connection:
         await connection.execute(CreateSchema("land"))

@@ -1,4 +1,4 @@
-"""Refusals are written in the background and aggregated; durable events fail closed."""
+"""The audit trail: refusals, merged and written in the background, and durable events."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Failures:
 
 
 async def test_equal_refusals_are_merged(store: AuditStore) -> None:
-    """A thousand equal refusals are one entry with a count; another caller's are another entry."""
+    """Equal refusals are merged into one entry with a count; those of another address get an entry of their own."""
     trail = AuditTrail(store, Failures())
     for _ in range(1000):
         trail.record_refusal(new_event("access", "invalid", address="10.0.0.1"))
@@ -38,7 +38,7 @@ async def test_equal_refusals_are_merged(store: AuditStore) -> None:
 
 
 async def test_distinct_refusals_are_limited(store: AuditStore) -> None:
-    """After a burst, refusals of new addresses are counted together; ten more a second are recorded in detail."""
+    """After a burst, refusals of new addresses are counted together; ten more per second are recorded individually."""
     now = 0.0
     trail = AuditTrail(store, Failures(), clock=lambda: now)
 
@@ -58,7 +58,7 @@ async def test_distinct_refusals_are_limited(store: AuditStore) -> None:
 
 
 class BlockedStore(AuditStore):
-    """A store that writes when the test releases it."""
+    """A store that does not write until the test releases it."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         super().__init__(engine)
@@ -72,7 +72,7 @@ class BlockedStore(AuditStore):
 
 
 async def test_a_refusal_during_the_last_write_is_written(engine: AsyncEngine, store: AuditStore) -> None:
-    """A refusal that is recorded while earlier ones are written is not lost when the process ends meanwhile."""
+    """A refusal that is recorded during the last write before shutdown is written too."""
     blocked = BlockedStore(engine)
     trail = AuditTrail(blocked, Failures())
     async with trail.running():
@@ -84,7 +84,7 @@ async def test_a_refusal_during_the_last_write_is_written(engine: AsyncEngine, s
 
 
 async def test_refusals_are_written_in_the_background(store: AuditStore) -> None:
-    """A refusal is soon written in the background, and those that wait at shutdown are written then."""
+    """Refusals are written in the background, and those still waiting at shutdown are written then."""
     trail = AuditTrail(store, Failures())
     async with trail.running():
         trail.record_refusal(new_event("access", "missing"))
@@ -96,7 +96,7 @@ async def test_refusals_are_written_in_the_background(store: AuditStore) -> None
 
 
 async def test_an_unwritable_log_rejects_events_and_keeps_refusals(engine: AsyncEngine, store: AuditStore) -> None:
-    """While the log cannot be written, durable events fail and refusals wait; none of these is lost."""
+    """While the log cannot be written, durable events fail, and refusals are kept and written later."""
     failures = Failures()
     trail = AuditTrail(store, failures)
     async with engine.begin() as connection:
@@ -116,7 +116,7 @@ async def test_an_unwritable_log_rejects_events_and_keeps_refusals(engine: Async
 
 
 async def test_events_do_not_wait_for_each_other_without_a_limit(engine: AsyncEngine, store: AuditStore) -> None:
-    """While another transaction locks the log, all waiting events fail within the limit of one, and not in turn."""
+    """While another transaction locks the log, waiting events time out together, not one after the other."""
     failures = Failures()
     trail = AuditTrail(store, failures)
     async with writing(engine) as connection:

@@ -1,4 +1,4 @@
-"""Verifying the audit log finds any later change."""
+"""Verifying the audit log."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Tampering = Callable[[AsyncConnection], Awaitable[object]]
 
 
 def tampering() -> st.SearchStrategy[Tampering]:
-    """Generate one change to one entry, to the order of two or to the head, made with write access to the database."""
+    """Generate a manipulation of the database: of entries, of their order or of the head."""
     entry = st.integers(1, ENTRIES)
     return st.one_of(
         st.builds(change_field, entry, st.sampled_from(FIELDS)),
@@ -114,7 +114,7 @@ async def test_any_later_change_is_found(engine: AsyncEngine, store: AuditStore,
 
 
 async def test_the_entry_that_is_wrong_is_named(engine: AsyncEngine, store: AuditStore) -> None:
-    """A check says how far the record is good, and which entry is not."""
+    """The report says up to which entry the log verifies, and names the wrong one."""
     entries = await fill_log(store)
     async with engine.begin() as connection:
         await change_field(4, "actor")(connection)
@@ -124,7 +124,7 @@ async def test_the_entry_that_is_wrong_is_named(engine: AsyncEngine, store: Audi
 
 
 async def test_an_anchor_exposes_a_recomputed_chain(engine: AsyncEngine, store: AuditStore) -> None:
-    """A chain whose hashes were all recomputed is found by an anchor only."""
+    """Only an anchor reveals that all hashes of a chain were recomputed."""
     entries = await fill_log(store)
     anchor = Anchor(entries[2].seq, entries[2].hash)
     assert (await store.verify(anchor)).problem is None
@@ -148,7 +148,7 @@ async def test_a_missing_or_second_head_is_found(engine: AsyncEngine, store: Aud
 
 
 async def test_a_removed_beginning_is_found(engine: AsyncEngine, store: AuditStore) -> None:
-    """Entries that were removed as by pruning, but without the entry that records it, are found missing."""
+    """Verification finds that the first entries were removed without an entry that records a pruning."""
     entries = await fill_log(store)
     async with engine.begin() as connection:
         await connection.execute(delete(audit_events).where(audit_events.c.seq <= 2))

@@ -16,7 +16,7 @@ from monitoring.chains.anchors import Anchor, AnchorSearch
     ],
 )
 def test_an_anchor_is_found_by_number_and_hash(links: list[tuple[int, str]], found: bool, number_passed: bool) -> None:
-    """An anchor is found where a link has its number and its hash."""
+    """An anchor is found if a link has both its number and its hash."""
     search = AnchorSearch(Anchor(2, "b"))
     for number, digest in links:
         search.pass_link(number, digest)

@@ -14,7 +14,7 @@ from monitoring.chains.ids import MonotonicIds, new_id
 
 @given(st.lists(st.integers(0, 2**48 - 2), min_size=2, max_size=50))
 def test_ids_ascend_whatever_the_clock_does(readings: list[int]) -> None:
-    """Ids ascend also when the clock steps back, and each is a UUIDv7 of the RFC."""
+    """Ids ascend even when the clock steps back, and each is a valid UUIDv7."""
     clock = iter(readings)
     ids = MonotonicIds(lambda: next(clock))
     generated = [ids.new() for _ in readings]
@@ -37,7 +37,7 @@ def test_a_busy_millisecond_runs_ahead_of_the_clock() -> None:
 
 
 def test_ids_continue_after_an_earlier_id() -> None:
-    """A process that starts with a slower clock generates no id that sorts before a recorded one."""
+    """A process whose clock is behind generates no id that sorts before a recorded one."""
     earlier = MonotonicIds(lambda: 2000).new()
     ids = MonotonicIds(lambda: 1000)
     ids.start_after(earlier)

@@ -37,7 +37,7 @@ class Aggregation:
 
 
 def test_equal_refusals_are_merged() -> None:
-    """Refusals with the same key wait as one, with a count."""
+    """Refusals with the same key are merged into one with a count."""
     aggregation = Aggregation()
     aggregation.add(1000, "ana")
     aggregation.add(1, "bob")
@@ -74,7 +74,7 @@ def test_the_budget_recovers_after_a_long_attack() -> None:
 
 
 def test_unwritten_refusals_wait_in_bounded_memory() -> None:
-    """Refusals that cannot be written wait again, merged with newer ones; time alone brings no budget for more."""
+    """Refusals that cannot be written are kept and merged with newer ones, in bounded memory however long they wait."""
     aggregation = Aggregation()
     for attempt in range(1, 20):
         aggregation.add(1000)

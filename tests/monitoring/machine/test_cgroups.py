@@ -1,4 +1,4 @@
-"""Reading the limits of control groups, from trees of files like those of the kernel."""
+"""Reading the limits and the usage of control groups."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_no_memory_limit(tree: Tree, name: str, text: str) -> None:
     ids=["v2 ancestor", "v2 own", "v1 ancestor", "v1 host path", "v1 last part of a host path", "v2 outside"],
 )
 def test_lowest_memory_limit_counts(tree: Tree, own: str, files: dict[str, str], expected: int) -> None:
-    """Of nested groups the lowest limit counts, also where a container sees only the end of its path."""
+    """The lowest limit of nested groups applies, even where a container sees only the end of its path."""
     tree.own.write_text(own)
     for name, text in files.items():
         tree.write(name, text)
@@ -109,7 +109,7 @@ def name_group(tree: Tree, version: int, group: str) -> None:
     [(100_000, 100_000, 1), (50_000, 100_000, 1), (1_000, 100_000, 1), (25_000, 50_000, 1), (110_000, 100_000, 2)],
 )
 def test_quota_of_both_versions(tree: Tree, version: int, quota: int, period: int, processors: int) -> None:
-    """A quota counts as processors, rounded up to a whole one, whatever the period."""
+    """A CPU quota is converted to a number of processors, rounded up, whatever its period."""
     name_group(tree, version, "own")
     write_quota(tree, version, "own", quota, period)
     assert tree.count_processors() == min(processors, AFFINITY)
@@ -118,7 +118,7 @@ def test_quota_of_both_versions(tree: Tree, version: int, quota: int, period: in
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize(("outer", "inner"), [(90_000, 900_000), (900_000, 90_000), (90_000, -1), (-1, 90_000)])
 def test_smallest_quota_of_nested_groups_counts(tree: Tree, version: int, outer: int, inner: int) -> None:
-    """The smallest quota from the own group up to the root counts."""
+    """The smallest quota between the process's group and the root applies."""
     name_group(tree, version, "pod/container")
     write_quota(tree, version, "pod", outer)
     write_quota(tree, version, "pod/container", inner)
@@ -127,7 +127,7 @@ def test_smallest_quota_of_nested_groups_counts(tree: Tree, version: int, outer:
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_quota_of_a_container(tree: Tree, version: int) -> None:
-    """A container that sees its own group as the root, and the host's path of it, reads its quota."""
+    """A container that sees its own group as the root, but the host's path to it, still finds its quota."""
     name_group(tree, version, "docker/0123")
     write_quota(tree, version, "", 60_000)
     assert tree.count_processors() == 1
@@ -136,7 +136,7 @@ def test_quota_of_a_container(tree: Tree, version: int) -> None:
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("quota", [-1, 10_000_000])
 def test_processors_without_a_lower_quota(tree: Tree, version: int, quota: int) -> None:
-    """Without a quota, or with one for more processors than there are, the CPU affinity counts."""
+    """Without a quota, or with one for more processors than there are, the CPU affinity applies."""
     name_group(tree, version, "own")
     write_quota(tree, version, "own", quota)
     assert tree.count_processors() == AFFINITY
@@ -144,14 +144,14 @@ def test_processors_without_a_lower_quota(tree: Tree, version: int, quota: int) 
 
 @pytest.mark.parametrize("text", ["", "garbage", "max", "100000", "0 0", "1 2 3"])
 def test_unreadable_quota(tree: Tree, text: str) -> None:
-    """A file that contains no quota and no period is ignored."""
+    """A file without a valid quota and period is ignored."""
     tree.write("cpu.max", text)
     tree.write("cpu/cpu.cfs_quota_us", text)
     assert tree.count_processors() == AFFINITY
 
 
 def test_no_cgroups(tree: Tree) -> None:
-    """Without cgroups the machine's physical memory and the CPU affinity count, and no use is reported."""
+    """Without cgroups the limits are the physical memory and the CPU affinity, and no usage is reported."""
     assert (tree.memory_limit_bytes(), tree.count_processors()) == (PHYSICAL, AFFINITY)
     assert [read(tree.root, tree.own) for read in (read_working_set, count_oom_kills, read_throttling)] == [None] * 3
 
@@ -164,7 +164,7 @@ def test_no_cgroups(tree: Tree) -> None:
     ],
 )
 def test_memory_use_of_both_versions(tree: Tree, version: int, usage: str, stat: str, oom: str) -> None:
-    """The working set is what the own group uses without inactive file pages; kills for want of memory are counted."""
+    """The working set is the group's memory usage minus inactive file pages; out-of-memory kills are counted."""
     tree.own.write_text("0::/own\n" if version == 2 else "3:memory:/own\n")
     folder = str(Path(usage).parent)
     tree.write(usage, "1000\n")
@@ -176,7 +176,7 @@ def test_memory_use_of_both_versions(tree: Tree, version: int, usage: str, stat:
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_throttling_of_both_versions(tree: Tree, version: int) -> None:
-    """The group that has a quota is reported, here the outer one: the inner one has no periods."""
+    """Throttling is read from the group with a quota: here the outer one, because the inner one has no periods."""
     name_group(tree, version, "pod/container")
     time = "throttled_usec 2500000" if version == 2 else "throttled_time 2500000000"
     prefix = "" if version == 2 else "cpu/"
@@ -193,6 +193,6 @@ def test_no_throttling_without_a_quota(tree: Tree, text: str) -> None:
 
 
 def test_this_machine() -> None:
-    """On this machine the limits are positive and at most what it has."""
+    """On this machine the limits are positive and do not exceed its memory and processors."""
     assert 0 < memory_limit_bytes() <= PHYSICAL
     assert 0 < count_processors() <= AFFINITY

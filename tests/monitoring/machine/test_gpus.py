@@ -1,4 +1,4 @@
-"""What is reported of the GPUs of this machine."""
+"""Reading the state of the GPUs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tests.support.paths import NVML, ROOT
 
 
 def test_gpus_of_this_machine() -> None:
-    """Each GPU has a utilization of 0 to 1 and uses at most its memory; a machine without one reports none."""
+    """Each GPU of this machine, if any, has a utilization of 0 to 1 and uses at most its memory."""
     for state in read_gpus().values():
         assert state.utilization is None or 0 <= state.utilization <= 1
         assert state.used_bytes is None or 0 <= state.used_bytes <= (state.total_bytes or 0)
 
 
 def test_what_a_divided_gpu_does_not_report_is_none() -> None:
-    """Of two GPUs, the one that is divided has no utilization; of both the memory is known."""
+    """A GPU that is divided into instances reports its memory but no utilization."""
     code = "from monitoring.machine.gpus import read_gpus; print(*read_gpus().values(), sep='\\n')"
     environment = {**os.environ, "PYTHONPATH": f"{NVML}{os.pathsep}{ROOT}"}
     ended = subprocess.run(
@@ -31,7 +31,7 @@ def test_what_a_divided_gpu_does_not_report_is_none() -> None:
 
 
 def test_a_gateway_without_the_library_reports_no_gpus() -> None:
-    """Where nvidia-ml-py is not installed, reading the GPUs returns none and raises nothing."""
+    """Without nvidia-ml-py no GPUs are reported and no error is raised."""
     code = "import sys; sys.modules['pynvml'] = None; from monitoring.machine.gpus import read_gpus; print(read_gpus())"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert ended.stdout == "{}\n"

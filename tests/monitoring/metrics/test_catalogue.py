@@ -15,7 +15,7 @@ def test_the_page_is_current() -> None:
 
 
 def test_every_metric_is_listed() -> None:
-    """The catalogue has every sample that a gateway exposes here, and those of machines with a container and GPUs."""
+    """The catalogue lists every metric that a gateway exposes on this machine, and those of containers and GPUs."""
     registry = CollectorRegistry()
     Metrics(registry)
     families = {family.name for family in registry.collect()}

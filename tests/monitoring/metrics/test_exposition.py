@@ -11,7 +11,7 @@ from monitoring.metrics.exposition import serve_metrics
 
 
 def test_idle_connections_are_closed() -> None:
-    """An idle connection is closed after the timeout, and delays no other one."""
+    """An idle connection is closed after the timeout and does not delay other connections."""
     listener = socket.create_server(("127.0.0.1", 0))
     address = listener.getsockname()
     with (

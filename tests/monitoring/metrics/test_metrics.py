@@ -198,7 +198,7 @@ def test_two_registries_do_not_clash() -> None:
     ],
 )
 def test_bucket_ranges(registry: CollectorRegistry, histogram: str, lowest: float, highest: float) -> None:
-    """Buckets span 5 ms to 10 s for requests, 0.5 ms to 2.5 s for stages, 1 ms to 2.5 s for the event loop's lag."""
+    """The buckets of each histogram span the range of values that it is expected to measure."""
     observe_all(Metrics(registry))
     bounds = {
         float(sample.labels["le"])
@@ -212,7 +212,7 @@ def test_bucket_ranges(registry: CollectorRegistry, histogram: str, lowest: floa
 
 
 def test_what_is_unknown_is_not_shown(registry: CollectorRegistry) -> None:
-    """Tasks that never ran and models without a registry have no series, rather than ones with the value 0."""
+    """An unknown value, such as the last success of a task that never succeeded, has no series rather than a 0."""
     Metrics(registry).task_runs = [TaskRuns(Task.UPKEEP, None, 5, 1)]
     text = generate_latest(registry).decode()
     assert 'atalaya_task_last_failure_timestamp_seconds{task="upkeep"} 5.0' in text

@@ -54,7 +54,7 @@ for caller in ("user:a", f"user:{sys.argv[2]}", "user:c", f"user:{sys.argv[2]}")
 
 
 def run_worker(folder: Path, slot: int, count: int) -> None:
-    """Run a worker that writes its metrics and ends."""
+    """Run a worker that writes its metrics and exits."""
     subprocess.run([sys.executable, "-c", WORKER, folder, str(slot), str(count)], check=True, timeout=60)
 
 
@@ -63,7 +63,7 @@ def build_registry(folder: Path) -> CollectorRegistry:
 
 
 def test_metrics_of_workers_are_combined(tmp_path: Path) -> None:
-    """Counters and histograms are added up, and gauges are added up or represented by the greatest value."""
+    """Counters and histograms are summed; a gauge is the sum or the greatest of the workers' values."""
     for slot in (0, 1):
         run_worker(tmp_path, slot, slot + 2)
     registry = build_registry(tmp_path)
@@ -75,7 +75,7 @@ def test_metrics_of_workers_are_combined(tmp_path: Path) -> None:
 
 
 def test_each_gauge_is_combined_by_its_meaning(tmp_path: Path) -> None:
-    """Capacities add up, of states the worst counts, of expiries the first, and of an identity provider the latest."""
+    """Capacities are summed; states report the worst value, expiries the earliest, identity providers the latest."""
     for slot in (1, 0):
         run_worker(tmp_path, slot, 1)
     value = build_registry(tmp_path).get_sample_value
@@ -102,7 +102,7 @@ def test_workers_choose_the_same_callers(tmp_path: Path) -> None:
 
 
 def test_a_replacement_continues_the_counters(tmp_path: Path) -> None:
-    """The next worker of a slot continues the counters of an ended one, whose gauges are removed."""
+    """A worker continues the counters of its predecessor in the same slot, whose gauges are removed."""
     run_worker(tmp_path, 0, 2)
     remove_gauges(tmp_path, 0)
     files = set(tmp_path.iterdir())
@@ -115,7 +115,7 @@ def test_a_replacement_continues_the_counters(tmp_path: Path) -> None:
 
 
 def test_ended_processes_are_ignored(tmp_path: Path) -> None:
-    """A process that has ended contributes nothing to `process_*`, and raises no error."""
+    """A process that has exited contributes nothing to `process_*` and causes no error."""
     ended = subprocess.Popen(["true"])
     ended.wait()
     registry = build_shared_registry(tmp_path, lambda: [os.getpid(), ended.pid])

@@ -1,4 +1,4 @@
-"""A migrated database of either kind."""
+"""A migrated SQLite or PostgreSQL database."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def url(engine: AsyncEngine, database_url: str) -> str:
 
 @pytest.fixture
 def blocking(url: str) -> Iterator[Engine]:
-    """An engine for threads."""
+    """A synchronous engine, for code that runs in threads."""
     engine = open_blocking_engine(url, 30)
     yield engine
     engine.dispose()

@@ -1,4 +1,4 @@
-"""Predictions and labels, as the gateway records them, in a database of either kind."""
+"""Build predictions and labels as the gateway records them, and write them to a ledger."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def open_chain(url: str) -> Chain:
 
 
 def append(url: str, facts: Sequence[dict[str, Any]], at: datetime = AT, chain: Chain | None = None) -> list[str]:
-    """Append entries to a chain, by default a new one, with a checkpoint; return their ids."""
+    """Append entries and a checkpoint to a chain, by default a new one; return the ids of the entries."""
     ids, chain = MonotonicIds(lambda: int(at.timestamp() * 1000)), chain or open_chain(url)
     linked = chain.link([EntryDraft(ids.new(), format_timestamp(at), each) for each in facts])
     with open_store(url) as store:
@@ -95,5 +95,5 @@ def open_store(url: str) -> Iterator[LedgerStore]:
 
 
 def update_sums(engine: Engine) -> int:
-    """Add what is recorded to the sums of the confidence and of the costs; return the number of transactions."""
+    """Add the recorded entries to the sums of confidence and costs; return the number of transactions."""
     return sum(1 for _ in SumUpdater(engine, (add_confidence_sums, add_cost_sums)).update())

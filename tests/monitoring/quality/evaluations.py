@@ -9,7 +9,7 @@ from monitoring.quality.evaluations import EvaluationRecord
 
 
 def make_evaluation(**changes: Any) -> EvaluationRecord:
-    """An evaluation of 210 images without a reference, with these changes."""
+    """Build an evaluation of 210 images without a reference; `changes` replace its fields."""
     values = {
         "id": new_id(),
         "at": 1_800_000_000,

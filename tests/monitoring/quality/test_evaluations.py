@@ -10,7 +10,7 @@ from tests.monitoring.quality.evaluations import make_evaluation
 
 
 async def test_evaluations_are_read_as_they_were_added(engine: AsyncEngine) -> None:
-    """Evaluations are listed in their order from a time on, with their comparison or without one."""
+    """Evaluations are listed in the order they were added, from a given time on, with their comparison if any."""
     store = EvaluationStore(engine)
     assert await store.find_latest() is None
     first = make_evaluation(at=10)
@@ -23,7 +23,7 @@ async def test_evaluations_are_read_as_they_were_added(engine: AsyncEngine) -> N
 
 
 async def test_an_evaluation_of_other_images_does_not_end_a_loss(engine: AsyncEngine) -> None:
-    """A loss lasts until the same images are evaluated again without one, or another model is evaluated."""
+    """A loss of the latest evaluated model persists until the same images are evaluated again without a loss."""
     store, other = EvaluationStore(engine), "ef" * 32
     assert await store.find_loss() is None
     good, loss = make_evaluation(), make_evaluation(is_loss=True)
@@ -39,7 +39,7 @@ async def test_an_evaluation_of_other_images_does_not_end_a_loss(engine: AsyncEn
 
 
 async def test_a_loss_is_no_reference(engine: AsyncEngine) -> None:
-    """The reference of a set of images is its last evaluation that was no loss."""
+    """The reference for a set of images is its last evaluation that was not a loss."""
     store = EvaluationStore(engine)
     earlier, good, other, loss = (
         make_evaluation(),

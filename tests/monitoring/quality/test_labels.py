@@ -1,4 +1,4 @@
-"""The rows of labels follow their entries, on both databases."""
+"""The rows of labels: written, erased, pruned and verified with their ledger entries."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read_labels(engine: Engine) -> list[CurrentLabel]:
 
 
 def test_the_newest_label_counts(url: str, blocking: Engine) -> None:
-    """A second label of a prediction supersedes the first, in whichever chain it is."""
+    """A second label of a prediction supersedes the first, whichever chain it is in."""
     first, second = append(url, [build_prediction(), build_prediction()])
     append(url, [build_label(first, "river"), build_label(second, "forest")])
     append(url, [build_label(first, "forest"), build_label(second, "river")], AT + timedelta(seconds=1))
@@ -43,7 +43,7 @@ def test_the_newest_label_counts(url: str, blocking: Engine) -> None:
 
 
 def test_labels_count_for_the_time_of_their_prediction(url: str, blocking: Engine) -> None:
-    """Only labels of predictions since a time count, whenever the label came, and only of the version."""
+    """Labels are selected by the time of their prediction, not of the label itself, and by version."""
     old, new, other = append(url, [build_prediction()] * 3)
     append(url, [build_label(old, at=EARLIER), build_label(new), build_label(other, version="2.0")])
     reader = QualityReader(blocking)
@@ -55,7 +55,7 @@ def test_labels_count_for_the_time_of_their_prediction(url: str, blocking: Engin
 
 
 def test_the_ends_of_the_labels_move_with_each_label(url: str, blocking: Engine) -> None:
-    """A label moves the end of its chain's labels, and a prediction does not."""
+    """Appending a label to a chain moves the end of its labels; appending a prediction does not."""
     reader, chain = QualityReader(blocking), open_chain(url)
     assert reader.find_label_ends() == frozenset()
     (prediction,) = append(url, [build_prediction()], chain=chain)
@@ -67,7 +67,7 @@ def test_the_ends_of_the_labels_move_with_each_label(url: str, blocking: Engine)
 
 
 def test_labels_of_abstentions_do_not_count(url: str, blocking: Engine) -> None:
-    """A label of a prediction of which the model abstained is recorded, and left out of the results."""
+    """A label of a prediction in which the model abstained is recorded, but left out of the results."""
     (prediction,) = append(url, [build_prediction(reason="low_confidence")])
     append(url, [build_label(prediction, abstained=True)])
     assert (count_rows(blocking), read_labels(blocking)) == (1, [])
@@ -95,7 +95,7 @@ def test_erasing_a_person_erases_the_labels(url: str, blocking: Engine) -> None:
 
 
 def test_pruning_removes_labels_with_their_entries(url: str, blocking: Engine) -> None:
-    """A label is pruned when its own entry is old enough, not when that of the prediction is."""
+    """A label is pruned when its own entry is old enough, not when its prediction's entry is."""
     first, second = append(url, [build_prediction(), build_prediction()], EARLIER)
     append(url, [build_label(first)], EARLIER)
     append(url, [build_label(second, "river")])
@@ -127,7 +127,7 @@ async def test_a_spooled_label_gets_its_row_when_it_is_delivered(
     ],
 )
 def test_a_changed_row_is_found(url: str, change: str) -> None:
-    """A row of a label that was changed or removed, so that results are other ones, is found by the verification."""
+    """Verification finds the row of a label that was changed or removed to alter the results."""
     (prediction,) = append(url, [build_prediction()])
     append(url, [build_label(prediction, "river")])
     verify_intact(url)
@@ -138,7 +138,7 @@ def test_a_changed_row_is_found(url: str, change: str) -> None:
 
 
 def test_an_added_row_is_found(url: str) -> None:
-    """A row without a label's entry is found by the verification."""
+    """Verification finds the row of a label that has no entry."""
     (prediction,) = append(url, [build_prediction()])
     append(url, [build_label(prediction)])
     with open_database(url) as engine, engine.begin() as connection:

@@ -1,4 +1,4 @@
-"""Sums over the confidence of recorded predictions, on both databases."""
+"""Sums over the confidence of recorded predictions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def read_sums(engine: Engine, since: datetime | None = None) -> list[PredictionS
 
 
 def test_only_predictions_count(url: str, blocking: Engine) -> None:
-    """Refusals and labels are left out, and abstentions are counted apart."""
+    """Rejected requests and labels are left out, and abstentions are counted separately."""
     abstained = build_prediction(0.5, reason="low_confidence")
     (prediction, *_) = append(url, [build_prediction(0.75), build_prediction(0.9), abstained, REFUSED])
     append(url, [build_label(prediction)])
@@ -37,7 +37,7 @@ def test_only_predictions_count(url: str, blocking: Engine) -> None:
 
 
 def test_versions_and_hours_are_apart(url: str, blocking: Engine) -> None:
-    """Each version has its sums, and those since a time leave out the hours before."""
+    """Each version has its own sums, and a query from a given time on leaves out earlier hours."""
     append(url, [build_prediction(), build_prediction(version="2.0")])
     append(url, [build_prediction(version="2.0")] * 3, NEXT_HOUR)
     update_sums(blocking)
@@ -47,7 +47,7 @@ def test_versions_and_hours_are_apart(url: str, blocking: Engine) -> None:
 
 
 def test_each_entry_is_added_once(url: str, blocking: Engine) -> None:
-    """Updates continue where the last one ended, in several chains and over more than one chunk."""
+    """Each update continues where the last one ended, across several chains and more than one chunk."""
     chain = open_chain(url)
     append(url, [build_prediction()], chain=chain)
     update_sums(blocking)
@@ -60,7 +60,7 @@ def test_each_entry_is_added_once(url: str, blocking: Engine) -> None:
 
 
 def test_two_processes_add_each_entry_once(url: str, blocking: Engine) -> None:
-    """Of two processes that have read the same entries, only one adds them, and both go on afterwards."""
+    """Of two processes that have read the same entries, only one adds them, and both continue afterwards."""
     for _ in range(3):
         append(url, [build_prediction()] * 2)
     with open_database(url) as other:
@@ -72,7 +72,7 @@ def test_two_processes_add_each_entry_once(url: str, blocking: Engine) -> None:
 
 
 def test_erased_and_pruned_predictions_stay_counted(url: str, blocking: Engine) -> None:
-    """The sums hold nothing of a single prediction, and stay when predictions are erased or pruned."""
+    """Erasing and pruning predictions does not change the sums that already include them."""
     append(url, [build_prediction()] * 2)
     append(url, [build_prediction(principal="bob")], NEXT_HOUR)
     update_sums(blocking)
@@ -86,7 +86,7 @@ def test_erased_and_pruned_predictions_stay_counted(url: str, blocking: Engine) 
 
 
 def test_a_pruned_chain_is_added_from_its_first_entry(url: str, blocking: Engine) -> None:
-    """Of a ledger that was pruned before its first update, what is left is added."""
+    """When a ledger was pruned before its first update, the update adds the remaining entries."""
     append(url, [build_prediction()] * 3, AT - timedelta(days=9))
     append(url, [build_prediction()] * 2)
     assert sum(Pruner(blocking.execution_options(**WRITING), Signer(KEY), AT).prune(AT - timedelta(days=1))) == 3
@@ -97,7 +97,7 @@ def test_a_pruned_chain_is_added_from_its_first_entry(url: str, blocking: Engine
 
 @pytest.mark.parametrize("document", ["{", '{"output": 1, "model": 2}', '{"output": {"confidence": "x"}, "model": {}}'])
 def test_a_changed_document_is_left_out(url: str, blocking: Engine, document: str) -> None:
-    """A document that someone has changed in the database does not stop the sums."""
+    """A document that someone has corrupted in the database is left out and does not stop the update."""
     append(url, [build_prediction()])
     with open_database(url) as engine, engine.begin() as connection:
         connection.execute(text("UPDATE ledger_payloads SET document = :document"), {"document": document})
@@ -108,7 +108,7 @@ def test_a_changed_document_is_left_out(url: str, blocking: Engine, document: st
 
 
 def test_an_unavailable_database_is_an_error_of_the_ledger(url: str, blocking: Engine) -> None:
-    """Without the tables neither updating nor reading is possible."""
+    """When a table is missing, both updating and reading raise LedgerUnavailable."""
     with open_database(url) as engine, engine.begin() as connection:
         connection.execute(text("ALTER TABLE prediction_sums RENAME TO away"))
     append(url, [build_prediction()], datetime.now(UTC))

@@ -1,4 +1,4 @@
-"""Errors that are logged anywhere are reported."""
+"""Reporting errors that are logged anywhere in the process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def fail() -> None:
 
 
 def test_logged_exception(reporter: KeepingReporter) -> None:
-    """An exception that is logged with its stack is reported with the event, its request and its principal."""
+    """An exception that is logged with its stack is reported with its event, request and principal only."""
     log = structlog.get_logger("atalaya.ledger")
     try:
         fail()
@@ -70,7 +70,7 @@ def test_failure_of_a_process(reporter: KeepingReporter) -> None:
 
 
 def test_what_is_not_reported(reporter: KeepingReporter) -> None:
-    """Warnings, expected errors without an exception, and those of requests, which are reported elsewhere, are not."""
+    """Warnings, expected errors without an exception, and errors of requests (reported elsewhere) are not reported."""
     structlog.get_logger("atalaya.ledger").error("ledger_spooling")
     structlog.get_logger("atalaya.workers").warning("process_replacing")
     structlog.get_logger("atalaya.access").error("unhandled_error", exc_info=ValueError())
@@ -79,7 +79,7 @@ def test_what_is_not_reported(reporter: KeepingReporter) -> None:
 
 
 def test_the_innermost_reporter_gets_the_error(reporter: KeepingReporter) -> None:
-    """A forked worker reports to its own reporter, and not to the one that it inherited."""
+    """Only the innermost reporter gets an error, so a forked worker does not use the reporter it inherited."""
     own = KeepingReporter()
     with reporting_logged_errors(own):
         structlog.get_logger("atalaya.workers").error("parent_died")

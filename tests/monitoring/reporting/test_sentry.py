@@ -73,7 +73,7 @@ def test_an_error_is_sent_with_its_context(sink: Sink) -> None:
 
 
 def test_no_secrets_are_sent(sink: Sink) -> None:
-    """No credential in a message, local variable, cause or tag is sent, and nothing about machine or request."""
+    """Credentials in messages, local variables, causes and tags are not sent, nor details of the host or request."""
     token, typed = make_jwt(), secrets.token_urlsafe(12)
     reporter = open_reporter(sink.dsn, environment="production", release="1")
     reporter.capture(failure(token, typed), {"route": "/auth/token", "password": typed, "note": f"Bearer {token}"})
@@ -154,12 +154,12 @@ def test_an_unreachable_server_does_not_block() -> None:
         started = time.monotonic()
         for _ in range(20):
             reporter.capture(ValueError("x"), {})
-        assert time.monotonic() - started < 10  # of twenty events
+        assert time.monotonic() - started < 10  # for all twenty events
         reporter.close()
 
 
 def test_a_hanging_server_delays_closing_only() -> None:
-    """A server that never responds delays closing by two seconds at most, and does not delay reporting."""
+    """A server that never responds delays closing for a limited time, and does not delay reporting."""
     with socket.create_server(("127.0.0.1", 0)) as mute:
         reporter = open_reporter(
             f"http://publickey@127.0.0.1:{mute.getsockname()[1]}/7", environment="production", release="1"
@@ -170,7 +170,7 @@ def test_a_hanging_server_delays_closing_only() -> None:
         reporter.close()
         closed = time.monotonic()
     assert captured - started < 5
-    assert 1 < closed - captured < 10  # without its limit, closing would not end
+    assert 1 < closed - captured < 10  # without its limit, closing would never end
 
 
 def test_principal_is_a_pseudonym(sink: Sink) -> None:
@@ -187,7 +187,7 @@ def test_principal_is_a_pseudonym(sink: Sink) -> None:
 
 
 def test_reports_are_capped(sink: Sink) -> None:
-    """A flood of errors sends a limited number of reports a minute, and the rest are counted."""
+    """At most `MAX_REPORTS_PER_MINUTE` errors are sent per minute; the others are dropped and counted."""
     dropped: list[None] = []
     reporter = open_reporter(sink.dsn, environment="production", release="1", on_dropped=lambda: dropped.append(None))
     for _ in range(2 * MAX_REPORTS_PER_MINUTE + 5):
@@ -222,12 +222,12 @@ def test_share_of_errors(sink: Sink) -> None:
     [(None, "atalaya@1.2.0"), ("", "atalaya@1.2.0"), ("a" * 40, "atalaya@1.2.0+aaaaaaaaaaaa")],
 )
 def test_release(commit: str | None, release: str) -> None:
-    """A release is named by its version, and by its commit where that is known."""
+    """A release is named by its version, and by its commit if that is known."""
     assert name_release("1.2.0", commit) == release
 
 
 def test_no_part_of_an_event_carries_a_secret() -> None:
-    """Whatever part of an event or transaction holds a secret, that part is masked or left out."""
+    """Every part of an event or transaction that contains a secret is masked or left out."""
     secret = "wo" + secrets.token_urlsafe(18)
     pair, header = f"password={secret}", {"Authorization": f"Bearer {secret}", "Cookie": f"session={secret}"}
     frame = {"function": "f", "vars": {"password": secret, "x": pair}, "context_line": f"log_in({pair!r})"}

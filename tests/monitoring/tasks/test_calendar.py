@@ -18,7 +18,7 @@ DAY = 86_400
 
 
 def test_tasks_are_due_one_interval_after_they_succeeded() -> None:
-    """A failure does not count; a task that never succeeded is due one interval after the calendar began."""
+    """A task is due one interval after its last success, or after the calendar's start if it never succeeded."""
     days = {Task.BACKUP: 1, Task.REPORT: 92, Task.AUDIT_VERIFY: 2, Task.RETRAIN: 0}
     runs = [TaskRuns(Task.BACKUP, 5 * DAY, 9 * DAY, 1), TaskRuns(Task.AUDIT_VERIFY, None, 3 * DAY, 1)]
     assert make_calendar(days, runs, start=DAY) == [
@@ -30,13 +30,13 @@ def test_tasks_are_due_one_interval_after_they_succeeded() -> None:
 
 @pytest.mark.parametrize(("hours", "is_due"), [(20, False), (23.9, True), (24, True), (100, True)])
 def test_a_daily_job_finds_its_task_due(hours: float, is_due: bool) -> None:
-    """A job that starts a little earlier than the day before runs the task: a tenth of the interval may be left."""
+    """A task is due a tenth of its interval early, so that a daily job that starts slightly early still runs it."""
     (entry,) = make_calendar({Task.BACKUP: 1}, [TaskRuns(Task.BACKUP, 0, None, 0)], start=0)
     assert entry.is_due(hours * 3600) is is_due
 
 
 async def test_the_calendar_begins_when_the_tables_are_made(database_url: str) -> None:
-    """On a new installation nothing is due before its interval has passed."""
+    """On a new installation a task is due one interval after the tables were created."""
     engine = open_engine(database_url)
     await migrate(engine, auth.MIGRATIONS, monitoring.MIGRATIONS)
     (entry,) = await TaskRunStore(engine).read_calendar({Task.KEY_ROTATION: 90})

@@ -1,4 +1,4 @@
-"""Reading `traceparent`, and which requests are sampled."""
+"""Reading `traceparent` and sampling requests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SAMPLED, NOT_SAMPLED = f"00-{TRACE}-{PARENT}-01", f"00-{TRACE}-{PARENT}-00"
 
 
 class Exporter:
-    """Keeps what it gets."""
+    """Keeps the exported traces."""
 
     def __init__(self) -> None:
         self.exported: list[RequestTrace] = []
@@ -29,7 +29,7 @@ class Exporter:
     [(SAMPLED, True), (NOT_SAMPLED, False), (f"00-{TRACE}-{PARENT}-03", True), (f"cc-{TRACE}-{PARENT}-01-later", True)],
 )
 def test_valid_headers(header: str, sampled: bool) -> None:
-    """A request continues the trace of its parent, with a span id of its own, also for later versions of the header."""
+    """A request continues the trace of its parent, with a span id of its own, even for later versions of the header."""
     context = continue_trace(header)
     assert context is not None
     assert (context.trace_id, context.parent_id, context.sampled) == (TRACE, PARENT, sampled)
@@ -65,7 +65,7 @@ def test_parent_decides() -> None:
 
 
 def test_share_of_requests_without_a_parent() -> None:
-    """Of requests without a parent the configured share is sampled."""
+    """The configured share of requests without a parent is sampled."""
     tracer = Tracer(Exporter(), 0.01)
     sampled = sum(tracer.begin(None) is not None for _ in range(100_000))
     assert 800 < sampled < 1200  # six standard deviations
@@ -73,7 +73,7 @@ def test_share_of_requests_without_a_parent() -> None:
 
 
 def test_callers_cannot_have_everything_traced() -> None:
-    """Callers that ask for traces get a limited number a second, and their trace id in the log for the others."""
+    """Traces that callers request are limited per second; beyond the limit, only the log has the caller's trace id."""
     now = 100.0
     tracer = Tracer(Exporter(), 0, clock=lambda: now)
     traces = [tracer.begin(SAMPLED) for _ in range(MAX_REQUESTED_PER_S + 5)]
@@ -87,7 +87,7 @@ def test_callers_cannot_have_everything_traced() -> None:
 
 
 def test_without_an_exporter() -> None:
-    """Without an exporter nothing is sampled, and the ids of the caller's trace are still in the log."""
+    """Without an exporter nothing is sampled, but the log still contains the ids of the caller's trace."""
     tracer = Tracer(None, 1.0)
     assert tracer.begin(None) is None
     trace = tracer.begin(SAMPLED)
@@ -100,7 +100,7 @@ def test_without_an_exporter() -> None:
 
 
 def test_only_sampled_requests_are_exported() -> None:
-    """The end of a request exports its trace if it is sampled."""
+    """Finishing a request exports its trace only if it is sampled."""
     exporter = Exporter()
     tracer = Tracer(exporter, 0)
     request = FinishedRequest("POST", "/v1/predictions", 200, "http", "r-1")

@@ -1,4 +1,4 @@
-"""Exporting spans to a collector, and what an outage of the collector costs."""
+"""Exporting spans to a collector, including one that is unavailable."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture(autouse=True)
 def ended_threads() -> Iterator[None]:
-    """Waits for the sender's thread, which may log an outage after it was closed, in the log of the next test."""
+    """Wait for the sender's thread to end: it could log an outage during the next test."""
     yield
     wait_until(lambda: not any(thread.name.startswith("OtelBatch") for thread in threading.enumerate()))
 
 
 class Dropped:
-    """Counts spans that were rejected, in the thread of the test, and those that the sender's thread did not send."""
+    """Counts spans that were rejected in the test's thread, and those that the sender's thread could not send."""
 
     def __init__(self) -> None:
         self.rejected = self.unsent = 0
@@ -104,7 +104,7 @@ def test_span_of_a_callers_trace(collector: Collector) -> None:
 
 
 def test_full_queue(collector: Collector) -> None:
-    """Traces that exceed the queue are dropped and counted as a whole, and the others arrive."""
+    """A trace that does not fit into the queue is dropped and counted with all its spans."""
     dropped = Dropped()
     exporter = open_exporter(collector.endpoint, dropped)
     collector.status = 503
@@ -119,7 +119,7 @@ def test_full_queue(collector: Collector) -> None:
 
 @pytest.mark.parametrize("hangs", [False, True])
 def test_unavailable_collector(hangs: bool) -> None:
-    """A collector that refuses connections or never responds delays no request, and closing by two seconds at most."""
+    """A collector that refuses connections or never responds delays no request, and closing only briefly."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         port = server.getsockname()[1]
