@@ -1,6 +1,6 @@
-"""Tests that import Keras are collected only where it is installed: `make test` runs them in the Keras environment.
+"""Tests that import Keras are collected only where it is installed; `make test` runs them in the Keras environment.
 
-The runs of training and of retraining share their starting weights.
+The tests of training and retraining share their initial weights.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Predictions that leave the processors to others."""
+"""Predictions that yield the CPU to all other work."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from model.offline.background import Pacer, predict_in_background
 
 
 class SchedulingBackend(StubBackend):
-    """Notes with which policy the kernel runs the thread that predicts."""
+    """Records the scheduling policy of the thread that predicts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ def paths(tmp_path: Path) -> list[Path]:
 
 
 def test_outputs_have_the_order_of_the_files(paths: list[Path]) -> None:
-    """Each file has its probabilities and its digest, and progress is reported after each."""
+    """Each file gets its probabilities and its digest, in order, and progress is reported after each file."""
     done: list[int] = []
     outputs = predict_in_background(StubBackend(), paths, done.append)
     assert outputs.digests == tuple(hashlib.sha256(path.read_bytes()).digest() for path in paths)
@@ -44,7 +44,7 @@ def test_outputs_have_the_order_of_the_files(paths: list[Path]) -> None:
 
 
 def test_the_kernel_prefers_every_other_thread(paths: list[Path]) -> None:
-    """Images are predicted by a thread with the policy for idle times; the caller's thread keeps its own."""
+    """A thread with the policy SCHED_IDLE predicts the images; the caller's thread keeps its own policy."""
     backend, before = SchedulingBackend(), os.sched_getscheduler(0)
     predict_in_background(backend, paths)
     assert backend.policies == {os.SCHED_IDLE}
@@ -52,7 +52,7 @@ def test_the_kernel_prefers_every_other_thread(paths: list[Path]) -> None:
 
 
 def test_an_error_in_progress_ends_the_work(paths: list[Path]) -> None:
-    """What `progress` raises after the first image is raised, and no further image is predicted."""
+    """An exception from `progress` reaches the caller, and no further image is predicted."""
     backend = SchedulingBackend()
 
     def fail(_: int) -> None:
@@ -65,7 +65,7 @@ def test_an_error_in_progress_ends_the_work(paths: list[Path]) -> None:
 
 
 def test_pauses_grow_while_others_want_the_processor() -> None:
-    """An image that got the processor for less than 70 % of its time is followed by a pause, which doubles to 0.5 s."""
+    """If an image had the CPU for less than 70 % of its time, a pause follows, which doubles up to 0.5 s."""
     pacer = Pacer()
     assert [pacer.find_pause(1.0, 0.2) for _ in range(5)] == [0.1, 0.2, 0.4, 0.5, 0.5]
     assert pacer.find_pause(1.0, 0.7) == 0

@@ -46,7 +46,7 @@ def test_noise_is_gaussian_with_a_deviation_of_10() -> None:
 
 
 def test_noise_of_an_image_is_the_same_in_every_run(scene: Pixels) -> None:
-    """The same image gets the same noise, and another image another noise."""
+    """The same image gets the same noise, and another image gets different noise."""
     add_noise = SIX_CHANGES["Gaussian noise, sd 10"]
     np.testing.assert_array_equal(add_noise(scene), add_noise(scene.copy()))
     flipped = scene[::-1]
@@ -66,13 +66,13 @@ def test_coarser_scene_is_centred_between_mirrored_borders(scene: Pixels, change
 
 
 def test_coarser_scenes_of_other_models_keep_their_size() -> None:
-    """An input that is not square, or whose sides are odd, is changed too."""
+    """An input that is not square or has an odd side keeps its size."""
     assert coarsen(np.zeros((96, 129, 3), np.uint8), 1.5).shape == (96, 129, 3)
 
 
 @pytest.mark.parametrize("change", ALL_CHANGES.values(), ids=ALL_CHANGES)
 def test_changes_leave_the_original_image_unchanged(scene: Pixels, change: object) -> None:
-    """All changes of an image start from the same pixels, and return 8-bit values."""
+    """A change does not modify its input, and returns 8-bit values."""
     assert callable(change)
     before = scene.copy()
     assert change(scene).dtype == np.uint8

@@ -122,7 +122,7 @@ def test_split_depends_only_on_the_seed(tmp_path: Path) -> None:
 
 
 def test_digest_of_a_list_of_images(tmp_path: Path) -> None:
-    """Another size, class or split of a file changes the digest of a list; the order of the splits does not."""
+    """The digest changes with the size, class or split of a file, but not with the order of the splits."""
     files = list_images(make_data_set(tmp_path, beach=2, forest=2))
     first, second = split_by_class(files, 0.5, seed=1)
     digests = [

@@ -94,7 +94,7 @@ def test_labels_in_another_order_are_rejected(folder: Path) -> None:
 
 
 def test_calibrated_and_raw_probabilities_are_evaluated(two_classes: LabelledFiles) -> None:
-    """A temperature of 0.5 squares the odds: 0.8 becomes 16/17; accuracy is the same, loss and confidence are not."""
+    """A temperature of 0.5 squares the odds: 0.8 becomes 16/17; accuracy stays the same, loss and confidence do not."""
     evaluation = evaluate(OUTPUTS, two_classes, describe(ConfidenceModel(temperature=0.5)))
     odds = np.array([0.9 / 0.1, 0.8 / 0.2, 0.6 / 0.4]) ** 2
     squared = odds / (1 + odds)
@@ -107,7 +107,7 @@ def test_calibrated_and_raw_probabilities_are_evaluated(two_classes: LabelledFil
 
 
 def test_model_without_a_temperature_has_equal_results(two_classes: LabelledFiles) -> None:
-    """Without confidence members in the manifest, served probabilities are the raw ones, and nothing else is said."""
+    """Without confidence members in the manifest, served and raw results are equal, and there are no others."""
     evaluation = evaluate(OUTPUTS, two_classes, describe(ConfidenceModel()), coverage=0.9)
     assert evaluation.served == evaluation.raw
     assert (evaluation.temperature, evaluation.abstention, evaluation.sets) == (1.0, None, None)
@@ -134,7 +134,7 @@ def test_threshold_applies_to_calibrated_probabilities(two_classes: LabelledFile
 
 
 def test_model_that_always_abstains_has_no_selective_accuracy(two_classes: LabelledFiles) -> None:
-    """Where no image is left, the accuracy of the remaining ones does not exist."""
+    """If the model abstains on all images, the selective accuracy is None."""
     rules = AbstentionRules(min_confidence=0.99)
     abstention = evaluate(OUTPUTS, two_classes, describe(ConfidenceModel(abstention=rules))).abstention
     assert abstention is not None
@@ -142,7 +142,7 @@ def test_model_that_always_abstains_has_no_selective_accuracy(two_classes: Label
 
 
 def test_coverage_is_the_share_of_sets_with_the_true_class(two_classes: LabelledFiles) -> None:
-    """With a limit of 0.85, {a}, {a, b} and {a, b} contain every true class; with 0.5, {a} thrice misses the b."""
+    """With a limit of 0.85, {a}, {a, b} and {a, b} contain every true class; with 0.5, every set is {a}."""
     for scores, coverage, size in (([0.85] * 9, 1.0, 5 / 3), ([0.5] * 9, 2 / 3, 1.0)):
         confidence = ConfidenceModel(sets=ConformalScores(np.array(scores, np.float32)))
         sets = evaluate(OUTPUTS, two_classes, describe(confidence), coverage=0.8).sets
@@ -151,7 +151,7 @@ def test_coverage_is_the_share_of_sets_with_the_true_class(two_classes: Labelled
 
 
 def test_robustness_is_the_mean_over_the_six_changes(two_classes: LabelledFiles) -> None:
-    """The clean images and the coarsest resolution do not count."""
+    """The accuracy under the six changes is averaged, without the clean images and the coarsest resolution."""
     wrong = Outputs(OUTPUTS.probabilities[:, ::-1], OUTPUTS.pooled)
     info = describe(ConfidenceModel())
     evaluations: dict[str, Evaluation] = {
@@ -182,7 +182,7 @@ def test_outputs_have_the_order_of_the_images(folder: Path) -> None:
 
 
 def test_outputs_under_each_change_are_those_of_changed_images(folder: Path) -> None:
-    """Each change is applied to the pixels as the model would get them; progress counts the predictions."""
+    """Each change is applied to the pixels that the model would get; progress counts the predictions."""
     backend = StubBackend()
     files = list_images(folder, backend.info.classes)
     pixels = read_images(files, backend.info.input_spec).pixels

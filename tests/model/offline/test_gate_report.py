@@ -22,7 +22,7 @@ GREEN, RED = (40, 160, 40), (180, 60, 60)
 
 
 def make_backend(gate: AerialGate | None) -> StubBackend:
-    """Its pooled features are the mean red, green and blue."""
+    """Make a stub whose pooled features are the mean red, green and blue."""
     rules = AbstentionRules(gate)
     return StubBackend(
         classes=("field", "lake"), input_spec=InputSpec(32, 32), confidence=ConfidenceModel(abstention=rules)
@@ -31,7 +31,7 @@ def make_backend(gate: AerialGate | None) -> StubBackend:
 
 @pytest.fixture
 def save(tmp_path: Path) -> Callable[..., Path]:
-    """Save flat images in folder/category; returns the folder."""
+    """A function that saves images of one colour in folder/category and returns the folder."""
 
     def write(folder: str, category: str, *colours: tuple[int, int, int]) -> Path:
         target = tmp_path / folder / category
@@ -45,7 +45,7 @@ def save(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def folders(save: Callable[..., Path]) -> tuple[Path, Path, Path]:
-    """Data, photographs and other scenes: scenes are green; one of four photographs in the test is green, too."""
+    """Data, photographs and other scenes: most scenes are green, and one of the test photographs is green too."""
     data = save("data", "test/field", GREEN, GREEN)
     save("data", "test/lake", GREEN, RED)
     names = [f"category{number}" for number in range(40)]
@@ -58,7 +58,7 @@ def folders(save: Callable[..., Path]) -> tuple[Path, Path, Path]:
 
 
 def test_refused_images_are_counted_by_group(folders: tuple[Path, Path, Path]) -> None:
-    """Each group has its number of images and of refusals; categories that pass are near misses."""
+    """Images and refusals are counted by group; categories with accepted images are listed as near misses."""
     backend = make_backend(AerialGate(np.array([-1, 1, -1], np.float32), 0.0))  # mostly green
     report = measure_gate(backend, list_gate_images(backend, *folders))
     rows = {row.name: row for row in report.rows}
@@ -76,7 +76,7 @@ def test_refused_images_are_counted_by_group(folders: tuple[Path, Path, Path]) -
 
 
 def test_progress_counts_all_images(folders: tuple[Path, Path, Path]) -> None:
-    """The progress ends with the number of all images."""
+    """Progress counts every image of every group, and a gate with a high bias refuses none."""
     backend = make_backend(AerialGate(np.zeros(3, np.float32), 1.0))
     groups, done = list_gate_images(backend, folders[0]), [0]
     report = measure_gate(backend, groups, done.append)
@@ -85,14 +85,14 @@ def test_progress_counts_all_images(folders: tuple[Path, Path, Path]) -> None:
 
 
 def test_model_without_a_gate_is_an_error() -> None:
-    """The error says how to export a model with a gate."""
+    """Measuring a model without a gate raises an error that names the model."""
     backend = make_backend(None)
     with pytest.raises(DatasetError, match=r"stub-v1\.0 has no gate"):
         measure_gate(backend, [])
 
 
 def test_folders_without_images_are_errors(tmp_path: Path, save: Callable[..., Path]) -> None:
-    """A missing folder, and one whose only category belongs to the fit or to the test alone, are errors."""
+    """A missing folder, and a folder without a category of the requested role, raise an error."""
     with pytest.raises(DatasetError, match="No images in"):
         list_photographs(tmp_path / "nowhere", Role.TEST)
     folder = save("photographs", "category", RED)

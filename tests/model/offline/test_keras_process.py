@@ -25,7 +25,7 @@ def test_configured_interpreter_has_priority(tmp_path: Path) -> None:
 
 
 def test_running_interpreter_is_used_when_it_has_tensorflow(tmp_path: Path) -> None:
-    """In the Keras environment, no other interpreter is needed."""
+    """In the Keras environment, the running interpreter is used."""
     assert choose_interpreter(None, tmp_path, has_tensorflow=True) == THIS_INTERPRETER
 
 
@@ -59,7 +59,7 @@ def test_failing_child_prints_its_own_error_and_raises(child: Path, capfd: pytes
 
 
 def test_killed_child_is_reported_with_its_signal(child: Path) -> None:
-    """A child that a signal ended printed nothing, so the error names the signal."""
+    """The error for a child that was killed names the signal, because the child printed nothing."""
     child.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
     with pytest.raises(KerasProcessFailed, match="ended by signal 9"):
         run_in_keras("child", {}, THIS_INTERPRETER)
@@ -68,7 +68,7 @@ def test_killed_child_is_reported_with_its_signal(child: Path) -> None:
 def test_silence_stderr_discards_native_output_but_not_exceptions(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Native output to stderr is discarded inside the context; exceptions pass, and stderr works afterwards."""
+    """Native output to stderr is discarded inside the context; exceptions propagate, and stderr works afterwards."""
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
     with silence_stderr():
         os.write(2, b"cudart_stub: no GPU")

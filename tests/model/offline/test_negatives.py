@@ -10,7 +10,7 @@ from model.offline.negatives.roles import Role, assign_role
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 @pytest.mark.parametrize("size", [(96, 96), (80, 64)], ids=["square", "wide"])
 def test_images_are_the_same_in_every_run(kind: Kind, size: tuple[int, int]) -> None:
-    """The same seed gives the same image in the size of the model's input, another seed another one."""
+    """The same seed gives the same image in the requested size, and another seed gives another image."""
     first, again, other = (kind.generate(np.random.default_rng(seed), size) for seed in (1, 1, 2))
     assert first.shape == (size[1], size[0], 3)
     assert first.dtype == np.uint8
@@ -19,7 +19,7 @@ def test_images_are_the_same_in_every_run(kind: Kind, size: tuple[int, int]) -> 
 
 
 def test_fitting_and_testing_share_no_image() -> None:
-    """No image of the fit is an image of the test, although some kinds take part in both."""
+    """No image is in both the fit and the test, although some kinds are used in both."""
     fit, test = (
         {image.make().tobytes() for image in list_generated(role, 2, (32, 32))} for role in (Role.FIT, Role.TEST)
     )
@@ -28,7 +28,7 @@ def test_fitting_and_testing_share_no_image() -> None:
 
 
 def test_each_category_holds_out_a_kind() -> None:
-    """Of each category, the fit uses some kinds, and the test also others."""
+    """In each category, the test uses all kinds of the fit and at least one other."""
     for category in {kind.category for kind in KINDS}:
         kinds = {
             role: {image.kind.name for image in list_generated(role, 1, (8, 8)) if image.kind.category == category}
@@ -39,7 +39,7 @@ def test_each_category_holds_out_a_kind() -> None:
 
 
 def test_photographs_are_split_by_category() -> None:
-    """A category's role follows from its name, similar names have the same role, and about a third of all test."""
+    """The role of a category depends on its name, similar names share a role, and about a third are for testing."""
     roles = [assign_role(f"category{number}") for number in range(600)]
     assert 150 <= roles.count(Role.TEST) <= 250
     assert assign_role("cougar_body") == assign_role("cougar_face")

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.keras
 
 
 def find_colours(picture: Image.Image) -> set[str]:
-    """The names of the colours of which the picture has strong tones."""
+    """Return the names of the colours that occur in the picture in strong tones."""
     red, green, blue = np.moveaxis(np.asarray(picture, int), -1, 0)
     return {
         name
@@ -34,7 +34,7 @@ def find_colours(picture: Image.Image) -> set[str]:
 def test_plot_shows_what_was_evaluated(
     tmp_path: Path, temperature: float, changes: list[str], colours: set[str]
 ) -> None:
-    """The raw curve is orange, the calibrated one blue; with changes, a second column starts with a green bar."""
+    """The raw curve is orange, the calibrated one blue; with changes, a second column has a green bar."""
     positive = np.random.default_rng(0).uniform(0.5, 1, 60)
     outputs = Outputs(np.stack([positive, 1 - positive], axis=1).astype(np.float32), np.zeros((60, 1), np.float32))
     files = LabelledFiles((Path("image"),) * 60, (0,) * 45 + (1,) * 15, ("a", "b"))

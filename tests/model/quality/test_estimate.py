@@ -36,12 +36,12 @@ def test_bounds_are_shares() -> None:
 
 
 def test_no_predictions_give_no_estimate() -> None:
-    """Without predictions there is nothing to estimate."""
+    """Without predictions, the estimate is None."""
     assert estimate_accuracy(ConfidenceSums()) is None
 
 
 def test_sums_can_be_added() -> None:
-    """The sums of two parts make the estimate of the whole."""
+    """The sums of two parts add up to the sums of the whole."""
     confidence = np.random.default_rng(2).beta(8, 1, 100)
     parts = sum_up(confidence[:30]) + sum_up(confidence[30:])
     whole = sum_up(confidence)
@@ -50,7 +50,7 @@ def test_sums_can_be_added() -> None:
 
 @pytest.mark.parametrize("n", [50, 200, 1000])
 def test_interval_covers_the_realised_accuracy(n: int) -> None:
-    """Of calibrated predictions, the share of correct ones is in the interval in 93 to 97 % of 4,000 simulated runs."""
+    """For calibrated predictions, the interval contains the accuracy in 93 to 97 % of 4,000 simulated runs."""
     generator = np.random.default_rng(3)
     covered = 0
     for _ in range(4000):

@@ -27,7 +27,7 @@ def test_interval_matches_published_values(successes: int, n: int, interval: tup
 @pytest.mark.parametrize("accuracy", [0.5, 0.8, 0.9, 0.95])
 @pytest.mark.parametrize("n", [200, 1000])
 def test_interval_covers_the_accuracy(accuracy: float, n: int) -> None:
-    """In 93 to 97 % of 20,000 simulated samples the interval contains the accuracy that the sample was drawn with."""
+    """In 93 to 97 % of 20,000 simulated samples, the interval contains the accuracy of the simulation."""
     correct, samples = np.unique(np.random.default_rng(1).binomial(n, accuracy, 20_000), return_counts=True)
     intervals = [find_wilson_interval(k / n, n) for k in correct]
     covered = [interval.lower <= accuracy <= interval.upper for interval in intervals]

@@ -20,7 +20,7 @@ from model.quality.pairs import compare_pairs
     ],
 )
 def test_images_that_changed_decide(lost: int, gained: int, p_value: float, is_loss: bool) -> None:
-    """The p-value is the binomial one of the images that changed; images that did not change have no part in it."""
+    """The p-value is the binomial one of the images that changed; images that did not change do not affect it."""
     earlier = np.array([True] * lost + [False] * gained + [True] * 150 + [False] * 40)
     later = np.array([False] * lost + [True] * gained + [True] * 150 + [False] * 40)
     found = compare_pairs(earlier, later)

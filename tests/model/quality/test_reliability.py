@@ -29,7 +29,7 @@ def test_error_of_fewer_images_than_bins_compares_each_image() -> None:
 
 
 def test_error_does_not_depend_on_the_order_of_images() -> None:
-    """Images of equal confidence, which a border between bins separates, give the same error in any order."""
+    """Images of equal confidence give the same error in any order, even where a bin boundary separates them."""
     generator = np.random.default_rng(1)
     confidence = generator.choice(np.array([0.7, 0.95, 1.0], np.float32), 200)
     correct = generator.random(200) < 0.9
@@ -39,6 +39,6 @@ def test_error_does_not_depend_on_the_order_of_images() -> None:
 
 
 def test_equal_confidences_count_with_their_common_accuracy() -> None:
-    """200 images at 0.75, of which 150 are correct, are perfectly calibrated: no bin gathers the wrong ones."""
+    """200 images at 0.75, of which 150 are correct, are perfectly calibrated, although the wrong ones come last."""
     correct = np.arange(200) < 150
     assert expected_calibration_error(np.full(200, 0.75), correct) == pytest.approx(0)

@@ -8,7 +8,7 @@ from model.quality.results import LabelledPredictions, VersionQuality, compute_q
 
 
 def label(**predicted: dict[str, int]) -> LabelledPredictions:
-    """Predictions by true and predicted class with their numbers, each at a confidence of 0.8."""
+    """Make predictions, given their numbers by true and predicted class, each with a confidence of 0.8."""
     labelled = LabelledPredictions()
     for true, counts in predicted.items():
         for name, count in counts.items():
@@ -38,7 +38,7 @@ def test_calibration_error_compares_confidence_and_accuracy(quality: VersionQual
 
 
 def test_estimate_needs_no_labels(quality: VersionQuality) -> None:
-    """The estimate is of all predictions: it follows from the sums of their confidence alone."""
+    """The estimate covers all predictions, and depends only on the sums of their confidence."""
     estimate = quality.estimated_accuracy
     assert estimate is not None
     assert (estimate.value, estimate.lower) == pytest.approx((0.9, 0.9 - 1.959964 * 30**0.5 / 500))
@@ -46,13 +46,13 @@ def test_estimate_needs_no_labels(quality: VersionQuality) -> None:
 
 
 def test_classes_need_twenty_labels(quality: VersionQuality) -> None:
-    """A class with 20 labels has results of its own, one with 19 is only counted."""
+    """A class with 20 labels has its own results; a class with 19 is only counted."""
     assert [(each.label, each.labelled) for each in quality.classes] == [("forest", 30), ("river", 20)]
     assert quality.few_labels == {"beach": 19}
 
 
 def test_confusions_are_shares_of_the_true_class(quality: VersionQuality) -> None:
-    """Each class lists what it was taken for, most frequent first, with the interval of the share."""
+    """Each class lists the classes it was mistaken for, most frequent first, with the interval of the share."""
     forest, river = quality.classes
     assert forest.recall == find_wilson_interval(26 / 30, 30)
     assert [(each.predicted, each.count) for each in river.confusions] == [("forest", 3), ("beach", 2)]
@@ -60,7 +60,7 @@ def test_confusions_are_shares_of_the_true_class(quality: VersionQuality) -> Non
 
 
 def test_without_labels_there_is_no_accuracy() -> None:
-    """Without labels neither accuracy nor calibration error is known."""
+    """Without labels, neither accuracy nor calibration error is known."""
     quality = compute_quality("1.1", label(), ConfidenceSums(), 3)
     assert (quality.accuracy, quality.ece, quality.estimated_accuracy) == (None, None, None)
     assert (quality.classes, quality.few_labels) == ((), {})

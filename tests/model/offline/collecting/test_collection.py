@@ -33,7 +33,7 @@ def encode(image: Image.Image, name: str = "JPEG", **options: int) -> bytes:
 
 
 def draw(seed: int) -> bytes:
-    """Return a PNG of coarse noise: no two of them are similar."""
+    """Return a PNG of coarse noise. Images of different seeds are not similar."""
     noise = Image.frombytes("L", (9, 8), hashlib.shake_128(b"%d" % seed).digest(72))
     return encode(noise.resize((90, 80), Image.Resampling.NEAREST), "PNG")
 
@@ -60,25 +60,25 @@ def test_near_duplicates_are_found() -> None:
 
 
 def test_a_third_image_connects_two() -> None:
-    """Images that are similar to the same third image are in one group, with the oldest as the first."""
+    """Two images that are both similar to a third one form one group with it, named after the oldest."""
     assert group_similar([0b0, 0b1111_1111, 2**63 - 1, 0b1111]) == [0, 0, 2, 0]
     assert group_similar([]) == []
 
 
 def test_many_equal_hashes_are_one_group() -> None:
-    """Images of one colour have equal hashes; a group of 100,000 of them is found without comparing them in pairs."""
+    """Images of one colour have equal hashes, and 100,000 of them form one group without pairwise comparisons."""
     assert group_similar([2**63 - 1, *[0] * 100_000, 1]) == [0, *[1] * 100_001]
 
 
 def test_splits_have_their_shares() -> None:
-    """About 80 % of the images are for training, and 10 % each for validation and test."""
+    """About 80 % of the images are assigned to training, and 10 % each to validation and test."""
     counts = Counter(choose_split(hashlib.sha256(b"%d" % number).hexdigest()) for number in range(4000))
     assert 3100 < counts[Split.TRAIN] < 3300
     assert all(340 < counts[split] < 460 for split in (Split.VALIDATION, Split.TEST))
 
 
 def test_images_keep_their_split(tmp_path: Path) -> None:
-    """Images that are added later move none of those that were there."""
+    """Adding images does not change the split of existing ones."""
     images = [("forest", draw(seed)) for seed in range(30)]
     few, many = collect(tmp_path / "few", *images[:10]), collect(tmp_path / "many", *images)
     splits = {image.sha256: image.split for image in many.images}
@@ -87,7 +87,7 @@ def test_images_keep_their_split(tmp_path: Path) -> None:
 
 
 def test_similar_images_share_a_split(tmp_path: Path) -> None:
-    """Near duplicates go into the split of the oldest of them, so that no test image was seen in training."""
+    """Near duplicates share the split of the oldest one, so that no test image was seen in training."""
     scene = Image.open(SCENES[0])
     copies = [("forest", encode(scene, quality=quality)) for quality in range(40, 60)]
     dataset = collect(tmp_path / "data", *copies)
@@ -101,7 +101,7 @@ def test_similar_images_share_a_split(tmp_path: Path) -> None:
     [((Split.TEST,), Split.TEST), ((Split.TEST, Split.VALIDATION, Split.TRAIN), Split.TRAIN)],
 )
 def test_known_images_choose_the_split(tmp_path: Path, known: Sequence[Split], expected: Split) -> None:
-    """Near duplicates take the split of those that an earlier data set had; training wins over the others."""
+    """Near duplicates keep the split that an earlier data set gave to any of them; training takes precedence."""
     scene = Image.open(SCENES[0])
     copies = [("forest", encode(scene, quality=quality)) for quality in range(40, 44)]
     before = collect(tmp_path / "before", *copies)
@@ -111,7 +111,7 @@ def test_known_images_choose_the_split(tmp_path: Path, known: Sequence[Split], e
 
 
 def test_splits_of_earlier_manifests(tmp_path: Path) -> None:
-    """Manifests give the splits of their images, and training wins; another file is an error."""
+    """Splits are read from earlier manifests, training takes precedence, and a file of another kind is an error."""
     dataset = collect(tmp_path / "data", *(("forest", draw(seed)) for seed in range(30)))
     write_manifest(tmp_path / "data", dataset, {}, datetime.now(UTC), None)
     moved = next(image for image in dataset.images if image.split is Split.TEST)
@@ -125,14 +125,14 @@ def test_splits_of_earlier_manifests(tmp_path: Path) -> None:
 
 
 def test_equal_images(tmp_path: Path) -> None:
-    """An image that was predicted several times is there once, with all its predictions."""
+    """An image that was predicted several times is stored once, with all its predictions."""
     dataset = collect(tmp_path / "data", ("forest", draw(1)), ("river", draw(2)), ("forest", draw(1)))
     assert [image.predictions for image in dataset.images] == [["prediction-0", "prediction-2"], ["prediction-1"]]
     assert dataset.duplicates == 1
 
 
 def test_contradicting_labels(tmp_path: Path) -> None:
-    """An image with two labels is left out; similar images with different labels stay. Both are reported."""
+    """An image with two labels is left out, similar images with different labels are kept; both are reported."""
     scene = Image.open(SCENES[0])
     similar = encode(scene, quality=50), encode(scene, quality=60)
     images = ("forest", draw(1)), ("river", draw(1)), ("forest", similar[0]), ("beach", similar[1])
@@ -155,6 +155,6 @@ def test_the_folder_is_what_training_and_evaluation_read(tmp_path: Path) -> None
 
 
 def test_a_label_that_is_no_folder_name(tmp_path: Path) -> None:
-    """A label that would lead out of the folder is refused."""
+    """A label that would lead out of the folder is rejected."""
     with pytest.raises(DatasetError, match="cannot be the name of a folder"):
         collect(tmp_path / "data", (f"..{os.sep}forest", draw(1)))

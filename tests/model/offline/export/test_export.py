@@ -75,7 +75,7 @@ def test_keras_3_7_file_gives_the_same_probabilities(expected: Expected) -> None
 
 
 def test_onnx_graph_gives_the_probabilities_of_keras_3_7(session: Any, expected: Expected) -> None:
-    """ONNX Runtime gives the probabilities of Keras 3.7.0, to 1e-4, for every batch size."""
+    """ONNX Runtime gives the probabilities of Keras 3.7.0, to 1e-4, for a batch and for a single image."""
     images, probabilities = expected
     together = session.run(["probabilities"], {"image": images})[0]
     alone = session.run(["probabilities"], {"image": images[:1]})[0]
@@ -84,20 +84,20 @@ def test_onnx_graph_gives_the_probabilities_of_keras_3_7(session: Any, expected:
 
 
 def test_graph_has_the_image_as_its_only_input(session: Any) -> None:
-    """The exported graph takes uint8, and does not have the unused inputs of the normalisation constants."""
+    """The exported graph takes uint8 pixels, and has no unused inputs for the normalisation constants."""
     assert [(value.name, value.type, value.shape) for value in session.get_inputs()] == [
         ("image", "tensor(uint8)", ["n", 256, 256, 3])
     ]
 
 
 def test_graph_outputs_are_probabilities_and_features_and_their_means(session: Any) -> None:
-    """The outputs have their names; features have the shape [n, height, width, channels], and pooled their channels."""
+    """The graph has three named outputs; features are [n, height, width, channels], and pooled is [n, channels]."""
     shapes = {value.name: value.shape for value in session.get_outputs()}
     assert shapes == {"probabilities": ["n", 21], "features": ["n", 8, 8, 128], "pooled": ["n", 128]}
 
 
 def test_manifest_declares_the_graph_s_input(artefact: Path) -> None:
-    """The manifest of an export says that the graph takes uint8."""
+    """The manifest of an export declares uint8 as the graph's input type."""
     assert json.loads((artefact / "manifest.json").read_text())["input"]["dtype"] == "uint8"
 
 
@@ -119,7 +119,7 @@ def test_manifest_records_the_origin_of_the_artefact(artefact: Path) -> None:
 
 
 def test_existing_artefact_is_not_overwritten(artefact: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """The export process rejects an existing folder with one line on stderr, without output of TensorFlow."""
+    """The export process rejects an existing folder with one line on stderr and no output from TensorFlow."""
     before = {path.name: path.stat().st_mtime_ns for path in artefact.iterdir()}
     with pytest.raises(KerasProcessFailed):
         run_in_keras(
@@ -132,7 +132,7 @@ def test_existing_artefact_is_not_overwritten(artefact: Path, capfd: pytest.Capt
 
 
 def test_graph_with_other_probabilities_is_rejected_without_leaving_files(tmp_path: Path) -> None:
-    """The comparison detects a conversion that changed one bias, and no folder remains."""
+    """A conversion that changed one bias fails the comparison with the model, and leaves no files."""
 
     def convert_and_tamper(model: Any) -> bytes:
         graph = onnx.load_from_string(to_onnx(model))
@@ -148,7 +148,7 @@ def test_graph_with_other_probabilities_is_rejected_without_leaving_files(tmp_pa
 
 
 def stack(image: Any) -> Any:
-    """Convolutions around a squeeze-and-excitation block, whose pooling is not the last one."""
+    """Convolutions around a squeeze-and-excitation block, whose global pooling is not the model's last one."""
     hidden = keras.layers.Conv2D(4, 8, strides=8, activation="relu")(image)
     squeezed = keras.layers.Reshape((1, 1, 4))(keras.layers.GlobalAveragePooling2D()(hidden))
     hidden = keras.layers.multiply([hidden, keras.layers.Conv2D(4, 1, activation="sigmoid")(squeezed)])
@@ -283,7 +283,7 @@ def test_code_in_a_model_file_is_rejected(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["model.keras", "model.h5", "absent.keras"])
 def test_only_keras_files_are_opened(name: str, tmp_path: Path) -> None:
-    """Keras does not load a text file named .keras, other formats and missing files."""
+    """A text file named .keras, a file of another format and a missing file are rejected."""
     (tmp_path / "model.keras").write_text("not a zip file")
     shutil.copyfile(OLD_MODEL, tmp_path / "model.h5")
     with pytest.raises(ExportRefused, match=r"is not a \.keras file"):

@@ -15,14 +15,14 @@ ROWS = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3]], np.float32)
 
 
 def test_generated_images_are_reproducible_and_all_different() -> None:
-    """The generated images are a fixed set without duplicates, so two exports compare on the same images."""
+    """The generated images are a fixed set without duplicates, so that all exports are compared on the same images."""
     first, second = generate_images(64, (256, 256)), generate_images(64, (256, 256))
     assert np.array_equal(first, second)
     assert len({image.tobytes() for image in first}) == 64
 
 
 def test_real_images_are_found_at_any_depth_and_completed_with_generated_ones(tmp_path: Path) -> None:
-    """Images come from all subfolders, other files are ignored, and generated images fill up to 64."""
+    """Images come from all subfolders, other files are ignored, and generated images are added up to a total of 64."""
     (tmp_path / "a" / "b").mkdir(parents=True)
     Image.new("RGB", (30, 20), (10, 20, 30)).save(tmp_path / "a" / "b" / "one.png")
     Image.new("RGB", (30, 20), (90, 80, 70)).save(tmp_path / "two.tif")
@@ -41,7 +41,7 @@ def test_check_images_have_the_size_of_the_models_input(tmp_path: Path) -> None:
 
 
 def test_large_folder_is_sampled_evenly(tmp_path: Path) -> None:
-    """Of more than 256 images, an evenly spread sample is compared, from the first class to the last."""
+    """From more than 256 images, a sample is taken that is evenly spread from the first file to the last."""
     for index in range(300):
         Image.new("L", (1, 1), index % 256).save(tmp_path / f"{index:03}.png")
     images = collect_images(tmp_path, DEFAULT_INPUT)
@@ -50,7 +50,7 @@ def test_large_folder_is_sampled_evenly(tmp_path: Path) -> None:
 
 
 def test_folder_without_images_is_rejected(tmp_path: Path) -> None:
-    """A folder of real images that contains none raises an error."""
+    """A folder without any image raises an error."""
     with pytest.raises(ExportRefused, match=r"No image in .* can be decoded"):
         collect_images(tmp_path, DEFAULT_INPUT)
 
@@ -87,7 +87,7 @@ def test_different_top_class_is_rejected_however_close() -> None:
 
 @pytest.mark.parametrize("outputs", [[[0.9, 0.8]], [[1.5, -0.5]], [[float("nan"), 1.0]]])
 def test_outputs_that_are_not_a_softmax_are_rejected(outputs: list[list[float]]) -> None:
-    """Sigmoids, logits and NaN are not probabilities of mutually exclusive classes."""
+    """Outputs of a sigmoid, logits and NaN are rejected, because they are not a distribution over the classes."""
     with pytest.raises(ExportRefused, match="softmax"):
         check_softmax(np.array(outputs, np.float32))
 

@@ -1,4 +1,4 @@
-"""The rewrites of a converted graph give the results of the graph before, with the operators that run fast."""
+"""Optimisations of a converted graph: the same results with faster operators."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Constants = dict[str, NDArray[Any]]
 
 
 def make_model(nodes: Nodes, constants: Constants, output: tuple[str, int]) -> onnx.ModelProto:
-    """A graph from `image`, float32 [n, 32, 32, 3], to an output of that name and number of axes."""
+    """Make a graph from `image`, float32 [n, 32, 32, 3], to an output with the given name and number of axes."""
     name, axes = output
     graph = helper.make_graph(
         nodes,
@@ -56,7 +56,7 @@ def check(model: onnx.ModelProto) -> Counter[str]:
 
 
 def make_stem(*scaling: tuple[str, str, str], pads: tuple[int, int, int, int]) -> onnx.ModelProto:
-    """Operations on the image, each an operator and its two inputs, "x" for the value before, and a convolution."""
+    """Scale the image, then convolve it. Each operation is an operator and its inputs; "x" is the previous value."""
     constants: Constants = {
         "factor": np.array(1 / 255, np.float32),
         "zero": np.zeros((1, 1, 1, 3), np.float32),
@@ -94,7 +94,7 @@ NO_PADS, PADS = (0, 0, 0, 0), (0, 0, 1, 1)
 def test_scaling_is_folded_into_the_first_convolution(
     scaling: list[tuple[str, str, str]], pads: tuple[int, int, int, int], additions: int
 ) -> None:
-    """The borders included, the results stay the same; one addition remains if zeros are padded after a shift."""
+    """The results stay the same, also at the borders; one addition remains if zeros are padded after a shift."""
     operators = check(make_stem(*scaling, pads=pads))
     expected = Counter({"Transpose": 1, "Cast": 1, "Add": additions, "Conv": 1})
     assert operators == expected
@@ -106,7 +106,7 @@ def test_scaling_is_folded_into_the_first_convolution(
     ids=["addition of a map", "square", "reciprocal", "zero", "exponential"],
 )
 def test_other_preprocessing_stays_in_the_graph(scaling: list[Any]) -> None:
-    """Preprocessing that is no invertible scaling of each channel is computed as before."""
+    """Preprocessing that is not an invertible scaling of each channel stays in the graph."""
     one = ("Add", "x", "mean")  # no division by zero
     operators = check(make_stem(one, *scaling, pads=PADS))
     assert operators["Cast"] == 1
@@ -125,19 +125,19 @@ def make_mean(axes: list[int], keepdims: int, channels_last: bool) -> onnx.Model
 @pytest.mark.parametrize("keepdims", [0, 1])
 @pytest.mark.parametrize(("axes", "channels_last"), [([1, 2], True), ([-3, -2], True), ([2, 3], False)])
 def test_means_over_height_and_width_are_poolings(axes: list[int], channels_last: bool, keepdims: int) -> None:
-    """A mean of all positions becomes poolings of the channels-first values, two for maps of 32 x 32."""
+    """A mean over all positions of 32x32 maps becomes two poolings of the channels-first values."""
     operators = check(make_mean(axes, keepdims, channels_last))
     assert operators["ReduceMean"] == 0
     assert operators["AveragePool"] == operators["GlobalAveragePool"] == 1
 
 
 def test_other_means_are_kept() -> None:
-    """A mean over rows alone is no pooling."""
+    """A mean over the rows alone stays in the graph."""
     assert check(make_mean([2], 1, channels_last=False))["ReduceMean"] == 1
 
 
 def make_block(activation: str) -> onnx.ModelProto:
-    """A squeeze-and-excitation block of 8 maps and a bottleneck of 3 channels, as tf2onnx converts it."""
+    """Make a squeeze-and-excitation block of 8 maps with a bottleneck of 3 channels, as tf2onnx converts it."""
     constants: Constants = {
         "weights": RANDOM.normal(size=(8, 3, 4, 4)).astype(np.float32) / 100,
         "axes": np.array([1, 2]),
@@ -174,14 +174,14 @@ def make_block(activation: str) -> onnx.ModelProto:
 
 @pytest.mark.parametrize(("activation", "repeated"), [("ReLU", 1), ("SiLU", 1), ("Softplus", 0)])
 def test_scales_of_an_excitation_are_repeated_over_the_maps(activation: str, repeated: int) -> None:
-    """A block keeps its results without reshapes; bottlenecks whose activation does not map 0 to 0 are not filled."""
+    """A block is computed without reshapes; its scales are repeated only if its activation maps 0 to 0."""
     operators = check(make_block(activation))
     assert operators["Resize"] == repeated
     assert operators["Reshape"] == operators["ReduceMean"] == 0
 
 
 def test_bottleneck_is_filled_to_whole_blocks() -> None:
-    """The convolutions of a bottleneck of 3 channels get 16, of which 13 have weights of zero."""
+    """A bottleneck of 3 channels is padded to 16."""
     model = make_block("SiLU")
     optimise(model)
     shapes = {tuple(constant.dims) for constant in model.graph.initializer}

@@ -1,4 +1,4 @@
-"""The head that the export extracts, and the explanations that it gives, compared with TensorFlow."""
+"""The head that the export extracts, and its explanations compared with TensorFlow's."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Dense, Dropout = keras.layers.Dense, keras.layers.Dropout
 
 
 def build(*head: Any, side: int = 64, classes: int = 5) -> Any:
-    """A small classifier whose global average pooling is followed by `head` and, if given, a softmax of `classes`."""
+    """Build a small classifier: global average pooling, `head` and, unless `classes` is 0, a softmax of `classes`."""
     image = keras.Input((side, side, 3))
     hidden = keras.layers.Rescaling(1 / 255)(image)
     hidden = keras.layers.Conv2D(16, 8, strides=8, activation="relu", name="features")(hidden)
@@ -77,7 +77,7 @@ HEADS: dict[str, Callable[[], list[Any]]] = {
 
 @pytest.mark.parametrize("make", HEADS.values(), ids=HEADS)
 def test_explanation_equals_tensorflow_s(make: Callable[[], list[Any]]) -> None:
-    """For heads of one, two and three dense layers, the maps of all classes are those of TensorFlow's gradient."""
+    """For heads of one to three dense layers, the map of each class equals the one from TensorFlow's gradient."""
     keras.utils.set_random_seed(3)
     model = build(*make())
     head = extract_head(model)
@@ -123,7 +123,7 @@ def test_explanations_of_the_shipped_model_equal_tensorflow_s(
 def test_random_head_changes_the_explanations_of_the_shipped_model(
     shipped: tuple[Any, Head], features: NDArray[np.float32]
 ) -> None:
-    """With a head of random weights, the maps of the samples are others (Adebayo et al., 2018)."""
+    """With shuffled weights in the head, the maps correlate little with the original ones (Adebayo et al., 2018)."""
     model, head = shipped
     randomised = keras.models.clone_model(model)
     randomised.set_weights(model.get_weights())
@@ -153,12 +153,12 @@ UNSUPPORTED: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("make", UNSUPPORTED.values(), ids=UNSUPPORTED)
 def test_other_heads_are_not_extracted(make: Callable[[], Any]) -> None:
-    """Heads with other layers or activations, for which the maps would be wrong, have no explanation."""
+    """A head with other layers or activations is not extracted, because its maps would be wrong."""
     assert extract_head(make()) is None
 
 
 def test_softmax_may_be_a_layer_of_its_own() -> None:
-    """A linear layer and a softmax layer are the same head as a layer with softmax."""
+    """A linear layer followed by a softmax layer is extracted like one layer with softmax."""
     head = extract_head(build(Dense(5), keras.layers.Softmax(), classes=0))
     assert head is not None
     assert [layer.kernel.shape for layer in head.layers] == [(16, 5)]
@@ -178,7 +178,7 @@ def run_export(source: Path, out: Path) -> Path:
 
 
 def test_export_writes_a_head_that_the_gateway_reads(tmp_path: Path) -> None:
-    """The manifest lists head.npz, and the opened artefact explains as the Keras model does."""
+    """The opened artefact computes the same explanation as the Keras model."""
     model = build(Dense(12, activation="relu"))
     folder = run_export(save(model, tmp_path / "model.keras"), tmp_path / "small-v1.0")
     pixels = np.random.default_rng(1).integers(0, 256, (1, 64, 64, 3), np.uint8)
@@ -191,7 +191,7 @@ def test_export_writes_a_head_that_the_gateway_reads(tmp_path: Path) -> None:
 
 
 def test_model_with_another_head_is_exported_without_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The export says that predictions cannot be explained, and writes an artefact that predicts."""
+    """The export reports that predictions cannot be explained, and writes an artefact without a head."""
     source = save(build(Dense(12, activation="tanh")), tmp_path / "model.keras")
     folder = run_export(source, tmp_path / "small-v1.0")
     assert "cannot be explained" in capsys.readouterr().out
@@ -204,7 +204,7 @@ def test_model_with_another_head_is_exported_without_one(tmp_path: Path, capsys:
 def test_head_that_does_not_reproduce_the_probabilities_is_not_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An operation between the layers, which is no layer itself, is noticed: the extracted head predicts otherwise."""
+    """No head is written if an operation outside the layers makes the extracted head predict something else."""
     image = keras.Input((64, 64, 3))
     hidden = keras.layers.Conv2D(16, 8, strides=8, activation="relu")(image)
     hidden = keras.layers.GlobalAveragePooling2D()(hidden) / 200
@@ -216,7 +216,7 @@ def test_head_that_does_not_reproduce_the_probabilities_is_not_written(
 
 @pytest.mark.parametrize(("moved", "offset"), [((0, 0), (0, 0)), ((4, 0), (0.5, 0)), ((2, 6), (0.25, 0.75))])
 def test_offset_is_where_the_receptive_fields_lie(moved: tuple[int, int], offset: tuple[float, float]) -> None:
-    """Features of patches have no offset; a network that reads other pixels than those below a feature has one."""
+    """The offset is the shift of the features' receptive fields, in units of the 8-pixel stride."""
     image = keras.Input((64, 64, 3))
     rows, columns = moved
     hidden = keras.layers.Cropping2D(((rows, 0), (columns, 0)))(image)

@@ -62,7 +62,7 @@ def test_record_contains_the_results_but_not_the_details(model: Path) -> None:
     ["not json", "[]", "{}", '{"classes": ["a"]}', '{"classes": ["a", "a"]}', '{"classes": ["a", 2]}'],
 )
 def test_unusable_metrics_file_is_rejected(model: Path, text: str) -> None:
-    """A metrics.json that does not name every output exactly once raises an error."""
+    """A metrics.json that is invalid or does not name every output exactly once raises an error."""
     model.with_name("metrics.json").write_text(text)
     with pytest.raises(ExportRefused, match=r"metrics\.json"):
         read_record(model, 2)

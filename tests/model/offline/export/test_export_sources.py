@@ -21,14 +21,14 @@ def make_record(**options: Any) -> TrainingRecord:
 
 
 def test_validation_split_is_that_of_training() -> None:
-    """The fraction and the seed come from the options of the run."""
+    """The fraction and the seed of the split come from the recorded options of the training run."""
     options = make_options(data="data", photographs="photos", other_scenes="scenes")
     sources = choose_sources(options, make_record(seed=7, validation_fraction=0.25, batch_size=8))
     assert sources == FittingSources(Path("data"), 0.25, 7, Path("photos"), Path("scenes"))
 
 
 def test_nothing_is_fitted_without_data() -> None:
-    """Without `--data` the export needs no record of the run."""
+    """Without `--data`, the export fits nothing and needs no record of the run."""
     assert choose_sources(make_options(), make_record()) is None
 
 
@@ -41,13 +41,13 @@ def test_gate_needs_the_training_data(name: str) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"seed": 1}, {"seed": "x", "validation_fraction": 0.1}])
 def test_unrecorded_split_is_an_error(options: dict[str, Any]) -> None:
-    """A run that did not record its split cannot be fitted: images of training would count as held out."""
+    """An incompletely recorded split is an error, because training images could count as held out."""
     with pytest.raises(ExportRefused, match="validation_fraction"):
         choose_sources(make_options(data="data"), make_record(**options))
 
 
 def test_held_out_images_are_split_in_halves() -> None:
-    """Of images that the model has not seen, half are for fitting; the split of a recorded training has priority."""
+    """Half of the images that the model has not seen are for fitting; a recorded split takes precedence."""
     options = make_options(data="data", held_out=True)
     sources = choose_sources(options, make_record())
     assert sources is not None

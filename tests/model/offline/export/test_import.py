@@ -31,7 +31,7 @@ CLASSES = ("field", "lake")
 
 
 def save_classifier(folder: Path) -> Path:
-    """An .h5 file of a classifier of 64x64 images, with the class names and the input beside it."""
+    """Save a classifier of 64x64 images as an .h5 file, with the class names and the input beside it."""
     image = keras.Input((64, 64, 3))
     features = keras.layers.Conv2D(4, 8, strides=8, activation="relu")(keras.layers.Rescaling(1 / 255)(image))
     pooled = keras.layers.GlobalAveragePooling2D()(features)
@@ -43,7 +43,7 @@ def save_classifier(folder: Path) -> Path:
 
 
 def write_images(folder: Path) -> Path:
-    """Eight images of each class."""
+    """Write eight images of each class."""
     generator = np.random.default_rng(4)
     for name, level in zip(CLASSES, (60, 180), strict=True):
         (folder / name).mkdir(parents=True)
@@ -63,7 +63,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
 
 
 def test_h5_file_becomes_an_artefact_that_serves(imported: tuple[Path, Manifest]) -> None:
-    """In the sandbox, Keras loads the .h5 file, and the graph that predicts the same is served."""
+    """Keras loads the .h5 file in the sandbox, and the back end serves the exported graph."""
     out, manifest = imported
     assert manifest.results["agreement"]["images"] >= 64
     backend = OnnxBackend(out)
@@ -73,7 +73,7 @@ def test_h5_file_becomes_an_artefact_that_serves(imported: tuple[Path, Manifest]
 
 
 def test_golden_set_measures_what_fitting_left_out(imported: tuple[Path, Manifest]) -> None:
-    """Half of the images fit the confidence; the other half measures accuracy, calibration, latency and memory."""
+    """Half of the images fit the confidence; accuracy, calibration, latency and memory are measured on the rest."""
     manifest = imported[1]
     golden: dict[str, Any] = dict(manifest.results["golden"])
     assert golden["images"] == 8
@@ -86,7 +86,7 @@ def test_golden_set_measures_what_fitting_left_out(imported: tuple[Path, Manifes
 
 
 def test_weights_that_do_not_fit_the_model_are_refused(tmp_path: Path) -> None:
-    """A file that passes the allow-list, but that Keras cannot load, is refused with Keras' reason."""
+    """A file that passes the allow-list but that Keras cannot load is rejected, and leaves no files."""
     path = tmp_path / "model.keras"
     with zipfile.ZipFile(ROOT / "tests" / "model" / "fixtures" / "keras_3_7_0.keras") as original:
         members = {name: original.read(name) for name in ("metadata.json", "config.json")}
@@ -100,7 +100,7 @@ def test_weights_that_do_not_fit_the_model_are_refused(tmp_path: Path) -> None:
 
 
 def save_amplifier(folder: Path) -> Path:
-    """A file of some kilobytes whose model enlarges each image to 32 GB."""
+    """Save a file of a few kilobytes whose model enlarges each image to 32 GB."""
     image = keras.Input((64, 64, 3))
     pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.UpSampling2D(820)(image))
     keras.Model(image, keras.layers.Dense(2, activation="softmax")(pooled)).save(folder / "model.keras")
@@ -120,7 +120,7 @@ def save_amplifier(folder: Path) -> Path:
     ids=["memory", "processor", "time", "file"],
 )
 def test_a_model_that_exceeds_a_limit_is_refused(save: Callable[[Path], Path], limits: Limits, tmp_path: Path) -> None:
-    """A file that the allow-list accepts and real Keras loads is refused when its import takes too much of anything."""
+    """An import that exceeds its limit of memory, CPU time, time or file size fails and leaves no artefact."""
     file, out = save(tmp_path), tmp_path / "out" / "artefact"
     with pytest.raises(ImportLimitExceeded):
         import_model(ImportOptions(file, out, "tiny", "1.0"), PYTHON, limits)

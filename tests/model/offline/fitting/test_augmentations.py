@@ -6,13 +6,13 @@ from model.offline.fitting.augmentations import change_mostly, change_randomly
 
 
 def make_images(count: int) -> list[np.ndarray]:
-    """Images of 40x56 pixels whose colours change slowly."""
+    """Make images of 40x56 pixels whose colours change slowly."""
     y, x = np.mgrid[0:40, 0:56]
     return [np.stack([x * 3 + index, y * 5, x + y], axis=-1).astype(np.uint8) for index in range(count)]
 
 
 def test_same_image_and_seed_give_the_same_change() -> None:
-    """A change depends on the image and the seed alone, so that threads may apply it in any order."""
+    """A change depends only on the image and the seed, so that threads may apply it in any order."""
     first, second = make_images(2)
     assert np.array_equal(change_randomly(first, 1), change_randomly(first, 1))
     assert not np.array_equal(change_randomly(first, 1), change_randomly(first, 2))

@@ -13,7 +13,7 @@ CHANNELS = 40
 
 
 def draw(generator: np.random.Generator, count: int, centre: float) -> NDArray[np.float32]:
-    """Features around `centre` in the first five channels; the others tell nothing, and one is constant."""
+    """Draw features around `centre` in five channels; the others are uninformative, and one of them is constant."""
     features = generator.normal(0, 1, (count, CHANNELS))
     features[:, :5] += centre
     features[:, -1] = 7
@@ -34,7 +34,7 @@ def make_features(generator: np.random.Generator) -> GateFeatures:
 
 
 def test_known_gaussians_are_separated() -> None:
-    """Features of two Gaussians with unlike scales in each channel are separated on new draws."""
+    """The gate separates new draws from two Gaussians whose channels have different scales."""
     generator = np.random.default_rng(1)
     gate = fit_gate(draw(generator, 300, 1.0), draw(generator, 150, -1.0))
     assert (score_all(gate, draw(generator, 1000, 1.0)) >= 0).mean() > 0.95
@@ -62,7 +62,7 @@ def test_solution_is_the_minimum_of_the_penalised_loss() -> None:
 
 
 def test_record_states_what_the_gate_refuses() -> None:
-    """The record counts the images, and its shares are those of the gate, whose threshold is in its bias."""
+    """The record counts the images of each group, and contains the shares that the gate refuses."""
     features = make_features(np.random.default_rng(4))
     gate, record = fit_aerial_gate(features)
     assert record["images"] == {
@@ -80,7 +80,7 @@ def test_record_states_what_the_gate_refuses() -> None:
 
 
 def test_gate_needs_no_scenes_of_other_sensors() -> None:
-    """Without scenes of other sensors the gate is fitted on the rest, and the record has no share of them."""
+    """Without scenes of other sensors, the gate is fitted on the rest, and the record omits their share."""
     features = make_features(np.random.default_rng(5))
     gate, record = fit_aerial_gate(replace(features, other_scenes=features.other_scenes[:0]))
     assert "scenes of other sensors left out" not in record["refused"]

@@ -22,7 +22,7 @@ def draw_labels(generator: np.random.Generator, probabilities: NDArray[np.float3
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
 def test_known_temperature_is_recovered(temperature: float) -> None:
-    """Labels drawn from softmax(logits / T) give T, whether the model is too sure of itself or not sure enough."""
+    """Labels drawn from softmax(logits / T) give T, for overconfident and for underconfident models."""
     generator = np.random.default_rng(1)
     logits = generator.normal(0, 2, (20_000, 5))
     labels = draw_labels(generator, make_softmax(logits / temperature))
@@ -55,6 +55,6 @@ def test_weights_choose_between_groups() -> None:
 
 
 def test_errorless_validation_stays_in_range() -> None:
-    """A model without an error gets a small temperature of at least 0.1, where the loss vanishes."""
+    """A model without errors gets a small temperature of at least 0.1."""
     probabilities = np.full((10, 2), [0.9, 0.1], np.float32)
     assert 0.1 <= fit_temperature(probabilities, np.zeros(10, np.int64), np.ones(10)) < 0.2

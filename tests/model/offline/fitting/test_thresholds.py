@@ -17,7 +17,7 @@ def test_gate_passes_as_many_scenes_as_the_photographs_allow() -> None:
 
 
 def test_gate_refuses_few_scenes_where_both_overlap() -> None:
-    """Where both overlap a little, at most 2 % of the clean and 3 % of the changed scenes are refused."""
+    """Where both overlap slightly, at most 2 % of the clean and 3 % of the changed scenes are refused."""
     photographs = np.linspace(-9.3, 0.7, 1001)
     clean, changed = np.linspace(-0.1, 9, 1001), np.linspace(-0.2, 9, 1001)
     threshold = choose_gate_threshold(clean, changed, photographs)
@@ -27,7 +27,7 @@ def test_gate_refuses_few_scenes_where_both_overlap() -> None:
 
 
 def test_gate_refuses_most_photographs_in_any_case() -> None:
-    """Where both overlap widely, 91 % of the photographs are refused, and more of the scenes."""
+    """Where both overlap completely, 91 % of the photographs are refused, and as many of the scenes."""
     same = np.linspace(-5, 5, 1001)
     threshold = choose_gate_threshold(same, same, same)
     assert (same < threshold).mean() == pytest.approx(0.91, abs=0.002)
@@ -46,20 +46,20 @@ def test_accepted_changed_images_are_correct() -> None:
 
 
 def test_few_clean_images_are_unsure() -> None:
-    """At most 5 % of the clean images are below the threshold, even if more changed images are wrong."""
+    """At most 5 % of the clean images are below the threshold, even if all changed images are wrong."""
     clean = np.linspace(0.3, 1, 200)
     threshold = choose_min_confidence(clean, np.linspace(0, 1, 500), np.zeros(500, np.bool_))
     assert 0.03 <= (clean < threshold).mean() <= 0.05
 
 
 def test_model_that_is_correct_on_changed_images_is_never_unsure() -> None:
-    """If 98 % of all changed images are correct, the threshold is 0."""
+    """If at least 98 % of all changed images are correct, the threshold is 0."""
     correct = np.arange(1000) % 60 != 0
     assert choose_min_confidence(np.linspace(0.5, 1, 50), np.linspace(0, 1, 1000), correct) == 0.0
 
 
 def test_scores_ascend_and_cover() -> None:
-    """The scores are 1 minus the probability of the true class, and sets made of them cover what they promise."""
+    """The scores are 1 minus the probability of the true class, and sets built from them have the desired coverage."""
     generator = np.random.default_rng(2)
     powers = np.exp(generator.normal(0, 2, (3000, 4)))
     probabilities = np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)

@@ -1,4 +1,4 @@
-"""A small retraining, from an archive for another machine, that is killed once."""
+"""A small retraining run from the archive for another machine. It is killed once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.model.offline.train.toy_run import COLOURS, SIDE, TIMEOUT_S, write_da
 
 @dataclass(frozen=True)
 class Retrained:
-    """The folder of the finished run, the archive, and the lines that the killed and the last process printed."""
+    """The folder of the finished run, the archive, and the lines printed by the killed and by the last process."""
 
     out: Path
     archive: Path
@@ -29,7 +29,7 @@ class Retrained:
 
 @pytest.fixture(scope="session")
 def start(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of five classes that was not trained further, with the record of its classes and input."""
+    """A model of five classes whose head is untrained, with the record of its classes and input."""
     from model.offline.train.network import build_network  # absent where no test uses this fixture
 
     folder = tmp_path_factory.mktemp("start")
@@ -43,7 +43,7 @@ def start(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def retrained(start: Path, tmp_path_factory: pytest.TempPathFactory) -> Retrained:
     folder = tmp_path_factory.mktemp("retrain")
     data, archive, out = write_data(folder / "data"), folder / "retrain.pyz", folder / "out"
-    # So small a budget ends the search after the first trial, and the fit after the first epoch.
+    # A budget this small ends the search after the first trial, and the fit after the first epoch.
     options = RetrainOptions(str(data), str(start), "", budget_minutes=0.01, validation_fraction=0.25)
     write_archive(archive, options)
     command = [sys.executable, "-u", str(archive), str(out)]

@@ -1,4 +1,4 @@
-"""The archive for another machine."""
+"""The archive for retraining on another machine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def start(tmp_path: Path) -> Path:
 
 
 def test_a_class_without_images_is_kept(data: Path, start: Path, tmp_path: Path) -> None:
-    """The unpacked data has the folders of all classes; files from before 1980 are no error. The archive is private."""
+    """Folders of all classes are packed, files from before 1980 too, and only the owner may read the archive."""
     os.utime(data / "train" / "field" / "0.png", (0, 0))
     write_archive(tmp_path / "retrain.pyz", RetrainOptions(str(data), str(start), ""))
     with ZipFile(tmp_path / "retrain.pyz") as archive:
@@ -42,7 +42,7 @@ def test_a_class_without_images_is_kept(data: Path, start: Path, tmp_path: Path)
 
 
 def test_a_failure_leaves_no_file(data: Path, start: Path, tmp_path: Path) -> None:
-    """Of an archive that cannot be written nothing is left."""
+    """When writing the archive fails, no part of it is left."""
     (data / "test" / "field" / "0.png").unlink()
     with pytest.raises(DatasetError, match="No images"):
         write_archive(tmp_path / "retrain.pyz", RetrainOptions(str(data), str(start), ""))

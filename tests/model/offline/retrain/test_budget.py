@@ -6,7 +6,7 @@ from model.offline.retrain.budget import Budget
 
 
 def test_budget_continues_where_the_last_process_saved_it(tmp_path: Path) -> None:
-    """A resumed run has what is left of its budget; the time between its processes does not count."""
+    """A resumed run has the rest of its budget; the time between its processes does not count."""
     now = [1000.0]
     budget = Budget(tmp_path / "budget.json", 600, lambda: now[0])
     now[0] += 120

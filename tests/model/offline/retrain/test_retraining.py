@@ -1,4 +1,4 @@
-"""Retraining of a small network; the fixture explains the run."""
+"""Retraining of a small network; see the fixture for the run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_killed_run_continues_after_its_last_trial(retrained: Retrained) -> None
 
 
 def test_card_has_the_trials_and_the_comparison(retrained: Retrained) -> None:
-    """The model card lists every trial with its hyper-parameters, and what both models recognise of the test images."""
+    """The model card lists every trial with its hyper-parameters, and compares both models on the test images."""
     card = (retrained.out / "MODEL_CARD.md").read_text()
     section = card[card.index("## Retraining") :]
     assert "made 1 trial;" in section
@@ -42,7 +42,7 @@ def test_card_has_the_trials_and_the_comparison(retrained: Retrained) -> None:
 
 
 def test_card_names_the_layers_that_were_trained(retrained: Retrained) -> None:
-    """The card says from which layer on the hyper-parameters of the best trial had the network trained."""
+    """The card names the first layer that the best trial fine-tuned; the comparison covers all test images."""
     metrics = read_json(retrained.out / "metrics.json")
     first = metrics["search"]["trials"][0]["choice"]["trained_from"]
     assert f"The layers from `{first}` on were fine-tuned." in (retrained.out / "MODEL_CARD.md").read_text()
@@ -50,7 +50,7 @@ def test_card_names_the_layers_that_were_trained(retrained: Retrained) -> None:
 
 
 def test_layers_below_the_trained_ones_keep_their_weights(retrained: Retrained, start: Path) -> None:
-    """The result has the weights of the start model up to the last block."""
+    """The layers before the last block keep the weights of the start model."""
     before, after = (keras.models.load_model(path, compile=False) for path in (start, retrained.out / "model.keras"))
     same = [
         all((old == new).all() for old, new in zip(first.get_weights(), second.get_weights(), strict=True))
@@ -61,13 +61,13 @@ def test_layers_below_the_trained_ones_keep_their_weights(retrained: Retrained, 
 
 
 def test_finished_run_holds_the_result_alone(retrained: Retrained) -> None:
-    """What only resuming needs is removed, and so are the unpacked images."""
+    """A finished run keeps neither the files for resuming nor the images, and says once how to import the model."""
     assert not {path.name for path in retrained.out.iterdir()} & {"features", "trials", "fit", "input"}
     assert len([line for line in retrained.last if line.startswith("Import ")]) == 1
 
 
 def test_archive_holds_code_data_and_start_model_alone(retrained: Retrained) -> None:
-    """The archive has no settings, and no file of the project but the code that retraining imports."""
+    """The archive contains only the model package's code, the data, the start model and the options."""
     with ZipFile(retrained.archive) as archive:
         names = archive.namelist()
     assert {name.partition("/")[0] for name in names} == {
@@ -77,7 +77,7 @@ def test_archive_holds_code_data_and_start_model_alone(retrained: Retrained) -> 
 
 
 def test_other_images_do_not_resume_a_run(start: Path, tmp_path: Path) -> None:
-    """A run is not continued with other images: its features would not match their labels."""
+    """A run is not resumed with other images, because its features would not match their labels."""
     options = RetrainOptions(str(write_data(tmp_path / "data")), str(start), str(tmp_path))
     (tmp_path / "options.json").write_text(json.dumps({**asdict(options), "images": "0" * 64}))
     with pytest.raises(DatasetError, match="other options or images"):
@@ -85,7 +85,7 @@ def test_other_images_do_not_resume_a_run(start: Path, tmp_path: Path) -> None:
 
 
 def test_data_without_test_images_is_rejected(tmp_path: Path, start: Path) -> None:
-    """Without test images nothing is trained, because nothing could be compared."""
+    """Data without test images raise an error, because the models could not be compared."""
     (tmp_path / "data" / "train" / "field").mkdir(parents=True)
     (tmp_path / "data" / "train" / "field" / "0.png").touch()
     with pytest.raises(DatasetError, match="has no folder test/"):

@@ -12,7 +12,7 @@ RECORD = StartRecord(DEFAULT_INPUT, {"images": {"training": 1511, "extra": 56, "
 
 
 def test_validation_images_are_cut_from_known_images_alone() -> None:
-    """Validation images are split off only from as many images as the start model was trained with, if known."""
+    """Validation images are split off only if the data has as many images as the start model's, or that is unknown."""
     RECORD.check_split(1511 + 168)
     StartRecord(DEFAULT_INPUT, {}).check_split(5)
     with pytest.raises(DatasetError, match=r"has 1680 training images, but the start model was trained with 1679"):

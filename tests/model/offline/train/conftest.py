@@ -1,4 +1,4 @@
-"""One small training run, which the tests of training and of the whole pipeline share."""
+"""One small training run, shared by the tests of training and of the whole pipeline."""
 
 from __future__ import annotations
 

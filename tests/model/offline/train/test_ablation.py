@@ -7,7 +7,7 @@ from model.offline.train.ablation import make_ablation_section
 
 
 def make_run(accuracy: float, without: list[str]) -> dict[str, Any]:
-    """The metrics of a run that has this accuracy under the six changes, 0.9 at x2, and 1 on clean images."""
+    """Make the metrics of a run with this accuracy under the six changes, 0.9 at x2, and 1 on clean images."""
     robustness = {"clean": 1.0, **dict.fromkeys(ALL_CHANGES, 0.9), **dict.fromkeys(SIX_CHANGES, accuracy)}
     return {
         "options": {"stages": [{"size": 160, "epochs": 3}], "without": without},
@@ -17,7 +17,7 @@ def make_run(accuracy: float, without: list[str]) -> dict[str, Any]:
 
 
 def test_ablation_lists_what_each_run_lacks() -> None:
-    """Each row has the parts that a run lacks, and its accuracies on the validation images."""
+    """Each row names the parts that a run lacks, and contains its accuracies on the validation images."""
     section = make_ablation_section([make_run(0.95, []), make_run(0.85, ["light", "scale"])])
     assert "3 epochs at 160 pixels" in section
     assert "168 validation images" in section

@@ -19,7 +19,7 @@ IMAGE = np.random.default_rng(3).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint
 def change(
     count: int, parts: tuple[str, ...] = PARTS, *, always: bool = True, image: NDArray[np.uint8] = IMAGE
 ) -> NDArray[np.float32]:
-    """Return `image` changed with the seeds 0 to `count`, float32 [count, SIZE, SIZE, 3]."""
+    """Return `image` changed with each seed below `count`, float32 [count, SIZE, SIZE, 3]."""
 
     def apply(seed: tf.Tensor) -> tf.Tensor:
         return augment(tf.constant(image), SIZE, tf.stack([tf.cast(seed, tf.int32), 1]), tf.constant(always), parts)
@@ -37,7 +37,7 @@ def symmetries(image: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
 
 
 def make_batches(extra: int = 0) -> TrainingBatches:
-    """Two classes of 32 images, black and white; `extra` grey ones of the second class."""
+    """Make batches of two classes of 32 images, black and white, and `extra` grey images of the second class."""
     pixels = np.zeros((64, SIZE, SIZE, 3), np.uint8)
     pixels[32:] = 255
     images = LabelledImages(pixels, np.repeat([0, 1], 32))
@@ -56,14 +56,14 @@ def test_images_of_another_camera_are_never_left_unchanged() -> None:
 
 
 def test_changes_depend_only_on_the_seed() -> None:
-    """The same seed gives the same pixels, another seed gives others."""
+    """The same seed gives the same pixels, and another seed gives different ones."""
     first, again = change(2), change(2)
     assert np.array_equal(first, again)
     assert not np.array_equal(first[0], first[1])
 
 
 def test_changed_images_stay_in_range() -> None:
-    """Values lie in 0 to 255, whatever happens to light, colour and noise."""
+    """Changed pixel values lie between 0 and 255."""
     changed = change(40)
     assert changed.shape == (40, SIZE, SIZE, 3)
     assert changed.min() >= 0
@@ -71,7 +71,7 @@ def test_changed_images_stay_in_range() -> None:
 
 
 def test_light_changes_brightness_only_when_it_is_part_of_the_recipe() -> None:
-    """A grey image keeps its brightness under a change of scale, and gets another one under a change of light."""
+    """A change of scale keeps the brightness of a grey image, and a change of light does not."""
     grey = np.full((SIZE, SIZE, 3), 100, np.uint8)
     assert change(20, ("scale",), image=grey) == pytest.approx(100, abs=0.01)
     means = change(40, ("light",), image=grey).mean(axis=(1, 2, 3))
@@ -101,7 +101,7 @@ def test_some_batches_mix_images_and_their_labels() -> None:
 
 
 def test_batches_have_any_size_and_contain_the_extra_images() -> None:
-    """The size of a batch is that of the stage; images of another camera belong to each epoch."""
+    """Images have the size of the stage, and each epoch includes the images of another camera."""
     batches = make_batches(extra=4)
     assert batches.steps == 17
     images, labels = next(iter(batches.of_epoch(0, 48)))

@@ -31,7 +31,7 @@ def test_network_starts_from_an_earlier_run() -> None:
 
 
 def test_copies_predict_what_the_original_predicts() -> None:
-    """The network of an earlier file, its copy for training, and a copy of that agree, normalisation included."""
+    """A network built from an earlier file, its trainable copy, and a network with that copy's weights agree."""
     earlier = keras.models.load_model(TRAINED, compile=False)
     network = build_network(21, str(TRAINED), DEFAULT_INPUT)
     trainable = make_trainable_copy(network)

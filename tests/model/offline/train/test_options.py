@@ -10,13 +10,13 @@ from model.offline.train import Stage, TrainOptions, parse_options
 
 
 def test_options_survive_json() -> None:
-    """The options that reach the training process equal those of the command."""
+    """Options are unchanged after being passed as JSON."""
     options = TrainOptions("data", "imagenet", "out", stages=(Stage(96, 1), Stage(128, 2)), without=("light",))
     assert parse_options(json.loads(json.dumps(asdict(options)))) == options
 
 
 def test_epochs_belong_to_their_stages() -> None:
-    """The stages follow each other; no epoch comes after the last one."""
+    """Epochs are assigned to the stages in order, and an epoch after the last stage is an error."""
     options = TrainOptions("data", "imagenet", "out", stages=(Stage(96, 1), Stage(128, 2)))
     assert options.epochs == 3
     assert [options.find_stage(epoch).size for epoch in range(3)] == [96, 128, 128]
@@ -35,6 +35,6 @@ def test_epochs_belong_to_their_stages() -> None:
 def test_wrong_stages_and_parts_are_usage_errors(
     option: str, value: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A stage or part that does not exist ends the command with status 2, before anything is trained."""
+    """An invalid stage or an unknown part ends the command with status 2 and a usage error."""
     assert run(["train", "--data", "d", "--init", "imagenet", "--out", "o", option, value]) == 2
     assert message in " ".join(capsys.readouterr().err.split())

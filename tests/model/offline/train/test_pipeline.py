@@ -1,4 +1,4 @@
-"""The pipeline is not tied to one data set: 5 classes and 96 pixels are trained, exported, served and explained."""
+"""The pipeline with another data set, of 5 classes and 96 pixels: training, export, serving and explanation."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def artefact(resumed: Resumed, tmp_path_factory: pytest.TempPathFactory) -> Path
         folder = root / "photos" / f"kind{index}"
         folder.mkdir(parents=True)
         Image.fromarray(make_photograph(generator)).save(folder / "0.png")
-    # After a few steps, rounding errors on generated patterns exceed the tolerance. Scenes are what the model serves.
+    # After so few training steps, rounding errors on generated patterns exceed the tolerance, so compare on scenes.
     (root / "scenes").mkdir()
     for index in range(CHECKED):
         scene = make_scene(generator, list(COLOURS)[index % len(COLOURS)])
@@ -103,7 +103,7 @@ def test_export_keeps_the_record_of_training(resumed: Resumed, manifest: Manifes
 
 
 def test_manifest_holds_what_was_fitted(manifest: Manifest) -> None:
-    """The manifest has the temperature, the gate and a score for each validation image."""
+    """The manifest contains the temperature, the gate and a score for each validation image."""
     confidence = manifest.confidence
     assert 0.1 <= confidence.temperature <= 10
     assert confidence.sets is not None
@@ -135,7 +135,7 @@ def test_gateway_serves_and_explains(client: httpx.Client) -> None:
 
 
 def test_gateway_abstains(client: httpx.Client) -> None:
-    """Documents and screenshots are refused more often than scenes, by a gate that was fitted on 20 scenes."""
+    """A gate that was fitted on 20 scenes refuses documents and screenshots more often than scenes."""
     generated = list_generated(Role.TEST, 1, (SIDE, SIDE))
     pages = [image.make() for image in generated if image.kind.category in ("documents", "screenshots")]
     generator = np.random.default_rng(2)

@@ -42,8 +42,8 @@ def read_samples() -> list[NDArray[np.uint8]]:
 def make_scene(generator: np.random.Generator, name: str) -> NDArray[np.uint8]:
     """A part of an aerial image in the colour of a class.
 
-    Natural textures: on synthetic ones, many channels of the network hardly vary, and batch normalisation amplifies the
-    rounding errors of these.
+    Textures are natural because many channels of the network hardly vary on synthetic ones, and batch normalisation
+    amplifies the rounding errors of such channels.
     """
     samples = read_samples()
     sample = samples[generator.integers(len(samples))]
@@ -95,7 +95,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_state(run: Path) -> tuple[int, int]:
-    """Return the complete epochs, and the steps of the optimiser, that the run has saved."""
+    """Return the numbers of complete epochs and of optimiser steps in the checkpoint of the run."""
     path = run / "state.npz"
     if not path.exists():
         return 0, 0
@@ -128,7 +128,7 @@ def train_twice(data: Path, backbone: Path, run: Path) -> Resumed:
         data=str(data),
         init=str(backbone),
         out=str(run),
-        # Preparing the first step of a size takes most of the time: each process trains on one size.
+        # Compiling the first step of a size takes most of the time, so each process trains on one size.
         stages=(Stage(64, 1), Stage(SIDE, 2)),
         batch_size=4,
         # The few steps must not spoil the features of the shipped backbone.
