@@ -87,7 +87,7 @@ async def test_a_failed_verification_is_not_cached(gateway: Gateway) -> None:
 
 
 async def test_a_change_causes_a_new_verification(gateway: Gateway) -> None:
-    """A change of one of its targets takes effect at the credential's next use; other changes do not matter."""
+    """A change of one of its targets causes a credential to be verified again at its next use; other changes do not."""
     await gateway.authenticate("one")
     await gateway.change("key:two", revoked=False)
     await gateway.authenticate("one")
@@ -133,7 +133,7 @@ async def test_a_revocation_during_a_verification_rejects_it(gateway: Gateway) -
 
 
 async def test_a_credential_with_networks_is_accepted_from_them_only(gateway: Gateway) -> None:
-    """The caller's address is checked at each use, cached or not; text that is no address is rejected."""
+    """The caller's address is checked at each use, cached or not; text that is not an address is rejected."""
     gateway.verifier.networks = (ip_network("10.0.0.0/8"), ip_network("2001:db8::/32"))
     for address in ("10.1.2.3", "2001:db8::1"):
         assert (await gateway.authenticate("one", address)).subject == "one"

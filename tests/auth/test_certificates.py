@@ -49,7 +49,7 @@ def certificates(engine: AsyncEngine) -> CertificateUsers:
 async def test_a_certificate_authenticates_its_user(
     certificates: CertificateUsers, user: User, make_pem: MakePem
 ) -> None:
-    """The principal is the user with the role's scopes; a change of the user invalidates the cached result."""
+    """The principal is the user with the role's scopes, cached for at most a minute or until the user changes."""
     verified = await certificates.verify(make_pem())
     assert (verified.principal.subject, verified.principal.scopes) == (user.id, ROLE_SCOPES[Role.CLIENT])
     assert verified.targets == {f"user:{user.id}"}
@@ -85,14 +85,14 @@ async def test_a_disabled_user_is_rejected(
 
 @pytest.mark.parametrize("pem", ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "é"])
 async def test_unreadable_certificates_are_rejected(certificates: CertificateUsers, pem: str) -> None:
-    """Text that is no certificate is rejected like an unmapped certificate."""
+    """Text that is not a certificate is rejected like an unmapped certificate."""
     with pytest.raises(InvalidToken):
         await certificates.verify(pem)
 
 
 @pytest.mark.parametrize("text", ["field app", ""])
 def test_an_invalid_subject_is_rejected(text: str) -> None:
-    """A setting that is empty or no subject raises ValueError."""
+    """A setting that is empty or not a subject raises ValueError."""
     with pytest.raises(ValueError, match=r".*"):
         read_subject(text)
 

@@ -49,7 +49,7 @@ async def announce_change(engine: AsyncEngine, target: str, *, revoked: bool = T
 
 
 async def test_a_revocation_reaches_every_process(engine: AsyncEngine) -> None:
-    """A revocation that one process announces is known to every other one that has caught up."""
+    """A revocation that one process announces takes effect in every process that has caught up."""
     feeds = [ChangeFeed(engine), ChangeFeed(engine)]
     await announce_change(engine, "jti:1")
     for feed in feeds:
@@ -123,7 +123,7 @@ async def test_many_changes_are_announced_and_read_together(engine: AsyncEngine)
 
 
 async def test_the_feed_keeps_trying_without_a_database() -> None:
-    """While the database is unavailable, the feed logs it once and continues to try."""
+    """While the database is unavailable, the feed logs an error and keeps trying."""
     engine = open_engine("postgresql://127.0.0.1:1/nowhere")
     feed = ChangeFeed(engine)
     with capture_logs() as logs:
@@ -139,7 +139,7 @@ async def test_the_feed_keeps_trying_without_a_database() -> None:
 
 
 async def test_a_committed_change_stands_without_the_database() -> None:
-    """Once a change is made, the feed logs that it cannot be read and raises nothing."""
+    """If the database becomes unavailable after a commit, the feed logs that and raises nothing."""
     engine = open_engine("postgresql://127.0.0.1:1/nowhere")
     with capture_logs() as logs:
         await ChangeFeed(engine).catch_up_after_commit()
@@ -148,7 +148,7 @@ async def test_a_committed_change_stands_without_the_database() -> None:
 
 
 async def test_a_paused_feed_is_read_before_it_is_used(engine: AsyncEngine) -> None:
-    """After a pause, what was revoked meanwhile is read once, before anyone can rely on the feed."""
+    """`ensure_current` reads the revocations that a paused feed has missed, and does not read an active feed."""
     feed = ChangeFeed(engine)
     await feed.catch_up()
     feed.pause()
@@ -156,12 +156,12 @@ async def test_a_paused_feed_is_read_before_it_is_used(engine: AsyncEngine) -> N
     await asyncio.gather(feed.ensure_current(), feed.ensure_current())
     assert feed.is_revoked("jti:1")
     await announce_change(engine, "jti:2")
-    await feed.ensure_current()  # not paused: `follow` reads it
+    await feed.ensure_current()  # not paused: left to `follow`
     assert not feed.is_revoked("jti:2")
 
 
 async def test_a_paused_feed_is_not_used_without_a_database() -> None:
-    """A feed that cannot read what a pause has missed does not count as current."""
+    """A paused feed that cannot read the changes it has missed fails each time it should become current."""
     feed = ChangeFeed(open_engine("postgresql://ana@127.0.0.1:1/none"))
     feed.pause()
     assert feed.age_s == 0
@@ -171,7 +171,7 @@ async def test_a_paused_feed_is_not_used_without_a_database() -> None:
 
 
 async def test_a_read_that_began_before_a_pause_does_not_end_it(engine: AsyncEngine, held: HeldRead) -> None:
-    """What is revoked during a pause is read before the feed is used, also if the pause began during a read."""
+    """Revocations during a pause are read before the feed is used, even if the pause began during a read."""
     feed = ChangeFeed(engine)
     read = asyncio.create_task(feed.catch_up())
     await held.has_read.wait()
@@ -184,7 +184,7 @@ async def test_a_read_that_began_before_a_pause_does_not_end_it(engine: AsyncEng
 
 
 async def test_the_slower_of_two_reads_does_not_undo_newer_changes(engine: AsyncEngine, held: HeldRead) -> None:
-    """A read whose rows arrive after those of a later read does not apply them again."""
+    """A read whose rows arrive after the rows of a later read does not apply them again."""
     feed, received = ChangeFeed(engine), list[str]()
     feed.subscribe(received.append)
     await announce_change(engine, "subject:1", revoked=False)
@@ -199,7 +199,7 @@ async def test_the_slower_of_two_reads_does_not_undo_newer_changes(engine: Async
 
 
 async def test_work_before_resuming(engine: AsyncEngine) -> None:
-    """What must happen before a paused feed is read happens once for each pause."""
+    """A `before_resuming` callback runs once for each pause, before the feed is read."""
     feed, targets = ChangeFeed(engine), iter(["jti:1", "jti:2"])
 
     async def act() -> None:
@@ -213,7 +213,7 @@ async def test_work_before_resuming(engine: AsyncEngine) -> None:
 
 
 async def test_a_pause_that_begins_while_another_ends(engine: AsyncEngine) -> None:
-    """If nobody sends requests any more while a pause ends, the next request still reads what it has missed."""
+    """If a pause begins while another one ends, the next request still reads the changes that were missed."""
     feed, idle, pauses = ChangeFeed(engine), asyncio.Event(), iter([1])
 
     async def pause_again() -> None:
@@ -238,7 +238,7 @@ async def test_a_pause_that_begins_while_another_ends(engine: AsyncEngine) -> No
 
 
 async def test_the_feed_continues_after_an_unexpected_error(engine: AsyncEngine) -> None:
-    """An error that nobody expects is logged, and later revocations are read all the same."""
+    """An unexpected error is logged, and later revocations are still read."""
     feed, failures = ChangeFeed(engine), iter([ValueError()])
 
     def fail_once(_: str) -> None:

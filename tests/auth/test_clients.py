@@ -18,7 +18,7 @@ def store(engine: AsyncEngine) -> ClientStore:
 
 
 async def test_a_client_logs_in_with_its_secret(store: ClientStore) -> None:
-    """Id and secret authenticate the client, with the scopes it was added with."""
+    """A client's id and secret authenticate it, with the scopes it was added with."""
     client, secret = await store.add("maps", {Scope.PREDICT})
     assert await store.authenticate(client.id, secret) == client
     assert await store.list() == [client]
@@ -94,7 +94,7 @@ async def test_an_unknown_client_cannot_be_changed(store: ClientStore, change: s
 
 
 async def test_client_names_are_unique(store: ClientStore) -> None:
-    """Adding a second client of a name and disabling an unknown client fail."""
+    """Adding a second client of the same name and disabling an unknown client fail."""
     await store.add("maps", {Scope.PREDICT})
     with pytest.raises(ClientExists):
         await store.add("maps", {Scope.PREDICT})

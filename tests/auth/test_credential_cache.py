@@ -36,7 +36,7 @@ def _fill(maxsize: int, digests: Iterable[bytes]) -> CredentialCache:
 
 
 def test_a_full_cache_evicts_the_least_recently_used() -> None:
-    """A credential that was used lately outlives one that was added later, and the index forgets the evicted one."""
+    """A full cache evicts the credential that was used least recently, and removes its targets from the index."""
     cache = _fill(3, DIGESTS[:3])
     assert cache.find_valid(DIGESTS[0], now=0) is not None
     cache[DIGESTS[3]] = _verified("user:olga")
@@ -76,7 +76,7 @@ def test_a_replaced_credential_leaves_no_old_target() -> None:
 
 
 def test_clearing_and_popping_keep_the_index_in_step() -> None:
-    """The inherited removals of a mapping update the index too."""
+    """The inherited methods that remove items from the mapping update the index too."""
     cache = _fill(4, DIGESTS[:4])
     cache.pop(DIGESTS[1])
     cache.popitem()

@@ -26,7 +26,7 @@ from auth.networks import client_network, is_within
     ],
 )
 def test_one_client_is_one_network(address: str, network: str) -> None:
-    """An IPv6 address counts as its /64 network, a mapped one as IPv4, and other text as itself, bounded."""
+    """An IPv6 address counts as its /64 network, a mapped one as IPv4, and other text as itself, truncated."""
     assert client_network(address) == network
 
 

@@ -1,4 +1,4 @@
-"""Scopes, roles and principals, and the codes of the errors."""
+"""Scopes, roles, principals and error codes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_missing_scope_is_named() -> None:
 
 
 def test_only_a_login_changes_credentials() -> None:
-    """A caller who logged in passes; an API key, a client and a certificate are refused, each with a stable code."""
+    """A caller who logged in may change credentials; API keys and other callers are refused with different errors."""
     caller = Principal("id", "ada", Role.ADMIN, frozenset(Scope), datetime.now(UTC))
     replace(caller, logged_in=True).require_login()
     with pytest.raises(LoginRequired):
@@ -52,7 +52,7 @@ def test_an_empty_request_grants_all_scopes_of_the_role() -> None:
     "requested", ["users:admin", "predict users:admin", "PREDICT", "everything", "predict,keys:write"]
 )
 def test_a_scope_beyond_the_role_is_rejected(requested: str) -> None:
-    """One unknown or ungranted scope makes the whole request fail; the message does not repeat it."""
+    """One unknown or ungranted scope makes the whole request fail; the message does not repeat the request."""
     with pytest.raises(UnknownScope) as rejected:
         select_scopes(ROLE_SCOPES[Role.CLIENT], requested)
     assert requested not in str(rejected.value)

@@ -1,4 +1,4 @@
-"""How many sessions a user has, which ended sessions are announced, and log-ins that a change overtakes."""
+"""The limit on a user's sessions, the announcements of ended sessions, and changes of a user during a log-in."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def begin(store: SessionStore, user: User) -> Session:
 
 
 async def add_sessions(engine: AsyncEngine, user: User, count: int, age: timedelta) -> None:
-    """Add sessions that were last refreshed so long ago."""
+    """Add sessions that were last refreshed `age` ago."""
     issued_at, expires_at = datetime.now(UTC) - age, datetime.now(UTC) + timedelta(days=9)
     session = {"user_id": user.id, "scopes": "predict", "created_at": issued_at, "expires_at": expires_at}
     ids = [str(uuid4()) for _ in range(count)]
@@ -52,13 +52,13 @@ async def add_sessions(engine: AsyncEngine, user: User, count: int, age: timedel
 
 
 async def age_tokens(engine: AsyncEngine, age: timedelta) -> None:
-    """Make all refresh tokens so old."""
+    """Make all refresh tokens `age` old."""
     async with engine.begin() as connection:
         await connection.execute(update(refresh_tokens).values(created_at=datetime.now(UTC) - age))
 
 
 async def test_a_user_has_a_limited_number_of_sessions(engine: AsyncEngine, store: SessionStore, user: User) -> None:
-    """One session more ends the sessions that were refreshed least recently; other users' sessions continue."""
+    """A session beyond the limit ends the user's least recently refreshed sessions; other users' sessions continue."""
     other = await UserStore(engine).add("bob", Role.CLIENT, "hash")
     others, forgotten, refreshed = await begin(store, other), await begin(store, user), await begin(store, user)
     await age_tokens(engine, timedelta(hours=2))
@@ -76,7 +76,7 @@ async def test_a_user_has_a_limited_number_of_sessions(engine: AsyncEngine, stor
 async def test_each_log_in_ends_some_of_very_many_sessions(
     engine: AsyncEngine, store: SessionStore, user: User
 ) -> None:
-    """A user who has thousands of sessions from an earlier release logs in, and has fewer after each log-in."""
+    """A user with far too many sessions from an earlier release can log in, and has fewer after each log-in."""
     await add_sessions(engine, user, 3 * MAX_SESSIONS, timedelta(hours=2))
     live = select(func.count()).where(sessions.c.user_id == user.id, sessions.c.revoked_at.is_(None))
     counts = []
@@ -90,7 +90,7 @@ async def test_each_log_in_ends_some_of_very_many_sessions(
 async def test_only_sessions_with_access_tokens_are_announced(
     engine: AsyncEngine, store: SessionStore, user: User
 ) -> None:
-    """A session that was last refreshed so long ago that no access token is valid ends without an announcement."""
+    """The end of a session is announced only if one of its access tokens can still be valid."""
     old, refreshed = await begin(store, user), await begin(store, user)
     await age_tokens(engine, MAX_ACCESS_TOKEN_LIFETIME)
     refreshed = await store.rotate(refreshed.refresh_token)
@@ -102,7 +102,7 @@ async def test_only_sessions_with_access_tokens_are_announced(
 
 
 async def test_an_exchange_in_progress_is_announced(engine: AsyncEngine, store: SessionStore, user: User) -> None:
-    """When sessions end while they are refreshed, each refresh fails or its access token is revoked."""
+    """When a user is disabled while sessions are being refreshed, each refresh fails or its session is revoked."""
     feed, begun = ChangeFeed(engine), [await begin(store, user) for _ in range(4)]
     await age_tokens(engine, MAX_ACCESS_TOKEN_LIFETIME)
     exchanges = [store.rotate(session.refresh_token) for session in begun]
@@ -119,7 +119,7 @@ async def test_an_exchange_in_progress_is_announced(engine: AsyncEngine, store: 
 async def test_a_log_in_that_a_change_overtakes_fails(
     engine: AsyncEngine, store: SessionStore, user: User, change: str
 ) -> None:
-    """A log-in that has checked an old password, or no code, starts no session after the password or codes are set."""
+    """A log-in starts no session if the password is changed or codes are enabled after it has checked the password."""
     if change == "password":
         await UserStore(engine).change(user.id, UserChange(password_hash="another hash"))
     else:
@@ -133,7 +133,7 @@ async def test_a_log_in_that_a_change_overtakes_fails(
 async def test_log_ins_that_replace_a_hash_go_on(
     engine: AsyncEngine, store: SessionStore, hasher: PasswordHasher
 ) -> None:
-    """Concurrent log-ins with a password that release 0.1.0 has hashed all start a session."""
+    """Concurrent log-ins with a password that release 0.1.0 hashed all start a session."""
     decomposed = "cafe\u0301 walnut ferry"
     await UserStore(engine).add("eva", Role.CLIENT, Argon2().hash(decomposed))
     accounts = AccountService(UserStore(engine), hasher)

@@ -54,14 +54,14 @@ async def test_reuse_ends_the_session(store: SessionStore, session: Session) -> 
 
 @pytest.mark.parametrize("scope", ["predict users:admin", "predictions:read", "nonsense"])
 async def test_a_refused_scope_does_not_use_the_token(store: SessionStore, session: Session, scope: str) -> None:
-    """A scope that the log-in lacks is refused before the exchange: the token can still be exchanged."""
+    """A scope that the session lacks is refused before the exchange, so that the token can still be exchanged."""
     with pytest.raises(UnknownScope):
         await store.rotate(session.refresh_token, None, scope)
     assert (await store.rotate(session.refresh_token, None, "predict")).scopes == SCOPES
 
 
 async def test_a_reused_token_is_reported_whatever_scope_it_requests(store: SessionStore, session: Session) -> None:
-    """A stolen token cannot be tried without consequences by requesting a wrong scope."""
+    """Reusing a token ends the session, even if the request is for a scope that the session lacks."""
     newest = await store.rotate(session.refresh_token)
     with pytest.raises(RefreshTokenReused):
         await store.rotate(session.refresh_token, None, "users:admin")

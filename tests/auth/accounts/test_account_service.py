@@ -103,7 +103,7 @@ async def test_a_log_in_ignores_the_case_of_the_name(accounts: AccountService, n
 async def test_a_password_hashed_by_release_0_1_0_is_hashed_again(
     accounts: AccountService, store: UserStore, hasher: PasswordHasher
 ) -> None:
-    """A password that was hashed as it was sent logs in, and afterwards also in the forms that other systems send."""
+    """A log-in with a password that was hashed unnormalised replaces the hash, and the composed form then matches."""
     composed, decomposed = "caf\u00e9 walnut ferry", "cafe\u0301 walnut ferry"
     ada = await store.add("ada", Role.CLIENT, Argon2().hash(decomposed))
     with pytest.raises(BadCredentials):
@@ -116,7 +116,7 @@ async def test_a_password_hashed_by_release_0_1_0_is_hashed_again(
 
 
 async def test_a_new_hash_does_not_undo_a_new_password(accounts: AccountService, store: UserStore) -> None:
-    """A hash is not replaced when the password was changed after it was read."""
+    """A hash is not replaced if the password has changed since the hash was read."""
     ada = await accounts.add("ada", Role.CLIENT, GOOD)
     before = await store.find("ada")
     assert before is not None
@@ -126,7 +126,7 @@ async def test_a_new_hash_does_not_undo_a_new_password(accounts: AccountService,
 
 
 async def test_names_that_differ_by_case_only_do_not_collide(accounts: AccountService, store: UserStore) -> None:
-    """A row with a name that no release has accepted neither logs in nor keeps another user out."""
+    """A user "Ada", a name that no release accepts, cannot log in and does not affect the user "ada"."""
     ada = await accounts.add("ada", Role.CLIENT, GOOD)
     await store.add("Ada", Role.ADMIN, Argon2().hash(OTHER))
     assert await accounts.authenticate("Ada", GOOD) == ada
@@ -144,7 +144,7 @@ async def test_a_new_password_replaces_the_old(accounts: AccountService) -> None
 
 
 async def test_a_rejected_password_changes_nothing(accounts: AccountService) -> None:
-    """The password policy applies to the first password and to later ones, and guards the rest of the change."""
+    """The password policy applies to new and existing users, and a rejected password rejects the whole change."""
     ada = await accounts.add("ada", Role.CLIENT, GOOD)
     with pytest.raises(PasswordRefused):
         await accounts.change(ada.id, UserChange(role=Role.ADMIN), password="password1234")
@@ -155,14 +155,14 @@ async def test_a_rejected_password_changes_nothing(accounts: AccountService) -> 
 
 
 async def test_the_own_name_is_rejected_as_a_later_password(accounts: AccountService) -> None:
-    """A change of the password applies the policy with the user's name."""
+    """A password change is rejected if the new password is the user's name in another case."""
     user = await accounts.add("thelongest.name", Role.CLIENT, GOOD)
     with pytest.raises(PasswordRefused):
         await accounts.change(user.id, password="TheLongest.Name")
 
 
 async def test_an_impossible_name_is_rejected(accounts: AccountService) -> None:
-    """A name that breaks the rule neither creates nor finds a user."""
+    """Adding or looking up a user with an invalid name raises BadUserName."""
     for name in [*IMPOSSIBLE_NAMES, *LOOK_ALIKES, "Ada", "ADA@EXAMPLE.ORG"]:
         for attempt in (accounts.add(name, Role.ADMIN, GOOD), accounts.get_by_name(name)):
             with pytest.raises(BadUserName):
@@ -189,7 +189,7 @@ async def test_administration_names_the_problem(accounts: AccountService) -> Non
 
 
 async def test_the_last_administrator_is_protected(accounts: AccountService) -> None:
-    """Disabling the last administrator fails, together with a new password too, unless it is explicitly allowed."""
+    """Disabling the last administrator fails and changes no password, unless it is explicitly allowed."""
     root = await accounts.add("root", Role.ADMIN, GOOD)
     with pytest.raises(LastAdmin):
         await accounts.change(root.id, UserChange(disabled=True), password=OTHER)

@@ -18,7 +18,7 @@ async def matches(hasher: PasswordHasher, password: str, password_hash: str) -> 
 
 @pytest.mark.parametrize("marks", ["\u0344\u0323", "\u0f73", "\uff9e\u0f81"], ids=["marks", "two in one", "wide"])
 async def test_a_run_of_combining_marks_is_no_password(hasher: PasswordHasher, marks: str) -> None:
-    """Up to 30 marks in a row are accepted; more are refused, and in a log-in they match no hash."""
+    """Up to 30 combining marks in a row are accepted; the policy refuses a longer run, which also matches no hash."""
     longest = "walnut" + (marks * 30)[:30] + " ferry"
     check_password_policy(longest, "ada")
     assert await matches(hasher, longest, await hasher.hash(longest))
@@ -30,7 +30,7 @@ async def test_a_run_of_combining_marks_is_no_password(hasher: PasswordHasher, m
 
 
 async def test_costly_text_is_refused_without_normalising_it(hasher: PasswordHasher) -> None:
-    """Text whose normalisation takes seconds is refused in a tenth of a second, and costs a log-in as any other."""
+    """Text that takes seconds to normalise is refused within 0.1 s, and costs a log-in as much as a wrong password."""
     costly = "a" + "\u0344" * 16_000 + "\u0323" * 16_000
     for text in (costly, costly[-4096:], "\u0f73" * 4096):
         started = time.process_time()

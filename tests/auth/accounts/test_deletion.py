@@ -1,4 +1,4 @@
-"""Deleting users: everything that is theirs goes, and nothing that is not."""
+"""Deleting users with all their data, and nobody else's."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ADDRESS = "192.0.2.7"
 
 
 async def add_user_with_everything(engine: AsyncEngine, name: str, role: Role = Role.CLIENT) -> User:
-    """A user with two sessions, an API key, a known network and usage."""
+    """Add a user with two sessions, an API key, a known network and usage."""
     user = await UserStore(engine).add(name, role, "$h")
     for _ in range(2):
         await SessionStore(engine, 3600).begin(user.id, user.credentials_version, frozenset({Scope.PREDICT}))
@@ -49,7 +49,7 @@ async def count_rows(engine: AsyncEngine) -> dict[str, int]:
 
 
 async def test_everything_of_the_user_goes(engine: AsyncEngine) -> None:
-    """Sessions, refresh tokens, keys, networks and usage go with the user; another user's stay."""
+    """A deletion removes the user's sessions, refresh tokens, keys, networks and usage, and keeps another user's."""
     await add_user_with_everything(engine, "bob")
     before = await count_rows(engine)
     ana = await add_user_with_everything(engine, "ana")
@@ -60,7 +60,7 @@ async def test_everything_of_the_user_goes(engine: AsyncEngine) -> None:
 
 
 async def test_an_erasure_is_pending_until_it_is_done(engine: AsyncEngine) -> None:
-    """A deletion leaves an erasure, which is due after a minute, then every hour, for one process, until it is done."""
+    """A deletion schedules an erasure, which is due once after a minute and then once an hour until it is complete."""
     pending, began_at = PendingErasures(engine), datetime.now(UTC)
     user = await UserStore(engine).add("ana", Role.CLIENT, "$h")
     await AccountDeletion(engine).delete(user.id, "adam")
@@ -76,7 +76,7 @@ async def test_an_erasure_is_pending_until_it_is_done(engine: AsyncEngine) -> No
 
 
 async def test_credentials_are_revoked_in_every_process(engine: AsyncEngine) -> None:
-    """The sessions, the keys and the user are announced as revoked to all processes."""
+    """A deletion announces the user and the user's sessions and keys as revoked to every process."""
     ana = await add_user_with_everything(engine, "ana")
     async with engine.begin() as connection:
         session_ids = (await connection.execute(select(sessions.c.id))).scalars().all()
@@ -92,7 +92,7 @@ async def test_credentials_are_revoked_in_every_process(engine: AsyncEngine) -> 
 async def test_the_name_can_be_used_again(engine: AsyncEngine) -> None:
     """A new user with the same name has another id, and inherits neither failed log-ins nor known networks."""
     ana = await add_user_with_everything(engine, "ana")
-    now = datetime.now(UTC)  # does not go on, so that the waits do not end
+    now = datetime.now(UTC)  # frozen, so that the waits do not end
     throttle = LoginThrottle(engine, lambda: now)
     for factor in Factor:
         for _ in range(9):
@@ -110,7 +110,7 @@ async def test_the_name_can_be_used_again(engine: AsyncEngine) -> None:
 
 
 async def test_the_last_administrator_stays(engine: AsyncEngine) -> None:
-    """The last enabled administrator cannot be deleted, unless that is requested explicitly."""
+    """The last enabled administrator cannot be deleted unless that is requested explicitly."""
     adam = await UserStore(engine).add("adam", Role.ADMIN, "$h")
     with pytest.raises(LastAdmin):
         await AccountDeletion(engine).delete(adam.id)

@@ -1,4 +1,4 @@
-"""Since when users allow their images to be kept, on both databases."""
+"""When users gave permission to keep their images, on both databases."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from storage.engine import open_engine
 from storage.migrations import migrate, upgrade
 
 CREATED = datetime(2026, 11, 1, tzinfo=UTC)
-# As they were before migration 0008.
+# The columns before migration 0008.
 _COLUMNS = ("id", "name", "role", "password_hash", "keep_images")
 _USERS = table("users", *map(column, _COLUMNS), column("created_at", UTCDateTime))
 
 
 async def test_permissions_of_an_earlier_database(database_url: str) -> None:
-    """Who had allowed it before migration 0008 still does, for all images; the others do not."""
+    """Migration 0008 dates an existing permission from the user's creation, and gives none to other users."""
     engine = open_engine(database_url)
     async with engine.begin() as connection:
         await connection.run_sync(upgrade, auth.MIGRATIONS, "0007")
@@ -35,7 +35,7 @@ async def test_permissions_of_an_earlier_database(database_url: str) -> None:
 
 
 async def test_a_new_permission_begins_anew(database_url: str) -> None:
-    """Allowing what is allowed already changes nothing; after a withdrawal, a permission has a later beginning."""
+    """Giving a permission twice keeps the first time; giving it again after a withdrawal sets a later time."""
     engine = open_engine(database_url)
     await migrate(engine, auth.MIGRATIONS)
     users = UserStore(engine)

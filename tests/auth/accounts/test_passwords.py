@@ -32,7 +32,7 @@ GOOD = "walnut ferry quiet lamp"
 
 @pytest.fixture
 def make_hasher() -> Iterator[Callable[[int, int], PasswordHasher]]:
-    """Make hashers with a concurrency and a number of waiting callers, and close them afterwards."""
+    """A factory of hashers, with a concurrency and a maximum of waiting callers, which are closed after the test."""
     with ExitStack() as stack:
         yield lambda concurrency, max_waiting: stack.enter_context(closing(PasswordHasher(concurrency, max_waiting)))
 
@@ -57,20 +57,20 @@ async def test_another_implementation_verifies_a_hash(hasher: PasswordHasher) ->
     assert Argon2().verify(await hasher.hash("U\u0308ber \uff17 \ufb01elds"), "\u00dcber 7 fields")
 
 
-# The same password as different systems send it: composed, decomposed, and with a character of full width.
+# The same password as different systems send it: composed, decomposed, and with a full-width character.
 COMPOSED, DECOMPOSED, WIDE = "caf\u00e9 walnut ferry", "cafe\u0301 walnut ferry", "\uff43af\u00e9 walnut ferry"
 
 
 @pytest.mark.parametrize("entered", [COMPOSED, DECOMPOSED, WIDE], ids=["composed", "decomposed", "wide"])
 async def test_equivalent_forms_of_a_password_match(hasher: PasswordHasher, entered: str) -> None:
-    """A password matches in every form, whichever form it was set in; its hash is current."""
+    """A password matches in every form, whichever form it was set in, and its hash needs no replacement."""
     for chosen in (COMPOSED, DECOMPOSED, WIDE):
         assert await hasher.verify(entered, await hasher.hash(chosen)) == Verification(True)
 
 
 @pytest.mark.parametrize("stored", [DECOMPOSED, WIDE], ids=["decomposed", "wide"])
 async def test_a_hash_of_release_0_1_0_is_replaced(hasher: PasswordHasher, stored: str) -> None:
-    """A password that was hashed as it was sent matches in that form, and is hashed again in the normalised form."""
+    """A password that was hashed unnormalised matches, and its replacement hash is of the normalised form."""
     earlier = Argon2().hash(stored)
     verification = await hasher.verify(stored, earlier)
     assert verification.matches
@@ -81,12 +81,12 @@ async def test_a_hash_of_release_0_1_0_is_replaced(hasher: PasswordHasher, store
 
 
 async def test_a_decomposed_hash_of_release_0_1_0_matches_composed_input(hasher: PasswordHasher) -> None:
-    """A password that was set on macOS before it was normalised is accepted from other systems, too."""
+    """A password that was hashed in macOS's decomposed form is accepted in the composed form of other systems."""
     assert (await hasher.verify(COMPOSED, Argon2().hash(DECOMPOSED))).replacement is not None
 
 
 async def test_lengths_are_counted_after_normalisation(hasher: PasswordHasher) -> None:
-    """1024 characters are accepted also where each is sent as two or four code points."""
+    """The minimum and maximum length apply to the normalised password, not to the code points sent."""
     for character, sent in (("\u00e9", "e\u0301"), ("\u1f82", "\u03b1\u0313\u0300\u0345")):
         stored = await hasher.hash(character * MAX_LENGTH)
         assert await matches(hasher, sent * MAX_LENGTH, stored)
@@ -97,11 +97,11 @@ async def test_lengths_are_counted_after_normalisation(hasher: PasswordHasher) -
     with pytest.raises(PasswordRefused, match="too short"):
         check_password_policy("e\u0301" * 11, "ada")
     with pytest.raises(PasswordRefused, match="too long"):
-        check_password_policy("\ufdfa" * 100, "ada")  # one ligature of eighteen letters each
+        check_password_policy("\ufdfa" * 100, "ada")  # each ligature normalises to eighteen characters
 
 
 async def test_an_ambiguous_password_costs_the_same_for_every_user(hasher: PasswordHasher) -> None:
-    """A password with two forms takes two verifications, for an unknown user as for a known one."""
+    """A password with two forms takes two verifications, whether or not the user exists."""
     stored = await hasher.hash(GOOD)
     cases = (DECOMPOSED, stored), (DECOMPOSED, None), (GOOD[1:], stored)
     rounds = [[await _processor_seconds(hasher.verify(*case)) for case in cases] for _ in range(5)]
@@ -111,7 +111,7 @@ async def test_an_ambiguous_password_costs_the_same_for_every_user(hasher: Passw
 
 
 async def test_only_the_same_password_matches(hasher: PasswordHasher) -> None:
-    """Case and spaces matter, marks too; an unknown user never matches."""
+    """Case, spaces and diacritics matter, and no password matches for an unknown user."""
     stored = await hasher.hash("Über walnut ferry")
     assert await matches(hasher, "Über walnut ferry", stored)
     for wrong in ("", "über walnut ferry", "Über walnut ferry ", "Uber walnut ferry", "Über walnut ferry\0"):
@@ -142,7 +142,7 @@ async def _processor_seconds(work: Awaitable[object]) -> float:
 
 
 async def test_an_unknown_user_costs_as_much_as_a_wrong_password(hasher: PasswordHasher) -> None:
-    """Each case runs one Argon2 verification; processor time is independent of waiting."""
+    """A wrong password, an unknown user and an overlong password cost the same processor time."""
     stored = await hasher.hash(GOOD)
     rounds = [
         [await _processor_seconds(hasher.verify(password, compared)) for password, compared in cases]
@@ -171,7 +171,7 @@ async def test_each_slot_runs_one_hash(make_hasher: Callable[[int, int], Passwor
 
 
 async def test_new_passwords_leave_threads_to_log_ins(make_hasher: Callable[[int, int], PasswordHasher]) -> None:
-    """New passwords are hashed one at a time: however many wait, a log-in is neither rejected nor behind them."""
+    """New passwords are hashed one at a time, so that log-ins are not rejected and do not wait for all of them."""
     hasher = make_hasher(2, 16)
     new = [asyncio.create_task(hasher.hash(GOOD)) for _ in range(17)]
     await asyncio.sleep(0)
@@ -185,7 +185,7 @@ async def test_new_passwords_leave_threads_to_log_ins(make_hasher: Callable[[int
 async def test_a_cancelled_caller_keeps_the_slot_until_the_work_ends(
     make_hasher: Callable[[int, int], PasswordHasher],
 ) -> None:
-    """Cancelled log-ins cannot accumulate threads, and the slot is free again when the hash is done."""
+    """A cancelled caller's slot stays in use until its hash is done, so that cancelled calls accumulate no threads."""
     hasher = make_hasher(1, 0)
     cancelled = asyncio.create_task(hasher.hash(GOOD))
     await asyncio.sleep(0)
@@ -265,13 +265,13 @@ def test_an_easily_guessed_password_is_rejected(password: str) -> None:
     "password", ["twelve chars", GOOD, "x7" * 63 + "ab", "ж" * 127 + "a", "a" * 1023 + "b", "\U0001f600 emoji pass"]
 )
 def test_a_long_password_is_accepted(password: str) -> None:
-    """Passwords of 12 to 1024 of any characters are accepted."""
+    """Passwords of 12 to 1024 characters of any kind are accepted."""
     check_password_policy(password, "ada")
 
 
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_the_policy_decides_on_any_text(password: str, name: str) -> None:
-    """Any text is accepted or rejected, and an accepted password has at least 12 characters when normalised."""
+    """The policy raises only PasswordRefused, and an accepted password has at least 12 characters when normalised."""
     try:
         check_password_policy(password, name)
     except PasswordRefused:
@@ -280,7 +280,7 @@ def test_the_policy_decides_on_any_text(password: str, name: str) -> None:
 
 
 def test_the_common_passwords_need_their_list() -> None:
-    """Each listed password would pass the other rules: it is long enough, case-folded and no pattern."""
+    """Each listed password is case-folded and would pass the other rules: it is long enough and not a pattern."""
     words = COMMON_PASSWORDS_FILE.read_text(encoding="utf-8").split()
     assert len(words) > 300
     assert words == sorted(set(words))

@@ -1,4 +1,4 @@
-"""Slots that callers with little work in progress get first."""
+"""Slots, which go first to the callers with the least work in progress."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def count_rejected(tasks: Sequence[asyncio.Task[None]]) -> int:
 
 
 async def test_a_free_slot_goes_to_who_has_the_least_work() -> None:
-    """Of the callers that wait, the one whose network and then whose account has the least in progress is next."""
+    """A free slot goes to the waiting caller whose network, and then whose account, has the least work in progress."""
     workers = Workers(FairSlots(2, 16))
     tasks = await workers.begin(["a/eve", "a/eve", "a/eve", "a/ana", "a/eve", "b/bob"])
     assert workers.started == ["a/eve", "a/eve"]
@@ -68,7 +68,7 @@ async def test_a_free_slot_goes_to_who_has_the_least_work() -> None:
 
 
 async def test_whoever_waits_most_is_rejected_first() -> None:
-    """When too many callers wait, those of the busiest network lose their newest one; others always may wait."""
+    """When the queue is full, the newest waiting caller of the busiest account in the busiest network is rejected."""
     workers = Workers(FairSlots(1, 4))
     many = await workers.begin(["a/eve"] * 5)
     assert count_rejected(many) == 0
@@ -83,7 +83,7 @@ async def test_whoever_waits_most_is_rejected_first() -> None:
 
 
 async def test_an_account_can_use_every_slot_while_nobody_else_wants_one() -> None:
-    """No slot is kept free: one account alone gets them all, and what it asks for beyond the queue is rejected."""
+    """No slot is reserved: a single account can use them all, and its calls beyond the queue are rejected."""
     workers = Workers(FairSlots(3, 2))
     tasks = await workers.begin(["a/ana"] * 6)
     assert (len(workers.started), count_rejected(tasks)) == (3, 1)
@@ -92,7 +92,7 @@ async def test_an_account_can_use_every_slot_while_nobody_else_wants_one() -> No
 
 @pytest.mark.parametrize("waiting", [True, False])
 async def test_a_cancelled_caller_frees_its_slot(waiting: bool) -> None:
-    """A caller that is cancelled while it waits, while it works or at the moment of its turn leaves no slot in use."""
+    """A caller that is cancelled while it waits, while it works or when it is given a slot leaves no slot in use."""
     workers = Workers(FairSlots(1, 4))
     first, second, third = await workers.begin(["a", "b", "c"])
     if waiting:

@@ -70,7 +70,7 @@ async def _enable_codes(engine: AsyncEngine, user: User, session: Session) -> No
 
 
 async def test_a_change_overtakes_another_one(store: UserStore, ada: User) -> None:
-    """A change whose author has confirmed an old password changes nothing after the password was replaced."""
+    """A change that was authorised with a password fails if that password has been replaced since."""
     first, second = (UserChange(password_hash=new, checked_version=ada.credentials_version) for new in ("$n", "$m"))
     await store.change(ada.id, first)
     with pytest.raises(BadCredentials):
@@ -102,7 +102,7 @@ async def test_a_password_hash_is_replaced(store: UserStore, ada: User) -> None:
 @pytest.mark.parametrize("user_id", [UNKNOWN_ID, "ada", "", "\0", "\ud800"])
 @pytest.mark.parametrize("change", [NO_CHANGE, UserChange(disabled=True), UserChange(password_hash="$new")])
 async def test_changing_an_unknown_user_fails(store: UserStore, ada: User, user_id: str, change: UserChange) -> None:
-    """A change of an id that no user has raises UserNotFound and changes nobody."""
+    """Changing an unknown user id raises UserNotFound and changes no user."""
     with pytest.raises(UserNotFound):
         await store.change(user_id, change)
     assert await store.find("ada") == (ada, "$h")
@@ -119,7 +119,7 @@ async def test_sessions_end(
     feed: ChangeFeed,
     change: UserChange,
 ) -> None:
-    """Another role, disabling and any new password end the user's sessions in every process, and no other user's."""
+    """A new role, disabling or a new password ends the user's sessions in every process, and no other user's."""
     session = await start_session(ada)
     other = await start_session(await store.add("grace", Role.CLIENT, "$h"))
     await store.change(ada.id, change)
@@ -188,7 +188,7 @@ async def test_a_new_password_can_keep_one_session(
 async def test_removing_confirmed_codes_ends_sessions(
     engine: AsyncEngine, store: UserStore, sessions: SessionStore, start_session: StartSession, ada: User
 ) -> None:
-    """Removing one-time codes ends the sessions that began with them, once."""
+    """Removing one-time codes ends the user's sessions; removing them again ends none."""
     await _enable_codes(engine, ada, await start_session(ada))
     session = await start_session(ada)
     assert not (await store.change(ada.id, UserChange(reset_totp=True))).totp
@@ -227,7 +227,7 @@ async def test_the_last_administrator_can_be_removed_only_explicitly(
 
 
 async def test_other_changes_of_the_last_administrator_are_allowed(store: UserStore) -> None:
-    """The last administrator can change everything that keeps the role and the account enabled."""
+    """The last administrator can be changed in any way that keeps the role and the account enabled."""
     root = await store.add("root", Role.ADMIN, "$h")
     change = UserChange(role=Role.ADMIN, disabled=False, password_hash="$new", quotas=Quotas(monthly_requests=1))
     assert (await store.change(root.id, change)).monthly_requests == 1
@@ -235,7 +235,7 @@ async def test_other_changes_of_the_last_administrator_are_allowed(store: UserSt
 
 @pytest.mark.parametrize("same_kind", [True, False])
 async def test_concurrent_changes_leave_one_administrator(database_url: str, store: UserStore, same_kind: bool) -> None:
-    """However many administrators demote and disable one another at once, one enabled administrator is left."""
+    """When six administrators are demoted or disabled concurrently, one enabled administrator is left."""
     admins = [await store.add(f"admin{number}", Role.ADMIN, "$h") for number in range(6)]
     other_engine = open_engine(database_url)
     try:

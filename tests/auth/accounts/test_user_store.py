@@ -23,7 +23,7 @@ def store(engine: AsyncEngine) -> UserStore:
 
 
 async def test_a_user_is_found_as_added(store: UserStore) -> None:
-    """A stored user is read back completely, with the hash and an aware UTC time to the microsecond."""
+    """A stored user is read back completely, with the hash and a timezone-aware UTC time to the microsecond."""
     before = datetime.now(UTC)
     ada = await store.add("ada", Role.OPERATOR, "$hash")
     assert await store.find("ada") == (ada, "$hash")
@@ -79,7 +79,7 @@ async def test_an_unknown_name_finds_nothing(store: UserStore) -> None:
 
 
 async def test_an_unknown_id_is_an_error(store: UserStore) -> None:
-    """Getting a user by an id that no user has raises UserNotFound."""
+    """Getting a user by an unknown id raises UserNotFound."""
     await store.add("ada", Role.CLIENT, "$h")
     for user_id in (str(uuid4()), "ada", "", "\0", "\ud800"):
         with pytest.raises(UserNotFound):

@@ -1,4 +1,4 @@
-"""API keys, on both databases."""
+"""Creating, verifying, rotating and revoking API keys, on both databases."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ async def _verify_invalid(keys: KeyStore, credential: str) -> InvalidToken:
 
 
 async def test_a_key_expires(setup: KeySetup) -> None:
-    """A key is accepted until it expires, also if it is cached."""
+    """A key is accepted until it expires, even if it is cached."""
     _, secret = await setup.create(expires_at=datetime.fromtimestamp(setup.now + 10, UTC))
     await setup.principal(secret)
     setup.now += 9.9
@@ -215,7 +215,7 @@ async def test_an_inactive_key_cannot_be_rotated(setup: KeySetup) -> None:
 
 
 async def test_a_revoked_key_is_rejected_in_every_process(setup: KeySetup) -> None:
-    """A process that cached a key rejects it after reading the revocation; revoking again keeps the first time."""
+    """A process that cached a key rejects it after reading the revocation; revoking it again keeps the time."""
     key, secret = await setup.create()
     await setup.principal(secret)
     (revoked,) = await KeyStore(setup.engine).revoke(key.id)
@@ -249,14 +249,14 @@ async def test_a_key_with_addresses_is_accepted_from_them_only(setup: KeySetup) 
 
 
 async def test_a_cached_key_is_read_again_after_a_minute(setup: KeySetup) -> None:
-    """Without any announced change a process reads a key again after a minute."""
+    """A verified key may be cached for a minute."""
     _, secret = await setup.create()
     verified = await setup.keys.verify(secret)
     assert verified.valid_until == pytest.approx(setup.now + RECHECK_S)
 
 
 async def test_keys_are_listed_by_owner(setup: KeySetup) -> None:
-    """The list contains the keys of one user or of all, oldest first; text that is no user id has none."""
+    """The list contains the keys of one user or of all, oldest first; text that is not a user id has none."""
     first, _ = await setup.create()
     setup.now += 1
     second, _ = await setup.create()
@@ -270,7 +270,7 @@ async def test_keys_are_listed_by_owner(setup: KeySetup) -> None:
 
 @pytest.mark.parametrize("key_id", ["", "x", "\x00", "0" * 16, "'; DROP TABLE api_keys; --", "\ud800"])
 async def test_unknown_keys_are_not_found(setup: KeySetup, key_id: str) -> None:
-    """Every method raises KeyNotFound for an id that no key has."""
+    """Every method raises KeyNotFound for an unknown key id."""
     for act in (setup.keys.get(key_id), setup.keys.revoke(key_id), setup.keys.rotate(key_id, OVERLAP)):
         with pytest.raises(KeyNotFound):
             await act
@@ -278,7 +278,7 @@ async def test_unknown_keys_are_not_found(setup: KeySetup, key_id: str) -> None:
 
 @pytest.mark.parametrize("user_id", ["", "https://issuer|subject\x00", "00000000-0000-0000-0000-000000000000"])
 async def test_only_users_have_keys(setup: KeySetup, user_id: str) -> None:
-    """Clients, users of external issuers, unknown and disabled users cannot own a key."""
+    """Users of external issuers, unknown users and disabled users cannot own a key."""
     with pytest.raises(NoAccount):
         await setup.keys.create(user_id, TERMS)
     await setup.disable_owner()
@@ -287,7 +287,7 @@ async def test_only_users_have_keys(setup: KeySetup, user_id: str) -> None:
 
 
 async def test_the_number_of_keys_is_limited(setup: KeySetup) -> None:
-    """A user cannot exceed the limit with concurrent creations; a revoked key counts for one day."""
+    """A user cannot exceed the limit with concurrent creations; a revoked key counts towards it for a day."""
     created = [await setup.create() for _ in range(MAX_KEYS - 10)]
     results = await asyncio.gather(*(setup.create() for _ in range(15)), return_exceptions=True)
     assert sum(isinstance(result, TooManyKeys) for result in results) == 5

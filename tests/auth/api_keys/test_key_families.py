@@ -32,7 +32,7 @@ async def list_active(keys: KeyStore) -> set[str]:
 
 
 async def make_family(keys: KeyStore, owner: str) -> tuple[ApiKey, list[ApiKey], ApiKey]:
-    """A key, its descendants (two children and a grandchild of the first), and an unrelated key."""
+    """Create a key, its descendants (two children, and a child of the first of them) and an unrelated key."""
     root, _ = await keys.create(owner, TERMS)
     child, _ = await keys.create(owner, TERMS, root.id)
     other_child, _ = await keys.create(owner, TERMS, root.id)
@@ -42,14 +42,14 @@ async def make_family(keys: KeyStore, owner: str) -> tuple[ApiKey, list[ApiKey],
 
 
 async def test_a_key_names_the_key_that_created_it(keys: KeyStore, owner: str) -> None:
-    """The parent is stored with the key; a key that its owner created has none."""
+    """A key stores the id of the key that created it; a key that its owner created has no parent."""
     root, (child, _, grandchild), _ = await make_family(keys, owner)
     assert [key.parent_id for key in (root, child, grandchild)] == [None, root.id, child.id]
     assert await keys.get(grandchild.id) == grandchild
 
 
 async def test_revoking_with_cascade_revokes_all_descendants(keys: KeyStore, owner: str, engine: AsyncEngine) -> None:
-    """A cascade revokes the key, its children and their children, announces each, and leaves other keys alone."""
+    """A cascade revokes the key and all its descendants, announces each of them, and leaves other keys alone."""
     root, descendants, unrelated = await make_family(keys, owner)
     feed = ChangeFeed(engine)
     revoked = await keys.revoke(root.id, cascade=True)
@@ -72,7 +72,7 @@ async def test_revoking_alone_leaves_the_descendants(keys: KeyStore, owner: str)
 
 
 async def test_a_cascade_passes_revoked_and_expired_keys(keys: KeyStore, owner: str) -> None:
-    """A key is found although the key between it and the ancestor was revoked or has expired, and keeps its time."""
+    """A cascade also revokes the children of revoked and expired keys; a revoked key keeps its time of revocation."""
     root, (child, other_child, grandchild), _ = await make_family(keys, owner)
     expired, _ = await keys.create(owner, KeyTerms("old", TERMS.scopes, datetime.now(UTC)), other_child.id)
     below, _ = await keys.create(owner, TERMS, expired.id)
@@ -84,7 +84,7 @@ async def test_a_cascade_passes_revoked_and_expired_keys(keys: KeyStore, owner: 
 
 
 async def test_a_revoked_key_creates_no_key(keys: KeyStore, owner: str) -> None:
-    """A request that was authenticated before the revocation creates no key after it."""
+    """A request that was authenticated before its key was revoked can create no key afterwards."""
     root, _ = await keys.create(owner, TERMS)
     await keys.revoke(root.id)
     with pytest.raises(InvalidToken):
@@ -92,7 +92,7 @@ async def test_a_revoked_key_creates_no_key(keys: KeyStore, owner: str) -> None:
 
 
 async def test_no_key_escapes_a_concurrent_cascade(keys: KeyStore, owner: str) -> None:
-    """Keys that are created while their parent is revoked are either revoked, too, or refused."""
+    """A key that is created while its parent is being revoked is either revoked too or refused."""
     root, _ = await keys.create(owner, TERMS)
     creations = [keys.create(owner, TERMS, root.id) for _ in range(10)]
     await asyncio.gather(*creations[:5], keys.revoke(root.id, cascade=True), *creations[5:], return_exceptions=True)

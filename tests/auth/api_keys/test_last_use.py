@@ -28,7 +28,7 @@ async def last_use(engine: AsyncEngine, key_id: str) -> datetime | None:
 
 
 async def test_uses_are_written_together(engine: AsyncEngine) -> None:
-    """The last use of each used key is written to the database."""
+    """One write stores the time of last use of every key that was used, and of no other key."""
     one, two, three = await make_keys(engine, 3)
     recorder, before = LastUseRecorder(engine), datetime.now(UTC)
     for key_id in (two, one, two):
@@ -42,7 +42,7 @@ async def test_uses_are_written_together(engine: AsyncEngine) -> None:
 
 
 async def test_a_later_use_is_not_overwritten(engine: AsyncEngine) -> None:
-    """Of the uses that two processes saw, the later one is stored, whichever is written last."""
+    """A later use is kept when another process writes an earlier one afterwards."""
     (key_id,) = await make_keys(engine, 1)
     early, late = LastUseRecorder(engine), LastUseRecorder(engine)
     early.record(key_id)
@@ -54,7 +54,7 @@ async def test_a_later_use_is_not_overwritten(engine: AsyncEngine) -> None:
 
 
 async def test_concurrent_writes_do_not_deadlock(engine: AsyncEngine) -> None:
-    """Two processes that used the same keys in opposite orders both write them."""
+    """Two processes that used the same keys in opposite orders can write them concurrently."""
     key_ids = await make_keys(engine, 20)
     recorders = [LastUseRecorder(engine), LastUseRecorder(engine)]
     for _ in range(5):

@@ -42,13 +42,13 @@ def test_a_new_key_has_no_scope_that_its_creator_lacks() -> None:
     ],
 )
 def test_a_restricted_key_cannot_create_another(restriction: dict[str, Any]) -> None:
-    """A key with addresses, a rate or a quota cannot evade it by creating another key."""
+    """A key that is limited to addresses, a rate or a quota cannot evade the limit by creating another key."""
     with pytest.raises(KeyBound):
         restrict_terms(_caller(Scope.PREDICT, key_id="k1"), _key(**restriction), TERMS)
 
 
 def test_a_key_created_with_a_key_expires_with_it() -> None:
-    """A key that was created with another key expires no later than that."""
+    """A key that is created with another key expires no later than that key."""
     soon = datetime.now(UTC) + timedelta(days=1)
     assert restrict_terms(_caller(Scope.PREDICT, key_id="k1"), _key(expires_at=soon), TERMS).expires_at == soon
 

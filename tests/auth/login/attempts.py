@@ -1,4 +1,4 @@
-"""A clock that tests move, and attempts that end as a test wants."""
+"""A clock that tests move, and helpers that make failed and successful log-in attempts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def succeed(throttle: LoginThrottle, user: User, address: str) -> None:
 
 
 async def get_wait_s(throttle: LoginThrottle, name: str, address: str) -> int:
-    """Return the seconds that the right password would have to wait, without counting an attempt."""
+    """Return how many seconds a right password would have to wait, without counting an attempt."""
     try:
         attempt = await throttle.start(name, address)
     except LoginThrottled as error:
@@ -44,7 +44,7 @@ async def get_wait_s(throttle: LoginThrottle, name: str, address: str) -> int:
 
 
 async def guess(throttle: LoginThrottle, name: str, address: str) -> int:
-    """Make a wrong guess, and return the seconds of Retry-After; 0 if it was simply wrong."""
+    """Make a wrong guess, and return its Retry-After in seconds, or 0 if it was not throttled."""
     try:
         await fail(throttle, name, address)
     except LoginThrottled as error:

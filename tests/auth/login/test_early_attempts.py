@@ -1,4 +1,4 @@
-"""Attempts during a wait: they reveal no users, extend no wait, and keep no owner out; the clock may be set back."""
+"""Log-in attempts during a wait: they reveal no users, extend no wait and lock no owner out, whatever the clock."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def read_failures(engine: AsyncEngine) -> set[Any]:
 
 
 async def test_early_attempts_reveal_no_user(throttle: LoginThrottle, ada: User, clock: Clock) -> None:
-    """Guesses get the same results for a user who has logged in from the address as for a name that nobody has."""
+    """Guesses get the same results for a user who has logged in from the address as for an unknown name."""
     await succeed(throttle, ada, HOME)
     results: dict[str, list[int]] = {"ada": [], "nobody": []}
     for _ in range(4):
@@ -41,7 +41,7 @@ async def test_early_attempts_reveal_no_user(throttle: LoginThrottle, ada: User,
 async def test_early_attempts_at_an_attacked_account_reveal_no_user(
     throttle: LoginThrottle, ada: User, clock: Clock
 ) -> None:
-    """The same holds at the owner's address while guesses from elsewhere delay the account."""
+    """While failures elsewhere delay a user and an unknown name, guesses at the user's address get the same wait."""
     await succeed(throttle, ada, HOME)
     for address in (AWAY, OFFICE, "203.0.113.1", "203.0.113.2"):
         clock.move(1)
@@ -53,7 +53,7 @@ async def test_early_attempts_at_an_attacked_account_reveal_no_user(
 async def test_early_attempts_at_an_owner_s_address_are_slowed(
     throttle: LoginThrottle, ada: User, clock: Clock
 ) -> None:
-    """Of guesses at an owner's account during the address's wait, three are checked and then one after each wait."""
+    """While an address is delayed, three guesses at its owner's account are checked, and then one after each wait."""
     await succeed(throttle, ada, HOME)
     for _ in range(12):
         clock.move(MAX_WAIT_S + 1)
@@ -73,7 +73,7 @@ async def test_early_attempts_at_an_owner_s_address_are_slowed(
 
 
 async def test_early_attempts_extend_no_wait(throttle: LoginThrottle, ada: User, clock: Clock) -> None:
-    """Neither wrong nor right early attempts change when the others' wait ends."""
+    """Early attempts, wrong or right, do not change when the wait of other accounts at the address ends."""
     await succeed(throttle, ada, HOME)
     for _ in range(5):
         clock.move(MAX_WAIT_S + 1)
@@ -88,7 +88,7 @@ async def test_early_attempts_extend_no_wait(throttle: LoginThrottle, ada: User,
 
 
 async def test_successes_do_not_prolong_an_address_s_wait(throttle: LoginThrottle, ada: User, clock: Clock) -> None:
-    """While users log in from an address, its failures are forgotten fifteen minutes after the last one."""
+    """The failures of an address are reset fifteen minutes after the last one, even if users log in from it."""
     for _ in range(5):
         clock.move(MAX_WAIT_S + 1)
         await fail(throttle, "grace", HOME)
@@ -106,7 +106,7 @@ async def test_successes_do_not_prolong_an_address_s_wait(throttle: LoginThrottl
 async def test_an_attempt_that_does_not_fail_leaves_no_trace(
     engine: AsyncEngine, throttle: LoginThrottle, ada: User, clock: Clock, outcome: str
 ) -> None:
-    """An attempt that is counted in advance and then succeeds, or is not checked, restores the counters and times."""
+    """An attempt is counted in advance; when it succeeds or is withdrawn, the counters and times are restored."""
     for _ in range(4):
         await fail(throttle, "grace", AWAY)
         clock.move(MAX_WAIT_S)
@@ -118,7 +118,7 @@ async def test_an_attempt_that_does_not_fail_leaves_no_trace(
 
 
 async def test_a_failure_meanwhile_is_not_undone(throttle: LoginThrottle, ada: User, clock: Clock) -> None:
-    """A success does not date back a failure that was counted while its password was checked."""
+    """A success does not backdate a failure that was recorded while its password was being checked."""
     await fail(throttle, "grace", AWAY, 2)
     slow = await throttle.start("edsger", AWAY)
     await fail(throttle, "grace", AWAY)
@@ -132,7 +132,7 @@ async def test_a_failure_meanwhile_is_not_undone(throttle: LoginThrottle, ada: U
 
 @pytest.mark.parametrize("back_s", [60, 3600, 400 * 86_400])
 async def test_a_clock_that_is_set_back_locks_nobody_out(throttle: LoginThrottle, clock: Clock, back_s: int) -> None:
-    """After the clock was set back, a wait is as long as it would be for a failure now, and failures still count."""
+    """After the clock is set back, a wait is as long as if the last failure happened now, and failures still count."""
     await fail(throttle, "ada", AWAY, 3)
     clock.move(-back_s)
     assert await get_wait_s(throttle, "ada", AWAY) == 1
@@ -145,7 +145,7 @@ async def test_a_clock_that_is_set_back_locks_nobody_out(throttle: LoginThrottle
 async def test_machines_whose_clocks_differ_a_little_share_the_waits(
     engine: AsyncEngine, throttle: LoginThrottle, clock: Clock
 ) -> None:
-    """A machine whose clock is two seconds late does not end the waits of the others early."""
+    """A machine whose clock is two seconds behind does not end early a wait that another machine started."""
     late = LoginThrottle(engine, lambda: clock() - timedelta(seconds=2))
     await fail(throttle, "ada", AWAY, 3)
     clock.move(1)
@@ -157,7 +157,7 @@ async def test_machines_whose_clocks_differ_a_little_share_the_waits(
 
 
 async def test_only_a_right_code_resets_the_wrong_codes(throttle: LoginThrottle, ada: User) -> None:
-    """Right passwords leave the count of wrong codes as it is, and wrong codes leave that of wrong passwords."""
+    """Right passwords do not reset the count of wrong codes, and wrong codes do not count as wrong passwords."""
     start_code = partial(throttle.start, "ada", HOME, Factor.CODE)
     for _ in range(3):
         await throttle.record_failure(await start_code())
@@ -170,7 +170,7 @@ async def test_only_a_right_code_resets_the_wrong_codes(throttle: LoginThrottle,
 
 
 async def test_a_right_code_resets_the_wrong_codes(throttle: LoginThrottle, clock: Clock) -> None:
-    """After a right code the first wrong codes cause no wait again, and wrong passwords still count."""
+    """A right code resets the count of wrong codes, but not that of wrong passwords."""
     start_code = partial(throttle.start, "ada", HOME, Factor.CODE)
     await fail(throttle, "ada", HOME, 2)
     for _ in range(3):

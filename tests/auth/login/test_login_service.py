@@ -38,7 +38,7 @@ class SlowHasher(PasswordHasher):
 
 
 async def test_too_many_concurrent_log_ins_are_rejected_at_once(engine: AsyncEngine) -> None:
-    """Log-ins beyond the limit per process are rejected without a query or a hash; the others complete."""
+    """Log-ins beyond the limit per process are rejected before hashing; the others complete, and free the capacity."""
     with closing(SlowHasher()) as hasher:
         accounts = AccountService(UserStore(engine), hasher)
         logins = LoginService(accounts, LoginThrottle(engine), OneTimeCodes(engine, None))

@@ -21,7 +21,7 @@ async def count_rows(engine: AsyncEngine, table: Any) -> int:
 
 
 def test_waits_double_up_to_a_minute() -> None:
-    """Three failures cause no wait; then it doubles from a second up to a minute."""
+    """Two failures cause no wait; the third causes one second, which doubles with each failure up to a minute."""
     assert [compute_wait_s(failures) for failures in range(11)] == [0, 0, 0, 1, 2, 4, 8, 16, 32, 60, 60]
     assert compute_wait_s(10**9) == 60
 
@@ -72,7 +72,7 @@ async def test_success_resets_the_account_s_failures(throttle: LoginThrottle, ad
 
 
 async def test_success_keeps_the_failures_of_other_accounts(throttle: LoginThrottle, ada: User, clock: Clock) -> None:
-    """An attacker cannot reset the failures for other accounts by logging in with an own account."""
+    """A successful log-in does not reset the failures for other accounts at the same address."""
     for name in ("grace", "edsger", "barbara"):
         await fail(throttle, name, AWAY)
     clock.move(1)
@@ -82,7 +82,7 @@ async def test_success_keeps_the_failures_of_other_accounts(throttle: LoginThrot
 
 
 async def test_a_user_cannot_be_locked_out_of_a_known_network(throttle: LoginThrottle, ada: User, clock: Clock) -> None:
-    """Neither failures elsewhere nor those of other accounts delay a user in a network used before."""
+    """Neither failures elsewhere nor failures of other accounts delay a user in a known network."""
     await succeed(throttle, ada, HOME)
     for _ in range(12):
         clock.move(61)
@@ -109,7 +109,7 @@ async def test_failures_in_a_known_network_are_delayed(throttle: LoginThrottle, 
 async def test_a_network_is_known_for_thirty_days(
     engine: AsyncEngine, throttle: LoginThrottle, ada: User, clock: Clock
 ) -> None:
-    """A network without a log-in of the user for thirty days is no longer known, and is deleted."""
+    """A network from which the user has not logged in for thirty days is no longer known, and is deleted."""
     await succeed(throttle, ada, HOME)
     clock.move(NETWORK_KNOWN_FOR.total_seconds())
     await fail(throttle, "ada", AWAY, 3)
@@ -175,7 +175,7 @@ async def test_expired_failures_are_deleted(engine: AsyncEngine, throttle: Login
 
 
 async def test_failures_are_stored_as_digests(engine: AsyncEngine, throttle: LoginThrottle) -> None:
-    """Names are not stored as typed, because users may type a password as the name."""
+    """Names and addresses are stored only as digests, because users may type a password as the name."""
     await fail(throttle, "correct horse", AWAY)
     async with engine.connect() as connection:
         keys = (await connection.execute(select(login_failures.c.key))).scalars().all()

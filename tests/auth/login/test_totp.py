@@ -69,7 +69,7 @@ async def ada(store: UserStore) -> User:
 
 @pytest.fixture
 async def enrolment(codes: OneTimeCodes, ada: User, clock: Clock) -> Enrolment:
-    """Enable ada's codes; the code that confirmed them is used."""
+    """Enable codes for ada, and move the clock past the code that confirmed them."""
     enrolment = await codes.begin(ada)
     await codes.confirm(ada, clock.code(enrolment))
     clock.move()
@@ -77,7 +77,7 @@ async def enrolment(codes: OneTimeCodes, ada: User, clock: Clock) -> Enrolment:
 
 
 async def test_a_current_code_is_accepted(codes: OneTimeCodes, ada: User, enrolment: Enrolment, clock: Clock) -> None:
-    """The newest code is accepted, also with the space that apps show."""
+    """The current code is accepted, even with the space that authenticator apps show."""
     code = clock.code(enrolment)
     await codes.check(ada, f"{code[:3]} {code[3:]}")
 
@@ -115,7 +115,7 @@ async def test_of_concurrent_uses_one_succeeds(
 async def test_clocks_may_differ_by_half_a_minute(
     codes: OneTimeCodes, ada: User, enrolment: Enrolment, clock: Clock
 ) -> None:
-    """Codes of the previous and the next step are accepted, those of two steps away are not."""
+    """Codes of the previous and the next time step are accepted; codes two steps away are not."""
     clock.move(5)
     for drift in (-2, 2):
         with pytest.raises(BadCode):
@@ -173,7 +173,7 @@ async def test_enabled_codes_cannot_be_replaced(
 async def test_confirming_ends_the_other_sessions(
     engine: AsyncEngine, codes: OneTimeCodes, ada: User, clock: Clock
 ) -> None:
-    """Confirming ends the sessions that began without a code, except the one that confirms."""
+    """Confirming a secret ends the user's other sessions, which began without a code."""
     sessions = SessionStore(engine, 3600)
     mine, other = [await sessions.begin(ada.id, ada.credentials_version, frozenset({Scope.PREDICT})) for _ in range(2)]
     await codes.confirm(ada, clock.code(await codes.begin(ada)), mine.id)
@@ -207,7 +207,7 @@ async def test_an_administrator_can_reset_codes(codes: OneTimeCodes, store: User
 
 
 async def test_the_secret_is_stored_encrypted(engine: AsyncEngine, enrolment: Enrolment) -> None:
-    """The database does not contain the secret in clear."""
+    """The database does not contain the secret in plaintext."""
     async with engine.connect() as connection:
         stored = (await connection.execute(select(users.c.totp_secret))).scalar_one()
     assert enrolment.secret not in stored

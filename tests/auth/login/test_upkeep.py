@@ -1,4 +1,4 @@
-"""Removing what has expired from the tables of auth, on both databases."""
+"""Removing expired rows from the auth tables, on both databases."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def test_ended_sessions_are_removed_with_their_tokens(engine: AsyncEngine)
 
 
 async def test_expired_changes_and_failures_are_removed(engine: AsyncEngine) -> None:
-    """Changes that have expired, failures that no longer count and networks of long ago disappear; others stay."""
+    """Expired changes, failures that no longer count and networks that are no longer known are removed; others stay."""
     await add_user(engine)
     change = {"revoked": 1, "target": "jti:1"}
     await add(
@@ -91,7 +91,7 @@ async def test_expired_changes_and_failures_are_removed(engine: AsyncEngine) -> 
 
 
 async def test_any_number_of_rows_is_removed(engine: AsyncEngine) -> None:
-    """More rows than fit into one transaction are all removed."""
+    """All expired rows are removed, even if they are more than one transaction removes."""
     await add(engine, login_failures, [{"key": str(n), "failures": 1, "last_at": AGO["hours"]} for n in range(2500)])
     assert (await remove_expired(engine, NOW))["login_failures"] == 2500
     assert await count(engine, login_failures) == 0
@@ -103,7 +103,7 @@ async def test_any_number_of_rows_is_removed(engine: AsyncEngine) -> None:
     ids=["at once", "early", "due", "clock slightly back", "clock far back"],
 )
 async def test_upkeep_is_due_once_an_hour(engine: AsyncEngine, later: timedelta, claimed: bool) -> None:
-    """Of processes that begin at the same time exactly one does the upkeep, and again one after an hour."""
+    """Exactly one of several concurrent processes claims the upkeep, which can be claimed again after an hour."""
     first = await asyncio.gather(*(claim_upkeep(engine, NOW) for _ in range(4)))
     assert sorted(first) == [False, False, False, True]
     assert await claim_upkeep(engine, NOW + later) is claimed

@@ -1,4 +1,4 @@
-"""The first charges of a month, which insert rows, beside other transactions."""
+"""The first charges of a month, which insert rows, in concurrent transactions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_databas
 
 
 def charge(connection: Connection, *owners: str) -> int:
-    """Charge one request, and return how many the last of the owners has used."""
+    """Charge one request, and return how many requests the last of the owners has used."""
     _, totals = apply_charges(DriverConnection(connection), [QuotaCharge(owners, "2026-11", 1, 5)])
     return totals[owners[-1], "2026-11"].requests
 
@@ -35,7 +35,7 @@ def is_waiting(engine: Engine) -> bool:
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_the_first_charge_of_a_key_locks_nothing_else_while_it_waits(migrated_url: str) -> None:
-    """Two transactions that insert the row of a key and charge its owner wait for each other, and do not deadlock."""
+    """Of two transactions that insert the row of one key and charge its owner, one waits, and they do not deadlock."""
     engine = open_blocking_engine(migrated_url, 60).execution_options(**WRITING)
     charge_apart(engine, USER)
     with ThreadPoolExecutor(1) as pool:

@@ -28,7 +28,7 @@ from tests.support.polling import PATIENCE_S
 MEGAPIXEL = 1_000_000
 CHARGES = 80
 
-# One of several processes: charges the given keys in turn, and prints how many charges were granted.
+# A process that charges the given keys in turn, and prints how many charges were granted.
 PROGRAM = """
 import sys
 from storage.driver import DriverConnection
@@ -91,7 +91,7 @@ class MeterSetup:
         return replace(self.ana, key_id=key.id)
 
     async def used(self, caller: Principal | None = None) -> list[tuple[int, int]]:
-        """Return requests and pixels of each owner."""
+        """Return how many requests and pixels each owner has used."""
         report = await self.meter.report(list_owners(caller or self.ana))
         return [(tally.requests, tally.pixels) for tally in report.tallies]
 
@@ -115,7 +115,7 @@ async def test_use_is_counted_for_the_user_and_the_key(setup: MeterSetup) -> Non
 
 
 async def test_a_quota_of_requests_is_used_exactly(setup: MeterSetup) -> None:
-    """Of a hundred charges in one transaction as many are granted and counted as the quota allows."""
+    """Of a hundred charges in one transaction, exactly as many as the quota allows are granted and counted."""
     await setup.limit(requests=70)
     errors = await setup.charge_all([make_charge(setup.ana)] * 100)
     assert [error is None for error in errors] == [True] * 70 + [False] * 30
@@ -125,7 +125,7 @@ async def test_a_quota_of_requests_is_used_exactly(setup: MeterSetup) -> None:
 
 
 async def test_the_highest_share_of_a_quota(setup: MeterSetup) -> None:
-    """The highest share is that of the user or key, requests or megapixels, nearest to its end; 0 without quotas."""
+    """The highest share is that of the most used quota of any user or key; it is 0 in a new month."""
     key = await setup.key(requests=4)
     await setup.charge(key, MEGAPIXEL)
     assert await setup.meter.find_highest_share() == 0.25
@@ -163,7 +163,7 @@ async def test_the_user_and_the_key_are_charged_together(setup: MeterSetup) -> N
 
 
 async def test_quotas_reset_each_month(setup: MeterSetup) -> None:
-    """At the end of the month (UTC) the quota is available again; the error says in how many seconds."""
+    """A quota resets at the end of the month (UTC), and the error says in how many seconds."""
     await setup.limit(requests=1)
     setup.now = datetime(2026, 12, 31, 23, 59, 30, tzinfo=UTC)
     await setup.charge(setup.ana, 1)
@@ -178,7 +178,7 @@ async def test_quotas_reset_each_month(setup: MeterSetup) -> None:
 
 
 async def test_a_changed_quota_takes_effect_at_once(setup: MeterSetup) -> None:
-    """A quota lowered below the usage leaves zero, not less; a raised one grants again."""
+    """A quota lowered below the usage leaves zero, not a negative number; a raised quota grants requests again."""
     await setup.charge_all([make_charge(setup.ana, MEGAPIXEL)] * 3)
     await setup.limit(requests=2, megapixels=1)
     (tally,) = (await setup.meter.report(list_owners(setup.ana))).tallies
@@ -202,7 +202,7 @@ async def test_known_callers_are_admitted_without_a_query(setup: MeterSetup) -> 
 
 
 async def test_deferred_charges_are_counted_beyond_the_quota(setup: MeterSetup) -> None:
-    """Charges deferred while the database was unavailable are all counted, and nothing more is granted."""
+    """Deferred charges are all counted, even beyond the quota, and further requests are rejected."""
     await setup.limit(requests=1)
     async with writing(setup.engine) as connection:
         charges = [make_charge(setup.ana)] * 3
@@ -241,7 +241,7 @@ async def test_without_a_database_the_cached_totals_decide(setup: MeterSetup) ->
 
 
 async def test_without_a_database_unknown_callers_are_admitted() -> None:
-    """A caller who is new while the database is unavailable is admitted, and charged later."""
+    """A caller without cached totals is admitted while the database is unavailable."""
     engine = open_engine("postgresql://127.0.0.1:1/nowhere")
     caller = Principal("ana", "ana", None, frozenset(), None)
     admitted = await UsageMeter(engine, lambda: datetime(2026, 11, 15, tzinfo=UTC).timestamp()).admit(caller, 5)
@@ -263,7 +263,7 @@ async def test_four_processes_count_exactly(setup: MeterSetup, database_url: str
 
 @pytest.mark.usefixtures("within_one_month")
 async def test_four_processes_stop_exactly_at_the_quota(setup: MeterSetup, database_url: str) -> None:
-    """Of the charges of four processes exactly as many are granted as the quotas of the account and the key allow."""
+    """Four processes together grant exactly as many charges as the quotas of the account and the key allow."""
     narrow, wide = await setup.key(requests=45), await setup.key()
     await setup.limit(megapixels=30)
     setup.now = datetime.now(UTC)

@@ -13,18 +13,18 @@ from auth.tokens.issuer_rules import ExternalIssuer
 from tests.support.servers.identity_provider import NOW, MakeIssuers
 
 SCOPES = {"land:read": Scope.PREDICT, "land:admin": Scope.MODELS_WRITE}
-TLS = ssl.create_default_context()  # reading the certificates takes longer than a test
+TLS = ssl.create_default_context()  # shared, because loading the certificates takes longer than a test
 
 
 @pytest.fixture
 def clock() -> list[float]:
-    """The monotonic time in seconds, as the only item, which the test may change."""
+    """A list of one item, the monotonic time in seconds, which a test may change."""
     return [1000.0]
 
 
 @pytest.fixture
 async def make_issuers(provider: Any, clock: list[float]) -> AsyncIterator[MakeIssuers]:
-    """Trust the provider, with changed rules."""
+    """A factory of `ExternalIssuers` that trust the provider, by rules that a test may change."""
     async with httpx.AsyncClient(verify=TLS) as client:
 
         def make(*, revoked: Collection[str] = (), **changes: Any) -> ExternalIssuers:

@@ -124,7 +124,7 @@ def encode_public_key() -> list[bytes]:
 @pytest.mark.parametrize("secret", encode_public_key(), ids=["pem", "stripped pem", "der", "jwk"])
 @pytest.mark.parametrize("claimed", ["HS256", "ES256"])
 def test_the_public_key_is_rejected_as_an_hmac_secret(secret: bytes, claimed: str) -> None:
-    """A token signed with HMAC under the public key is rejected."""
+    """A token signed with HMAC, with the public key as the secret, is rejected."""
     message = f"{b64(HEADER | {'alg': claimed})}.{b64(CLAIMS)}"
     assert_rejected(f"{message}.{b64(hmac.digest(secret, message.encode(), 'sha256'))}")
 
@@ -138,7 +138,7 @@ def test_another_algorithm_is_rejected(alg: str) -> None:
 
 
 def test_an_hs256_gateway_rejects_es256_tokens() -> None:
-    """A gateway with an HS256 key rejects ES256 tokens, also under its own kid."""
+    """A gateway with an HS256 key rejects ES256 tokens, even under its own kid."""
     key = load_signing_key("HS256", SECRET)
     symmetric = TokenAuthority(Keyring("HS256", SECRET), POLICY, lambda: NOW)
     assert symmetric.verify(sign_token({"alg": "HS256", "kid": key.kid, "typ": "at+jwt"}, CLAIMS, key))
@@ -179,7 +179,7 @@ def test_another_key_is_rejected() -> None:
 
 @pytest.mark.parametrize("kid", ["", "unknown", "../../etc/passwd", "' OR 1=1 --", None, 7, ...])
 def test_an_unknown_kid_is_rejected(kid: object) -> None:
-    """A kid that is not the gateway's, or none, is rejected; keys are never fetched."""
+    """A token whose kid is missing or is not the gateway's is rejected."""
     assert_rejected(sign_token(drop_ellipsis(HEADER | {"kid": kid}), CLAIMS))
 
 
@@ -191,7 +191,7 @@ def test_a_token_of_another_type_is_rejected(typ: object) -> None:
 
 @pytest.mark.parametrize("claim", CLAIMS)
 def test_a_missing_claim_is_rejected(claim: str) -> None:
-    """A token without any one of the claims is rejected."""
+    """A token that lacks one of the claims is rejected."""
     assert_rejected(sign_token(HEADER, drop_ellipsis(CLAIMS | {claim: ...})))
 
 
@@ -240,7 +240,7 @@ def test_a_token_expires() -> None:
 
 
 def test_clocks_may_differ_by_the_leeway() -> None:
-    """A token from a process whose clock is half a minute ahead is accepted."""
+    """A token from a process whose clock is half a minute ahead is accepted; one from further ahead is rejected."""
     TokenAuthority(Keyring("ES256", PEM), POLICY, clock=lambda: int(NOW) - 30).verify(issue())
     assert_rejected(issue(), TokenAuthority(Keyring("ES256", PEM), POLICY, clock=lambda: int(NOW) - 30.1))
     assert_rejected(sign_token(HEADER, CLAIMS | {"nbf": int(NOW), "iat": int(NOW) + 31}))
@@ -258,7 +258,7 @@ def test_only_the_compact_form_is_accepted() -> None:
     protected, payload, signature = issue().split(".")
     flattened = {"payload": payload, "protected": protected, "signature": signature}
     general = {"payload": payload, "signatures": [{"protected": protected, "signature": signature}]}
-    even = b64(json.dumps(CLAIMS).ljust(300))  # jose alone would skip the dot in it
+    even = b64(json.dumps(CLAIMS).ljust(300))  # jose alone would ignore a dot inside it
     four_parts = sign_message(f"{protected}.{even[:100]}.{even[100:]}")
     for token in (json.dumps(flattened), json.dumps(general), f"{protected}..{signature}", four_parts):
         assert_rejected(token)
@@ -266,7 +266,7 @@ def test_only_the_compact_form_is_accepted() -> None:
 
 @pytest.mark.parametrize("token", ["", ".", "..", "...", "a.b", "a.b.c", "é.é.é", "\ud800.a.b", "\0.\0.\0", "Bearer x"])
 def test_malformed_text_is_rejected(token: str) -> None:
-    """Text that is no token is rejected like a forged token."""
+    """Text that is not a token is rejected like a forged token."""
     assert_rejected(token)
 
 

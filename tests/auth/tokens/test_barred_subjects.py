@@ -21,7 +21,7 @@ def subjects(engine: AsyncEngine) -> BarredSubjects:
 
 
 async def open_feed(engine: AsyncEngine) -> ChangeFeed:
-    """The feed of a process that starts now."""
+    """Return the feed of a process that starts now."""
     feed = ChangeFeed(engine)
     await feed.catch_up()
     return feed
@@ -68,7 +68,7 @@ async def test_who_is_not_barred_cannot_be_unbarred(subjects: BarredSubjects) ->
 
 
 async def test_the_longest_subject_can_be_barred(engine: AsyncEngine, subjects: BarredSubjects) -> None:
-    """A subject of the greatest accepted length fits into the tables."""
+    """A subject of the maximum accepted length fits into the tables."""
     name = "ä" * (299 - len(ISSUER))
     await subjects.bar(ISSUER, name)
     assert (await open_feed(engine)).is_revoked(subject_target(ISSUER, name))

@@ -30,12 +30,12 @@ async def assert_rejected(issuers: Any, credential: str) -> None:
 async def test_a_services_own_token_is_no_login(
     provider: Any, make_issuers: MakeIssuers, claims: dict[str, Any], logged_in: bool
 ) -> None:
-    """A token whose subject is the client itself was issued without a user, so it may change no credentials."""
+    """A token whose subject is the client itself was issued without a user, and does not count as a log-in."""
     assert (await make_issuers().verify(token(provider, **claims))).principal.logged_in is logged_in
 
 
 async def test_fractional_times_are_accepted(provider: Any, make_issuers: MakeIssuers) -> None:
-    """A NumericDate may have a fraction (RFC 7519, section 2), which counts."""
+    """A NumericDate may have a fraction (RFC 7519, section 2), which is not rounded."""
     issuers = make_issuers(leeway_s=0)
     times: dict[str, Any] = {"iat": NOW - 0.25, "nbf": NOW - 0.5, "exp": NOW + 0.75}
     verified = await issuers.verify(token(provider, **times))
@@ -55,13 +55,13 @@ async def test_half_characters_are_rejected(provider: Any, make_issuers: MakeIss
 
 
 async def test_a_whole_character_of_two_escapes_is_accepted(provider: Any, make_issuers: MakeIssuers) -> None:
-    """A character beyond the basic plane, which JSON escapes as two surrogates, is a character like any other."""
+    """A character outside the Basic Multilingual Plane, which JSON escapes as two surrogates, is accepted."""
     assert (await make_issuers().verify(token(provider, name="Ada 🛰"))).principal.name == "Ada 🛰"
 
 
 @pytest.mark.parametrize("name", ["a\0b", "a\nb", "\x1b[31m", "\u202eadA", "", "x" * 201, 7, None, ["Ada"], ...])
 async def test_an_unusable_name_is_replaced_by_the_subject(provider: Any, make_issuers: MakeIssuers, name: Any) -> None:
-    """A name with control characters, of another type or too long is not used; nor is such a token id."""
+    """A name with control characters, of another type or too long is not used, and neither is such a token id."""
     principal = (await make_issuers().verify(token(provider, name=name, jti=name))).principal
     assert (principal.name, principal.token_id or None) == ("ada", None)
 
@@ -80,7 +80,7 @@ async def test_an_unusable_name_is_replaced_by_the_subject(provider: Any, make_i
 async def test_another_claim_can_hold_the_audience(
     provider: Any, make_issuers: MakeIssuers, claims: dict[str, Any], accepted: bool
 ) -> None:
-    """The audience is looked for in the configured claim only, as Cognito's tokens need; its ID tokens are rejected."""
+    """The audience is read from the configured claim only, as Cognito's tokens require; its ID tokens are rejected."""
     issuers = make_issuers(audience_claim="client_id")
     if accepted:
         assert await issuers.verify(token(provider, **claims))
@@ -89,7 +89,7 @@ async def test_another_claim_can_hold_the_audience(
 
 
 async def test_a_final_slash_of_the_issuer_is_named(provider: Any, make_issuers: MakeIssuers) -> None:
-    """A token whose issuer differs from the configured one by a final slash is rejected with that reason."""
+    """A token whose issuer differs from the configured one by a final slash is rejected with an error that says so."""
     credential = token(provider, iss=f"{provider.issuer}/")
     issuers = make_issuers()
     assert issuers.accepts(credential)
@@ -98,7 +98,7 @@ async def test_a_final_slash_of_the_issuer_is_named(provider: Any, make_issuers:
 
 
 async def test_a_barred_subject_is_rejected(provider: Any, make_issuers: MakeIssuers) -> None:
-    """A barred user's valid token is rejected with the subject, and other users' and forged tokens as usual."""
+    """A barred user's token is rejected with an error that names the subject; other users' tokens are accepted."""
     issuers = make_issuers(revoked={subject_target(provider.issuer, "ada")})
     with pytest.raises(SubjectBarred) as barred:
         await issuers.verify(token(provider))

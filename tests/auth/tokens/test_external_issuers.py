@@ -110,7 +110,7 @@ async def test_untrusted_headers_are_rejected(provider: Any, make_issuers: MakeI
 
 
 async def test_the_public_key_is_rejected_as_an_hmac_secret(provider: Any, make_issuers: MakeIssuers) -> None:
-    """A token signed with HMAC under the provider's public key is rejected."""
+    """A token signed with HMAC, with the provider's public key as the secret, is rejected."""
     message = f"{b64({'alg': 'HS256', 'kid': provider.key.kid, 'typ': 'at+jwt'})}.{token(provider).split('.')[1]}"
     for secret in (provider.key.public.to_pem(), json.dumps(provider.key.public_jwk()).encode()):
         await assert_rejected(make_issuers(), f"{message}.{b64(hmac.digest(secret, message.encode(), 'sha256'))}")
@@ -174,7 +174,7 @@ async def test_a_token_expires(provider: Any, make_issuers: MakeIssuers) -> None
 
 
 async def test_one_of_several_audiences_is_enough(provider: Any, make_issuers: MakeIssuers) -> None:
-    """A token with several audiences is accepted if one is right, as with Auth0."""
+    """A token with several audiences, as Auth0 issues them, is accepted if one of them is right."""
     assert await make_issuers().verify(token(provider, aud=["https://x.example/userinfo", "atalaya"]))
 
 
@@ -216,7 +216,7 @@ async def test_only_mapped_values_grant_scopes(
 
 
 async def test_a_key_without_an_algorithm_gets_the_first_that_fits(provider: Any, make_issuers: MakeIssuers) -> None:
-    """An RSA key that names no algorithm is used for the first one configured, and for no other."""
+    """An RSA key that names no algorithm is used with the first configured RSA algorithm, and with no other."""
     provider.documents["/jwks"] = {"keys": [make_rsa_jwk()]}
     issuers = make_issuers(algorithms=("ES256", "RS256", "RS384"))
     assert (await issuers.verify(make_rsa_token(provider))).principal.name == "ada"
@@ -255,7 +255,7 @@ async def test_a_key_without_an_algorithm_gets_the_first_that_fits(provider: Any
     ],
 )
 async def test_unusable_keys_are_skipped(provider: Any, make_issuers: MakeIssuers, unusable: Any) -> None:
-    """Weak, secret, private, malformed and otherwise purposed keys are skipped; the other keys are used."""
+    """Weak, symmetric, private and malformed keys and keys for other purposes are skipped; the other keys are used."""
     provider.documents["/jwks"] = {"keys": [unusable, provider.key.public_jwk()]}
     issuers = make_issuers()
     assert await issuers.verify(token(provider))

@@ -1,4 +1,4 @@
-"""What callers and the log are told when the documents of an external issuer cannot be used."""
+"""Error messages and log entries when the documents of an external issuer cannot be used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ P384_ONLY = {"keys": [{"kty": "EC", "crv": "P-384", "kid": "k", "x": "AQ", "y": 
 
 
 async def explain(issuers: Any, credential: str) -> tuple[str, list[Any]]:
-    """The error that a caller gets, and what was logged meanwhile."""
+    """Return the error message that the caller gets, and the log entries."""
     with capture_logs() as logged, pytest.raises(IssuerUnavailable) as unavailable:
         await issuers.verify(credential)
     assert unavailable.value.retry_after_s >= 1
@@ -41,7 +41,7 @@ async def explain(issuers: Any, credential: str) -> tuple[str, list[Any]]:
 async def test_an_unusable_document_is_named(
     provider: IdentityProvider, make_issuers: MakeIssuers, path: str, document: Any, reason: str
 ) -> None:
-    """The error and the log name the document and its fault; neither says that the provider cannot be reached."""
+    """The error and the log name the document and its fault, and do not say that the provider cannot be reached."""
     provider.documents[path] = document
     message, logged = await explain(make_issuers(), token(provider))
     assert reason in message
@@ -52,7 +52,7 @@ async def test_an_unusable_document_is_named(
 
 
 async def test_a_wrong_final_slash_is_named(provider: IdentityProvider, make_issuers: MakeIssuers) -> None:
-    """A discovery document whose issuer differs only by a final slash is reported so; the log shows its form."""
+    """If the discovery document's issuer differs only by a final slash, the error says so and the log shows it."""
     provider.documents[DISCOVERY]["issuer"] = f"{provider.issuer}/"
     message, (entry,) = await explain(make_issuers(), token(provider))
     assert "AUTH__ISSUERS and its discovery document differ in the issuer's final slash" in message
@@ -60,7 +60,7 @@ async def test_a_wrong_final_slash_is_named(provider: IdentityProvider, make_iss
 
 
 async def test_an_unsafe_key_address_is_named(provider: IdentityProvider, make_issuers: MakeIssuers) -> None:
-    """An address of the keys without https is reported, and only the log shows the address."""
+    """A key set address without https is reported, and only the log shows the address."""
     provider.documents[DISCOVERY]["jwks_uri"] = "http://id.example/jwks"
     message, (entry,) = await explain(make_issuers(), token(provider))
     assert "names no https address for the keys" in message
@@ -69,7 +69,7 @@ async def test_an_unsafe_key_address_is_named(provider: IdentityProvider, make_i
 
 
 async def test_an_unreachable_issuer_is_reported_as_such(make_issuers: MakeIssuers, provider: IdentityProvider) -> None:
-    """Only a provider that does not respond cannot be reached."""
+    """A provider that refuses the connection is reported as unreachable."""
     unreachable = "http://127.0.0.1:1"
     message, (entry,) = await explain(make_issuers(issuer=unreachable), token(provider, iss=unreachable))
     assert "cannot be reached" in message

@@ -17,7 +17,7 @@ from auth.tokens.issuer_rules import is_safe_url
 from auth.tokens.jwks import ProviderKeys
 
 DISCOVERY = "/.well-known/openid-configuration"
-TLS = ssl.create_default_context()  # reading the certificates takes longer than a test
+TLS = ssl.create_default_context()  # shared, because loading the certificates takes longer than a test
 
 OpenKeys = Callable[..., ProviderKeys]
 
@@ -39,7 +39,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def open_keys(provider: Any, clock: Clock) -> AsyncIterator[OpenKeys]:
-    """Make the provider's keys, of which nothing is fetched yet."""
+    """A factory of `ProviderKeys` that have fetched nothing yet."""
     async with httpx.AsyncClient(verify=TLS) as client:
 
         def make(issuer: str = provider.issuer) -> ProviderKeys:
@@ -68,7 +68,7 @@ async def test_many_callers_make_one_fetch(provider: Any, open_keys: OpenKeys) -
 
 
 async def test_unknown_key_ids_cause_few_fetches(provider: Any, open_keys: OpenKeys, clock: Clock) -> None:
-    """A thousand unknown key ids cause one fetch per thirty seconds."""
+    """A thousand look-ups of unknown key ids in thirty seconds cause one fetch."""
     keys = open_keys()
     for begin in (1000.0, 1030.0, 1060.0):
         clock.now = begin
@@ -79,7 +79,7 @@ async def test_unknown_key_ids_cause_few_fetches(provider: Any, open_keys: OpenK
 
 
 async def test_rotated_keys_are_fetched(provider: Any, open_keys: OpenKeys, clock: Clock) -> None:
-    """An unknown key id causes a fetch once that is allowed; keys that the provider withdrew are dropped."""
+    """An unknown key id causes a fetch once thirty seconds have passed; keys that the provider withdrew are dropped."""
     keys, old = open_keys(), provider.key.kid
     await keys.find(old, "ES256")
     provider.rotate()
@@ -100,7 +100,7 @@ async def test_old_keys_are_refreshed_in_the_background(provider: Any, open_keys
 
 
 async def test_keys_are_used_for_a_day_without_the_provider(provider: Any, open_keys: OpenKeys, clock: Clock) -> None:
-    """Cached keys are used for a day while the provider is unavailable, then none is."""
+    """Cached keys are used for a day while the provider is unavailable, and then no longer."""
     keys, kid = open_keys(), provider.key.kid
     await keys.find(kid, "ES256")
     provider.documents.clear()
@@ -153,14 +153,14 @@ async def test_closing_cancels_the_fetch(provider: Any, open_keys: OpenKeys) -> 
 
 
 async def test_an_issuer_may_end_with_a_slash(provider: Any, open_keys: OpenKeys) -> None:
-    """A trailing slash, as in Auth0's issuers, is part of the name and is not doubled in the address."""
+    """A trailing slash, as in Auth0's issuers, is part of the name and is not doubled in the URL."""
     provider.documents[DISCOVERY]["issuer"] = f"{provider.issuer}/"
     assert await open_keys(f"{provider.issuer}/").find(provider.key.kid, "ES256")
     assert await get_retry_after_s(open_keys(provider.issuer), provider.key.kid)
 
 
 async def test_a_slow_provider_times_out(open_keys: OpenKeys) -> None:
-    """A provider that sends its response slowly is given up after five seconds."""
+    """The fetch from a provider that sends its response slowly times out."""
     disconnected = asyncio.Event()
 
     async def send_slowly(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -202,14 +202,14 @@ async def test_a_slow_provider_times_out(open_keys: OpenKeys) -> None:
 async def test_an_invalid_document_makes_the_issuer_unavailable(
     provider: Any, open_keys: OpenKeys, path: str, document: Any
 ) -> None:
-    """Malformed, oversized and foreign documents count as a failed fetch."""
+    """Malformed and oversized documents and those of another issuer count as a failed fetch."""
     provider.documents[path] = document
     assert await get_retry_after_s(open_keys(), provider.key.kid)
 
 
 @pytest.mark.parametrize("uri", ["http://id.example/jwks", "ftp://127.0.0.1/jwks", "/jwks", "file:///etc", 7, None])
 async def test_keys_are_fetched_from_safe_addresses_only(provider: Any, open_keys: OpenKeys, uri: object) -> None:
-    """Keys are fetched with https, or from this machine if the issuer itself is on it."""
+    """Keys are fetched only over https, or from this machine if the issuer runs on it."""
     provider.documents[DISCOVERY]["jwks_uri"] = uri
     assert await get_retry_after_s(open_keys(), provider.key.kid)
     assert provider.fetched == [DISCOVERY]
